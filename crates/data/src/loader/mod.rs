@@ -1,0 +1,1 @@
+//! Batches: sampling order, decoding threads, prefetch.

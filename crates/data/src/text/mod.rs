@@ -1,0 +1,1 @@
+//! Text: WordPiece and masking.

@@ -1,0 +1,156 @@
+//! Reference numbers for tests: where they lie, how they are read, how results are compared with them.
+//!
+//! A directory of golden data has the folders `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
+//! optional. A small copy is part of the repository (`tests/golden`). Tests run on it and also on the directory that the
+//! environment variable `VLC_GOLDEN` names, or on `../shared/golden` beside the repository where that exists.
+
+use std::path::{Path, PathBuf};
+
+/// Every known golden directory that has the folder `part` (`"model"`, `"text"`, …), as the path of that folder.
+///
+/// Never empty for the parts that the repository carries itself.
+pub fn folders(part: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let named = match std::env::var_os("VLC_GOLDEN") {
+        Some(path) if Path::new(&path).is_absolute() => PathBuf::from(path),
+        Some(path) => root.join(path),
+        None => root.join("../shared/golden"),
+    };
+    let folders: Vec<PathBuf> = [root.join("tests/golden"), named]
+        .iter()
+        .map(|d| d.join(part))
+        .filter(|d| d.is_dir())
+        .collect();
+    assert!(!folders.is_empty(), "no golden data for {part}");
+    folders
+}
+
+/// Parses a JSON file.
+pub fn json(path: impl AsRef<Path>) -> serde_json::Value {
+    let path = path.as_ref();
+    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The tensors of a `.safetensors` file, widened to `f32` or `i64` on access.
+pub struct Tensors {
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    /// Reads the file into memory.
+    pub fn open(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        Self {
+            bytes: std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
+        }
+    }
+
+    fn view(&self, name: &str) -> safetensors::tensor::TensorView<'_> {
+        let file = safetensors::SafeTensors::deserialize(&self.bytes).expect("golden file");
+        let (_, view) = file
+            .iter()
+            .find(|(n, _)| *n == name)
+            .unwrap_or_else(|| panic!("no tensor {name}"));
+        view
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let file = safetensors::SafeTensors::deserialize(&self.bytes).expect("golden file");
+        let mut names: Vec<String> = file.names().iter().map(|n| n.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether a tensor of that name exists.
+    pub fn has(&self, name: &str) -> bool {
+        self.names().iter().any(|n| n == name)
+    }
+
+    /// Sizes of the tensor.
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        self.view(name).shape().to_vec()
+    }
+
+    /// Values of an `F32` or `F16` tensor.
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        let view = self.view(name);
+        let data = view.data();
+        match view.dtype() {
+            safetensors::Dtype::F32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b: &[u8; 4]| f32::from_le_bytes(*b))
+                .collect(),
+            safetensors::Dtype::F16 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b: &[u8; 2]| f16_to_f32(u16::from_le_bytes(*b)))
+                .collect(),
+            other => panic!("{name} is {other:?}, not floating point"),
+        }
+    }
+
+    /// Values of an `I64`, `I32` or `BOOL` tensor.
+    pub fn i64(&self, name: &str) -> Vec<i64> {
+        let view = self.view(name);
+        let data = view.data();
+        match view.dtype() {
+            safetensors::Dtype::I64 => data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+            safetensors::Dtype::I32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b: &[u8; 4]| i32::from_le_bytes(*b) as i64)
+                .collect(),
+            safetensors::Dtype::BOOL => data.iter().map(|b| *b as i64).collect(),
+            other => panic!("{name} is {other:?}, not an integer"),
+        }
+    }
+}
+
+fn f16_to_f32(bits: u16) -> f32 {
+    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 31, (bits & 1023) as f32);
+    let magnitude = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 => {
+            if fraction == 0.0 {
+                f32::INFINITY
+            } else {
+                f32::NAN
+            }
+        }
+        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent as i32 - 15),
+    };
+    if sign == 1 { -magnitude } else { magnitude }
+}
+
+/// Panics unless `got` equals `want` within `tolerance`, relative to the largest magnitude in `want`.
+pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{what}: number of values");
+    let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    assert_within(what, got, want, tolerance * scale);
+}
+
+/// Panics unless every value of `got` is within `tolerance` (absolute) of `want`.
+pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{what}: number of values");
+    let mut worst = (0usize, 0f32);
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let difference = (g - w).abs();
+        assert!(!difference.is_nan(), "{what}[{i}]: {g} against {w}");
+        if difference > worst.1 {
+            worst = (i, difference);
+        }
+    }
+    let (i, difference) = worst;
+    assert!(
+        difference <= tolerance,
+        "{what}[{i}]: {} against {}, off by {difference:e} > {tolerance:e}",
+        got[i],
+        want[i]
+    );
+}

@@ -1,0 +1,1 @@
+//! Weight files: PyTorch archives, safetensors, conversion.

@@ -1,0 +1,4 @@
+//! The model: VLC, its heads, its weight files.
+
+pub mod files;
+pub mod position;

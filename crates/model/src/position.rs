@@ -1,0 +1,1 @@
+//! Position tables: sine-cosine initialisation and bicubic resizing.

@@ -1,0 +1,1 @@
+//! Configuration: one table of keys, the command grammar, recipes.

@@ -1,0 +1,1 @@
+//! Logs: metrics.jsonl, TensorBoard events, progress.
