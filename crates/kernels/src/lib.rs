@@ -1,1 +1,21 @@
-//! Under construction.
+//! Numeric kernels on plain slices: matrix products, attention, layer norm, losses, the optimiser.
+//!
+//! Every kernel is one file: forward, then backward, then its tests against a plain statement of the same thing.
+//! Matrices are row-major. Loops that the compiler vectorises are compiled several times, for the instruction sets
+//! of [`simd::Level`], and the best one is picked at run time. Work is cut into chunks whose size does not depend on
+//! the number of threads, so that neither do the results.
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod elementwise;
+pub mod gather;
+pub mod gelu;
+pub mod gemm;
+pub mod layer_norm;
+pub mod math;
+pub mod parallel;
+pub mod patch_loss;
+pub mod simd;
+pub mod transport;

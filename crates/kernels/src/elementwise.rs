@@ -1,0 +1,91 @@
+//! Element by element: sums, hyperbolic tangent, bias rows.
+
+use crate::parallel::over_rows;
+use crate::simd::multiversion;
+
+/// `y += x`.
+pub fn add(x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
+}
+
+/// `y = x · factor`.
+pub fn scale(x: &[f32], factor: f32, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    over_rows(y, 1, |first, y| scale_block(&x[first..first + y.len()], factor, y));
+}
+
+/// Every row of `out [rows, bias.len()]` becomes `bias`, plus the row of `residual` if there is one.
+pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
+    let width = bias.len();
+    over_rows(out, width, |first, block| match residual {
+        None => block.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias)),
+        Some(residual) => sum_rows(bias, &residual[first * width..][..block.len()], block),
+    });
+}
+
+/// `y = tanh(x)`.
+pub fn tanh(x: &[f32], y: &mut [f32]) {
+    over_rows(y, 1, |first, y| {
+        y.iter_mut().zip(&x[first..]).for_each(|(y, x)| *y = x.tanh())
+    });
+}
+
+/// `dx = dy · (1 − y²)` for `y = tanh(x)`, in place of `dy`.
+pub fn tanh_backward_in_place(y: &[f32], dy: &mut [f32]) {
+    over_rows(dy, 1, |first, dy| {
+        dy.iter_mut().zip(&y[first..]).for_each(|(d, y)| *d *= 1.0 - y * y)
+    });
+}
+
+multiversion! {
+/// `y += x · factor`, on the calling thread.
+pub fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x * factor;
+    }
+}
+}
+
+multiversion! {
+fn scale_block(x: &[f32], factor: f32, y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x * factor;
+    }
+}
+}
+
+multiversion! {
+fn sum_rows(bias: &[f32], residual: &[f32], out: &mut [f32]) {
+    let width = bias.len();
+    for (out, residual) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
+        for i in 0..width {
+            out[i] = residual[i] + bias[i];
+        }
+    }
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_does_what_it_says() {
+        let mut y = vec![1.0, 2.0];
+        add(&[3.0, 4.0], &mut y);
+        assert_eq!(y, [4.0, 6.0]);
+        scale(&[3.0, 4.0], 0.5, &mut y);
+        assert_eq!(y, [1.5, 2.0]);
+        let mut rows = vec![0f32; 4];
+        bias_rows(&[1.0, 2.0], None, &mut rows);
+        assert_eq!(rows, [1.0, 2.0, 1.0, 2.0]);
+        bias_rows(&[1.0, 2.0], Some(&[10.0, 20.0, 30.0, 40.0]), &mut rows);
+        assert_eq!(rows, [11.0, 22.0, 31.0, 42.0]);
+        let mut d = [1f32];
+        let mut t = [0f32];
+        tanh(&[0.5], &mut t);
+        tanh_backward_in_place(&t, &mut d);
+        assert!((t[0] - 0.462_117_16).abs() < 1e-6 && (d[0] - 0.786_447_7).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,170 @@
+//! Matrix products in f32, by the `gemm` crate's kernels (AVX-512 where the machine has it).
+
+use gemm_common::Parallelism;
+
+/// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// A row-major matrix whose rows begin `stride` values apart.
+    ///
+    /// # Panics
+    /// If the slice is too short for that.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || (rows - 1) * stride + columns <= data.len(),
+            "matrix outside its slice"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
+    }
+
+    /// The same memory read the other way round.
+    pub fn transposed(self) -> Self {
+        let Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride,
+        } = self;
+        Self {
+            data,
+            rows: columns,
+            columns: rows,
+            row_stride: column_stride,
+            column_stride: row_stride,
+        }
+    }
+}
+
+/// Whether a product may use all threads, or is itself one of several tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// The calling thread alone.
+    One,
+    /// Every thread of the current pool.
+    All,
+}
+
+/// `out = keep · out + scale · a · b`, with `keep` 1 if `accumulate`, else 0.
+///
+/// `out` is row-major `[a.rows, b.columns]` with rows `out_stride` apart.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a: View, b: View, threads: Threads) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    assert_eq!(k, b.rows, "inner sizes differ");
+    assert!(
+        m == 0 || (m - 1) * out_stride + n <= out.len(),
+        "result outside its slice"
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(0),
+    };
+    // The kernels store columns contiguously: outᵀ = bᵀ · aᵀ.
+    // SAFETY: the slices cover all addressed elements (asserted by `View::new` and above), and `out` is exclusive.
+    unsafe {
+        gemm_f32::gemm::f32::get_gemm_fn()(
+            n,
+            m,
+            k,
+            out.as_mut_ptr(),
+            out_stride as isize,
+            1,
+            accumulate,
+            b.data.as_ptr(),
+            b.row_stride as isize,
+            b.column_stride as isize,
+            a.data.as_ptr(),
+            a.row_stride as isize,
+            a.column_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| (((i + seed) * 7919) % 23) as f32 - 11.0).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_plain_product(m in 1usize..40, n in 1usize..40, k in 1usize..40, ta: bool, tb: bool, accumulate: bool) {
+            let (a, b) = (values(m * k, 1), values(k * n, 2));
+            let (va, vb) = (
+                if ta { View::new(&a, k, m, m).transposed() } else { View::new(&a, m, k, k) },
+                if tb { View::new(&b, n, k, k).transposed() } else { View::new(&b, k, n, n) },
+            );
+            let before = values(m * n, 3);
+            let mut out = before.clone();
+            gemm(&mut out, n, accumulate, 0.5, va, vb, Threads::All);
+            for r in 0..m {
+                for c in 0..n {
+                    let mut want = 0.0;
+                    for i in 0..k {
+                        want += if ta { a[i * m + r] } else { a[r * k + i] } * if tb { b[c * k + i] } else { b[i * n + c] };
+                    }
+                    let want = want * 0.5 + if accumulate { before[r * n + c] } else { 0.0 };
+                    prop_assert_eq!(out[r * n + c], want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_the_result() {
+        let (m, n, k) = (300, 200, 700);
+        let a: Vec<f32> = values(m * k, 5).iter().map(|v| v * 0.37).collect();
+        let b: Vec<f32> = values(k * n, 6).iter().map(|v| v * 0.11).collect();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("threads");
+            let mut out = vec![0f32; m * n];
+            pool.install(|| {
+                gemm(
+                    &mut out,
+                    n,
+                    false,
+                    1.0,
+                    View::new(&a, m, k, k),
+                    View::new(&b, k, n, n),
+                    Threads::All,
+                )
+            });
+            out
+        };
+        let one = run(1);
+        assert_eq!(one, run(2));
+        assert_eq!(one, run(3));
+    }
+}

@@ -1,0 +1,101 @@
+//! Splitting work among threads in ways that do not depend on how many there are.
+
+use rayon::prelude::*;
+
+/// Rows that one task handles, chosen so that a task touches about 64 KiB; a function of the width alone.
+pub fn rows_per_task(width: usize) -> usize {
+    (16 * 1024 / width.max(1)).max(1)
+}
+
+/// Calls `task(first_row, rows)` for consecutive blocks of the rows of `out`, each `width` wide, in parallel.
+pub fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = rows_per_task(width);
+    if out.len() <= rows * width {
+        if !out.is_empty() {
+            task(0, out);
+        }
+        return;
+    }
+    out.par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(i, block)| task(i * rows, block));
+}
+
+/// Adds up columns: `out[c] += Σ_r x[r, c]`, by fixed blocks of columns, rows in order.
+pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
+    const BLOCK: usize = 64;
+    out.par_chunks_mut(BLOCK)
+        .enumerate()
+        .for_each(|(i, out)| column_block(x, width, i * BLOCK, out));
+}
+
+crate::simd::multiversion! {
+fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
+    let mut sums = [0f32; 64];
+    let sums = &mut sums[..out.len()];
+    for row in x.chunks_exact(width) {
+        for (s, v) in sums.iter_mut().zip(&row[first..]) {
+            *s += v;
+        }
+    }
+    for (o, s) in out.iter_mut().zip(sums) {
+        *o += *s;
+    }
+}
+}
+
+/// A raw pointer that tasks may share because each of them writes to places of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(*mut f32);
+
+// SAFETY: users of `SharedMut` write to disjoint places only (said at each use).
+unsafe impl Send for SharedMut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+
+impl SharedMut {
+    pub(crate) fn new(slice: &mut [f32]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    /// The address `offset` values from the start.
+    ///
+    /// # Safety
+    /// `offset` lies within the slice, and no two tasks touch the same value.
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: by the contract of this function.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn column_sums_equal_the_plain_ones() {
+        let (rows, width) = (37, 131);
+        let x: Vec<f32> = (0..rows * width).map(|i| (i % 17) as f32).collect();
+        let mut out = vec![1f32; width];
+        add_column_sums(&x, width, &mut out);
+        for c in 0..width {
+            let want: f32 = (0..rows).map(|r| x[r * width + c]).sum();
+            assert_eq!(out[c], want + 1.0);
+        }
+    }
+
+    #[test]
+    fn every_row_is_visited_once() {
+        let mut x = vec![0f32; 5000 * 7];
+        over_rows(&mut x, 7, |first, block| {
+            for (i, row) in block.chunks_exact_mut(7).enumerate() {
+                row.iter_mut().for_each(|v| *v += (first + i) as f32);
+            }
+        });
+        assert!(
+            x.chunks_exact(7)
+                .enumerate()
+                .all(|(i, row)| row.iter().all(|v| *v == i as f32))
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The masked-autoencoding loss (He et al. 2022): mean squared error against patches normalised each by itself.
+
+use crate::math::{sum, sum2};
+use crate::simd::multiversion;
+use rayon::prelude::*;
+
+/// Subtracts each row's mean and divides by `sqrt(σ² + 1e-6)`, σ² unbiased. In place, rows of `width` values.
+pub fn normalise_rows(x: &mut [f32], width: usize) {
+    x.par_chunks_exact_mut(width).for_each(normalise_row);
+}
+
+multiversion! {
+fn normalise_row(row: &mut [f32]) {
+    let n = row.len() as f32;
+    let mean = sum(row, |v| v) / n;
+    let variance = sum(row, |v| (v - mean) * (v - mean)) / (n - 1.0);
+    let scale = 1.0 / (variance + 1e-6).sqrt();
+    for v in row {
+        *v = (*v - mean) * scale;
+    }
+}
+}
+
+/// Mean over rows of the mean squared difference of `prediction` and `target`, both `[rows, width]`.
+pub fn forward(prediction: &[f32], target: &[f32], width: usize) -> f32 {
+    assert_eq!(prediction.len(), target.len());
+    let rows = prediction.len() / width;
+    let sums: Vec<f32> = prediction
+        .par_chunks_exact(width)
+        .zip(target.par_chunks_exact(width))
+        .map(|(p, t)| squared_distance(p, t) / width as f32)
+        .collect();
+    sum(&sums, |v| v) / rows as f32
+}
+
+/// `d_prediction = 2·(prediction − target)·scale / prediction.len()`, in place of the prediction.
+pub fn backward_in_place(prediction: &mut [f32], target: &[f32], scale: f32) {
+    assert_eq!(prediction.len(), target.len());
+    let factor = 2.0 * scale / prediction.len() as f32;
+    crate::parallel::over_rows(prediction, 1, |first, p| difference(p, &target[first..], factor));
+}
+
+multiversion! {
+fn squared_distance(x: &[f32], y: &[f32]) -> f32 {
+    sum2(x, y, |a, b| (a - b) * (a - b))
+}
+}
+
+multiversion! {
+fn difference(p: &mut [f32], target: &[f32], factor: f32) {
+    for (p, t) in p.iter_mut().zip(target) {
+        *p = (*p - t) * factor;
+    }
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_case() {
+        let mut t = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 2.0, -1.0, 0.5, 3.0];
+        let p = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.1, 0.2, 0.3, 0.4];
+        normalise_rows(&mut t, 4);
+        let pick = |x: &[f32], rows: [usize; 2]| {
+            rows.iter()
+                .flat_map(|r| x[r * 4..r * 4 + 4].to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert!((forward(&pick(&p, [0, 2]), &pick(&t, [0, 2]), 4) - 0.755_356_8).abs() < 1e-6);
+        assert!((forward(&pick(&p, [0, 1]), &pick(&t, [0, 1]), 4) - 0.874_999_8).abs() < 1e-6);
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        let (p, t) = ([0.3f32, -0.2, 0.7, 1.5, 0.1, 0.0], [0f32, 1.0, 0.5, 1.0, -0.4, 0.3]);
+        let mut d = p;
+        backward_in_place(&mut d, &t, 1.5);
+        for i in 0..6 {
+            let at = |e: f32| {
+                let mut p = p;
+                p[i] += e;
+                forward(&p, &t, 3)
+            };
+            assert!((d[i] - 1.5 * (at(1e-2) - at(-1e-2)) / 2e-2).abs() < 1e-4);
+        }
+    }
+}

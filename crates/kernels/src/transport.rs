@@ -1,0 +1,245 @@
+//! Word-patch alignment by optimal transport (Chen et al. 2020, UNITER; Xie et al. 2020, IPOT).
+//!
+//! For one caption and picture: cost `C[i,j] = 1 − cos(text_i, image_j)`, a transport plan `T` found by the inexact
+//! proximal point method, distance `d = Σ C∘T`. The gradient flows through `C` only; `T` is constant.
+
+use crate::gemm::{Threads, View, gemm};
+use crate::math::{exp, sum, sum2};
+use crate::simd::multiversion;
+
+/// Norms below this count as this when vectors are normalised.
+const NORM_FLOOR: f32 = 1e-5;
+
+/// β and the number of iterations of the method.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ipot {
+    /// Width of the proximal term: larger is smoother.
+    pub beta: f32,
+    /// Outer iterations.
+    pub iterations: usize,
+}
+
+impl Ipot {
+    /// The values used in training.
+    pub const TRAINING: Ipot = Ipot {
+        beta: 0.5,
+        iterations: 50,
+    };
+}
+
+/// The plan of one pair, and what the backward pass needs.
+pub struct Alignment {
+    /// Transported mass, `[text, image]`, sums to 1.
+    pub plan: Vec<f32>,
+    /// `Σ C∘T`.
+    pub distance: f32,
+    cosine: Vec<f32>,
+    text: Normalised,
+    image: Normalised,
+}
+
+/// Rows divided by their norms.
+struct Normalised {
+    unit: Vec<f32>,
+    norm: Vec<f32>,
+}
+
+impl Normalised {
+    fn new(x: &[f32], width: usize) -> Self {
+        let mut unit = x.to_vec();
+        let norm = unit.chunks_exact_mut(width).map(normalise).collect();
+        Self { unit, norm }
+    }
+
+    /// `dx += (du − u (u·du)) / norm`: through the normalisation (no projection where the floor was in force).
+    fn backward(&self, d_unit: &[f32], width: usize, dx: &mut [f32]) {
+        for (((u, du), dx), norm) in self
+            .unit
+            .chunks_exact(width)
+            .zip(d_unit.chunks_exact(width))
+            .zip(dx.chunks_exact_mut(width))
+            .zip(&self.norm)
+        {
+            let along = if *norm > NORM_FLOOR {
+                sum2(u, du, |a, b| a * b)
+            } else {
+                0.0
+            };
+            for i in 0..width {
+                dx[i] += (du[i] - u[i] * along) / norm;
+            }
+        }
+    }
+}
+
+multiversion! {
+fn normalise(row: &mut [f32]) -> f32 {
+    let norm = sum(row, |v| v * v).sqrt().max(NORM_FLOOR);
+    for v in row {
+        *v /= norm;
+    }
+    norm
+}
+}
+
+/// Aligns the rows of `text [n, width]` with those of `image [m, width]`. Without text or image rows the distance is 0.
+pub fn align(text: &[f32], image: &[f32], width: usize, method: Ipot) -> Alignment {
+    let (n, m) = (text.len() / width, image.len() / width);
+    let (text, image) = (Normalised::new(text, width), Normalised::new(image, width));
+    let mut cosine = vec![0f32; n * m];
+    let (a, b) = (
+        View::new(&text.unit, n, width, width),
+        View::new(&image.unit, m, width, width),
+    );
+    if n > 0 && m > 0 {
+        gemm(&mut cosine, m, false, 1.0, a, b.transposed(), Threads::One);
+    }
+    let plan = plan(&cosine, n, m, method);
+    let distance = plan_cost(&cosine, &plan);
+    Alignment {
+        plan,
+        distance,
+        cosine,
+        text,
+        image,
+    }
+}
+
+impl Alignment {
+    /// `cos(text_i, image_j)`, `[text, image]`.
+    pub fn cosine(&self) -> &[f32] {
+        &self.cosine
+    }
+
+    /// Adds `weight · ∂distance` to `d_text` and `d_image`.
+    pub fn backward(&self, weight: f32, width: usize, d_text: &mut [f32], d_image: &mut [f32]) {
+        let (n, m) = (self.text.norm.len(), self.image.norm.len());
+        if n == 0 || m == 0 {
+            return;
+        }
+        let plan = View::new(&self.plan, n, m, m);
+        let mut d_unit = vec![0f32; n * width];
+        gemm(
+            &mut d_unit,
+            width,
+            false,
+            -weight,
+            plan,
+            View::new(&self.image.unit, m, width, width),
+            Threads::One,
+        );
+        self.text.backward(&d_unit, width, d_text);
+        let mut d_unit = vec![0f32; m * width];
+        let text = View::new(&self.text.unit, n, width, width);
+        gemm(
+            &mut d_unit,
+            width,
+            false,
+            -weight,
+            plan.transposed(),
+            text,
+            Threads::One,
+        );
+        self.image.backward(&d_unit, width, d_image);
+    }
+}
+
+multiversion! {
+fn plan_cost(cosine: &[f32], plan: &[f32]) -> f32 {
+    sum2(cosine, plan, |c, t| (1.0 - c) * t)
+}
+}
+
+multiversion! {
+/// The transport plan `[n, m]` between uniform weights on `n` texts and `m` patches, one inner iteration per outer one.
+fn plan(cosine: &[f32], n: usize, m: usize, method: Ipot) -> Vec<f32> {
+    let mut t = vec![1f32; n * m];
+    if n == 0 || m == 0 {
+        return t;
+    }
+    let kernel: Vec<f32> = cosine.iter().map(|c| exp((c - 1.0) / method.beta)).collect();
+    let mut sigma = vec![1.0 / n as f32; n];
+    let mut delta = vec![0f32; m];
+    for _ in 0..method.iterations {
+        delta.fill(0.0);
+        for (i, (t, a)) in t.chunks_exact_mut(m).zip(kernel.chunks_exact(m)).enumerate() {
+            let s = sigma[i];
+            for j in 0..m {
+                t[j] *= a[j];
+                delta[j] += t[j] * s;
+            }
+        }
+        for d in delta.iter_mut() {
+            *d = 1.0 / (m as f32 * *d);
+        }
+        for (i, t) in t.chunks_exact_mut(m).enumerate() {
+            let s = 1.0 / (n as f32 * sum2(t, &delta, |t, d| t * d));
+            sigma[i] = s;
+            for j in 0..m {
+                t[j] *= delta[j] * s;
+            }
+        }
+    }
+    t
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_plans() {
+        let cost = [0.3f32, 0.9, 0.2, 0.5, 0.1, 0.4, 0.8, 0.6, 0.7, 0.2, 0.3, 1.1];
+        let cosine: Vec<f32> = cost.iter().map(|c| 1.0 - c).collect();
+        let full = plan(&cosine, 4, 3, Ipot::TRAINING);
+        assert!((plan_cost(&cosine, &full) - 0.299_996).abs() < 1e-5);
+        assert!((full[9] - 0.25).abs() < 1e-5 && (full[2] - 0.200_009).abs() < 1e-5);
+        // Texts 0 and 3 and image 0 left out.
+        let part: Vec<f32> = [4, 5, 7, 8].map(|i| cosine[i]).to_vec();
+        let t = plan(&part, 2, 2, Ipot::TRAINING);
+        assert!((plan_cost(&part, &t) - 0.400_005).abs() < 1e-5);
+        assert!((t[0] - 0.499_977).abs() < 1e-5 && (t[2] - 0.000_023).abs() < 1e-5);
+        let long = Ipot {
+            beta: 0.1,
+            iterations: 1000,
+        };
+        assert!((plan_cost(&part, &plan(&part, 2, 2, long)) - 0.4).abs() < 1e-5);
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences_at_a_fixed_plan() {
+        let (width, n, m) = (5, 3, 4);
+        let text: Vec<f32> = (0..n * width).map(|i| ((i * 37) % 11) as f32 / 5.0 - 1.0).collect();
+        let image: Vec<f32> = (0..m * width).map(|i| ((i * 53) % 13) as f32 / 6.0 - 1.0).collect();
+        let base = align(&text, &image, width, Ipot::TRAINING);
+        let (mut dt, mut di) = (vec![0f32; text.len()], vec![0f32; image.len()]);
+        base.backward(2.0, width, &mut dt, &mut di);
+        let distance = |text: &[f32], image: &[f32]| {
+            2.0 * plan_cost(align(text, image, width, Ipot::TRAINING).cosine(), &base.plan)
+        };
+        for i in 0..text.len() {
+            let mut t = text.clone();
+            t[i] += 1e-2;
+            let plus = distance(&t, &image);
+            t[i] -= 2e-2;
+            assert!((dt[i] - (plus - distance(&t, &image)) / 2e-2).abs() < 2e-4);
+        }
+        for i in 0..image.len() {
+            let mut v = image.clone();
+            v[i] += 1e-2;
+            let plus = distance(&text, &v);
+            v[i] -= 2e-2;
+            assert!((di[i] - (plus - distance(&text, &v)) / 2e-2).abs() < 2e-4);
+        }
+    }
+
+    #[test]
+    fn nothing_to_align_costs_nothing() {
+        let a = align(&[], &[1.0, 2.0], 2, Ipot::TRAINING);
+        assert_eq!(a.distance, 0.0);
+        let mut d = vec![0f32; 2];
+        a.backward(1.0, 2, &mut [], &mut d);
+        assert_eq!(d, [0.0, 0.0]);
+    }
+}
