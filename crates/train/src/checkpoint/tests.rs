@@ -1,0 +1,336 @@
+//! Checkpoints survive what disks and kills do to them.
+
+use std::{fs, fs::File, path::Path, process::Command};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::checkpoint::write::{save_through, temporary_path};
+
+fn tensor<'a>(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> TensorRef<'a> {
+    TensorRef { name, shape, data }
+}
+
+fn save_small(path: &Path, step: u64) {
+    let state = json!({"global_step": step, "epoch": 1, "best_metric": 0.625, "config": "seed = 1\n\"quoted\""});
+    let bias = [step as f32];
+    let tensors = [
+        tensor(
+            "head.weight",
+            &[2, 3],
+            &[0.0, -1.5, f32::MIN_POSITIVE, f32::MAX, 3.25, 1e-40],
+        ),
+        tensor("head.bias", &[1], &bias),
+        tensor("scale", &[], &[7.0]),
+        tensor("nothing", &[0, 4], &[]),
+        tensor("optimizer.exp_avg.head.bias", &[1], &[0.5]),
+    ];
+    let bytes = save(path, &tensors, &state).unwrap();
+    assert_eq!(bytes, fs::metadata(path).unwrap().len());
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn round_trip() {
+    let run = TempDir::new().unwrap();
+    let path = last_path(run.path());
+    save_small(&path, 12);
+    assert_eq!(files(path.parent().unwrap()), [FILE_NAME]);
+    let checkpoint = load(&path).unwrap();
+    assert_eq!(checkpoint.state()["config"], "seed = 1\n\"quoted\"");
+    let names: Vec<_> = checkpoint.names().collect();
+    assert_eq!(&names[..3], ["head.weight", "head.bias", "scale"]);
+    assert_eq!(checkpoint.shape("head.weight").unwrap(), [2, 3]);
+    assert_eq!(checkpoint.shape("nothing").unwrap(), [0, 4]);
+    assert_eq!(checkpoint.shape("absent"), None);
+    let expected = [0.0, -1.5, f32::MIN_POSITIVE, f32::MAX, 3.25, 1e-40];
+    assert_eq!(checkpoint.values("head.weight").unwrap(), expected);
+    let mut scale = [0.0];
+    checkpoint.copy_to("scale", &[], &mut scale).unwrap();
+    assert_eq!(scale, [7.0]);
+    let error = checkpoint
+        .copy_to("head.bias", &[1, 1], &mut scale)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("`head.bias` has shape [1], the model needs [1, 1]"),
+        "{error}"
+    );
+    let error = checkpoint.values("absent").unwrap_err().to_string();
+    assert!(error.contains("`absent`") && error.contains(FILE_NAME), "{error}");
+}
+
+#[test]
+fn other_readers_open_the_file() {
+    let run = TempDir::new().unwrap();
+    let path = best_path(run.path());
+    save_small(&path, 3);
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 5);
+    assert_eq!(file.tensor("head.bias").unwrap().data(), 3f32.to_le_bytes());
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header % 8, 0, "data is aligned");
+    let texts = metadata.metadata().clone().unwrap();
+    assert_eq!(texts["format"], FORMAT);
+    assert_eq!(
+        serde_json::from_str::<Value>(&texts["state"]).unwrap()["global_step"],
+        3
+    );
+}
+
+#[test]
+fn a_tensor_larger_than_the_buffer() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join("big.safetensors");
+    let data: Vec<f32> = (0..700_001).map(|i| i as f32 * 0.25).collect();
+    let tensors = [
+        tensor("a", &[3], &data[..3]),
+        tensor("b", &[700_001], &data),
+        tensor("c", &[2], &data[5..7]),
+    ];
+    save(&path, &tensors, &Value::Null).unwrap();
+    let checkpoint = load(&path).unwrap();
+    assert_eq!(checkpoint.values("b").unwrap(), data);
+    assert_eq!(checkpoint.values("c").unwrap(), data[5..7]);
+}
+
+#[test]
+fn impossible_tensors_are_refused_before_anything_is_touched() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join("folder").join(FILE_NAME);
+    let cases: [&[TensorRef]; 3] = [
+        &[tensor("a", &[1], &[1.0]), tensor("a", &[1], &[2.0])],
+        &[tensor("__metadata__", &[1], &[1.0])],
+        &[tensor("a", &[2], &[1.0])],
+    ];
+    for tensors in cases {
+        assert!(matches!(
+            save(&path, tensors, &Value::Null),
+            Err(CheckpointError::Invalid(_))
+        ));
+    }
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn every_cut_is_recognised() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    save_small(&path, 1);
+    let whole = fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains(FILE_NAME) && !error.contains('\n'), "{length}: {error}");
+    }
+    fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("{} bytes where {} are expected", whole.len() + 1, whole.len())),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_changed_bit_is_recognised() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    save_small(&path, 1);
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut altered = whole.clone();
+        altered[at] ^= 1 << (at % 8);
+        fs::write(&path, &altered).unwrap();
+        let error = load(&path).expect_err("a changed bit");
+        assert!(matches!(error, CheckpointError::Damaged { .. }), "{at}: {error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_damage_is_recognised(at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9)) {
+        let run = TempDir::new().unwrap();
+        let path = run.path().join(FILE_NAME);
+        save_small(&path, 1);
+        let whole = fs::read(&path).unwrap();
+        let mut altered = whole.clone();
+        let at = at.index(whole.len());
+        let end = whole.len().min(at + bytes.len());
+        altered[at..end].copy_from_slice(&bytes[..end - at]);
+        fs::write(&path, &altered).unwrap();
+        prop_assert_eq!(load(&path).is_ok(), altered == whole);
+        let _ = inspect(&path);
+    }
+
+    #[test]
+    fn arbitrary_files_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), keep_start in any::<bool>()) {
+        let run = TempDir::new().unwrap();
+        let path = run.path().join(FILE_NAME);
+        let start: &[u8] = if keep_start { HEADER_START.as_bytes() } else { b"" };
+        fs::write(&path, [&(bytes.len() as u64).to_le_bytes(), start, &bytes].concat()).unwrap();
+        prop_assert!(load(&path).is_err());
+        prop_assert!(inspect(&path).is_err());
+    }
+
+    #[test]
+    fn state_returns_bit_for_bit(values in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL, 0..20), n in any::<u64>()) {
+        let run = TempDir::new().unwrap();
+        let path = run.path().join(FILE_NAME);
+        let state = json!({"sums": values, "seed": n, "text": "ü\u{0}\"\\"});
+        save(&path, &[], &state).unwrap();
+        let checkpoint = load(&path).unwrap();
+        prop_assert_eq!(checkpoint.state(), &state);
+    }
+}
+
+#[test]
+fn missing_file_and_folder_are_named() {
+    let run = TempDir::new().unwrap();
+    let error = load(&run.path().join("absent.safetensors")).unwrap_err().to_string();
+    assert!(
+        error.contains("absent.safetensors: checkpoint cannot be read"),
+        "{error}"
+    );
+    let error = load(run.path()).unwrap_err().to_string();
+    assert!(error.contains("not a file"), "{error}");
+}
+
+#[test]
+fn another_safetensors_file_is_not_a_checkpoint() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join("weights.safetensors");
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   "#;
+    fs::write(
+        &path,
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 4]].concat(),
+    )
+    .unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("not a checkpoint of this program"), "{error}");
+}
+
+#[test]
+fn inspect_tells_whole_from_damaged() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    save_small(&path, 40);
+    let summary = inspect(&path).unwrap();
+    assert_eq!(
+        (summary.step, summary.epoch, summary.metric),
+        (Some(40), Some(1), Some(0.625))
+    );
+    assert_eq!((summary.tensors, summary.parameters, summary.optimizer), (4, 8, true));
+    assert_eq!(summary.damage, None);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let summary = inspect(&path).unwrap();
+    assert!(summary.damage.unwrap().contains("altered"));
+    assert_eq!(summary.step, Some(40));
+}
+
+/// A device that is always full stands for the disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn full_disk_leaves_the_previous_checkpoint() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    let full = |temporary: &Path| {
+        File::create(temporary)?;
+        File::options().write(true).open("/dev/full")
+    };
+    let new = [tensor("head.bias", &[1], &[9.0])];
+    let error = save_through(&path, &new, &Value::Null, full).unwrap_err().to_string();
+    assert!(error.contains("there is no earlier checkpoint"), "{error}");
+    assert!(files(run.path()).is_empty());
+
+    save_small(&path, 7);
+    let error = save_through(&path, &new, &Value::Null, full).unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    assert!(error.contains("the previous checkpoint (step 7) is intact"), "{error}");
+    assert_eq!(files(run.path()), [FILE_NAME]);
+    assert_eq!(load(&path).unwrap().values("head.bias").unwrap(), [7.0]);
+}
+
+/// The child of [`limited_file_size_leaves_the_previous_checkpoint`]: it may write 16 KiB and tries more.
+#[test]
+fn limited_child() {
+    let Some(path) = std::env::var_os("VLCT_TEST_LIMITED_CHECKPOINT") else {
+        return;
+    };
+    let error = save(
+        Path::new(&path),
+        &[tensor("x", &[100_000], &[1.0; 100_000])],
+        &Value::Null,
+    )
+    .unwrap_err();
+    println!("child says: {error}");
+}
+
+/// A limit on the size of files (`ulimit -f`) refuses in the middle of a real file.
+#[cfg(target_os = "linux")]
+#[test]
+fn limited_file_size_leaves_the_previous_checkpoint() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    save_small(&path, 8);
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["checkpoint::tests::limited_child", "--exact", "--nocapture"])
+        .env("VLCT_TEST_LIMITED_CHECKPOINT", &path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("child says") && text.contains("(step 8) is intact"),
+        "{text}"
+    );
+    assert_eq!(files(run.path()), [FILE_NAME]);
+    assert!(load(&path).is_ok());
+}
+
+/// The child of [`a_kill_before_the_rename_is_survived`]: it dies inside the save.
+#[test]
+fn killed_child() {
+    let Some(path) = std::env::var_os("VLCT_TEST_KILLED_CHECKPOINT") else {
+        return;
+    };
+    let _ = save_through(Path::new(&path), &[], &Value::Null, |temporary| {
+        fs::write(temporary, b"half of a checkpoint")?;
+        std::process::abort()
+    });
+}
+
+#[test]
+fn a_kill_before_the_rename_is_survived() {
+    let run = TempDir::new().unwrap();
+    let path = run.path().join(FILE_NAME);
+    save_small(&path, 5);
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["checkpoint::tests::killed_child", "--exact"])
+        .env("VLCT_TEST_KILLED_CHECKPOINT", &path)
+        .output()
+        .unwrap()
+        .status;
+    assert!(!status.success());
+    assert_eq!(files(run.path()).len(), 2, "the killed save left its file");
+    assert_eq!(load(&path).unwrap().state()["global_step"], 5);
+    // A whole file that only missed its rename is a leftover too.
+    fs::copy(&path, temporary_path(&path).unwrap()).unwrap();
+    fs::write(run.path().join("notes.txt"), "mine").unwrap();
+    save_small(&path, 6);
+    assert_eq!(files(run.path()), [FILE_NAME, "notes.txt"]);
+    assert_eq!(load(&path).unwrap().state()["global_step"], 6);
+}

@@ -1,0 +1,51 @@
+//! A file that only ever grows by whole records.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{LogError, Result};
+
+/// A file to which records are appended, each in one write. A record that could not be written whole is taken back, so
+/// that a full disk does not leave half a record before the next one.
+#[derive(Debug)]
+pub(super) struct AppendFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl AppendFile {
+    /// Opens `path` at its end; creates it if it is missing.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let open = || -> io::Result<(File, u64)> {
+            let file = OpenOptions::new().append(true).create(true).open(path)?;
+            let length = file.metadata()?.len();
+            Ok((file, length))
+        };
+        let (file, length) = open().map_err(|source| log_error(path, "opened", source))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file, length })
+    }
+
+    /// Appends one record, all or nothing.
+    pub(super) fn append(&mut self, record: &[u8]) -> Result<()> {
+        self.file.write_all(record).map_err(|source| {
+            // Best effort: the first failure is the one to report.
+            let _ = self.file.set_len(self.length);
+            log_error(&self.path, "written", source)
+        })?;
+        self.length += record.len() as u64;
+        Ok(())
+    }
+}
+
+pub(super) fn log_error(path: &Path, action: &'static str, source: io::Error) -> LogError {
+    LogError {
+        path: path.to_path_buf(),
+        action,
+        source,
+    }
+}
