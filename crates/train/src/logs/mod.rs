@@ -1,8 +1,21 @@
-//! Logs: metrics.jsonl, TensorBoard events, progress.
+//! Logs: `metrics.jsonl`, TensorBoard events, progress.
+//!
+//! [`RunLog`] owns the three. Scalars carry the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
 
+mod append;
 pub mod metrics;
+pub mod progress;
+pub mod tensorboard;
 
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+pub use metrics::MetricsWriter;
+pub use progress::Progress;
+pub use tensorboard::EventWriter;
 
 /// A log file that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +23,7 @@ use std::{io, path::PathBuf};
 pub struct LogError {
     /// The file.
     pub path: PathBuf,
-    /// `written`, `opened` or `shortened`.
+    /// `written`, `opened`, `started` or `shortened`.
     pub action: &'static str,
     /// The cause.
     pub source: io::Error,
@@ -19,4 +32,112 @@ pub struct LogError {
 /// Result with a [`LogError`].
 pub type Result<T> = std::result::Result<T, LogError>;
 
-mod append;
+/// Everything a training run writes down while it goes on.
+pub struct RunLog {
+    metrics: MetricsWriter,
+    events: EventWriter,
+    progress: Progress,
+    started: Instant,
+    seconds_before: f64,
+}
+
+impl RunLog {
+    /// Starts the logs of a new run in the folder `run`, which is created if it is missing.
+    ///
+    /// # Errors
+    /// If the folder already holds records of a run (they are left alone), or a file cannot be created.
+    pub fn create(run: &Path, progress: Progress) -> Result<Self> {
+        let path = run.join(metrics::FILE_NAME);
+        fs::create_dir_all(run).map_err(|source| append::log_error(run, "started", source))?;
+        if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+            let source = io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "another run's records are there; continue that run or choose another folder",
+            );
+            return Err(append::log_error(&path, "started", source));
+        }
+        Self::open(run, None, 0.0, progress)
+    }
+
+    /// Continues the logs of a run whose checkpoint was taken after `step` optimiser steps and `seconds` of training:
+    /// what was logged after that step is removed from `metrics.jsonl` and hidden by TensorBoard.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn resume(run: &Path, step: u64, seconds: f64, progress: Progress) -> Result<Self> {
+        fs::create_dir_all(run).map_err(|source| append::log_error(run, "started", source))?;
+        metrics::truncate_after(run, step)?;
+        Self::open(run, Some(step), seconds, progress)
+    }
+
+    fn open(run: &Path, resumed_at: Option<u64>, seconds_before: f64, progress: Progress) -> Result<Self> {
+        let mut events = EventWriter::create(run)?;
+        if let Some(step) = resumed_at {
+            events.restart(step)?;
+        }
+        Ok(Self {
+            metrics: MetricsWriter::open(run)?,
+            events,
+            progress,
+            started: Instant::now(),
+            seconds_before,
+        })
+    }
+
+    /// Writes `values` of optimiser step `step` to both files; they are there when this returns.
+    ///
+    /// # Errors
+    /// If a file cannot be written, as on a full disk; no partial record is left behind.
+    pub fn log(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
+        self.metrics.write(step, epoch, self.seconds(), values)?;
+        self.events.scalars(step, epoch, values)
+    }
+
+    /// Seconds of training so far, those before an interruption included.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// The progress display.
+    pub fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_resumed_not_overwritten() {
+        let folder = TempDir::new().unwrap();
+        let run = folder.path().join("run");
+        let mut log = RunLog::create(&run, Progress::quiet()).unwrap();
+        for step in 1..=3 {
+            log.log(step, 0, &[("mlm/train/loss", 1.0 / step as f64)]).unwrap();
+        }
+        drop(log);
+        let error = RunLog::create(&run, Progress::quiet()).err().unwrap().to_string();
+        assert!(
+            error.contains(metrics::FILE_NAME) && error.contains("choose another folder"),
+            "{error}"
+        );
+
+        let mut log = RunLog::resume(&run, 2, 100.0, Progress::quiet()).unwrap();
+        assert!(log.seconds() >= 100.0);
+        log.log(3, 1, &[("mlm/train/loss", 0.25)]).unwrap();
+        let text = fs::read_to_string(run.join(metrics::FILE_NAME)).unwrap();
+        let records: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let steps: Vec<_> = records.iter().map(|record| record["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+        assert_eq!(records[2]["mlm/train/loss"], 0.25);
+        assert!(records[2]["time"].as_f64().unwrap() >= 100.0);
+        assert_eq!(
+            fs::read_dir(&run).unwrap().count(),
+            3,
+            "two event files and the metrics"
+        );
+    }
+}
