@@ -5,7 +5,7 @@
 //! of [`simd::Level`], and the best one is picked at run time. Work is cut into chunks whose size does not depend on
 //! the number of threads, so that neither do the results.
 
-pub mod adamw;
+pub mod aligned;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
@@ -15,6 +15,7 @@ pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;
 pub mod math;
+pub mod optimizer;
 pub mod parallel;
 pub mod patch_loss;
 pub mod simd;

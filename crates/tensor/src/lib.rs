@@ -1,1 +1,17 @@
-//! Under construction.
+//! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
+//!
+//! A [`Tensor`] is a row-major matrix of f32 whose memory comes from a pool ([`buffer`]). Operations live in [`ops`], one
+//! file each, forward and backward together, as methods of [`Tape`]: they take and give [`Var`]s and, where they are
+//! differentiable, leave a closure on the tape. [`Parameters`] holds the weights by name in one flat memory, [`Gradients`]
+//! the same for their gradients. Nothing above this crate sees where values lie, so that a second device can be added here.
+
+pub mod buffer;
+pub mod ops;
+pub mod optimizer;
+pub mod parameters;
+pub mod tape;
+pub mod tensor;
+
+pub use parameters::{Gradients, ParameterId, Parameters};
+pub use tape::{Tape, Var};
+pub use tensor::Tensor;

@@ -1,0 +1,20 @@
+//! Dropout.
+
+use crate::{Tape, Tensor, Var};
+use vlct_kernels::dropout::apply_in_place;
+
+impl Tape {
+    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. The same `key` drops the same values.
+    pub fn dropout(&self, x: &Var, p: f32, key: [u64; 4]) -> Var {
+        let width = x.columns();
+        let y = Tensor::build(x.rows(), width, |y| {
+            y.copy_from_slice(x.tensor().data());
+            apply_in_place(y, width, p, key);
+        });
+        let to_x = x.target();
+        self.push(y, &[x], move |mut dy, back| {
+            apply_in_place(dy.make_mut(), width, p, key);
+            back.add(to_x, dy);
+        })
+    }
+}

@@ -1,0 +1,208 @@
+//! Every operation's gradient against finite differences, to all of its inputs.
+
+use super::*;
+use crate::{Gradients, Parameters, Tape, Tensor, Var};
+use std::sync::Arc;
+
+fn value(i: usize) -> f32 {
+    (((i + 3) * 7919) % 1013) as f32 / 506.0 - 1.0
+}
+
+/// Checks the gradient of `Σ weights ∘ f(inputs)` to every value of every input of the given shapes.
+fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
+    let mut parameters = Parameters::new(
+        shapes
+            .iter()
+            .enumerate()
+            .map(|(i, s)| (format!("p{i}"), s.to_vec(), true)),
+    );
+    let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
+    for (k, id) in ids.iter().enumerate() {
+        let n = parameters.get(*id).len();
+        parameters.set(*id, &(0..n).map(|i| value(i + 100 * k)).collect::<Vec<_>>());
+    }
+    let run = |tape: &Tape, parameters: &Parameters| {
+        let inputs: Vec<Var> = ids.iter().map(|id| tape.parameter(parameters, *id)).collect();
+        let y = f(tape, &inputs);
+        // A scalar that weighs every value of the result differently: y·cᵀ, then 1·(…).
+        let c = Var::constant(Tensor::from_slice(
+            1,
+            y.columns(),
+            &(0..y.columns()).map(|i| value(i + 7)).collect::<Vec<_>>(),
+        ));
+        let column = tape.linear(&y, &c, None, None);
+        let terms: Vec<(Var, f32)> = (0..y.rows())
+            .map(|r| (tape.rows(&column, vec![r as u32]), value(r + 11)))
+            .collect();
+        tape.weighted_sum(&terms.iter().map(|(v, w)| (v, *w)).collect::<Vec<_>>())
+    };
+    let mut gradients = Gradients::new(&parameters);
+    let tape = Tape::new();
+    let loss = run(&tape, &parameters);
+    tape.backward(&loss, 1.0, &mut gradients);
+    drop(loss);
+    for id in &ids {
+        let gradient = gradients.get(*id).expect("every input has a gradient").to_vec();
+        let values = parameters.tensor(*id).to_host().to_vec();
+        for i in 0..values.len() {
+            let mut at = |e: f32| {
+                let mut nudged = values.clone();
+                nudged[i] += e;
+                parameters.set(*id, &nudged);
+                run(&Tape::inference(), &parameters).tensor().item()
+            };
+            let want = (at(1e-2) - at(-1e-2)) / 2e-2;
+            let bound = 4e-3 * want.abs().max(1.0);
+            assert!(
+                (gradient[i] - want).abs() < bound,
+                "input {} value {i}: {} against {want}",
+                id.index(),
+                gradient[i]
+            );
+        }
+        parameters.set(*id, &values);
+    }
+}
+
+#[test]
+fn linear() {
+    check(&[[3, 4], [5, 4], [1, 5], [3, 5]], |t, v| {
+        t.linear(&v[0], &v[1], Some(&v[2]), Some(&v[3]))
+    });
+    check(&[[3, 4], [5, 4], [3, 5]], |t, v| {
+        t.linear(&v[0], &v[1], None, Some(&v[2]))
+    });
+}
+
+#[test]
+fn a_value_used_several_times_gets_every_gradient() {
+    check(&[[4, 4], [4, 4]], |t, v| {
+        let x = t.linear(&v[0], &v[1], None, Some(&v[0]));
+        let y = t.linear(&x, &v[1], None, Some(&x));
+        t.linear(&x, &v[1], None, Some(&y))
+    });
+}
+
+#[test]
+fn activations() {
+    check(&[[3, 4]], |t, v| t.gelu(&v[0]));
+    check(&[[3, 4]], |t, v| t.tanh(&v[0]));
+}
+
+#[test]
+fn layer_norm() {
+    check(&[[3, 6], [1, 6], [1, 6]], |t, v| {
+        t.layer_norm(&v[0], &v[1], &v[2], 1e-6)
+    });
+}
+
+#[test]
+fn attention() {
+    let offsets: Arc<[usize]> = Arc::new([0, 2, 5]);
+    check(&[[5, 12]], |t, v| t.attention(&v[0], &offsets, 2));
+}
+
+#[test]
+fn gather_and_lookup() {
+    check(&[[3, 2], [2, 2]], |t, v| {
+        let picks = [
+            Pick {
+                from: &v[0],
+                rows: Arc::new([2, NONE, 0, 2]),
+            },
+            Pick {
+                from: &v[1],
+                rows: Arc::new([NONE, 1, NONE, NONE]),
+            },
+        ];
+        t.gather(&picks)
+    });
+    check(&[[3, 2], [3, 2], [4, 2]], |t, v| {
+        let tables = [
+            Table {
+                table: &v[1],
+                rows: Arc::new([1, NONE, 1]),
+                frozen_row: None,
+            },
+            Table {
+                table: &v[2],
+                rows: Arc::new([3, 0, 2]),
+                frozen_row: None,
+            },
+        ];
+        t.lookup(Some(&v[0]), &tables)
+    });
+}
+
+#[test]
+fn a_frozen_row_is_read_but_gets_no_gradient() {
+    let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)]);
+    let id = parameters.id("table").expect("declared");
+    parameters.set(id, &[5.0, 7.0]);
+    let (tape, mut gradients) = (Tape::new(), Gradients::new(&parameters));
+    let table = tape.parameter(&parameters, id);
+    let y = tape.lookup(
+        None,
+        &[Table {
+            table: &table,
+            rows: Arc::new([0, 1]),
+            frozen_row: Some(0),
+        }],
+    );
+    assert_eq!(*y.tensor().to_host(), [5.0, 7.0]);
+    let loss = tape.rows(&y, vec![0]);
+    let other = tape.rows(&y, vec![1]);
+    let loss = tape.weighted_sum(&[(&loss, 1.0), (&other, 1.0)]);
+    tape.backward(&loss, 1.0, &mut gradients);
+    assert_eq!(gradients.get(id), Some(&[0.0, 1.0][..]));
+}
+
+#[test]
+fn dropout() {
+    check(&[[3, 8]], |t, v| t.dropout(&v[0], 0.5, [1, 2, 3, 4]));
+}
+
+#[test]
+fn losses() {
+    check(&[[3, 4]], |t, v| t.cross_entropy(&v[0], vec![1, 3, 0]));
+    check(&[[3, 4]], |t, v| {
+        t.patch_loss(&v[0], Tensor::from_slice(3, 4, &(0..12).map(value).collect::<Vec<_>>()))
+    });
+}
+
+#[test]
+fn transport_lowers_the_distance_when_followed() {
+    // The plan is constant in the gradient but not in the value, so finite differences do not apply; descent does.
+    let mut parameters = Parameters::new([("x".to_string(), vec![7, 4], true)]);
+    let id = parameters.id("x").expect("declared");
+    parameters.set(id, &(0..28).map(value).collect::<Vec<_>>());
+    let pairs = vec![Pair {
+        text: 1..3,
+        image: 3..6,
+        weight: 1.0,
+    }];
+    let mut last = f32::INFINITY;
+    for _ in 0..5 {
+        let (tape, mut gradients) = (Tape::new(), Gradients::new(&parameters));
+        let x = tape.parameter(&parameters, id);
+        let loss = tape.transport(&x, pairs.clone(), Ipot::TRAINING);
+        drop(x);
+        let distance = loss.tensor().item();
+        assert!(distance < last, "{distance} after {last}");
+        last = distance;
+        tape.backward(&loss, 1.0, &mut gradients);
+        let gradient = gradients.get(id).expect("gradient").to_vec();
+        assert!(
+            gradient[..4].iter().chain(&gradient[24..]).all(|g| *g == 0.0),
+            "rows outside the pair"
+        );
+        let moved: Vec<f32> = parameters
+            .tensor(id)
+            .to_host()
+            .iter()
+            .zip(&gradient)
+            .map(|(x, g)| x - 0.3 * g)
+            .collect();
+        parameters.set(id, &moved);
+    }
+}

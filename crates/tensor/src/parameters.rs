@@ -1,0 +1,199 @@
+//! Weights by name, in one flat memory, and their gradients in another of the same layout.
+
+use crate::buffer::Buffer;
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Number of a parameter, in the order of declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParameterId(pub(crate) usize);
+
+impl ParameterId {
+    /// Position in the order of declaration.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One parameter's place and properties.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Published name.
+    pub name: String,
+    /// Published shape.
+    pub shape: Vec<usize>,
+    /// Whether the optimiser may change it.
+    pub trainable: bool,
+    start: usize,
+    len: usize,
+    rows: usize,
+}
+
+impl Parameter {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// All weights of a model.
+pub struct Parameters {
+    list: Vec<Parameter>,
+    by_name: HashMap<String, ParameterId>,
+    values: Arc<Buffer>,
+    len: usize,
+}
+
+/// Values between parameters are left out so that each begins at a cache line.
+const ALIGNMENT: usize = 16;
+
+impl Parameters {
+    /// Parameters of the given names, shapes and trainability, all zero.
+    ///
+    /// The matrix form of a parameter has the first axis as rows for two-dimensional weights and kernels
+    /// (`[D, 3, P, P]` → `[D, 3·P·P]`); vectors are one row, and leading axes of size 1 (`[1, N, D]`) are dropped.
+    pub fn new(declarations: impl IntoIterator<Item = (String, Vec<usize>, bool)>) -> Self {
+        let (mut list, mut by_name, mut start) = (Vec::new(), HashMap::new(), 0);
+        for (name, shape, trainable) in declarations {
+            let len = shape.iter().product();
+            let significant: &[usize] = match shape.iter().position(|s| *s != 1) {
+                Some(i) if shape.len() - i >= 2 => &shape[i..],
+                _ => &[1],
+            };
+            let rows = if shape.len() == 2 { shape[0] } else { significant[0] };
+            by_name.insert(name.clone(), ParameterId(list.len()));
+            list.push(Parameter {
+                name,
+                shape,
+                trainable,
+                start,
+                len,
+                rows,
+            });
+            start = (start + len).next_multiple_of(ALIGNMENT);
+        }
+        let mut values = Buffer::new(start);
+        values.as_mut_slice().fill(0.0);
+        Self {
+            list,
+            by_name,
+            values: Arc::new(values),
+            len: start,
+        }
+    }
+
+    /// All parameters with their numbers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Parameter)> {
+        self.list.iter().enumerate().map(|(i, p)| (ParameterId(i), p))
+    }
+
+    /// The parameter of that number.
+    pub fn get(&self, id: ParameterId) -> &Parameter {
+        &self.list[id.0]
+    }
+
+    /// The number of the parameter of that name.
+    pub fn id(&self, name: &str) -> Option<ParameterId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Number of trainable values.
+    pub fn trainable_values(&self) -> usize {
+        self.list.iter().filter(|p| p.trainable).map(|p| p.len).sum()
+    }
+
+    /// The parameter as a matrix.
+    pub fn tensor(&self, id: ParameterId) -> Tensor {
+        let p = &self.list[id.0];
+        Tensor::window(&self.values, p.start, p.rows, p.len / p.rows.max(1))
+    }
+
+    /// Replaces the values.
+    ///
+    /// # Panics
+    /// If the number of values differs, or a tape still holds the weights.
+    pub fn set(&mut self, id: ParameterId, values: &[f32]) {
+        let range = self.list[id.0].range();
+        self.memory_mut()[range].copy_from_slice(values);
+    }
+
+    pub(crate) fn memory_mut(&mut self) -> &mut [f32] {
+        match Arc::get_mut(&mut self.values) {
+            Some(buffer) => buffer.as_mut_slice(),
+            None => panic!("weights changed while a tape uses them"),
+        }
+    }
+
+    pub(crate) fn range(&self, id: ParameterId) -> Range<usize> {
+        self.list[id.0].range()
+    }
+
+    pub(crate) fn memory_len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Gradients of the parameters of one model. A parameter that no loss depends on has none: the optimiser skips it.
+pub struct Gradients {
+    ranges: Vec<Range<usize>>,
+    trainable: Vec<bool>,
+    values: Buffer,
+    present: Vec<bool>,
+}
+
+impl Gradients {
+    /// No gradients yet.
+    pub fn new(parameters: &Parameters) -> Self {
+        Self {
+            ranges: parameters.list.iter().map(Parameter::range).collect(),
+            trainable: parameters.list.iter().map(|p| p.trainable).collect(),
+            values: Buffer::new(parameters.len),
+            present: vec![false; parameters.list.len()],
+        }
+    }
+
+    /// Forgets all gradients.
+    pub fn clear(&mut self) {
+        self.present.fill(false);
+    }
+
+    /// The gradient, row by row, if there is one.
+    pub fn get(&self, id: ParameterId) -> Option<&[f32]> {
+        self.present[id.0].then(|| &self.values.as_slice()[self.ranges[id.0].clone()])
+    }
+
+    /// Whether every present gradient is finite; the number of the first that is not otherwise.
+    pub fn first_non_finite(&self) -> Option<ParameterId> {
+        (0..self.present.len()).map(ParameterId).find(|id| {
+            self.get(*id)
+                .is_some_and(|g| !vlct_kernels::math::sum(g, |v| v * 0.0).is_finite())
+        })
+    }
+
+    pub(crate) fn wants(&self, id: ParameterId) -> bool {
+        self.trainable[id.0]
+    }
+
+    /// Lets `write` add to the gradient; its second argument says whether there is something to add to
+    /// (otherwise it has to overwrite).
+    pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut [f32], bool)) {
+        let present = std::mem::replace(&mut self.present[id.0], true);
+        write(&mut self.values.as_mut_slice()[self.ranges[id.0].clone()], present);
+    }
+}

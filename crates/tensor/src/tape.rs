@@ -1,0 +1,200 @@
+//! The tape: what was computed, in order, and how gradients flow back through it.
+
+use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::tensor::Tensor;
+use std::cell::RefCell;
+
+/// Where the gradient of a value goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Nowhere.
+    Constant,
+    /// To an earlier result on the tape.
+    Node(usize),
+    /// To a parameter.
+    Parameter(ParameterId),
+}
+
+/// A value with its place on the tape.
+#[derive(Clone, Debug)]
+pub struct Var {
+    tensor: Tensor,
+    source: Source,
+}
+
+impl Var {
+    /// A value that no gradient flows to.
+    pub fn constant(tensor: Tensor) -> Self {
+        Self {
+            tensor,
+            source: Source::Constant,
+        }
+    }
+
+    /// The value.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.tensor.rows()
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.tensor.columns()
+    }
+
+    /// The value without its past.
+    pub fn detach(&self) -> Self {
+        Self::constant(self.tensor.clone())
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target(self.source)
+    }
+}
+
+/// The destination of a gradient, kept by backward closures in place of the value.
+#[derive(Clone, Copy)]
+pub(crate) struct Target(Source);
+
+type BackwardFn = Box<dyn FnOnce(Tensor, &mut Backward)>;
+
+/// Records operations.
+///
+/// A tape belongs to one thread; operations use all of them inside.
+pub struct Tape {
+    nodes: RefCell<Vec<BackwardFn>>,
+    recording: bool,
+}
+
+impl Tape {
+    /// A tape that records, for training.
+    pub fn new() -> Self {
+        Self {
+            nodes: RefCell::default(),
+            recording: true,
+        }
+    }
+
+    /// A tape that records nothing, for inference: intermediate values are freed as soon as they are not needed.
+    pub fn inference() -> Self {
+        Self {
+            nodes: RefCell::default(),
+            recording: false,
+        }
+    }
+
+    /// A parameter as a value; frozen ones are constants.
+    pub fn parameter(&self, parameters: &Parameters, id: ParameterId) -> Var {
+        let trainable = self.recording && parameters.get(id).trainable;
+        let source = if trainable {
+            Source::Parameter(id)
+        } else {
+            Source::Constant
+        };
+        Var {
+            tensor: parameters.tensor(id),
+            source,
+        }
+    }
+
+    /// Registers the result of an operation. `backward` receives the gradient of the result and passes on those of the
+    /// `inputs`; it is dropped at once if none of them wants one.
+    pub(crate) fn push(
+        &self,
+        result: Tensor,
+        inputs: &[&Var],
+        backward: impl FnOnce(Tensor, &mut Backward) + 'static,
+    ) -> Var {
+        if !self.recording || inputs.iter().all(|v| v.source == Source::Constant) {
+            return Var::constant(result);
+        }
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(Box::new(backward));
+        Var {
+            tensor: result,
+            source: Source::Node(nodes.len() - 1),
+        }
+    }
+
+    /// Runs the tape backwards from the scalar `loss`, whose gradient is `seed`, adding to `gradients`.
+    ///
+    /// Saved values are freed as soon as they have been used.
+    ///
+    /// # Panics
+    /// If `loss` is not a scalar.
+    pub fn backward(self, loss: &Var, seed: f32, gradients: &mut Gradients) {
+        assert!(loss.rows() * loss.columns() == 1, "backward starts at a scalar");
+        let nodes = self.nodes.into_inner();
+        let mut state = Backward {
+            pending: (0..nodes.len()).map(|_| None).collect(),
+            gradients,
+        };
+        state.add(loss.target(), Tensor::from_slice(1, 1, &[seed]));
+        for (i, backward) in nodes.into_iter().enumerate().rev() {
+            if let Some(gradient) = state.pending[i].take() {
+                backward(gradient, &mut state);
+            }
+        }
+    }
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Gradients on their way back.
+pub(crate) struct Backward<'a> {
+    pending: Vec<Option<Tensor>>,
+    gradients: &'a mut Gradients,
+}
+
+impl Backward<'_> {
+    /// Whether anything depends on the gradient of this value.
+    pub(crate) fn wants(&self, target: Target) -> bool {
+        match target.0 {
+            Source::Constant => false,
+            Source::Node(_) => true,
+            Source::Parameter(id) => self.gradients.wants(id),
+        }
+    }
+
+    /// Adds a whole gradient.
+    pub(crate) fn add(&mut self, target: Target, gradient: Tensor) {
+        match target.0 {
+            Source::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(gradient),
+            _ => self.accumulate(target, gradient.rows(), gradient.columns(), |out, add| {
+                if add {
+                    vlct_kernels::elementwise::add(gradient.data(), out);
+                } else {
+                    out.copy_from_slice(gradient.data());
+                }
+            }),
+        }
+    }
+
+    /// Lets `write` add to the gradient of shape `[rows, columns]` in place; its second argument says whether there is
+    /// something to add to (otherwise it has to overwrite all of it). Not called where no gradient is wanted.
+    pub(crate) fn accumulate(
+        &mut self,
+        target: Target,
+        rows: usize,
+        columns: usize,
+        write: impl FnOnce(&mut [f32], bool),
+    ) {
+        match target.0 {
+            Source::Constant => {}
+            Source::Parameter(id) if self.gradients.wants(id) => self.gradients.accumulate(id, write),
+            Source::Parameter(_) => {}
+            Source::Node(i) => match &mut self.pending[i] {
+                Some(gradient) => write(gradient.make_mut(), true),
+                empty => *empty = Some(Tensor::build(rows, columns, |out| write(out, false))),
+            },
+        }
+    }
+}
