@@ -1,1 +1,359 @@
-//! Parameter groups.
+//! Parameter groups: which parameters share a learning rate and a weight decay.
+
+use std::collections::HashMap;
+
+use crate::config::Config;
+
+/// What the grouping needs to know of a parameter. Parameters are given in the order of the model's state dictionary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// Published name, such as `transformer.blocks.0.norm1.weight`.
+    pub name: &'a str,
+    /// Number of dimensions; 1 for biases and norms.
+    pub dimensions: usize,
+    /// Never trained (the position tables).
+    pub frozen: bool,
+}
+
+/// Parameters that share a learning rate and a weight decay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterGroup {
+    /// What is in it: `decay`, `head_no_decay`, `layer_3_decay`, ….
+    pub name: String,
+    /// Factor on the learning rate of the run.
+    pub learning_rate_scale: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Names of the parameters.
+    pub members: Vec<String>,
+}
+
+/// Parts of a name that exempt a parameter from weight decay in pre-training.
+const NO_DECAY: [&str; 9] = [
+    "bias",
+    "LayerNorm.bias",
+    "LayerNorm.weight",
+    "norm.bias",
+    "norm.weight",
+    "norm1.bias",
+    "norm1.weight",
+    "norm2.bias",
+    "norm2.weight",
+];
+
+/// Parts of a name that mark a task head in pre-training.
+const HEADS: [&str; 3] = ["vqa_classifier", "nlvr2_classifier", "snli_classifier"];
+
+/// The groups that a configuration asks for, of a model with `depth` encoder blocks.
+pub fn groups(config: &Config, parameters: &[Parameter<'_>], depth: usize) -> Vec<ParameterGroup> {
+    match config.is_pretrain {
+        true => pretrain_groups(parameters, config.weight_decay, config.lr_mult),
+        false => layer_decay_groups(parameters, config.weight_decay, depth, config.layer_decay),
+    }
+}
+
+/// Pre-training: always four groups, possibly empty: the body with and without weight decay, then the task heads with and
+/// without, whose learning rate is multiplied by `lr_mult`. Frozen parameters are listed too, as in the original, where
+/// they take up places in the saved optimiser state.
+pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult: f64) -> Vec<ParameterGroup> {
+    let mut groups = [
+        ("decay", 1.0, weight_decay),
+        ("no_decay", 1.0, 0.0),
+        ("head_decay", lr_mult, weight_decay),
+        ("head_no_decay", lr_mult, 0.0),
+    ]
+    .map(|(name, learning_rate_scale, weight_decay)| ParameterGroup {
+        name: name.into(),
+        learning_rate_scale,
+        weight_decay,
+        members: Vec::new(),
+    });
+    for parameter in parameters {
+        let has = |parts: &[&str]| parts.iter().any(|part| parameter.name.contains(part));
+        let group = 2 * usize::from(has(&HEADS)) + usize::from(has(&NO_DECAY));
+        groups[group].members.push(parameter.name.into());
+    }
+    groups.into()
+}
+
+/// Fine-tuning of VLC: the learning rate of layer `l` of `n = depth + 1` is multiplied by `layer_decay^(n - l)`; embeddings
+/// are layer 0, block `i` is layer `i + 1`, everything after the encoder is layer `n`. One-dimensional parameters do not
+/// decay. Groups stand in the order in which their first member appears; frozen parameters are in none.
+pub fn layer_decay_groups(
+    parameters: &[Parameter<'_>],
+    weight_decay: f64,
+    depth: usize,
+    layer_decay: f64,
+) -> Vec<ParameterGroup> {
+    let layer = |name: &str| match name.strip_prefix("transformer.") {
+        Some("mask_token") => 0,
+        Some(rest) => backbone_layer(rest, depth),
+        None if name.starts_with("text_embeddings") || name.starts_with("token_type_embeddings") => 0,
+        None => depth + 1,
+    };
+    by_layer(parameters, weight_decay, depth, layer_decay, layer, |p| {
+        p.dimensions != 1
+    })
+}
+
+/// ImageNet fine-tuning: as [`layer_decay_groups`] with the names of the ViT classifier, and without weight decay for its
+/// class token and position table.
+pub fn vit_layer_decay_groups(
+    parameters: &[Parameter<'_>],
+    weight_decay: f64,
+    depth: usize,
+    layer_decay: f64,
+) -> Vec<ParameterGroup> {
+    let decays = |p: &Parameter<'_>| p.dimensions != 1 && p.name != "cls_token" && p.name != "pos_embed";
+    by_layer(
+        parameters,
+        weight_decay,
+        depth,
+        layer_decay,
+        |name| backbone_layer(name, depth),
+        decays,
+    )
+}
+
+/// The layer of a backbone parameter, by its name without prefix.
+fn backbone_layer(name: &str, depth: usize) -> usize {
+    let block = |rest: &str| rest.split('.').next().and_then(|number| number.parse::<usize>().ok());
+    match name {
+        "cls_token" | "pos_embed" => 0,
+        _ if name.starts_with("patch_embed") => 0,
+        _ => match name.strip_prefix("blocks.").and_then(block) {
+            Some(block) if block < depth => block + 1,
+            _ => depth + 1,
+        },
+    }
+}
+
+fn by_layer(
+    parameters: &[Parameter<'_>],
+    weight_decay: f64,
+    depth: usize,
+    layer_decay: f64,
+    layer: impl Fn(&str) -> usize,
+    decays: impl Fn(&Parameter<'_>) -> bool,
+) -> Vec<ParameterGroup> {
+    let mut groups: Vec<ParameterGroup> = Vec::new();
+    let mut places: HashMap<(usize, bool), usize> = HashMap::new();
+    for parameter in parameters.iter().filter(|p| !p.frozen) {
+        let (layer, decays) = (layer(parameter.name), decays(parameter));
+        let place = *places.entry((layer, decays)).or_insert_with(|| {
+            groups.push(ParameterGroup {
+                name: format!("layer_{layer}_{}", if decays { "decay" } else { "no_decay" }),
+                learning_rate_scale: layer_decay.powf((depth + 1 - layer) as f64),
+                weight_decay: if decays { weight_decay } else { 0.0 },
+                members: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        groups[place].members.push(parameter.name.into());
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+
+    /// Names and dimensions of a model's parameters in the order of its state dictionary.
+    struct Names(Vec<(String, usize)>);
+
+    impl Names {
+        fn add(&mut self, name: &str, dimensions: usize) {
+            self.0.push((name.into(), dimensions));
+        }
+
+        fn linear(&mut self, name: &str) {
+            self.add(&format!("{name}.weight"), 2);
+            self.add(&format!("{name}.bias"), 1);
+        }
+
+        fn norm(&mut self, name: &str) {
+            self.add(&format!("{name}.weight"), 1);
+            self.add(&format!("{name}.bias"), 1);
+        }
+
+        fn blocks(&mut self, name: &str, depth: usize) {
+            for i in 0..depth {
+                self.norm(&format!("{name}.{i}.norm1"));
+                self.linear(&format!("{name}.{i}.attn.qkv"));
+                self.linear(&format!("{name}.{i}.attn.proj"));
+                self.norm(&format!("{name}.{i}.norm2"));
+                self.linear(&format!("{name}.{i}.mlp.fc1"));
+                self.linear(&format!("{name}.{i}.mlp.fc2"));
+            }
+        }
+
+        fn vlc(depth: usize, decoder_depth: usize) -> Self {
+            let mut names = Self(Vec::new());
+            for table in ["word", "position", "token_type"] {
+                names.add(&format!("text_embeddings.{table}_embeddings.weight"), 2);
+            }
+            names.norm("text_embeddings.LayerNorm");
+            names.add("token_type_embeddings.weight", 2);
+            for table in ["cls_token", "pos_embed", "mask_token", "decoder_pos_embed"] {
+                names.add(&format!("transformer.{table}"), 3);
+            }
+            names.add("transformer.patch_embed.proj.weight", 4);
+            names.add("transformer.patch_embed.proj.bias", 1);
+            names.blocks("transformer.blocks", depth);
+            names.norm("transformer.norm");
+            names.linear("transformer.decoder_embed");
+            names.blocks("transformer.decoder_blocks", decoder_depth);
+            names.norm("transformer.decoder_norm");
+            names.linear("transformer.decoder_pred");
+            names.linear("pooler.dense");
+            names
+        }
+
+        fn parameters(&self) -> Vec<Parameter<'_>> {
+            let frozen = |name: &str| name.starts_with("transformer.") && name.ends_with("pos_embed");
+            self.0
+                .iter()
+                .map(|(name, dimensions)| Parameter {
+                    name,
+                    dimensions: *dimensions,
+                    frozen: frozen(name),
+                })
+                .collect()
+        }
+    }
+
+    fn assert_groups(got: &[ParameterGroup], recorded: &Json, rate: impl Fn(&Json) -> f64) {
+        let recorded = recorded.as_array().unwrap();
+        assert_eq!(got.len(), recorded.len());
+        for (group, want) in got.iter().zip(recorded) {
+            let members: Vec<&str> = want["params"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_str().unwrap())
+                .collect();
+            assert_eq!(group.members, members, "{}", group.name);
+            assert_eq!(
+                Some(group.weight_decay),
+                want["weight_decay"].as_f64(),
+                "{}",
+                group.name
+            );
+            let scale = rate(want);
+            assert!(
+                (group.learning_rate_scale - scale).abs() <= 1e-14 * scale,
+                "{}: {scale}",
+                group.name
+            );
+        }
+    }
+
+    fn depths(folder: &std::path::Path) -> (usize, usize) {
+        let sizes = vlct_golden::json(folder.join("config.json"));
+        let size = |name: &str| sizes[name].as_u64().unwrap() as usize;
+        (size("depth"), size("decoder_depth"))
+    }
+
+    /// The largest of the recorded numbers.
+    fn largest(recorded: &Json, key: &str) -> f64 {
+        recorded
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|g| g[key].as_f64().unwrap())
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn pretraining_parity() {
+        for folder in vlct_golden::folders("model") {
+            let recorded = vlct_golden::json(folder.join("pretrain_param_groups.json"));
+            let (depth, decoder_depth) = depths(&folder);
+            let mut names = Names::vlc(depth, decoder_depth);
+            names.add("mlm_score.bias", 1);
+            names.linear("mlm_score.transform.dense");
+            names.norm("mlm_score.transform.LayerNorm");
+            names.add("mlm_score.decoder.weight", 2);
+            names.linear("itm_score.fc");
+            let (rate, weight_decay) = (largest(&recorded, "lr"), largest(&recorded, "weight_decay"));
+            let groups = pretrain_groups(&names.parameters(), weight_decay, 1.0);
+            assert_groups(&groups, &recorded, |g| g["lr"].as_f64().unwrap() / rate);
+        }
+    }
+
+    #[test]
+    fn fine_tuning_parity() {
+        for folder in vlct_golden::folders("model") {
+            let recorded = vlct_golden::json(folder.join("vqa_layer_decay_groups.json"));
+            let (depth, decoder_depth) = depths(&folder);
+            let mut names = Names::vlc(depth, decoder_depth);
+            names.linear("vqa_classifier.0");
+            names.norm("vqa_classifier.1");
+            names.linear("vqa_classifier.3");
+            let (rate, weight_decay) = (largest(&recorded, "lr"), largest(&recorded, "weight_decay"));
+            let config = Config {
+                is_pretrain: false,
+                weight_decay,
+                lr_mult: 10.0,
+                ..Config::default()
+            };
+            let groups = groups(&config, &names.parameters(), depth);
+            assert_groups(&groups, &recorded, |g| g["lr"].as_f64().unwrap() / rate);
+        }
+    }
+
+    #[test]
+    fn image_net_parity() {
+        for folder in vlct_golden::folders("imagenet") {
+            let recorded = vlct_golden::json(folder.join("layer_decay_groups.json"));
+            let last = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
+            let depth = recorded.as_array().unwrap().iter().filter(|g| !last(g)).count() / 2 - 1;
+            let mut names = Names(Vec::new());
+            names.add("cls_token", 3);
+            names.add("pos_embed", 3);
+            names.add("patch_embed.proj.weight", 4);
+            names.add("patch_embed.proj.bias", 1);
+            names.blocks("blocks", depth);
+            names.linear("head");
+            names.norm("fc_norm");
+            let groups = vit_layer_decay_groups(&names.parameters(), largest(&recorded, "weight_decay"), depth, 0.65);
+            assert_groups(&groups, &recorded, |g| g["lr_scale"].as_f64().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_base_model_has_28_layer_groups() {
+        let names = Names::vlc(12, 8);
+        let groups = layer_decay_groups(&names.parameters(), 0.01, 12, 0.5);
+        assert_eq!(groups.len(), 28);
+        assert_eq!(groups[0].name, "layer_0_decay");
+        assert!((groups[0].learning_rate_scale - 1.2207e-4).abs() < 1e-8);
+        assert_eq!(groups[2].name, "layer_1_no_decay");
+        assert_eq!(groups.last().unwrap().learning_rate_scale, 1.0);
+        assert!(
+            groups
+                .iter()
+                .all(|g| !g.members.iter().any(|m| m.ends_with("pos_embed")))
+        );
+    }
+
+    #[test]
+    fn task_heads_of_a_pre_training_run() {
+        let names = [
+            "vqa_classifier.1.weight",
+            "vqa_classifier.0.bias",
+            "mlm_score.bias",
+            "transformer.mask_token",
+        ];
+        let parameters = names.map(|name| Parameter {
+            name,
+            dimensions: 1,
+            frozen: false,
+        });
+        let groups = pretrain_groups(&parameters, 0.01, 10.0);
+        let members: Vec<&[String]> = groups.iter().map(|g| &g.members[..]).collect();
+        assert_eq!(members, [&[names[3]], &[names[2]], &[names[0]], &[names[1]]]);
+        assert_eq!((groups[2].learning_rate_scale, groups[2].weight_decay), (10.0, 0.01));
+    }
+}

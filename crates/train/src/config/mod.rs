@@ -1,1 +1,30 @@
 //! Configuration: one table of keys, the command grammar, recipes.
+//!
+//! The way of a configuration: words after `with` → [`resolve`] (literals, named configs, precedence; types and ranges
+//! against [`KEYS`]) → [`Config`] → [`Config::validate`] (do the values agree?) → [`Plan`] (steps, epochs, validations,
+//! once the number of batches is known). Printing, help text and `config.toml` are made from the same table.
+
+mod error;
+mod grammar;
+mod literal;
+pub mod plan;
+mod print;
+mod recipes;
+mod run_dir;
+mod setting;
+mod size;
+mod table;
+mod validate;
+mod value;
+
+pub use error::ConfigError;
+pub use grammar::{Resolved, resolve};
+pub use literal::{parse, parse_literal};
+pub use plan::Plan;
+pub use print::{help, help_about, named_configs};
+pub use recipes::{RECIPES, Recipe};
+pub use run_dir::tag;
+pub use setting::{DecayPower, FastDevRun, LossNames, NumGpus, Precision, Range, Setting, ValCheckInterval, Warmup};
+pub use size::ModelSize;
+pub use table::{Config, KEYS, Key};
+pub use value::Value;

@@ -1,0 +1,73 @@
+//! What can be wrong with a configuration.
+
+use std::path::PathBuf;
+
+/// An error in a configuration: one line that names the key or file, what is wrong and what to write instead.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A key that does not exist.
+    #[error("unknown key {key:?}: did you mean {nearest:?}? (`vlct run help` lists all keys)")]
+    UnknownKey {
+        /// The key as written.
+        key: String,
+        /// The most similar key.
+        nearest: String,
+    },
+    /// A word without `=` that is neither a named config nor a config file.
+    #[error("unknown named config {name:?}: did you mean {nearest}? (`vlct run print_named_configs` lists them)")]
+    UnknownNamedConfig {
+        /// The word as written.
+        name: String,
+        /// What was probably meant, ready to be written.
+        nearest: String,
+    },
+    /// A value of the wrong type.
+    #[error("{key}={value}: expected {expected}{hint}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// The value as a Python literal.
+        value: String,
+        /// The type of the key.
+        expected: String,
+        /// What was probably meant: empty, or a clause that begins with a separator.
+        hint: String,
+    },
+    /// A value of the right type that the key does not allow.
+    #[error("{key}={value} is out of range: must be {range}{hint}")]
+    OutOfRange {
+        /// The key.
+        key: String,
+        /// The value as a Python literal.
+        value: String,
+        /// The values allowed.
+        range: String,
+        /// What was probably meant: empty, or a clause that begins with a separator.
+        hint: String,
+    },
+    /// Values that are fine alone but not together.
+    #[error("{0}")]
+    Contradiction(String),
+    /// A config file that cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The candidate most similar to `word`.
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
+    let word = word.to_lowercase();
+    let mut best = (f64::NEG_INFINITY, "");
+    for candidate in candidates {
+        let similarity = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
+        if similarity > best.0 {
+            best = (similarity, candidate);
+        }
+    }
+    best.1
+}

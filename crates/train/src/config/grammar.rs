@@ -1,0 +1,486 @@
+//! The words after `with`: `KEY=VALUE`, named configs and config files, and which of them wins.
+//!
+//! A word with `=` sets a key; dots address entries of a dictionary (`loss_names.itm=0.5`). Any other word is a named
+//! config or the path of a `.json` or `.toml` file. Keys set by `KEY=VALUE` win wherever they stand; of named configs
+//! and files the later one wins, key by key and entry by entry; the base configuration is beneath them.
+
+use std::path::Path;
+
+use super::error::{ConfigError, nearest};
+use super::literal;
+use super::recipes::{RECIPES, Recipe};
+use super::setting::{Precision, Range};
+use super::table::{Config, KEYS, Key};
+use super::value::Value;
+
+/// A larger config file is refused.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A configuration, and what the user should be told about how it came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The configuration. Its values have the right types and ranges; [`Config::validate`] checks that they agree.
+    pub config: Config,
+    /// Remarks, one line each.
+    pub notes: Vec<String>,
+}
+
+/// The configuration that the words after `with` make.
+///
+/// # Errors
+/// For an unknown key or named config, a value of the wrong type or out of range, a file that cannot be read.
+pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
+    let mut config = Config::default();
+    let mut updates = Vec::new();
+    for word in words {
+        let word = word.as_ref();
+        match word.split_once('=') {
+            Some((key, value)) => updates.push((key.trim(), literal::parse(value.trim()))),
+            None => apply_named(&mut config, word.trim())?,
+        }
+    }
+    let mut notes = Vec::new();
+    for (key, value) in &updates {
+        config.set(key, value)?;
+        let sixteen = matches!(value, Value::Int(16)) || matches!(value, Value::Str(s) if s == "16");
+        if *key == "precision" && sixteen && config.precision == Some(Precision::Bf16) {
+            notes.push("precision=16 means bfloat16 here; IEEE half precision and loss scaling do not exist".into());
+        }
+    }
+    Ok(Resolved { config, notes })
+}
+
+/// Applies the named config or config file `name`.
+fn apply_named(config: &mut Config, name: &str) -> Result<(), ConfigError> {
+    if let Some(recipe) = Recipe::find(name) {
+        return recipe
+            .settings()?
+            .iter()
+            .try_for_each(|(key, value)| config.set(key, value));
+    }
+    let path = Path::new(name);
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("json" | "toml") => apply_file(config, path),
+        Some("yaml" | "yml" | "pickle" | "pkl") => Err(ConfigError::File {
+            path: path.into(),
+            reason: "config files of this kind are not read: write the settings as .json or .toml".into(),
+        }),
+        _ => Err(ConfigError::UnknownNamedConfig {
+            name: name.into(),
+            nearest: nearest_word(name),
+        }),
+    }
+}
+
+fn nearest_word(word: &str) -> String {
+    let names = RECIPES.iter().map(|r| r.name).chain(KEYS.iter().map(|k| k.name));
+    let name = nearest(word, names);
+    match Recipe::find(name) {
+        Some(recipe) => recipe.name.into(),
+        None => format!("{name}=VALUE"),
+    }
+}
+
+fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
+    let refuse = |reason: String| ConfigError::File {
+        path: path.into(),
+        reason,
+    };
+    let length = std::fs::metadata(path).map_err(|e| refuse(e.to_string()))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(refuse(format!(
+            "{length} bytes are too many for a config file (at most {MAX_FILE_BYTES})"
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
+    let settings = if path.extension().is_some_and(|e| e == "json") {
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        match Value::from_json(&json) {
+            Value::Dict(entries) => entries,
+            _ => return Err(refuse("must hold one object of keys and values".into())),
+        }
+    } else {
+        toml_settings(&text).map_err(refuse)?
+    };
+    for (key, value) in &settings {
+        config.set(key, value).map_err(|e| refuse(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Keys and values of a TOML text.
+pub(super) fn toml_settings(text: &str) -> Result<Vec<(String, Value)>, String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let line = e
+            .span()
+            .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        format!("line {line}: {}", e.message().replace('\n', " "))
+    })?;
+    Ok(table
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from_toml(value)))
+        .collect())
+}
+
+/// Why a value was not set.
+enum Refusal {
+    /// There is no such key or entry.
+    Unknown(String),
+    /// The key (or entry) has another type.
+    Type {
+        key: &'static Key,
+        path: String,
+        value: Value,
+    },
+    /// The key does not allow the value.
+    Range {
+        key: &'static Key,
+        path: String,
+        value: Value,
+    },
+}
+
+impl Config {
+    /// Sets the key (or entry of a dictionary, `loss_names.itm`) `path`. A dictionary changes the entries that it names
+    /// and leaves the others.
+    ///
+    /// # Errors
+    /// If there is no such key, or the value has the wrong type or is out of range. The configuration is unchanged then.
+    pub fn set(&mut self, path: &str, value: &Value) -> Result<(), ConfigError> {
+        self.try_set(path, value).map_err(|refusal| match refusal {
+            Refusal::Unknown(path) => ConfigError::UnknownKey {
+                nearest: nearest_key(&path),
+                key: path,
+            },
+            Refusal::Type { key, path, value } => wrong_type(key, path, &value),
+            Refusal::Range { key, path, value } => out_of_range(key, path, &value),
+        })
+    }
+
+    /// [`Config::set`] without the work of explaining.
+    fn try_set(&mut self, path: &str, value: &Value) -> Result<(), Refusal> {
+        let (name, entry) = match path.split_once('.') {
+            Some((name, entry)) => (name, Some(entry)),
+            None => (path, None),
+        };
+        let key = Key::find(name).ok_or_else(|| Refusal::Unknown(path.into()))?;
+        let refused = || (key, path.to_string(), value.clone());
+        let value = match (entry, (key.get)(self), value) {
+            (Some(entry), Value::Dict(mut entries), value) => {
+                replace_entry(key, &mut entries, entry, value)?;
+                Value::Dict(entries)
+            }
+            (None, Value::Dict(mut entries), Value::Dict(changes)) => {
+                for (entry, value) in changes {
+                    replace_entry(key, &mut entries, entry, value)?;
+                }
+                Value::Dict(entries)
+            }
+            (Some(_), _, _) => return Err(Refusal::Unknown(path.into())),
+            (None, _, value) if key.range.allows(value) => value.clone(),
+            _ => {
+                let (key, path, value) = refused();
+                return Err(Refusal::Range { key, path, value });
+            }
+        };
+        match (key.set)(self, &value) {
+            true => Ok(()),
+            false => {
+                let (key, path, value) = refused();
+                Err(Refusal::Type { key, path, value })
+            }
+        }
+    }
+}
+
+/// Puts `value` in the place of `entry` of the dictionary `key`, whose entries are numbers.
+fn replace_entry(
+    key: &'static Key,
+    entries: &mut [(String, Value)],
+    entry: &str,
+    value: &Value,
+) -> Result<(), Refusal> {
+    let path = format!("{}.{entry}", key.name);
+    let Some(place) = entries.iter_mut().find(|(name, _)| name == entry) else {
+        return Err(Refusal::Unknown(path));
+    };
+    let value = value.clone();
+    if !matches!(value, Value::Int(_) | Value::Float(_)) {
+        return Err(Refusal::Type { key, path, value });
+    }
+    if !key.range.allows(&value) {
+        return Err(Refusal::Range { key, path, value });
+    }
+    place.1 = value;
+    Ok(())
+}
+
+/// The key, or entry of a dictionary, closest to `path`.
+fn nearest_key(path: &str) -> String {
+    let base = Config::default();
+    let mut names: Vec<String> = Vec::new();
+    for key in KEYS {
+        names.push(key.name.into());
+        if let Value::Dict(entries) = (key.get)(&base) {
+            names.extend(entries.iter().map(|(entry, _)| format!("{}.{entry}", key.name)));
+        }
+    }
+    // An entry without its dictionary (`itm`) is far from `loss_names.itm` by its letters.
+    let by_entry = names
+        .iter()
+        .find(|n| n.split_once('.').is_some_and(|(_, entry)| entry == path));
+    by_entry
+        .cloned()
+        .unwrap_or_else(|| nearest(path, names.iter().map(String::as_str)).to_string())
+}
+
+fn out_of_range(key: &Key, path: String, value: &Value) -> ConfigError {
+    let first_refused = match value {
+        Value::List(items) => items.iter().find(|v| !key.range.allows(v)),
+        value => Some(value),
+    };
+    let hint = match (key.range, first_refused) {
+        (Range::OneOf(words), Some(Value::Str(word))) => {
+            format!(
+                "; did you mean {}?",
+                Value::Str(nearest(word, words.iter().copied()).into())
+            )
+        }
+        _ => String::new(),
+    };
+    ConfigError::OutOfRange {
+        key: path,
+        value: value.to_string(),
+        range: key.range.to_string(),
+        hint,
+    }
+}
+
+fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
+    let expected = if path.contains('.') {
+        "number".into()
+    } else {
+        (key.type_name)()
+    };
+    let fits = |candidate: &Value| {
+        let mut trial = Config::default();
+        trial
+            .try_set(&path, candidate)
+            .is_ok()
+            .then(|| format!("; did you mean {candidate}?"))
+    };
+    let hint = match value {
+        Value::Str(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => fits(&Value::Bool(true)),
+            "false" | "no" | "off" => fits(&Value::Bool(false)),
+            "none" | "null" | "nil" | "" => fits(&Value::None),
+            // A number or list in quotes; else perhaps a list of one.
+            _ => literal::parse_literal(text)
+                .and_then(|v| fits(&v))
+                .or_else(|| fits(&Value::List(vec![value.clone()]))),
+        },
+        Value::None => fits(&Value::Str(String::new())).map(|_| format!("; to leave it empty write {path}=")),
+        Value::Int(0) => fits(&Value::Bool(false)),
+        Value::Int(1) => fits(&Value::Bool(true)),
+        _ => None,
+    };
+    let as_text = || match (key.get)(&Config::default()) {
+        Value::Str(_) if *value != Value::None => Some(format!(
+            "; to give it as text write {path}='\"{}\"'",
+            value.to_string().replace('"', "\\\"")
+        )),
+        _ => None,
+    };
+    let hint = hint.or_else(as_text).unwrap_or_default();
+    ConfigError::WrongType {
+        key: path,
+        value: value.to_string(),
+        expected,
+        hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::setting::{NumGpus, ValCheckInterval, Warmup};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(words: &[&str]) -> Config {
+        resolve(words).unwrap_or_else(|e| panic!("{words:?}: {e}")).config
+    }
+
+    fn error(words: &[&str]) -> String {
+        resolve(words).expect_err(&words.join(" ")).to_string()
+    }
+
+    #[test]
+    fn values_reach_their_keys() {
+        let c = config(&[
+            "data_root = /data/arrow",
+            "learning_rate=5e-4",
+            "max_steps=None",
+            "warmup_steps=0.1",
+            "val_check_interval=1",
+            "loss_names.itm=0.5",
+            "loss_names={'mae': 1}",
+            "datasets=[\"coco\", 'vg']",
+            "num_gpus=0,1",
+            "batch_size=1_024",
+            "exp_name=a=b",
+            "pretrain_path=",
+            "fast_dev_run=True",
+        ]);
+        assert_eq!(c.data_root, "/data/arrow");
+        assert_eq!(c.learning_rate, 5e-4);
+        assert_eq!(c.max_steps, None);
+        assert_eq!(c.warmup_steps, Warmup::Fraction(0.1));
+        assert_eq!(c.val_check_interval, ValCheckInterval::Batches(1));
+        assert_eq!((c.loss_names.itm, c.loss_names.mlm, c.loss_names.mae), (0.5, 1.0, 1.0));
+        assert_eq!(c.datasets, ["coco", "vg"]);
+        assert_eq!(c.num_gpus, NumGpus::List(vec![0, 1]));
+        assert_eq!(c.batch_size, 1024);
+        assert_eq!(c.exp_name, "a=b");
+        assert_eq!(c.pretrain_path, "");
+        assert_eq!(c.fast_dev_run.0, 1);
+        assert_eq!(config(&["batch_size=4e3"]).batch_size, 4000);
+    }
+
+    #[test]
+    fn updates_beat_named_configs_and_later_ones_beat_earlier_ones() {
+        let vqa = "task_finetune_vqa_mae_randaug";
+        assert_eq!(config(&["learning_rate=5e-4", vqa]).learning_rate, 5e-4);
+        assert_eq!(config(&[vqa, "learning_rate=5e-4"]).learning_rate, 5e-4);
+        assert_eq!(config(&["seed=1", "seed=2"]).seed, 2);
+        assert_eq!(config(&["step50k", vqa]).max_steps, None);
+        assert_eq!(config(&[vqa, "step50k"]).max_steps, Some(50_000));
+        // A key that only the earlier config sets survives.
+        let both = config(&["task_mlm_itm_mae", vqa]);
+        assert!((both.use_mae, both.lr_mult) == (true, 10.0));
+        // Entries of a dictionary merge one by one.
+        let switches = config(&["loss_names.mlm=1", vqa]).loss_names;
+        assert_eq!((switches.itm, switches.mlm, switches.vqa), (0.0, 1.0, 1.0));
+    }
+
+    #[test]
+    fn errors_name_the_nearest_and_the_expected() {
+        for (words, parts) in [
+            (
+                &["batchsize=3"][..],
+                &["unknown key \"batchsize\"", "\"batch_size\""][..],
+            ),
+            (&["loss_names.itmm=1"], &["\"loss_names.itm\""]),
+            (&["itm=1"], &["\"loss_names.itm\""]),
+            (&["batch_size.x=1"], &["unknown key \"batch_size.x\""]),
+            (&["step25"], &["unknown named config \"step25\"", "step25k"]),
+            (&["batch_size"], &["batch_size=VALUE"]),
+            (
+                &["test_only=true"],
+                &["test_only='true'", "expected bool", "did you mean True?"],
+            ),
+            (&["test_only=1"], &["expected bool", "did you mean True?"]),
+            (&["max_steps=null"], &["expected int or None", "did you mean None?"]),
+            (&["batch_size='8'"], &["did you mean 8?"]),
+            (&["datasets=coco"], &["expected list of str", "did you mean ['coco']?"]),
+            (&["exp_name=5"], &["expected str", "exp_name='\"5\"'"]),
+            (&["load_path=None"], &["expected str", "load_path="]),
+            (&["batch_size=2.5"], &["batch_size=2.5: expected int"]),
+            (&["loss_names=3"], &["expected dict of numbers"]),
+            (&["loss_names.itm='a'"], &["loss_names.itm='a': expected number"]),
+            (
+                &["loss_names.itm=-1"],
+                &["loss_names.itm=-1 is out of range: must be at least 0"],
+            ),
+            (
+                &["mask_ratio=1.0"],
+                &["mask_ratio=1.0 is out of range: must be at least 0 and below 1"],
+            ),
+            (&["learning_rate=0"], &["must be above 0"]),
+            (&["learning_rate=1e999"], &["out of range"]),
+            (&["warmup_steps=2500.0"], &["a float from 0.0 to 1.0 or an int"]),
+            (&["val_check_interval=0.0"], &["a float above 0.0"]),
+            (&["val_check_interval=0"], &["an int of at least 1"]),
+            (
+                &["optim_type=adamax"],
+                &["one of adamw, adam, sgd", "did you mean 'adamw'?"],
+            ),
+            (&["datasets=['coco','vqav2']"], &["did you mean 'vqa'?"]),
+            (&["precision=8"], &["expected 32, 16 or 'bf16' or None"]),
+            (&["x.yaml"], &["x.yaml", ".json or .toml"]),
+            (&["=3"], &["unknown key"]),
+        ] {
+            let message = error(words);
+            for part in parts {
+                assert!(message.contains(part), "{words:?}: {message:?} lacks {part:?}");
+            }
+            assert!(!message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn files_are_named_configs() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_string()
+        };
+        let json = write(
+            "a.json",
+            r#"{"batch_size": 8, "max_steps": null, "loss_names": {"itm": 0}}"#,
+        );
+        let toml = write(
+            "b.toml",
+            "batch_size = 16\nmax_steps = \"None\"\n[loss_names]\nvqa = 1\n",
+        );
+        let c = config(&[&json, &toml]);
+        assert_eq!(
+            (c.batch_size, c.max_steps, c.loss_names.itm, c.loss_names.vqa),
+            (16, None, 0.0, 1.0)
+        );
+        assert_eq!(config(&[&toml, &json]).batch_size, 8);
+        for (name, text, part) in [
+            ("c.json", "[1]", "one object"),
+            ("d.json", "{", "EOF"),
+            ("e.toml", "seed = 1\nbatch_size = ", "line 2"),
+            ("f.toml", "batchsize = 3", "\"batch_size\""),
+        ] {
+            let message = error(&[&write(name, text)]);
+            assert!(
+                message.contains(part) && message.contains(name) && !message.contains('\n'),
+                "{message}"
+            );
+        }
+        assert!(error(&["/nowhere/g.json"]).contains("/nowhere/g.json"));
+    }
+
+    #[test]
+    fn half_precision_is_explained() {
+        for word in ["precision=16", "precision='16'"] {
+            let resolved = resolve(&[word]).unwrap();
+            assert_eq!(resolved.config.precision, Some(Precision::Bf16));
+            assert_eq!(resolved.notes.len(), 1);
+        }
+        let resolved = resolve(&["precision=bf16"]).unwrap();
+        assert_eq!(
+            (resolved.config.precision, resolved.notes.len()),
+            (Some(Precision::Bf16), 0)
+        );
+        assert_eq!(config(&["precision=32"]).precision, Some(Precision::F32));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_words_never_panic(words in prop::collection::vec("[a-z_.]{0,12}=?[^/]{0,12}", 0..4)) {
+            let _ = resolve(&words);
+        }
+
+        #[test]
+        fn a_refused_value_changes_nothing(key in 0..KEYS.len(), text in ".{0,12}") {
+            let mut config = Config::default();
+            if config.set(KEYS[key].name, &literal::parse(&text)).is_err() {
+                prop_assert_eq!(config, Config::default());
+            }
+        }
+    }
+}

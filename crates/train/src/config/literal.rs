@@ -1,0 +1,469 @@
+//! Python literals: what the value part of `KEY=VALUE` may be.
+//!
+//! The language is that of Python's `ast.literal_eval` without bytes, sets and complex numbers. Anything else is not a
+//! literal, which the command line takes as plain text (`/data/x`, `null`, `true`).
+
+use super::value::Value;
+
+/// Lists and dictionaries may be nested this deep; deeper input is not a literal.
+const MAX_DEPTH: usize = 32;
+
+/// The value of `text` on a command line: the literal it is, else the text itself.
+pub fn parse(text: &str) -> Value {
+    parse_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
+}
+
+/// The value of a Python literal, or nothing if `text` is not one. Values separated by commas without brackets are a
+/// list, as they are a tuple in Python.
+pub fn parse_literal(text: &str) -> Option<Value> {
+    let mut reader = Reader { rest: text };
+    let first = reader.value(0)?;
+    let value = if reader.eat(',') {
+        let mut items = vec![first];
+        while !reader.at_end() {
+            items.push(reader.value(0)?);
+            if !reader.eat(',') {
+                break;
+            }
+        }
+        Value::List(items)
+    } else {
+        first
+    };
+    reader.at_end().then_some(value)
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn skip_blanks(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
+    }
+
+    fn at_end(&mut self) -> bool {
+        self.skip_blanks();
+        self.rest.is_empty()
+    }
+
+    fn eat(&mut self, c: char) -> bool {
+        self.skip_blanks();
+        match self.rest.strip_prefix(c) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        self.skip_blanks();
+        match self.rest.chars().next()? {
+            '[' => self.items('[', ']', depth).map(|(items, _)| Value::List(items)),
+            '(' => {
+                let (mut items, comma) = self.items('(', ')', depth)?;
+                // (x) is x; (x,) and () are tuples.
+                if items.len() == 1 && !comma {
+                    items.pop()
+                } else {
+                    Some(Value::List(items))
+                }
+            }
+            '{' => self.dict(depth),
+            '\'' | '"' => self.strings(),
+            '0'..='9' | '.' => self.number(false),
+            sign @ ('+' | '-') => {
+                self.eat(sign);
+                self.skip_blanks();
+                self.number(sign == '-')
+            }
+            c if c.is_ascii_alphabetic() => self.word(),
+            _ => None,
+        }
+    }
+
+    /// The elements between `open` and `close`, and whether the last one was followed by a comma.
+    fn items(&mut self, open: char, close: char, depth: usize) -> Option<(Vec<Value>, bool)> {
+        self.eat(open);
+        let (mut items, mut comma) = (Vec::new(), true);
+        while !self.eat(close) {
+            if !comma {
+                return None;
+            }
+            items.push(self.value(depth + 1)?);
+            comma = self.eat(',');
+        }
+        Some((items, comma))
+    }
+
+    fn dict(&mut self, depth: usize) -> Option<Value> {
+        self.eat('{');
+        let mut entries: Vec<(String, Value)> = Vec::new();
+        let mut comma = true;
+        while !self.eat('}') {
+            if !comma {
+                return None;
+            }
+            let Value::Str(key) = self.value(depth + 1)? else {
+                return None;
+            };
+            if !self.eat(':') {
+                return None;
+            }
+            let value = self.value(depth + 1)?;
+            match entries.iter_mut().find(|(k, _)| *k == key) {
+                Some(entry) => entry.1 = value,
+                None => entries.push((key, value)),
+            }
+            comma = self.eat(',');
+        }
+        Some(Value::Dict(entries))
+    }
+
+    fn word(&mut self) -> Option<Value> {
+        let end = self
+            .rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        let value = match word {
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            "None" => Value::None,
+            "r" | "R" | "u" | "U" if rest.starts_with(['\'', '"']) => return self.strings(),
+            _ => return None,
+        };
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// One or more strings side by side, which Python joins.
+    fn strings(&mut self) -> Option<Value> {
+        let mut text = String::new();
+        loop {
+            let raw = match self.rest.as_bytes() {
+                [b'r' | b'R', b'\'' | b'"', ..] => {
+                    self.rest = &self.rest[1..];
+                    true
+                }
+                [b'u' | b'U', b'\'' | b'"', ..] => {
+                    self.rest = &self.rest[1..];
+                    false
+                }
+                [b'\'' | b'"', ..] => false,
+                _ => return Some(Value::Str(text)),
+            };
+            self.string(raw, &mut text)?;
+            self.skip_blanks();
+        }
+    }
+
+    fn string(&mut self, raw: bool, text: &mut String) -> Option<()> {
+        let quote = &self.rest[..1];
+        let triple = quote.repeat(3);
+        let close = if self.rest.starts_with(&triple) {
+            triple.as_str()
+        } else {
+            quote
+        };
+        self.rest = &self.rest[close.len()..];
+        loop {
+            if let Some(rest) = self.rest.strip_prefix(close) {
+                self.rest = rest;
+                return Some(());
+            }
+            let c = self.take()?;
+            match c {
+                '\n' if close.len() == 1 => return None,
+                '\\' if raw => {
+                    text.push('\\');
+                    text.push(self.take()?);
+                }
+                '\\' => self.escape(text)?,
+                c => text.push(c),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<char> {
+        let mut chars = self.rest.chars();
+        let c = chars.next()?;
+        self.rest = chars.as_str();
+        Some(c)
+    }
+
+    fn escape(&mut self, text: &mut String) -> Option<()> {
+        let c = self.take()?;
+        let plain = match c {
+            '\n' => return Some(()),
+            '\\' | '\'' | '"' => c,
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'a' => '\x07',
+            'b' => '\x08',
+            'f' => '\x0c',
+            'v' => '\x0b',
+            'x' => self.hexadecimal(2)?,
+            'u' => self.hexadecimal(4)?,
+            'U' => self.hexadecimal(8)?,
+            // A character by its Unicode name would need the table of names.
+            'N' => return None,
+            '0'..='7' => {
+                let mut code = c as u32 - '0' as u32;
+                for _ in 0..2 {
+                    match self.rest.chars().next() {
+                        Some(d @ '0'..='7') => {
+                            code = code * 8 + (d as u32 - '0' as u32);
+                            self.take();
+                        }
+                        _ => break,
+                    }
+                }
+                char::from_u32(code)?
+            }
+            // Python keeps the backslash of an escape that it does not know.
+            other => {
+                text.push('\\');
+                other
+            }
+        };
+        text.push(plain);
+        Some(())
+    }
+
+    fn hexadecimal(&mut self, digits: usize) -> Option<char> {
+        let code = self.rest.get(..digits)?;
+        if !code.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        self.rest = &self.rest[digits..];
+        char::from_u32(u32::from_str_radix(code, 16).ok()?)
+    }
+
+    fn number(&mut self, negative: bool) -> Option<Value> {
+        let bytes = self.rest.as_bytes();
+        let mut end = 0;
+        while end < bytes.len() {
+            let exponent_sign = matches!(bytes[end], b'+' | b'-')
+                && matches!(bytes[..end], [.., b'e' | b'E'])
+                && !bytes.starts_with(b"0x")
+                && !bytes.starts_with(b"0X");
+            if !(bytes[end].is_ascii_alphanumeric() || matches!(bytes[end], b'_' | b'.') || exponent_sign) {
+                break;
+            }
+            end += 1;
+        }
+        let (written, rest) = self.rest.split_at(end);
+        let value = number(written, negative)?;
+        self.rest = rest;
+        Some(value)
+    }
+}
+
+/// The value of an unsigned Python number such as `12`, `1_000`, `0x1f`, `5e-4`, `.5`, `1.`, negated on request.
+fn number(written: &str, negative: bool) -> Option<Value> {
+    // An underscore must stand between digits (or after the base prefix).
+    let bytes = written.as_bytes();
+    let prefixed = matches!(bytes, [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
+    for (i, _) in written.match_indices('_') {
+        let before = i > 0 && (bytes[i - 1].is_ascii_hexdigit() || (prefixed && i == 2));
+        if !before || !bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit) {
+            return None;
+        }
+    }
+    let digits = written.replace('_', "");
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    if prefixed {
+        let radix = match bytes[1].to_ascii_lowercase() {
+            b'x' => 16,
+            b'o' => 8,
+            _ => 2,
+        };
+        // from_str_radix would accept a sign here, Python does not.
+        let digits = digits[2..]
+            .strip_prefix(|c: char| c.is_ascii_hexdigit())
+            .map(|_| &digits[2..])?;
+        let signed = if negative {
+            format!("-{digits}")
+        } else {
+            digits.to_string()
+        };
+        return i64::from_str_radix(&signed, radix).ok().map(Value::Int);
+    }
+    if digits.bytes().all(|b| b.is_ascii_digit()) {
+        // Python refuses 007, but not 000.
+        if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
+            return None;
+        }
+        let signed = if negative { format!("-{digits}") } else { digits };
+        return signed.parse().ok().map(Value::Int);
+    }
+    // What is left must be a decimal fraction or have an exponent: `inf` and `nan` are names, not literals.
+    if !digits
+        .bytes()
+        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+    {
+        return None;
+    }
+    let value: f64 = digits.parse().ok()?;
+    Some(Value::Float(if negative { -value } else { value }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(s: &str) -> Value {
+        Value::Str(s.into())
+    }
+
+    #[test]
+    fn numbers() {
+        for (written, value) in [
+            ("4096", Value::Int(4096)),
+            ("1_000", Value::Int(1000)),
+            ("-3", Value::Int(-3)),
+            ("+ 3", Value::Int(3)),
+            ("0x1F", Value::Int(31)),
+            ("0b_101", Value::Int(5)),
+            ("-0o17", Value::Int(-15)),
+            ("00", Value::Int(0)),
+            ("-9223372036854775808", Value::Int(i64::MIN)),
+            ("5e-4", Value::Float(5e-4)),
+            ("1e05", Value::Float(1e5)),
+            ("1E+2", Value::Float(100.0)),
+            (".5", Value::Float(0.5)),
+            ("1.", Value::Float(1.0)),
+            ("-0.25", Value::Float(-0.25)),
+            ("007.5", Value::Float(7.5)),
+        ] {
+            assert_eq!(parse_literal(written), Some(value), "{written}");
+        }
+    }
+
+    #[test]
+    fn words_strings_and_collections() {
+        for (written, value) in [
+            ("True", Value::Bool(true)),
+            ("False", Value::Bool(false)),
+            (" None ", Value::None),
+            ("'a\\'b'", text("a'b")),
+            ("\"x\\n\\t\\\\\"", text("x\n\t\\")),
+            ("'\\x41\\u00e9\\101\\q'", text("AéA\\q")),
+            ("'one' \"two\"", text("onetwo")),
+            ("r'a\\n'", text("a\\n")),
+            ("'''a\nb'''", text("a\nb")),
+            ("[]", Value::List(vec![])),
+            ("[1, 'a',]", Value::List(vec![Value::Int(1), text("a")])),
+            ("(1)", Value::Int(1)),
+            ("(1,)", Value::List(vec![Value::Int(1)])),
+            ("()", Value::List(vec![])),
+            ("0,1", Value::List(vec![Value::Int(0), Value::Int(1)])),
+            ("3,", Value::List(vec![Value::Int(3)])),
+            (
+                "{'itm': 1, \"mlm\": [0.5], 'itm': 2}",
+                Value::Dict(vec![
+                    ("itm".into(), Value::Int(2)),
+                    ("mlm".into(), Value::List(vec![Value::Float(0.5)])),
+                ]),
+            ),
+            ("{}", Value::Dict(vec![])),
+        ] {
+            assert_eq!(parse_literal(written), Some(value), "{written}");
+        }
+    }
+
+    #[test]
+    fn everything_else_stays_text() {
+        for written in [
+            "",
+            "true",
+            "null",
+            "/data/x",
+            "a.ckpt",
+            "007",
+            "1__0",
+            "_1",
+            "1_",
+            "1e",
+            "inf",
+            "nan",
+            "--1",
+            "1 2",
+            "[1",
+            "[1 2]",
+            "[,]",
+            "(,)",
+            "{'a'}",
+            "{1: 2}",
+            "'a",
+            "'a\nb'",
+            "1.2.3",
+            "0x",
+            "0x-1",
+            "99999999999999999999",
+            "1+2j",
+            "b'x'",
+            "'\\N{DASH}'",
+            "True1",
+            "Truefalse",
+            ",",
+            "4M",
+            "-",
+            "- -1",
+            "1e-",
+            "e5",
+            ".",
+            "'\\ud800'",
+        ] {
+            assert_eq!(parse_literal(written), None, "{written}");
+            assert_eq!(parse(written), text(written));
+        }
+        assert_eq!(parse_literal(&"[".repeat(100_000)), None);
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::None),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            any::<f64>()
+                .prop_filter("a number", |f| !f.is_nan())
+                .prop_map(Value::Float),
+            any::<String>().prop_map(Value::Str),
+        ];
+        leaf.prop_recursive(4, 24, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::List),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|m| Value::Dict(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_value_parses_back_to_itself(value in values()) {
+            prop_assert_eq!(parse_literal(&value.to_string()), Some(value));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(written in any::<String>()) {
+            parse(&written);
+        }
+
+        #[test]
+        fn text_close_to_a_literal_never_panics(written in "[-+_.eExXobrjuNTF0-9a-f'\"\\\\\\[\\](){},: \n]{0,24}") {
+            parse(&written);
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! The types that a key can have: how a [`Value`] becomes one, and which values a key allows.
+
+use std::fmt;
+
+use super::value::Value;
+
+/// A type of configuration value.
+pub trait Setting: Sized {
+    /// The type's name in help texts and errors.
+    fn type_name() -> String;
+    /// The value, or nothing if it has the wrong type.
+    fn from_value(value: &Value) -> Option<Self>;
+    /// The value that [`Setting::from_value`] turns back into this one.
+    fn to_value(&self) -> Value;
+}
+
+impl Setting for bool {
+    fn type_name() -> String {
+        "bool".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Bool(b) => Some(*b),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Bool(*self)
+    }
+}
+
+/// A whole number; one written as a float (`4e3`) counts too.
+fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(i) => Some(*i),
+        // Up to 2^53 every whole number has its own float.
+        Value::Float(f) if f.fract() == 0.0 && f.abs() <= 9_007_199_254_740_992.0 => Some(*f as i64),
+        _ => None,
+    }
+}
+
+macro_rules! whole_number {
+    ($($type:ty),+) => {$(
+        impl Setting for $type {
+            fn type_name() -> String {
+                "int".into()
+            }
+            fn from_value(value: &Value) -> Option<Self> {
+                whole(value)?.try_into().ok()
+            }
+            fn to_value(&self) -> Value {
+                // Every value came from an i64 or is a default of ours.
+                Value::Int(i64::try_from(*self).unwrap_or(i64::MAX))
+            }
+        }
+    )+};
+}
+whole_number!(i64, u64, usize);
+
+impl Setting for f64 {
+    fn type_name() -> String {
+        "float".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(i) => Some(*i as f64),
+            Value::Float(f) => Some(*f),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Float(*self)
+    }
+}
+
+impl Setting for String {
+    fn type_name() -> String {
+        "str".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Str(s) => Some(s.clone()),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Str(self.clone())
+    }
+}
+
+impl Setting for Vec<String> {
+    fn type_name() -> String {
+        "list of str".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => items.iter().map(String::from_value).collect(),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(Setting::to_value).collect())
+    }
+}
+
+/// Nothing is written `None`. In TOML that is text, so the text `None` means nothing here.
+impl<T: Setting> Setting for Option<T> {
+    fn type_name() -> String {
+        format!("{} or None", T::type_name())
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            Value::Str(s) if s == "None" => Some(None),
+            value => T::from_value(value).map(Some),
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.as_ref().map_or(Value::None, Setting::to_value)
+    }
+}
+
+/// Task switches. A number above 0 builds the task's head, 1 and more also trains and measures it; they are never
+/// weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossNames {
+    /// Image-text matching with word-patch alignment.
+    pub itm: f64,
+    /// Masked language modelling.
+    pub mlm: f64,
+    /// Visual question answering.
+    pub vqa: f64,
+    /// Natural language for visual reasoning, two pictures.
+    pub nlvr2: f64,
+    /// Image-text retrieval.
+    pub irtr: f64,
+    /// Masked autoencoding; computed with `mlm` when `use_mae` is set.
+    pub mae: f64,
+}
+
+impl LossNames {
+    /// Names and switches, in the order of the published configuration.
+    pub fn entries(&self) -> [(&'static str, f64); 6] {
+        [
+            ("itm", self.itm),
+            ("mlm", self.mlm),
+            ("vqa", self.vqa),
+            ("nlvr2", self.nlvr2),
+            ("irtr", self.irtr),
+            ("mae", self.mae),
+        ]
+    }
+
+    /// The tasks that are trained and measured (switch at least 1).
+    pub fn active(&self) -> impl Iterator<Item = &'static str> {
+        self.entries().into_iter().filter(|(_, s)| *s >= 1.0).map(|(n, _)| n)
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut f64> {
+        Some(match name {
+            "itm" => &mut self.itm,
+            "mlm" => &mut self.mlm,
+            "vqa" => &mut self.vqa,
+            "nlvr2" => &mut self.nlvr2,
+            "irtr" => &mut self.irtr,
+            "mae" => &mut self.mae,
+            _ => return None,
+        })
+    }
+}
+
+/// Entries that are not mentioned are 0.
+impl Setting for LossNames {
+    fn type_name() -> String {
+        "dict of numbers".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        let Value::Dict(entries) = value else {
+            return None;
+        };
+        let mut switches = Self::default();
+        for (name, value) in entries {
+            *switches.get_mut(name)? = f64::from_value(value)?;
+        }
+        Some(switches)
+    }
+    fn to_value(&self) -> Value {
+        let entry = |(name, switch): (&str, f64)| {
+            let whole = switch.fract() == 0.0 && switch.abs() < 1e15;
+            let value = if whole {
+                Value::Int(switch as i64)
+            } else {
+                Value::Float(switch)
+            };
+            (name.to_string(), value)
+        };
+        Value::Dict(self.entries().map(entry).into())
+    }
+}
+
+/// Length of the warm-up. Whether the number is written with a decimal point decides which it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Warmup {
+    /// This many optimiser steps.
+    Steps(u64),
+    /// This part of all optimiser steps.
+    Fraction(f64),
+}
+
+impl Setting for Warmup {
+    fn type_name() -> String {
+        "int (steps) or float (part of all steps)".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(i) => Some(Self::Steps((*i).try_into().ok()?)),
+            Value::Float(f) => Some(Self::Fraction(*f)),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Steps(n) => n.to_value(),
+            Self::Fraction(f) => Value::Float(*f),
+        }
+    }
+}
+
+/// Distance between validations. Whether the number is written with a decimal point decides which it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValCheckInterval {
+    /// This part of an epoch.
+    Fraction(f64),
+    /// This many micro-batches.
+    Batches(u64),
+}
+
+impl Setting for ValCheckInterval {
+    fn type_name() -> String {
+        "float (part of an epoch) or int (micro-batches)".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(i) => Some(Self::Batches((*i).try_into().ok()?)),
+            Value::Float(f) => Some(Self::Fraction(*f)),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Batches(n) => n.to_value(),
+            Self::Fraction(f) => Value::Float(*f),
+        }
+    }
+}
+
+/// Shape of the learning rate's way down after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DecayPower {
+    /// `(1 - progress)^power` between the peak and `end_lr`; 1 is a straight line.
+    Polynomial(f64),
+    /// Half a cosine down to 0.
+    Cosine,
+}
+
+impl Setting for DecayPower {
+    fn type_name() -> String {
+        "number or 'cosine'".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Str(s) if s == "cosine" => Some(Self::Cosine),
+            value => f64::from_value(value).map(Self::Polynomial),
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self {
+            // Written as the published configuration writes it.
+            Self::Polynomial(p) if p.fract() == 0.0 && p.abs() < 1e15 => Value::Int(*p as i64),
+            Self::Polynomial(p) => Value::Float(*p),
+            Self::Cosine => Value::Str("cosine".into()),
+        }
+    }
+}
+
+/// How many devices, or which ones.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NumGpus {
+    /// Their number; −1 asks for all.
+    Count(i64),
+    /// Their numbers.
+    List(Vec<i64>),
+}
+
+impl NumGpus {
+    /// How many devices are asked for, if that can be told without looking (−1 cannot).
+    pub fn count(&self) -> Option<u64> {
+        match self {
+            Self::Count(n) => (*n).try_into().ok(),
+            Self::List(devices) => Some(devices.len() as u64),
+        }
+    }
+}
+
+impl Setting for NumGpus {
+    fn type_name() -> String {
+        "int or list of int".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => items.iter().map(i64::from_value).collect::<Option<_>>().map(Self::List),
+            value => i64::from_value(value).map(Self::Count),
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Count(n) => Value::Int(*n),
+            Self::List(devices) => Value::List(devices.iter().map(|d| Value::Int(*d)).collect()),
+        }
+    }
+}
+
+/// A trial run of a few batches: `False` (0) is none, `True` is one batch, a number that many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastDevRun(pub u64);
+
+impl Setting for FastDevRun {
+    fn type_name() -> String {
+        "bool or int".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Bool(b) => Some(Self(u64::from(*b))),
+            value => u64::from_value(value).map(Self),
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self.0 {
+            0 => Value::Bool(false),
+            1 => Value::Bool(true),
+            n => n.to_value(),
+        }
+    }
+}
+
+/// Number format of the arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    F32,
+    /// Operands and saved activations in bfloat16, accumulation and everything delicate in 32 bits. Chosen by `'bf16'` and
+    /// by `16`.
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl Setting for Precision {
+    fn type_name() -> String {
+        "32, 16 or 'bf16'".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(32) => Some(Self::F32),
+            Value::Int(16) => Some(Self::Bf16),
+            Value::Str(s) if s == "32" => Some(Self::F32),
+            Value::Str(s) if s == "16" || s == "bf16" => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        match self {
+            Self::F32 => Value::Int(32),
+            Self::Bf16 => Value::Str("bf16".into()),
+        }
+    }
+}
+
+/// The values that a key allows, beyond having its type. Text ranges apply to every element of a list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// Everything (numbers must be finite).
+    Any,
+    /// Numbers in an interval.
+    Numbers {
+        /// Lower end.
+        low: f64,
+        /// Whether the lower end itself is allowed.
+        low_included: bool,
+        /// Upper end.
+        high: f64,
+        /// Whether the upper end itself is allowed.
+        high_included: bool,
+    },
+    /// A float between 0 and 1, or a whole number of at least `least`.
+    PartOrCount {
+        /// The smallest whole number. If it is above 0, the float 0.0 is not allowed either.
+        least: i64,
+    },
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// At least `low`.
+pub(super) const fn from(low: f64) -> Range {
+    Range::Numbers {
+        low,
+        low_included: true,
+        high: f64::INFINITY,
+        high_included: false,
+    }
+}
+
+/// From `low` to `high`, both allowed.
+pub(super) const fn between(low: f64, high: f64) -> Range {
+    Range::Numbers {
+        low,
+        low_included: true,
+        high,
+        high_included: true,
+    }
+}
+
+/// More than `low`.
+pub(super) const fn above(low: f64) -> Range {
+    Range::Numbers {
+        low,
+        low_included: false,
+        high: f64::INFINITY,
+        high_included: false,
+    }
+}
+
+/// From `low` up to, but not including, `high`.
+pub(super) const fn from_below(low: f64, high: f64) -> Range {
+    Range::Numbers {
+        low,
+        low_included: true,
+        high,
+        high_included: false,
+    }
+}
+
+impl Range {
+    /// Whether the value is allowed. Values that the range does not speak of (text for a range of numbers) are.
+    pub fn allows(&self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::List(items)) => items.iter().all(|v| self.allows(v)),
+            (_, Value::Float(f)) if !f.is_finite() => false,
+            (Range::PartOrCount { least }, Value::Int(i)) => i >= least,
+            (Range::PartOrCount { least }, Value::Float(f)) => *f <= 1.0 && (*f > 0.0 || (*f == 0.0 && *least == 0)),
+            (Range::OneOf(words), Value::Str(s)) => words.contains(&s.as_str()),
+            (
+                Range::Numbers {
+                    low,
+                    low_included,
+                    high,
+                    high_included,
+                },
+                value,
+            ) => {
+                let Some(number) = f64::from_value(value) else {
+                    return true;
+                };
+                (number > *low || (*low_included && number == *low))
+                    && (number < *high || (*high_included && number == *high))
+            }
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Range::Any => f.write_str("any value"),
+            Range::Numbers {
+                low,
+                low_included,
+                high,
+                high_included,
+            } => {
+                match low_included {
+                    true => write!(f, "at least {low}")?,
+                    false => write!(f, "above {low}")?,
+                }
+                match (high.is_infinite(), high_included) {
+                    (true, _) => Ok(()),
+                    (false, true) => write!(f, " and at most {high}"),
+                    (false, false) => write!(f, " and below {high}"),
+                }
+            }
+            Range::PartOrCount { least: 0 } => f.write_str("a float from 0.0 to 1.0 or an int of at least 0"),
+            Range::PartOrCount { least } => write!(f, "a float above 0.0, up to 1.0, or an int of at least {least}"),
+            Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
+        }
+    }
+}

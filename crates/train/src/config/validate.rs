@@ -1,0 +1,349 @@
+//! Whether the values of a configuration agree with each other.
+
+use super::error::ConfigError;
+use super::plan;
+use super::setting::{DecayPower, NumGpus, ValCheckInterval, Warmup};
+use super::table::Config;
+
+/// Data sets whose samples are not one picture with captions.
+const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
+
+impl Config {
+    /// Checks that a run with this configuration makes sense.
+    ///
+    /// Returns warnings, one line each: values that have no effect or probably not the one expected.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn validate(&self) -> Result<Vec<String>, ConfigError> {
+        self.check_devices()?;
+        self.model_size()?;
+        self.check_masking()?;
+        self.check_data()?;
+        let grad_steps = plan::grad_steps(self.batch_size, self.per_gpu_batchsize, 1, 1)?;
+        self.check_schedule()?;
+        Ok(self.warnings(grad_steps))
+    }
+
+    fn check_devices(&self) -> Result<(), ConfigError> {
+        let needed = match &self.num_gpus {
+            NumGpus::Count(0 | 1) => None,
+            NumGpus::Count(-1) => Some("num_gpus=-1 asks for all CUDA devices".to_string()),
+            NumGpus::Count(n) if *n < 0 => {
+                return refuse(format!("num_gpus={n} is not a number of devices: use num_gpus=1"));
+            }
+            NumGpus::Count(n) => Some(format!("num_gpus={n} needs {n} CUDA devices")),
+            NumGpus::List(devices) if devices.len() <= 1 => None,
+            NumGpus::List(devices) => Some(format!("num_gpus={devices:?} needs {} CUDA devices", devices.len())),
+        };
+        if let Some(needed) = needed {
+            return refuse(format!("{needed}; this build runs on the processor: use num_gpus=1"));
+        }
+        if self.num_nodes > 1 {
+            return refuse(format!(
+                "num_nodes={} needs as many machines working together; this build runs on one: use num_nodes=1",
+                self.num_nodes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Masked autoencoding is spread over three keys that must agree.
+    fn check_masking(&self) -> Result<(), ConfigError> {
+        let (mlm, mae) = (self.loss_names.mlm >= 1.0, self.loss_names.mae >= 1.0);
+        if self.use_mae != mae {
+            return refuse(match self.use_mae {
+                true => "use_mae=True needs loss_names.mae=1, which measures it: set both or neither".into(),
+                false => "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither".to_string(),
+            });
+        }
+        if !mae {
+            return Ok(());
+        }
+        if !mlm {
+            return refuse("use_mae=True needs loss_names.mlm=1: masked autoencoding shares its pass".into());
+        }
+        if !self.is_pretrain {
+            return refuse("use_mae=True needs is_pretrain=True: without it no patch is hidden".into());
+        }
+        let size = self.model_size()?;
+        let patches = (self.image_size / size.patch_size).pow(2);
+        let kept = (patches as f64 * (1.0 - self.mask_ratio)) as usize;
+        if kept == 0 || kept >= patches {
+            return refuse(format!(
+                "mask_ratio={} keeps {kept} of {patches} patches: masked autoencoding needs some kept and some hidden",
+                self.mask_ratio
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_data(&self) -> Result<(), ConfigError> {
+        let Some(task) = self.loss_names.active().next() else {
+            return refuse("no task is active: set at least one entry of loss_names to 1".into());
+        };
+        if self.datasets.is_empty() {
+            return refuse("datasets is empty: name at least one, such as datasets='[\"coco\"]'".into());
+        }
+        for (name, keys) in [
+            ("train_transform_keys", &self.train_transform_keys),
+            ("val_transform_keys", &self.val_transform_keys),
+        ] {
+            if keys.is_empty() {
+                return refuse(format!("{name} is empty: name a transform, such as {name}='[\"mae\"]'"));
+            }
+        }
+        if self.image_only {
+            return refuse(format!(
+                "image_only=True leaves no text, which loss_names.{task} needs: use image_only=False"
+            ));
+        }
+        for task in self.loss_names.active() {
+            for dataset in &self.datasets {
+                let question_set = QUESTION_SETS.contains(&dataset.as_str());
+                let fits = match task {
+                    "vqa" | "nlvr2" => dataset == task,
+                    "mlm" | "mae" => dataset != "nlvr2",
+                    _ => !question_set,
+                };
+                if !fits {
+                    return refuse(format!(
+                        "loss_names.{task} is active, but data set {dataset:?} has no samples for it: set \
+                         loss_names.{task}=0 or change datasets"
+                    ));
+                }
+            }
+        }
+        if self.loss_names.itm >= 1.0 && self.draw_false_image == 0 {
+            return refuse(
+                "loss_names.itm is active and needs a false picture per sample: set draw_false_image=1".into(),
+            );
+        }
+        if self.loss_names.irtr >= 1.0 && self.draw_false_text == 0 {
+            return refuse(
+                "loss_names.irtr is active and needs false captions: set draw_false_text=15, as published".into(),
+            );
+        }
+        if self.get_recall_metric {
+            if self.loss_names.irtr <= 0.0 {
+                return refuse("get_recall_metric=True needs the retrieval head: set loss_names.irtr=1".into());
+            }
+            if !matches!(self.datasets[0].as_str(), "coco" | "f30k") {
+                return refuse(format!(
+                    "get_recall_metric=True needs coco or f30k as first of datasets, not {:?}",
+                    self.datasets[0]
+                ));
+            }
+        }
+        if self.data_root.is_empty() {
+            return refuse("data_root is not set: give the folder that holds the Arrow files".into());
+        }
+        Ok(())
+    }
+
+    fn check_schedule(&self) -> Result<(), ConfigError> {
+        if matches!(self.decay_power, DecayPower::Polynomial(_)) && self.learning_rate <= self.end_lr {
+            return refuse(format!(
+                "learning_rate={} must be greater than end_lr={}, where it ends",
+                self.learning_rate, self.end_lr
+            ));
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, grad_steps: u64) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |message: String| warnings.push(message);
+
+        let real_batch = grad_steps * self.per_gpu_batchsize;
+        if !self.test_only && real_batch != self.batch_size {
+            warn(format!(
+                "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {real_batch} samples",
+                self.batch_size, self.per_gpu_batchsize
+            ));
+        }
+        if let Ok(size) = self.model_size() {
+            let base = Self::default();
+            for (name, value, default, real) in [
+                ("num_heads", self.num_heads, base.num_heads, size.heads),
+                ("num_layers", self.num_layers, base.num_layers, size.depth),
+                ("mlp_ratio", self.mlp_ratio, base.mlp_ratio, 4),
+            ] {
+                if value != default && value != real {
+                    warn(format!("{name}={value} has no effect: the model has {real}"));
+                }
+            }
+        }
+        if self.val_check_interval == ValCheckInterval::Batches(1) {
+            warn("val_check_interval=1 validates after every micro-batch; 1.0 is once per epoch".into());
+        }
+        for (name, keys) in [
+            ("train_transform_keys", &self.train_transform_keys),
+            ("val_transform_keys", &self.val_transform_keys),
+        ] {
+            if keys.len() > 1 {
+                warn(format!(
+                    "{name} has {} entries; only the first, {:?}, is used",
+                    keys.len(),
+                    keys[0]
+                ));
+            }
+        }
+        if self.test_only {
+            if self.load_path.is_empty() && self.pretrain_path.is_empty() {
+                warn("test_only=True without load_path evaluates freshly initialised weights".into());
+            }
+            if self.resume_from.is_some() {
+                warn("resume_from has no effect with test_only=True: use load_path".into());
+            }
+            if self.is_pretrain {
+                warn(format!(
+                    "is_pretrain=True hides {} % of the image patches in evaluation too; is_pretrain=False shows all",
+                    100.0 * self.mask_ratio
+                ));
+            }
+            return warnings;
+        }
+        if let Some(steps) = self.max_steps {
+            if self.max_epoch != Self::default().max_epoch {
+                warn(format!(
+                    "max_epoch={} has no effect: max_steps={steps} ends the run",
+                    self.max_epoch
+                ));
+            }
+            if let Warmup::Steps(warmup) = self.warmup_steps
+                && warmup >= steps
+            {
+                warn(format!(
+                    "warmup_steps={warmup} is not shorter than the run of max_steps={steps}"
+                ));
+            }
+        }
+        if self.decay_power == DecayPower::Cosine && self.end_lr > 0.0 {
+            warn(format!(
+                "end_lr={} has no effect with decay_power='cosine', which ends at 0",
+                self.end_lr
+            ));
+        }
+        if self.lr_mult != 1.0 && !self.is_pretrain {
+            warn(format!("lr_mult={} has no effect with is_pretrain=False", self.lr_mult));
+        }
+        if self.loss_names.irtr >= 1.0 && !self.get_recall_metric {
+            warn(
+                "without get_recall_metric=True retrieval has no validation metric: the first checkpoint stays the best, use \
+                 the last"
+                    .into(),
+            );
+        }
+        warnings
+    }
+}
+
+fn refuse<T>(message: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Contradiction(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grammar::resolve;
+
+    const RUN: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
+
+    fn validate(words: &[&str]) -> Result<Vec<String>, String> {
+        let words: Vec<&str> = RUN.iter().chain(words).copied().collect();
+        resolve(&words).unwrap().config.validate().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_base_configuration_is_sound() {
+        assert_eq!(validate(&[]), Ok(vec![]));
+        assert_eq!(validate(&["num_gpus=0"]), Ok(vec![]));
+        assert_eq!(validate(&["num_gpus=[3]"]), Ok(vec![]));
+    }
+
+    #[test]
+    fn contradictions() {
+        for (words, part) in [
+            (&["per_gpu_batchsize=0"][..], "per_gpu_batchsize is not set"),
+            (&["per_gpu_batchsize=128"], "smaller than one micro-batch"),
+            (
+                &["num_gpus=4"],
+                "num_gpus=4 needs 4 CUDA devices; this build runs on the processor: use num_gpus=1",
+            ),
+            (&["num_gpus=[0,1]"], "needs 2 CUDA devices"),
+            (&["num_gpus=-1"], "all CUDA devices"),
+            (&["num_gpus=-2"], "not a number of devices"),
+            (&["num_nodes=2"], "use num_nodes=1"),
+            (&["use_mae=True"], "needs loss_names.mae=1"),
+            (&["loss_names.mae=1"], "needs use_mae=True"),
+            (
+                &["loss_names.mae=1", "use_mae=True", "loss_names.mlm=0"],
+                "needs loss_names.mlm=1",
+            ),
+            (&["task_mlm_itm_mae", "is_pretrain=False"], "needs is_pretrain=True"),
+            (&["task_mlm_itm_mae", "mask_ratio=0"], "keeps 196 of 196"),
+            (&["task_mlm_itm_mae", "mask_ratio=0.999"], "keeps 0 of 196"),
+            (&["loss_names={'itm':0,'mlm':0}"], "no task is active"),
+            (&["datasets=[]"], "datasets is empty"),
+            (&["train_transform_keys=[]"], "train_transform_keys is empty"),
+            (&["image_only=True"], "image_only=True"),
+            (
+                &["task_finetune_vqa_mae_randaug", "datasets=['coco']"],
+                "loss_names.vqa is active",
+            ),
+            (
+                &["task_finetune_nlvr2_mae_randaug", "datasets=['nlvr2','vqa']"],
+                "data set \"vqa\"",
+            ),
+            (&["datasets=['vqa']"], "loss_names.itm is active"),
+            (&["draw_false_image=0"], "set draw_false_image=1"),
+            (
+                &["task_finetune_irtr_coco_mae_randaug", "draw_false_text=0"],
+                "set draw_false_text=15",
+            ),
+            (&["get_recall_metric=True"], "needs the retrieval head"),
+            (
+                &["get_recall_metric=True", "loss_names.irtr=0.5", "datasets=['vg']"],
+                "coco or f30k",
+            ),
+            (&["data_root="], "data_root is not set"),
+            (&["end_lr=1e-4"], "must be greater than end_lr"),
+            (&["image_size=100"], "image_size=100"),
+            (&["hidden_size=512"], "contradicts vit"),
+        ] {
+            let message = validate(words).expect_err(&words.join(" "));
+            assert!(
+                message.contains(part) && !message.contains('\n'),
+                "{words:?}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn warnings() {
+        for (words, part) in [
+            (&["batch_size=20"][..], "takes 16 samples"),
+            (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
+            (&["val_check_interval=1"], "1.0 is once per epoch"),
+            (&["val_transform_keys=['mae','mae_test']"], "only the first"),
+            (&["test_only=True"], "freshly initialised"),
+            (&["test_only=True", "load_path=x.ckpt"], "hides 75 %"),
+            (&["test_only=True", "resume_from=x"], "resume_from has no effect"),
+            (&["max_epoch=10"], "max_epoch=10 has no effect"),
+            (&["max_steps=100"], "not shorter than the run"),
+            (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),
+            (&["task_finetune_vqa_mae_randaug"], "lr_mult=10 has no effect"),
+            (
+                &["task_finetune_irtr_coco_mae_randaug", "batch_size=64"],
+                "use the last",
+            ),
+        ] {
+            let warnings = validate(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            assert!(warnings.iter().any(|w| w.contains(part)), "{words:?}: {warnings:?}");
+        }
+        assert_eq!(
+            validate(&["vit=mae_vit_large_patch16", "num_heads=16", "num_layers=24"]),
+            Ok(vec![])
+        );
+    }
+}
