@@ -1,0 +1,382 @@
+//! Where the values of an Arrow IPC file lie: schema and record batches, reduced to byte ranges.
+//!
+//! The metadata of the format are FlatBuffers, which `arrow-ipc` verifies and reads. Its array decoder is not used: it
+//! validates all values when a batch is opened (a walk through every caption), and it trusts lengths and offsets
+//! of the footer, so a damaged file can make it panic.
+
+use std::ops::Range;
+
+use arrow_buffer::Buffer;
+use arrow_ipc::{Endianness, Field, MessageHeader, MetadataVersion, Precision, Type};
+
+const MAGIC: &[u8] = b"ARROW1";
+/// Footer length (4 bytes) and closing magic.
+const TRAILER: usize = 4 + MAGIC.len();
+/// Precedes the length of a message since format version 0.15.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// Largest footer or message header that is read. A batch of ten columns needs less than 2 KB, its entry in the
+/// footer 24 bytes.
+const MAX_METADATA: usize = 64 << 20;
+
+/// The type of a column, as far as its values can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No values at all (an empty shard, answers of a test split).
+    Null,
+    /// Text or binary, with offsets of 8 bytes (`wide`) or 4.
+    Bytes { wide: bool, text: bool },
+    /// Lists, with offsets of 8 bytes (`wide`) or 4.
+    List { wide: bool, item: Box<Kind> },
+    /// Signed integers of 64 bits.
+    Int64,
+    /// Floating point of 64 bits.
+    Float64,
+    /// Anything else: skipped. Holds its name, its number of buffers and its children.
+    Other {
+        name: &'static str,
+        buffers: usize,
+        children: Vec<Kind>,
+    },
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kind::Null => f.write_str("nothing (type null)"),
+            Kind::Bytes { text: true, .. } => f.write_str("text"),
+            Kind::Bytes { text: false, .. } => f.write_str("binary values"),
+            Kind::List { item, .. } => write!(f, "lists of {item}"),
+            Kind::Int64 => f.write_str("64-bit integers"),
+            Kind::Float64 => f.write_str("64-bit floating-point numbers"),
+            Kind::Other { name, .. } => write!(f, "values of type {name}"),
+        }
+    }
+}
+
+/// A column of the schema.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub name: String,
+    pub kind: Kind,
+}
+
+/// One array of a batch. All ranges are positions in the file and lie inside it; they are long enough for `len`.
+#[derive(Debug, Default)]
+pub(super) struct Array {
+    pub len: usize,
+    /// Validity bitmap, if any value is null.
+    pub validity: Option<Range<usize>>,
+    /// `len + 1` offsets (text, binary, lists) or `len` numbers.
+    pub fixed: Range<usize>,
+    /// Bytes of text and binary.
+    pub data: Range<usize>,
+    /// Items of a list.
+    pub items: Option<Box<Array>>,
+}
+
+/// One record batch: an array per column.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub rows: usize,
+    pub arrays: Vec<Array>,
+}
+
+/// Columns and batches of a file.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub columns: Vec<Column>,
+    pub batches: Vec<Batch>,
+}
+
+/// Reads the layout of the file whose bytes are given. The error says what is wrong and what to do.
+pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
+    let (footer_at, footer) = footer_bytes(bytes)?;
+    let footer = arrow_ipc::root_as_footer(&footer)
+        .map_err(|_| "its footer is damaged; make or copy the file again".to_string())?;
+    if footer.version() < MetadataVersion::V4 {
+        return Err("it was written in an Arrow format older than 0.8; write it again with a current pyarrow".into());
+    }
+    let schema = footer.schema().ok_or("its footer has no schema; make the file again")?;
+    if schema.endianness() != Endianness::Little {
+        return Err("it is big-endian; write it again on a little-endian machine".into());
+    }
+    let columns = schema
+        .fields()
+        .iter()
+        .flatten()
+        .map(|field| {
+            Ok(Column {
+                name: field.name().unwrap_or_default().to_string(),
+                kind: kind(&field)?,
+            })
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+
+    let mut batches = Vec::new();
+    let mut total = 0usize;
+    for (number, block) in footer.recordBatches().iter().flatten().enumerate() {
+        let damaged = || format!("record batch {number} lies outside the file; the file is damaged, copy it again");
+        let start = usize::try_from(block.offset()).map_err(|_| damaged())?;
+        let header = usize::try_from(block.metaDataLength()).map_err(|_| damaged())?;
+        let body = usize::try_from(block.bodyLength()).map_err(|_| damaged())?;
+        let body_at = start.checked_add(header).ok_or_else(damaged)?;
+        let end = body_at
+            .checked_add(body)
+            .filter(|end| *end <= footer_at)
+            .ok_or_else(damaged)?;
+        // No writer makes batches share bytes. Refusing it bounds the number of rows by the size of the file.
+        total = total.saturating_add(header + body);
+        if total > bytes.len() {
+            return Err(format!(
+                "record batch {number} overlaps another one; the file is damaged"
+            ));
+        }
+        let batch = batch(&bytes[start..body_at], body_at..end, &columns)
+            .map_err(|reason| format!("record batch {number} {reason}"))?;
+        // A row with a picture takes at least an offset. Columns without buffers could claim any number of rows.
+        if batch.rows > bytes.len() {
+            return Err(format!(
+                "record batch {number} claims {} rows, more than the file can hold",
+                batch.rows
+            ));
+        }
+        batches.push(batch);
+    }
+    Ok(Layout { columns, batches })
+}
+
+/// Position and bytes of the footer.
+fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
+    if bytes.is_empty() {
+        return Err("it is empty; make or copy the file again".into());
+    }
+    if !bytes.starts_with(MAGIC) {
+        return Err(if bytes.starts_with(&CONTINUATION) {
+            "it is an Arrow stream, not an Arrow file; write it with pyarrow.ipc.new_file".into()
+        } else if bytes.starts_with(b"FEA1") {
+            "it is a Feather file of version 1; write it with pyarrow.ipc.new_file".into()
+        } else {
+            "it is not an Arrow file (it does not begin with ARROW1)".into()
+        });
+    }
+    let truncated = || "it is truncated (it does not end as an Arrow file does); copy or make it again".to_string();
+    let trailer = bytes
+        .len()
+        .checked_sub(TRAILER)
+        .filter(|at| *at >= 8)
+        .ok_or_else(truncated)?;
+    if !bytes.ends_with(MAGIC) {
+        return Err(truncated());
+    }
+    let length: [u8; 4] = bytes[trailer..trailer + 4].try_into().expect("four bytes");
+    let footer_at = usize::try_from(i32::from_le_bytes(length))
+        .ok()
+        .and_then(|length| trailer.checked_sub(length))
+        .filter(|at| *at >= 8 && trailer - at <= MAX_METADATA)
+        .ok_or("the length of its footer is impossible; the file is damaged, make or copy it again")?;
+    // FlatBuffers are verified at their address, hence an aligned copy.
+    Ok((footer_at, Buffer::from(&bytes[footer_at..trailer])))
+}
+
+/// The readable type of a field.
+fn kind(field: &Field<'_>) -> Result<Kind, String> {
+    let children = || {
+        field
+            .children()
+            .iter()
+            .flatten()
+            .map(|child| kind(&child))
+            .collect::<Result<Vec<_>, String>>()
+    };
+    let only_child = || {
+        let mut children = children()?;
+        match (children.pop(), children.is_empty()) {
+            (Some(child), true) => Ok(Box::new(child)),
+            _ => Err("its schema is damaged: a list without an item type".to_string()),
+        }
+    };
+    let other = |name, buffers, children| {
+        Ok(Kind::Other {
+            name,
+            buffers,
+            children,
+        })
+    };
+    if field.dictionary().is_some() {
+        return other("dictionary", 2, Vec::new());
+    }
+    match field.type_type() {
+        Type::Null => Ok(Kind::Null),
+        Type::Binary => Ok(Kind::Bytes {
+            wide: false,
+            text: false,
+        }),
+        Type::LargeBinary => Ok(Kind::Bytes {
+            wide: true,
+            text: false,
+        }),
+        Type::Utf8 => Ok(Kind::Bytes {
+            wide: false,
+            text: true,
+        }),
+        Type::LargeUtf8 => Ok(Kind::Bytes { wide: true, text: true }),
+        Type::List => Ok(Kind::List {
+            wide: false,
+            item: only_child()?,
+        }),
+        Type::LargeList => Ok(Kind::List {
+            wide: true,
+            item: only_child()?,
+        }),
+        Type::Int => match field.type_as_int() {
+            Some(int) if int.bitWidth() == 64 && int.is_signed() => Ok(Kind::Int64),
+            _ => other("integer, but not of 64 bits", 2, Vec::new()),
+        },
+        Type::FloatingPoint => match field.type_as_floating_point() {
+            Some(float) if float.precision() == Precision::DOUBLE => Ok(Kind::Float64),
+            _ => other("floating point, but not of 64 bits", 2, Vec::new()),
+        },
+        Type::Bool => other("boolean", 2, Vec::new()),
+        Type::Decimal => other("decimal", 2, Vec::new()),
+        Type::Date | Type::Time | Type::Timestamp | Type::Duration | Type::Interval => {
+            other("date or time", 2, Vec::new())
+        }
+        Type::FixedSizeBinary => other("fixed-size binary", 2, Vec::new()),
+        Type::FixedSizeList => other("fixed-size list", 1, children()?),
+        Type::Struct_ => other("struct", 1, children()?),
+        Type::Map => other("map", 2, children()?),
+        unknown => Err(format!(
+            "its column {:?} has the type {}, which is not supported; write it as binary, string or list",
+            field.name().unwrap_or_default(),
+            unknown.variant_name().unwrap_or("unknown")
+        )),
+    }
+}
+
+/// Reads one batch from the bytes of its message header; `body` is where its buffers lie.
+fn batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch, String> {
+    let start = if header.starts_with(&CONTINUATION) { 8 } else { 4 };
+    let header = header
+        .get(start..)
+        .filter(|header| header.len() <= MAX_METADATA)
+        .ok_or("has a header of impossible length")?;
+    let header = Buffer::from(header);
+    let message = arrow_ipc::root_as_message(&header).map_err(|_| "has a damaged header")?;
+    if message.header_type() != MessageHeader::RecordBatch {
+        return Err("is not a record batch".into());
+    }
+    let record = message.header_as_record_batch().ok_or("has no header")?;
+    if record.compression().is_some() {
+        return Err("is compressed, which is not supported: write the file without compression".into());
+    }
+    let mut parts = Parts {
+        nodes: record
+            .nodes()
+            .into_iter()
+            .flatten()
+            .map(|n| (n.length(), n.null_count())),
+        buffers: record.buffers().into_iter().flatten().map(|b| (b.offset(), b.length())),
+        body,
+    };
+    let rows = usize::try_from(record.length()).map_err(|_| "has a negative number of rows")?;
+    let arrays = columns
+        .iter()
+        .map(|column| {
+            let array = parts.array(&column.kind)?;
+            if array.len != rows {
+                return Err(format!(
+                    "has {rows} rows, but {} in column {:?}",
+                    array.len, column.name
+                ));
+            }
+            Ok(array)
+        })
+        .collect::<Result<Vec<_>, String>>()?;
+    Ok(Batch { rows, arrays })
+}
+
+/// What is left to hand out of a batch's array lengths and buffers, in depth-first order of the columns.
+struct Parts<N, B> {
+    nodes: N,
+    buffers: B,
+    body: Range<usize>,
+}
+
+impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B> {
+    /// Takes the next buffer: its place in the file.
+    fn buffer(&mut self) -> Result<Range<usize>, String> {
+        let (offset, length) = self.buffers.next().ok_or("has too few buffers")?;
+        let outside = || "has a buffer outside its body".to_string();
+        let start = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.body.start.checked_add(offset))
+            .ok_or_else(outside)?;
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| start.checked_add(length))
+            .filter(|end| *end <= self.body.end)
+            .ok_or_else(outside)?;
+        Ok(start..end)
+    }
+
+    /// Takes a buffer that must hold `count` numbers of `width` bytes.
+    fn numbers(&mut self, count: usize, width: usize) -> Result<Range<usize>, String> {
+        let range = self.buffer()?;
+        match count.checked_mul(width) {
+            Some(needed) if needed <= range.len() => Ok(range),
+            _ => Err("has a buffer that is too short for its number of values".into()),
+        }
+    }
+
+    /// Takes `len + 1` offsets. An empty array may have none.
+    fn offsets(&mut self, len: usize, wide: bool) -> Result<Range<usize>, String> {
+        let count = if len == 0 { 0 } else { len.saturating_add(1) };
+        self.numbers(count, if wide { 8 } else { 4 })
+    }
+
+    /// Takes the arrays of one column or list item type.
+    fn array(&mut self, kind: &Kind) -> Result<Array, String> {
+        let (length, nulls) = self.nodes.next().ok_or("has too few arrays")?;
+        let len = usize::try_from(length).map_err(|_| "has an array of negative length")?;
+        if nulls < 0 || nulls > length {
+            return Err("has an impossible number of null values".into());
+        }
+        let mut array = Array {
+            len,
+            ..Array::default()
+        };
+        match kind {
+            Kind::Null => return Ok(array),
+            Kind::Other { buffers, children, .. } => {
+                for _ in 0..*buffers {
+                    self.buffer()?;
+                }
+                for child in children {
+                    self.array(child)?;
+                }
+                return Ok(array);
+            }
+            _ => {}
+        }
+        let validity = self.buffer()?;
+        if nulls > 0 {
+            if validity.len() < len.div_ceil(8) {
+                return Err("has a validity bitmap that is too short".into());
+            }
+            array.validity = Some(validity);
+        }
+        match kind {
+            Kind::Bytes { wide, .. } => {
+                array.fixed = self.offsets(len, *wide)?;
+                array.data = self.buffer()?;
+            }
+            Kind::List { wide, item } => {
+                array.fixed = self.offsets(len, *wide)?;
+                array.items = Some(Box::new(self.array(item)?));
+            }
+            Kind::Int64 | Kind::Float64 => array.fixed = self.numbers(len, 8)?,
+            Kind::Null | Kind::Other { .. } => {}
+        }
+        Ok(array)
+    }
+}

@@ -1,0 +1,375 @@
+//! Reading rows of an Arrow file in place.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::layout::{self, Array, Column, Kind, Layout};
+use crate::{DataError, Result};
+
+/// A memory-mapped Arrow IPC file: all its record batches as one space of rows.
+///
+/// Values are handed out as slices of the file. A damaged value is an error of the call that reads it.
+/// The file must not be changed while it is open (replacing it by renaming another over it is fine).
+#[derive(Debug)]
+pub struct ArrowTable {
+    path: PathBuf,
+    map: Mmap,
+    layout: Layout,
+    /// First row of each batch.
+    starts: Vec<usize>,
+    rows: usize,
+}
+
+impl ArrowTable {
+    /// Maps the file and checks its structure. Costs some microseconds, whatever its size.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole, uncompressed Arrow file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let io = |source| DataError::Io {
+            path: path.clone(),
+            source,
+        };
+        let format = |reason: String| DataError::Format {
+            path: path.clone(),
+            reason,
+        };
+        // Before opening: to open a pipe would wait for its writer.
+        if !std::fs::metadata(&path).map_err(io)?.is_file() {
+            return Err(format("it is not a file; give the path of an .arrow file".into()));
+        }
+        let file = File::open(&path).map_err(io)?;
+        // SAFETY: the mapping is only read. A file that another process truncates meanwhile ends this process with SIGBUS;
+        // the documentation of the type excludes that, and our own writers replace files by renaming.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let layout = layout::parse(&map).map_err(format)?;
+        let mut rows = 0usize;
+        let mut starts = Vec::with_capacity(layout.batches.len());
+        for batch in &layout.batches {
+            starts.push(rows);
+            rows = rows
+                .checked_add(batch.rows)
+                .ok_or_else(|| format("its number of rows is impossible; the file is damaged".into()))?;
+        }
+        Ok(Self {
+            path,
+            map,
+            layout,
+            starts,
+            rows,
+        })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name of the table: the file name without `.arrow`.
+    pub fn name(&self) -> &str {
+        self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
+    }
+
+    /// Number of rows, over all record batches.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows of each record batch.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.layout.batches.iter().map(|b| b.rows)
+    }
+
+    /// Names of the columns, in order.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.layout.columns.iter().map(|c| c.name.as_str())
+    }
+
+    /// Whether there is a column of that name which holds values (a column of type null holds none).
+    pub fn has_values(&self, column: &str) -> bool {
+        self.layout
+            .columns
+            .iter()
+            .any(|c| c.name == column && c.kind != Kind::Null)
+    }
+
+    /// The bytes of a picture (or of any binary or text value).
+    ///
+    /// # Errors
+    /// No such row or column, a column of another type, a null, or a damaged value.
+    pub fn picture(&self, row: usize, column: &str) -> Result<&[u8]> {
+        let at = self.find(row, column)?;
+        match at.column.kind {
+            Kind::Bytes { wide, .. } => at.bytes(at.array, at.index, wide)?.ok_or_else(|| at.error("is null")),
+            Kind::Null => Err(at.error("is null")),
+            _ => Err(at.wrong_kind("pictures (binary)")),
+        }
+    }
+
+    /// A text value; none if it is null.
+    ///
+    /// # Errors
+    /// No such row or column, a column of another type, or a damaged value.
+    pub fn string(&self, row: usize, column: &str) -> Result<Option<&str>> {
+        let at = self.find(row, column)?;
+        match at.column.kind {
+            Kind::Bytes { wide, text: true } => at.text(at.array, at.index, wide),
+            Kind::Null => Ok(None),
+            _ => Err(at.wrong_kind("text")),
+        }
+    }
+
+    /// The texts of a list (captions, questions), in order; empty if the list is empty or null.
+    ///
+    /// # Errors
+    /// No such row or column, a column of another type, a null among the texts, or a damaged value.
+    pub fn texts(&self, row: usize, column: &str) -> Result<Vec<&str>> {
+        let at = self.find(row, column)?;
+        let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
+            return Ok(Vec::new());
+        };
+        at.text_items(item, items, range)
+    }
+
+    /// A 64-bit integer; none if it is null.
+    ///
+    /// # Errors
+    /// No such row or column, or a column of another type.
+    pub fn integer(&self, row: usize, column: &str) -> Result<Option<i64>> {
+        let at = self.find(row, column)?;
+        match at.column.kind {
+            Kind::Int64 => Ok(at.number(at.array, at.index)?.map(i64::from_le_bytes)),
+            Kind::Null => Ok(None),
+            _ => Err(at.wrong_kind("64-bit integers")),
+        }
+    }
+
+    /// The 64-bit integers of a list; empty if the list is empty or null.
+    ///
+    /// # Errors
+    /// As [`Self::texts`].
+    pub fn integers(&self, row: usize, column: &str) -> Result<Vec<i64>> {
+        let at = self.find(row, column)?;
+        let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
+            return Ok(Vec::new());
+        };
+        at.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes)
+    }
+
+    /// A list of lists of texts (answers of each question).
+    ///
+    /// # Errors
+    /// As [`Self::texts`].
+    pub fn text_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<&str>>> {
+        let at = self.find(row, column)?;
+        at.lists(|item, items, range| at.text_items(item, items, range))
+    }
+
+    /// A list of lists of 64-bit integers (answer labels of each question).
+    ///
+    /// # Errors
+    /// As [`Self::texts`].
+    pub fn integer_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<i64>>> {
+        let at = self.find(row, column)?;
+        at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes))
+    }
+
+    /// A list of lists of 64-bit floating-point numbers (answer scores of each question).
+    ///
+    /// # Errors
+    /// As [`Self::texts`].
+    pub fn float_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<f64>>> {
+        let at = self.find(row, column)?;
+        at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
+    }
+
+    /// Takes the pages of the file out of this process's memory; they stay in the system's cache and return when they are
+    /// read. Called now and then, it keeps the memory of a walk through a file small.
+    pub fn release_pages(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is read-only and backed by the file, so a dropped page reads the same when it
+            // returns. Failure is harmless: the pages stay.
+            let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
+    /// The place of a value.
+    fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
+        let invalid = |reason: String| DataError::Format {
+            path: self.path.clone(),
+            reason,
+        };
+        let position = self.layout.columns.iter().position(|c| c.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.columns().collect();
+            invalid(format!("there is no column {name:?}; there are {}", names.join(", ")))
+        })?;
+        if row >= self.rows {
+            return Err(invalid(format!("there is no row {row}; there are {}", self.rows)));
+        }
+        // The last batch that begins at or before the row; empty batches before it begin at the same row.
+        let batch = self.starts.partition_point(|start| *start <= row) - 1;
+        Ok(Place {
+            table: self,
+            row,
+            index: row - self.starts[batch],
+            column: &self.layout.columns[position],
+            array: &self.layout.batches[batch].arrays[position],
+        })
+    }
+}
+
+/// Item type, items and range of items of a list value.
+type List<'a> = (&'a Kind, &'a Array, Range<usize>);
+
+/// A value of a table: row and column, found.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    table: &'a ArrowTable,
+    /// Row in the table, for messages.
+    row: usize,
+    /// Row in the batch.
+    index: usize,
+    column: &'a Column,
+    array: &'a Array,
+}
+
+impl<'a> Place<'a> {
+    fn error(&self, reason: &str) -> DataError {
+        DataError::Format {
+            path: self.table.path.clone(),
+            reason: format!("row {}, column {:?} {reason}", self.row, self.column.name),
+        }
+    }
+
+    fn damaged(&self) -> DataError {
+        self.error("is damaged (its offsets are impossible); make or copy the file again")
+    }
+
+    fn wrong_kind(&self, wanted: &str) -> DataError {
+        self.error(&format!(
+            "should hold {wanted}, but the column holds {}",
+            self.column.kind
+        ))
+    }
+
+    fn is_null(&self, array: &Array, index: usize) -> bool {
+        match &array.validity {
+            Some(bitmap) => self.table.map[bitmap.start + index / 8] >> (index % 8) & 1 == 0,
+            None => false,
+        }
+    }
+
+    /// Offsets `index` and `index + 1` of an array, as a range that is at most `limit`.
+    fn span(&self, array: &Array, index: usize, wide: bool, limit: usize) -> Result<Range<usize>> {
+        let offset = |index: usize| -> Option<usize> {
+            let width = if wide { 8 } else { 4 };
+            let at = array.fixed.start.checked_add(index.checked_mul(width)?)?;
+            let bytes = self.table.map.get(at..at.checked_add(width)?)?;
+            if wide {
+                usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
+            } else {
+                usize::try_from(i32::from_le_bytes(bytes.try_into().ok()?)).ok()
+            }
+        };
+        match (offset(index), offset(index + 1)) {
+            (Some(start), Some(end)) if start <= end && end <= limit => Ok(start..end),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    fn bytes(&self, array: &Array, index: usize, wide: bool) -> Result<Option<&'a [u8]>> {
+        if self.is_null(array, index) {
+            return Ok(None);
+        }
+        let span = self.span(array, index, wide, array.data.len())?;
+        Ok(Some(&self.table.map[array.data.clone()][span]))
+    }
+
+    fn text(&self, array: &Array, index: usize, wide: bool) -> Result<Option<&'a str>> {
+        let Some(bytes) = self.bytes(array, index, wide)? else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| self.error("holds text that is not UTF-8"))?;
+        Ok(Some(text))
+    }
+
+    fn number(&self, array: &Array, index: usize) -> Result<Option<[u8; 8]>> {
+        if self.is_null(array, index) {
+            return Ok(None);
+        }
+        let at = array.fixed.start + index * 8;
+        let bytes = self.table.map.get(at..at + 8).ok_or_else(|| self.damaged())?;
+        Ok(Some(bytes.try_into().expect("eight bytes")))
+    }
+
+    /// A list value; none if it is null or the column has no values.
+    fn list(&self, kind: &'a Kind, array: &'a Array, index: usize) -> Result<Option<List<'a>>> {
+        match (kind, &array.items) {
+            (Kind::Null, _) => Ok(None),
+            (Kind::List { wide, item }, Some(items)) if !self.is_null(array, index) => {
+                let range = self.span(array, index, *wide, items.len)?;
+                Ok(Some((item, items, range)))
+            }
+            (Kind::List { .. }, _) => Ok(None),
+            _ => Err(self.wrong_kind("lists")),
+        }
+    }
+
+    /// Reads a list of lists.
+    fn lists<T>(&self, read: impl Fn(&'a Kind, &'a Array, Range<usize>) -> Result<Vec<T>>) -> Result<Vec<Vec<T>>> {
+        let Some((item, items, range)) = self.list(&self.column.kind, self.array, self.index)? else {
+            return Ok(Vec::new());
+        };
+        if *item == Kind::Null && !range.is_empty() {
+            return Err(self.wrong_kind("lists of lists"));
+        }
+        range
+            .map(|i| match self.list(item, items, i)? {
+                Some((item, items, range)) => read(item, items, range),
+                None => Ok(Vec::new()),
+            })
+            .collect()
+    }
+
+    fn text_items(&self, item: &Kind, items: &Array, range: Range<usize>) -> Result<Vec<&'a str>> {
+        match item {
+            Kind::Bytes { wide, text: true } => range
+                .map(|i| {
+                    self.text(items, i, *wide)?
+                        .ok_or_else(|| self.error("has a null among its texts"))
+                })
+                .collect(),
+            _ if range.is_empty() => Ok(Vec::new()),
+            _ => Err(self.wrong_kind("lists of text")),
+        }
+    }
+
+    fn number_items<T>(
+        &self,
+        item: &Kind,
+        items: &Array,
+        range: Range<usize>,
+        kind: &Kind,
+        convert: impl Fn([u8; 8]) -> T,
+    ) -> Result<Vec<T>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        if item != kind {
+            return Err(self.wrong_kind(&format!("lists of {kind}")));
+        }
+        range
+            .map(|i| {
+                let bytes = self
+                    .number(items, i)?
+                    .ok_or_else(|| self.error("has a null among its numbers"))?;
+                Ok(convert(bytes))
+            })
+            .collect()
+    }
+}
