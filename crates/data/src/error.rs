@@ -22,12 +22,51 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Files of datasets that are not there: all of them.
+    #[error("{}", missing_files(folder, missing))]
+    MissingFiles {
+        /// Where they were looked for.
+        folder: PathBuf,
+        /// What is missing.
+        missing: Vec<MissingFile>,
+    },
     /// A picture that cannot be decoded.
     #[error("picture cannot be decoded: {0}")]
     Picture(String),
     /// A request that makes no sense (an unknown name, a size of zero, …).
     #[error("{0}")]
     Invalid(String),
+}
+
+/// A file that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingFile {
+    /// The dataset that it belongs to.
+    pub dataset: String,
+    /// Its name.
+    pub file: String,
+}
+
+fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
+    let mut datasets: Vec<&str> = missing.iter().map(|m| m.dataset.as_str()).collect();
+    datasets.dedup();
+    let lists: Vec<String> = datasets
+        .iter()
+        .map(|dataset| {
+            let files = missing
+                .iter()
+                .filter(|m| m.dataset == *dataset)
+                .map(|m| m.file.as_str());
+            format!("{} (of {dataset})", files.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
+    format!(
+        "not found in {}{folder_note}: {}; prepare {} from the raw files, or give the folder that has them",
+        folder.display(),
+        lists.join("; "),
+        datasets.join(", ")
+    )
 }
 
 /// Result with a [`DataError`].

@@ -97,6 +97,37 @@ impl ArrowTable {
             .any(|c| c.name == column && c.kind != Kind::Null)
     }
 
+    /// Checks that the columns `pictures` are binary and the columns `texts` lists of text. A table without rows passes: the
+    /// original writers give its columns the type null.
+    ///
+    /// # Errors
+    /// [`DataError::Format`], naming the column and what it holds.
+    pub fn check_columns(&self, pictures: &[&str], texts: &[&str]) -> Result<()> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        let is_picture = |kind: &Kind| matches!(kind, Kind::Bytes { text: false, .. });
+        let is_texts = |kind: &Kind| match kind {
+            Kind::List { item, .. } => matches!(**item, Kind::Bytes { text: true, .. }),
+            _ => false,
+        };
+        for (names, fits, wanted) in [
+            (pictures, &is_picture as &dyn Fn(&Kind) -> bool, "pictures (binary)"),
+            (texts, &is_texts, "lists of text"),
+        ] {
+            for name in names {
+                let kind = &self.find(0, name)?.column.kind;
+                if !fits(kind) {
+                    return Err(DataError::Format {
+                        path: self.path.clone(),
+                        reason: format!("column {name:?} should hold {wanted}, but holds {kind}"),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes of a picture (or of any binary or text value).
     ///
     /// # Errors

@@ -1,0 +1,266 @@
+//! Names, splits and files of the datasets.
+
+use std::path::{Path, PathBuf};
+
+use crate::arrow::ArrowTable;
+use crate::error::MissingFile;
+use crate::{DataError, Result};
+
+/// A split as the loaders know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// What is trained on.
+    Train,
+    /// What model selection looks at. For COCO and Flickr30k the Karpathy test split, as published.
+    Val,
+    /// What is reported.
+    Test,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        })
+    }
+}
+
+/// What the rows of a dataset hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// A picture and its captions.
+    Captions,
+    /// A picture and questions about it.
+    Questions,
+    /// A pair of pictures and sentences about it.
+    Pairs,
+}
+
+/// Whether numbered shards may be absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shards {
+    /// Every shard of the published datasets must be there.
+    #[default]
+    All,
+    /// Shards 0 to any number will do, without a gap: fewer pictures could be downloaded.
+    AsFound,
+}
+
+/// The files of one split.
+enum Files {
+    /// The split does not exist: no items.
+    None,
+    /// These.
+    Named(&'static [&'static str]),
+    /// `{prefix}_0` to `{prefix}_{count - 1}`.
+    Shards(&'static str, usize),
+    /// The file of that name if it exists, else `{prefix}_0` and those that follow it.
+    NamedOrShards(&'static str, &'static str),
+}
+
+/// One dataset: contents and files of the three splits.
+struct Dataset {
+    name: &'static str,
+    contents: Contents,
+    train: Files,
+    val: Files,
+    test: Files,
+}
+
+const fn train_only(name: &'static str, train: Files) -> Dataset {
+    Dataset {
+        name,
+        contents: Contents::Captions,
+        train,
+        val: Files::None,
+        test: Files::None,
+    }
+}
+
+const DATASETS: &[Dataset] = &[
+    Dataset {
+        name: "coco",
+        contents: Contents::Captions,
+        train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
+        val: Files::Named(&["coco_caption_karpathy_test"]),
+        test: Files::Named(&["coco_caption_karpathy_test"]),
+    },
+    Dataset {
+        name: "f30k",
+        contents: Contents::Captions,
+        train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
+        val: Files::Named(&["f30k_caption_karpathy_test"]),
+        test: Files::Named(&["f30k_caption_karpathy_test"]),
+    },
+    train_only("vg", Files::Named(&["vg"])),
+    Dataset {
+        name: "gcc",
+        contents: Contents::Captions,
+        train: Files::Shards("conceptual_caption_train", 31),
+        val: Files::Named(&["conceptual_caption_val_0"]),
+        test: Files::Named(&["conceptual_caption_val_0"]),
+    },
+    train_only("sbu", Files::Shards("sbu", 9)),
+    Dataset {
+        name: "vqa",
+        contents: Contents::Questions,
+        train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
+        val: Files::Named(&["vqav2_rest_val"]),
+        test: Files::Named(&["vqav2_test"]),
+    },
+    Dataset {
+        name: "nlvr2",
+        contents: Contents::Pairs,
+        train: Files::Named(&["nlvr2_train"]),
+        val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
+        test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
+    },
+    train_only("pretrainVQA", Files::Shards("pretrain_vqa", 2)),
+    train_only("pretrainOI", Files::Shards("openimages", 17)),
+    train_only("pretrainGQA", Files::Named(&["pretrain_gqa_0"])),
+    train_only("pretrainFlickr30k", Files::Named(&["pretrain_flickr30k_train"])),
+    // The original reads the first name and writes the second.
+    train_only("pretrainVGQA", Files::NamedOrShards("pretrain_vgqa_0", "pretrain_vg")),
+];
+
+/// All dataset names.
+pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
+    DATASETS.iter().map(|d| d.name)
+}
+
+fn dataset(name: &str) -> Result<&'static Dataset> {
+    DATASETS.iter().find(|d| d.name == name).ok_or_else(|| {
+        let known: Vec<&str> = names().collect();
+        DataError::Invalid(format!("unknown dataset {name:?}; known are {}", known.join(", ")))
+    })
+}
+
+/// What the dataset of that name holds.
+///
+/// # Errors
+/// [`DataError::Invalid`] if there is no such dataset.
+pub fn contents(name: &str) -> Result<Contents> {
+    Ok(dataset(name)?.contents)
+}
+
+/// Files of a dataset's split, in reading order; empty if the split does not exist.
+///
+/// # Errors
+/// [`DataError::Invalid`] for an unknown name, [`DataError::MissingFiles`] with every name that is missing in `data_root`.
+pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Result<Vec<PathBuf>> {
+    let dataset = dataset(name)?;
+    let files = match split {
+        Split::Train => &dataset.train,
+        Split::Val => &dataset.val,
+        Split::Test => &dataset.test,
+    };
+    let path = |file: &str| data_root.join(format!("{file}.arrow"));
+    let exists = |file: &str| path(file).exists();
+    let shard = |prefix: &str, i: usize| format!("{prefix}_{i}");
+    let wanted: Vec<String> = match files {
+        Files::None => Vec::new(),
+        Files::Named(names) => names.iter().map(|n| n.to_string()).collect(),
+        Files::Shards(prefix, count) => {
+            // Up to the last one that is there, so that a gap shows as missing files.
+            let last = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
+            let count = match shards {
+                Shards::All => *count,
+                Shards::AsFound => last.map_or(1, |last| last + 1),
+            };
+            (0..count).map(|i| shard(prefix, i)).collect()
+        }
+        Files::NamedOrShards(name, prefix) => {
+            let found: Vec<String> = (0..)
+                .map(|i| shard(prefix, i))
+                .take_while(|file| exists(file))
+                .collect();
+            if exists(name) || found.is_empty() {
+                vec![name.to_string()]
+            } else {
+                found
+            }
+        }
+    };
+    let missing: Vec<MissingFile> = wanted
+        .iter()
+        .filter(|file| !exists(file))
+        .map(|file| MissingFile {
+            dataset: name.to_string(),
+            file: format!("{file}.arrow"),
+        })
+        .collect();
+    if !missing.is_empty() {
+        return Err(DataError::MissingFiles {
+            folder: data_root.to_path_buf(),
+            missing,
+        });
+    }
+    Ok(wanted.iter().map(|file| path(file)).collect())
+}
+
+/// Files of several datasets, each with the number of its dataset in `names`. All missing names are one error.
+pub(super) fn files_of_all(
+    data_root: &Path,
+    names: &[impl AsRef<str>],
+    split: Split,
+    shards: Shards,
+) -> Result<Vec<(usize, PathBuf)>> {
+    if names.is_empty() {
+        return Err(DataError::Invalid("no dataset is named; give at least one".into()));
+    }
+    let (mut found, mut all_missing) = (Vec::new(), Vec::new());
+    for (number, name) in names.iter().enumerate() {
+        match files(data_root, name.as_ref(), split, shards) {
+            Ok(files) => found.extend(files.into_iter().map(|file| (number, file))),
+            Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
+            Err(other) => return Err(other),
+        }
+    }
+    if !all_missing.is_empty() {
+        return Err(DataError::MissingFiles {
+            folder: data_root.to_path_buf(),
+            missing: all_missing,
+        });
+    }
+    Ok(found)
+}
+
+/// Opens a file and checks that it has the columns of its dataset.
+pub(super) fn open(path: &Path, contents: Contents) -> Result<ArrowTable> {
+    let table = ArrowTable::open(path)?;
+    match contents {
+        Contents::Captions => table.check_columns(&["image"], &["caption"])?,
+        Contents::Questions => table.check_columns(&["image"], &["questions"])?,
+        Contents::Pairs => table.check_columns(&["image_0", "image_1"], &["questions", "answers"])?,
+    }
+    Ok(table)
+}
+
+/// Looks at every file of the named datasets: is it there, is it a whole Arrow file, has it the columns that its dataset needs?
+/// Returns everything that is wrong; nothing if all is well. Pictures and captions are not read.
+pub fn verify(data_root: &Path, names: &[impl AsRef<str>], split: Split, shards: Shards) -> Vec<DataError> {
+    let (mut problems, mut all_missing) = (Vec::new(), Vec::new());
+    for name in names {
+        match files(data_root, name.as_ref(), split, shards) {
+            Ok(files) => {
+                let contents = contents(name.as_ref()).unwrap_or(Contents::Captions);
+                problems.extend(files.iter().filter_map(|file| open(file, contents).err()));
+            }
+            Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
+            Err(other) => problems.push(other),
+        }
+    }
+    if !all_missing.is_empty() {
+        let folder = data_root.to_path_buf();
+        problems.insert(
+            0,
+            DataError::MissingFiles {
+                folder,
+                missing: all_missing,
+            },
+        );
+    }
+    problems
+}

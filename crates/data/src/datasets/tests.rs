@@ -1,0 +1,367 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::DataError;
+use crate::arrow::CaptionWriter;
+
+/// Folder of the golden set, name of the dataset, name of the original class.
+const SETS: &[(&str, &str, &str)] = &[
+    ("coco", "coco", "CocoCaptionKarpathyDataset"),
+    ("f30k", "f30k", "F30KCaptionKarpathyDataset"),
+    ("vg", "vg", "VisualGenomeCaptionDataset"),
+    ("gcc", "gcc", "ConceptualCaptionDataset"),
+    ("sbu", "sbu", "SBUCaptionDataset"),
+    ("pretrain_vqav2", "pretrainVQA", "VQACaptionDataset"),
+    ("pretrain_gqa", "pretrainGQA", "GQACaptionDataset"),
+    ("pretrain_openimages", "pretrainOI", "OICaptionDataset"),
+    ("pretrain_f30k", "pretrainFlickr30k", "Flickr30kCaptionDataset"),
+    ("pretrain_vg", "pretrainVGQA", "VGQACaptionDataset"),
+];
+
+fn split_name(split: Split) -> String {
+    split.to_string()
+}
+
+fn sorted(texts: &[String]) -> Vec<String> {
+    let mut texts = texts.to_vec();
+    texts.sort();
+    texts
+}
+
+/// Captions of every picture, through the item space.
+fn captions(dataset: &CaptionDataset) -> Vec<Vec<String>> {
+    (0..dataset.images())
+        .map(|image| {
+            let items = dataset.captions_of(image).unwrap();
+            items.map(|item| dataset.caption(item).unwrap()).collect()
+        })
+        .collect()
+}
+
+fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
+    assert_eq!(json!(dataset.len()), want["length"], "{what}");
+    if dataset.tables().len() == 0 {
+        assert_eq!(want["files"], json!([]), "{what}");
+        return;
+    }
+    assert_eq!(json!(dataset.images()), want["rows"], "{what}");
+    let with_rows: Vec<(&str, usize)> = dataset.tables().filter(|(_, rows)| *rows > 0).collect();
+    if what != "pretrainVGQA train" {
+        assert_eq!(json!(with_rows), want["file_of_row"], "{what}");
+    }
+    let got: Vec<Vec<String>> = captions(dataset);
+    let want_texts: Vec<Vec<String>> = serde_json::from_value(want["texts"].clone()).unwrap();
+    assert_eq!(got.iter().map(|t| sorted(t)).collect::<Vec<_>>(), want_texts, "{what}");
+    let mapper: Vec<(usize, usize)> = (0..dataset.len())
+        .map(|item| {
+            let at = dataset.locate(item).unwrap();
+            assert_eq!(dataset.caption_at(&at).unwrap(), got[dataset.image_of(&at)][at.caption]);
+            assert_eq!(dataset.picture(item).unwrap(), dataset.picture_at(&at).unwrap());
+            (dataset.image_of(&at), at.caption)
+        })
+        .collect();
+    assert_eq!(json!(mapper), want["index_mapper"], "{what}");
+    if let Some(ids) = want.get("image_id") {
+        let got: Vec<Option<String>> = (0..dataset.images())
+            .map(|image| dataset.image_id_at(&dataset.locate_image(image).unwrap()).unwrap())
+            .collect();
+        assert_eq!(&json!(got), ids, "{what}");
+    }
+}
+
+#[test]
+fn every_split_reads_as_the_original_reads_it() {
+    for folder in vlct_golden::folders("prepare") {
+        for (set, name, class) in SETS {
+            let root = folder.join(set).join("expected");
+            let recorded = &vlct_golden::json(root.join("reader.json"))[class];
+            for split in [Split::Train, Split::Val, Split::Test] {
+                let what = format!("{name} {split}");
+                let dataset = CaptionDataset::open_with(&root, &[name], split, Shards::AsFound).unwrap();
+                assert_as_recorded(&dataset, &recorded[split_name(split)], &what);
+            }
+        }
+    }
+}
+
+fn link(from: &Path, to: &Path, names: &[&str]) {
+    for name in names {
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn batch_boundaries_and_wide_strings_make_no_difference() {
+    for folder in vlct_golden::folders("prepare") {
+        let plain = folder.join("coco/expected");
+        let files = |split| -> &[&str] {
+            match split {
+                Split::Train => &[
+                    "coco_caption_karpathy_train.arrow",
+                    "coco_caption_karpathy_restval.arrow",
+                ],
+                _ => &["coco_caption_karpathy_test.arrow"],
+            }
+        };
+        for (variant, split) in [("multi_batch", Split::Train), ("large_string", Split::Test)] {
+            let mixed = tempfile::tempdir().unwrap();
+            link(&plain, mixed.path(), files(split));
+            for name in files(split) {
+                let replacement = folder.join("variants").join(variant).join(name);
+                if replacement.exists() {
+                    std::fs::copy(replacement, mixed.path().join(name)).unwrap();
+                }
+            }
+            let content = |root: &Path| {
+                let dataset = CaptionDataset::open(root, &["coco"], split).unwrap();
+                let texts: BTreeSet<Vec<String>> = captions(&dataset).into_iter().collect();
+                (dataset.len(), dataset.images(), texts)
+            };
+            assert_eq!(content(mixed.path()), content(&plain), "{variant}");
+        }
+    }
+}
+
+#[test]
+fn empty_shards_are_read_and_shards_join() {
+    for folder in vlct_golden::folders("prepare") {
+        let whole =
+            CaptionDataset::open_with(folder.join("gcc/expected"), &["gcc"], Split::Train, Shards::AsFound).unwrap();
+        let root = folder.join("gcc/expected/shard_size_4");
+        let cut = CaptionDataset::open_with(&root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
+        assert!(cut.tables().len() > 2);
+        assert_eq!(cut.tables().last().unwrap().1, 0, "the last shard is empty");
+        assert_eq!(captions(&cut), captions(&whole));
+    }
+}
+
+/// A folder with one file per entry: name and rows of captions.
+fn folder_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, rows) in files {
+        let mut writer = CaptionWriter::create(folder.path().join(format!("{name}.arrow"))).unwrap();
+        for (row, captions) in rows.iter().enumerate() {
+            writer
+                .push(format!("{name} {row}").as_bytes(), captions, &row.to_string(), "train")
+                .unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    folder
+}
+
+#[test]
+fn rows_without_captions_are_pictures_but_not_items() {
+    // Where the original cannot be built: the first row has no text.
+    let folder = folder_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
+    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    assert_eq!((dataset.len(), dataset.images()), (3, 6));
+    let texts: Vec<String> = (0..3).map(|i| dataset.caption(i).unwrap()).collect();
+    assert_eq!(texts, ["a", "b", "c"]);
+    assert_eq!(dataset.locate(2).unwrap().row, 4);
+    assert_eq!(dataset.captions_of(0).unwrap(), 0..0);
+    assert_eq!(dataset.captions_of(1).unwrap(), 0..2);
+    assert_eq!(dataset.captions_of(5).unwrap(), 3..3);
+    assert!(dataset.locate(3).is_err() && dataset.captions_of(6).is_err());
+}
+
+#[test]
+fn duplicates_go_and_the_first_occurrence_keeps_its_place() {
+    let folder = folder_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
+    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    assert_eq!(captions(&dataset), [["b", "a", "", "c"]]);
+}
+
+#[test]
+fn several_datasets_are_one_space_and_draws_stay_inside_one() {
+    let coco: &[(&str, &[&[&str]])] = &[
+        ("coco_caption_karpathy_train", &[&["a", "b"], &["c"]]),
+        ("coco_caption_karpathy_restval", &[&["d", "e", "f"]]),
+        ("vg", &[&["g"], &["h"]]),
+    ];
+    let folder = folder_of(coco);
+    let dataset = CaptionDataset::open(folder.path(), &["vg", "coco"], Split::Train).unwrap();
+    let texts: String = (0..dataset.len()).map(|i| dataset.caption(i).unwrap()).collect();
+    assert_eq!(texts, "ghabcdef");
+    assert_eq!(dataset.datasets().collect::<Vec<_>>(), [("vg", 0..2), ("coco", 2..8)]);
+    assert_eq!(dataset.picture(7).unwrap(), b"coco_caption_karpathy_restval 0");
+    assert_eq!(
+        dataset.locate(5).unwrap(),
+        Location {
+            dataset: 1,
+            table: 2,
+            row: 0,
+            caption: 0
+        }
+    );
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    let mut drawn = |item| -> BTreeSet<usize> {
+        (0..300)
+            .map(|_| dataset.random_of_same_dataset(item, &mut rng).unwrap())
+            .collect()
+    };
+    assert_eq!(drawn(1), (0..2).collect());
+    assert_eq!(drawn(4), (2..8).collect());
+    assert!(dataset.random_of_same_dataset(8, &mut rng).is_err());
+}
+
+#[test]
+fn all_missing_files_are_named_at_once() {
+    let folder = folder_of(&[("coco_caption_karpathy_restval", &[&["a"]]), ("sbu_3", &[&["a"]])]);
+    let names = ["coco", "vg", "sbu"];
+    let error = CaptionDataset::open(folder.path(), &names, Split::Train).unwrap_err();
+    let message = error.to_string();
+    let mut expected = vec!["coco_caption_karpathy_train.arrow".to_string(), "vg.arrow".into()];
+    expected.extend((0..9).filter(|i| *i != 3).map(|i| format!("sbu_{i}.arrow")));
+    let DataError::MissingFiles { missing, .. } = &error else {
+        panic!("{message}");
+    };
+    assert_eq!(missing.iter().map(|m| m.file.clone()).collect::<Vec<_>>(), expected);
+    for part in expected
+        .iter()
+        .map(String::as_str)
+        .chain(names)
+        .chain([folder.path().to_str().unwrap()])
+    {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert!(!message.contains('\n'));
+    // A gap is not a smaller download.
+    let gap = CaptionDataset::open_with(folder.path(), &["sbu"], Split::Train, Shards::AsFound).unwrap_err();
+    assert!(
+        gap.to_string()
+            .contains("sbu_0.arrow, sbu_1.arrow, sbu_2.arrow (of sbu)"),
+        "{gap}"
+    );
+
+    let nowhere = CaptionDataset::open("/no/such/folder", &["vg"], Split::Train).unwrap_err();
+    assert!(nowhere.to_string().contains("not a folder"), "{nowhere}");
+}
+
+#[test]
+fn the_cases_in_which_the_original_crashes_are_answered() {
+    for golden in vlct_golden::folders("prepare") {
+        let recorded = vlct_golden::json(golden.join("reader_errors.json"));
+        for (case, root, split) in [
+            ("file_missing", folder_of(&[]), Split::Train),
+            (
+                "second_of_two_files_missing",
+                folder_of(&[("coco_caption_karpathy_train", &[&["a"]])]),
+                Split::Train,
+            ),
+            (
+                "first_of_two_files_missing",
+                folder_of(&[("coco_caption_karpathy_restval", &[&["a"]])]),
+                Split::Train,
+            ),
+        ] {
+            assert!(recorded[case].is_string(), "{case}");
+            let error = CaptionDataset::open(root.path(), &["coco"], split).unwrap_err();
+            assert!(matches!(error, DataError::MissingFiles { .. }), "{case}: {error}");
+        }
+        assert!(recorded["empty_split_image_only"].is_string());
+        let empty = CaptionDataset::open(folder_of(&[]).path(), &["vg"], Split::Val).unwrap();
+        assert_eq!((empty.len(), empty.images(), empty.is_empty()), (0, 0, true));
+        assert_eq!(recorded["later_row_has_no_text"], Value::Null);
+    }
+}
+
+#[test]
+fn names_are_checked() {
+    let unknown = CaptionDataset::open(".", &["cocoa"], Split::Train)
+        .unwrap_err()
+        .to_string();
+    assert!(unknown.contains("cocoa") && unknown.contains("f30k"), "{unknown}");
+    let other = CaptionDataset::open(".", &["vqa"], Split::Train)
+        .unwrap_err()
+        .to_string();
+    assert!(other.contains("vqa"), "{other}");
+    let none: [&str; 0] = [];
+    assert!(CaptionDataset::open(".", &none, Split::Train).is_err());
+    assert_eq!(names().len(), 12);
+}
+
+#[test]
+fn the_written_name_of_visual_genome_answers_is_accepted_too() {
+    let written = folder_of(&[("pretrain_vg_0", &[&["a"]]), ("pretrain_vg_1", &[&["b"]])]);
+    let dataset = CaptionDataset::open(written.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    assert_eq!(dataset.len(), 2);
+    let both = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
+    let dataset = CaptionDataset::open(both.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    assert_eq!(captions(&dataset), [["c"]]);
+}
+
+#[test]
+fn verify_finds_everything_that_is_wrong() {
+    let folder = folder_of(&[
+        ("coco_caption_karpathy_train", &[&["a"]]),
+        ("f30k_caption_karpathy_val", &[&["a"]]),
+    ]);
+    std::fs::write(
+        folder.path().join("f30k_caption_karpathy_train.arrow"),
+        b"<html>404</html>",
+    )
+    .unwrap();
+    for golden in vlct_golden::folders("prepare") {
+        std::fs::copy(
+            golden.join("nlvr2/expected/nlvr2_dev.arrow"),
+            folder.path().join("vg.arrow"),
+        )
+        .unwrap();
+        let problems = verify(folder.path(), &["coco", "f30k", "vg", "xyz"], Split::Train, Shards::All);
+        let text: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
+        assert_eq!(text.len(), 4, "{text:?}");
+        assert!(text[0].contains("coco_caption_karpathy_restval.arrow"), "{text:?}");
+        assert!(text[1].contains("f30k_caption_karpathy_train.arrow"), "{text:?}");
+        assert!(
+            text[2].contains("vg.arrow") && text[2].contains("no column \"image\""),
+            "{text:?}"
+        );
+        assert!(text[3].contains("xyz"), "{text:?}");
+
+        for (set, name) in [("nlvr2", "nlvr2"), ("vqav2", "vqa"), ("coco", "coco")] {
+            for split in [Split::Train, Split::Val, Split::Test] {
+                let problems = verify(&golden.join(set).join("expected"), &[name], split, Shards::All);
+                assert!(problems.is_empty(), "{problems:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_index_stays_small_and_finds_every_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let path: PathBuf = folder.path().join("vg.arrow");
+    let mut writer = CaptionWriter::create(&path).unwrap();
+    let mut want = Vec::new();
+    for row in 0..3000usize {
+        // From no caption to many, so that blocks end in all ways.
+        let count: usize = [0, 1, 5, 5, 0, 60, 1, 300, 2][row % 9];
+        let captions: Vec<String> = (0..count).map(|i| format!("{row} {}", i / 2 * 2)).collect();
+        want.extend((0..count.div_ceil(2)).map(|i| (row, i)));
+        writer.push(b"", &captions, "", "").unwrap();
+    }
+    writer.finish().unwrap();
+    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    assert_eq!(dataset.len(), want.len());
+    for (item, (row, caption)) in want.iter().enumerate() {
+        let at = dataset.locate(item).unwrap();
+        assert_eq!((at.row, at.caption), (*row, *caption));
+    }
+    let mut first = 0;
+    for image in 0..dataset.images() {
+        let items = dataset.captions_of(image).unwrap();
+        assert_eq!(items.start, first);
+        first = items.end;
+    }
+    // Eight bytes per 128 captions read, or less.
+    assert!(
+        dataset.index_memory() <= 8 + 8 * (2 * dataset.len() + dataset.images()) / 128,
+        "{}",
+        dataset.index_memory()
+    );
+}
