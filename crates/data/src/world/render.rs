@@ -1,0 +1,133 @@
+//! Draws scenes: a small anti-aliased rasteriser.
+//!
+//! A pixel's share of a shape is taken from the signed distance of its centre to the outline, so one evaluation per
+//! pixel gives smooth edges.
+
+use image::{Rgb, RgbImage};
+
+use super::scene::{Backdrop, Background, Object, Scene};
+use super::shapes;
+use super::words::{Colour, Pattern, Shape};
+
+type Rgbf = [f32; 3];
+
+/// Period of a pattern on an object, as a fraction of the picture's side: about 7 pixels of 64.
+const FILL_PERIOD: f32 = 0.11;
+/// Period of a pattern on the background.
+const BACKGROUND_PERIOD: f32 = 0.22;
+/// How far the second tone of an object's pattern goes from its colour towards white or black.
+const FILL_TINT: f32 = 0.45;
+/// The same for backgrounds: weaker, so that objects stand out.
+const BACKGROUND_TINT: f32 = 0.2;
+/// Width of the dark line round every object, as a fraction of the picture's side: one pixel of 64.
+const OUTLINE: f32 = 1.0 / 64.0;
+
+/// Draws `scene` as a picture of `side` × `side` pixels.
+pub fn render(scene: &Scene, side: u32) -> RgbImage {
+    let mut picture = draw_background(&scene.background, side);
+    for object in &scene.objects {
+        let kind = scene.kinds[object.kind];
+        draw_object(&mut picture, object, kind.shape, kind.colour, kind.fill);
+    }
+    picture
+}
+
+fn draw_background(background: &Background, side: u32) -> RgbImage {
+    let pixel = 1.0 / side as f32;
+    let (sin, cos) = background.angle.sin_cos();
+    let [along, across] = background.phase;
+    RgbImage::from_fn(side, side, |column, row| {
+        let (x, y) = ((column as f32 + 0.5) * pixel, (row as f32 + 0.5) * pixel);
+        let colour = match background.style {
+            Backdrop::Single(pattern, colour) => {
+                let (u, v) = match pattern {
+                    Pattern::Striped => (x, x * sin + y * cos),
+                    _ => (x, y),
+                };
+                let at = [u / BACKGROUND_PERIOD + along, v / BACKGROUND_PERIOD + across];
+                let share = pattern_share(pattern, at, BACKGROUND_PERIOD / pixel);
+                mix(rgb(colour), tint(colour, BACKGROUND_TINT), share)
+            }
+            Backdrop::Gradient(top, bottom) => mix(rgb(top), rgb(bottom), ((y - 0.15) / 0.7).clamp(0.0, 1.0)),
+            Backdrop::Halves(top, bottom) => mix(rgb(top), rgb(bottom), coverage((0.5 - y) / pixel)),
+        };
+        Rgb(colour.map(to_byte))
+    })
+}
+
+fn draw_object(picture: &mut RgbImage, object: &Object, shape: Shape, colour: Colour, fill: Pattern) {
+    let side = picture.width();
+    let pixels = side as f32;
+    let (sin, cos) = object.tilt.sin_cos();
+    // A tilted square or star reaches a little beyond its radius.
+    let reach = object.radius * 1.3 + 1.0 / pixels;
+    let span = |centre: f32| {
+        let first = ((centre - reach) * pixels).floor().clamp(0.0, pixels) as u32;
+        let last = ((centre + reach) * pixels).ceil().clamp(0.0, pixels) as u32;
+        first..last
+    };
+    let (base, tone, line) = (rgb(colour), tint(colour, FILL_TINT), outline(colour));
+    let line_width = (OUTLINE * pixels).max(0.5);
+    for row in span(object.y) {
+        for column in span(object.x) {
+            let dx = (column as f32 + 0.5) / pixels - object.x;
+            let dy = (row as f32 + 0.5) / pixels - object.y;
+            let (u, v) = (dx * cos + dy * sin, dy * cos - dx * sin);
+            let distance = shapes::distance(shape, [u / object.radius, v / object.radius]) * object.radius * pixels;
+            let share = coverage(distance);
+            if share > 0.0 {
+                let at = [u / FILL_PERIOD + 0.25, v / FILL_PERIOD + 0.25];
+                let inner = mix(base, tone, pattern_share(fill, at, FILL_PERIOD * pixels));
+                let paint = mix(line, inner, coverage(distance + line_width));
+                let under = picture.get_pixel(column, row).0.map(f32::from);
+                picture.put_pixel(column, row, Rgb(mix(under, paint, share).map(to_byte)));
+            }
+        }
+    }
+}
+
+/// How much of a pixel belongs to the second tone of a pattern. `at` is in periods, a period is `pixels` long.
+fn pattern_share(pattern: Pattern, at: [f32; 2], pixels: f32) -> f32 {
+    // Signed distance, in pixels, from the nearer border of a band that fills half of each period.
+    let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * pixels;
+    match pattern {
+        Pattern::Plain => 0.0,
+        Pattern::Striped => coverage(band(at[1])),
+        Pattern::Checkered => {
+            let (a, b) = (coverage(band(at[0])), coverage(band(at[1])));
+            a * b + (1.0 - a) * (1.0 - b)
+        }
+        Pattern::Dotted => {
+            let centred = at.map(|v| v - v.floor() - 0.5);
+            coverage((centred[0].hypot(centred[1]) - 0.3) * pixels)
+        }
+    }
+}
+
+/// The share of a pixel inside an outline at the given signed distance, in pixels, from its centre.
+fn coverage(distance: f32) -> f32 {
+    (0.5 - distance).clamp(0.0, 1.0)
+}
+
+fn mix(a: Rgbf, b: Rgbf, share: f32) -> Rgbf {
+    [0, 1, 2].map(|i| a[i] + (b[i] - a[i]) * share)
+}
+
+/// A second tone of a colour: lighter for dark colours, darker for light ones.
+fn tint(colour: Colour, strength: f32) -> Rgbf {
+    let luma = colour.luma();
+    let (end, strength) = if luma > 170.0 { ([0.0; 3], strength * 0.8) } else { ([255.0; 3], strength) };
+    mix(rgb(colour), end, strength)
+}
+
+fn outline(colour: Colour) -> Rgbf {
+    if colour.luma() < 60.0 { [110.0, 112.0, 118.0] } else { mix(rgb(colour), [12.0, 12.0, 18.0], 0.62) }
+}
+
+fn rgb(colour: Colour) -> Rgbf {
+    colour.rgb().map(f32::from)
+}
+
+fn to_byte(value: f32) -> u8 {
+    (value + 0.5) as u8
+}

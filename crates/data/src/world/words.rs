@@ -1,0 +1,222 @@
+//! The things a scene is made of, and the words for them.
+
+/// Defines an enumeration whose variants have a word each, the list of all of them, and the word of one.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// Every one of them.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The English word for it.
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// Colours that stay apart from each other on a picture of 64×64 pixels.
+    Colour {
+        /// Red.
+        Red = "red",
+        /// Orange.
+        Orange = "orange",
+        /// Yellow.
+        Yellow = "yellow",
+        /// Green.
+        Green = "green",
+        /// Between green and blue.
+        Turquoise = "turquoise",
+        /// Blue.
+        Blue = "blue",
+        /// Purple.
+        Purple = "purple",
+        /// Pink.
+        Pink = "pink",
+        /// Brown.
+        Brown = "brown",
+        /// White.
+        White = "white",
+        /// Grey.
+        Gray = "gray",
+        /// Black.
+        Black = "black",
+    }
+}
+
+named! {
+    /// Outlines that read at a width of 14 pixels.
+    Shape {
+        /// A disc.
+        Circle = "circle",
+        /// A square on its side.
+        Square = "square",
+        /// A triangle, tip up.
+        Triangle = "triangle",
+        /// A rhombus, higher than wide.
+        Diamond = "diamond",
+        /// A five-pointed star.
+        Star = "star",
+        /// An upright cross with four equal arms.
+        Cross = "cross",
+        /// A circle with a hole.
+        Ring = "ring",
+        /// A waxing or waning moon.
+        Crescent = "crescent",
+        /// A heart.
+        Heart = "heart",
+    }
+}
+
+named! {
+    /// How large an object is.
+    Size {
+        /// About a quarter of the picture's side.
+        Small = "small",
+        /// About two fifths of the picture's side.
+        Big = "big",
+    }
+}
+
+named! {
+    /// How an area of one colour is filled: evenly, or with a pattern in a tint of the same colour.
+    Pattern {
+        /// Evenly.
+        Plain = "plain",
+        /// With parallel stripes.
+        Striped = "striped",
+        /// With round dots on a grid.
+        Dotted = "dotted",
+        /// With the squares of a chess board.
+        Checkered = "checkered",
+    }
+}
+
+named! {
+    /// Where in the picture an object lies, from top to bottom.
+    Height {
+        /// In the upper third.
+        Top = "top",
+        /// In the middle third.
+        Middle = "middle",
+        /// In the lower third.
+        Bottom = "bottom",
+    }
+}
+
+named! {
+    /// How two kinds of objects lie to each other. None of these changes when the picture is mirrored left to right.
+    Relation {
+        /// Higher in the picture, without common rows.
+        Above = "above",
+        /// Lower in the picture, without common rows.
+        Below = "below",
+        /// At about the same height, without common columns.
+        Beside = "beside",
+        /// Covering the middle of the other.
+        InFront = "in front of",
+        /// Partly covered by the other.
+        Behind = "behind",
+    }
+}
+
+impl Relation {
+    /// The same relation seen from the other side.
+    pub const fn reversed(self) -> Relation {
+        match self {
+            Relation::Above => Relation::Below,
+            Relation::Below => Relation::Above,
+            Relation::Beside => Relation::Beside,
+            Relation::InFront => Relation::Behind,
+            Relation::Behind => Relation::InFront,
+        }
+    }
+}
+
+impl Colour {
+    /// Red, green and blue of the colour.
+    pub const fn rgb(self) -> [u8; 3] {
+        match self {
+            Colour::Red => [214, 42, 44],
+            Colour::Orange => [245, 137, 28],
+            Colour::Yellow => [250, 215, 58],
+            Colour::Green => [48, 152, 70],
+            Colour::Turquoise => [66, 200, 194],
+            Colour::Blue => [44, 92, 208],
+            Colour::Purple => [128, 62, 168],
+            Colour::Pink => [248, 156, 196],
+            Colour::Brown => [122, 76, 44],
+            Colour::White => [246, 245, 240],
+            Colour::Gray => [140, 144, 150],
+            Colour::Black => [30, 31, 36],
+        }
+    }
+
+    /// Brightness from 0 to 255 (ITU-R 601 luma).
+    pub fn luma(self) -> f32 {
+        let [r, g, b] = self.rgb().map(f32::from);
+        0.299 * r + 0.587 * g + 0.114 * b
+    }
+}
+
+impl Shape {
+    /// The word for several of them.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Shape::Circle => "circles",
+            Shape::Square => "squares",
+            Shape::Triangle => "triangles",
+            Shape::Diamond => "diamonds",
+            Shape::Star => "stars",
+            Shape::Cross => "crosses",
+            Shape::Ring => "rings",
+            Shape::Crescent => "crescents",
+            Shape::Heart => "hearts",
+        }
+    }
+}
+
+/// Number words; a scene never counts further than four.
+pub(super) const COUNTS: [&str; 5] = ["no", "one", "two", "three", "four"];
+
+/// Words of captions, questions and statements that name nothing in the picture.
+const FUNCTION_WORDS: &[&str] = &[
+    ",", "?", "a", "an", "and", "are", "at", "background", "both", "color", "colors", "contains", "different", "each",
+    "either", "exactly", "fading", "fades", "first", "from", "front", "half", "has", "have", "how", "in", "into", "is",
+    "it", "kind", "lies", "many", "more", "near", "neither", "object", "objects", "of", "on", "or", "pattern",
+    "picture", "pictures", "same", "second", "shape", "shapes", "show", "shows", "side", "than", "the", "there",
+    "things", "thing", "to", "together", "we", "what", "where", "which", "with",
+];
+
+/// The special tokens every vocabulary of ours begins with, in this order.
+const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+/// The lines of a `vocab.txt` that covers all text of the picture world: the special tokens, then every word and
+/// punctuation mark, each as one piece.
+pub fn vocabulary() -> Vec<String> {
+    let mut words: Vec<&str> = content_words();
+    words.extend(FUNCTION_WORDS);
+    words.sort_unstable();
+    words.dedup();
+    SPECIAL.iter().copied().chain(words).map(str::to_owned).collect()
+}
+
+/// The words that say something about the picture: colours, shapes, sizes, counts, patterns, places, relations. The
+/// rest of the vocabulary is grammar, much of which follows from the text alone.
+pub fn content_words() -> Vec<&'static str> {
+    let mut words = Vec::new();
+    words.extend(Colour::ALL.iter().map(|c| c.word()));
+    words.extend(Shape::ALL.iter().map(|s| s.word()));
+    words.extend(Shape::ALL.iter().map(|s| s.plural()));
+    words.extend(Size::ALL.iter().map(|s| s.word()));
+    words.extend(Pattern::ALL.iter().map(|p| p.word()));
+    words.extend(Height::ALL.iter().map(|h| h.word()));
+    words.extend(["above", "below", "beside", "behind"]);
+    words.extend(COUNTS);
+    words
+}
