@@ -12,29 +12,27 @@
 //! * A size is named only where either size would have fitted, a height ("near the top") only where all objects of
 //!   the kind lie clearly in one third.
 
+mod captions;
+mod phrases;
+mod questions;
 mod render;
 mod scene;
 mod shapes;
+mod statements;
+mod text_baseline;
 mod words;
+mod write;
 
+pub use captions::{CAPTIONS_PER_PICTURE, captions};
+pub use questions::{QUESTIONS_PER_PICTURE, answers, questions};
 pub use render::render;
 pub use scene::{Backdrop, Background, Kind, Object, Scene};
+pub use statements::{STATEMENTS_PER_PAIR, class_of, statements};
+pub use text_baseline::TextBaseline;
 pub use words::{Colour, Height, Pattern, Relation, Shape, Size, content_words, vocabulary};
+pub use write::{PictureFormat, WorldConfig, write};
 
 #[cfg(test)]
-mod sheet {
-    #[test]
-    #[ignore = "writes a contact sheet to look at"]
-    fn contact_sheet() {
-        let (side, columns, rows) = (64u32, 16u32, 12u32);
-        let mut sheet = image::RgbImage::new((side + 2) * columns, (side + 2) * rows);
-        let start = std::time::Instant::now();
-        for i in 0..columns * rows {
-            let picture = super::render(&super::Scene::generate(1, u64::from(i)), side);
-            let (x, y) = (i % columns * (side + 2), i / columns * (side + 2));
-            image::imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
-        }
-        println!("{:?}", start.elapsed() / (columns * rows));
-        sheet.save("/tmp/world.png").unwrap();
-    }
-}
+mod tests;
+#[cfg(test)]
+mod truth;

@@ -116,12 +116,20 @@ fn mix(a: Rgbf, b: Rgbf, share: f32) -> Rgbf {
 /// A second tone of a colour: lighter for dark colours, darker for light ones.
 fn tint(colour: Colour, strength: f32) -> Rgbf {
     let luma = colour.luma();
-    let (end, strength) = if luma > 170.0 { ([0.0; 3], strength * 0.8) } else { ([255.0; 3], strength) };
+    let (end, strength) = if luma > 170.0 {
+        ([0.0; 3], strength * 0.8)
+    } else {
+        ([255.0; 3], strength)
+    };
     mix(rgb(colour), end, strength)
 }
 
 fn outline(colour: Colour) -> Rgbf {
-    if colour.luma() < 60.0 { [110.0, 112.0, 118.0] } else { mix(rgb(colour), [12.0, 12.0, 18.0], 0.62) }
+    if colour.luma() < 60.0 {
+        [110.0, 112.0, 118.0]
+    } else {
+        mix(rgb(colour), [12.0, 12.0, 18.0], 0.62)
+    }
 }
 
 fn rgb(colour: Colour) -> Rgbf {

@@ -153,7 +153,11 @@ impl Scene {
             let kind = draw_kind(rng, background.style, count, layout, &kinds);
             kinds.push(kind);
         }
-        let mut scene = Scene { background, kinds, objects: Vec::new() };
+        let mut scene = Scene {
+            background,
+            kinds,
+            objects: Vec::new(),
+        };
         scene.place(rng, layout);
         scene
     }
@@ -184,9 +188,21 @@ impl Scene {
             Layout::Covering => {
                 let (x, y) = (rng.random_range(0.38..0.62), rng.random_range(0.38..0.62));
                 let shift = |rng: &mut R| rng.random_range(-0.03..0.03f32);
-                let behind = Object { kind: 1, x, y, radius: rng.random_range(0.27..0.30), tilt: draw_tilt(rng) };
+                let behind = Object {
+                    kind: 1,
+                    x,
+                    y,
+                    radius: rng.random_range(0.28..0.31),
+                    tilt: draw_tilt(rng),
+                };
                 let (x, y) = (x + shift(rng), y + shift(rng));
-                let front = Object { kind: 0, x, y, radius: rng.random_range(0.118..0.13), tilt: draw_tilt(rng) };
+                let front = Object {
+                    kind: 0,
+                    x,
+                    y,
+                    radius: rng.random_range(0.124..0.132),
+                    tilt: draw_tilt(rng),
+                };
                 self.objects = vec![behind, front];
             }
         }
@@ -196,15 +212,23 @@ impl Scene {
     ///
     /// What the objects leave of the picture is divided at random among the edges and gaps.
     fn place_rows<R: Rng + ?Sized>(&mut self, rng: &mut R, rows: &[Vec<usize>], transposed: bool) {
-        let mut rows: Vec<Vec<Object>> =
-            rows.iter().map(|row| row.iter().map(|&kind| self.draw_object(rng, kind)).collect()).collect();
+        let mut rows: Vec<Vec<Object>> = rows
+            .iter()
+            .map(|row| row.iter().map(|&kind| self.draw_object(rng, kind)).collect())
+            .collect();
         if transposed && rng.random_bool(0.5) {
             rows.reverse();
         }
-        let heights: Vec<f32> =
-            rows.iter().map(|row| row.iter().map(|o| 2.0 * o.radius).fold(0.0, f32::max)).collect();
+        let heights: Vec<f32> = rows
+            .iter()
+            .map(|row| row.iter().map(|o| 2.0 * o.radius).fold(0.0, f32::max))
+            .collect();
         let single = rows.len() == 1;
-        let across = if single { spread_in_thirds(rng, heights[0]) } else { spread(rng, &heights, !transposed) };
+        let across = if single {
+            spread_in_thirds(rng, heights[0])
+        } else {
+            spread(rng, &heights, !transposed)
+        };
         for (row, (&centre, &height)) in rows.iter_mut().zip(across.iter().zip(&heights)) {
             row.shuffle(rng);
             let widths: Vec<f32> = row.iter().map(|o| 2.0 * o.radius).collect();
@@ -212,7 +236,12 @@ impl Scene {
             let along = spread(rng, &widths, !transposed);
             for (object, along) in row.iter_mut().zip(along) {
                 let slack = height / 2.0 - object.radius;
-                let across = centre + if slack > 0.0 { rng.random_range(-slack..=slack) } else { 0.0 };
+                let across = centre
+                    + if slack > 0.0 {
+                        rng.random_range(-slack..=slack)
+                    } else {
+                        0.0
+                    };
                 (object.x, object.y) = if transposed { (across, along) } else { (along, across) };
             }
         }
@@ -221,10 +250,16 @@ impl Scene {
 
     fn draw_object<R: Rng + ?Sized>(&self, rng: &mut R, kind: usize) -> Object {
         let radius = match self.kinds[kind].size {
-            Size::Small => rng.random_range(0.115..0.13),
+            Size::Small => rng.random_range(0.124..0.132),
             Size::Big => rng.random_range(0.185..0.21),
         };
-        Object { kind, x: 0.5, y: 0.5, radius, tilt: draw_tilt(rng) }
+        Object {
+            kind,
+            x: 0.5,
+            y: 0.5,
+            radius,
+            tilt: draw_tilt(rng),
+        }
     }
 
     /// The objects of one kind.
@@ -236,7 +271,9 @@ impl Scene {
     pub fn relation(&self, a: usize, b: usize) -> Option<Relation> {
         let extent = |kind: usize, centre: fn(&Object) -> f32| -> Range<f32> {
             let ends = |o: &Object| (centre(o) - o.radius, centre(o) + o.radius);
-            self.members(kind).map(ends).fold(f32::MAX..f32::MIN, |r, (lo, hi)| r.start.min(lo)..r.end.max(hi))
+            self.members(kind)
+                .map(ends)
+                .fold(f32::MAX..f32::MIN, |r, (lo, hi)| r.start.min(lo)..r.end.max(hi))
         };
         let (rows_a, rows_b) = (extent(a, |o| o.y), extent(b, |o| o.y));
         let (columns_a, columns_b) = (extent(a, |o| o.x), extent(b, |o| o.x));
@@ -280,18 +317,24 @@ fn draw_tilt<R: Rng + ?Sized>(rng: &mut R) -> f32 {
 
 fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
     let colour = draw_one(rng, Colour::ALL);
-    let other: Vec<Colour> = Colour::ALL.iter().copied().filter(|&c| contrast(c, colour) >= LEAST_CONTRAST).collect();
+    let other: Vec<Colour> = Colour::ALL
+        .iter()
+        .copied()
+        .filter(|&c| contrast(c, colour) >= LEAST_CONTRAST)
+        .collect();
     let other = draw_one(rng, &other);
     let style = match rng.random_range(0..10) {
-        0..7 => Backdrop::Single(draw_one(rng, Pattern::ALL), colour),
-        7 => Backdrop::Gradient(colour, other),
-        8 => Backdrop::Halves(colour, other),
-        _ if rng.random_bool(0.5) => Backdrop::Gradient(colour, other),
+        0..8 => Backdrop::Single(draw_one(rng, Pattern::ALL), colour),
+        8 => Backdrop::Gradient(colour, other),
         _ => Backdrop::Halves(colour, other),
     };
     // Upright, level and slanting stripes; mirroring turns slanting ones, which no caption mentions.
     let angle = draw_one(rng, &[0.0, 0.25, 0.5, 0.75]) * std::f32::consts::PI;
-    Background { style, phase: [rng.random(), rng.random()], angle }
+    Background {
+        style,
+        phase: [rng.random(), rng.random()],
+        angle,
+    }
 }
 
 fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, layout: Layout, others: &[Kind]) -> Kind {
@@ -319,7 +362,14 @@ fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, lay
         Layout::Stacked | Layout::SideBySide if count > 2 => (Size::Small, false),
         _ => (draw_one(rng, Size::ALL), true),
     };
-    Kind { shape, colour, size, fill, count, size_is_free }
+    Kind {
+        shape,
+        colour,
+        size,
+        fill,
+        count,
+        size_is_free,
+    }
 }
 
 /// One of `choices`, which is not empty.
@@ -332,7 +382,9 @@ pub(super) fn draw_one<T: Copy, R: Rng + ?Sized>(rng: &mut R, choices: &[T]) -> 
 fn spread<R: Rng + ?Sized>(rng: &mut R, lengths: &[f32], loose: bool) -> Vec<f32> {
     let gaps = lengths.len() + 1;
     let used: f32 = lengths.iter().sum::<f32>() + 2.0 * MARGIN + GAP * (gaps - 2) as f32;
-    let shares: Vec<f32> = (0..gaps).map(|_| rng.random_range(if loose { 0.02..1.0 } else { 0.8..1.0 })).collect();
+    let shares: Vec<f32> = (0..gaps)
+        .map(|_| rng.random_range(if loose { 0.02..1.0 } else { 0.8..1.0 }))
+        .collect();
     let unit = (1.0 - used).max(0.0) / shares.iter().sum::<f32>();
     let mut edge = 0.0;
     let place = |(i, (&length, share)): (usize, (&f32, &f32))| {

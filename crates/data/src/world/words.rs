@@ -182,15 +182,61 @@ impl Shape {
 }
 
 /// Number words; a scene never counts further than four.
-pub(super) const COUNTS: [&str; 5] = ["no", "one", "two", "three", "four"];
+pub(super) const COUNTS: [&str; 5] = ["none", "one", "two", "three", "four"];
 
 /// Words of captions, questions and statements that name nothing in the picture.
 const FUNCTION_WORDS: &[&str] = &[
-    ",", "?", "a", "an", "and", "are", "at", "background", "both", "color", "colors", "contains", "different", "each",
-    "either", "exactly", "fading", "fades", "first", "from", "front", "half", "has", "have", "how", "in", "into", "is",
-    "it", "kind", "lies", "many", "more", "near", "neither", "object", "objects", "of", "on", "or", "pattern",
-    "picture", "pictures", "same", "second", "shape", "shapes", "show", "shows", "side", "than", "the", "there",
-    "things", "thing", "to", "together", "we", "what", "where", "which", "with",
+    ",",
+    "?",
+    "a",
+    "an",
+    "and",
+    "are",
+    "background",
+    "backgrounds",
+    "both",
+    "color",
+    "colors",
+    "different",
+    "do",
+    "does",
+    "each",
+    "exactly",
+    "fades",
+    "fading",
+    "first",
+    "from",
+    "front",
+    "half",
+    "have",
+    "how",
+    "in",
+    "is",
+    "many",
+    "more",
+    "near",
+    "neither",
+    "object",
+    "objects",
+    "of",
+    "on",
+    "or",
+    "pattern",
+    "picture",
+    "pictures",
+    "same",
+    "second",
+    "shape",
+    "show",
+    "shows",
+    "than",
+    "the",
+    "there",
+    "to",
+    "together",
+    "what",
+    "where",
+    "with",
 ];
 
 /// The special tokens every vocabulary of ours begins with, in this order.
@@ -217,6 +263,6 @@ pub fn content_words() -> Vec<&'static str> {
     words.extend(Pattern::ALL.iter().map(|p| p.word()));
     words.extend(Height::ALL.iter().map(|h| h.word()));
     words.extend(["above", "below", "beside", "behind"]);
-    words.extend(COUNTS);
+    words.extend(&COUNTS[1..]);
     words
 }

@@ -1,0 +1,177 @@
+//! The parts that captions, questions and statements are put together from.
+
+use rand::{Rng, RngExt};
+
+use super::scene::{Backdrop, Kind};
+use super::words::{COUNTS, Height, Pattern, Relation, Shape};
+
+/// A text under construction: words and punctuation marks. Articles are written "a" until the end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Phrase(Vec<&'static str>);
+
+impl Phrase {
+    /// Starts with the words of a literal.
+    pub fn new(words: &'static str) -> Phrase {
+        Phrase::default().then(words)
+    }
+
+    /// Appends the words of a literal.
+    pub fn then(mut self, words: &'static str) -> Phrase {
+        self.0.extend(words.split_whitespace());
+        self
+    }
+
+    /// Appends another phrase.
+    pub fn join(mut self, other: &Phrase) -> Phrase {
+        self.0.extend(&other.0);
+        self
+    }
+
+    /// Number of words, punctuation not counted.
+    pub fn words(&self) -> usize {
+        self.0.iter().filter(|word| !is_mark(word)).count()
+    }
+
+    /// The text: "a" becomes "an" before a vowel, marks follow their word without a space.
+    pub fn finish(&self) -> String {
+        let mut text = String::new();
+        for (i, &word) in self.0.iter().enumerate() {
+            let vowel = self
+                .0
+                .get(i + 1)
+                .is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
+            if !text.is_empty() && !is_mark(word) {
+                text.push(' ');
+            }
+            text.push_str(if word == "a" && vowel { "an" } else { word });
+        }
+        text
+    }
+}
+
+fn is_mark(word: &str) -> bool {
+    matches!(word, "," | "?")
+}
+
+/// How much of an object a phrase tells beside its colour and shape.
+#[derive(Clone, Copy)]
+pub(super) struct Detail {
+    /// Probability of naming a size that was free.
+    pub size: f64,
+    /// Probability of naming a fill other than plain. Plain is twice as common as each of the others and is named
+    /// half as often, so that all four words are equally likely.
+    pub fill: f64,
+}
+
+/// The adjectives of a kind before its colour: size and fill, as far as `detail` lets them through.
+pub(super) fn adjectives<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    if rng.random_bool(detail.size) && kind.size_is_free {
+        words.push(kind.size.word());
+    }
+    if rng.random_bool(if kind.fill == Pattern::Plain {
+        detail.fill / 2.0
+    } else {
+        detail.fill
+    }) {
+        words.push(kind.fill.word());
+    }
+    words
+}
+
+/// The objects of a kind, newly introduced: "a big red star", "two striped blue rings".
+pub(super) fn things<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Phrase {
+    let article = if kind.count == 1 && rng.random_bool(0.85) {
+        "a"
+    } else {
+        COUNTS[kind.count]
+    };
+    let mut phrase = Phrase::new(article);
+    for word in adjectives(rng, kind, detail) {
+        phrase = phrase.then(word);
+    }
+    phrase.then(kind.colour.word()).then(noun(kind.shape, kind.count))
+}
+
+/// The word for `count` objects of a shape.
+pub(super) fn noun(shape: Shape, count: usize) -> &'static str {
+    if count == 1 { shape.word() } else { shape.plural() }
+}
+
+/// "is" or "are".
+pub(super) fn be(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+/// The background, newly introduced: "a striped green background", "a background fading from blue to pink".
+pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
+    match backdrop {
+        Backdrop::Single(pattern, colour) => {
+            let phrase = Phrase::new("a");
+            let phrase = if rng.random_bool(0.6) {
+                phrase.then(pattern.word())
+            } else {
+                phrase
+            };
+            phrase.then(colour.word()).then("background")
+        }
+        Backdrop::Gradient(top, bottom) => Phrase::new("a background fading from")
+            .then(top.word())
+            .then("to")
+            .then(bottom.word()),
+        Backdrop::Halves(top, bottom) => Phrase::new("a half")
+            .then(top.word())
+            .then("and half")
+            .then(bottom.word())
+            .then("background"),
+    }
+}
+
+/// A clause about the background: "the background is striped and green".
+pub(super) fn backdrop_clause<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
+    let phrase = Phrase::new("the background");
+    match backdrop {
+        Backdrop::Single(pattern, colour) => {
+            let phrase = phrase.then("is");
+            let phrase = if rng.random_bool(0.6) {
+                phrase.then(pattern.word()).then("and")
+            } else {
+                phrase
+            };
+            phrase.then(colour.word())
+        }
+        Backdrop::Gradient(top, bottom) => phrase
+            .then("fades from")
+            .then(top.word())
+            .then("to")
+            .then(bottom.word()),
+        Backdrop::Halves(top, bottom) => phrase
+            .then("is half")
+            .then(top.word())
+            .then("and half")
+            .then(bottom.word()),
+    }
+}
+
+/// "near the top", "in the middle", "near the bottom".
+pub(super) fn place(height: Height) -> Phrase {
+    let preposition = if height == Height::Middle { "in the" } else { "near the" };
+    Phrase::new(preposition).then(height.word())
+}
+
+/// The words of a relation.
+pub(super) fn relation(relation: Relation) -> Phrase {
+    Phrase::new(relation.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn articles_and_marks() {
+        let text = Phrase::new("a orange star , a red ring and a object ?").finish();
+        assert_eq!(text, "an orange star, a red ring and an object?");
+        assert_eq!(Phrase::new("a red star , two rings").words(), 5);
+    }
+}

@@ -1,0 +1,189 @@
+//! Questions about one picture, with their answers.
+
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+
+use super::phrases::{Phrase, be, noun};
+use super::scene::{Backdrop, Kind, Scene, draw_one};
+use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
+
+/// How many questions a picture has.
+pub const QUESTIONS_PER_PICTURE: usize = 4;
+/// Counts as VQA v2 writes them.
+const DIGITS: [&str; 5] = ["0", "1", "2", "3", "4"];
+
+/// What a question is about.
+#[derive(Clone, Copy)]
+enum Topic {
+    Colour,
+    Count,
+    Shape,
+    Presence,
+    Relation,
+    Height,
+    BackgroundColour,
+    BackgroundPattern,
+    Size,
+    Fill,
+}
+
+const TOPICS: [Topic; 10] = [
+    Topic::Colour,
+    Topic::Count,
+    Topic::Shape,
+    Topic::Presence,
+    Topic::Relation,
+    Topic::Height,
+    Topic::BackgroundColour,
+    Topic::BackgroundPattern,
+    Topic::Size,
+    Topic::Fill,
+];
+
+/// Four questions about a scene, on different topics, each with its one right answer.
+///
+/// "yes" and "no" are equally likely, and whatever a question names by description exists and is unique.
+pub fn questions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<(String, String)> {
+    let mut topics = TOPICS;
+    topics.shuffle(rng);
+    let asked = topics
+        .into_iter()
+        .filter_map(|topic| ask(scene, topic, rng))
+        .take(QUESTIONS_PER_PICTURE);
+    asked
+        .map(|(question, answer)| (question.then("?").finish(), answer.to_owned()))
+        .collect()
+}
+
+/// Every possible answer; its position is its label.
+pub fn answers() -> Vec<&'static str> {
+    let mut all = vec!["yes", "no"];
+    all.extend(DIGITS);
+    all.extend(Colour::ALL.iter().map(|c| c.word()));
+    all.extend(Shape::ALL.iter().map(|s| s.word()));
+    all.extend(Pattern::ALL.iter().map(|p| p.word()));
+    all.extend(Height::ALL.iter().map(|h| h.word()));
+    all.extend(Size::ALL.iter().map(|s| s.word()));
+    all
+}
+
+fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phrase, &'static str)> {
+    let kinds = &scene.kinds;
+    let chosen = rng.random_range(0..kinds.len());
+    let kind = &kinds[chosen];
+    let is = be(kind.count);
+    let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
+    match topic {
+        Topic::Colour => {
+            let unique = kinds.iter().filter(|k| k.shape == kind.shape).count() == 1;
+            let question = Phrase::new("what color")
+                .then(is)
+                .then("the")
+                .then(noun(kind.shape, kind.count));
+            unique.then_some((question, kind.colour.word()))
+        }
+        Topic::Shape => {
+            let unique = kinds.iter().filter(|k| k.colour == kind.colour).count() == 1;
+            let objects = if kind.count == 1 { "object" } else { "objects" };
+            let question = Phrase::new("what shape")
+                .then(is)
+                .then("the")
+                .then(kind.colour.word())
+                .then(objects);
+            unique.then_some((question, kind.shape.word()))
+        }
+        Topic::Count => {
+            let shape = if rng.random_bool(0.2) {
+                draw_one(rng, Shape::ALL)
+            } else {
+                kind.shape
+            };
+            let (name, count) = if rng.random_bool(0.3) {
+                ("objects", scene.objects.len())
+            } else {
+                (
+                    shape.plural(),
+                    kinds.iter().filter(|k| k.shape == shape).map(|k| k.count).sum(),
+                )
+            };
+            Some((
+                Phrase::new("how many").then(name).then("are there"),
+                *DIGITS.get(count)?,
+            ))
+        }
+        Topic::Presence => {
+            let yes = rng.random_bool(0.5);
+            let (colour, shape) = if yes {
+                (kind.colour, kind.shape)
+            } else {
+                absent(scene, kind, rng)?
+            };
+            Some((
+                Phrase::new("is there a").then(colour.word()).then(shape.word()),
+                yes_or_no(yes),
+            ))
+        }
+        Topic::Relation => {
+            let other = (chosen + 1 + rng.random_range(0..kinds.len().max(2) - 1)) % kinds.len();
+            let truth = scene.relation(chosen, other)?;
+            let yes = rng.random_bool(0.5);
+            let wrong: Vec<Relation> = Relation::ALL.iter().copied().filter(|&r| r != truth).collect();
+            let said = if yes { truth } else { draw_one(rng, &wrong) };
+            let question = Phrase::new(is)
+                .join(&name(kind))
+                .then(said.word())
+                .join(&name(&kinds[other]));
+            Some((question, yes_or_no(yes)))
+        }
+        Topic::Height => {
+            let height = scene.height(chosen)?;
+            Some((Phrase::new("where").then(is).join(&name(kind)), height.word()))
+        }
+        Topic::BackgroundColour => match scene.background.style {
+            Backdrop::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
+            Backdrop::Gradient(..) | Backdrop::Halves(..) => None,
+        },
+        Topic::BackgroundPattern => match scene.background.style {
+            Backdrop::Single(pattern, _) => {
+                Some((Phrase::new("what pattern does the background have"), pattern.word()))
+            }
+            Backdrop::Gradient(..) | Backdrop::Halves(..) => None,
+        },
+        Topic::Size => {
+            let choice = if rng.random_bool(0.5) {
+                "big or small"
+            } else {
+                "small or big"
+            };
+            let question = Phrase::new(is).join(&name(kind)).then(choice);
+            kind.size_is_free.then_some((question, kind.size.word()))
+        }
+        Topic::Fill => {
+            let does = if kind.count == 1 { "does" } else { "do" };
+            Some((
+                Phrase::new("what pattern").then(does).join(&name(kind)).then("have"),
+                kind.fill.word(),
+            ))
+        }
+    }
+}
+
+/// "the red star": kinds always differ in colour or shape.
+fn name(kind: &Kind) -> Phrase {
+    Phrase::new("the")
+        .then(kind.colour.word())
+        .then(noun(kind.shape, kind.count))
+}
+
+/// A colour and a shape, one of them that of `kind`, which no object of the scene has together.
+fn absent<R: Rng + ?Sized>(scene: &Scene, kind: &Kind, rng: &mut R) -> Option<(Colour, Shape)> {
+    let recolour = rng.random_bool(0.5);
+    let candidates: Vec<(Colour, Shape)> = if recolour {
+        Colour::ALL.iter().map(|&c| (c, kind.shape)).collect()
+    } else {
+        Shape::ALL.iter().map(|&s| (kind.colour, s)).collect()
+    };
+    let exists = |pair: &(Colour, Shape)| scene.kinds.iter().any(|k| (k.colour, k.shape) == *pair);
+    let candidates: Vec<_> = candidates.into_iter().filter(|pair| !exists(pair)).collect();
+    (!candidates.is_empty()).then(|| draw_one(rng, &candidates))
+}

@@ -1,0 +1,231 @@
+//! Statements about two pictures, true or false, and the class of one.
+
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+
+use super::phrases::Phrase;
+use super::scene::{Backdrop, Scene, draw_one};
+use super::words::{COUNTS, Colour, Shape};
+
+/// How many statements a pair of pictures has.
+pub const STATEMENTS_PER_PAIR: usize = 4;
+/// Statements drawn from one template in search of a true and a false one.
+const DRAWS: usize = 32;
+
+/// What a statement counts.
+#[derive(Clone, Copy)]
+enum Noun {
+    Any,
+    Shape(Shape),
+    Colour(Colour),
+    Both(Colour, Shape),
+}
+
+/// A statement about a first and a second picture.
+#[derive(Clone, Copy)]
+enum Claim {
+    BothShow(Noun),
+    NeitherShows(Noun),
+    ExactlyOneShows(Noun),
+    OneShows { second: bool, noun: Noun },
+    MoreIn { second: bool, noun: Noun },
+    EachShows(usize),
+    Together(usize, Noun),
+    BothBackgrounds(Colour),
+    Backgrounds { same: bool },
+}
+
+const TEMPLATES: usize = 9;
+
+/// Up to four statements about a pair of scenes and whether they hold, on different templates.
+///
+/// For each template a true and a false statement are sought first and a coin chooses between them, so the wording
+/// does not give the answer away.
+pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -> Vec<(String, bool)> {
+    let mut templates: [usize; TEMPLATES] = std::array::from_fn(|i| i);
+    templates.shuffle(rng);
+    let mut chosen = Vec::with_capacity(STATEMENTS_PER_PAIR);
+    for template in templates {
+        let mut found: [Option<Claim>; 2] = [None, None];
+        for _ in 0..DRAWS {
+            if let Some(claim) = draw(template, first, second, rng) {
+                found[usize::from(claim.holds(first, second))].get_or_insert(claim);
+            }
+        }
+        if let [Some(wrong), Some(right)] = found {
+            let truth = rng.random_bool(0.5);
+            chosen.push((if truth { right } else { wrong }.phrase().finish(), truth));
+        }
+        if chosen.len() == STATEMENTS_PER_PAIR {
+            break;
+        }
+    }
+    chosen
+}
+
+/// A second scene for a pair: as often as not it shares something with the first, so that statements about both can
+/// be true as well as false.
+pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
+    let mut second = Scene::draw(rng);
+    if rng.random_bool(0.5) {
+        // A redraw with one wish: enough of them come true.
+        for _ in 0..8 {
+            let shares_shape = first
+                .kinds
+                .iter()
+                .any(|a| second.kinds.iter().any(|b| a.shape == b.shape));
+            let shares_background = first.background.style.colours() == second.background.style.colours();
+            if shares_shape || shares_background {
+                break;
+            }
+            second = Scene::draw(rng);
+        }
+    }
+    second
+}
+
+/// The class of a picture: the shape whose objects take up the most room (sum of squared widths).
+pub fn class_of(scene: &Scene) -> Shape {
+    let room = |shape: Shape| -> f32 {
+        scene
+            .objects
+            .iter()
+            .filter(|o| scene.kinds[o.kind].shape == shape)
+            .map(|o| o.radius * o.radius)
+            .sum()
+    };
+    let mut best = (Shape::ALL[0], 0.0);
+    for &shape in Shape::ALL {
+        let room = room(shape);
+        if room > best.1 {
+            best = (shape, room);
+        }
+    }
+    best.0
+}
+
+fn draw<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
+    let noun = Noun::draw(first, second, rng);
+    let is_second = rng.random_bool(0.5);
+    match template {
+        0 => Some(Claim::BothShow(noun)),
+        1 => Some(Claim::NeitherShows(noun)),
+        2 => Some(Claim::ExactlyOneShows(noun)),
+        3 => Some(Claim::OneShows {
+            second: is_second,
+            noun,
+        }),
+        4 => Some(Claim::MoreIn {
+            second: is_second,
+            noun: if rng.random_bool(0.4) { Noun::Any } else { noun },
+        }),
+        5 => Some(Claim::EachShows(rng.random_range(1..=4))),
+        6 => Some(Claim::Together(rng.random_range(1..=4), noun)),
+        7 => Some(Claim::BothBackgrounds(draw_one(rng, Colour::ALL))),
+        _ => match (first.background.style, second.background.style) {
+            (Backdrop::Single(..), Backdrop::Single(..)) => Some(Claim::Backgrounds { same: is_second }),
+            _ => None,
+        },
+    }
+}
+
+impl Noun {
+    /// A noun that mostly, not always, fits something in one of the pictures.
+    fn draw<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -> Noun {
+        let kinds = if rng.random_bool(0.5) {
+            &first.kinds
+        } else {
+            &second.kinds
+        };
+        let kind = draw_one(rng, kinds);
+        let (colour, shape) = match rng.random_range(0..10) {
+            0..5 => (kind.colour, kind.shape),
+            5 | 6 => (kind.colour, draw_one(rng, Shape::ALL)),
+            7 | 8 => (draw_one(rng, Colour::ALL), kind.shape),
+            _ => (draw_one(rng, Colour::ALL), draw_one(rng, Shape::ALL)),
+        };
+        match rng.random_range(0..3) {
+            0 => Noun::Shape(shape),
+            1 => Noun::Colour(colour),
+            _ => Noun::Both(colour, shape),
+        }
+    }
+
+    fn count(self, scene: &Scene) -> usize {
+        let fits = |colour, shape| match self {
+            Noun::Any => true,
+            Noun::Shape(wanted) => shape == wanted,
+            Noun::Colour(wanted) => colour == wanted,
+            Noun::Both(c, s) => (colour, shape) == (c, s),
+        };
+        scene
+            .kinds
+            .iter()
+            .filter(|k| fits(k.colour, k.shape))
+            .map(|k| k.count)
+            .sum()
+    }
+
+    fn append(self, phrase: Phrase, plural: bool) -> Phrase {
+        let word = |shape: Shape| if plural { shape.plural() } else { shape.word() };
+        let object = if plural { "objects" } else { "object" };
+        match self {
+            Noun::Any => phrase.then(object),
+            Noun::Shape(shape) => phrase.then(word(shape)),
+            Noun::Colour(colour) => phrase.then(colour.word()).then(object),
+            Noun::Both(colour, shape) => phrase.then(colour.word()).then(word(shape)),
+        }
+    }
+}
+
+impl Claim {
+    fn holds(self, first: &Scene, second: &Scene) -> bool {
+        let shows = |noun: Noun| [noun.count(first) > 0, noun.count(second) > 0];
+        let of = |is_second: bool| if is_second { second } else { first };
+        let backgrounds = [first, second].map(|s| s.background.style.colours());
+        match self {
+            Claim::BothShow(noun) => shows(noun) == [true, true],
+            Claim::NeitherShows(noun) => shows(noun) == [false, false],
+            Claim::ExactlyOneShows(noun) => shows(noun)[0] != shows(noun)[1],
+            Claim::OneShows { second, noun } => noun.count(of(second)) > 0,
+            Claim::MoreIn { second, noun } => noun.count(of(second)) > noun.count(of(!second)),
+            Claim::EachShows(count) => [first, second].iter().all(|s| s.objects.len() == count),
+            Claim::Together(count, noun) => noun.count(first) + noun.count(second) == count,
+            Claim::BothBackgrounds(colour) => backgrounds.iter().all(|b| b[..] == [colour]),
+            Claim::Backgrounds { same } => (backgrounds[0] == backgrounds[1]) == same,
+        }
+    }
+
+    fn phrase(self) -> Phrase {
+        let ordinal = |second: bool| if second { "second" } else { "first" };
+        match self {
+            Claim::BothShow(noun) => noun.append(Phrase::new("both pictures show a"), false),
+            Claim::NeitherShows(noun) => noun.append(Phrase::new("neither picture shows a"), false),
+            Claim::ExactlyOneShows(noun) => noun.append(Phrase::new("exactly one picture shows a"), false),
+            Claim::OneShows { second, noun } => {
+                noun.append(Phrase::new("the").then(ordinal(second)).then("picture shows a"), false)
+            }
+            Claim::MoreIn { second, noun } => noun
+                .append(Phrase::new("there are more"), true)
+                .then("in the")
+                .then(ordinal(second))
+                .then("picture than in the")
+                .then(ordinal(!second)),
+            Claim::EachShows(count) => {
+                let objects = if count == 1 { "object" } else { "objects" };
+                Phrase::new("each picture shows exactly")
+                    .then(COUNTS[count])
+                    .then(objects)
+            }
+            Claim::Together(count, noun) => {
+                let phrase = Phrase::new("together the pictures show exactly").then(COUNTS[count]);
+                noun.append(phrase, count != 1)
+            }
+            Claim::BothBackgrounds(colour) => Phrase::new("both pictures have a")
+                .then(colour.word())
+                .then("background"),
+            Claim::Backgrounds { same: true } => Phrase::new("the backgrounds have the same color"),
+            Claim::Backgrounds { same: false } => Phrase::new("the backgrounds have different colors"),
+        }
+    }
+}
