@@ -1,0 +1,351 @@
+//! Line charts as inline SVG.
+
+use super::{
+    Chart, Curve,
+    html::{add, escape, number},
+};
+
+/// Size of the drawing in its own units; about that many pixels on a phone, so that the text stays readable.
+const SIZE: (f64, f64) = (340.0, 200.0);
+
+/// Margins of the plotting area: left, top, right, bottom.
+const MARGIN: (f64, f64, f64, f64) = (46.0, 10.0, 12.0, 34.0);
+
+/// Curves with more points than this are also drawn smoothed.
+const SMOOTH_ABOVE: usize = 40;
+
+/// Points per curve that the drawing keeps.
+const MAX_POINTS: usize = 300;
+
+/// The chart as a `<figure>`, identified by `id`.
+pub(super) fn figure(chart: &Chart, id: usize) -> String {
+    let curves: Vec<Vec<(f64, f64)>> = chart.curves.iter().map(drawable).collect();
+    let mut html = String::new();
+    add!(
+        html,
+        "<figure class=\"chart\"><figcaption><h3>{}</h3>",
+        escape(&chart.title)
+    );
+    add!(html, "<p>{}</p></figcaption>", escape(&chart.explanation));
+    let Some(axes) = Axes::new(&curves, chart.reference.as_ref().map(|(_, value)| *value)) else {
+        html.push_str("<p>Nothing was recorded.</p></figure>");
+        return html;
+    };
+    add!(
+        html,
+        "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"chart{id}\">",
+        SIZE.0,
+        SIZE.1
+    );
+    add!(
+        html,
+        "<title id=\"chart{id}\">{}</title>",
+        escape(&description(chart, &curves))
+    );
+    axes.draw(&mut html, &chart.x_label);
+    if let Some((_, value)) = chart.reference.as_ref().filter(|(_, value)| value.abs() < 1e300) {
+        let (left, right, y) = (MARGIN.0, SIZE.0 - MARGIN.2, axes.y(*value));
+        add!(html, "<path class=\"ref\" d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
+    }
+    for (index, points) in curves.iter().enumerate() {
+        draw_curve(&mut html, &axes, points, index % 4);
+    }
+    html.push_str("</svg>");
+    legend(&mut html, chart);
+    html.push_str("</figure>");
+    html
+}
+
+/// The points that can be drawn: finite, and so far from the largest number that differences and sums are too.
+fn drawable(curve: &Curve) -> Vec<(f64, f64)> {
+    let fits = |value: f64| value.abs() < 1e300;
+    curve
+        .points
+        .iter()
+        .copied()
+        .filter(|(x, y)| fits(*x) && fits(*y))
+        .collect()
+}
+
+/// What the picture shows, in words.
+fn description(chart: &Chart, curves: &[Vec<(f64, f64)>]) -> String {
+    let mut text = format!("{}.", chart.title);
+    for (curve, points) in chart.curves.iter().zip(curves) {
+        if let (Some(first), Some(last)) = (points.first(), points.last()) {
+            let (from, to, x) = (number(first.1), number(last.1), number(last.0));
+            add!(
+                text,
+                " {} goes from {from} to {to} at {} {x}.",
+                curve.name,
+                chart.x_label
+            );
+        }
+    }
+    if let Some((name, value)) = &chart.reference {
+        add!(text, " For comparison, {name}: {}.", number(*value));
+    }
+    text
+}
+
+fn legend(html: &mut String, chart: &Chart) {
+    let reference = chart.reference.iter().map(|(name, _)| ("ref".to_string(), name));
+    let curves = chart
+        .curves
+        .iter()
+        .enumerate()
+        .map(|(index, curve)| (format!("line s{}", index % 4), &curve.name));
+    html.push_str("<ul class=\"legend\">");
+    for (class, name) in curves.chain(reference) {
+        add!(
+            html,
+            "<li><svg viewBox=\"0 0 24 8\" aria-hidden=\"true\"><path class=\"{class}\" d=\"M0 4H24\"/></svg>"
+        );
+        add!(html, "{}</li>", escape(name));
+    }
+    html.push_str("</ul>");
+}
+
+fn draw_curve(html: &mut String, axes: &Axes, points: &[(f64, f64)], color: usize) {
+    let thinned = thin(points);
+    match thinned.as_slice() {
+        [] => {}
+        [(x, y)] => add!(
+            html,
+            "<circle class=\"dot s{color}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
+            axes.x(*x),
+            axes.y(*y)
+        ),
+        _ if points.len() > SMOOTH_ABOVE => {
+            path(html, axes, &thinned, &format!("raw s{color}"));
+            path(html, axes, &smooth(&thinned), &format!("line s{color}"));
+        }
+        _ => path(html, axes, &thinned, &format!("line s{color}")),
+    }
+}
+
+fn path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str) {
+    add!(html, "<path class=\"{class}\" d=\"");
+    for (index, (x, y)) in points.iter().enumerate() {
+        add!(
+            html,
+            "{}{:.1} {:.1}",
+            if index == 0 { 'M' } else { 'L' },
+            axes.x(*x),
+            axes.y(*y)
+        );
+    }
+    html.push_str("\"/>");
+}
+
+/// At most [`MAX_POINTS`] points: means of runs of equal length.
+fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let run = points.len().div_ceil(MAX_POINTS).max(1);
+    let mean = |run: &[(f64, f64)]| {
+        let (x, y) = run
+            .iter()
+            .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (x / run.len() as f64, y / run.len() as f64)
+    };
+    points.chunks(run).map(mean).collect()
+}
+
+/// Mean of each point and its neighbours within a twentieth of the curve, cut short alike on both sides at the ends so
+/// that the curve neither lags nor starts late.
+fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 20;
+    (0..points.len())
+        .map(|at| {
+            let reach = reach.min(at).min(points.len() - 1 - at);
+            let near = &points[at - reach..=at + reach];
+            (
+                points[at].0,
+                near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64,
+            )
+        })
+        .collect()
+}
+
+/// Ranges of the two axes.
+struct Axes {
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Axes {
+    /// Room for all points and the reference line; nothing if there is no point.
+    fn new(curves: &[Vec<(f64, f64)>], reference: Option<f64>) -> Option<Self> {
+        let range = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            })
+        };
+        let points = || curves.iter().flatten();
+        let x = range(&mut points().map(|point| point.0));
+        if x.0 > x.1 {
+            return None;
+        }
+        let reference = reference.filter(|value| value.abs() < 1e300);
+        let y = range(&mut points().map(|point| point.1).chain(reference));
+        let (low, high) = widened(y);
+        // A little air above and below; not below zero for what is never negative.
+        let air = (high - low) * 0.05;
+        let floor = if y.0 >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
+        Some(Self {
+            x: widened(x),
+            y: ((low - air).max(floor), high + air),
+        })
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        MARGIN.0 + (value - self.x.0) / (self.x.1 - self.x.0) * (SIZE.0 - MARGIN.0 - MARGIN.2)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        SIZE.1 - MARGIN.3 - (value - self.y.0) / (self.y.1 - self.y.0) * (SIZE.1 - MARGIN.1 - MARGIN.3)
+    }
+
+    fn draw(&self, html: &mut String, x_label: &str) {
+        let (left, right, bottom) = (MARGIN.0, SIZE.0 - MARGIN.2, SIZE.1 - MARGIN.3);
+        let grid = ticks(self.y, 5);
+        html.push_str("<g class=\"axis\">");
+        for tick in &grid {
+            let y = self.y(*tick);
+            add!(html, "<path d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
+            add!(
+                html,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 6.0,
+                y + 4.0,
+                label(*tick, &grid)
+            );
+        }
+        let marks = ticks(self.x, 4);
+        for tick in &marks {
+            let (x, y) = (self.x(*tick), bottom + 15.0);
+            add!(
+                html,
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
+                label(*tick, &marks)
+            );
+        }
+        let (x, y) = ((left + right) / 2.0, SIZE.1 - 4.0);
+        add!(
+            html,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text></g>",
+            escape(x_label)
+        );
+    }
+}
+
+/// The range, or room around it if it is a single value.
+fn widened((low, high): (f64, f64)) -> (f64, f64) {
+    if high > low {
+        return (low, high);
+    }
+    let half = (low.abs() * 0.1).max(1e-9);
+    (low - half, high + half)
+}
+
+/// Round numbers inside `range`, about `count` of them.
+fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
+    let rough = (high - low) / count as f64;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|step| step * power >= rough * 0.99)
+        .unwrap_or(10.0)
+        * power;
+    if !step.is_finite() || step <= 0.0 {
+        return Vec::new();
+    }
+    let first = (low / step).ceil();
+    (0..=2 * count)
+        .map(|index| (first + index as f64) * step)
+        .take_while(|tick| *tick <= high)
+        .collect()
+}
+
+/// `tick` with as many decimals as tell it from its neighbours.
+fn label(tick: f64, ticks: &[f64]) -> String {
+    let step = match ticks {
+        [first, second, ..] => second - first,
+        _ => tick.abs(),
+    };
+    if tick != 0.0 && !(1e-4..1e6).contains(&tick.abs()) {
+        return format!("{tick:.0e}");
+    }
+    let decimals = if step > 0.0 {
+        (-step.log10().floor()).clamp(0.0, 6.0) as usize
+    } else {
+        0
+    };
+    // Rounding may leave a negative zero.
+    format!("{:.decimals$}", tick + 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round() {
+        assert_eq!(ticks((0.0, 2500.0), 4), [0.0, 1000.0, 2000.0]);
+        assert_eq!(ticks((0.0, 1.05), 4), [0.0, 0.5, 1.0]);
+        assert_eq!(ticks((-3.0, 3.0), 4), [-2.0, 0.0, 2.0]);
+        assert!(ticks((f64::MIN, f64::MAX), 4).len() < 10);
+        let grid = ticks((2.31, 2.33), 4);
+        let labels: Vec<_> = grid.iter().map(|tick| label(*tick, &grid)).collect();
+        assert_eq!(labels, ["2.310", "2.315", "2.320", "2.325", "2.330"]);
+    }
+
+    #[test]
+    fn points_lie_inside_the_plot() {
+        let curves = vec![vec![(0.0, 5.0), (10.0, 1.0)], vec![(3.0, 9.0)]];
+        let axes = Axes::new(&curves, Some(0.5)).unwrap();
+        for (x, y) in curves.iter().flatten() {
+            assert!((MARGIN.0..=SIZE.0 - MARGIN.2).contains(&axes.x(*x)));
+            assert!((MARGIN.1..=SIZE.1 - MARGIN.3).contains(&axes.y(*y)));
+        }
+        assert!(axes.y(9.0) < axes.y(5.0), "up is more");
+        assert_eq!(axes.x(0.0), MARGIN.0);
+    }
+
+    #[test]
+    fn smoothing_keeps_ends_and_means() {
+        let noisy: Vec<_> = (0..100)
+            .map(|i| (i as f64, if i % 2 == 0 { 1.0 } else { 3.0 }))
+            .collect();
+        let smoothed = smooth(&noisy);
+        assert_eq!(smoothed[0], noisy[0]);
+        assert!(smoothed[20..80].iter().all(|(_, y)| (y - 2.0).abs() < 0.2));
+        let thinned = thin(&(0..1000).map(|i| (i as f64, 2.0 * i as f64)).collect::<Vec<_>>());
+        assert_eq!((thinned.len(), thinned[0]), (250, (1.5, 3.0)));
+    }
+
+    #[test]
+    fn odd_curves_are_drawn_without_nonsense() {
+        let chart = |points: Vec<(f64, f64)>| Chart {
+            title: "t".into(),
+            explanation: String::new(),
+            x_label: "step".into(),
+            curves: vec![Curve {
+                name: "c".into(),
+                points,
+            }],
+            reference: None,
+        };
+        for points in [
+            vec![],
+            vec![(f64::NAN, 1.0)],
+            vec![(1.0, 0.0)],
+            vec![(1.0, 2.0), (2.0, 2.0)],
+            vec![(0.0, 9e299), (1.0, -1e299)],
+            (0..5000).map(|i| (i as f64, f64::from(i % 7))).collect(),
+        ] {
+            let html = figure(&chart(points), 1);
+            let drawing = html.split("</title>").last().unwrap();
+            assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{html}");
+            assert!(html.len() < 20_000);
+        }
+    }
+}

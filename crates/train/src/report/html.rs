@@ -1,0 +1,84 @@
+//! Writing HTML: escaping and numbers.
+
+/// Adds formatted text to a string, which cannot fail.
+macro_rules! add {
+    ($to:expr, $($text:tt)*) => {{
+        use std::fmt::Write as _;
+        write!($to, $($text)*).expect("writing to a string")
+    }};
+}
+pub(super) use add;
+
+/// `text` for use between tags and in quoted attributes. Characters that HTML does not allow become U+FFFD.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' | '\t' => escaped.push(character),
+            control if control.is_control() => escaped.push('\u{fffd}'),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A share as per cent, its sign not on the next line.
+pub(super) fn percent(share: f64) -> String {
+    if share.is_finite() {
+        format!("{:.1}\u{a0}%", share * 100.0)
+    } else {
+        "not known".into()
+    }
+}
+
+/// A number to about three digits.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "not known".into(),
+        0.0 => "0".into(),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
+        size if size >= 1000.0 => format!("{value:.0}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// Seconds in words.
+pub(super) fn seconds(value: f64) -> String {
+    match value {
+        _ if !value.is_finite() => "not known".into(),
+        ..10.0 => format!("{value:.1}\u{a0}s"),
+        ..60.0 => format!("{value:.0}\u{a0}s"),
+        _ => {
+            let whole = value.round() as u64;
+            match whole {
+                ..3600 => format!("{} min {} s", whole / 60, whole % 60),
+                _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+            }
+        }
+    }
+}
+
+/// Tokens as running text: those that begin with `##` continue the word before them. `mark` turns a token (its index and
+/// its text without `##`) into HTML.
+pub(super) fn sentence<'t>(
+    tokens: impl Iterator<Item = &'t str>,
+    mut mark: impl FnMut(usize, &str) -> String,
+) -> String {
+    let mut html = String::new();
+    for (index, token) in tokens.enumerate() {
+        let (continues, text) = match token.strip_prefix("##") {
+            Some(rest) if !rest.is_empty() => (true, rest),
+            _ => (false, token),
+        };
+        if index > 0 && !continues {
+            html.push(' ');
+        }
+        html.push_str(&mark(index, text));
+    }
+    html
+}

@@ -1,0 +1,401 @@
+//! The page: its sections from top to bottom.
+
+use super::{
+    FillIn, HeatMap, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token, chart,
+    html::{add, escape, number, percent, seconds, sentence},
+    picture,
+};
+
+/// Colours and layout.
+const STYLE: &str = include_str!("style.css");
+
+/// Bytes of pictures in a page. Further examples are left out, so that a page opens quickly wherever it is sent.
+const PICTURE_BUDGET: usize = 3 << 20;
+
+/// Guesses shown per hidden word.
+const MAX_GUESSES: usize = 3;
+
+/// A section: where the contents point to, heading, one sentence for a newcomer, and what it shows.
+struct Section {
+    id: &'static str,
+    title: &'static str,
+    explanation: String,
+    body: String,
+}
+
+pub(super) fn render(data: &ReportData) -> Result<String> {
+    let sections = sections(data)?;
+    let title = escape(&data.title);
+    let mut html = String::new();
+    add!(
+        html,
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+    );
+    html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+    html.push_str("<meta name=\"color-scheme\" content=\"light dark\">");
+    add!(
+        html,
+        "<title>{title}</title><style>{STYLE}</style></head>\n<body><header><h1>{title}</h1>"
+    );
+    add!(html, "<p class=\"lead\">{}</p>", escape(&data.summary));
+    if sections.len() > 1 {
+        html.push_str("<nav aria-label=\"Contents\"><ul>");
+        for section in &sections {
+            add!(html, "<li><a href=\"#{}\">{}</a></li>", section.id, section.title);
+        }
+        html.push_str("</ul></nav>");
+    }
+    html.push_str("</header>\n<main>");
+    for section in &sections {
+        let Section {
+            id,
+            title,
+            explanation,
+            body,
+        } = section;
+        add!(
+            html,
+            "<section id=\"{id}\" aria-labelledby=\"{id}-title\"><h2 id=\"{id}-title\">{title}</h2>"
+        );
+        if !explanation.is_empty() {
+            add!(html, "<p class=\"why\">{explanation}</p>");
+        }
+        add!(html, "{body}</section>\n");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    add!(
+        html,
+        "</main><footer><p>Made by vlct {version}. The numbers are also in metrics.json.</p></footer>"
+    );
+    html.push_str("</body></html>\n");
+    Ok(html)
+}
+
+/// All sections that have something to show.
+fn sections(data: &ReportData) -> Result<Vec<Section>> {
+    let mut budget = PICTURE_BUDGET;
+    let mut sections = vec![
+        section("results", "Results", &data.baseline, metrics(&data.metrics)),
+        section(
+            "curves",
+            "How it learned",
+            "Each drawing follows one quantity through training. A faint line is as measured, the strong one on it is \
+             smoothed.",
+            curves(data),
+        ),
+        section(
+            "words",
+            "Hidden words",
+            "Some words of a caption are hidden; the model guesses them from the picture and the words that are left.",
+            examples(&data.fill_in, "wide", &mut budget, fill_in)?,
+        ),
+        section(
+            "where",
+            "Where a word is in the picture",
+            "Bright are the parts of the picture that the model connects with the marked word. Nobody ever told it where \
+             things are: it has only seen pictures with their captions.",
+            examples(&data.heat_maps, "narrow", &mut budget, heat_map)?,
+        ),
+        section(
+            "pictures",
+            "Hidden parts of pictures",
+            "Most of a picture is hidden; the model paints the rest from the few patches it sees and the caption.",
+            examples(&data.reconstructions, "wide", &mut budget, reconstruction)?,
+        ),
+        section(
+            "search",
+            "Finding a picture by its caption",
+            "The model scores every picture against a caption; the best ones are shown, best first. The picture the \
+             caption was written for is framed.",
+            examples(&data.retrieval, "full", &mut budget, retrieval)?,
+        ),
+        section("run", "Data and run", "", run(data)),
+    ];
+    sections.retain(|section| !section.body.is_empty());
+    Ok(sections)
+}
+
+fn section(id: &'static str, title: &'static str, explanation: &str, body: String) -> Section {
+    Section {
+        id,
+        title,
+        explanation: escape(explanation),
+        body,
+    }
+}
+
+fn metrics(metrics: &[Metric]) -> String {
+    let mut html = String::new();
+    for metric in metrics {
+        let show = |value: f64| match metric.format {
+            NumberFormat::Percent => percent(value),
+            NumberFormat::Number => number(value),
+        };
+        add!(
+            html,
+            "<article class=\"card\"><h3>{}</h3><p class=\"value\">{}</p>",
+            escape(&metric.name),
+            show(metric.value)
+        );
+        if metric.format == NumberFormat::Percent {
+            html.push_str(&bar(metric));
+        }
+        let beside = [("chance", metric.chance), ("baseline", metric.baseline)];
+        let beside: Vec<String> = beside
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}\u{a0}{}", show((*value)?))))
+            .collect();
+        if !beside.is_empty() {
+            add!(html, "<p class=\"beside\">{}</p>", beside.join(" · "));
+        }
+        add!(html, "<p>{}</p></article>", escape(&metric.explanation));
+    }
+    if html.is_empty() {
+        html
+    } else {
+        format!("<div class=\"cards\">{html}</div>")
+    }
+}
+
+/// A share as a bar with marks where chance and baseline lie; the text beside it says the same.
+fn bar(metric: &Metric) -> String {
+    let place = |share: f64| {
+        if share.is_finite() {
+            share.clamp(0.0, 1.0) * 100.0
+        } else {
+            0.0
+        }
+    };
+    let mut html =
+        String::from("<svg class=\"bar\" viewBox=\"0 0 100 6\" preserveAspectRatio=\"none\" aria-hidden=\"true\">");
+    add!(html, "<rect class=\"rail\" y=\"1.5\" width=\"100\" height=\"3\"/>");
+    add!(
+        html,
+        "<rect class=\"fill\" y=\"1.5\" width=\"{:.1}\" height=\"3\"/>",
+        place(metric.value)
+    );
+    for mark in [metric.chance, metric.baseline].into_iter().flatten() {
+        add!(
+            html,
+            "<rect class=\"mark\" x=\"{:.1}\" width=\"0.8\" height=\"6\"/>",
+            place(mark).min(99.2)
+        );
+    }
+    html.push_str("</svg>");
+    html
+}
+
+fn curves(data: &ReportData) -> String {
+    let figures: String = data
+        .charts
+        .iter()
+        .enumerate()
+        .map(|(id, chart)| chart::figure(chart, id))
+        .collect();
+    if figures.is_empty() {
+        figures
+    } else {
+        format!("<div class=\"charts\">{figures}</div>")
+    }
+}
+
+/// As many examples as the budget of bytes allows, at least one, and a note on those left out.
+fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -> Result<String>) -> Result<String> {
+    let mut html = String::new();
+    let mut shown = 0;
+    for item in items {
+        let example = show(item)?;
+        if example.len() > *budget && shown > 0 {
+            break;
+        }
+        *budget = budget.saturating_sub(example.len());
+        html.push_str(&example);
+        shown += 1;
+    }
+    if shown == 0 {
+        return Ok(html);
+    }
+    let mut section = format!("<div class=\"examples {class}\">{html}</div>");
+    match items.len() - shown {
+        0 => {}
+        1 => section.push_str("<p class=\"note\">One more example was left out to keep this page small.</p>"),
+        more => add!(
+            section,
+            "<p class=\"note\">{more} more examples were left out to keep this page small.</p>"
+        ),
+    }
+    Ok(section)
+}
+
+fn fill_in(example: &FillIn) -> Result<String> {
+    let hidden: Vec<_> = example
+        .tokens
+        .iter()
+        .filter_map(|token| match token {
+            Token::Hidden { truth, guesses } => Some((truth, guesses)),
+            Token::Shown(_) => None,
+        })
+        .collect();
+    let mut blank = 0;
+    let tokens = example.tokens.iter().map(|token| match token {
+        Token::Shown(text) | Token::Hidden { truth: text, .. } => text.as_str(),
+    });
+    let caption = sentence(tokens, |index, text| match &example.tokens[index] {
+        Token::Shown(_) => escape(text),
+        Token::Hidden { .. } => {
+            blank += 1;
+            format!("<span class=\"blank\">{blank}<span class=\"unseen\"> hidden</span></span>")
+        }
+    });
+    let mut html = String::from("<article class=\"card split\">");
+    html.push_str(&picture::img(
+        &example.image,
+        "The picture that belongs to the caption",
+    )?);
+    add!(
+        html,
+        "<div><p class=\"caption\">{caption}</p><table><thead><tr><th scope=\"col\">Gap</th>"
+    );
+    html.push_str("<th scope=\"col\">Guesses</th><th scope=\"col\">Truth</th></tr></thead><tbody>");
+    for (index, (truth, guesses)) in hidden.iter().enumerate() {
+        let right = guesses.first().is_some_and(|(guess, _)| guess == *truth);
+        add!(html, "<tr><td>{}</td><td>", index + 1);
+        for (rank, (guess, probability)) in guesses.iter().take(MAX_GUESSES).enumerate() {
+            let class = if rank == 0 { "guess first" } else { "guess" };
+            add!(
+                html,
+                "<span class=\"{class}\">{} <small>{}</small></span> ",
+                escape(guess),
+                percent(*probability)
+            );
+        }
+        add!(html, "</td><td>{}\u{a0}{}</td></tr>", verdict(right), escape(truth));
+    }
+    html.push_str("</tbody></table></div></article>");
+    Ok(html)
+}
+
+/// A sign, readable without colour and aloud.
+fn verdict(right: bool) -> &'static str {
+    if right {
+        "<span class=\"yes\"><span aria-hidden=\"true\">✓</span><span class=\"unseen\">right:</span></span>"
+    } else {
+        "<span class=\"no\"><span aria-hidden=\"true\">✗</span><span class=\"unseen\">wrong:</span></span>"
+    }
+}
+
+fn heat_map(heat: &HeatMap) -> Result<String> {
+    let Some(word) = heat.tokens.get(heat.word) else {
+        let (word, count) = (heat.word, heat.tokens.len());
+        return Err(ReportError::Invalid(format!(
+            "a heat map is for word {word} of a caption of {count}"
+        )));
+    };
+    let caption = sentence(heat.tokens.iter().map(String::as_str), |index, text| {
+        if index == heat.word {
+            format!("<mark>{}</mark>", escape(text))
+        } else {
+            escape(text)
+        }
+    });
+    let alt = format!("The picture, lit where the model finds the word {}", escape(word));
+    let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
+    html.push_str(&picture::img(&heat.image, "The picture as it is")?);
+    html.push_str(&picture::img(&picture::spotlight(heat)?, &alt)?);
+    add!(
+        html,
+        "</div><figcaption class=\"caption\">{caption}</figcaption></figure>"
+    );
+    Ok(html)
+}
+
+fn reconstruction(example: &Reconstruction) -> Result<String> {
+    let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
+    let parts = [
+        (&example.masked, "What it saw", "The patches the model saw"),
+        (
+            &example.reconstruction,
+            "What it painted",
+            "The picture the model painted",
+        ),
+        (&example.original, "The original", "The original picture"),
+    ];
+    for (image, name, alt) in parts {
+        add!(html, "<div>{}<small>{name}</small></div>", picture::img(image, alt)?);
+    }
+    add!(
+        html,
+        "</div><figcaption class=\"caption\">{}</figcaption></figure>",
+        escape(&example.caption)
+    );
+    Ok(html)
+}
+
+fn retrieval(example: &Retrieval) -> Result<String> {
+    let mut html = String::from("<figure class=\"card\">");
+    add!(html, "<figcaption class=\"caption\">“{}”", escape(&example.query));
+    let (rank, candidates) = (example.right_rank, example.candidates);
+    add!(
+        html,
+        "<small>The right picture is number {rank} of {candidates}.</small></figcaption><ol class=\"row\">"
+    );
+    for hit in &example.top {
+        let (class, alt) = match hit.right {
+            true => (" class=\"right\"", "The right picture"),
+            false => ("", "Another picture"),
+        };
+        let sign = if hit.right { verdict(true) } else { "" };
+        add!(
+            html,
+            "<li{class}>{}<small>{sign} score {}</small></li>",
+            picture::img(&hit.image, alt)?,
+            number(hit.score)
+        );
+    }
+    html.push_str("</ol></figure>");
+    Ok(html)
+}
+
+fn run(data: &ReportData) -> String {
+    let mut html = String::new();
+    if !data.dataset.is_empty() {
+        html.push_str("<article class=\"card\"><h3>Data</h3><dl>");
+        for (name, fact) in &data.dataset {
+            add!(html, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(fact));
+        }
+        html.push_str("</dl></article>");
+    }
+    if !data.timings.is_empty() {
+        let total: f64 = data.timings.iter().map(|(_, time)| time).sum();
+        html.push_str("<article class=\"card\"><h3>Time</h3><dl>");
+        for (name, time) in &data.timings {
+            add!(html, "<div><dt>{}</dt><dd>{}", escape(name), seconds(*time));
+            let share = if total > 0.0 {
+                (time / total * 100.0).clamp(0.0, 100.0)
+            } else {
+                0.0
+            };
+            html.push_str(
+                "<svg class=\"bar\" viewBox=\"0 0 100 6\" preserveAspectRatio=\"none\" aria-hidden=\"true\">",
+            );
+            add!(
+                html,
+                "<rect class=\"fill\" y=\"1.5\" width=\"{share:.1}\" height=\"3\"/></svg></dd></div>"
+            );
+        }
+        add!(
+            html,
+            "<div><dt>Together</dt><dd>{}</dd></div></dl></article>",
+            seconds(total)
+        );
+    }
+    if !data.config.is_empty() {
+        html.push_str("<details class=\"card\"><summary>Configuration</summary>");
+        add!(html, "<pre tabindex=\"0\">{}</pre></details>", escape(&data.config));
+    }
+    if html.is_empty() {
+        html
+    } else {
+        format!("<div class=\"examples wide\">{html}</div>")
+    }
+}
