@@ -263,7 +263,7 @@ fn full_disk_leaves_the_previous_checkpoint() {
     assert_eq!(load(&path).unwrap().values("head.bias").unwrap(), [7.0]);
 }
 
-/// The child of [`limited_file_size_leaves_the_previous_checkpoint`]: it may write 16 KiB and tries more.
+/// The child of [`limited_file_size_leaves_the_previous_checkpoint`]: it may write a few kilobytes and tries more.
 #[test]
 fn limited_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_LIMITED_CHECKPOINT") else {

@@ -104,7 +104,7 @@ impl Progress {
             View::Bar(_) => true,
             View::Lines { started, last, .. } => {
                 let interval = ((now - *started) / 60).clamp(LINE_INTERVAL.0, LINE_INTERVAL.1);
-                update.step >= self.total || last.is_none_or(|last| now - last >= interval)
+                update.step == self.total || last.is_none_or(|last| now - last >= interval)
             }
             View::Quiet => false,
         };

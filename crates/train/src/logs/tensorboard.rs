@@ -199,7 +199,8 @@ mod tests {
 
     fn check(bytes: &[u8], stored: &[u8]) {
         let crc = crc32c_by_definition(bytes);
-        let masked = (crc >> 15 | crc << 17).wrapping_add(0xa282ead8);
+        let masked = ((u64::from(crc) << 17) | u64::from(crc >> 15)) as u32;
+        let masked = masked.wrapping_add(0xa282_ead8);
         assert_eq!(stored, masked.to_le_bytes());
     }
 

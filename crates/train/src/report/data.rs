@@ -77,7 +77,7 @@ pub struct Chart {
 /// One curve.
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// Name in legend and `metrics.json`: `mlm/train/loss`.
+    /// Name in the legend; also the key in `metrics.json`, so it should be unique in a report.
     pub name: String,
     /// (x, y) in order of x; what is not finite is left out of the drawing.
     pub points: Vec<(f64, f64)>,

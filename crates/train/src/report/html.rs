@@ -82,3 +82,39 @@ pub(super) fn sentence<'t>(
     }
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_and_controls_are_disarmed() {
+        assert_eq!(
+            escape("<a href=\"x\" id='y'>&amp;\n\u{0}\u{85}ß"),
+            "&lt;a href=&quot;x&quot; id=&#39;y&#39;&gt;&amp;amp;\n\u{fffd}\u{fffd}ß"
+        );
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        let texts = [0.0, 0.23741, 12.5, 31250.4, 2e7, -4e-5, f64::NAN].map(number);
+        assert_eq!(
+            texts,
+            ["0", "0.237", "12.500", "31250", "2.00e7", "-4.00e-5", "not known"]
+        );
+        assert_eq!([0.1234, f64::INFINITY].map(percent), ["12.3\u{a0}%", "not known"]);
+        let texts = [1.25, 42.4, 541.0, 7384.0, f64::NAN].map(seconds);
+        assert_eq!(
+            texts,
+            ["1.2\u{a0}s", "42\u{a0}s", "9 min 1 s", "2 h 3 min", "not known"]
+        );
+    }
+
+    #[test]
+    fn pieces_of_words_join() {
+        let html = sentence(["tri", "##angle", "##", "<"].into_iter(), |index, text| {
+            format!("{index}{}", escape(text))
+        });
+        assert_eq!(html, "0tri1angle 2## 3&lt;");
+    }
+}
