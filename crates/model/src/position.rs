@@ -1,1 +1,211 @@
 //! Position tables: sine-cosine initialisation and bicubic resizing.
+//!
+//! A table has one row for the class token followed by one row per patch, patches in row-major order:
+//! `[1 + grid², width]`.
+
+/// The free parameter of the cubic convolution kernel, as PyTorch's `interpolate(mode="bicubic")` sets it.
+const CUBIC_A: f64 = -0.75;
+
+/// Longest wavelength of the sine-cosine table, as in "Attention is all you need".
+const TEMPERATURE: f64 = 10_000.0;
+
+/// The fixed two-dimensional sine-cosine table of MAE (`util/pos_embed.py`), `[1 + grid², width]`.
+///
+/// The class token's row is zero. A patch at (row, column) holds `[sin(column·ω), cos(column·ω), sin(row·ω), cos(row·ω)]`, each
+/// block `width / 4` long with `ω_k = 10000^(-4k / width)`. Computed in double precision, rounded once.
+///
+/// # Panics
+/// If `width` is not a multiple of four.
+pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
+    assert!(
+        width.is_multiple_of(4),
+        "the width of a sine-cosine table is a multiple of 4, not {width}"
+    );
+    let quarter = width / 4;
+    // One row per coordinate, `[sin | cos]`; rows and columns share it.
+    let waves: Vec<f32> = (0..grid)
+        .flat_map(|position| {
+            let angle = move |k: usize| position as f64 * TEMPERATURE.powf(-(k as f64) / quarter as f64);
+            let sines = (0..quarter).map(move |k| angle(k).sin() as f32);
+            sines.chain((0..quarter).map(move |k| angle(k).cos() as f32))
+        })
+        .collect();
+    let wave = |position: usize| &waves[position * 2 * quarter..(position + 1) * 2 * quarter];
+    let mut table = Vec::with_capacity((1 + grid * grid) * width);
+    table.resize(width, 0.0);
+    for row in 0..grid {
+        for column in 0..grid {
+            table.extend_from_slice(wave(column));
+            table.extend_from_slice(wave(row));
+        }
+    }
+    table
+}
+
+/// Resizes a table `[1 + from_grid², width]` to `[1 + to_grid², width]`: the class token's row is kept, the patches are
+/// interpolated bicubically (PyTorch's `align_corners=False`, no smoothing when shrinking).
+///
+/// # Panics
+/// If `table` does not have `(1 + from_grid²) · width` values or `from_grid` is zero.
+pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> Vec<f32> {
+    assert!(from_grid > 0, "a position table without patches cannot be resized");
+    assert_eq!(
+        table.len(),
+        (1 + from_grid * from_grid) * width,
+        "length of the position table"
+    );
+    let (class_token, patches) = table.split_at(width);
+    let taps = taps(from_grid, to_grid);
+
+    // Along the columns first: [from_grid, to_grid, width].
+    let mut stretched = vec![0f32; from_grid * to_grid * width];
+    for (row, out_row) in patches
+        .chunks_exact(from_grid * width)
+        .zip(chunks_mut(&mut stretched, to_grid * width))
+    {
+        for (out, taps) in chunks_mut(out_row, width).zip(&taps) {
+            add_taps(out, taps, |column| &row[column * width..(column + 1) * width]);
+        }
+    }
+
+    let mut resized = vec![0f32; (1 + to_grid * to_grid) * width];
+    resized[..width].copy_from_slice(class_token);
+    for (out, taps) in chunks_mut(&mut resized[width..], to_grid * width).zip(&taps) {
+        let line = to_grid * width;
+        add_taps(out, taps, |row| &stretched[row * line..(row + 1) * line]);
+    }
+    resized
+}
+
+/// Four source indices and their weights.
+type Taps = [(usize, f32); 4];
+
+/// `chunks_exact_mut` that yields nothing, rather than panicking, for rows without values.
+fn chunks_mut(values: &mut [f32], size: usize) -> std::slice::ChunksExactMut<'_, f32> {
+    values.chunks_exact_mut(size.max(1))
+}
+
+fn add_taps<'a>(out: &mut [f32], taps: &Taps, source: impl Fn(usize) -> &'a [f32]) {
+    for &(index, weight) in taps {
+        for (out, value) in out.iter_mut().zip(source(index)) {
+            *out += weight * value;
+        }
+    }
+}
+
+/// For each of `to` output positions the four taps among `from` input positions, clamped at the border.
+fn taps(from: usize, to: usize) -> Vec<Taps> {
+    let near = |x: f64| ((CUBIC_A + 2.0) * x - (CUBIC_A + 3.0)) * x * x + 1.0;
+    let far = |x: f64| ((CUBIC_A * x - 5.0 * CUBIC_A) * x + 8.0 * CUBIC_A) * x - 4.0 * CUBIC_A;
+    let scale = from as f64 / to as f64;
+    (0..to)
+        .map(|i| {
+            let source = (i as f64 + 0.5) * scale - 0.5;
+            let floor = source.floor();
+            let t = source - floor;
+            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+            std::array::from_fn(|k| {
+                let index = (floor as i64 + k as i64 - 1).clamp(0, from as i64 - 1);
+                (index as usize, weights[k] as f32)
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files;
+
+    fn assert_near(got: f32, want: f32) {
+        assert!((got - want).abs() < 2e-6 * want.abs().max(1.0), "{got} against {want}");
+    }
+
+    #[test]
+    fn published_values() {
+        let table = sine_cosine(768, 24);
+        assert_eq!(table.len(), 577 * 768);
+        assert!(table[..768].iter().all(|v| *v == 0.0));
+        let row = &table[(1 + 24 + 2) * 768..][..768];
+        for (index, want) in [
+            (0, 0.9092974),
+            (1, 0.9442368),
+            (192, -0.4161468),
+            (383, 1.0),
+            (384, 0.841471),
+            (385, 0.8152506),
+            (576, 0.5403023),
+            (577, 0.5791083),
+        ] {
+            assert_near(row[index], want);
+        }
+        let table = sine_cosine(512, 24);
+        let row = &table[(1 + 3 * 24 + 5) * 512..][..512];
+        for (index, want) in [(0, -0.9589243), (128, 0.2836622), (256, 0.14112), (384, -0.9899925)] {
+            assert_near(row[index], want);
+        }
+    }
+
+    #[test]
+    fn taps_14_to_24() {
+        let taps = taps(14, 24);
+        let indices = |i: usize| taps[i].map(|t| t.0);
+        assert_eq!(indices(0), [0, 0, 0, 1]);
+        assert_eq!(indices(1), [0, 0, 1, 2]);
+        for (i, want) in [
+            (0, [-0.02577, 0.210051, 0.913647, -0.097928]),
+            (1, [-0.109863, 0.749512, 0.42627, -0.065918]),
+        ] {
+            for (tap, want) in taps[i].iter().zip(want) {
+                assert!((tap.1 - want).abs() < 1e-6, "{tap:?} against {want}");
+            }
+        }
+    }
+
+    /// The sequence k² along the columns, constant along the rows.
+    #[test]
+    fn squares_14_to_24() {
+        let mut table = vec![7.0];
+        table.extend((0..14).flat_map(|_| (0..14).map(|k| (k * k) as f32)));
+        let resized = resize(&table, 1, 14, 24);
+        assert_eq!(resized[0], 7.0);
+        for row in resized[1..].chunks(24) {
+            for (got, want) in row[..4].iter().zip([-0.0979, 0.1626, 0.8814, 2.2216]) {
+                assert!((got - want).abs() < 1e-4, "{got} against {want}");
+            }
+            for (got, want) in row[21..].iter().zip([145.473, 161.5073, 171.4482]) {
+                assert!((got - want).abs() < 2e-4, "{got} against {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn same_size_is_unchanged() {
+        let table = sine_cosine(8, 5);
+        assert_eq!(resize(&table, 8, 5, 5), table);
+    }
+
+    #[test]
+    fn tables_of_the_original() {
+        for folder in vlct_golden::folders("model") {
+            let source = files::read(&folder.join("mae.pth")).unwrap().state;
+            let mut compared = 0;
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if !path.file_name().unwrap().to_string_lossy().starts_with("pos_embed_") {
+                    continue;
+                }
+                let want = vlct_golden::Tensors::open(&path);
+                for name in want.names() {
+                    let shape = source.get(&name).unwrap().shape.clone();
+                    let grid = |rows: usize| (rows - 1).isqrt();
+                    let table = source.f32(&name).unwrap();
+                    let resized = resize(&table, shape[2], grid(shape[1]), grid(want.shape(&name)[1]));
+                    vlct_golden::assert_close(&name, &resized, &want.f32(&name), 2e-6);
+                    compared += 1;
+                }
+            }
+            assert!(compared > 0, "no tables in {}", folder.display());
+        }
+    }
+}

@@ -1,0 +1,355 @@
+use std::path::PathBuf;
+
+use super::super::{Style, convert, read};
+use super::*;
+
+type Target = Vec<(String, Vec<usize>)>;
+
+/// Names and shapes of a state dict, as the model that wrote it would give them.
+fn target_of(state: &StateDict) -> Target {
+    state
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.shape.clone()))
+        .collect()
+}
+
+fn set_shape(target: &mut Target, name: &str, change: impl FnOnce(&mut Vec<usize>)) {
+    change(&mut target.iter_mut().find(|(n, _)| n == name).unwrap().1);
+}
+
+fn golden(name: &str) -> Vec<StateDict> {
+    let paths: Vec<PathBuf> = vlct_golden::folders("model").iter().map(|f| f.join(name)).collect();
+    let states: Vec<_> = paths
+        .iter()
+        .filter(|p| p.exists())
+        .map(|p| read(p).unwrap().state)
+        .collect();
+    assert!(!states.is_empty(), "no {name} among the golden data");
+    states
+}
+
+fn backbone() -> Options {
+    Options {
+        scope: Scope::Backbone,
+        ..Options::default()
+    }
+}
+
+fn small(tensors: &[(&str, &[usize])]) -> StateDict {
+    let tensor = |shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        StoredTensor::f32(shape, (0..count).map(|i| i as f32).collect())
+    };
+    tensors
+        .iter()
+        .map(|(name, shape)| (name.to_string(), tensor(shape)))
+        .collect()
+}
+
+#[test]
+fn a_file_fits_its_own_model() {
+    for name in ["pretrain.ckpt", "vqa.ckpt", "nlvr2.ckpt", "irtr.ckpt"] {
+        for state in golden(name) {
+            let (adapted, report) = adapt(state.clone(), &target_of(&state), Options::default()).unwrap();
+            assert_eq!(adapted, state);
+            let want = LoadReport {
+                matched: state.len(),
+                ..LoadReport::default()
+            };
+            assert_eq!(report, want);
+            assert_eq!(report.to_string(), format!("loaded {0} of {0} tensors", state.len()));
+        }
+    }
+}
+
+/// `pretrain_path`: un-prefixed weights into the backbone alone, from any of four spellings.
+#[test]
+fn the_backbone_from_every_spelling() {
+    for (model, mae) in golden("pretrain.ckpt").into_iter().zip(golden("mae.pth")) {
+        let target = target_of(&model);
+        let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
+        let wrap = |state: &StateDict, wrapper: &str| -> StateDict {
+            state
+                .iter()
+                .map(|(name, tensor)| (format!("{wrapper}{name}"), tensor.clone()))
+                .collect()
+        };
+        let spellings = [
+            wrap(&mae, "module."),
+            wrap(&prefixed, "module._orig_mod."),
+            prefixed,
+            mae.clone(),
+        ];
+        for scope in [Scope::Backbone, Scope::Model] {
+            for source in &spellings {
+                let options = Options {
+                    scope,
+                    skip_heads: false,
+                };
+                let (adapted, report) = adapt(source.clone(), &target, options).unwrap();
+                assert_eq!(report.matched, mae.len());
+                assert_eq!(report.unexpected, [""; 0]);
+                let text_is_missing = report.missing.iter().any(|name| name == "pooler.dense.weight");
+                assert_eq!(text_is_missing, scope == Scope::Model);
+                for (name, tensor) in mae.iter() {
+                    assert_eq!(adapted.get(&format!("transformer.{name}")), Some(tensor), "{name}");
+                }
+            }
+        }
+        // The whole model into the backbone, and into a model of the backbone alone.
+        let (adapted, report) = adapt(model.clone(), &target, backbone()).unwrap();
+        assert!(adapted.names().all(|name| name.starts_with(BACKBONE_PREFIX)));
+        assert!(report.missing.is_empty() && !report.unexpected.is_empty());
+        let (adapted, report) = adapt(model, &target_of(&mae), backbone()).unwrap();
+        assert!(report.missing.is_empty());
+        assert!(adapted.contains("cls_token"));
+    }
+}
+
+#[test]
+fn position_tables_follow_the_image_size() {
+    let mut resized = 0;
+    for folder in vlct_golden::folders("model") {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.file_name().unwrap().to_string_lossy().starts_with("pos_embed_") {
+                continue;
+            }
+            let want = vlct_golden::Tensors::open(&path);
+            let model = read(&folder.join("pretrain.ckpt")).unwrap().state;
+            let mae = read(&folder.join("mae.pth")).unwrap().state;
+            let mut target = target_of(&model);
+            for name in want.names() {
+                set_shape(&mut target, &format!("transformer.{name}"), |shape| {
+                    *shape = want.shape(&name)
+                });
+            }
+            // Both spellings, in both scopes: the original only knew one each.
+            let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
+            for source in [mae, prefixed] {
+                let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
+                assert_eq!(report.resized.len(), want.names().len(), "{report}");
+                assert!(
+                    report.to_string().contains("\nresized: transformer.pos_embed ("),
+                    "{report}"
+                );
+                for name in want.names() {
+                    let got = adapted.f32(&format!("transformer.{name}")).unwrap();
+                    vlct_golden::assert_close(&name, &got, &want.f32(&name), 2e-6);
+                    resized += 1;
+                }
+            }
+        }
+    }
+    assert!(resized > 0);
+    let error = adapt(
+        small(&[("pos_embed", &[1, 4, 2])]),
+        &[("pos_embed".into(), vec![1, 5, 2])],
+        backbone(),
+    );
+    assert!(matches!(error, Err(AdaptError::NotSquare { rows: 4, .. })));
+    let error = adapt(
+        small(&[("pos_embed", &[1, 1, 2])]),
+        &[("pos_embed".into(), vec![1, 5, 2])],
+        backbone(),
+    );
+    assert!(matches!(error, Err(AdaptError::NotSquare { rows: 1, .. })));
+    let error = adapt(
+        small(&[("pos_embed", &[1, 5, 2])]),
+        &[("pos_embed".into(), vec![1, 5, 3])],
+        backbone(),
+    );
+    assert!(matches!(error, Err(AdaptError::Shape { .. })));
+}
+
+#[test]
+fn half_precision_tables_are_resized_too() {
+    let ones = StoredTensor::new(vec![1, 5, 1], TensorData::F16(vec![0x3c00; 5]));
+    let source: StateDict = [("pos_embed".to_owned(), ones)].into_iter().collect();
+    let (adapted, _) = adapt(source, &[("pos_embed".into(), vec![1, 10, 1])], backbone()).unwrap();
+    vlct_golden::assert_close("ones", &adapted.f32("pos_embed").unwrap(), &[1.0; 10], 1e-6);
+}
+
+#[test]
+fn token_types_follow_the_task() {
+    const NAME: &str = "token_type_embeddings.weight";
+    for (two, three) in golden("pretrain.ckpt").into_iter().zip(golden("nlvr2.ckpt")) {
+        let width = two.get(NAME).unwrap().shape[1];
+        let (adapted, report) = adapt(two.clone(), &target_of(&three), Options::default()).unwrap();
+        let (before, after) = (two.f32(NAME).unwrap(), adapted.f32(NAME).unwrap());
+        assert_eq!(after[..2 * width], before[..]);
+        assert_eq!(after[2 * width..], before[width..]);
+        assert_eq!(report.resized, [format!("{NAME} (row 2 copied from row 1)")]);
+
+        let (adapted, _) = adapt(three.clone(), &target_of(&two), Options::default()).unwrap();
+        assert_eq!(adapted.f32(NAME).unwrap()[..], three.f32(NAME).unwrap()[..2 * width]);
+        // The text embedding's own table of the same name is not touched.
+        let own = format!("text_embeddings.{NAME}");
+        assert_eq!(adapted.get(&own), three.get(&own));
+        let mut target = target_of(&two);
+        set_shape(&mut target, &own, |shape| shape[0] = 3);
+        assert!(matches!(adapt(two, &target, Options::default()), Err(AdaptError::Shape { name, .. }) if name == own));
+    }
+}
+
+#[test]
+fn the_retrieval_head_comes_from_the_matching_head() {
+    for (model, source) in golden("irtr.ckpt").into_iter().zip(golden("pretrain.ckpt")) {
+        let mut target = target_of(&model);
+        let (adapted, report) = adapt(source.clone(), &target, Options::default()).unwrap();
+        let width = model.get("rank_output.weight").unwrap().shape[1];
+        let matching = source.f32("itm_score.fc.weight").unwrap();
+        assert_eq!(adapted.f32("rank_output.weight").unwrap()[..], matching[width..]);
+        assert_eq!(
+            adapted.f32("rank_output.bias").unwrap()[..],
+            source.f32("itm_score.fc.bias").unwrap()[1..]
+        );
+        assert_eq!(adapted.get("rank_output.weight").unwrap().shape, [1, width]);
+        assert_eq!(report.derived.len(), 2);
+        assert!(report.missing.is_empty(), "{report}");
+        // In whatever order the model lists its tensors.
+        target.reverse();
+        let (reversed, _) = adapt(source.clone(), &target, Options::default()).unwrap();
+        assert_eq!(reversed.get("rank_output.weight"), adapted.get("rank_output.weight"));
+        // A file that has the head keeps it, unless heads are to start anew.
+        let (kept, report) = adapt(model.clone(), &target, Options::default()).unwrap();
+        assert_eq!(kept.get("rank_output.weight"), model.get("rank_output.weight"));
+        assert!(report.derived.is_empty());
+        let skip_heads = Options {
+            skip_heads: true,
+            ..Options::default()
+        };
+        let (fresh, report) = adapt(model.clone(), &target, skip_heads).unwrap();
+        let matching = model.f32("itm_score.fc.weight").unwrap();
+        assert_eq!(fresh.f32("rank_output.weight").unwrap()[..], matching[width..]);
+        assert_eq!(report.skipped, ["rank_output.weight", "rank_output.bias"]);
+        // Neither head in the file: the model keeps what it has.
+        let mut neither = source.clone();
+        neither.remove("itm_score.fc.weight");
+        neither.remove("itm_score.fc.bias");
+        let (_, report) = adapt(neither, &target, Options::default()).unwrap();
+        assert!(report.missing.contains(&"rank_output.weight".to_owned()));
+    }
+}
+
+#[test]
+fn heads_are_left_out_on_request() {
+    for state in golden("vqa.ckpt") {
+        let target = target_of(&state);
+        let skip_heads = Options {
+            skip_heads: true,
+            ..Options::default()
+        };
+        let (adapted, report) = adapt(state, &target, skip_heads).unwrap();
+        assert!(adapted.names().all(|name| !name.starts_with("vqa_classifier.")));
+        assert!(!report.skipped.is_empty());
+        assert_eq!(report.skipped, report.missing);
+        assert!(report.unexpected.is_empty());
+    }
+}
+
+#[test]
+fn text_positions_are_cut_but_not_invented() {
+    const POSITIONS: &str = "text_embeddings.position_embeddings.weight";
+    for state in golden("pretrain.ckpt") {
+        let rows = state.get(POSITIONS).unwrap().shape[0];
+        let shorter = |rows: usize| {
+            let mut target = target_of(&state);
+            set_shape(&mut target, POSITIONS, |shape| shape[0] = rows);
+            set_shape(&mut target, POSITION_IDS, |shape| shape[1] = rows);
+            target
+        };
+        let (adapted, report) = adapt(state.clone(), &shorter(rows - 3), Options::default()).unwrap();
+        let kept = adapted.f32(POSITIONS).unwrap().into_owned();
+        assert_eq!(kept[..], state.f32(POSITIONS).unwrap()[..kept.len()]);
+        let ids: Vec<i64> = (0..rows as i64 - 3).collect();
+        assert_eq!(adapted.get(POSITION_IDS).unwrap().data, TensorData::I64(ids));
+        assert_eq!(
+            report.resized,
+            [format!("{POSITIONS} (the first {} of {rows} positions)", rows - 3)]
+        );
+
+        let error = adapt(state.clone(), &shorter(rows + 1), Options::default())
+            .unwrap_err()
+            .to_string();
+        let width = state.get(POSITIONS).unwrap().shape[1];
+        let want = format!(
+            "tensor {POSITIONS} has shape [{rows}, {width}] in the file and [{}, {width}] in the model",
+            rows + 1
+        );
+        assert_eq!(error, want);
+    }
+}
+
+#[test]
+fn position_ids_may_be_there_or_not() {
+    for state in golden("pretrain.ckpt") {
+        let mut without = state.clone();
+        without.remove(POSITION_IDS).unwrap();
+        let (adapted, report) = adapt(without.clone(), &target_of(&state), Options::default()).unwrap();
+        assert_eq!(adapted, state);
+        assert_eq!(report.derived, [POSITION_IDS]);
+        let (adapted, report) = adapt(state, &target_of(&without), Options::default()).unwrap();
+        assert_eq!(adapted, without);
+        assert!(report.unexpected.is_empty());
+    }
+}
+
+#[test]
+fn the_wrong_file_is_refused() {
+    let target = vec![
+        ("transformer.norm.weight".to_owned(), vec![2]),
+        (POSITION_IDS.to_owned(), vec![1, 4]),
+    ];
+    let error = adapt(
+        small(&[("fc.weight", &[2, 2]), ("fc.bias", &[2])]),
+        &target,
+        Options::default(),
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "none of the file's tensors (fc.weight, fc.bias) belongs to the model (transformer.norm.weight, \
+         text_embeddings.position_ids): is it the right file?"
+    );
+    // The buffer alone is no match, nor is an empty file.
+    assert!(adapt(small(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
+    assert!(adapt(StateDict::new(), &target, Options::default()).is_err());
+}
+
+#[test]
+fn a_classifier_for_other_classes_starts_anew() {
+    let source = small(&[("norm.weight", &[2]), ("head.weight", &[3, 2]), ("head.bias", &[3])]);
+    let target = vec![
+        ("norm.weight".to_owned(), vec![2]),
+        ("head.weight".to_owned(), vec![5, 2]),
+        ("head.bias".to_owned(), vec![5]),
+    ];
+    let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
+    assert_eq!(adapted.len(), 1);
+    assert_eq!(report.missing, ["head.weight", "head.bias"]);
+    assert_eq!(report.skipped[0], "head.weight (3 classes instead of 5)");
+}
+
+#[test]
+fn reports_stay_short() {
+    let names: Vec<String> = (0..9).map(|i| format!("n{i}")).collect();
+    let report = LoadReport {
+        matched: 1,
+        missing: names.clone(),
+        unexpected: names[..4].to_vec(),
+        ..LoadReport::default()
+    };
+    assert_eq!(
+        report.to_string(),
+        "loaded 1 of 10 tensors\nnot in the file: n0, n1, n2, n3 and 5 more\nnot used: n0, n1, n2, n3"
+    );
+}
+
+#[test]
+fn prefixed_names_win_over_bare_ones() {
+    let source = small(&[("norm.weight", &[3]), ("transformer.norm.weight", &[2])]);
+    let target = vec![("transformer.norm.weight".to_owned(), vec![2])];
+    let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
+    assert_eq!(adapted.get("transformer.norm.weight").unwrap().shape, [2]);
+    assert_eq!(report.unexpected, ["norm.weight"]);
+}

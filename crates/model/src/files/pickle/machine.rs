@@ -1,0 +1,638 @@
+//! The stack machine that turns the bytes of a pickle into values.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{MAX_MEMO, MAX_REFERENCES, MAX_STACK, MAX_VALUES, Object, Pickle, PickleError, Ref, Value};
+
+type Result<T> = std::result::Result<T, PickleError>;
+
+/// Reads the pickle at the start of `bytes`; what follows its `STOP` is not looked at.
+///
+/// Nothing is executed, see the module's description.
+///
+/// # Errors
+/// [`PickleError`] for anything that is not a well-formed pickle of protocol 0 to 5 or exceeds a limit.
+pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        opcode_at: 0,
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        references: 0,
+    };
+    let root = loop {
+        if let Some(root) = machine.step()? {
+            break root;
+        }
+    };
+    Ok(Pickle {
+        values: machine.values,
+        root,
+        length: machine.at,
+    })
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    opcode_at: usize,
+    values: Vec<Value<'a>>,
+    stack: Vec<Ref>,
+    /// Heights of the stack at which marks were set.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Ref>,
+    /// References held by all containers together.
+    references: usize,
+}
+
+impl<'a> Machine<'a> {
+    /// Carries out one instruction; the result of the pickle if it was `STOP`.
+    fn step(&mut self) -> Result<Option<Ref>> {
+        self.opcode_at = self.at;
+        match self.byte()? {
+            // Constants.
+            b'N' => self.push(Value::None)?,
+            0x88 => self.push(Value::Bool(true))?,
+            0x89 => self.push(Value::Bool(false))?,
+
+            // Numbers.
+            b'K' => {
+                let value = self.byte()?;
+                self.push(Value::Int(value.into()))?;
+            }
+            b'M' => {
+                let value = u16::from_le_bytes(self.array()?);
+                self.push(Value::Int(value.into()))?;
+            }
+            b'J' => {
+                let value = i32::from_le_bytes(self.array()?);
+                self.push(Value::Int(value.into()))?;
+            }
+            0x8a => {
+                let length = self.byte()?.into();
+                self.long(length)?;
+            }
+            0x8b => {
+                let length = self.length_i32()?;
+                self.long(length)?;
+            }
+            b'I' => {
+                let value = match self.line()? {
+                    b"00" => Value::Bool(false),
+                    b"01" => Value::Bool(true),
+                    digits => self.decimal(digits)?,
+                };
+                self.push(value)?;
+            }
+            b'L' => {
+                let line = self.line()?;
+                let value = self.decimal(line.strip_suffix(b"L").unwrap_or(line))?;
+                self.push(value)?;
+            }
+            b'F' => {
+                let line = self.line()?;
+                let value = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
+                let value = value.ok_or_else(|| self.malformed("number"))?;
+                self.push(Value::Float(value))?;
+            }
+            b'G' => {
+                let value = f64::from_be_bytes(self.array()?);
+                self.push(Value::Float(value))?;
+            }
+
+            // Strings and bytes.
+            0x8c | b'U' => {
+                let length = self.byte()?.into();
+                self.text(length)?;
+            }
+            b'X' => {
+                let length = self.length_u32()?;
+                self.text(length)?;
+            }
+            b'T' => {
+                let length = self.length_i32()?;
+                self.text(length)?;
+            }
+            0x8d => {
+                let length = self.length_u64()?;
+                self.text(length)?;
+            }
+            b'S' => {
+                let line = self.line()?;
+                let text = quoted(line).ok_or_else(|| self.malformed("string"))?;
+                self.push(Value::Text(Cow::Owned(text)))?;
+            }
+            b'V' => {
+                let line = self.line()?;
+                let text = raw_unicode(line).ok_or_else(|| self.malformed("string"))?;
+                self.push(Value::Text(text))?;
+            }
+            b'C' => {
+                let length = self.byte()?.into();
+                self.binary(length)?;
+            }
+            b'B' => {
+                let length = self.length_u32()?;
+                self.binary(length)?;
+            }
+            0x8e | 0x96 => {
+                let length = self.length_u64()?;
+                self.binary(length)?;
+            }
+
+            // Containers.
+            b')' => self.push(Value::Tuple(Vec::new()))?,
+            b']' => self.push(Value::List(Vec::new()))?,
+            b'}' => self.push(Value::Dict(Vec::new()))?,
+            0x8f => self.push(Value::Set(Vec::new()))?,
+            opcode @ 0x85..=0x87 => {
+                let items = self.pop_many(usize::from(opcode - 0x84))?;
+                self.push(Value::Tuple(items))?;
+            }
+            b't' => {
+                let items = self.pop_to_mark()?;
+                self.push(Value::Tuple(items))?;
+            }
+            b'l' => {
+                let items = self.pop_to_mark()?;
+                self.push(Value::List(items))?;
+            }
+            b'd' => {
+                let items = self.pop_to_mark()?;
+                let entries = self.pairs(&items)?;
+                self.push(Value::Dict(entries))?;
+            }
+            0x91 => {
+                let items = self.pop_to_mark()?;
+                self.push(Value::Set(items))?;
+            }
+            b'a' => {
+                let items = self.pop_many(1)?;
+                self.add_items(items)?;
+            }
+            b'e' | 0x90 => {
+                let items = self.pop_to_mark()?;
+                self.add_items(items)?;
+            }
+            b's' => {
+                let items = self.pop_many(2)?;
+                self.add_entries(&items)?;
+            }
+            b'u' => {
+                let items = self.pop_to_mark()?;
+                self.add_entries(&items)?;
+            }
+
+            // Stack and memo.
+            b'(' => {
+                if self.marks.len() >= MAX_STACK {
+                    return Err(too_many("marks", MAX_STACK));
+                }
+                self.marks.push(self.stack.len());
+            }
+            b'0' => {
+                // As in Python, POP takes a mark when no value lies above it.
+                if self.marks.last() == Some(&self.stack.len()) {
+                    self.marks.pop();
+                } else {
+                    self.pop()?;
+                }
+            }
+            b'1' => {
+                self.pop_to_mark()?;
+            }
+            b'2' => {
+                let top = self.top()?;
+                self.push_ref(top)?;
+            }
+            b'p' => {
+                let key = self.key_line()?;
+                self.put(key)?;
+            }
+            b'q' => {
+                let key = self.byte()?.into();
+                self.put(key)?;
+            }
+            b'r' => {
+                let key = u32::from_le_bytes(self.array()?).into();
+                self.put(key)?;
+            }
+            0x94 => self.put(self.memo.len() as u64)?,
+            b'g' => {
+                let key = self.key_line()?;
+                self.fetch(key)?;
+            }
+            b'h' => {
+                let key = self.byte()?.into();
+                self.fetch(key)?;
+            }
+            b'j' => {
+                let key = u32::from_le_bytes(self.array()?).into();
+                self.fetch(key)?;
+            }
+
+            // Callables and what they would have made.
+            b'c' => {
+                let value = self.global_lines()?;
+                self.push(value)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (&self.values[module.0 as usize], &self.values[name.0 as usize]) {
+                    (Value::Text(module), Value::Text(name)) => {
+                        let value = Value::Global {
+                            module: module.clone(),
+                            name: name.clone(),
+                        };
+                        self.push(value)?;
+                    }
+                    _ => return Err(self.malformed("name of a class or function")),
+                }
+            }
+            opcode @ 0x82..=0x84 => {
+                let code = match opcode {
+                    0x82 => self.byte()?.into(),
+                    0x83 => u16::from_le_bytes(self.array()?).into(),
+                    _ => u32::from_le_bytes(self.array()?),
+                };
+                self.push(Value::Global {
+                    module: Cow::Borrowed("copyreg"),
+                    name: Cow::Owned(format!("extension {code}")),
+                })?;
+            }
+            b'R' | 0x81 => {
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                self.object(callable, arguments)?;
+            }
+            0x92 => {
+                // Keyword arguments are kept as a third item beside class and arguments' place: (positional, keywords).
+                let (keywords, positional, callable) = (self.pop()?, self.pop()?, self.pop()?);
+                self.count_references(2)?;
+                let arguments = self.add(Value::Tuple(vec![positional, keywords]))?;
+                self.object(callable, arguments)?;
+            }
+            b'i' => {
+                let class = self.global_lines()?;
+                let items = self.pop_to_mark()?;
+                let callable = self.add(class)?;
+                let arguments = self.add(Value::Tuple(items))?;
+                self.object(callable, arguments)?;
+            }
+            b'o' => {
+                let mut items = self.pop_to_mark()?;
+                if items.is_empty() {
+                    return Err(self.underflow());
+                }
+                let callable = items.remove(0);
+                let arguments = self.add(Value::Tuple(items))?;
+                self.object(callable, arguments)?;
+            }
+            b'b' => {
+                let state = self.pop()?;
+                let target = self.top()?;
+                // State set on anything else (a class, a plain dictionary) has no meaning for a reader of data.
+                if let Value::Object(object) = &mut self.values[target.0 as usize] {
+                    object.state = Some(state);
+                }
+            }
+            b'P' => {
+                let line = self.line()?;
+                let id = self.add(Value::Text(String::from_utf8_lossy(line)))?;
+                self.push(Value::Persistent(id))?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Value::Persistent(id))?;
+            }
+
+            // Framing.
+            0x80 => {
+                let protocol = self.byte()?;
+                if protocol > 5 {
+                    return Err(PickleError::Protocol(protocol));
+                }
+            }
+            0x95 => {
+                // A frame only tells how many bytes follow; the bytes themselves are checked as they are read.
+                self.array::<8>()?;
+            }
+            0x97 | 0x98 => return Err(PickleError::OutOfBand { offset: self.opcode_at }),
+            b'.' => return self.pop().map(Some),
+            opcode => {
+                return Err(PickleError::UnknownOpcode {
+                    offset: self.opcode_at,
+                    opcode,
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    // Bytes.
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(PickleError::Truncated {
+            offset: self.bytes.len(),
+        })?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    /// The bytes up to the next line feed, without it and without a carriage return before it.
+    fn line(&mut self) -> Result<&'a [u8]> {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|b| *b == b'\n');
+        let length = length.ok_or(PickleError::Truncated {
+            offset: self.bytes.len(),
+        })?;
+        self.at += length + 1;
+        let line = &rest[..length];
+        Ok(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
+    fn length_u32(&mut self) -> Result<usize> {
+        let length = u32::from_le_bytes(self.array()?);
+        usize::try_from(length).map_err(|_| self.malformed("length"))
+    }
+
+    fn length_i32(&mut self) -> Result<usize> {
+        let length = i32::from_le_bytes(self.array()?);
+        usize::try_from(length).map_err(|_| self.malformed("length"))
+    }
+
+    fn length_u64(&mut self) -> Result<usize> {
+        let length = u64::from_le_bytes(self.array()?);
+        usize::try_from(length).map_err(|_| self.malformed("length"))
+    }
+
+    // Values.
+
+    fn add(&mut self, value: Value<'a>) -> Result<Ref> {
+        if self.values.len() >= MAX_VALUES {
+            return Err(too_many("values", MAX_VALUES));
+        }
+        self.values.push(value);
+        Ok(Ref((self.values.len() - 1) as u32))
+    }
+
+    fn push(&mut self, value: Value<'a>) -> Result<()> {
+        let at = self.add(value)?;
+        self.push_ref(at)
+    }
+
+    fn object(&mut self, callable: Ref, arguments: Ref) -> Result<()> {
+        self.push(Value::Object(Box::new(Object {
+            callable,
+            arguments,
+            state: None,
+            items: Vec::new(),
+            entries: Vec::new(),
+        })))
+    }
+
+    fn text(&mut self, length: usize) -> Result<()> {
+        let text = String::from_utf8_lossy(self.take(length)?);
+        self.push(Value::Text(text))
+    }
+
+    fn binary(&mut self, length: usize) -> Result<()> {
+        let bytes = self.take(length)?;
+        self.push(Value::Bytes(Cow::Borrowed(bytes)))
+    }
+
+    /// A two's complement integer, least significant byte first.
+    fn long(&mut self, length: usize) -> Result<()> {
+        let bytes = self.take(length)?;
+        let negative = bytes.last().is_some_and(|b| *b >= 0x80);
+        let fill = if negative { 0xff } else { 0 };
+        let (low, high) = bytes.split_at(bytes.len().min(16));
+        let mut wide = [fill; 16];
+        wide[..low.len()].copy_from_slice(low);
+        let value = i128::from_le_bytes(wide);
+        let fits = high.iter().all(|b| *b == fill) && (value < 0) == negative;
+        self.push(if fits { Value::Int(value) } else { Value::HugeInt })
+    }
+
+    fn decimal(&self, digits: &[u8]) -> Result<Value<'a>> {
+        let text = std::str::from_utf8(digits).ok().map(str::trim);
+        let text = text.ok_or_else(|| self.malformed("number"))?;
+        if let Ok(value) = text.parse() {
+            return Ok(Value::Int(value));
+        }
+        let magnitude = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if !magnitude.is_empty() && magnitude.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(Value::HugeInt)
+        } else {
+            Err(self.malformed("number"))
+        }
+    }
+
+    fn global_lines(&mut self) -> Result<Value<'a>> {
+        let module = String::from_utf8_lossy(self.line()?);
+        let name = String::from_utf8_lossy(self.line()?);
+        Ok(Value::Global { module, name })
+    }
+
+    // Stack.
+
+    fn push_ref(&mut self, at: Ref) -> Result<()> {
+        if self.stack.len() >= MAX_STACK {
+            return Err(too_many("values on its stack", MAX_STACK));
+        }
+        self.stack.push(at);
+        Ok(())
+    }
+
+    /// Values below the last mark cannot be taken before the mark is.
+    fn available(&self) -> usize {
+        self.stack.len() - self.marks.last().copied().unwrap_or(0)
+    }
+
+    fn top(&self) -> Result<Ref> {
+        match self.stack.last() {
+            Some(top) if self.available() > 0 => Ok(*top),
+            _ => Err(self.underflow()),
+        }
+    }
+
+    fn pop(&mut self) -> Result<Ref> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Ref>> {
+        if self.available() < count {
+            return Err(self.underflow());
+        }
+        self.count_references(count)?;
+        Ok(self.stack.split_off(self.stack.len() - count))
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Ref>> {
+        let height = self.marks.pop().ok_or(PickleError::NoMark { offset: self.opcode_at })?;
+        self.count_references(self.stack.len() - height)?;
+        // Copied rather than `split_off`, which would hand on the whole stack's capacity for a mark at height zero.
+        let items = self.stack[height..].to_vec();
+        self.stack.truncate(height);
+        Ok(items)
+    }
+
+    fn count_references(&mut self, count: usize) -> Result<()> {
+        self.references += count;
+        if self.references > MAX_REFERENCES {
+            return Err(too_many("references", MAX_REFERENCES));
+        }
+        Ok(())
+    }
+
+    // Containers.
+
+    fn pairs(&self, items: &[Ref]) -> Result<Vec<(Ref, Ref)>> {
+        let (pairs, rest) = items.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(self.malformed("dictionary: a key without a value"));
+        }
+        Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
+    }
+
+    fn add_items(&mut self, items: Vec<Ref>) -> Result<()> {
+        let target = self.top()?;
+        match &mut self.values[target.0 as usize] {
+            Value::List(list) | Value::Set(list) => list.extend(items),
+            Value::Object(object) => object.items.extend(items),
+            _ => return Err(PickleError::NotAContainer { offset: self.opcode_at }),
+        }
+        Ok(())
+    }
+
+    fn add_entries(&mut self, items: &[Ref]) -> Result<()> {
+        let pairs = self.pairs(items)?;
+        let target = self.top()?;
+        match &mut self.values[target.0 as usize] {
+            Value::Dict(entries) => entries.extend(pairs),
+            Value::Object(object) => object.entries.extend(pairs),
+            _ => return Err(PickleError::NotAContainer { offset: self.opcode_at }),
+        }
+        Ok(())
+    }
+
+    // Memo.
+
+    fn key_line(&mut self) -> Result<u64> {
+        let line = self.line()?;
+        let key = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
+        key.ok_or_else(|| self.malformed("memo entry"))
+    }
+
+    fn put(&mut self, key: u64) -> Result<()> {
+        let top = self.top()?;
+        self.memo.insert(key, top);
+        if self.memo.len() > MAX_MEMO {
+            return Err(too_many("memo entries", MAX_MEMO));
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, key: u64) -> Result<()> {
+        let found = self.memo.get(&key).copied();
+        let found = found.ok_or(PickleError::NotInMemo {
+            offset: self.opcode_at,
+            key,
+        })?;
+        self.push_ref(found)
+    }
+
+    // Errors.
+
+    fn underflow(&self) -> PickleError {
+        PickleError::StackUnderflow { offset: self.opcode_at }
+    }
+
+    fn malformed(&self, what: &'static str) -> PickleError {
+        PickleError::Malformed {
+            offset: self.opcode_at,
+            what,
+        }
+    }
+}
+
+fn too_many(what: &'static str, limit: usize) -> PickleError {
+    PickleError::TooMany { what, limit }
+}
+
+/// The text of a Python 2 string literal: `'…'` or `"…"` with backslash escapes.
+fn quoted(line: &[u8]) -> Option<String> {
+    let line = line.trim_ascii();
+    let quote = *line.first().filter(|b| matches!(b, b'\'' | b'"'))?;
+    let inner = line.get(1..)?.strip_suffix(&[quote])?;
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let (escape, after) = rest.split_first()?;
+        rest = after;
+        match escape {
+            b'n' => bytes.push(b'\n'),
+            b't' => bytes.push(b'\t'),
+            b'r' => bytes.push(b'\r'),
+            b'\\' | b'\'' | b'"' => bytes.push(*escape),
+            b'x' => {
+                bytes.push(u8::try_from(hexadecimal(rest.get(..2)?)?).ok()?);
+                rest = &rest[2..];
+            }
+            other => bytes.extend([b'\\', *other]),
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Python's `raw-unicode-escape`: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
+    if line.is_ascii() && !line.contains(&b'\\') {
+        return std::str::from_utf8(line).ok().map(Cow::Borrowed);
+    }
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = match (first, after.first()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                text.push(char::from(*first));
+                rest = after;
+                continue;
+            }
+        };
+        let code = hexadecimal(after.get(1..1 + digits)?)?;
+        text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = &after[1 + digits..];
+    }
+    Some(Cow::Owned(text))
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0u32, |value, digit| {
+        Some((value << 4) | char::from(*digit).to_digit(16)?)
+    })
+}

@@ -1,0 +1,127 @@
+//! Writes pickles of protocol 2, the one that every version of PyTorch reads.
+
+use std::collections::HashMap;
+
+/// A pickle under construction: each method appends the instructions that push one value, or that combine the topmost ones.
+///
+/// ```
+/// use vlct_model::files::pickle::{self, Writer};
+/// let mut writer = Writer::new();
+/// writer.empty_dict().text("epoch").int(3).set_item();
+/// let bytes = writer.finish();
+/// let read = pickle::parse(&bytes).unwrap();
+/// assert_eq!(read.describe(read.root()), "{epoch: 3}");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    /// Classes and functions already named, by module and name, and their memo entries.
+    globals: HashMap<(String, String), u32>,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Writer {
+    /// An empty pickle.
+    pub fn new() -> Self {
+        Self {
+            bytes: vec![0x80, 2],
+            globals: HashMap::new(),
+        }
+    }
+
+    /// Ends the pickle; its value is the one on top.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(b'.');
+        self.bytes
+    }
+
+    fn op(&mut self, opcode: u8, argument: &[u8]) -> &mut Self {
+        self.bytes.push(opcode);
+        self.bytes.extend_from_slice(argument);
+        self
+    }
+
+    /// `True` or `False`.
+    pub fn bool(&mut self, value: bool) -> &mut Self {
+        self.op(if value { 0x88 } else { 0x89 }, &[])
+    }
+
+    /// An integer.
+    pub fn int(&mut self, value: i64) -> &mut Self {
+        if let Ok(small) = u8::try_from(value) {
+            self.op(b'K', &[small])
+        } else if let Ok(small) = u16::try_from(value) {
+            self.op(b'M', &small.to_le_bytes())
+        } else if let Ok(small) = i32::try_from(value) {
+            self.op(b'J', &small.to_le_bytes())
+        } else {
+            self.op(0x8a, &[8]).op_bytes(&value.to_le_bytes())
+        }
+    }
+
+    /// A string.
+    ///
+    /// # Panics
+    /// If the text is longer than protocol 2 can say (4 GiB).
+    pub fn text(&mut self, value: &str) -> &mut Self {
+        let length = u32::try_from(value.len()).expect("text of less than 4 GiB");
+        self.op(b'X', &length.to_le_bytes()).op_bytes(value.as_bytes())
+    }
+
+    /// A class or function.
+    pub fn global(&mut self, module: &str, name: &str) -> &mut Self {
+        let key = (module.to_owned(), name.to_owned());
+        if let Some(memo) = self.globals.get(&key).copied() {
+            return self.op(b'j', &memo.to_le_bytes());
+        }
+        let memo = self.globals.len() as u32;
+        self.globals.insert(key, memo);
+        self.op(b'c', format!("{module}\n{name}\n").as_bytes())
+            .op(b'r', &memo.to_le_bytes())
+    }
+
+    /// A mark, up to which [`Writer::tuple`] collects.
+    pub fn mark(&mut self) -> &mut Self {
+        self.op(b'(', &[])
+    }
+
+    /// Everything above the last mark as a tuple.
+    pub fn tuple(&mut self) -> &mut Self {
+        self.op(b't', &[])
+    }
+
+    /// An empty tuple.
+    pub fn empty_tuple(&mut self) -> &mut Self {
+        self.op(b')', &[])
+    }
+
+    /// An empty dictionary.
+    pub fn empty_dict(&mut self) -> &mut Self {
+        self.op(b'}', &[])
+    }
+
+    /// Puts the topmost two values, a key and a value, into the dictionary below them.
+    pub fn set_item(&mut self) -> &mut Self {
+        self.op(b's', &[])
+    }
+
+    /// Calls the callable below the topmost value, a tuple of arguments.
+    pub fn reduce(&mut self) -> &mut Self {
+        self.op(b'R', &[])
+    }
+
+    /// Makes the topmost value a reference to something outside the pickle.
+    pub fn persistent(&mut self) -> &mut Self {
+        self.op(b'Q', &[])
+    }
+
+    fn op_bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+}

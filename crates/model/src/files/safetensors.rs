@@ -1,0 +1,141 @@
+//! The safetensors format: a JSON header with names, shapes and offsets, then the values.
+//!
+//! The header is checked by the `safetensors` crate. Writing is our own in one respect: tensors of one kind keep their order
+//! (the crate would sort them by name), and are converted to bytes one piece at a time.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
+
+use super::error::{Problem, TensorProblem};
+use super::state::{Dtype, StateDict, StoredTensor, decode};
+use super::{Format, Header, Style, Summary, WeightFile};
+
+/// The header begins after its own length, 64 bits, and is padded to a multiple of as many bytes.
+const LENGTH_SIZE: usize = 8;
+/// Name in the header that is not a tensor's.
+const METADATA_NAME: &str = "__metadata__";
+
+/// Whether the bytes may be a safetensors file: a length, then an opening brace.
+pub(super) fn looks_like(bytes: &[u8]) -> bool {
+    let Some((length, header)) = bytes.split_first_chunk::<LENGTH_SIZE>() else {
+        return false;
+    };
+    header.first() == Some(&b'{') && u64::from_le_bytes(*length) >= 2
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes)?;
+    let values = &bytes[LENGTH_SIZE + header..];
+    let mut state = StateDict::new();
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        let dtype = from_file(info.dtype).ok_or_else(|| Problem::Tensor {
+            name: name.clone(),
+            problem: TensorProblem::UnsupportedDtype(info.dtype.to_string()),
+        })?;
+        // Offsets and lengths agree with each other and with the file, or `read_metadata` would have refused them.
+        let (start, end) = info.data_offsets;
+        let data = decode(dtype, &values[start..end], false);
+        state.insert(name, StoredTensor::new(info.shape.clone(), data));
+    }
+    if state.is_empty() {
+        return Err(Problem::NoWeights);
+    }
+    let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+    entries.sort();
+    let number = |wanted: &str| {
+        let (_, value) = entries.iter().find(|(key, _)| key == wanted)?;
+        value.parse().ok()
+    };
+    Ok(WeightFile {
+        style: Style::of(&state),
+        state,
+        format: Format::Safetensors,
+        summary: Summary {
+            epoch: number("epoch"),
+            global_step: number("global_step"),
+            entries,
+            ..Summary::default()
+        },
+    })
+}
+
+pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> Result<(), Problem> {
+    // Largest values first, so that every tensor begins at a multiple of its value size; otherwise in order.
+    let mut tensors: Vec<_> = state.iter().collect();
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.data.dtype().size()));
+
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut start = 0;
+    for (name, tensor) in &tensors {
+        if *name == METADATA_NAME {
+            return Err(Problem::Safetensors(SafeTensorError::TensorInvalidInfo));
+        }
+        let end = start + tensor.data.len() * tensor.data.dtype().size();
+        let info = TensorInfo {
+            dtype: to_file(tensor.data.dtype()),
+            shape: tensor.shape.clone(),
+            data_offsets: (start, end),
+        };
+        infos.push((name.to_string(), info));
+        start = end;
+    }
+    let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
+    // What other readers of the format look for: the framework the names and layouts belong to.
+    metadata.insert("format".into(), "pt".into());
+    metadata.insert("epoch".into(), header.epoch.to_string());
+    metadata.insert("global_step".into(), header.global_step.to_string());
+    let metadata = Metadata::new(Some(metadata), infos)?;
+    let mut json = json_header(&metadata).map_err(SafeTensorError::JsonError)?;
+    json.resize(json.len().next_multiple_of(LENGTH_SIZE), b' ');
+
+    out.write_all(&(json.len() as u64).to_le_bytes())?;
+    out.write_all(&json)?;
+    for (_, tensor) in tensors {
+        tensor.data.write_le(out)?;
+    }
+    Ok(())
+}
+
+/// The header, its metadata sorted so that the same weights give the same bytes.
+fn json_header(metadata: &Metadata) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_value(metadata)?;
+    if let Some(serde_json::Value::Object(texts)) = json.get_mut(METADATA_NAME) {
+        texts.sort_keys();
+    }
+    serde_json::to_vec(&json)
+}
+
+fn from_file(dtype: FileDtype) -> Option<Dtype> {
+    Some(match dtype {
+        FileDtype::F32 => Dtype::F32,
+        FileDtype::F64 => Dtype::F64,
+        FileDtype::F16 => Dtype::F16,
+        FileDtype::BF16 => Dtype::BF16,
+        FileDtype::I64 => Dtype::I64,
+        FileDtype::I32 => Dtype::I32,
+        FileDtype::I16 => Dtype::I16,
+        FileDtype::I8 => Dtype::I8,
+        FileDtype::U8 => Dtype::U8,
+        FileDtype::BOOL => Dtype::Bool,
+        _ => return None,
+    })
+}
+
+fn to_file(dtype: Dtype) -> FileDtype {
+    match dtype {
+        Dtype::F32 => FileDtype::F32,
+        Dtype::F64 => FileDtype::F64,
+        Dtype::F16 => FileDtype::F16,
+        Dtype::BF16 => FileDtype::BF16,
+        Dtype::I64 => FileDtype::I64,
+        Dtype::I32 => FileDtype::I32,
+        Dtype::I16 => FileDtype::I16,
+        Dtype::I8 => FileDtype::I8,
+        Dtype::U8 => FileDtype::U8,
+        Dtype::Bool => FileDtype::BOOL,
+    }
+}

@@ -1,0 +1,315 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The checkpoints of every golden folder.
+fn checkpoints() -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for folder in vlct_golden::folders("model") {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "ckpt" || e == "pth") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    assert!(!paths.is_empty(), "no checkpoints among the golden data");
+    paths
+}
+
+fn named(name: &str) -> Vec<PathBuf> {
+    let folders = vlct_golden::folders("model");
+    let paths: Vec<_> = folders.iter().map(|f| f.join(name)).filter(|p| p.exists()).collect();
+    assert!(!paths.is_empty(), "no {name} among the golden data");
+    paths
+}
+
+/// A few tensors of every kind, in an order that is neither sorted by name nor by kind.
+fn mixed() -> StateDict {
+    let mut state = StateDict::new();
+    state.insert(
+        "text_embeddings.z",
+        StoredTensor::f32([2, 3], vec![1.0, -2.0, 3.5, f32::MIN, 0.0, -0.0]),
+    );
+    state.insert(
+        "b",
+        StoredTensor::new(vec![3], TensorData::Bool(vec![true, false, true])),
+    );
+    state.insert("ids", StoredTensor::new(vec![1, 2], TensorData::I64(vec![i64::MIN, 7])));
+    state.insert("h", StoredTensor::new(vec![2], TensorData::F16(vec![0x3c00, 0xc000])));
+    state.insert("bf", StoredTensor::new(vec![1], TensorData::BF16(vec![0x3f80])));
+    state.insert("d", StoredTensor::new(vec![1], TensorData::F64(vec![0.1])));
+    state.insert("scalar", StoredTensor::f32([], vec![4.0]));
+    state.insert("empty", StoredTensor::f32([0, 4], vec![]));
+    state.insert("i32", StoredTensor::new(vec![1], TensorData::I32(vec![-5])));
+    state.insert("i16", StoredTensor::new(vec![1], TensorData::I16(vec![-300])));
+    state.insert("i8", StoredTensor::new(vec![1], TensorData::I8(vec![-3])));
+    state.insert("u8", StoredTensor::new(vec![2], TensorData::U8(vec![0, 255])));
+    state
+}
+
+fn sorted(state: StateDict) -> Vec<(String, StoredTensor)> {
+    let mut tensors: Vec<_> = state.into_iter().collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
+}
+
+#[test]
+fn golden_checkpoints_are_read() {
+    for path in checkpoints() {
+        let file = read(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_mae = name.starts_with("mae");
+        assert_eq!(file.style, if is_mae { Style::Mae } else { Style::Vlc });
+        assert_eq!(
+            file.summary.weights_under.as_deref(),
+            Some(if is_mae { "model" } else { "state_dict" })
+        );
+        assert_eq!(
+            file.format,
+            if name.contains("legacy") {
+                Format::TorchLegacy
+            } else {
+                Format::TorchZip
+            }
+        );
+        assert!(file.summary.skipped.is_empty(), "{:?}", file.summary.skipped);
+        let prefix = if is_mae { "" } else { BACKBONE_PREFIX };
+        let table = file.state.get(&format!("{prefix}pos_embed")).unwrap();
+        let width = table.shape[2];
+        let grid = (table.shape[1] - 1).isqrt();
+        // The position table is the one thing in a checkpoint whose values are known beforehand.
+        let table = table.to_f32().unwrap();
+        vlct_golden::assert_within(&name, &table, &crate::position::sine_cosine(width, grid), 1e-6);
+        for (tensor_name, tensor) in file.state.iter() {
+            if let Some(values) = tensor.to_f32() {
+                assert!(values.iter().all(|v| v.is_finite()), "{name}: {tensor_name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_lightning_checkpoint_is_described() {
+    for path in named("pretrain.ckpt") {
+        let summary = read(&path).unwrap().summary;
+        assert!(summary.epoch.is_some() && summary.global_step.is_some());
+        let entry = |name: &str| &summary.entries.iter().find(|(key, _)| key == name).unwrap().1;
+        assert!(entry("callbacks").contains("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"));
+        assert!(entry("hyper_parameters").contains("mask_ratio"));
+        assert!(!summary.entries.iter().any(|(key, _)| key == "state_dict"));
+    }
+}
+
+#[test]
+fn both_serialisations_hold_the_same() {
+    for path in named("pretrain.ckpt") {
+        let zip = read(&path).unwrap();
+        let legacy = read(&path.with_file_name("pretrain_legacy.ckpt")).unwrap();
+        assert!(!zip.state.is_empty());
+        assert_eq!(zip.state, legacy.state);
+        assert!(zip.state.names().eq(legacy.state.names()), "order of names");
+        assert_eq!(zip.summary, legacy.summary);
+    }
+}
+
+#[test]
+fn all_formats_keep_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut states = vec![mixed()];
+    states.extend(checkpoints().iter().map(|path| read(path).unwrap().state));
+    for state in states {
+        let header = Header {
+            epoch: 3,
+            global_step: 70_000,
+            ..Style::of(&state).into()
+        };
+        for extension in ["ckpt", "pth", "safetensors"] {
+            let path = folder.path().join("weights").with_extension(extension);
+            write(&path, &state, &header).unwrap();
+            let back = read(&path).unwrap();
+            assert_eq!(back.style, header.style);
+            if extension == "safetensors" {
+                // Kinds of numbers are grouped, for alignment.
+                assert_eq!(sorted(back.state), sorted(state.clone()));
+            } else {
+                assert_eq!(back.format, Format::TorchZip);
+                assert!(back.state.names().eq(state.names()), "order of names");
+                assert_eq!(back.state, state);
+            }
+            if extension == "safetensors" || header.style == Style::Vlc {
+                assert_eq!((back.summary.epoch, back.summary.global_step), (Some(3), Some(70_000)));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_weights_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for extension in ["pth", "safetensors"] {
+        let path = folder.path().join("a").with_extension(extension);
+        let header = Header {
+            metadata: vec![("task".into(), "vqa".into()), ("config".into(), "{}".into())],
+            ..Style::Vlc.into()
+        };
+        write(&path, &mixed(), &header).unwrap();
+        let first = std::fs::read(&path).unwrap();
+        for _ in 0..4 {
+            write(&path, &mixed(), &header).unwrap();
+            assert!(std::fs::read(&path).unwrap() == first, "{extension}");
+        }
+    }
+}
+
+#[test]
+fn other_readers_agree_on_safetensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    for source in named("vqa.ckpt") {
+        let state = read(&source).unwrap().state;
+        write(&path, &state, &Style::Vlc.into()).unwrap();
+        let tensors = vlct_golden::Tensors::open(&path);
+        for (name, tensor) in state.iter() {
+            assert_eq!(tensors.shape(name), tensor.shape);
+            if let Some(values) = tensor.to_f32() {
+                assert!(tensors.f32(name) == *values, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_go_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let mae = folder.path().join("mae.safetensors");
+    let back = folder.path().join("back.ckpt");
+    for path in named("vqa.ckpt") {
+        let state = read(&path).unwrap().state;
+        let report = convert(&path, &mae, Some(Style::Mae)).unwrap();
+        assert!(report.left_out.iter().any(|name| name == "pooler.dense.weight"));
+        assert!(
+            report.to_string().contains("names changed from VLC to MAE\nleft out"),
+            "{report}"
+        );
+        let stripped = read(&mae).unwrap();
+        assert_eq!(stripped.style, Style::Mae);
+        for name in ["cls_token", "decoder_pred.weight"] {
+            assert_eq!(
+                stripped.state.get(name),
+                state.get(&format!("transformer.{name}")),
+                "{name}"
+            );
+        }
+        let report = convert(&mae, &back, Some(Style::Vlc)).unwrap();
+        assert!(report.left_out.is_empty());
+        let restored = read(&back).unwrap();
+        assert_eq!(restored.summary.weights_under.as_deref(), Some("state_dict"));
+        let backbone = state
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(BACKBONE_PREFIX))
+            .collect();
+        assert_eq!(sorted(restored.state), sorted(backbone));
+    }
+    // Without a style the names stay, and so do epoch and step.
+    for path in named("pretrain.ckpt") {
+        convert(&path, &back, None).unwrap();
+        let (before, after) = (read(&path).unwrap(), read(&back).unwrap());
+        assert_eq!(before.state, after.state);
+        assert_eq!(before.summary.global_step, after.summary.global_step);
+    }
+    let heads: StateDict = [("text_embeddings.x".to_owned(), StoredTensor::f32([1], vec![0.0]))]
+        .into_iter()
+        .collect();
+    write(&back, &heads, &Style::Vlc.into()).unwrap();
+    let error = convert(&back, &mae, Some(Style::Mae)).unwrap_err();
+    assert!(
+        error.to_string().contains("no tensors of the image backbone"),
+        "{error}"
+    );
+}
+
+#[test]
+fn cut_files_are_errors() {
+    /// Bytes between one cut and the next.
+    const STEP: usize = 97;
+    let folder = tempfile::tempdir().unwrap();
+    let safetensors = folder.path().join("w.safetensors");
+    let pth = folder.path().join("w.pth");
+    write(&safetensors, &mixed(), &Style::Vlc.into()).unwrap();
+    write(&pth, &mixed(), &Style::Vlc.into()).unwrap();
+    let mut paths = checkpoints();
+    paths.extend([safetensors, pth]);
+    for path in paths {
+        let bytes = std::fs::read(&path).unwrap();
+        // Ends of files, where directories and last tensors are, are cut at every byte.
+        let cuts = (0..bytes.len()).step_by(STEP).chain(bytes.len() - 60..bytes.len());
+        for cut in cuts {
+            assert!(read_bytes(&bytes[..cut]).is_err(), "{} cut at {cut}", path.display());
+        }
+    }
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    for (bytes, want) in [
+        (&b""[..], "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"\x80\x04N.", "a Python pickle that torch.save did not write"),
+        (b"hello", "unknown format"),
+        (b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "without data.pkl"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no named tensors"),
+    ] {
+        let message = read_bytes(bytes).unwrap_err().to_string();
+        assert!(message.contains(want), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    assert!(read_bytes(&tar).unwrap_err().to_string().contains("tar archive"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let message = read(folder.path()).unwrap_err().to_string();
+    assert!(message.ends_with("is not a regular file"), "{message}");
+    let missing = folder.path().join("none.ckpt");
+    let message = read(&missing).unwrap_err().to_string();
+    assert!(message.starts_with(&missing.display().to_string()), "{message}");
+    let message = write(&folder.path().join("x.onnx"), &mixed(), &Style::Vlc.into())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains(".safetensors"), "{message}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn changed_bytes_never_panic(
+        extension in prop::sample::select(vec!["ckpt", "safetensors"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w").with_extension(extension);
+        write(&path, &mixed(), &Style::Vlc.into()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = read_bytes(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        start in prop::sample::select(vec![
+            &b""[..], b"PK\x03\x04", b"\x10\0\0\0\0\0\0\0{", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+        ]),
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let _ = read_bytes(&[start, &bytes].concat());
+    }
+}

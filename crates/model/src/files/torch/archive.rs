@@ -1,0 +1,78 @@
+//! The zip archives that PyTorch has written since version 1.6: `NAME/data.pkl`, `NAME/data/KEY`, `NAME/byteorder`.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::super::error::Problem;
+use super::Storages;
+
+/// What a zip archive may begin with: its first entry, or the end of an empty one.
+pub(in super::super) const SIGNATURES: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+pub(super) struct Archive<'a> {
+    pub pickle: &'a [u8],
+    pub storages: Storages<'a>,
+}
+
+/// Finds the pickle and the storages; no values are copied.
+///
+/// Checksums are not compared: PyTorch does not either, and can be told not to write them.
+pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
+    let mut zip = ZipArchive::new(Cursor::new(bytes))?;
+    let names: Vec<String> = zip
+        .file_names_raw()
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect();
+    let find = |wanted: &str| names.iter().position(|name| name == wanted);
+
+    // The folder's name is that of the file when it was written; an archive packed by hand may have none.
+    let folder = names
+        .iter()
+        .filter_map(|name| name.strip_suffix("data.pkl"))
+        .filter(|folder| folder.is_empty() || folder.ends_with('/'))
+        .min_by_key(|folder| folder.matches('/').count())
+        .ok_or(Problem::NoPickle)?;
+    if find(&format!("{folder}constants.pkl")).is_some() {
+        return Err(Problem::TorchScript);
+    }
+
+    let mut entry = |index: usize| -> Result<&[u8], Problem> {
+        let file = zip.by_index_raw(index)?;
+        if file.compression() != CompressionMethod::Stored || file.encrypted() {
+            return Err(Problem::Compressed(names[index].clone()));
+        }
+        let range = file.data_start().and_then(|start| {
+            let end = start.checked_add(file.compressed_size())?;
+            Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        });
+        range
+            .and_then(|range| bytes.get(range))
+            .ok_or_else(|| Problem::Archive(format!("entry {} reaches beyond the end", names[index])))
+    };
+
+    let pickle = match find(&format!("{folder}data.pkl")) {
+        Some(index) => entry(index)?,
+        None => return Err(Problem::NoPickle),
+    };
+    let big_endian = match find(&format!("{folder}byteorder")) {
+        Some(index) => entry(index)? == b"big",
+        // Not written before version 2.1, when there were only little-endian files.
+        None => false,
+    };
+    let data = format!("{folder}data/");
+    let mut storages = HashMap::new();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(key) = name.strip_prefix(&data) {
+            storages.insert(key.to_owned(), entry(index)?);
+        }
+    }
+    Ok(Archive {
+        pickle,
+        storages: Storages {
+            bytes: storages,
+            big_endian,
+        },
+    })
+}

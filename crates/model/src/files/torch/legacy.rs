@@ -1,0 +1,94 @@
+//! The format of PyTorch before version 1.6: five pickles in a row (magic number, protocol, system, content, list of storage
+//! keys), then each storage as its number of values (64 bits) and the values, little-endian.
+
+use std::collections::HashMap;
+
+use super::super::error::Problem;
+use super::super::pickle::{self, Pickle, Value};
+use super::{Storages, tensor};
+
+/// `torch.serialization.MAGIC_NUMBER`.
+const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+/// `torch.serialization.PROTOCOL_VERSION`.
+const PROTOCOL: i128 = 1001;
+/// More bytes than the pickle of the magic number takes in any protocol.
+const MAGIC_PICKLE: usize = 64;
+
+/// Whether the bytes begin with a pickle of the magic number.
+pub(in super::super) fn starts_with_magic(bytes: &[u8]) -> bool {
+    let start = &bytes[..bytes.len().min(MAGIC_PICKLE)];
+    pickle::parse(start).is_ok_and(|pickle| pickle.int(pickle.root()) == Some(MAGIC))
+}
+
+/// Reads the pickles and finds the storages; no values are copied.
+pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> {
+    let mut rest = bytes;
+    let magic = next(&mut rest)?;
+    let protocol = next(&mut rest)?;
+    if magic.int(magic.root()) != Some(MAGIC) {
+        return Err(damaged("the magic number is missing"));
+    }
+    if protocol.int(protocol.root()) != Some(PROTOCOL) {
+        return Err(damaged(format!(
+            "protocol {}, expected {PROTOCOL}",
+            protocol.describe(protocol.root())
+        )));
+    }
+    // What the writing machine was: the values are little-endian whatever it says.
+    next(&mut rest)?;
+    let content = next(&mut rest)?;
+    let keys = next(&mut rest)?;
+    let listed = keys.items(keys.root()).ok_or_else(|| damaged("no list of storages"))?;
+
+    let sizes = value_sizes(&content);
+    let mut storages = HashMap::new();
+    for key in listed {
+        let key = match keys.get(*key) {
+            Value::Text(key) => key.to_string(),
+            Value::Int(key) => key.to_string(),
+            _ => return Err(damaged("a storage key that is no text")),
+        };
+        let size = sizes.get(&key).copied();
+        let size = size.ok_or_else(|| damaged(format!("storage {key:?} belongs to no tensor of a known kind")))?;
+        let cut = || damaged(format!("storage {key:?} is cut off"));
+        let (count, after) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        let length = usize::try_from(i64::from_le_bytes(*count))
+            .ok()
+            .and_then(|n| n.checked_mul(size));
+        let (values, after) = length
+            .and_then(|length| after.split_at_checked(length))
+            .ok_or_else(cut)?;
+        storages.insert(key, values);
+        rest = after;
+    }
+    let storages = Storages {
+        bytes: storages,
+        big_endian: false,
+    };
+    Ok((content, storages))
+}
+
+fn damaged(what: impl Into<String>) -> Problem {
+    Problem::Legacy(what.into())
+}
+
+/// Reads the pickle at the start of `rest` and moves on to what follows it.
+fn next<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
+    let pickle = pickle::parse(rest)?;
+    *rest = &rest[pickle.length()..];
+    Ok(pickle)
+}
+
+/// Bytes per value of every storage that the content refers to.
+fn value_sizes(content: &Pickle) -> HashMap<String, usize> {
+    let mut sizes = HashMap::new();
+    for value in content.values() {
+        if let Value::Persistent(id) = value
+            && let Some(storage) = tensor::storage_id(content, *id)
+            && let Some(size) = tensor::value_size(&storage.class)
+        {
+            sizes.insert(storage.key, size);
+        }
+    }
+    sizes
+}

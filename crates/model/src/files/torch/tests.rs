@@ -1,0 +1,426 @@
+use super::super::pickle::{self, Writer};
+use super::super::{TensorData, read_bytes};
+use super::*;
+
+/// Appends a tensor over storage `key`: `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`.
+fn tensor(pickle: &mut Writer, class: &str, key: &str, location: &str, offset: i64, shape: &[i64], strides: &[i64]) {
+    pickle.global("torch._utils", "_rebuild_tensor_v2").mark();
+    storage(pickle, class, key, location);
+    pickle.int(offset);
+    numbers(pickle, shape);
+    numbers(pickle, strides);
+    pickle
+        .bool(false)
+        .global("collections", "OrderedDict")
+        .empty_tuple()
+        .reduce();
+    pickle.tuple().reduce();
+}
+
+fn storage(pickle: &mut Writer, class: &str, key: &str, location: &str) {
+    let module = if location.starts_with("cuda") {
+        "torch.cuda"
+    } else {
+        "torch"
+    };
+    pickle
+        .mark()
+        .text("storage")
+        .global(module, class)
+        .text(key)
+        .text(location)
+        .int(0);
+    pickle.tuple().persistent();
+}
+
+fn numbers(pickle: &mut Writer, numbers: &[i64]) {
+    pickle.mark();
+    for number in numbers {
+        pickle.int(*number);
+    }
+    pickle.tuple();
+}
+
+/// `{under: {"w": …}}`, the value pushed by `value`.
+fn wrapped(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut pickle = Writer::new();
+    pickle.empty_dict().text(under).empty_dict().text("w");
+    value(&mut pickle);
+    pickle.set_item().set_item();
+    pickle.finish()
+}
+
+fn read_with(content: &[u8], storages: &[(&str, &[u8])]) -> Result<WeightFile, Problem> {
+    read_ordered(content, storages, false)
+}
+
+fn read_ordered(content: &[u8], storages: &[(&str, &[u8])], big_endian: bool) -> Result<WeightFile, Problem> {
+    let content = pickle::parse(content).unwrap();
+    let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
+    let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
+    weight_file(&content, &Storages { bytes, big_endian }, length, Format::TorchZip)
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// 0, 1, …, 11 in a storage called "s".
+fn dozen() -> Vec<u8> {
+    floats(&(0..12).map(|i| i as f32).collect::<Vec<_>>())
+}
+
+fn view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Problem> {
+    let content = wrapped("state_dict", |p| {
+        tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
+    });
+    let file = read_with(&content, &[("s", &dozen())])?;
+    Ok(file.state.get("w").unwrap().clone())
+}
+
+#[test]
+fn views_of_a_storage() {
+    for (offset, shape, strides, want) in [
+        (2, &[2i64, 3][..], &[3i64, 1][..], &[2.0, 3.0, 4.0, 5.0, 6.0, 7.0][..]),
+        // Transposed, every other value, one value many times, an axis of length one with an absurd stride.
+        (0, &[3, 2], &[1, 3], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+        (1, &[3], &[2], &[1.0, 3.0, 5.0]),
+        (5, &[4], &[0], &[5.0, 5.0, 5.0, 5.0]),
+        (0, &[2, 1, 2], &[2, i64::MAX, 1], &[0.0, 1.0, 2.0, 3.0]),
+        (0, &[2, 1, 2], &[4, i64::MAX, 2], &[0.0, 2.0, 4.0, 6.0]),
+        (11, &[], &[], &[11.0]),
+        (99, &[0, 5], &[5, 1], &[]),
+    ] {
+        let tensor = view(offset, shape, strides).unwrap();
+        assert_eq!(tensor.to_f32().unwrap(), want, "{offset} {shape:?} {strides:?}");
+        assert_eq!(tensor.shape, shape.iter().map(|n| *n as usize).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn claims_beyond_the_storage_are_errors() {
+    for (offset, shape, strides) in [
+        (0, &[13i64][..], &[1i64][..]),
+        (12, &[1], &[1]),
+        (0, &[2, 2], &[11, 1]),
+        (0, &[1 << 40], &[0]),
+        (0, &[1 << 40, 1 << 40], &[0, 0]),
+        (0, &[2], &[i64::MAX]),
+        (i64::MAX, &[2, 2], &[i64::MAX, i64::MAX]),
+    ] {
+        let error = view(offset, shape, strides).unwrap_err().to_string();
+        assert!(
+            error.contains("tensor w: shape") && error.contains("storage of 12 values"),
+            "{error}"
+        );
+    }
+    for (offset, shape, strides) in [
+        (-1, &[1i64][..], &[1i64][..]),
+        (0, &[-1], &[1]),
+        (0, &[2], &[-1]),
+        (0, &[2], &[]),
+    ] {
+        let error = view(offset, shape, strides).unwrap_err().to_string();
+        assert!(error.contains("tensor w: malformed"), "{error}");
+    }
+}
+
+#[test]
+fn sharing_is_limited() {
+    let many = |count: usize| {
+        let mut pickle = Writer::new();
+        pickle.empty_dict();
+        for i in 0..count {
+            pickle.text(&format!("w{i}"));
+            tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
+            pickle.set_item();
+        }
+        read_with(&pickle.finish(), &[("s", &dozen())])
+    };
+    // Tied weights are normal.
+    let file = many(2).unwrap();
+    assert_eq!(file.state.get("w0"), file.state.get("w1"));
+    assert!(matches!(many(MAX_SHARING + 1), Err(Problem::TooLarge { .. })));
+}
+
+#[test]
+fn every_kind_of_number() {
+    for (class, bytes, want) in [
+        ("FloatStorage", &1.5f32.to_le_bytes()[..], TensorData::F32(vec![1.5])),
+        ("DoubleStorage", &1.5f64.to_le_bytes(), TensorData::F64(vec![1.5])),
+        ("HalfStorage", &[0, 0x3c], TensorData::F16(vec![0x3c00])),
+        ("BFloat16Storage", &[0x80, 0x3f], TensorData::BF16(vec![0x3f80])),
+        ("LongStorage", &(-2i64).to_le_bytes(), TensorData::I64(vec![-2])),
+        ("IntStorage", &(-2i32).to_le_bytes(), TensorData::I32(vec![-2])),
+        ("ShortStorage", &(-2i16).to_le_bytes(), TensorData::I16(vec![-2])),
+        ("CharStorage", &[254], TensorData::I8(vec![-2])),
+        ("ByteStorage", &[254], TensorData::U8(vec![254])),
+        ("BoolStorage", &[1], TensorData::Bool(vec![true])),
+    ] {
+        let content = wrapped("model", |p| tensor(p, class, "0", "cuda:3", 0, &[1], &[1]));
+        let file = read_with(&content, &[("0", bytes)]).unwrap();
+        assert_eq!(file.state.get("w").unwrap().data, want);
+        let swapped: Vec<u8> = bytes.iter().rev().copied().collect();
+        let file = read_ordered(&content, &[("0", &swapped)], true).unwrap();
+        assert_eq!(file.state.get("w").unwrap().data, want, "big-endian");
+    }
+    let content = wrapped("model", |p| tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1]));
+    let error = read_with(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "tensor w: holds values of the unsupported kind ComplexFloatStorage"
+    );
+    let content = wrapped("model", |p| tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
+    let error = read_with(&content, &[]).unwrap_err().to_string();
+    assert_eq!(error, "tensor w: its storage \"0\" is not in the file");
+}
+
+#[test]
+fn parameters_subclasses_and_newer_tensors() {
+    let parameter = wrapped("state_dict", |p| {
+        p.global("torch._utils", "_rebuild_parameter").mark();
+        tensor(p, "FloatStorage", "s", "cpu", 0, &[2], &[1]);
+        p.bool(true).empty_dict().tuple().reduce();
+    });
+    let subclass = wrapped("state_dict", |p| {
+        p.global("torch._tensor", "_rebuild_from_type_v2").mark();
+        p.global("torch._utils", "_rebuild_tensor_v2")
+            .global("torch", "Tensor")
+            .mark();
+        storage(p, "FloatStorage", "s", "cpu");
+        p.int(0);
+        numbers(p, &[2]);
+        numbers(p, &[1]);
+        p.tuple().empty_dict().tuple().reduce();
+    });
+    let untyped = |dtype: &str| {
+        wrapped("state_dict", |p| {
+            p.global("torch._utils", "_rebuild_tensor_v3").mark();
+            storage(p, "UntypedStorage", "s", "cpu");
+            p.int(0);
+            // The shape as a torch.Size.
+            p.global("torch", "Size").mark();
+            numbers(p, &[2]);
+            p.tuple().reduce();
+            numbers(p, &[1]);
+            p.bool(false).empty_dict().global("torch", dtype).tuple().reduce();
+        })
+    };
+    for content in [parameter, subclass, untyped("float32")] {
+        let file = read_with(&content, &[("s", &dozen())]).unwrap();
+        assert_eq!(file.state.f32("w").unwrap(), [0.0, 1.0].as_slice());
+    }
+    let error = read_with(&untyped("float8_e4m3fn"), &[("s", &dozen())])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error, "tensor w: holds values of the unsupported kind float8_e4m3fn");
+    let sparse = wrapped("state_dict", |p| {
+        p.global("torch._utils", "_rebuild_sparse_tensor")
+            .empty_tuple()
+            .reduce();
+    });
+    let error = read_with(&sparse, &[]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "tensor w: holds values of the unsupported kind _rebuild_sparse_tensor"
+    );
+}
+
+#[test]
+fn wrappers_without_end_are_errors() {
+    // A parameter that wraps itself, through the memo: its arguments are a list that it is then appended to.
+    let mut content = b"\x80\x02}X\x05\0\0\0model}X\x01\0\0\0w".to_vec();
+    content.extend(b"ctorch._utils\n_rebuild_parameter\n]q\x00Rq\x010h\x00h\x01a0h\x01ss.");
+    let error = read_with(&content, &[]).unwrap_err().to_string();
+    assert_eq!(error, "tensor w: malformed tensor: too many wrappers");
+}
+
+#[test]
+fn weights_are_looked_for_in_three_places() {
+    let one = |p: &mut Writer| tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+    // `model` that only names the architecture does not hide `state_dict`.
+    let mut pickle = Writer::new();
+    pickle.empty_dict().text("model").text("vit_base").set_item();
+    pickle.text("state_dict").empty_dict().text("w");
+    one(&mut pickle);
+    pickle.set_item().text("note").text("x").set_item().set_item();
+    let file = read_with(&pickle.finish(), &[("s", &dozen())]).unwrap();
+    assert_eq!(file.summary.weights_under.as_deref(), Some("state_dict"));
+    assert_eq!(file.summary.entries, [("model".to_owned(), "\"vit_base\"".to_owned())]);
+    assert_eq!(file.summary.skipped, ["note"]);
+
+    let mut pickle = Writer::new();
+    pickle.empty_dict().text("epoch").int(4).set_item().text("w");
+    one(&mut pickle);
+    pickle.set_item();
+    let file = read_with(&pickle.finish(), &[("s", &dozen())]).unwrap();
+    assert_eq!((file.summary.weights_under, file.summary.epoch), (None, Some(4)));
+    assert_eq!(file.state.len(), 1);
+
+    for nothing in [&b"N."[..], b"].", b"}.", b"}X\x05\0\0\0model}s."] {
+        assert!(matches!(read_with(nothing, &[]), Err(Problem::NoWeights)));
+    }
+}
+
+#[test]
+fn foreign_callables_in_the_weights_place_are_named() {
+    let system = |p: &mut Writer| {
+        p.global("os", "system")
+            .mark()
+            .text("touch vlct-was-here")
+            .tuple()
+            .reduce();
+    };
+    let inside = wrapped("state_dict", |p| {
+        tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+        p.set_item().text("x");
+        system(p);
+    });
+    let mut root = Writer::new();
+    system(&mut root);
+    let mut module = Writer::new();
+    module
+        .empty_dict()
+        .text("model")
+        .global("models", "Vit")
+        .empty_tuple()
+        .reduce()
+        .set_item();
+    for (content, place, callable) in [
+        (inside, "entry x of the weights", "os.system"),
+        (wrapped("state_dict", system), "`state_dict`", "os.system"),
+        (root.finish(), "its content", "os.system"),
+        (module.finish(), "`model`", "models.Vit"),
+    ] {
+        let error = read_with(&content, &[("s", &dozen())]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("{place} would be made by calling {callable},")),
+            "{error}"
+        );
+    }
+    assert!(!std::path::Path::new("vlct-was-here").exists());
+}
+
+/// A zip archive of the given entries.
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn archives_of_other_makers() {
+    let content = wrapped("model", |p| tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
+    let values = dozen();
+    // The folder may have any name or be missing; `byteorder` may be missing.
+    for folder in ["", "archive/", "epoch=3/"] {
+        let names = [format!("{folder}data.pkl"), format!("{folder}data/s")];
+        let file = read_bytes(&archive(&[(&names[0], &content), (&names[1], &values)])).unwrap();
+        assert_eq!(file.state.get("w").unwrap().data.len(), 12);
+    }
+    let swapped: Vec<u8> = values.chunks(4).flat_map(|v| v.iter().rev().copied()).collect();
+    let entries = [
+        ("a/data.pkl", &content[..]),
+        ("a/byteorder", b"big"),
+        ("a/data/s", &swapped),
+    ];
+    let file = read_bytes(&archive(&entries)).unwrap();
+    assert_eq!(file.state.f32("w").unwrap()[11], 11.0);
+
+    let script = archive(&[
+        ("a/data.pkl", &content),
+        ("a/constants.pkl", b")."),
+        ("a/data/s", &values),
+    ]);
+    assert!(matches!(read_bytes(&script), Err(Problem::TorchScript)));
+    assert!(matches!(
+        read_bytes(&archive(&[("a/other", b"")])),
+        Err(Problem::NoPickle)
+    ));
+
+    // An entry that says it is deflated: the method is a 16-bit field of the local and of the central header.
+    let mut deflated = archive(&[("a/data.pkl", &content), ("a/data/s", &values)]);
+    for (signature, method) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+        let starts: Vec<_> = (0..deflated.len() - 4)
+            .filter(|i| deflated[*i..].starts_with(signature))
+            .collect();
+        assert_eq!(starts.len(), 2);
+        deflated[starts[1] + method] = 8;
+    }
+    let error = read_bytes(&deflated).unwrap_err().to_string();
+    assert!(error.contains("entry a/data/s of the archive is compressed"), "{error}");
+}
+
+#[test]
+fn written_values_are_aligned() {
+    let mut state = StateDict::new();
+    state.insert("a", StoredTensor::new(vec![3], TensorData::U8(vec![1, 2, 3])));
+    state.insert("b", StoredTensor::f32([2], vec![1.0, 2.0]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    write(&mut bytes, &state, &Style::Mae.into()).unwrap();
+    let bytes = bytes.into_inner();
+    let archive = archive::open(&bytes).unwrap();
+    assert_eq!(archive.storages.bytes.len(), 2);
+    for values in archive.storages.bytes.values() {
+        assert_eq!((values.as_ptr() as usize - bytes.as_ptr() as usize) % 64, 0);
+    }
+}
+
+/// A checkpoint in the older format: five pickles, then the storages.
+fn legacy(content: &[u8], keys: &[(&str, i64, &[u8])]) -> Vec<u8> {
+    let mut bytes = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    bytes.extend(content);
+    bytes.extend(b"\x80\x02](");
+    for (key, _, _) in keys {
+        bytes.extend([b"U", &[key.len() as u8][..], key.as_bytes()].concat());
+    }
+    bytes.extend(b"e.");
+    for (_, count, values) in keys {
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(*values);
+    }
+    bytes
+}
+
+#[test]
+fn the_older_format() {
+    // A storage that is a part, from its value 3, of another.
+    let content = wrapped("model", |p| {
+        p.global("torch._utils", "_rebuild_tensor_v2").mark();
+        p.mark()
+            .text("storage")
+            .global("torch", "FloatStorage")
+            .text("7")
+            .text("cuda:0")
+            .int(12);
+        p.mark().text("8").int(3).int(4).tuple();
+        p.tuple().persistent().int(1);
+        numbers(p, &[2]);
+        numbers(p, &[1]);
+        p.tuple().reduce();
+    });
+    let values = dozen();
+    let file = read_bytes(&legacy(&content, &[("7", 12, &values)])).unwrap();
+    assert_eq!(file.format, Format::TorchLegacy);
+    assert_eq!(file.state.f32("w").unwrap(), [4.0, 5.0].as_slice());
+
+    for (keys, want) in [
+        (&[("7", 13i64, &values[..])][..], "storage \"7\" is cut off"),
+        (&[("7", -1, &values[..])], "storage \"7\" is cut off"),
+        (&[("7", i64::MAX, &values[..])], "storage \"7\" is cut off"),
+        (&[("9", 12, &values[..])], "storage \"9\" belongs to no tensor"),
+        (&[], "its storage \"7\" is not in the file"),
+    ] {
+        let error = read_bytes(&legacy(&content, keys)).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+    let mut other = legacy(&content, &[("7", 12, &values)]);
+    other[18] = 1;
+    let error = read_bytes(&other).unwrap_err().to_string();
+    assert!(error.contains("protocol 769, expected 1001"), "{error}");
+}

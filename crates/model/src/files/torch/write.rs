@@ -1,0 +1,121 @@
+//! Writes zip archives that `torch.load(…, weights_only=True)` accepts in every version since 1.6.
+
+use std::io::{Seek, Write};
+
+use zip::write::{SimpleFileOptions, ZipWriter};
+use zip::{CompressionMethod, DateTime};
+
+use super::super::error::Problem;
+use super::super::pickle::Writer;
+use super::super::state::{StateDict, StoredTensor};
+use super::super::{Header, Style};
+use super::tensor::storage_class;
+
+/// The folder that all entries lie in. PyTorch takes any name.
+const FOLDER: &str = "archive";
+/// Storages begin at multiples of this many bytes, so that they can be used in place when the file is memory-mapped.
+const ALIGNMENT: u16 = 64;
+/// An entry of this size or more needs the 64-bit fields of the zip format.
+const ZIP64_FROM: u64 = u32::MAX as u64;
+/// Version of the serialisation, `kProducedFileFormatVersion` of PyTorch 1.6 and later.
+const VERSION: &str = "3\n";
+/// What Lightning takes for the version that wrote the checkpoint: the one VLC was published with.
+const LIGHTNING_VERSION: &str = "1.1.4";
+
+/// Writes the tensors as a checkpoint, values straight from `state` in pieces.
+pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header: &Header) -> Result<(), Problem> {
+    let mut zip = ZipWriter::new(out);
+    let mut entry = |name: &str, length: u64, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
+        // A fixed date makes the same weights give the same bytes.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(DateTime::default())
+            .with_alignment(ALIGNMENT)
+            .large_file(length >= ZIP64_FROM);
+        zip.start_file(format!("{FOLDER}/{name}"), options)?;
+        write(&mut zip)?;
+        Ok::<(), Problem>(())
+    };
+    let mut small = |name: &str, bytes: &[u8]| entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
+    small("data.pkl", &content(state, header))?;
+    small(".format_version", b"1")?;
+    small(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
+    small("byteorder", b"little")?;
+    for (index, (_, tensor)) in state.iter().enumerate() {
+        let length = tensor.data.len() as u64 * tensor.data.dtype().size() as u64;
+        entry(&format!("data/{index}"), length, &mut |out| tensor.data.write_le(out))?;
+    }
+    entry("version", VERSION.len() as u64, &mut |out| {
+        out.write_all(VERSION.as_bytes())
+    })?;
+    zip.finish()?.flush()?;
+    Ok(())
+}
+
+fn content(state: &StateDict, header: &Header) -> Vec<u8> {
+    let mut pickle = Writer::new();
+    pickle.empty_dict();
+    let under = match header.style {
+        Style::Vlc => {
+            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            pickle.text("epoch").int(number(header.epoch)).set_item();
+            pickle.text("global_step").int(number(header.global_step)).set_item();
+            pickle
+                .text("pytorch-lightning_version")
+                .text(LIGHTNING_VERSION)
+                .set_item();
+            "state_dict"
+        }
+        Style::Mae => "model",
+    };
+    pickle.text(under);
+    ordered_dict(&mut pickle);
+    for (index, (name, tensor)) in state.iter().enumerate() {
+        pickle.text(name);
+        tensor_call(&mut pickle, index, tensor);
+        pickle.set_item();
+    }
+    pickle.set_item();
+    pickle.finish()
+}
+
+fn ordered_dict(pickle: &mut Writer) {
+    pickle.global("collections", "OrderedDict").empty_tuple().reduce();
+}
+
+/// `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)`
+fn tensor_call(pickle: &mut Writer, index: usize, tensor: &StoredTensor) {
+    pickle.global("torch._utils", "_rebuild_tensor_v2").mark();
+    pickle
+        .mark()
+        .text("storage")
+        .global("torch", storage_class(tensor.data.dtype()));
+    pickle
+        .text(&index.to_string())
+        .text("cpu")
+        .int(tensor.data.len() as i64);
+    pickle.tuple().persistent().int(0);
+    sizes(pickle, &tensor.shape);
+    sizes(pickle, &strides(&tensor.shape));
+    pickle.bool(false);
+    ordered_dict(pickle);
+    pickle.tuple().reduce();
+}
+
+fn sizes(pickle: &mut Writer, sizes: &[usize]) {
+    pickle.mark();
+    for size in sizes {
+        pickle.int(*size as i64);
+    }
+    pickle.tuple();
+}
+
+/// Row-major strides, in values.
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        // PyTorch counts an axis without values as one of length one.
+        strides[axis - 1] = strides[axis] * shape[axis].max(1);
+    }
+    strides
+}
