@@ -1,1 +1,27 @@
-//! Pictures: decoding, resizing, augmentation.
+//! Pictures: from the bytes of a file to the normalised tensor that the model sees, and back.
+//!
+//! ```text
+//! bytes ── decode ──▶ RgbImage ── augment ──▶ RgbImage ── resize ──▶ [S, S] ── normalise ──▶ f32 [3, S, S]
+//!                                └────────────────── transform ──────────────────────────┘
+//! ```
+//!
+//! The models were trained on what Pillow and torchvision produce, so every step is defined by those libraries'
+//! arithmetic: [`mod@decode`] gives Pillow's `convert("RGB")`, [`mod@resize`] its bicubic filter, [`augment`] its
+//! image operations, [`transform`] torchvision's random crop. Reference outputs decide (`tests/golden/augment`).
+
+pub mod augment;
+pub mod decode;
+pub mod encode;
+pub mod normalise;
+pub mod resize;
+pub mod transform;
+
+#[cfg(test)]
+mod parity;
+
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode};
+pub use encode::{encode_jpeg, encode_png};
+pub use image::RgbImage;
+pub use normalise::{MEAN, STD, denormalise};
+pub use resize::{CropBox, resize, resized_crop};
+pub use transform::{Transform, TransformKind};

@@ -1,0 +1,171 @@
+//! Rotation, shear and translation: nearest neighbour, black where the source has no pixel, same size.
+//!
+//! Pillow computes source coordinates in 16.16 fixed point from pixel centres (`Image.transform` with `AFFINE` and
+//! `NEAREST`); the same arithmetic here decides which neighbour is the nearest. Shears and translations move whole
+//! rows or columns by whole pixels, so they copy instead of computing coordinates per pixel.
+
+use image::RgbImage;
+
+/// A number in 16.16 fixed point, rounded half up.
+fn fixed(value: f64) -> i64 {
+    (value * 65536.0 + 0.5).floor() as i64
+}
+
+/// Rotates about the centre by `degrees`, counter-clockwise. Pillow's `Image.rotate`.
+pub fn rotate(image: &mut RgbImage, degrees: f64) {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+    if width == 0 || height == 0 {
+        return;
+    }
+    let angle = -degrees.rem_euclid(360.0).to_radians();
+    // Python rounds the entries to 15 decimals, which makes right angles exact.
+    let round = |v: f64| (v * 1e15).round_ties_even() / 1e15;
+    let (cos, sin) = (round(angle.cos()), round(angle.sin()));
+    let (centre_x, centre_y) = (width as f64 / 2.0, height as f64 / 2.0);
+    let origin_x = cos * -centre_x + sin * -centre_y + centre_x;
+    let origin_y = -sin * -centre_x + cos * -centre_y + centre_y;
+
+    // Source position of the pixel (0, 0), then one step per column and one per row.
+    let mut row_x = fixed(origin_x + cos * 0.5 + sin * 0.5);
+    let mut row_y = fixed(origin_y - sin * 0.5 + cos * 0.5);
+    let (step_x, step_y) = (fixed(cos), fixed(-sin));
+    let (row_step_x, row_step_y) = (fixed(sin), fixed(cos));
+
+    let mut out = RgbImage::new(image.width(), image.height());
+    let source = image.as_chunks::<3>().0;
+    for row in out.as_chunks_mut::<3>().0.chunks_exact_mut(width as usize) {
+        let (mut x, mut y) = (row_x, row_y);
+        for pixel in row {
+            let (column, line) = (x >> 16, y >> 16);
+            if (0..width).contains(&column) && (0..height).contains(&line) {
+                *pixel = source[(line * width + column) as usize];
+            }
+            x += step_x;
+            y += step_y;
+        }
+        row_x += row_step_x;
+        row_y += row_step_y;
+    }
+    *image = out;
+}
+
+/// Takes each pixel from `factor · row` columns to its right.
+pub fn shear_x(image: &mut RgbImage, factor: f64) {
+    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    shift_rows(image, |y| (start + y * step) >> 16);
+}
+
+/// Takes each pixel from `factor · column` rows below it.
+pub fn shear_y(image: &mut RgbImage, factor: f64) {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    let shifts: Vec<i64> = (0..width).map(|x| (start + x * step) >> 16).collect();
+    let mut out = RgbImage::new(image.width(), image.height());
+    let source = image.as_chunks::<3>().0;
+    let pixels = out.as_chunks_mut::<3>().0;
+    for (y, row) in (0..height).zip(pixels.chunks_exact_mut(width.max(1) as usize)) {
+        for ((x, pixel), shift) in (0..width).zip(row).zip(&shifts) {
+            let line = y + shift;
+            if (0..height).contains(&line) {
+                *pixel = source[(line * width + x) as usize];
+            }
+        }
+    }
+    *image = out;
+}
+
+/// Takes each pixel from `pixels` columns to its right: a positive value moves the picture to the left.
+pub fn translate_x(image: &mut RgbImage, pixels: f64) {
+    let shift = nearest(pixels);
+    shift_rows(image, |_| shift);
+}
+
+/// Takes each pixel from `pixels` rows below it: a positive value moves the picture up.
+pub fn translate_y(image: &mut RgbImage, pixels: f64) {
+    let stride = 3 * image.width() as usize;
+    let height = image.height() as usize;
+    let shift = nearest(pixels);
+    shift_within(image, stride, height, shift);
+}
+
+/// The source coordinate of pixel 0, whose centre is at 0.5, moved by `pixels`.
+fn nearest(pixels: f64) -> i64 {
+    (pixels + 0.5).floor() as i64
+}
+
+/// Moves each row left by the number of pixels that `shift` gives for its index.
+fn shift_rows(image: &mut RgbImage, shift: impl Fn(i64) -> i64) {
+    let width = image.width() as usize;
+    if width == 0 {
+        return;
+    }
+    for (y, row) in image.chunks_exact_mut(3 * width).enumerate() {
+        shift_within(row, 3, width, shift(y as i64));
+    }
+}
+
+/// Moves `count` units of `unit` bytes towards the front by `shift` units (towards the back if negative) and fills
+/// what becomes free with zeros.
+fn shift_within(bytes: &mut [u8], unit: usize, count: usize, shift: i64) {
+    let distance = shift.unsigned_abs().min(count as u64) as usize * unit;
+    let end = count * unit;
+    if shift >= 0 {
+        bytes.copy_within(distance..end, 0);
+        bytes[end - distance..end].fill(0);
+    } else {
+        bytes.copy_within(0..end - distance, distance);
+        bytes[..distance].fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 + 1, y as u8 + 1, 7]))
+    }
+
+    #[test]
+    fn translation_moves_and_fills_with_black() {
+        let mut left = picture(4, 2);
+        translate_x(&mut left, 1.0);
+        assert_eq!(
+            left.pixels().map(|p| p.0[0]).collect::<Vec<_>>(),
+            [2, 3, 4, 0, 2, 3, 4, 0]
+        );
+        let mut down = picture(1, 4);
+        translate_y(&mut down, -2.6);
+        assert_eq!(down.pixels().map(|p| p.0[1]).collect::<Vec<_>>(), [0, 0, 0, 1]);
+        for far in [-1e300, 1e300, 5.0] {
+            let mut gone = picture(3, 3);
+            translate_y(&mut gone, far);
+            assert!(gone.iter().all(|&v| v == 0));
+        }
+    }
+
+    #[test]
+    fn rotation_by_right_angles_is_exact() {
+        let source = picture(5, 5);
+        let mut turned = source.clone();
+        rotate(&mut turned, 90.0);
+        assert_eq!(turned, image::imageops::rotate270(&source));
+        rotate(&mut turned, 270.0);
+        assert_eq!(turned, source);
+        rotate(&mut turned, -720.0);
+        assert_eq!(turned, source);
+    }
+
+    #[test]
+    fn shears_are_transposes_of_each_other() {
+        let source = picture(9, 14);
+        let transpose = |p: &RgbImage| RgbImage::from_fn(p.height(), p.width(), |x, y| *p.get_pixel(y, x));
+        for factor in [0.09, -0.3, 1.0] {
+            let mut x = source.clone();
+            shear_x(&mut x, factor);
+            let mut y = transpose(&source);
+            shear_y(&mut y, factor);
+            assert_eq!(transpose(&x), y, "{factor}");
+        }
+    }
+}
