@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes collected before they are handed to the system.
 const BUFFER: usize = 1 << 20;
 
-/// What [`write`] hands to its caller to write into.
+/// What [`write()`] hands to its caller to write into.
 pub type Output = BufWriter<File>;
 
 /// Writes a file under a temporary name in the same folder, flushes it to the disk, and gives it its name, replacing what

@@ -1,6 +1,6 @@
 //! Weight files: PyTorch checkpoints (`.ckpt`, `.pth`), safetensors, and the ways between them.
 //!
-//! [`read`] tells a file's format by its content and gives back a [`StateDict`], [`write`] takes the format from the
+//! [`read`] tells a file's format by its content and gives back a [`StateDict`], [`write()`] takes the format from the
 //! extension. [`mapping::adapt`] fits what was read to a model: names with or without `transformer.`, other image sizes, other
 //! numbers of token types. Files come from strangers: nothing in them is executed, nothing is allocated on their word alone.
 
@@ -130,7 +130,7 @@ impl From<Style> for Header {
 /// Reads a weight file; the content decides the format, not the name.
 ///
 /// The file is memory-mapped, so that every value is copied once. It must not be shortened meanwhile; files
-/// written by [`write`] never are, a new file takes the old one's place.
+/// written by [`write()`] never are, a new file takes the old one's place.
 ///
 /// # Errors
 /// [`FileError`] says which file and what is wrong with it.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::input::{Input, quoted, raw_unicode};
 use super::{MAX_MEMO, MAX_REFERENCES, MAX_STACK, MAX_VALUES, Object, Pickle, PickleError, Ref, Value};
 
 type Result<T> = std::result::Result<T, PickleError>;
@@ -15,9 +16,7 @@ type Result<T> = std::result::Result<T, PickleError>;
 /// [`PickleError`] for anything that is not a well-formed pickle of protocol 0 to 5 or exceeds a limit.
 pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
     let mut machine = Machine {
-        bytes,
-        at: 0,
-        opcode_at: 0,
+        input: Input::new(bytes),
         values: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -32,14 +31,12 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
     Ok(Pickle {
         values: machine.values,
         root,
-        length: machine.at,
+        length: machine.input.position(),
     })
 }
 
 struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    opcode_at: usize,
+    input: Input<'a>,
     values: Vec<Value<'a>>,
     stack: Vec<Ref>,
     /// Heights of the stack at which marks were set.
@@ -52,8 +49,8 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// Carries out one instruction; the result of the pickle if it was `STOP`.
     fn step(&mut self) -> Result<Option<Ref>> {
-        self.opcode_at = self.at;
-        match self.byte()? {
+        self.input.begin();
+        match self.input.byte()? {
             // Constants.
             b'N' => self.push(Value::None)?,
             0x88 => self.push(Value::Bool(true))?,
@@ -61,27 +58,27 @@ impl<'a> Machine<'a> {
 
             // Numbers.
             b'K' => {
-                let value = self.byte()?;
+                let value = self.input.byte()?;
                 self.push(Value::Int(value.into()))?;
             }
             b'M' => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = u16::from_le_bytes(self.input.array()?);
                 self.push(Value::Int(value.into()))?;
             }
             b'J' => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.input.array()?);
                 self.push(Value::Int(value.into()))?;
             }
             0x8a => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.long(length)?;
             }
             0x8b => {
-                let length = self.length_i32()?;
+                let length = self.input.length_i32()?;
                 self.long(length)?;
             }
             b'I' => {
-                let value = match self.line()? {
+                let value = match self.input.line()? {
                     b"00" => Value::Bool(false),
                     b"01" => Value::Bool(true),
                     digits => self.decimal(digits)?,
@@ -89,58 +86,58 @@ impl<'a> Machine<'a> {
                 self.push(value)?;
             }
             b'L' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let value = self.decimal(line.strip_suffix(b"L").unwrap_or(line))?;
                 self.push(value)?;
             }
             b'F' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let value = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
                 let value = value.ok_or_else(|| self.malformed("number"))?;
                 self.push(Value::Float(value))?;
             }
             b'G' => {
-                let value = f64::from_be_bytes(self.array()?);
+                let value = f64::from_be_bytes(self.input.array()?);
                 self.push(Value::Float(value))?;
             }
 
             // Strings and bytes.
             0x8c | b'U' => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.text(length)?;
             }
             b'X' => {
-                let length = self.length_u32()?;
+                let length = self.input.length_u32()?;
                 self.text(length)?;
             }
             b'T' => {
-                let length = self.length_i32()?;
+                let length = self.input.length_i32()?;
                 self.text(length)?;
             }
             0x8d => {
-                let length = self.length_u64()?;
+                let length = self.input.length_u64()?;
                 self.text(length)?;
             }
             b'S' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let text = quoted(line).ok_or_else(|| self.malformed("string"))?;
                 self.push(Value::Text(Cow::Owned(text)))?;
             }
             b'V' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let text = raw_unicode(line).ok_or_else(|| self.malformed("string"))?;
                 self.push(Value::Text(text))?;
             }
             b'C' => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.binary(length)?;
             }
             b'B' => {
-                let length = self.length_u32()?;
+                let length = self.input.length_u32()?;
                 self.binary(length)?;
             }
             0x8e | 0x96 => {
-                let length = self.length_u64()?;
+                let length = self.input.length_u64()?;
                 self.binary(length)?;
             }
 
@@ -214,11 +211,11 @@ impl<'a> Machine<'a> {
                 self.put(key)?;
             }
             b'q' => {
-                let key = self.byte()?.into();
+                let key = self.input.byte()?.into();
                 self.put(key)?;
             }
             b'r' => {
-                let key = u32::from_le_bytes(self.array()?).into();
+                let key = u32::from_le_bytes(self.input.array()?).into();
                 self.put(key)?;
             }
             0x94 => self.put(self.memo.len() as u64)?,
@@ -227,11 +224,11 @@ impl<'a> Machine<'a> {
                 self.fetch(key)?;
             }
             b'h' => {
-                let key = self.byte()?.into();
+                let key = self.input.byte()?.into();
                 self.fetch(key)?;
             }
             b'j' => {
-                let key = u32::from_le_bytes(self.array()?).into();
+                let key = u32::from_le_bytes(self.input.array()?).into();
                 self.fetch(key)?;
             }
 
@@ -255,9 +252,9 @@ impl<'a> Machine<'a> {
             }
             opcode @ 0x82..=0x84 => {
                 let code = match opcode {
-                    0x82 => self.byte()?.into(),
-                    0x83 => u16::from_le_bytes(self.array()?).into(),
-                    _ => u32::from_le_bytes(self.array()?),
+                    0x82 => self.input.byte()?.into(),
+                    0x83 => u16::from_le_bytes(self.input.array()?).into(),
+                    _ => u32::from_le_bytes(self.input.array()?),
                 };
                 self.push(Value::Global {
                     module: Cow::Borrowed("copyreg"),
@@ -269,7 +266,7 @@ impl<'a> Machine<'a> {
                 self.object(callable, arguments)?;
             }
             0x92 => {
-                // Keyword arguments are kept as a third item beside class and arguments' place: (positional, keywords).
+                // The arguments become the pair (positional, keywords).
                 let (keywords, positional, callable) = (self.pop()?, self.pop()?, self.pop()?);
                 self.count_references(2)?;
                 let arguments = self.add(Value::Tuple(vec![positional, keywords]))?;
@@ -300,7 +297,7 @@ impl<'a> Machine<'a> {
                 }
             }
             b'P' => {
-                let line = self.line()?;
+                let line = self.input.line()?;
                 let id = self.add(Value::Text(String::from_utf8_lossy(line)))?;
                 self.push(Value::Persistent(id))?;
             }
@@ -311,74 +308,29 @@ impl<'a> Machine<'a> {
 
             // Framing.
             0x80 => {
-                let protocol = self.byte()?;
+                let protocol = self.input.byte()?;
                 if protocol > 5 {
                     return Err(PickleError::Protocol(protocol));
                 }
             }
             0x95 => {
                 // A frame only tells how many bytes follow; the bytes themselves are checked as they are read.
-                self.array::<8>()?;
+                self.input.array::<8>()?;
             }
-            0x97 | 0x98 => return Err(PickleError::OutOfBand { offset: self.opcode_at }),
+            0x97 | 0x98 => {
+                return Err(PickleError::OutOfBand {
+                    offset: self.input.opcode_at(),
+                });
+            }
             b'.' => return self.pop().map(Some),
             opcode => {
                 return Err(PickleError::UnknownOpcode {
-                    offset: self.opcode_at,
+                    offset: self.input.opcode_at(),
                     opcode,
                 });
             }
         }
         Ok(None)
-    }
-
-    // Bytes.
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or(PickleError::Truncated {
-            offset: self.bytes.len(),
-        })?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    /// The bytes up to the next line feed, without it and without a carriage return before it.
-    fn line(&mut self) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|b| *b == b'\n');
-        let length = length.ok_or(PickleError::Truncated {
-            offset: self.bytes.len(),
-        })?;
-        self.at += length + 1;
-        let line = &rest[..length];
-        Ok(line.strip_suffix(b"\r").unwrap_or(line))
-    }
-
-    fn length_u32(&mut self) -> Result<usize> {
-        let length = u32::from_le_bytes(self.array()?);
-        usize::try_from(length).map_err(|_| self.malformed("length"))
-    }
-
-    fn length_i32(&mut self) -> Result<usize> {
-        let length = i32::from_le_bytes(self.array()?);
-        usize::try_from(length).map_err(|_| self.malformed("length"))
-    }
-
-    fn length_u64(&mut self) -> Result<usize> {
-        let length = u64::from_le_bytes(self.array()?);
-        usize::try_from(length).map_err(|_| self.malformed("length"))
     }
 
     // Values.
@@ -407,18 +359,18 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, length: usize) -> Result<()> {
-        let text = String::from_utf8_lossy(self.take(length)?);
+        let text = String::from_utf8_lossy(self.input.take(length)?);
         self.push(Value::Text(text))
     }
 
     fn binary(&mut self, length: usize) -> Result<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length)?;
         self.push(Value::Bytes(Cow::Borrowed(bytes)))
     }
 
     /// A two's complement integer, least significant byte first.
     fn long(&mut self, length: usize) -> Result<()> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length)?;
         let negative = bytes.last().is_some_and(|b| *b >= 0x80);
         let fill = if negative { 0xff } else { 0 };
         let (low, high) = bytes.split_at(bytes.len().min(16));
@@ -444,8 +396,8 @@ impl<'a> Machine<'a> {
     }
 
     fn global_lines(&mut self) -> Result<Value<'a>> {
-        let module = String::from_utf8_lossy(self.line()?);
-        let name = String::from_utf8_lossy(self.line()?);
+        let module = String::from_utf8_lossy(self.input.line()?);
+        let name = String::from_utf8_lossy(self.input.line()?);
         Ok(Value::Global { module, name })
     }
 
@@ -486,7 +438,9 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Ref>> {
-        let height = self.marks.pop().ok_or(PickleError::NoMark { offset: self.opcode_at })?;
+        let height = self.marks.pop().ok_or(PickleError::NoMark {
+            offset: self.input.opcode_at(),
+        })?;
         self.count_references(self.stack.len() - height)?;
         // Copied rather than `split_off`, which would hand on the whole stack's capacity for a mark at height zero.
         let items = self.stack[height..].to_vec();
@@ -517,7 +471,11 @@ impl<'a> Machine<'a> {
         match &mut self.values[target.0 as usize] {
             Value::List(list) | Value::Set(list) => list.extend(items),
             Value::Object(object) => object.items.extend(items),
-            _ => return Err(PickleError::NotAContainer { offset: self.opcode_at }),
+            _ => {
+                return Err(PickleError::NotAContainer {
+                    offset: self.input.opcode_at(),
+                });
+            }
         }
         Ok(())
     }
@@ -528,7 +486,11 @@ impl<'a> Machine<'a> {
         match &mut self.values[target.0 as usize] {
             Value::Dict(entries) => entries.extend(pairs),
             Value::Object(object) => object.entries.extend(pairs),
-            _ => return Err(PickleError::NotAContainer { offset: self.opcode_at }),
+            _ => {
+                return Err(PickleError::NotAContainer {
+                    offset: self.input.opcode_at(),
+                });
+            }
         }
         Ok(())
     }
@@ -536,7 +498,7 @@ impl<'a> Machine<'a> {
     // Memo.
 
     fn key_line(&mut self) -> Result<u64> {
-        let line = self.line()?;
+        let line = self.input.line()?;
         let key = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
         key.ok_or_else(|| self.malformed("memo entry"))
     }
@@ -553,7 +515,7 @@ impl<'a> Machine<'a> {
     fn fetch(&mut self, key: u64) -> Result<()> {
         let found = self.memo.get(&key).copied();
         let found = found.ok_or(PickleError::NotInMemo {
-            offset: self.opcode_at,
+            offset: self.input.opcode_at(),
             key,
         })?;
         self.push_ref(found)
@@ -562,77 +524,16 @@ impl<'a> Machine<'a> {
     // Errors.
 
     fn underflow(&self) -> PickleError {
-        PickleError::StackUnderflow { offset: self.opcode_at }
+        PickleError::StackUnderflow {
+            offset: self.input.opcode_at(),
+        }
     }
 
     fn malformed(&self, what: &'static str) -> PickleError {
-        PickleError::Malformed {
-            offset: self.opcode_at,
-            what,
-        }
+        self.input.malformed(what)
     }
 }
 
 fn too_many(what: &'static str, limit: usize) -> PickleError {
     PickleError::TooMany { what, limit }
-}
-
-/// The text of a Python 2 string literal: `'…'` or `"…"` with backslash escapes.
-fn quoted(line: &[u8]) -> Option<String> {
-    let line = line.trim_ascii();
-    let quote = *line.first().filter(|b| matches!(b, b'\'' | b'"'))?;
-    let inner = line.get(1..)?.strip_suffix(&[quote])?;
-    let mut bytes = Vec::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first != b'\\' {
-            bytes.push(*first);
-            continue;
-        }
-        let (escape, after) = rest.split_first()?;
-        rest = after;
-        match escape {
-            b'n' => bytes.push(b'\n'),
-            b't' => bytes.push(b'\t'),
-            b'r' => bytes.push(b'\r'),
-            b'\\' | b'\'' | b'"' => bytes.push(*escape),
-            b'x' => {
-                bytes.push(u8::try_from(hexadecimal(rest.get(..2)?)?).ok()?);
-                rest = &rest[2..];
-            }
-            other => bytes.extend([b'\\', *other]),
-        }
-    }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Python's `raw-unicode-escape`: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
-fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
-    if line.is_ascii() && !line.contains(&b'\\') {
-        return std::str::from_utf8(line).ok().map(Cow::Borrowed);
-    }
-    let mut text = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = match (first, after.first()) {
-            (b'\\', Some(b'u')) => 4,
-            (b'\\', Some(b'U')) => 8,
-            _ => {
-                text.push(char::from(*first));
-                rest = after;
-                continue;
-            }
-        };
-        let code = hexadecimal(after.get(1..1 + digits)?)?;
-        text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-        rest = &after[1 + digits..];
-    }
-    Some(Cow::Owned(text))
-}
-
-fn hexadecimal(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0u32, |value, digit| {
-        Some((value << 4) | char::from(*digit).to_digit(16)?)
-    })
 }

@@ -7,6 +7,7 @@
 //! Values live in one flat list and refer to each other by [`Ref`], so that cycles need no care, deep nesting costs no stack, and
 //! dropping is a loop. Work and memory are bounded by the limits below and by the bytes actually present.
 
+mod input;
 mod machine;
 mod writer;
 
@@ -304,17 +305,30 @@ impl<'a> Pickle<'a> {
                 if !object.items.is_empty() {
                     return self.describe_items(out, &object.items, depth);
                 }
-                match self.global(object.callable) {
-                    Some((_, name)) if name.starts_with("_rebuild") => write!(out, "a tensor"),
-                    Some((module, name)) => write!(out, "{module}.{name}(…)"),
-                    None => write!(out, "an object"),
+                let Some((module, name)) = self.global(object.callable) else {
+                    out.push_str("an object");
+                    return;
+                };
+                if module == "torch._utils" && name.starts_with("_rebuild") {
+                    out.push_str("a tensor");
+                    return;
                 }
+                let _ = write!(out, "{module}.{name}(");
+                let arguments = self.items(object.arguments).unwrap_or_default();
+                self.describe_list(out, arguments, depth);
+                out.push(')');
+                Ok(())
             }
         };
     }
 
     fn describe_items(&self, out: &mut String, items: &[Ref], depth: usize) {
         out.push('[');
+        self.describe_list(out, items, depth);
+        out.push(']');
+    }
+
+    fn describe_list(&self, out: &mut String, items: &[Ref], depth: usize) {
         for (i, item) in items.iter().enumerate() {
             if out.len() > MAX_DESCRIPTION {
                 break;
@@ -324,7 +338,6 @@ impl<'a> Pickle<'a> {
             }
             self.describe_into(out, *item, depth + 1);
         }
-        out.push(']');
     }
 
     fn describe_entries(&self, out: &mut String, entries: &[(Ref, Ref)], depth: usize) {

@@ -108,8 +108,12 @@ fn callables_are_only_named() {
             Some("os.system"),
             "{bytes:?}"
         );
-        assert_eq!(pickle.describe(pickle.root()), "os.system(…)");
+        assert!(pickle.describe(pickle.root()).starts_with("os.system("));
     }
+    assert_eq!(
+        described(b"cos\nsystem\n(X\x06\0\0\0reboottR."),
+        "os.system(\"reboot\")"
+    );
     assert_eq!(described(b"\x82\x05."), "copyreg.extension 5");
 }
 
@@ -299,10 +303,7 @@ fn what_is_written_is_read() {
         .iter()
         .map(|item| pickle.describe(*item))
         .collect();
-    assert_eq!(
-        rest,
-        ["true", "\"é\"", "[]", "{k: false}", "a.b(…)", "a.b", "a storage"]
-    );
+    assert_eq!(rest, ["true", "\"é\"", "[]", "{k: false}", "a.b()", "a.b", "a storage"]);
 }
 
 proptest! {

@@ -187,9 +187,9 @@ impl Storages<'_> {
             product.filter(|n| *n <= available).ok_or_else(beyond)?
         };
         if count > 0 {
-            let dimensions = layout.shape.iter().zip(&layout.strides);
-            let last = dimensions.fold(Some(layout.offset), |last, (n, stride)| {
-                last?.checked_add((n - 1).checked_mul(*stride)?)
+            let mut dimensions = layout.shape.iter().zip(&layout.strides);
+            let last = dimensions.try_fold(layout.offset, |last, (n, stride)| {
+                last.checked_add((n - 1).checked_mul(*stride)?)
             });
             last.filter(|last| *last < available).ok_or_else(beyond)?;
         }
