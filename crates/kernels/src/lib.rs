@@ -18,5 +18,6 @@ pub mod math;
 pub mod optimizer;
 pub mod parallel;
 pub mod patch_loss;
+pub mod patches;
 pub mod simd;
 pub mod transport;

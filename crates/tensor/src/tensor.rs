@@ -3,6 +3,8 @@
 use crate::buffer::Buffer;
 use std::borrow::Cow;
 use std::sync::Arc;
+pub use vlct_kernels::patches::Order;
+use vlct_kernels::patches::extract;
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
 #[derive(Clone)]
@@ -37,6 +39,22 @@ impl Tensor {
     /// If there are not `rows · columns` of them.
     pub fn from_slice(rows: usize, columns: usize, values: &[f32]) -> Self {
         Self::build(rows, columns, |out| out.copy_from_slice(values))
+    }
+
+    /// Patches of pictures `[3, size, size]` in host memory, one row each: the named ones of the first picture, then those
+    /// of the second, …
+    ///
+    /// # Panics
+    /// If a picture has another size or a patch lies outside it.
+    pub fn patches(pictures: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Self {
+        let (rows, width) = (pictures.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
+        Self::build(rows, width, |mut out| {
+            for (picture, patches) in pictures {
+                let (head, rest) = out.split_at_mut(patches.len() * width);
+                extract(picture, size, side, patches, order, head);
+                out = rest;
+            }
+        })
     }
 
     /// A window into shared memory.

@@ -1,0 +1,208 @@
+//! Sizes of a model.
+
+/// Sizes and parts of a VLC model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VlcConfig {
+    /// Side of the square input pictures, in pixels.
+    pub image_size: usize,
+    /// Backbone sizes.
+    pub backbone: Backbone,
+    /// Rows of the word table.
+    pub vocab_size: usize,
+    /// Rows of the text position table: the longest token sequence.
+    pub max_text_len: usize,
+    /// Rows of the modality table: 2, or 3 for picture pairs.
+    pub token_types: usize,
+    /// Dropout inside the text embedding.
+    pub drop_rate: f32,
+    /// Which heads exist.
+    pub heads: Heads,
+}
+
+/// Sizes of the transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backbone {
+    /// Side of a patch, in pixels.
+    pub patch_size: usize,
+    /// Width of the encoder.
+    pub width: usize,
+    /// Number of encoder blocks.
+    pub depth: usize,
+    /// Attention heads of the encoder.
+    pub heads: usize,
+    /// Width of the decoder.
+    pub decoder_width: usize,
+    /// Number of decoder blocks.
+    pub decoder_depth: usize,
+    /// Attention heads of the decoder.
+    pub decoder_heads: usize,
+}
+
+impl Backbone {
+    /// The published variants by short and long name (`mae_vit_base_patch16`, `mae_vit_base_patch16_dec512d8b`, …).
+    pub fn named(name: &str) -> Option<Self> {
+        let (patch_size, width, depth, heads) = match name.strip_suffix("_dec512d8b").unwrap_or(name) {
+            "mae_vit_base_patch16" => (16, 768, 12, 12),
+            "mae_vit_large_patch16" => (16, 1024, 24, 16),
+            "mae_vit_huge_patch14" => (14, 1280, 32, 16),
+            _ => return None,
+        };
+        Some(Self {
+            patch_size,
+            width,
+            depth,
+            heads,
+            decoder_width: 512,
+            decoder_depth: 8,
+            decoder_heads: 16,
+        })
+    }
+}
+
+/// Which heads a model has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// Masked language modelling.
+    pub mlm: bool,
+    /// Image-text matching.
+    pub itm: bool,
+    /// Ranking of captions for retrieval.
+    pub rank: bool,
+}
+
+impl VlcConfig {
+    /// Patches per side.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.backbone.patch_size
+    }
+
+    /// Patches of a picture.
+    pub fn patches(&self) -> usize {
+        self.grid() * self.grid()
+    }
+
+    /// Values of a patch.
+    pub fn patch_values(&self) -> usize {
+        3 * self.backbone.patch_size * self.backbone.patch_size
+    }
+
+    /// Names, shapes and trainability of all parameters, in the order of the published state dict.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>, bool)> {
+        let b = &self.backbone;
+        let (d, e, n) = (b.width, b.decoder_width, self.patches());
+        let mut list = List(Vec::new());
+        list.add("text_embeddings.word_embeddings.weight", &[self.vocab_size, d]);
+        list.add("text_embeddings.position_embeddings.weight", &[self.max_text_len, d]);
+        list.add("text_embeddings.token_type_embeddings.weight", &[2, d]);
+        list.norm("text_embeddings.LayerNorm", d);
+        list.add("token_type_embeddings.weight", &[self.token_types, d]);
+        list.add("transformer.cls_token", &[1, 1, d]);
+        list.frozen("transformer.pos_embed", &[1, n + 1, d]);
+        list.add("transformer.mask_token", &[1, 1, e]);
+        list.frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
+        list.add(
+            "transformer.patch_embed.proj.weight",
+            &[d, 3, b.patch_size, b.patch_size],
+        );
+        list.add("transformer.patch_embed.proj.bias", &[d]);
+        (0..b.depth).for_each(|i| list.block(&format!("transformer.blocks.{i}"), d));
+        list.norm("transformer.norm", d);
+        list.linear("transformer.decoder_embed", d, e);
+        (0..b.decoder_depth).for_each(|i| list.block(&format!("transformer.decoder_blocks.{i}"), e));
+        list.norm("transformer.decoder_norm", e);
+        list.linear("transformer.decoder_pred", e, self.patch_values());
+        list.linear("pooler.dense", d, d);
+        if self.heads.mlm {
+            list.add("mlm_score.bias", &[self.vocab_size]);
+            list.linear("mlm_score.transform.dense", d, d);
+            list.norm("mlm_score.transform.LayerNorm", d);
+            list.add("mlm_score.decoder.weight", &[self.vocab_size, d]);
+        }
+        if self.heads.itm {
+            list.linear("itm_score.fc", d, 2);
+        }
+        if self.heads.rank {
+            list.linear("rank_output", d, 1);
+        }
+        list.0
+    }
+}
+
+struct List(Vec<(String, Vec<usize>, bool)>);
+
+impl List {
+    fn add(&mut self, name: &str, shape: &[usize]) {
+        self.0.push((name.to_string(), shape.to_vec(), true));
+    }
+
+    fn frozen(&mut self, name: &str, shape: &[usize]) {
+        self.0.push((name.to_string(), shape.to_vec(), false));
+    }
+
+    fn linear(&mut self, name: &str, input: usize, output: usize) {
+        self.add(&format!("{name}.weight"), &[output, input]);
+        self.add(&format!("{name}.bias"), &[output]);
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        self.add(&format!("{name}.weight"), &[width]);
+        self.add(&format!("{name}.bias"), &[width]);
+    }
+
+    fn block(&mut self, name: &str, width: usize) {
+        self.norm(&format!("{name}.norm1"), width);
+        self.linear(&format!("{name}.attn.qkv"), width, 3 * width);
+        self.linear(&format!("{name}.attn.proj"), width, width);
+        self.norm(&format!("{name}.norm2"), width);
+        self.linear(&format!("{name}.mlp.fc1"), width, 4 * width);
+        self.linear(&format!("{name}.mlp.fc2"), 4 * width, width);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parameter counts that the specification of the published models names.
+    #[test]
+    fn base_model_has_the_published_number_of_parameters() {
+        let config = VlcConfig {
+            image_size: 384,
+            backbone: Backbone::named("mae_vit_base_patch16").expect("known"),
+            vocab_size: 30522,
+            max_text_len: 40,
+            token_types: 2,
+            drop_rate: 0.1,
+            heads: Heads {
+                mlm: true,
+                itm: true,
+                rank: false,
+            },
+        };
+        let count = |filter: &dyn Fn(&str, bool) -> bool| -> usize {
+            config
+                .parameters()
+                .iter()
+                .filter(|(n, _, t)| filter(n, *t))
+                .map(|(_, s, _)| s.iter().product::<usize>())
+                .sum()
+        };
+        assert_eq!(count(&|_, _| true), 160_526_140);
+        assert_eq!(count(&|_, trainable| trainable), 159_787_580);
+        let decoder = |n: &str| n.starts_with("transformer.decoder_") || n == "transformer.mask_token";
+        assert_eq!(count(&|n, t| t && decoder(n)), 26_008_320);
+        assert_eq!(
+            count(&|n, t| t && n.starts_with("transformer.") && !decoder(n)),
+            85_647_360
+        );
+    }
+
+    #[test]
+    fn both_spellings_of_a_variant_are_known() {
+        assert_eq!(
+            Backbone::named("mae_vit_huge_patch14"),
+            Backbone::named("mae_vit_huge_patch14_dec512d8b")
+        );
+        assert_eq!(Backbone::named("vit_b"), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! Initial weights (the schemes of BERT for text and heads, of MAE for the backbone).
+
+use crate::config::VlcConfig;
+use crate::position::sine_cosine;
+use crate::vlc::Vlc;
+use rand::{Rng, RngExt};
+
+/// Standard deviation of embeddings and heads.
+const STD: f64 = 0.02;
+
+/// Draws all weights; `random(i)` is the generator for parameter number `i`.
+///
+/// Embeddings, `cls_token`, `mask_token`, pooler and heads: normal, σ 0.02. Backbone linear weights: Xavier uniform (qkv as
+/// one matrix, the patch projection as `[D, 3·P²]`). Norms 1 and 0, biases 0; the patch projection's bias uniform in
+/// ±1/√(3P²). Position tables: sine-cosine.
+pub fn initialise<R: Rng>(model: &mut Vlc, mut random: impl FnMut(u64) -> R) {
+    let config = model.config().clone();
+    let ids: Vec<_> = model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
+    for (id, parameter) in ids {
+        let random = &mut random(id.index() as u64);
+        let values = draw(&config, &parameter.name, &parameter.shape, parameter.len(), random);
+        model.parameters_mut().set(id, &values);
+    }
+}
+
+fn draw(config: &VlcConfig, name: &str, shape: &[usize], len: usize, random: &mut impl Rng) -> Vec<f32> {
+    let is_norm = name.contains("norm") || name.contains("LayerNorm");
+    match name {
+        "transformer.pos_embed" => return sine_cosine(config.backbone.width, config.grid()),
+        "transformer.decoder_pos_embed" => return sine_cosine(config.backbone.decoder_width, config.grid()),
+        "transformer.patch_embed.proj.bias" => {
+            let bound = 1.0 / (config.patch_values() as f64).sqrt();
+            return uniform(len, bound, random);
+        }
+        _ if is_norm && name.ends_with("weight") => return vec![1.0; len],
+        _ if name.ends_with("bias") => return vec![0.0; len],
+        _ => {}
+    }
+    let is_token = name.ends_with("cls_token") || name.ends_with("mask_token");
+    if name.starts_with("transformer.") && !is_token {
+        let (fan_out, fan_in) = (shape[0], shape[1..].iter().product::<usize>());
+        return uniform(len, (6.0 / (fan_in + fan_out) as f64).sqrt(), random);
+    }
+    (0..len).map(|_| (STD * standard_normal(random)) as f32).collect()
+}
+
+fn uniform(len: usize, bound: f64, random: &mut impl Rng) -> Vec<f32> {
+    (0..len)
+        .map(|_| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32)
+        .collect()
+}
+
+/// A standard normal number by Box and Muller's transform.
+fn standard_normal(random: &mut impl Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Backbone, Heads};
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    #[test]
+    fn every_tensor_has_the_spread_of_its_scheme() {
+        let backbone = Backbone {
+            patch_size: 8,
+            width: 64,
+            depth: 1,
+            heads: 4,
+            decoder_width: 32,
+            decoder_depth: 1,
+            decoder_heads: 4,
+        };
+        let heads = Heads {
+            mlm: true,
+            itm: true,
+            rank: true,
+        };
+        let config = VlcConfig {
+            image_size: 32,
+            backbone,
+            vocab_size: 500,
+            max_text_len: 20,
+            token_types: 2,
+            drop_rate: 0.1,
+            heads,
+        };
+        let mut model = Vlc::new(config);
+        initialise(&mut model, ChaCha8Rng::seed_from_u64);
+        let spread = |name: &str| {
+            let id = model.parameters().id(name).expect("declared");
+            let values = model.parameters().tensor(id).to_host().to_vec();
+            let max = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+            (
+                (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt(),
+                max,
+            )
+        };
+        let (std, _) = spread("text_embeddings.word_embeddings.weight");
+        assert!((std - 0.02).abs() < 0.0005);
+        let bound = (6.0f32 / (64.0 + 192.0)).sqrt();
+        let (std, max) = spread("transformer.blocks.0.attn.qkv.weight");
+        assert!(max <= bound && (std - bound / 3f32.sqrt()).abs() < 0.01 * bound);
+        let (_, max) = spread("transformer.patch_embed.proj.bias");
+        assert!(max > 0.0 && max <= 1.0 / 192f32.sqrt());
+        assert_eq!(spread("transformer.blocks.0.norm1.weight"), (1.0, 1.0));
+        assert_eq!(spread("mlm_score.transform.LayerNorm.bias"), (0.0, 0.0));
+        assert_eq!(spread("mlm_score.bias"), (0.0, 0.0));
+        assert!(spread("transformer.pos_embed").0 > 0.5);
+    }
+}

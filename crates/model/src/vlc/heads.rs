@@ -1,0 +1,87 @@
+//! Pooler and task heads.
+
+use super::blocks::{Find, Linear, Norm};
+use super::{Encoded, Vlc};
+use vlct_tensor::{ParameterId, Tape, Var};
+
+/// ε of BERT's prediction head.
+const MLM_EPS: f32 = 1e-12;
+
+/// Parameters of the masked-language head; its output table is not tied to the word table.
+pub(super) struct Mlm {
+    dense: Linear,
+    norm: Norm,
+    decoder: ParameterId,
+    bias: ParameterId,
+}
+
+impl Mlm {
+    pub fn new(find: &Find) -> Self {
+        Self {
+            dense: find.linear("mlm_score.transform.dense"),
+            norm: find.norm("mlm_score.transform.LayerNorm"),
+            decoder: find.id("mlm_score.decoder.weight"),
+            bias: find.id("mlm_score.bias"),
+        }
+    }
+}
+
+impl Vlc {
+    /// `tanh` of a linear map of each sequence's first token: `[sequences.len(), width]`.
+    pub fn pool(&self, tape: &Tape, encoded: &Encoded, sequences: std::ops::Range<usize>) -> Var {
+        let rows: Vec<u32> = sequences.map(|s| encoded.offsets[s] as u32).collect();
+        let first = tape.rows(&encoded.features, rows);
+        tape.tanh(&self.pooler.forward(tape, &self.parameters, &first, None))
+    }
+
+    /// Vocabulary logits for the named rows of the encoding: `[rows, vocab_size]`.
+    ///
+    /// # Panics
+    /// If the model has no such head.
+    pub fn mlm_logits(&self, tape: &Tape, encoded: &Encoded, rows: Vec<u32>) -> Var {
+        let (p, head) = (&self.parameters, expect(&self.mlm, "masked-language"));
+        let x = tape.rows(&encoded.features, rows);
+        let x = tape.gelu(&head.dense.forward(tape, p, &x, None));
+        let x = head.norm.forward(tape, p, &x, MLM_EPS);
+        tape.linear(
+            &x,
+            &tape.parameter(p, head.decoder),
+            Some(&tape.parameter(p, head.bias)),
+            None,
+        )
+    }
+
+    /// Matching logits of pooled sequences: `[sequences, 2]`, class 1 = the caption belongs to the picture.
+    ///
+    /// # Panics
+    /// If the model has no such head.
+    pub fn itm_logits(&self, tape: &Tape, pooled: &Var) -> Var {
+        expect(&self.itm, "image-text matching").forward(tape, &self.parameters, pooled, None)
+    }
+
+    /// Ranking score of pooled sequences: `[sequences, 1]`. A model without a ranking head ranks by the matching logit,
+    /// from which that head is initialised.
+    ///
+    /// # Panics
+    /// If the model has neither head.
+    pub fn rank_scores(&self, tape: &Tape, pooled: &Var) -> Vec<f32> {
+        match &self.rank {
+            Some(rank) => rank
+                .forward(tape, &self.parameters, pooled, None)
+                .tensor()
+                .to_host()
+                .to_vec(),
+            None => self
+                .itm_logits(tape, pooled)
+                .tensor()
+                .to_host()
+                .chunks_exact(2)
+                .map(|l| l[1])
+                .collect(),
+        }
+    }
+}
+
+fn expect<'a, T>(head: &'a Option<T>, what: &str) -> &'a T {
+    head.as_ref().unwrap_or_else(|| panic!("the model has no {what} head"))
+}

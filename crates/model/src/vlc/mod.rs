@@ -1,0 +1,149 @@
+//! VLC: one transformer over caption tokens and image patches (arXiv 2205.09256, section 3).
+
+mod blocks;
+mod decoder;
+mod embed;
+mod heads;
+mod load;
+
+use crate::config::VlcConfig;
+use blocks::{Block, Linear, Norm};
+use std::ops::Range;
+use std::sync::Arc;
+use vlct_tensor::{ParameterId, Parameters, Tape, Var};
+
+/// ε of the backbone's layer norms.
+const BACKBONE_EPS: f32 = 1e-6;
+
+/// The model: its sizes, its weights, and where each of them is used.
+pub struct Vlc {
+    config: VlcConfig,
+    parameters: Parameters,
+    text: embed::Text,
+    image: embed::Image,
+    token_types: ParameterId,
+    blocks: Vec<Block>,
+    norm: Norm,
+    decoder: decoder::Decoder,
+    pooler: Linear,
+    mlm: Option<heads::Mlm>,
+    itm: Option<Linear>,
+    rank: Option<Linear>,
+}
+
+/// A caption and a picture that are read together.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// Token ids from `[CLS]` to `[SEP]`, no padding.
+    pub text: &'a [u32],
+    /// The picture.
+    pub picture: Picture<'a>,
+}
+
+/// A picture as the encoder takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// Normalised values `[3, image_size, image_size]`.
+    pub pixels: &'a [f32],
+    /// The visible patches; `None`: all, in order.
+    pub kept: Option<&'a [u32]>,
+    /// Row of the modality table: 1, or 2 for the second picture of a pair.
+    pub token_type: u32,
+}
+
+/// What the encoder gives: one packed matrix and where everything is in it.
+pub struct Encoded {
+    /// `[tokens, width]`, sequence after sequence, each its text and then its image tokens (class token first).
+    pub features: Var,
+    /// Start of each sequence and the total.
+    pub offsets: Arc<[usize]>,
+    text_lengths: Vec<usize>,
+}
+
+impl Encoded {
+    /// Rows of a sequence's text tokens.
+    pub fn text_rows(&self, sequence: usize) -> Range<usize> {
+        let start = self.offsets[sequence];
+        start..start + self.text_lengths[sequence]
+    }
+
+    /// Rows of a sequence's image tokens, class token first.
+    pub fn image_rows(&self, sequence: usize) -> Range<usize> {
+        self.offsets[sequence] + self.text_lengths[sequence]..self.offsets[sequence + 1]
+    }
+}
+
+impl Vlc {
+    /// A model with all weights zero; see [`crate::initialise`].
+    pub fn new(config: VlcConfig) -> Self {
+        let parameters = Parameters::new(config.parameters());
+        let find = blocks::Find(&parameters);
+        let backbone = &config.backbone;
+        Self {
+            text: embed::Text::new(&find),
+            image: embed::Image::new(&find),
+            token_types: find.id("token_type_embeddings.weight"),
+            blocks: (0..backbone.depth)
+                .map(|i| find.block(&format!("transformer.blocks.{i}")))
+                .collect(),
+            norm: find.norm("transformer.norm"),
+            decoder: decoder::Decoder::new(&find, backbone.decoder_depth),
+            pooler: find.linear("pooler.dense"),
+            mlm: config.heads.mlm.then(|| heads::Mlm::new(&find)),
+            itm: config.heads.itm.then(|| find.linear("itm_score.fc")),
+            rank: config.heads.rank.then(|| find.linear("rank_output")),
+            config,
+            parameters,
+        }
+    }
+
+    /// Sizes and parts.
+    pub fn config(&self) -> &VlcConfig {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The weights, to be changed.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// Reads captions and pictures together, pair by pair: embeddings, all blocks, final norm.
+    ///
+    /// `dropout` is the key of the text embedding's dropout, `None` outside training.
+    ///
+    /// # Panics
+    /// If a text is longer than `max_text_len`, a token id is outside the vocabulary or a picture has another size.
+    pub fn encode(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Encoded {
+        self.encode_tracing(tape, sequences, dropout, &mut |_, _| ())
+    }
+
+    /// As [`Vlc::encode`]; `trace` sees each intermediate with its name (`text_embeddings`, `block0`, …).
+    pub fn encode_tracing(
+        &self,
+        tape: &Tape,
+        sequences: &[Sequence],
+        dropout: Option<[u64; 4]>,
+        trace: &mut dyn FnMut(&str, &Var),
+    ) -> Encoded {
+        let text = self.embed_text(tape, sequences, dropout);
+        trace("text_embeddings", &text);
+        let embedded = self.embed_image(tape, sequences);
+        let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(tape, &self.parameters, &x, &offsets, self.config.backbone.heads);
+            trace(&format!("block{i}"), &x);
+        }
+        let features = self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS);
+        trace("norm", &features);
+        Encoded {
+            features,
+            offsets,
+            text_lengths,
+        }
+    }
+}

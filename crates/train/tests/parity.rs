@@ -1,0 +1,387 @@
+//! The pre-training step and ten training steps against the numbers of the original.
+
+use std::path::Path;
+use vlct_golden::{Tensors, assert_close, assert_within, folders, json};
+use vlct_model::config::{Backbone, Heads};
+use vlct_model::{PatchMask, Vlc, VlcConfig, files};
+use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::{Gradients, Tape};
+use vlct_train::groups::{Parameter, pretrain_groups};
+use vlct_train::objectives::{Matching, Modelling, Objectives, PretrainStep};
+
+const WHOLE_MODEL: files::Options = files::Options {
+    scope: files::Scope::Model,
+    skip_heads: false,
+};
+
+const ALL: Objectives = Objectives {
+    mlm: true,
+    mae: Some(1.0),
+    itm: true,
+};
+
+fn config(folder: &Path) -> (VlcConfig, f64) {
+    let j = json(folder.join("config.json"));
+    let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
+    let backbone = Backbone {
+        patch_size: size("patch"),
+        width: size("dim"),
+        depth: size("depth"),
+        heads: size("heads"),
+        decoder_width: size("decoder_dim"),
+        decoder_depth: size("decoder_depth"),
+        decoder_heads: size("decoder_heads"),
+    };
+    let config = VlcConfig {
+        image_size: size("image_size"),
+        backbone,
+        vocab_size: size("vocab_size"),
+        max_text_len: size("max_text_len"),
+        token_types: 2,
+        drop_rate: 0.0,
+        heads: Heads {
+            mlm: true,
+            itm: true,
+            rank: false,
+        },
+    };
+    (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
+}
+
+fn load(folder: &Path, file: &str, config: VlcConfig) -> Vlc {
+    let mut model = Vlc::new(config);
+    let state = files::read(&folder.join(file)).expect("readable").state;
+    let (state, report) = files::adapt(state, &model.shapes(), WHOLE_MODEL).expect("fits");
+    assert!(report.missing.is_empty(), "{report}");
+    model.load(&state).expect("floats");
+    model
+}
+
+/// A recorded batch, in the form that the objectives take.
+struct Recorded {
+    lengths: Vec<usize>,
+    texts: Vec<Vec<u32>>,
+    mlm_texts: Vec<Vec<u32>>,
+    labels: Vec<Vec<Option<u32>>>,
+    pictures: Vec<Vec<f32>>,
+    itm_pictures: Vec<Vec<f32>>,
+    matched: Vec<bool>,
+    mlm_masks: Vec<PatchMask>,
+    itm_masks: Vec<PatchMask>,
+}
+
+impl Recorded {
+    fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
+        let key = |name: &str| format!("{prefix}{name}");
+        let batch = t.shape(&key("text_ids"))[0];
+        let rows = |name: &str| -> Vec<Vec<i64>> {
+            let values = t.i64(&key(name));
+            values.chunks_exact(values.len() / batch).map(<[i64]>::to_vec).collect()
+        };
+        let planes = |name: &str| -> Vec<Vec<f32>> {
+            let values = t.f32(&key(name));
+            values.chunks_exact(values.len() / batch).map(<[f32]>::to_vec).collect()
+        };
+        let lengths: Vec<usize> = rows("text_masks")
+            .iter()
+            .map(|m| m.iter().filter(|v| **v != 0).count())
+            .collect();
+        let ids = |name: &str| -> Vec<Vec<u32>> {
+            rows(name)
+                .iter()
+                .zip(&lengths)
+                .map(|(r, n)| r[..*n].iter().map(|v| *v as u32).collect())
+                .collect()
+        };
+        let order = t.i64(&key("itm_permutation"));
+        let matched: Vec<bool> = order.iter().map(|i| (*i as usize) < batch / 2).collect();
+        let (pictures, wrong) = (planes("image"), planes("false_image_0"));
+        let itm_pictures = (0..batch)
+            .map(|i| {
+                if matched[i] {
+                    pictures[i].clone()
+                } else {
+                    wrong[i].clone()
+                }
+            })
+            .collect();
+        let masks = |name: &str| {
+            planes(name)
+                .iter()
+                .map(|n| PatchMask::from_noise(n, mask_ratio))
+                .collect()
+        };
+        Self {
+            texts: ids("text_ids"),
+            mlm_texts: ids("text_ids_mlm"),
+            labels: rows("text_labels_mlm")
+                .iter()
+                .zip(&lengths)
+                .map(|(r, n)| r[..*n].iter().map(|v| u32::try_from(*v).ok()).collect())
+                .collect(),
+            lengths,
+            pictures,
+            itm_pictures,
+            matched,
+            mlm_masks: masks("mask_noise_mlm"),
+            itm_masks: masks("mask_noise_itm"),
+        }
+    }
+
+    fn step(&self) -> PretrainStep<'_> {
+        PretrainStep {
+            modelling: Some(Modelling {
+                texts: self.mlm_texts.iter().map(Vec::as_slice).collect(),
+                labels: self.labels.iter().map(Vec::as_slice).collect(),
+                pictures: self.pictures.iter().map(Vec::as_slice).collect(),
+                masks: Some(self.mlm_masks.clone()),
+            }),
+            matching: Some(Matching {
+                texts: self.texts.iter().map(Vec::as_slice).collect(),
+                pictures: self.itm_pictures.iter().map(Vec::as_slice).collect(),
+                matched: self.matched.clone(),
+                masks: Some(self.itm_masks.clone()),
+            }),
+            dropout: None,
+        }
+    }
+}
+
+/// Compares packed rows with the valid positions of a padded activation `[batch, length, width]`.
+fn assert_packed(
+    what: &str,
+    got: &[f32],
+    rows: impl Fn(usize) -> Vec<usize>,
+    t: &Tensors,
+    name: &str,
+    lengths: &[usize],
+    text: usize,
+) {
+    let (shape, padded) = (t.shape(name), t.f32(name));
+    let (length, width) = (shape[1], shape[2]);
+    let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+    for (s, n) in lengths.iter().enumerate() {
+        let valid = (0..length).filter(|i| i < n || *i >= text);
+        for (row, position) in rows(s).into_iter().zip(valid) {
+            mine.extend_from_slice(&got[row * width..][..width]);
+            theirs.extend_from_slice(&padded[(s * length + position) * width..][..width]);
+        }
+    }
+    assert_close(what, &mine, &theirs, 2e-5);
+}
+
+/// Compares a gradient or weight; the key third of a qkv bias, whose exact gradient is zero, absolutely.
+fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
+    if name.ends_with("attn.qkv.bias") {
+        let third = got.len() / 3;
+        let rest = |v: &[f32]| [&v[..third], &v[2 * third..]].concat();
+        assert_close(name, &rest(got), &rest(want), 2e-5);
+        assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
+    } else {
+        assert_close(name, got, want, 2e-5);
+    }
+}
+
+#[test]
+fn one_pretraining_step_equals_the_original() {
+    for folder in folders("model") {
+        let (config, mask_ratio) = config(&folder);
+        let text_length = config.max_text_len;
+        let model = load(&folder, "pretrain.ckpt", config);
+        let t = Tensors::open(folder.join("pretrain_step.safetensors"));
+        let recorded = Recorded::read(&t, "", mask_ratio);
+        let batch = recorded.lengths.len();
+        let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
+        assert_eq!(labels, t.f32("itm_labels"));
+
+        let tape = Tape::new();
+        let mut intermediates = Vec::new();
+        let step = recorded.step();
+        let outcome = step.run_tracing(&model, &tape, ALL, &mut |name, v| {
+            intermediates.push((name.to_string(), v.tensor().to_host().to_vec()));
+        });
+        let kept = recorded.mlm_masks[0].kept.len();
+        for (name, values) in &intermediates {
+            for (pass, first) in [("mlm", 0), ("itm", batch)] {
+                let golden = format!("act.{pass}.{name}");
+                assert!(t.has(&golden), "{golden}");
+                let lengths = recorded.lengths.iter().chain(&recorded.lengths);
+                let (image, text) = if name == "text_embeddings" {
+                    (0, t.shape(&golden)[1])
+                } else {
+                    (1 + kept, text_length)
+                };
+                let starts: Vec<usize> = lengths
+                    .scan(0, |row, n| {
+                        let start = *row;
+                        *row += n + image;
+                        Some(start)
+                    })
+                    .collect();
+                let rows = |s: usize| (starts[first + s]..starts[first + s] + recorded.lengths[s] + image).collect();
+                assert_packed(&golden, values, rows, &t, &golden, &recorded.lengths, text);
+            }
+        }
+
+        let logits = outcome
+            .mlm_logits
+            .as_ref()
+            .expect("masked tokens")
+            .tensor()
+            .to_host()
+            .to_vec();
+        let (padded, classes) = (t.f32("mlm_logits"), t.shape("mlm_logits")[2]);
+        let wanted: Vec<f32> = recorded
+            .labels
+            .iter()
+            .enumerate()
+            .flat_map(|(s, l)| {
+                l.iter()
+                    .enumerate()
+                    .filter(|(_, l)| l.is_some())
+                    .map(move |(i, _)| s * text_length + i)
+            })
+            .flat_map(|row| padded[row * classes..][..classes].to_vec())
+            .collect();
+        assert_close("mlm_logits", &logits, &wanted, 2e-5);
+        let itm = outcome
+            .itm_logits
+            .as_ref()
+            .expect("matching")
+            .tensor()
+            .to_host()
+            .to_vec();
+        assert_close("itm_logits", &itm, &t.f32("itm_logits"), 2e-5);
+
+        let losses = outcome.losses;
+        for (name, loss) in [
+            ("mlm_loss", losses.mlm),
+            ("mae_loss", losses.mae),
+            ("itm_loss", losses.itm),
+        ] {
+            assert_close(name, &[loss.expect("computed")], &t.f32(&format!("loss.{name}")), 1e-5);
+        }
+        assert_within(
+            "itm_wpa_loss",
+            &[losses.wpa.expect("computed")],
+            &t.f32("loss.itm_wpa_loss"),
+            1e-6,
+        );
+        assert_close("total", &[outcome.total.tensor().item()], &t.f32("loss.total"), 1e-5);
+
+        let mut gradients = Gradients::new(model.parameters());
+        tape.backward(&outcome.total, 1.0, &mut gradients);
+        let mut compared = 0;
+        for (id, parameter) in model.parameters().iter() {
+            let name = format!("grad.{}", parameter.name);
+            match gradients.get(id) {
+                Some(gradient) => {
+                    assert_parameter(&parameter.name, gradient, &t.f32(&name), 1e-7);
+                    compared += 1;
+                }
+                None => assert!(!t.has(&name), "no gradient for {name}"),
+            }
+        }
+        assert_eq!(compared, t.names().iter().filter(|n| n.starts_with("grad.")).count());
+    }
+}
+
+#[test]
+fn pooled_features_and_decoder_equal_the_original() {
+    for folder in folders("model") {
+        let (config, mask_ratio) = config(&folder);
+        let model = load(&folder, "pretrain.ckpt", config);
+        let t = Tensors::open(folder.join("pretrain_step.safetensors"));
+        let recorded = Recorded::read(&t, "", mask_ratio);
+        let tape = Tape::inference();
+        for (pass, texts, pictures, masks) in [
+            ("mlm", &recorded.mlm_texts, &recorded.pictures, &recorded.mlm_masks),
+            ("itm", &recorded.texts, &recorded.itm_pictures, &recorded.itm_masks),
+        ] {
+            let sequences: Vec<vlct_model::Sequence> = (0..texts.len())
+                .map(|i| vlct_model::Sequence {
+                    text: &texts[i],
+                    picture: vlct_model::Picture {
+                        pixels: &pictures[i],
+                        kept: Some(&masks[i].kept),
+                        token_type: 1,
+                    },
+                })
+                .collect();
+            let encoded = model.encode(&tape, &sequences, None);
+            let pooled = model.pool(&tape, &encoded, 0..texts.len());
+            let name = format!("act.{pass}.pooled");
+            assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
+            if pass == "mlm" {
+                let all = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
+                let prediction = model
+                    .decode(&tape, &encoded, 0..texts.len(), masks, all)
+                    .tensor()
+                    .to_host()
+                    .to_vec();
+                let shape = t.shape("act.mlm.decoder_pred");
+                let (tokens, width) = (shape[1], shape[2]);
+                let want: Vec<f32> = t
+                    .f32("act.mlm.decoder_pred")
+                    .chunks_exact(tokens * width)
+                    .flat_map(|picture| picture[width..].to_vec())
+                    .collect();
+                assert_close("decoder_pred", &prediction, &want, 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_training_steps_equal_the_original() {
+    for folder in folders("model") {
+        let (config, mask_ratio) = config(&folder);
+        let mut model = load(&folder, "pretrain.ckpt", config);
+        let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));
+        let (rates, losses) = (t.f32("lrs"), t.f32("losses"));
+        let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
+        let mut gradients = Gradients::new(model.parameters());
+        let list: Vec<(String, usize, bool)> = model
+            .parameters()
+            .iter()
+            .map(|(_, p)| (p.name.clone(), p.shape.len(), !p.trainable))
+            .collect();
+        let list: Vec<Parameter> = list
+            .iter()
+            .map(|(name, dimensions, frozen)| Parameter {
+                name,
+                dimensions: *dimensions,
+                frozen: *frozen,
+            })
+            .collect();
+        let groups = pretrain_groups(&list, 0.01, 1.0);
+        for (step, rate) in rates.iter().enumerate() {
+            let recorded = Recorded::read(&t, &format!("{step}."), mask_ratio);
+            let tape = Tape::new();
+            let outcome = recorded.step().run(&model, &tape, ALL);
+            let got = outcome.losses;
+            let got = [got.mlm, got.mae, got.itm, got.wpa].map(|l| l.expect("computed"));
+            let want = &losses[step * 4..][..4];
+            for i in 0..3 {
+                assert_close(&format!("step {step} loss {i}"), &got[i..=i], &want[i..=i], 1e-5);
+            }
+            assert_within(&format!("step {step} alignment"), &got[3..], &want[3..], 1e-6);
+            gradients.clear();
+            tape.backward(&outcome.total, 1.0, &mut gradients);
+            drop(outcome);
+            optimizer.step(model.parameters_mut(), &gradients, |id| {
+                let group = groups
+                    .iter()
+                    .find(|g| g.members.iter().any(|m| *m == list[id.index()].name));
+                Setting {
+                    learning_rate: *rate as f64,
+                    weight_decay: group.expect("in a group").weight_decay,
+                }
+            });
+        }
+        for (id, parameter) in model.parameters().iter() {
+            let want = t.f32(&format!("final.{}", parameter.name));
+            assert_parameter(&parameter.name, &model.parameters().tensor(id).to_host(), &want, 5e-3);
+        }
+    }
+}
