@@ -13,6 +13,7 @@
 //!   the kind lie clearly in one third.
 
 mod captions;
+mod config;
 mod phrases;
 mod questions;
 mod render;
@@ -24,13 +25,14 @@ mod words;
 mod write;
 
 pub use captions::{CAPTIONS_PER_PICTURE, captions};
+pub use config::{PictureFormat, WorldConfig};
 pub use questions::{QUESTIONS_PER_PICTURE, answers, questions};
 pub use render::render;
 pub use scene::{Backdrop, Background, Kind, Object, Scene};
 pub use statements::{STATEMENTS_PER_PAIR, class_of, statements};
 pub use text_baseline::TextBaseline;
 pub use words::{Colour, Height, Pattern, Relation, Shape, Size, content_words, vocabulary};
-pub use write::{PictureFormat, WorldConfig, write};
+pub use write::write;
 
 #[cfg(test)]
 mod tests;

@@ -115,11 +115,11 @@ fn mix(a: Rgbf, b: Rgbf, share: f32) -> Rgbf {
 
 /// A second tone of a colour: lighter for dark colours, darker for light ones.
 fn tint(colour: Colour, strength: f32) -> Rgbf {
-    let luma = colour.luma();
-    let (end, strength) = if luma > 170.0 {
-        ([0.0; 3], strength * 0.8)
-    } else {
-        ([255.0; 3], strength)
+    let (end, strength) = match colour.luma() {
+        luma if luma > 170.0 => ([0.0; 3], strength * 0.8),
+        // Half-bright black would be grey.
+        luma if luma < 60.0 => ([255.0; 3], strength * 0.7),
+        _ => ([255.0; 3], strength),
     };
     mix(rgb(colour), end, strength)
 }

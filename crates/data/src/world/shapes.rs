@@ -10,7 +10,7 @@ type Point = [f32; 2];
 
 const SQUARE: &[Point] = &[[-0.88, -0.88], [0.88, -0.88], [0.88, 0.88], [-0.88, 0.88]];
 const TRIANGLE: &[Point] = &[[0.0, -0.95], [0.98, 0.78], [-0.98, 0.78]];
-const DIAMOND: &[Point] = &[[0.0, -1.05], [0.74, 0.0], [0.0, 1.05], [-0.74, 0.0]];
+const DIAMOND: &[Point] = &[[0.0, -1.05], [0.84, 0.0], [0.0, 1.05], [-0.84, 0.0]];
 /// Five tips at distance 1.05, five notches at 0.46, moved down a little so that it looks centred.
 const STAR: &[Point] = &[
     [0.0, -1.0],

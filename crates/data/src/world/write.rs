@@ -1,88 +1,17 @@
 //! Writes the picture world to disk, in the files that the real datasets have.
 
 use std::fs;
-use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::statements::partner;
-use super::{Scene, Shape, answers, captions, class_of, questions, render, statements, vocabulary};
+use super::{Scene, Shape, WorldConfig, answers, captions, class_of, questions, render, statements, vocabulary};
 use crate::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
-
-/// How pictures are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PictureFormat {
-    /// PNG: exact.
-    Png,
-    /// JPEG of the given quality, 1 to 100.
-    Jpeg(u8),
-}
-
-/// What [`write`] writes. Counts are numbers of pictures (NLVR2: of pairs).
-///
-/// A family of files whose training count is 0 is left out; otherwise all its counts must be at least 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorldConfig {
-    /// Which world: different seeds share no picture.
-    pub seed: u64,
-    /// Width and height of the pictures in pixels, 16 to 1024.
-    pub side: u32,
-    /// How they are encoded.
-    pub format: PictureFormat,
-    /// Captioned pictures in `coco_caption_karpathy_train`.
-    pub train: usize,
-    /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training pictures.
-    pub restval: usize,
-    /// In `coco_caption_karpathy_val`.
-    pub val: usize,
-    /// In `coco_caption_karpathy_test`, on which `coco` validates and tests.
-    pub test: usize,
-    /// Pictures with questions in `vqav2_train`.
-    pub vqa_train: usize,
-    /// In `vqav2_val`; all but the last half also in `vqav2_trainable_val`, the last half in `vqav2_rest_val`. At least 2.
-    pub vqa_val: usize,
-    /// In `vqav2_test`, without answers, and again in `vqav2_test-dev`.
-    pub vqa_test: usize,
-    /// Pairs in `nlvr2_train`.
-    pub nlvr2_train: usize,
-    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`; halves of each in the balanced and unbalanced files. At least 2.
-    pub nlvr2_dev: usize,
-    /// Pictures in `classes/train/CLASS/`, with objects of one shape each.
-    pub class_train: usize,
-    /// Pictures in `classes/val/CLASS/`.
-    pub class_val: usize,
-}
-
-impl Default for WorldConfig {
-    /// 20,000 captioned training pictures, 200 held out for each of validation and test, and smaller sets for the
-    /// other tasks, as PNG pictures of 72×72 pixels: room for a crop of 64.
-    fn default() -> Self {
-        WorldConfig {
-            seed: 0,
-            side: 72,
-            format: PictureFormat::Png,
-            train: 18_000,
-            restval: 2_000,
-            val: 200,
-            test: 200,
-            vqa_train: 5_000,
-            vqa_val: 400,
-            vqa_test: 200,
-            nlvr2_train: 5_000,
-            nlvr2_dev: 200,
-            class_train: 3_600,
-            class_val: 360,
-        }
-    }
-}
 
 /// Groups of scenes. The discriminants are part of what makes a world reproducible: append, never renumber.
 #[derive(Clone, Copy)]
@@ -104,77 +33,10 @@ enum Set {
 
 /// Pictures that are in memory at a time.
 const CHUNK: usize = 512;
-/// Most pictures of one set: their numbers stay apart from those of other sets.
-const MOST_PICTURES: usize = 1 << 32;
-/// Smallest and largest side of a picture.
-const SIDES: std::ops::RangeInclusive<u32> = 16..=1024;
-
 impl Set {
     /// The scene number of picture `i` of the set.
     fn index(self, i: usize) -> u64 {
         (self as u64) << 40 | i as u64
-    }
-}
-
-impl WorldConfig {
-    /// Whether everything asked for can be written.
-    ///
-    /// # Errors
-    /// [`DataError::Invalid`] naming the field that is out of range.
-    pub fn check(&self) -> Result<()> {
-        let invalid = |reason: String| Err(DataError::Invalid(format!("generated world: {reason}")));
-        if !SIDES.contains(&self.side) {
-            return invalid(format!(
-                "side {} is not in {}..={}",
-                self.side,
-                SIDES.start(),
-                SIDES.end()
-            ));
-        }
-        if let PictureFormat::Jpeg(quality) = self.format
-            && !(1..=100).contains(&quality)
-        {
-            return invalid(format!("JPEG quality {quality} is not in 1..=100"));
-        }
-        let family = |name: &str, train: usize, others: &[(&str, usize, usize)]| {
-            if train > MOST_PICTURES {
-                return invalid(format!("{name} is {train}, the most is {MOST_PICTURES}"));
-            }
-            for &(other, count, least) in others {
-                if train > 0 && !(least..=MOST_PICTURES).contains(&count) {
-                    return invalid(format!(
-                        "{other} is {count} but {name} is {train}: give {least} to {MOST_PICTURES}"
-                    ));
-                }
-            }
-            Ok(())
-        };
-        let captioned = [
-            ("restval", self.restval, 1),
-            ("val", self.val, 1),
-            ("test", self.test, 1),
-        ];
-        family("train", self.train, &captioned)?;
-        let asked = [("vqa_val", self.vqa_val, 2), ("vqa_test", self.vqa_test, 1)];
-        family("vqa_train", self.vqa_train, &asked)?;
-        family("nlvr2_train", self.nlvr2_train, &[("nlvr2_dev", self.nlvr2_dev, 2)])?;
-        family("class_train", self.class_train, &[("class_val", self.class_val, 1)])?;
-        Ok(())
-    }
-
-    /// Number of pictures that [`write`] draws.
-    pub fn pictures(&self) -> u64 {
-        let family = |train: usize, all: &[usize]| {
-            if train > 0 {
-                all.iter().map(|&n| n as u64).sum()
-            } else {
-                0
-            }
-        };
-        family(self.train, &[self.train, self.restval, self.val, self.test])
-            + family(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
-            + 2 * family(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
-            + family(self.class_train, &[self.class_train, self.class_val])
     }
 }
 
@@ -389,34 +251,6 @@ impl Painter<'_> {
     }
 }
 
-impl PictureFormat {
-    fn extension(self) -> &'static str {
-        match self {
-            PictureFormat::Png => "png",
-            PictureFormat::Jpeg(_) => "jpg",
-        }
-    }
-
-    fn encode(self, picture: &RgbImage) -> Result<Vec<u8>> {
-        let mut bytes = Cursor::new(Vec::new());
-        let (width, height) = picture.dimensions();
-        let written = match self {
-            PictureFormat::Png => {
-                let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive);
-                encoder.write_image(picture.as_raw(), width, height, ExtendedColorType::Rgb8)
-            }
-            PictureFormat::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality).write_image(
-                picture.as_raw(),
-                width,
-                height,
-                ExtendedColorType::Rgb8,
-            ),
-        };
-        written.map_err(|error| DataError::Invalid(format!("picture cannot be encoded: {error}")))?;
-        Ok(bytes.into_inner())
-    }
-}
-
 fn draw(scene: &Scene, config: &WorldConfig) -> Result<Vec<u8>> {
     config.format.encode(&render(scene, config.side))
 }
@@ -577,25 +411,5 @@ mod tests {
         for (answer, label) in given.iter().zip(&labels) {
             assert_eq!(answers()[label[0] as usize], answer[0]);
         }
-    }
-
-    #[test]
-    fn impossible_configurations_are_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = |config: WorldConfig, word: &str| {
-            let error = write(folder.path(), &config, &mut |_, _| ()).unwrap_err().to_string();
-            assert!(error.contains(word) && !error.contains('\n'), "{error}");
-        };
-        refused(WorldConfig { side: 8, ..little() }, "side 8");
-        refused(
-            WorldConfig {
-                format: PictureFormat::Jpeg(0),
-                ..little()
-            },
-            "quality 0",
-        );
-        refused(WorldConfig { test: 0, ..little() }, "test is 0");
-        refused(WorldConfig { vqa_val: 1, ..little() }, "vqa_val is 1");
-        assert!(files(folder.path()).is_empty());
     }
 }
