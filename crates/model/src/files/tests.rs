@@ -312,4 +312,20 @@ proptest! {
     ) {
         let _ = read_bytes(&[start, &bytes].concat());
     }
+
+    /// Most changes fall into the pickle, which is at the start of both kinds of checkpoint.
+    #[test]
+    fn changed_checkpoints_never_panic(
+        name in prop::sample::select(vec!["pretrain.ckpt", "pretrain_legacy.ckpt"]),
+        changes in prop::collection::vec((0..16_384usize, any::<u8>()), 1..6),
+    ) {
+        let mut bytes = std::fs::read(&named(name)[0]).unwrap();
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        if let Err(problem) = read_bytes(&bytes) {
+            prop_assert!(!problem.to_string().contains('\n'), "{}", problem);
+        }
+    }
 }

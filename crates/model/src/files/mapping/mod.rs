@@ -8,6 +8,7 @@ mod fit;
 
 use indexmap::IndexMap;
 
+use super::error::one_line;
 use super::state::{StateDict, StoredTensor, TensorData};
 use super::{BACKBONE_PREFIX, Dtype};
 
@@ -196,7 +197,7 @@ pub fn adapt(
     report.unexpected = source.left();
     if adapted.names().all(|name| name == POSITION_IDS) {
         return Err(AdaptError::NothingMatched {
-            found: some_of(&found),
+            found: one_line(&some_of(&found)),
             wanted: some_of(&target.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
         });
     }

@@ -298,6 +298,16 @@ fn foreign_callables_in_the_weights_place_are_named() {
             "{error}"
         );
     }
+    let mut lines = Writer::new();
+    lines
+        .empty_dict()
+        .text("model")
+        .global("a", "b\rc")
+        .empty_tuple()
+        .reduce()
+        .set_item();
+    let error = read_with(&lines.finish(), &[]).unwrap_err().to_string();
+    assert!(error.contains("calling a.b\u{fffd}c,"), "{error}");
     assert!(!std::path::Path::new("vlct-was-here").exists());
 }
 
