@@ -1,0 +1,408 @@
+//! Batches made by several threads, delivered in order.
+//!
+//! Threads claim single samples, so that even one large batch is made by all of them, and the next batches are begun
+//! before the current one is asked for. What a sample is depends on its place alone, never on the thread that makes it.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::{DataError, Result};
+
+/// A place in the sequence of batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Batch within the epoch, from 0.
+    pub batch: u64,
+}
+
+/// What the threads of a [`Pipeline`] do.
+pub trait Job: Send + Sync + 'static {
+    /// What the samples of a batch have in common, drawn once per batch.
+    type Plan: Send + Sync;
+    /// One sample.
+    type Sample: Send;
+    /// Samples put together.
+    type Batch: Send;
+
+    /// Batches per epoch, at least one.
+    fn epoch_len(&self) -> u64;
+    /// Number of samples (at least one), and plan, of the batch at a position.
+    fn plan(&self, position: Position) -> (usize, Self::Plan);
+    /// Makes sample `number` of a batch.
+    ///
+    /// # Errors
+    /// The batch is replaced by the error.
+    fn sample(&self, plan: &Self::Plan, number: usize) -> Result<Self::Sample>;
+    /// Puts the samples of a batch together, in order of their numbers.
+    ///
+    /// # Errors
+    /// The batch is replaced by the error.
+    fn collate(&self, plan: &Self::Plan, samples: Vec<Self::Sample>) -> Result<Self::Batch>;
+}
+
+/// A batch in the making.
+struct Slot<J: Job> {
+    plan: Arc<J::Plan>,
+    samples: Vec<Option<Result<J::Sample>>>,
+    claimed: usize,
+    made: usize,
+    batch: Option<Result<J::Batch>>,
+}
+
+struct State<J: Job> {
+    slots: VecDeque<Slot<J>>,
+    /// Number of the first slot, counted over all slots that ever were.
+    first: u64,
+    /// The batch to begin next; none at the end.
+    next: Option<Position>,
+    stop: bool,
+}
+
+struct Shared<J: Job> {
+    job: J,
+    /// Batches that are in the making or wait to be fetched.
+    prefetch: usize,
+    /// First epoch that is not delivered.
+    end: Option<u64>,
+    state: Mutex<State<J>>,
+    /// There may be something to do.
+    work: Condvar,
+    /// A batch is complete.
+    ready: Condvar,
+}
+
+/// Batches in order, made ahead by threads. Dropping it stops the threads.
+pub struct Pipeline<J: Job> {
+    shared: Arc<Shared<J>>,
+    threads: Vec<JoinHandle<()>>,
+    waited: Duration,
+}
+
+impl<J: Job> Pipeline<J> {
+    /// Starts `threads` threads (at least one) that work at most `prefetch` batches (at least one) ahead, beginning at
+    /// `start` and ending before epoch `end`, if any.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] if an epoch has no batch or no thread can be started.
+    pub fn new(job: J, start: Position, end: Option<u64>, threads: usize, prefetch: usize) -> Result<Self> {
+        if job.epoch_len() == 0 {
+            return Err(DataError::Invalid(
+                "there are no samples; name a dataset that has this split".into(),
+            ));
+        }
+        let shared = Arc::new(Shared {
+            prefetch: prefetch.max(1),
+            end,
+            state: Mutex::new(State {
+                slots: VecDeque::new(),
+                first: 0,
+                next: None,
+                stop: false,
+            }),
+            work: Condvar::new(),
+            ready: Condvar::new(),
+            job,
+        });
+        shared.lock().next = shared.valid(start);
+        let mut pipeline = Self {
+            shared,
+            threads: Vec::new(),
+            waited: Duration::ZERO,
+        };
+        for number in 0..threads.max(1) {
+            let shared = pipeline.shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("loader {number}"))
+                .spawn(move || while shared.make_one() {})
+                .map_err(|e| DataError::Invalid(format!("loader thread {number} cannot be started: {e}")))?;
+            pipeline.threads.push(thread);
+        }
+        Ok(pipeline)
+    }
+
+    /// The job.
+    pub fn job(&self) -> &J {
+        &self.shared.job
+    }
+
+    /// Time that was spent waiting for batches, since the beginning.
+    pub fn wait_time(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl<J: Job> Iterator for Pipeline<J> {
+    type Item = Result<J::Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let begun = Instant::now();
+        let mut state = self.shared.lock();
+        let batch = loop {
+            if state.slots.is_empty() && state.next.is_none() {
+                break None;
+            }
+            if let Some(batch) = state.slots.front_mut().and_then(|slot| slot.batch.take()) {
+                state.slots.pop_front();
+                state.first += 1;
+                self.shared.work.notify_all();
+                break Some(batch);
+            }
+            state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        self.waited += begun.elapsed();
+        batch
+    }
+}
+
+impl<J: Job> Drop for Pipeline<J> {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<J: Job> Shared<J> {
+    /// Panics inside jobs are caught before they reach the lock, so a poisoned one is still consistent.
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The position, moved to the next epoch if it is beyond the last batch of its own; none beyond the end.
+    fn valid(&self, position: Position) -> Option<Position> {
+        let epoch_len = self.job.epoch_len();
+        let position = Position {
+            epoch: position.epoch.checked_add(position.batch / epoch_len)?,
+            batch: position.batch % epoch_len,
+        };
+        (self.end.is_none_or(|end| position.epoch < end)).then_some(position)
+    }
+
+    /// Makes one sample, and the batch if the sample completes it. False when it is time to stop.
+    fn make_one(&self) -> bool {
+        let Some((slot, plan, number)) = self.claim() else {
+            return false;
+        };
+        let sample = guarded(|| self.job.sample(&plan, number));
+        let mut state = self.lock();
+        let Some(entry) = state.slot(slot) else {
+            return false;
+        };
+        entry.samples[number] = Some(sample);
+        entry.made += 1;
+        if entry.made < entry.samples.len() {
+            return true;
+        }
+        let samples = std::mem::take(&mut entry.samples);
+        drop(state);
+        // The first error by number, not by time: runs with different numbers of threads fail alike.
+        let batch = samples
+            .into_iter()
+            .flatten()
+            .collect::<Result<Vec<_>>>()
+            .and_then(|samples| guarded(|| self.job.collate(&plan, samples)));
+        let mut state = self.lock();
+        if let Some(entry) = state.slot(slot) {
+            entry.batch = Some(batch);
+        }
+        self.ready.notify_all();
+        true
+    }
+
+    /// Waits for a sample to make: number of its slot, plan, number in the batch.
+    fn claim(&self) -> Option<(u64, Arc<J::Plan>, usize)> {
+        let mut state = self.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            let first = state.first;
+            for (i, slot) in state.slots.iter_mut().enumerate() {
+                if slot.claimed < slot.samples.len() {
+                    slot.claimed += 1;
+                    return Some((first + i as u64, slot.plan.clone(), slot.claimed - 1));
+                }
+            }
+            match state.next {
+                Some(position) if state.slots.len() < self.prefetch => {
+                    let (samples, plan) = self.job.plan(position);
+                    state.slots.push_back(Slot {
+                        plan: Arc::new(plan),
+                        samples: (0..samples).map(|_| None).collect(),
+                        claimed: 0,
+                        made: 0,
+                        batch: None,
+                    });
+                    state.next = self.valid(Position {
+                        batch: position.batch + 1,
+                        ..position
+                    });
+                }
+                _ => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl<J: Job> State<J> {
+    fn slot(&mut self, number: u64) -> Option<&mut Slot<J>> {
+        let index = number.checked_sub(self.first)?;
+        self.slots.get_mut(usize::try_from(index).ok()?)
+    }
+}
+
+/// Turns a panic (a bug in a decoder, say) into an error, so that the consumer does not wait for ever.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|s| s.to_string())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        Err(DataError::Invalid(format!(
+            "a loader thread panicked, which is a bug: {message}"
+        )))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Batches of `size` samples from `total` per epoch; a sample is its place, after some uneven work.
+    #[derive(Default)]
+    struct Places {
+        total: u64,
+        size: u64,
+        fail_at: Option<u64>,
+        panic_at: Option<u64>,
+        made: Arc<AtomicUsize>,
+    }
+
+    impl Job for Places {
+        type Plan = Position;
+        type Sample = (u64, u64);
+        type Batch = (Position, Vec<(u64, u64)>);
+
+        fn epoch_len(&self) -> u64 {
+            self.total.div_ceil(self.size)
+        }
+
+        fn plan(&self, position: Position) -> (usize, Position) {
+            let left = self.total - position.batch * self.size;
+            (left.min(self.size) as usize, position)
+        }
+
+        fn sample(&self, plan: &Position, number: usize) -> Result<(u64, u64)> {
+            self.made.fetch_add(1, Ordering::SeqCst);
+            let place = plan.batch * self.size + number as u64;
+            for _ in 0..(place * 7919) % 13 {
+                std::thread::yield_now();
+            }
+            if self.panic_at == Some(place) {
+                std::panic::resume_unwind(Box::new("broken decoder"));
+            }
+            match self.fail_at {
+                Some(at) if place >= at => Err(DataError::Invalid(format!("place {place}"))),
+                _ => Ok((plan.epoch, place)),
+            }
+        }
+
+        fn collate(&self, plan: &Position, samples: Vec<(u64, u64)>) -> Result<Self::Batch> {
+            Ok((*plan, samples))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn every_sample_comes_once_in_order_for_any_number_of_threads(
+            total in 1u64..60, size in 1u64..20, threads in 0usize..6, prefetch in 0usize..5,
+            epoch in 0u64..3, batch in 0u64..30,
+        ) {
+            let job = Places { total, size, ..Places::default() };
+            let epoch_len = job.epoch_len();
+            let start = Position { epoch, batch };
+            let batches: Vec<_> = Pipeline::new(job, start, Some(6), threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
+            let first = (epoch * epoch_len + batch).min(6 * epoch_len);
+            let want: Vec<_> = (first..6 * epoch_len)
+                .map(|b| {
+                    let position = Position { epoch: b / epoch_len, batch: b % epoch_len };
+                    let places = position.batch * size..(position.batch * size + size).min(total);
+                    (position, places.map(|p| (position.epoch, p)).collect::<Vec<_>>())
+                })
+                .collect();
+            prop_assert_eq!(batches, want);
+        }
+    }
+
+    #[test]
+    fn errors_are_those_of_the_first_sample_and_later_batches_follow() {
+        for threads in [1, 4] {
+            let job = Places {
+                total: 10,
+                size: 5,
+                fail_at: Some(7),
+                ..Places::default()
+            };
+            let mut batches = Pipeline::new(job, Position::default(), Some(1), threads, 2).unwrap();
+            assert!(batches.next().unwrap().is_ok());
+            assert_eq!(batches.next().unwrap().unwrap_err().to_string(), "place 7");
+            assert!(batches.next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_of_its_batch() {
+        let job = Places {
+            total: 6,
+            size: 3,
+            panic_at: Some(1),
+            ..Places::default()
+        };
+        let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
+        let error = batches.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("broken decoder"), "{error}");
+        assert!(batches.next().unwrap().is_ok());
+        assert!(batches.next().is_none());
+    }
+
+    #[test]
+    fn no_more_is_made_than_may_wait_and_dropping_stops() {
+        let job = Places {
+            total: 1_000_000,
+            size: 4,
+            ..Places::default()
+        };
+        let made = job.made.clone();
+        let mut batches = Pipeline::new(job, Position::default(), None, 3, 2).unwrap();
+        for _ in 0..5 {
+            batches.next().unwrap().unwrap();
+        }
+        drop(batches);
+        let made = made.load(Ordering::SeqCst);
+        assert!(made <= 7 * 4, "{made} samples were made for five batches and two ahead");
+    }
+
+    #[test]
+    fn nothing_to_deliver_is_an_error() {
+        let job = Places {
+            total: 0,
+            size: 4,
+            ..Places::default()
+        };
+        assert!(Pipeline::new(job, Position::default(), None, 1, 1).is_err());
+    }
+}
