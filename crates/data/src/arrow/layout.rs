@@ -230,11 +230,11 @@ fn kind(field: &Field<'_>) -> Result<Kind, String> {
         }),
         Type::Int => match field.type_as_int() {
             Some(int) if int.bitWidth() == 64 && int.is_signed() => Ok(Kind::Int64),
-            _ => other("integer, but not of 64 bits", 2, Vec::new()),
+            _ => other("integer of another width", 2, Vec::new()),
         },
         Type::FloatingPoint => match field.type_as_floating_point() {
             Some(float) if float.precision() == Precision::DOUBLE => Ok(Kind::Float64),
-            _ => other("floating point, but not of 64 bits", 2, Vec::new()),
+            _ => other("floating point of another width", 2, Vec::new()),
         },
         Type::Bool => other("boolean", 2, Vec::new()),
         Type::Decimal => other("decimal", 2, Vec::new()),

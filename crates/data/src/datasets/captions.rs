@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
@@ -13,8 +13,8 @@ use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are given back to the system.
 const RELEASE_BYTES: usize = 64 << 20;
-/// What the system maps around a page that is touched.
-const AROUND_BYTES: usize = 64 << 10;
+/// What the system may map around a place that is read: since Linux 6.18 a whole large folio of its cache.
+pub(super) const AROUND_BYTES: usize = 2 << 20;
 
 /// Where an item lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ struct Table {
     dataset: usize,
     first_item: usize,
     first_image: usize,
+    /// Whether it was read since its pages were given back last.
+    touched: AtomicBool,
 }
 
 /// Several caption datasets as one space of items (picture, caption): datasets in the order given, files in reading order,
@@ -109,6 +111,7 @@ impl CaptionDataset {
                     dataset,
                     first_item,
                     first_image,
+                    touched: AtomicBool::new(false),
                 });
             }
             parts.push(Part {
@@ -165,7 +168,7 @@ impl CaptionDataset {
         let number = self.tables.partition_point(|t| t.first_item <= index) - 1;
         let table = &self.tables[number];
         let (row, caption) = table.index.find(index - table.first_item)?;
-        self.touch(AROUND_BYTES);
+        self.touch(table, AROUND_BYTES);
         Ok(Location {
             dataset: table.dataset,
             table: number,
@@ -195,9 +198,10 @@ impl CaptionDataset {
     /// # Errors
     /// No such place, or a damaged file.
     pub fn caption_at(&self, at: &Location) -> Result<String> {
-        let captions = self.table(at.table)?.index.captions(at.row)?;
+        let table = self.table(at.table)?;
+        let captions = table.index.captions(at.row)?;
         let caption = captions.get(at.caption).map(|c| c.to_string());
-        self.touch(AROUND_BYTES);
+        self.touch(table, AROUND_BYTES);
         caption.ok_or_else(|| DataError::Invalid(format!("there is no caption {} in row {}", at.caption, at.row)))
     }
 
@@ -206,8 +210,9 @@ impl CaptionDataset {
     /// # Errors
     /// No such place, or a row without a picture.
     pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
-        let picture = self.table(at.table)?.index.table.picture(at.row, "image")?;
-        self.touch(picture.len() + AROUND_BYTES);
+        let table = self.table(at.table)?;
+        let picture = table.index.table.picture(at.row, "image")?;
+        self.touch(table, picture.len() + AROUND_BYTES);
         Ok(picture)
     }
 
@@ -220,11 +225,14 @@ impl CaptionDataset {
         Ok(id.map(str::to_string))
     }
 
-    /// Says where a location is, for messages: file and row.
-    pub fn describe(&self, at: &Location) -> String {
+    /// An error about a row: names the file and the row.
+    pub fn row_error(&self, at: &Location, reason: &str) -> DataError {
         match self.tables.get(at.table) {
-            Some(table) => format!("{}, row {}", table.index.table.path().display(), at.row),
-            None => format!("table {}, row {}", at.table, at.row),
+            Some(table) => DataError::Format {
+                path: table.index.table.path().to_path_buf(),
+                reason: format!("row {}: {reason}", at.row),
+            },
+            None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),
         }
     }
 
@@ -263,7 +271,7 @@ impl CaptionDataset {
         let table = self.table(at.table)?;
         let first = table.first_item + table.index.first_item(at.row)?;
         let count = table.index.captions(at.row)?.len();
-        self.touch(AROUND_BYTES);
+        self.touch(table, AROUND_BYTES);
         Ok(first..first + count)
     }
 
@@ -293,11 +301,15 @@ impl CaptionDataset {
     }
 
     /// Counts what was read, and now and then gives the pages back, so that this process does not grow to the size of the files.
-    fn touch(&self, bytes: usize) {
+    fn touch(&self, table: &Table, bytes: usize) {
+        table.touched.store(true, Ordering::Relaxed);
         let before = self.touched.fetch_add(bytes, Ordering::Relaxed);
+        // One thread crosses the line. Others may read on meanwhile: a page that was given back returns when it is read.
         if before <= RELEASE_BYTES && before + bytes > RELEASE_BYTES {
             for table in &self.tables {
-                table.index.table.release_pages();
+                if table.touched.swap(false, Ordering::Relaxed) {
+                    table.index.table.release_pages();
+                }
             }
             self.touched.store(0, Ordering::Relaxed);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::captions::AROUND_BYTES;
 use crate::arrow::ArrowTable;
 use crate::{DataError, Result};
 
@@ -50,7 +51,13 @@ impl TableIndex {
         };
         let mut blocks = Vec::new();
         let (mut items, mut in_block, mut since_release) = (0usize, 0usize, 0usize);
-        for row in 0..table.rows() {
+        let batches: Vec<usize> = table.batches().collect();
+        // Captions of another batch lie in another part of the file.
+        let rows = batches
+            .iter()
+            .flat_map(|rows| (0..*rows).map(|i| if i == 0 { AROUND_BYTES } else { 0 }));
+        for (row, new_part) in rows.enumerate() {
+            since_release += new_part;
             if row == 0 || in_block >= BLOCK {
                 blocks.push(Block {
                     row: u32::try_from(row).map_err(|_| too_many())?,
