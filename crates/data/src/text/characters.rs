@@ -1,0 +1,78 @@
+//! What a character is to the tokenizer.
+
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// The part that a character of the raw text plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Ends a word and is dropped.
+    Space,
+    /// Dropped without ending a word.
+    Dropped,
+    /// A word of its own, known to be so before normalisation.
+    Alone,
+    /// Part of a word. (Non-ASCII punctuation is told apart after normalisation.)
+    Word,
+}
+
+/// The class of `c`.
+pub(super) fn classify(c: char) -> Class {
+    if c.is_ascii() {
+        return match c {
+            ' ' | '\t' | '\n' | '\r' => Class::Space,
+            _ if c.is_ascii_control() => Class::Dropped,
+            _ if c.is_ascii_punctuation() => Class::Alone,
+            _ => Class::Word,
+        };
+    }
+    if is_cjk_ideograph(c) {
+        return Class::Alone;
+    }
+    use GeneralCategory as G;
+    match get_general_category(c) {
+        // The original turns only Zs into blanks, but then splits at every kind of white space, which these two are.
+        G::SpaceSeparator | G::LineSeparator | G::ParagraphSeparator => Class::Space,
+        G::Control | G::Format | G::PrivateUse | G::Surrogate | G::Unassigned => Class::Dropped,
+        _ if c == char::REPLACEMENT_CHARACTER => Class::Dropped,
+        _ => Class::Word,
+    }
+}
+
+/// Whether `c` is split off as punctuation: the ASCII symbols that are neither letter, digit nor blank (also those that
+/// Unicode calls symbols, such as `$`), and the categories P*.
+pub(super) fn is_punctuation(c: char) -> bool {
+    use GeneralCategory as G;
+    if c.is_ascii() {
+        return c.is_ascii_punctuation();
+    }
+    matches!(
+        get_general_category(c),
+        G::ConnectorPunctuation
+            | G::DashPunctuation
+            | G::OpenPunctuation
+            | G::ClosePunctuation
+            | G::InitialPunctuation
+            | G::FinalPunctuation
+            | G::OtherPunctuation
+    )
+}
+
+/// Whether `c` is an accent or other mark that lower-casing vocabularies drop.
+pub(super) fn is_accent(c: char) -> bool {
+    !c.is_ascii() && get_general_category(c) == GeneralCategory::NonspacingMark
+}
+
+/// Whether `c` lies in a block of CJK ideographs (not kana, not hangul: those are written in words).
+fn is_cjk_ideograph(c: char) -> bool {
+    matches!(
+        c,
+        '\u{4E00}'..='\u{9FFF}'
+            | '\u{3400}'..='\u{4DBF}'
+            | '\u{20000}'..='\u{2A6DF}'
+            | '\u{2A700}'..='\u{2B73F}'
+            | '\u{2B740}'..='\u{2B81F}'
+            | '\u{2B820}'..='\u{2CEAF}'
+            | '\u{F900}'..='\u{FAFF}'
+            | '\u{2F800}'..='\u{2FA1F}'
+    )
+}

@@ -1,0 +1,110 @@
+//! Which tokens of a caption masked language modelling hides, and behind what.
+//!
+//! Both ways of choosing have the distribution of the original's collators (BERT's, over captions padded to a fixed
+//! length), although captions here are unpadded.
+
+use super::Tokenizer;
+use rand::{Rng, RngExt};
+
+/// No more tokens of one text are chosen (the original's `max_predictions`).
+const MOST_PREDICTIONS: usize = 512;
+
+/// A chosen token becomes `[MASK]` with this probability (BERT, section 3.1).
+const MASK_PROBABILITY: f64 = 0.8;
+
+/// A chosen token that does not become `[MASK]` becomes a random one with this probability: one in ten altogether.
+const RANDOM_PROBABILITY: f64 = 0.5;
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MaskingConfig {
+    /// Whether words are chosen (all of their pieces, up to a budget), or pieces, each by itself.
+    pub whole_word: bool,
+    /// The share of tokens to choose, in `[0, 1]`.
+    pub probability: f64,
+    /// The length, in tokens, that the original pads a text to. Sets the budget of whole words.
+    pub max_text_len: usize,
+}
+
+/// A text with tokens to predict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaskedText {
+    /// The text as the model sees it.
+    pub ids: Vec<u32>,
+    /// For each token, the original if it is to be predicted.
+    pub labels: Vec<Option<u32>>,
+}
+
+/// Chooses tokens of the unpadded text `ids` and corrupts them: of the chosen, 80 % become `[MASK]`, 10 % a token drawn
+/// from the whole vocabulary, and 10 % stay.
+///
+/// Never chosen are `[CLS]`, `[SEP]` and `[PAD]`. Token by token, each other token is chosen with the given probability.
+/// With whole words, a number of tokens is set for every text alike, `probability · max_text_len`, and the text's words
+/// share it with the padding that the original appends: short texts get few masks, often none. (Ten words of one piece
+/// in 40 tokens: none at all in 13.6 % of cases.)
+pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> MaskedText {
+    let chosen = if config.whole_word {
+        choose_words(tokenizer, ids, config, rng)
+    } else {
+        ids.iter().map(|_| rng.random::<f64>() < config.probability).collect()
+    };
+    let mut masked = MaskedText {
+        ids: ids.to_vec(),
+        labels: vec![None; ids.len()],
+    };
+    let never = [tokenizer.cls(), tokenizer.sep(), tokenizer.pad()];
+    for (at, &id) in ids.iter().enumerate() {
+        if !chosen[at] || never.contains(&id) {
+            continue;
+        }
+        masked.labels[at] = Some(id);
+        if rng.random::<f64>() < MASK_PROBABILITY {
+            masked.ids[at] = tokenizer.mask();
+        } else if rng.random::<f64>() < RANDOM_PROBABILITY {
+            masked.ids[at] = rng.random_range(0..tokenizer.len() as u32);
+        }
+    }
+    masked
+}
+
+/// For each token, whether the word that it belongs to is chosen.
+fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
+    /// Belongs to no word.
+    const NONE: usize = usize::MAX;
+    // The word of each token, and the number of tokens of each word.
+    let mut word_of = Vec::with_capacity(ids.len());
+    let mut sizes: Vec<usize> = Vec::with_capacity(ids.len().max(config.max_text_len));
+    for &id in ids {
+        if id == tokenizer.cls() || id == tokenizer.sep() {
+            word_of.push(NONE);
+            continue;
+        }
+        match sizes.last_mut() {
+            Some(size) if tokenizer.is_continuation(id) => *size += 1,
+            _ => sizes.push(1),
+        }
+        word_of.push(sizes.len() - 1);
+    }
+    let padded_len = ids.len().max(config.max_text_len);
+    sizes.extend(std::iter::repeat_n(1, padded_len - ids.len()));
+
+    let budget = (padded_len as f64 * config.probability).round_ties_even() as usize;
+    let budget = budget.clamp(1, MOST_PREDICTIONS);
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    let mut word_chosen = vec![false; sizes.len()];
+    let mut tokens = 0;
+    for next in 0..order.len() {
+        if tokens >= budget {
+            break;
+        }
+        // One more step of a shuffle: words are drawn only as long as the budget lasts.
+        let drawn = rng.random_range(next..order.len());
+        order.swap(next, drawn);
+        let word = order[next];
+        if tokens + sizes[word] <= budget {
+            tokens += sizes[word];
+            word_chosen[word] = true;
+        }
+    }
+    word_of.iter().map(|&word| word != NONE && word_chosen[word]).collect()
+}

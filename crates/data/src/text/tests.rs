@@ -1,0 +1,439 @@
+//! Tests of the vocabulary, the tokenizer and masking.
+
+use super::*;
+use crate::DataError;
+use crate::random::{Purpose, stream};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+
+fn bert() -> Tokenizer {
+    Tokenizer::bert_base_uncased()
+}
+
+fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+    let ids = tokenizer.encode(text, 512);
+    let tokens = tokenizer.tokens(&ids);
+    tokens[1..tokens.len() - 1].iter().map(|t| t.to_string()).collect()
+}
+
+/// A tokenizer over special tokens and `tokens`.
+fn small(tokens: &[&str], lower_case: bool) -> Tokenizer {
+    let lines = [&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], tokens]
+        .concat()
+        .join("\n");
+    let vocabulary = Vocabulary::parse(Path::new("vocab.txt"), lines.into_bytes()).unwrap();
+    Tokenizer::new(vocabulary.into(), lower_case)
+}
+
+#[test]
+fn the_original_cuts_and_joins_the_same_way() {
+    let tokenizer = bert();
+    for folder in vlct_golden::folders("text") {
+        let cases = vlct_golden::json(folder.join("wordpiece.json"));
+        for case in cases.as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let numbers = |key: &str| -> Vec<u32> {
+                let values = case[key].as_array().unwrap().iter();
+                values.map(|v| v.as_u64().unwrap() as u32).collect()
+            };
+            let (padded, kept) = (numbers("input_ids"), numbers("attention_mask"));
+            let expected: Vec<u32> = padded
+                .iter()
+                .zip(&kept)
+                .filter(|(_, k)| **k == 1)
+                .map(|(id, _)| *id)
+                .collect();
+            let ids = tokenizer.encode(text, padded.len());
+            assert_eq!(ids, expected, "{text:?}");
+            assert_eq!(tokenizer.decode(&ids), case["decoded"].as_str().unwrap(), "{text:?}");
+            let tokens: Vec<&str> = case["tokens"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|t| t.as_str().unwrap())
+                .collect();
+            assert_eq!(pieces(&tokenizer, text), tokens, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn the_embedded_vocabulary_is_that_of_bert() {
+    let tokenizer = bert();
+    assert_eq!(tokenizer.len(), 30_522);
+    let specials = [
+        tokenizer.pad(),
+        tokenizer.unk(),
+        tokenizer.cls(),
+        tokenizer.sep(),
+        tokenizer.mask(),
+    ];
+    assert_eq!(specials, [0, 100, 101, 102, 103]);
+    for (id, token) in tokenizer.vocabulary().iter().enumerate() {
+        assert_eq!(tokenizer.id(token), Some(id as u32), "{token}");
+        assert_eq!(tokenizer.token(id as u32), Some(token));
+        assert_eq!(tokenizer.is_special(id as u32), specials.contains(&(id as u32)));
+    }
+    assert_eq!(tokenizer.token(30_522), None);
+    assert_eq!(tokenizer.tokens(&[u32::MAX, 1037]), ["[UNK]", "a"]);
+    assert_eq!(tokenizer.id("surfboardx"), None);
+    assert!(tokenizer.is_continuation(tokenizer.id("##ing").unwrap()));
+    assert!(!tokenizer.is_continuation(tokenizer.id("a").unwrap()));
+    assert!(!tokenizer.is_continuation(u32::MAX));
+}
+
+#[test]
+fn special_tokens_are_found_in_the_raw_text_only() {
+    let tokenizer = bert();
+    assert_eq!(
+        pieces(&tokenizer, "a[MASK]b[mask] [MA\0SK]"),
+        ["a", "[MASK]", "b", "[", "mask", "]", "[", "mask", "]"]
+    );
+    assert_eq!(pieces(&tokenizer, "[[SEP]]["), ["[", "[SEP]", "]", "["]);
+}
+
+#[test]
+fn odd_characters_are_treated_as_the_original_does() {
+    let tokenizer = bert();
+    // A capital sigma is lower-cased without looking at its place in the word: σ, never the final ς.
+    assert_eq!(pieces(&tokenizer, "ΟΔΟΣ"), pieces(&tokenizer, "οδοσ"));
+    assert_ne!(pieces(&tokenizer, "ΟΔΟΣ"), pieces(&tokenizer, "οδος"));
+    // Punctuation that only decomposition brings to light.
+    assert_eq!(pieces(&tokenizer, "why\u{37E}dog"), ["why", ";", "dog"]);
+    // The separators of lines and paragraphs end words, formatting characters do not.
+    assert_eq!(
+        pieces(&tokenizer, "dog\u{2028}cat\u{2029}do\u{AD}g\u{3000}cat"),
+        ["dog", "cat", "dog", "cat"]
+    );
+    // Ideographs stand alone, those for compatibility too (which decompose); kana and hangul make words.
+    assert_eq!(pieces(&tokenizer, "dog東\u{F91B}cat"), ["dog", "東", "[UNK]", "cat"]);
+    // A word of accents alone is no word.
+    assert_eq!(pieces(&tokenizer, "a \u{301}\u{302} b"), ["a", "b"]);
+    // Dashes and quotation marks within words.
+    assert_eq!(pieces(&tokenizer, "dog—“cat”"), ["dog", "—", "“", "cat", "”"]);
+    // No complete segmentation: the whole word is unknown, not a part of it.
+    assert_eq!(pieces(&tokenizer, "dog\u{1F3C4} cat"), ["[UNK]", "cat"]);
+}
+
+#[test]
+fn words_of_a_hundred_characters_are_tried_and_longer_ones_not() {
+    let tokenizer = bert();
+    for character in ["a", "é", "ж"] {
+        assert!(!pieces(&tokenizer, &character.repeat(100)).contains(&"[UNK]".to_string()));
+        assert_eq!(pieces(&tokenizer, &character.repeat(101)), ["[UNK]"]);
+    }
+    // Accents do not count: they are gone by then.
+    assert_ne!(pieces(&tokenizer, &"e\u{301}".repeat(100)), ["[UNK]"]);
+}
+
+#[test]
+fn long_texts_lose_their_end_and_keep_the_frame() {
+    let tokenizer = bert();
+    let whole = tokenizer.encode("a surfboard, snowboarding antidisestablishmentarianism", 512);
+    for max_len in 2..whole.len() + 3 {
+        let ids = tokenizer.encode("a surfboard, snowboarding antidisestablishmentarianism", max_len);
+        let kept = max_len.min(whole.len()) - 2;
+        assert_eq!(ids[1..ids.len() - 1], whole[1..1 + kept]);
+        assert_eq!((ids[0], ids[ids.len() - 1]), (101, 102));
+    }
+    for max_len in [0, 1, 2] {
+        assert_eq!(tokenizer.encode("a dog", max_len), [101, 102]);
+    }
+}
+
+#[test]
+fn cased_vocabularies_keep_case_and_accents() {
+    let tokenizer = small(&["Dog", "dog", "é", "e"], false);
+    assert_eq!(pieces(&tokenizer, "Dog dog é e DOG"), ["Dog", "dog", "é", "e", "[UNK]"]);
+    let tokenizer = small(&["Dog", "dog", "é", "e"], true);
+    assert_eq!(pieces(&tokenizer, "Dog dog é e DOG"), ["dog", "dog", "e", "e", "dog"]);
+}
+
+#[test]
+fn a_vocabulary_without_continuations_knows_whole_words_only() {
+    let tokenizer = small(&["dog", "s"], true);
+    assert_eq!(pieces(&tokenizer, "dog dogs"), ["dog", "[UNK]"]);
+}
+
+#[test]
+fn files_are_read_with_the_line_ends_of_windows_duplicates_and_blank_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vocab.txt");
+    fs::write(
+        &file,
+        "\u{feff}[PAD]\r\ndog\r\n\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\ndog\r\n\r\n",
+    )
+    .unwrap();
+    let tokenizer = Tokenizer::from_file(&file, true).unwrap();
+    assert_eq!(tokenizer.len(), 8);
+    assert_eq!(tokenizer.pad(), 0);
+    assert_eq!(tokenizer.token(1), Some("dog"));
+    assert_eq!(tokenizer.token(2), Some(""));
+    assert_eq!(tokenizer.id("dog"), Some(7)); // the last of equals, as in the original
+    assert_eq!(tokenizer.encode("dog", 40), [4, 7, 5]);
+}
+
+#[test]
+fn files_that_are_no_vocabulary_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("words.txt");
+    let huge = vec![b'a'; (16 << 20) + 1];
+    for (contents, says) in [
+        (&b""[..], "empty"),
+        (b"\n\r\n", "empty"),
+        (b"dog\ncat\n", "no line [PAD], [UNK], [CLS], [SEP], [MASK];"),
+        (b"[PAD]\n[UNK]\n[CLS] \n[SEP]\n[MASK]", "no line [CLS];"),
+        (b"[PAD]\n[UNK]\n\xff\xfe", "line 3 is not UTF-8"),
+        (&huge, "more than 16 MiB"),
+    ] {
+        fs::write(&file, contents).unwrap();
+        let error = Tokenizer::from_file(&file, true).unwrap_err();
+        assert!(matches!(error, DataError::Format { .. }));
+        let message = error.to_string();
+        assert!(message.contains("words.txt: ") && message.contains(says), "{message}");
+        assert_eq!(message.lines().count(), 1);
+    }
+    for missing in [folder.path().join("none"), folder.path().to_path_buf()] {
+        assert!(matches!(Tokenizer::from_file(missing, true), Err(DataError::Io { .. })));
+    }
+}
+
+#[test]
+fn configurations_name_a_tokenizer_a_file_or_a_folder() {
+    assert_eq!(Tokenizer::named("bert-base-uncased").unwrap().len(), 30_522);
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, tokens: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n[Unused]\n{tokens}")).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    for (name, tokens, lower_case) in [
+        ("a/vocab.txt", "dog\ncat", true),
+        ("b/vocab.txt", "dog\nCat", false),
+        ("c/vocab.txt", "dog\nÉ", false),
+        ("uncased/vocab.txt", "dog\nCat", true),
+    ] {
+        let path = write(name, tokens);
+        assert_eq!(Tokenizer::named(&path).unwrap().lower_case(), lower_case, "{name}");
+        let folder = path.strip_suffix("/vocab.txt").unwrap();
+        assert_eq!(Tokenizer::named(folder).unwrap().lower_case(), lower_case, "{name}");
+    }
+    for wrong in [
+        "",
+        "roberta-base",
+        "/no/such/vocab.txt",
+        folder.path().to_str().unwrap(),
+    ] {
+        let message = Tokenizer::named(wrong).unwrap_err().to_string();
+        assert!(
+            message.contains(wrong) && message.contains("bert-base-uncased"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn tokenizers_are_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&bert());
+}
+
+proptest! {
+    #[test]
+    fn any_text_becomes_framed_numbers_of_the_vocabulary(
+        text in prop_oneof![
+            any::<String>(),
+            "(\\PC|\\[(CLS|SEP|MASK|PAD|UNK)\\]|[a-zA-Z ,.\u{301}\u{37E}東\u{F91B}ΣİＡ]){0,60}",
+        ],
+        max_len in 2usize..60,
+        lower_case: bool,
+    ) {
+        let tokenizer = Tokenizer::new(std::sync::Arc::new(Vocabulary::parse(
+            Path::new("vocab.txt"),
+            "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nA\n##a\nb\n##b\nab\n,\n東".into(),
+        ).unwrap()), lower_case);
+        for tokenizer in [bert(), tokenizer] {
+            let ids = tokenizer.encode(&text, max_len);
+            prop_assert!(ids.len() <= max_len && ids.len() >= 2);
+            prop_assert_eq!(ids[0], tokenizer.cls());
+            prop_assert_eq!(ids[ids.len() - 1], tokenizer.sep());
+            prop_assert!(ids.iter().all(|&id| tokenizer.token(id).is_some()));
+            // What fits is the beginning of what there is.
+            let whole = tokenizer.encode(&text, usize::MAX);
+            prop_assert_eq!(&whole[..ids.len() - 1], &ids[..ids.len() - 1]);
+            prop_assert_eq!(ids.len(), whole.len().min(max_len));
+            tokenizer.decode(&ids);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_vocabulary_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), good: bool) {
+        let mut file = bytes;
+        if good {
+            file.extend(b"\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");
+        }
+        if let Ok(vocabulary) = Vocabulary::parse(Path::new("vocab.txt"), file) {
+            for token in vocabulary.iter() {
+                let id = vocabulary.id(token).unwrap();
+                prop_assert_eq!(vocabulary.token(id), Some(token));
+            }
+        }
+    }
+
+    #[test]
+    fn labels_hold_the_original_and_the_rest_is_untouched(
+        ids in prop::collection::vec(0u32..30_522, 0..60),
+        whole_word: bool,
+        probability in 0.0..=1.0,
+        max_text_len in 0usize..60,
+        seed: u64,
+    ) {
+        let tokenizer = bert();
+        let config = MaskingConfig { whole_word, probability, max_text_len };
+        let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(seed, Purpose::TokenMask, 0, 0));
+        prop_assert_eq!(masked.ids.len(), ids.len());
+        prop_assert_eq!(masked.labels.len(), ids.len());
+        for ((&id, &seen), &label) in ids.iter().zip(&masked.ids).zip(&masked.labels) {
+            match label {
+                Some(original) => prop_assert!(original == id && (seen as usize) < tokenizer.len()),
+                None => prop_assert_eq!(seen, id),
+            }
+            prop_assert!(label.is_none() || ![0, 101, 102].contains(&id));
+        }
+        if whole_word {
+            let budget = (ids.len().max(max_text_len) as f64 * probability).round_ties_even().max(1.0);
+            prop_assert!(masked.labels.iter().flatten().count() as f64 <= budget);
+        }
+    }
+}
+
+/// Masks `text` many times, each with its own generator.
+fn draws(text: &str, whole_word: bool, number: u64) -> (Vec<u32>, Vec<MaskedText>) {
+    let tokenizer = bert();
+    let config = MaskingConfig {
+        whole_word,
+        probability: 0.15,
+        max_text_len: 40,
+    };
+    let ids = tokenizer.encode(text, 40);
+    let draw = |n| mask_tokens(&tokenizer, &ids, &config, &mut stream(7, Purpose::TokenMask, 0, n));
+    let all = (0..number).map(draw).collect();
+    (ids, all)
+}
+
+/// The number of tokens chosen in each text.
+fn counts(texts: &[MaskedText]) -> Vec<usize> {
+    texts.iter().map(|t| t.labels.iter().flatten().count()).collect()
+}
+
+/// Asserts that a share of `n` trials is the expected one within four and a half standard errors.
+fn assert_share(share: f64, expected: f64, n: usize) {
+    let bound = 4.5 * (expected * (1.0 - expected) / n as f64).sqrt();
+    assert!((share - expected).abs() < bound, "{share} is not {expected} ± {bound}");
+}
+
+#[test]
+fn padding_takes_its_part_of_the_budget_of_whole_words() {
+    let (ids, texts) = draws("a dog and a cat sit on the red table", true, 20_000);
+    assert_eq!(ids.len(), 12); // ten words of one piece, 28 of padding: six are drawn of 38
+    let chosen = counts(&texts);
+    let choose = |n: u64, k: u64| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
+    for (k, share) in (0..=6).map(|k| (k, choose(10, k) * choose(28, 6 - k) / choose(38, 6))) {
+        let seen = chosen.iter().filter(|&&c| c as u64 == k).count();
+        assert_share(seen as f64 / texts.len() as f64, share, texts.len());
+    }
+    let none = chosen.iter().filter(|&&c| c == 0).count() as f64 / texts.len() as f64;
+    assert!((none - 0.136).abs() < 0.011, "{none}");
+    // Every word as often as any other.
+    for at in 1..11 {
+        let seen = texts.iter().filter(|t| t.labels[at].is_some()).count();
+        assert_share(seen as f64 / texts.len() as f64, 6.0 / 38.0, texts.len());
+    }
+}
+
+#[test]
+fn the_pieces_of_a_word_share_its_fate_and_words_beyond_the_budget_are_passed_over() {
+    // Eight pieces do not fit into a budget of six; two do.
+    let (ids, texts) = draws("antidisestablishmentarianism surfboard", true, 2_000);
+    let tokenizer = bert();
+    assert_eq!(
+        tokenizer.tokens(&ids)[1..11]
+            .iter()
+            .filter(|t| t.starts_with("##"))
+            .count(),
+        8
+    );
+    for text in &texts {
+        assert!(text.labels[1..9].iter().all(Option::is_none));
+        assert_eq!(text.labels[9].is_some(), text.labels[10].is_some());
+    }
+    assert!(texts.iter().any(|t| t.labels[9].is_some()));
+}
+
+#[test]
+fn a_long_text_of_single_pieces_uses_the_whole_budget_rounded_half_to_even() {
+    let tokenizer = bert();
+    let ids = tokenizer.encode(&"dog ".repeat(38), 40);
+    for (probability, budget) in [(0.15, 6), (0.0, 1), (0.0625, 2), (0.0875, 4), (0.1125, 4), (1.0, 38)] {
+        let config = MaskingConfig {
+            whole_word: true,
+            probability,
+            max_text_len: 40,
+        };
+        let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(1, Purpose::TokenMask, 0, 0));
+        assert_eq!(masked.labels.iter().flatten().count(), budget, "{probability}");
+    }
+}
+
+#[test]
+fn token_by_token_each_is_chosen_by_itself() {
+    let (ids, texts) = draws("a surfboard on [UNK] the wave", false, 20_000);
+    let n = texts.len();
+    for at in 1..ids.len() - 1 {
+        let seen = texts.iter().filter(|t| t.labels[at].is_some()).count();
+        assert_share(seen as f64 / n as f64, 0.15, n);
+    }
+    let both = texts
+        .iter()
+        .filter(|t| t.labels[2].is_some() && t.labels[3].is_some())
+        .count();
+    assert_share(both as f64 / n as f64, 0.15 * 0.15, n);
+    let none = counts(&texts).iter().filter(|&&c| c == 0).count();
+    assert_share(none as f64 / n as f64, 0.85f64.powi(ids.len() as i32 - 2), n);
+}
+
+#[test]
+fn of_the_chosen_eight_in_ten_are_hidden_one_is_random_and_one_stays() {
+    for whole_word in [true, false] {
+        let (ids, texts) = draws("a dog and a cat sit on the red table", whole_word, 20_000);
+        let chosen: Vec<(u32, u32)> = texts
+            .iter()
+            .flat_map(|t| ids.iter().zip(&t.ids).zip(&t.labels))
+            .filter(|(_, label)| label.is_some())
+            .map(|((&id, &seen), _)| (id, seen))
+            .collect();
+        let share = |number: usize| number as f64 / chosen.len() as f64;
+        assert_share(
+            share(chosen.iter().filter(|(_, seen)| *seen == 103).count()),
+            0.8,
+            chosen.len(),
+        );
+        assert_share(
+            share(chosen.iter().filter(|(id, seen)| seen == id).count()),
+            0.1,
+            chosen.len(),
+        );
+        let random: Vec<u32> = chosen
+            .iter()
+            .filter(|(id, seen)| seen != id && *seen != 103)
+            .map(|c| c.1)
+            .collect();
+        assert_share(share(random.len()), 0.1, chosen.len());
+        // Drawn from the whole vocabulary, evenly.
+        let lower = random.iter().filter(|&&id| id < 30_522 / 2).count();
+        assert_share(lower as f64 / random.len() as f64, 0.5, random.len());
+        assert!(random.iter().max() > Some(&30_000) && random.iter().min() < Some(&500));
+    }
+}

@@ -1,0 +1,189 @@
+//! Numbered tokens.
+
+use super::trie::{Node, Trie};
+use crate::{DataError, Result};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// One token a line, the first is number 0 (Google's release of BERT, 30,522 tokens).
+const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");
+
+/// No file of a WordPiece vocabulary comes near this many bytes (the multilingual ones have about one million).
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// What marks a token that continues a word.
+pub(super) const CONTINUATION: &str = "##";
+
+/// The numbers of the tokens that stand for no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Specials {
+    pub pad: u32,
+    pub unk: u32,
+    pub cls: u32,
+    pub sep: u32,
+    pub mask: u32,
+}
+
+/// The tokens that a model knows, numbered from 0.
+#[derive(Debug)]
+pub struct Vocabulary {
+    text: String,
+    /// Where each token begins and ends in `text`.
+    spans: Vec<(u32, u32)>,
+    trie: Trie,
+    /// Where words go on in the trie, if any token does.
+    continuation: Option<Node>,
+    specials: Specials,
+}
+
+impl Vocabulary {
+    /// The vocabulary of `bert-base-uncased`: 30,522 lower-case tokens.
+    pub fn bert_base_uncased() -> Self {
+        Self::parse(Path::new("bert-base-uncased"), BERT_BASE_UNCASED.into())
+            .expect("the embedded vocabulary is whole, as a test shows")
+    }
+
+    /// Reads a `vocab.txt`: UTF-8, one token a line, numbered by line from 0.
+    ///
+    /// Line ends may be those of Windows. Of a token that stands on several lines the last number counts, as in the
+    /// original; empty lines keep their number unless they end the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has more than 16 MiB, is not UTF-8, or lacks one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`
+    /// and `[MASK]`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |source| DataError::Io {
+            path: path.into(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .map_err(io)?;
+        if bytes.len() as u64 > LARGEST_FILE {
+            return Err(format_error(
+                path,
+                format!(
+                    "more than {} MiB, so not a vocab.txt of one token a line",
+                    LARGEST_FILE >> 20
+                ),
+            ));
+        }
+        Self::parse(path, bytes)
+    }
+
+    /// The vocabulary of a file's contents; `path` is for messages.
+    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
+            format_error(
+                path,
+                format!("line {line} is not UTF-8; a vocab.txt of one token a line is needed"),
+            )
+        })?;
+        // Editors on Windows begin a file with a mark that is no part of the first token.
+        let lines = text
+            .strip_prefix('\u{feff}')
+            .unwrap_or(&text)
+            .trim_end_matches(['\r', '\n']);
+        if lines.is_empty() {
+            return Err(format_error(
+                path,
+                "empty; a vocab.txt of one token a line is needed".into(),
+            ));
+        }
+        let tokens: Vec<&str> = lines.lines().collect();
+        let start = text.as_ptr() as usize;
+        let spans = tokens
+            .iter()
+            .map(|token| {
+                let begin = (token.as_ptr() as usize - start) as u32;
+                (begin, begin + token.len() as u32)
+            })
+            .collect();
+        let trie = Trie::new(&tokens);
+        let specials = find_specials(path, &trie)?;
+        let continuation = trie.walk(CONTINUATION);
+        Ok(Self {
+            text,
+            spans,
+            trie,
+            continuation,
+            specials,
+        })
+    }
+
+    /// How many numbers are in use.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Never true: a vocabulary has at least its special tokens.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The token of a number.
+    pub fn token(&self, id: u32) -> Option<&str> {
+        let &(begin, end) = self.spans.get(id as usize)?;
+        Some(&self.text[begin as usize..end as usize])
+    }
+
+    /// The number of a token, spelled as in the file (`##ing`, `[MASK]`).
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.trie.walk(token).and_then(|node| self.trie.token(node))
+    }
+
+    /// Every token, in the order of the numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.spans
+            .iter()
+            .map(|&(begin, end)| &self.text[begin as usize..end as usize])
+    }
+
+    pub(super) fn specials(&self) -> Specials {
+        self.specials
+    }
+
+    /// The longest token that `rest` begins with, and its length in bytes; `first` says whether a word starts here.
+    pub(super) fn longest_piece(&self, rest: &[u8], first: bool) -> Option<(u32, usize)> {
+        let from = if first { self.trie.root() } else { self.continuation? };
+        self.trie.longest(from, rest)
+    }
+}
+
+fn find_specials(path: &Path, trie: &Trie) -> Result<Specials> {
+    let names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let ids = names.map(|name| trie.walk(name).and_then(|node| trie.token(node)));
+    let [Some(pad), Some(unk), Some(cls), Some(sep), Some(mask)] = ids else {
+        let missing: Vec<&str> = names
+            .iter()
+            .zip(ids)
+            .filter(|(_, id)| id.is_none())
+            .map(|(n, _)| *n)
+            .collect();
+        return Err(format_error(
+            path,
+            format!(
+                "no line {}; a BERT vocab.txt of one token a line is needed",
+                missing.join(", ")
+            ),
+        ));
+    };
+    Ok(Specials {
+        pad,
+        unk,
+        cls,
+        sep,
+        mask,
+    })
+}
+
+fn format_error(path: &Path, reason: String) -> DataError {
+    DataError::Format {
+        path: PathBuf::from(path),
+        reason,
+    }
+}
