@@ -1,16 +1,22 @@
 //! Batches: sampling order, decoding threads, prefetch.
 //!
 //! ```text
-//! position ── Order ──▶ item ── CaptionDataset ──▶ picture, caption ──▶ decode, transform ──▶ batch
+//! position ── Order ──▶ item ── CaptionDataset ──▶ picture, caption ──▶ decode, transform, tokenise, mask ──▶ Batch
 //! ```
 //!
-//! [`PictureLoader`] makes batches of pictures for retrieval on the threads of a [`Pipeline`]. Every random decision is a function of seed, epoch and position ([`crate::random`]), so the
+//! [`Loader`] makes batches for pre-training and image-text matching, [`PictureLoader`] pictures for retrieval, both on the threads of
+//! a [`Pipeline`]. Every random decision is a function of seed, epoch and position ([`crate::random`]), so the
 //! number of threads does not matter and a run can be taken up at any batch.
 
+mod captions;
 mod order;
 mod pictures;
 mod pipeline;
 
+pub use captions::{Batch, Loader, LoaderConfig, SampleId};
 pub use order::Order;
 pub use pictures::{PictureBatch, PictureLoader};
 pub use pipeline::{Job, Pipeline, Position};
+
+#[cfg(test)]
+mod tests;
