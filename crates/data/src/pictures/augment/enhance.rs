@@ -54,20 +54,20 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
     let factor = factor as f32;
     let stride = 3 * width;
     let source = image.as_raw().clone();
-    for (window, row) in source
-        .windows(3 * stride)
-        .step_by(stride)
-        .zip(image.chunks_exact_mut(stride).skip(1))
-    {
+    let mut columns = vec![0u16; stride];
+    let windows = source.windows(3 * stride).step_by(stride);
+    for (window, row) in windows.zip(image.chunks_exact_mut(stride).skip(1)) {
         let (above, rest) = window.split_at(stride);
         let (here, below) = rest.split_at(stride);
-        // Values of one channel are three apart: `[i]`, `[i + 3]`, `[i + 6]` are left, centre, right.
-        let three = |line: &[u8], i: usize| u32::from(line[i]) + u32::from(line[i + 3]) + u32::from(line[i + 6]);
-        for (i, out) in row[3..stride - 3].iter_mut().enumerate() {
-            let sum = three(above, i) + three(here, i) + three(below, i) + 4 * u32::from(here[i + 3]);
+        for (sum, ((a, b), c)) in columns.iter_mut().zip(above.iter().zip(here).zip(below)) {
+            *sum = u16::from(*a) + u16::from(*b) + u16::from(*c);
+        }
+        // Values of one channel are three apart.
+        let sums = columns.iter().zip(&columns[3..]).zip(&columns[6..]);
+        for ((out, value), ((left, middle), right)) in row[3..].iter_mut().zip(&here[3..]).zip(sums) {
+            let sum = left + middle + right + 4 * u16::from(*value);
             // Thirteen is odd: no ties, and adding six before dividing rounds to nearest.
-            let smooth = ((sum + 6) / 13) as u8;
-            *out = blend(smooth, here[i + 3], factor);
+            *out = blend(((sum + 6) / 13) as u8, *value, factor);
         }
     }
 }

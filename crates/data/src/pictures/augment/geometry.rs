@@ -6,9 +6,9 @@
 
 use image::RgbImage;
 
-/// A number in 16.16 fixed point, rounded half up.
+/// A number in 16.16 fixed point, rounded half up. Limited, so that a multiple by any pixel index fits.
 fn fixed(value: f64) -> i64 {
-    (value * 65536.0 + 0.5).floor() as i64
+    (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
 }
 
 /// Rotates about the centre by `degrees`, counter-clockwise. Pillow's `Image.rotate`.
@@ -59,15 +59,24 @@ pub fn shear_x(image: &mut RgbImage, factor: f64) {
 pub fn shear_y(image: &mut RgbImage, factor: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
-    let shifts: Vec<i64> = (0..width).map(|x| (start + x * step) >> 16).collect();
+    // Neighbouring columns mostly move by the same number of rows: they are copied together.
+    let mut runs: Vec<(std::ops::Range<usize>, i64)> = Vec::new();
+    for x in 0..width {
+        let shift = (start + x * step) >> 16;
+        let end = 3 * (x as usize + 1);
+        match runs.last_mut() {
+            Some((run, same)) if *same == shift => run.end = end,
+            _ => runs.push((end - 3..end, shift)),
+        }
+    }
+    let stride = 3 * width as usize;
     let mut out = RgbImage::new(image.width(), image.height());
-    let source = image.as_chunks::<3>().0;
-    let pixels = out.as_chunks_mut::<3>().0;
-    for (y, row) in (0..height).zip(pixels.chunks_exact_mut(width.max(1) as usize)) {
-        for ((x, pixel), shift) in (0..width).zip(row).zip(&shifts) {
+    for (y, row) in (0..height).zip(out.chunks_exact_mut(stride.max(1))) {
+        for (run, shift) in &runs {
             let line = y + shift;
             if (0..height).contains(&line) {
-                *pixel = source[(line * width + x) as usize];
+                let from = line as usize * stride;
+                row[run.clone()].copy_from_slice(&image.as_raw()[from + run.start..from + run.end]);
             }
         }
     }
@@ -141,6 +150,11 @@ mod tests {
             let mut gone = picture(3, 3);
             translate_y(&mut gone, far);
             assert!(gone.iter().all(|&v| v == 0));
+        }
+        for absurd in [f64::NAN, f64::INFINITY, -1e300] {
+            for operation in [rotate, shear_x, shear_y, translate_x] {
+                operation(&mut picture(3, 3), absurd);
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! Bytes of a picture file to RGB pixels, as Pillow's `Image.open(…).convert("RGB")` gives them.
 //!
 //! JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page) and
-//! WebP (first frame). Transparency is dropped, not blended; the orientation tag of cameras is not applied; colour
-//! profiles are ignored. Files come from the web: nothing is allocated before the size has been checked, a file that
-//! ends early is an error, and no input may bring the program down.
+//! WebP (first frame). Not read: arithmetic-coded JPEG, TIFF with a palette or with floating-point pixels.
+//! Transparency is dropped, not blended; the orientation tag of cameras is not applied; colour profiles are ignored.
+//!
+//! Files come from the web: nothing is allocated before the size has been checked, a file that ends early is an error,
+//! and no input may bring the program down.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +16,7 @@ use crate::{DataError, Result};
 
 mod convert;
 mod jpeg;
+mod png;
 
 /// The largest number of pixels that is decoded: Pillow's `Image.MAX_IMAGE_PIXELS` (a quarter of a gibibyte at three
 /// bytes each), above which it suspects a decompression bomb.
@@ -54,6 +57,9 @@ const SUPPORTED: [ImageFormat; 6] = [
 ];
 
 fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
+    if format == ImageFormat::Png {
+        return png::decode(bytes);
+    }
     let whole = match format {
         ImageFormat::Jpeg => jpeg::is_complete(bytes),
         ImageFormat::WebP => riff_is_complete(bytes),
@@ -114,6 +120,10 @@ fn damaged(format: ImageFormat, reason: &dyn std::fmt::Display) -> DataError {
     // Some decoders' messages have several lines.
     let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     DataError::Picture(format!("damaged or unsupported {format:?} data: {reason}"))
+}
+
+fn damaged_png(reason: &dyn std::fmt::Display) -> DataError {
+    damaged(ImageFormat::Png, reason)
 }
 
 #[cfg(test)]
