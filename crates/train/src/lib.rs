@@ -3,9 +3,15 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+pub mod error;
 pub mod groups;
 pub mod logs;
-
+pub mod metrics;
 pub mod objectives;
+pub mod quickstart;
 pub mod report;
+pub mod retrieval;
 pub mod schedule;
+pub mod trainer;
+
+pub use error::{Result, TrainError};

@@ -385,3 +385,46 @@ fn ten_training_steps_equal_the_original() {
         }
     }
 }
+
+#[test]
+fn retrieval_scores_and_recalls_equal_the_original() {
+    for folder in folders("model") {
+        let (mut config, _) = config(&folder);
+        config.heads = Heads {
+            mlm: false,
+            itm: true,
+            rank: true,
+        };
+        let model = load(&folder, "irtr.ckpt", config);
+        let t = Tensors::open(folder.join("retrieval_scores.safetensors"));
+        let (ids, masks, images) = (t.i64("text_ids"), t.i64("text_masks"), t.f32("images"));
+        let shape = t.shape("scores");
+        let (pictures, count) = (shape[0], shape[1]);
+        let length = ids.len() / count;
+        let texts: Vec<Vec<u32>> = (0..count)
+            .map(|i| {
+                (0..length)
+                    .map(|j| i * length + j)
+                    .filter(|k| masks[*k] != 0)
+                    .map(|k| ids[k] as u32)
+                    .collect()
+            })
+            .collect();
+        let scores: Vec<f32> = images
+            .chunks_exact(images.len() / pictures)
+            .flat_map(|pixels| vlct_train::retrieval::score_picture(&model, pixels, &texts))
+            .collect();
+        assert_close("scores", &scores, &t.f32("scores"), 2e-5);
+        let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
+        let recalls = vlct_train::retrieval::recalls(&scores, &owner);
+        let want = json(folder.join("retrieval_recall.json"));
+        for (key, images, texts) in [
+            ("R@1", recalls.ir_r1, recalls.tr_r1),
+            ("R@5", recalls.ir_r5, recalls.tr_r5),
+        ] {
+            let want = |direction: &str| want[key][direction].as_f64().expect("recall");
+            assert!((images - want("image_retrieval")).abs() < 1e-6, "{key}");
+            assert!((texts - want("text_retrieval")).abs() < 1e-6, "{key}");
+        }
+    }
+}

@@ -2,62 +2,7 @@
 
 use super::error::ConfigError;
 use super::table::Config;
-
-/// Sizes of the encoder and of the masked-autoencoding decoder. The hidden layer of every block is 4 times its width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelSize {
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Width of the encoder.
-    pub width: usize,
-    /// Blocks of the encoder.
-    pub depth: usize,
-    /// Attention heads of the encoder.
-    pub heads: usize,
-    /// Width of the decoder.
-    pub decoder_width: usize,
-    /// Blocks of the decoder.
-    pub decoder_depth: usize,
-    /// Attention heads of the decoder.
-    pub decoder_heads: usize,
-}
-
-impl ModelSize {
-    /// The published size of the backbone `vit`; short and long names (`…_dec512d8b`) mean the same.
-    pub fn of_vit(vit: &str) -> Option<Self> {
-        let decoder = Self {
-            patch_size: 16,
-            width: 0,
-            depth: 0,
-            heads: 0,
-            decoder_width: 512,
-            decoder_depth: 8,
-            decoder_heads: 16,
-        };
-        Some(match vit.strip_suffix("_dec512d8b").unwrap_or(vit) {
-            "mae_vit_base_patch16" => Self {
-                width: 768,
-                depth: 12,
-                heads: 12,
-                ..decoder
-            },
-            "mae_vit_large_patch16" => Self {
-                width: 1024,
-                depth: 24,
-                heads: 16,
-                ..decoder
-            },
-            "mae_vit_huge_patch14" => Self {
-                patch_size: 14,
-                width: 1280,
-                depth: 32,
-                heads: 16,
-                ..decoder
-            },
-            _ => return None,
-        })
-    }
-}
+use vlct_model::config::Backbone;
 
 impl Config {
     /// The size of the model: that of `vit`, with the sizes given on their own in its place.
@@ -66,12 +11,12 @@ impl Config {
     /// If the sizes do not fit together: a width that contradicts `vit` without `heads` being given, a width that the
     /// heads do not divide or that is no multiple of 4 (the position tables have four parts), a picture that the patches
     /// do not divide.
-    pub fn model_size(&self) -> Result<ModelSize, ConfigError> {
+    pub fn model_size(&self) -> Result<Backbone, ConfigError> {
         let refuse = |message: String| Err(ConfigError::Contradiction(message));
-        let Some(vit) = ModelSize::of_vit(&self.vit) else {
+        let Some(vit) = Backbone::named(&self.vit) else {
             return refuse(format!("vit={:?} is not a known backbone", self.vit));
         };
-        let size = ModelSize {
+        let size = Backbone {
             patch_size: self.patch_size.unwrap_or(vit.patch_size),
             width: self.hidden_size.unwrap_or(vit.width),
             depth: self.depth.unwrap_or(vit.depth),
@@ -123,7 +68,7 @@ mod tests {
     use super::super::grammar::resolve;
     use super::*;
 
-    fn size(words: &[&str]) -> Result<ModelSize, String> {
+    fn size(words: &[&str]) -> Result<Backbone, String> {
         resolve(words).unwrap().config.model_size().map_err(|e| e.to_string())
     }
 
@@ -154,7 +99,7 @@ mod tests {
         ]);
         assert_eq!(
             own.unwrap(),
-            ModelSize {
+            Backbone {
                 patch_size: 8,
                 width: 128,
                 depth: 3,

@@ -233,7 +233,7 @@ fn count_hits(logits: &Var, targets: impl Iterator<Item = u32>) -> (usize, usize
 }
 
 /// Position of the largest value, the first of equals.
-pub(crate) fn argmax(row: &[f32]) -> usize {
+fn argmax(row: &[f32]) -> usize {
     row.iter()
         .enumerate()
         .fold(0, |best, (i, v)| if *v > row[best] { i } else { best })

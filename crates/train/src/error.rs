@@ -1,0 +1,60 @@
+//! What can go wrong in a run.
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+use crate::logs::LogError;
+use std::path::PathBuf;
+use vlct_data::DataError;
+use vlct_model::files::{FileError, StateError};
+
+/// An error of a run: one line that says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A weight file.
+    #[error(transparent)]
+    Weights(#[from] FileError),
+    /// A tensor in a weight file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A log file.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The operating system refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A loss that is no number, or infinite.
+    #[error("loss {loss} is {value} at step {step} (batch rows: {rows}); {checkpoint}")]
+    NonFinite {
+        /// Which loss.
+        loss: &'static str,
+        /// What it is.
+        value: f32,
+        /// Optimiser steps completed before.
+        step: u64,
+        /// Table and row of each sample.
+        rows: String,
+        /// Where the last good checkpoint is.
+        checkpoint: String,
+    },
+    /// Something this version cannot do, or that cannot work.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Result with a [`TrainError`].
+pub type Result<T> = std::result::Result<T, TrainError>;

@@ -1,0 +1,184 @@
+//! The quickstart: a generated picture world, pre-training on it, evaluation, a report to look at.
+
+mod baseline;
+mod evaluation;
+mod examples;
+mod report;
+
+use crate::config::{Config, Value, resolve};
+use crate::error::{Result, TrainError};
+use crate::trainer::{self, Control, Finished, setup};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use vlct_data::world::{self, WorldConfig};
+
+/// What the quickstart is to do.
+#[derive(Clone, Debug)]
+pub struct QuickstartOptions {
+    /// Folder of everything it writes.
+    pub out: PathBuf,
+    /// Time it may take in all, in minutes.
+    pub minutes: f64,
+    /// Further configuration words (`KEY=VALUE`), for the curious.
+    pub updates: Vec<String>,
+}
+
+/// Where the quickstart ended.
+#[derive(Clone, Debug)]
+pub struct QuickstartResult {
+    /// The report.
+    pub report: PathBuf,
+    /// Headline numbers: name, value and what to compare it with.
+    pub headline: Vec<String>,
+    /// Whether it was stopped before the end of training.
+    pub interrupted: bool,
+}
+
+/// Shares of the time: the rest goes to data, evaluation and report.
+const TRAINING_SHARE: f64 = 0.8;
+
+/// Optimiser steps that are timed to find out how many fit.
+const TIMED_STEPS: u64 = 24;
+
+/// Pictures of the world: more than a run of this length can learn by heart.
+fn world(side: usize) -> WorldConfig {
+    // Room for the random crops of training.
+    let side = (side * 9 / 8) as u32;
+    WorldConfig {
+        side,
+        vqa_train: 0,
+        nlvr2_train: 0,
+        class_train: 0,
+        test: HELD_OUT,
+        ..WorldConfig::default()
+    }
+}
+
+/// Held-out pictures, on which everything is evaluated.
+const HELD_OUT: usize = 400;
+
+/// Runs the quickstart.
+///
+/// # Errors
+/// If something cannot be written, or the updates contradict each other.
+pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<QuickstartResult> {
+    let begin = Instant::now();
+    let mut timings = Vec::new();
+    let data = options.out.join("data");
+    let config = config(&data, options)?;
+
+    say("1/4  drawing a world of pictures with captions");
+    let pictures = world::write(&data, &world(config.image_size), &mut |_, _| ())?;
+    timings.push(("data".to_string(), begin.elapsed().as_secs_f64()));
+    say(&format!(
+        "     {pictures} pictures in {:.1} s: {}",
+        begin.elapsed().as_secs_f64(),
+        data.display()
+    ));
+
+    say("2/4  pre-training: masked words, masked patches, matching");
+    let training = Instant::now();
+    let budget = options.minutes * 60.0 * TRAINING_SHARE;
+    let config = plan_steps(config, budget, stop, say)?;
+    let run = fresh_directory(&options.out)?;
+    let mut control = Control {
+        stop,
+        say: &mut *say,
+        progress: true,
+        run_directory: Some(run.clone()),
+    };
+    let finished: Finished = trainer::run(&config, &mut control)?;
+    timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
+
+    say("3/4  evaluating on pictures that were held out");
+    let evaluating = Instant::now();
+    let mut model = setup::fresh_model(&config)?;
+    let checkpoint = crate::checkpoint::last_path(&run);
+    let load = Config {
+        load_path: checkpoint.display().to_string(),
+        ..config.clone()
+    };
+    setup::load_weights(&mut model, &load, &mut |_| ())?;
+    // Evaluation goes on after an interruption: the report of a short run is a report too.
+    let results = evaluation::evaluate(&model, &config)?;
+    timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
+
+    say("4/4  writing the report");
+    let writing = Instant::now();
+    let examples = examples::collect(&model, &config, &results)?;
+    timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
+    timings.push(("in all".to_string(), begin.elapsed().as_secs_f64()));
+    let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
+    let headline = report::headline(&data);
+    let report = data
+        .write(&options.out)
+        .map_err(|e| TrainError::Invalid(e.to_string()))?;
+    Ok(QuickstartResult {
+        report,
+        headline,
+        interrupted: finished.interrupted,
+    })
+}
+
+/// The recipe `quickstart` on the data folder, with the user's updates.
+fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
+    let mut words = vec!["quickstart".to_string()];
+    words.extend(options.updates.iter().cloned());
+    let mut config = resolve(&words)?.config;
+    config.data_root = data.display().to_string();
+    config.tokenizer = data.join("vocab.txt").display().to_string();
+    // Room for the two special rows of the table is part of the list.
+    config.vocab_size = config.vocab_size.min(SMALL_VOCABULARY);
+    Ok(config)
+}
+
+/// Rows of the word table: the words of the world and some to spare.
+const SMALL_VOCABULARY: usize = 256;
+
+/// Sets `max_steps` so that training takes about `budget` seconds on this machine, unless the user set it.
+fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Config> {
+    let trial = |n: u64| -> Result<f64> {
+        let mut config = config.clone();
+        config.set("fast_dev_run", &Value::Int(n as i64))?;
+        let start = Instant::now();
+        trainer::run(
+            &config,
+            &mut Control {
+                stop,
+                say: &mut |_| (),
+                progress: false,
+                run_directory: None,
+            },
+        )?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    trial(2)?; // faults in memory and code
+    let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
+    // Trial runs validate as many batches as they train, so half of the difference or more is training.
+    let per_step = ((long - short) / TIMED_STEPS as f64).max(1e-4);
+    let steps = ((budget / per_step * STEP_COST) as u64).max(100);
+    say(&format!(
+        "     a step takes about {:.0} ms here: {steps} steps",
+        per_step / STEP_COST * 1e3
+    ));
+    config.max_steps = Some(steps);
+    Ok(config)
+}
+
+/// A training step as a multiple of what a trial run spends on training and validating one batch.
+const STEP_COST: f64 = 1.35;
+
+/// `run`, or `run-2`, … if an earlier quickstart left one.
+fn fresh_directory(out: &Path) -> Result<PathBuf> {
+    let candidates = std::iter::once(out.join("run")).chain((2..).map(|i| out.join(format!("run-{i}"))));
+    for path in candidates {
+        if !path.try_exists().map_err(|source| TrainError::Io {
+            path: path.clone(),
+            source,
+        })? {
+            return Ok(path);
+        }
+    }
+    unreachable!("the list of names does not end")
+}

@@ -1,0 +1,56 @@
+//! From a batch of the loader to the input of the objectives: which patches are seen, which values are dropped.
+
+use crate::config::Config;
+use crate::objectives::{Matching, Modelling, PretrainStep};
+use rand::RngExt;
+use vlct_data::loader::Batch;
+use vlct_data::random::{Purpose, stream};
+use vlct_model::PatchMask;
+
+/// Set in the seed of validation, so that it does not hide the patches that training hides.
+const EVALUATION: u64 = 1 << 63;
+
+/// What the objectives read of a batch. `training` turns dropout on.
+///
+/// With `is_pretrain` patches are hidden in training and in validation alike, as in the original.
+pub fn step<'a>(batch: &'a Batch, config: &Config, patches: usize, training: bool) -> PretrainStep<'a> {
+    let seed = if training {
+        config.seed
+    } else {
+        config.seed ^ EVALUATION
+    };
+    let n = batch.len();
+    let first = batch.index * config.per_gpu_batchsize;
+    let masks = |purpose| {
+        config.is_pretrain.then(|| -> Vec<PatchMask> {
+            let mask = |i| {
+                let random = &mut stream(seed, purpose, batch.epoch, first + i as u64);
+                let noise: Vec<f32> = (0..patches).map(|_| random.random()).collect();
+                PatchMask::from_noise(&noise, config.mask_ratio)
+            };
+            (0..n).map(mask).collect()
+        })
+    };
+    let side = 3 * config.image_size * config.image_size;
+    let own: Vec<&[f32]> = batch.images.chunks_exact(side).collect();
+    let others: Vec<&[f32]> = batch.false_images.chunks_exact(side).collect();
+    let objectives = super::setup::objectives(config);
+    let texts = || batch.text_ids.iter().map(Vec::as_slice).collect();
+    PretrainStep {
+        modelling: objectives.mlm.then(|| Modelling {
+            texts: batch.mlm_ids.iter().map(Vec::as_slice).collect(),
+            labels: batch.mlm_labels.iter().map(Vec::as_slice).collect(),
+            pictures: own.clone(),
+            masks: masks(Purpose::PatchMaskMlm),
+        }),
+        matching: objectives.itm.then(|| Matching {
+            texts: texts(),
+            pictures: (0..n)
+                .map(|i| batch.false_position(i).map_or(own[i], |f| others[f]))
+                .collect(),
+            matched: batch.matched.clone(),
+            masks: masks(Purpose::PatchMaskItm),
+        }),
+        dropout: training.then_some([seed, Purpose::Dropout as u64, batch.epoch, batch.index]),
+    }
+}

@@ -1,0 +1,181 @@
+//! From a configuration to tokeniser, data and model.
+
+use crate::config::Config;
+use crate::error::{Result, TrainError};
+use crate::objectives::Objectives;
+use std::path::Path;
+use std::sync::Arc;
+use vlct_data::datasets::{CaptionDataset, Split};
+use vlct_data::loader::{Loader, LoaderConfig, Position};
+use vlct_data::pictures::TransformKind;
+use vlct_data::random::{Purpose, stream};
+use vlct_data::text::Tokenizer;
+use vlct_model::config::Heads;
+use vlct_model::files::{self, Options, Scope};
+use vlct_model::initialise::initialise;
+use vlct_model::{Vlc, VlcConfig};
+
+/// Batches that the loader works ahead.
+const PREFETCH: usize = 4;
+
+/// Which batches to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// For training: shuffled, endless, unreadable pictures replaced.
+    Training,
+    /// For evaluation: one pass in order, an unreadable picture is an error.
+    Evaluation,
+}
+
+/// The tokeniser that a configuration names.
+///
+/// # Errors
+/// If there is no such tokeniser, or it has more tokens than the model has words.
+pub fn tokenizer(config: &Config) -> Result<Arc<Tokenizer>> {
+    let tokenizer = Tokenizer::named(&config.tokenizer)?;
+    if tokenizer.len() > config.vocab_size {
+        return Err(TrainError::Invalid(format!(
+            "tokenizer={:?} has {} tokens, more than vocab_size={}: set vocab_size={}",
+            config.tokenizer,
+            tokenizer.len(),
+            config.vocab_size,
+            tokenizer.len()
+        )));
+    }
+    Ok(Arc::new(tokenizer))
+}
+
+/// The captions and pictures of a split of the configured datasets.
+///
+/// # Errors
+/// If `data_root` is not set, or files are missing or not what they should be.
+pub fn dataset(config: &Config, split: Split) -> Result<Arc<CaptionDataset>> {
+    if config.data_root.is_empty() {
+        let advice = "name the folder of the Arrow files; `vlct quickstart` makes its own";
+        return Err(TrainError::Invalid(format!("data_root is not set: {advice}")));
+    }
+    Ok(Arc::new(CaptionDataset::open(
+        Path::new(&config.data_root),
+        &config.datasets,
+        split,
+    )?))
+}
+
+/// Batches of a dataset, from `start` on.
+///
+/// # Errors
+/// If the transform is unknown or the dataset is empty.
+pub fn loader(
+    config: &Config,
+    dataset: &Arc<CaptionDataset>,
+    tokenizer: &Arc<Tokenizer>,
+    purpose: Use,
+    start: Position,
+) -> Result<Loader> {
+    let training = purpose == Use::Training;
+    let keys = if training {
+        &config.train_transform_keys
+    } else {
+        &config.val_transform_keys
+    };
+    let name = keys.first().map(String::as_str).unwrap_or_default();
+    let transform: TransformKind = name.parse()?;
+    let loader_config = LoaderConfig {
+        seed: config.seed,
+        batch_size: config.per_gpu_batchsize as usize,
+        image_size: config.image_size,
+        transform,
+        max_text_len: config.max_text_len,
+        whole_word_masking: config.whole_word_masking,
+        mlm_prob: config.mlm_prob,
+        draw_false_image: objectives(config).itm,
+        training,
+        threads: config.num_workers.max(1),
+        prefetch: PREFETCH,
+        end_epoch: (!training).then_some(1),
+    };
+    Ok(Loader::new(
+        Arc::clone(dataset),
+        Arc::clone(tokenizer),
+        loader_config,
+        start,
+    )?)
+}
+
+/// What a configuration trains.
+pub fn objectives(config: &Config) -> Objectives {
+    let names = &config.loss_names;
+    Objectives {
+        mlm: names.mlm >= 1.0,
+        mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
+        itm: names.itm >= 1.0,
+    }
+}
+
+/// Refuses tasks that this version does not train.
+pub(super) fn check_tasks(config: &Config) -> Result<()> {
+    let names = &config.loss_names;
+    for (task, value) in [("vqa", names.vqa), ("nlvr2", names.nlvr2), ("irtr", names.irtr)] {
+        if value >= 1.0 {
+            return Err(TrainError::Invalid(format!(
+                "loss_names.{task}={value}: this version trains itm, mlm and mae; the task {task} is not there yet"
+            )));
+        }
+    }
+    if names.active().next().is_none() {
+        return Err(TrainError::Invalid(
+            "no task is active: set loss_names.mlm=1 or loss_names.itm=1".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A model of the configured sizes with freshly drawn weights.
+///
+/// # Errors
+/// If the sizes contradict each other.
+pub fn fresh_model(config: &Config) -> Result<Vlc> {
+    let names = &config.loss_names;
+    let mut model = Vlc::new(VlcConfig {
+        image_size: config.image_size,
+        backbone: config.model_size()?,
+        vocab_size: config.vocab_size,
+        max_text_len: config.max_text_len,
+        token_types: 2,
+        drop_rate: config.drop_rate as f32,
+        heads: Heads {
+            mlm: names.mlm > 0.0,
+            itm: names.itm > 0.0,
+            rank: names.irtr > 0.0,
+        },
+    });
+    initialise(&mut model, |parameter| {
+        stream(config.seed, Purpose::Initialisation, 0, parameter)
+    });
+    Ok(model)
+}
+
+/// Loads `pretrain_path` (MAE weights, into the backbone) and then `load_path` (a whole model); tells `report` what matched.
+///
+/// # Errors
+/// If a file cannot be read, nothing in it matches, or a tensor has another shape.
+pub fn load_weights(model: &mut Vlc, config: &Config, report: &mut dyn FnMut(&str)) -> Result<()> {
+    for (path, scope) in [
+        (&config.pretrain_path, Scope::Backbone),
+        (&config.load_path, Scope::Model),
+    ] {
+        if path.is_empty() {
+            continue;
+        }
+        let options = Options {
+            scope,
+            skip_heads: !config.test_only && !config.load_heads,
+        };
+        let state = files::read(Path::new(path))?.state;
+        let (state, matched) =
+            files::adapt(state, &model.shapes(), options).map_err(|e| TrainError::Invalid(format!("{path}: {e}")))?;
+        model.load(&state)?;
+        report(&format!("weights of {path}: {matched}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Everything a run needs to continue bit for bit, to and from a checkpoint.
+
+use crate::checkpoint::{self, Checkpoint, TensorRef};
+use crate::error::{Result, TrainError};
+use crate::metrics::PretrainMetrics;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use vlct_data::loader::Position;
+use vlct_model::Vlc;
+use vlct_tensor::optimizer::Optimizer;
+
+/// The state of a run besides weights and running averages.
+///
+/// It is that of the beginning of an accumulation window: micro-batches of a window that is not complete are gone through
+/// again after a resumption, with the same result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct RunState {
+    /// Epoch of the next micro-batch, from 0.
+    pub epoch: u64,
+    /// Next micro-batch within the epoch.
+    pub batch: u64,
+    /// Optimiser steps completed.
+    pub global_step: u64,
+    /// How often each parameter was updated.
+    pub parameter_steps: Vec<u64>,
+    /// Metrics of the epoch so far.
+    pub metrics: PretrainMetrics,
+    /// Best value of the monitored metric.
+    pub best_metric: Option<f64>,
+    /// Optimiser steps completed when it was reached.
+    pub best_step: Option<u64>,
+    /// Micro-batch (epoch, number) after which the last validation ran: it is not repeated.
+    pub validated: Option<(u64, u64)>,
+    /// Pictures that could not be read and were replaced.
+    pub replaced: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// The configuration, as TOML.
+    pub config: String,
+}
+
+impl RunState {
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            batch: self.batch,
+        }
+    }
+}
+
+/// Writes weights, running averages and state to `path`.
+pub(super) fn save(path: &Path, model: &Vlc, optimizer: &Optimizer, state: &RunState) -> Result<u64> {
+    let parameters = model.parameters();
+    let mut owned = Vec::new();
+    for (id, parameter) in parameters.iter() {
+        owned.push((parameter.name.clone(), &parameter.shape, parameters.tensor(id)));
+    }
+    let weights: Vec<_> = owned
+        .iter()
+        .map(|(name, shape, t)| (name.as_str(), *shape, t.to_host()))
+        .collect();
+    let averages: Vec<(String, &Vec<usize>, &[f32])> = optimizer
+        .moment_names()
+        .iter()
+        .enumerate()
+        .flat_map(|(m, average)| {
+            let trainable = parameters.iter().filter(|(_, p)| p.trainable);
+            trainable.map(move |(id, p)| {
+                (
+                    format!("optimizer.{average}.{}", p.name),
+                    &p.shape,
+                    optimizer.moment(parameters, m, id),
+                )
+            })
+        })
+        .collect();
+    let tensors: Vec<TensorRef> = weights
+        .iter()
+        .map(|(name, shape, data)| TensorRef { name, shape, data })
+        .chain(
+            averages
+                .iter()
+                .map(|(name, shape, data)| TensorRef { name, shape, data }),
+        )
+        .collect();
+    let state = serde_json::to_value(state).map_err(|e| TrainError::Invalid(format!("state of the run: {e}")))?;
+    Ok(checkpoint::save(path, &tensors, &state)?)
+}
+
+/// The checkpoint file that `resume_from` means: the file itself, or the last one of a run directory.
+pub(super) fn find(resume_from: &str) -> Result<PathBuf> {
+    let path = Path::new(resume_from);
+    let candidates = [
+        path.to_path_buf(),
+        path.join(checkpoint::FILE_NAME),
+        checkpoint::last_path(path),
+    ];
+    candidates.into_iter().find(|p| p.is_file()).ok_or_else(|| {
+        TrainError::Invalid(format!(
+            "resume_from={resume_from}: no checkpoint there; name a run directory (…/version_0) or its last/{}",
+            checkpoint::FILE_NAME
+        ))
+    })
+}
+
+/// The run directory that a checkpoint `<run>/last/checkpoint.safetensors` lies in.
+pub(super) fn run_directory(checkpoint: &Path) -> Option<PathBuf> {
+    let run = checkpoint.parent()?.parent()?;
+    run.join("config.toml").is_file().then(|| run.to_path_buf())
+}
+
+/// Takes over weights and running averages, strictly by name and shape, and gives the state.
+pub(super) fn restore(file: &Checkpoint, path: &Path, model: &mut Vlc, optimizer: &mut Optimizer) -> Result<RunState> {
+    let state: RunState = serde_json::from_value(file.state().clone())
+        .map_err(|e| TrainError::Invalid(format!("{}: not the state of a training run: {e}", path.display())))?;
+    let list: Vec<_> = model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
+    if state.parameter_steps.len() != list.len() {
+        return Err(TrainError::Invalid(format!(
+            "{}: a model of {} parameters, this configuration has {}",
+            path.display(),
+            state.parameter_steps.len(),
+            list.len()
+        )));
+    }
+    let mut values = Vec::new();
+    for (id, parameter) in list {
+        values.resize(parameter.len(), 0.0);
+        file.copy_to(&parameter.name, &parameter.shape, &mut values)?;
+        model.parameters_mut().set(id, &values);
+        if parameter.trainable {
+            for (m, average) in optimizer.moment_names().iter().enumerate() {
+                file.copy_to(
+                    &format!("optimizer.{average}.{}", parameter.name),
+                    &parameter.shape,
+                    &mut values,
+                )?;
+                optimizer.set_moment(model.parameters(), m, id, &values);
+            }
+        }
+    }
+    optimizer.set_steps(&state.parameter_steps);
+    Ok(state)
+}
