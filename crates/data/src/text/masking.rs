@@ -38,23 +38,24 @@ pub struct MaskedText {
 /// Chooses tokens of the unpadded text `ids` and corrupts them: of the chosen, 80 % become `[MASK]`, 10 % a token drawn
 /// from the whole vocabulary, and 10 % stay.
 ///
-/// Never chosen are `[CLS]`, `[SEP]` and `[PAD]`. Token by token, each other token is chosen with the given probability.
+/// Token by token, each is chosen with the given probability, except `[CLS]` at the beginning and `[SEP]` at the end: the
+/// original goes by their places, so that special tokens which the caption spells itself are chosen like any other.
 /// With whole words, a number of tokens is set for every text alike, `probability · max_text_len`, and the text's words
 /// share it with the padding that the original appends: short texts get few masks, often none. (Ten words of one piece
-/// in 40 tokens: none at all in 13.6 % of cases.)
+/// in 40 tokens: none at all in 13.6 % of cases.) Here the original goes by the numbers: `[CLS]`, `[SEP]` and `[PAD]` are
+/// never chosen, wherever they stand.
 pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> MaskedText {
     let chosen = if config.whole_word {
         choose_words(tokenizer, ids, config, rng)
     } else {
-        ids.iter().map(|_| rng.random::<f64>() < config.probability).collect()
+        choose_tokens(tokenizer, ids, config, rng)
     };
     let mut masked = MaskedText {
         ids: ids.to_vec(),
         labels: vec![None; ids.len()],
     };
-    let never = [tokenizer.cls(), tokenizer.sep(), tokenizer.pad()];
     for (at, &id) in ids.iter().enumerate() {
-        if !chosen[at] || never.contains(&id) {
+        if !chosen[at] {
             continue;
         }
         masked.labels[at] = Some(id);
@@ -65,6 +66,14 @@ pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, r
         }
     }
     masked
+}
+
+/// For each token, whether it is chosen, by itself.
+fn choose_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
+    let last = ids.len().saturating_sub(1);
+    let frame = |at, id| (at == 0 && id == tokenizer.cls()) || (at == last && id == tokenizer.sep());
+    let choose = |(at, &id)| rng.random::<f64>() < config.probability && !frame(at, id);
+    ids.iter().enumerate().map(choose).collect()
 }
 
 /// For each token, whether the word that it belongs to is chosen.
@@ -106,5 +115,7 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
             word_chosen[word] = true;
         }
     }
-    word_of.iter().map(|&word| word != NONE && word_chosen[word]).collect()
+    // A literal [PAD] in the text is a word and takes its part of the budget, but there is nothing to predict.
+    let chosen = |(&word, &id): (&usize, &u32)| word != NONE && word_chosen[word] && id != tokenizer.pad();
+    word_of.iter().zip(ids).map(chosen).collect()
 }

@@ -23,4 +23,6 @@ pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;
 
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
