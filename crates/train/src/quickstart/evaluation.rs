@@ -20,7 +20,7 @@ const CANDIDATES: usize = 200;
 
 /// Results and what examples are made from.
 pub struct Evaluation {
-    pub tokenizer: Arc<Tokenizer>,
+    pub tokenizer: Tokenizer,
     pub held_out: Arc<CaptionDataset>,
     /// Matching accuracy with all patches visible.
     pub itm: Accuracy,

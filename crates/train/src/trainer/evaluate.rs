@@ -21,7 +21,7 @@ pub fn evaluate(
     model: &Vlc,
     config: &Config,
     dataset: &Arc<CaptionDataset>,
-    tokenizer: &Arc<Tokenizer>,
+    tokenizer: &Tokenizer,
     limit: u64,
     stop: &AtomicBool,
 ) -> Result<PretrainMetrics> {
@@ -33,7 +33,7 @@ pub fn evaluate_watching(
     model: &Vlc,
     config: &Config,
     dataset: &Arc<CaptionDataset>,
-    tokenizer: &Arc<Tokenizer>,
+    tokenizer: &Tokenizer,
     limit: u64,
     stop: &AtomicBool,
     watch: &mut dyn FnMut(&Batch),

@@ -137,7 +137,7 @@ fn with_recalls(metrics: &PretrainMetrics, recalls: Option<Recalls>) -> Vec<(Str
 struct Trainer<'a, 'c> {
     config: &'a Config,
     control: &'a mut Control<'c>,
-    tokenizer: Arc<Tokenizer>,
+    tokenizer: Tokenizer,
     training: Arc<CaptionDataset>,
     validation: Arc<CaptionDataset>,
     plan: Plan,

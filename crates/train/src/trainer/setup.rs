@@ -31,7 +31,7 @@ pub enum Use {
 ///
 /// # Errors
 /// If there is no such tokeniser, or it has more tokens than the model has words.
-pub fn tokenizer(config: &Config) -> Result<Arc<Tokenizer>> {
+pub fn tokenizer(config: &Config) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::named(&config.tokenizer)?;
     if tokenizer.len() > config.vocab_size {
         return Err(TrainError::Invalid(format!(
@@ -42,7 +42,7 @@ pub fn tokenizer(config: &Config) -> Result<Arc<Tokenizer>> {
             tokenizer.len()
         )));
     }
-    Ok(Arc::new(tokenizer))
+    Ok(tokenizer)
 }
 
 /// The captions and pictures of a split of the configured datasets.
@@ -68,7 +68,7 @@ pub fn dataset(config: &Config, split: Split) -> Result<Arc<CaptionDataset>> {
 pub fn loader(
     config: &Config,
     dataset: &Arc<CaptionDataset>,
-    tokenizer: &Arc<Tokenizer>,
+    tokenizer: &Tokenizer,
     purpose: Use,
     start: Position,
 ) -> Result<Loader> {
@@ -96,7 +96,7 @@ pub fn loader(
     };
     Ok(Loader::new(
         Arc::clone(dataset),
-        Arc::clone(tokenizer),
+        tokenizer.clone(),
         loader_config,
         start,
     )?)
