@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 
+use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
 use super::{Order, pictures};
 use crate::datasets::{CaptionDataset, Location};
@@ -161,6 +162,9 @@ impl Loader {
                 probability: config.mlm_prob,
                 max_text_len: config.max_text_len,
             },
+            // What the batches in the making hold, true and false pictures.
+            samples: Buffers::new(config.batch_size.saturating_mul(4)),
+            batches: Buffers::new(4),
             dataset,
             tokenizer,
             transform,
@@ -174,6 +178,13 @@ impl Loader {
     /// Batches per epoch.
     pub fn epoch_len(&self) -> u64 {
         self.pipeline.job().epoch_len()
+    }
+
+    /// Takes a batch that is no longer needed, to use its memory again: saves some time with large batches.
+    pub fn recycle(&self, batch: Batch) {
+        let buffers = &self.pipeline.job().batches;
+        buffers.give_back(batch.images);
+        buffers.give_back(batch.false_images);
     }
 
     /// Time that the caller spent waiting for batches, since the beginning.
@@ -197,6 +208,10 @@ struct Captions {
     transform: Transform,
     masking: MaskingConfig,
     config: LoaderConfig,
+    /// Of one picture each.
+    samples: Buffers,
+    /// Of the pictures of a batch.
+    batches: Buffers,
 }
 
 /// What is decided for a batch as a whole.
@@ -224,7 +239,7 @@ impl Captions {
     /// The picture of an item, transformed.
     fn picture(&self, index: usize, rng: &mut impl rand::Rng) -> Result<(SampleId, Vec<f32>)> {
         let location = self.dataset.locate(index)?;
-        let image = pictures::load(&self.dataset, &location, &self.transform, rng)?;
+        let image = pictures::load(&self.dataset, &location, &self.transform, rng, &self.samples)?;
         Ok((SampleId { index, location }, image))
     }
 }
@@ -345,9 +360,13 @@ impl Job for Captions {
             epoch: plan.position.epoch,
             index: plan.position.batch,
             samples: Vec::with_capacity(count),
-            images: Vec::with_capacity(count * values),
+            images: self.batches.empty(count * values),
             matched: plan.matched.clone(),
-            false_images: Vec::with_capacity(false_count * values),
+            false_images: if false_count == 0 {
+                Vec::new()
+            } else {
+                self.batches.empty(false_count * values)
+            },
             false_samples: Vec::with_capacity(false_count),
             text_ids: Vec::with_capacity(count),
             mlm_ids: Vec::with_capacity(count),
@@ -357,10 +376,10 @@ impl Job for Captions {
         };
         for sample in samples {
             batch.samples.push(sample.id);
-            batch.images.extend_from_slice(&sample.image);
+            pictures::append(&mut batch.images, sample.image, &self.samples);
             if let Some((id, image)) = sample.false_image {
                 batch.false_samples.push(id);
-                batch.false_images.extend_from_slice(&image);
+                pictures::append(&mut batch.false_images, image, &self.samples);
             }
             batch.text_ids.push(sample.text_ids);
             batch.mlm_ids.push(sample.mlm_ids);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
 use crate::datasets::{CaptionDataset, Location};
 use crate::pictures::{Transform, TransformKind, decode};
@@ -18,10 +19,21 @@ pub(super) fn load(
     at: &Location,
     transform: &Transform,
     rng: &mut impl Rng,
+    buffers: &Buffers,
 ) -> Result<Vec<f32>> {
-    let bytes = dataset.picture_at(at)?;
-    let image = decode(bytes).and_then(|image| transform.apply(&image, rng));
-    image.map_err(|error| dataset.row_error(at, &error.to_string()))
+    let image = decode(dataset.picture_at(at)?);
+    let transformed = image.and_then(|image| {
+        let mut out = buffers.filled(transform.values());
+        transform.apply_into(&image, rng, &mut out)?;
+        Ok(out)
+    });
+    transformed.map_err(|error| dataset.row_error(at, &error.to_string()))
+}
+
+/// Appends a picture to those of its batch.
+pub(super) fn append(images: &mut Vec<f32>, picture: Vec<f32>, buffers: &Buffers) {
+    images.extend_from_slice(&picture);
+    buffers.give_back(picture);
 }
 
 /// Some consecutive pictures of a dataset.
@@ -59,6 +71,7 @@ impl PictureLoader {
             dataset,
             transform: Transform::new(kind, image_size)?,
             batch_size,
+            samples: Buffers::new(batch_size.saturating_mul(2)),
         };
         Ok(Self {
             pipeline: Pipeline::new(job, Position::default(), Some(1), threads, prefetch)?,
@@ -83,6 +96,7 @@ struct Pictures {
     dataset: Arc<CaptionDataset>,
     transform: Transform,
     batch_size: usize,
+    samples: Buffers,
 }
 
 impl Job for Pictures {
@@ -105,13 +119,13 @@ impl Job for Pictures {
         let at = self.dataset.locate_image(picture)?;
         // Transforms of evaluation draw nothing; one that does is at least the same every time.
         let mut rng = stream(0, Purpose::Augmentation, 0, picture as u64);
-        load(&self.dataset, &at, &self.transform, &mut rng)
+        load(&self.dataset, &at, &self.transform, &mut rng, &self.samples)
     }
 
     fn collate(&self, pictures: &Range<usize>, samples: Vec<Vec<f32>>) -> Result<PictureBatch> {
         let mut images = Vec::with_capacity(samples.len() * self.transform.values());
         for sample in samples {
-            images.extend_from_slice(&sample);
+            append(&mut images, sample, &self.samples);
         }
         Ok(PictureBatch {
             pictures: pictures.clone(),

@@ -94,6 +94,20 @@ fn the_number_of_threads_changes_nothing_and_any_batch_is_a_beginning() {
 }
 
 #[test]
+fn recycled_memory_changes_nothing() {
+    let folder = folder(9, &[4]);
+    let dataset = dataset(folder.path(), &["vg"]);
+    let all = batches(&dataset, config(), Position::default());
+    let mut loader = Loader::new(dataset, tokenizer(), config(), Position::default()).unwrap();
+    for want in all {
+        let batch = loader.next().unwrap().unwrap();
+        assert!(batch == want);
+        loader.recycle(batch);
+    }
+    assert!(loader.next().is_none());
+}
+
+#[test]
 fn an_epoch_has_every_item_once_and_ends_with_what_is_left() {
     let folder = folder(9, &[]);
     let dataset = dataset(folder.path(), &["vg", "pretrainGQA"]);
