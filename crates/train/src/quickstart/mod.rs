@@ -31,8 +31,6 @@ pub struct QuickstartResult {
     pub report: PathBuf,
     /// Headline numbers: name, value and what to compare it with.
     pub headline: Vec<String>,
-    /// Whether it was stopped before the end of training.
-    pub interrupted: bool,
 }
 
 /// Shares of the time: the rest goes to data, evaluation and report.
@@ -114,11 +112,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
     let report = data
         .write(&options.out)
         .map_err(|e| TrainError::Invalid(e.to_string()))?;
-    Ok(QuickstartResult {
-        report,
-        headline,
-        interrupted: finished.interrupted,
-    })
+    Ok(QuickstartResult { report, headline })
 }
 
 /// The recipe `quickstart` on the data folder, with the user's updates.

@@ -1,0 +1,228 @@
+//! The command line: commands, options and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Vision-language pre-training from image-caption pairs alone.
+///
+/// Prepares data for, pre-trains, fine-tunes and evaluates VLC, one transformer over words and image patches
+/// (arXiv 2205.09256). Reads and writes PyTorch's files; needs neither Python nor a GPU.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vlct quickstart                              see everything work on generated pictures, in minutes
+  vlct run help                                all configuration keys, with types, ranges and base values
+  vlct run print_config with task_mlm_itm_mae  what a run would use
+  vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
+  vlct convert vlc_baseset.ckpt vlc.safetensors
+  vlct inspect vlc_baseset.ckpt
+
+Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    Run(Run),
+    Quickstart(Quickstart),
+    Convert(Convert),
+    Inspect(Inspect),
+    Bench(Bench),
+}
+
+/// Train or evaluate; also show, save and explain configurations
+#[derive(Args)]
+#[command(after_help = RUN_HELP, override_usage = "vlct run [COMMAND] [with UPDATE...] [-p]")]
+pub struct Run {
+    /// A command, then `with` and updates, as below
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+    pub words: Vec<String>,
+}
+
+const RUN_HELP: &str = "\
+Commands:
+  (none)               train, or evaluate with test_only=True
+  print_config         print the configuration; * marks what differs from the base
+  print_named_configs  print the named configs and what they set
+  save_config          write the configuration to config.json, or config_filename=PATH
+  help [WORD]          explain all keys, or one key or named config
+
+Updates, each one word:
+  KEY=VALUE            set a key; loss_names.itm=0.5 sets an entry of a dictionary
+  NAME                 a named config, such as task_mlm_itm_mae or step25k
+  PATH                 a .json or .toml file of keys and values, such as a run's config.toml
+
+Values are Python literals: 4096, 5e-4, True, None, '[\"coco\", \"vg\"]'; anything else is text.
+KEY=VALUE wins wherever it stands; of named configs and files the later one wins.
+
+Among the words:
+  -p, --print_config   print the configuration first, then run
+
+Examples:
+  vlct run with data_root=arrow num_gpus=1 num_nodes=1 task_mlm_itm_mae per_gpu_batchsize=8 \\
+      whole_word_masking=True step25k image_size=384 pretrain_path=mae.pth log_dir=result
+  vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 \\
+      load_path=vlc_baseset.ckpt image_size=576 learning_rate=5e-4
+  vlct run with data_root=arrow task_finetune_irtr_f30k_mae_randaug per_gpu_batchsize=4 \\
+      load_path=result/last.ckpt test_only=True precision=32
+  vlct run print_config with quickstart batch_size=32
+  vlct run help learning_rate";
+
+/// Generate pictures, pre-train a small model on them, evaluate it and write a report
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vlct quickstart
+  vlct quickstart --out try --minutes 2
+  vlct quickstart --minutes 30 depth=6 hidden_size=192")]
+pub struct Quickstart {
+    /// Folder for pictures, run and report
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    pub out: PathBuf,
+    /// About how long it may take in all; most of it is training
+    #[arg(long, value_name = "N", value_parser = minutes, default_value = "8")]
+    pub minutes: f64,
+    /// Changes to the recipe, as in `vlct run`: KEY=VALUE
+    #[arg(value_name = "UPDATE")]
+    pub updates: Vec<String>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.1..=10_000.0).contains(&minutes) => Ok(minutes),
+        _ => Err("expected a number from 0.1 to 10000".into()),
+    }
+}
+
+/// Convert weights between PyTorch files and safetensors, and between VLC's and MAE's names
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vlct convert vlc_baseset.ckpt vlc.safetensors      another format, the same names
+  vlct convert vlc.safetensors vlc.ckpt              back, for PyTorch programs
+  vlct convert vlc_baseset.ckpt mae.pth --style mae  the image backbone alone, for ImageNet fine-tuning
+  vlct convert mae.pth backbone.ckpt --style vlc     the names that a VLC model has for it")]
+pub struct Convert {
+    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, told by content
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// File to write; its ending chooses the format
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Whose names the tensors get; those of IN if not given
+    #[arg(long, value_enum)]
+    pub style: Option<Style>,
+}
+
+/// Whose names tensors have.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Style {
+    /// The whole model: transformer.blocks.0.…, text_embeddings.…
+    Vlc,
+    /// The image backbone alone: blocks.0.…
+    Mae,
+}
+
+/// Say what a file or folder holds and whether it is whole
+#[derive(Args)]
+#[command(after_help = "\
+Knows Arrow tables and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
+Exits with 1 if something is damaged.
+
+Examples:
+  vlct inspect vlc_baseset.ckpt
+  vlct inspect arrow/coco_caption_karpathy_train.arrow
+  vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
+pub struct Inspect {
+    /// A file or folder
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Also list every tensor with its sizes
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+/// Measure the speed of one kind of work and print it as one line of JSON
+///
+/// The keys are those of the PyTorch program it is compared with: task, style, precision, image_size, batch,
+/// seconds_per_step (the median), samples_per_second, peak_mib.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vlct bench pretrain --image-size 384 --batch 8
+  vlct bench pretrain --image-size 224 --batch 4 --steps 10")]
+pub struct Bench {
+    /// What to measure
+    #[arg(value_enum, value_name = "TASK")]
+    pub task: BenchTask,
+    /// Side of the pictures in pixels, a multiple of 16
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
+    pub image_size: usize,
+    /// Samples per step
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    pub batch: usize,
+    /// Number format: 32
+    #[arg(long, value_enum, value_name = "P", default_value = "32")]
+    pub precision: BenchPrecision,
+    /// Steps measured, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
+    pub steps: usize,
+}
+
+fn side(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // One patch cannot be both kept and hidden.
+        Ok(side) if (32..=4096).contains(&side) && side % 16 == 0 => Ok(side),
+        _ => Err("expected a multiple of 16 from 32 to 4096".into()),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=65_536).contains(&count) => Ok(count),
+        _ => Err("expected a number from 1 to 65536".into()),
+    }
+}
+
+/// Kinds of work that can be measured.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchTask {
+    /// A whole pre-training step: two passes forward and backward, optimiser
+    Pretrain,
+}
+
+/// Number formats that can be measured.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchPrecision {
+    /// 32-bit floating point
+    #[value(name = "32", alias = "f32")]
+    F32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_run_are_taken_as_they_are() {
+        let cli = Cli::try_parse_from(["vlct", "run", "with", "a=-1", "-p", "--x", "--", "b"]).unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("not run");
+        };
+        assert_eq!(run.words, ["with", "a=-1", "-p", "--x", "--", "b"]);
+        assert!(Cli::try_parse_from(["vlct", "quickstart", "--minutes", "nan"]).is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! `vlct convert IN OUT`: weight files, from one format or set of names to another.
+
+use vlct_model::files;
+
+use crate::args::{Convert, Style};
+use crate::output::{Failure, print};
+
+/// Converts and says what was done.
+pub fn run(args: &Convert) -> Result<(), Failure> {
+    let style = args.style.map(|style| match style {
+        Style::Vlc => files::Style::Vlc,
+        Style::Mae => files::Style::Mae,
+    });
+    let report = files::convert(&args.input, &args.output, style)?;
+    print(&format!("wrote {}: {report}\n", args.output.display()))
+}

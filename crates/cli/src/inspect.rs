@@ -1,0 +1,273 @@
+//! `vlct inspect PATH`: what a file or folder holds, and whether it is whole.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use vlct_data::arrow::ArrowTable;
+use vlct_model::files;
+use vlct_train::checkpoint;
+use vlct_train::config::Config;
+
+use crate::args::Inspect;
+use crate::output::{Failure, print};
+
+/// What every Arrow IPC file begins with.
+const ARROW_MAGIC: &[u8] = b"ARROW1";
+
+/// Characters shown of an entry that is no weight; optimiser states can be long.
+const MAX_ENTRY: usize = 160;
+
+/// Columns that hold pictures, and columns that hold lists of text, in the tables of ViLT's layout.
+const PICTURES: [&str; 3] = ["image", "image_0", "image_1"];
+const TEXTS: [&str; 2] = ["caption", "questions"];
+
+/// Describes the path.
+pub fn run(args: &Inspect) -> Result<(), Failure> {
+    let path = args.path.as_path();
+    let metadata = std::fs::metadata(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+    if !metadata.is_dir() {
+        return print(&describe_file(path, args.tensors)?);
+    }
+    if is_run(path) {
+        return describe_run(path);
+    }
+    let tables = arrow_files(path)?;
+    if tables.is_empty() {
+        return Err(Failure::Failed(format!(
+            "{}: neither a run directory (config.toml, last/, best/) nor a folder of .arrow files",
+            path.display()
+        )));
+    }
+    for table in tables {
+        print(&describe_table(&table)?)?;
+    }
+    Ok(())
+}
+
+fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut start))
+        .map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+    if start == ARROW_MAGIC {
+        return describe_table(path);
+    }
+    if path.extension().is_some_and(|e| e == "safetensors")
+        && let Ok(summary) = checkpoint::inspect(path)
+    {
+        return match &summary.damage {
+            None => Ok(describe_checkpoint(&summary)),
+            Some(damage) => Err(Failure::Failed(format!("{}: {damage}", path.display()))),
+        };
+    }
+    describe_weights(path, tensors)
+}
+
+fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
+    let file = files::read(path)?;
+    let mut text = format!("{}\n", path.display());
+    let _ = writeln!(text, "  {}, names of {}", file.format, file.style);
+    let _ = writeln!(
+        text,
+        "  {} tensors, {} values",
+        file.state.len(),
+        grouped(file.state.parameters() as u64)
+    );
+    if let Some(key) = &file.summary.weights_under {
+        let _ = writeln!(text, "  weights under {key:?}");
+    }
+    if let Some(epoch) = file.summary.epoch {
+        let _ = writeln!(text, "  epoch {epoch}");
+    }
+    if let Some(step) = file.summary.global_step {
+        let _ = writeln!(text, "  optimiser step {step}");
+    }
+    for (key, value) in &file.summary.entries {
+        if key != "epoch" && key != "global_step" {
+            let _ = writeln!(text, "  also holds {key}: {}", shortened(value));
+        }
+    }
+    if !file.summary.skipped.is_empty() {
+        let _ = writeln!(text, "  not tensors, left out: {}", file.summary.skipped.join(", "));
+    }
+    if tensors {
+        for (name, tensor) in file.state.iter() {
+            let _ = writeln!(text, "    {name} {} {:?}", tensor.data.dtype(), tensor.shape);
+        }
+    }
+    text.push_str("  whole\n");
+    Ok(text)
+}
+
+/// A description of bounded length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_ENTRY) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
+    let mut text = format!("{}\n", summary.path.display());
+    let _ = writeln!(
+        text,
+        "  checkpoint of {} with {} tensors, {} values, {}",
+        size(summary.bytes),
+        summary.tensors,
+        grouped(summary.parameters),
+        if summary.optimizer {
+            "and the optimiser's state"
+        } else {
+            "without the optimiser's state"
+        }
+    );
+    let mut position = Vec::new();
+    position.extend(summary.step.map(|step| format!("step {step}")));
+    position.extend(summary.epoch.map(|epoch| format!("epoch {epoch}")));
+    position.extend(summary.metric.map(|metric| format!("best metric {metric}")));
+    if !position.is_empty() {
+        let _ = writeln!(text, "  {}", position.join(", "));
+    }
+    text.push_str("  whole: the checksum fits\n");
+    text
+}
+
+/// Reads every row of a table once: pictures by their bounds, texts by their letters.
+fn describe_table(path: &Path) -> Result<String, Failure> {
+    let table = ArrowTable::open(path)?;
+    let columns: Vec<&str> = table.columns().collect();
+    let mut text = format!("{}\n", path.display());
+    let _ = writeln!(
+        text,
+        "  Arrow table of {} rows in {} record batches; columns {}",
+        grouped(table.rows() as u64),
+        table.batches().len(),
+        columns.join(", ")
+    );
+    for column in columns.iter().filter(|c| PICTURES.contains(c) && table.has_values(c)) {
+        let mut bytes = 0u64;
+        for row in 0..table.rows() {
+            bytes += table.picture(row, column)?.len() as u64;
+        }
+        let _ = writeln!(
+            text,
+            "  {column}: {} of pictures, {} each",
+            size(bytes),
+            size(bytes / table.rows().max(1) as u64)
+        );
+    }
+    for column in columns.iter().filter(|c| TEXTS.contains(c) && table.has_values(c)) {
+        let (mut texts, mut rows_without) = (0u64, 0u64);
+        for row in 0..table.rows() {
+            let count = table.texts(row, column)?.len() as u64;
+            texts += count;
+            rows_without += u64::from(count == 0);
+        }
+        let _ = write!(text, "  {column}: {} texts", grouped(texts));
+        if rows_without > 0 {
+            let _ = write!(text, ", {} rows without any", grouped(rows_without));
+        }
+        text.push('\n');
+    }
+    text.push_str("  whole: every row can be read\n");
+    Ok(text)
+}
+
+fn arrow_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|e| e == "arrow") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_run(path: &Path) -> bool {
+    path.join("config.toml").is_file() || checkpoint::last_path(path).is_file() || checkpoint::best_path(path).is_file()
+}
+
+fn describe_run(path: &Path) -> Result<(), Failure> {
+    let mut text = format!("{}\n  run directory\n", path.display());
+    let config = path.join("config.toml");
+    match std::fs::read_to_string(&config) {
+        Ok(toml) => {
+            let config = Config::from_toml(&toml).map_err(|e| Failure::Failed(format!("{}: {e}", config.display())))?;
+            text.push_str("  keys that differ from the base configuration:\n");
+            for key in config.changed() {
+                let _ = writeln!(text, "    {} = {}", key.name, (key.get)(&config));
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => text.push_str("  no config.toml\n"),
+        Err(e) => return Err(Failure::Failed(format!("{}: {e}", config.display()))),
+    }
+    if let Ok(file) = File::open(path.join("metrics.jsonl")) {
+        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        let (count, last) = lines.fold((0u64, String::new()), |(count, _), line| (count + 1, line));
+        let _ = writeln!(text, "  metrics.jsonl: {} lines, the last: {last}", grouped(count));
+    }
+    print(&text)?;
+    let mut damaged = None;
+    for path in [checkpoint::last_path(path), checkpoint::best_path(path)] {
+        if !path.is_file() {
+            print(&format!("{}\n  does not exist\n", path.display()))?;
+            continue;
+        }
+        let summary = checkpoint::inspect(&path)?;
+        match &summary.damage {
+            None => print(&describe_checkpoint(&summary))?,
+            Some(damage) => damaged = damaged.or(Some(format!("{}: {damage}", path.display()))),
+        }
+    }
+    damaged.map_or(Ok(()), |damage| Err(Failure::Failed(damage)))
+}
+
+/// A number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes for people.
+fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(
+            ["0", "999", "1,000", "12,345,678"].map(str::to_string),
+            [0, 999, 1000, 12_345_678].map(grouped)
+        );
+        assert_eq!(
+            [size(1023), size(1024), size(3 << 30)],
+            ["1023 bytes", "1.0 KiB", "3.0 GiB"]
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
+
+use vlct_train::quickstart::{self, QuickstartOptions};
+
+use crate::args::Quickstart;
+use crate::output::{Failure, print, tell};
+use crate::signals::Signals;
+
+/// Runs the tour.
+pub fn run(args: &Quickstart) -> Result<(), Failure> {
+    let signals = Signals::listen()?;
+    let options = QuickstartOptions {
+        out: args.out.clone(),
+        minutes: args.minutes,
+        updates: args.updates.clone(),
+    };
+    let result = quickstart::run(&options, signals.stop(), &mut tell)?;
+    for line in &result.headline {
+        print(&format!("{line}\n"))?;
+    }
+    print(&format!("report: {}\n", result.report.display()))?;
+    signals.outcome()
+}

@@ -1,0 +1,224 @@
+//! `vlct run [COMMAND] [with UPDATE...]`: the published grammar, whose words are taken apart here rather than by clap.
+
+use std::path::Path;
+
+use vlct_train::config::{self, Config, Key, RECIPES, Recipe};
+
+use vlct_train::trainer::{self, Control};
+
+use crate::args::Run;
+use crate::output::{Failure, complain, print, tell};
+use crate::signals::Signals;
+
+/// Commands and what they do.
+const COMMANDS: [(&str, &str); 5] = [
+    ("main", "train, or evaluate with test_only=True; the same as no command"),
+    (
+        "print_config",
+        "print the configuration; * marks what differs from the base",
+    ),
+    ("print_named_configs", "print the named configs and what they set"),
+    (
+        "save_config",
+        "write the configuration to config.json, or to config_filename=PATH",
+    ),
+    ("help", "explain all keys, or one key or named config"),
+];
+
+/// What the words ask for.
+#[derive(Debug, PartialEq)]
+struct Request<'a> {
+    command: &'a str,
+    /// The word after `help`.
+    about: Option<&'a str>,
+    updates: Vec<&'a str>,
+    /// Print the configuration before anything else.
+    print_first: bool,
+}
+
+/// Does what the words ask for.
+pub fn run(args: &Run) -> Result<(), Failure> {
+    let request = parse(&args.words)?;
+    match request.command {
+        "help" => help(request.about),
+        "print_named_configs" => print(&config::named_configs()),
+        "print_config" => {
+            let config = resolve(&request.updates)?;
+            print(&config.print())?;
+            // Showing a configuration is how mistakes in it are found, so they do not stop it.
+            match config.validate() {
+                Ok(warnings) => warnings.iter().for_each(|w| complain("warning", w)),
+                Err(e) => complain("note", &format!("a run would refuse this: {e}")),
+            }
+            Ok(())
+        }
+        "save_config" => {
+            let is_name = |update: &&str| {
+                update
+                    .split_once('=')
+                    .is_some_and(|(k, _)| k.trim() == "config_filename")
+            };
+            let (names, updates): (Vec<&str>, Vec<&str>) = request.updates.iter().partition(|update| is_name(update));
+            let name = names
+                .last()
+                .and_then(|u| u.split_once('='))
+                .map_or("config.json", |(_, name)| name.trim());
+            save(&resolve(&updates)?, Path::new(name))
+        }
+        _ => {
+            let config = resolve(&request.updates)?;
+            if request.print_first {
+                print(&config.print())?;
+            }
+            start(&config)
+        }
+    }
+}
+
+/// Trains or evaluates.
+fn start(config: &Config) -> Result<(), Failure> {
+    let signals = Signals::listen()?;
+    let mut say = |line: &str| tell(line);
+    let mut control = Control {
+        stop: signals.stop(),
+        say: &mut say,
+        progress: true,
+        run_directory: None,
+    };
+    let finished = trainer::run(config, &mut control)?;
+    if config.test_only {
+        for (name, value) in &finished.metrics {
+            print(&format!("{name} {value}\n"))?;
+        }
+    }
+    signals.outcome()
+}
+
+fn resolve(updates: &[&str]) -> Result<Config, Failure> {
+    let resolved = config::resolve(updates)?;
+    resolved.notes.iter().for_each(|note| complain("note", note));
+    Ok(resolved.config)
+}
+
+fn save(config: &Config, path: &Path) -> Result<(), Failure> {
+    let text = format!("{:#}\n", config.to_json());
+    std::fs::write(path, text).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+    print(&format!("saved {}\n", path.display()))
+}
+
+fn help(about: Option<&str>) -> Result<(), Failure> {
+    match about {
+        None => {
+            let names: Vec<&str> = RECIPES.iter().map(|r| r.name).collect();
+            print(&format!(
+                "Keys, set by KEY=VALUE after `with` (base value, type, range):\n\n{}\nNamed configs (`vlct run help NAME` \
+                 explains one):\n  {}\n",
+                config::help(),
+                names.join("\n  ")
+            ))
+        }
+        Some(word) => match COMMANDS.iter().find(|(name, _)| *name == word) {
+            Some((name, meaning)) => print(&format!("{name}: {meaning}\n")),
+            None => print(&config::help_about(word)?),
+        },
+    }
+}
+
+/// Takes the words apart: `[COMMAND] [with UPDATE...]`, options anywhere.
+fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
+    let mut request = Request {
+        command: "main",
+        about: None,
+        updates: Vec::new(),
+        print_first: false,
+    };
+    let (mut command_given, mut after_with) = (false, false);
+    for word in words {
+        match word.as_ref() {
+            "-h" | "--help" => {
+                return Ok(Request {
+                    command: "help",
+                    about: None,
+                    updates: Vec::new(),
+                    print_first: false,
+                });
+            }
+            "-p" | "--print_config" | "--print-config" => request.print_first = true,
+            option if option.starts_with('-') => {
+                let hint = match option.trim_start_matches('-').split_once('=') {
+                    Some((key, value)) => format!("keys are set without dashes, after `with`: {key}={value}"),
+                    None => "the options are -p and -h".into(),
+                };
+                return Err(Failure::Usage(format!("unknown option {option}: {hint}")));
+            }
+            update if after_with => request.updates.push(update),
+            "with" => after_with = true,
+            word if request.command == "help" && request.about.is_none() => request.about = Some(word),
+            word if command_given => {
+                return Err(Failure::Usage(format!(
+                    "{word:?} stands before `with`: {}",
+                    misplaced(word)
+                )));
+            }
+            word if COMMANDS.iter().any(|(name, _)| *name == word) => {
+                request.command = word;
+                command_given = true;
+            }
+            word => return Err(Failure::Usage(format!("unknown command {word:?}: {}", misplaced(word)))),
+        }
+    }
+    Ok(request)
+}
+
+/// What someone probably meant by a word that is no command.
+fn misplaced(word: &str) -> String {
+    let is_update = word.contains('=') || word.ends_with(".json") || word.ends_with(".toml");
+    if is_update || Recipe::find(word).is_some() || Key::find(word).is_some() {
+        return format!("updates come after `with`, as in vlct run with {word}");
+    }
+    let names = COMMANDS.map(|(name, _)| name);
+    format!("the commands are {}; updates come after `with`", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(words: &[&'static str]) -> Request<'static> {
+        let words: &'static [&'static str] = words.to_vec().leak();
+        parse(words).unwrap_or_else(|e| panic!("{words:?}: {e:?}"))
+    }
+
+    #[test]
+    fn commands_updates_and_options() {
+        let r = request(&[]);
+        assert_eq!((r.command, r.updates.len()), ("main", 0));
+        let r = request(&["with", "a=1", "step25k", "-p"]);
+        assert_eq!(
+            (r.command, r.updates, r.print_first),
+            ("main", vec!["a=1", "step25k"], true)
+        );
+        let r = request(&["print_config", "with", "help", "with"]);
+        assert_eq!((r.command, r.updates), ("print_config", vec!["help", "with"]));
+        let r = request(&["help", "seed"]);
+        assert_eq!((r.command, r.about), ("help", Some("seed")));
+        assert_eq!(request(&["print_config", "-h"]).command, "help");
+    }
+
+    #[test]
+    fn wrong_usage() {
+        for (words, part) in [
+            (&["print_confg"][..], "the commands are main, print_config"),
+            (&["batch_size=3"], "vlct run with batch_size=3"),
+            (&["step25k", "with"], "vlct run with step25k"),
+            (&["print_config", "seed=1"], "vlct run with seed=1"),
+            (&["with", "--seed=1"], "without dashes, after `with`: seed=1"),
+            (&["-F", "x"], "the options are -p and -h"),
+        ] {
+            match parse(words) {
+                Err(Failure::Usage(message)) => assert!(message.contains(part), "{words:?}: {message}"),
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `vlct convert` and `vlct inspect` through the program itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use vlct_data::arrow::CaptionWriter;
+use vlct_train::checkpoint::{self, TensorRef};
+
+/// Exit status, standard output and standard error.
+fn vlct(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vlct"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/golden/model")
+        .join(name)
+}
+
+#[test]
+fn convert_there_and_back_keeps_every_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let original = golden("pretrain.ckpt");
+    let original = original.to_str().unwrap();
+    for (from, to) in [
+        (original, &path("a.safetensors")),
+        (&path("a.safetensors"), &path("b.ckpt")),
+    ] {
+        let (status, out, complaint) = vlct(&["convert", from, to]);
+        assert_eq!((status, complaint.as_str()), (0, ""));
+        assert!(out.contains("VLC names kept"), "{out}");
+    }
+    let tensors = |path: &str| {
+        let (status, out, _) = vlct(&["inspect", "--tensors", path]);
+        assert_eq!(status, 0);
+        out.lines()
+            .filter(|line| line.starts_with("    "))
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    };
+    let expected = tensors(original);
+    assert!(
+        expected
+            .iter()
+            .any(|line| line.contains("transformer.cls_token float32 [1, 1, ")),
+        "{expected:?}"
+    );
+    assert_eq!(tensors(&path("b.ckpt")), expected);
+
+    let (status, out, _) = vlct(&["convert", original, &path("mae.pth"), "--style", "mae"]);
+    assert_eq!(status, 0);
+    assert!(out.contains("from VLC to MAE") && out.contains("left out"), "{out}");
+    assert!(
+        tensors(&path("mae.pth"))
+            .iter()
+            .any(|line| line.trim_start().starts_with("cls_token "))
+    );
+}
+
+#[test]
+fn a_damaged_weight_file_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.ckpt");
+    let bytes = std::fs::read(golden("pretrain.ckpt")).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let (status, out, complaint) = vlct(&["inspect", path.to_str().unwrap()]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(
+        complaint.contains("cut.ckpt") && complaint.lines().count() == 1,
+        "{complaint}"
+    );
+}
+
+#[test]
+fn arrow_tables_are_counted_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vg.arrow");
+    let mut writer = CaptionWriter::create(&path).unwrap();
+    writer
+        .push(&[1; 2048], &["a red circle", "a circle"], "1.png", "train")
+        .unwrap();
+    writer.push(&[2; 1024], &[] as &[&str], "2.png", "train").unwrap();
+    writer.finish().unwrap();
+    for argument in [path.as_path(), folder.path()] {
+        let (status, out, _) = vlct(&["inspect", argument.to_str().unwrap()]);
+        assert_eq!(status, 0);
+        for part in [
+            "2 rows",
+            "image: 3.0 KiB of pictures",
+            "caption: 2 texts, 1 rows without any",
+            "whole",
+        ] {
+            assert!(out.contains(part), "{part:?} is not in {out}");
+        }
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    let (status, _, complaint) = vlct(&["inspect", path.to_str().unwrap()]);
+    assert_eq!(status, 1);
+    assert!(
+        complaint.contains("vg.arrow") && complaint.lines().count() == 1,
+        "{complaint}"
+    );
+}
+
+#[test]
+fn run_directories_and_checkpoints_are_described_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    std::fs::write(run.join("config.toml"), "seed = 9\n").unwrap();
+    std::fs::write(run.join("metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n").unwrap();
+    let last = checkpoint::last_path(run);
+    std::fs::create_dir_all(last.parent().unwrap()).unwrap();
+    let values = [1.0, 2.0, 3.0];
+    let tensor = TensorRef {
+        name: "transformer.cls_token",
+        shape: &[1, 1, 3],
+        values: &values,
+    };
+    checkpoint::save(
+        &last,
+        &[tensor],
+        &serde_json::json!({ "global_step": 1234, "epoch": 2 }),
+    )
+    .unwrap();
+
+    let run_text = run.to_str().unwrap();
+    let (status, out, _) = vlct(&["inspect", run_text]);
+    assert_eq!(status, 0);
+    for part in [
+        "seed = 9",
+        "2 lines",
+        "{\"step\":2}",
+        "step 1234, epoch 2",
+        "the checksum fits",
+        "does not exist",
+    ] {
+        assert!(out.contains(part), "{part:?} is not in {out}");
+    }
+
+    let mut bytes = std::fs::read(&last).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&last, bytes).unwrap();
+    for argument in [run_text, last.to_str().unwrap()] {
+        let (status, _, complaint) = vlct(&["inspect", argument]);
+        assert_eq!(status, 1, "{complaint}");
+        assert!(
+            complaint.contains("checksum") && complaint.lines().count() == 1,
+            "{complaint}"
+        );
+    }
+}
