@@ -39,10 +39,9 @@ fn convert_there_and_back_keeps_every_tensor() {
     let tensors = |path: &str| {
         let (status, out, _) = vlct(&["inspect", "--tensors", path]);
         assert_eq!(status, 0);
-        out.lines()
-            .filter(|line| line.starts_with("    "))
-            .map(str::to_string)
-            .collect::<Vec<_>>()
+        // safetensors files keep no order.
+        let lines = out.lines().filter(|line| line.starts_with("    "));
+        lines.map(str::to_string).collect::<std::collections::BTreeSet<_>>()
     };
     let expected = tensors(original);
     assert!(
@@ -121,7 +120,7 @@ fn run_directories_and_checkpoints_are_described_and_verified() {
     let tensor = TensorRef {
         name: "transformer.cls_token",
         shape: &[1, 1, 3],
-        values: &values,
+        data: &values,
     };
     checkpoint::save(
         &last,

@@ -5,6 +5,11 @@
 //! of [`simd::Level`], and the best one is picked at run time. Work is cut into chunks whose size does not depend on
 //! the number of threads, so that neither do the results.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices say what a numeric loop does, and vectorise as well"
+)]
+
 pub mod aligned;
 pub mod attention;
 pub mod cross_entropy;

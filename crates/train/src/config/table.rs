@@ -139,7 +139,7 @@ table! {
         draw_false_text: u64 = 0, between(0.0, 1024.0), "False captions drawn per sample; irtr needs at least 1.";
         image_only: bool = false, Range::Any, "Data sets without text; no task can use them.";
         tokenizer: String = "bert-base-uncased".into(), Range::Any, "WordPiece tokeniser; lower-cases if the name contains 'uncased'.";
-        max_text_len: usize = 40, between(2.0, 65536.0), "Tokens of a caption or question, with [CLS] and [SEP]; longer ones are cut.";
+        max_text_len: usize = 40, between(2.0, 65536.0), "Tokens of a caption or question, the two special ones included; longer ones are cut.";
         num_workers: usize = 1, between(0.0, 4096.0), "Threads that prepare batches.";
     }
     "Model" {

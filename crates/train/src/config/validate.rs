@@ -125,8 +125,11 @@ impl Config {
             );
         }
         if self.get_recall_metric {
-            if self.loss_names.irtr <= 0.0 {
-                return refuse("get_recall_metric=True needs the retrieval head: set loss_names.irtr=1".into());
+            if self.loss_names.irtr <= 0.0 && self.loss_names.itm <= 0.0 {
+                return refuse(
+                    "get_recall_metric=True needs a head that scores pairs: set loss_names.itm=1 or loss_names.irtr=1"
+                        .into(),
+                );
             }
             if !matches!(self.datasets[0].as_str(), "coco" | "f30k") {
                 return refuse(format!(
@@ -301,7 +304,10 @@ mod tests {
                 &["task_finetune_irtr_coco_mae_randaug", "draw_false_text=0"],
                 "set draw_false_text=15",
             ),
-            (&["get_recall_metric=True"], "needs the retrieval head"),
+            (
+                &["get_recall_metric=True", "loss_names.itm=0"],
+                "needs a head that scores pairs",
+            ),
             (
                 &["get_recall_metric=True", "loss_names.irtr=0.5", "datasets=['vg']"],
                 "coco or f30k",

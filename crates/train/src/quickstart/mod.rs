@@ -78,7 +78,12 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
     say("2/4  pre-training: masked words, masked patches, matching");
     let training = Instant::now();
     let budget = options.minutes * 60.0 * TRAINING_SHARE;
-    let config = plan_steps(config, budget, stop, say)?;
+    let given = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
+    let config = if given {
+        config
+    } else {
+        plan_steps(config, budget, stop, say)?
+    };
     let run = fresh_directory(&options.out)?;
     let mut control = Control {
         stop,
@@ -122,7 +127,6 @@ fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     let mut config = resolve(&words)?.config;
     config.data_root = data.display().to_string();
     config.tokenizer = data.join("vocab.txt").display().to_string();
-    // Room for the two special rows of the table is part of the list.
     config.vocab_size = config.vocab_size.min(SMALL_VOCABULARY);
     Ok(config)
 }
@@ -130,7 +134,7 @@ fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
 /// Rows of the word table: the words of the world and some to spare.
 const SMALL_VOCABULARY: usize = 256;
 
-/// Sets `max_steps` so that training takes about `budget` seconds on this machine, unless the user set it.
+/// Sets `max_steps` so that training takes about `budget` seconds on this machine.
 fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Config> {
     let trial = |n: u64| -> Result<f64> {
         let mut config = config.clone();

@@ -67,20 +67,14 @@ pub fn run(config: &Config, control: &mut Control) -> Result<Finished> {
         (control.say)(&format!("warning: {warning}"));
     }
     setup::check_tasks(config)?;
-    with_threads(config.threads, || match config.test_only {
+    // Takes effect once, before the first use: later runs of the same process keep the number of the first.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads)
+        .build_global();
+    match config.test_only {
         true => test(config, control),
         false => Trainer::new(config, control)?.train(),
-    })
-}
-
-/// Runs `work` with so many threads of arithmetic; 0: one for each core.
-///
-/// # Errors
-/// If the threads cannot be started, and as `work`.
-pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // The work itself stays on the calling thread: `build_global` takes effect once, before the first use.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    work()
+    }
 }
 
 /// One pass over the test split: the values under the original's names.
@@ -90,7 +84,7 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     let mut model = setup::fresh_model(config)?;
     setup::load_weights(&mut model, config, control.say)?;
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;
-    let recalls = measure_recalls(config, &model, &dataset, &tokenizer, control.stop)?;
+    let recalls = measure_recalls(config, &model, Split::Test, &tokenizer, control.stop)?;
     let values = with_recalls(&metrics, recalls.flatten());
     let interrupted = control.stop.load(Ordering::Relaxed);
     Ok(Finished {
@@ -103,17 +97,22 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     })
 }
 
-/// Recalls of a split, if the configuration asks for them: `Some(None)` if not, `None` if told to stop.
+/// Recalls of a split of the first dataset, if the configuration asks for them: `Some(None)` if not, `None` if told to stop.
 fn measure_recalls(
     config: &Config,
     model: &Vlc,
-    dataset: &Arc<CaptionDataset>,
+    split: Split,
     tokenizer: &Tokenizer,
     stop: &AtomicBool,
 ) -> Result<Option<Option<Recalls>>> {
     if !config.get_recall_metric {
         return Ok(Some(None));
     }
+    let first = Config {
+        datasets: config.datasets[..1].to_vec(),
+        ..config.clone()
+    };
+    let dataset = &setup::dataset(&first, split)?;
     let transform = config
         .val_transform_keys
         .first()
@@ -184,6 +183,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             best_metric: None,
             best_step: None,
             validated: None,
+            pending_validation: None,
             replaced: 0,
             seconds: 0.0,
             config: config.to_toml(),
@@ -271,6 +271,9 @@ impl<'a, 'c> Trainer<'a, 'c> {
         } else {
             self.plan.total_steps
         };
+        if let Some(here) = self.state.pending_validation {
+            self.validated_checkpoint(here, true)?;
+        }
         let start = self.state.position();
         let mut loader = setup::loader(self.config, &self.training, &self.tokenizer, Use::Training, start)?;
         let (mut waited, mut samples) = (Duration::ZERO, 0);
@@ -302,12 +305,12 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 self.show(&values, samples, now - waited);
                 (waited, samples) = (now, 0);
             }
+            if epoch_ends {
+                self.end_epoch(batch.epoch)?;
+            }
             let due = trial == 0 && crate::config::plan::validates_after(batch.index, self.plan.validation_interval);
             if due && self.state.validated != Some(here) {
                 self.validated_checkpoint(here, closes)?;
-            }
-            if epoch_ends {
-                self.end_epoch(batch.epoch)?;
             }
             if closes {
                 self.window = self.snapshot();
@@ -481,22 +484,18 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     /// Recalls of the validation split, if they are asked for: `Some(None)` if not, `None` if told to stop.
     fn recalls(&mut self) -> Result<Option<Option<Recalls>>> {
-        measure_recalls(
-            self.config,
-            &self.model,
-            &self.validation,
-            &self.tokenizer,
-            self.control.stop,
-        )
+        measure_recalls(self.config, &self.model, Split::Val, &self.tokenizer, self.control.stop)
     }
 
     /// Validates after a micro-batch, keeps the best checkpoint and the last.
     fn validated_checkpoint(&mut self, here: (u64, u64), window_closed: bool) -> Result<()> {
+        self.state.pending_validation = Some(here);
         let metrics = self.validate(self.config.limit_val_batches)?;
         if self.stopping() {
-            return Ok(()); // not a whole validation
+            return Ok(()); // not a whole validation: it is made up for after the resumption
         }
         let Some(recalls) = self.recalls()? else { return Ok(()) };
+        self.state.pending_validation = None;
         let values = with_recalls(&metrics, recalls);
         let score = values.last().map_or(
             f64::NEG_INFINITY,

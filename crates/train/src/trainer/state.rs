@@ -31,6 +31,8 @@ pub(super) struct RunState {
     pub best_step: Option<u64>,
     /// Micro-batch (epoch, number) after which the last validation ran: it is not repeated.
     pub validated: Option<(u64, u64)>,
+    /// A validation after this micro-batch that was interrupted: it is made up for.
+    pub pending_validation: Option<(u64, u64)>,
     /// Pictures that could not be read and were replaced.
     pub replaced: u64,
     /// Seconds of training so far.

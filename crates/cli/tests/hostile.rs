@@ -1,0 +1,265 @@
+//! Files that are not what they should be, through the program: one line each, exit status 1, no panic.
+
+mod support;
+
+use std::path::Path;
+use support::{assert_refused, assert_success, run_with, tiny, vlct, write_world};
+use tempfile::TempDir;
+use vlct_data::arrow::{CaptionWriter, Nlvr2Row, Nlvr2Writer};
+
+const TRAIN: &str = "data/coco_caption_karpathy_train.arrow";
+
+fn world() -> TempDir {
+    let folder = TempDir::new().expect("temporary folder");
+    write_world(&folder.path().join("data"), 12);
+    folder
+}
+
+fn train(folder: &Path, more: &[&str]) -> std::process::Output {
+    let mut words = vec!["max_steps=2", "limit_val_batches=1"];
+    words.extend(more);
+    run_with(folder, &tiny("data", &words))
+}
+
+#[test]
+fn arrow_files_that_are_none() {
+    let folder = world();
+    let folder = folder.path();
+    let path = folder.join(TRAIN);
+    let whole = std::fs::read(&path).expect("written");
+    for (what, bytes) in [
+        ("truncated", whole[..whole.len() / 2].to_vec()),
+        ("cut at the end", whole[..whole.len() - 7].to_vec()),
+        ("empty", Vec::new()),
+        ("text", b"image,caption\na.jpg,a red circle\n".to_vec()),
+    ] {
+        std::fs::write(&path, bytes).expect("written");
+        assert_refused(what, &train(folder, &[]), &["coco_caption_karpathy_train.arrow"]);
+    }
+    std::fs::remove_file(&path).expect("removed");
+    let mut writer = Nlvr2Writer::create(&path).expect("writable");
+    let row = Nlvr2Row {
+        image_0: b"",
+        image_1: b"",
+        sentences: &[("both show a circle".to_string(), true)],
+        identifier: "train-0-0",
+    };
+    writer.push(row).expect("written");
+    writer.finish().expect("written");
+    assert_refused(
+        "another schema",
+        &train(folder, &[]),
+        &["coco_caption_karpathy_train.arrow", "caption"],
+    );
+}
+
+#[test]
+fn missing_files_are_named_at_once() {
+    let folder = world();
+    std::fs::remove_file(folder.path().join(TRAIN)).expect("removed");
+    std::fs::remove_file(folder.path().join("data/coco_caption_karpathy_restval.arrow")).expect("removed");
+    let names = ["coco_caption_karpathy_train", "coco_caption_karpathy_restval"];
+    assert_refused("two files missing", &train(folder.path(), &[]), &names);
+    assert_refused(
+        "no such folder",
+        &train(folder.path(), &["data_root=nowhere"]),
+        &["nowhere"],
+    );
+}
+
+#[test]
+fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
+    let folder = world();
+    let folder = folder.path();
+    let good = {
+        let scene = vlct_data::world::Scene::generate(0, 0);
+        vlct_data::pictures::encode_png(&vlct_data::world::render(&scene, 32)).expect("encodes")
+    };
+    // A PNG header that claims 100,000 by 100,000 pixels.
+    let mut huge = good.clone();
+    huge[16..24].copy_from_slice(&[0, 1, 134, 160, 0, 1, 134, 160]);
+    let write = |name: &str, pictures: &[&[u8]]| {
+        let mut writer = CaptionWriter::create(folder.join(format!("data/{name}.arrow"))).expect("writable");
+        for (i, picture) in pictures.iter().enumerate() {
+            writer
+                .push(
+                    picture,
+                    &["a red circle above a blue square"],
+                    &format!("{i}.png"),
+                    "train",
+                )
+                .expect("written");
+        }
+        writer.finish().expect("written");
+    };
+    let damaged: [&[u8]; 6] = [&good, b"", &huge, &good[..good.len() / 2], b"not a picture", &good];
+    write("coco_caption_karpathy_train", &damaged);
+    let output = train(folder, &[]);
+    assert_success(&output);
+    let text = support::complaints(&output);
+    assert!(
+        text.contains("replaced an unreadable picture") && text.contains("row"),
+        "{text}"
+    );
+
+    write("coco_caption_karpathy_test", &[&good, &huge]);
+    assert_refused(
+        "evaluation",
+        &train(folder, &["test_only=True"]),
+        &["coco_caption_karpathy_test.arrow", "row 1"],
+    );
+    write("coco_caption_karpathy_train", &[b"", b"", b""]);
+    write("coco_caption_karpathy_restval", &[b""]);
+    assert_refused("nothing readable", &train(folder, &[]), &["coco_caption_karpathy_"]);
+}
+
+#[test]
+fn weight_files_that_are_none() {
+    let folder = world();
+    let folder = folder.path();
+    let golden = vlct_golden::folders("model")[0].join("pretrain.ckpt");
+    let whole = std::fs::read(golden).expect("golden data");
+    // A pickle that would create a file when loaded by a program that does what it says.
+    let trap = b"cos\nsystem\n(S'touch trapped'\ntR.".to_vec();
+    for (what, bytes) in [
+        ("truncated", whole[..whole.len() / 3].to_vec()),
+        ("empty", Vec::new()),
+        ("text", b"these are not the weights\n".to_vec()),
+        ("hostile", trap),
+    ] {
+        std::fs::write(folder.join("weights.ckpt"), bytes).expect("written");
+        for key in ["load_path", "pretrain_path"] {
+            let word = format!("{key}=weights.ckpt");
+            assert_refused(&format!("{what} {key}"), &train(folder, &[&word]), &["weights.ckpt"]);
+        }
+        let output = vlct()
+            .current_dir(folder)
+            .args(["convert", "weights.ckpt", "out.safetensors"])
+            .output();
+        assert_refused(what, &output.expect("the program starts"), &["weights.ckpt"]);
+        assert!(!folder.join("out.safetensors").exists());
+    }
+    assert!(!folder.join("trapped").exists(), "a pickle was executed");
+
+    // Weights of something else: nothing matches, and the wrong sizes.
+    let state = vlct_model::files::StateDict::from_iter([(
+        "conv1.weight".to_string(),
+        vlct_model::files::StoredTensor::f32(vec![2], vec![0.0, 1.0]),
+    )]);
+    let header = vlct_model::files::Style::Vlc.into();
+    vlct_model::files::write(&folder.join("other.safetensors"), &state, &header).expect("written");
+    assert_refused(
+        "foreign",
+        &train(folder, &["load_path=other.safetensors"]),
+        &["other.safetensors"],
+    );
+    std::fs::write(folder.join("weights.ckpt"), &whole).expect("written");
+    assert_refused(
+        "another size",
+        &train(folder, &["load_path=weights.ckpt"]),
+        &["weights.ckpt", "shape"],
+    );
+}
+
+#[test]
+fn checkpoints_that_were_altered_are_not_resumed() {
+    let folder = world();
+    let folder = folder.path();
+    assert_success(&train(folder, &["log_dir=runs"]));
+    let run = folder.join("runs/quickstart_seed0_from_/version_0");
+    let path = vlct_train::checkpoint::last_path(&run);
+    let whole = std::fs::read(&path).expect("saved");
+    let resume = format!("resume_from={}", run.display());
+    for place in [10, whole.len() / 2, whole.len() - 1] {
+        let mut altered = whole.clone();
+        altered[place] ^= 1;
+        std::fs::write(&path, altered).expect("written");
+        assert_refused(
+            "altered",
+            &train(folder, &[&resume, "max_steps=4"]),
+            &["checkpoint.safetensors"],
+        );
+    }
+    std::fs::write(&path, &whole[..whole.len() - 100]).expect("written");
+    assert_refused(
+        "torn",
+        &train(folder, &[&resume, "max_steps=4"]),
+        &["checkpoint.safetensors"],
+    );
+    let nowhere = train(folder, &["resume_from=nowhere"]);
+    assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
+    let published = format!(
+        "resume_from={}",
+        vlct_golden::folders("model")[0].join("pretrain.ckpt").display()
+    );
+    assert_refused(
+        "a published checkpoint",
+        &train(folder, &[&published]),
+        &["pretrain.ckpt"],
+    );
+}
+
+#[test]
+fn keys_out_of_range_and_tasks_that_are_not_there() {
+    let folder = world();
+    for (word, part) in [
+        ("mask_ratio=1.5", "mask_ratio"),
+        ("per_gpu_batchsize=0", "per_gpu_batchsize"),
+        ("max_text_len=1", "max_text_len"),
+        ("learning_rate=-1", "learning_rate"),
+        ("image_size=33", "image_size"),
+        ("heads=3", "heads"),
+        ("datasets=[\"cocoa\"]", "coco"),
+        ("num_gpus=4", "num_gpus"),
+        ("tokenizer=bert-base-uncased", "vocab_size"),
+        ("lerning_rate=1", "learning_rate"),
+        ("test_only=true", "True"),
+        ("tokenizer=nowhere.txt", "nowhere.txt"),
+    ] {
+        assert_refused(word, &train(folder.path(), &[word]), &[part]);
+    }
+    let vqa = [
+        "loss_names.vqa=1",
+        "loss_names.itm=0",
+        "loss_names.mlm=0",
+        "loss_names.mae=0",
+        "use_mae=False",
+    ];
+    assert_refused("vqa", &train(folder.path(), &vqa), &["vqa"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_previous_checkpoint() {
+    // A file size limit stands in for the full disk: the kernel refuses to write on in the middle of a checkpoint.
+    let folder = world();
+    let folder = folder.path();
+    assert_success(&train(folder, &["log_dir=runs", "max_steps=2"]));
+    let run = folder.join("runs/quickstart_seed0_from_/version_0");
+    let path = vlct_train::checkpoint::last_path(&run);
+    let before = std::fs::read(&path).expect("saved");
+    let mut words = tiny("data", &["max_steps=4", "limit_val_batches=1"]);
+    words.push(format!("resume_from={}", run.display()));
+    let limit = format!(
+        "trap '' XFSZ; ulimit -f {}; exec \"$0\" run with \"$@\"",
+        before.len() / 2 / 1024
+    );
+    let output = std::process::Command::new("bash")
+        .current_dir(folder)
+        .args(["-c", &limit, env!("CARGO_BIN_EXE_vlct")])
+        .args(&words)
+        .output()
+        .expect("bash");
+    assert_refused(
+        "full disk",
+        &output,
+        &["not saved", "the previous checkpoint (step 2) is intact"],
+    );
+    assert_eq!(std::fs::read(&path).expect("still there"), before);
+    let others: Vec<_> = std::fs::read_dir(path.parent().expect("folder"))
+        .expect("folder")
+        .flatten()
+        .collect();
+    assert_eq!(others.len(), 1, "{others:?}");
+    assert_success(&train(folder, &[words.last().expect("resume"), "max_steps=4"]));
+}

@@ -1,0 +1,365 @@
+//! Training through the program: interruption, resumption, independence of threads, the published command, memory.
+
+mod support;
+
+use rand::RngExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use support::{assert_refused, assert_success, complaints, run_with, tiny, vlct, write_world};
+use tempfile::TempDir;
+use vlct_data::arrow::CaptionWriter;
+use vlct_data::random::{Purpose, stream};
+use vlct_train::checkpoint;
+
+fn last(folder: &Path, log_dir: &str) -> PathBuf {
+    checkpoint::last_path(&run_directory(folder, log_dir))
+}
+
+fn run_directory(folder: &Path, log_dir: &str) -> PathBuf {
+    folder.join(log_dir).join("quickstart_seed0_from_/version_0")
+}
+
+/// Panics unless both checkpoints hold the same bits in every tensor, and were taken at the same step.
+fn assert_same_weights(a: &Path, b: &Path) {
+    let (a, b) = (checkpoint::load(a).expect("whole"), checkpoint::load(b).expect("whole"));
+    let names: Vec<&str> = a.names().collect();
+    assert_eq!(names, b.names().collect::<Vec<_>>());
+    assert!(names.iter().any(|n| n.starts_with("optimizer.")));
+    for name in names {
+        let bits = |c: &checkpoint::Checkpoint| -> Vec<u32> {
+            c.values(name).expect("listed").iter().map(|v| v.to_bits()).collect()
+        };
+        assert_eq!(bits(&a), bits(&b), "{name}");
+    }
+    assert_eq!(a.state()[checkpoint::STEP_KEY], b.state()[checkpoint::STEP_KEY]);
+}
+
+#[test]
+fn twenty_kills_do_not_change_the_result() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 40);
+    // Validations fall into accumulation windows, epochs end in short ones, checkpoints come often.
+    let words = |log_dir: &str| {
+        let log_dir = format!("log_dir={log_dir}");
+        tiny(
+            "data",
+            &[
+                &log_dir,
+                "max_steps=120",
+                "checkpoint_every=5",
+                "val_check_interval=13",
+                "limit_val_batches=1",
+            ],
+        )
+    };
+    assert_success(&run_with(folder, &words("whole")));
+
+    let random = &mut stream(7, Purpose::World, 0, 0);
+    let (mut kills, mut rounds) = (0, 0);
+    while kills < 20 {
+        let log_dir = format!("killed{rounds}");
+        let run = run_directory(folder, &log_dir);
+        loop {
+            let mut words = words(&log_dir);
+            if checkpoint::last_path(&run).is_file() {
+                words.push(format!("resume_from={}", run.display()));
+            } else {
+                // Killed before its first checkpoint: nothing to continue.
+                let _ = std::fs::remove_dir_all(&run);
+            }
+            let mut child = vlct()
+                .current_dir(folder)
+                .args(["run", "with"])
+                .args(&words)
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the program starts");
+            // Past twenty kills the run may end in peace.
+            let patience = if kills < 20 {
+                random.random_range(50..600)
+            } else {
+                600_000
+            };
+            let begun = std::time::Instant::now();
+            let status = loop {
+                if let Some(status) = child.try_wait().expect("waiting") {
+                    break Some(status);
+                }
+                if begun.elapsed() >= Duration::from_millis(patience) {
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            match status {
+                Some(status) => {
+                    assert!(status.success());
+                    break;
+                }
+                None => {
+                    child.kill().expect("SIGKILL");
+                    child.wait().expect("waiting");
+                    kills += 1;
+                }
+            }
+        }
+        assert_same_weights(&last(folder, "whole"), &last(folder, &log_dir));
+        rounds += 1;
+    }
+}
+
+#[test]
+fn sigterm_saves_and_the_run_goes_on() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 40);
+    let words = |log_dir: &str| {
+        let log_dir = format!("log_dir={log_dir}");
+        tiny("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
+    };
+    assert_success(&run_with(folder, &words("whole")));
+    let child = vlct()
+        .current_dir(folder)
+        .args(["run", "with"])
+        .args(words("stopped"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let metrics = run_directory(folder, "stopped").join("metrics.jsonl");
+    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= 2) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let killed = std::process::Command::new("kill")
+        .arg(child.id().to_string())
+        .status()
+        .expect("kill");
+    assert!(killed.success());
+    let output = child.wait_with_output().expect("waiting");
+    assert_eq!(output.status.code(), Some(143), "{}", complaints(&output));
+    assert!(complaints(&output).contains("saved step"), "{}", complaints(&output));
+    let mut more = words("stopped");
+    more.push(format!("resume_from={}", run_directory(folder, "stopped").display()));
+    assert_success(&run_with(folder, &more));
+    assert_same_weights(&last(folder, "whole"), &last(folder, "stopped"));
+    // Every tenth step is logged once.
+    let text = std::fs::read_to_string(&metrics).expect("metrics");
+    let steps: Vec<&str> = text.lines().filter(|l| l.contains("mlm/train/loss\"")).collect();
+    assert_eq!(steps.len(), 20, "{text}");
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 40);
+    for (log_dir, threads, workers) in [
+        ("log_dir=a", "threads=1", "num_workers=1"),
+        ("log_dir=b", "threads=3", "num_workers=3"),
+    ] {
+        let words = tiny(
+            "data",
+            &[log_dir, threads, workers, "max_steps=12", "limit_val_batches=1"],
+        );
+        assert_success(&run_with(folder, &words));
+    }
+    assert_same_weights(&last(folder, "a"), &last(folder, "b"));
+}
+
+#[test]
+fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 40);
+    let words = [
+        "log_dir=runs",
+        "max_steps=6",
+        "limit_val_batches=2",
+        "get_recall_metric=True",
+        "val_check_interval=6",
+    ];
+    assert_success(&run_with(folder, &tiny("data", &words)));
+    let run = run_directory(folder, "runs");
+    for part in [
+        "config.toml",
+        "metrics.jsonl",
+        "last/checkpoint.safetensors",
+        "best/checkpoint.safetensors",
+    ] {
+        assert!(run.join(part).is_file(), "{part}");
+    }
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    assert!(
+        metrics.contains("val/the_metric") && metrics.contains("recalls/ir_r1"),
+        "{metrics}"
+    );
+
+    let load = format!("load_path={}", last(folder, "runs").display());
+    let output = run_with(folder, &tiny("data", &[&load, "test_only=True"]));
+    assert_success(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("itm/val/accuracy_epoch "));
+    assert!(complaints(&output).contains("weights of"), "{}", complaints(&output));
+
+    let output = vlct().arg("inspect").arg(&run).output().expect("the program starts");
+    assert_success(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("step 6"));
+
+    let trial = run_with(folder, &tiny("data", &["fast_dev_run=2", "log_dir=none"]));
+    assert_success(&trial);
+    assert!(!folder.join("none").exists(), "a trial run leaves nothing");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 12);
+    let words = tiny(
+        "data",
+        &[
+            "learning_rate=1e25",
+            "warmup_steps=0",
+            "max_steps=30",
+            "checkpoint_every=1",
+        ],
+    );
+    assert_refused(
+        "overflow",
+        &run_with(folder, &words),
+        &["step", "coco_caption_karpathy_train", "the last good checkpoint"],
+    );
+}
+
+/// The published command on files that the original Python writers made; shards beyond the miniature data are those
+/// writers' empty ones.
+#[test]
+fn the_published_command_runs_on_files_of_the_original_writers() {
+    for prepare in vlct_golden::folders("prepare") {
+        let folder = TempDir::new().expect("temporary folder");
+        let data = folder.path().join("arrow");
+        std::fs::create_dir(&data).expect("folder");
+        for dataset in ["coco", "vg", "sbu", "gcc"] {
+            for entry in std::fs::read_dir(prepare.join(dataset).join("expected"))
+                .expect("golden data")
+                .flatten()
+            {
+                if entry.path().extension().is_some_and(|e| e == "arrow") {
+                    std::fs::copy(entry.path(), data.join(entry.file_name())).expect("copied");
+                }
+            }
+        }
+        let shards = prepare.join("gcc/expected/shard_size_4");
+        let empty = std::fs::read_dir(&shards)
+            .expect("golden data")
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "arrow"))
+            .min_by_key(|p| p.metadata().map_or(u64::MAX, |m| m.len()))
+            .expect("an empty shard");
+        let names = (0..9)
+            .map(|i| format!("sbu_{i}"))
+            .chain((0..31).map(|i| format!("conceptual_caption_train_{i}")));
+        for name in names {
+            let path = data.join(format!("{name}.arrow"));
+            if !path.exists() {
+                std::fs::copy(&empty, path).expect("copied");
+            }
+        }
+        let mae = vlct_golden::folders("model")[0].join("mae.pth");
+        let pretrain_path = format!("pretrain_path={}", mae.display());
+        let config = vlct_golden::json(mae.with_file_name("config.json"));
+        let size = |key: &str, from: &str| format!("{key}={}", config[from]);
+        // The published words, and sizes that fit the small weights.
+        let words = [
+            "data_root=arrow".to_string(),
+            "num_gpus=1".into(),
+            "num_nodes=1".into(),
+            "task_mlm_itm_mae".into(),
+            "per_gpu_batchsize=4".into(),
+            "whole_word_masking=True".into(),
+            "step25k".into(),
+            "image_size=64".into(),
+            pretrain_path,
+            "log_dir=result".into(),
+            "mae_weight=1.0".into(),
+            "batch_size=8".into(),
+            "max_steps=2".into(),
+            size("hidden_size", "dim"),
+            size("depth", "depth"),
+            size("heads", "heads"),
+            size("decoder_width", "decoder_dim"),
+            size("decoder_depth", "decoder_depth"),
+            size("decoder_heads", "decoder_heads"),
+            // The miniature files hold damaged pictures, which evaluation does not pass over.
+            "sanity_steps=0".into(),
+            "val_check_interval=1.0".into(),
+        ];
+        let output = run_with(folder.path(), &words);
+        assert_success(&output);
+        assert!(complaints(&output).contains("weights of"), "{}", complaints(&output));
+        let run = folder.path().join("result/mlm_itm_mae_seed0_from_/version_0");
+        let whole = checkpoint::load(&checkpoint::last_path(&run)).expect("whole");
+        assert_eq!(whole.state()[checkpoint::STEP_KEY], 2);
+    }
+}
+
+/// Peak resident memory of a short run on `rows` rows of five captions each, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_memory(folder: &Path, rows: usize) -> u64 {
+    let data = folder.join(format!("data{rows}"));
+    write_world(&data, 4);
+    let mut picture = Vec::new();
+    let pixels = image_bytes(&mut picture);
+    let mut writer = CaptionWriter::create(data.join("coco_caption_karpathy_train.arrow")).expect("writable");
+    for row in 0..rows {
+        let captions: Vec<String> = (0..5)
+            .map(|i| format!("a small red circle number {row} of {i} above a blue square"))
+            .collect();
+        writer
+            .push(pixels, &captions, &format!("{row}.png"), "train")
+            .expect("written");
+    }
+    writer.finish().expect("written");
+    let words = tiny(
+        &data.display().to_string(),
+        &["max_steps=4", "limit_val_batches=1", "log_dir=runs"],
+    );
+    let mut child = vlct()
+        .current_dir(folder)
+        .args(["run", "with"])
+        .args(&words)
+        .spawn()
+        .expect("the program starts");
+    let mut peak = 0;
+    while child.try_wait().expect("waiting").is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmHWM:"))
+            .unwrap_or_default();
+        peak = peak.max(line.split_whitespace().next().and_then(|k| k.parse().ok()).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(child.wait().expect("waiting").success());
+    peak
+}
+
+#[cfg(target_os = "linux")]
+fn image_bytes(buffer: &mut Vec<u8>) -> &[u8] {
+    let scene = vlct_data::world::Scene::generate(0, 0);
+    *buffer = vlct_data::pictures::encode_png(&vlct_data::world::render(&scene, 32)).expect("encodes");
+    buffer
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn peak_memory_does_not_grow_with_the_number_of_captions() {
+    let folder = TempDir::new().expect("temporary folder");
+    let few = peak_memory(folder.path(), 200);
+    let many = peak_memory(folder.path(), 200_000);
+    println!("peak of a run on 1e3 captions: {few} KiB, on 1e6: {many} KiB");
+    assert!(
+        many < few + 40 * 1024,
+        "1e3 captions: {few} KiB, 1e6 captions: {many} KiB"
+    );
+}
