@@ -145,7 +145,7 @@ fn print_config_says_what_a_run_would_refuse() {
         &complaint,
         &[
             "note: a run would refuse this: use_mae=True",
-            "note: precision=16 means bfloat16",
+            "note: precision=16 selects bfloat16",
         ],
     );
 }

@@ -44,7 +44,7 @@ pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
         config.set(key, value)?;
         let sixteen = matches!(value, Value::Int(16)) || matches!(value, Value::Str(s) if s == "16");
         if *key == "precision" && sixteen && config.precision == Some(Precision::Bf16) {
-            notes.push("precision=16 means bfloat16 here; IEEE half precision and loss scaling do not exist".into());
+            notes.push("precision=16 selects bfloat16; there is no IEEE half precision and no loss scaling".into());
         }
     }
     Ok(Resolved { config, notes })

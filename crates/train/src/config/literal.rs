@@ -1,7 +1,7 @@
 //! Python literals: what the value part of `KEY=VALUE` may be.
 //!
-//! The language is that of Python's `ast.literal_eval` without bytes, sets and complex numbers. Anything else is not a
-//! literal, which the command line takes as plain text (`/data/x`, `null`, `true`).
+//! The language is that of Python's `ast.literal_eval` without bytes, sets, complex numbers and comments. Anything else
+//! is not a literal, which the command line takes as plain text (`/data/x`, `null`, `true`).
 
 use super::value::Value;
 

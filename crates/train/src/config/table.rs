@@ -117,7 +117,7 @@ table! {
         num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a number or a list; 0 and 1 run on this machine's processor.";
         num_nodes: u64 = 1, from(1.0), "Number of machines.";
         threads: usize = 0, between(0.0, 4096.0), "Processor threads of the arithmetic; 0 takes all cores.";
-        precision: Option<Precision> = None, Range::Any, "Number format: 32, or 16 and 'bf16', both of which mean bfloat16; None takes what the machine does best.";
+        precision: Option<Precision> = None, Range::Any, "Number format: 32, or 16 and 'bf16', both of which mean bfloat16; None takes the best this build has. So far it computes everything in 32 bits.";
     }
     "Tasks" {
         loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, from(0.0), "Task switches: above 0 builds the head, 1 and more trains it. Not weights.";

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::plan;
-use super::setting::{DecayPower, NumGpus, ValCheckInterval, Warmup};
+use super::setting::{DecayPower, NumGpus, Precision, ValCheckInterval, Warmup};
 use super::table::Config;
 
 /// Data sets whose samples are not one picture with captions.
@@ -164,6 +164,9 @@ impl Config {
                 "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {real_batch} samples",
                 self.batch_size, self.per_gpu_batchsize
             ));
+        }
+        if self.precision == Some(Precision::Bf16) {
+            warn("precision='bf16' is computed in 32 bits: this build has no bfloat16 arithmetic".into());
         }
         if let Ok(size) = self.model_size() {
             let base = Self::default();
@@ -330,6 +333,7 @@ mod tests {
         for (words, part) in [
             (&["batch_size=20"][..], "takes 16 samples"),
             (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
+            (&["precision=bf16"], "computed in 32 bits"),
             (&["val_check_interval=1"], "1.0 is once per epoch"),
             (&["val_transform_keys=['mae','mae_test']"], "only the first"),
             (&["test_only=True"], "freshly initialised"),
