@@ -3,11 +3,12 @@
 use super::{batch, setup};
 use crate::config::Config;
 use crate::error::Result;
-use crate::metrics::PretrainMetrics;
+use crate::metrics::{Phase, PretrainMetrics};
+use crate::retrieval::{self, Recalls};
 use setup::Use;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vlct_data::datasets::CaptionDataset;
+use vlct_data::datasets::{CaptionDataset, Split};
 use vlct_data::loader::{Batch, Position};
 use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
@@ -55,4 +56,40 @@ pub fn evaluate_watching(
         watch(&batch);
     }
     Ok(metrics)
+}
+
+/// Recalls of a split of the first dataset, if the configuration asks for them: `Some(None)` if not, `None` if told to stop.
+pub(super) fn measure_recalls(
+    config: &Config,
+    model: &Vlc,
+    split: Split,
+    tokenizer: &Tokenizer,
+    stop: &AtomicBool,
+) -> Result<Option<Option<Recalls>>> {
+    if !config.get_recall_metric {
+        return Ok(Some(None));
+    }
+    let first = Config {
+        datasets: config.datasets[..1].to_vec(),
+        ..config.clone()
+    };
+    let dataset = &setup::dataset(&first, split)?;
+    let transform = config
+        .val_transform_keys
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default()
+        .parse()?;
+    let threads = config.num_workers.max(1);
+    Ok(retrieval::evaluate(model, dataset, tokenizer, config.max_text_len, transform, threads, stop)?.map(Some))
+}
+
+/// The values of an evaluation; recalls come first and count in `the_metric`.
+pub(super) fn with_recalls(metrics: &PretrainMetrics, recalls: Option<Recalls>) -> Vec<(String, f64)> {
+    let extra = recalls.map_or(0.0, |r| r.ir_r1 + r.tr_r1);
+    let listed = recalls
+        .iter()
+        .flat_map(Recalls::values)
+        .map(|(name, value)| (name.to_string(), value));
+    listed.chain(metrics.epoch_values(Phase::Val, extra)).collect()
 }

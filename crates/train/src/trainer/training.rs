@@ -1,0 +1,524 @@
+//! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
+
+use super::setup::{self, Use};
+use super::state::{self, RunState};
+use super::{Control, Finished, batch, evaluate};
+use crate::checkpoint;
+use crate::config::{Config, Plan};
+use crate::error::{Result, TrainError};
+use crate::groups::{Parameter, groups};
+use crate::logs::RunLog;
+use crate::logs::progress::{Progress, Update};
+use crate::metrics::{Phase, PretrainMetrics, step_values};
+use crate::objectives::Outcome;
+use crate::retrieval::Recalls;
+use crate::schedule::LearningRate;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vlct_data::datasets::{CaptionDataset, Split};
+use vlct_data::loader::{Batch, SampleId};
+use vlct_data::text::Tokenizer;
+use vlct_model::Vlc;
+use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::{Gradients, Tape};
+
+/// A run of training.
+pub(super) struct Trainer<'a, 'c> {
+    config: &'a Config,
+    control: &'a mut Control<'c>,
+    tokenizer: Tokenizer,
+    training: Arc<CaptionDataset>,
+    validation: Arc<CaptionDataset>,
+    plan: Plan,
+    rate: LearningRate,
+    /// For each parameter the factor of the learning rate and the weight decay.
+    settings: Vec<Setting>,
+    /// Learning-rate factor of each group, in order.
+    group_scales: Vec<f64>,
+    model: Vlc,
+    optimizer: Optimizer,
+    gradients: Gradients,
+    run: Option<PathBuf>,
+    log: Option<RunLog>,
+    progress: Progress,
+    state: RunState,
+    /// The state at the beginning of the accumulation window.
+    window: RunState,
+    /// Step at which the last checkpoint was written.
+    saved: Option<u64>,
+    last_validation: Vec<(String, f64)>,
+}
+
+impl<'a, 'c> Trainer<'a, 'c> {
+    pub fn new(config: &'a Config, control: &'a mut Control<'c>) -> Result<Self> {
+        let tokenizer = setup::tokenizer(config)?;
+        let training = setup::dataset(config, Split::Train)?;
+        let validation = setup::dataset(config, Split::Val)?;
+        let batches = (training.len() as u64).div_ceil(config.per_gpu_batchsize.max(1));
+        let plan = Plan::new(config, batches)?;
+        let mut model = setup::fresh_model(config)?;
+        setup::load_weights(&mut model, config, control.say)?;
+        let rule = match config.optim_type.as_str() {
+            "sgd" => Rule::Sgd,
+            "adam" => Rule::Adam,
+            _ => Rule::AdamW,
+        };
+        let mut optimizer = Optimizer::new(rule, model.parameters());
+        let state = RunState {
+            epoch: 0,
+            batch: 0,
+            global_step: 0,
+            parameter_steps: optimizer.steps().to_vec(),
+            metrics: PretrainMetrics::default(),
+            best_metric: None,
+            best_step: None,
+            validated: None,
+            pending_validation: None,
+            replaced: 0,
+            seconds: 0.0,
+            config: config.to_toml(),
+        };
+        let (state, run) = match &config.resume_from {
+            Some(from) => {
+                let path = state::find(from)?;
+                let file = checkpoint::load(&path)?;
+                let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
+                warn_of_changes(&restored.config, config, control.say);
+                (control.say)(&format!("resuming {} at step {}", path.display(), restored.global_step));
+                (
+                    RunState {
+                        config: state.config,
+                        ..restored
+                    },
+                    state::run_directory(&path),
+                )
+            }
+            None => (state, None),
+        };
+        let (settings, group_scales) = settings(config, &model);
+        let show = control.progress && config.fast_dev_run.0 == 0;
+        let new_progress = || match show {
+            true => Progress::new("step", plan.total_steps, state.global_step),
+            false => Progress::quiet(),
+        };
+        let (mut log, mut progress) = (None, Progress::quiet());
+        let run = if config.fast_dev_run.0 > 0 {
+            progress = new_progress();
+            None
+        } else {
+            let resumed = run.is_some();
+            let run = match (run, &control.run_directory) {
+                (Some(run), _) => run,
+                (None, Some(run)) => run.clone(),
+                (None, None) => {
+                    let experiment = config.experiment_dir();
+                    config.next_run_dir().map_err(|source| TrainError::Io {
+                        path: experiment,
+                        source,
+                    })?
+                }
+            };
+            log = Some(match resumed {
+                true => RunLog::resume(&run, state.global_step, state.seconds, new_progress())?,
+                false => RunLog::create(&run, new_progress())?,
+            });
+            let path = run.join("config.toml");
+            std::fs::write(&path, &state.config).map_err(|source| TrainError::Io { path, source })?;
+            (control.say)(&format!("run directory: {}", run.display()));
+            Some(run)
+        };
+        Ok(Self {
+            rate: LearningRate::new(config, &plan),
+            gradients: Gradients::new(model.parameters()),
+            window: state.clone(),
+            saved: None,
+            last_validation: Vec::new(),
+            config,
+            control,
+            tokenizer,
+            training,
+            validation,
+            plan,
+            settings,
+            group_scales,
+            model,
+            optimizer,
+            run,
+            log,
+            progress,
+            state,
+        })
+    }
+
+    pub fn train(mut self) -> Result<Finished> {
+        self.say_what_runs();
+        let trial = self.config.fast_dev_run.0;
+        if trial == 0 && self.config.sanity_steps > 0 && self.state.global_step == 0 {
+            self.validate(self.config.sanity_steps)?;
+        }
+        let total = if trial > 0 {
+            trial.div_ceil(self.plan.grad_steps)
+        } else {
+            self.plan.total_steps
+        };
+        if let Some(here) = self.state.pending_validation {
+            self.validated_checkpoint(here, true)?;
+        }
+        let start = self.state.position();
+        let mut loader = setup::loader(self.config, &self.training, &self.tokenizer, Use::Training, start)?;
+        let (mut waited, mut samples) = (Duration::ZERO, 0);
+        let mut micro = 0;
+        while self.state.global_step < total && (trial == 0 || micro < trial) {
+            if self.stopping() {
+                break;
+            }
+            let Some(batch) = loader.next() else { break };
+            let batch = batch?;
+            micro += 1;
+            samples += batch.len() as u64;
+            self.note_replaced(&batch);
+            let values = self.micro_batch(&batch)?;
+            let closes =
+                crate::config::plan::closes_window(batch.index, self.plan.batches_per_epoch, self.plan.grad_steps)
+                    || (trial > 0 && micro == trial);
+            let next = batch.next_position();
+            let epoch_ends = next.batch == self.plan.batches_per_epoch;
+            if closes {
+                self.optimizer_step();
+            }
+            let here = (batch.epoch, batch.index);
+            self.state.epoch = batch.epoch + epoch_ends as u64;
+            self.state.batch = if epoch_ends { 0 } else { next.batch };
+            if closes {
+                self.log_step(batch.epoch, &values)?;
+                let now = loader.wait_time();
+                self.show(&values, samples, now - waited);
+                (waited, samples) = (now, 0);
+            }
+            if epoch_ends {
+                self.end_epoch(batch.epoch)?;
+            }
+            let due = trial == 0 && crate::config::plan::validates_after(batch.index, self.plan.validation_interval);
+            if due && self.state.validated != Some(here) {
+                self.validated_checkpoint(here, closes)?;
+            }
+            if closes {
+                self.window = self.snapshot();
+                let every = self.config.checkpoint_every;
+                if trial == 0 && every > 0 && self.state.global_step.is_multiple_of(every) {
+                    self.save_last()?;
+                }
+            }
+        }
+        if trial > 0 {
+            self.validate(trial)?;
+        } else {
+            self.save_last()?;
+        }
+        self.finish()
+    }
+
+    fn say_what_runs(&mut self) {
+        let parameters = self.model.parameters();
+        let line = format!(
+            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {} threads, float32",
+            self.training.len(),
+            self.training.images(),
+            parameters.trainable_values(),
+            self.plan.total_steps,
+            self.plan.batch_size,
+            self.plan.grad_steps,
+            rayon::current_num_threads(),
+        );
+        self.message(&line);
+    }
+
+    fn stopping(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed)
+    }
+
+    fn message(&mut self, line: &str) {
+        match &mut self.log {
+            Some(log) if self.control.progress => log.progress().message(line),
+            _ => (self.control.say)(line),
+        }
+    }
+
+    fn note_replaced(&mut self, batch: &Batch) {
+        self.state.replaced += batch.replaced as u64;
+        for warning in &batch.warnings {
+            let line = format!(
+                "warning: replaced an unreadable picture ({} so far): {warning}",
+                self.state.replaced
+            );
+            self.message(&line);
+        }
+    }
+
+    /// Forward and backward pass of one micro-batch; its values for the log.
+    fn micro_batch(&mut self, batch: &Batch) -> Result<Vec<(&'static str, f64)>> {
+        let tape = Tape::new();
+        let patches = self.model.config().patches();
+        let step = batch::step(batch, self.config, patches, true);
+        let outcome = step.run(&self.model, &tape, setup::objectives(self.config));
+        self.check_finite(&outcome, batch)?;
+        self.state.metrics.add(&outcome);
+        let values = step_values(&outcome);
+        tape.backward(&outcome.total, 1.0 / self.plan.grad_steps as f32, &mut self.gradients);
+        Ok(values)
+    }
+
+    fn check_finite(&self, outcome: &Outcome, batch: &Batch) -> Result<()> {
+        let l = outcome.losses;
+        let parts = [("mlm", l.mlm), ("mae", l.mae), ("itm", l.itm), ("wpa", l.wpa)];
+        let Some((loss, value)) = parts
+            .into_iter()
+            .find_map(|(n, v)| v.filter(|v| !v.is_finite()).map(|v| (n, v)))
+        else {
+            return Ok(());
+        };
+        let tables: Vec<&str> = self.training.tables().map(|(name, _)| name).collect();
+        let row = |s: &SampleId| format!("{} {}", tables[s.location.table], s.location.row);
+        let rows: Vec<String> = batch.samples.iter().map(row).collect();
+        let checkpoint = match &self.run {
+            Some(run) if checkpoint::last_path(run).is_file() => {
+                format!("the last good checkpoint is {}", checkpoint::last_path(run).display())
+            }
+            _ => "there is no checkpoint yet".to_string(),
+        };
+        let step = self.state.global_step;
+        Err(TrainError::NonFinite {
+            loss,
+            value,
+            step,
+            rows: rows.join(", "),
+            checkpoint,
+        })
+    }
+
+    fn optimizer_step(&mut self) {
+        let rate = self.rate.at(self.state.global_step);
+        let settings = &self.settings;
+        self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
+            let setting = settings[id.index()];
+            Setting {
+                learning_rate: rate * setting.learning_rate,
+                ..setting
+            }
+        });
+        self.gradients.clear();
+        self.state.global_step += 1;
+    }
+
+    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)]) -> Result<()> {
+        let step = self.state.global_step;
+        if !step.is_multiple_of(self.config.log_every) {
+            return Ok(());
+        }
+        let Some(log) = &mut self.log else { return Ok(()) };
+        // The rate that this step used: the schedule counts completed steps.
+        let rate = self.rate.at(step - 1);
+        let optimizer = match self.config.optim_type.as_str() {
+            "sgd" => "SGD",
+            "adam" => "Adam",
+            _ => "AdamW",
+        };
+        let rates: Vec<(String, f64)> = self
+            .group_scales
+            .iter()
+            .enumerate()
+            .map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale))
+            .collect();
+        let all: Vec<(&str, f64)> = values
+            .iter()
+            .copied()
+            .chain(rates.iter().map(|(name, value)| (name.as_str(), *value)))
+            .collect();
+        Ok(log.log(step, epoch, &all)?)
+    }
+
+    fn show(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
+        const SHORT: [(&str, &str); 4] = [
+            ("mlm/train/loss", "mlm"),
+            ("mae/train/loss", "mae"),
+            ("itm/train/loss", "itm"),
+            ("itm/train/wpa_loss", "wpa"),
+        ];
+        let losses: Vec<(&str, f64)> = SHORT
+            .iter()
+            .filter_map(|(long, short)| Some((*short, values.iter().find(|(name, _)| name == long)?.1)))
+            .collect();
+        let update = Update {
+            step: self.state.global_step,
+            samples,
+            waited,
+            losses: &losses,
+        };
+        match &mut self.log {
+            Some(log) => log.progress().update(update),
+            None => self.progress.update(update),
+        }
+    }
+
+    /// Metrics over at most `batches` batches of the validation split (0: all).
+    fn validate(&mut self, batches: u64) -> Result<PretrainMetrics> {
+        evaluate::evaluate(
+            &self.model,
+            self.config,
+            &self.validation,
+            &self.tokenizer,
+            batches,
+            self.control.stop,
+        )
+    }
+
+    /// Recalls of the validation split, if they are asked for: `Some(None)` if not, `None` if told to stop.
+    fn recalls(&mut self) -> Result<Option<Option<Recalls>>> {
+        evaluate::measure_recalls(self.config, &self.model, Split::Val, &self.tokenizer, self.control.stop)
+    }
+
+    /// Validates after a micro-batch, keeps the best checkpoint and the last.
+    fn validated_checkpoint(&mut self, here: (u64, u64), window_closed: bool) -> Result<()> {
+        self.state.pending_validation = Some(here);
+        let metrics = self.validate(self.config.limit_val_batches)?;
+        if self.stopping() {
+            return Ok(()); // not a whole validation: it is made up for after the resumption
+        }
+        let Some(recalls) = self.recalls()? else { return Ok(()) };
+        self.state.pending_validation = None;
+        let values = evaluate::with_recalls(&metrics, recalls);
+        let score = values.last().map_or(
+            f64::NEG_INFINITY,
+            |(_, v)| if v.is_nan() { f64::NEG_INFINITY } else { *v },
+        );
+        if let Some(log) = &mut self.log {
+            let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            log.log(self.state.global_step, here.0, &listed)?;
+        }
+        let line: Vec<String> = values
+            .iter()
+            .map(|(name, value)| format!("{name} {value:.4}"))
+            .collect();
+        self.message(&format!("step {}: {}", self.state.global_step, line.join("  ")));
+        self.last_validation = values;
+        let improves = self.state.best_metric.is_none_or(|best| score > best);
+        for state in [&mut self.state, &mut self.window] {
+            state.validated = Some(here);
+            if improves {
+                (state.best_metric, state.best_step) = (Some(score), Some(state.global_step));
+            }
+        }
+        if window_closed {
+            self.window = self.snapshot();
+        }
+        if let (true, Some(run)) = (improves, &self.run) {
+            state::save(&checkpoint::best_path(run), &self.model, &self.optimizer, &self.window)?;
+        }
+        self.save_last()?;
+        if let Some(log) = &mut self.log {
+            log.progress().skip_pause();
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, epoch: u64) -> Result<()> {
+        let values = self.state.metrics.epoch_values(Phase::Train, 0.0);
+        if let Some(log) = &mut self.log {
+            let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            log.log(self.state.global_step, epoch, &listed)?;
+        }
+        self.state.metrics = PretrainMetrics::default();
+        Ok(())
+    }
+
+    fn snapshot(&self) -> RunState {
+        RunState {
+            parameter_steps: self.optimizer.steps().to_vec(),
+            seconds: self.log.as_ref().map_or(0.0, RunLog::seconds),
+            ..self.state.clone()
+        }
+    }
+
+    /// Writes the last checkpoint, as of the beginning of the accumulation window, unless it is there already.
+    fn save_last(&mut self) -> Result<()> {
+        if let Some(run) = &self.run {
+            state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &self.window)?;
+            self.saved = Some(self.window.global_step);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Finished> {
+        let interrupted = self.stopping() && self.state.global_step < self.plan.total_steps;
+        if let Some(log) = &mut self.log {
+            log.progress().finish();
+        }
+        if let (Some(run), Some(step)) = (&self.run, self.saved) {
+            (self.control.say)(&format!("saved step {step}: {}", checkpoint::last_path(run).display()));
+        }
+        Ok(Finished {
+            steps: self.state.global_step,
+            interrupted,
+            seconds: self.log.as_ref().map_or(0.0, RunLog::seconds),
+            metrics: self.last_validation,
+            best: self.state.best_metric.zip(self.state.best_step),
+            run: self.run,
+        })
+    }
+}
+
+/// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
+fn settings(config: &Config, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
+    let parameters: Vec<Parameter> = model
+        .parameters()
+        .iter()
+        .map(|(_, p)| Parameter {
+            name: &p.name,
+            dimensions: p.shape.len(),
+            frozen: !p.trainable,
+        })
+        .collect();
+    let groups = groups(config, &parameters, model.config().backbone.depth);
+    let mut settings = vec![
+        Setting {
+            learning_rate: 0.0,
+            weight_decay: 0.0
+        };
+        parameters.len()
+    ];
+    for group in &groups {
+        for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
+            settings[id.index()] = Setting {
+                learning_rate: group.learning_rate_scale,
+                weight_decay: group.weight_decay,
+            };
+        }
+    }
+    (settings, groups.iter().map(|g| g.learning_rate_scale).collect())
+}
+
+/// Says which settings differ from those of the run that is continued: its result will not be the same.
+fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) {
+    let Ok(before) = Config::from_toml(before) else { return };
+    const HARMLESS: [&str; 8] = [
+        "resume_from",
+        "threads",
+        "num_workers",
+        "log_dir",
+        "log_every",
+        "checkpoint_every",
+        "load_path",
+        "pretrain_path",
+    ];
+    for key in crate::config::KEYS.iter().filter(|k| !HARMLESS.contains(&k.name)) {
+        let (old, new) = ((key.get)(&before), (key.get)(config));
+        if old != new {
+            say(&format!(
+                "warning: {} was {old} when the run began and is {new} now",
+                key.name
+            ));
+        }
+    }
+}
