@@ -12,7 +12,7 @@ use super::registry::{self, Contents, Shards, Split};
 use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are given back to the system.
-const RELEASE_BYTES: usize = 64 << 20;
+const RELEASE_BYTES: usize = 16 << 20;
 /// What the system may map around a place that is read: since Linux 6.18 a whole large folio of its cache.
 pub(super) const AROUND_BYTES: usize = 2 << 20;
 
