@@ -155,3 +155,29 @@ fn run_directories_and_checkpoints_are_described_and_verified() {
         );
     }
 }
+
+#[test]
+fn converting_a_checkpoint_leaves_the_optimiser_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("checkpoint.safetensors");
+    let values = [1.0, 2.0];
+    let tensor = |name| TensorRef {
+        name,
+        shape: &[2],
+        data: &values,
+    };
+    let tensors = [
+        tensor("transformer.norm.bias"),
+        tensor("optimizer.exp_avg.transformer.norm.bias"),
+    ];
+    checkpoint::save(&from, &tensors, &serde_json::json!({ "global_step": 77, "epoch": 3 })).unwrap();
+    let to = folder.path().join("weights.ckpt");
+    let (status, _, complaint) = vlct(&["convert", from.to_str().unwrap(), to.to_str().unwrap()]);
+    assert_eq!(status, 0, "{complaint}");
+    let (_, out, _) = vlct(&["inspect", "--tensors", to.to_str().unwrap()]);
+    assert!(
+        out.contains("transformer.norm.bias") && !out.contains("optimizer"),
+        "{out}"
+    );
+    assert!(out.contains("optimiser step 77"), "{out}");
+}

@@ -18,6 +18,12 @@ const LENGTH_SIZE: usize = 8;
 /// Name in the header that is not a tensor's.
 const METADATA_NAME: &str = "__metadata__";
 
+/// What a training checkpoint of this program puts in front of the names of the optimiser's running averages. They are
+/// no weights and are left out.
+const OPTIMIZER_PREFIX: &str = "optimizer.";
+/// Key of the metadata under which such a checkpoint keeps its position, as JSON.
+const STATE_KEY: &str = "state";
+
 /// Whether the bytes may be a safetensors file: a length, then an opening brace.
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
     let Some((length, header)) = bytes.split_first_chunk::<LENGTH_SIZE>() else {
@@ -31,6 +37,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
     let values = &bytes[LENGTH_SIZE + header..];
     let mut state = StateDict::new();
     for name in metadata.offset_keys() {
+        if name.starts_with(OPTIMIZER_PREFIX) {
+            continue;
+        }
         let Some(info) = metadata.info(&name) else { continue };
         let dtype = from_file(info.dtype).ok_or_else(|| Problem::Tensor {
             name: name.clone(),
@@ -46,9 +55,18 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
     }
     let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
     entries.sort();
-    let number = |wanted: &str| {
-        let (_, value) = entries.iter().find(|(key, _)| key == wanted)?;
-        value.parse().ok()
+    let text = |wanted: &str| {
+        entries
+            .iter()
+            .find(|(key, _)| key == wanted)
+            .map(|(_, value)| value.as_str())
+    };
+    let position: serde_json::Value = text(STATE_KEY)
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    let number = |wanted: &str| match text(wanted) {
+        Some(value) => value.parse().ok(),
+        None => position.get(wanted)?.as_u64(),
     };
     Ok(WeightFile {
         style: Style::of(&state),

@@ -99,7 +99,7 @@ fn sections(data: &ReportData) -> Result<Vec<Section>> {
         section(
             "pictures",
             "Hidden parts of pictures",
-            "Most of a picture is hidden; the model paints the rest from the few patches it sees and the caption.",
+            "Part of a picture is hidden; the model paints it from the patches it sees and the caption.",
             examples(&data.reconstructions, "wide", &mut budget, reconstruction)?,
         ),
         section(
