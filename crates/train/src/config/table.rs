@@ -87,8 +87,8 @@ const DATASETS: &[&str] = &[
     "coco",
     "f30k",
     "vg",
-    "sbu",
     "gcc",
+    "sbu",
     "vqa",
     "nlvr2",
     "pretrainVQA",
@@ -184,5 +184,24 @@ table! {
         sanity_steps: u64 = 2, from(0.0), "Validation batches tried before training.";
         limit_val_batches: u64 = 0, from(0.0), "Batches of each validation; 0 takes all.";
         checkpoint_every: u64 = 0, from(0.0), "Optimiser steps between saves of the last state; 0 saves at validations only.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlct_data::pictures::TransformKind;
+
+    #[test]
+    fn the_names_allowed_are_those_that_exist() {
+        assert_eq!(DATASETS.to_vec(), vlct_data::datasets::names().collect::<Vec<_>>());
+        assert_eq!(
+            TRANSFORMS.to_vec(),
+            TransformKind::ALL.map(TransformKind::name).to_vec()
+        );
+        assert!(
+            VITS.iter()
+                .all(|vit| vlct_model::config::Backbone::named(vit).is_some())
+        );
     }
 }
