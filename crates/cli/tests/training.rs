@@ -214,20 +214,33 @@ fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_world(&folder.join("data"), 12);
-    let words = tiny(
-        "data",
-        &[
-            "learning_rate=1e25",
-            "warmup_steps=0",
-            "max_steps=30",
-            "checkpoint_every=1",
-        ],
-    );
+    let words = |decay: &str| {
+        tiny(
+            "data",
+            &[
+                "learning_rate=1e25",
+                "warmup_steps=0",
+                "max_steps=30",
+                "checkpoint_every=1",
+                "log_dir=runs",
+                decay,
+            ],
+        )
+    };
+    let output = run_with(folder, &words("weight_decay=1"));
     assert_refused(
-        "overflow",
-        &run_with(folder, &words),
-        &["step", "coco_caption_karpathy_train", "the last good checkpoint"],
+        "weights",
+        &output,
+        &["not finite after step 1", "there is no checkpoint yet"],
     );
+    // Without decay the weights are large but finite; the loss they give is not.
+    let output = run_with(folder, &words("weight_decay=0"));
+    let parts = [
+        "after step 1",
+        "coco_caption_karpathy_train",
+        "the last good checkpoint",
+    ];
+    assert_refused("a loss", &output, &parts);
 }
 
 /// The published command on files that the original Python writers made; shards beyond the miniature data are those

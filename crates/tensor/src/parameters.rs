@@ -5,6 +5,7 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use vlct_kernels::math::sum;
 
 /// Number of a parameter, in the order of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,6 +125,13 @@ impl Parameters {
         Tensor::window(&self.values, p.start, p.rows, p.len / p.rows.max(1))
     }
 
+    /// The first parameter with a value that is infinite or no number.
+    pub fn first_non_finite(&self) -> Option<&Parameter> {
+        // A product with zero is zero for finite values only.
+        let finite = |p: &&Parameter| sum(&self.values.as_slice()[p.range()], |v| v * 0.0) == 0.0;
+        self.list.iter().find(|p| !finite(p))
+    }
+
     /// Replaces the values.
     ///
     /// # Panics
@@ -176,14 +184,6 @@ impl Gradients {
     /// The gradient, row by row, if there is one.
     pub fn get(&self, id: ParameterId) -> Option<&[f32]> {
         self.present[id.0].then(|| &self.values.as_slice()[self.ranges[id.0].clone()])
-    }
-
-    /// Whether every present gradient is finite; the number of the first that is not otherwise.
-    pub fn first_non_finite(&self) -> Option<ParameterId> {
-        (0..self.present.len()).map(ParameterId).find(|id| {
-            self.get(*id)
-                .is_some_and(|g| !vlct_kernels::math::sum(g, |v| v * 0.0).is_finite())
-        })
     }
 
     pub(crate) fn wants(&self, id: ParameterId) -> bool {

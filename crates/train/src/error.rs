@@ -38,7 +38,7 @@ pub enum TrainError {
         source: std::io::Error,
     },
     /// A loss that is no number, or infinite.
-    #[error("loss {loss} is {value} at step {step} (batch rows: {rows}); {checkpoint}")]
+    #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {
         /// Which loss.
         loss: &'static str,
@@ -48,6 +48,16 @@ pub enum TrainError {
         step: u64,
         /// Table and row of each sample.
         rows: String,
+        /// Where the last good checkpoint is.
+        checkpoint: String,
+    },
+    /// Weights that are no numbers, or infinite: they are not saved over good ones.
+    #[error("weights {name} are not finite after step {step}, so they are not saved; {checkpoint}")]
+    NonFiniteWeights {
+        /// Which parameter.
+        name: String,
+        /// Optimiser steps completed.
+        step: u64,
         /// Where the last good checkpoint is.
         checkpoint: String,
     },

@@ -282,12 +282,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let tables: Vec<&str> = self.training.tables().map(|(name, _)| name).collect();
         let row = |s: &SampleId| format!("{} {}", tables[s.location.table], s.location.row);
         let rows: Vec<String> = batch.samples.iter().map(row).collect();
-        let checkpoint = match &self.run {
-            Some(run) if checkpoint::last_path(run).is_file() => {
-                format!("the last good checkpoint is {}", checkpoint::last_path(run).display())
-            }
-            _ => "there is no checkpoint yet".to_string(),
-        };
+        let checkpoint = self.last_good();
         let step = self.state.global_step;
         Err(TrainError::NonFinite {
             loss,
@@ -296,6 +291,28 @@ impl<'a, 'c> Trainer<'a, 'c> {
             rows: rows.join(", "),
             checkpoint,
         })
+    }
+
+    /// Where the last good checkpoint is, for error messages.
+    fn last_good(&self) -> String {
+        match &self.run {
+            Some(run) if checkpoint::last_path(run).is_file() => {
+                format!("the last good checkpoint is {}", checkpoint::last_path(run).display())
+            }
+            _ => "there is no checkpoint yet".to_string(),
+        }
+    }
+
+    /// Refuses to replace good weights by broken ones.
+    fn check_weights(&self) -> Result<()> {
+        match self.model.parameters().first_non_finite() {
+            None => Ok(()),
+            Some(parameter) => Err(TrainError::NonFiniteWeights {
+                name: parameter.name.clone(),
+                step: self.state.global_step,
+                checkpoint: self.last_good(),
+            }),
+        }
     }
 
     fn optimizer_step(&mut self) {
@@ -413,6 +430,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         if window_closed {
             self.window = self.snapshot();
         }
+        self.check_weights()?;
         if let (true, Some(run)) = (improves, &self.run) {
             state::save(&checkpoint::best_path(run), &self.model, &self.optimizer, &self.window)?;
         }
@@ -444,6 +462,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
     /// Writes the last checkpoint, as of the beginning of the accumulation window, unless it is there already.
     fn save_last(&mut self) -> Result<()> {
         if let Some(run) = &self.run {
+            self.check_weights()?;
             state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &self.window)?;
             self.saved = Some(self.window.global_step);
         }
