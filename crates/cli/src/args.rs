@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Vision-language pre-training from image-caption pairs alone.
 ///
-/// Prepares data for, pre-trains, fine-tunes and evaluates VLC, one transformer over words and image patches
-/// (arXiv 2205.09256). Reads and writes PyTorch's files; needs neither Python nor a GPU.
+/// Pre-trains and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
+/// PyTorch's files; needs neither Python nor a GPU. Fine-tuning is not there yet.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -25,7 +25,8 @@ Examples:
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
 
-Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
+Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
+130 or 143 stopped by Ctrl-C or SIGTERM.";
 
 /// The commands.
 #[derive(Subcommand)]
@@ -68,10 +69,10 @@ Among the words:
 Examples:
   vlct run with data_root=arrow num_gpus=1 num_nodes=1 task_mlm_itm_mae per_gpu_batchsize=8 \\
       whole_word_masking=True step25k image_size=384 pretrain_path=mae.pth log_dir=result
-  vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 \\
-      load_path=vlc_baseset.ckpt image_size=576 learning_rate=5e-4
-  vlct run with data_root=arrow task_finetune_irtr_f30k_mae_randaug per_gpu_batchsize=4 \\
-      load_path=result/last.ckpt test_only=True precision=32
+  vlct run with RUN/config.toml resume_from=RUN
+  vlct run with data_root=arrow datasets='[\"coco\"]' loss_names.irtr=0.5 get_recall_metric=True \\
+      test_only=True is_pretrain=False val_transform_keys='[\"mae_test\"]' per_gpu_batchsize=8 \\
+      load_path=vlc_baseset.ckpt
   vlct run print_config with quickstart batch_size=32
   vlct run help learning_rate";
 
@@ -86,10 +87,10 @@ pub struct Quickstart {
     /// Folder for pictures, run and report
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     pub out: PathBuf,
-    /// About how long it may take in all; most of it is training
+    /// About how many minutes it may take in all; most of it is training. Not used if max_steps is given
     #[arg(long, value_name = "N", value_parser = minutes, default_value = "8")]
     pub minutes: f64,
-    /// Changes to the recipe, as in `vlct run`: KEY=VALUE
+    /// Changes to the recipe, as in `vlct run`: KEY=VALUE. data_root and tokenizer are the generated world's
     #[arg(value_name = "UPDATE")]
     pub updates: Vec<String>,
 }
@@ -107,7 +108,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 Examples:
   vlct convert vlc_baseset.ckpt vlc.safetensors      another format, the same names
   vlct convert vlc.safetensors vlc.ckpt              back, for PyTorch programs
-  vlct convert vlc_baseset.ckpt mae.pth --style mae  the image backbone alone, for ImageNet fine-tuning
+  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, for MAE's programs
   vlct convert mae.pth backbone.ckpt --style vlc     the names that a VLC model has for it")]
 pub struct Convert {
     /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, told by content
@@ -126,7 +127,7 @@ pub struct Convert {
 pub enum Style {
     /// The whole model: transformer.blocks.0.…, text_embeddings.…
     Vlc,
-    /// The image backbone alone: blocks.0.…
+    /// The image backbone and its decoder alone: blocks.0.…, decoder_blocks.0.…
     Mae,
 }
 
