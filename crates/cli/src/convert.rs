@@ -11,6 +11,13 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
         Style::Vlc => files::Style::Vlc,
         Style::Mae => files::Style::Mae,
     });
+    let same = |path: &std::path::Path| path.canonicalize().ok();
+    if same(&args.input).is_some_and(|input| Some(input) == same(&args.output)) {
+        let path = args.output.display();
+        return Err(Failure::Failed(format!(
+            "{path}: IN and OUT are the same file; name another OUT"
+        )));
+    }
     let report = files::convert(&args.input, &args.output, style)?;
     print(&format!("wrote {}: {report}\n", args.output.display()))
 }

@@ -46,9 +46,15 @@ pub fn run(args: &Run) -> Result<(), Failure> {
             let config = resolve(&request.updates)?;
             print(&config.print())?;
             // Showing a configuration is how mistakes in it are found, so they do not stop it.
-            match config.validate() {
-                Ok(warnings) => warnings.iter().for_each(|w| complain("warning", w)),
-                Err(e) => complain("note", &format!("a run would refuse this: {e}")),
+            let refusal = match config.validate() {
+                Ok(warnings) => {
+                    warnings.iter().for_each(|w| complain("warning", w));
+                    trainer::setup::check_tasks(&config).err().map(|e| e.to_string())
+                }
+                Err(e) => Some(e.to_string()),
+            };
+            if let Some(reason) = refusal {
+                complain("note", &format!("a run would refuse this: {reason}"));
             }
             Ok(())
         }
@@ -86,7 +92,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         run_directory: None,
     };
     let finished = trainer::run(config, &mut control)?;
-    if config.test_only {
+    if config.test_only && !finished.interrupted {
         for (name, value) in &finished.metrics {
             print(&format!("{name} {value}\n"))?;
         }

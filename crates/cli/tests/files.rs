@@ -181,3 +181,15 @@ fn converting_a_checkpoint_leaves_the_optimiser_behind() {
     );
     assert!(out.contains("optimiser step 77"), "{out}");
 }
+
+#[test]
+fn converting_a_file_into_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mae.pth");
+    std::fs::copy(golden("mae.pth"), &path).unwrap();
+    let path = path.to_str().unwrap();
+    let (status, _, complaint) = vlct(&["convert", path, path]);
+    assert_eq!(status, 1);
+    assert!(complaint.contains("same file"), "{complaint}");
+    assert_eq!(std::fs::read(path).unwrap(), std::fs::read(golden("mae.pth")).unwrap());
+}

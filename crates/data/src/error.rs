@@ -62,7 +62,7 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
         .collect();
     let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
     format!(
-        "not found in {}{folder_note}: {}; prepare {} from the raw files, or give the folder that has them",
+        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}",
         folder.display(),
         lists.join("; "),
         datasets.join(", ")

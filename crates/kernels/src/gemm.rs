@@ -18,10 +18,7 @@ impl<'a> View<'a> {
     /// # Panics
     /// If the slice is too short for that.
     pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(
-            rows == 0 || (rows - 1) * stride + columns <= data.len(),
-            "matrix outside its slice"
-        );
+        assert!(fits(rows, columns, stride, data.len()), "matrix outside its slice");
         Self {
             data,
             rows,
@@ -50,6 +47,12 @@ impl<'a> View<'a> {
     }
 }
 
+/// Whether rows that begin `stride` apart lie within `len` values.
+fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
+    let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
+    rows == 0 || end(rows - 1).is_some_and(|end| end <= len)
+}
+
 /// Whether a product may use all threads, or is itself one of several tasks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
@@ -68,10 +71,8 @@ pub enum Threads {
 pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a: View, b: View, threads: Threads) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "inner sizes differ");
-    assert!(
-        m == 0 || (m - 1) * out_stride + n <= out.len(),
-        "result outside its slice"
-    );
+    assert!(fits(m, n, out_stride, out.len()), "result outside its slice");
+    assert!(m <= 1 || out_stride >= n, "rows of the result overlap");
     if m == 0 || n == 0 {
         return;
     }

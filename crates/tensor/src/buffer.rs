@@ -38,9 +38,11 @@ impl Buffer {
         let class = class(len);
         let recycled = {
             let mut pool = pool();
-            let found = pool.free.get_mut(&class).and_then(Vec::pop);
-            if found.is_some() {
-                pool.bytes -= class * 4;
+            // A somewhat larger one will do: sizes change a little from step to step.
+            let mut close = pool.free.range_mut(class..=class + class / 4);
+            let found = close.find_map(|(_, free)| free.pop());
+            if let Some(memory) = &found {
+                pool.bytes -= memory.len() * 4;
             }
             found
         };

@@ -97,7 +97,12 @@ pub fn pretrain(options: BenchOptions) -> BenchResult {
         .skip(1)
         .collect();
     times.sort_by(f64::total_cmp);
-    let seconds = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
+    let n = times.len();
+    let seconds = if n == 0 {
+        f64::NAN
+    } else {
+        (times[(n - 1) / 2] + times[n / 2]) / 2.0
+    };
     let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
     BenchResult {
         task: "pretrain",

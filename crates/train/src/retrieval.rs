@@ -93,6 +93,12 @@ pub fn recalls(scores: &[f32], owner: &[usize]) -> Recalls {
 
 /// Rank (from 0) of the best candidate that is `right`; the number of candidates if none is.
 pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
+    // A score that is no number is the worst there is, and never right.
+    let scores: Vec<f32> = scores
+        .iter()
+        .map(|s| if s.is_nan() { f32::NEG_INFINITY } else { *s })
+        .collect();
+    let right = |i: usize| scores[i] > f32::NEG_INFINITY && right(i);
     let best = (0..scores.len())
         .filter(|i| right(*i))
         .max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)));
@@ -155,6 +161,8 @@ mod tests {
         assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i != 1), 1);
         assert_eq!(rank(&[0.5, 0.5], |i| i == 1), 1);
         assert_eq!(rank(&[0.5, 0.5], |_| false), 2);
+        assert_eq!(rank(&[f32::NAN, f32::NAN], |i| i == 0), 2);
+        assert_eq!(rank(&[f32::NAN, 0.5], |i| i == 1), 0);
     }
 
     #[test]

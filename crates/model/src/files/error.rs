@@ -40,7 +40,7 @@ pub enum Problem {
     #[error("{0}; expected a PyTorch checkpoint (.ckpt, .pth) or a .safetensors file")]
     Unrecognised(&'static str),
     /// The name's extension belongs to no known format.
-    #[error("has an extension that names no format to write; use .ckpt, .pth, .pt or .safetensors")]
+    #[error("has an extension that names no format to write; use .ckpt, .pth, .pt, .bin or .safetensors")]
     Extension,
     /// The zip archive's structure is damaged.
     #[error("the archive is damaged or incomplete: {}", one_line(.0))]

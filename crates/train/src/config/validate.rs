@@ -57,6 +57,15 @@ impl Config {
                 false => "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither".to_string(),
             });
         }
+        let size = self.model_size()?;
+        let patches = (self.image_size / size.patch_size).pow(2);
+        let kept = (patches as f64 * (1.0 - self.mask_ratio)) as usize;
+        if self.is_pretrain && kept == 0 {
+            return refuse(format!(
+                "mask_ratio={} keeps 0 of {patches} patches: the model would see nothing of the pictures",
+                self.mask_ratio
+            ));
+        }
         if !mae {
             return Ok(());
         }
@@ -66,10 +75,7 @@ impl Config {
         if !self.is_pretrain {
             return refuse("use_mae=True needs is_pretrain=True: without it no patch is hidden".into());
         }
-        let size = self.model_size()?;
-        let patches = (self.image_size / size.patch_size).pow(2);
-        let kept = (patches as f64 * (1.0 - self.mask_ratio)) as usize;
-        if kept == 0 || kept >= patches {
+        if kept >= patches {
             return refuse(format!(
                 "mask_ratio={} keeps {kept} of {patches} patches: masked autoencoding needs some kept and some hidden",
                 self.mask_ratio

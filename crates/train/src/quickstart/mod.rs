@@ -5,11 +5,12 @@ mod evaluation;
 mod examples;
 mod report;
 
+use crate::config::plan::grad_steps;
 use crate::config::{Config, Value, resolve};
 use crate::error::{Result, TrainError};
 use crate::trainer::{self, Control, Finished, setup};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vlct_data::world::{self, WorldConfig};
 
@@ -65,6 +66,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
+    trainer::use_threads(config.threads)?;
 
     say("1/4  drawing a world of pictures with captions");
     let pictures = world::write(&data, &world(config.image_size), &mut |_, _| ())?;
@@ -122,14 +124,43 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
 
 /// The recipe `quickstart` on the data folder, with the user's updates.
 fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
+    let key = |update: &String| update.split('=').next().unwrap_or_default().trim().to_string();
+    if let Some(key) = options
+        .updates
+        .iter()
+        .map(key)
+        .find(|key| FIXED.contains(&key.as_str()))
+    {
+        return Err(TrainError::Invalid(format!(
+            "{key} cannot be set in a quickstart, which makes its own data and trains on it: use `vlct run with quickstart \
+             data_root=… {key}=…`"
+        )));
+    }
     let mut words = vec!["quickstart".to_string()];
     words.extend(options.updates.iter().cloned());
     let mut config = resolve(&words)?.config;
+    if config.loss_names.itm < 1.0 || config.loss_names.mlm < 1.0 {
+        return Err(TrainError::Invalid(
+            "the quickstart's report needs loss_names.itm=1 and loss_names.mlm=1".into(),
+        ));
+    }
     config.data_root = data.display().to_string();
     config.tokenizer = data.join("vocab.txt").display().to_string();
     config.vocab_size = config.vocab_size.min(SMALL_VOCABULARY);
+    config.validate()?;
     Ok(config)
 }
+
+/// Keys that the quickstart sets itself, or that would leave nothing to report.
+const FIXED: [&str; 7] = [
+    "data_root",
+    "tokenizer",
+    "vocab_size",
+    "datasets",
+    "fast_dev_run",
+    "test_only",
+    "resume_from",
+];
 
 /// Rows of the word table: the words of the world and some to spare.
 const SMALL_VOCABULARY: usize = 256;
@@ -153,19 +184,24 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn 
     };
     trial(2)?; // faults in memory and code
     let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
-    // Trial runs validate as many batches as they train, so half of the difference or more is training.
-    let per_step = ((long - short) / TIMED_STEPS as f64).max(1e-4);
-    let steps = ((budget / per_step * STEP_COST) as u64).max(100);
+    if stop.load(Ordering::Relaxed) {
+        return Err(TrainError::Invalid(
+            "stopped before training began: there is nothing to report".into(),
+        ));
+    }
+    let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
+    let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
+    let steps = ((budget / per_step) as u64).max(100);
     say(&format!(
         "     a step takes about {:.0} ms here: {steps} steps",
-        per_step / STEP_COST * 1e3
+        per_step * 1e3
     ));
     config.max_steps = Some(steps);
     Ok(config)
 }
 
-/// A training step as a multiple of what a trial run spends on training and validating one batch.
-const STEP_COST: f64 = 1.35;
+/// What a trial run spends on a micro-batch, which it trains on and validates another of, as a multiple of training alone.
+const TRIAL_COST: f64 = 1.35;
 
 /// `run`, or `run-2`, … if an earlier quickstart left one.
 fn fresh_directory(out: &Path) -> Result<PathBuf> {

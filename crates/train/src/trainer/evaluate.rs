@@ -43,17 +43,17 @@ pub fn evaluate_watching(
     if dataset.is_empty() {
         return Ok(metrics);
     }
-    let loader = setup::loader(config, dataset, tokenizer, Use::Evaluation, Position::default())?;
-    let limit = if limit == 0 { usize::MAX } else { limit as usize };
-    for batch in loader.take(limit) {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
+    let mut loader = setup::loader(config, dataset, tokenizer, Use::Evaluation, Position::default())?;
+    let mut left = if limit == 0 { u64::MAX } else { limit };
+    while left > 0 && !stop.load(Ordering::Relaxed) {
+        let Some(batch) = loader.next() else { break };
         let batch = batch?;
+        left -= 1;
         let step = batch::step(&batch, config, model.config().patches(), false);
         let outcome = step.run(model, &Tape::inference(), setup::objectives(config));
         metrics.add(&outcome);
         watch(&batch);
+        loader.recycle(batch);
     }
     Ok(metrics)
 }

@@ -7,8 +7,9 @@ mod state;
 mod training;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::Split;
 
@@ -51,20 +52,41 @@ pub fn run(config: &Config, control: &mut Control) -> Result<Finished> {
         (control.say)(&format!("warning: {warning}"));
     }
     setup::check_tasks(config)?;
-    // Takes effect once, before the first use: later runs of the same process keep the number of the first.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads)
-        .build_global();
+    use_threads(config.threads)?;
     match config.test_only {
         true => test(config, control),
         false => training::Trainer::new(config, control)?.train(),
     }
 }
 
+/// Starts the threads of the arithmetic; 0: one for each core. Takes effect once: a process keeps its first number.
+///
+/// # Errors
+/// If the system refuses so many.
+pub fn use_threads(threads: usize) -> Result<()> {
+    static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    let start = || {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|e| e.to_string())
+    };
+    STARTED
+        .get_or_init(start)
+        .clone()
+        .map_err(|e| TrainError::Invalid(format!("threads={threads}: {e}")))
+}
+
 /// One pass over the test split: the values under the original's names.
 fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     let tokenizer = setup::tokenizer(config)?;
     let dataset = setup::dataset(config, Split::Test)?;
+    if dataset.is_empty() {
+        let names = config.datasets.join(", ");
+        return Err(TrainError::Invalid(format!(
+            "there is no test split of {names}: name coco, f30k or gcc"
+        )));
+    }
     let mut model = setup::fresh_model(config)?;
     setup::load_weights(&mut model, config, control.say)?;
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;

@@ -113,7 +113,10 @@ pub fn objectives(config: &Config) -> Objectives {
 }
 
 /// Refuses tasks that this version does not train.
-pub(super) fn check_tasks(config: &Config) -> Result<()> {
+///
+/// # Errors
+/// If such a task is active, or none is.
+pub fn check_tasks(config: &Config) -> Result<()> {
     let names = &config.loss_names;
     for (task, value) in [("vqa", names.vqa), ("nlvr2", names.nlvr2), ("irtr", names.irtr)] {
         if value >= 1.0 {

@@ -91,7 +91,11 @@ pub(super) fn save(path: &Path, model: &Vlc, optimizer: &Optimizer, state: &RunS
 
 /// The checkpoint file that `resume_from` means: the file itself, or the last one of a run directory.
 pub(super) fn find(resume_from: &str) -> Result<PathBuf> {
-    let path = Path::new(resume_from);
+    // Absolute, so that the run directory above it can be found.
+    let path = &std::path::absolute(resume_from).map_err(|source| TrainError::Io {
+        path: PathBuf::from(resume_from),
+        source,
+    })?;
     let candidates = [
         path.to_path_buf(),
         path.join(checkpoint::FILE_NAME),

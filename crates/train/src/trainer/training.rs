@@ -46,8 +46,8 @@ pub(super) struct Trainer<'a, 'c> {
     state: RunState,
     /// The state at the beginning of the accumulation window.
     window: RunState,
-    /// Step at which the last checkpoint was written.
-    saved: Option<u64>,
+    /// The state that the last checkpoint was written with.
+    saved: Option<RunState>,
     last_validation: Vec<(String, f64)>,
 }
 
@@ -85,7 +85,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 let path = state::find(from)?;
                 let file = checkpoint::load(&path)?;
                 let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
-                warn_of_changes(&restored.config, config, control.say);
+                warn_of_changes(&restored.config, config, control.say)?;
                 (control.say)(&format!("resuming {} at step {}", path.display(), restored.global_step));
                 (
                     RunState {
@@ -114,7 +114,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 (None, Some(run)) => run.clone(),
                 (None, None) => {
                     let experiment = config.experiment_dir();
-                    config.next_run_dir().map_err(|source| TrainError::Io {
+                    claim_run_dir(config).map_err(|source| TrainError::Io {
                         path: experiment,
                         source,
                     })?
@@ -174,8 +174,11 @@ impl<'a, 'c> Trainer<'a, 'c> {
             if self.stopping() {
                 break;
             }
-            let Some(batch) = loader.next() else { break };
-            let batch = batch?;
+            let batch = match loader.next() {
+                None => break,
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => return Err(self.saved_before(error.into())),
+            };
             micro += 1;
             samples += batch.len() as u64;
             self.note_replaced(&batch);
@@ -200,7 +203,8 @@ impl<'a, 'c> Trainer<'a, 'c> {
             if epoch_ends {
                 self.end_epoch(batch.epoch)?;
             }
-            let due = trial == 0 && crate::config::plan::validates_after(batch.index, self.plan.validation_interval);
+            loader.recycle(batch);
+            let due = trial == 0 && crate::config::plan::validates_after(here.1, self.plan.validation_interval);
             if due && self.state.validated != Some(here) {
                 self.validated_checkpoint(here, closes)?;
             }
@@ -248,6 +252,19 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     fn note_replaced(&mut self, batch: &Batch) {
         self.state.replaced += batch.replaced as u64;
+        /// Pictures that are told of one by one; then only the count is told, each time it has doubled.
+        const TOLD: u64 = 20;
+        if batch.replaced > 0 && self.state.replaced > TOLD {
+            let before = self.state.replaced - batch.replaced as u64;
+            if self.state.replaced.ilog2() > before.max(1).ilog2() {
+                let line = format!(
+                    "warning: {} unreadable pictures were replaced so far",
+                    self.state.replaced
+                );
+                self.message(&line);
+            }
+            return;
+        }
         for warning in &batch.warnings {
             let line = format!(
                 "warning: replaced an unreadable picture ({} so far): {warning}",
@@ -399,11 +416,23 @@ impl<'a, 'c> Trainer<'a, 'c> {
     /// Validates after a micro-batch, keeps the best checkpoint and the last.
     fn validated_checkpoint(&mut self, here: (u64, u64), window_closed: bool) -> Result<()> {
         self.state.pending_validation = Some(here);
-        let metrics = self.validate(self.config.limit_val_batches)?;
+        if window_closed {
+            self.window = self.snapshot();
+        }
+        let metrics = match self.validate(self.config.limit_val_batches) {
+            Ok(metrics) => metrics,
+            Err(error) => return Err(self.saved_before(error)),
+        };
         if self.stopping() {
             return Ok(()); // not a whole validation: it is made up for after the resumption
         }
-        let Some(recalls) = self.recalls()? else { return Ok(()) };
+        let recalls = match self.recalls() {
+            Ok(Some(recalls)) => recalls,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(self.saved_before(error)),
+        };
+        // Evaluation works with sizes of its own, whose memory training would not use.
+        vlct_tensor::buffer::release_unused();
         self.state.pending_validation = None;
         let values = evaluate::with_recalls(&metrics, recalls);
         let score = values.last().map_or(
@@ -461,12 +490,24 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     /// Writes the last checkpoint, as of the beginning of the accumulation window, unless it is there already.
     fn save_last(&mut self) -> Result<()> {
-        if let Some(run) = &self.run {
+        let same = |saved: &RunState| {
+            RunState {
+                seconds: saved.seconds,
+                ..self.window.clone()
+            } == *saved
+        };
+        if let Some(run) = self.run.as_ref().filter(|_| !self.saved.as_ref().is_some_and(same)) {
             self.check_weights()?;
             state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &self.window)?;
-            self.saved = Some(self.window.global_step);
+            self.saved = Some(self.window.clone());
         }
         Ok(())
+    }
+
+    /// Saves what was reached before an error ends the run. If that fails too, the first error is the one to tell.
+    fn saved_before(&mut self, error: TrainError) -> TrainError {
+        let _ = self.save_last();
+        error
     }
 
     fn finish(mut self) -> Result<Finished> {
@@ -474,7 +515,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         if let Some(log) = &mut self.log {
             log.progress().finish();
         }
-        if let (Some(run), Some(step)) = (&self.run, self.saved) {
+        if let (Some(run), Some(step)) = (&self.run, self.saved.as_ref().map(|s| s.global_step)) {
             (self.control.say)(&format!("saved step {step}: {}", checkpoint::last_path(run).display()));
         }
         Ok(Finished {
@@ -519,8 +560,16 @@ fn settings(config: &Config, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
 }
 
 /// Says which settings differ from those of the run that is continued: its result will not be the same.
-fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) {
-    let Ok(before) = Config::from_toml(before) else { return };
+fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let before = Config::from_toml(before)?;
+    // The position in an epoch is counted in micro-batches.
+    if before.per_gpu_batchsize != config.per_gpu_batchsize {
+        return Err(TrainError::Invalid(format!(
+            "per_gpu_batchsize was {} when the run began and is {} now: resume with the same, or start a new run from its \
+             weights with load_path",
+            before.per_gpu_batchsize, config.per_gpu_batchsize
+        )));
+    }
     const HARMLESS: [&str; 8] = [
         "resume_from",
         "threads",
@@ -538,6 +587,20 @@ fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) {
                 "warning: {} was {old} when the run began and is {new} now",
                 key.name
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Creates the next run directory; of several runs that begin at once each gets its own.
+fn claim_run_dir(config: &Config) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(config.experiment_dir())?;
+    loop {
+        let run = config.next_run_dir()?;
+        match std::fs::create_dir(&run) {
+            Ok(()) => return Ok(run),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
         }
     }
 }
