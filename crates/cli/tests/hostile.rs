@@ -186,6 +186,9 @@ fn checkpoints_that_were_altered_are_not_resumed() {
         &train(folder, &[&resume, "max_steps=4"]),
         &["checkpoint.safetensors"],
     );
+    std::fs::write(&path, &whole).expect("written");
+    let other = train(folder, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
+    assert_refused("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
     let nowhere = train(folder, &["resume_from=nowhere"]);
     assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
     let published = format!(

@@ -9,12 +9,6 @@ pub fn add(x: &[f32], y: &mut [f32]) {
     over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
 }
 
-/// `y = x · factor`.
-pub fn scale(x: &[f32], factor: f32, y: &mut [f32]) {
-    assert_eq!(x.len(), y.len());
-    over_rows(y, 1, |first, y| scale_block(&x[first..first + y.len()], factor, y));
-}
-
 /// Every row of `out [rows, bias.len()]` becomes `bias`, plus the row of `residual` if there is one.
 pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
@@ -48,14 +42,6 @@ pub fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
 }
 
 multiversion! {
-fn scale_block(x: &[f32], factor: f32, y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = x * factor;
-    }
-}
-}
-
-multiversion! {
 fn sum_rows(bias: &[f32], residual: &[f32], out: &mut [f32]) {
     let width = bias.len();
     for (out, residual) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
@@ -75,8 +61,6 @@ mod tests {
         let mut y = vec![1.0, 2.0];
         add(&[3.0, 4.0], &mut y);
         assert_eq!(y, [4.0, 6.0]);
-        scale(&[3.0, 4.0], 0.5, &mut y);
-        assert_eq!(y, [1.5, 2.0]);
         let mut rows = vec![0f32; 4];
         bias_rows(&[1.0, 2.0], None, &mut rows);
         assert_eq!(rows, [1.0, 2.0, 1.0, 2.0]);

@@ -8,13 +8,9 @@ use vlct_kernels::aligned::AlignedVec;
 /// Free buffers by length.
 struct Pool {
     free: BTreeMap<usize, Vec<AlignedVec>>,
-    bytes: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    free: BTreeMap::new(),
-    bytes: 0,
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new() });
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,16 +32,11 @@ impl Buffer {
     /// Memory for at least `len` values, of arbitrary content.
     pub fn new(len: usize) -> Self {
         let class = class(len);
-        let recycled = {
-            let mut pool = pool();
-            // A somewhat larger one will do: sizes change a little from step to step.
-            let mut close = pool.free.range_mut(class..=class + class / 4);
-            let found = close.find_map(|(_, free)| free.pop());
-            if let Some(memory) = &found {
-                pool.bytes -= memory.len() * 4;
-            }
-            found
-        };
+        // A somewhat larger one will do: sizes change a little from step to step.
+        let recycled = pool()
+            .free
+            .range_mut(class..=class + class / 4)
+            .find_map(|(_, free)| free.pop());
         Self {
             memory: Some(recycled.unwrap_or_else(|| AlignedVec::zeroed(class))),
         }
@@ -66,22 +57,15 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
             let mut pool = pool();
-            pool.bytes += memory.len() * 4;
             pool.free.entry(memory.len()).or_default().push(memory);
         }
     }
-}
-
-/// Bytes that lie in the pool unused.
-pub fn pooled_bytes() -> usize {
-    pool().bytes
 }
 
 /// Gives the unused memory back to the system: between phases of very different sizes, training and evaluation, say.
 pub fn release_unused() {
     let mut pool = pool();
     pool.free.clear();
-    pool.bytes = 0;
 }
 
 #[cfg(test)]

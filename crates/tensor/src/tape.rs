@@ -46,11 +46,6 @@ impl Var {
         self.tensor.columns()
     }
 
-    /// The value without its past.
-    pub fn detach(&self) -> Self {
-        Self::constant(self.tensor.clone())
-    }
-
     pub(crate) fn target(&self) -> Target {
         Target(self.source)
     }

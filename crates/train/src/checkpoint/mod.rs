@@ -28,12 +28,6 @@ pub const FORMAT: &str = "vlct-checkpoint-1";
 /// Name of the file inside `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// Prefix of AdamW's first moments.
-pub const EXP_AVG: &str = "optimizer.exp_avg.";
-
-/// Prefix of AdamW's second moments.
-pub const EXP_AVG_SQ: &str = "optimizer.exp_avg_sq.";
-
 /// Key of `state` under which [`inspect`] and error messages find the number of optimiser steps taken.
 pub const STEP_KEY: &str = "global_step";
 
