@@ -132,8 +132,7 @@ fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
         .find(|key| FIXED.contains(&key.as_str()))
     {
         return Err(TrainError::Invalid(format!(
-            "{key} cannot be set in a quickstart, which makes its own data and trains on it: use `vlct run with quickstart \
-             data_root=… {key}=…`"
+            "{key} cannot be set in a quickstart, which makes its own data and trains on it; `vlct run with quickstart …` takes every key"
         )));
     }
     let mut words = vec!["quickstart".to_string()];
