@@ -189,6 +189,8 @@ fn checkpoints_that_were_altered_are_not_resumed() {
     std::fs::write(&path, &whole).expect("written");
     let other = train(folder, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
     assert_refused("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
+    // The weights it began with are not needed any more.
+    assert_success(&train(folder, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
     let nowhere = train(folder, &["resume_from=nowhere"]);
     assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
     let published = format!(

@@ -32,6 +32,22 @@ impl Config {
         ))
     }
 
+    /// Creates the next run directory (see [`Config::next_run_dir`]); of several runs that begin at once each gets its own.
+    ///
+    /// # Errors
+    /// If a folder cannot be created or read.
+    pub fn claim_run_dir(&self) -> io::Result<PathBuf> {
+        std::fs::create_dir_all(self.experiment_dir())?;
+        loop {
+            let run = self.next_run_dir()?;
+            match std::fs::create_dir(&run) {
+                Ok(()) => return Ok(run),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     /// The directory that the next run of this experiment would take: `version_{k}`, where k is one more than the highest
     /// that exists, and 0 if there is none. Creates nothing.
     ///
@@ -61,6 +77,23 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_begin_at_once_get_directories_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            log_dir: folder.path().display().to_string(),
+            ..Config::default()
+        };
+        let claimed: std::collections::HashSet<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| config.claim_run_dir().unwrap()))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(claimed.len(), 8);
+        assert!(claimed.iter().all(|run| run.is_dir()));
+    }
 
     #[test]
     fn tags() {

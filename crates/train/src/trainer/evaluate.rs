@@ -58,16 +58,26 @@ pub fn evaluate_watching(
     Ok(metrics)
 }
 
-/// Recalls of a split of the first dataset, if the configuration asks for them: `Some(None)` if not, `None` if told to stop.
+/// What came of measuring recalls.
+pub(super) enum Recall {
+    /// The configuration does not ask for them.
+    NotAsked,
+    /// Told to stop on the way.
+    Stopped,
+    /// The recalls.
+    Measured(Recalls),
+}
+
+/// Recalls of a split of the first dataset, if the configuration asks for them.
 pub(super) fn measure_recalls(
     config: &Config,
     model: &Vlc,
     split: Split,
     tokenizer: &Tokenizer,
     stop: &AtomicBool,
-) -> Result<Option<Option<Recalls>>> {
+) -> Result<Recall> {
     if !config.get_recall_metric {
-        return Ok(Some(None));
+        return Ok(Recall::NotAsked);
     }
     let first = Config {
         datasets: config.datasets[..1].to_vec(),
@@ -81,11 +91,16 @@ pub(super) fn measure_recalls(
         .unwrap_or_default()
         .parse()?;
     let threads = config.num_workers.max(1);
-    Ok(retrieval::evaluate(model, dataset, tokenizer, config.max_text_len, transform, threads, stop)?.map(Some))
+    let recalls = retrieval::evaluate(model, dataset, tokenizer, config.max_text_len, transform, threads, stop)?;
+    Ok(recalls.map_or(Recall::Stopped, Recall::Measured))
 }
 
 /// The values of an evaluation; recalls come first and count in `the_metric`.
-pub(super) fn with_recalls(metrics: &PretrainMetrics, recalls: Option<Recalls>) -> Vec<(String, f64)> {
+pub(super) fn with_recalls(metrics: &PretrainMetrics, recall: Recall) -> Vec<(String, f64)> {
+    let recalls = match recall {
+        Recall::Measured(recalls) => Some(recalls),
+        Recall::NotAsked | Recall::Stopped => None,
+    };
     let extra = recalls.map_or(0.0, |r| r.ir_r1 + r.tr_r1);
     let listed = recalls
         .iter()

@@ -91,7 +91,7 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     setup::load_weights(&mut model, config, control.say)?;
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;
     let recalls = evaluate::measure_recalls(config, &model, Split::Test, &tokenizer, control.stop)?;
-    let values = evaluate::with_recalls(&metrics, recalls.flatten());
+    let values = evaluate::with_recalls(&metrics, recalls);
     let interrupted = control.stop.load(Ordering::Relaxed);
     Ok(Finished {
         run: None,

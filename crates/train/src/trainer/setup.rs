@@ -138,8 +138,20 @@ pub fn check_tasks(config: &Config) -> Result<()> {
 /// # Errors
 /// If the sizes contradict each other.
 pub fn fresh_model(config: &Config) -> Result<Vlc> {
+    let mut model = empty_model(config)?;
+    initialise(&mut model, |parameter| {
+        stream(config.seed, Purpose::Initialisation, 0, parameter)
+    });
+    Ok(model)
+}
+
+/// A model of the configured sizes whose weights are all zero, to be filled from a checkpoint.
+///
+/// # Errors
+/// If the sizes contradict each other.
+pub fn empty_model(config: &Config) -> Result<Vlc> {
     let names = &config.loss_names;
-    let mut model = Vlc::new(VlcConfig {
+    Ok(Vlc::new(VlcConfig {
         image_size: config.image_size,
         backbone: config.model_size()?,
         vocab_size: config.vocab_size,
@@ -151,11 +163,7 @@ pub fn fresh_model(config: &Config) -> Result<Vlc> {
             itm: names.itm > 0.0,
             rank: names.irtr > 0.0,
         },
-    });
-    initialise(&mut model, |parameter| {
-        stream(config.seed, Purpose::Initialisation, 0, parameter)
-    });
-    Ok(model)
+    }))
 }
 
 /// Loads `pretrain_path` (MAE weights, into the backbone) and then `load_path` (a whole model); tells `report` what matched.

@@ -1,5 +1,6 @@
 //! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
 
+use super::evaluate::Recall;
 use super::setup::{self, Use};
 use super::state::{self, RunState};
 use super::{Control, Finished, batch, evaluate};
@@ -11,7 +12,6 @@ use crate::logs::RunLog;
 use crate::logs::progress::{Progress, Update};
 use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
-use crate::retrieval::Recalls;
 use crate::schedule::LearningRate;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,14 +58,15 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let validation = setup::dataset(config, Split::Val)?;
         let batches = (training.len() as u64).div_ceil(config.per_gpu_batchsize.max(1));
         let plan = Plan::new(config, batches)?;
-        let mut model = setup::fresh_model(config)?;
-        setup::load_weights(&mut model, config, control.say)?;
-        let rule = match config.optim_type.as_str() {
-            "sgd" => Rule::Sgd,
-            "adam" => Rule::Adam,
-            _ => Rule::AdamW,
+        // A resumption replaces every weight.
+        let mut model = match config.resume_from {
+            Some(_) => setup::empty_model(config)?,
+            None => setup::fresh_model(config)?,
         };
-        let mut optimizer = Optimizer::new(rule, model.parameters());
+        if config.resume_from.is_none() {
+            setup::load_weights(&mut model, config, control.say)?;
+        }
+        let mut optimizer = Optimizer::new(rule(config).0, model.parameters());
         let state = RunState {
             epoch: 0,
             batch: 0,
@@ -114,7 +115,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 (None, Some(run)) => run.clone(),
                 (None, None) => {
                     let experiment = config.experiment_dir();
-                    claim_run_dir(config).map_err(|source| TrainError::Io {
+                    config.claim_run_dir().map_err(|source| TrainError::Io {
                         path: experiment,
                         source,
                     })?
@@ -354,11 +355,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let Some(log) = &mut self.log else { return Ok(()) };
         // The rate that this step used: the schedule counts completed steps.
         let rate = self.rate.at(step - 1);
-        let optimizer = match self.config.optim_type.as_str() {
-            "sgd" => "SGD",
-            "adam" => "Adam",
-            _ => "AdamW",
-        };
+        let (_, optimizer) = rule(self.config);
         let rates: Vec<(String, f64)> = self
             .group_scales
             .iter()
@@ -408,8 +405,8 @@ impl<'a, 'c> Trainer<'a, 'c> {
         )
     }
 
-    /// Recalls of the validation split, if they are asked for: `Some(None)` if not, `None` if told to stop.
-    fn recalls(&mut self) -> Result<Option<Option<Recalls>>> {
+    /// Recalls of the validation split, if they are asked for.
+    fn recalls(&mut self) -> Result<Recall> {
         evaluate::measure_recalls(self.config, &self.model, Split::Val, &self.tokenizer, self.control.stop)
     }
 
@@ -427,8 +424,8 @@ impl<'a, 'c> Trainer<'a, 'c> {
             return Ok(()); // not a whole validation: it is made up for after the resumption
         }
         let recalls = match self.recalls() {
-            Ok(Some(recalls)) => recalls,
-            Ok(None) => return Ok(()),
+            Ok(Recall::Stopped) => return Ok(()),
+            Ok(recalls) => recalls,
             Err(error) => return Err(self.saved_before(error)),
         };
         // Evaluation works with sizes of its own, whose memory training would not use.
@@ -529,6 +526,15 @@ impl<'a, 'c> Trainer<'a, 'c> {
     }
 }
 
+/// The update rule of `optim_type`, and its name in the logs.
+fn rule(config: &Config) -> (Rule, &'static str) {
+    match config.optim_type.as_str() {
+        "sgd" => (Rule::Sgd, "SGD"),
+        "adam" => (Rule::Adam, "Adam"),
+        _ => (Rule::AdamW, "AdamW"),
+    }
+}
+
 /// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
 fn settings(config: &Config, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
@@ -590,17 +596,4 @@ fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> 
         }
     }
     Ok(())
-}
-
-/// Creates the next run directory; of several runs that begin at once each gets its own.
-fn claim_run_dir(config: &Config) -> std::io::Result<PathBuf> {
-    std::fs::create_dir_all(config.experiment_dir())?;
-    loop {
-        let run = config.next_run_dir()?;
-        match std::fs::create_dir(&run) {
-            Ok(()) => return Ok(run),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-    }
 }
