@@ -10,6 +10,7 @@ use crate::parallel::SharedMut;
 use crate::simd::multiversion;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 thread_local! {
     /// Scores and their gradient for the sequence and head in work; kept, so that pages are faulted in once.
@@ -49,10 +50,21 @@ impl Shape {
     }
 
     /// `part` 0, 1 or 2 (query, key, value) of one head in the rows of one sequence.
-    fn part<'a>(&self, qkv: &'a [f32], rows: std::ops::Range<usize>, head: usize, part: usize) -> View<'a> {
+    fn part<'a>(&self, qkv: &'a [f32], rows: Range<usize>, head: usize, part: usize) -> View<'a> {
         let start = rows.start * 3 * self.width + part * self.width + head * self.head;
         View::new(&qkv[start..], rows.len(), self.head, 3 * self.width)
     }
+}
+
+/// Calls `task(head, rows)` for every head of every sequence that has rows, in parallel.
+fn for_each_head(offsets: &[usize], heads: usize, task: impl Fn(usize, Range<usize>) + Sync) {
+    let sequences = offsets.len() - 1;
+    (0..sequences * heads).into_par_iter().for_each(|i| {
+        let rows = offsets[i / heads]..offsets[i / heads + 1];
+        if !rows.is_empty() {
+            task(i % heads, rows);
+        }
+    });
 }
 
 /// Writes `out [tokens, width]` and `log_sum_exp [heads, tokens]`.
@@ -61,14 +73,8 @@ pub fn forward(qkv: &[f32], offsets: &[usize], heads: usize, out: &mut [f32], lo
     let tokens = qkv.len() / (3 * shape.width);
     assert!(out.len() == tokens * shape.width && log_sum_exp.len() == tokens * heads);
     let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
-    let sequences = offsets.len() - 1;
-    (0..sequences * heads).into_par_iter().for_each(|task| {
-        let (s, h) = (task / heads, task % heads);
-        let rows = offsets[s]..offsets[s + 1];
+    for_each_head(offsets, heads, |h, rows| {
         let n = rows.len();
-        if n == 0 {
-            return;
-        }
         SCRATCH.with_borrow_mut(|[scores, result, ..]| {
             let (scores, result) = (sized(scores, n * n), sized(result, n * shape.head));
             let [q, k, v] = [0, 1, 2].map(|p| shape.part(qkv, rows.clone(), h, p));
@@ -111,14 +117,8 @@ pub fn backward(
     let tokens = qkv.len() / (3 * shape.width);
     assert!(d_out.len() == out.len() && out.len() == tokens * shape.width && d_qkv.len() == qkv.len());
     let d_qkv = SharedMut::new(d_qkv);
-    let sequences = offsets.len() - 1;
-    (0..sequences * heads).into_par_iter().for_each(|task| {
-        let (s, h) = (task / heads, task % heads);
-        let rows = offsets[s]..offsets[s + 1];
+    for_each_head(offsets, heads, |h, rows| {
         let n = rows.len();
-        if n == 0 {
-            return;
-        }
         SCRATCH.with_borrow_mut(|[p, ds, result, delta]| {
             let (p, ds, delta) = (sized(p, n * n), sized(ds, n * n), sized(delta, n));
             let [q, k, v] = [0, 1, 2].map(|i| shape.part(qkv, rows.clone(), h, i));
