@@ -12,6 +12,7 @@
 
 pub mod aligned;
 pub mod attention;
+pub mod bf16;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;

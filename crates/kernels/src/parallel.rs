@@ -45,16 +45,23 @@ fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
 }
 
 /// A raw pointer that tasks may share because each of them writes to places of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMut(*mut f32);
+pub(crate) struct SharedMut<T>(*mut T);
+
+impl<T> Clone for SharedMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedMut<T> {}
 
 // SAFETY: users of `SharedMut` write to disjoint places only (said at each use).
-unsafe impl Send for SharedMut {}
+unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut {}
+unsafe impl<T: Send> Sync for SharedMut<T> {}
 
-impl SharedMut {
-    pub(crate) fn new(slice: &mut [f32]) -> Self {
+impl<T> SharedMut<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr())
     }
 
@@ -62,7 +69,7 @@ impl SharedMut {
     ///
     /// # Safety
     /// `offset` lies within the slice, and no two tasks touch the same value.
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: by the contract of this function.
         unsafe { self.0.add(offset) }
     }

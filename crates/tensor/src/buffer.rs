@@ -7,7 +7,7 @@ use vlct_kernels::aligned::AlignedVec;
 
 /// Free buffers by length.
 struct Pool {
-    free: BTreeMap<usize, Vec<AlignedVec>>,
+    free: BTreeMap<usize, Vec<AlignedVec<f32>>>,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new() });
@@ -25,7 +25,7 @@ fn class(len: usize) -> usize {
 
 /// A piece of memory that returns to the pool when dropped. The content of a fresh one is arbitrary.
 pub struct Buffer {
-    memory: Option<AlignedVec>,
+    memory: Option<AlignedVec<f32>>,
 }
 
 impl Buffer {

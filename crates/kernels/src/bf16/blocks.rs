@@ -1,0 +1,327 @@
+//! Matrices in blocks of 32 × 32 numbers, and the operands of the matrix instructions that are made of them.
+//!
+//! Element (r, c) of a matrix is number `((r/32)·⌈columns/32⌉ + c/32)·1024 + (r%32)·32 + c%32`: blocks row by row, each of
+//! them row-major, 2 KiB, the edge filled up with zeros. A row of blocks is a left operand as it stands. A right operand
+//! `[k, n]` consists of *steps*: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1
+//! alternating in its row p (what AMX and `vdpbf16ps` multiply).
+
+use super::Bf16;
+use crate::parallel::SharedMut;
+use rayon::prelude::*;
+
+/// Side of a block.
+pub const SIDE: usize = 32;
+
+/// Numbers of a block.
+pub const BLOCK: usize = SIDE * SIDE;
+
+/// Numbers that a matrix takes.
+pub fn len(rows: usize, columns: usize) -> usize {
+    rows.div_ceil(SIDE) * columns.div_ceil(SIDE) * BLOCK
+}
+
+/// A matrix in blocks.
+#[derive(Clone, Copy)]
+pub struct Blocks<'a> {
+    data: &'a [Bf16],
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// A matrix `[rows, columns]`.
+    ///
+    /// # Panics
+    /// If the slice is too short for it.
+    pub fn new(data: &'a [Bf16], rows: usize, columns: usize) -> Self {
+        assert!(data.len() >= len(rows, columns), "matrix outside its slice");
+        Self { data, rows, columns }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Number of rows of blocks.
+    pub fn row_blocks(&self) -> usize {
+        self.rows.div_ceil(SIDE)
+    }
+
+    /// Number of columns of blocks.
+    pub fn column_blocks(&self) -> usize {
+        self.columns.div_ceil(SIDE)
+    }
+
+    /// One block, or a run of them in a row.
+    pub(super) fn at(&self, row_block: usize, column_block: usize) -> &'a [Bf16] {
+        &self.data[(row_block * self.column_blocks() + column_block) * BLOCK..]
+    }
+}
+
+/// Fills `out` with the rounded values of a row-major matrix.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
+    assert!(x.len() >= rows * columns && out.len() >= len(rows, columns), "matrix outside its slice");
+    let column_blocks = columns.div_ceil(SIDE);
+    out[..len(rows, columns)]
+        .par_chunks_mut((column_blocks * BLOCK).max(1))
+        .enumerate()
+        .for_each(|(i, out)| {
+            let first = i * SIDE;
+            let x = &x[first * columns..];
+            // SAFETY: the machine has the instructions (this module's contract); `x` and `out` hold these rows.
+            unsafe { block_row_from_f32(x.as_ptr(), SIDE.min(rows - first), columns, columns, out.as_mut_ptr()) };
+        });
+}
+
+/// The values of a matrix, row by row.
+///
+/// # Panics
+/// If the sizes differ.
+pub fn to_f32(x: Blocks, out: &mut [f32]) {
+    assert_eq!(out.len(), x.rows * x.columns);
+    out.par_chunks_mut((SIDE * x.columns).max(1)).enumerate().for_each(|(i, out)| {
+        for (r, row) in out.chunks_mut(x.columns).enumerate() {
+            for (c, values) in row.chunks_mut(SIDE).enumerate() {
+                for (value, number) in values.iter_mut().zip(&x.at(i, c)[r * SIDE..]) {
+                    *value = number.to_f32();
+                }
+            }
+        }
+    });
+}
+
+/// The transpose `[columns, rows]`, in blocks.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn transpose(x: Blocks, out: &mut [Bf16]) {
+    let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
+    assert!(out.len() >= len(x.columns, x.rows), "matrix outside its slice");
+    let out = SharedMut::new(out);
+    (0..row_blocks).into_par_iter().for_each(|r| {
+        for c in 0..column_blocks {
+            // SAFETY: each block of the result is written once; the machine has the instructions.
+            unsafe { transpose_block(x.at(r, c).as_ptr(), out.at((c * row_blocks + r) * BLOCK)) };
+        }
+    });
+}
+
+/// Adds up columns: `out[c] += Σ_r x[r, c]`, by fixed groups of columns, rows in order.
+///
+/// # Panics
+/// If `out` has another length than a row.
+pub fn add_column_sums(x: Blocks, out: &mut [f32]) {
+    assert_eq!(out.len(), x.columns);
+    out.par_chunks_mut(SIDE).enumerate().for_each(|(c, out)| {
+        let mut sums = [0f32; SIDE];
+        for r in 0..x.row_blocks() {
+            // SAFETY: the machine has the instructions (this module's contract); a block is whole.
+            unsafe { add_block_columns(x.at(r, c).as_ptr(), &mut sums) };
+        }
+        out.iter_mut().zip(sums).for_each(|(o, s)| *o += s);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::*;
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::vectors::{round2, transpose, widen, zip};
+    use super::{BLOCK, Bf16, SIDE};
+    use std::arch::x86_64::*;
+
+    /// Two masks of the first `count` (at most 32) numbers in two registers.
+    fn masks(count: usize) -> [__mmask16; 2] {
+        let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
+        [bits as u16, (bits >> 16) as u16]
+    }
+
+    /// A row of up to 32 values, rounded, zero beyond.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn load_row(x: *const f32, [low, high]: [__mmask16; 2]) -> __m512i {
+        // SAFETY: masked-out addresses are not touched.
+        unsafe { round2(_mm512_maskz_loadu_ps(low, x), _mm512_maskz_loadu_ps(high, x.wrapping_add(16))) }
+    }
+
+    /// # Safety
+    /// `x` holds `rows` (at most 32) rows `stride` apart; `out` a row of blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn block_row_from_f32(x: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
+        for c in 0..columns.div_ceil(SIDE) {
+            let masks = masks(columns - c * SIDE);
+            for r in 0..SIDE {
+                // SAFETY: by the contract.
+                unsafe {
+                    let row = if r < rows {
+                        load_row(x.add(r * stride + c * SIDE), masks)
+                    } else {
+                        _mm512_setzero_si512()
+                    };
+                    _mm512_store_si512(out.add(c * BLOCK + r * SIDE).cast(), row);
+                }
+            }
+        }
+    }
+
+    /// Alternates the rows of a block: from `[k, n]` to a step.
+    ///
+    /// # Safety
+    /// Both are blocks, `out` at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn step_of_rows(block: *const Bf16, out: *mut Bf16) {
+        for p in 0..16 {
+            // SAFETY: by the contract.
+            unsafe {
+                let even = _mm512_loadu_si512(block.add(2 * p * SIDE).cast());
+                let odd = _mm512_loadu_si512(block.add((2 * p + 1) * SIDE).cast());
+                let [low, high] = zip(even, odd);
+                _mm512_store_si512(out.add(p * SIDE).cast(), low);
+                _mm512_store_si512(out.add(512 + p * SIDE).cast(), high);
+            }
+        }
+    }
+
+    /// Transposes pairs: from `[n, k]` to a step.
+    ///
+    /// # Safety
+    /// Both are blocks, `out` at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn step_of_columns(block: *const Bf16, out: *mut Bf16) {
+        for half in [0, 512] {
+            // SAFETY: by the contract.
+            unsafe {
+                let rows = std::array::from_fn(|r| _mm512_loadu_si512(block.add(half + r * SIDE).cast()));
+                for (r, row) in transpose(rows).into_iter().enumerate() {
+                    _mm512_store_si512(out.add(half + r * SIDE).cast(), row);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// Both are blocks, `out` at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn transpose_block(block: *const Bf16, out: *mut Bf16) {
+        for (tile, shift) in [(0, 0), (512, 16)] {
+            // SAFETY: by the contract.
+            unsafe {
+                let rows = std::array::from_fn(|p| {
+                    let even = _mm512_loadu_si512(block.add(2 * p * SIDE).cast());
+                    let odd = _mm512_loadu_si512(block.add((2 * p + 1) * SIDE).cast());
+                    zip(even, odd)[shift / 16]
+                });
+                for (r, row) in transpose(rows).into_iter().enumerate() {
+                    _mm512_store_si512(out.add(tile + r * SIDE).cast(), row);
+                }
+            }
+        }
+    }
+
+    /// A step of 32 rows of a weight `[n, k]`, `stride` values apart, which are columns of the right operand.
+    ///
+    /// # Safety
+    /// `w` holds `rows` rows of `columns` values (at most 32 of each), `out` a step at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn step_of_weight_rows(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
+        let masks = masks(columns);
+        for half in [0, 16] {
+            // SAFETY: by the contract.
+            unsafe {
+                let rows = std::array::from_fn(|r| {
+                    if half + r < rows {
+                        load_row(w.add((half + r) * stride), masks)
+                    } else {
+                        _mm512_setzero_si512()
+                    }
+                });
+                for (r, row) in transpose(rows).into_iter().enumerate() {
+                    _mm512_store_si512(out.add((half + r) * SIDE).cast(), row);
+                }
+            }
+        }
+    }
+
+    /// A step of 32 rows of a weight `[k, n]`, `stride` values apart, which are rows of the right operand.
+    ///
+    /// # Safety
+    /// `w` holds `rows` rows of `columns` values (at most 32 of each), `out` a step at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn step_of_weight_columns(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
+        let masks = masks(columns);
+        for p in 0..16 {
+            // SAFETY: by the contract.
+            unsafe {
+                let [even, odd] = [2 * p, 2 * p + 1].map(|r| {
+                    if r < rows {
+                        load_row(w.add(r * stride), masks)
+                    } else {
+                        _mm512_setzero_si512()
+                    }
+                });
+                let [low, high] = zip(even, odd);
+                _mm512_store_si512(out.add(p * SIDE).cast(), low);
+                _mm512_store_si512(out.add(512 + p * SIDE).cast(), high);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `block` is one.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn add_block_columns(block: *const Bf16, sums: &mut [f32; SIDE]) {
+        // SAFETY: by the contract.
+        unsafe {
+            let [mut low, mut high] = [0, 16].map(|c| _mm512_loadu_ps(sums.as_ptr().add(c)));
+            for r in 0..SIDE {
+                let [a, b] = widen(_mm512_loadu_si512(block.add(r * SIDE).cast()));
+                low = _mm512_add_ps(low, a);
+                high = _mm512_add_ps(high, b);
+            }
+            _mm512_storeu_ps(sums.as_mut_ptr(), low);
+            _mm512_storeu_ps(sums.as_mut_ptr().add(16), high);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Support, support};
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn blocks_and_their_transpose_hold_the_matrix(rows in 1usize..100, columns in 1usize..100) {
+            if support() == Support::None {
+                return Ok(());
+            }
+            let x: Vec<f32> = (0..rows * columns).map(|i| (i % 251) as f32 - 100.0).collect();
+            let mut blocks = crate::aligned::AlignedVec::<Bf16>::zeroed(len(rows, columns));
+            from_f32(&x, rows, columns, blocks.as_mut_slice());
+            let (mut back, mut sums) = (vec![0f32; x.len()], vec![1f32; columns]);
+            to_f32(Blocks::new(blocks.as_slice(), rows, columns), &mut back);
+            prop_assert_eq!(&back, &x);
+            add_column_sums(Blocks::new(blocks.as_slice(), rows, columns), &mut sums);
+            let mut turned = crate::aligned::AlignedVec::<Bf16>::zeroed(len(columns, rows));
+            transpose(Blocks::new(blocks.as_slice(), rows, columns), turned.as_mut_slice());
+            to_f32(Blocks::new(turned.as_slice(), columns, rows), &mut back);
+            for c in 0..columns {
+                prop_assert_eq!(sums[c], 1.0 + (0..rows).map(|r| x[r * columns + c]).sum::<f32>());
+                for r in 0..rows {
+                    prop_assert_eq!(back[c * rows + r], x[r * columns + c]);
+                }
+            }
+        }
+    }
+}

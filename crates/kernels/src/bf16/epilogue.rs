@@ -1,0 +1,370 @@
+//! What is done with the sums of a product while they are at hand: bias, residual, GELU and its gradient, rounding.
+
+use super::Bf16;
+use super::blocks::{BLOCK, Blocks, SIDE, len};
+use super::gemm::Epilogue;
+use crate::parallel::SharedMut;
+
+/// Row-major f32: `out = sums (+ bias) (+ residual)`, or `out += sums`.
+pub struct Store<'a> {
+    out: SharedMut<f32>,
+    rows: usize,
+    columns: usize,
+    bias: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    add: bool,
+}
+
+impl<'a> Store<'a> {
+    /// Writes to `out [rows, columns]`, or adds to it.
+    ///
+    /// # Panics
+    /// If the slice has another size.
+    pub fn new(out: &'a mut [f32], columns: usize, add: bool) -> Self {
+        assert!(out.len().is_multiple_of(columns.max(1)), "result outside its slice");
+        Self {
+            rows: out.len() / columns.max(1),
+            out: SharedMut::new(out),
+            columns,
+            bias: None,
+            residual: None,
+            add,
+        }
+    }
+
+    /// Adds a vector to each row.
+    pub fn bias(mut self, bias: Option<&'a [f32]>) -> Self {
+        assert!(bias.is_none_or(|b| b.len() == self.columns), "bias of another width");
+        self.bias = bias;
+        self
+    }
+
+    /// Adds a matrix of the same size.
+    pub fn residual(mut self, residual: Option<&'a [f32]>) -> Self {
+        assert!(residual.is_none_or(|r| r.len() == self.rows * self.columns), "residual of another size");
+        self.residual = residual;
+        self
+    }
+}
+
+/// Row-major f32, transposed: `out[c, r] = sums[r, c]`, or added to.
+pub struct StoreTransposed {
+    out: SharedMut<f32>,
+    rows: usize,
+    columns: usize,
+    add: bool,
+}
+
+impl StoreTransposed {
+    /// Writes the transpose of `[rows, columns]` sums to `out`, or adds it.
+    ///
+    /// # Panics
+    /// If the slice has another size.
+    pub fn new(out: &mut [f32], rows: usize, columns: usize, add: bool) -> Self {
+        assert_eq!(out.len(), rows * columns, "result outside its slice");
+        Self {
+            out: SharedMut::new(out),
+            rows,
+            columns,
+            add,
+        }
+    }
+}
+
+/// Blocks: `out = sums (+ bias)`, rounded.
+pub struct Round<'a> {
+    out: SharedMut<Bf16>,
+    rows: usize,
+    columns: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Round<'a> {
+    /// Writes to `out`, blocks of `[rows, columns]`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn new(out: &'a mut [Bf16], rows: usize, columns: usize, bias: Option<&'a [f32]>) -> Self {
+        assert!(out.len() >= len(rows, columns) && bias.is_none_or(|b| b.len() == columns));
+        Self {
+            out: SharedMut::new(out),
+            rows,
+            columns,
+            bias,
+        }
+    }
+}
+
+/// Blocks, two matrices: `hidden = sums + bias` and `active = gelu(hidden)`, both rounded.
+pub struct Gelu<'a> {
+    hidden: SharedMut<Bf16>,
+    active: SharedMut<Bf16>,
+    rows: usize,
+    columns: usize,
+    bias: &'a [f32],
+}
+
+impl<'a> Gelu<'a> {
+    /// Writes blocks of `[rows, bias.len()]`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn new(hidden: &'a mut [Bf16], active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
+        assert!(hidden.len() >= len(rows, bias.len()) && active.len() >= len(rows, bias.len()));
+        Self {
+            hidden: SharedMut::new(hidden),
+            active: SharedMut::new(active),
+            rows,
+            columns: bias.len(),
+            bias,
+        }
+    }
+}
+
+/// Blocks, two matrices: `d_hidden = sums · gelu'(hidden)` and, once more, `active = gelu(hidden)`, both rounded.
+pub struct GeluGradient<'a> {
+    hidden: Blocks<'a>,
+    d_hidden: SharedMut<Bf16>,
+    active: SharedMut<Bf16>,
+}
+
+impl<'a> GeluGradient<'a> {
+    /// Writes blocks of the size of `hidden`.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16], active: &'a mut [Bf16]) -> Self {
+        let len = len(hidden.rows(), hidden.columns());
+        assert!(d_hidden.len() >= len && active.len() >= len);
+        Self {
+            hidden,
+            d_hidden: SharedMut::new(d_hidden),
+            active: SharedMut::new(active),
+        }
+    }
+}
+
+/// Place of a block in memory.
+fn place(row: usize, column: usize, columns: usize) -> usize {
+    (row / SIDE * columns.div_ceil(SIDE) + column / SIDE) * BLOCK
+}
+
+impl Epilogue for Store<'_> {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], add: bool) {
+        let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
+        let start = row * self.columns + column;
+        let bias = self.bias.filter(|_| !add).map(|b| b[column..].as_ptr());
+        let residual = self.residual.filter(|_| !add).map(|r| r[start..].as_ptr());
+        // SAFETY: the block lies within the result, which `new` has measured; one call at a time for a place (contract).
+        unsafe { x86::store(self.out.at(start), rows, columns, self.columns, sums, bias, residual, add || self.add) };
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+}
+
+impl Epilogue for StoreTransposed {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], add: bool) {
+        let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
+        let start = column * self.rows + row;
+        // SAFETY: as for `Store`, with rows and columns exchanged.
+        unsafe {
+            x86::transpose_in_place(sums);
+            x86::store(self.out.at(start), rows, columns, self.rows, sums, None, None, add || self.add);
+        }
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+}
+
+impl Epilogue for Round<'_> {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+        let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
+        let bias = self.bias.map(|b| b[column..].as_ptr());
+        // SAFETY: a whole block within the result; one call at a time for a place (contract).
+        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, columns, sums, bias) };
+    }
+}
+
+impl Epilogue for Gelu<'_> {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+        let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
+        let place = place(row, column, self.columns);
+        // SAFETY: as for `Round`.
+        unsafe {
+            let bias = self.bias[column..].as_ptr();
+            x86::gelu(self.hidden.at(place), self.active.at(place), rows, columns, sums, bias);
+        }
+    }
+}
+
+impl Epilogue for GeluGradient<'_> {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+        let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
+        let place = place(row, column, self.hidden.columns());
+        // SAFETY: as for `Round`.
+        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), self.active.at(place), sums) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::math::normal;
+    use super::super::vectors::{round2, transpose, widen};
+    use super::{BLOCK, Bf16, SIDE};
+    use std::arch::x86_64::*;
+
+    fn masks(count: usize) -> [__mmask16; 2] {
+        let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
+        [bits as u16, (bits >> 16) as u16]
+    }
+
+    /// # Safety
+    /// All rows lie within their matrices.
+    #[allow(clippy::too_many_arguments)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub unsafe fn store(
+        out: *mut f32,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+        sums: &[f32; BLOCK],
+        bias: Option<*const f32>,
+        residual: Option<*const f32>,
+        add: bool,
+    ) {
+        for (half, mask) in [0, 16].into_iter().zip(masks(columns)) {
+            // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
+            unsafe {
+                let bias = bias.map_or(_mm512_setzero_ps(), |b| _mm512_maskz_loadu_ps(mask, b.wrapping_add(half)));
+                for r in 0..rows {
+                    let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
+                    if let Some(residual) = residual {
+                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual.wrapping_add(r * stride + half)));
+                    }
+                    let out = out.wrapping_add(r * stride + half);
+                    if add {
+                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out));
+                    }
+                    _mm512_mask_storeu_ps(out, mask, v);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The machine has the instructions.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn transpose_in_place(sums: &mut [f32; BLOCK]) {
+        let at = sums.as_mut_ptr();
+        // SAFETY: four quarters of a block of 32 × 32.
+        unsafe {
+            let load = |r: usize, c: usize| -> [__m512i; 16] {
+                std::array::from_fn(|i| _mm512_loadu_si512(at.add((r + i) * SIDE + c).cast()))
+            };
+            let store = |r: usize, c: usize, rows: [__m512i; 16]| {
+                for (i, row) in rows.into_iter().enumerate() {
+                    _mm512_storeu_si512(at.add((r + i) * SIDE + c).cast(), row);
+                }
+            };
+            for i in [0, 16] {
+                store(i, i, transpose(load(i, i)));
+            }
+            let (upper, lower) = (transpose(load(0, 16)), load(16, 0));
+            store(0, 16, transpose(lower));
+            store(16, 0, upper);
+        }
+    }
+
+    /// A row of sums with the bias.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn biased(sums: *const f32, bias: [__m512; 2]) -> [__m512; 2] {
+        // SAFETY: a row is 32 values.
+        unsafe {
+            [
+                _mm512_add_ps(_mm512_loadu_ps(sums), bias[0]),
+                _mm512_add_ps(_mm512_loadu_ps(sums.add(16)), bias[1]),
+            ]
+        }
+    }
+
+    /// A bias for 32 columns, zero beyond those that there are.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_bias(bias: *const f32, columns: usize) -> [__m512; 2] {
+        let [low, high] = masks(columns);
+        // SAFETY: masked-out addresses are not touched.
+        unsafe { [_mm512_maskz_loadu_ps(low, bias), _mm512_maskz_loadu_ps(high, bias.wrapping_add(16))] }
+    }
+
+    /// # Safety
+    /// `out` is a block; `bias` holds `columns` values.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn round(out: *mut Bf16, rows: usize, columns: usize, sums: &[f32; BLOCK], bias: Option<*const f32>) {
+        // SAFETY: by the contract.
+        unsafe {
+            let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| load_bias(b, columns));
+            for r in 0..SIDE {
+                let values = if r < rows {
+                    let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
+                    round2(low, high)
+                } else {
+                    _mm512_setzero_si512()
+                };
+                _mm512_store_si512(out.add(r * SIDE).cast(), values);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `hidden` and `active` are blocks; `bias` holds `columns` values.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
+    pub unsafe fn gelu(
+        hidden: *mut Bf16,
+        active: *mut Bf16,
+        rows: usize,
+        columns: usize,
+        sums: &[f32; BLOCK],
+        bias: *const f32,
+    ) {
+        // SAFETY: by the contract.
+        unsafe {
+            let bias = load_bias(bias, columns);
+            for r in 0..SIDE {
+                let (mut h, mut g) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                if r < rows {
+                    let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
+                    h = round2(low, high);
+                    let [low, high] = [low, high].map(|x| _mm512_mul_ps(x, normal(x).0));
+                    g = round2(low, high);
+                }
+                _mm512_store_si512(hidden.add(r * SIDE).cast(), h);
+                _mm512_store_si512(active.add(r * SIDE).cast(), g);
+            }
+        }
+    }
+
+    /// # Safety
+    /// All three are blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
+    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, active: *mut Bf16, sums: &[f32; BLOCK]) {
+        for r in 0..SIDE {
+            // SAFETY: by the contract.
+            unsafe {
+                let x = widen(_mm512_loadu_si512(hidden.add(r * SIDE).cast()));
+                let parts = [0, 1].map(|half| {
+                    let (cumulated, density) = normal(x[half]);
+                    let slope = _mm512_fmadd_ps(x[half], density, cumulated);
+                    let d = _mm512_loadu_ps(sums.as_ptr().add(r * SIDE + 16 * half));
+                    (_mm512_mul_ps(d, slope), _mm512_mul_ps(x[half], cumulated))
+                });
+                _mm512_store_si512(d_hidden.add(r * SIDE).cast(), round2(parts[0].0, parts[1].0));
+                _mm512_store_si512(active.add(r * SIDE).cast(), round2(parts[0].1, parts[1].1));
+            }
+        }
+    }
+}

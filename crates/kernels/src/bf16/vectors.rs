@@ -1,0 +1,136 @@
+//! bfloat16 on AVX-512 registers: conversions, and products by `vdpbf16ps` where that is fast.
+
+/// Whether the machine has AVX-512 with bfloat16.
+pub(super) fn present() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        crate::simd::Level::detect() == crate::simd::Level::V4 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether `vdpbf16ps` beats f32 arithmetic.
+pub(super) fn fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::Bf16;
+    use std::arch::x86_64::*;
+
+    /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::super::gemm::Kernel`].
+    ///
+    /// # Safety
+    /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and [`super::present`] is true.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool) {
+        /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
+        const ROWS: usize = 8;
+        for first in (0..32).step_by(ROWS) {
+            // SAFETY: by the contract, all addresses lie within the operands.
+            unsafe {
+                let c = c.add(first * 32);
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+                if keep {
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        *sum = [_mm512_loadu_ps(c.add(r * 32)), _mm512_loadu_ps(c.add(r * 32 + 16))];
+                    }
+                }
+                for step in 0..steps {
+                    let (a, b) = (a.add(step * 1024 + first * 32), b.add(step * 1024));
+                    for pair in 0..16 {
+                        let right = [0, 1].map(|tile| {
+                            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
+                        });
+                        for (r, sum) in sums.iter_mut().enumerate() {
+                            let two = a.add(r * 32 + pair * 2).cast::<i32>().read_unaligned();
+                            let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(two));
+                            for (sum, right) in sum.iter_mut().zip(right) {
+                                *sum = _mm512_dpbf16_ps(*sum, left, right);
+                            }
+                        }
+                    }
+                }
+                for (r, sum) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(c.add(r * 32), sum[0]);
+                    _mm512_storeu_ps(c.add(r * 32 + 16), sum[1]);
+                }
+            }
+        }
+    }
+
+    /// 32 numbers rounded: `low` the first sixteen.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn round2(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: both types are 512 plain bits.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+
+    /// The first and the last sixteen of 32 numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn widen(values: __m512i) -> [__m512; 2] {
+        let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(values));
+        let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(values));
+        [low, high].map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(half)))
+    }
+
+    /// Lets the numbers of two rows alternate: columns 0 to 15 of both, then columns 16 to 31.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn zip(even: __m512i, odd: __m512i) -> [__m512i; 2] {
+        let mut index = [0u16; 32];
+        for i in 0..16 {
+            index[2 * i] = i as u16;
+            index[2 * i + 1] = 32 + i as u16;
+        }
+        // SAFETY: the array is 64 bytes.
+        let low = unsafe { _mm512_loadu_si512(index.as_ptr().cast()) };
+        let high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+        [_mm512_permutex2var_epi16(even, low, odd), _mm512_permutex2var_epi16(even, high, odd)]
+    }
+
+    /// Transposes 16 × 16 numbers of 32 bits.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+        let mut t = rows;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // Now each 128-bit lane of t[4g + j] holds columns of four rows; pair them up.
+        let mut u = t;
+        for g in 0..4 {
+            u[4 * g] = _mm512_unpacklo_epi64(t[4 * g], t[4 * g + 2]);
+            u[4 * g + 1] = _mm512_unpackhi_epi64(t[4 * g], t[4 * g + 2]);
+            u[4 * g + 2] = _mm512_unpacklo_epi64(t[4 * g + 1], t[4 * g + 3]);
+            u[4 * g + 3] = _mm512_unpackhi_epi64(t[4 * g + 1], t[4 * g + 3]);
+        }
+        // u[4g + j], lane l: column 4l + j of rows 4g..4g+4.
+        let mut out = u;
+        for j in 0..4 {
+            let low = _mm512_shuffle_i32x4::<0x88>(u[j], u[4 + j]); // lanes 0, 2 of groups 0, 1
+            let high = _mm512_shuffle_i32x4::<0x88>(u[8 + j], u[12 + j]);
+            out[j] = _mm512_shuffle_i32x4::<0x88>(low, high); // lane 0 of all groups
+            out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high); // lane 2
+            let low = _mm512_shuffle_i32x4::<0xdd>(u[j], u[4 + j]); // lanes 1, 3
+            let high = _mm512_shuffle_i32x4::<0xdd>(u[8 + j], u[12 + j]);
+            out[4 + j] = _mm512_shuffle_i32x4::<0x88>(low, high);
+            out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+        }
+        out
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{multiply, round2, transpose, widen, zip};
