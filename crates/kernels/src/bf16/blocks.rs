@@ -58,6 +58,12 @@ impl<'a> Blocks<'a> {
         self.columns.div_ceil(SIDE)
     }
 
+    /// The numbers of one row from `column` to the end of its block.
+    pub(super) fn run(&self, row: usize, column: usize) -> &'a [Bf16] {
+        let start = (row / SIDE * self.column_blocks() + column / SIDE) * BLOCK + row % SIDE * SIDE;
+        &self.data[start + column % SIDE..start + SIDE]
+    }
+
     /// One block, or a run of them in a row.
     pub(super) fn at(&self, row_block: usize, column_block: usize) -> &'a [Bf16] {
         &self.data[(row_block * self.column_blocks() + column_block) * BLOCK..]
@@ -80,6 +86,26 @@ pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
             // SAFETY: the machine has the instructions (this module's contract); `x` and `out` hold these rows.
             unsafe { block_row_from_f32(x.as_ptr(), SIDE.min(rows - first), columns, columns, out.as_mut_ptr()) };
         });
+}
+
+/// Zeroes what lies beyond the edges of a matrix whose inside somebody writes element by element.
+pub(super) fn clear_edges(data: &mut [Bf16], rows: usize, columns: usize) {
+    let column_blocks = columns.div_ceil(SIDE);
+    for (i, block) in data[..len(rows, columns)].chunks_exact_mut(BLOCK).enumerate() {
+        let valid_rows = SIDE.min(rows - i / column_blocks * SIDE);
+        let valid_columns = SIDE.min(columns - i % column_blocks * SIDE);
+        block[valid_rows * SIDE..].fill(Bf16::default());
+        if valid_columns < SIDE {
+            block.chunks_exact_mut(SIDE).for_each(|row| row[valid_columns..].fill(Bf16::default()));
+        }
+    }
+}
+
+/// Transposes 32 × 32 sums.
+pub(super) fn transpose_sums(sums: &mut [f32]) {
+    let sums: &mut [f32; BLOCK] = sums.try_into().unwrap_or_else(|_| unreachable!("sums of a block"));
+    // SAFETY: the machine has the instructions (this module's contract).
+    unsafe { transpose_in_place(sums) };
 }
 
 /// The values of a matrix, row by row.
@@ -141,7 +167,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// Two masks of the first `count` (at most 32) numbers in two registers.
-    fn masks(count: usize) -> [__mmask16; 2] {
+    pub fn masks(count: usize) -> [__mmask16; 2] {
         let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
         [bits as u16, (bits >> 16) as u16]
     }
@@ -290,6 +316,30 @@ mod x86 {
             }
             _mm512_storeu_ps(sums.as_mut_ptr(), low);
             _mm512_storeu_ps(sums.as_mut_ptr().add(16), high);
+        }
+    }
+
+    /// # Safety
+    /// The machine has the instructions.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn transpose_in_place(sums: &mut [f32; BLOCK]) {
+        let at = sums.as_mut_ptr();
+        // SAFETY: four quarters of a block of 32 × 32.
+        unsafe {
+            let load = |r: usize, c: usize| -> [__m512i; 16] {
+                std::array::from_fn(|i| _mm512_loadu_si512(at.add((r + i) * SIDE + c).cast()))
+            };
+            let store = |r: usize, c: usize, rows: [__m512i; 16]| {
+                for (i, row) in rows.into_iter().enumerate() {
+                    _mm512_storeu_si512(at.add((r + i) * SIDE + c).cast(), row);
+                }
+            };
+            for i in [0, 16] {
+                store(i, i, transpose(load(i, i)));
+            }
+            let (upper, lower) = (transpose(load(0, 16)), load(16, 0));
+            store(0, 16, transpose(lower));
+            store(16, 0, upper);
         }
     }
 }

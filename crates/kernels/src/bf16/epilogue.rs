@@ -170,7 +170,7 @@ impl Epilogue for StoreTransposed {
         let start = column * self.rows + row;
         // SAFETY: as for `Store`, with rows and columns exchanged.
         unsafe {
-            x86::transpose_in_place(sums);
+            super::blocks::transpose_in_place(sums);
             x86::store(self.out.at(start), rows, columns, self.rows, sums, None, None, add || self.add);
         }
     }
@@ -212,15 +212,11 @@ impl Epilogue for GeluGradient<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::blocks::masks;
     use super::super::math::normal;
-    use super::super::vectors::{round2, transpose, widen};
+    use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE};
     use std::arch::x86_64::*;
-
-    fn masks(count: usize) -> [__mmask16; 2] {
-        let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
-        [bits as u16, (bits >> 16) as u16]
-    }
 
     /// # Safety
     /// All rows lie within their matrices.
@@ -252,30 +248,6 @@ mod x86 {
                     _mm512_mask_storeu_ps(out, mask, v);
                 }
             }
-        }
-    }
-
-    /// # Safety
-    /// The machine has the instructions.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn transpose_in_place(sums: &mut [f32; BLOCK]) {
-        let at = sums.as_mut_ptr();
-        // SAFETY: four quarters of a block of 32 × 32.
-        unsafe {
-            let load = |r: usize, c: usize| -> [__m512i; 16] {
-                std::array::from_fn(|i| _mm512_loadu_si512(at.add((r + i) * SIDE + c).cast()))
-            };
-            let store = |r: usize, c: usize, rows: [__m512i; 16]| {
-                for (i, row) in rows.into_iter().enumerate() {
-                    _mm512_storeu_si512(at.add((r + i) * SIDE + c).cast(), row);
-                }
-            };
-            for i in [0, 16] {
-                store(i, i, transpose(load(i, i)));
-            }
-            let (upper, lower) = (transpose(load(0, 16)), load(16, 0));
-            store(0, 16, transpose(lower));
-            store(16, 0, upper);
         }
     }
 

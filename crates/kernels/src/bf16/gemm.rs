@@ -11,8 +11,58 @@ use crate::aligned::AlignedVec;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Multiplies 32 rows with 32 columns: `(left, right, steps, sums [32, 32], whether to add to them)`.
-type Kernel = unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool);
+/// The machine's way to multiply 32 rows with 32 columns.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    /// `(left, right, steps, sums [32, 32], whether to add to them)`.
+    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool),
+    tiled: bool,
+}
+
+impl Kernel {
+    /// The best one.
+    ///
+    /// # Panics
+    /// If the machine does not multiply bfloat16.
+    pub fn pick() -> Self {
+        match support() {
+            Support::Tiles => Self {
+                multiply: tiles::multiply,
+                tiled: true,
+            },
+            Support::Vectors => Self {
+                multiply: vectors::multiply,
+                tiled: false,
+            },
+            Support::None => panic!("this machine does not multiply bfloat16"),
+        }
+    }
+
+    /// Makes the calling thread ready for it.
+    pub fn start(self) -> Engine {
+        Engine {
+            kernel: self,
+            // SAFETY: `support` found the unit.
+            _tiles: self.tiled.then(|| unsafe { tiles::Tiles::configure() }),
+        }
+    }
+}
+
+/// A kernel that the calling thread may use; it stays on that thread.
+pub(super) struct Engine {
+    kernel: Kernel,
+    _tiles: Option<tiles::Tiles>,
+}
+
+impl Engine {
+    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
+    #[inline]
+    pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
+        assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
+        // SAFETY: the operands are long enough, and `start` has made this thread ready.
+        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep) };
+    }
+}
 
 /// Steps whose left operand stays in the first cache: 16 KiB.
 const GROUP: usize = 8;
@@ -92,16 +142,10 @@ pub fn gemm(a: Blocks, b: Right, n: usize, epilogue: &dyn Epilogue) {
         Right::Blocks(b) => assert!(b.rows() == k && b.columns() == n, "inner sizes differ"),
         Right::Packed(p) => assert!(p.size() == (k, n), "inner sizes differ"),
     }
-    let (kernel, tiled): (Kernel, bool) = match support() {
-        Support::Tiles => (tiles::multiply, true),
-        Support::Vectors => (vectors::multiply, false),
-        Support::None => panic!("this machine does not multiply bfloat16"),
-    };
+    let kernel = Kernel::pick();
     let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), k.div_ceil(SIDE), matches!(b, Right::Packed(_)), epilogue);
     (0..plan.tasks()).into_par_iter().for_each(|task| {
-        // SAFETY: `support` found the unit.
-        let _tiles = tiled.then(|| unsafe { tiles::Tiles::configure() });
-        plan.run(task, a, b, n, kernel, epilogue);
+        plan.run(task, a, b, n, &kernel.start(), epilogue);
     });
 }
 
@@ -148,7 +192,7 @@ impl Plan {
         self.rows.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
     }
 
-    fn run(&self, task: usize, a: Blocks, b: Right, n: usize, kernel: Kernel, epilogue: &dyn Epilogue) {
+    fn run(&self, task: usize, a: Blocks, b: Right, n: usize, engine: &Engine, epilogue: &dyn Epilogue) {
         thread_local! {
             /// The steps of the piece in work and the sums of a row of blocks.
             static SCRATCH: RefCell<(AlignedVec<Bf16>, AlignedVec<f32>)> =
@@ -190,12 +234,10 @@ impl Plan {
                         for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(BLOCK)) {
                             let Ok(sums) = <&mut [f32; BLOCK]>::try_from(sums) else { unreachable!() };
                             let right = pieces.at(first, panel - panels.start);
-                            // SAFETY: both operands hold `count` steps from here on.
-                            unsafe {
-                                kernel(left[first * BLOCK..].as_ptr(), right.as_ptr(), count, sums.as_mut_ptr(), first > 0);
-                                if last {
-                                    epilogue.block(row * SIDE, panel * SIDE, sums, part > 0);
-                                }
+                            engine.multiply(&left[first * BLOCK..], right, count, sums, first > 0);
+                            if last {
+                                // SAFETY: this task alone computes these rows and columns.
+                                unsafe { epilogue.block(row * SIDE, panel * SIDE, sums, part > 0) };
                             }
                         }
                     }

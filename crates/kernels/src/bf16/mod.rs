@@ -6,6 +6,7 @@
 //! format itself must be called only where it found something.
 
 
+pub mod attention;
 pub mod blocks;
 pub mod epilogue;
 pub mod gemm;

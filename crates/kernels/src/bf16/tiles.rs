@@ -43,7 +43,7 @@ pub(super) fn permitted() -> bool {
 
 /// The tile registers configured as 16 rows of 64 bytes for the calling thread, until dropped.
 #[cfg(target_arch = "x86_64")]
-pub(super) struct Tiles(());
+pub(super) struct Tiles(std::marker::PhantomData<*const ()>);
 
 #[cfg(target_arch = "x86_64")]
 impl Tiles {
@@ -60,7 +60,7 @@ impl Tiles {
         }
         // SAFETY: the configuration is a valid one; the unit may be used (contract).
         unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
-        Self(())
+        Self(std::marker::PhantomData)
     }
 }
 

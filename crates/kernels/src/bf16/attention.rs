@@ -1,0 +1,610 @@
+//! Multi-head self-attention over packed sequences ([`crate::attention`]) on matrices in blocks.
+//!
+//! One task is one head of one sequence: its queries, keys and values are brought into operands of the matrix kernels, and
+//! scores exist for 32 rows at a time. Forward, a row of blocks of scores gets its softmax without the division, which is
+//! done to the 32 results. Backward, 32 keys meet all queries: scores are computed again, transposed, so that what the
+//! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
+
+use super::blocks::{self, BLOCK, Blocks, SIDE};
+use super::gemm::{Engine, Kernel};
+use super::Bf16;
+use crate::aligned::AlignedVec;
+use crate::parallel::SharedMut;
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+thread_local! {
+    /// Operands and sums of the head in work.
+    static SCRATCH: RefCell<(AlignedVec<Bf16>, AlignedVec<f32>)> =
+        RefCell::new((AlignedVec::zeroed(0), AlignedVec::zeroed(0)));
+}
+
+/// Writes `out [tokens, width]` (blocks) and `log_sum_exp [heads, tokens]` from `qkv [tokens, 3·width]`, each row
+/// `q | k | v`; sequence `s` owns the rows `offsets[s]..offsets[s+1]`. The logarithm is to base 2.
+///
+/// # Panics
+/// If the sizes do not fit, or the machine does not multiply bfloat16.
+pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
+    let shape = Shape::new(qkv, offsets, heads);
+    assert!(out.len() >= blocks::len(shape.tokens, shape.width) && log_sum_exp.len() == shape.tokens * heads);
+    blocks::clear_edges(out, shape.tokens, shape.width);
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
+    for_each_head(offsets, heads, |engine, h, rows| {
+        SCRATCH.with_borrow_mut(|(memory, sums)| {
+            let lengths = Lengths::new(rows.len(), shape.head);
+            let panel = lengths.panels * BLOCK;
+            let mut take = Take::new(memory, lengths.operand() * 3 + panel);
+            let [q, k, v] = [0; 3].map(|_| take.next(lengths.operand()));
+            let weights = take.next(panel);
+            let mut take = Take::new(sums, panel + BLOCK);
+            let (scores, result) = (take.next(panel), take.next(BLOCK));
+            lengths.load_rows(qkv, rows.start, shape.column(h, 0), q);
+            lengths.load_columns(qkv, rows.start, shape.column(h, 1), k);
+            lengths.load_steps(qkv, rows.start, shape.column(h, 2), v);
+            // SAFETY: one task per sequence and head, each with its own part of the row.
+            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * shape.tokens + rows.start), rows.len()) };
+            for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
+                let q = &q[i * lengths.depth * BLOCK..];
+                for (j, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+                    engine.multiply(q, &k[j * lengths.depth * BLOCK..], lengths.depth, scores, false);
+                }
+                let mut totals = [0f32; SIDE];
+                // SAFETY: the machine has the instructions; `weights` has a block for each of `scores`.
+                unsafe { x86::softmax(scores, rows.len(), shape.factor(), weights, &mut totals, lse) };
+                for c in 0..lengths.depth {
+                    engine.multiply(weights, &v[c * panel..], lengths.panels, result, false);
+                    for (r, total) in totals.iter().enumerate().take(lse.len()) {
+                        let columns = SIDE.min(shape.head - c * SIDE);
+                        let row = &mut result[r * SIDE..][..columns];
+                        let column = h * shape.head + c * SIDE;
+                        // SAFETY: these columns of these rows belong to this task alone.
+                        unsafe { write_row(row, 1.0 / total, out, rows.start + i * SIDE + r, column, shape.width) };
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Writes `d_qkv [tokens, 3·width]` (blocks) from `d_out [tokens, width]`, given what [`forward`] wrote.
+///
+/// # Panics
+/// As [`forward`].
+pub fn backward(
+    d_out: Blocks,
+    qkv: Blocks,
+    out: Blocks,
+    log_sum_exp: &[f32],
+    offsets: &[usize],
+    heads: usize,
+    d_qkv: &mut [Bf16],
+) {
+    /// Bytes of score gradients that are kept until they are multiplied with the keys.
+    const KEPT: usize = 512 << 10;
+    let shape = Shape::new(qkv, offsets, heads);
+    for m in [d_out, out] {
+        assert!(m.rows() == shape.tokens && m.columns() == shape.width);
+    }
+    assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == shape.tokens * heads);
+    blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
+    let d_qkv = SharedMut::new(d_qkv);
+    for_each_head(offsets, heads, |engine, h, rows| {
+        SCRATCH.with_borrow_mut(|(memory, sums)| {
+            let (n, start) = (rows.len(), rows.start);
+            let lengths = Lengths::new(n, shape.head);
+            let (operand, panel, depth) = (lengths.operand(), lengths.panels * BLOCK, lengths.depth);
+            let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, lengths.panels);
+            let mut take = Take::new(memory, 8 * operand + 2 * panel + together * panel);
+            let [q_columns, q_steps, k_rows, k_turned, v_rows, o_columns, o_steps, own] = [0; 8].map(|_| take.next(operand));
+            let [weights, slopes] = [0; 2].map(|_| take.next(panel));
+            let kept = take.next(together * panel);
+            let mut take = Take::new(sums, operand + 2 * BLOCK + 2 * lengths.panels * SIDE);
+            let d_q = take.next(operand);
+            let [scores, d_scores] = [0; 2].map(|_| take.next(BLOCK));
+            let [lse, delta] = [0; 2].map(|_| take.next(lengths.panels * SIDE));
+            let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
+            let column = h * shape.head;
+            lengths.load_columns(qkv, start, q, q_columns);
+            lengths.load_steps(qkv, start, q, q_steps);
+            lengths.load_rows(qkv, start, k, k_rows);
+            lengths.load_turned(k_rows, k_turned);
+            lengths.load_rows(qkv, start, v, v_rows);
+            lengths.load_columns(d_out, start, column, o_columns);
+            lengths.load_steps(d_out, start, column, o_steps);
+            lengths.load_rows(out, start, column, own);
+            lse[..n].copy_from_slice(&log_sum_exp[h * shape.tokens + start..][..n]);
+            lse[n..].fill(f32::INFINITY); // no weight for queries beyond the end
+            lengths.row_products(d_out, start, column, own, delta);
+            let scale = 1.0 / (shape.head as f32).sqrt();
+
+            for first in (0..lengths.panels).step_by(together) {
+                let keys = first..(first + together).min(lengths.panels);
+                for j in keys.clone() {
+                    let valid = SIDE.min(n - j * SIDE);
+                    for i in 0..lengths.panels {
+                        let at = i * depth * BLOCK;
+                        engine.multiply(&k_rows[j * depth * BLOCK..], &q_columns[at..], depth, scores, false);
+                        engine.multiply(&v_rows[j * depth * BLOCK..], &o_columns[at..], depth, d_scores, false);
+                        let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
+                        // SAFETY: the machine has the instructions; all slices are blocks, or 32 values.
+                        unsafe {
+                            x86::score_gradient(
+                                scores,
+                                d_scores,
+                                &lse[i * SIDE..][..SIDE],
+                                &delta[i * SIDE..][..SIDE],
+                                shape.factor(),
+                                valid,
+                                &mut weights[i * BLOCK..][..BLOCK],
+                                &mut slopes[i * BLOCK..][..BLOCK],
+                                step,
+                            );
+                        }
+                    }
+                    for c in 0..depth {
+                        let columns = SIDE.min(shape.head - c * SIDE);
+                        for (left, right, to, factor) in [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)] {
+                            engine.multiply(left, &right[c * panel..], lengths.panels, scores, false);
+                            for r in 0..valid {
+                                let row = &mut scores[r * SIDE..][..columns];
+                                let (token, column) = (start + j * SIDE + r, to + c * SIDE);
+                                // SAFETY: these columns of these rows belong to this task alone.
+                                unsafe { write_row(row, factor, d_qkv, token, column, 3 * shape.width) };
+                            }
+                        }
+                    }
+                }
+                for i in 0..lengths.panels {
+                    for c in 0..depth {
+                        let left = &k_turned[c * panel + first * BLOCK..];
+                        let target = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
+                        engine.multiply(left, &kept[i * keys.len() * BLOCK..], keys.len(), target, first > 0);
+                    }
+                }
+            }
+            for i in 0..lengths.panels {
+                for c in 0..depth {
+                    let columns = SIDE.min(shape.head - c * SIDE);
+                    let block = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
+                    blocks::transpose_sums(block);
+                    for r in 0..SIDE.min(n - i * SIDE) {
+                        let row = &mut block[r * SIDE..][..columns];
+                        // SAFETY: as above.
+                        unsafe { write_row(row, scale, d_qkv, start + i * SIDE + r, q + c * SIDE, 3 * shape.width) };
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Sizes shared by both directions.
+#[derive(Clone, Copy)]
+struct Shape {
+    tokens: usize,
+    width: usize,
+    head: usize,
+}
+
+impl Shape {
+    fn new(qkv: Blocks, offsets: &[usize], heads: usize) -> Self {
+        let (tokens, width) = (qkv.rows(), qkv.columns() / 3);
+        assert!(
+            offsets.first() == Some(&0) && offsets.is_sorted() && offsets.last() == Some(&tokens),
+            "offsets do not cover the rows"
+        );
+        assert!(
+            heads > 0 && width.is_multiple_of(heads) && qkv.columns() == 3 * width,
+            "width {width} is not divisible by {heads} heads"
+        );
+        Self {
+            tokens,
+            width,
+            head: width / heads,
+        }
+    }
+
+    /// First column of a head's query, key or value.
+    fn column(&self, head: usize, part: usize) -> usize {
+        part * self.width + head * self.head
+    }
+
+    /// What a product of query and key is multiplied with to be an exponent of 2.
+    fn factor(&self) -> f32 {
+        std::f32::consts::LOG2_E / (self.head as f32).sqrt()
+    }
+}
+
+/// Calls `task(engine, head, rows)` for every head of every sequence that has rows, in parallel.
+fn for_each_head(offsets: &[usize], heads: usize, task: impl Fn(&Engine, usize, Range<usize>) + Sync) {
+    let kernel = Kernel::pick();
+    let sequences = offsets.len() - 1;
+    (0..sequences * heads).into_par_iter().for_each(|i| {
+        let rows = offsets[i / heads]..offsets[i / heads + 1];
+        if !rows.is_empty() {
+            task(&kernel.start(), i % heads, rows);
+        }
+    });
+}
+
+/// Pieces of one memory, one after the other.
+struct Take<'a, T>(&'a mut [T]);
+
+impl<'a, T: crate::aligned::Plain> Take<'a, T> {
+    fn new(memory: &'a mut AlignedVec<T>, len: usize) -> Self {
+        if memory.len() < len {
+            *memory = AlignedVec::zeroed(len);
+        }
+        Self(memory.as_mut_slice())
+    }
+
+    fn next(&mut self, len: usize) -> &'a mut [T] {
+        let (head, tail) = std::mem::take(&mut self.0).split_at_mut(len);
+        self.0 = tail;
+        head
+    }
+}
+
+/// One head of one sequence in blocks: `panels` for its rows, `depth` for its columns.
+struct Lengths {
+    rows: usize,
+    columns: usize,
+    panels: usize,
+    depth: usize,
+}
+
+impl Lengths {
+    fn new(rows: usize, columns: usize) -> Self {
+        Self {
+            rows,
+            columns,
+            panels: rows.div_ceil(SIDE),
+            depth: columns.div_ceil(SIDE),
+        }
+    }
+
+    fn operand(&self) -> usize {
+        self.panels * self.depth * BLOCK
+    }
+
+    /// Copies the block at local (`panel`, `depth`) out of the columns from `column` and the rows from `start`.
+    fn load(&self, from: Blocks, start: usize, column: usize, panel: usize, depth: usize, out: &mut [Bf16]) {
+        let rows = SIDE.min(self.rows - panel * SIDE);
+        let columns = SIDE.min(self.columns - depth * SIDE);
+        let (row, column) = (start + panel * SIDE, column + depth * SIDE);
+        for (r, out) in out.chunks_exact_mut(SIDE).enumerate() {
+            if r >= rows {
+                out.fill(Bf16::default());
+            } else if column.is_multiple_of(SIDE) && columns == SIDE {
+                out.copy_from_slice(from.run(row + r, column));
+            } else {
+                let (near, far) = (from.run(row + r, column), (column + columns).div_ceil(SIDE) * SIDE);
+                let first = near.len().min(columns);
+                out[..first].copy_from_slice(&near[..first]);
+                if first < columns {
+                    out[first..columns].copy_from_slice(&from.run(row + r, far - SIDE)[..columns - first]);
+                }
+                out[columns..].fill(Bf16::default());
+            }
+        }
+    }
+
+    /// Left operand `[rows, columns]`: panels of `depth` steps.
+    fn load_rows(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
+        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            self.load(from, start, column, i / self.depth, i % self.depth, out);
+        }
+    }
+
+    /// Right operand `[columns, rows]`: for each panel of rows, `depth` steps.
+    fn load_columns(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
+        let mut block = Aligned([Bf16::default(); BLOCK]);
+        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            self.load(from, start, column, i / self.depth, i % self.depth, &mut block.0);
+            // SAFETY: two blocks at cache lines; the machine has the instructions.
+            unsafe { blocks::step_of_columns(block.0.as_ptr(), out.as_mut_ptr()) };
+        }
+    }
+
+    /// Right operand `[rows, columns]`: for each 32 columns, `panels` steps.
+    fn load_steps(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
+        let mut block = Aligned([Bf16::default(); BLOCK]);
+        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            self.load(from, start, column, i % self.panels, i / self.panels, &mut block.0);
+            // SAFETY: as above.
+            unsafe { blocks::step_of_rows(block.0.as_ptr(), out.as_mut_ptr()) };
+        }
+    }
+
+    /// Left operand `[columns, rows]` from that of `[rows, columns]`: for each 32 columns, `panels` steps.
+    fn load_turned(&self, rows: &[Bf16], out: &mut [Bf16]) {
+        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            let block = &rows[(i % self.panels * self.depth + i / self.panels) * BLOCK..];
+            // SAFETY: as above.
+            unsafe { blocks::transpose_block(block.as_ptr(), out.as_mut_ptr()) };
+        }
+    }
+
+    /// `out[r] = Σ_c from[r, c] · other[r, c]`, with `other` as [`Lengths::load_rows`] gives it; zero beyond the rows.
+    fn row_products(&self, from: Blocks, start: usize, column: usize, other: &[Bf16], out: &mut [f32]) {
+        let mut block = Aligned([Bf16::default(); BLOCK]);
+        out.fill(0.0);
+        for (i, other) in other.chunks_exact(BLOCK).enumerate() {
+            let (panel, depth) = (i / self.depth, i % self.depth);
+            self.load(from, start, column, panel, depth, &mut block.0);
+            // SAFETY: two blocks; the machine has the instructions.
+            unsafe { x86::add_row_products(&block.0, other, &mut out[panel * SIDE..][..SIDE]) };
+        }
+    }
+}
+
+#[repr(C, align(64))]
+struct Aligned([Bf16; BLOCK]);
+
+/// Writes `row · factor`, at most 32 values, to a row of a matrix in blocks of `width` columns.
+///
+/// # Safety
+/// The place lies in the matrix and belongs to the caller alone.
+unsafe fn write_row(row: &mut [f32], factor: f32, out: SharedMut<Bf16>, token: usize, column: usize, width: usize) {
+    let at = |c: usize| (token / SIDE * width.div_ceil(SIDE) + c / SIDE) * BLOCK + token % SIDE * SIDE + c % SIDE;
+    // SAFETY: by the contract; the machine has the instructions.
+    unsafe {
+        if row.len() == SIDE && column.is_multiple_of(SIDE) {
+            x86::round_row(row, factor, out.at(at(column)));
+        } else {
+            for (i, value) in row.iter().enumerate() {
+                *out.at(at(column + i)) = Bf16::from_f32(value * factor);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::math::exp2;
+    use super::super::vectors::{round2, transpose, widen, zip};
+    use super::{BLOCK, Bf16, SIDE};
+    use std::arch::x86_64::*;
+
+    /// `2^(factor·score − largest of the row)` of 32 rows of scores, rounded, to `weights`, their sums to `totals`, and the
+    /// logarithm to base 2 of the sums of `2^(factor·score)` to `lse`. Columns from `keys` on have no weight.
+    ///
+    /// # Safety
+    /// `scores` are blocks, and `weights` as many at a cache line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
+    pub unsafe fn softmax(
+        scores: &[f32],
+        keys: usize,
+        factor: f32,
+        weights: &mut [Bf16],
+        totals: &mut [f32; SIDE],
+        lse: &mut [f32],
+    ) {
+        let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+        let masks = |block: usize| {
+            let valid = keys - block * SIDE;
+            let bits = if valid >= SIDE { u32::MAX } else { (1 << valid) - 1 };
+            [bits as u16, (bits >> 16) as u16]
+        };
+        let factors = _mm512_set1_ps(factor);
+        let mut top = [lowest; SIDE];
+        for (j, block) in scores.chunks_exact(BLOCK).enumerate() {
+            let [low, high] = masks(j);
+            for (r, top) in top.iter_mut().enumerate() {
+                // SAFETY: a block has 32 rows of 32.
+                unsafe {
+                    let row = block.as_ptr().add(r * SIDE);
+                    *top = _mm512_mask_max_ps(*top, low, *top, _mm512_loadu_ps(row));
+                    *top = _mm512_mask_max_ps(*top, high, *top, _mm512_loadu_ps(row.add(16)));
+                }
+            }
+        }
+        // The clamp keeps infinite scores from becoming differences of infinities.
+        let top = across(top, |a, b| _mm512_max_ps(a, b));
+        let top: [f32; SIDE] = std::array::from_fn(|r| (top[r] * factor).clamp(f32::MIN, f32::MAX));
+        let mut sums = [_mm512_setzero_ps(); SIDE];
+        for (j, block) in scores.chunks_exact(BLOCK).enumerate() {
+            let masks = masks(j);
+            for r in 0..SIDE {
+                // SAFETY: as above, and `weights` is as large.
+                unsafe {
+                    let row = block.as_ptr().add(r * SIDE);
+                    let p = [0, 1].map(|half| {
+                        // Not fused: the largest score has to give exactly 0.
+                        let s = _mm512_mul_ps(_mm512_loadu_ps(row.add(16 * half)), factors);
+                        let s = _mm512_min_ps(_mm512_sub_ps(s, _mm512_set1_ps(top[r])), _mm512_setzero_ps());
+                        _mm512_maskz_mov_ps(masks[half], exp2(s))
+                    });
+                    sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(p[0], p[1]));
+                    _mm512_store_si512(weights.as_mut_ptr().add(j * BLOCK + r * SIDE).cast(), round2(p[0], p[1]));
+                }
+            }
+        }
+        *totals = across(sums, |a, b| _mm512_add_ps(a, b));
+        for (r, lse) in lse.iter_mut().enumerate() {
+            *lse = top[r] + totals[r].log2();
+        }
+    }
+
+    /// Reduces each of 32 registers to one number.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn across(rows: [__m512; SIDE], fold: impl Fn(__m512, __m512) -> __m512) -> [f32; SIDE] {
+        let mut out = [0f32; SIDE];
+        for half in [0, 16] {
+            let turned = transpose(std::array::from_fn(|r| _mm512_castps_si512(rows[half + r])));
+            let mut all = _mm512_castsi512_ps(turned[0]);
+            for row in &turned[1..] {
+                all = fold(all, _mm512_castsi512_ps(*row));
+            }
+            // SAFETY: sixteen of 32 values.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(half), all) };
+        }
+        out
+    }
+
+    /// From scores and their gradients before the softmax, both with keys as rows and queries as columns: weights
+    /// `p = 2^(factor·score − lse)`, slopes `p·(d − delta)`, both rounded, and the slopes once more as a step. Rows from
+    /// `keys` on are zero.
+    ///
+    /// # Safety
+    /// `scores`, `d_scores` and the results are blocks at cache lines, `lse` and `delta` 32 values.
+    #[allow(clippy::too_many_arguments)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
+    pub unsafe fn score_gradient(
+        scores: &[f32],
+        d_scores: &[f32],
+        lse: &[f32],
+        delta: &[f32],
+        factor: f32,
+        keys: usize,
+        weights: &mut [Bf16],
+        slopes: &mut [Bf16],
+        step: &mut [Bf16],
+    ) {
+        let factor = _mm512_set1_ps(factor);
+        // SAFETY: by the contract.
+        unsafe {
+            let lse = [0, 16].map(|c| _mm512_loadu_ps(lse.as_ptr().add(c)));
+            let delta = [0, 16].map(|c| _mm512_loadu_ps(delta.as_ptr().add(c)));
+            for pair in 0..16 {
+                let pair_slopes = [2 * pair, 2 * pair + 1].map(|r| {
+                    let (mut p, mut d) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                    if r < keys {
+                        let parts = [0, 1].map(|half| {
+                            let at = r * SIDE + 16 * half;
+                            let s = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), factor, lse[half]);
+                            let p = exp2(s);
+                            let d = _mm512_sub_ps(_mm512_loadu_ps(d_scores.as_ptr().add(at)), delta[half]);
+                            (p, _mm512_mul_ps(p, d))
+                        });
+                        p = round2(parts[0].0, parts[1].0);
+                        d = round2(parts[0].1, parts[1].1);
+                    }
+                    _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), p);
+                    _mm512_store_si512(slopes.as_mut_ptr().add(r * SIDE).cast(), d);
+                    d
+                });
+                let [low, high] = zip(pair_slopes[0], pair_slopes[1]);
+                _mm512_store_si512(step.as_mut_ptr().add(pair * SIDE).cast(), low);
+                _mm512_store_si512(step.as_mut_ptr().add(512 + pair * SIDE).cast(), high);
+            }
+        }
+    }
+
+    /// `out[r] += Σ_c a[r, c] · b[r, c]` of two blocks.
+    ///
+    /// # Safety
+    /// `a` and `b` are blocks, `out` has 32 values.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn add_row_products(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
+        for (r, out) in out.iter_mut().enumerate() {
+            // SAFETY: by the contract.
+            let [a, b] = [a, b].map(|m| unsafe { widen(_mm512_loadu_si512(m.as_ptr().add(r * SIDE).cast())) });
+            *out += _mm512_reduce_add_ps(_mm512_fmadd_ps(a[0], b[0], _mm512_mul_ps(a[1], b[1])));
+        }
+    }
+
+    /// `out = row · factor`, 32 values.
+    ///
+    /// # Safety
+    /// `out` is a row of a block.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn round_row(row: &[f32], factor: f32, out: *mut Bf16) {
+        let factor = _mm512_set1_ps(factor);
+        // SAFETY: by the contract.
+        unsafe {
+            let [low, high] = [0, 16].map(|c| _mm512_mul_ps(_mm512_loadu_ps(row.as_ptr().add(c)), factor));
+            _mm512_storeu_si512(out.cast(), round2(low, high));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Support, support};
+    use super::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| Bf16::from_f32((((i + seed) * 7919) % 1009) as f32 / 400.0 - 1.25).to_f32()).collect()
+    }
+
+    fn in_blocks(x: &[f32], rows: usize, columns: usize) -> AlignedVec<Bf16> {
+        let mut out = AlignedVec::zeroed(blocks::len(rows, columns));
+        blocks::from_f32(x, rows, columns, out.as_mut_slice());
+        out
+    }
+
+    /// Root of the mean square of the difference, over that of what is wanted.
+    fn distance(got: &[f32], want: &[f32]) -> f32 {
+        let squares = |f: &dyn Fn(usize) -> f32| (0..got.len()).map(|i| (f(i) as f64).powi(2)).sum::<f64>();
+        assert!(got.iter().all(|v| v.is_finite()));
+        (squares(&|i| got[i] - want[i]) / squares(&|i| want[i])).sqrt() as f32
+    }
+
+    #[test]
+    fn both_directions_are_those_of_f32_up_to_rounding() {
+        if support() == Support::None {
+            return;
+        }
+        for (head, heads, offsets) in [
+            (64, 2, vec![0, 245, 245, 250, 300]),
+            (32, 3, vec![0, 70]),
+            (16, 3, vec![0, 33, 90]),
+            (80, 2, vec![0, 40]),
+            (128, 1, vec![0, 65]),
+            (12, 5, vec![0, 50, 51]),
+            (64, 1, vec![0, 1100]), // score gradients in several portions
+        ] {
+            let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
+            let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
+            let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
+            crate::attention::forward(&qkv, &offsets, heads, &mut want, &mut want_lse);
+            let mut want_d = vec![0f32; qkv.len()];
+            crate::attention::backward(&d_out, &qkv, &want, &want_lse, &offsets, heads, &mut want_d);
+
+            let qkv = in_blocks(&qkv, tokens, 3 * width);
+            let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
+            let d_out = in_blocks(&d_out, tokens, width);
+            let d_out = Blocks::new(d_out.as_slice(), tokens, width);
+            let junk = |columns| in_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
+            let (mut out, mut lse) = (junk(width), vec![f32::NAN; tokens * heads]);
+            forward(qkv, &offsets, heads, out.as_mut_slice(), &mut lse);
+            let mut got = vec![0f32; tokens * width];
+            blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
+            assert!(distance(&got, &want) < Bf16::EPSILON, "head {head}: {}", distance(&got, &want));
+            for (got, want) in lse.iter().zip(&want_lse) {
+                assert!((got * std::f32::consts::LN_2 - want).abs() < 1e-3 * want.abs().max(1.0));
+            }
+            let mut d_qkv = junk(3 * width);
+            let out = Blocks::new(out.as_slice(), tokens, width);
+            backward(d_out, qkv, out, &lse, &offsets, heads, d_qkv.as_mut_slice());
+            let mut got = vec![0f32; tokens * 3 * width];
+            blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
+            // Query, key and value each: their gradients differ in size.
+            for part in 0..3 {
+                let pick = |x: &[f32]| -> Vec<f32> {
+                    x.chunks_exact(3 * width).flat_map(|row| row[part * width..][..width].to_vec()).collect()
+                };
+                let d = distance(&pick(&got), &pick(&want_d));
+                assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        if support() == Support::None {
+            return;
+        }
+        let row = |q: f32, v: f32| -> Vec<f32> { [[q; 16], [1e18; 16], [v; 16]].concat() };
+        let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
+        let qkv = Blocks::new(qkv.as_slice(), 2, 48);
+        let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
+        forward(qkv, &[0, 2], 1, out.as_mut_slice(), &mut lse);
+        let mut values = [0f32; 32];
+        blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
+        assert!(values.iter().all(|v| *v == 1.5), "{values:?}");
+    }
+}
