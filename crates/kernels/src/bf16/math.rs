@@ -3,12 +3,13 @@
 
 use std::arch::x86_64::*;
 
-/// `2^x`, relative error below 3e-6: `2^⌊x⌋` times a polynomial of degree 4 (minimax on [0, 1]).
+/// `2^x`, relative error below 3e-6: `2^⌊x⌋` times a polynomial of degree 4 (minimax on [0, 1]). Below −126 it stays at the
+/// smallest normal number, since smaller ones are slow.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn exp2(x: __m512) -> __m512 {
     const ROUND_DOWN: i32 = 0b1001; // no fraction bits, toward −∞, no exceptions
-    let x = _mm512_max_ps(x, _mm512_set1_ps(-150.0));
+    let x = _mm512_max_ps(x, _mm512_set1_ps(-126.0));
     let f = _mm512_reduce_ps::<ROUND_DOWN>(x);
     let c = |v: f32| _mm512_set1_ps(v);
     let p = _mm512_fmadd_ps(c(0.013_534_167), f, c(0.052_011_468));
@@ -63,6 +64,6 @@ mod tests {
             assert!((density - 0.398_942_3 * (-0.5 * x * x).exp()).abs() < 4e-6, "φ({x})");
         }
         // SAFETY: as above.
-        assert_eq!(unsafe { at(-1e30) }, [0.0, 0.0, 0.0]);
+        assert!(unsafe { at(-1e30) }.iter().all(|v| (0.0..2e-38).contains(v)));
     }
 }
