@@ -13,6 +13,7 @@
 pub mod aligned;
 pub mod attention;
 pub mod bf16;
+pub mod binary_cross_entropy;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;

@@ -66,6 +66,8 @@ pub struct Heads {
     pub mlm: bool,
     /// Image-text matching.
     pub itm: bool,
+    /// Visual question answering, and its number of answers.
+    pub vqa: Option<usize>,
     /// Ranking of captions for retrieval.
     pub rank: bool,
 }
@@ -120,6 +122,11 @@ impl VlcConfig {
         }
         if self.heads.itm {
             list.linear("itm_score.fc", d, 2);
+        }
+        if let Some(answers) = self.heads.vqa {
+            list.linear("vqa_classifier.0", d, 2 * d);
+            list.norm("vqa_classifier.1", 2 * d);
+            list.linear("vqa_classifier.3", 2 * d, answers);
         }
         if self.heads.rank {
             list.linear("rank_output", d, 1);
@@ -176,7 +183,7 @@ mod tests {
             heads: Heads {
                 mlm: true,
                 itm: true,
-                rank: false,
+                ..Heads::default()
             },
         };
         let count = |filter: &dyn Fn(&str, bool) -> bool| -> usize {

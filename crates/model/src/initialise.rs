@@ -24,7 +24,7 @@ pub fn initialise<R: Rng>(model: &mut Vlc, mut random: impl FnMut(u64) -> R) {
 }
 
 fn draw(config: &VlcConfig, name: &str, shape: &[usize], len: usize, random: &mut impl Rng) -> Vec<f32> {
-    let is_norm = name.contains("norm") || name.contains("LayerNorm");
+    let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.starts_with("vqa_classifier.1.");
     match name {
         "transformer.pos_embed" => return sine_cosine(config.backbone.width, config.grid()),
         "transformer.decoder_pos_embed" => return sine_cosine(config.backbone.decoder_width, config.grid()),
@@ -77,6 +77,7 @@ mod tests {
         let heads = Heads {
             mlm: true,
             itm: true,
+            vqa: Some(300),
             rank: true,
         };
         let config = VlcConfig {
@@ -109,6 +110,9 @@ mod tests {
         assert_eq!(spread("transformer.blocks.0.norm1.weight"), (1.0, 1.0));
         assert_eq!(spread("mlm_score.transform.LayerNorm.bias"), (0.0, 0.0));
         assert_eq!(spread("mlm_score.bias"), (0.0, 0.0));
+        assert!((spread("vqa_classifier.3.weight").0 - 0.02).abs() < 0.0005);
+        assert_eq!(spread("vqa_classifier.1.weight"), (1.0, 1.0));
+        assert_eq!(spread("vqa_classifier.1.bias"), (0.0, 0.0));
         assert!(spread("transformer.pos_embed").0 > 0.5);
     }
 }

@@ -58,7 +58,7 @@ pub fn pretrain(options: BenchOptions) -> BenchResult {
     let heads = Heads {
         mlm: true,
         itm: true,
-        rank: false,
+        ..Heads::default()
     };
     let config = VlcConfig {
         image_size,

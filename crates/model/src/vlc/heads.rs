@@ -7,6 +7,9 @@ use vlct_tensor::{ParameterId, Tape, Var};
 /// ε of BERT's prediction head.
 const MLM_EPS: f32 = 1e-12;
 
+/// ε of PyTorch's layer norms, which the question-answering head leaves as it is.
+const VQA_EPS: f32 = 1e-5;
+
 /// Parameters of the masked-language head; its output table is not tied to the word table.
 pub(super) struct Mlm {
     dense: Linear,
@@ -22,6 +25,23 @@ impl Mlm {
             norm: find.norm("mlm_score.transform.LayerNorm"),
             decoder: find.id("mlm_score.decoder.weight"),
             bias: find.id("mlm_score.bias"),
+        }
+    }
+}
+
+/// Parameters of the question-answering head, numbered as in the published sequence of layers.
+pub(super) struct Vqa {
+    hidden: Linear,
+    norm: Norm,
+    answers: Linear,
+}
+
+impl Vqa {
+    pub fn new(find: &Find) -> Self {
+        Self {
+            hidden: find.linear("vqa_classifier.0"),
+            norm: find.norm("vqa_classifier.1"),
+            answers: find.linear("vqa_classifier.3"),
         }
     }
 }
@@ -57,6 +77,17 @@ impl Vlc {
     /// If the model has no such head.
     pub fn itm_logits(&self, tape: &Tape, pooled: &Var) -> Var {
         expect(&self.itm, "image-text matching").forward(tape, &self.parameters, pooled, None)
+    }
+
+    /// Answer logits of pooled sequences: `[sequences, answers]`.
+    ///
+    /// # Panics
+    /// If the model has no such head.
+    pub fn vqa_logits(&self, tape: &Tape, pooled: &Var) -> Var {
+        let (p, head) = (&self.parameters, expect(&self.vqa, "question-answering"));
+        let x = head.hidden.forward(tape, p, pooled, None);
+        let x = tape.gelu(&head.norm.forward(tape, p, &x, VQA_EPS));
+        head.answers.forward(tape, p, &x, None)
     }
 
     /// Ranking score of pooled sequences: `[sequences, 1]`. A model without a ranking head ranks by the matching logit,

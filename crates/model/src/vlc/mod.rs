@@ -28,6 +28,7 @@ pub struct Vlc {
     pooler: Linear,
     mlm: Option<heads::Mlm>,
     itm: Option<Linear>,
+    vqa: Option<heads::Vqa>,
     rank: Option<Linear>,
 }
 
@@ -91,6 +92,7 @@ impl Vlc {
             pooler: find.linear("pooler.dense"),
             mlm: config.heads.mlm.then(|| heads::Mlm::new(&find)),
             itm: config.heads.itm.then(|| find.linear("itm_score.fc")),
+            vqa: config.heads.vqa.map(|_| heads::Vqa::new(&find)),
             rank: config.heads.rank.then(|| find.linear("rank_output")),
             config,
             parameters,

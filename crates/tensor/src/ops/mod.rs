@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod binary_cross_entropy;
 mod cross_entropy;
 mod dropout;
 mod gather;

@@ -168,6 +168,10 @@ fn losses() {
     check(&[[3, 4]], |t, v| {
         t.patch_loss(&v[0], Tensor::from_slice(3, 4, &(0..12).map(value).collect::<Vec<_>>()))
     });
+    check(&[[3, 4]], |t, v| {
+        let targets: Vec<f32> = (0..12).map(|i| value(i).abs()).collect();
+        t.binary_cross_entropy(&v[0], Tensor::from_slice(3, 4, &targets))
+    });
 }
 
 #[test]

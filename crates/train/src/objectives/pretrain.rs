@@ -3,16 +3,14 @@
 //! The masked captions with their pictures (first group) and the clean captions with true or false pictures (second group)
 //! are sequences of one packed batch: the encoder runs once over all of them.
 
-use vlct_model::{Encoded, PatchMask, Picture, Sequence, Vlc};
+use super::{argmax, pairs};
+use vlct_model::{Encoded, PatchMask, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
 use vlct_tensor::{Tape, Tensor, Var};
 
 /// Weight of the alignment term inside the matching objective.
 const ALIGNMENT_WEIGHT: f32 = 0.1;
-
-/// Row of the modality table for pictures.
-const IMAGE_TYPE: u32 = 1;
 
 /// What is computed, and how much it counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -155,18 +153,6 @@ impl PretrainStep<'_> {
     }
 }
 
-fn pairs<'a>(texts: &[&'a [u32]], pictures: &[&'a [f32]], masks: Option<&'a [PatchMask]>) -> Vec<Sequence<'a>> {
-    let pair = |(i, (text, pixels)): (usize, (&&'a [u32], &&'a [f32]))| Sequence {
-        text,
-        picture: Picture {
-            pixels,
-            kept: masks.map(|m| m[i].kept.as_slice()),
-            token_type: IMAGE_TYPE,
-        },
-    };
-    texts.iter().zip(pictures).enumerate().map(pair).collect()
-}
-
 /// Cross-entropy at the masked positions; 0 where the batch has none.
 fn mlm(model: &Vlc, tape: &Tape, encoded: &Encoded, m: &Modelling) -> (Var, (usize, usize), Option<Var>) {
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
@@ -230,11 +216,4 @@ fn count_hits(logits: &Var, targets: impl Iterator<Item = u32>) -> (usize, usize
             .count(),
         logits.rows(),
     )
-}
-
-/// Position of the largest value, the first of equals.
-fn argmax(row: &[f32]) -> usize {
-    row.iter()
-        .enumerate()
-        .fold(0, |best, (i, v)| if *v > row[best] { i } else { best })
 }

@@ -161,6 +161,7 @@ pub fn empty_model(config: &Config) -> Result<Vlc> {
         heads: Heads {
             mlm: names.mlm > 0.0,
             itm: names.itm > 0.0,
+            vqa: (names.vqa > 0.0).then_some(config.vqav2_label_size),
             rank: names.irtr > 0.0,
         },
     }))

@@ -1,17 +1,19 @@
 //! The pre-training step and ten training steps against the numbers of the original.
 
-use std::path::Path;
-use vlct_golden::{Tensors, assert_close, assert_within, folders, json};
-use vlct_model::config::{Backbone, Heads};
-use vlct_model::{PatchMask, Vlc, VlcConfig, files};
+use super::{assert_gradients, assert_parameter, config, load};
+use vlct_golden::{Tensors, assert_close, assert_within, folders};
+use vlct_model::PatchMask;
+use vlct_model::config::Heads;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
 use vlct_train::objectives::{Matching, Modelling, Objectives, PretrainStep};
 
-const WHOLE_MODEL: files::Options = files::Options {
-    scope: files::Scope::Model,
-    skip_heads: false,
+const HEADS: Heads = Heads {
+    mlm: true,
+    itm: true,
+    vqa: None,
+    rank: false,
 };
 
 const ALL: Objectives = Objectives {
@@ -19,43 +21,6 @@ const ALL: Objectives = Objectives {
     mae: Some(1.0),
     itm: true,
 };
-
-fn config(folder: &Path) -> (VlcConfig, f64) {
-    let j = json(folder.join("config.json"));
-    let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
-    let backbone = Backbone {
-        patch_size: size("patch"),
-        width: size("dim"),
-        depth: size("depth"),
-        heads: size("heads"),
-        decoder_width: size("decoder_dim"),
-        decoder_depth: size("decoder_depth"),
-        decoder_heads: size("decoder_heads"),
-    };
-    let config = VlcConfig {
-        image_size: size("image_size"),
-        backbone,
-        vocab_size: size("vocab_size"),
-        max_text_len: size("max_text_len"),
-        token_types: 2,
-        drop_rate: 0.0,
-        heads: Heads {
-            mlm: true,
-            itm: true,
-            rank: false,
-        },
-    };
-    (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
-}
-
-fn load(folder: &Path, file: &str, config: VlcConfig) -> Vlc {
-    let mut model = Vlc::new(config);
-    let state = files::read(&folder.join(file)).expect("readable").state;
-    let (state, report) = files::adapt(state, &model.shapes(), WHOLE_MODEL).expect("fits");
-    assert!(report.missing.is_empty(), "{report}");
-    model.load(&state).expect("floats");
-    model
-}
 
 /// A recorded batch, in the form that the objectives take.
 struct Recorded {
@@ -170,22 +135,10 @@ fn assert_packed(
     assert_close(what, &mine, &theirs, 2e-5);
 }
 
-/// Compares a gradient or weight; the key third of a qkv bias, whose exact gradient is zero, absolutely.
-fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
-    if name.ends_with("attn.qkv.bias") {
-        let third = got.len() / 3;
-        let rest = |v: &[f32]| [&v[..third], &v[2 * third..]].concat();
-        assert_close(name, &rest(got), &rest(want), 2e-5);
-        assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
-    } else {
-        assert_close(name, got, want, 2e-5);
-    }
-}
-
 #[test]
 fn one_pretraining_step_equals_the_original() {
     for folder in folders("model") {
-        let (config, mask_ratio) = config(&folder);
+        let (config, mask_ratio) = config(&folder, HEADS);
         let text_length = config.max_text_len;
         let model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
@@ -269,27 +222,14 @@ fn one_pretraining_step_equals_the_original() {
         );
         assert_close("total", &[outcome.total.tensor().item()], &t.f32("loss.total"), 1e-5);
 
-        let mut gradients = Gradients::new(model.parameters());
-        tape.backward(&outcome.total, 1.0, &mut gradients);
-        let mut compared = 0;
-        for (id, parameter) in model.parameters().iter() {
-            let name = format!("grad.{}", parameter.name);
-            match gradients.get(id) {
-                Some(gradient) => {
-                    assert_parameter(&parameter.name, gradient, &t.f32(&name), 1e-7);
-                    compared += 1;
-                }
-                None => assert!(!t.has(&name), "no gradient for {name}"),
-            }
-        }
-        assert_eq!(compared, t.names().iter().filter(|n| n.starts_with("grad.")).count());
+        assert_gradients(&model, tape, &outcome.total, &t);
     }
 }
 
 #[test]
 fn pooled_features_and_decoder_equal_the_original() {
     for folder in folders("model") {
-        let (config, mask_ratio) = config(&folder);
+        let (config, mask_ratio) = config(&folder, HEADS);
         let model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
@@ -335,7 +275,7 @@ fn pooled_features_and_decoder_equal_the_original() {
 #[test]
 fn ten_training_steps_equal_the_original() {
     for folder in folders("model") {
-        let (config, mask_ratio) = config(&folder);
+        let (config, mask_ratio) = config(&folder, HEADS);
         let mut model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));
         let (rates, losses) = (t.f32("lrs"), t.f32("losses"));
@@ -382,49 +322,6 @@ fn ten_training_steps_equal_the_original() {
         for (id, parameter) in model.parameters().iter() {
             let want = t.f32(&format!("final.{}", parameter.name));
             assert_parameter(&parameter.name, &model.parameters().tensor(id).to_host(), &want, 5e-3);
-        }
-    }
-}
-
-#[test]
-fn retrieval_scores_and_recalls_equal_the_original() {
-    for folder in folders("model") {
-        let (mut config, _) = config(&folder);
-        config.heads = Heads {
-            mlm: false,
-            itm: true,
-            rank: true,
-        };
-        let model = load(&folder, "irtr.ckpt", config);
-        let t = Tensors::open(folder.join("retrieval_scores.safetensors"));
-        let (ids, masks, images) = (t.i64("text_ids"), t.i64("text_masks"), t.f32("images"));
-        let shape = t.shape("scores");
-        let (pictures, count) = (shape[0], shape[1]);
-        let length = ids.len() / count;
-        let texts: Vec<Vec<u32>> = (0..count)
-            .map(|i| {
-                (0..length)
-                    .map(|j| i * length + j)
-                    .filter(|k| masks[*k] != 0)
-                    .map(|k| ids[k] as u32)
-                    .collect()
-            })
-            .collect();
-        let scores: Vec<f32> = images
-            .chunks_exact(images.len() / pictures)
-            .flat_map(|pixels| vlct_train::retrieval::score_picture(&model, pixels, &texts))
-            .collect();
-        assert_close("scores", &scores, &t.f32("scores"), 2e-5);
-        let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
-        let recalls = vlct_train::retrieval::recalls(&scores, &owner);
-        let want = json(folder.join("retrieval_recall.json"));
-        for (key, images, texts) in [
-            ("R@1", recalls.ir_r1, recalls.tr_r1),
-            ("R@5", recalls.ir_r5, recalls.tr_r5),
-        ] {
-            let want = |direction: &str| want[key][direction].as_f64().expect("recall");
-            assert!((images - want("image_retrieval")).abs() < 1e-6, "{key}");
-            assert!((texts - want("text_retrieval")).abs() < 1e-6, "{key}");
         }
     }
 }

@@ -1,0 +1,94 @@
+//! The model, its objectives and training steps against the numbers of the original.
+
+mod pretrain;
+mod retrieval;
+mod vqa;
+
+use std::path::Path;
+use vlct_golden::{Tensors, assert_close, assert_within, json};
+use vlct_model::config::{Backbone, Heads};
+use vlct_model::{Vlc, VlcConfig, files};
+use vlct_tensor::{Gradients, Tape, Var};
+
+const WHOLE_MODEL: files::Options = files::Options {
+    scope: files::Scope::Model,
+    skip_heads: false,
+};
+
+/// The recorded model's sizes, with these heads, and its mask ratio.
+fn config(folder: &Path, heads: Heads) -> (VlcConfig, f64) {
+    let j = json(folder.join("config.json"));
+    let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
+    let backbone = Backbone {
+        patch_size: size("patch"),
+        width: size("dim"),
+        depth: size("depth"),
+        heads: size("heads"),
+        decoder_width: size("decoder_dim"),
+        decoder_depth: size("decoder_depth"),
+        decoder_heads: size("decoder_heads"),
+    };
+    let config = VlcConfig {
+        image_size: size("image_size"),
+        backbone,
+        vocab_size: size("vocab_size"),
+        max_text_len: size("max_text_len"),
+        token_types: 2,
+        drop_rate: 0.0,
+        heads,
+    };
+    (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
+}
+
+fn load(folder: &Path, file: &str, config: VlcConfig) -> Vlc {
+    let mut model = Vlc::new(config);
+    let state = files::read(&folder.join(file)).expect("readable").state;
+    let (state, report) = files::adapt(state, &model.shapes(), WHOLE_MODEL).expect("fits");
+    assert!(report.missing.is_empty(), "{report}");
+    model.load(&state).expect("floats");
+    model
+}
+
+/// The real tokens of recorded texts `[…, length]`, one by one.
+fn texts(t: &Tensors, ids: &str, masks: &str) -> Vec<Vec<u32>> {
+    let length = *t.shape(ids).last().expect("a matrix");
+    let real = |(ids, mask): (&[i64], &[i64])| {
+        let tokens = ids.iter().zip(mask).filter(|(_, m)| **m != 0);
+        tokens.map(|(id, _)| *id as u32).collect()
+    };
+    let (ids, masks) = (t.i64(ids), t.i64(masks));
+    ids.chunks_exact(length)
+        .zip(masks.chunks_exact(length))
+        .map(real)
+        .collect()
+}
+
+/// Compares a gradient or weight; the key third of a qkv bias, whose exact gradient is zero, absolutely.
+fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
+    if name.ends_with("attn.qkv.bias") {
+        let third = got.len() / 3;
+        let rest = |v: &[f32]| [&v[..third], &v[2 * third..]].concat();
+        assert_close(name, &rest(got), &rest(want), 2e-5);
+        assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
+    } else {
+        assert_close(name, got, want, 2e-5);
+    }
+}
+
+/// Runs the tape backwards and compares every gradient with the recorded one; where none is recorded there must be none.
+fn assert_gradients(model: &Vlc, tape: Tape, loss: &Var, t: &Tensors) {
+    let mut gradients = Gradients::new(model.parameters());
+    tape.backward(loss, 1.0, &mut gradients);
+    let mut compared = 0;
+    for (id, parameter) in model.parameters().iter() {
+        let name = format!("grad.{}", parameter.name);
+        match gradients.get(id) {
+            Some(gradient) => {
+                assert_parameter(&parameter.name, gradient, &t.f32(&name), 1e-7);
+                compared += 1;
+            }
+            None => assert!(!t.has(&name), "no gradient for {name}"),
+        }
+    }
+    assert_eq!(compared, t.names().iter().filter(|n| n.starts_with("grad.")).count());
+}
