@@ -158,7 +158,8 @@ pub struct Inspect {
 #[command(after_help = "\
 Examples:
   vlct bench pretrain --image-size 384 --batch 8
-  vlct bench pretrain --image-size 224 --batch 4 --steps 10")]
+  vlct bench vqa --image-size 384 --batch 4 --threads 2
+  vlct bench infer --image-size 224 --batch 1 --steps 20")]
 pub struct Bench {
     /// What to measure
     #[arg(value_enum, value_name = "TASK")]
@@ -169,12 +170,15 @@ pub struct Bench {
     /// Samples per step
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub batch: usize,
-    /// Number format: 32
-    #[arg(long, value_enum, value_name = "P", default_value = "32")]
+    /// Number format: f32 (or 32)
+    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: BenchPrecision,
     /// Steps measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
     pub steps: usize,
+    /// Threads of the arithmetic; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    pub threads: usize,
 }
 
 fn side(text: &str) -> Result<usize, String> {
@@ -192,18 +196,29 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Kinds of work that can be measured.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads) if threads <= 4096 => Ok(threads),
+        _ => Err("expected a number from 0 to 4096".into()),
+    }
+}
+
+/// Kinds of work that can be measured, all on the base model.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum BenchTask {
     /// A whole pre-training step: two passes forward and backward, optimiser
     Pretrain,
+    /// A whole step of question answering: forward and backward, optimiser
+    Vqa,
+    /// Answers to questions: forward only
+    Infer,
 }
 
 /// Number formats that can be measured.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum BenchPrecision {
     /// 32-bit floating point
-    #[value(name = "32", alias = "f32")]
+    #[value(name = "f32", alias = "32")]
     F32,
 }
 

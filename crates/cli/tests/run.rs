@@ -128,6 +128,7 @@ fn wrong_usage_exits_with_2() {
         &["convert", "one"],
         &["convert", "a", "b", "--style", "x"],
         &["bench", "pretrain", "--steps", "0"],
+        &["bench", "vqa", "--threads", "-1"],
         &["quickstart", "--minutes", "-1"],
         &[],
     ] {

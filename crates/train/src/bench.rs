@@ -1,19 +1,45 @@
 //! Timing of steps on made-up batches, for comparison with other implementations of the same model.
 
-use crate::objectives::{Matching, Modelling, Objectives, PretrainStep};
-use rand::RngExt;
+mod made_up;
+
+use crate::objectives::Objectives;
+use made_up::MadeUp;
 use serde::Serialize;
 use std::time::Instant;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
-use vlct_model::{PatchMask, Vlc, VlcConfig};
+use vlct_model::{Vlc, VlcConfig};
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
-use vlct_tensor::{Gradients, Tape};
+use vlct_tensor::{Gradients, Tape, Var};
+
+/// Kinds of work that are timed, each on the base model with the heads for masked words, matching and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A pre-training step: both passes and all their losses forward and backward, AdamW.
+    Pretrain,
+    /// A fine-tuning step of question answering, all patches visible: forward, backward, AdamW.
+    Vqa,
+    /// Answer logits, all patches visible: forward only.
+    Infer,
+}
+
+impl Task {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Pretrain => "pretrain",
+            Task::Vqa => "vqa",
+            Task::Infer => "infer",
+        }
+    }
+}
 
 /// What to time.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchOptions {
+    /// The kind of work.
+    pub task: Task,
     /// Side of the pictures in pixels.
     pub image_size: usize,
     /// Samples of a step.
@@ -43,69 +69,46 @@ pub struct BenchResult {
     pub peak_mib: u64,
 }
 
-/// Hidden part of the patches, as in the published recipe.
-const MASK_RATIO: f64 = 0.6;
+/// Answers of VQAv2, as published.
+const ANSWERS: usize = 3129;
 
-/// Times pre-training steps of the base model: forward, backward, AdamW. Captions have 9 to 18 tokens, as in MS-COCO, of
-/// which 15 % are masked; all parts of the objective are on, with dropout.
-pub fn pretrain(options: BenchOptions) -> BenchResult {
+/// Times steps of the base model. Captions have 9 to 18 tokens, as in MS-COCO, of which pre-training masks 15 %; training is
+/// with dropout.
+pub fn measure(options: BenchOptions) -> BenchResult {
     let BenchOptions {
+        task,
         image_size,
         batch,
         steps,
     } = options;
-    let backbone = Backbone::named("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
-    let heads = Heads {
-        mlm: true,
-        itm: true,
-        ..Heads::default()
-    };
-    let config = VlcConfig {
-        image_size,
-        backbone,
-        vocab_size: 30522,
-        max_text_len: 40,
-        token_types: 2,
-        drop_rate: 0.1,
-        heads,
-    };
-    let mut model = Vlc::new(config);
-    initialise(&mut model, |i| stream(0, Purpose::Initialisation, 0, i));
-    let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
-    let mut gradients = Gradients::new(model.parameters());
-
+    let model = base_model(image_size);
     let made = MadeUp::new(batch, image_size);
-    let objectives = Objectives {
-        mlm: true,
-        mae: Some(1.0),
-        itm: true,
+    let times = match task {
+        Task::Pretrain => {
+            let objectives = Objectives {
+                mlm: true,
+                mae: Some(1.0),
+                itm: true,
+            };
+            let patches = model.config().patches();
+            train(model, steps, |model, tape, step| {
+                made.pretrain_step(step, patches).run(model, tape, objectives).total
+            })
+        }
+        Task::Vqa => train(model, steps, |model, tape, step| {
+            made.vqa_step(step).run(model, tape).total
+        }),
+        Task::Infer => time(steps, |_| {
+            let tape = Tape::inference();
+            let sequences = made.sequences();
+            let encoded = model.encode(&tape, &sequences, None);
+            model.vqa_logits(&tape, &model.pool(&tape, &encoded, 0..batch));
+        }),
     };
-    let mut times: Vec<f64> = (0..=steps as u64)
-        .map(|step| {
-            let start = Instant::now();
-            let tape = Tape::new();
-            let outcome = made.step(step, model.config().patches()).run(&model, &tape, objectives);
-            gradients.clear();
-            tape.backward(&outcome.total, 1.0, &mut gradients);
-            drop(outcome);
-            optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
-                learning_rate: 1e-4,
-                weight_decay: 0.01,
-            });
-            start.elapsed().as_secs_f64()
-        })
-        .skip(1)
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let n = times.len();
-    let seconds = if n == 0 {
-        f64::NAN
-    } else {
-        (times[(n - 1) / 2] + times[n / 2]) / 2.0
-    };
+    let seconds = median(times);
     let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
     BenchResult {
-        task: "pretrain",
+        task: task.name(),
         style: "vlct",
         precision: "f32",
         image_size,
@@ -116,91 +119,65 @@ pub fn pretrain(options: BenchOptions) -> BenchResult {
     }
 }
 
-/// A made-up batch.
-struct MadeUp {
-    texts: Vec<Vec<u32>>,
-    masked: Vec<Vec<u32>>,
-    labels: Vec<Vec<Option<u32>>>,
-    pictures: Vec<Vec<f32>>,
-    others: Vec<Vec<f32>>,
+fn base_model(image_size: usize) -> Vlc {
+    let backbone = Backbone::named("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
+    let heads = Heads {
+        mlm: true,
+        itm: true,
+        vqa: Some(ANSWERS),
+        rank: false,
+    };
+    let mut model = Vlc::new(VlcConfig {
+        image_size,
+        backbone,
+        vocab_size: 30522,
+        max_text_len: 40,
+        token_types: 2,
+        drop_rate: 0.1,
+        heads,
+    });
+    initialise(&mut model, |i| stream(0, Purpose::Initialisation, 0, i));
+    model
 }
 
-impl MadeUp {
-    fn new(batch: usize, image_size: usize) -> Self {
-        let random = &mut stream(0, Purpose::World, 0, 0);
-        let mut noise = |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-1.7..1.7)).collect() };
-        let (pictures, others) = (0..batch)
-            .map(|_| (noise(3 * image_size * image_size), noise(3 * image_size * image_size)))
-            .unzip();
-        let random = &mut stream(0, Purpose::World, 0, 1);
-        let texts: Vec<Vec<u32>> = (0..batch)
-            .map(|_| {
-                (0..random.random_range(9..19))
-                    .map(|_| random.random_range(1000..30000))
-                    .collect()
-            })
-            .collect();
-        let chosen: Vec<Vec<bool>> = texts
-            .iter()
-            .map(|t| (0..t.len()).map(|i| i == 1 || random.random_bool(0.15)).collect())
-            .collect();
-        let pick = |f: &dyn Fn(u32, bool) -> u32| -> Vec<Vec<u32>> {
-            texts
-                .iter()
-                .zip(&chosen)
-                .map(|(t, c)| t.iter().zip(c).map(|(id, c)| f(*id, *c)).collect())
-                .collect()
-        };
-        Self {
-            masked: pick(&|id, chosen| if chosen { 103 } else { id }),
-            labels: texts
-                .iter()
-                .zip(&chosen)
-                .map(|(t, c)| t.iter().zip(c).map(|(id, c)| c.then_some(*id)).collect())
-                .collect(),
-            texts,
-            pictures,
-            others,
-        }
-    }
+/// Seconds of each step of training on `loss`.
+fn train(mut model: Vlc, steps: usize, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -> Vec<f64> {
+    let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
+    let mut gradients = Gradients::new(model.parameters());
+    time(steps, |step| {
+        let tape = Tape::new();
+        let loss = loss(&model, &tape, step);
+        gradients.clear();
+        tape.backward(&loss, 1.0, &mut gradients);
+        drop(loss);
+        optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
+            learning_rate: 1e-4,
+            weight_decay: 0.01,
+        });
+    })
+}
 
-    fn step(&self, step: u64, patches: usize) -> PretrainStep<'_> {
-        let n = self.texts.len();
-        let masks = |purpose| -> Option<Vec<PatchMask>> {
-            let mask = |i| {
-                let random = &mut stream(0, purpose, step, i as u64);
-                PatchMask::from_noise(&(0..patches).map(|_| random.random()).collect::<Vec<f32>>(), MASK_RATIO)
-            };
-            Some((0..n).map(mask).collect())
-        };
-        let matched: Vec<bool> = (0..n).map(|i| i < n / 2).collect();
-        let pictures = |i: usize| {
-            if matched[i] {
-                self.pictures[i].as_slice()
-            } else {
-                self.others[i].as_slice()
-            }
-        };
-        PretrainStep {
-            modelling: Some(Modelling {
-                texts: self.masked.iter().map(Vec::as_slice).collect(),
-                labels: self.labels.iter().map(Vec::as_slice).collect(),
-                pictures: self.pictures.iter().map(Vec::as_slice).collect(),
-                masks: masks(Purpose::PatchMaskMlm),
-            }),
-            matching: Some(Matching {
-                texts: self.texts.iter().map(Vec::as_slice).collect(),
-                pictures: (0..n).map(pictures).collect(),
-                matched: matched.clone(),
-                masks: masks(Purpose::PatchMaskItm),
-            }),
-            dropout: Some([0, Purpose::Dropout as u64, step, 0]),
-        }
+/// Seconds of each call of `work` with the number of the step. The first call is not counted.
+fn time(steps: usize, mut work: impl FnMut(u64)) -> Vec<f64> {
+    let once = |step| {
+        let start = Instant::now();
+        work(step);
+        start.elapsed().as_secs_f64()
+    };
+    (0..=steps as u64).map(once).skip(1).collect()
+}
+
+/// The mean of the middle two, of an odd number the middle one; NaN of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n => (values[(n - 1) / 2] + values[n / 2]) / 2.0,
     }
 }
 
 /// Largest resident size of this process so far in MiB; 0 where the system does not tell.
-pub fn peak_resident_mib() -> u64 {
+fn peak_resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
         .lines()
@@ -211,4 +188,23 @@ pub fn peak_resident_mib() -> u64 {
         .and_then(|kib| kib.parse::<u64>().ok())
         .unwrap_or(0)
         / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_call_is_not_timed() {
+        let mut calls = Vec::new();
+        assert_eq!(time(3, |step| calls.push(step)).len(), 3);
+        assert_eq!(calls, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
 }

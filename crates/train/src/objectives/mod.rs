@@ -13,7 +13,11 @@ use vlct_model::{PatchMask, Picture, Sequence};
 const IMAGE_TYPE: u32 = 1;
 
 /// Texts and pictures, one by one; `masks` says which patches are visible, `None`: all.
-fn pairs<'a>(texts: &[&'a [u32]], pictures: &[&'a [f32]], masks: Option<&'a [PatchMask]>) -> Vec<Sequence<'a>> {
+pub(crate) fn pairs<'a>(
+    texts: &[&'a [u32]],
+    pictures: &[&'a [f32]],
+    masks: Option<&'a [PatchMask]>,
+) -> Vec<Sequence<'a>> {
     let pair = |(i, (text, pixels)): (usize, (&&'a [u32], &&'a [f32]))| Sequence {
         text,
         picture: Picture {

@@ -1,0 +1,37 @@
+//! `vlct bench` through the program itself.
+
+mod support;
+
+use support::{assert_success, vlct};
+
+#[test]
+fn every_task_prints_one_line_with_the_known_keys() {
+    for task in ["pretrain", "vqa", "infer"] {
+        let sizes = ["--image-size", "32", "--batch", "2", "--steps", "1", "--threads", "1"];
+        let output = vlct()
+            .args(["bench", task])
+            .args(sizes)
+            .output()
+            .expect("the program starts");
+        assert_success(&output);
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let keys: Vec<&str> = line.keys().map(String::as_str).collect();
+        let known = [
+            "task",
+            "style",
+            "precision",
+            "image_size",
+            "batch",
+            "seconds_per_step",
+            "samples_per_second",
+            "peak_mib",
+        ];
+        assert_eq!(keys, known);
+        let described = (&line["task"], &line["style"], &line["precision"]);
+        assert_eq!(described, (&task.into(), &"vlct".into(), &"f32".into()));
+        assert_eq!((&line["image_size"], &line["batch"]), (&32.into(), &2.into()));
+        assert!(line["seconds_per_step"].as_f64() > Some(0.0) && line["samples_per_second"].as_f64() > Some(0.0));
+    }
+}
