@@ -2,7 +2,8 @@
 //! into one sequence per pair.
 
 use super::blocks::{Find, Linear, Norm};
-use super::{Sequence, Vlc};
+use super::{Picture, Sequence, Vlc};
+use std::collections::HashMap;
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
 use vlct_tensor::tensor::Order;
@@ -50,6 +51,23 @@ impl Image {
     }
 }
 
+/// Projected patches of the pictures of several sequences.
+pub(super) struct Patches {
+    /// `[patches, width]`, picture after picture, each picture once.
+    pub projected: Var,
+    /// The row of each sequence's first patch.
+    starts: Vec<u32>,
+}
+
+/// Where values lie and how many they are: equal for two slices if they are the same memory.
+type Place = (usize, usize);
+
+/// Equal for two pictures whose visible patches are the same memory: values are not compared, and copies count as others.
+fn identity(picture: &Picture) -> (Place, Option<Place>) {
+    let pixels = (picture.pixels.as_ptr() as usize, picture.pixels.len());
+    (pixels, picture.kept.map(|k| (k.as_ptr() as usize, k.len())))
+}
+
 impl Vlc {
     /// Token embeddings of all texts, one after the other: word + type 0 + position, layer norm, dropout.
     pub(super) fn embed_text(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
@@ -89,16 +107,29 @@ impl Vlc {
         }
     }
 
-    /// Projections of the visible patches of all pictures, one after the other, without positions.
-    pub(super) fn embed_image(&self, tape: &Tape, sequences: &[Sequence]) -> Var {
+    /// Projections of the visible patches of the pictures, without positions; a picture that several sequences show is cut
+    /// and projected once.
+    pub(super) fn embed_image(&self, tape: &Tape, sequences: &[Sequence]) -> Patches {
         let all: Vec<u32> = (0..self.config.patches() as u32).collect();
-        let pictures: Vec<(&[f32], &[u32])> = sequences
-            .iter()
-            .map(|s| (s.picture.pixels, s.picture.kept.unwrap_or(&all)))
-            .collect();
+        let mut pictures: Vec<(&[f32], &[u32])> = Vec::new();
+        let (mut known, mut rows) = (HashMap::new(), 0);
+        let mut starts = Vec::with_capacity(sequences.len());
+        for Sequence { picture, .. } in sequences {
+            let start = known.entry(identity(picture)).or_insert_with(|| {
+                let kept = picture.kept.unwrap_or(&all);
+                pictures.push((picture.pixels, kept));
+                let start = rows;
+                rows += kept.len() as u32;
+                start
+            });
+            starts.push(*start);
+        }
         let (size, side) = (self.config.image_size, self.config.backbone.patch_size);
         let patches = Var::constant(Tensor::patches(&pictures, size, side, Order::ChannelFirst));
-        self.image.projection.forward(tape, &self.parameters, &patches, None)
+        Patches {
+            projected: self.image.projection.forward(tape, &self.parameters, &patches, None),
+            starts,
+        }
     }
 
     /// Text and image tokens in one matrix, pair by pair, with positions and modality types; the offsets of the pairs and
@@ -108,28 +139,29 @@ impl Vlc {
         tape: &Tape,
         sequences: &[Sequence],
         text: &Var,
-        patches: &Var,
+        patches: &Patches,
     ) -> (Var, Arc<[usize]>, Vec<usize>) {
         let p = &self.parameters;
         let count = self.config.patches();
-        let tokens = text.rows() + patches.rows() + sequences.len();
+        let kept = |s: &Sequence| s.picture.kept.map_or(count, <[u32]>::len);
+        let tokens: usize = sequences.iter().map(|s| s.text.len() + 1 + kept(s)).sum();
         let [mut from_text, mut from_patches, mut from_class, mut positions] = [0; 4].map(|_| vec![NONE; tokens]);
         let mut types = vec![0u32; tokens];
-        let (mut row, mut text_row, mut patch_row) = (0, 0, 0);
+        let (mut row, mut text_row) = (0, 0);
         let mut offsets = vec![0];
-        for s in sequences {
+        for (s, first_patch) in sequences.iter().zip(&patches.starts) {
             for _ in s.text {
                 from_text[row] = text_row;
                 (row, text_row) = (row + 1, text_row + 1);
             }
-            let kept = s.picture.kept.map_or(count, <[u32]>::len);
+            let kept = kept(s);
             types[row..row + 1 + kept].fill(s.picture.token_type);
             (from_class[row], positions[row]) = (0, 0);
             row += 1;
             for i in 0..kept {
-                from_patches[row] = patch_row;
+                from_patches[row] = first_patch + i as u32;
                 positions[row] = 1 + s.picture.kept.map_or(i as u32, |k| k[i]);
-                (row, patch_row) = (row + 1, patch_row + 1);
+                row += 1;
             }
             offsets.push(row);
         }
@@ -140,7 +172,7 @@ impl Vlc {
                 rows: from_text.into(),
             },
             Pick {
-                from: patches,
+                from: &patches.projected,
                 rows: from_patches.into(),
             },
             Pick {

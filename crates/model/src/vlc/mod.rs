@@ -5,6 +5,8 @@ mod decoder;
 mod embed;
 mod heads;
 mod load;
+#[cfg(test)]
+mod tests;
 
 use crate::config::VlcConfig;
 use blocks::{Block, Linear, Norm};
@@ -115,6 +117,9 @@ impl Vlc {
     }
 
     /// Reads captions and pictures together, pair by pair: embeddings, all blocks, final norm.
+    ///
+    /// Pairs that show the same picture (the same memory for its values and for its visible patches) share the work of
+    /// embedding it.
     ///
     /// `dropout` is the key of the text embedding's dropout, `None` outside training.
     ///
