@@ -68,7 +68,7 @@ pub struct Heads {
     pub itm: bool,
     /// Visual question answering, and its number of answers.
     pub vqa: Option<usize>,
-    /// Ranking of captions for retrieval.
+    /// Ranking of captions for retrieval. The head is made from that for matching, which stays as it is from then on.
     pub rank: bool,
 }
 
@@ -120,8 +120,15 @@ impl VlcConfig {
             list.norm("mlm_score.transform.LayerNorm", d);
             list.add("mlm_score.decoder.weight", &[self.vocab_size, d]);
         }
-        if self.heads.itm {
-            list.linear("itm_score.fc", d, 2);
+        match self.heads {
+            Heads {
+                itm: true, rank: true, ..
+            } => {
+                list.frozen("itm_score.fc.weight", &[2, d]);
+                list.frozen("itm_score.fc.bias", &[2]);
+            }
+            Heads { itm: true, .. } => list.linear("itm_score.fc", d, 2),
+            _ => {}
         }
         if let Some(answers) = self.heads.vqa {
             list.linear("vqa_classifier.0", d, 2 * d);
@@ -170,22 +177,28 @@ impl List {
 mod tests {
     use super::*;
 
-    /// Parameter counts that the specification of the published models names.
-    #[test]
-    fn base_model_has_the_published_number_of_parameters() {
-        let config = VlcConfig {
+    type Declared<'a> = (&'a str, &'a [usize], bool);
+
+    fn base(heads: Heads) -> VlcConfig {
+        VlcConfig {
             image_size: 384,
             backbone: Backbone::named("mae_vit_base_patch16").expect("known"),
             vocab_size: 30522,
             max_text_len: 40,
             token_types: 2,
             drop_rate: 0.1,
-            heads: Heads {
-                mlm: true,
-                itm: true,
-                ..Heads::default()
-            },
-        };
+            heads,
+        }
+    }
+
+    /// Parameter counts that the specification of the published models names.
+    #[test]
+    fn base_model_has_the_published_number_of_parameters() {
+        let config = base(Heads {
+            mlm: true,
+            itm: true,
+            ..Heads::default()
+        });
         let count = |filter: &dyn Fn(&str, bool) -> bool| -> usize {
             config
                 .parameters()
@@ -202,6 +215,35 @@ mod tests {
             count(&|n, t| t && n.starts_with("transformer.") && !decoder(n)),
             85_647_360
         );
+    }
+
+    #[test]
+    fn heads_stand_in_the_published_order_and_matching_rests_once_there_is_ranking() {
+        let all = base(Heads {
+            mlm: false,
+            itm: true,
+            vqa: Some(3129),
+            rank: true,
+        })
+        .parameters();
+        let pooler = all
+            .iter()
+            .position(|(n, ..)| n == "pooler.dense.bias")
+            .expect("declared");
+        let heads: Vec<Declared> = all[pooler + 1..].iter().map(|(n, s, t)| (&n[..], &s[..], *t)).collect();
+        let want: [Declared; 10] = [
+            ("itm_score.fc.weight", &[2, 768], false),
+            ("itm_score.fc.bias", &[2], false),
+            ("vqa_classifier.0.weight", &[1536, 768], true),
+            ("vqa_classifier.0.bias", &[1536], true),
+            ("vqa_classifier.1.weight", &[1536], true),
+            ("vqa_classifier.1.bias", &[1536], true),
+            ("vqa_classifier.3.weight", &[3129, 1536], true),
+            ("vqa_classifier.3.bias", &[3129], true),
+            ("rank_output.weight", &[1, 768], true),
+            ("rank_output.bias", &[1], true),
+        ];
+        assert_eq!(heads, want);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn score_picture(model: &Vlc, pixels: &[f32], texts: &[Vec<u32>]) -> Vec<f32
         let tape = Tape::inference();
         let encoded = model.encode(&tape, &sequences, None);
         let pooled = model.pool(&tape, &encoded, 0..sequences.len());
-        model.rank_scores(&tape, &pooled)
+        model.rank_scores(&tape, &pooled).tensor().to_host().into_owned()
     };
     texts.chunks(PAIRS).flat_map(score).collect()
 }

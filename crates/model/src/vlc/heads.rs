@@ -90,26 +90,21 @@ impl Vlc {
         head.answers.forward(tape, p, &x, None)
     }
 
-    /// Ranking score of pooled sequences: `[sequences, 1]`. A model without a ranking head ranks by the matching logit,
+    /// Ranking scores of pooled sequences: `[sequences, 1]`. A model without a ranking head ranks by the matching logit,
     /// from which that head is initialised.
     ///
     /// # Panics
     /// If the model has neither head.
-    pub fn rank_scores(&self, tape: &Tape, pooled: &Var) -> Vec<f32> {
-        match &self.rank {
-            Some(rank) => rank
-                .forward(tape, &self.parameters, pooled, None)
-                .tensor()
-                .to_host()
-                .to_vec(),
-            None => self
-                .itm_logits(tape, pooled)
-                .tensor()
-                .to_host()
-                .chunks_exact(2)
-                .map(|l| l[1])
-                .collect(),
+    pub fn rank_scores(&self, tape: &Tape, pooled: &Var) -> Var {
+        if let Some(rank) = &self.rank {
+            return rank.forward(tape, &self.parameters, pooled, None);
         }
+        let logits = self.itm_logits(tape, pooled);
+        let one_by_one = tape.reshape(&logits, 2 * logits.rows(), 1);
+        tape.rows(
+            &one_by_one,
+            (0..logits.rows() as u32).map(|s| 2 * s + 1).collect::<Vec<_>>(),
+        )
     }
 }
 

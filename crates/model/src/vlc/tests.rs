@@ -1,4 +1,4 @@
-//! The encoder on pairs that show the same picture.
+//! Pairs that show the same picture, and how they are ranked.
 
 use super::{Picture, Sequence, Vlc};
 use crate::config::{Backbone, Heads, VlcConfig};
@@ -6,9 +6,9 @@ use crate::initialise::initialise;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use vlct_golden::assert_close;
-use vlct_tensor::{Gradients, Tape};
+use vlct_tensor::{Gradients, Tape, Tensor, Var};
 
-fn small_model() -> Vlc {
+fn small_model(heads: Heads) -> Vlc {
     let backbone = Backbone {
         patch_size: 8,
         width: 16,
@@ -25,7 +25,7 @@ fn small_model() -> Vlc {
         max_text_len: 8,
         token_types: 3,
         drop_rate: 0.0,
-        heads: Heads::default(),
+        heads,
     });
     initialise(&mut model, ChaCha8Rng::seed_from_u64);
     model
@@ -52,34 +52,33 @@ fn encode(model: &Vlc, sequences: &[Sequence]) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn a_shared_picture_reads_and_learns_as_copies_of_it_do() {
-    let model = small_model();
+    let model = small_model(Heads::default());
     let (shared, other) = (picture(1), picture(2));
-    let (some, few) = (vec![4, 0, 7], vec![8, 2]);
+    let (some, few) = ([4, 0, 7], [8, 2]);
     let texts: Vec<Vec<u32>> = (0..6).map(|i| (1..4 + i).map(|j| (7 * i + j) % 50).collect()).collect();
-    // The same picture whole (twice), in part (twice the same part, once another), and once as the second of a pair.
-    let shown: [(&Vec<f32>, Option<&Vec<u32>>, u32); 6] = [
-        (&shared, None, 1),
-        (&other, None, 1),
-        (&shared, Some(&some), 1),
-        (&shared, None, 2),
-        (&shared, Some(&few), 1),
-        (&shared, Some(&some), 1),
-    ];
-    let copies: Vec<(Vec<f32>, Option<Vec<u32>>)> = shown.iter().map(|(p, k, _)| ((*p).clone(), k.cloned())).collect();
-    let sequence = |i: usize, pixels, kept| Sequence {
-        text: &texts[i],
-        picture: Picture {
-            pixels,
-            kept,
-            token_type: shown[i].2,
-        },
+    // The same picture whole (twice, once as the second of a pair) and in part (twice the same part, once another).
+    let show = |pixels, kept, token_type| Picture {
+        pixels,
+        kept,
+        token_type,
     };
-    let shared: Vec<Sequence> = (0..6)
-        .map(|i| sequence(i, shown[i].0, shown[i].1.map(Vec::as_slice)))
-        .collect();
-    let copied: Vec<Sequence> = (0..6)
-        .map(|i| sequence(i, &copies[i].0, copies[i].1.as_deref()))
-        .collect();
+    let pictures = [
+        show(&shared, None, 1),
+        show(&other, None, 1),
+        show(&shared, Some(&some[..]), 1),
+        show(&shared, None, 2),
+        show(&shared, Some(&few[..]), 1),
+        show(&shared, Some(&some[..]), 1),
+    ];
+    let pixels = pictures.map(|p| p.pixels.to_vec());
+    let kept = pictures.map(|p| p.kept.map(<[u32]>::to_vec));
+    let sequence = |i: usize, picture| Sequence {
+        text: &texts[i],
+        picture,
+    };
+    let shared: Vec<Sequence> = (0..6).map(|i| sequence(i, pictures[i])).collect();
+    let copy = |i: usize| show(&pixels[i], kept[i].as_deref(), pictures[i].token_type);
+    let copied: Vec<Sequence> = (0..6).map(|i| sequence(i, copy(i))).collect();
 
     let tape = Tape::inference();
     assert_eq!(model.embed_image(&tape, &shared).projected.rows(), 9 + 9 + 3 + 2);
@@ -88,4 +87,18 @@ fn a_shared_picture_reads_and_learns_as_copies_of_it_do() {
     let (want_values, want_gradients) = encode(&model, &copied);
     assert_close("features", &values, &want_values, 1e-6);
     assert_close("gradients", &gradients, &want_gradients, 1e-6);
+}
+
+#[test]
+fn without_a_ranking_head_the_matching_logit_ranks() {
+    let model = small_model(Heads {
+        itm: true,
+        ..Heads::default()
+    });
+    let tape = Tape::inference();
+    let pooled = Var::constant(Tensor::from_slice(3, 16, &picture(3)[..3 * 16]));
+    let logits = model.itm_logits(&tape, &pooled).tensor().to_host().to_vec();
+    let scores = model.rank_scores(&tape, &pooled);
+    assert_eq!((scores.rows(), scores.columns()), (3, 1));
+    assert_eq!(*scores.tensor().to_host(), [logits[1], logits[3], logits[5]]);
 }

@@ -10,6 +10,7 @@ mod layer_norm;
 mod linear;
 mod lookup;
 mod patch_loss;
+mod reshape;
 mod transport;
 mod weighted_sum;
 

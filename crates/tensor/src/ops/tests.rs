@@ -135,6 +135,11 @@ fn gather_and_lookup() {
 }
 
 #[test]
+fn reshape() {
+    check(&[[3, 4]], |t, v| t.reshape(&v[0], 6, 2));
+}
+
+#[test]
 fn a_frozen_row_is_read_but_gets_no_gradient() {
     let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)]);
     let id = parameters.id("table").expect("declared");

@@ -1,9 +1,11 @@
 //! Objectives. Pre-training: masked language modelling, masked autoencoding, image-text matching with word-patch alignment.
-//! Fine-tuning: visual question answering.
+//! Fine-tuning: visual question answering, retrieval.
 
+mod irtr;
 mod pretrain;
 mod vqa;
 
+pub use irtr::{IrtrOutcome, IrtrStep};
 pub use pretrain::{Losses, Matching, Modelling, Objectives, Outcome, PretrainStep};
 pub use vqa::{VqaOutcome, VqaStep};
 
