@@ -170,7 +170,7 @@ pub struct Bench {
     /// Samples per step
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub batch: usize,
-    /// Number format: f32 (or 32)
+    /// Number format
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: BenchPrecision,
     /// Steps measured, after one that is not
@@ -220,6 +220,9 @@ pub enum BenchPrecision {
     /// 32-bit floating point
     #[value(name = "f32", alias = "32")]
     F32,
+    /// bfloat16 with sums in 32 bits; the machine needs AMX, or AVX-512 with a fast bfloat16
+    #[value(alias = "16")]
+    Bf16,
 }
 
 #[cfg(test)]

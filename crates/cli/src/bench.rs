@@ -1,6 +1,6 @@
 //! `vlct bench`: one line of JSON about the speed of one kind of work.
 
-use vlct_train::bench::{BenchOptions, Task, measure};
+use vlct_train::bench::{BenchOptions, Precision, Task, measure};
 use vlct_train::trainer::use_threads;
 
 use crate::args::{Bench, BenchPrecision, BenchTask};
@@ -14,13 +14,21 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
         BenchTask::Vqa => Task::Vqa,
         BenchTask::Infer => Task::Infer,
     };
-    let result = match args.precision {
-        BenchPrecision::F32 => measure(BenchOptions {
-            task,
-            image_size: args.image_size,
-            batch: args.batch,
-            steps: args.steps,
-        }),
+    let precision = match args.precision {
+        BenchPrecision::F32 => Precision::F32,
+        BenchPrecision::Bf16 if Precision::bf16_is_fast() => Precision::Bf16,
+        BenchPrecision::Bf16 => {
+            return Err(Failure::Failed(
+                "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): measure --precision f32".into(),
+            ));
+        }
     };
+    let result = measure(BenchOptions {
+        task,
+        image_size: args.image_size,
+        batch: args.batch,
+        precision,
+        steps: args.steps,
+    });
     print(&format!("{}\n", serde_json::to_string(&result)?))
 }

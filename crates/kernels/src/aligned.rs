@@ -11,6 +11,8 @@ struct Line([u8; 64]);
 /// The type has no padding, every pattern of bits is one of its values, and its size divides 64.
 pub unsafe trait Plain: Copy {}
 
+// SAFETY: a byte, any bits.
+unsafe impl Plain for u8 {}
 // SAFETY: four bytes, any bits.
 unsafe impl Plain for f32 {}
 // SAFETY: two bytes, any bits.

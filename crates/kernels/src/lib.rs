@@ -22,6 +22,7 @@ pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;
 pub mod math;
+pub mod memory;
 pub mod optimizer;
 pub mod parallel;
 pub mod patch_loss;

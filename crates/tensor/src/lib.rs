@@ -1,6 +1,7 @@
 //! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
 //!
-//! A [`Tensor`] is a row-major matrix of f32 whose memory comes from a pool ([`buffer`]). Operations live in [`ops`], one
+//! A [`Tensor`] is a matrix whose memory comes from a pool ([`buffer`]): of f32, or of bfloat16 where it is an operand of
+//! products (`products`) in that precision. Operations live in [`ops`], one
 //! file each, forward and backward together, as methods of [`Tape`]: they take and give [`Var`]s and, where they are
 //! differentiable, leave a closure on the tape. [`Parameters`] holds the weights by name in one flat memory, [`Gradients`]
 //! the same for their gradients. Nothing above this crate sees where values lie, so that a second device can be added here.
@@ -9,9 +10,10 @@ pub mod buffer;
 pub mod ops;
 pub mod optimizer;
 pub mod parameters;
+mod products;
 pub mod tape;
 pub mod tensor;
 
 pub use parameters::{Gradients, ParameterId, Parameters};
-pub use tape::{Tape, Var};
+pub use tape::{Compute, Precision, Tape, Var};
 pub use tensor::Tensor;

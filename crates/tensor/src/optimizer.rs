@@ -36,8 +36,8 @@ impl Optimizer {
     pub fn new(rule: Rule, parameters: &Parameters) -> Self {
         let count = if rule == Rule::Sgd { 1 } else { 2 };
         let zeros = |_| {
-            let mut buffer = Buffer::new(parameters.memory_len());
-            buffer.as_mut_slice().fill(0.0);
+            let mut buffer = Buffer::new::<f32>(parameters.memory_len());
+            buffer.as_mut_slice().fill(0f32);
             buffer
         };
         Self {

@@ -1,10 +1,11 @@
 //! Weights by name, in one flat memory, and their gradients in another of the same layout.
 
 use crate::buffer::Buffer;
-use crate::tensor::Tensor;
+use crate::tensor::{PackedSlot, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_kernels::math::sum;
 
 /// Number of a parameter, in the order of declaration.
@@ -54,6 +55,9 @@ pub struct Parameters {
     by_name: HashMap<String, ParameterId>,
     values: Arc<Buffer>,
     len: usize,
+    /// For each parameter, its form as a right operand, until the values change.
+    packed: Vec<PackedSlot>,
+    any_packed: AtomicBool,
 }
 
 /// Values between parameters are left out so that each begins at a cache line.
@@ -84,9 +88,11 @@ impl Parameters {
             });
             start = (start + len).next_multiple_of(ALIGNMENT);
         }
-        let mut values = Buffer::new(start);
-        values.as_mut_slice().fill(0.0);
+        let mut values = Buffer::new::<f32>(start);
+        values.as_mut_slice().fill(0f32);
         Self {
+            packed: list.iter().map(|_| PackedSlot::default()).collect(),
+            any_packed: AtomicBool::new(false),
             list,
             by_name,
             values: Arc::new(values),
@@ -125,6 +131,12 @@ impl Parameters {
         Tensor::window(&self.values, p.start, p.rows, p.len / p.rows.max(1))
     }
 
+    /// The parameter as a matrix that products bring into their own form once, not each time: for inference.
+    pub(crate) fn packed_tensor(&self, id: ParameterId) -> Tensor {
+        self.any_packed.store(true, Ordering::Relaxed);
+        self.tensor(id).with_packed(Arc::clone(&self.packed[id.0]))
+    }
+
     /// The first parameter with a value that is infinite or no number.
     pub fn first_non_finite(&self) -> Option<&Parameter> {
         // A product with zero is zero for finite values only.
@@ -142,6 +154,9 @@ impl Parameters {
     }
 
     pub(crate) fn memory_mut(&mut self) -> &mut [f32] {
+        if std::mem::take(self.any_packed.get_mut()) {
+            self.packed.fill_with(PackedSlot::default);
+        }
         match Arc::get_mut(&mut self.values) {
             Some(buffer) => buffer.as_mut_slice(),
             None => panic!("weights changed while a tape uses them"),
@@ -158,32 +173,35 @@ impl Parameters {
 }
 
 /// Gradients of the parameters of one model. A parameter that no loss depends on has none: the optimiser skips it.
+///
+/// Each has memory of its own, taken when the backward pass reaches it: by then the forward pass's values of later layers
+/// are no longer needed.
 pub struct Gradients {
-    ranges: Vec<Range<usize>>,
+    lens: Vec<usize>,
     trainable: Vec<bool>,
-    values: Buffer,
-    present: Vec<bool>,
+    values: Vec<Option<Buffer>>,
 }
 
 impl Gradients {
     /// No gradients yet.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
-            ranges: parameters.list.iter().map(Parameter::range).collect(),
+            lens: parameters.list.iter().map(|p| p.len).collect(),
             trainable: parameters.list.iter().map(|p| p.trainable).collect(),
-            values: Buffer::new(parameters.len),
-            present: vec![false; parameters.list.len()],
+            values: parameters.list.iter().map(|_| None).collect(),
         }
     }
 
     /// Forgets all gradients.
     pub fn clear(&mut self) {
-        self.present.fill(false);
+        self.values.fill_with(|| None);
     }
 
     /// The gradient, row by row, if there is one.
     pub fn get(&self, id: ParameterId) -> Option<&[f32]> {
-        self.present[id.0].then(|| &self.values.as_slice()[self.ranges[id.0].clone()])
+        self.values[id.0]
+            .as_ref()
+            .map(|values| &values.as_slice()[..self.lens[id.0]])
     }
 
     pub(crate) fn wants(&self, id: ParameterId) -> bool {
@@ -193,7 +211,8 @@ impl Gradients {
     /// Lets `write` add to the gradient; its second argument says whether there is something to add to
     /// (otherwise it has to overwrite).
     pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut [f32], bool)) {
-        let present = std::mem::replace(&mut self.present[id.0], true);
-        write(&mut self.values.as_mut_slice()[self.ranges[id.0].clone()], present);
+        let (len, present) = (self.lens[id.0], self.values[id.0].is_some());
+        let values = self.values[id.0].get_or_insert_with(|| Buffer::new::<f32>(len));
+        write(&mut values.as_mut_slice()[..len], present);
     }
 }

@@ -3,6 +3,35 @@
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::tensor::Tensor;
 use std::cell::RefCell;
+use vlct_kernels::bf16::{Support, support};
+
+/// Number format of products and of what is kept for the backward pass. Weights, sums, losses and the residual stream are
+/// f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this machine computes in bfloat16 faster than in f32.
+    pub fn bf16_is_fast() -> bool {
+        support() != Support::None
+    }
+}
+
+/// How a tape computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// Number format; where the machine has no fast bfloat16, everything is f32.
+    pub precision: Precision,
+    /// Whether transformer layers keep their input only and compute the rest again for the backward pass: less memory, more
+    /// time.
+    pub recompute: bool,
+}
 
 /// Where the gradient of a value goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,23 +92,39 @@ type BackwardFn = Box<dyn FnOnce(Tensor, &mut Backward)>;
 pub struct Tape {
     nodes: RefCell<Vec<BackwardFn>>,
     recording: bool,
+    compute: Compute,
 }
 
 impl Tape {
     /// A tape that records, for training.
-    pub fn new() -> Self {
-        Self {
-            nodes: RefCell::default(),
-            recording: true,
-        }
+    pub fn new(compute: Compute) -> Self {
+        Self::with(compute, true)
     }
 
     /// A tape that records nothing, for inference: intermediate values are freed as soon as they are not needed.
-    pub fn inference() -> Self {
+    pub fn inference(compute: Compute) -> Self {
+        Self::with(compute, false)
+    }
+
+    fn with(mut compute: Compute, recording: bool) -> Self {
+        if !Precision::bf16_is_fast() {
+            compute.precision = Precision::F32;
+        }
         Self {
             nodes: RefCell::default(),
-            recording: false,
+            recording,
+            compute,
         }
+    }
+
+    /// How it computes.
+    pub(crate) fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// Whether a backward pass may follow.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording
     }
 
     /// A parameter as a value; frozen ones are constants.
@@ -90,10 +135,12 @@ impl Tape {
         } else {
             Source::Constant
         };
-        Var {
-            tensor: parameters.tensor(id),
-            source,
-        }
+        let tensor = if self.recording || self.compute.precision == Precision::F32 {
+            parameters.tensor(id)
+        } else {
+            parameters.packed_tensor(id)
+        };
+        Var { tensor, source }
     }
 
     /// Registers the result of an operation. `backward` receives the gradient of the result and passes on those of the
@@ -134,12 +181,6 @@ impl Tape {
                 backward(gradient, &mut state);
             }
         }
-    }
-}
-
-impl Default for Tape {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

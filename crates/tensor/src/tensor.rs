@@ -1,10 +1,24 @@
-//! A row-major matrix of f32.
+//! A matrix.
 
 use crate::buffer::Buffer;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use vlct_kernels::bf16::blocks::{self, Blocks};
+use vlct_kernels::bf16::{Bf16, gemm::Packed};
 pub use vlct_kernels::patches::Order;
 use vlct_kernels::patches::extract;
+
+/// How the values of a tensor lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32 bits, row by row.
+    F32,
+    /// bfloat16 in blocks ([`vlct_kernels::bf16::blocks`]): operands of products, and what is kept for backward passes.
+    Bf16,
+}
+
+/// A weight as products take it, made when it is first needed.
+pub(crate) type PackedSlot = Arc<OnceLock<Packed>>;
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
 #[derive(Clone)]
@@ -13,18 +27,37 @@ pub struct Tensor {
     start: usize,
     rows: usize,
     columns: usize,
+    format: Format,
+    packed: Option<PackedSlot>,
 }
 
 impl Tensor {
     /// A matrix whose content is arbitrary until `fill` has written all of it.
     pub fn build(rows: usize, columns: usize, fill: impl FnOnce(&mut [f32])) -> Self {
-        let mut buffer = Buffer::new(rows * columns);
+        let mut buffer = Buffer::new::<f32>(rows * columns);
         fill(&mut buffer.as_mut_slice()[..rows * columns]);
         Self {
             buffer: Arc::new(buffer),
             start: 0,
             rows,
             columns,
+            format: Format::F32,
+            packed: None,
+        }
+    }
+
+    /// The same for a matrix in blocks; zeros beyond its edges are `fill`'s business, too.
+    pub(crate) fn build_blocks(rows: usize, columns: usize, fill: impl FnOnce(&mut [Bf16])) -> Self {
+        let len = blocks::len(rows, columns);
+        let mut buffer = Buffer::new::<Bf16>(len);
+        fill(&mut buffer.as_mut_slice()[..len]);
+        Self {
+            buffer: Arc::new(buffer),
+            start: 0,
+            rows,
+            columns,
+            format: Format::Bf16,
+            packed: None,
         }
     }
 
@@ -64,7 +97,25 @@ impl Tensor {
             start,
             rows,
             columns,
+            format: Format::F32,
+            packed: None,
         }
+    }
+
+    /// The same matrix, with a place for its form as a right operand.
+    pub(crate) fn with_packed(mut self, slot: PackedSlot) -> Self {
+        self.packed = Some(slot);
+        self
+    }
+
+    /// That place, if there is one.
+    pub(crate) fn packed(&self) -> Option<&PackedSlot> {
+        self.packed.as_ref()
+    }
+
+    /// How the values lie in memory.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Number of rows.
@@ -79,7 +130,14 @@ impl Tensor {
 
     /// The values in host memory, row by row; a copy only where they lie elsewhere.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
-        Cow::Borrowed(self.data())
+        match self.format {
+            Format::F32 => Cow::Borrowed(self.data()),
+            Format::Bf16 => {
+                let mut values = vec![0f32; self.rows * self.columns];
+                blocks::to_f32(self.blocks(), &mut values);
+                Cow::Owned(values)
+            }
+        }
     }
 
     /// The only value of a `[1, 1]` matrix.
@@ -92,12 +150,29 @@ impl Tensor {
     }
 
     /// The values, for this crate's operations.
+    ///
+    /// # Panics
+    /// If they are not f32.
     pub(crate) fn data(&self) -> &[f32] {
+        assert_eq!(self.format, Format::F32, "an operation on f32 values");
         &self.buffer.as_slice()[self.start..][..self.rows * self.columns]
     }
 
+    /// The matrix in blocks, for this crate's operations.
+    ///
+    /// # Panics
+    /// If it is not in blocks.
+    pub(crate) fn blocks(&self) -> Blocks<'_> {
+        assert_eq!(self.format, Format::Bf16, "an operation on blocks");
+        Blocks::new(self.buffer.as_slice(), self.rows, self.columns)
+    }
+
     /// The values, to be changed; the memory is copied first if it is shared.
+    ///
+    /// # Panics
+    /// If they are not f32.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
+        assert_eq!(self.format, Format::F32, "an operation on f32 values");
         if Arc::get_mut(&mut self.buffer).is_none() {
             *self = Self::from_slice(self.rows, self.columns, self.data());
         }

@@ -2,7 +2,7 @@
 
 use vlct_golden::{Tensors, assert_close, folders};
 use vlct_tensor::ops::{Ipot, Pair};
-use vlct_tensor::{Gradients, Parameters, Tape};
+use vlct_tensor::{Compute, Gradients, Parameters, Tape};
 
 #[test]
 fn distances_and_gradients_equal_the_original() {
@@ -32,7 +32,7 @@ fn distances_and_gradients_equal_the_original() {
             let id = parameters.id(name).expect("declared");
             parameters.set(id, &t.f32(name));
         }
-        let tape = Tape::new();
+        let tape = Tape::new(Compute::default());
         let table = |name: &str| tape.parameter(&parameters, parameters.id(name).expect("declared"));
         let (words, patches) = (table("text"), table("image"));
         let mut distances = Vec::new();

@@ -10,8 +10,9 @@ use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
+pub use vlct_tensor::Precision;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
-use vlct_tensor::{Gradients, Tape, Var};
+use vlct_tensor::{Compute, Gradients, Tape, Var};
 
 /// Kinds of work that are timed, each on the base model with the heads for masked words, matching and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct BenchOptions {
     pub image_size: usize,
     /// Samples of a step.
     pub batch: usize,
+    /// Number format.
+    pub precision: Precision,
     /// Timed steps, after one that is not.
     pub steps: usize,
 }
@@ -79,9 +82,14 @@ pub fn measure(options: BenchOptions) -> BenchResult {
         task,
         image_size,
         batch,
+        precision,
         steps,
     } = options;
-    let model = base_model(image_size);
+    let mut model = base_model(image_size, (task != Task::Pretrain).then_some(ANSWERS));
+    model.set_compute(Compute {
+        precision,
+        recompute: false,
+    });
     let made = MadeUp::new(batch, image_size);
     let times = match task {
         Task::Pretrain => {
@@ -99,7 +107,7 @@ pub fn measure(options: BenchOptions) -> BenchResult {
             made.vqa_step(step).run(model, tape).total
         }),
         Task::Infer => time(steps, |_| {
-            let tape = Tape::inference();
+            let tape = Tape::inference(model.compute());
             let sequences = made.sequences();
             let encoded = model.encode(&tape, &sequences, None);
             model.vqa_logits(&tape, &model.pool(&tape, &encoded, 0..batch));
@@ -110,7 +118,10 @@ pub fn measure(options: BenchOptions) -> BenchResult {
     BenchResult {
         task: task.name(),
         style: "vlct",
-        precision: "f32",
+        precision: match precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        },
         image_size,
         batch,
         seconds_per_step: round(seconds, 4),
@@ -119,12 +130,12 @@ pub fn measure(options: BenchOptions) -> BenchResult {
     }
 }
 
-fn base_model(image_size: usize) -> Vlc {
+fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
     let backbone = Backbone::named("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
     let heads = Heads {
         mlm: true,
         itm: true,
-        vqa: Some(ANSWERS),
+        vqa: answers,
         rank: false,
     };
     let mut model = Vlc::new(VlcConfig {
@@ -145,7 +156,7 @@ fn train(mut model: Vlc, steps: usize, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     time(steps, |step| {
-        let tape = Tape::new();
+        let tape = Tape::new(model.compute());
         let loss = loss(&model, &tape, step);
         gradients.clear();
         tape.backward(&loss, 1.0, &mut gradients);

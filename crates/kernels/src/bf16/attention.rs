@@ -5,9 +5,9 @@
 //! done to the 32 results. Backward, 32 keys meet all queries: scores are computed again, transposed, so that what the
 //! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
 
+use super::Bf16;
 use super::blocks::{self, BLOCK, Blocks, SIDE};
 use super::gemm::{Engine, Kernel};
-use super::Bf16;
 use crate::aligned::AlignedVec;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -96,7 +96,8 @@ pub fn backward(
             let (operand, panel, depth) = (lengths.operand(), lengths.panels * BLOCK, lengths.depth);
             let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, lengths.panels);
             let mut take = Take::new(memory, 8 * operand + 2 * panel + together * panel);
-            let [q_columns, q_steps, k_rows, k_turned, v_rows, o_columns, o_steps, own] = [0; 8].map(|_| take.next(operand));
+            let [q_columns, q_steps, k_rows, k_turned, v_rows, o_columns, o_steps, own] =
+                [0; 8].map(|_| take.next(operand));
             let [weights, slopes] = [0; 2].map(|_| take.next(panel));
             let kept = take.next(together * panel);
             let mut take = Take::new(sums, operand + 2 * BLOCK + 2 * lengths.panels * SIDE);
@@ -144,7 +145,9 @@ pub fn backward(
                     }
                     for c in 0..depth {
                         let columns = SIDE.min(shape.head - c * SIDE);
-                        for (left, right, to, factor) in [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)] {
+                        for (left, right, to, factor) in
+                            [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
+                        {
                             engine.multiply(left, &right[c * panel..], lengths.panels, scores, false);
                             for r in 0..valid {
                                 let row = &mut scores[r * SIDE..][..columns];
@@ -417,7 +420,10 @@ mod x86 {
                         _mm512_maskz_mov_ps(masks[half], exp2(s))
                     });
                     sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(p[0], p[1]));
-                    _mm512_store_si512(weights.as_mut_ptr().add(j * BLOCK + r * SIDE).cast(), round2(p[0], p[1]));
+                    _mm512_store_si512(
+                        weights.as_mut_ptr().add(j * BLOCK + r * SIDE).cast(),
+                        round2(p[0], p[1]),
+                    );
                 }
             }
         }
@@ -527,7 +533,9 @@ mod tests {
     use super::*;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| Bf16::from_f32((((i + seed) * 7919) % 1009) as f32 / 400.0 - 1.25).to_f32()).collect()
+        (0..n)
+            .map(|i| Bf16::from_f32((((i + seed) * 7919) % 1009) as f32 / 400.0 - 1.25).to_f32())
+            .collect()
     }
 
     fn in_blocks(x: &[f32], rows: usize, columns: usize) -> AlignedVec<Bf16> {
@@ -573,7 +581,11 @@ mod tests {
             forward(qkv, &offsets, heads, out.as_mut_slice(), &mut lse);
             let mut got = vec![0f32; tokens * width];
             blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
-            assert!(distance(&got, &want) < Bf16::EPSILON, "head {head}: {}", distance(&got, &want));
+            assert!(
+                distance(&got, &want) < Bf16::EPSILON,
+                "head {head}: {}",
+                distance(&got, &want)
+            );
             for (got, want) in lse.iter().zip(&want_lse) {
                 assert!((got * std::f32::consts::LN_2 - want).abs() < 1e-3 * want.abs().max(1.0));
             }
@@ -585,7 +597,9 @@ mod tests {
             // Query, key and value each: their gradients differ in size.
             for part in 0..3 {
                 let pick = |x: &[f32]| -> Vec<f32> {
-                    x.chunks_exact(3 * width).flat_map(|row| row[part * width..][..width].to_vec()).collect()
+                    x.chunks_exact(3 * width)
+                        .flat_map(|row| row[part * width..][..width].to_vec())
+                        .collect()
                 };
                 let d = distance(&pick(&got), &pick(&want_d));
                 assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");

@@ -75,7 +75,10 @@ impl<'a> Blocks<'a> {
 /// # Panics
 /// If the sizes do not fit.
 pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
-    assert!(x.len() >= rows * columns && out.len() >= len(rows, columns), "matrix outside its slice");
+    assert!(
+        x.len() >= rows * columns && out.len() >= len(rows, columns),
+        "matrix outside its slice"
+    );
     let column_blocks = columns.div_ceil(SIDE);
     out[..len(rows, columns)]
         .par_chunks_mut((column_blocks * BLOCK).max(1))
@@ -96,7 +99,9 @@ pub(super) fn clear_edges(data: &mut [Bf16], rows: usize, columns: usize) {
         let valid_columns = SIDE.min(columns - i % column_blocks * SIDE);
         block[valid_rows * SIDE..].fill(Bf16::default());
         if valid_columns < SIDE {
-            block.chunks_exact_mut(SIDE).for_each(|row| row[valid_columns..].fill(Bf16::default()));
+            block
+                .chunks_exact_mut(SIDE)
+                .for_each(|row| row[valid_columns..].fill(Bf16::default()));
         }
     }
 }
@@ -114,15 +119,17 @@ pub(super) fn transpose_sums(sums: &mut [f32]) {
 /// If the sizes differ.
 pub fn to_f32(x: Blocks, out: &mut [f32]) {
     assert_eq!(out.len(), x.rows * x.columns);
-    out.par_chunks_mut((SIDE * x.columns).max(1)).enumerate().for_each(|(i, out)| {
-        for (r, row) in out.chunks_mut(x.columns).enumerate() {
-            for (c, values) in row.chunks_mut(SIDE).enumerate() {
-                for (value, number) in values.iter_mut().zip(&x.at(i, c)[r * SIDE..]) {
-                    *value = number.to_f32();
+    out.par_chunks_mut((SIDE * x.columns).max(1))
+        .enumerate()
+        .for_each(|(i, out)| {
+            for (r, row) in out.chunks_mut(x.columns).enumerate() {
+                for (c, values) in row.chunks_mut(SIDE).enumerate() {
+                    for (value, number) in values.iter_mut().zip(&x.at(i, c)[r * SIDE..]) {
+                        *value = number.to_f32();
+                    }
                 }
             }
-        }
-    });
+        });
 }
 
 /// The transpose `[columns, rows]`, in blocks.
@@ -177,7 +184,12 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn load_row(x: *const f32, [low, high]: [__mmask16; 2]) -> __m512i {
         // SAFETY: masked-out addresses are not touched.
-        unsafe { round2(_mm512_maskz_loadu_ps(low, x), _mm512_maskz_loadu_ps(high, x.wrapping_add(16))) }
+        unsafe {
+            round2(
+                _mm512_maskz_loadu_ps(low, x),
+                _mm512_maskz_loadu_ps(high, x.wrapping_add(16)),
+            )
+        }
     }
 
     /// # Safety

@@ -41,7 +41,10 @@ impl<'a> Store<'a> {
 
     /// Adds a matrix of the same size.
     pub fn residual(mut self, residual: Option<&'a [f32]>) -> Self {
-        assert!(residual.is_none_or(|r| r.len() == self.rows * self.columns), "residual of another size");
+        assert!(
+            residual.is_none_or(|r| r.len() == self.rows * self.columns),
+            "residual of another size"
+        );
         self.residual = residual;
         self
     }
@@ -95,9 +98,9 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Blocks, two matrices: `hidden = sums + bias` and `active = gelu(hidden)`, both rounded.
+/// Blocks: `active = gelu(sums + bias)` and, where a backward pass is to follow, `hidden = sums + bias`, both rounded.
 pub struct Gelu<'a> {
-    hidden: SharedMut<Bf16>,
+    hidden: Option<SharedMut<Bf16>>,
     active: SharedMut<Bf16>,
     rows: usize,
     columns: usize,
@@ -109,10 +112,11 @@ impl<'a> Gelu<'a> {
     ///
     /// # Panics
     /// If the sizes do not fit.
-    pub fn new(hidden: &'a mut [Bf16], active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
-        assert!(hidden.len() >= len(rows, bias.len()) && active.len() >= len(rows, bias.len()));
+    pub fn new(hidden: Option<&'a mut [Bf16]>, active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
+        let len = len(rows, bias.len());
+        assert!(hidden.as_ref().is_none_or(|h| h.len() >= len) && active.len() >= len);
         Self {
-            hidden: SharedMut::new(hidden),
+            hidden: hidden.map(SharedMut::new),
             active: SharedMut::new(active),
             rows,
             columns: bias.len(),
@@ -156,7 +160,18 @@ impl Epilogue for Store<'_> {
         let bias = self.bias.filter(|_| !add).map(|b| b[column..].as_ptr());
         let residual = self.residual.filter(|_| !add).map(|r| r[start..].as_ptr());
         // SAFETY: the block lies within the result, which `new` has measured; one call at a time for a place (contract).
-        unsafe { x86::store(self.out.at(start), rows, columns, self.columns, sums, bias, residual, add || self.add) };
+        unsafe {
+            x86::store(
+                self.out.at(start),
+                rows,
+                columns,
+                self.columns,
+                sums,
+                bias,
+                residual,
+                add || self.add,
+            )
+        };
     }
 
     fn takes_parts(&self) -> bool {
@@ -171,7 +186,16 @@ impl Epilogue for StoreTransposed {
         // SAFETY: as for `Store`, with rows and columns exchanged.
         unsafe {
             super::blocks::transpose_in_place(sums);
-            x86::store(self.out.at(start), rows, columns, self.rows, sums, None, None, add || self.add);
+            x86::store(
+                self.out.at(start),
+                rows,
+                columns,
+                self.rows,
+                sums,
+                None,
+                None,
+                add || self.add,
+            );
         }
     }
 
@@ -196,7 +220,8 @@ impl Epilogue for Gelu<'_> {
         // SAFETY: as for `Round`.
         unsafe {
             let bias = self.bias[column..].as_ptr();
-            x86::gelu(self.hidden.at(place), self.active.at(place), rows, columns, sums, bias);
+            let hidden = self.hidden.map(|h| h.at(place));
+            x86::gelu(hidden, self.active.at(place), rows, columns, sums, bias);
         }
     }
 }
@@ -235,7 +260,9 @@ mod x86 {
         for (half, mask) in [0, 16].into_iter().zip(masks(columns)) {
             // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
             unsafe {
-                let bias = bias.map_or(_mm512_setzero_ps(), |b| _mm512_maskz_loadu_ps(mask, b.wrapping_add(half)));
+                let bias = bias.map_or(_mm512_setzero_ps(), |b| {
+                    _mm512_maskz_loadu_ps(mask, b.wrapping_add(half))
+                });
                 for r in 0..rows {
                     let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
                     if let Some(residual) = residual {
@@ -270,7 +297,12 @@ mod x86 {
     unsafe fn load_bias(bias: *const f32, columns: usize) -> [__m512; 2] {
         let [low, high] = masks(columns);
         // SAFETY: masked-out addresses are not touched.
-        unsafe { [_mm512_maskz_loadu_ps(low, bias), _mm512_maskz_loadu_ps(high, bias.wrapping_add(16))] }
+        unsafe {
+            [
+                _mm512_maskz_loadu_ps(low, bias),
+                _mm512_maskz_loadu_ps(high, bias.wrapping_add(16)),
+            ]
+        }
     }
 
     /// # Safety
@@ -293,10 +325,10 @@ mod x86 {
     }
 
     /// # Safety
-    /// `hidden` and `active` are blocks; `bias` holds `columns` values.
+    /// `active`, and `hidden` if it is there, are blocks; `bias` holds `columns` values.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
     pub unsafe fn gelu(
-        hidden: *mut Bf16,
+        hidden: Option<*mut Bf16>,
         active: *mut Bf16,
         rows: usize,
         columns: usize,
@@ -314,7 +346,9 @@ mod x86 {
                     let [low, high] = [low, high].map(|x| _mm512_mul_ps(x, normal(x).0));
                     g = round2(low, high);
                 }
-                _mm512_store_si512(hidden.add(r * SIDE).cast(), h);
+                if let Some(hidden) = hidden {
+                    _mm512_store_si512(hidden.add(r * SIDE).cast(), h);
+                }
                 _mm512_store_si512(active.add(r * SIDE).cast(), g);
             }
         }

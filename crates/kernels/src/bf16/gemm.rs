@@ -118,9 +118,12 @@ impl Packed {
         for (i, group) in steps.as_mut_slice().chunks_mut(GROUP * panels * BLOCK).enumerate() {
             let first = i * GROUP;
             let count = GROUP.min(depth - first);
-            group.par_chunks_mut(count * BLOCK).enumerate().for_each(|(panel, out)| {
-                pack_panel(Right::WeightTransposed(weight), k, n, panel, first..first + count, out);
-            });
+            group
+                .par_chunks_mut(count * BLOCK)
+                .enumerate()
+                .for_each(|(panel, out)| {
+                    pack_panel(Right::WeightTransposed(weight), k, n, panel, first..first + count, out);
+                });
         }
         Self { steps, k, n }
     }
@@ -143,7 +146,13 @@ pub fn gemm(a: Blocks, b: Right, n: usize, epilogue: &dyn Epilogue) {
         Right::Packed(p) => assert!(p.size() == (k, n), "inner sizes differ"),
     }
     let kernel = Kernel::pick();
-    let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), k.div_ceil(SIDE), matches!(b, Right::Packed(_)), epilogue);
+    let plan = Plan::new(
+        a.row_blocks(),
+        n.div_ceil(SIDE),
+        k.div_ceil(SIDE),
+        matches!(b, Right::Packed(_)),
+        epilogue,
+    );
     (0..plan.tasks()).into_par_iter().for_each(|task| {
         plan.run(task, a, b, n, &kernel.start(), epilogue);
     });
@@ -176,7 +185,11 @@ impl Plan {
         let panels_per_task = panels.div_ceil(columns).max(1);
         let columns = panels.div_ceil(panels_per_task).max(1);
         // A right operand that must be packed is packed again for each group of rows.
-        let row_tasks = if packed { (2 * threads).div_ceil(columns) } else { threads.div_ceil(columns) };
+        let row_tasks = if packed {
+            (2 * threads).div_ceil(columns)
+        } else {
+            threads.div_ceil(columns)
+        };
         let rows_per_task = rows.div_ceil(row_tasks.clamp(1, rows.max(1))).max(1);
         Self {
             rows,
@@ -232,7 +245,9 @@ impl Plan {
                         let count = GROUP.min(depth.len() - first);
                         let last = first + count == depth.len();
                         for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(BLOCK)) {
-                            let Ok(sums) = <&mut [f32; BLOCK]>::try_from(sums) else { unreachable!() };
+                            let Ok(sums) = <&mut [f32; BLOCK]>::try_from(sums) else {
+                                unreachable!()
+                            };
                             let right = pieces.at(first, panel - panels.start);
                             engine.multiply(&left[first * BLOCK..], right, count, sums, first > 0);
                             if last {
@@ -270,14 +285,7 @@ fn grow<T: crate::aligned::Plain>(memory: &mut AlignedVec<T>, len: usize) {
     }
 }
 
-fn pack(
-    b: Right,
-    k: usize,
-    n: usize,
-    panels: std::ops::Range<usize>,
-    depth: std::ops::Range<usize>,
-    out: &mut [Bf16],
-) {
+fn pack(b: Right, k: usize, n: usize, panels: std::ops::Range<usize>, depth: std::ops::Range<usize>, out: &mut [Bf16]) {
     let mut rest = out;
     for first in depth.clone().step_by(GROUP) {
         let steps = first..(first + GROUP).min(depth.end);
@@ -302,7 +310,9 @@ fn pack_panel(b: Right, k: usize, n: usize, panel: usize, steps: std::ops::Range
                 Right::WeightTransposed(w) => {
                     blocks::step_of_weight_rows(w[column * k + row..].as_ptr(), columns, rows, k, out)
                 }
-                Right::Weight(w) => blocks::step_of_weight_columns(w[row * n + column..].as_ptr(), rows, columns, n, out),
+                Right::Weight(w) => {
+                    blocks::step_of_weight_columns(w[row * n + column..].as_ptr(), rows, columns, n, out)
+                }
                 Right::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), out),
                 Right::Packed(_) => unreachable!("already in steps"),
             }
@@ -355,7 +365,9 @@ mod tests {
     }
 
     fn plain(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
-        (0..m * n).map(|i| (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum()).collect()
+        (0..m * n)
+            .map(|i| (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum())
+            .collect()
     }
 
     proptest! {
@@ -396,7 +408,12 @@ mod tests {
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
         let mut out = vec![1f32; m * n];
-        gemm(left.blocks(), Right::Blocks(right.blocks()), n, &Store::new(&mut out, n, true));
+        gemm(
+            left.blocks(),
+            Right::Blocks(right.blocks()),
+            n,
+            &Store::new(&mut out, n, true),
+        );
         for (got, want) in out.iter().zip(plain(&a, &b, m, n, k)) {
             assert_eq!(*got, want + 1.0);
         }
@@ -429,17 +446,34 @@ mod tests {
         let sums = plain(&a, &b, m, n, k);
         let left = Matrix::new(&a, m, k);
         let mut out = vec![f32::NAN; m * n];
-        let store = Store::new(&mut out, n, false).bias(Some(&bias)).residual(Some(&residual));
+        let store = Store::new(&mut out, n, false)
+            .bias(Some(&bias))
+            .residual(Some(&residual));
         gemm(left.blocks(), Right::Weight(&b), n, &store);
         for i in 0..m * n {
             assert_eq!(out[i], sums[i] + bias[i % n] + residual[i]);
         }
-        let close = |got: f32, want: f32| assert!((got - want).abs() <= Bf16::EPSILON * want.abs() + 1e-4, "{got} {want}");
+        let close =
+            |got: f32, want: f32| assert!((got - want).abs() <= Bf16::EPSILON * want.abs() + 1e-4, "{got} {want}");
         let mut rounded = Matrix::zeros(m, n);
-        gemm(left.blocks(), Right::Weight(&b), n, &Round::new(rounded.memory.as_mut_slice(), m, n, Some(&bias)));
-        rounded.values().iter().enumerate().for_each(|(i, v)| close(*v, sums[i] + bias[i % n]));
+        gemm(
+            left.blocks(),
+            Right::Weight(&b),
+            n,
+            &Round::new(rounded.memory.as_mut_slice(), m, n, Some(&bias)),
+        );
+        rounded
+            .values()
+            .iter()
+            .enumerate()
+            .for_each(|(i, v)| close(*v, sums[i] + bias[i % n]));
         let (mut hidden, mut active, mut d_hidden) = (Matrix::zeros(m, n), Matrix::zeros(m, n), Matrix::zeros(m, n));
-        let gelu = Gelu::new(hidden.memory.as_mut_slice(), active.memory.as_mut_slice(), m, &bias);
+        let gelu = Gelu::new(
+            Some(hidden.memory.as_mut_slice()),
+            active.memory.as_mut_slice(),
+            m,
+            &bias,
+        );
         gemm(left.blocks(), Right::Weight(&b), n, &gelu);
         let x: Vec<f32> = sums.iter().enumerate().map(|(i, s)| s + bias[i % n]).collect();
         let mut want = vec![0f32; m * n];
@@ -447,7 +481,11 @@ mod tests {
         active.values().iter().zip(&want).for_each(|(g, w)| close(*g, *w));
         let x = hidden.values();
         let mut again = Matrix::zeros(m, n);
-        let gradient = GeluGradient::new(hidden.blocks(), d_hidden.memory.as_mut_slice(), again.memory.as_mut_slice());
+        let gradient = GeluGradient::new(
+            hidden.blocks(),
+            d_hidden.memory.as_mut_slice(),
+            again.memory.as_mut_slice(),
+        );
         gemm(left.blocks(), Right::Weight(&b), n, &gradient);
         let mut want = sums;
         crate::gelu::backward_in_place(&x, &mut want);
@@ -456,10 +494,13 @@ mod tests {
         again.values().iter().zip(&want).for_each(|(g, w)| close(*g, *w));
         // What lies beyond the edge is zero: it is multiplied in the next product.
         for matrix in [rounded, hidden, active, d_hidden, again] {
-            let beyond = matrix.memory.as_slice()[..blocks::len(m, n)].iter().enumerate().filter(|(i, _)| {
-                let (block, inside) = (i / BLOCK, i % BLOCK);
-                block / 2 * SIDE + inside / SIDE >= m || block % 2 * SIDE + inside % SIDE >= n
-            });
+            let beyond = matrix.memory.as_slice()[..blocks::len(m, n)]
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| {
+                    let (block, inside) = (i / BLOCK, i % BLOCK);
+                    block / 2 * SIDE + inside / SIDE >= m || block % 2 * SIDE + inside % SIDE >= n
+                });
             assert!(beyond.into_iter().all(|(_, v)| v.to_f32() == 0.0));
         }
     }

@@ -27,7 +27,10 @@ pub(super) fn normal(x: __m512) -> (__m512, __m512) {
     const HALF_LOG2_E: f32 = -0.5 * std::f32::consts::LOG2_E;
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
     let c = |v: f32| _mm512_set1_ps(v);
-    let density = _mm512_mul_ps(exp2(_mm512_mul_ps(_mm512_mul_ps(x, x), c(HALF_LOG2_E))), c(FRAC_1_SQRT_2PI));
+    let density = _mm512_mul_ps(
+        exp2(_mm512_mul_ps(_mm512_mul_ps(x, x), c(HALF_LOG2_E))),
+        c(FRAC_1_SQRT_2PI),
+    );
     let t = _mm512_rcp14_ps(_mm512_fmadd_ps(_mm512_abs_ps(x), c(0.231_641_9), c(1.0)));
     let p = _mm512_fmadd_ps(c(1.330_274_4), t, c(-1.821_256));
     let p = _mm512_fmadd_ps(p, t, c(1.781_477_9));
@@ -60,7 +63,10 @@ mod tests {
             let [power, cumulated, density] = unsafe { at(x) };
             assert!((power / x.exp2() - 1.0).abs() < 4e-6, "2^{x}");
             let want = 0.5 * (1.0 + crate::math::erf(x * std::f32::consts::FRAC_1_SQRT_2));
-            assert!((cumulated - want).abs() < 1e-4, "Φ({x}) = {cumulated} instead of {want}");
+            assert!(
+                (cumulated - want).abs() < 1e-4,
+                "Φ({x}) = {cumulated} instead of {want}"
+            );
             assert!((density - 0.398_942_3 * (-0.5 * x * x).exp()).abs() < 4e-6, "φ({x})");
         }
         // SAFETY: as above.

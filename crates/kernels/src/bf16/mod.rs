@@ -5,11 +5,11 @@
 //! AVX-512 and either AMX tiles or a fast `vdpbf16ps`; [`support`] says what there is. Everything here but the number
 //! format itself must be called only where it found something.
 
-
 pub mod attention;
 pub mod blocks;
 pub mod epilogue;
 pub mod gemm;
+pub mod layer_norm;
 
 mod math;
 mod tiles;

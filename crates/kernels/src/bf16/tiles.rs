@@ -17,7 +17,11 @@ pub(super) fn permitted() -> bool {
     const ARCH_PRCTL: i64 = 158;
     const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
     const XFEATURE_XTILEDATA: i64 = 18;
-    let features = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
+    let features = if __cpuid(0).eax >= 7 {
+        __cpuid_count(7, 0).edx
+    } else {
+        0
+    };
     if features & AMX_BF16 == 0 || features & AMX_TILE == 0 || __cpuid(1).ecx & OSXSAVE == 0 {
         return false;
     }
@@ -98,7 +102,13 @@ pub(super) unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *
                 c = in(reg) c, row = in(reg) 128usize, options(nostack, readonly),
             );
         } else {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nomem, nostack));
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nomem, nostack)
+            );
         }
         if steps > 0 {
             asm!(

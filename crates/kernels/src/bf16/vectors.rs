@@ -48,7 +48,9 @@ mod x86 {
                     let (a, b) = (a.add(step * 1024 + first * 32), b.add(step * 1024));
                     for pair in 0..16 {
                         let right = [0, 1].map(|tile| {
-                            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
+                            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(
+                                b.add(tile * 512 + pair * 32).cast(),
+                            ))
                         });
                         for (r, sum) in sums.iter_mut().enumerate() {
                             let two = a.add(r * 32 + pair * 2).cast::<i32>().read_unaligned();
@@ -96,7 +98,10 @@ mod x86 {
         // SAFETY: the array is 64 bytes.
         let low = unsafe { _mm512_loadu_si512(index.as_ptr().cast()) };
         let high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-        [_mm512_permutex2var_epi16(even, low, odd), _mm512_permutex2var_epi16(even, high, odd)]
+        [
+            _mm512_permutex2var_epi16(even, low, odd),
+            _mm512_permutex2var_epi16(even, high, odd),
+        ]
     }
 
     /// Transposes 16 × 16 numbers of 32 bits.

@@ -86,12 +86,26 @@ pub(super) struct Block {
 
 impl Block {
     pub fn forward(&self, tape: &Tape, p: &Parameters, x: &Var, offsets: &Arc<[usize]>, heads: usize) -> Var {
-        let normed = self.norm1.forward(tape, p, x, BACKBONE_EPS);
-        let qkv = self.qkv.forward(tape, p, &normed, None);
-        let attended = tape.attention(&qkv, offsets, heads);
-        let x = self.proj.forward(tape, p, &attended, Some(x));
-        let normed = self.norm2.forward(tape, p, &x, BACKBONE_EPS);
-        let hidden = tape.gelu(&self.fc1.forward(tape, p, &normed, None));
-        self.fc2.forward(tape, p, &hidden, Some(&x))
+        let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
+        let (norm, qkv, proj) = (
+            pair(self.norm1.weight, self.norm1.bias),
+            pair(self.qkv.weight, self.qkv.bias),
+            pair(self.proj.weight, self.proj.bias),
+        );
+        let x = tape.attention_sublayer(
+            x,
+            (&norm).into(),
+            BACKBONE_EPS,
+            (&qkv).into(),
+            (&proj).into(),
+            offsets,
+            heads,
+        );
+        let (norm, fc1, fc2) = (
+            pair(self.norm2.weight, self.norm2.bias),
+            pair(self.fc1.weight, self.fc1.bias),
+            pair(self.fc2.weight, self.fc2.bias),
+        );
+        tape.mlp_sublayer(&x, (&norm).into(), BACKBONE_EPS, (&fc1).into(), (&fc2).into())
     }
 }

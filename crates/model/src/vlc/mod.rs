@@ -12,7 +12,7 @@ use crate::config::VlcConfig;
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::{ParameterId, Parameters, Tape, Var};
+use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 
 /// ε of the backbone's layer norms.
 const BACKBONE_EPS: f32 = 1e-6;
@@ -21,6 +21,7 @@ const BACKBONE_EPS: f32 = 1e-6;
 pub struct Vlc {
     config: VlcConfig,
     parameters: Parameters,
+    compute: Compute,
     text: embed::Text,
     image: embed::Image,
     token_types: ParameterId,
@@ -98,6 +99,7 @@ impl Vlc {
             rank: config.heads.rank.then(|| find.linear("rank_output")),
             config,
             parameters,
+            compute: Compute::default(),
         }
     }
 
@@ -109,6 +111,16 @@ impl Vlc {
     /// The weights.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// How to compute with it: what its tapes are made with.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// Chooses how to compute with it; f32 at first.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
     }
 
     /// The weights, to be changed.

@@ -39,7 +39,7 @@ fn picture(seed: usize) -> Vec<f32> {
 
 /// The encoding, and the gradients of a sum of some of its values, in the order of the parameters.
 fn encode(model: &Vlc, sequences: &[Sequence]) -> (Vec<f32>, Vec<f32>) {
-    let tape = Tape::new();
+    let tape = Tape::new(model.compute());
     let encoded = model.encode(&tape, sequences, None);
     let values = encoded.features.tensor().to_host().to_vec();
     let pooled = model.pool(&tape, &encoded, 0..sequences.len());
@@ -80,7 +80,7 @@ fn a_shared_picture_reads_and_learns_as_copies_of_it_do() {
     let copy = |i: usize| show(&pixels[i], kept[i].as_deref(), pictures[i].token_type);
     let copied: Vec<Sequence> = (0..6).map(|i| sequence(i, copy(i))).collect();
 
-    let tape = Tape::inference();
+    let tape = Tape::inference(model.compute());
     assert_eq!(model.embed_image(&tape, &shared).projected.rows(), 9 + 9 + 3 + 2);
     assert_eq!(model.embed_image(&tape, &copied).projected.rows(), 3 * 9 + 2 * 3 + 2);
     let (values, gradients) = encode(&model, &shared);
@@ -95,7 +95,7 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
         itm: true,
         ..Heads::default()
     });
-    let tape = Tape::inference();
+    let tape = Tape::inference(model.compute());
     let pooled = Var::constant(Tensor::from_slice(3, 16, &picture(3)[..3 * 16]));
     let logits = model.itm_logits(&tape, &pooled).tensor().to_host().to_vec();
     let scores = model.rank_scores(&tape, &pooled);

@@ -1,7 +1,7 @@
 //! Every operation's gradient against finite differences, to all of its inputs.
 
 use super::*;
-use crate::{Gradients, Parameters, Tape, Tensor, Var};
+use crate::{Compute, Gradients, Parameters, Tape, Tensor, Var};
 use std::sync::Arc;
 
 fn value(i: usize) -> f32 {
@@ -37,7 +37,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
         tape.weighted_sum(&terms.iter().map(|(v, w)| (v, *w)).collect::<Vec<_>>())
     };
     let mut gradients = Gradients::new(&parameters);
-    let tape = Tape::new();
+    let tape = Tape::new(Compute::default());
     let loss = run(&tape, &parameters);
     tape.backward(&loss, 1.0, &mut gradients);
     drop(loss);
@@ -49,7 +49,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
                 let mut nudged = values.clone();
                 nudged[i] += e;
                 parameters.set(*id, &nudged);
-                run(&Tape::inference(), &parameters).tensor().item()
+                run(&Tape::inference(Compute::default()), &parameters).tensor().item()
             };
             let want = (at(1e-2) - at(-1e-2)) / 2e-2;
             let bound = 4e-3 * want.abs().max(1.0);
@@ -97,9 +97,28 @@ fn layer_norm() {
 }
 
 #[test]
-fn attention() {
+fn attention_sublayer() {
     let offsets: Arc<[usize]> = Arc::new([0, 2, 5]);
-    check(&[[5, 12]], |t, v| t.attention(&v[0], &offsets, 2));
+    let shapes = [[5, 4], [1, 4], [1, 4], [12, 4], [1, 12], [4, 4], [1, 4]];
+    check(&shapes, |t, v| {
+        let [norm, qkv, proj] = [1, 3, 5].map(|i| Affine {
+            weight: &v[i],
+            bias: &v[i + 1],
+        });
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2)
+    });
+}
+
+#[test]
+fn mlp_sublayer() {
+    let shapes = [[3, 4], [1, 4], [1, 4], [8, 4], [1, 8], [4, 8], [1, 4]];
+    check(&shapes, |t, v| {
+        let [norm, fc1, fc2] = [1, 3, 5].map(|i| Affine {
+            weight: &v[i],
+            bias: &v[i + 1],
+        });
+        t.mlp_sublayer(&v[0], norm, 1e-6, fc1, fc2)
+    });
 }
 
 #[test]
@@ -144,7 +163,7 @@ fn a_frozen_row_is_read_but_gets_no_gradient() {
     let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)]);
     let id = parameters.id("table").expect("declared");
     parameters.set(id, &[5.0, 7.0]);
-    let (tape, mut gradients) = (Tape::new(), Gradients::new(&parameters));
+    let (tape, mut gradients) = (Tape::new(Compute::default()), Gradients::new(&parameters));
     let table = tape.parameter(&parameters, id);
     let y = tape.lookup(
         None,
@@ -192,7 +211,7 @@ fn transport_lowers_the_distance_when_followed() {
     }];
     let mut last = f32::INFINITY;
     for _ in 0..5 {
-        let (tape, mut gradients) = (Tape::new(), Gradients::new(&parameters));
+        let (tape, mut gradients) = (Tape::new(Compute::default()), Gradients::new(&parameters));
         let x = tape.parameter(&parameters, id);
         let loss = tape.transport(&x, pairs.clone(), Ipot::TRAINING);
         drop(x);

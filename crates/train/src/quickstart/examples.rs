@@ -78,7 +78,7 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     let random = &mut stream(config.seed, Purpose::PatchMaskMlm, u64::MAX, i as u64);
     let noise: Vec<f32> = (0..model.config().patches()).map(|_| random.random()).collect();
     let mask = PatchMask::from_noise(&noise, config.mask_ratio);
-    let tape = Tape::inference();
+    let tape = Tape::inference(model.compute());
     let encoded = model.encode(&tape, &[sequence(&e.texts[i], pixels, Some(&mask.kept))], None);
     let prediction = model.decode(&tape, &encoded, 0..1, std::slice::from_ref(&mask), |m| {
         m.removed.clone()
@@ -120,7 +120,7 @@ fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Fil
         .enumerate()
         .map(|(p, id)| if hidden.contains(&p) { t.mask() } else { *id })
         .collect();
-    let tape = Tape::inference();
+    let tape = Tape::inference(model.compute());
     let encoded = model.encode(&tape, &[sequence(&masked, &e.pictures[i], None)], None);
     let logits = model.mlm_logits(&tape, &encoded, hidden.iter().map(|p| *p as u32).collect());
     let rows = logits.tensor().to_host();
@@ -172,7 +172,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     let Some(word) = tokens.iter().position(names_shape) else {
         return Ok(None);
     };
-    let tape = Tape::inference();
+    let tape = Tape::inference(model.compute());
     let encoded = model.encode(&tape, &[sequence(text, &e.pictures[i], None)], None);
     let (words, image) = (encoded.text_rows(0), encoded.image_rows(0));
     let patches = image.start + 1..image.end;

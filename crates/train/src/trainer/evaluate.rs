@@ -50,7 +50,7 @@ pub fn evaluate_watching(
         let batch = batch?;
         left -= 1;
         let step = batch::step(&batch, config, model.config().patches(), false);
-        let outcome = step.run(model, &Tape::inference(), setup::objectives(config));
+        let outcome = step.run(model, &Tape::inference(model.compute()), setup::objectives(config));
         metrics.add(&outcome);
         watch(&batch);
         loader.recycle(batch);

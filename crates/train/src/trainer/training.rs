@@ -277,7 +277,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     /// Forward and backward pass of one micro-batch; its values for the log.
     fn micro_batch(&mut self, batch: &Batch) -> Result<Vec<(&'static str, f64)>> {
-        let tape = Tape::new();
+        let tape = Tape::new(self.model.compute());
         let patches = self.model.config().patches();
         let step = batch::step(batch, self.config, patches, true);
         let outcome = step.run(&self.model, &tape, setup::objectives(self.config));

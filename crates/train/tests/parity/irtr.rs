@@ -32,7 +32,7 @@ fn one_ranking_step_equals_the_original() {
                 .collect(),
             dropout: None,
         };
-        let tape = Tape::new();
+        let tape = Tape::new(model.compute());
         let outcome = step.run(&model, &tape);
         assert_eq!(
             (outcome.scores.rows(), outcome.scores.columns()),

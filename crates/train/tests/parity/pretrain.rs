@@ -147,7 +147,7 @@ fn one_pretraining_step_equals_the_original() {
         let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
         assert_eq!(labels, t.f32("itm_labels"));
 
-        let tape = Tape::new();
+        let tape = Tape::new(model.compute());
         let mut intermediates = Vec::new();
         let step = recorded.step();
         let outcome = step.run_tracing(&model, &tape, ALL, &mut |name, v| {
@@ -233,7 +233,7 @@ fn pooled_features_and_decoder_equal_the_original() {
         let model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
-        let tape = Tape::inference();
+        let tape = Tape::inference(model.compute());
         for (pass, texts, pictures, masks) in [
             ("mlm", &recorded.mlm_texts, &recorded.pictures, &recorded.mlm_masks),
             ("itm", &recorded.texts, &recorded.itm_pictures, &recorded.itm_masks),
@@ -297,7 +297,7 @@ fn ten_training_steps_equal_the_original() {
         let groups = pretrain_groups(&list, 0.01, 1.0);
         for (step, rate) in rates.iter().enumerate() {
             let recorded = Recorded::read(&t, &format!("{step}."), mask_ratio);
-            let tape = Tape::new();
+            let tape = Tape::new(model.compute());
             let outcome = recorded.step().run(&model, &tape, ALL);
             let got = outcome.losses;
             let got = [got.mlm, got.mae, got.itm, got.wpa].map(|l| l.expect("computed"));

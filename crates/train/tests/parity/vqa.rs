@@ -29,7 +29,7 @@ fn one_answering_step_equals_the_original() {
             targets: targets.iter().map(Vec::as_slice).collect(),
             dropout: None,
         };
-        let tape = Tape::new();
+        let tape = Tape::new(model.compute());
         let outcome = step.run(&model, &tape);
         let logits = outcome.logits.tensor().to_host().to_vec();
         assert_close("vqa_logits", &logits, &t.f32("vqa_logits"), 2e-5);

@@ -1,0 +1,307 @@
+//! Layer normalisation ([`crate::layer_norm`]) from f32 to blocks, keeping the normalised values in blocks as well: the
+//! backward pass needs them and nothing else of the input.
+
+use super::Bf16;
+use super::blocks::{self, BLOCK, Blocks, SIDE};
+use crate::parallel::SharedMut;
+use rayon::prelude::*;
+
+/// Writes `normalised = (x − μ)/sqrt(σ² + ε)` and `y = normalised · w + b` (blocks of `[rows, width]`) and, per row,
+/// `rstd = 1/sqrt(σ² + ε)`.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16], y: &mut [Bf16], rstd: &mut [f32]) {
+    let (width, rows) = (w.len(), rstd.len());
+    let len = blocks::len(rows, width);
+    assert!(x.len() == rows * width && b.len() == width && normalised.len() >= len && y.len() >= len);
+    let row = (width.div_ceil(SIDE) * BLOCK).max(1);
+    normalised[..len]
+        .par_chunks_mut(row)
+        .zip(y[..len].par_chunks_mut(row))
+        .zip(rstd.par_chunks_mut(SIDE))
+        .zip(x.par_chunks(SIDE * width))
+        .for_each(|(((normalised, y), rstd), x)| {
+            // SAFETY: a row of blocks each, `x` as many rows as `rstd`; the machine has the instructions.
+            unsafe { x86::forward_rows(x, w, b, eps, normalised, y, rstd) };
+        });
+}
+
+/// `y = normalised · w + b` once more.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn scale(normalised: Blocks, w: &[f32], b: &[f32], y: &mut [Bf16]) {
+    let (rows, width) = (normalised.rows(), normalised.columns());
+    assert!(w.len() == width && b.len() == width && y.len() >= blocks::len(rows, width));
+    let row = (width.div_ceil(SIDE) * BLOCK).max(1);
+    y[..blocks::len(rows, width)]
+        .par_chunks_mut(row)
+        .enumerate()
+        .for_each(|(i, y)| {
+            for (c, y) in y.chunks_exact_mut(BLOCK).enumerate() {
+                let columns = SIDE.min(width - c * SIDE);
+                let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
+                // SAFETY: two blocks and `columns` values; the machine has the instructions.
+                unsafe { x86::scale_block(normalised.at(i, c), w, b, SIDE.min(rows - i * SIDE), y) };
+            }
+        });
+}
+
+/// Adds the gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn backward(
+    dy: Blocks,
+    normalised: Blocks,
+    w: &[f32],
+    rstd: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    /// Rows of blocks whose contributions to `dw` and `db` are summed before they are added in order.
+    const TASK: usize = 4;
+    let (rows, width) = (dy.rows(), dy.columns());
+    assert!(normalised.rows() == rows && normalised.columns() == width && rstd.len() == rows);
+    assert!(dx.len() == rows * width && [w.len(), dw.len(), db.len()] == [width; 3]);
+    let padded = width.next_multiple_of(SIDE);
+    let mut partial = vec![0f32; rows.div_ceil(TASK * SIDE) * 2 * padded];
+    let dx = SharedMut::new(dx);
+    partial
+        .par_chunks_mut((2 * padded).max(1))
+        .enumerate()
+        .for_each(|(task, partial)| {
+            let (dw, db) = partial.split_at_mut(padded);
+            for i in task * TASK..((task + 1) * TASK).min(dy.row_blocks()) {
+                let count = SIDE.min(rows - i * SIDE);
+                // SAFETY: these rows of `dx` belong to this task alone; the machine has the instructions.
+                unsafe {
+                    let dx = std::slice::from_raw_parts_mut(dx.at(i * SIDE * width), count * width);
+                    x86::backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, dw, db);
+                }
+            }
+        });
+    for partial in partial.chunks_exact(2 * padded) {
+        let (w, b) = partial.split_at(padded);
+        dw.iter_mut().zip(w).for_each(|(d, p)| *d += p);
+        db.iter_mut().zip(b).for_each(|(d, p)| *d += p);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::blocks::masks;
+    use super::super::vectors::{round2, widen};
+    use super::{BLOCK, Bf16, Blocks, SIDE};
+    use std::arch::x86_64::*;
+
+    /// Up to 32 values, zero beyond.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(x: &[f32], column: usize) -> [__m512; 2] {
+        let [low, high] = masks(x.len() - column);
+        let x = x.as_ptr().wrapping_add(column);
+        // SAFETY: masked-out addresses are not touched.
+        unsafe {
+            [
+                _mm512_maskz_loadu_ps(low, x),
+                _mm512_maskz_loadu_ps(high, x.wrapping_add(16)),
+            ]
+        }
+    }
+
+    /// # Safety
+    /// `normalised` and `y` are rows of blocks; `x` holds a row for each of `rstd`, at most 32.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn forward_rows(
+        x: &[f32],
+        w: &[f32],
+        b: &[f32],
+        eps: f32,
+        normalised: &mut [Bf16],
+        y: &mut [Bf16],
+        rstd: &mut [f32],
+    ) {
+        let width = w.len();
+        for r in 0..SIDE {
+            let Some(rstd) = rstd.get_mut(r) else {
+                for c in 0..width.div_ceil(SIDE) {
+                    normalised[c * BLOCK + r * SIDE..][..SIDE].fill(Bf16::default());
+                    y[c * BLOCK + r * SIDE..][..SIDE].fill(Bf16::default());
+                }
+                continue;
+            };
+            let x = &x[r * width..][..width];
+            // SAFETY: a block has 32 rows of 32; loads are masked.
+            unsafe {
+                let mut sums = [_mm512_setzero_ps(); 2];
+                for c in (0..width).step_by(SIDE) {
+                    let values = load(x, c);
+                    sums = [_mm512_add_ps(sums[0], values[0]), _mm512_add_ps(sums[1], values[1])];
+                }
+                let mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) / width as f32);
+                let mut squares = [_mm512_setzero_ps(); 2];
+                for c in (0..width).step_by(SIDE) {
+                    let (values, masks) = (load(x, c), masks(width - c));
+                    for half in 0..2 {
+                        let d = _mm512_maskz_sub_ps(masks[half], values[half], mean);
+                        squares[half] = _mm512_fmadd_ps(d, d, squares[half]);
+                    }
+                }
+                let variance = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) / width as f32;
+                *rstd = 1.0 / (variance + eps).sqrt();
+                let factor = _mm512_set1_ps(*rstd);
+                for c in (0..width).step_by(SIDE) {
+                    let (values, masks, w, b) = (load(x, c), masks(width - c), load(w, c), load(b, c));
+                    let n =
+                        [0, 1].map(|half| _mm512_maskz_mul_ps(masks[half], _mm512_sub_ps(values[half], mean), factor));
+                    let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
+                    let place = c * SIDE + r * SIDE;
+                    _mm512_store_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
+                    _mm512_store_si512(y.as_mut_ptr().add(place).cast(), round2(scaled[0], scaled[1]));
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `normalised` and `y` are blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn scale_block(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
+        // SAFETY: by the contract; loads of `w` and `b` are masked.
+        unsafe {
+            let (w, b) = (load(w, 0), load(b, 0));
+            for r in 0..SIDE {
+                let n = widen(_mm512_loadu_si512(normalised.as_ptr().add(r * SIDE).cast()));
+                let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
+                let row = if r < rows {
+                    round2(scaled[0], scaled[1])
+                } else {
+                    _mm512_setzero_si512()
+                };
+                _mm512_store_si512(y.as_mut_ptr().add(r * SIDE).cast(), row);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`; `dw` and `db` are padded to whole blocks.
+    #[allow(clippy::too_many_arguments)]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn backward_rows(
+        dy: Blocks,
+        normalised: Blocks,
+        i: usize,
+        w: &[f32],
+        rstd: &[f32],
+        dx: &mut [f32],
+        dw: &mut [f32],
+        db: &mut [f32],
+    ) {
+        let width = w.len();
+        // Per row: Σ dy·w and Σ dy·w·normalised.
+        let mut sums = [[_mm512_setzero_ps(); 2]; SIDE];
+        // SAFETY: by the contract; a block has 32 rows of 32.
+        unsafe {
+            for c in 0..width.div_ceil(SIDE) {
+                let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
+                let at = |d: &[f32], half: usize| _mm512_loadu_ps(d.as_ptr().add(c * SIDE + 16 * half));
+                let (mut dws, mut dbs) = ([0, 1].map(|h| at(dw, h)), [0, 1].map(|h| at(db, h)));
+                for r in 0..rstd.len() {
+                    let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
+                    let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
+                    for half in 0..2 {
+                        let g = _mm512_mul_ps(d[half], w[half]);
+                        sums[r][0] = _mm512_add_ps(sums[r][0], g);
+                        sums[r][1] = _mm512_fmadd_ps(g, n[half], sums[r][1]);
+                        dws[half] = _mm512_fmadd_ps(d[half], n[half], dws[half]);
+                        dbs[half] = _mm512_add_ps(dbs[half], d[half]);
+                    }
+                }
+                for half in 0..2 {
+                    _mm512_storeu_ps(dw.as_mut_ptr().add(c * SIDE + 16 * half), dws[half]);
+                    _mm512_storeu_ps(db.as_mut_ptr().add(c * SIDE + 16 * half), dbs[half]);
+                }
+            }
+            let means = sums.map(|s| s.map(|v| _mm512_set1_ps(_mm512_reduce_add_ps(v) / width as f32)));
+            for c in 0..width.div_ceil(SIDE) {
+                let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
+                let masks = masks(width - c * SIDE);
+                for (r, rstd) in rstd.iter().enumerate() {
+                    let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
+                    let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
+                    for half in 0..2 {
+                        let g = _mm512_fmsub_ps(d[half], w[half], means[r][0]);
+                        let g = _mm512_fnmadd_ps(n[half], means[r][1], g);
+                        let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
+                        let old = _mm512_maskz_loadu_ps(masks[half], at);
+                        _mm512_mask_storeu_ps(at, masks[half], _mm512_fmadd_ps(g, _mm512_set1_ps(*rstd), old));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Support, support};
+    use super::*;
+    use crate::aligned::AlignedVec;
+
+    #[test]
+    fn both_directions_are_those_of_f32_up_to_rounding() {
+        if support() == Support::None {
+            return;
+        }
+        for (rows, width) in [(70, 96), (33, 50), (150, 768)] {
+            let values = |n: usize, seed: usize| -> Vec<f32> {
+                (0..n)
+                    .map(|i| Bf16::from_f32((((i + seed) * 7919) % 1009) as f32 / 400.0 - 1.2).to_f32())
+                    .collect()
+            };
+            let (x, w, b, dy) = (
+                values(rows * width, 1),
+                values(width, 2),
+                values(width, 3),
+                values(rows * width, 4),
+            );
+            let [mut want, mut want_dx] = [0; 2].map(|_| vec![0.5f32; x.len()]);
+            let [mut mean, mut want_rstd] = [0; 2].map(|_| vec![0f32; rows]);
+            let [mut want_dw, mut want_db] = [0; 2].map(|_| vec![1f32; width]);
+            crate::layer_norm::forward(&x, &w, &b, 1e-6, &mut want, &mut mean, &mut want_rstd);
+            let (dws, dbs) = (&mut want_dw, &mut want_db);
+            crate::layer_norm::backward(&dy, &x, &w, &mean, &want_rstd, &mut want_dx, true, dws, dbs);
+
+            let [mut normalised, mut y, mut again, mut d] =
+                [0; 4].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
+            let mut rstd = vec![0f32; rows];
+            forward(&x, &w, &b, 1e-6, normalised.as_mut_slice(), y.as_mut_slice(), &mut rstd);
+            let normalised = Blocks::new(normalised.as_slice(), rows, width);
+            let read = |m: &AlignedVec<Bf16>| {
+                let mut out = vec![0f32; rows * width];
+                blocks::to_f32(Blocks::new(m.as_slice(), rows, width), &mut out);
+                out
+            };
+            let close = |got: &[f32], want: &[f32], factor: f32| {
+                let top = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+                for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                    assert!((g - w).abs() <= factor * Bf16::EPSILON * top, "{i}: {g} {w}");
+                }
+            };
+            close(&read(&y), &want, 1.0);
+            close(&rstd, &want_rstd, 1e-3);
+            scale(normalised, &w, &b, again.as_mut_slice());
+            close(&read(&again), &want, 2.0);
+            blocks::from_f32(&dy, rows, width, d.as_mut_slice());
+            let (mut dx, mut dw, mut db) = (vec![0.5f32; x.len()], vec![1f32; width], vec![1f32; width]);
+            let dy = Blocks::new(d.as_slice(), rows, width);
+            backward(dy, normalised, &w, &rstd, &mut dx, &mut dw, &mut db);
+            close(&dx, &want_dx, 1.0);
+            close(&dw, &want_dw, 1.0);
+            close(&db, &want_db, 1e-2);
+        }
+    }
+}

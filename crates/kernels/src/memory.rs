@@ -1,0 +1,203 @@
+//! Memory in large regions of the system, handed out in pieces and joined again when they come back.
+//!
+//! A step needs the same memory as the one before, in pieces of a few sizes whose order changes little: pieces that come
+//! back are joined with their free neighbours, so that what the forward pass kept can become gradients. Regions ask for
+//! huge pages, which spare most of the address translation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ptr::NonNull;
+
+/// A huge page of the processors this runs on.
+const HUGE: usize = 2 << 20;
+
+/// Memory of one region, or part of it. Its content is arbitrary.
+///
+/// Whoever holds one may use its memory and no other; it goes back to its arena by [`Arena::free`].
+#[derive(Debug)]
+pub struct Piece {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a piece is exclusive memory.
+unsafe impl Send for Piece {}
+// SAFETY: shared use is reading.
+unsafe impl Sync for Piece {}
+
+impl Piece {
+    /// The values.
+    pub fn as_slice<T: crate::aligned::Plain>(&self) -> &[T] {
+        // SAFETY: initialised memory of this length (regions begin as zeros), 64-byte aligned, any bits are a `T`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
+    }
+
+    /// The values, to be changed.
+    pub fn as_mut_slice<T: crate::aligned::Plain>(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the piece is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
+    }
+}
+
+/// Regions and what is free in them.
+pub struct Arena {
+    granularity: usize,
+    region: usize,
+    regions: BTreeMap<usize, memmap2::MmapMut>,
+    /// Address of each free piece, and its length.
+    free: BTreeMap<usize, usize>,
+    /// The same, by length.
+    by_len: BTreeSet<(usize, usize)>,
+}
+
+impl Arena {
+    /// An empty one. Pieces are multiples of `granularity` bytes, itself a multiple of 64; regions have at least `region`
+    /// bytes.
+    pub const fn new(granularity: usize, region: usize) -> Self {
+        assert!(granularity > 0 && granularity.is_multiple_of(64) && region > 0);
+        Self {
+            granularity,
+            region,
+            regions: BTreeMap::new(),
+            free: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+        }
+    }
+
+    /// A piece of at least `bytes`: the smallest free one that is large enough, or a new region.
+    ///
+    /// # Panics
+    /// If the system has no more memory to give.
+    pub fn take(&mut self, bytes: usize) -> Piece {
+        let len = bytes.max(1).next_multiple_of(self.granularity);
+        if self.by_len.range((len, 0)..).next().is_none() {
+            self.grow(len);
+        }
+        let (found, start) = *self
+            .by_len
+            .range((len, 0)..)
+            .next()
+            .unwrap_or_else(|| unreachable!("just grown"));
+        self.remove(start, found);
+        if found > len {
+            self.insert(start + len, found - len);
+        }
+        let start =
+            NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
+        Piece { start, len }
+    }
+
+    /// Takes a piece of this arena back.
+    pub fn free(&mut self, piece: Piece) {
+        let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
+        if !self.regions.contains_key(&(start + len))
+            && let Some(next) = self.free.get(&(start + len)).copied()
+        {
+            self.remove(start + len, next);
+            len += next;
+        }
+        if !self.regions.contains_key(&start)
+            && let Some((&before, &before_len)) = self.free.range(..start).next_back()
+            && before + before_len == start
+        {
+            self.remove(before, before_len);
+            (start, len) = (before, before_len + len);
+        }
+        self.insert(start, len);
+    }
+
+    /// Gives regions of which nothing is in use back to the system.
+    pub fn release(&mut self) {
+        let whole = |start: usize, region: &memmap2::MmapMut| (start, usable(region).1);
+        let unused: Vec<(usize, usize)> = self
+            .regions
+            .iter()
+            .map(|(start, region)| whole(*start, region))
+            .filter(|(start, len)| self.free.get(start) == Some(len))
+            .collect();
+        for (start, len) in unused {
+            self.remove(start, len);
+            self.regions.remove(&start);
+        }
+    }
+
+    fn grow(&mut self, len: usize) {
+        let len = len.max(self.region).next_multiple_of(HUGE);
+        let region = match memmap2::MmapMut::map_anon(len + HUGE) {
+            Ok(region) => region,
+            Err(error) => panic!("out of memory: {} MiB more are needed ({error})", len >> 20),
+        };
+        #[cfg(target_os = "linux")]
+        // Where huge pages are switched off, small ones do.
+        region.advise(memmap2::Advice::HugePage).ok();
+        let (start, len) = usable(&region);
+        self.regions.insert(start, region);
+        self.insert(start, len);
+    }
+
+    fn insert(&mut self, start: usize, len: usize) {
+        self.free.insert(start, len);
+        self.by_len.insert((len, start));
+    }
+
+    fn remove(&mut self, start: usize, len: usize) {
+        self.free.remove(&start);
+        self.by_len.remove(&(len, start));
+    }
+}
+
+/// The part of a mapping that begins and ends at huge pages.
+fn usable(region: &memmap2::MmapMut) -> (usize, usize) {
+    let address = region.as_ptr().expose_provenance();
+    let start = address.next_multiple_of(HUGE);
+    (start, (address + region.len() - start) / HUGE * HUGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_overlap_and_are_joined_again(requests in proptest::collection::vec((1usize..300_000, 0usize..8), 1..200)) {
+            let mut arena = Arena::new(4096, 1 << 20);
+            let mut held: Vec<(Piece, u8)> = Vec::new();
+            for (i, (bytes, give_back)) in requests.into_iter().enumerate() {
+                let mut piece = arena.take(bytes);
+                prop_assert!(piece.as_slice::<f32>().len() * 4 >= bytes);
+                prop_assert_eq!(piece.start.as_ptr() as usize % 64, 0);
+                piece.as_mut_slice::<u8>().fill(i as u8);
+                held.push((piece, i as u8));
+                if give_back < held.len() {
+                    let (piece, mark) = held.swap_remove(give_back);
+                    prop_assert!(piece.as_slice::<u8>().iter().all(|v| *v == mark));
+                    arena.free(piece);
+                }
+            }
+            for (piece, mark) in held {
+                prop_assert!(piece.as_slice::<u8>().iter().all(|v| *v == mark));
+                arena.free(piece);
+            }
+            prop_assert_eq!(arena.free.len(), arena.regions.len());
+            arena.release();
+            prop_assert!(arena.regions.is_empty() && arena.free.is_empty() && arena.by_len.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_smallest_piece_that_fits_is_used_again() {
+        let mut arena = Arena::new(64, HUGE);
+        let (a, between, b, rest) = (arena.take(6400), arena.take(64), arena.take(640), arena.take(64));
+        let (large, small) = (a.start, b.start);
+        arena.free(a);
+        arena.free(b);
+        let piece = arena.take(600);
+        assert_eq!(piece.start, small);
+        let other = arena.take(641);
+        assert_eq!(other.start, large);
+        for piece in [between, rest, piece, other] {
+            arena.free(piece);
+        }
+        assert_eq!(arena.free.len(), 1);
+    }
+}

@@ -1,0 +1,208 @@
+//! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
+//! stream stays f32, everything between is an operand of products and kept as such, or computed again.
+
+use crate::products::{self, Layer, Normed, Scale, operand};
+use crate::tape::{Backward, Precision, Target};
+use crate::tensor::Format;
+use crate::{Tape, Tensor, Var};
+use std::sync::Arc;
+use vlct_kernels::{attention, bf16};
+
+/// Weight and bias of a linear layer, or scale and shift of a norm.
+#[derive(Clone, Copy)]
+pub struct Affine<'a> {
+    /// `[out, in]`, or `[1, width]`.
+    pub weight: &'a Var,
+    /// `[1, out]`, or `[1, width]`.
+    pub bias: &'a Var,
+}
+
+impl<'a> From<&'a [Var; 2]> for Affine<'a> {
+    fn from([weight, bias]: &'a [Var; 2]) -> Self {
+        Self { weight, bias }
+    }
+}
+
+impl Affine<'_> {
+    fn layer(self) -> (Layer, [Target; 2]) {
+        let layer = Layer {
+            weight: self.weight.tensor().clone(),
+            bias: Some(self.bias.tensor().clone()),
+        };
+        (layer, [self.weight.target(), self.bias.target()])
+    }
+
+    fn scale(self, eps: f32) -> (Scale, [Target; 2]) {
+        let scale = Scale {
+            weight: self.weight.tensor().clone(),
+            bias: self.bias.tensor().clone(),
+            eps,
+        };
+        (scale, [self.weight.target(), self.bias.target()])
+    }
+}
+
+/// Adds the gradients of a linear layer's weight and bias.
+fn layer_gradients(back: &mut Backward, [to_w, to_b]: [Target; 2], dy: &Tensor, x: &Tensor) {
+    let (out, width) = (dy.columns(), x.columns());
+    back.accumulate(to_w, out, width, |dw, add| products::weight_gradient(dy, x, dw, add));
+    back.accumulate(to_b, 1, out, |db, add| products::bias_gradient(dy, db, add));
+}
+
+/// What the attention half keeps.
+struct Attended {
+    normed: Normed,
+    qkv: Tensor,
+    out: Tensor,
+    log_sum_exp: Tensor,
+}
+
+impl Attended {
+    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, offsets: &[usize], heads: usize, precision: Precision) -> Self {
+        let (normed, y) = products::norm(x, norm, precision);
+        let qkv = products::linear_operand(&y, qkv);
+        let (tokens, width) = (x.rows(), x.columns());
+        let mut log_sum_exp = Tensor::zeros(heads, tokens);
+        let lse = log_sum_exp.make_mut();
+        let out = match qkv.format() {
+            Format::F32 => Tensor::build(tokens, width, |out| {
+                attention::forward(qkv.data(), offsets, heads, out, lse);
+            }),
+            Format::Bf16 => Tensor::build_blocks(tokens, width, |out| {
+                bf16::attention::forward(qkv.blocks(), offsets, heads, out, lse);
+            }),
+        };
+        Self {
+            normed,
+            qkv,
+            out,
+            log_sum_exp,
+        }
+    }
+
+    /// Gradient of query, key and value.
+    fn backward(&self, d_out: &Tensor, offsets: &[usize], heads: usize) -> Tensor {
+        let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
+        match self.qkv.format() {
+            Format::F32 => Tensor::build(tokens, width, |d| {
+                attention::backward(d_out.data(), self.qkv.data(), self.out.data(), lse, offsets, heads, d);
+            }),
+            Format::Bf16 => Tensor::build_blocks(tokens, width, |d| {
+                let (qkv, out) = (self.qkv.blocks(), self.out.blocks());
+                bf16::attention::backward(d_out.blocks(), qkv, out, lse, offsets, heads, d);
+            }),
+        }
+    }
+}
+
+impl Tape {
+    /// `x + proj(attention(qkv(norm(x))))` for packed sequences: `x [tokens, width]`, `qkv [3·width, width]`, sequence `s`
+    /// owns the rows `offsets[s]..offsets[s+1]`, and tokens attend within their sequence. Scores are divided by the root of
+    /// `width / heads`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, the offsets do not cover the rows, or the heads do not divide the width.
+    pub fn attention_sublayer(
+        &self,
+        x: &Var,
+        norm: Affine,
+        eps: f32,
+        qkv: Affine,
+        proj: Affine,
+        offsets: &Arc<[usize]>,
+        heads: usize,
+    ) -> Var {
+        let (tokens, precision) = (x.rows(), self.compute().precision);
+        assert_eq!(offsets.last(), Some(&tokens), "offsets end at the number of tokens");
+        let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
+        let (norm, to_norm) = norm.scale(eps);
+        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(), proj.layer());
+        let attended = Attended::new(x.tensor(), &norm, &qkv, offsets, heads, precision);
+        let y = products::linear(&attended.out, &proj, Some(x.tensor()));
+        let mut kept = Kept::new(attended, x, self.compute().recompute);
+        let (to_x, offsets) = (x.target(), Arc::clone(offsets));
+        self.push(y, &inputs, move |mut dy, back| {
+            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &offsets, heads, precision));
+            let d = operand(&dy, precision);
+            layer_gradients(back, to_proj, &d, &attended.out);
+            let d_out = products::input_gradient_operand(&d, &proj.weight);
+            drop(d);
+            let d_qkv = attended.backward(&d_out, &offsets, heads);
+            let Attended { normed, .. } = attended;
+            layer_gradients(back, to_qkv, &d_qkv, &normed.output(&norm));
+            let d_normed = products::input_gradient_operand(&d_qkv, &qkv.weight);
+            drop(d_qkv);
+            let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());
+            back.add(to_norm[0], dw);
+            back.add(to_norm[1], db);
+            back.add(to_x, dy);
+        })
+    }
+
+    /// `x + fc2(gelu(fc1(norm(x))))`: `x [rows, width]`, `fc1 [hidden, width]`, `fc2 [width, hidden]`, exact GELU.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn mlp_sublayer(&self, x: &Var, norm: Affine, eps: f32, fc1: Affine, fc2: Affine) -> Var {
+        let precision = self.compute().precision;
+        let inputs = [x, norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias];
+        let (norm, to_norm) = norm.scale(eps);
+        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(), fc2.layer());
+        let (normed, hidden, active) = {
+            let (normed, y) = products::norm(x.tensor(), &norm, precision);
+            let keep = self.is_recording() && !self.compute().recompute;
+            let (hidden, active) = products::linear_gelu(&y, &fc1, keep);
+            (normed, hidden, active)
+        };
+        let y = products::linear(&active, &fc2, Some(x.tensor()));
+        drop(active);
+        let mut kept = Kept::new((normed, hidden), x, self.compute().recompute);
+        let to_x = x.target();
+        self.push(y, &inputs, move |mut dy, back| {
+            let (normed, hidden) = kept.take(|x| {
+                let (normed, y) = products::norm(x, &norm, precision);
+                let hidden = products::linear_operand(&y, &fc1);
+                (normed, Some(hidden))
+            });
+            let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
+            let d = operand(&dy, precision);
+            let (d_hidden, active) = products::input_gradient_gelu(&d, &fc2.weight, &hidden);
+            drop(hidden);
+            layer_gradients(back, to_fc2, &d, &active);
+            drop((d, active));
+            layer_gradients(back, to_fc1, &d_hidden, &normed.output(&norm));
+            let d_normed = products::input_gradient_operand(&d_hidden, &fc1.weight);
+            drop(d_hidden);
+            let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());
+            back.add(to_norm[0], dw);
+            back.add(to_norm[1], db);
+            back.add(to_x, dy);
+        })
+    }
+}
+
+/// What a backward pass needs, or the input that it is computed from again.
+enum Kept<T> {
+    Values(Option<T>),
+    Input(Tensor),
+}
+
+impl<T> Kept<T> {
+    fn new(values: T, x: &Var, recompute: bool) -> Self {
+        if recompute {
+            Self::Input(x.tensor().clone())
+        } else {
+            Self::Values(Some(values))
+        }
+    }
+
+    /// Gives the values away, once.
+    fn take(&mut self, compute: impl FnOnce(&Tensor) -> T) -> T {
+        match self {
+            Self::Values(values) => values
+                .take()
+                .unwrap_or_else(|| unreachable!("a tape runs backwards once")),
+            Self::Input(x) => compute(x),
+        }
+    }
+}

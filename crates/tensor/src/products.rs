@@ -1,0 +1,318 @@
+//! Matrix products and what is fused with them, in either precision: the formats of the operands decide.
+//!
+//! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
+
+use crate::tape::Precision;
+use crate::tensor::{Format, Tensor};
+use vlct_kernels::bf16::blocks;
+use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
+use vlct_kernels::bf16::gemm::{Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::elementwise::bias_rows;
+use vlct_kernels::gemm::{Threads, View, gemm};
+use vlct_kernels::parallel::add_column_sums;
+use vlct_kernels::{bf16, gelu, layer_norm};
+
+/// A weight `[out, in]` and, where there is one, a bias `[1, out]`.
+#[derive(Clone)]
+pub(crate) struct Layer {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+}
+
+impl Layer {
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(Tensor::data)
+    }
+}
+
+fn view(t: &Tensor) -> View<'_> {
+    View::new(t.data(), t.rows(), t.columns(), t.columns())
+}
+
+/// The form in which `x` enters products.
+pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
+    match (x.format(), precision) {
+        (Format::F32, Precision::Bf16) => {
+            let (rows, columns) = (x.rows(), x.columns());
+            Tensor::build_blocks(rows, columns, |out| blocks::from_f32(x.data(), rows, columns, out))
+        }
+        _ => x.clone(),
+    }
+}
+
+/// Calls `run` with the weight as right operand of `x·wᵀ`: as it was packed before, if it has a place for that.
+fn with_right<R>(w: &Tensor, run: impl FnOnce(Right) -> R) -> R {
+    match w.packed() {
+        Some(slot) => run(Right::Packed(
+            slot.get_or_init(|| Packed::transposed(w.data(), w.rows(), w.columns())),
+        )),
+        None => run(Right::WeightTransposed(w.data())),
+    }
+}
+
+/// `x·wᵀ + b (+ residual)` in f32, `[rows, out]`.
+pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
+    let (rows, out) = (x.rows(), layer.weight.rows());
+    Tensor::build(rows, out, |y| match x.format() {
+        Format::F32 => {
+            let initialised = match (layer.bias(), residual) {
+                (Some(b), r) => {
+                    bias_rows(b, r.map(Tensor::data), y);
+                    true
+                }
+                (None, Some(r)) => {
+                    y.copy_from_slice(r.data());
+                    true
+                }
+                (None, None) => false,
+            };
+            gemm(
+                y,
+                out,
+                initialised,
+                1.0,
+                view(x),
+                view(&layer.weight).transposed(),
+                Threads::All,
+            );
+        }
+        Format::Bf16 => with_right(&layer.weight, |right| {
+            let store = Store::new(y, out, false)
+                .bias(layer.bias())
+                .residual(residual.map(Tensor::data));
+            gemm_bf16(x.blocks(), right, out, &store);
+        }),
+    })
+}
+
+/// `x·wᵀ + b` as an operand again.
+pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
+    let (rows, out) = (x.rows(), layer.weight.rows());
+    match x.format() {
+        Format::F32 => linear(x, layer, None),
+        Format::Bf16 => Tensor::build_blocks(rows, out, |y| {
+            with_right(&layer.weight, |right| {
+                gemm_bf16(x.blocks(), right, out, &Round::new(y, rows, out, layer.bias()))
+            });
+        }),
+    }
+}
+
+/// `hidden = x·wᵀ + b`, if it is to be kept, and `gelu(hidden)`, both operands.
+///
+/// # Panics
+/// If the layer has no bias.
+pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
+    let (rows, out) = (x.rows(), layer.weight.rows());
+    match x.format() {
+        Format::F32 => {
+            let hidden = linear(x, layer, None);
+            let active = Tensor::build(rows, out, |y| gelu::forward(hidden.data(), y));
+            (keep.then_some(hidden), active)
+        }
+        Format::Bf16 => {
+            let bias = layer
+                .bias()
+                .unwrap_or_else(|| panic!("layers before a GELU have a bias"));
+            let run = |hidden: Option<&mut [bf16::Bf16]>| {
+                Tensor::build_blocks(rows, out, |active| {
+                    with_right(&layer.weight, |right| {
+                        gemm_bf16(x.blocks(), right, out, &Gelu::new(hidden, active, rows, bias));
+                    });
+                })
+            };
+            if !keep {
+                return (None, run(None));
+            }
+            let mut active = None;
+            let hidden = Tensor::build_blocks(rows, out, |hidden| active = Some(run(Some(hidden))));
+            (
+                Some(hidden),
+                active.unwrap_or_else(|| unreachable!("built together with `hidden`")),
+            )
+        }
+    }
+}
+
+/// `dx = dy·w` in f32, or added to it.
+pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool) {
+    match dy.format() {
+        Format::F32 => gemm(dx, w.columns(), add, 1.0, view(dy), view(w), Threads::All),
+        Format::Bf16 => {
+            gemm_bf16(
+                dy.blocks(),
+                Right::Weight(w.data()),
+                w.columns(),
+                &Store::new(dx, w.columns(), add),
+            );
+        }
+    }
+}
+
+/// `dy·w` as an operand.
+pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
+    let (rows, columns) = (dy.rows(), w.columns());
+    match dy.format() {
+        Format::F32 => Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, false)),
+        Format::Bf16 => Tensor::build_blocks(rows, columns, |dx| {
+            gemm_bf16(
+                dy.blocks(),
+                Right::Weight(w.data()),
+                columns,
+                &Round::new(dx, rows, columns, None),
+            );
+        }),
+    }
+}
+
+/// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, and `gelu(hidden)` once more.
+pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> (Tensor, Tensor) {
+    let (rows, columns) = (dy.rows(), w.columns());
+    match dy.format() {
+        Format::F32 => {
+            let mut d_hidden = input_gradient_operand(dy, w);
+            gelu::backward_in_place(hidden.data(), d_hidden.make_mut());
+            (
+                d_hidden,
+                Tensor::build(rows, columns, |y| gelu::forward(hidden.data(), y)),
+            )
+        }
+        Format::Bf16 => {
+            let mut active = None;
+            let d_hidden = Tensor::build_blocks(rows, columns, |d_hidden| {
+                active = Some(Tensor::build_blocks(rows, columns, |active| {
+                    let epilogue = GeluGradient::new(hidden.blocks(), d_hidden, active);
+                    gemm_bf16(dy.blocks(), Right::Weight(w.data()), columns, &epilogue);
+                }));
+            });
+            (
+                d_hidden,
+                active.unwrap_or_else(|| unreachable!("built together with `d_hidden`")),
+            )
+        }
+    }
+}
+
+/// `dw [out, in] = dyᵀ·x`, or added to it.
+pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, dw: &mut [f32], add: bool) {
+    let (out, width) = (dy.columns(), x.columns());
+    match dy.format() {
+        Format::F32 => gemm(dw, width, add, 1.0, view(dy).transposed(), view(x), Threads::All),
+        Format::Bf16 => {
+            let turned =
+                |t: &Tensor| Tensor::build_blocks(t.columns(), t.rows(), |out| blocks::transpose(t.blocks(), out));
+            // Turning around is dearer than alternating rows: the smaller matrix is the left operand.
+            if width < out {
+                let epilogue = StoreTransposed::new(dw, width, out, add);
+                gemm_bf16(turned(x).blocks(), Right::Blocks(dy.blocks()), out, &epilogue);
+            } else {
+                gemm_bf16(
+                    turned(dy).blocks(),
+                    Right::Blocks(x.blocks()),
+                    width,
+                    &Store::new(dw, width, add),
+                );
+            }
+        }
+    }
+}
+
+/// `db = Σ rows of dy`, or added to it.
+pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32], add: bool) {
+    if !add {
+        db.fill(0.0);
+    }
+    match dy.format() {
+        Format::F32 => add_column_sums(dy.data(), dy.columns(), db),
+        Format::Bf16 => blocks::add_column_sums(dy.blocks(), db),
+    }
+}
+
+/// What a layer norm keeps for its backward pass.
+pub(crate) enum Normed {
+    /// The input, and mean and reciprocal deviation of its rows.
+    F32 { x: Tensor, mean: Tensor, rstd: Tensor },
+    /// The normalised rows, and the reciprocal deviations.
+    Bf16 { normalised: Tensor, rstd: Tensor },
+}
+
+/// Scale `[1, width]`, shift `[1, width]` and ε of a layer norm.
+#[derive(Clone)]
+pub(crate) struct Scale {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub eps: f32,
+}
+
+/// Layer norm of `x` (f32) as an operand.
+pub(crate) fn norm(x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
+    let (rows, width) = (x.rows(), x.columns());
+    let (w, b) = (scale.weight.data(), scale.bias.data());
+    let mut rstd = Tensor::zeros(1, rows);
+    match precision {
+        Precision::F32 => {
+            let mut mean = Tensor::zeros(1, rows);
+            let y = Tensor::build(rows, width, |y| {
+                layer_norm::forward(x.data(), w, b, scale.eps, y, mean.make_mut(), rstd.make_mut());
+            });
+            (
+                Normed::F32 {
+                    x: x.clone(),
+                    mean,
+                    rstd,
+                },
+                y,
+            )
+        }
+        Precision::Bf16 => {
+            let mut y = None;
+            let normalised = Tensor::build_blocks(rows, width, |normalised| {
+                y = Some(Tensor::build_blocks(rows, width, |y| {
+                    bf16::layer_norm::forward(x.data(), w, b, scale.eps, normalised, y, rstd.make_mut());
+                }));
+            });
+            let y = y.unwrap_or_else(|| unreachable!("built together with `normalised`"));
+            (Normed::Bf16 { normalised, rstd }, y)
+        }
+    }
+}
+
+impl Normed {
+    /// What [`norm`] gave, once more.
+    pub fn output(&self, scale: &Scale) -> Tensor {
+        let (w, b) = (scale.weight.data(), scale.bias.data());
+        match self {
+            Self::F32 { x, .. } => norm(x, scale, Precision::F32).1,
+            Self::Bf16 { normalised: n, .. } => Tensor::build_blocks(n.rows(), n.columns(), |y| {
+                bf16::layer_norm::scale(n.blocks(), w, b, y);
+            }),
+        }
+    }
+
+    /// Adds to `dx` (f32); gives the gradients of scale and shift.
+    pub fn backward(&self, dy: &Tensor, scale: &Scale, dx: &mut [f32]) -> (Tensor, Tensor) {
+        let w = scale.weight.data();
+        let [mut dw, mut db] = [0; 2].map(|_| Tensor::zeros(1, w.len()));
+        match self {
+            Self::F32 { x, mean, rstd } => {
+                let (mean, rstd) = (mean.data(), rstd.data());
+                layer_norm::backward(
+                    dy.data(),
+                    x.data(),
+                    w,
+                    mean,
+                    rstd,
+                    dx,
+                    true,
+                    dw.make_mut(),
+                    db.make_mut(),
+                );
+            }
+            Self::Bf16 { normalised, rstd } => {
+                let (normalised, rstd) = (normalised.blocks(), rstd.data());
+                bf16::layer_norm::backward(dy.blocks(), normalised, w, rstd, dx, dw.make_mut(), db.make_mut());
+            }
+        }
+        (dw, db)
+    }
+}
