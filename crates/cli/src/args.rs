@@ -176,6 +176,9 @@ pub struct Bench {
     /// Steps measured, after one that is not
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
     pub steps: usize,
+    /// Also print, to standard error, where a step's time goes: for each operation calls, time, GFLOP/s and GB/s
+    #[arg(long)]
+    pub profile: bool,
     /// Threads of the arithmetic; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,

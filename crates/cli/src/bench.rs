@@ -23,12 +23,16 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
             ));
         }
     };
-    let result = measure(BenchOptions {
+    let (result, profile) = measure(BenchOptions {
         task,
         image_size: args.image_size,
         batch: args.batch,
         precision,
+        profile: args.profile,
         steps: args.steps,
     });
+    if let Some(profile) = profile {
+        eprintln!("{profile}");
+    }
     print(&format!("{}\n", serde_json::to_string(&result)?))
 }

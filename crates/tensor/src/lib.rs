@@ -11,6 +11,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod parameters;
 mod products;
+pub mod profile;
 pub mod tape;
 pub mod tensor;
 

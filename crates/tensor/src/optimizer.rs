@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::products::pass;
 use vlct_kernels::optimizer::{self, Betas, Update};
 
 /// Which update rule.
@@ -91,6 +92,12 @@ impl Optimizer {
         gradients: &Gradients,
         setting: impl Fn(ParameterId) -> Setting,
     ) {
+        let trained: usize = parameters
+            .iter()
+            .filter(|(id, _)| gradients.get(*id).is_some())
+            .map(|(_, p)| p.len())
+            .sum();
+        let _span = pass("optimiser", (trained * (3 + 2 * self.moments.len()) * 4) as f64);
         for index in 0..parameters.count() {
             let id = ParameterId(index);
             let Some(gradient) = gradients.get(id).filter(|_| parameters.get(id).trainable) else {

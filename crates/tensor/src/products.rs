@@ -2,6 +2,7 @@
 //!
 //! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
 
+use crate::profile::{Span, span};
 use crate::tape::Precision;
 use crate::tensor::{Format, Tensor};
 use vlct_kernels::bf16::blocks;
@@ -25,6 +26,31 @@ impl Layer {
     }
 }
 
+/// Bytes of the values of a tensor.
+pub(crate) fn bytes(t: &Tensor) -> f64 {
+    let size = match t.format() {
+        Format::F32 => 4,
+        Format::Bf16 => 2,
+    };
+    (t.rows() * t.columns() * size) as f64
+}
+
+/// Reports a product of `[rows, inner]` with `[inner, columns]` that reads and writes so many bytes.
+fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) -> Option<Span> {
+    span(|| {
+        (
+            format!("{name} {rows}×{inner}×{columns}"),
+            2.0 * (rows * inner * columns) as f64,
+            moved,
+        )
+    })
+}
+
+/// Reports work whose cost is the bytes that it reads and writes.
+pub(crate) fn pass(name: &str, moved: f64) -> Option<Span> {
+    span(|| (name.to_string(), 0.0, moved))
+}
+
 fn view(t: &Tensor) -> View<'_> {
     View::new(t.data(), t.rows(), t.columns(), t.columns())
 }
@@ -34,6 +60,7 @@ pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
     match (x.format(), precision) {
         (Format::F32, Precision::Bf16) => {
             let (rows, columns) = (x.rows(), x.columns());
+            let _span = pass("round", 1.5 * bytes(x));
             Tensor::build_blocks(rows, columns, |out| blocks::from_f32(x.data(), rows, columns, out))
         }
         _ => x.clone(),
@@ -52,6 +79,9 @@ fn with_right<R>(w: &Tensor, run: impl FnOnce(Right) -> R) -> R {
 
 /// `x·wᵀ + b (+ residual)` in f32, `[rows, out]`.
 pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
+    let y_bytes = (x.rows() * layer.weight.rows() * 4) as f64 * if residual.is_some() { 2.0 } else { 1.0 };
+    let moved = bytes(x) + bytes(&layer.weight) + y_bytes;
+    let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
     Tensor::build(rows, out, |y| match x.format() {
         Format::F32 => {
@@ -87,6 +117,8 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
 
 /// `x·wᵀ + b` as an operand again.
 pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
+    let moved = bytes(&layer.weight) + bytes(x) * (1.0 + layer.weight.rows() as f64 / x.columns() as f64);
+    let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
     match x.format() {
         Format::F32 => linear(x, layer, None),
@@ -103,6 +135,9 @@ pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
 /// # Panics
 /// If the layer has no bias.
 pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
+    let results = if keep { 2.0 } else { 1.0 };
+    let moved = bytes(&layer.weight) + bytes(x) * (1.0 + results * layer.weight.rows() as f64 / x.columns() as f64);
+    let _span = product("linear, GELU", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
     match x.format() {
         Format::F32 => {
@@ -136,6 +171,8 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
 
 /// `dx = dy·w` in f32, or added to it.
 pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool) {
+    let moved = bytes(dy) + bytes(w) + size_of_val(dx) as f64;
+    let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
     match dy.format() {
         Format::F32 => gemm(dx, w.columns(), add, 1.0, view(dy), view(w), Threads::All),
         Format::Bf16 => {
@@ -151,6 +188,8 @@ pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool)
 
 /// `dy·w` as an operand.
 pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
+    let moved = bytes(w) + bytes(dy) * (1.0 + w.columns() as f64 / dy.columns() as f64);
+    let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
     let (rows, columns) = (dy.rows(), w.columns());
     match dy.format() {
         Format::F32 => Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, false)),
@@ -167,6 +206,8 @@ pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
 
 /// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, and `gelu(hidden)` once more.
 pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> (Tensor, Tensor) {
+    let moved = bytes(w) + bytes(dy) + 3.0 * bytes(hidden);
+    let _span = product("input gradient, GELU", dy.rows(), dy.columns(), w.columns(), moved);
     let (rows, columns) = (dy.rows(), w.columns());
     match dy.format() {
         Format::F32 => {
@@ -195,6 +236,8 @@ pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> (
 
 /// `dw [out, in] = dyᵀ·x`, or added to it.
 pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, dw: &mut [f32], add: bool) {
+    let moved = bytes(dy) + bytes(x) + size_of_val(dw) as f64;
+    let _span = product("weight gradient", dy.columns(), dy.rows(), x.columns(), moved);
     let (out, width) = (dy.columns(), x.columns());
     match dy.format() {
         Format::F32 => gemm(dw, width, add, 1.0, view(dy).transposed(), view(x), Threads::All),
@@ -219,6 +262,7 @@ pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, dw: &mut [f32], add: bool
 
 /// `db = Σ rows of dy`, or added to it.
 pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32], add: bool) {
+    let _span = pass("bias gradient", bytes(dy));
     if !add {
         db.fill(0.0);
     }
@@ -246,6 +290,7 @@ pub(crate) struct Scale {
 
 /// Layer norm of `x` (f32) as an operand.
 pub(crate) fn norm(x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
+    let _span = pass("layer norm", 2.0 * bytes(x));
     let (rows, width) = (x.rows(), x.columns());
     let (w, b) = (scale.weight.data(), scale.bias.data());
     let mut rstd = Tensor::zeros(1, rows);
@@ -278,8 +323,16 @@ pub(crate) fn norm(x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, 
 }
 
 impl Normed {
+    fn kept(&self) -> &Tensor {
+        match self {
+            Self::F32 { x, .. } => x,
+            Self::Bf16 { normalised, .. } => normalised,
+        }
+    }
+
     /// What [`norm`] gave, once more.
     pub fn output(&self, scale: &Scale) -> Tensor {
+        let _span = pass("layer norm again", 2.0 * bytes(self.kept()));
         let (w, b) = (scale.weight.data(), scale.bias.data());
         match self {
             Self::F32 { x, .. } => norm(x, scale, Precision::F32).1,
@@ -291,6 +344,10 @@ impl Normed {
 
     /// Adds to `dx` (f32); gives the gradients of scale and shift.
     pub fn backward(&self, dy: &Tensor, scale: &Scale, dx: &mut [f32]) -> (Tensor, Tensor) {
+        let _span = pass(
+            "layer norm gradient",
+            bytes(self.kept()) + bytes(dy) + 2.0 * size_of_val(dx) as f64,
+        );
         let w = scale.weight.data();
         let [mut dw, mut db] = [0; 2].map(|_| Tensor::zeros(1, w.len()));
         match self {

@@ -81,6 +81,7 @@ impl Tensor {
     /// If a picture has another size or a patch lies outside it.
     pub fn patches(pictures: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Self {
         let (rows, width) = (pictures.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
+        let _span = crate::products::pass("cut patches", (2 * rows * width * 4) as f64);
         Self::build(rows, width, |mut out| {
             for (picture, patches) in pictures {
                 let (head, rest) = out.split_at_mut(patches.len() * width);

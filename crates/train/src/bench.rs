@@ -5,13 +5,14 @@ mod made_up;
 use crate::objectives::Objectives;
 use made_up::MadeUp;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
 pub use vlct_tensor::Precision;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape, Var};
 
 /// Kinds of work that are timed, each on the base model with the heads for masked words, matching and answers.
@@ -47,6 +48,8 @@ pub struct BenchOptions {
     pub batch: usize,
     /// Number format.
     pub precision: Precision,
+    /// Whether to note what each operation takes.
+    pub profile: bool,
     /// Timed steps, after one that is not.
     pub steps: usize,
 }
@@ -75,14 +78,65 @@ pub struct BenchResult {
 /// Answers of VQAv2, as published.
 const ANSWERS: usize = 3129;
 
+/// Operations of the timed steps, for a table: see [`vlct_tensor::profile`].
+pub struct Profile {
+    /// The operations, those that took longest first.
+    pub entries: Vec<Entry>,
+    /// Steps that they belong to.
+    pub steps: usize,
+    /// Time of all these steps.
+    pub total: Duration,
+}
+
+impl std::fmt::Display for Profile {
+    /// Per step: calls, milliseconds, share, arithmetic and traffic rates.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let steps = self.steps.max(1) as f64;
+        let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
+        writeln!(
+            f,
+            "{:<44} {:>6} {:>9} {:>6} {:>9} {:>7}",
+            "operation", "calls", "ms", "%", "GFLOP/s", "GB/s"
+        )?;
+        let mut known = 0.0;
+        for e in &self.entries {
+            let seconds = e.time.as_secs_f64();
+            known += seconds;
+            let rate = |amount: f64, digits: usize| match amount {
+                0.0 => String::new(),
+                _ => format!("{:.digits$}", amount / seconds.max(f64::MIN_POSITIVE) / 1e9),
+            };
+            let (calls, share) = (e.calls as f64 / steps, 100.0 * seconds / total);
+            let (ms, flops, bytes) = (1e3 * seconds / steps, rate(e.flops, 0), rate(e.bytes, 1));
+            writeln!(
+                f,
+                "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {flops:>9} {bytes:>7}",
+                e.name
+            )?;
+        }
+        let (other, all) = (1e3 * (total - known) / steps, 1e3 * total / steps);
+        writeln!(
+            f,
+            "{:<44} {:>6} {other:>9.2} {:>6.1}",
+            "anything else",
+            "",
+            100.0 * (total - known) / total
+        )?;
+        write!(f, "{:<44} {:>6} {all:>9.2} {:>6.1}", "step", "", 100.0)
+    }
+}
+
 /// Times steps of the base model. Captions have 9 to 18 tokens, as in MS-COCO, of which pre-training masks 15 %; training is
 /// with dropout.
-pub fn measure(options: BenchOptions) -> BenchResult {
+///
+/// Also gives the profile of the timed steps, if it is asked for.
+pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     let BenchOptions {
         task,
         image_size,
         batch,
         precision,
+        profile,
         steps,
     } = options;
     let mut model = base_model(image_size, (task != Task::Pretrain).then_some(ANSWERS));
@@ -99,23 +153,28 @@ pub fn measure(options: BenchOptions) -> BenchResult {
                 itm: true,
             };
             let patches = model.config().patches();
-            train(model, steps, |model, tape, step| {
+            train(model, options, |model, tape, step| {
                 made.pretrain_step(step, patches).run(model, tape, objectives).total
             })
         }
-        Task::Vqa => train(model, steps, |model, tape, step| {
+        Task::Vqa => train(model, options, |model, tape, step| {
             made.vqa_step(step).run(model, tape).total
         }),
-        Task::Infer => time(steps, |_| {
+        Task::Infer => time(options, |_| {
             let tape = Tape::inference(model.compute());
             let sequences = made.sequences();
             let encoded = model.encode(&tape, &sequences, None);
             model.vqa_logits(&tape, &model.pool(&tape, &encoded, 0..batch));
         }),
     };
+    let profile = profile.then(|| Profile {
+        entries: profile::finish(),
+        steps,
+        total: Duration::from_secs_f64(times.iter().sum()),
+    });
     let seconds = median(times);
     let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
-    BenchResult {
+    let result = BenchResult {
         task: task.name(),
         style: "vlct",
         precision: match precision {
@@ -127,7 +186,8 @@ pub fn measure(options: BenchOptions) -> BenchResult {
         seconds_per_step: round(seconds, 4),
         samples_per_second: round(batch as f64 / seconds, 3),
         peak_mib: peak_resident_mib(),
-    }
+    };
+    (result, profile)
 }
 
 fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
@@ -152,30 +212,34 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
 }
 
 /// Seconds of each step of training on `loss`.
-fn train(mut model: Vlc, steps: usize, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -> Vec<f64> {
+fn train(mut model: Vlc, options: BenchOptions, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
-    time(steps, |step| {
+    time(options, |step| {
         let tape = Tape::new(model.compute());
         let loss = loss(&model, &tape, step);
-        gradients.clear();
         tape.backward(&loss, 1.0, &mut gradients);
         drop(loss);
         optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
             learning_rate: 1e-4,
             weight_decay: 0.01,
         });
+        gradients.clear();
     })
 }
 
 /// Seconds of each call of `work` with the number of the step. The first call is not counted.
-fn time(steps: usize, mut work: impl FnMut(u64)) -> Vec<f64> {
-    let once = |step| {
+fn time(options: BenchOptions, mut work: impl FnMut(u64)) -> Vec<f64> {
+    let mut once = |step| {
         let start = Instant::now();
         work(step);
         start.elapsed().as_secs_f64()
     };
-    (0..=steps as u64).map(once).skip(1).collect()
+    once(0);
+    if options.profile {
+        profile::start();
+    }
+    (1..=options.steps as u64).map(once).collect()
 }
 
 /// The mean of the middle two, of an odd number the middle one; NaN of nothing.

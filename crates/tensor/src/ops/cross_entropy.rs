@@ -1,5 +1,6 @@
 //! Mean softmax cross-entropy.
 
+use crate::products::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::cross_entropy;
@@ -17,13 +18,16 @@ impl Tape {
             return Var::constant(Tensor::zeros(1, 1));
         }
         let mut losses = vec![0f32; rows];
+        let span = pass("cross-entropy", 2.0 * bytes(logits.tensor()));
         let mut probabilities = Tensor::build(rows, logits.columns(), |p| {
             p.copy_from_slice(logits.tensor().data());
             cross_entropy::forward_in_place(p, &targets, &mut losses);
         });
+        drop(span);
         let mean = losses.iter().sum::<f32>() / rows as f32;
         let to_logits = logits.target();
         self.push(Tensor::from_slice(1, 1, &[mean]), &[logits], move |d, back| {
+            let _span = pass("cross-entropy gradient", 2.0 * bytes(&probabilities));
             cross_entropy::backward_in_place(probabilities.make_mut(), &targets, d.item() / rows as f32);
             back.add(to_logits, probabilities);
         })

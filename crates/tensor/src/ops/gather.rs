@@ -1,5 +1,6 @@
 //! Rows picked from several matrices into one: packing text and image tokens, restoring patches, picking loss rows.
 
+use crate::products::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{copy_rows, scatter_add};
@@ -23,17 +24,21 @@ impl Tape {
             picks.iter().all(|p| p.rows.len() == n && p.from.columns() == width),
             "picks of different shapes"
         );
+        let moved = (2 * n * width * 4) as f64;
+        let span = pass("gather", moved);
         let out = Tensor::build(n, width, |out| {
             for pick in picks {
                 copy_rows(pick.from.tensor().data(), width, &pick.rows, out);
             }
         });
+        drop(span);
         let inputs: Vec<&Var> = picks.iter().map(|p| p.from).collect();
         let targets: Vec<_> = picks
             .iter()
             .map(|p| (p.from.target(), p.from.rows(), Arc::clone(&p.rows)))
             .collect();
         self.push(out, &inputs, move |d_out, back| {
+            let _span = pass("gather gradient", moved);
             for (target, rows, picked) in targets {
                 back.accumulate(target, rows, width, |d, add| {
                     if !add {

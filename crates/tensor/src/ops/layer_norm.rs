@@ -1,5 +1,6 @@
 //! Layer normalisation of each row, with scale and shift.
 
+use crate::products::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::layer_norm;
 
@@ -15,13 +16,16 @@ impl Tape {
             "layer norm: width of scale and shift"
         );
         let (mut mean, mut rstd) = (Tensor::zeros(1, rows), Tensor::zeros(1, rows));
+        let span = pass("layer norm", 2.0 * bytes(x.tensor()));
         let y = Tensor::build(rows, width, |y| {
             let (x, w, b) = (x.tensor().data(), w.tensor().data(), b.tensor().data());
             layer_norm::forward(x, w, b, eps, y, mean.make_mut(), rstd.make_mut());
         });
+        drop(span);
         let (xt, wt) = (x.tensor().clone(), w.tensor().clone());
         let (to_x, to_w, to_b) = (x.target(), w.target(), b.target());
         self.push(y, &[x, w, b], move |dy, back| {
+            let _span = pass("layer norm gradient", 4.0 * bytes(&dy));
             let mut dw = Tensor::zeros(1, width);
             let mut db = Tensor::zeros(1, width);
             let mut unwanted = (!back.wants(to_x)).then(|| Tensor::zeros(rows, width));

@@ -1,5 +1,6 @@
 //! Sums of table rows: word, position and type embeddings.
 
+use crate::products::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{NONE, add_rows, scatter_add};
@@ -28,6 +29,8 @@ impl Tape {
             tables.iter().all(|t| t.rows.len() == n && t.table.columns() == width),
             "tables of different shapes"
         );
+        let moved = ((tables.len() + 2) * n * width * 4) as f64;
+        let span = pass("lookup", moved);
         let out = Tensor::build(n, width, |out| {
             match base {
                 Some(base) => out.copy_from_slice(base.tensor().data()),
@@ -37,6 +40,7 @@ impl Tape {
                 add_rows(t.table.tensor().data(), width, &t.rows, out);
             }
         });
+        drop(span);
         let inputs: Vec<&Var> = base.into_iter().chain(tables.iter().map(|t| t.table)).collect();
         let to_base = base.map(Var::target);
         let targets: Vec<_> = tables
@@ -44,6 +48,7 @@ impl Tape {
             .map(|t| (t.table.target(), t.table.rows(), Arc::clone(&t.rows), t.frozen_row))
             .collect();
         self.push(out, &inputs, move |d_out, back| {
+            let _span = pass("lookup gradient", moved);
             for (target, entries, rows, frozen) in targets {
                 let rows = match frozen {
                     Some(frozen) => rows.iter().map(|r| if *r == frozen { NONE } else { *r }).collect(),

@@ -1,7 +1,8 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
 //! stream stays f32, everything between is an operand of products and kept as such, or computed again.
 
-use crate::products::{self, Layer, Normed, Scale, operand};
+use crate::products::{self, Layer, Normed, Scale, bytes, operand};
+use crate::profile::{Span, span};
 use crate::tape::{Backward, Precision, Target};
 use crate::tensor::Format;
 use crate::{Tape, Tensor, Var};
@@ -49,6 +50,18 @@ fn layer_gradients(back: &mut Backward, [to_w, to_b]: [Target; 2], dy: &Tensor, 
     back.accumulate(to_b, 1, out, |db, add| products::bias_gradient(dy, db, add));
 }
 
+/// Reports attention: `products` floating-point operations for each pair of tokens of a sequence and each column.
+fn attention_span(name: &str, products: f64, offsets: &[usize], width: usize, moved: f64) -> Option<Span> {
+    let pairs = || offsets.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2)).sum::<f64>();
+    span(|| {
+        (
+            format!("{name}, width {width}"),
+            products * pairs() * width as f64,
+            moved,
+        )
+    })
+}
+
 /// What the attention half keeps.
 struct Attended {
     normed: Normed,
@@ -63,6 +76,7 @@ impl Attended {
         let qkv = products::linear_operand(&y, qkv);
         let (tokens, width) = (x.rows(), x.columns());
         let mut log_sum_exp = Tensor::zeros(heads, tokens);
+        let _span = attention_span("attention", 4.0, offsets, width, bytes(&qkv) * 4.0 / 3.0);
         let lse = log_sum_exp.make_mut();
         let out = match qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |out| {
@@ -82,6 +96,8 @@ impl Attended {
 
     /// Gradient of query, key and value.
     fn backward(&self, d_out: &Tensor, offsets: &[usize], heads: usize) -> Tensor {
+        let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
+        let _span = attention_span("attention gradient", 10.0, offsets, d_out.columns(), moved);
         let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
         match self.qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |d| {

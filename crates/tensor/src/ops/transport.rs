@@ -1,5 +1,6 @@
 //! Word-patch alignment: optimal-transport distances between the text and image rows of packed sequences.
 
+use crate::products::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -28,13 +29,16 @@ impl Tape {
     pub fn transport(&self, features: &Var, pairs: Vec<Pair>, method: Ipot) -> Var {
         let width = features.columns();
         let x = features.tensor().data();
+        let span = pass("optimal transport", bytes(features.tensor()));
         let alignments: Vec<Alignment> = pairs
             .par_iter()
             .map(|p| transport::align(part(x, width, &p.text), part(x, width, &p.image), width, method))
             .collect();
+        drop(span);
         let total: f32 = alignments.iter().zip(&pairs).map(|(a, p)| a.distance * p.weight).sum();
         let (rows, target) = (features.rows(), features.target());
         self.push(Tensor::from_slice(1, 1, &[total]), &[features], move |d, back| {
+            let _span = pass("optimal transport gradient", (2 * rows * width * 4) as f64);
             let seed = d.item();
             let parts: Vec<(Vec<f32>, Vec<f32>)> = alignments
                 .par_iter()
