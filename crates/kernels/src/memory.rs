@@ -145,6 +145,40 @@ impl Arena {
     }
 }
 
+/// Memory of one thread for intermediate results, kept from one use to the next.
+pub struct Scratch {
+    arena: Arena,
+    piece: Option<Piece>,
+}
+
+impl Scratch {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self {
+            arena: Arena::new(HUGE, HUGE),
+            piece: None,
+        }
+    }
+
+    /// Memory for `len` values, of arbitrary content.
+    pub fn take<T: crate::aligned::Plain>(&mut self, len: usize) -> &mut [T] {
+        if self.piece.as_ref().is_none_or(|p| p.len < len * size_of::<T>())
+            && let Some(old) = self.piece.take()
+        {
+            self.arena.free(old);
+            self.arena.release();
+        }
+        let piece = self.piece.get_or_insert_with(|| self.arena.take(len * size_of::<T>()));
+        &mut piece.as_mut_slice()[..len]
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The part of a mapping that begins and ends at huge pages.
 fn usable(region: &memmap2::MmapMut) -> (usize, usize) {
     let address = region.as_ptr().expose_provenance();

@@ -7,7 +7,7 @@ use crate::tape::Precision;
 use crate::tensor::{Format, Tensor};
 use vlct_kernels::bf16::blocks;
 use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
-use vlct_kernels::bf16::gemm::{Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::bf16::gemm::{ColumnSums, Packed, Right, gemm as gemm_bf16};
 use vlct_kernels::elementwise::bias_rows;
 use vlct_kernels::gemm::{Threads, View, gemm};
 use vlct_kernels::parallel::add_column_sums;
@@ -204,71 +204,103 @@ pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
     }
 }
 
-/// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, and `gelu(hidden)` once more.
-pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> (Tensor, Tensor) {
-    let moved = bytes(w) + bytes(dy) + 3.0 * bytes(hidden);
-    let _span = product("input gradient, GELU", dy.rows(), dy.columns(), w.columns(), moved);
+/// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, an operand.
+pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> Tensor {
+    let moved = bytes(w) + bytes(dy) + 2.0 * bytes(hidden);
     let (rows, columns) = (dy.rows(), w.columns());
+    let _span = product("input gradient, GELU", rows, dy.columns(), columns, moved);
     match dy.format() {
         Format::F32 => {
             let mut d_hidden = input_gradient_operand(dy, w);
             gelu::backward_in_place(hidden.data(), d_hidden.make_mut());
-            (
-                d_hidden,
-                Tensor::build(rows, columns, |y| gelu::forward(hidden.data(), y)),
-            )
+            d_hidden
         }
-        Format::Bf16 => {
-            let mut active = None;
-            let d_hidden = Tensor::build_blocks(rows, columns, |d_hidden| {
-                active = Some(Tensor::build_blocks(rows, columns, |active| {
-                    let epilogue = GeluGradient::new(hidden.blocks(), d_hidden, active);
-                    gemm_bf16(dy.blocks(), Right::Weight(w.data()), columns, &epilogue);
-                }));
-            });
-            (
-                d_hidden,
-                active.unwrap_or_else(|| unreachable!("built together with `d_hidden`")),
-            )
-        }
+        Format::Bf16 => Tensor::build_blocks(rows, columns, |d_hidden| {
+            let epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
+            gemm_bf16(dy.blocks(), Right::Weight(w.data()), columns, &epilogue);
+        }),
     }
 }
 
-/// `dw [out, in] = dyᵀ·x`, or added to it.
-pub(crate) fn weight_gradient(dy: &Tensor, x: &Tensor, dw: &mut [f32], add: bool) {
-    let moved = bytes(dy) + bytes(x) + size_of_val(dw) as f64;
-    let _span = product("weight gradient", dy.columns(), dy.rows(), x.columns(), moved);
-    let (out, width) = (dy.columns(), x.columns());
+/// The input of a layer, as its weight's gradient needs it: what can be computed from something that is kept is not kept.
+pub(crate) enum Input<'a> {
+    /// An operand.
+    Operand(&'a Tensor),
+    /// The output of a layer norm.
+    Normed(&'a Normed, &'a Scale),
+    /// The GELU of an operand.
+    Gelu(&'a Tensor),
+}
+
+/// `dw [out, in] = dyᵀ·x`, or added to it, and `db += Σ rows of dy`.
+pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], add: bool, db: Option<&mut [f32]>) {
+    let out = dy.columns();
+    let kept = match &x {
+        Input::Operand(x) | Input::Gelu(x) => x,
+        Input::Normed(normed, _) => normed.kept(),
+    };
+    let (rows, width) = (kept.rows(), kept.columns());
+    let _span = product(
+        "weight gradient",
+        out,
+        rows,
+        width,
+        bytes(dy) + bytes(kept) + size_of_val(dw) as f64,
+    );
     match dy.format() {
-        Format::F32 => gemm(dw, width, add, 1.0, view(dy).transposed(), view(x), Threads::All),
-        Format::Bf16 => {
-            let turned =
-                |t: &Tensor| Tensor::build_blocks(t.columns(), t.rows(), |out| blocks::transpose(t.blocks(), out));
-            // Turning around is dearer than alternating rows: the smaller matrix is the left operand.
-            if width < out {
-                let epilogue = StoreTransposed::new(dw, width, out, add);
-                gemm_bf16(turned(x).blocks(), Right::Blocks(dy.blocks()), out, &epilogue);
-            } else {
-                gemm_bf16(
-                    turned(dy).blocks(),
-                    Right::Blocks(x.blocks()),
-                    width,
-                    &Store::new(dw, width, add),
-                );
+        Format::F32 => {
+            let x = match x {
+                Input::Operand(x) => x.clone(),
+                Input::Normed(normed, scale) => normed.output(scale),
+                Input::Gelu(x) => Tensor::build(rows, width, |y| gelu::forward(x.data(), y)),
+            };
+            gemm(dw, width, add, 1.0, view(dy).transposed(), view(&x), Threads::All);
+            if let Some(db) = db {
+                add_column_sums(dy.data(), out, db);
             }
         }
+        // Turning around is dearer than alternating rows: the smaller matrix is the left operand.
+        Format::Bf16 if width <= out => {
+            let turned = Tensor::build_blocks(width, rows, |turned| match x {
+                Input::Operand(x) => blocks::transpose(x.blocks(), turned),
+                Input::Normed(normed, scale) => normed.transpose(scale, turned),
+                Input::Gelu(x) => blocks::transpose_gelu(x.blocks(), turned),
+            });
+            let right = match db {
+                Some(db) => Right::Summed(dy.blocks(), ColumnSums::new(db)),
+                None => Right::Blocks(dy.blocks()),
+            };
+            gemm_bf16(turned.blocks(), right, out, &StoreTransposed::new(dw, width, out, add));
+        }
+        Format::Bf16 => {
+            let turned = Tensor::build_blocks(out, rows, |turned| blocks::transpose(dy.blocks(), turned));
+            if let Some(db) = db {
+                blocks::add_row_sums(turned.blocks(), db);
+            }
+            let normed;
+            let right = match x {
+                Input::Operand(x) => Right::Blocks(x.blocks()),
+                Input::Normed(n, scale) => {
+                    normed = n.output(scale);
+                    Right::Blocks(normed.blocks())
+                }
+                Input::Gelu(x) => Right::Gelu(x.blocks()),
+            };
+            gemm_bf16(turned.blocks(), right, width, &Store::new(dw, width, add));
+        }
     }
 }
 
-/// `db = Σ rows of dy`, or added to it.
-pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32], add: bool) {
+/// `db += Σ rows of dy` alone, for a layer whose weight is frozen.
+pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32]) {
     let _span = pass("bias gradient", bytes(dy));
-    if !add {
-        db.fill(0.0);
-    }
     match dy.format() {
         Format::F32 => add_column_sums(dy.data(), dy.columns(), db),
-        Format::Bf16 => blocks::add_column_sums(dy.blocks(), db),
+        Format::Bf16 => {
+            let (rows, columns) = (dy.columns(), dy.rows());
+            let turned = Tensor::build_blocks(rows, columns, |turned| blocks::transpose(dy.blocks(), turned));
+            blocks::add_row_sums(turned.blocks(), db);
+        }
     }
 }
 
@@ -331,14 +363,23 @@ impl Normed {
     }
 
     /// What [`norm`] gave, once more.
-    pub fn output(&self, scale: &Scale) -> Tensor {
-        let _span = pass("layer norm again", 2.0 * bytes(self.kept()));
-        let (w, b) = (scale.weight.data(), scale.bias.data());
+    fn output(&self, scale: &Scale) -> Tensor {
         match self {
             Self::F32 { x, .. } => norm(x, scale, Precision::F32).1,
-            Self::Bf16 { normalised: n, .. } => Tensor::build_blocks(n.rows(), n.columns(), |y| {
-                bf16::layer_norm::scale(n.blocks(), w, b, y);
-            }),
+            Self::Bf16 { normalised: n, .. } => {
+                let turned = Tensor::build_blocks(n.columns(), n.rows(), |turned| self.transpose(scale, turned));
+                Tensor::build_blocks(n.rows(), n.columns(), |y| blocks::transpose(turned.blocks(), y))
+            }
+        }
+    }
+
+    /// The transpose of that.
+    fn transpose(&self, scale: &Scale, turned: &mut [bf16::Bf16]) {
+        match self {
+            Self::F32 { .. } => unreachable!("operands have the format of what is kept"),
+            Self::Bf16 { normalised, .. } => {
+                blocks::transpose_scaled(normalised.blocks(), scale.weight.data(), scale.bias.data(), turned);
+            }
         }
     }
 

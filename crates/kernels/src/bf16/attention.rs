@@ -6,8 +6,8 @@
 //! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
 
 use super::Bf16;
-use super::blocks::{self, BLOCK, Blocks, SIDE};
-use super::gemm::{Engine, Kernel};
+use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
+use super::kernel::{Engine, Kernel};
 use crate::aligned::AlignedVec;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -302,7 +302,7 @@ impl Lengths {
 
     /// Right operand `[columns, rows]`: for each panel of rows, `depth` steps.
     fn load_columns(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
-        let mut block = Aligned([Bf16::default(); BLOCK]);
+        let mut block = Aligned::default();
         for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             self.load(from, start, column, i / self.depth, i % self.depth, &mut block.0);
             // SAFETY: two blocks at cache lines; the machine has the instructions.
@@ -312,7 +312,7 @@ impl Lengths {
 
     /// Right operand `[rows, columns]`: for each 32 columns, `panels` steps.
     fn load_steps(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
-        let mut block = Aligned([Bf16::default(); BLOCK]);
+        let mut block = Aligned::default();
         for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             self.load(from, start, column, i % self.panels, i / self.panels, &mut block.0);
             // SAFETY: as above.
@@ -331,7 +331,7 @@ impl Lengths {
 
     /// `out[r] = Σ_c from[r, c] · other[r, c]`, with `other` as [`Lengths::load_rows`] gives it; zero beyond the rows.
     fn row_products(&self, from: Blocks, start: usize, column: usize, other: &[Bf16], out: &mut [f32]) {
-        let mut block = Aligned([Bf16::default(); BLOCK]);
+        let mut block = Aligned::default();
         out.fill(0.0);
         for (i, other) in other.chunks_exact(BLOCK).enumerate() {
             let (panel, depth) = (i / self.depth, i % self.depth);
@@ -341,9 +341,6 @@ impl Lengths {
         }
     }
 }
-
-#[repr(C, align(64))]
-struct Aligned([Bf16; BLOCK]);
 
 /// Writes `row · factor`, at most 32 values, to a row of a matrix in blocks of `width` columns.
 ///

@@ -5,7 +5,7 @@
 //! `[k, n]` consists of *steps*: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1
 //! alternating in its row p (what AMX and `vdpbf16ps` multiply).
 
-use super::Bf16;
+use super::{Bf16, math};
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -14,6 +14,16 @@ pub const SIDE: usize = 32;
 
 /// Numbers of a block.
 pub const BLOCK: usize = SIDE * SIDE;
+
+/// A block at a cache line.
+#[repr(C, align(64))]
+pub(super) struct Aligned(pub [Bf16; BLOCK]);
+
+impl Default for Aligned {
+    fn default() -> Self {
+        Self([Bf16::default(); BLOCK])
+    }
+}
 
 /// Numbers that a matrix takes.
 pub fn len(rows: usize, columns: usize) -> usize {
@@ -132,34 +142,65 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
         });
 }
 
+/// The transpose `[columns, rows]`, in blocks, of `change(x)`, where `change(row_block, column_block, block, out)` writes a
+/// changed block to `out`.
+fn transpose_changed(x: Blocks, out: &mut [Bf16], change: impl Fn(usize, usize, &[Bf16], &mut Aligned) + Sync) {
+    let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
+    assert!(out.len() >= len(x.columns, x.rows), "matrix outside its slice");
+    let out = SharedMut::new(out);
+    (0..row_blocks).into_par_iter().for_each(|r| {
+        let mut changed = Aligned::default();
+        for c in 0..column_blocks {
+            change(r, c, x.at(r, c), &mut changed);
+            // SAFETY: each block of the result is written once; the machine has the instructions.
+            unsafe { transpose_block(changed.0.as_ptr(), out.at((c * row_blocks + r) * BLOCK)) };
+        }
+    });
+}
+
 /// The transpose `[columns, rows]`, in blocks.
 ///
 /// # Panics
 /// If `out` is too short.
 pub fn transpose(x: Blocks, out: &mut [Bf16]) {
-    let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
-    assert!(out.len() >= len(x.columns, x.rows), "matrix outside its slice");
-    let out = SharedMut::new(out);
-    (0..row_blocks).into_par_iter().for_each(|r| {
-        for c in 0..column_blocks {
-            // SAFETY: each block of the result is written once; the machine has the instructions.
-            unsafe { transpose_block(x.at(r, c).as_ptr(), out.at((c * row_blocks + r) * BLOCK)) };
-        }
+    transpose_changed(x, out, |_, _, block, out| out.0.copy_from_slice(&block[..BLOCK]));
+}
+
+/// The transpose `[columns, rows]`, in blocks, of `x · w + b`, row by row.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn transpose_scaled(x: Blocks, w: &[f32], b: &[f32], out: &mut [Bf16]) {
+    assert!(w.len() == x.columns && b.len() == x.columns, "scale of another width");
+    transpose_changed(x, out, |r, c, block, out| {
+        let columns = SIDE.min(x.columns - c * SIDE);
+        let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
+        // SAFETY: two blocks and `columns` values; the machine has the instructions.
+        unsafe { scale_block(block, w, b, SIDE.min(x.rows - r * SIDE), &mut out.0) };
     });
 }
 
-/// Adds up columns: `out[c] += Σ_r x[r, c]`, by fixed groups of columns, rows in order.
+/// The transpose `[columns, rows]`, in blocks, of `gelu(x)`.
 ///
 /// # Panics
-/// If `out` has another length than a row.
-pub fn add_column_sums(x: Blocks, out: &mut [f32]) {
-    assert_eq!(out.len(), x.columns);
-    out.par_chunks_mut(SIDE).enumerate().for_each(|(c, out)| {
-        let mut sums = [0f32; SIDE];
-        for r in 0..x.row_blocks() {
-            // SAFETY: the machine has the instructions (this module's contract); a block is whole.
-            unsafe { add_block_columns(x.at(r, c).as_ptr(), &mut sums) };
-        }
+/// If `out` is too short.
+pub fn transpose_gelu(x: Blocks, out: &mut [Bf16]) {
+    // SAFETY: two blocks; the machine has the instructions.
+    transpose_changed(x, out, |_, _, block, out| unsafe {
+        math::gelu_block(block.as_ptr(), out.0.as_mut_ptr())
+    });
+}
+
+/// Adds up rows: `out[r] += Σ_c x[r, c]`.
+///
+/// # Panics
+/// If `out` has another length than a column.
+pub fn add_row_sums(x: Blocks, out: &mut [f32]) {
+    assert_eq!(out.len(), x.rows);
+    out.par_chunks_mut(SIDE).enumerate().for_each(|(r, out)| {
+        let row = &x.at(r, 0)[..x.column_blocks() * BLOCK];
+        // SAFETY: whole blocks; the machine has the instructions (this module's contract).
+        let sums = unsafe { block_row_sums(row) };
         out.iter_mut().zip(sums).for_each(|(o, s)| *o += s);
     });
 }
@@ -177,6 +218,41 @@ mod x86 {
     pub fn masks(count: usize) -> [__mmask16; 2] {
         let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
         [bits as u16, (bits >> 16) as u16]
+    }
+
+    /// Up to 32 values, zero beyond.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn load(x: &[f32], column: usize) -> [__m512; 2] {
+        let [low, high] = masks(x.len() - column);
+        let x = x.as_ptr().wrapping_add(column);
+        // SAFETY: masked-out addresses are not touched.
+        unsafe {
+            [
+                _mm512_maskz_loadu_ps(low, x),
+                _mm512_maskz_loadu_ps(high, x.wrapping_add(16)),
+            ]
+        }
+    }
+
+    /// # Safety
+    /// `normalised` and `y` are blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn scale_block(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
+        // SAFETY: by the contract; loads of `w` and `b` are masked.
+        unsafe {
+            let (w, b) = (load(w, 0), load(b, 0));
+            for r in 0..SIDE {
+                let n = widen(_mm512_loadu_si512(normalised.as_ptr().add(r * SIDE).cast()));
+                let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
+                let row = if r < rows {
+                    round2(scaled[0], scaled[1])
+                } else {
+                    _mm512_setzero_si512()
+                };
+                _mm512_store_si512(y.as_mut_ptr().add(r * SIDE).cast(), row);
+            }
+        }
     }
 
     /// A row of up to 32 values, rounded, zero beyond.
@@ -314,6 +390,23 @@ mod x86 {
         }
     }
 
+    /// Sums of the rows of a row of blocks.
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn block_row_sums(blocks: &[Bf16]) -> [f32; SIDE] {
+        let mut sums = [_mm512_setzero_ps(); SIDE];
+        for block in blocks.chunks_exact(BLOCK) {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a block has 32 rows of 32.
+                let [low, high] = widen(unsafe { _mm512_loadu_si512(block.as_ptr().add(r * SIDE).cast()) });
+                *sum = _mm512_add_ps(*sum, _mm512_add_ps(low, high));
+            }
+        }
+        sums.map(|sum| _mm512_reduce_add_ps(sum))
+    }
+
     /// # Safety
     /// `block` is one.
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -371,15 +464,17 @@ mod tests {
             let x: Vec<f32> = (0..rows * columns).map(|i| (i % 251) as f32 - 100.0).collect();
             let mut blocks = crate::aligned::AlignedVec::<Bf16>::zeroed(len(rows, columns));
             from_f32(&x, rows, columns, blocks.as_mut_slice());
-            let (mut back, mut sums) = (vec![0f32; x.len()], vec![1f32; columns]);
+            let (mut back, mut sums) = (vec![0f32; x.len()], vec![1f32; rows]);
             to_f32(Blocks::new(blocks.as_slice(), rows, columns), &mut back);
             prop_assert_eq!(&back, &x);
-            add_column_sums(Blocks::new(blocks.as_slice(), rows, columns), &mut sums);
+            add_row_sums(Blocks::new(blocks.as_slice(), rows, columns), &mut sums);
+            for r in 0..rows {
+                prop_assert_eq!(sums[r], 1.0 + x[r * columns..][..columns].iter().sum::<f32>());
+            }
             let mut turned = crate::aligned::AlignedVec::<Bf16>::zeroed(len(columns, rows));
             transpose(Blocks::new(blocks.as_slice(), rows, columns), turned.as_mut_slice());
             to_f32(Blocks::new(turned.as_slice(), columns, rows), &mut back);
             for c in 0..columns {
-                prop_assert_eq!(sums[c], 1.0 + (0..rows).map(|r| x[r * columns + c]).sum::<f32>());
                 for r in 0..rows {
                     prop_assert_eq!(back[c * rows + r], x[r * columns + c]);
                 }

@@ -125,11 +125,10 @@ impl<'a> Gelu<'a> {
     }
 }
 
-/// Blocks, two matrices: `d_hidden = sums · gelu'(hidden)` and, once more, `active = gelu(hidden)`, both rounded.
+/// Blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
 pub struct GeluGradient<'a> {
     hidden: Blocks<'a>,
     d_hidden: SharedMut<Bf16>,
-    active: SharedMut<Bf16>,
 }
 
 impl<'a> GeluGradient<'a> {
@@ -137,13 +136,11 @@ impl<'a> GeluGradient<'a> {
     ///
     /// # Panics
     /// If the sizes do not fit.
-    pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16], active: &'a mut [Bf16]) -> Self {
-        let len = len(hidden.rows(), hidden.columns());
-        assert!(d_hidden.len() >= len && active.len() >= len);
+    pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16]) -> Self {
+        assert!(d_hidden.len() >= len(hidden.rows(), hidden.columns()));
         Self {
             hidden,
             d_hidden: SharedMut::new(d_hidden),
-            active: SharedMut::new(active),
         }
     }
 }
@@ -154,11 +151,11 @@ fn place(row: usize, column: usize, columns: usize) -> usize {
 }
 
 impl Epilogue for Store<'_> {
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], add: bool) {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let start = row * self.columns + column;
-        let bias = self.bias.filter(|_| !add).map(|b| b[column..].as_ptr());
-        let residual = self.residual.filter(|_| !add).map(|r| r[start..].as_ptr());
+        let bias = self.bias.map(|b| b[column..].as_ptr());
+        let residual = self.residual.map(|r| r[start..].as_ptr());
         // SAFETY: the block lies within the result, which `new` has measured; one call at a time for a place (contract).
         unsafe {
             x86::store(
@@ -169,43 +166,26 @@ impl Epilogue for Store<'_> {
                 sums,
                 bias,
                 residual,
-                add || self.add,
+                self.add,
             )
         };
-    }
-
-    fn takes_parts(&self) -> bool {
-        true
     }
 }
 
 impl Epilogue for StoreTransposed {
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], add: bool) {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
         // SAFETY: as for `Store`, with rows and columns exchanged.
         unsafe {
             super::blocks::transpose_in_place(sums);
-            x86::store(
-                self.out.at(start),
-                rows,
-                columns,
-                self.rows,
-                sums,
-                None,
-                None,
-                add || self.add,
-            );
+            x86::store(self.out.at(start), rows, columns, self.rows, sums, None, None, self.add);
         }
-    }
-
-    fn takes_parts(&self) -> bool {
-        true
     }
 }
 
 impl Epilogue for Round<'_> {
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let bias = self.bias.map(|b| b[column..].as_ptr());
         // SAFETY: a whole block within the result; one call at a time for a place (contract).
@@ -214,7 +194,7 @@ impl Epilogue for Round<'_> {
 }
 
 impl Epilogue for Gelu<'_> {
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let place = place(row, column, self.columns);
         // SAFETY: as for `Round`.
@@ -227,18 +207,18 @@ impl Epilogue for Gelu<'_> {
 }
 
 impl Epilogue for GeluGradient<'_> {
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], _: bool) {
+    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());
         // SAFETY: as for `Round`.
-        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), self.active.at(place), sums) };
+        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), sums) };
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::blocks::masks;
-    use super::super::math::normal;
+    use super::super::math::{distribution, slope};
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE};
     use std::arch::x86_64::*;
@@ -319,7 +299,7 @@ mod x86 {
                 } else {
                     _mm512_setzero_si512()
                 };
-                _mm512_store_si512(out.add(r * SIDE).cast(), values);
+                _mm512_stream_si512(out.add(r * SIDE).cast(), values);
             }
         }
     }
@@ -343,33 +323,30 @@ mod x86 {
                 if r < rows {
                     let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
                     h = round2(low, high);
-                    let [low, high] = [low, high].map(|x| _mm512_mul_ps(x, normal(x).0));
+                    let [low, high] = [low, high].map(|x| _mm512_mul_ps(x, distribution(x)));
                     g = round2(low, high);
                 }
                 if let Some(hidden) = hidden {
-                    _mm512_store_si512(hidden.add(r * SIDE).cast(), h);
+                    _mm512_stream_si512(hidden.add(r * SIDE).cast(), h);
                 }
-                _mm512_store_si512(active.add(r * SIDE).cast(), g);
+                _mm512_stream_si512(active.add(r * SIDE).cast(), g);
             }
         }
     }
 
     /// # Safety
-    /// All three are blocks.
+    /// Both are blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, active: *mut Bf16, sums: &[f32; BLOCK]) {
+    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK]) {
         for r in 0..SIDE {
             // SAFETY: by the contract.
             unsafe {
                 let x = widen(_mm512_loadu_si512(hidden.add(r * SIDE).cast()));
                 let parts = [0, 1].map(|half| {
-                    let (cumulated, density) = normal(x[half]);
-                    let slope = _mm512_fmadd_ps(x[half], density, cumulated);
                     let d = _mm512_loadu_ps(sums.as_ptr().add(r * SIDE + 16 * half));
-                    (_mm512_mul_ps(d, slope), _mm512_mul_ps(x[half], cumulated))
+                    _mm512_mul_ps(d, slope(x[half]))
                 });
-                _mm512_store_si512(d_hidden.add(r * SIDE).cast(), round2(parts[0].0, parts[1].0));
-                _mm512_store_si512(active.add(r * SIDE).cast(), round2(parts[0].1, parts[1].1));
+                _mm512_stream_si512(d_hidden.add(r * SIDE).cast(), round2(parts[0], parts[1]));
             }
         }
     }

@@ -27,27 +27,6 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         });
 }
 
-/// `y = normalised · w + b` once more.
-///
-/// # Panics
-/// If the sizes do not fit.
-pub fn scale(normalised: Blocks, w: &[f32], b: &[f32], y: &mut [Bf16]) {
-    let (rows, width) = (normalised.rows(), normalised.columns());
-    assert!(w.len() == width && b.len() == width && y.len() >= blocks::len(rows, width));
-    let row = (width.div_ceil(SIDE) * BLOCK).max(1);
-    y[..blocks::len(rows, width)]
-        .par_chunks_mut(row)
-        .enumerate()
-        .for_each(|(i, y)| {
-            for (c, y) in y.chunks_exact_mut(BLOCK).enumerate() {
-                let columns = SIDE.min(width - c * SIDE);
-                let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
-                // SAFETY: two blocks and `columns` values; the machine has the instructions.
-                unsafe { x86::scale_block(normalised.at(i, c), w, b, SIDE.min(rows - i * SIDE), y) };
-            }
-        });
-}
-
 /// Adds the gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`.
 ///
 /// # Panics
@@ -92,25 +71,10 @@ pub fn backward(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::blocks::masks;
+    use super::super::blocks::{load, masks};
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, Blocks, SIDE};
     use std::arch::x86_64::*;
-
-    /// Up to 32 values, zero beyond.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load(x: &[f32], column: usize) -> [__m512; 2] {
-        let [low, high] = masks(x.len() - column);
-        let x = x.as_ptr().wrapping_add(column);
-        // SAFETY: masked-out addresses are not touched.
-        unsafe {
-            [
-                _mm512_maskz_loadu_ps(low, x),
-                _mm512_maskz_loadu_ps(high, x.wrapping_add(16)),
-            ]
-        }
-    }
 
     /// # Safety
     /// `normalised` and `y` are rows of blocks; `x` holds a row for each of `rstd`, at most 32.
@@ -162,26 +126,6 @@ mod x86 {
                     _mm512_store_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
                     _mm512_store_si512(y.as_mut_ptr().add(place).cast(), round2(scaled[0], scaled[1]));
                 }
-            }
-        }
-    }
-
-    /// # Safety
-    /// `normalised` and `y` are blocks.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn scale_block(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
-        // SAFETY: by the contract; loads of `w` and `b` are masked.
-        unsafe {
-            let (w, b) = (load(w, 0), load(b, 0));
-            for r in 0..SIDE {
-                let n = widen(_mm512_loadu_si512(normalised.as_ptr().add(r * SIDE).cast()));
-                let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
-                let row = if r < rows {
-                    round2(scaled[0], scaled[1])
-                } else {
-                    _mm512_setzero_si512()
-                };
-                _mm512_store_si512(y.as_mut_ptr().add(r * SIDE).cast(), row);
             }
         }
     }
@@ -275,8 +219,8 @@ mod tests {
             let (dws, dbs) = (&mut want_dw, &mut want_db);
             crate::layer_norm::backward(&dy, &x, &w, &mean, &want_rstd, &mut want_dx, true, dws, dbs);
 
-            let [mut normalised, mut y, mut again, mut d] =
-                [0; 4].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
+            let [mut normalised, mut y, mut d] = [0; 3].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
+            let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(width, rows));
             let mut rstd = vec![0f32; rows];
             forward(&x, &w, &b, 1e-6, normalised.as_mut_slice(), y.as_mut_slice(), &mut rstd);
             let normalised = Blocks::new(normalised.as_slice(), rows, width);
@@ -293,8 +237,13 @@ mod tests {
             };
             close(&read(&y), &want, 1.0);
             close(&rstd, &want_rstd, 1e-3);
-            scale(normalised, &w, &b, again.as_mut_slice());
-            close(&read(&again), &want, 2.0);
+            blocks::transpose_scaled(normalised, &w, &b, again.as_mut_slice());
+            let mut turned = vec![0f32; rows * width];
+            blocks::to_f32(Blocks::new(again.as_slice(), width, rows), &mut turned);
+            let turned: Vec<f32> = (0..rows * width)
+                .map(|i| turned[i % width * rows + i / width])
+                .collect();
+            close(&turned, &want, 2.0);
             blocks::from_f32(&dy, rows, width, d.as_mut_slice());
             let (mut dx, mut dw, mut db) = (vec![0.5f32; x.len()], vec![1f32; width], vec![1f32; width]);
             let dy = Blocks::new(d.as_slice(), rows, width);

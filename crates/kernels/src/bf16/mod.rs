@@ -9,9 +9,11 @@ pub mod attention;
 pub mod blocks;
 pub mod epilogue;
 pub mod gemm;
+mod kernel;
 pub mod layer_norm;
 
 mod math;
+mod right;
 mod tiles;
 mod vectors;
 

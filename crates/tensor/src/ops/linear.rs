@@ -1,6 +1,6 @@
 //! `y = x·wᵀ + b (+ residual)`: a linear layer in PyTorch's layout, with the residual connection fused.
 
-use crate::products::{self, Layer, operand};
+use crate::products::{self, Input, Layer, operand};
 use crate::{Tape, Var};
 
 impl Tape {
@@ -25,17 +25,12 @@ impl Tape {
         let (to_x, to_w, to_b, to_r) = (x.target(), w.target(), b.map(Var::target), residual.map(Var::target));
         let inputs: Vec<&Var> = [Some(x), Some(w), b, residual].into_iter().flatten().collect();
         self.push(y, &inputs, move |dy, back| {
-            let (width_in, width_out) = (xt.columns(), dy.columns());
+            let width_in = xt.columns();
             let d = operand(&dy, precision);
             back.accumulate(to_x, xt.rows(), width_in, |dx, add| {
                 products::input_gradient(&d, &layer.weight, dx, add);
             });
-            back.accumulate(to_w, width_out, width_in, |dw, add| {
-                products::weight_gradient(&d, &xt, dw, add);
-            });
-            if let Some(to_b) = to_b {
-                back.accumulate(to_b, 1, width_out, |db, add| products::bias_gradient(&dy, db, add));
-            }
+            back.layer(to_w, to_b, &d, Input::Operand(&xt), width_in);
             if let Some(to_r) = to_r {
                 drop(d);
                 back.add(to_r, dy);

@@ -1,9 +1,9 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
 //! stream stays f32, everything between is an operand of products and kept as such, or computed again.
 
-use crate::products::{self, Layer, Normed, Scale, bytes, operand};
+use crate::products::{self, Input, Layer, Normed, Scale, bytes, operand};
 use crate::profile::{Span, span};
-use crate::tape::{Backward, Precision, Target};
+use crate::tape::{Precision, Target};
 use crate::tensor::Format;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
@@ -41,13 +41,6 @@ impl Affine<'_> {
         };
         (scale, [self.weight.target(), self.bias.target()])
     }
-}
-
-/// Adds the gradients of a linear layer's weight and bias.
-fn layer_gradients(back: &mut Backward, [to_w, to_b]: [Target; 2], dy: &Tensor, x: &Tensor) {
-    let (out, width) = (dy.columns(), x.columns());
-    back.accumulate(to_w, out, width, |dw, add| products::weight_gradient(dy, x, dw, add));
-    back.accumulate(to_b, 1, out, |db, add| products::bias_gradient(dy, db, add));
 }
 
 /// Reports attention: `products` floating-point operations for each pair of tokens of a sequence and each column.
@@ -128,7 +121,7 @@ impl Tape {
         offsets: &Arc<[usize]>,
         heads: usize,
     ) -> Var {
-        let (tokens, precision) = (x.rows(), self.compute().precision);
+        let (tokens, width, precision) = (x.rows(), x.columns(), self.compute().precision);
         assert_eq!(offsets.last(), Some(&tokens), "offsets end at the number of tokens");
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
@@ -140,12 +133,12 @@ impl Tape {
         self.push(y, &inputs, move |mut dy, back| {
             let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &offsets, heads, precision));
             let d = operand(&dy, precision);
-            layer_gradients(back, to_proj, &d, &attended.out);
+            back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
             let d_out = products::input_gradient_operand(&d, &proj.weight);
             drop(d);
             let d_qkv = attended.backward(&d_out, &offsets, heads);
             let Attended { normed, .. } = attended;
-            layer_gradients(back, to_qkv, &d_qkv, &normed.output(&norm));
+            back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
             let d_normed = products::input_gradient_operand(&d_qkv, &qkv.weight);
             drop(d_qkv);
             let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());
@@ -160,7 +153,7 @@ impl Tape {
     /// # Panics
     /// If the shapes do not fit.
     pub fn mlp_sublayer(&self, x: &Var, norm: Affine, eps: f32, fc1: Affine, fc2: Affine) -> Var {
-        let precision = self.compute().precision;
+        let (width, precision) = (x.columns(), self.compute().precision);
         let inputs = [x, norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias];
         let (norm, to_norm) = norm.scale(eps);
         let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(), fc2.layer());
@@ -182,11 +175,16 @@ impl Tape {
             });
             let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
             let d = operand(&dy, precision);
-            let (d_hidden, active) = products::input_gradient_gelu(&d, &fc2.weight, &hidden);
-            drop(hidden);
-            layer_gradients(back, to_fc2, &d, &active);
-            drop((d, active));
-            layer_gradients(back, to_fc1, &d_hidden, &normed.output(&norm));
+            back.layer(to_fc2[0], Some(to_fc2[1]), &d, Input::Gelu(&hidden), hidden.columns());
+            let d_hidden = products::input_gradient_gelu(&d, &fc2.weight, &hidden);
+            drop((d, hidden));
+            back.layer(
+                to_fc1[0],
+                Some(to_fc1[1]),
+                &d_hidden,
+                Input::Normed(&normed, &norm),
+                width,
+            );
             let d_normed = products::input_gradient_operand(&d_hidden, &fc1.weight);
             drop(d_hidden);
             let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());

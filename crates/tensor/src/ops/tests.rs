@@ -75,6 +75,14 @@ fn linear() {
 }
 
 #[test]
+fn a_bias_beside_a_frozen_weight_gets_its_gradient() {
+    check(&[[3, 4], [1, 5]], |t, v| {
+        let w = Var::constant(Tensor::from_slice(5, 4, &(0..20).map(value).collect::<Vec<_>>()));
+        t.linear(&v[0], &w, Some(&v[1]), None)
+    });
+}
+
+#[test]
 fn a_value_used_several_times_gets_every_gradient() {
     check(&[[4, 4], [4, 4]], |t, v| {
         let x = t.linear(&v[0], &v[1], None, Some(&v[0]));

@@ -1,0 +1,78 @@
+//! The smallest product: 32 rows with 32 columns, by the best unit of the machine.
+
+use super::blocks::BLOCK;
+use super::{Bf16, Support, support, tiles, vectors};
+
+/// The machine's way to multiply 32 rows with 32 columns.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    /// `(left, right, steps, sums [32, 32], whether to add to them)`.
+    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool),
+    tiled: bool,
+}
+
+impl Kernel {
+    /// The best one.
+    ///
+    /// # Panics
+    /// If the machine does not multiply bfloat16.
+    pub fn pick() -> Self {
+        match support() {
+            Support::Tiles => Self {
+                multiply: tiles::multiply,
+                tiled: true,
+            },
+            Support::Vectors => Self {
+                multiply: vectors::multiply,
+                tiled: false,
+            },
+            Support::None => panic!("this machine does not multiply bfloat16"),
+        }
+    }
+
+    /// Makes the calling thread ready for it.
+    pub fn start(self) -> Engine {
+        Engine {
+            kernel: self,
+            // SAFETY: `support` found the unit.
+            _tiles: self.tiled.then(|| unsafe { tiles::Tiles::configure() }),
+        }
+    }
+}
+
+/// A kernel that the calling thread may use; it stays on that thread.
+pub(super) struct Engine {
+    kernel: Kernel,
+    _tiles: Option<tiles::Tiles>,
+}
+
+impl Engine {
+    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
+    #[inline]
+    pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
+        assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
+        // SAFETY: the operands are long enough, and `start` has made this thread ready.
+        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep) };
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // What was written past the caches has to be seen by the threads that read it next.
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every machine that multiplies bfloat16 has the instruction.
+        unsafe {
+            std::arch::x86_64::_mm_sfence();
+        }
+    }
+}
+
+/// Brings memory into the second cache.
+pub(super) fn fetch(memory: &[Bf16]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(memory)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch has no effect that can be seen.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().cast::<i8>().wrapping_add(line)) };
+    }
+}
