@@ -121,8 +121,9 @@ impl Arena {
     }
 
     fn grow(&mut self, len: usize) {
-        let len = len.max(self.region).next_multiple_of(HUGE);
-        let region = match memmap2::MmapMut::map_anon(len + HUGE) {
+        let map = |len: usize| memmap2::MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
+        // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
+        let region = match map(len.max(self.region)).or_else(|_| map(len)) {
             Ok(region) => region,
             Err(error) => panic!("out of memory: {} MiB more are needed ({error})", len >> 20),
         };

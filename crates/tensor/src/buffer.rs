@@ -8,10 +8,11 @@ use vlct_kernels::memory::{Arena, Piece};
 /// Bytes up to which a buffer counts as small. Small ones have regions of their own, so that they do not cut large ones up.
 const SMALL: usize = 64 << 10;
 
-/// Small buffers, then large ones.
+/// Small buffers, then large ones. Regions for these are so large that the largest gradients find room in what the forward
+/// pass has left.
 static ARENAS: [Mutex<Arena>; 2] = [
     Mutex::new(Arena::new(64, 2 << 20)),
-    Mutex::new(Arena::new(4 << 10, 32 << 20)),
+    Mutex::new(Arena::new(4 << 10, 1 << 30)),
 ];
 
 fn arena(large: bool) -> MutexGuard<'static, Arena> {
