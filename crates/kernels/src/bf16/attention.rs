@@ -26,6 +26,8 @@ thread_local! {
 /// # Panics
 /// If the sizes do not fit, or the machine does not multiply bfloat16.
 pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
+    /// A sum of weights beyond this means that the first scores were far from the largest.
+    const FAR: f32 = 1e30;
     let shape = Shape::new(qkv, offsets, heads);
     assert!(out.len() >= blocks::len(shape.tokens, shape.width) && log_sum_exp.len() == shape.tokens * heads);
     blocks::clear_edges(out, shape.tokens, shape.width);
@@ -37,8 +39,8 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
             let mut take = Take::new(memory, lengths.operand() * 3 + panel);
             let [q, k, v] = [0; 3].map(|_| take.next(lengths.operand()));
             let weights = take.next(panel);
-            let mut take = Take::new(sums, panel + BLOCK);
-            let (scores, result) = (take.next(panel), take.next(BLOCK));
+            let mut take = Take::new(sums, 3 * BLOCK);
+            let (mut scores, result) = ([0; 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
             lengths.load_rows(qkv, rows.start, shape.column(h, 0), q);
             lengths.load_columns(qkv, rows.start, shape.column(h, 1), k);
             lengths.load_steps(qkv, rows.start, shape.column(h, 2), v);
@@ -46,12 +48,26 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * shape.tokens + rows.start), rows.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
                 let q = &q[i * lengths.depth * BLOCK..];
-                for (j, scores) in scores.chunks_exact_mut(BLOCK).enumerate() {
+                let score = |j: usize, scores: &mut [f32]| {
                     engine.multiply(q, &k[j * lengths.depth * BLOCK..], lengths.depth, scores, false);
+                };
+                // Any number near the largest score will do for the softmax: the first block's.
+                score(0, scores[0]);
+                let mut top = [f32::NEG_INFINITY; SIDE];
+                // SAFETY: the machine has the instructions; a block.
+                unsafe { x86::raise_to_maxima(scores[0], rows.len(), shape.factor(), &mut top) };
+                let mut totals = lengths.weigh(&shape, &score, &mut scores, &top, weights);
+                if totals.iter().any(|total| !(total.is_finite() && *total < FAR)) {
+                    for j in 1..lengths.panels {
+                        score(j, scores[0]);
+                        // SAFETY: as above.
+                        unsafe { x86::raise_to_maxima(scores[0], rows.len() - j * SIDE, shape.factor(), &mut top) };
+                    }
+                    totals = lengths.weigh(&shape, &score, &mut scores, &top, weights);
                 }
-                let mut totals = [0f32; SIDE];
-                // SAFETY: the machine has the instructions; `weights` has a block for each of `scores`.
-                unsafe { x86::softmax(scores, rows.len(), shape.factor(), weights, &mut totals, lse) };
+                for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&totals)) {
+                    *lse = top + total.log2();
+                }
                 for c in 0..lengths.depth {
                     engine.multiply(weights, &v[c * panel..], lengths.panels, result, false);
                     for (r, total) in totals.iter().enumerate().take(lse.len()) {
@@ -100,9 +116,10 @@ pub fn backward(
                 [0; 8].map(|_| take.next(operand));
             let [weights, slopes] = [0; 2].map(|_| take.next(panel));
             let kept = take.next(together * panel);
-            let mut take = Take::new(sums, operand + 2 * BLOCK + 2 * lengths.panels * SIDE);
+            let mut take = Take::new(sums, operand + 5 * BLOCK + 2 * lengths.panels * SIDE);
             let d_q = take.next(operand);
-            let [scores, d_scores] = [0; 2].map(|_| take.next(BLOCK));
+            let mut scores = [0; 2].map(|_| [0; 2].map(|_| take.next(BLOCK)));
+            let result = take.next(BLOCK);
             let [lse, delta] = [0; 2].map(|_| take.next(lengths.panels * SIDE));
             let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
             let column = h * shape.head;
@@ -123,16 +140,23 @@ pub fn backward(
                 let keys = first..(first + together).min(lengths.panels);
                 for j in keys.clone() {
                     let valid = SIDE.min(n - j * SIDE);
-                    for i in 0..lengths.panels {
+                    let score = |i: usize, [scores, d_scores]: &mut [&mut [f32]; 2]| {
                         let at = i * depth * BLOCK;
                         engine.multiply(&k_rows[j * depth * BLOCK..], &q_columns[at..], depth, scores, false);
                         engine.multiply(&v_rows[j * depth * BLOCK..], &o_columns[at..], depth, d_scores, false);
+                    };
+                    score(0, &mut scores[0]);
+                    for i in 0..lengths.panels {
+                        let [now, next] = &mut scores;
+                        if i + 1 < lengths.panels {
+                            score(i + 1, next);
+                        }
                         let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
                         // SAFETY: the machine has the instructions; all slices are blocks, or 32 values.
                         unsafe {
                             x86::score_gradient(
-                                scores,
-                                d_scores,
+                                now[0],
+                                now[1],
                                 &lse[i * SIDE..][..SIDE],
                                 &delta[i * SIDE..][..SIDE],
                                 shape.factor(),
@@ -142,15 +166,16 @@ pub fn backward(
                                 step,
                             );
                         }
+                        std::mem::swap(now, next);
                     }
                     for c in 0..depth {
                         let columns = SIDE.min(shape.head - c * SIDE);
                         for (left, right, to, factor) in
                             [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
                         {
-                            engine.multiply(left, &right[c * panel..], lengths.panels, scores, false);
+                            engine.multiply(left, &right[c * panel..], lengths.panels, result, false);
                             for r in 0..valid {
-                                let row = &mut scores[r * SIDE..][..columns];
+                                let row = &mut result[r * SIDE..][..columns];
                                 let (token, column) = (start + j * SIDE + r, to + c * SIDE);
                                 // SAFETY: these columns of these rows belong to this task alone.
                                 unsafe { write_row(row, factor, d_qkv, token, column, 3 * shape.width) };
@@ -293,6 +318,32 @@ impl Lengths {
         }
     }
 
+    /// Weights of all keys for 32 queries, without their division by the totals, which are returned. `score(j, out)` gives
+    /// the scores of the keys of panel `j`; `top` is about the largest score of each query, times the factor.
+    fn weigh(
+        &self,
+        shape: &Shape,
+        score: &impl Fn(usize, &mut [f32]),
+        scores: &mut [&mut [f32]; 2],
+        top: &[f32; SIDE],
+        weights: &mut [Bf16],
+    ) -> [f32; SIDE] {
+        let mut sums = x86::Rows::default();
+        score(0, scores[0]);
+        for (j, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
+            let [now, next] = scores;
+            // The matrix unit works on the next scores while the vector units are busy with these.
+            if j + 1 < self.panels {
+                score(j + 1, next);
+            }
+            // SAFETY: the machine has the instructions; all are blocks.
+            unsafe { x86::weigh(now, self.rows - j * SIDE, shape.factor(), top, weights, &mut sums) };
+            std::mem::swap(now, next);
+        }
+        // SAFETY: the machine has the instructions.
+        unsafe { x86::totals(&sums) }
+    }
+
     /// Left operand `[rows, columns]`: panels of `depth` steps.
     fn load_rows(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
         for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
@@ -364,70 +415,86 @@ unsafe fn write_row(row: &mut [f32], factor: f32, out: SharedMut<Bf16>, token: u
 mod x86 {
     use super::super::math::exp2;
     use super::super::vectors::{round2, transpose, widen, zip};
-    use super::{BLOCK, Bf16, SIDE};
+    use super::{Bf16, SIDE};
     use std::arch::x86_64::*;
 
-    /// `2^(factor·score − largest of the row)` of 32 rows of scores, rounded, to `weights`, their sums to `totals`, and the
-    /// logarithm to base 2 of the sums of `2^(factor·score)` to `lse`. Columns from `keys` on have no weight.
+    /// A register for each of 32 rows.
+    pub struct Rows([__m512; SIDE]);
+
+    impl Default for Rows {
+        fn default() -> Self {
+            // SAFETY: zeros are numbers.
+            unsafe { std::mem::zeroed() }
+        }
+    }
+
+    /// Masks of the two halves of a row of which `keys` columns count.
+    fn halves(keys: usize) -> [__mmask16; 2] {
+        super::super::blocks::masks(keys)
+    }
+
+    /// `top[r] = max(top[r], factor · the largest score of row r)`, of the first `keys` columns.
     ///
     /// # Safety
-    /// `scores` are blocks, and `weights` as many at a cache line.
+    /// `scores` is a block.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    pub unsafe fn raise_to_maxima(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
+        let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+        let [low, high] = halves(keys);
+        // SAFETY: a block has 32 rows of 32.
+        let rows = std::array::from_fn(|r| unsafe {
+            let row = scores.as_ptr().add(r * SIDE);
+            let left = _mm512_mask_mov_ps(lowest, low, _mm512_loadu_ps(row));
+            _mm512_mask_max_ps(left, high, left, _mm512_loadu_ps(row.add(16)))
+        });
+        let largest = across(rows, |a, b| _mm512_max_ps(a, b));
+        for (top, largest) in top.iter_mut().zip(largest) {
+            // The clamp keeps infinite scores from becoming differences of infinities.
+            *top = top.max((largest * factor).clamp(f32::MIN, f32::MAX));
+        }
+    }
+
+    /// `2^(factor·score − top of the row)`, rounded, to `weights`, and added to `sums`. Columns from `keys` on have no weight.
+    ///
+    /// # Safety
+    /// `scores` is a block, `weights` one at a cache line.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn softmax(
+    pub unsafe fn weigh(
         scores: &[f32],
         keys: usize,
         factor: f32,
+        top: &[f32; SIDE],
         weights: &mut [Bf16],
-        totals: &mut [f32; SIDE],
-        lse: &mut [f32],
+        sums: &mut Rows,
     ) {
-        let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
-        let masks = |block: usize| {
-            let valid = keys - block * SIDE;
-            let bits = if valid >= SIDE { u32::MAX } else { (1 << valid) - 1 };
-            [bits as u16, (bits >> 16) as u16]
-        };
-        let factors = _mm512_set1_ps(factor);
-        let mut top = [lowest; SIDE];
-        for (j, block) in scores.chunks_exact(BLOCK).enumerate() {
-            let [low, high] = masks(j);
-            for (r, top) in top.iter_mut().enumerate() {
-                // SAFETY: a block has 32 rows of 32.
-                unsafe {
-                    let row = block.as_ptr().add(r * SIDE);
-                    *top = _mm512_mask_max_ps(*top, low, *top, _mm512_loadu_ps(row));
-                    *top = _mm512_mask_max_ps(*top, high, *top, _mm512_loadu_ps(row.add(16)));
+        let factor = _mm512_set1_ps(factor);
+        let masks = halves(keys);
+        for r in 0..SIDE {
+            // SAFETY: a block has 32 rows of 32.
+            unsafe {
+                let row = scores.as_ptr().add(r * SIDE);
+                let top = _mm512_set1_ps(top[r]);
+                let mut p = [0, 1].map(|half| {
+                    // Not fused: the largest score has to give exactly 0, however large it is.
+                    let s = _mm512_mul_ps(_mm512_loadu_ps(row.add(16 * half)), factor);
+                    exp2(_mm512_sub_ps(s, top))
+                });
+                if keys < SIDE {
+                    p = [0, 1].map(|half| _mm512_maskz_mov_ps(masks[half], p[half]));
                 }
+                sums.0[r] = _mm512_add_ps(sums.0[r], _mm512_add_ps(p[0], p[1]));
+                _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), round2(p[0], p[1]));
             }
         }
-        // The clamp keeps infinite scores from becoming differences of infinities.
-        let top = across(top, |a, b| _mm512_max_ps(a, b));
-        let top: [f32; SIDE] = std::array::from_fn(|r| (top[r] * factor).clamp(f32::MIN, f32::MAX));
-        let mut sums = [_mm512_setzero_ps(); SIDE];
-        for (j, block) in scores.chunks_exact(BLOCK).enumerate() {
-            let masks = masks(j);
-            for r in 0..SIDE {
-                // SAFETY: as above, and `weights` is as large.
-                unsafe {
-                    let row = block.as_ptr().add(r * SIDE);
-                    let p = [0, 1].map(|half| {
-                        // Not fused: the largest score has to give exactly 0.
-                        let s = _mm512_mul_ps(_mm512_loadu_ps(row.add(16 * half)), factors);
-                        let s = _mm512_min_ps(_mm512_sub_ps(s, _mm512_set1_ps(top[r])), _mm512_setzero_ps());
-                        _mm512_maskz_mov_ps(masks[half], exp2(s))
-                    });
-                    sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(p[0], p[1]));
-                    _mm512_store_si512(
-                        weights.as_mut_ptr().add(j * BLOCK + r * SIDE).cast(),
-                        round2(p[0], p[1]),
-                    );
-                }
-            }
-        }
-        *totals = across(sums, |a, b| _mm512_add_ps(a, b));
-        for (r, lse) in lse.iter_mut().enumerate() {
-            *lse = top[r] + totals[r].log2();
-        }
+    }
+
+    /// The sum of each row's register.
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn totals(sums: &Rows) -> [f32; SIDE] {
+        across(sums.0, |a, b| _mm512_add_ps(a, b))
     }
 
     /// Reduces each of 32 registers to one number.
@@ -602,6 +669,32 @@ mod tests {
                 assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");
             }
         }
+    }
+
+    #[test]
+    fn first_scores_may_be_far_from_the_largest() {
+        if support() == Support::None {
+            return;
+        }
+        let (tokens, head) = (70, 16);
+        let row = |i: usize| -> Vec<f32> {
+            let key = if i == 40 { 8.0 } else { -8.0 };
+            [[8.0f32; 16], [key; 16], [i as f32; 16]].concat()
+        };
+        let qkv = in_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head);
+        let (mut out, mut lse) = (in_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
+        forward(
+            Blocks::new(qkv.as_slice(), tokens, 3 * head),
+            &[0, tokens],
+            1,
+            out.as_mut_slice(),
+            &mut lse,
+        );
+        let mut values = vec![0f32; tokens * head];
+        blocks::to_f32(Blocks::new(out.as_slice(), tokens, head), &mut values);
+        assert!(values.iter().all(|v| *v == 40.0), "{values:?}");
+        let largest = 8.0 * 8.0 * 16.0 / 4.0 * std::f32::consts::LOG2_E;
+        assert!(lse.iter().all(|v| (v - largest).abs() < 1e-3), "{lse:?}");
     }
 
     #[test]
