@@ -31,7 +31,11 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
     let shape = Shape::new(qkv, offsets, heads);
     assert!(out.len() >= blocks::len(shape.tokens, shape.width) && log_sum_exp.len() == shape.tokens * heads);
     blocks::clear_edges(out, shape.tokens, shape.width);
-    let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
+    let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
+    let out = Target {
+        data,
+        width: shape.width,
+    };
     for_each_head(offsets, heads, |engine, h, rows| {
         SCRATCH.with_borrow_mut(|(memory, sums)| {
             let lengths = Lengths::new(rows.len(), shape.head);
@@ -68,15 +72,12 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
                 for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&totals)) {
                     *lse = top + total.log2();
                 }
+                let factors = totals.map(|total| 1.0 / total);
                 for c in 0..lengths.depth {
                     engine.multiply(weights, &v[c * panel..], lengths.panels, result, false);
-                    for (r, total) in totals.iter().enumerate().take(lse.len()) {
-                        let columns = SIDE.min(shape.head - c * SIDE);
-                        let row = &mut result[r * SIDE..][..columns];
-                        let column = h * shape.head + c * SIDE;
-                        // SAFETY: these columns of these rows belong to this task alone.
-                        unsafe { write_row(row, 1.0 / total, out, rows.start + i * SIDE + r, column, shape.width) };
-                    }
+                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), rows.start + i * SIDE);
+                    // SAFETY: these columns of these rows belong to this task alone.
+                    unsafe { out.write(result, lse.len(), columns, &factors, row, h * shape.head + c * SIDE) };
                 }
             }
         });
@@ -104,7 +105,10 @@ pub fn backward(
     }
     assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == shape.tokens * heads);
     blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
-    let d_qkv = SharedMut::new(d_qkv);
+    let d_qkv = Target {
+        data: SharedMut::new(d_qkv),
+        width: 3 * shape.width,
+    };
     for_each_head(offsets, heads, |engine, h, rows| {
         SCRATCH.with_borrow_mut(|(memory, sums)| {
             let (n, start) = (rows.len(), rows.start);
@@ -174,12 +178,9 @@ pub fn backward(
                             [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
                         {
                             engine.multiply(left, &right[c * panel..], lengths.panels, result, false);
-                            for r in 0..valid {
-                                let row = &mut result[r * SIDE..][..columns];
-                                let (token, column) = (start + j * SIDE + r, to + c * SIDE);
-                                // SAFETY: these columns of these rows belong to this task alone.
-                                unsafe { write_row(row, factor, d_qkv, token, column, 3 * shape.width) };
-                            }
+                            let (row, factors) = (start + j * SIDE, [factor; SIDE]);
+                            // SAFETY: these columns of these rows belong to this task alone.
+                            unsafe { d_qkv.write(result, valid, columns, &factors, row, to + c * SIDE) };
                         }
                     }
                 }
@@ -196,11 +197,9 @@ pub fn backward(
                     let columns = SIDE.min(shape.head - c * SIDE);
                     let block = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
                     blocks::transpose_sums(block);
-                    for r in 0..SIDE.min(n - i * SIDE) {
-                        let row = &mut block[r * SIDE..][..columns];
-                        // SAFETY: as above.
-                        unsafe { write_row(row, scale, d_qkv, start + i * SIDE + r, q + c * SIDE, 3 * shape.width) };
-                    }
+                    let (valid, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
+                    // SAFETY: as above.
+                    unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q + c * SIDE) };
                 }
             }
         });
@@ -301,20 +300,24 @@ impl Lengths {
         let rows = SIDE.min(self.rows - panel * SIDE);
         let columns = SIDE.min(self.columns - depth * SIDE);
         let (row, column) = (start + panel * SIDE, column + depth * SIDE);
-        for (r, out) in out.chunks_exact_mut(SIDE).enumerate() {
-            if r >= rows {
-                out.fill(Bf16::default());
-            } else if column.is_multiple_of(SIDE) && columns == SIDE {
-                out.copy_from_slice(from.run(row + r, column));
-            } else {
-                let (near, far) = (from.run(row + r, column), (column + columns).div_ceil(SIDE) * SIDE);
-                let first = near.len().min(columns);
-                out[..first].copy_from_slice(&near[..first]);
-                if first < columns {
-                    out[first..columns].copy_from_slice(&from.run(row + r, far - SIDE)[..columns - first]);
-                }
-                out[columns..].fill(Bf16::default());
+        out[rows * SIDE..BLOCK].fill(Bf16::default());
+        if column.is_multiple_of(SIDE) && columns == SIDE {
+            // The rows lie one after the other in one block, or in two.
+            let (upper, lower) = out[..rows * SIDE].split_at_mut(rows.min(SIDE - row % SIDE) * SIDE);
+            upper.copy_from_slice(&from.rest(row, column)[..upper.len()]);
+            if !lower.is_empty() {
+                lower.copy_from_slice(&from.rest(row.next_multiple_of(SIDE), column)[..lower.len()]);
             }
+            return;
+        }
+        for (r, out) in out.chunks_exact_mut(SIDE).take(rows).enumerate() {
+            let near = SIDE - column % SIDE;
+            let (left, right) = out[..columns].split_at_mut(near.min(columns));
+            left.copy_from_slice(&from.rest(row + r, column)[..left.len()]);
+            if !right.is_empty() {
+                right.copy_from_slice(&from.rest(row + r, column + near)[..right.len()]);
+            }
+            out[columns..].fill(Bf16::default());
         }
     }
 
@@ -393,19 +396,48 @@ impl Lengths {
     }
 }
 
-/// Writes `row · factor`, at most 32 values, to a row of a matrix in blocks of `width` columns.
-///
-/// # Safety
-/// The place lies in the matrix and belongs to the caller alone.
-unsafe fn write_row(row: &mut [f32], factor: f32, out: SharedMut<Bf16>, token: usize, column: usize, width: usize) {
-    let at = |c: usize| (token / SIDE * width.div_ceil(SIDE) + c / SIDE) * BLOCK + token % SIDE * SIDE + c % SIDE;
-    // SAFETY: by the contract; the machine has the instructions.
-    unsafe {
-        if row.len() == SIDE && column.is_multiple_of(SIDE) {
-            x86::round_row(row, factor, out.at(at(column)));
-        } else {
-            for (i, value) in row.iter().enumerate() {
-                *out.at(at(column + i)) = Bf16::from_f32(value * factor);
+/// A matrix in blocks that several tasks write to, each to its own rows and columns.
+#[derive(Clone, Copy)]
+struct Target {
+    data: SharedMut<Bf16>,
+    width: usize,
+}
+
+impl Target {
+    /// Writes the first `rows` and `columns` of a block, row `r` times `factors[r]`, to the rows from `row` and the columns
+    /// from `column`.
+    ///
+    /// # Safety
+    /// The place lies in the matrix and belongs to the caller alone; the machine has the instructions.
+    unsafe fn write(
+        self,
+        block: &[f32],
+        rows: usize,
+        columns: usize,
+        factors: &[f32; SIDE],
+        row: usize,
+        column: usize,
+    ) {
+        let place = |row: usize, column: usize| {
+            let block = row / SIDE * self.width.div_ceil(SIDE) + column / SIDE;
+            block * BLOCK + row % SIDE * SIDE + column % SIDE
+        };
+        // SAFETY: by the contract.
+        unsafe {
+            if column.is_multiple_of(SIDE) && columns == SIDE {
+                // The rows lie one after the other in one block, or in two.
+                let upper = rows.min(SIDE - row % SIDE);
+                x86::round_rows(block, &factors[..upper], self.data.at(place(row, column)));
+                if upper < rows {
+                    let out = self.data.at(place(row + upper, column));
+                    x86::round_rows(&block[upper * SIDE..], &factors[upper..rows], out);
+                }
+                return;
+            }
+            for (r, (values, factor)) in block.chunks_exact(SIDE).zip(factors).take(rows).enumerate() {
+                for (c, value) in values[..columns].iter().enumerate() {
+                    *self.data.at(place(row + r, column + c)) = Bf16::from_f32(value * factor);
+                }
             }
         }
     }
@@ -576,17 +608,20 @@ mod x86 {
         }
     }
 
-    /// `out = row · factor`, 32 values.
+    /// Rows of 32 values, each times its factor, rounded.
     ///
     /// # Safety
-    /// `out` is a row of a block.
+    /// `values` has a row for each of `factors`, `out` room for as many.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn round_row(row: &[f32], factor: f32, out: *mut Bf16) {
-        let factor = _mm512_set1_ps(factor);
-        // SAFETY: by the contract.
-        unsafe {
-            let [low, high] = [0, 16].map(|c| _mm512_mul_ps(_mm512_loadu_ps(row.as_ptr().add(c)), factor));
-            _mm512_storeu_si512(out.cast(), round2(low, high));
+    pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16) {
+        for (r, factor) in factors.iter().enumerate() {
+            let factor = _mm512_set1_ps(*factor);
+            // SAFETY: by the contract.
+            unsafe {
+                let row = values.as_ptr().add(r * SIDE);
+                let [low, high] = [0, 16].map(|c| _mm512_mul_ps(_mm512_loadu_ps(row.add(c)), factor));
+                _mm512_storeu_si512(out.add(r * SIDE).cast(), round2(low, high));
+            }
         }
     }
 }

@@ -68,10 +68,10 @@ impl<'a> Blocks<'a> {
         self.columns.div_ceil(SIDE)
     }
 
-    /// The numbers of one row from `column` to the end of its block.
-    pub(super) fn run(&self, row: usize, column: usize) -> &'a [Bf16] {
-        let start = (row / SIDE * self.column_blocks() + column / SIDE) * BLOCK + row % SIDE * SIDE;
-        &self.data[start + column % SIDE..start + SIDE]
+    /// The numbers from (`row`, `column`) to the end of their block.
+    pub(super) fn rest(&self, row: usize, column: usize) -> &'a [Bf16] {
+        let block = &self.at(row / SIDE, column / SIDE)[..BLOCK];
+        &block[row % SIDE * SIDE + column % SIDE..]
     }
 
     /// One block, or a run of them in a row.
