@@ -172,6 +172,11 @@ impl Scratch {
         let piece = self.piece.get_or_insert_with(|| self.arena.take(len * size_of::<T>()));
         &mut piece.as_mut_slice()[..len]
     }
+
+    /// What was taken last, perhaps with more behind it.
+    pub fn taken<T: crate::aligned::Plain>(&self) -> &[T] {
+        self.piece.as_ref().map_or(&[], Piece::as_slice)
+    }
 }
 
 impl Default for Scratch {

@@ -85,15 +85,10 @@ impl Plan {
             .clamp(1, panels.max(1));
         let panels_per_task = share(panels, panels.div_ceil(columns));
         let columns = panels.div_ceil(panels_per_task).max(1);
-        // Where there are few columns, rows are divided, too; a right operand that is not packed is packed for each part.
-        let wanted = if matches!(b, Right::Packed(_)) {
-            4 * threads
-        } else {
-            threads
-        };
+        // Where there are few columns, rows are divided, too.
         let row_tasks = rows
             .div_ceil(rows_per_task)
-            .max(wanted.div_ceil(columns))
+            .max(threads.div_ceil(columns))
             .clamp(1, rows.max(1));
         rows_per_task = share(rows, rows.div_ceil(row_tasks));
         Self {

@@ -2,7 +2,7 @@
 
 use super::blocks::{self, BLOCK, Blocks, SIDE};
 use super::{Bf16, math};
-use crate::aligned::AlignedVec;
+use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl<'a> ColumnSums<'a> {
 
 /// A weight in steps, for use in several products.
 pub struct Packed {
-    steps: AlignedVec<Bf16>,
+    steps: Scratch,
     k: usize,
     n: usize,
 }
@@ -71,8 +71,9 @@ impl Packed {
     pub fn transposed(weight: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(weight.len(), n * k);
         let (panels, depth) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
-        let mut steps = AlignedVec::zeroed(panels * depth * BLOCK);
-        steps.as_mut_slice()[..panels * depth * BLOCK]
+        let mut steps = Scratch::new();
+        steps
+            .take::<Bf16>(panels * depth * BLOCK)
             .par_chunks_mut((GROUP * panels * BLOCK).max(1))
             .enumerate()
             .for_each(|(i, out)| {
@@ -96,7 +97,7 @@ impl Packed {
 
     pub(super) fn pieces(&self, first_panel: usize) -> Pieces<'_> {
         Pieces {
-            steps: self.steps.as_slice(),
+            steps: self.steps.taken(),
             depth: self.k.div_ceil(SIDE),
             panels: self.n.div_ceil(SIDE),
             first_panel,
