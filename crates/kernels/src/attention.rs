@@ -17,6 +17,33 @@ thread_local! {
     static SCRATCH: RefCell<[Vec<f32>; 4]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new(), Vec::new()]) };
 }
 
+/// Which tokens ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queries {
+    /// All of them: results have a row for each token.
+    All,
+    /// The first of each sequence: results have a row for each sequence.
+    First,
+}
+
+impl Queries {
+    /// Rows of the results.
+    pub fn rows(self, offsets: &[usize]) -> usize {
+        match self {
+            Self::All => offsets.last().copied().unwrap_or(0),
+            Self::First => offsets.len().saturating_sub(1),
+        }
+    }
+
+    /// Rows of the results that belong to a sequence.
+    pub(crate) fn of(self, sequence: usize, tokens: &Range<usize>) -> Range<usize> {
+        match self {
+            Self::All => tokens.clone(),
+            Self::First => sequence..sequence + 1,
+        }
+    }
+}
+
 /// Sizes shared by both directions.
 #[derive(Clone, Copy)]
 struct Shape {
@@ -56,45 +83,61 @@ impl Shape {
     }
 }
 
-/// Calls `task(head, rows)` for every head of every sequence that has rows, in parallel.
-fn for_each_head(offsets: &[usize], heads: usize, task: impl Fn(usize, Range<usize>) + Sync) {
+/// Calls `task(head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its rows in
+/// what attention gives.
+fn for_each_head(
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    task: impl Fn(usize, Range<usize>, Range<usize>) + Sync,
+) {
     let sequences = offsets.len() - 1;
     (0..sequences * heads).into_par_iter().for_each(|i| {
         let rows = offsets[i / heads]..offsets[i / heads + 1];
         if !rows.is_empty() {
-            task(i % heads, rows);
+            let results = queries.of(i / heads, &rows);
+            task(i % heads, rows, results);
         }
     });
 }
 
-/// Writes `out [tokens, width]` and `log_sum_exp [heads, tokens]`.
-pub fn forward(qkv: &[f32], offsets: &[usize], heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
+/// Writes `out [results, width]` and `log_sum_exp [heads, results]`, `results` as `queries` says. With [`Queries::First`], no
+/// sequence may be empty.
+pub fn forward(
+    qkv: &[f32],
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    out: &mut [f32],
+    log_sum_exp: &mut [f32],
+) {
     let shape = Shape::new(qkv, offsets, heads);
-    let tokens = qkv.len() / (3 * shape.width);
-    assert!(out.len() == tokens * shape.width && log_sum_exp.len() == tokens * heads);
+    let all = queries.rows(offsets);
+    assert!(out.len() == all * shape.width && log_sum_exp.len() == all * heads);
     let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
-    for_each_head(offsets, heads, |h, rows| {
-        let n = rows.len();
+    for_each_head(offsets, heads, queries, |h, rows, results| {
+        let (n, asking) = (rows.len(), results.len());
         SCRATCH.with_borrow_mut(|[scores, result, ..]| {
-            let (scores, result) = (sized(scores, n * n), sized(result, n * shape.head));
-            let [q, k, v] = [0, 1, 2].map(|p| shape.part(qkv, rows.clone(), h, p));
+            let (scores, result) = (sized(scores, asking * n), sized(result, asking * shape.head));
+            let [q, k, v] = [asking, n, n].map(|len| rows.start..rows.start + len);
+            let [q, k, v] = [(0, q), (1, k), (2, v)].map(|(p, rows)| shape.part(qkv, rows, h, p));
             gemm(scores, n, false, shape.scale, q, k.transposed(), Threads::One);
             // SAFETY: one task per sequence and head, each with its own part of the row.
-            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * tokens + rows.start), n) };
+            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), asking) };
             softmax_rows(scores, n, lse);
             gemm(
                 result,
                 shape.head,
                 false,
                 1.0,
-                View::new(scores, n, n, n),
+                View::new(scores, asking, n, n),
                 v,
                 Threads::One,
             );
             for (i, row) in result.chunks_exact(shape.head).enumerate() {
                 // SAFETY: these columns of these rows belong to this task alone.
                 let target = unsafe {
-                    let start = out.at((rows.start + i) * shape.width + h * shape.head);
+                    let start = out.at((results.start + i) * shape.width + h * shape.head);
                     std::slice::from_raw_parts_mut(start, shape.head)
                 };
                 target.copy_from_slice(row);
@@ -103,7 +146,8 @@ pub fn forward(qkv: &[f32], offsets: &[usize], heads: usize, out: &mut [f32], lo
     });
 }
 
-/// Writes `d_qkv [tokens, 3·width]` from `d_out [tokens, width]`, given what [`forward`] wrote.
+/// Writes `d_qkv [tokens, 3·width]` from `d_out [results, width]`, given what [`forward`] wrote.
+#[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: &[f32],
     qkv: &[f32],
@@ -111,30 +155,33 @@ pub fn backward(
     log_sum_exp: &[f32],
     offsets: &[usize],
     heads: usize,
+    queries: Queries,
     d_qkv: &mut [f32],
 ) {
     let shape = Shape::new(qkv, offsets, heads);
-    let tokens = qkv.len() / (3 * shape.width);
-    assert!(d_out.len() == out.len() && out.len() == tokens * shape.width && d_qkv.len() == qkv.len());
+    let all = queries.rows(offsets);
+    assert!(d_out.len() == out.len() && out.len() == all * shape.width && d_qkv.len() == qkv.len());
     let d_qkv = SharedMut::new(d_qkv);
-    for_each_head(offsets, heads, |h, rows| {
-        let n = rows.len();
+    for_each_head(offsets, heads, queries, |h, rows, results| {
+        let (n, asking) = (rows.len(), results.len());
         SCRATCH.with_borrow_mut(|[p, ds, result, delta]| {
-            let (p, ds, delta) = (sized(p, n * n), sized(ds, n * n), sized(delta, n));
-            let [q, k, v] = [0, 1, 2].map(|i| shape.part(qkv, rows.clone(), h, i));
-            let start = rows.start * shape.width + h * shape.head;
+            let (p, ds, delta) = (sized(p, asking * n), sized(ds, asking * n), sized(delta, asking));
+            let [q, k, v] = [asking, n, n].map(|len| rows.start..rows.start + len);
+            let [q, k, v] = [(0, q), (1, k), (2, v)].map(|(p, rows)| shape.part(qkv, rows, h, p));
+            let start = results.start * shape.width + h * shape.head;
             let (d_o, o) = (&d_out[start..], &out[start..]);
-            let d_out = View::new(d_o, n, shape.head, shape.width);
+            let d_out = View::new(d_o, asking, shape.head, shape.width);
             gemm(p, n, false, shape.scale, q, k.transposed(), Threads::One);
             gemm(ds, n, false, 1.0, d_out, v.transposed(), Threads::One);
             for (i, delta) in delta.iter_mut().enumerate() {
                 let row = i * shape.width..i * shape.width + shape.head;
                 *delta = sum2(&d_o[row.clone()], &o[row], |a, b| a * b);
             }
-            score_gradient(p, ds, &log_sum_exp[h * tokens + rows.start..], delta, shape.scale);
+            score_gradient(p, ds, &log_sum_exp[h * all + results.start..], delta, shape.scale);
             let result = sized(result, n * shape.head);
-            let (p, ds) = (View::new(p, n, n, n), View::new(ds, n, n, n));
+            let (p, ds) = (View::new(p, asking, n, n), View::new(ds, asking, n, n));
             for (part, a, b) in [(0, ds, k), (1, ds.transposed(), q), (2, p.transposed(), d_out)] {
+                result.fill(0.0); // tokens that do not ask have no gradient of a query
                 gemm(result, shape.head, false, 1.0, a, b, Threads::One);
                 for (i, row) in result.chunks_exact(shape.head).enumerate() {
                     // SAFETY: these columns of these rows belong to this task alone.
@@ -180,7 +227,7 @@ fn softmax_rows(scores: &mut [f32], n: usize, lse: &mut [f32]) {
 multiversion! {
 /// From scores in `p` and `dp = d_out·vᵀ` in `ds` to probabilities in `p` and `ds = p ∘ (dp − delta) · scale`.
 fn score_gradient(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], scale: f32) {
-    let n = delta.len();
+    let n = p.len() / delta.len();
     for (i, (p, ds)) in p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
         let (l, d) = (lse[i], delta[i]);
         for (p, ds) in p.iter_mut().zip(ds) {
@@ -225,12 +272,12 @@ mod tests {
         let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
         let d_out: Vec<f32> = (0..tokens * width).map(|i| value(i + 5)).collect();
         let (mut out, mut lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-        forward(&qkv, &offsets, heads, &mut out, &mut lse);
+        forward(&qkv, &offsets, heads, Queries::All, &mut out, &mut lse);
         for (got, want) in out.iter().zip(plain(&qkv, &offsets, heads, width)) {
             assert!((got - want).abs() < 1e-6);
         }
         let mut d_qkv = vec![f32::NAN; qkv.len()];
-        backward(&d_out, &qkv, &out, &lse, &offsets, heads, &mut d_qkv);
+        backward(&d_out, &qkv, &out, &lse, &offsets, heads, Queries::All, &mut d_qkv);
         let loss = |q: &[f32]| -> f64 {
             plain(q, &offsets, heads, width)
                 .iter()
@@ -249,10 +296,35 @@ mod tests {
     }
 
     #[test]
+    fn first_tokens_alone_get_what_they_get_among_all() {
+        let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
+        let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();
+        let d_first: Vec<f32> = (0..3 * width).map(|i| value(i + 5)).collect();
+        let (mut all, mut lse) = (vec![0f32; 10 * width], vec![0f32; 10 * heads]);
+        forward(&qkv, &offsets, heads, Queries::All, &mut all, &mut lse);
+        let mut d_all = vec![0f32; 10 * width];
+        for s in 0..3 {
+            d_all[offsets[s] * width..][..width].copy_from_slice(&d_first[s * width..][..width]);
+        }
+        let mut want = vec![f32::NAN; qkv.len()];
+        backward(&d_all, &qkv, &all, &lse, &offsets, heads, Queries::All, &mut want);
+        let (mut first, mut lse) = (vec![0f32; 3 * width], vec![0f32; 3 * heads]);
+        forward(&qkv, &offsets, heads, Queries::First, &mut first, &mut lse);
+        for s in 0..3 {
+            assert_eq!(first[s * width..][..width], all[offsets[s] * width..][..width]);
+        }
+        let mut got = vec![f32::NAN; qkv.len()];
+        backward(&d_first, &qkv, &first, &lse, &offsets, heads, Queries::First, &mut got);
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() < 1e-6, "{got} {want}");
+        }
+    }
+
+    #[test]
     fn large_scores_do_not_overflow() {
         let qkv = vec![1e18f32, 1e18, 1.0, -1e18, 1e18, 2.0];
         let (mut out, mut lse) = (vec![0f32; 2], vec![0f32; 2]);
-        forward(&qkv, &[0, 2], 1, &mut out, &mut lse);
+        forward(&qkv, &[0, 2], 1, Queries::All, &mut out, &mut lse);
         assert!(out.iter().all(|v| v.is_finite()));
     }
 }

@@ -163,8 +163,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         Task::Infer => time(options, |_| {
             let tape = Tape::inference(model.compute());
             let sequences = made.sequences();
-            let encoded = model.encode(&tape, &sequences, None);
-            model.vqa_logits(&tape, &model.pool(&tape, &encoded, 0..batch));
+            model.vqa_logits(&tape, &model.read(&tape, &sequences, None));
         }),
     };
     let profile = profile.then(|| Profile {

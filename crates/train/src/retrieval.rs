@@ -58,8 +58,7 @@ pub fn score_picture(model: &Vlc, pixels: &[f32], texts: &[Vec<u32>]) -> Vec<f32
         };
         let sequences: Vec<Sequence> = texts.iter().map(|text| Sequence { text, picture }).collect();
         let tape = Tape::inference(model.compute());
-        let encoded = model.encode(&tape, &sequences, None);
-        let pooled = model.pool(&tape, &encoded, 0..sequences.len());
+        let pooled = model.read(&tape, &sequences, None);
         model.rank_scores(&tape, &pooled).tensor().to_host().into_owned()
     };
     texts.chunks(PAIRS).flat_map(score).collect()

@@ -9,6 +9,7 @@ use super::Bf16;
 use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::kernel::{Engine, Kernel};
 use crate::aligned::AlignedVec;
+use crate::attention::Queries;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -20,36 +21,47 @@ thread_local! {
         RefCell::new((AlignedVec::zeroed(0), AlignedVec::zeroed(0)));
 }
 
-/// Writes `out [tokens, width]` (blocks) and `log_sum_exp [heads, tokens]` from `qkv [tokens, 3·width]`, each row
-/// `q | k | v`; sequence `s` owns the rows `offsets[s]..offsets[s+1]`. The logarithm is to base 2.
+/// Writes `out [results, width]` (blocks) and `log_sum_exp [heads, results]` from `qkv [tokens, 3·width]`, each row
+/// `q | k | v`; sequence `s` owns the rows `offsets[s]..offsets[s+1]`, and `results` are as `queries` says. The logarithm is
+/// to base 2. With [`Queries::First`], no sequence may be empty.
 ///
 /// # Panics
 /// If the sizes do not fit, or the machine does not multiply bfloat16.
-pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
+pub fn forward(
+    qkv: Blocks,
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    out: &mut [Bf16],
+    log_sum_exp: &mut [f32],
+) {
     /// A sum of weights beyond this means that the first scores were far from the largest.
     const FAR: f32 = 1e30;
     let shape = Shape::new(qkv, offsets, heads);
-    assert!(out.len() >= blocks::len(shape.tokens, shape.width) && log_sum_exp.len() == shape.tokens * heads);
-    blocks::clear_edges(out, shape.tokens, shape.width);
+    let all = queries.rows(offsets);
+    assert!(out.len() >= blocks::len(all, shape.width) && log_sum_exp.len() == all * heads);
+    blocks::clear_edges(out, all, shape.width);
     let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
     let out = Target {
         data,
         width: shape.width,
     };
-    for_each_head(offsets, heads, |engine, h, rows| {
+    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
         SCRATCH.with_borrow_mut(|(memory, sums)| {
             let lengths = Lengths::new(rows.len(), shape.head);
+            let asking = Lengths::new(results.len(), shape.head);
             let panel = lengths.panels * BLOCK;
-            let mut take = Take::new(memory, lengths.operand() * 3 + panel);
-            let [q, k, v] = [0; 3].map(|_| take.next(lengths.operand()));
+            let mut take = Take::new(memory, asking.operand() + lengths.operand() * 2 + panel);
+            let q = take.next(asking.operand());
+            let [k, v] = [0; 2].map(|_| take.next(lengths.operand()));
             let weights = take.next(panel);
             let mut take = Take::new(sums, 3 * BLOCK);
             let (mut scores, result) = ([0; 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
-            lengths.load_rows(qkv, rows.start, shape.column(h, 0), q);
+            asking.load_rows(qkv, rows.start, shape.column(h, 0), q);
             lengths.load_columns(qkv, rows.start, shape.column(h, 1), k);
             lengths.load_steps(qkv, rows.start, shape.column(h, 2), v);
             // SAFETY: one task per sequence and head, each with its own part of the row.
-            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * shape.tokens + rows.start), rows.len()) };
+            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
                 let q = &q[i * lengths.depth * BLOCK..];
                 let score = |j: usize, scores: &mut [f32]| {
@@ -75,7 +87,7 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
                 let factors = totals.map(|total| 1.0 / total);
                 for c in 0..lengths.depth {
                     engine.multiply(weights, &v[c * panel..], lengths.panels, result, false);
-                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), rows.start + i * SIDE);
+                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), results.start + i * SIDE);
                     // SAFETY: these columns of these rows belong to this task alone.
                     unsafe { out.write(result, lse.len(), columns, &factors, row, h * shape.head + c * SIDE) };
                 }
@@ -84,10 +96,11 @@ pub fn forward(qkv: Blocks, offsets: &[usize], heads: usize, out: &mut [Bf16], l
     });
 }
 
-/// Writes `d_qkv [tokens, 3·width]` (blocks) from `d_out [tokens, width]`, given what [`forward`] wrote.
+/// Writes `d_qkv [tokens, 3·width]` (blocks) from `d_out [results, width]`, given what [`forward`] wrote.
 ///
 /// # Panics
 /// As [`forward`].
+#[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: Blocks,
     qkv: Blocks,
@@ -95,49 +108,54 @@ pub fn backward(
     log_sum_exp: &[f32],
     offsets: &[usize],
     heads: usize,
+    queries: Queries,
     d_qkv: &mut [Bf16],
 ) {
     /// Bytes of score gradients that are kept until they are multiplied with the keys.
     const KEPT: usize = 512 << 10;
     let shape = Shape::new(qkv, offsets, heads);
+    let all = queries.rows(offsets);
     for m in [d_out, out] {
-        assert!(m.rows() == shape.tokens && m.columns() == shape.width);
+        assert!(m.rows() == all && m.columns() == shape.width);
     }
-    assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == shape.tokens * heads);
+    assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == all * heads);
     blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
     let d_qkv = Target {
         data: SharedMut::new(d_qkv),
         width: 3 * shape.width,
     };
-    for_each_head(offsets, heads, |engine, h, rows| {
+    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
         SCRATCH.with_borrow_mut(|(memory, sums)| {
             let (n, start) = (rows.len(), rows.start);
             let lengths = Lengths::new(n, shape.head);
-            let (operand, panel, depth) = (lengths.operand(), lengths.panels * BLOCK, lengths.depth);
+            let asking = Lengths::new(results.len(), shape.head);
+            let (panel, depth) = (asking.panels * BLOCK, lengths.depth);
             let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, lengths.panels);
-            let mut take = Take::new(memory, 8 * operand + 2 * panel + together * panel);
-            let [q_columns, q_steps, k_rows, k_turned, v_rows, o_columns, o_steps, own] =
-                [0; 8].map(|_| take.next(operand));
+            let len = 3 * lengths.operand() + 5 * asking.operand() + 2 * panel + together * panel;
+            let mut take = Take::new(memory, len);
+            let [k_rows, k_turned, v_rows] = [0; 3].map(|_| take.next(lengths.operand()));
+            let [q_columns, q_steps, o_columns, o_steps, own] = [0; 5].map(|_| take.next(asking.operand()));
             let [weights, slopes] = [0; 2].map(|_| take.next(panel));
             let kept = take.next(together * panel);
-            let mut take = Take::new(sums, operand + 5 * BLOCK + 2 * lengths.panels * SIDE);
-            let d_q = take.next(operand);
+            let mut take = Take::new(sums, asking.operand() + 5 * BLOCK + 2 * asking.panels * SIDE);
+            let d_q = take.next(asking.operand());
             let mut scores = [0; 2].map(|_| [0; 2].map(|_| take.next(BLOCK)));
             let result = take.next(BLOCK);
-            let [lse, delta] = [0; 2].map(|_| take.next(lengths.panels * SIDE));
+            let [lse, delta] = [0; 2].map(|_| take.next(asking.panels * SIDE));
             let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
             let column = h * shape.head;
-            lengths.load_columns(qkv, start, q, q_columns);
-            lengths.load_steps(qkv, start, q, q_steps);
+            asking.load_columns(qkv, start, q, q_columns);
+            asking.load_steps(qkv, start, q, q_steps);
             lengths.load_rows(qkv, start, k, k_rows);
             lengths.load_turned(k_rows, k_turned);
             lengths.load_rows(qkv, start, v, v_rows);
-            lengths.load_columns(d_out, start, column, o_columns);
-            lengths.load_steps(d_out, start, column, o_steps);
-            lengths.load_rows(out, start, column, own);
-            lse[..n].copy_from_slice(&log_sum_exp[h * shape.tokens + start..][..n]);
-            lse[n..].fill(f32::INFINITY); // no weight for queries beyond the end
-            lengths.row_products(d_out, start, column, own, delta);
+            asking.load_columns(d_out, results.start, column, o_columns);
+            asking.load_steps(d_out, results.start, column, o_steps);
+            asking.load_rows(out, results.start, column, own);
+            let (known, beyond) = lse.split_at_mut(results.len());
+            known.copy_from_slice(&log_sum_exp[h * all + results.start..][..results.len()]);
+            beyond.fill(f32::INFINITY); // no weight for queries beyond the end
+            asking.row_products(d_out, results.start, column, own, delta);
             let scale = 1.0 / (shape.head as f32).sqrt();
 
             for first in (0..lengths.panels).step_by(together) {
@@ -150,9 +168,9 @@ pub fn backward(
                         engine.multiply(&v_rows[j * depth * BLOCK..], &o_columns[at..], depth, d_scores, false);
                     };
                     score(0, &mut scores[0]);
-                    for i in 0..lengths.panels {
+                    for i in 0..asking.panels {
                         let [now, next] = &mut scores;
-                        if i + 1 < lengths.panels {
+                        if i + 1 < asking.panels {
                             score(i + 1, next);
                         }
                         let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
@@ -177,16 +195,16 @@ pub fn backward(
                         for (left, right, to, factor) in
                             [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
                         {
-                            engine.multiply(left, &right[c * panel..], lengths.panels, result, false);
+                            engine.multiply(left, &right[c * panel..], asking.panels, result, false);
                             let (row, factors) = (start + j * SIDE, [factor; SIDE]);
                             // SAFETY: these columns of these rows belong to this task alone.
                             unsafe { d_qkv.write(result, valid, columns, &factors, row, to + c * SIDE) };
                         }
                     }
                 }
-                for i in 0..lengths.panels {
+                for i in 0..asking.panels {
                     for c in 0..depth {
-                        let left = &k_turned[c * panel + first * BLOCK..];
+                        let left = &k_turned[(c * lengths.panels + first) * BLOCK..];
                         let target = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
                         engine.multiply(left, &kept[i * keys.len() * BLOCK..], keys.len(), target, first > 0);
                     }
@@ -195,9 +213,18 @@ pub fn backward(
             for i in 0..lengths.panels {
                 for c in 0..depth {
                     let columns = SIDE.min(shape.head - c * SIDE);
-                    let block = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
-                    blocks::transpose_sums(block);
                     let (valid, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
+                    let block = match d_q.get_mut((i * depth + c) * BLOCK..) {
+                        Some(block) if i < asking.panels => {
+                            blocks::transpose_sums(&mut block[..BLOCK]);
+                            &mut block[..BLOCK]
+                        }
+                        // Tokens that do not ask have no gradient of a query.
+                        _ => {
+                            result.fill(0.0);
+                            &mut *result
+                        }
+                    };
                     // SAFETY: as above.
                     unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q + c * SIDE) };
                 }
@@ -243,14 +270,21 @@ impl Shape {
     }
 }
 
-/// Calls `task(engine, head, rows)` for every head of every sequence that has rows, in parallel.
-fn for_each_head(offsets: &[usize], heads: usize, task: impl Fn(&Engine, usize, Range<usize>) + Sync) {
+/// Calls `task(engine, head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its
+/// rows in what attention gives.
+fn for_each_head(
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync,
+) {
     let kernel = Kernel::pick();
     let sequences = offsets.len() - 1;
     (0..sequences * heads).into_par_iter().for_each(|i| {
         let rows = offsets[i / heads]..offsets[i / heads + 1];
         if !rows.is_empty() {
-            task(&kernel.start(), i % heads, rows);
+            let results = queries.of(i / heads, &rows);
+            task(&kernel.start(), i % heads, rows, results);
         }
     });
 }
@@ -667,9 +701,10 @@ mod tests {
             let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
             let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
             let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-            crate::attention::forward(&qkv, &offsets, heads, &mut want, &mut want_lse);
+            crate::attention::forward(&qkv, &offsets, heads, Queries::All, &mut want, &mut want_lse);
             let mut want_d = vec![0f32; qkv.len()];
-            crate::attention::backward(&d_out, &qkv, &want, &want_lse, &offsets, heads, &mut want_d);
+            let (all, d) = (Queries::All, &mut want_d);
+            crate::attention::backward(&d_out, &qkv, &want, &want_lse, &offsets, heads, all, d);
 
             let qkv = in_blocks(&qkv, tokens, 3 * width);
             let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
@@ -677,7 +712,7 @@ mod tests {
             let d_out = Blocks::new(d_out.as_slice(), tokens, width);
             let junk = |columns| in_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
             let (mut out, mut lse) = (junk(width), vec![f32::NAN; tokens * heads]);
-            forward(qkv, &offsets, heads, out.as_mut_slice(), &mut lse);
+            forward(qkv, &offsets, heads, Queries::All, out.as_mut_slice(), &mut lse);
             let mut got = vec![0f32; tokens * width];
             blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
             assert!(
@@ -690,7 +725,16 @@ mod tests {
             }
             let mut d_qkv = junk(3 * width);
             let out = Blocks::new(out.as_slice(), tokens, width);
-            backward(d_out, qkv, out, &lse, &offsets, heads, d_qkv.as_mut_slice());
+            backward(
+                d_out,
+                qkv,
+                out,
+                &lse,
+                &offsets,
+                heads,
+                Queries::All,
+                d_qkv.as_mut_slice(),
+            );
             let mut got = vec![0f32; tokens * 3 * width];
             blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
             // Query, key and value each: their gradients differ in size.
@@ -704,6 +748,47 @@ mod tests {
                 assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");
             }
         }
+    }
+
+    #[test]
+    fn first_tokens_alone_get_what_they_get_among_all() {
+        if support() == Support::None {
+            return;
+        }
+        let (head, heads, offsets) = (32, 2, [0, 40, 41, 110]);
+        let (tokens, width, sequences) = (110, head * heads, 3);
+        let (qkv, d_first) = (values(tokens * 3 * width, 1), values(sequences * width, 2));
+        let mut d_all = vec![0f32; tokens * width];
+        for s in 0..sequences {
+            d_all[offsets[s] * width..][..width].copy_from_slice(&d_first[s * width..][..width]);
+        }
+        let qkv = in_blocks(&qkv, tokens, 3 * width);
+        let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
+        let run = |queries: Queries, rows: usize, d_out: &[f32]| {
+            let (mut out, mut lse) = (
+                in_blocks(&vec![0.0; rows * width], rows, width),
+                vec![0f32; rows * heads],
+            );
+            forward(qkv, &offsets, heads, queries, out.as_mut_slice(), &mut lse);
+            let out = Blocks::new(out.as_slice(), rows, width);
+            let mut values = vec![0f32; rows * width];
+            blocks::to_f32(out, &mut values);
+            let (d_out, mut d_qkv) = (
+                in_blocks(d_out, rows, width),
+                AlignedVec::zeroed(blocks::len(tokens, 3 * width)),
+            );
+            let d_out = Blocks::new(d_out.as_slice(), rows, width);
+            backward(d_out, qkv, out, &lse, &offsets, heads, queries, d_qkv.as_mut_slice());
+            let mut d = vec![0f32; tokens * 3 * width];
+            blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut d);
+            (values, d)
+        };
+        let (all, want) = run(Queries::All, tokens, &d_all);
+        let (first, got) = run(Queries::First, sequences, &d_first);
+        for s in 0..sequences {
+            assert_eq!(first[s * width..][..width], all[offsets[s] * width..][..width]);
+        }
+        assert!(distance(&got, &want) < 1e-6);
     }
 
     #[test]
@@ -722,6 +807,7 @@ mod tests {
             Blocks::new(qkv.as_slice(), tokens, 3 * head),
             &[0, tokens],
             1,
+            Queries::All,
             out.as_mut_slice(),
             &mut lse,
         );
@@ -741,7 +827,7 @@ mod tests {
         let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
         let qkv = Blocks::new(qkv.as_slice(), 2, 48);
         let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
-        forward(qkv, &[0, 2], 1, out.as_mut_slice(), &mut lse);
+        forward(qkv, &[0, 2], 1, Queries::All, out.as_mut_slice(), &mut lse);
         let mut values = [0f32; 32];
         blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
         assert!(values.iter().all(|v| *v == 1.5), "{values:?}");

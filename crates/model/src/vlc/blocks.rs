@@ -2,6 +2,7 @@
 
 use super::BACKBONE_EPS;
 use std::sync::Arc;
+use vlct_tensor::ops::Queries;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// Finds the numbers of declared parameters.
@@ -85,7 +86,16 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn forward(&self, tape: &Tape, p: &Parameters, x: &Var, offsets: &Arc<[usize]>, heads: usize) -> Var {
+    /// `queries` says whether every token is wanted or the first of each sequence only.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        p: &Parameters,
+        x: &Var,
+        offsets: &Arc<[usize]>,
+        heads: usize,
+        queries: Queries,
+    ) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let (norm, qkv, proj) = (
             pair(self.norm1.weight, self.norm1.bias),
@@ -100,6 +110,7 @@ impl Block {
             (&proj).into(),
             offsets,
             heads,
+            queries,
         );
         let (norm, fc1, fc2) = (
             pair(self.norm2.weight, self.norm2.bias),

@@ -5,7 +5,7 @@ use super::{BACKBONE_EPS, Encoded, Vlc};
 use crate::mask::PatchMask;
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::{NONE, Pick, Table};
+use vlct_tensor::ops::{NONE, Pick, Queries, Table};
 use vlct_tensor::{ParameterId, Tape, Var};
 
 /// Parameters of the decoder.
@@ -96,8 +96,9 @@ impl Vlc {
             }],
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
+        let heads = self.config.backbone.decoder_heads;
         for block in &decoder.blocks {
-            x = block.forward(tape, p, &x, &offsets, self.config.backbone.decoder_heads);
+            x = block.forward(tape, p, &x, &offsets, heads, Queries::All);
         }
         let rows: Vec<u32> = masks
             .iter()

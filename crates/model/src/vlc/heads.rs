@@ -50,8 +50,12 @@ impl Vlc {
     /// `tanh` of a linear map of each sequence's first token: `[sequences.len(), width]`.
     pub fn pool(&self, tape: &Tape, encoded: &Encoded, sequences: std::ops::Range<usize>) -> Var {
         let rows: Vec<u32> = sequences.map(|s| encoded.offsets[s] as u32).collect();
-        let first = tape.rows(&encoded.features, rows);
-        tape.tanh(&self.pooler.forward(tape, &self.parameters, &first, None))
+        self.pool_first(tape, &tape.rows(&encoded.features, rows))
+    }
+
+    /// The same of the first tokens themselves.
+    pub(super) fn pool_first(&self, tape: &Tape, first: &Var) -> Var {
+        tape.tanh(&self.pooler.forward(tape, &self.parameters, first, None))
     }
 
     /// Vocabulary logits for the named rows of the encoding: `[rows, vocab_size]`.

@@ -12,6 +12,7 @@ use crate::config::VlcConfig;
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
+use vlct_tensor::ops::Queries;
 use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 
 /// ε of the backbone's layer norms.
@@ -153,8 +154,9 @@ impl Vlc {
         trace("text_embeddings", &text);
         let embedded = self.embed_image(tape, sequences);
         let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
+        let heads = self.config.backbone.heads;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(tape, &self.parameters, &x, &offsets, self.config.backbone.heads);
+            x = block.forward(tape, &self.parameters, &x, &offsets, heads, Queries::All);
             trace(&format!("block{i}"), &x);
         }
         let features = self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS);
@@ -164,5 +166,24 @@ impl Vlc {
             offsets,
             text_lengths,
         }
+    }
+
+    /// Reads captions and pictures together, as [`Vlc::encode`], for an answer about each pair: `tanh` of a linear map of its
+    /// first token, `[sequences.len(), width]`. The last block computes nothing else.
+    ///
+    /// # Panics
+    /// As [`Vlc::encode`], and if a text is empty.
+    pub fn read(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
+        assert!(sequences.iter().all(|s| !s.text.is_empty()), "a text begins with [CLS]");
+        let text = self.embed_text(tape, sequences, dropout);
+        let embedded = self.embed_image(tape, sequences);
+        let (mut x, offsets, _) = self.pack(tape, sequences, &text, &embedded);
+        let heads = self.config.backbone.heads;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let last = i + 1 == self.blocks.len();
+            let queries = if last { Queries::First } else { Queries::All };
+            x = block.forward(tape, &self.parameters, &x, &offsets, heads, queries);
+        }
+        self.pool_first(tape, &self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS))
     }
 }

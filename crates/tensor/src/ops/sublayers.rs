@@ -7,6 +7,8 @@ use crate::tape::{Precision, Target};
 use crate::tensor::Format;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
+pub use vlct_kernels::attention::Queries;
+use vlct_kernels::gather::{copy_rows, scatter_add};
 use vlct_kernels::{attention, bf16};
 
 /// Weight and bias of a linear layer, or scale and shift of a norm.
@@ -55,6 +57,14 @@ fn attention_span(name: &str, products: f64, offsets: &[usize], width: usize, mo
     })
 }
 
+/// Which tokens attend to which.
+#[derive(Clone)]
+struct Sequences {
+    offsets: Arc<[usize]>,
+    heads: usize,
+    queries: Queries,
+}
+
 /// What the attention half keeps.
 struct Attended {
     normed: Normed,
@@ -64,19 +74,24 @@ struct Attended {
 }
 
 impl Attended {
-    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, offsets: &[usize], heads: usize, precision: Precision) -> Self {
+    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, sequences: &Sequences, precision: Precision) -> Self {
         let (normed, y) = products::norm(x, norm, precision);
         let qkv = products::linear_operand(&y, qkv);
-        let (tokens, width) = (x.rows(), x.columns());
-        let mut log_sum_exp = Tensor::zeros(heads, tokens);
+        let Sequences {
+            offsets,
+            heads,
+            queries,
+        } = sequences;
+        let (rows, width) = (queries.rows(offsets), x.columns());
+        let mut log_sum_exp = Tensor::zeros(*heads, rows);
         let _span = attention_span("attention", 4.0, offsets, width, bytes(&qkv) * 4.0 / 3.0);
         let lse = log_sum_exp.make_mut();
         let out = match qkv.format() {
-            Format::F32 => Tensor::build(tokens, width, |out| {
-                attention::forward(qkv.data(), offsets, heads, out, lse);
+            Format::F32 => Tensor::build(rows, width, |out| {
+                attention::forward(qkv.data(), offsets, *heads, *queries, out, lse);
             }),
-            Format::Bf16 => Tensor::build_blocks(tokens, width, |out| {
-                bf16::attention::forward(qkv.blocks(), offsets, heads, out, lse);
+            Format::Bf16 => Tensor::build_blocks(rows, width, |out| {
+                bf16::attention::forward(qkv.blocks(), offsets, *heads, *queries, out, lse);
             }),
         };
         Self {
@@ -88,17 +103,23 @@ impl Attended {
     }
 
     /// Gradient of query, key and value.
-    fn backward(&self, d_out: &Tensor, offsets: &[usize], heads: usize) -> Tensor {
+    fn backward(&self, d_out: &Tensor, sequences: &Sequences) -> Tensor {
+        let Sequences {
+            offsets,
+            heads,
+            queries,
+        } = sequences;
         let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
         let _span = attention_span("attention gradient", 10.0, offsets, d_out.columns(), moved);
         let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
         match self.qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |d| {
-                attention::backward(d_out.data(), self.qkv.data(), self.out.data(), lse, offsets, heads, d);
+                let (qkv, out) = (self.qkv.data(), self.out.data());
+                attention::backward(d_out.data(), qkv, out, lse, offsets, *heads, *queries, d);
             }),
             Format::Bf16 => Tensor::build_blocks(tokens, width, |d| {
                 let (qkv, out) = (self.qkv.blocks(), self.out.blocks());
-                bf16::attention::backward(d_out.blocks(), qkv, out, lse, offsets, heads, d);
+                bf16::attention::backward(d_out.blocks(), qkv, out, lse, offsets, *heads, *queries, d);
             }),
         }
     }
@@ -109,8 +130,12 @@ impl Tape {
     /// owns the rows `offsets[s]..offsets[s+1]`, and tokens attend within their sequence. Scores are divided by the root of
     /// `width / heads`.
     ///
+    /// With [`Queries::First`], only the first token of each sequence asks and is given: `[sequences, width]`.
+    ///
     /// # Panics
-    /// If the shapes do not fit, the offsets do not cover the rows, or the heads do not divide the width.
+    /// If the shapes do not fit, the offsets do not cover the rows, the heads do not divide the width, or a sequence that is
+    /// to give its first token is empty.
+    #[allow(clippy::too_many_arguments)]
     pub fn attention_sublayer(
         &self,
         x: &Var,
@@ -120,23 +145,43 @@ impl Tape {
         proj: Affine,
         offsets: &Arc<[usize]>,
         heads: usize,
+        queries: Queries,
     ) -> Var {
         let (tokens, width, precision) = (x.rows(), x.columns(), self.compute().precision);
         assert_eq!(offsets.last(), Some(&tokens), "offsets end at the number of tokens");
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
         let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(), proj.layer());
-        let attended = Attended::new(x.tensor(), &norm, &qkv, offsets, heads, precision);
-        let y = products::linear(&attended.out, &proj, Some(x.tensor()));
+        let sequences = Sequences {
+            offsets: Arc::clone(offsets),
+            heads,
+            queries,
+        };
+        let attended = Attended::new(x.tensor(), &norm, &qkv, &sequences, precision);
+        let asking: Option<Arc<[u32]>> = match queries {
+            Queries::All => None,
+            Queries::First => Some(offsets[..offsets.len() - 1].iter().map(|row| *row as u32).collect()),
+        };
+        let residual = match &asking {
+            None => x.tensor().clone(),
+            Some(rows) => Tensor::build(rows.len(), width, |out| copy_rows(x.tensor().data(), width, rows, out)),
+        };
+        let y = products::linear(&attended.out, &proj, Some(&residual));
+        drop(residual);
         let mut kept = Kept::new(attended, x, self.compute().recompute);
-        let (to_x, offsets) = (x.target(), Arc::clone(offsets));
+        let to_x = x.target();
         self.push(y, &inputs, move |mut dy, back| {
-            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &offsets, heads, precision));
+            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &sequences, precision));
             let d = operand(&dy, precision);
             back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
             let d_out = products::input_gradient_operand(&d, &proj.weight);
             drop(d);
-            let d_qkv = attended.backward(&d_out, &offsets, heads);
+            let d_qkv = attended.backward(&d_out, &sequences);
+            if let Some(rows) = asking {
+                let d_rows = dy;
+                dy = Tensor::zeros(tokens, width);
+                scatter_add(d_rows.data(), width, &rows, dy.make_mut());
+            }
             let Attended { normed, .. } = attended;
             back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
             let d_normed = products::input_gradient_operand(&d_qkv, &qkv.weight);

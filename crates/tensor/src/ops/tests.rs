@@ -113,7 +113,14 @@ fn attention_sublayer() {
             weight: &v[i],
             bias: &v[i + 1],
         });
-        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2)
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2, Queries::All)
+    });
+    check(&shapes, |t, v| {
+        let [norm, qkv, proj] = [1, 3, 5].map(|i| Affine {
+            weight: &v[i],
+            bias: &v[i + 1],
+        });
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2, Queries::First)
     });
 }
 

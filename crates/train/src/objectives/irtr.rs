@@ -41,8 +41,7 @@ impl IrtrStep<'_> {
             .iter()
             .flat_map(|p| std::iter::repeat_n(*p, captions))
             .collect();
-        let encoded = model.encode(tape, &pairs(&self.texts.concat(), &shown, None), self.dropout);
-        let pooled = model.pool(tape, &encoded, 0..shown.len());
+        let pooled = model.read(tape, &pairs(&self.texts.concat(), &shown, None), self.dropout);
         let scores = tape.reshape(&model.rank_scores(tape, &pooled), pictures, captions);
         IrtrOutcome {
             total: tape.cross_entropy(&scores, vec![0; pictures]),

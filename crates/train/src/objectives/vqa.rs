@@ -38,8 +38,7 @@ impl VqaStep<'_> {
             self.pictures.len() == questions && self.targets.len() == questions,
             "a picture and targets for each question"
         );
-        let encoded = model.encode(tape, &pairs(&self.texts, &self.pictures, None), self.dropout);
-        let pooled = model.pool(tape, &encoded, 0..questions);
+        let pooled = model.read(tape, &pairs(&self.texts, &self.pictures, None), self.dropout);
         let logits = model.vqa_logits(tape, &pooled);
         let answers = logits.columns();
         let targets = dense(&self.targets, answers);
