@@ -1,5 +1,7 @@
-//! Matrix products in f32, by the `gemm` crate's kernels (AVX-512 where the machine has it).
+//! Matrix products in f32: on the tile unit in three parts ([`crate::bf16`]) where there is one, else by the `gemm` crate's
+//! kernels (AVX-512 where the machine has it).
 
+use crate::bf16::triple;
 use gemm_common::Parallelism;
 
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
@@ -47,6 +49,26 @@ impl<'a> View<'a> {
     }
 }
 
+impl View<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Whether rows are contiguous; else columns are.
+    pub(crate) fn is_row_major(&self) -> bool {
+        self.column_stride == 1
+    }
+
+    /// Of a row-major matrix, the values from (`row`, `column`) on and the distance of rows.
+    pub(crate) fn from(&self, row: usize, column: usize) -> (&[f32], usize) {
+        (&self.data[row * self.row_stride + column..], self.row_stride)
+    }
+}
+
 /// Whether rows that begin `stride` apart lie within `len` values.
 fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
     let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
@@ -74,6 +96,11 @@ pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a:
     assert!(fits(m, n, out_stride, out.len()), "result outside its slice");
     assert!(m <= 1 || out_stride >= n, "rows of the result overlap");
     if m == 0 || n == 0 {
+        return;
+    }
+    if triple::pays(m, n, k) {
+        // SAFETY: sizes were checked.
+        unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b, threads == Threads::All) };
         return;
     }
     let parallelism = match threads {

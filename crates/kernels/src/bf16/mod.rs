@@ -15,6 +15,7 @@ pub mod layer_norm;
 mod math;
 mod right;
 mod tiles;
+pub(crate) mod triple;
 mod vectors;
 
 use std::sync::OnceLock;

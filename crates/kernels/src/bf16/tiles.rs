@@ -140,3 +140,93 @@ pub(super) unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *
         );
     }
 }
+
+/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32, where each number of `a` and `b` is the sum of three bfloat16 parts; a
+/// step consists of the first, second and third parts, 2 KiB each. See [`super::triple`] for the products that are formed.
+///
+/// In this order seven pairs of tiles are loaded for six pairs of products.
+///
+/// # Safety
+/// `a` and `b` are `steps` steps of 6 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool) {
+    use std::arch::asm;
+    /// Two tiles of the operand `$from` that begin `$offset` bytes into the step.
+    macro_rules! load {
+        ($first:literal, $second:literal, $from:literal, $offset:literal, $next:literal) => {
+            concat!(
+                "tileloadd tmm",
+                $first,
+                ", [{",
+                $from,
+                "} + {row} + ",
+                $offset,
+                "]\n",
+                "tileloadd tmm",
+                $second,
+                ", [{",
+                $from,
+                "} + {row} + ",
+                $next,
+                "]\n"
+            )
+        };
+    }
+    // SAFETY: by the contract of this function. Tile registers live from one statement to the next because nothing in
+    // between uses them.
+    unsafe {
+        if keep {
+            asm!(
+                "tileloadd tmm0, [{c} + {row}]",
+                "tileloadd tmm1, [{c} + {row} + 64]",
+                "tileloadd tmm2, [{c} + {row} + 2048]",
+                "tileloadd tmm3, [{c} + {row} + 2112]",
+                c = in(reg) c, row = in(reg) 128usize, options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nomem, nostack)
+            );
+        }
+        if steps > 0 {
+            macro_rules! products {
+                () => {
+                    "tdpbf16ps tmm0, tmm4, tmm6\ntdpbf16ps tmm1, tmm4, tmm7\ntdpbf16ps tmm2, tmm5, tmm6\ntdpbf16ps tmm3, tmm5, tmm7\n"
+                };
+            }
+            asm!(
+                "2:",
+                load!("4", "5", "a", "4096", "5120"), // third
+                load!("6", "7", "b", "0", "1024"), // first
+                products!(),
+                load!("4", "5", "a", "2048", "3072"), // second
+                products!(),
+                load!("6", "7", "b", "2048", "3072"), // second
+                products!(),
+                load!("4", "5", "a", "0", "1024"), // first
+                products!(),
+                load!("6", "7", "b", "0", "1024"), // first
+                products!(),
+                load!("6", "7", "b", "4096", "5120"), // third
+                products!(),
+                "add {a}, 6144",
+                "add {b}, 6144",
+                "dec {steps}",
+                "jnz 2b",
+                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, row = in(reg) 64usize,
+                options(nostack, readonly),
+            );
+        }
+        asm!(
+            "tilestored [{c} + {row}], tmm0",
+            "tilestored [{c} + {row} + 64], tmm1",
+            "tilestored [{c} + {row} + 2048], tmm2",
+            "tilestored [{c} + {row} + 2112], tmm3",
+            c = in(reg) c, row = in(reg) 128usize, options(nostack),
+        );
+    }
+}
