@@ -40,6 +40,15 @@ fn twenty_kills_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_world(&folder.join("data"), 40);
+    for precision in ["32", "bf16"] {
+        kill_and_resume(folder, precision, 10);
+    }
+}
+
+/// Kills runs in that number format at arbitrary times, `times` in all, and resumes them until they end.
+fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
+    let whole = format!("whole{precision}");
+    let precision_is = format!("precision={precision}");
     // Validations fall into accumulation windows, epochs end in short ones, checkpoints come often.
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
@@ -47,6 +56,7 @@ fn twenty_kills_do_not_change_the_result() {
             "data",
             &[
                 &log_dir,
+                &precision_is,
                 "max_steps=120",
                 "checkpoint_every=5",
                 "val_check_interval=13",
@@ -54,12 +64,12 @@ fn twenty_kills_do_not_change_the_result() {
             ],
         )
     };
-    assert_success(&run_with(folder, &words("whole")));
+    assert_success(&run_with(folder, &words(&whole)));
 
     let random = &mut stream(7, Purpose::World, 0, 0);
     let (mut kills, mut rounds) = (0, 0);
-    while kills < 20 {
-        let log_dir = format!("killed{rounds}");
+    while kills < times {
+        let log_dir = format!("killed{rounds}_{precision}");
         let run = run_directory(folder, &log_dir);
         loop {
             let mut words = words(&log_dir);
@@ -76,8 +86,8 @@ fn twenty_kills_do_not_change_the_result() {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the program starts");
-            // Past twenty kills the run may end in peace.
-            let patience = if kills < 20 {
+            // Past the last kill the run may end in peace.
+            let patience = if kills < times {
                 random.random_range(50..600)
             } else {
                 600_000
@@ -104,7 +114,7 @@ fn twenty_kills_do_not_change_the_result() {
                 }
             }
         }
-        assert_same_weights(&last(folder, "whole"), &last(folder, &log_dir));
+        assert_same_weights(&last(folder, &whole), &last(folder, &log_dir));
         rounds += 1;
     }
 }
@@ -153,17 +163,24 @@ fn threads_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_world(&folder.join("data"), 40);
-    for (log_dir, threads, workers) in [
-        ("log_dir=a", "threads=1", "num_workers=1"),
-        ("log_dir=b", "threads=3", "num_workers=3"),
-    ] {
-        let words = tiny(
-            "data",
-            &[log_dir, threads, workers, "max_steps=12", "limit_val_batches=1"],
-        );
-        assert_success(&run_with(folder, &words));
+    for precision in ["32", "bf16"] {
+        let run = |log_dir: &str, threads: &str, workers: &str| {
+            let (log_dir, precision) = (format!("log_dir={log_dir}"), format!("precision={precision}"));
+            let more = [
+                &log_dir,
+                &precision,
+                threads,
+                workers,
+                "max_steps=12",
+                "limit_val_batches=1",
+            ];
+            assert_success(&run_with(folder, &tiny("data", &more)));
+        };
+        let (one, three) = (format!("one{precision}"), format!("three{precision}"));
+        run(&one, "threads=1", "num_workers=1");
+        run(&three, "threads=3", "num_workers=3");
+        assert_same_weights(&last(folder, &one), &last(folder, &three));
     }
-    assert_same_weights(&last(folder, "a"), &last(folder, "b"));
 }
 
 #[test]
@@ -374,5 +391,64 @@ fn peak_memory_does_not_grow_with_the_number_of_captions() {
     assert!(
         many < few + 24 * 1024,
         "1e3 captions: {few} KiB, 1e6 captions: {many} KiB"
+    );
+}
+
+#[test]
+fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    write_world(&folder.join("data"), 12);
+    let fast = vlct_train::bench::Precision::bf16_is_fast();
+    let best = if fast { "bfloat16" } else { "float32" };
+    let words = |log_dir: &str, more: &[&str]| {
+        let log_dir = format!("log_dir={log_dir}");
+        tiny("data", &[&[log_dir.as_str(), "max_steps=4"], more].concat())
+    };
+    for (log_dir, more, format) in [
+        ("a", &["threads=1"][..], best),
+        ("b", &["threads=1", "precision=32"], "float32"),
+        ("c", &["threads=1", "precision=bf16"], best),
+    ] {
+        let output = run_with(folder, &words(log_dir, more));
+        assert_success(&output);
+        let text = complaints(&output);
+        assert!(text.contains(&format!(", 1 threads, {format}\n")), "{text}");
+        let warned = text.contains("warning: precision='bf16' is computed in 32 bits");
+        assert_eq!(warned, more.contains(&"precision=bf16") && !fast, "{text}");
+    }
+    assert_same_weights(&last(folder, "a"), &last(folder, "c"));
+    if fast {
+        let values = |log_dir| {
+            let file = checkpoint::load(&last(folder, log_dir)).expect("whole");
+            file.values("pooler.dense.weight").expect("listed").to_vec()
+        };
+        assert_ne!(values("a"), values("b"), "bfloat16 gives other weights");
+    }
+
+    // Going on with the same format by its name, and with less memory, ends in the same weights without a warning.
+    let resume = |log_dir: &str, more: &[&str]| {
+        let resume = format!("resume_from={}", run_directory(folder, log_dir).display());
+        run_with(folder, &words(log_dir, &[&["max_steps=8", &resume], more].concat()))
+    };
+    assert_success(&resume("c", &["precision=bf16"]));
+    let name = if fast { "precision=bf16" } else { "precision=32" };
+    let output = resume("a", &[name, "activation_recompute=True"]);
+    assert_success(&output);
+    let text = complaints(&output);
+    assert!(text.contains("activations computed again"), "{text}");
+    assert!(
+        !text.contains("warning: precision") && !text.contains("warning: activation"),
+        "{text}"
+    );
+    assert_same_weights(&last(folder, "a"), &last(folder, "c"));
+
+    let load = format!("load_path={}", last(folder, "a").display());
+    let output = run_with(folder, &words("none", &[&load, "test_only=True"]));
+    assert_success(&output);
+    let text = complaints(&output);
+    assert!(
+        text.contains("evaluating ") && text.contains(&format!("threads, {best}\n")),
+        "{text}"
     );
 }
