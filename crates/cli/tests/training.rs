@@ -3,37 +3,17 @@
 mod support;
 
 use rand::RngExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use support::{assert_refused, assert_success, complaints, run_with, tiny, vlct, write_world};
+use support::{
+    assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
+    write_world,
+};
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::random::{Purpose, stream};
 use vlct_train::checkpoint;
-
-fn last(folder: &Path, log_dir: &str) -> PathBuf {
-    checkpoint::last_path(&run_directory(folder, log_dir))
-}
-
-fn run_directory(folder: &Path, log_dir: &str) -> PathBuf {
-    folder.join(log_dir).join("quickstart_seed0_from_/version_0")
-}
-
-/// Panics unless both checkpoints hold the same bits in every tensor, and were taken at the same step.
-fn assert_same_weights(a: &Path, b: &Path) {
-    let (a, b) = (checkpoint::load(a).expect("whole"), checkpoint::load(b).expect("whole"));
-    let names: Vec<&str> = a.names().collect();
-    assert_eq!(names, b.names().collect::<Vec<_>>());
-    assert!(names.iter().any(|n| n.starts_with("optimizer.")));
-    for name in names {
-        let bits = |c: &checkpoint::Checkpoint| -> Vec<u32> {
-            c.values(name).expect("listed").iter().map(|v| v.to_bits()).collect()
-        };
-        assert_eq!(bits(&a), bits(&b), "{name}");
-    }
-    assert_eq!(a.state()[checkpoint::STEP_KEY], b.state()[checkpoint::STEP_KEY]);
-}
 
 #[test]
 fn twenty_kills_do_not_change_the_result() {
@@ -391,64 +371,5 @@ fn peak_memory_does_not_grow_with_the_number_of_captions() {
     assert!(
         many < few + 24 * 1024,
         "1e3 captions: {few} KiB, 1e6 captions: {many} KiB"
-    );
-}
-
-#[test]
-fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_world(&folder.join("data"), 12);
-    let fast = vlct_train::bench::Precision::bf16_is_fast();
-    let best = if fast { "bfloat16" } else { "float32" };
-    let words = |log_dir: &str, more: &[&str]| {
-        let log_dir = format!("log_dir={log_dir}");
-        tiny("data", &[&[log_dir.as_str(), "max_steps=4"], more].concat())
-    };
-    for (log_dir, more, format) in [
-        ("a", &["threads=1"][..], best),
-        ("b", &["threads=1", "precision=32"], "float32"),
-        ("c", &["threads=1", "precision=bf16"], best),
-    ] {
-        let output = run_with(folder, &words(log_dir, more));
-        assert_success(&output);
-        let text = complaints(&output);
-        assert!(text.contains(&format!(", 1 threads, {format}\n")), "{text}");
-        let warned = text.contains("warning: precision='bf16' is computed in 32 bits");
-        assert_eq!(warned, more.contains(&"precision=bf16") && !fast, "{text}");
-    }
-    assert_same_weights(&last(folder, "a"), &last(folder, "c"));
-    if fast {
-        let values = |log_dir| {
-            let file = checkpoint::load(&last(folder, log_dir)).expect("whole");
-            file.values("pooler.dense.weight").expect("listed").to_vec()
-        };
-        assert_ne!(values("a"), values("b"), "bfloat16 gives other weights");
-    }
-
-    // Going on with the same format by its name, and with less memory, ends in the same weights without a warning.
-    let resume = |log_dir: &str, more: &[&str]| {
-        let resume = format!("resume_from={}", run_directory(folder, log_dir).display());
-        run_with(folder, &words(log_dir, &[&["max_steps=8", &resume], more].concat()))
-    };
-    assert_success(&resume("c", &["precision=bf16"]));
-    let name = if fast { "precision=bf16" } else { "precision=32" };
-    let output = resume("a", &[name, "activation_recompute=True"]);
-    assert_success(&output);
-    let text = complaints(&output);
-    assert!(text.contains("activations computed again"), "{text}");
-    assert!(
-        !text.contains("warning: precision") && !text.contains("warning: activation"),
-        "{text}"
-    );
-    assert_same_weights(&last(folder, "a"), &last(folder, "c"));
-
-    let load = format!("load_path={}", last(folder, "a").display());
-    let output = run_with(folder, &words("none", &[&load, "test_only=True"]));
-    assert_success(&output);
-    let text = complaints(&output);
-    assert!(
-        text.contains("evaluating ") && text.contains(&format!("threads, {best}\n")),
-        "{text}"
     );
 }
