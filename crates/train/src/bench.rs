@@ -1,8 +1,10 @@
 //! Timing of steps on made-up batches, for comparison with other implementations of the same model.
 
+mod gemm;
 mod made_up;
 
 use crate::objectives::Objectives;
+pub use gemm::{GemmResult, measure_gemm};
 use made_up::MadeUp;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -172,14 +174,10 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         total: Duration::from_secs_f64(times.iter().sum()),
     });
     let seconds = median(times);
-    let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
     let result = BenchResult {
         task: task.name(),
         style: "vlct",
-        precision: match precision {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        },
+        precision: format_name(precision),
         image_size,
         batch,
         seconds_per_step: round(seconds, 4),
@@ -240,6 +238,18 @@ fn time(steps: usize, profile: bool, mut work: impl FnMut(u64)) -> Vec<f64> {
         profile::start();
     }
     (1..=steps as u64).map(once).collect()
+}
+
+/// The name of a number format in results.
+fn format_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    (value * 10f64.powi(digits)).round() / 10f64.powi(digits)
 }
 
 /// The mean of the middle two, of an odd number the middle one; NaN of nothing.
