@@ -153,13 +153,15 @@ pub struct Inspect {
 /// Measure the speed of one kind of work and print it as one line of JSON
 ///
 /// The keys are those of the PyTorch program it is compared with: task, style, precision, image_size, batch,
-/// seconds_per_step (the median), samples_per_second, peak_mib.
+/// seconds_per_step (the median), samples_per_second, peak_mib. Of gemm: task, style, precision, rows, inner, columns,
+/// forward_tflops, input_gradient_tflops, weight_gradient_tflops (medians).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   vlct bench pretrain --image-size 384 --batch 8
   vlct bench vqa --image-size 384 --batch 4 --threads 2
-  vlct bench infer --image-size 224 --batch 1 --steps 20")]
+  vlct bench infer --image-size 224 --batch 1 --steps 20
+  vlct bench gemm --precision bf16")]
 pub struct Bench {
     /// What to measure
     #[arg(value_enum, value_name = "TASK")]
@@ -173,9 +175,9 @@ pub struct Bench {
     /// Number format
     #[arg(long, value_enum, value_name = "P", default_value = "f32")]
     pub precision: BenchPrecision,
-    /// Steps measured, after one that is not
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
-    pub steps: usize,
+    /// Steps measured, after one that is not; of gemm, repetitions of each product [default: 5; gemm: 100]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub steps: Option<usize>,
     /// Also print, to standard error, where a step's time goes: for each operation calls, time, GFLOP/s and GB/s
     #[arg(long)]
     pub profile: bool,
@@ -206,7 +208,7 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Kinds of work that can be measured, all on the base model.
+/// Kinds of work that can be measured, at the sizes of the base model.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum BenchTask {
     /// A whole pre-training step: two passes forward and backward, optimiser
@@ -215,6 +217,9 @@ pub enum BenchTask {
     Vqa,
     /// Answers to questions: forward only
     Infer,
+    /// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x. It has no use
+    /// for --image-size, --batch and --profile
+    Gemm,
 }
 
 /// Number formats that can be measured.

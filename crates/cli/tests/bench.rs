@@ -35,3 +35,27 @@ fn every_task_prints_one_line_with_the_known_keys() {
         assert!(line["seconds_per_step"].as_f64() > Some(0.0) && line["samples_per_second"].as_f64() > Some(0.0));
     }
 }
+
+#[test]
+fn products_are_measured_in_both_formats() {
+    let formats: &[&str] = match vlct_train::bench::Precision::bf16_is_fast() {
+        true => &["f32", "bf16"],
+        false => &["f32"],
+    };
+    for format in formats {
+        let output = vlct()
+            .args(["bench", "gemm", "--steps", "1", "--precision", format])
+            .output()
+            .expect("the program starts");
+        assert_success(&output);
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let rates = ["forward_tflops", "input_gradient_tflops", "weight_gradient_tflops"];
+        let keys: Vec<&str> = line.keys().map(String::as_str).collect();
+        let known = ["task", "style", "precision", "rows", "inner", "columns"];
+        assert_eq!(keys, [&known[..], &rates].concat());
+        assert_eq!((&line["task"], &line["precision"]), (&"gemm".into(), &(*format).into()));
+        assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{text}");
+    }
+}

@@ -3,43 +3,32 @@
 mod support;
 
 use rand::RngExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use support::{assert_refused, assert_success, complaints, run_with, tiny, vlct, write_world};
+use support::{
+    assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
+    write_world,
+};
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::random::{Purpose, stream};
 use vlct_train::checkpoint;
-
-fn last(folder: &Path, log_dir: &str) -> PathBuf {
-    checkpoint::last_path(&run_directory(folder, log_dir))
-}
-
-fn run_directory(folder: &Path, log_dir: &str) -> PathBuf {
-    folder.join(log_dir).join("quickstart_seed0_from_/version_0")
-}
-
-/// Panics unless both checkpoints hold the same bits in every tensor, and were taken at the same step.
-fn assert_same_weights(a: &Path, b: &Path) {
-    let (a, b) = (checkpoint::load(a).expect("whole"), checkpoint::load(b).expect("whole"));
-    let names: Vec<&str> = a.names().collect();
-    assert_eq!(names, b.names().collect::<Vec<_>>());
-    assert!(names.iter().any(|n| n.starts_with("optimizer.")));
-    for name in names {
-        let bits = |c: &checkpoint::Checkpoint| -> Vec<u32> {
-            c.values(name).expect("listed").iter().map(|v| v.to_bits()).collect()
-        };
-        assert_eq!(bits(&a), bits(&b), "{name}");
-    }
-    assert_eq!(a.state()[checkpoint::STEP_KEY], b.state()[checkpoint::STEP_KEY]);
-}
 
 #[test]
 fn twenty_kills_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_world(&folder.join("data"), 40);
+    for precision in ["32", "bf16"] {
+        kill_and_resume(folder, precision, 10);
+    }
+}
+
+/// Kills runs in that number format at arbitrary times, `times` in all, and resumes them until they end.
+fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
+    let whole = format!("whole{precision}");
+    let precision_is = format!("precision={precision}");
     // Validations fall into accumulation windows, epochs end in short ones, checkpoints come often.
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
@@ -47,6 +36,7 @@ fn twenty_kills_do_not_change_the_result() {
             "data",
             &[
                 &log_dir,
+                &precision_is,
                 "max_steps=120",
                 "checkpoint_every=5",
                 "val_check_interval=13",
@@ -54,12 +44,12 @@ fn twenty_kills_do_not_change_the_result() {
             ],
         )
     };
-    assert_success(&run_with(folder, &words("whole")));
+    assert_success(&run_with(folder, &words(&whole)));
 
     let random = &mut stream(7, Purpose::World, 0, 0);
     let (mut kills, mut rounds) = (0, 0);
-    while kills < 20 {
-        let log_dir = format!("killed{rounds}");
+    while kills < times {
+        let log_dir = format!("killed{rounds}_{precision}");
         let run = run_directory(folder, &log_dir);
         loop {
             let mut words = words(&log_dir);
@@ -76,8 +66,8 @@ fn twenty_kills_do_not_change_the_result() {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the program starts");
-            // Past twenty kills the run may end in peace.
-            let patience = if kills < 20 {
+            // Past the last kill the run may end in peace.
+            let patience = if kills < times {
                 random.random_range(50..600)
             } else {
                 600_000
@@ -104,7 +94,7 @@ fn twenty_kills_do_not_change_the_result() {
                 }
             }
         }
-        assert_same_weights(&last(folder, "whole"), &last(folder, &log_dir));
+        assert_same_weights(&last(folder, &whole), &last(folder, &log_dir));
         rounds += 1;
     }
 }
@@ -153,17 +143,24 @@ fn threads_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_world(&folder.join("data"), 40);
-    for (log_dir, threads, workers) in [
-        ("log_dir=a", "threads=1", "num_workers=1"),
-        ("log_dir=b", "threads=3", "num_workers=3"),
-    ] {
-        let words = tiny(
-            "data",
-            &[log_dir, threads, workers, "max_steps=12", "limit_val_batches=1"],
-        );
-        assert_success(&run_with(folder, &words));
+    for precision in ["32", "bf16"] {
+        let run = |log_dir: &str, threads: &str, workers: &str| {
+            let (log_dir, precision) = (format!("log_dir={log_dir}"), format!("precision={precision}"));
+            let more = [
+                &log_dir,
+                &precision,
+                threads,
+                workers,
+                "max_steps=12",
+                "limit_val_batches=1",
+            ];
+            assert_success(&run_with(folder, &tiny("data", &more)));
+        };
+        let (one, three) = (format!("one{precision}"), format!("three{precision}"));
+        run(&one, "threads=1", "num_workers=1");
+        run(&three, "threads=3", "num_workers=3");
+        assert_same_weights(&last(folder, &one), &last(folder, &three));
     }
-    assert_same_weights(&last(folder, "a"), &last(folder, "b"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod parameters;
 mod products;
 pub mod profile;
+pub mod rates;
 pub mod tape;
 pub mod tensor;
 

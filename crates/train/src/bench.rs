@@ -1,8 +1,10 @@
 //! Timing of steps on made-up batches, for comparison with other implementations of the same model.
 
+mod gemm;
 mod made_up;
 
 use crate::objectives::Objectives;
+pub use gemm::{GemmResult, measure_gemm};
 use made_up::MadeUp;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -160,7 +162,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         Task::Vqa => train(model, options, |model, tape, step| {
             made.vqa_step(step).run(model, tape).total
         }),
-        Task::Infer => time(options, |_| {
+        Task::Infer => time(steps, profile, |_| {
             let tape = Tape::inference(model.compute());
             let sequences = made.sequences();
             model.vqa_logits(&tape, &model.read(&tape, &sequences, None));
@@ -172,14 +174,10 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         total: Duration::from_secs_f64(times.iter().sum()),
     });
     let seconds = median(times);
-    let round = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
     let result = BenchResult {
         task: task.name(),
         style: "vlct",
-        precision: match precision {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        },
+        precision: format_name(precision),
         image_size,
         batch,
         seconds_per_step: round(seconds, 4),
@@ -214,7 +212,7 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
 fn train(mut model: Vlc, options: BenchOptions, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
-    time(options, |step| {
+    time(options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());
         let loss = loss(&model, &tape, step);
         tape.backward(&loss, 1.0, &mut gradients);
@@ -227,18 +225,31 @@ fn train(mut model: Vlc, options: BenchOptions, loss: impl Fn(&Vlc, &Tape, u64) 
     })
 }
 
-/// Seconds of each call of `work` with the number of the step. The first call is not counted.
-fn time(options: BenchOptions, mut work: impl FnMut(u64)) -> Vec<f64> {
+/// Seconds of each of `steps` calls of `work` with the number of the step, after one that is not counted. With `profile`, the
+/// counted ones are profiled.
+fn time(steps: usize, profile: bool, mut work: impl FnMut(u64)) -> Vec<f64> {
     let mut once = |step| {
         let start = Instant::now();
         work(step);
         start.elapsed().as_secs_f64()
     };
     once(0);
-    if options.profile {
+    if profile {
         profile::start();
     }
-    (1..=options.steps as u64).map(once).collect()
+    (1..=steps as u64).map(once).collect()
+}
+
+/// The name of a number format in results.
+fn format_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    (value * 10f64.powi(digits)).round() / 10f64.powi(digits)
 }
 
 /// The mean of the middle two, of an odd number the middle one; NaN of nothing.
@@ -271,7 +282,7 @@ mod tests {
     #[test]
     fn the_first_call_is_not_timed() {
         let mut calls = Vec::new();
-        assert_eq!(time(3, |step| calls.push(step)).len(), 3);
+        assert_eq!(time(3, false, |step| calls.push(step)).len(), 3);
         assert_eq!(calls, [0, 1, 2, 3]);
     }
 

@@ -2,9 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use vlct_data::world::{self, WorldConfig};
+use vlct_train::checkpoint;
 
 /// The program.
 pub fn vlct() -> Command {
@@ -83,4 +84,29 @@ pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
         "sanity_steps=0",
     ];
     fixed.iter().chain(more).map(|w| w.to_string()).collect()
+}
+
+/// The last checkpoint of the first run of [`tiny`] with that `log_dir`.
+pub fn last(folder: &Path, log_dir: &str) -> PathBuf {
+    checkpoint::last_path(&run_directory(folder, log_dir))
+}
+
+/// The directory of that run.
+pub fn run_directory(folder: &Path, log_dir: &str) -> PathBuf {
+    folder.join(log_dir).join("quickstart_seed0_from_/version_0")
+}
+
+/// Panics unless both checkpoints hold the same bits in every tensor, and were taken at the same step.
+pub fn assert_same_weights(a: &Path, b: &Path) {
+    let (a, b) = (checkpoint::load(a).expect("whole"), checkpoint::load(b).expect("whole"));
+    let names: Vec<&str> = a.names().collect();
+    assert_eq!(names, b.names().collect::<Vec<_>>());
+    assert!(names.iter().any(|n| n.starts_with("optimizer.")));
+    for name in names {
+        let bits = |c: &checkpoint::Checkpoint| -> Vec<u32> {
+            c.values(name).expect("listed").iter().map(|v| v.to_bits()).collect()
+        };
+        assert_eq!(bits(&a), bits(&b), "{name}");
+    }
+    assert_eq!(a.state()[checkpoint::STEP_KEY], b.state()[checkpoint::STEP_KEY]);
 }

@@ -9,9 +9,10 @@ use std::path::Path;
 use super::error::{ConfigError, nearest};
 use super::literal;
 use super::recipes::{RECIPES, Recipe};
-use super::setting::{Precision, Range};
+use super::setting::Range;
 use super::table::{Config, KEYS, Key};
 use super::value::Value;
+use vlct_tensor::Precision;
 
 /// A larger config file is refused.
 const MAX_FILE_BYTES: u64 = 1 << 20;

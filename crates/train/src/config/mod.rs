@@ -24,6 +24,6 @@ pub use plan::Plan;
 pub use print::{help, help_about, named_configs};
 pub use recipes::{RECIPES, Recipe};
 pub use run_dir::tag;
-pub use setting::{DecayPower, FastDevRun, LossNames, NumGpus, Precision, Range, Setting, ValCheckInterval, Warmup};
+pub use setting::{DecayPower, FastDevRun, LossNames, NumGpus, Range, Setting, ValCheckInterval, Warmup};
 pub use table::{Config, KEYS, Key};
 pub use value::Value;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::value::Value;
+use vlct_tensor::Precision;
 
 /// A type of configuration value.
 pub trait Setting: Sized {
@@ -343,25 +344,7 @@ impl Setting for FastDevRun {
     }
 }
 
-/// Number format of the arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floating point throughout.
-    F32,
-    /// Operands and saved activations in bfloat16, accumulation and everything delicate in 32 bits. Chosen by `'bf16'` and
-    /// by `16`.
-    Bf16,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "32",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
-
+/// Both `16` and `'bf16'` choose bfloat16.
 impl Setting for Precision {
     fn type_name() -> String {
         "32, 16 or 'bf16'".into()

@@ -1,10 +1,11 @@
 //! The table of configuration keys: name, type, default, allowed range and meaning of each, in one place.
 
 use super::setting::{
-    DecayPower, FastDevRun, LossNames, NumGpus, Precision, Range, Setting, ValCheckInterval, Warmup, above, between,
-    from, from_below,
+    DecayPower, FastDevRun, LossNames, NumGpus, Range, Setting, ValCheckInterval, Warmup, above, between, from,
+    from_below,
 };
 use super::value::Value;
+use vlct_tensor::Precision;
 
 /// One key of the configuration.
 pub struct Key {
@@ -117,7 +118,8 @@ table! {
         num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a number or a list; 0 and 1 run on this machine's processor.";
         num_nodes: u64 = 1, from(1.0), "Number of machines.";
         threads: usize = 0, between(0.0, 4096.0), "Processor threads of the arithmetic; 0 takes all cores.";
-        precision: Option<Precision> = None, Range::Any, "Number format: 32, or 16 and 'bf16', both of which mean bfloat16; None takes the best this build has. So far it computes everything in 32 bits.";
+        precision: Option<Precision> = None, Range::Any, "Number format of products and kept activations: 32, or 16 and 'bf16', both of which mean bfloat16; None takes bfloat16 where the processor is fast at it, else 32.";
+        activation_recompute: bool = false, Range::Any, "Less memory, more time: layers keep their input only and compute the rest again for the backward pass. Results stay the same.";
     }
     "Tasks" {
         loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, from(0.0), "Task switches: above 0 builds the head, 1 and more trains it. Not weights.";

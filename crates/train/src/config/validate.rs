@@ -2,8 +2,9 @@
 
 use super::error::ConfigError;
 use super::plan;
-use super::setting::{DecayPower, NumGpus, Precision, ValCheckInterval, Warmup};
+use super::setting::{DecayPower, NumGpus, ValCheckInterval, Warmup};
 use super::table::Config;
+use vlct_tensor::Precision;
 
 /// Data sets whose samples are not one picture with captions.
 const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
@@ -171,8 +172,11 @@ impl Config {
                 self.batch_size, self.per_gpu_batchsize
             ));
         }
-        if self.precision == Some(Precision::Bf16) {
-            warn("precision='bf16' is computed in 32 bits: this build has no bfloat16 arithmetic".into());
+        if self.precision == Some(Precision::Bf16) && !Precision::bf16_is_fast() {
+            warn(
+                "precision='bf16' is computed in 32 bits: this processor has no fast bfloat16 (AMX, or AVX-512 on AMD)"
+                    .into(),
+            );
         }
         if let Ok(size) = self.model_size() {
             let base = Self::default();
@@ -258,6 +262,7 @@ fn refuse<T>(message: String) -> Result<T, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::super::grammar::resolve;
+    use vlct_tensor::Precision;
 
     const RUN: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
 
@@ -335,11 +340,22 @@ mod tests {
     }
 
     #[test]
+    fn bfloat16_is_warned_of_where_it_is_not_computed() {
+        let warnings = validate(&["precision=bf16"]).unwrap();
+        match Precision::bf16_is_fast() {
+            true => assert!(warnings.is_empty(), "{warnings:?}"),
+            false => assert!(
+                warnings.len() == 1 && warnings[0].contains("computed in 32 bits"),
+                "{warnings:?}"
+            ),
+        }
+    }
+
+    #[test]
     fn warnings() {
         for (words, part) in [
             (&["batch_size=20"][..], "takes 16 samples"),
             (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
-            (&["precision=bf16"], "computed in 32 bits"),
             (&["val_check_interval=1"], "1.0 is once per epoch"),
             (&["val_transform_keys=['mae','mae_test']"], "only the first"),
             (&["test_only=True"], "freshly initialised"),

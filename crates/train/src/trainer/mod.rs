@@ -89,6 +89,12 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     }
     let mut model = setup::fresh_model(config)?;
     setup::load_weights(&mut model, config, control.say)?;
+    (control.say)(&format!(
+        "evaluating {} captions of {} pictures, {}",
+        dataset.len(),
+        dataset.images(),
+        setup::arithmetic(model.compute())
+    ));
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;
     let recalls = evaluate::measure_recalls(config, &model, Split::Test, &tokenizer, control.stop)?;
     let values = evaluate::with_recalls(&metrics, recalls);

@@ -14,6 +14,7 @@ use vlct_model::config::Heads;
 use vlct_model::files::{self, Options, Scope};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
+use vlct_tensor::{Compute, Precision};
 
 /// Batches that the loader works ahead.
 const PREFETCH: usize = 4;
@@ -151,7 +152,7 @@ pub fn fresh_model(config: &Config) -> Result<Vlc> {
 /// If the sizes contradict each other.
 pub fn empty_model(config: &Config) -> Result<Vlc> {
     let names = &config.loss_names;
-    Ok(Vlc::new(VlcConfig {
+    let mut model = Vlc::new(VlcConfig {
         image_size: config.image_size,
         backbone: config.model_size()?,
         vocab_size: config.vocab_size,
@@ -164,7 +165,37 @@ pub fn empty_model(config: &Config) -> Result<Vlc> {
             vqa: (names.vqa > 0.0).then_some(config.vqav2_label_size),
             rank: names.irtr > 0.0,
         },
-    }))
+    });
+    model.set_compute(compute(config));
+    Ok(model)
+}
+
+/// How a configuration computes on this machine, in training and evaluation alike: bfloat16 only where it is fast.
+pub fn compute(config: &Config) -> Compute {
+    let precision = match config.precision {
+        Some(Precision::F32) => Precision::F32,
+        None | Some(Precision::Bf16) if Precision::bf16_is_fast() => Precision::Bf16,
+        None | Some(Precision::Bf16) => Precision::F32,
+    };
+    Compute {
+        precision,
+        recompute: config.activation_recompute,
+    }
+}
+
+/// What the first lines of a run say about its arithmetic: threads and number format.
+pub(super) fn arithmetic(compute: Compute) -> String {
+    let format = match compute.precision {
+        Precision::F32 => "float32",
+        Precision::Bf16 => "bfloat16",
+    };
+    let threads = rayon::current_num_threads();
+    let recompute = if compute.recompute {
+        ", activations computed again for the backward pass"
+    } else {
+        ""
+    };
+    format!("{threads} threads, {format}{recompute}")
 }
 
 /// Loads `pretrain_path` (MAE weights, into the backbone) and then `load_path` (a whole model); tells `report` what matched.

@@ -228,14 +228,14 @@ impl<'a, 'c> Trainer<'a, 'c> {
     fn say_what_runs(&mut self) {
         let parameters = self.model.parameters();
         let line = format!(
-            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {} threads, float32",
+            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
             self.training.len(),
             self.training.images(),
             parameters.trainable_values(),
             self.plan.total_steps,
             self.plan.batch_size,
             self.plan.grad_steps,
-            rayon::current_num_threads(),
+            setup::arithmetic(self.model.compute()),
         );
         self.message(&line);
     }
@@ -576,9 +576,10 @@ fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> 
             before.per_gpu_batchsize, config.per_gpu_batchsize
         )));
     }
-    const HARMLESS: [&str; 8] = [
+    const HARMLESS: [&str; 9] = [
         "resume_from",
         "threads",
+        "activation_recompute",
         "num_workers",
         "log_dir",
         "log_every",
@@ -586,7 +587,10 @@ fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> 
         "load_path",
         "pretrain_path",
     ];
-    for key in crate::config::KEYS.iter().filter(|k| !HARMLESS.contains(&k.name)) {
+    // None and the format that it stands for here are the same.
+    let same_format = setup::compute(&before).precision == setup::compute(config).precision;
+    let harmless = |name: &str| HARMLESS.contains(&name) || (name == "precision" && same_format);
+    for key in crate::config::KEYS.iter().filter(|k| !harmless(k.name)) {
         let (old, new) = ((key.get)(&before), (key.get)(config));
         if old != new {
             say(&format!(

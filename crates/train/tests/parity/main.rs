@@ -1,5 +1,6 @@
 //! The model, its objectives and training steps against the numbers of the original.
 
+mod bf16;
 mod irtr;
 mod pretrain;
 mod retrieval;

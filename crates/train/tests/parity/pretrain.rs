@@ -3,27 +3,28 @@
 use super::{assert_gradients, assert_parameter, config, load};
 use vlct_golden::{Tensors, assert_close, assert_within, folders};
 use vlct_model::PatchMask;
+use vlct_model::Vlc;
 use vlct_model::config::Heads;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
 use vlct_train::objectives::{Matching, Modelling, Objectives, PretrainStep};
 
-const HEADS: Heads = Heads {
+pub(super) const HEADS: Heads = Heads {
     mlm: true,
     itm: true,
     vqa: None,
     rank: false,
 };
 
-const ALL: Objectives = Objectives {
+pub(super) const ALL: Objectives = Objectives {
     mlm: true,
     mae: Some(1.0),
     itm: true,
 };
 
 /// A recorded batch, in the form that the objectives take.
-struct Recorded {
+pub(super) struct Recorded {
     lengths: Vec<usize>,
     texts: Vec<Vec<u32>>,
     mlm_texts: Vec<Vec<u32>>,
@@ -36,7 +37,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
+    pub(super) fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
         let key = |name: &str| format!("{prefix}{name}");
         let batch = t.shape(&key("text_ids"))[0];
         let rows = |name: &str| -> Vec<Vec<i64>> {
@@ -93,7 +94,7 @@ impl Recorded {
         }
     }
 
-    fn step(&self) -> PretrainStep<'_> {
+    pub(super) fn step(&self) -> PretrainStep<'_> {
         PretrainStep {
             modelling: Some(Modelling {
                 texts: self.mlm_texts.iter().map(Vec::as_slice).collect(),
@@ -272,52 +273,59 @@ fn pooled_features_and_decoder_equal_the_original() {
     }
 }
 
+/// Takes the ten recorded training steps and gives their losses (mlm, mae, itm, wpa).
+pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
+    let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
+    let mut gradients = Gradients::new(model.parameters());
+    let list: Vec<(String, usize, bool)> = model
+        .parameters()
+        .iter()
+        .map(|(_, p)| (p.name.clone(), p.shape.len(), !p.trainable))
+        .collect();
+    let list: Vec<Parameter> = list
+        .iter()
+        .map(|(name, dimensions, frozen)| Parameter {
+            name,
+            dimensions: *dimensions,
+            frozen: *frozen,
+        })
+        .collect();
+    let groups = pretrain_groups(&list, 0.01, 1.0);
+    let take = |(step, rate): (usize, f32)| {
+        let recorded = Recorded::read(t, &format!("{step}."), mask_ratio);
+        let tape = Tape::new(model.compute());
+        let outcome = recorded.step().run(model, &tape, ALL);
+        let losses = outcome.losses;
+        gradients.clear();
+        tape.backward(&outcome.total, 1.0, &mut gradients);
+        drop(outcome);
+        optimizer.step(model.parameters_mut(), &gradients, |id| {
+            let group = groups
+                .iter()
+                .find(|g| g.members.iter().any(|m| *m == list[id.index()].name));
+            Setting {
+                learning_rate: rate as f64,
+                weight_decay: group.expect("in a group").weight_decay,
+            }
+        });
+        [losses.mlm, losses.mae, losses.itm, losses.wpa].map(|l| l.expect("computed"))
+    };
+    t.f32("lrs").into_iter().enumerate().map(take).collect()
+}
+
 #[test]
 fn ten_training_steps_equal_the_original() {
     for folder in folders("model") {
         let (config, mask_ratio) = config(&folder, HEADS);
         let mut model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));
-        let (rates, losses) = (t.f32("lrs"), t.f32("losses"));
-        let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
-        let mut gradients = Gradients::new(model.parameters());
-        let list: Vec<(String, usize, bool)> = model
-            .parameters()
-            .iter()
-            .map(|(_, p)| (p.name.clone(), p.shape.len(), !p.trainable))
-            .collect();
-        let list: Vec<Parameter> = list
-            .iter()
-            .map(|(name, dimensions, frozen)| Parameter {
-                name,
-                dimensions: *dimensions,
-                frozen: *frozen,
-            })
-            .collect();
-        let groups = pretrain_groups(&list, 0.01, 1.0);
-        for (step, rate) in rates.iter().enumerate() {
-            let recorded = Recorded::read(&t, &format!("{step}."), mask_ratio);
-            let tape = Tape::new(model.compute());
-            let outcome = recorded.step().run(&model, &tape, ALL);
-            let got = outcome.losses;
-            let got = [got.mlm, got.mae, got.itm, got.wpa].map(|l| l.expect("computed"));
+        let losses = t.f32("losses");
+        for (step, got) in ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
             let want = &losses[step * 4..][..4];
             for i in 0..3 {
                 assert_close(&format!("step {step} loss {i}"), &got[i..=i], &want[i..=i], 1e-5);
             }
             assert_within(&format!("step {step} alignment"), &got[3..], &want[3..], 1e-6);
-            gradients.clear();
-            tape.backward(&outcome.total, 1.0, &mut gradients);
-            drop(outcome);
-            optimizer.step(model.parameters_mut(), &gradients, |id| {
-                let group = groups
-                    .iter()
-                    .find(|g| g.members.iter().any(|m| *m == list[id.index()].name));
-                Setting {
-                    learning_rate: *rate as f64,
-                    weight_decay: group.expect("in a group").weight_decay,
-                }
-            });
         }
         for (id, parameter) in model.parameters().iter() {
             let want = t.f32(&format!("final.{}", parameter.name));

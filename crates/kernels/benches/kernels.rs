@@ -1,0 +1,422 @@
+//! Rates of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name has NAME
+//! in it. An element of "Gelem/s" is a floating-point operation (two for a product that is added) where matrices are
+//! multiplied, an iteration's term in optimal transport; other kernels move memory and give bytes per second, each byte
+//! that has to be read or written counted once.
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+use vlct_kernels::aligned::Plain;
+use vlct_kernels::attention::{self, Queries};
+use vlct_kernels::bf16::blocks::{self, Blocks};
+use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, StoreTransposed};
+use vlct_kernels::bf16::gemm::{ColumnSums, Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::bf16::{self, Bf16, Support, support};
+use vlct_kernels::gemm::{Threads, View, gemm};
+use vlct_kernels::memory::Scratch;
+use vlct_kernels::optimizer::{Betas, Update, adamw};
+use vlct_kernels::patches::{Order, extract};
+use vlct_kernels::transport::{Ipot, align};
+use vlct_kernels::{cross_entropy, gather, gelu, layer_norm};
+
+/// Tokens of a batch, width and hidden width of the base model.
+const ROWS: usize = 1920;
+const WIDTH: usize = 768;
+const HIDDEN: usize = 3072;
+
+/// Values in huge pages, as tensors have them.
+struct Values<T> {
+    memory: Scratch,
+    len: usize,
+    kind: std::marker::PhantomData<T>,
+}
+
+impl<T: Plain> Values<T> {
+    /// Memory for `len` values, zero at first.
+    fn zeros(len: usize) -> Self {
+        let mut memory = Scratch::new();
+        memory.take::<T>(len);
+        Self {
+            memory,
+            len,
+            kind: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<T: Plain> Deref for Values<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.memory.taken()[..self.len]
+    }
+}
+
+impl<T: Plain> DerefMut for Values<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.memory.take(self.len)
+    }
+}
+
+/// Noise from −1 to 1, the same for equal lengths.
+fn noise(len: usize) -> Values<f32> {
+    let random = &mut ChaCha8Rng::seed_from_u64(len as u64);
+    let mut values = Values::zeros(len);
+    values.fill_with(|| random.random_range(-1.0..1.0));
+    values
+}
+
+/// Noise in blocks.
+fn noise_blocks(rows: usize, columns: usize) -> Values<Bf16> {
+    let mut values = Values::zeros(blocks::len(rows, columns));
+    blocks::from_f32(&noise(rows * columns), rows, columns, &mut values);
+    values
+}
+
+fn bytes<T>(values: &[T]) -> u64 {
+    size_of_val(values) as u64
+}
+
+fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.sampling_mode(SamplingMode::Flat);
+    group.sample_size(20);
+    group.warm_up_time(Duration::from_millis(500));
+    group.measurement_time(Duration::from_secs(2));
+    group
+}
+
+const PRODUCT: Throughput = Throughput::Elements(2 * (ROWS * WIDTH * HIDDEN) as u64);
+
+fn gemm_f32(c: &mut Criterion) {
+    let mut g = group(c, "gemm f32");
+    g.throughput(PRODUCT);
+    let (x, w, dy) = (noise(ROWS * WIDTH), noise(HIDDEN * WIDTH), noise(ROWS * HIDDEN));
+    let x = View::new(&x, ROWS, WIDTH, WIDTH);
+    let w = View::new(&w, HIDDEN, WIDTH, WIDTH);
+    let dy = View::new(&dy, ROWS, HIDDEN, HIDDEN);
+    let mut out = Values::zeros(ROWS * HIDDEN);
+    let mut run = |name: &str, columns: usize, a: View, b: View| {
+        g.bench_function(name, |bench| {
+            bench.iter(|| gemm(&mut out, columns, false, 1.0, a, b, Threads::All))
+        });
+    };
+    run("forward", HIDDEN, x, w.transposed());
+    run("input gradient", WIDTH, dy, w);
+    run("weight gradient", WIDTH, dy.transposed(), x);
+    g.finish();
+}
+
+/// The layers around a GELU as training and inference compute them.
+fn gemm_bf16_fused(c: &mut Criterion) {
+    if support() == Support::None {
+        return;
+    }
+    let mut g = group(c, "gemm bf16");
+    g.throughput(PRODUCT);
+    let (fc1, fc2, bias) = (noise(HIDDEN * WIDTH), noise(WIDTH * HIDDEN), noise(HIDDEN));
+    let (x, dy) = (noise_blocks(ROWS, WIDTH), noise_blocks(ROWS, WIDTH));
+    let (x, dy) = (Blocks::new(&x, ROWS, WIDTH), Blocks::new(&dy, ROWS, WIDTH));
+    let d_hidden = noise_blocks(ROWS, HIDDEN);
+    let d_hidden = Blocks::new(&d_hidden, ROWS, HIDDEN);
+    let [mut hidden, mut active] = [0; 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, HIDDEN)));
+
+    g.bench_function("forward, bias, GELU", |bench| {
+        bench.iter(|| {
+            let epilogue = Gelu::new(Some(&mut hidden), &mut active, ROWS, &bias);
+            gemm_bf16(x, Right::WeightTransposed(&fc1), HIDDEN, &epilogue);
+        })
+    });
+    let packed = Packed::transposed(&fc1, HIDDEN, WIDTH);
+    g.bench_function("forward, packed weight, bias, GELU", |bench| {
+        bench.iter(|| {
+            let epilogue = Gelu::new(None, &mut active, ROWS, &bias);
+            gemm_bf16(x, Right::Packed(&packed), HIDDEN, &epilogue);
+        })
+    });
+    g.bench_function("input gradient, GELU", |bench| {
+        bench.iter(|| {
+            let epilogue = GeluGradient::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
+            gemm_bf16(dy, Right::Weight(&fc2), HIDDEN, &epilogue);
+        })
+    });
+    let mut dx = Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH));
+    g.bench_function("input gradient", |bench| {
+        bench.iter(|| {
+            let epilogue = Round::new(&mut dx, ROWS, WIDTH, None);
+            gemm_bf16(d_hidden, Right::Weight(&fc1), WIDTH, &epilogue);
+        })
+    });
+    let mut turned = Values::<Bf16>::zeros(blocks::len(WIDTH, ROWS));
+    let (mut dw, mut db) = (Values::zeros(HIDDEN * WIDTH), Values::zeros(HIDDEN));
+    g.bench_function("weight gradient, bias sums", |bench| {
+        bench.iter(|| {
+            blocks::transpose(x, &mut turned);
+            let epilogue = StoreTransposed::new(&mut dw, WIDTH, HIDDEN, false);
+            let right = Right::Summed(d_hidden, ColumnSums::new(&mut db));
+            gemm_bf16(Blocks::new(&turned, WIDTH, ROWS), right, HIDDEN, &epilogue);
+        })
+    });
+    g.finish();
+}
+
+/// Equal sequences that attend within themselves.
+#[derive(Clone, Copy)]
+struct Batch {
+    sequences: usize,
+    length: usize,
+    heads: usize,
+    head: usize,
+}
+
+/// Encoder and decoder at 384 pixels.
+const BATCHES: [Batch; 2] = [
+    Batch {
+        sequences: 16,
+        length: 245,
+        heads: 12,
+        head: 64,
+    },
+    Batch {
+        sequences: 8,
+        length: 577,
+        heads: 16,
+        head: 32,
+    },
+];
+
+impl Batch {
+    fn name(self, direction: &str) -> String {
+        let Self {
+            sequences,
+            length,
+            heads,
+            head,
+        } = self;
+        format!("{direction}, {sequences} of {length}, {heads} heads of {head}")
+    }
+
+    fn tokens(self) -> usize {
+        self.sequences * self.length
+    }
+
+    fn width(self) -> usize {
+        self.heads * self.head
+    }
+
+    fn offsets(self) -> Vec<usize> {
+        (0..=self.sequences).map(|s| s * self.length).collect()
+    }
+
+    /// Operations of so many products of queries, keys or values.
+    fn flops(self, products: usize) -> Throughput {
+        Throughput::Elements((products * 2 * self.tokens() * self.length * self.width()) as u64)
+    }
+}
+
+/// Products of scores and of their use; backward the scores again, and the gradients of weights, values, queries and keys.
+const FORWARD: usize = 2;
+const BACKWARD: usize = 5;
+
+fn attention_f32(c: &mut Criterion) {
+    let mut g = group(c, "attention f32");
+    for batch in BATCHES {
+        let (tokens, width, offsets, heads) = (batch.tokens(), batch.width(), batch.offsets(), batch.heads);
+        let (qkv, d_out) = (noise(tokens * 3 * width), noise(tokens * width));
+        let (mut out, mut lse) = (Values::zeros(tokens * width), Values::zeros(tokens * heads));
+        let mut d_qkv = Values::zeros(qkv.len());
+        g.throughput(batch.flops(FORWARD));
+        g.bench_function(batch.name("forward"), |bench| {
+            bench.iter(|| attention::forward(&qkv, &offsets, heads, Queries::All, &mut out, &mut lse))
+        });
+        g.throughput(batch.flops(BACKWARD));
+        g.bench_function(batch.name("backward"), |bench| {
+            bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, &offsets, heads, Queries::All, &mut d_qkv))
+        });
+    }
+    g.finish();
+}
+
+fn attention_bf16(c: &mut Criterion) {
+    if support() == Support::None {
+        return;
+    }
+    let mut g = group(c, "attention bf16");
+    for batch in BATCHES {
+        let (tokens, width, offsets, heads) = (batch.tokens(), batch.width(), batch.offsets(), batch.heads);
+        let (qkv, d_out) = (noise_blocks(tokens, 3 * width), noise_blocks(tokens, width));
+        let (qkv, d_out) = (Blocks::new(&qkv, tokens, 3 * width), Blocks::new(&d_out, tokens, width));
+        let (mut out, mut lse) = (Values::zeros(blocks::len(tokens, width)), Values::zeros(tokens * heads));
+        let mut d_qkv = Values::zeros(blocks::len(tokens, 3 * width));
+        g.throughput(batch.flops(FORWARD));
+        g.bench_function(batch.name("forward"), |bench| {
+            bench.iter(|| bf16::attention::forward(qkv, &offsets, heads, Queries::All, &mut out, &mut lse))
+        });
+        let out = Blocks::new(&out, tokens, width);
+        g.throughput(batch.flops(BACKWARD));
+        g.bench_function(batch.name("backward"), |bench| {
+            bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, &offsets, heads, Queries::All, &mut d_qkv))
+        });
+    }
+    g.finish();
+}
+
+fn layer_norms(c: &mut Criterion) {
+    const EPS: f32 = 1e-6;
+    let mut g = group(c, "layer norm");
+    let (x, dy, w, b) = (noise(ROWS * WIDTH), noise(ROWS * WIDTH), noise(WIDTH), noise(WIDTH));
+    let (mut y, mut dx) = (Values::zeros(x.len()), Values::zeros(x.len()));
+    let [mut mean, mut rstd] = [0; 2].map(|_| Values::zeros(ROWS));
+    let [mut dw, mut db] = [0; 2].map(|_| Values::zeros(WIDTH));
+    g.throughput(Throughput::Bytes(2 * bytes(&x)));
+    g.bench_function("forward f32", |bench| {
+        bench.iter(|| layer_norm::forward(&x, &w, &b, EPS, &mut y, &mut mean, &mut rstd))
+    });
+    g.throughput(Throughput::Bytes(4 * bytes(&x)));
+    g.bench_function("backward f32", |bench| {
+        bench.iter(|| layer_norm::backward(&dy, &x, &w, &mean, &rstd, &mut dx, true, &mut dw, &mut db))
+    });
+    if support() != Support::None {
+        let [mut normalised, mut y] = [0; 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH)));
+        g.throughput(Throughput::Bytes(bytes(&x) + 2 * bytes(&y)));
+        g.bench_function("forward bf16", |bench| {
+            bench.iter(|| bf16::layer_norm::forward(&x, &w, &b, EPS, &mut normalised, &mut y, &mut rstd))
+        });
+        let dy = noise_blocks(ROWS, WIDTH);
+        let (dy, normalised) = (Blocks::new(&dy, ROWS, WIDTH), Blocks::new(&normalised, ROWS, WIDTH));
+        g.throughput(Throughput::Bytes(2 * bytes(&y) + 2 * bytes(&dx)));
+        g.bench_function("backward bf16", |bench| {
+            bench.iter(|| bf16::layer_norm::backward(dy, normalised, &w, &rstd, &mut dx, &mut dw, &mut db))
+        });
+    }
+    g.finish();
+}
+
+fn elementwise(c: &mut Criterion) {
+    let mut g = group(c, "GELU f32");
+    let mut x = noise(ROWS * HIDDEN);
+    let mut y = Values::zeros(x.len());
+    g.throughput(Throughput::Bytes(2 * bytes(&x)));
+    g.bench_function("forward", |bench| bench.iter(|| gelu::forward(&x, &mut y)));
+    // Where the derivative is 1, gradients that are multiplied again and again do not end in denormal numbers, which are slow.
+    x.iter_mut().for_each(|x| *x += 10.0);
+    let mut dy = noise(x.len());
+    g.throughput(Throughput::Bytes(3 * bytes(&x)));
+    g.bench_function("backward", |bench| bench.iter(|| gelu::backward_in_place(&x, &mut dy)));
+    g.finish();
+}
+
+/// Masked words of a batch against BERT's vocabulary.
+fn cross_entropies(c: &mut Criterion) {
+    const WORDS: usize = 32;
+    const VOCABULARY: usize = 30_522;
+    let mut g = group(c, "cross-entropy");
+    let mut logits = noise(WORDS * VOCABULARY);
+    let targets: Vec<u32> = (0..WORDS as u32).map(|i| i * 900).collect();
+    let mut loss = [0.0; WORDS];
+    g.throughput(Throughput::Bytes(2 * bytes(&logits)));
+    g.bench_function("forward", |bench| {
+        bench.iter(|| cross_entropy::forward_in_place(&mut logits, &targets, &mut loss))
+    });
+    g.bench_function("backward", |bench| {
+        bench.iter(|| cross_entropy::backward_in_place(&mut logits, &targets, 1.0))
+    });
+    g.finish();
+}
+
+fn optimizers(c: &mut Criterion) {
+    let mut g = group(c, "AdamW");
+    let gradient = noise(16 << 20);
+    let [mut p, mut m, mut v] = [0; 3].map(|_| Values::zeros(gradient.len()));
+    let update = Update {
+        learning_rate: 1e-4,
+        weight_decay: 0.01,
+        step: 100,
+    };
+    let betas = Betas {
+        beta1: 0.9,
+        beta2: 0.98,
+        epsilon: 1e-8,
+    };
+    g.throughput(Throughput::Bytes(7 * bytes(&gradient)));
+    g.bench_function("16 Mi values", |bench| {
+        bench.iter(|| adamw(&mut p, &gradient, &mut m, &mut v, update, betas))
+    });
+    g.finish();
+}
+
+/// A caption and the visible patches of its picture, on one thread.
+fn transport(c: &mut Criterion) {
+    const TEXT: usize = 14;
+    const IMAGE: usize = 230;
+    let mut g = group(c, "optimal transport");
+    let (text, image) = (noise(TEXT * WIDTH), noise(IMAGE * WIDTH));
+    let [mut d_text, mut d_image] = [TEXT, IMAGE].map(|n| Values::zeros(n * WIDTH));
+    g.throughput(Throughput::Elements((Ipot::TRAINING.iterations * TEXT * IMAGE) as u64));
+    g.bench_function("forward", |bench| {
+        bench.iter(|| align(&text, &image, WIDTH, Ipot::TRAINING).distance)
+    });
+    let alignment = align(&text, &image, WIDTH, Ipot::TRAINING);
+    g.throughput(Throughput::Bytes(2 * (bytes(&text) + bytes(&image))));
+    g.bench_function("backward", |bench| {
+        bench.iter(|| alignment.backward(1.0, WIDTH, &mut d_text, &mut d_image))
+    });
+    g.finish();
+}
+
+fn rows(c: &mut Criterion) {
+    const SIZE: usize = 384;
+    const SIDE: usize = 16;
+    const VOCABULARY: usize = 30_522;
+    let mut g = group(c, "patches");
+    let picture = noise(3 * SIZE * SIZE);
+    let all: Vec<u32> = (0..(SIZE / SIDE).pow(2) as u32).collect();
+    let mut out = Values::zeros(picture.len());
+    g.throughput(Throughput::Bytes(2 * bytes(&picture)));
+    for (name, order) in [
+        ("channel first", Order::ChannelFirst),
+        ("channel last", Order::ChannelLast),
+    ] {
+        g.bench_function(name, |bench| {
+            bench.iter(|| extract(&picture, SIZE, SIDE, &all, order, &mut out))
+        });
+    }
+    g.finish();
+
+    let mut g = group(c, "rows");
+    let table = noise(VOCABULARY * WIDTH);
+    let random = &mut ChaCha8Rng::seed_from_u64(0);
+    let words: Vec<u32> = (0..ROWS).map(|_| random.random_range(0..VOCABULARY as u32)).collect();
+    let mut out = Values::zeros(ROWS * WIDTH);
+    g.throughput(Throughput::Bytes(2 * bytes(&out)));
+    g.bench_function("gather", |bench| {
+        bench.iter(|| gather::copy_rows(&table, WIDTH, &words, &mut out))
+    });
+    let mut d_table = Values::zeros(table.len());
+    g.throughput(Throughput::Bytes(3 * bytes(&out)));
+    g.bench_function("scatter", |bench| {
+        bench.iter(|| gather::scatter_add(&out, WIDTH, &words, &mut d_table))
+    });
+    g.finish();
+}
+
+fn main() {
+    let c = &mut Criterion::default().configure_from_args();
+    for measure in [
+        gemm_f32,
+        gemm_bf16_fused,
+        attention_f32,
+        attention_bf16,
+        layer_norms,
+        elementwise,
+        cross_entropies,
+        optimizers,
+        transport,
+        rows,
+    ] {
+        measure(c);
+    }
+    c.final_summary();
+}

@@ -1,0 +1,75 @@
+//! How long the products of a linear layer take, apart from everything else.
+
+use crate::products::{self, Input, Layer, operand};
+use crate::{Precision, Tensor};
+use std::time::{Duration, Instant};
+
+/// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one for each repetition.
+pub struct LayerTimes {
+    /// `y [rows, out]` from `x [rows, in]`.
+    pub forward: Vec<Duration>,
+    /// The gradient of `x` from that of `y`.
+    pub input_gradient: Vec<Duration>,
+    /// The gradient of `w [out, in]` from that of `y`, and `x`.
+    pub weight_gradient: Vec<Duration>,
+}
+
+/// Times each product `repetitions` times, after one that is not counted. Activations are operands already and results become
+/// operands again, as inside a transformer block: in bfloat16 the bias, the rounding and the bringing of weights and
+/// activations into the order of the matrix unit are in the times.
+pub fn layer_times(rows: usize, inner: usize, out: usize, precision: Precision, repetitions: usize) -> LayerTimes {
+    // What is multiplied decides nothing, as long as it is neither all zero nor very small.
+    let ramp = |rows: usize, columns: usize| {
+        Tensor::build(rows, columns, |values| {
+            (0u32..)
+                .zip(values)
+                .for_each(|(i, v)| *v = (i % 253) as f32 / 126.0 - 1.0);
+        })
+    };
+    let x = operand(&ramp(rows, inner), precision);
+    let dy = operand(&ramp(rows, out), precision);
+    let layer = Layer {
+        weight: ramp(out, inner),
+        bias: Some(ramp(1, out)),
+    };
+    let mut dw = Tensor::zeros(out, inner);
+    LayerTimes {
+        forward: times(repetitions, || drop(products::linear_operand(&x, &layer))),
+        input_gradient: times(repetitions, || {
+            drop(products::input_gradient_operand(&dy, &layer.weight));
+        }),
+        weight_gradient: times(repetitions, || {
+            products::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), false, None);
+        }),
+    }
+}
+
+fn times(repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
+    work();
+    let mut once = || {
+        let start = Instant::now();
+        work();
+        start.elapsed()
+    };
+    (0..repetitions).map(|_| once()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_time_for_each_repetition() {
+        let mut calls = 0;
+        assert_eq!(times(3, || calls += 1).len(), 3);
+        assert_eq!(calls, 4);
+        for precision in [Precision::F32, Precision::Bf16] {
+            if precision == Precision::F32 || Precision::bf16_is_fast() {
+                let times = layer_times(40, 33, 70, precision, 2);
+                for times in [times.forward, times.input_gradient, times.weight_gradient] {
+                    assert!(times.len() == 2 && times.iter().all(|t| *t > Duration::ZERO));
+                }
+            }
+        }
+    }
+}

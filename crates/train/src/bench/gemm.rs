@@ -1,0 +1,54 @@
+//! The rates of matrix products.
+
+use super::{Precision, format_name, median, round};
+use serde::Serialize;
+use vlct_tensor::rates::layer_times;
+
+/// Rows (tokens), width in and width out of the product that is measured: the first layer of an MLP of the base model.
+const SIZES: [usize; 3] = [1920, 768, 3072];
+
+/// One line of result: rates of the three products of a linear layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct GemmResult {
+    /// What was timed.
+    pub task: &'static str,
+    /// Which program.
+    pub style: &'static str,
+    /// Number format.
+    pub precision: &'static str,
+    /// Rows of input and output: tokens.
+    pub rows: usize,
+    /// Columns of the input.
+    pub inner: usize,
+    /// Columns of the output.
+    pub columns: usize,
+    /// `y = x·wᵀ + b`, in 10¹² floating-point operations per second: two for each product that is added.
+    pub forward_tflops: f64,
+    /// `dx = dy·w`.
+    pub input_gradient_tflops: f64,
+    /// `dw = dyᵀ·x`.
+    pub weight_gradient_tflops: f64,
+}
+
+/// Times the products of one layer, each `repetitions` times; the medians count.
+pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
+    let [rows, inner, columns] = SIZES;
+    let times = layer_times(rows, inner, columns, precision, repetitions);
+    let flops = 2.0 * (rows * inner * columns) as f64;
+    let [forward_tflops, input_gradient_tflops, weight_gradient_tflops] =
+        [times.forward, times.input_gradient, times.weight_gradient].map(|times| {
+            let seconds = median(times.iter().map(|t| t.as_secs_f64()).collect());
+            round(flops / seconds / 1e12, 4)
+        });
+    GemmResult {
+        task: "gemm",
+        style: "vlct",
+        precision: format_name(precision),
+        rows,
+        inner,
+        columns,
+        forward_tflops,
+        input_gradient_tflops,
+        weight_gradient_tflops,
+    }
+}
