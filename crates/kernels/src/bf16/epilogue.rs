@@ -237,6 +237,7 @@ mod x86 {
         residual: Option<*const f32>,
         add: bool,
     ) {
+        let past_caches = !add && residual.is_none() && bias.is_none();
         for (half, mask) in [0, 16].into_iter().zip(masks(columns)) {
             // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
             unsafe {
@@ -252,7 +253,12 @@ mod x86 {
                     if add {
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out));
                     }
-                    _mm512_mask_storeu_ps(out, mask, v);
+                    // A gradient of a weight is read again when the whole step is done.
+                    if past_caches && mask == u16::MAX && (out as usize).is_multiple_of(64) {
+                        _mm512_stream_ps(out, v);
+                    } else {
+                        _mm512_mask_storeu_ps(out, mask, v);
+                    }
                 }
             }
         }

@@ -58,12 +58,16 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // What was written past the caches has to be seen by the threads that read it next.
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: every machine that multiplies bfloat16 has the instruction.
-        unsafe {
-            std::arch::x86_64::_mm_sfence();
-        }
+        finish_stores();
+    }
+}
+
+/// Lets what was written past the caches be seen by the threads that read it next.
+pub(super) fn finish_stores() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every machine that multiplies bfloat16 has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 

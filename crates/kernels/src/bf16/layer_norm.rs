@@ -24,6 +24,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         .for_each(|(((normalised, y), rstd), x)| {
             // SAFETY: a row of blocks each, `x` as many rows as `rstd`; the machine has the instructions.
             unsafe { x86::forward_rows(x, w, b, eps, normalised, y, rstd) };
+            super::kernel::finish_stores();
         });
 }
 
@@ -123,7 +124,8 @@ mod x86 {
                         [0, 1].map(|half| _mm512_maskz_mul_ps(masks[half], _mm512_sub_ps(values[half], mean), factor));
                     let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
                     let place = c * SIDE + r * SIDE;
-                    _mm512_store_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
+                    // Read again in the backward pass only: past the caches.
+                    _mm512_stream_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
                     _mm512_store_si512(y.as_mut_ptr().add(place).cast(), round2(scaled[0], scaled[1]));
                 }
             }
