@@ -47,9 +47,10 @@ pub fn gemm(a: Blocks, b: Right, n: usize, epilogue: &dyn Epilogue) {
     (0..plan.tasks()).into_par_iter().for_each(|task| {
         let part = plan.part(task);
         let engine = kernel.start();
-        match b {
-            Right::Blocks(_) | Right::Gelu(_) | Right::Summed(..) => part.with_sums_at_hand(a, b, n, &engine, epilogue),
-            _ => part.with_columns_at_hand(a, b, n, &engine, epilogue),
+        if plan.sums_at_hand {
+            part.with_sums_at_hand(a, b, n, &engine, epilogue);
+        } else {
+            part.with_columns_at_hand(a, b, n, &engine, epilogue);
         }
     });
 }
@@ -60,6 +61,8 @@ struct Plan {
     panels: usize,
     rows_per_task: usize,
     panels_per_task: usize,
+    /// Whether sums stay in the second cache, else columns of the right operand.
+    sums_at_hand: bool,
 }
 
 impl Plan {
@@ -69,14 +72,21 @@ impl Plan {
         /// Blocks of sums that do: 1 MiB, in at most so many rows.
         const SUMS: usize = 256;
         const SUM_ROWS: usize = 32;
+        /// Steps from which few columns fit: 64 of them are 128 KiB each.
+        const LONG: usize = 64;
         let threads = rayon::current_num_threads();
         let share = |all: usize, most: usize| all.div_ceil(all.div_ceil(most.max(1)).max(1)).max(1);
-        let (mut rows_per_task, fit) = match b {
-            Right::Blocks(_) | Right::Gelu(_) | Right::Summed(..) => {
-                let rows = share(rows, SUM_ROWS);
-                (rows, SUMS / rows)
-            }
-            _ => (rows.max(1), STEPS / depth.max(1)),
+        let sums_at_hand = match b {
+            Right::Blocks(_) | Right::Gelu(_) | Right::Summed(..) => true,
+            Right::Packed(_) => depth >= LONG && rows <= SUM_ROWS,
+            // They would be packed again for each group of rows.
+            Right::Weight(_) | Right::WeightTransposed(_) => false,
+        };
+        let (mut rows_per_task, fit) = if sums_at_hand {
+            let rows = share(rows, SUM_ROWS);
+            (rows, SUMS / rows)
+        } else {
+            (rows.max(1), STEPS / depth.max(1))
         };
         // Equal shares for all threads.
         let columns = panels
@@ -96,6 +106,7 @@ impl Plan {
             panels,
             rows_per_task,
             panels_per_task,
+            sums_at_hand,
         }
     }
 
@@ -184,8 +195,19 @@ impl Part {
                     Right::Summed(blocks, _) if self.rows.start > 0 => Right::Blocks(blocks),
                     b => b,
                 };
-                pack(b, a.columns(), n, self.panels.clone(), first..first + count, steps);
-
+                let pieces = match b {
+                    Right::Packed(packed) => packed.pieces(self.panels.start),
+                    _ => {
+                        pack(b, a.columns(), n, self.panels.clone(), first..first + count, steps);
+                        Pieces {
+                            steps: &*steps,
+                            depth: count,
+                            panels,
+                            first_panel: 0,
+                        }
+                    }
+                };
+                let step = if matches!(b, Right::Packed(_)) { first } else { 0 };
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(panels * BLOCK)) {
                     let left = group(a, row, first);
                     let next = if row + 1 < self.rows.end {
@@ -198,7 +220,7 @@ impl Part {
                         .chain(std::iter::repeat(&[][..]));
                     for ((panel, sums), next) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate().zip(fetched) {
                         fetch(next);
-                        engine.multiply(left, &steps[panel * count * BLOCK..], count, sums, first > 0);
+                        engine.multiply(left, pieces.at(step, panel), count, sums, first > 0);
                         if last {
                             // SAFETY: this task alone computes these rows and columns.
                             unsafe { epilogue.block(row * SIDE, (self.panels.start + panel) * SIDE, sums) };
