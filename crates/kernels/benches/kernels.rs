@@ -286,9 +286,9 @@ fn layer_norms(c: &mut Criterion) {
         });
         let dy = noise_blocks(ROWS, WIDTH);
         let (dy, normalised) = (Blocks::new(&dy, ROWS, WIDTH), Blocks::new(&normalised, ROWS, WIDTH));
-        g.throughput(Throughput::Bytes(2 * bytes(&y) + 2 * bytes(&dx)));
+        g.throughput(Throughput::Bytes(3 * bytes(&y) + 2 * bytes(&dx)));
         g.bench_function("backward bf16", |bench| {
-            bench.iter(|| bf16::layer_norm::backward(dy, normalised, &w, &rstd, &mut dx, &mut dw, &mut db))
+            bench.iter(|| bf16::layer_norm::backward(dy, normalised, &w, &rstd, &mut dx, &mut y, &mut dw, &mut db))
         });
     }
     g.finish();

@@ -59,6 +59,9 @@ fn view(t: &Tensor) -> View<'_> {
 pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
     match (x.format(), precision) {
         (Format::F32, Precision::Bf16) => {
+            if let Some(rounded) = x.rounded() {
+                return rounded.clone();
+            }
             let (rows, columns) = (x.rows(), x.columns());
             let _span = pass("round", 1.5 * bytes(x));
             Tensor::build_blocks(rows, columns, |out| blocks::from_f32(x.data(), rows, columns, out))
@@ -383,12 +386,9 @@ impl Normed {
         }
     }
 
-    /// Adds to `dx` (f32); gives the gradients of scale and shift.
-    pub fn backward(&self, dy: &Tensor, scale: &Scale, dx: &mut [f32]) -> (Tensor, Tensor) {
-        let _span = pass(
-            "layer norm gradient",
-            bytes(self.kept()) + bytes(dy) + 2.0 * size_of_val(dx) as f64,
-        );
+    /// Adds to `dx` (f32), and gives it back together with the gradients of scale and shift.
+    pub fn backward(&self, dy: &Tensor, scale: &Scale, mut dx: Tensor) -> (Tensor, [Tensor; 2]) {
+        let _span = pass("layer norm gradient", bytes(self.kept()) + bytes(dy) + 2.0 * bytes(&dx));
         let w = scale.weight.data();
         let [mut dw, mut db] = [0; 2].map(|_| Tensor::zeros(1, w.len()));
         match self {
@@ -400,7 +400,7 @@ impl Normed {
                     w,
                     mean,
                     rstd,
-                    dx,
+                    dx.make_mut(),
                     true,
                     dw.make_mut(),
                     db.make_mut(),
@@ -408,9 +408,13 @@ impl Normed {
             }
             Self::Bf16 { normalised, rstd } => {
                 let (normalised, rstd) = (normalised.blocks(), rstd.data());
-                bf16::layer_norm::backward(dy.blocks(), normalised, w, rstd, dx, dw.make_mut(), db.make_mut());
+                let rounded = Tensor::build_blocks(dy.rows(), dy.columns(), |rounded| {
+                    let (dx, dw, db) = (dx.make_mut(), dw.make_mut(), db.make_mut());
+                    bf16::layer_norm::backward(dy.blocks(), normalised, w, rstd, dx, rounded, dw, db);
+                });
+                dx = dx.with_rounded(rounded);
             }
         }
-        (dw, db)
+        (dx, [dw, db])
     }
 }

@@ -29,6 +29,8 @@ pub struct Tensor {
     columns: usize,
     format: Format,
     packed: Option<PackedSlot>,
+    /// Its values as an operand of products, where whoever wrote them has made that as well.
+    rounded: Option<Arc<Tensor>>,
 }
 
 impl Tensor {
@@ -43,6 +45,7 @@ impl Tensor {
             columns,
             format: Format::F32,
             packed: None,
+            rounded: None,
         }
     }
 
@@ -58,6 +61,7 @@ impl Tensor {
             columns,
             format: Format::Bf16,
             packed: None,
+            rounded: None,
         }
     }
 
@@ -100,6 +104,7 @@ impl Tensor {
             columns,
             format: Format::F32,
             packed: None,
+            rounded: None,
         }
     }
 
@@ -112,6 +117,17 @@ impl Tensor {
     /// That place, if there is one.
     pub(crate) fn packed(&self) -> Option<&PackedSlot> {
         self.packed.as_ref()
+    }
+
+    /// The same matrix, with its values as an operand of products beside it; they last until they are changed.
+    pub(crate) fn with_rounded(mut self, rounded: Tensor) -> Self {
+        self.rounded = Some(Arc::new(rounded));
+        self
+    }
+
+    /// Those, if there are any.
+    pub(crate) fn rounded(&self) -> Option<&Tensor> {
+        self.rounded.as_deref()
     }
 
     /// How the values lie in memory.
@@ -174,6 +190,7 @@ impl Tensor {
     /// If they are not f32.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
         assert_eq!(self.format, Format::F32, "an operation on f32 values");
+        self.rounded = None;
         if Arc::get_mut(&mut self.buffer).is_none() {
             *self = Self::from_slice(self.rows, self.columns, self.data());
         }

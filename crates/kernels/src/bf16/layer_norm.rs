@@ -28,16 +28,19 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         });
 }
 
-/// Adds the gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`.
+/// Adds the gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`. `rounded` becomes the new `dx` in blocks: the layer
+/// before multiplies with it.
 ///
 /// # Panics
 /// If the sizes do not fit.
+#[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: Blocks,
     normalised: Blocks,
     w: &[f32],
     rstd: &[f32],
     dx: &mut [f32],
+    rounded: &mut [Bf16],
     dw: &mut [f32],
     db: &mut [f32],
 ) {
@@ -48,7 +51,8 @@ pub fn backward(
     assert!(dx.len() == rows * width && [w.len(), dw.len(), db.len()] == [width; 3]);
     let padded = width.next_multiple_of(SIDE);
     let mut partial = vec![0f32; rows.div_ceil(TASK * SIDE) * 2 * padded];
-    let dx = SharedMut::new(dx);
+    assert!(rounded.len() >= blocks::len(rows, width));
+    let (dx, rounded) = (SharedMut::new(dx), SharedMut::new(rounded));
     partial
         .par_chunks_mut((2 * padded).max(1))
         .enumerate()
@@ -56,10 +60,12 @@ pub fn backward(
             let (dw, db) = partial.split_at_mut(padded);
             for i in task * TASK..((task + 1) * TASK).min(dy.row_blocks()) {
                 let count = SIDE.min(rows - i * SIDE);
-                // SAFETY: these rows of `dx` belong to this task alone; the machine has the instructions.
+                // SAFETY: these rows of both results belong to this task alone; the machine has the instructions.
                 unsafe {
                     let dx = std::slice::from_raw_parts_mut(dx.at(i * SIDE * width), count * width);
-                    x86::backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, dw, db);
+                    let row = padded * SIDE;
+                    let rounded = std::slice::from_raw_parts_mut(rounded.at(i * row), row);
+                    x86::backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, rounded, dw, db);
                 }
             }
         });
@@ -133,9 +139,9 @@ mod x86 {
     }
 
     /// # Safety
-    /// Row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`; `dw` and `db` are padded to whole blocks.
+    /// Row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`, `rounded` is a row of blocks; `dw` and `db` are padded to whole blocks.
     #[allow(clippy::too_many_arguments)]
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn backward_rows(
         dy: Blocks,
         normalised: Blocks,
@@ -143,6 +149,7 @@ mod x86 {
         w: &[f32],
         rstd: &[f32],
         dx: &mut [f32],
+        rounded: &mut [Bf16],
         dw: &mut [f32],
         db: &mut [f32],
     ) {
@@ -175,16 +182,24 @@ mod x86 {
             for c in 0..width.div_ceil(SIDE) {
                 let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
                 let masks = masks(width - c * SIDE);
-                for (r, rstd) in rstd.iter().enumerate() {
+                for r in 0..SIDE {
+                    let target = rounded.as_mut_ptr().add(c * BLOCK + r * SIDE);
+                    let Some(rstd) = rstd.get(r) else {
+                        _mm512_store_si512(target.cast(), _mm512_setzero_si512());
+                        continue;
+                    };
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
-                    for half in 0..2 {
+                    let new = [0, 1].map(|half| {
                         let g = _mm512_fmsub_ps(d[half], w[half], means[r][0]);
                         let g = _mm512_fnmadd_ps(n[half], means[r][1], g);
                         let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
                         let old = _mm512_maskz_loadu_ps(masks[half], at);
-                        _mm512_mask_storeu_ps(at, masks[half], _mm512_fmadd_ps(g, _mm512_set1_ps(*rstd), old));
-                    }
+                        let new = _mm512_maskz_fmadd_ps(masks[half], g, _mm512_set1_ps(*rstd), old);
+                        _mm512_mask_storeu_ps(at, masks[half], new);
+                        new
+                    });
+                    _mm512_store_si512(target.cast(), round2(new[0], new[1]));
                 }
             }
         }
@@ -249,8 +264,15 @@ mod tests {
             blocks::from_f32(&dy, rows, width, d.as_mut_slice());
             let (mut dx, mut dw, mut db) = (vec![0.5f32; x.len()], vec![1f32; width], vec![1f32; width]);
             let dy = Blocks::new(d.as_slice(), rows, width);
-            backward(dy, normalised, &w, &rstd, &mut dx, &mut dw, &mut db);
+            let mut rounded = AlignedVec::<Bf16>::zeroed(blocks::len(rows, width));
+            rounded.as_mut_slice().fill(Bf16::from_f32(f32::NAN));
+            let out = rounded.as_mut_slice();
+            backward(dy, normalised, &w, &rstd, &mut dx, out, &mut dw, &mut db);
             close(&dx, &want_dx, 1.0);
+            let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(rows, width));
+            blocks::from_f32(&dx, rows, width, again.as_mut_slice());
+            let len = blocks::len(rows, width);
+            assert_eq!(rounded.as_slice()[..len], again.as_slice()[..len]);
             close(&dw, &want_dw, 1.0);
             close(&db, &want_db, 1e-2);
         }

@@ -186,10 +186,10 @@ impl Tape {
             back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
             let d_normed = products::input_gradient_operand(&d_qkv, &qkv.weight);
             drop(d_qkv);
-            let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());
+            let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);
             back.add(to_norm[1], db);
-            back.add(to_x, dy);
+            back.add(to_x, dx);
         })
     }
 
@@ -212,7 +212,7 @@ impl Tape {
         drop(active);
         let mut kept = Kept::new((normed, hidden), x, self.compute().recompute);
         let to_x = x.target();
-        self.push(y, &inputs, move |mut dy, back| {
+        self.push(y, &inputs, move |dy, back| {
             let (normed, hidden) = kept.take(|x| {
                 let (normed, y) = products::norm(x, &norm, precision);
                 let hidden = products::linear_operand(&y, &fc1);
@@ -232,10 +232,10 @@ impl Tape {
             );
             let d_normed = products::input_gradient_operand(&d_hidden, &fc1.weight);
             drop(d_hidden);
-            let (dw, db) = normed.backward(&d_normed, &norm, dy.make_mut());
+            let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);
             back.add(to_norm[1], db);
-            back.add(to_x, dy);
+            back.add(to_x, dx);
         })
     }
 }
