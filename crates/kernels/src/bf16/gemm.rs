@@ -7,7 +7,7 @@
 //! divided.
 
 use super::blocks::{BLOCK, Blocks, SIDE};
-use super::kernel::{Engine, Kernel, fetch};
+use super::kernel::{Engine, Kernel};
 pub use super::right::{ColumnSums, Packed, Right};
 use super::right::{GROUP, Pieces, pack};
 use crate::memory::Scratch;
@@ -124,6 +124,9 @@ impl Plan {
     }
 }
 
+/// Numbers that a product of a whole group fetches meanwhile: 2 KiB. Eight panels fetch the left operand's next group.
+const FETCHED: usize = GROUP * 128;
+
 thread_local! {
     /// The right operand's steps and the sums of the part in work.
     static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
@@ -165,12 +168,11 @@ impl Part {
                         &[]
                     };
                     let left = group(a, row, first);
-                    let fetched = next
-                        .chunks(next.len().div_ceil(panels).max(1))
-                        .chain(std::iter::repeat(&[][..]));
-                    for ((panel, sums), next) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate().zip(fetched) {
-                        fetch(next);
-                        engine.multiply(left, pieces.at(first, panel), left.len() / BLOCK, sums, first > 0);
+                    let share = next.len().div_ceil(panels).max(FETCHED);
+                    for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                        let next = next.get(panel * share..).unwrap_or(left);
+                        let steps = left.len() / BLOCK;
+                        engine.multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, next);
                         if last {
                             // SAFETY: this task alone computes these rows and columns.
                             unsafe { epilogue.block(row * SIDE, (self.panels.start + panel) * SIDE, sums) };
@@ -215,12 +217,10 @@ impl Part {
                     } else {
                         &[]
                     };
-                    let fetched = next
-                        .chunks(next.len().div_ceil(panels).max(1))
-                        .chain(std::iter::repeat(&[][..]));
-                    for ((panel, sums), next) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate().zip(fetched) {
-                        fetch(next);
-                        engine.multiply(left, pieces.at(step, panel), count, sums, first > 0);
+                    let share = next.len().div_ceil(panels).max(FETCHED);
+                    for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                        let next = next.get(panel * share..).unwrap_or(left);
+                        engine.multiply_fetching(left, pieces.at(step, panel), count, sums, first > 0, next);
                         if last {
                             // SAFETY: this task alone computes these rows and columns.
                             unsafe { epilogue.block(row * SIDE, (self.panels.start + panel) * SIDE, sums) };
@@ -348,7 +348,7 @@ mod tests {
         let mut sums = vec![1f32; BLOCK];
         let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.pieces(0).steps.as_ptr());
         // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.
-        unsafe { vectors::multiply(left, steps, 4, sums.as_mut_ptr(), true) };
+        unsafe { vectors::multiply(left, steps, 4, sums.as_mut_ptr(), true, left) };
         let want = plain(&a, &b, m, n, k);
         assert!(sums.iter().zip(&want).all(|(s, w)| *s == w + 1.0));
     }

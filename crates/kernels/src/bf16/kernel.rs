@@ -6,8 +6,8 @@ use super::{Bf16, Support, support, tiles, vectors};
 /// The machine's way to multiply 32 rows with 32 columns.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// `(left, right, steps, sums [32, 32], whether to add to them)`.
-    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool),
+    /// `(left, right, steps, sums [32, 32], whether to add to them, what to fetch)`.
+    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool, *const Bf16),
     tiled: bool,
 }
 
@@ -50,9 +50,24 @@ impl Engine {
     /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
     #[inline]
     pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
+        self.multiply_fetching(left, right, steps, sums, keep, left);
+    }
+
+    /// The same; meanwhile, 256 bytes for each step are fetched from the beginning of `next` into the second cache.
+    #[inline]
+    pub fn multiply_fetching(
+        &self,
+        left: &[Bf16],
+        right: &[Bf16],
+        steps: usize,
+        sums: &mut [f32],
+        keep: bool,
+        next: &[Bf16],
+    ) {
         assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
-        // SAFETY: the operands are long enough, and `start` has made this thread ready.
-        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep) };
+        let next = next.as_ptr();
+        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing.
+        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep, next) };
     }
 }
 
@@ -68,15 +83,5 @@ pub(super) fn finish_stores() {
     // SAFETY: every machine that multiplies bfloat16 has the instruction.
     unsafe {
         std::arch::x86_64::_mm_sfence();
-    }
-}
-
-/// Brings memory into the second cache.
-pub(super) fn fetch(memory: &[Bf16]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..size_of_val(memory)).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch has no effect that can be seen.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().cast::<i8>().wrapping_add(line)) };
     }
 }

@@ -84,7 +84,14 @@ impl Drop for Tiles {
 /// # Safety
 /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool) {
+pub(super) unsafe fn multiply(
+    a: *const Bf16,
+    b: *const Bf16,
+    steps: usize,
+    c: *mut f32,
+    keep: bool,
+    next: *const Bf16,
+) {
     use std::arch::asm;
     /// Prefetches of sixteen lines, 4 KiB (two steps) after the tile that begins `$offset` bytes into the step.
     macro_rules! ahead {
@@ -122,13 +129,18 @@ pub(super) unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{next}]",
+                "prefetcht1 [{next} + 64]",
+                "prefetcht1 [{next} + 128]",
+                "prefetcht1 [{next} + 192]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {a}, 2048",
                 "add {b}, 2048",
+                "add {next}, 256",
                 "dec {steps}",
                 "jnz 2b",
-                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, row = in(reg) 64usize,
-                options(nostack, readonly),
+                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, next = inout(reg) next => _,
+                row = in(reg) 64usize, options(nostack, readonly),
             );
         }
         asm!(
