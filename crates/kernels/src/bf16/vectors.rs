@@ -33,7 +33,11 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool, next: *const Bf16) {
         for line in 0..4 * steps {
-            _mm_prefetch::<_MM_HINT_T1>(next.cast::<i8>().wrapping_add(64 * line));
+            #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
+            // SAFETY: a prefetch has no effect that can be seen.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(next.cast::<i8>().wrapping_add(64 * line));
+            }
         }
         /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
         const ROWS: usize = 8;
