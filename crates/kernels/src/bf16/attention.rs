@@ -57,9 +57,9 @@ pub fn forward(
             let weights = take.next(panel);
             let mut take = Take::new(sums, 3 * BLOCK);
             let (mut scores, result) = ([0; 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
-            asking.load_rows(qkv, rows.start, shape.column(h, 0), q);
-            lengths.load_columns(qkv, rows.start, shape.column(h, 1), k);
-            lengths.load_steps(qkv, rows.start, shape.column(h, 2), v);
+            asking.load_left(qkv, rows.start, shape.column(h, 0), q, None);
+            lengths.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
+            lengths.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
             // SAFETY: one task per sequence and head, each with its own part of the row.
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
@@ -131,10 +131,10 @@ pub fn backward(
             let asking = Lengths::new(results.len(), shape.head);
             let (panel, depth) = (asking.panels * BLOCK, lengths.depth);
             let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, lengths.panels);
-            let len = 3 * lengths.operand() + 5 * asking.operand() + 2 * panel + together * panel;
+            let len = 3 * lengths.operand() + 4 * asking.operand() + 2 * panel + together * panel;
             let mut take = Take::new(memory, len);
             let [k_rows, k_turned, v_rows] = [0; 3].map(|_| take.next(lengths.operand()));
-            let [q_columns, q_steps, o_columns, o_steps, own] = [0; 5].map(|_| take.next(asking.operand()));
+            let [q_columns, q_steps, o_columns, o_steps] = [0; 4].map(|_| take.next(asking.operand()));
             let [weights, slopes] = [0; 2].map(|_| take.next(panel));
             let kept = take.next(together * panel);
             let mut take = Take::new(sums, asking.operand() + 5 * BLOCK + 2 * asking.panels * SIDE);
@@ -144,18 +144,21 @@ pub fn backward(
             let [lse, delta] = [0; 2].map(|_| take.next(asking.panels * SIDE));
             let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
             let column = h * shape.head;
-            asking.load_columns(qkv, start, q, q_columns);
-            asking.load_steps(qkv, start, q, q_steps);
-            lengths.load_rows(qkv, start, k, k_rows);
-            lengths.load_turned(k_rows, k_turned);
-            lengths.load_rows(qkv, start, v, v_rows);
-            asking.load_columns(d_out, results.start, column, o_columns);
-            asking.load_steps(d_out, results.start, column, o_steps);
-            asking.load_rows(out, results.start, column, own);
+            asking.load_right(qkv, start, q, Some(&mut *q_columns), Some(&mut *q_steps), |_, _, _| ());
+            lengths.load_left(qkv, start, k, k_rows, Some(&mut *k_turned));
+            lengths.load_left(qkv, start, v, v_rows, None);
+            // Of each query, the product of its result and the gradient of that.
+            delta.fill(0.0);
+            let mut own = Aligned::default();
+            let (columns, steps) = (Some(&mut *o_columns), Some(&mut *o_steps));
+            asking.load_right(d_out, results.start, column, columns, steps, |panel, depth, d| {
+                asking.load(out, results.start, column, panel, depth, &mut own.0);
+                // SAFETY: two blocks; the machine has the instructions.
+                unsafe { x86::add_row_products(&d.0, &own.0, &mut delta[panel * SIDE..][..SIDE]) };
+            });
             let (known, beyond) = lse.split_at_mut(results.len());
             known.copy_from_slice(&log_sum_exp[h * all + results.start..][..results.len()]);
             beyond.fill(f32::INFINITY); // no weight for queries beyond the end
-            asking.row_products(d_out, results.start, column, own, delta);
             let scale = 1.0 / (shape.head as f32).sqrt();
 
             for first in (0..lengths.panels).step_by(together) {
@@ -381,51 +384,87 @@ impl Lengths {
         unsafe { x86::totals(&sums) }
     }
 
-    /// Left operand `[rows, columns]`: panels of `depth` steps.
-    fn load_rows(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
-        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            self.load(from, start, column, i / self.depth, i % self.depth, out);
-        }
-    }
-
-    /// Right operand `[columns, rows]`: for each panel of rows, `depth` steps.
-    fn load_columns(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
+    /// Calls `use_block(panel, depth, block)` for every block of the columns from `column` and the rows from `start`, and
+    /// fetches the next one meanwhile: they lie far apart.
+    fn each_block(&self, from: Blocks, start: usize, column: usize, mut use_block: impl FnMut(usize, usize, &Aligned)) {
         let mut block = Aligned::default();
-        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            self.load(from, start, column, i / self.depth, i % self.depth, &mut block.0);
-            // SAFETY: two blocks at cache lines; the machine has the instructions.
-            unsafe { blocks::step_of_columns(block.0.as_ptr(), out.as_mut_ptr()) };
+        for panel in 0..self.panels {
+            for depth in 0..self.depth {
+                let (row, column) = (start + (panel + 1) * SIDE, column + depth * SIDE);
+                if row < start + self.rows {
+                    fetch(from.rest(row, column));
+                    if !row.is_multiple_of(SIDE) && row.next_multiple_of(SIDE) < start + self.rows {
+                        let below = from.rest(row.next_multiple_of(SIDE), column);
+                        fetch(&below[..row % SIDE * SIDE]);
+                    }
+                }
+                self.load(from, start, column - depth * SIDE, panel, depth, &mut block.0);
+                use_block(panel, depth, &block);
+            }
         }
     }
 
-    /// Right operand `[rows, columns]`: for each 32 columns, `panels` steps.
-    fn load_steps(&self, from: Blocks, start: usize, column: usize, out: &mut [Bf16]) {
-        let mut block = Aligned::default();
-        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            self.load(from, start, column, i % self.panels, i / self.panels, &mut block.0);
-            // SAFETY: as above.
-            unsafe { blocks::step_of_rows(block.0.as_ptr(), out.as_mut_ptr()) };
-        }
+    /// A block of a left operand `[rows, columns]`: panels of `depth` steps.
+    fn row_place(&self, panel: usize, depth: usize) -> Range<usize> {
+        let at = (panel * self.depth + depth) * BLOCK;
+        at..at + BLOCK
     }
 
-    /// Left operand `[columns, rows]` from that of `[rows, columns]`: for each 32 columns, `panels` steps.
-    fn load_turned(&self, rows: &[Bf16], out: &mut [Bf16]) {
-        for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            let block = &rows[(i % self.panels * self.depth + i / self.panels) * BLOCK..];
-            // SAFETY: as above.
-            unsafe { blocks::transpose_block(block.as_ptr(), out.as_mut_ptr()) };
-        }
+    /// A block of a left operand `[columns, rows]` or a right operand `[rows, columns]`: for each 32 columns, `panels` steps.
+    fn column_place(&self, panel: usize, depth: usize) -> Range<usize> {
+        let at = (depth * self.panels + panel) * BLOCK;
+        at..at + BLOCK
     }
 
-    /// `out[r] = Σ_c from[r, c] · other[r, c]`, with `other` as [`Lengths::load_rows`] gives it; zero beyond the rows.
-    fn row_products(&self, from: Blocks, start: usize, column: usize, other: &[Bf16], out: &mut [f32]) {
-        let mut block = Aligned::default();
-        out.fill(0.0);
-        for (i, other) in other.chunks_exact(BLOCK).enumerate() {
-            let (panel, depth) = (i / self.depth, i % self.depth);
-            self.load(from, start, column, panel, depth, &mut block.0);
-            // SAFETY: two blocks; the machine has the instructions.
-            unsafe { x86::add_row_products(&block.0, other, &mut out[panel * SIDE..][..SIDE]) };
+    /// Left operand `[rows, columns]`, and, if wanted, that of the transpose.
+    fn load_left(&self, from: Blocks, start: usize, column: usize, rows: &mut [Bf16], mut turned: Option<&mut [Bf16]>) {
+        self.each_block(from, start, column, |panel, depth, block| {
+            rows[self.row_place(panel, depth)].copy_from_slice(&block.0);
+            if let Some(turned) = &mut turned {
+                let out = turned[self.column_place(panel, depth)].as_mut_ptr();
+                // SAFETY: two blocks at cache lines; the machine has the instructions.
+                unsafe { blocks::transpose_block(block.0.as_ptr(), out) };
+            }
+        });
+    }
+
+    /// Right operands: `columns`, the transpose `[columns, rows]`, and `steps`, `[rows, columns]`; either may be left out.
+    /// `also` sees each block with its place.
+    fn load_right(
+        &self,
+        from: Blocks,
+        start: usize,
+        column: usize,
+        mut columns: Option<&mut [Bf16]>,
+        mut steps: Option<&mut [Bf16]>,
+        mut also: impl FnMut(usize, usize, &Aligned),
+    ) {
+        self.each_block(from, start, column, |panel, depth, block| {
+            // SAFETY: blocks at cache lines; the machine has the instructions.
+            unsafe {
+                if let Some(columns) = &mut columns {
+                    let out = columns[self.row_place(panel, depth)].as_mut_ptr();
+                    blocks::step_of_columns(block.0.as_ptr(), out);
+                }
+                if let Some(steps) = &mut steps {
+                    let out = steps[self.column_place(panel, depth)].as_mut_ptr();
+                    blocks::step_of_rows(block.0.as_ptr(), out);
+                }
+            }
+            also(panel, depth, block);
+        });
+    }
+}
+
+/// Brings memory into the first cache.
+fn fetch(memory: &[Bf16]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(memory)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
+        // SAFETY: a prefetch has no effect that can be seen.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().cast::<i8>().wrapping_add(line));
         }
     }
 }
