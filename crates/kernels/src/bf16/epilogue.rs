@@ -247,7 +247,10 @@ mod x86 {
                 for r in 0..rows {
                     let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
                     if let Some(residual) = residual {
-                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual.wrapping_add(r * stride + half)));
+                        let residual = residual.wrapping_add(r * stride + half);
+                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
+                        // The next block of the same rows comes after one more product.
+                        _mm_prefetch::<_MM_HINT_T0>(residual.wrapping_add(SIDE).cast());
                     }
                     let out = out.wrapping_add(r * stride + half);
                     if add {

@@ -79,8 +79,9 @@ impl Plan {
         let sums_at_hand = match b {
             Right::Blocks(_) | Right::Gelu(_) | Right::Summed(..) => true,
             Right::Packed(_) => depth >= LONG && rows <= SUM_ROWS,
-            // They would be packed again for each group of rows.
-            Right::Weight(_) | Right::WeightTransposed(_) => false,
+            // They would be packed again for each group of rows, unless there is but one; then they are read row by row.
+            Right::Weight(_) => depth >= LONG && rows <= 2,
+            Right::WeightTransposed(_) => false,
         };
         let (mut rows_per_task, fit) = if sums_at_hand {
             let rows = share(rows, SUM_ROWS);
@@ -324,16 +325,19 @@ mod tests {
         }
         let (m, n, k) = (40, 70, 32 * 150 + 5);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
-        let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-        let mut out = vec![1f32; m * n];
-        gemm(
-            left.blocks(),
+        let (left, right, b_turned) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n), turned(&b, k, n));
+        let packed = Packed::transposed(&b_turned, n, k);
+        let want = plain(&a, &b, m, n, k);
+        let rights = [
             Right::Blocks(right.blocks()),
-            n,
-            &Store::new(&mut out, n, true),
-        );
-        for (got, want) in out.iter().zip(plain(&a, &b, m, n, k)) {
-            assert_eq!(*got, want + 1.0);
+            Right::Weight(&b),
+            Right::WeightTransposed(&b_turned),
+            Right::Packed(&packed),
+        ];
+        for right in rights {
+            let mut out = vec![1f32; m * n];
+            gemm(left.blocks(), right, n, &Store::new(&mut out, n, true));
+            assert!(out.iter().zip(&want).all(|(got, want)| *got == want + 1.0));
         }
     }
 
