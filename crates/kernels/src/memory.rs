@@ -4,22 +4,26 @@
 //! back are joined with their free neighbours, so that what the forward pass kept can become gradients. Regions ask for
 //! huge pages, which spare most of the address translation.
 
+use memmap2::MmapMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// A huge page of the processors this runs on.
 const HUGE: usize = 2 << 20;
 
 /// Memory of one region, or part of it. Its content is arbitrary.
 ///
-/// Whoever holds one may use its memory and no other; it goes back to its arena by [`Arena::free`].
+/// Whoever holds one may use its memory and no other; it goes back to its arena by [`Arena::free`]. The region stays mapped as
+/// long as there is a piece of it.
 #[derive(Debug)]
 pub struct Piece {
     start: NonNull<u8>,
     len: usize,
+    region: Arc<MmapMut>,
 }
 
-// SAFETY: a piece is exclusive memory.
+// SAFETY: a piece is exclusive memory, and what it keeps of the mapping is its life.
 unsafe impl Send for Piece {}
 // SAFETY: shared use is reading.
 unsafe impl Sync for Piece {}
@@ -42,7 +46,7 @@ impl Piece {
 pub struct Arena {
     granularity: usize,
     region: usize,
-    regions: BTreeMap<usize, memmap2::MmapMut>,
+    regions: BTreeMap<usize, Arc<MmapMut>>,
     /// Address of each free piece, and its length.
     free: BTreeMap<usize, usize>,
     /// The same, by length.
@@ -81,13 +85,24 @@ impl Arena {
         if found > len {
             self.insert(start + len, found - len);
         }
+        let region = self.region_of(start).unwrap_or_else(|| unreachable!("free pieces lie in regions"));
         let start =
             NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
-        Piece { start, len }
+        Piece { start, len, region }
+    }
+
+    /// The region that an address lies in, if it is one of this arena's.
+    fn region_of(&self, address: usize) -> Option<Arc<MmapMut>> {
+        self.regions.range(..=address).next_back().map(|(_, region)| Arc::clone(region))
     }
 
     /// Takes a piece of this arena back.
+    ///
+    /// # Panics
+    /// If it is another arena's.
     pub fn free(&mut self, piece: Piece) {
+        let own = self.region_of(piece.start.as_ptr().addr());
+        assert!(own.is_some_and(|own| Arc::ptr_eq(&own, &piece.region)), "a piece of another arena");
         let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
         if !self.regions.contains_key(&(start + len))
             && let Some(next) = self.free.get(&(start + len)).copied()
@@ -107,11 +122,10 @@ impl Arena {
 
     /// Gives regions of which nothing is in use back to the system.
     pub fn release(&mut self) {
-        let whole = |start: usize, region: &memmap2::MmapMut| (start, usable(region).1);
         let unused: Vec<(usize, usize)> = self
             .regions
-            .iter()
-            .map(|(start, region)| whole(*start, region))
+            .values()
+            .map(|region| usable(region))
             .filter(|(start, len)| self.free.get(start) == Some(len))
             .collect();
         for (start, len) in unused {
@@ -121,7 +135,7 @@ impl Arena {
     }
 
     fn grow(&mut self, len: usize) {
-        let map = |len: usize| memmap2::MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
+        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
         // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
         let region = match map(len.max(self.region)).or_else(|_| map(len)) {
             Ok(region) => region,
@@ -131,7 +145,7 @@ impl Arena {
         // Where huge pages are switched off, small ones do.
         region.advise(memmap2::Advice::HugePage).ok();
         let (start, len) = usable(&region);
-        self.regions.insert(start, region);
+        self.regions.insert(start, Arc::new(region));
         self.insert(start, len);
     }
 
@@ -186,7 +200,7 @@ impl Default for Scratch {
 }
 
 /// The part of a mapping that begins and ends at huge pages.
-fn usable(region: &memmap2::MmapMut) -> (usize, usize) {
+fn usable(region: &MmapMut) -> (usize, usize) {
     let address = region.as_ptr().expose_provenance();
     let start = address.next_multiple_of(HUGE);
     (start, (address + region.len() - start) / HUGE * HUGE)
@@ -222,6 +236,17 @@ mod tests {
             arena.release();
             prop_assert!(arena.regions.is_empty() && arena.free.is_empty() && arena.by_len.is_empty());
         }
+    }
+
+    #[test]
+    fn a_piece_outlives_its_arena_and_is_not_taken_by_another() {
+        let (mut arena, mut other) = (Arena::new(64, HUGE), Arena::new(64, HUGE));
+        let mut piece = arena.take(100);
+        drop(arena);
+        piece.as_mut_slice::<u8>().fill(7);
+        assert!(piece.as_slice::<u8>().iter().all(|v| *v == 7));
+        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.free(piece)));
+        assert!(taken.is_err());
     }
 
     #[test]
