@@ -13,7 +13,7 @@ use vlct_kernels::aligned::Plain;
 use vlct_kernels::attention::{self, Queries};
 use vlct_kernels::bf16::blocks::{self, Blocks};
 use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, StoreTransposed};
-use vlct_kernels::bf16::gemm::{ColumnSums, Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::bf16::gemm::{Packed, Right, gemm as gemm_bf16};
 use vlct_kernels::bf16::{self, Bf16, Support, support};
 use vlct_kernels::gemm::{Threads, View, gemm};
 use vlct_kernels::memory::Scratch;
@@ -125,28 +125,28 @@ fn gemm_bf16_fused(c: &mut Criterion) {
 
     g.bench_function("forward, bias, GELU", |bench| {
         bench.iter(|| {
-            let epilogue = Gelu::new(Some(&mut hidden), &mut active, ROWS, &bias);
-            gemm_bf16(x, Right::WeightTransposed(&fc1), HIDDEN, &epilogue);
+            let mut epilogue = Gelu::new(Some(&mut hidden), &mut active, ROWS, &bias);
+            gemm_bf16(x, Right::WeightTransposed(&fc1), &mut epilogue);
         })
     });
     let packed = Packed::transposed(&fc1, HIDDEN, WIDTH);
     g.bench_function("forward, packed weight, bias, GELU", |bench| {
         bench.iter(|| {
-            let epilogue = Gelu::new(None, &mut active, ROWS, &bias);
-            gemm_bf16(x, Right::Packed(&packed), HIDDEN, &epilogue);
+            let mut epilogue = Gelu::new(None, &mut active, ROWS, &bias);
+            gemm_bf16(x, Right::Packed(&packed), &mut epilogue);
         })
     });
     g.bench_function("input gradient, GELU", |bench| {
         bench.iter(|| {
-            let epilogue = GeluGradient::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
-            gemm_bf16(dy, Right::Weight(&fc2), HIDDEN, &epilogue);
+            let mut epilogue = GeluGradient::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
+            gemm_bf16(dy, Right::Weight(&fc2), &mut epilogue);
         })
     });
     let mut dx = Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH));
     g.bench_function("input gradient", |bench| {
         bench.iter(|| {
-            let epilogue = Round::new(&mut dx, ROWS, WIDTH, None);
-            gemm_bf16(d_hidden, Right::Weight(&fc1), WIDTH, &epilogue);
+            let mut epilogue = Round::new(&mut dx, ROWS, WIDTH, None);
+            gemm_bf16(d_hidden, Right::Weight(&fc1), &mut epilogue);
         })
     });
     let mut turned = Values::<Bf16>::zeros(blocks::len(WIDTH, ROWS));
@@ -154,9 +154,9 @@ fn gemm_bf16_fused(c: &mut Criterion) {
     g.bench_function("weight gradient, bias sums", |bench| {
         bench.iter(|| {
             blocks::transpose(x, &mut turned);
-            let epilogue = StoreTransposed::new(&mut dw, WIDTH, HIDDEN, false);
-            let right = Right::Summed(d_hidden, ColumnSums::new(&mut db));
-            gemm_bf16(Blocks::new(&turned, WIDTH, ROWS), right, HIDDEN, &epilogue);
+            let mut epilogue = StoreTransposed::new(&mut dw, WIDTH, HIDDEN, false);
+            let right = Right::Summed(d_hidden, &mut db);
+            gemm_bf16(Blocks::new(&turned, WIDTH, ROWS), right, &mut epilogue);
         })
     });
     g.finish();

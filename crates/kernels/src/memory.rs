@@ -85,7 +85,9 @@ impl Arena {
         if found > len {
             self.insert(start + len, found - len);
         }
-        let region = self.region_of(start).unwrap_or_else(|| unreachable!("free pieces lie in regions"));
+        let region = self
+            .region_of(start)
+            .unwrap_or_else(|| unreachable!("free pieces lie in regions"));
         let start =
             NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
         Piece { start, len, region }
@@ -93,7 +95,10 @@ impl Arena {
 
     /// The region that an address lies in, if it is one of this arena's.
     fn region_of(&self, address: usize) -> Option<Arc<MmapMut>> {
-        self.regions.range(..=address).next_back().map(|(_, region)| Arc::clone(region))
+        self.regions
+            .range(..=address)
+            .next_back()
+            .map(|(_, region)| Arc::clone(region))
     }
 
     /// Takes a piece of this arena back.
@@ -102,7 +107,10 @@ impl Arena {
     /// If it is another arena's.
     pub fn free(&mut self, piece: Piece) {
         let own = self.region_of(piece.start.as_ptr().addr());
-        assert!(own.is_some_and(|own| Arc::ptr_eq(&own, &piece.region)), "a piece of another arena");
+        assert!(
+            own.is_some_and(|own| Arc::ptr_eq(&own, &piece.region)),
+            "a piece of another arena"
+        );
         let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
         if !self.regions.contains_key(&(start + len))
             && let Some(next) = self.free.get(&(start + len)).copied()

@@ -7,7 +7,7 @@ use crate::tape::Precision;
 use crate::tensor::{Format, Tensor};
 use vlct_kernels::bf16::blocks;
 use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
-use vlct_kernels::bf16::gemm::{ColumnSums, Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::bf16::gemm::{Packed, Right, gemm as gemm_bf16};
 use vlct_kernels::elementwise::bias_rows;
 use vlct_kernels::gemm::{Threads, View, gemm};
 use vlct_kernels::parallel::add_column_sums;
@@ -110,10 +110,10 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
             );
         }
         Format::Bf16 => with_right(&layer.weight, |right| {
-            let store = Store::new(y, out, false)
+            let mut store = Store::new(y, out, false)
                 .bias(layer.bias())
                 .residual(residual.map(Tensor::data));
-            gemm_bf16(x.blocks(), right, out, &store);
+            gemm_bf16(x.blocks(), right, &mut store);
         }),
     })
 }
@@ -127,7 +127,7 @@ pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
         Format::F32 => linear(x, layer, None),
         Format::Bf16 => Tensor::build_blocks(rows, out, |y| {
             with_right(&layer.weight, |right| {
-                gemm_bf16(x.blocks(), right, out, &Round::new(y, rows, out, layer.bias()))
+                gemm_bf16(x.blocks(), right, &mut Round::new(y, rows, out, layer.bias()))
             });
         }),
     }
@@ -155,7 +155,7 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
             let run = |hidden: Option<&mut [bf16::Bf16]>| {
                 Tensor::build_blocks(rows, out, |active| {
                     with_right(&layer.weight, |right| {
-                        gemm_bf16(x.blocks(), right, out, &Gelu::new(hidden, active, rows, bias));
+                        gemm_bf16(x.blocks(), right, &mut Gelu::new(hidden, active, rows, bias));
                     });
                 })
             };
@@ -182,8 +182,7 @@ pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool)
             gemm_bf16(
                 dy.blocks(),
                 Right::Weight(w.data()),
-                w.columns(),
-                &Store::new(dx, w.columns(), add),
+                &mut Store::new(dx, w.columns(), add),
             );
         }
     }
@@ -200,8 +199,7 @@ pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
             gemm_bf16(
                 dy.blocks(),
                 Right::Weight(w.data()),
-                columns,
-                &Round::new(dx, rows, columns, None),
+                &mut Round::new(dx, rows, columns, None),
             );
         }),
     }
@@ -219,8 +217,8 @@ pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> T
             d_hidden
         }
         Format::Bf16 => Tensor::build_blocks(rows, columns, |d_hidden| {
-            let epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
-            gemm_bf16(dy.blocks(), Right::Weight(w.data()), columns, &epilogue);
+            let mut epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
+            gemm_bf16(dy.blocks(), Right::Weight(w.data()), &mut epilogue);
         }),
     }
 }
@@ -243,55 +241,49 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], add: bool, d
         Input::Normed(normed, _) => normed.kept(),
     };
     let (rows, width) = (kept.rows(), kept.columns());
-    let _span = product(
-        "weight gradient",
-        out,
-        rows,
-        width,
-        bytes(dy) + bytes(kept) + size_of_val(dw) as f64,
-    );
-    match dy.format() {
-        Format::F32 => {
-            let x = match x {
-                Input::Operand(x) => x.clone(),
-                Input::Normed(normed, scale) => normed.output(scale),
-                Input::Gelu(x) => Tensor::build(rows, width, |y| gelu::forward(x.data(), y)),
-            };
-            gemm(dw, width, add, 1.0, view(dy).transposed(), view(&x), Threads::All);
-            if let Some(db) = db {
-                add_column_sums(dy.data(), out, db);
-            }
+    let moved = bytes(dy) + bytes(kept) + size_of_val(dw) as f64;
+    let _span = product("weight gradient", out, rows, width, moved);
+    if dy.format() == Format::F32 {
+        let x = match x {
+            Input::Operand(x) => x.clone(),
+            Input::Normed(normed, scale) => normed.output(scale),
+            Input::Gelu(x) => Tensor::build(rows, width, |y| gelu::forward(x.data(), y)),
+        };
+        gemm(dw, width, add, 1.0, view(dy).transposed(), view(&x), Threads::All);
+        if let Some(db) = db {
+            add_column_sums(dy.data(), out, db);
         }
-        // Turning around is dearer than alternating rows: the smaller matrix is the left operand.
-        Format::Bf16 if width <= out => {
-            let turned = Tensor::build_blocks(width, rows, |turned| match x {
-                Input::Operand(x) => blocks::transpose(x.blocks(), turned),
-                Input::Normed(normed, scale) => normed.transpose(scale, turned),
-                Input::Gelu(x) => blocks::transpose_gelu(x.blocks(), turned),
-            });
-            let right = match db {
-                Some(db) => Right::Summed(dy.blocks(), ColumnSums::new(db)),
-                None => Right::Blocks(dy.blocks()),
-            };
-            gemm_bf16(turned.blocks(), right, out, &StoreTransposed::new(dw, width, out, add));
-        }
-        Format::Bf16 => {
-            let turned = Tensor::build_blocks(out, rows, |turned| blocks::transpose(dy.blocks(), turned));
-            if let Some(db) = db {
-                blocks::add_row_sums(turned.blocks(), db);
-            }
-            let normed;
-            let right = match x {
-                Input::Operand(x) => Right::Blocks(x.blocks()),
-                Input::Normed(n, scale) => {
-                    normed = n.output(scale);
-                    Right::Blocks(normed.blocks())
-                }
-                Input::Gelu(x) => Right::Gelu(x.blocks()),
-            };
-            gemm_bf16(turned.blocks(), right, width, &Store::new(dw, width, add));
-        }
+        return;
     }
+    // One of the two matrices is turned around, which is dearer than bringing the other one into steps: the smaller one. What
+    // is computed on the way has its way: norms when they are turned, GELUs when they are brought into steps.
+    let turned_x = match x {
+        Input::Normed(normed, scale) => Some(normed.transpose(scale)),
+        Input::Operand(x) if width <= out => Some(transpose(x)),
+        _ => None,
+    };
+    if let Some(x) = turned_x {
+        let right = match db {
+            Some(db) => Right::Summed(dy.blocks(), db),
+            None => Right::Blocks(dy.blocks()),
+        };
+        gemm_bf16(x.blocks(), right, &mut StoreTransposed::new(dw, width, out, add));
+        return;
+    }
+    let turned = transpose(dy);
+    if let Some(db) = db {
+        blocks::add_row_sums(turned.blocks(), db);
+    }
+    let right = match x {
+        Input::Gelu(x) => Right::Gelu(x.blocks()),
+        _ => Right::Blocks(kept.blocks()),
+    };
+    gemm_bf16(turned.blocks(), right, &mut Store::new(dw, width, add));
+}
+
+/// The transpose of an operand in blocks.
+fn transpose(x: &Tensor) -> Tensor {
+    Tensor::build_blocks(x.columns(), x.rows(), |turned| blocks::transpose(x.blocks(), turned))
 }
 
 /// `db += Σ rows of dy` alone, for a layer whose weight is frozen.
@@ -299,11 +291,7 @@ pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32]) {
     let _span = pass("bias gradient", bytes(dy));
     match dy.format() {
         Format::F32 => add_column_sums(dy.data(), dy.columns(), db),
-        Format::Bf16 => {
-            let (rows, columns) = (dy.columns(), dy.rows());
-            let turned = Tensor::build_blocks(rows, columns, |turned| blocks::transpose(dy.blocks(), turned));
-            blocks::add_row_sums(turned.blocks(), db);
-        }
+        Format::Bf16 => blocks::add_row_sums(transpose(dy).blocks(), db),
     }
 }
 
@@ -365,24 +353,21 @@ impl Normed {
         }
     }
 
-    /// What [`norm`] gave, once more.
+    /// What [`norm`] gave, once more, in f32.
     fn output(&self, scale: &Scale) -> Tensor {
         match self {
             Self::F32 { x, .. } => norm(x, scale, Precision::F32).1,
-            Self::Bf16 { normalised: n, .. } => {
-                let turned = Tensor::build_blocks(n.columns(), n.rows(), |turned| self.transpose(scale, turned));
-                Tensor::build_blocks(n.rows(), n.columns(), |y| blocks::transpose(turned.blocks(), y))
-            }
+            Self::Bf16 { .. } => unreachable!("operands have the format of what is kept"),
         }
     }
 
-    /// The transpose of that.
-    fn transpose(&self, scale: &Scale, turned: &mut [bf16::Bf16]) {
+    /// What [`norm`] gave, once more, in blocks and turned around.
+    fn transpose(&self, scale: &Scale) -> Tensor {
         match self {
             Self::F32 { .. } => unreachable!("operands have the format of what is kept"),
-            Self::Bf16 { normalised, .. } => {
-                blocks::transpose_scaled(normalised.blocks(), scale.weight.data(), scale.bias.data(), turned);
-            }
+            Self::Bf16 { normalised: n, .. } => Tensor::build_blocks(n.columns(), n.rows(), |turned| {
+                blocks::transpose_scaled(n.blocks(), scale.weight.data(), scale.bias.data(), turned);
+            }),
         }
     }
 

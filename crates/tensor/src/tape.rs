@@ -218,22 +218,16 @@ impl Backward<'_> {
     /// Adds the gradients of the weight `[out, in]` and the bias `[1, out]` of a linear layer, whose input has the width `in`.
     pub(crate) fn layer(&mut self, to_w: Target, to_b: Option<Target>, dy: &Tensor, x: Input, width: usize) {
         let out = dy.columns();
-        // The bias's gradient is taken out of its place while the weight's is in work: both come from one pass over `dy`.
-        let mut db = None;
-        if let Some(to_b) = to_b {
-            self.accumulate(to_b, 1, out, |values, add| {
-                db = Some(if add { values.to_vec() } else { vec![0.0; out] })
-            });
-        }
+        let mut db = to_b.filter(|b| self.wants(*b)).map(|_| Tensor::zeros(1, out));
         if self.wants(to_w) {
             self.accumulate(to_w, out, width, |dw, add| {
-                products::layer_gradient(dy, x, dw, add, db.as_deref_mut());
+                products::layer_gradient(dy, x, dw, add, db.as_mut().map(Tensor::make_mut));
             });
         } else if let Some(db) = &mut db {
-            products::bias_gradient(dy, db);
+            products::bias_gradient(dy, db.make_mut());
         }
         if let (Some(to_b), Some(db)) = (to_b, db) {
-            self.accumulate(to_b, 1, out, |values, _| values.copy_from_slice(&db));
+            self.add(to_b, db);
         }
     }
 

@@ -8,8 +8,8 @@
 use super::Bf16;
 use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::kernel::{Engine, Kernel};
-use crate::aligned::AlignedVec;
 use crate::attention::Queries;
+use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -17,8 +17,7 @@ use std::ops::Range;
 
 thread_local! {
     /// Operands and sums of the head in work.
-    static SCRATCH: RefCell<(AlignedVec<Bf16>, AlignedVec<f32>)> =
-        RefCell::new((AlignedVec::zeroed(0), AlignedVec::zeroed(0)));
+    static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
 }
 
 /// Writes `out [results, width]` (blocks) and `log_sum_exp [heads, results]` from `qkv [tokens, 3·width]`, each row
@@ -47,7 +46,7 @@ pub fn forward(
         width: shape.width,
     };
     for_each_head(offsets, heads, queries, |engine, h, rows, results| {
-        SCRATCH.with_borrow_mut(|(memory, sums)| {
+        SCRATCH.with_borrow_mut(|[memory, sums]| {
             let lengths = Lengths::new(rows.len(), shape.head);
             let asking = Lengths::new(results.len(), shape.head);
             let panel = lengths.panels * BLOCK;
@@ -125,7 +124,7 @@ pub fn backward(
         width: 3 * shape.width,
     };
     for_each_head(offsets, heads, queries, |engine, h, rows, results| {
-        SCRATCH.with_borrow_mut(|(memory, sums)| {
+        SCRATCH.with_borrow_mut(|[memory, sums]| {
             let (n, start) = (rows.len(), rows.start);
             let lengths = Lengths::new(n, shape.head);
             let asking = Lengths::new(results.len(), shape.head);
@@ -296,11 +295,8 @@ fn for_each_head(
 struct Take<'a, T>(&'a mut [T]);
 
 impl<'a, T: crate::aligned::Plain> Take<'a, T> {
-    fn new(memory: &'a mut AlignedVec<T>, len: usize) -> Self {
-        if memory.len() < len {
-            *memory = AlignedVec::zeroed(len);
-        }
-        Self(memory.as_mut_slice())
+    fn new(memory: &'a mut Scratch, len: usize) -> Self {
+        Self(memory.take(len))
     }
 
     fn next(&mut self, len: usize) -> &'a mut [T] {
@@ -518,6 +514,7 @@ impl Target {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::blocks::masks;
     use super::super::math::exp2;
     use super::super::vectors::{round2, transpose, widen, zip};
     use super::{Bf16, SIDE};
@@ -533,11 +530,6 @@ mod x86 {
         }
     }
 
-    /// Masks of the two halves of a row of which `keys` columns count.
-    fn halves(keys: usize) -> [__mmask16; 2] {
-        super::super::blocks::masks(keys)
-    }
-
     /// `top[r] = max(top[r], factor · the largest score of row r)`, of the first `keys` columns.
     ///
     /// # Safety
@@ -545,7 +537,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
     pub unsafe fn raise_to_maxima(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
         let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
-        let [low, high] = halves(keys);
+        let [low, high] = masks(keys);
         // SAFETY: a block has 32 rows of 32.
         let rows = std::array::from_fn(|r| unsafe {
             let row = scores.as_ptr().add(r * SIDE);
@@ -573,7 +565,7 @@ mod x86 {
         sums: &mut Rows,
     ) {
         let factor = _mm512_set1_ps(factor);
-        let masks = halves(keys);
+        let masks = masks(keys);
         for r in 0..SIDE {
             // SAFETY: a block has 32 rows of 32.
             unsafe {
@@ -703,6 +695,7 @@ mod x86 {
 mod tests {
     use super::super::{Support, support};
     use super::*;
+    use crate::aligned::AlignedVec;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n)

@@ -5,7 +5,7 @@
 //! `[k, n]` consists of *steps*: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1
 //! alternating in its row p (what AMX and `vdpbf16ps` multiply).
 
-use super::{Bf16, math};
+use super::Bf16;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -142,18 +142,17 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
         });
 }
 
-/// The transpose `[columns, rows]`, in blocks, of `change(x)`, where `change(row_block, column_block, block, out)` writes a
-/// changed block to `out`.
-fn transpose_changed(x: Blocks, out: &mut [Bf16], change: impl Fn(usize, usize, &[Bf16], &mut Aligned) + Sync) {
+/// Writes the transpose `[columns, rows]`, in blocks, of what `block_of(row_block, column_block, changed)` gives for each
+/// block of `x`: itself, or what it has written to `changed`.
+fn transpose_each(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &mut Aligned) -> *const Bf16 + Sync) {
     let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
     assert!(out.len() >= len(x.columns, x.rows), "matrix outside its slice");
     let out = SharedMut::new(out);
     (0..row_blocks).into_par_iter().for_each(|r| {
         let mut changed = Aligned::default();
         for c in 0..column_blocks {
-            change(r, c, x.at(r, c), &mut changed);
-            // SAFETY: each block of the result is written once; the machine has the instructions.
-            unsafe { transpose_block(changed.0.as_ptr(), out.at((c * row_blocks + r) * BLOCK)) };
+            // SAFETY: a block of `x` or `changed`; each block of the result is written once; the machine has the instructions.
+            unsafe { transpose_block(block_of(r, c, &mut changed), out.at((c * row_blocks + r) * BLOCK)) };
         }
     });
 }
@@ -163,7 +162,7 @@ fn transpose_changed(x: Blocks, out: &mut [Bf16], change: impl Fn(usize, usize, 
 /// # Panics
 /// If `out` is too short.
 pub fn transpose(x: Blocks, out: &mut [Bf16]) {
-    transpose_changed(x, out, |_, _, block, out| out.0.copy_from_slice(&block[..BLOCK]));
+    transpose_each(x, out, |r, c, _| x.at(r, c).as_ptr());
 }
 
 /// The transpose `[columns, rows]`, in blocks, of `x · w + b`, row by row.
@@ -172,22 +171,12 @@ pub fn transpose(x: Blocks, out: &mut [Bf16]) {
 /// If the sizes do not fit.
 pub fn transpose_scaled(x: Blocks, w: &[f32], b: &[f32], out: &mut [Bf16]) {
     assert!(w.len() == x.columns && b.len() == x.columns, "scale of another width");
-    transpose_changed(x, out, |r, c, block, out| {
+    transpose_each(x, out, |r, c, changed| {
         let columns = SIDE.min(x.columns - c * SIDE);
         let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
         // SAFETY: two blocks and `columns` values; the machine has the instructions.
-        unsafe { scale_block(block, w, b, SIDE.min(x.rows - r * SIDE), &mut out.0) };
-    });
-}
-
-/// The transpose `[columns, rows]`, in blocks, of `gelu(x)`.
-///
-/// # Panics
-/// If `out` is too short.
-pub fn transpose_gelu(x: Blocks, out: &mut [Bf16]) {
-    // SAFETY: two blocks; the machine has the instructions.
-    transpose_changed(x, out, |_, _, block, out| unsafe {
-        math::gelu_block(block.as_ptr(), out.0.as_mut_ptr())
+        unsafe { scale_block(x.at(r, c), w, b, SIDE.min(x.rows - r * SIDE), &mut changed.0) };
+        changed.0.as_ptr()
     });
 }
 
@@ -407,20 +396,22 @@ mod x86 {
         sums.map(|sum| _mm512_reduce_add_ps(sum))
     }
 
+    /// Adds up the columns of a block, as many as there are `sums`.
+    ///
     /// # Safety
     /// `block` is one.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn add_block_columns(block: *const Bf16, sums: &mut [f32; SIDE]) {
-        // SAFETY: by the contract.
+    pub unsafe fn add_block_columns(block: *const Bf16, sums: &mut [f32]) {
+        // SAFETY: by the contract; masked-out addresses are not touched.
         unsafe {
-            let [mut low, mut high] = [0, 16].map(|c| _mm512_loadu_ps(sums.as_ptr().add(c)));
+            let mut totals = load(sums, 0);
             for r in 0..SIDE {
-                let [a, b] = widen(_mm512_loadu_si512(block.add(r * SIDE).cast()));
-                low = _mm512_add_ps(low, a);
-                high = _mm512_add_ps(high, b);
+                let row = widen(_mm512_loadu_si512(block.add(r * SIDE).cast()));
+                totals = [_mm512_add_ps(totals[0], row[0]), _mm512_add_ps(totals[1], row[1])];
             }
-            _mm512_storeu_ps(sums.as_mut_ptr(), low);
-            _mm512_storeu_ps(sums.as_mut_ptr().add(16), high);
+            let [low, high] = masks(sums.len());
+            _mm512_mask_storeu_ps(sums.as_mut_ptr(), low, totals[0]);
+            _mm512_mask_storeu_ps(sums.as_mut_ptr().wrapping_add(16), high, totals[1]);
         }
     }
 

@@ -4,6 +4,7 @@ use super::Bf16;
 use super::blocks::{BLOCK, Blocks, SIDE, len};
 use super::gemm::Epilogue;
 use crate::parallel::SharedMut;
+use std::marker::PhantomData;
 
 /// Row-major f32: `out = sums (+ bias) (+ residual)`, or `out += sums`.
 pub struct Store<'a> {
@@ -51,25 +52,27 @@ impl<'a> Store<'a> {
 }
 
 /// Row-major f32, transposed: `out[c, r] = sums[r, c]`, or added to.
-pub struct StoreTransposed {
+pub struct StoreTransposed<'a> {
     out: SharedMut<f32>,
     rows: usize,
     columns: usize,
     add: bool,
+    memory: PhantomData<&'a mut [f32]>,
 }
 
-impl StoreTransposed {
+impl<'a> StoreTransposed<'a> {
     /// Writes the transpose of `[rows, columns]` sums to `out`, or adds it.
     ///
     /// # Panics
     /// If the slice has another size.
-    pub fn new(out: &mut [f32], rows: usize, columns: usize, add: bool) -> Self {
+    pub fn new(out: &'a mut [f32], rows: usize, columns: usize, add: bool) -> Self {
         assert_eq!(out.len(), rows * columns, "result outside its slice");
         Self {
             out: SharedMut::new(out),
             rows,
             columns,
             add,
+            memory: PhantomData,
         }
     }
 }
@@ -151,10 +154,14 @@ fn place(row: usize, column: usize, columns: usize) -> usize {
 }
 
 impl Epilogue for Store<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let start = row * self.columns + column;
-        let bias = self.bias.map(|b| b[column..].as_ptr());
+        let bias = self.bias.map(|b| &b[column..][..columns]);
         let residual = self.residual.map(|r| r[start..].as_ptr());
         // SAFETY: the block lies within the result, which `new` has measured; one call at a time for a place (contract).
         unsafe {
@@ -172,7 +179,11 @@ impl Epilogue for Store<'_> {
     }
 }
 
-impl Epilogue for StoreTransposed {
+impl Epilogue for StoreTransposed<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
@@ -185,28 +196,40 @@ impl Epilogue for StoreTransposed {
 }
 
 impl Epilogue for Round<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
-        let bias = self.bias.map(|b| b[column..].as_ptr());
+        let bias = self.bias.map(|b| &b[column..][..columns]);
         // SAFETY: a whole block within the result; one call at a time for a place (contract).
-        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, columns, sums, bias) };
+        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, sums, bias) };
     }
 }
 
 impl Epilogue for Gelu<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let place = place(row, column, self.columns);
         // SAFETY: as for `Round`.
         unsafe {
-            let bias = self.bias[column..].as_ptr();
+            let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.at(place));
-            x86::gelu(hidden, self.active.at(place), rows, columns, sums, bias);
+            x86::gelu(hidden, self.active.at(place), rows, sums, bias);
         }
     }
 }
 
 impl Epilogue for GeluGradient<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.hidden.rows(), self.hidden.columns())
+    }
+
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());
@@ -217,7 +240,7 @@ impl Epilogue for GeluGradient<'_> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::blocks::masks;
+    use super::super::blocks::{load, masks};
     use super::super::math::{distribution, slope};
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE};
@@ -233,17 +256,17 @@ mod x86 {
         columns: usize,
         stride: usize,
         sums: &[f32; BLOCK],
-        bias: Option<*const f32>,
+        bias: Option<&[f32]>,
         residual: Option<*const f32>,
         add: bool,
     ) {
+        // A gradient of a weight: it is read again when the whole step is done.
         let past_caches = !add && residual.is_none() && bias.is_none();
-        for (half, mask) in [0, 16].into_iter().zip(masks(columns)) {
+        // SAFETY: loads are masked.
+        let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| unsafe { load(b, 0) });
+        for ((half, mask), bias) in [0, 16].into_iter().zip(masks(columns)).zip(bias) {
             // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
             unsafe {
-                let bias = bias.map_or(_mm512_setzero_ps(), |b| {
-                    _mm512_maskz_loadu_ps(mask, b.wrapping_add(half))
-                });
                 for r in 0..rows {
                     let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
                     if let Some(residual) = residual {
@@ -256,7 +279,6 @@ mod x86 {
                     if add {
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out));
                     }
-                    // A gradient of a weight is read again when the whole step is done.
                     if past_caches && mask == u16::MAX && (out as usize).is_multiple_of(64) {
                         _mm512_stream_ps(out, v);
                     } else {
@@ -280,27 +302,13 @@ mod x86 {
         }
     }
 
-    /// A bias for 32 columns, zero beyond those that there are.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load_bias(bias: *const f32, columns: usize) -> [__m512; 2] {
-        let [low, high] = masks(columns);
-        // SAFETY: masked-out addresses are not touched.
-        unsafe {
-            [
-                _mm512_maskz_loadu_ps(low, bias),
-                _mm512_maskz_loadu_ps(high, bias.wrapping_add(16)),
-            ]
-        }
-    }
-
     /// # Safety
-    /// `out` is a block; `bias` holds `columns` values.
+    /// `out` is a block.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn round(out: *mut Bf16, rows: usize, columns: usize, sums: &[f32; BLOCK], bias: Option<*const f32>) {
+    pub unsafe fn round(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>) {
         // SAFETY: by the contract.
         unsafe {
-            let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| load_bias(b, columns));
+            let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| load(b, 0));
             for r in 0..SIDE {
                 let values = if r < rows {
                     let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
@@ -314,19 +322,12 @@ mod x86 {
     }
 
     /// # Safety
-    /// `active`, and `hidden` if it is there, are blocks; `bias` holds `columns` values.
+    /// `active`, and `hidden` if it is there, are blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu(
-        hidden: Option<*mut Bf16>,
-        active: *mut Bf16,
-        rows: usize,
-        columns: usize,
-        sums: &[f32; BLOCK],
-        bias: *const f32,
-    ) {
+    pub unsafe fn gelu(hidden: Option<*mut Bf16>, active: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: &[f32]) {
         // SAFETY: by the contract.
         unsafe {
-            let bias = load_bias(bias, columns);
+            let bias = load(bias, 0);
             for r in 0..SIDE {
                 let (mut h, mut g) = (_mm512_setzero_si512(), _mm512_setzero_si512());
                 if r < rows {

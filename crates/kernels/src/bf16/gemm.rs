@@ -8,8 +8,8 @@
 
 use super::blocks::{BLOCK, Blocks, SIDE};
 use super::kernel::{Engine, Kernel};
-pub use super::right::{ColumnSums, Packed, Right};
-use super::right::{GROUP, Pieces, pack};
+use super::right::{GROUP, Kind, Pieces, Source};
+pub use super::right::{Packed, Right};
 use crate::memory::Scratch;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -17,40 +17,40 @@ use std::ops::Range;
 
 /// What is done with sums when they are complete.
 pub trait Epilogue: Sync {
+    /// Rows and columns of the result.
+    fn size(&self) -> (usize, usize);
+
     /// Takes 32 × 32 sums, of which the first belongs to (`row`, `column`), both multiples of 32. Those outside the
     /// result are zero.
     ///
     /// # Safety
-    /// There is one call for each place.
+    /// The place lies in the result, and there is one call for each.
     unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]);
 }
 
-/// `a · b`, with `b [k, n]`, handed to the epilogue block by block.
+/// `a · b` handed to the epilogue block by block.
 ///
 /// # Panics
 /// If the sizes do not fit, or the machine does not multiply bfloat16.
-pub fn gemm(a: Blocks, b: Right, n: usize, epilogue: &dyn Epilogue) {
-    let k = a.columns();
-    match b {
-        Right::WeightTransposed(w) | Right::Weight(w) => assert_eq!(w.len(), k * n, "weight of another size"),
-        Right::Blocks(b) | Right::Gelu(b) => assert!(b.rows() == k && b.columns() == n, "inner sizes differ"),
-        Right::Summed(b, sums) => {
-            assert!(
-                b.rows() == k && b.columns() == n && sums.len() == n,
-                "inner sizes differ"
-            );
-        }
-        Right::Packed(p) => assert!(p.size() == (k, n), "inner sizes differ"),
-    }
+pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
+    let (rows, n) = epilogue.size();
+    assert_eq!(rows, a.rows(), "rows of the result");
     let kernel = Kernel::pick();
-    let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), k.div_ceil(SIDE), &b);
+    let b = b.source(a.columns(), n);
+    let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), a.column_blocks(), b.kind());
+    let epilogue = &*epilogue;
     (0..plan.tasks()).into_par_iter().for_each(|task| {
         let part = plan.part(task);
-        let engine = kernel.start();
+        let work = Work {
+            a,
+            b,
+            engine: &kernel.start(),
+            epilogue,
+        };
         if plan.sums_at_hand {
-            part.with_sums_at_hand(a, b, n, &engine, epilogue);
+            part.with_sums_at_hand(&work);
         } else {
-            part.with_columns_at_hand(a, b, n, &engine, epilogue);
+            part.with_columns_at_hand(&work);
         }
     });
 }
@@ -66,7 +66,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(rows: usize, panels: usize, depth: usize, b: &Right) -> Self {
+    fn new(rows: usize, panels: usize, depth: usize, b: Kind) -> Self {
         /// Steps of columns that stay in the second cache: 1.25 MiB.
         const STEPS: usize = 640;
         /// Blocks of sums that do: 1 MiB, in at most so many rows.
@@ -77,11 +77,10 @@ impl Plan {
         let threads = rayon::current_num_threads();
         let share = |all: usize, most: usize| all.div_ceil(all.div_ceil(most.max(1)).max(1)).max(1);
         let sums_at_hand = match b {
-            Right::Blocks(_) | Right::Gelu(_) | Right::Summed(..) => true,
-            Right::Packed(_) => depth >= LONG && rows <= SUM_ROWS,
-            // They would be packed again for each group of rows, unless there is but one; then they are read row by row.
-            Right::Weight(_) => depth >= LONG && rows <= 2,
-            Right::WeightTransposed(_) => false,
+            Kind::Matrix => true,
+            Kind::Packed => depth >= LONG && rows <= SUM_ROWS,
+            // It would be packed again for each group of rows, unless there is but one.
+            Kind::Weight { by_rows } => by_rows && depth >= LONG && rows <= 2,
         };
         let (mut rows_per_task, fit) = if sums_at_hand {
             let rows = share(rows, SUM_ROWS);
@@ -139,97 +138,76 @@ struct Part {
     panels: Range<usize>,
 }
 
+/// What all tasks of a product share, and the calling thread's means.
+struct Work<'a> {
+    a: Blocks<'a>,
+    b: Source<'a>,
+    engine: &'a Engine,
+    epilogue: &'a dyn Epilogue,
+}
+
 impl Part {
-    fn with_columns_at_hand(&self, a: Blocks, b: Right, n: usize, engine: &Engine, epilogue: &dyn Epilogue) {
-        let depth = a.column_blocks();
-        let panels = self.panels.len();
+    /// Packs its columns once and multiplies every row of blocks with them.
+    fn with_columns_at_hand(&self, work: &Work) {
+        let depth = work.a.column_blocks();
         SCRATCH.with_borrow_mut(|[steps, sums]| {
-            let sums = sums.take::<f32>(panels * BLOCK);
-            let pieces = match b {
-                Right::Packed(packed) => packed.pieces(self.panels.start),
-                _ => {
-                    let steps = steps.take(panels * depth * BLOCK);
-                    pack(b, a.columns(), n, self.panels.clone(), 0..depth, steps);
-                    Pieces {
-                        steps,
-                        depth,
-                        panels,
-                        first_panel: 0,
-                    }
-                }
-            };
+            let sums = sums.take(self.panels.len() * BLOCK);
+            let pieces = work.b.pieces(self.panels.clone(), 0..depth, steps);
             for row in self.rows.clone() {
                 for first in (0..depth).step_by(GROUP) {
                     let last = first + GROUP >= depth;
-                    // The left operand's next group is fetched meanwhile.
-                    let (next_row, next) = if last { (row + 1, 0) } else { (row, first + GROUP) };
-                    let next = if next_row < self.rows.end {
-                        group(a, next_row, next)
-                    } else {
-                        &[]
-                    };
-                    let left = group(a, row, first);
-                    let share = next.len().div_ceil(panels).max(FETCHED);
-                    for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                        let next = next.get(panel * share..).unwrap_or(left);
-                        let steps = left.len() / BLOCK;
-                        engine.multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, next);
-                        if last {
-                            // SAFETY: this task alone computes these rows and columns.
-                            unsafe { epilogue.block(row * SIDE, (self.panels.start + panel) * SIDE, sums) };
-                        }
-                    }
+                    let next = if last { (row + 1, 0) } else { (row, first + GROUP) };
+                    self.multiply(work, &pieces, (row, first), next, sums);
                 }
             }
         });
     }
 
-    fn with_sums_at_hand(&self, a: Blocks, b: Right, n: usize, engine: &Engine, epilogue: &dyn Epilogue) {
-        let depth = a.column_blocks();
-        let panels = self.panels.len();
+    /// Takes both operands group by group, and keeps the sums of all its rows and columns.
+    fn with_sums_at_hand(&self, work: &Work) {
+        let depth = work.a.column_blocks();
+        let b = if self.rows.start > 0 { work.b.unsummed() } else { work.b };
         SCRATCH.with_borrow_mut(|[steps, sums]| {
-            let steps = steps.take(panels * GROUP.min(depth) * BLOCK);
-            let sums = sums.take::<f32>(self.rows.len() * panels * BLOCK);
+            let row_sums = self.panels.len() * BLOCK;
+            let sums = sums.take(self.rows.len() * row_sums);
             for first in (0..depth).step_by(GROUP) {
-                let last = first + GROUP >= depth;
-                let count = GROUP.min(depth - first);
-                // Of several parts with the same columns, one adds them up.
-                let b = match b {
-                    Right::Summed(blocks, _) if self.rows.start > 0 => Right::Blocks(blocks),
-                    b => b,
-                };
-                let pieces = match b {
-                    Right::Packed(packed) => packed.pieces(self.panels.start),
-                    _ => {
-                        pack(b, a.columns(), n, self.panels.clone(), first..first + count, steps);
-                        Pieces {
-                            steps: &*steps,
-                            depth: count,
-                            panels,
-                            first_panel: 0,
-                        }
-                    }
-                };
-                let step = if matches!(b, Right::Packed(_)) { first } else { 0 };
-                for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(panels * BLOCK)) {
-                    let left = group(a, row, first);
-                    let next = if row + 1 < self.rows.end {
-                        group(a, row + 1, first)
-                    } else {
-                        &[]
-                    };
-                    let share = next.len().div_ceil(panels).max(FETCHED);
-                    for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                        let next = next.get(panel * share..).unwrap_or(left);
-                        engine.multiply_fetching(left, pieces.at(step, panel), count, sums, first > 0, next);
-                        if last {
-                            // SAFETY: this task alone computes these rows and columns.
-                            unsafe { epilogue.block(row * SIDE, (self.panels.start + panel) * SIDE, sums) };
-                        }
-                    }
+                let pieces = b.pieces(self.panels.clone(), first..(first + GROUP).min(depth), steps);
+                for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
+                    self.multiply(work, &pieces, (row, first), (row + 1, first), sums);
                 }
             }
         });
+    }
+
+    /// Multiplies a group of the left operand, given as row of blocks and first step, with all panels, while the group that
+    /// comes `next` is fetched; hands sums that are complete to the epilogue.
+    fn multiply(
+        &self,
+        work: &Work,
+        pieces: &Pieces,
+        (row, first): (usize, usize),
+        next: (usize, usize),
+        sums: &mut [f32],
+    ) {
+        let left = group(work.a, row, first);
+        let next = if next.0 < self.rows.end {
+            group(work.a, next.0, next.1)
+        } else {
+            &[]
+        };
+        let share = next.len().div_ceil(self.panels.len()).max(FETCHED);
+        for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let (steps, next) = (left.len() / BLOCK, next.get(panel * share..).unwrap_or(left));
+            work.engine
+                .multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, next);
+            if first + GROUP >= work.a.column_blocks() {
+                // SAFETY: this task alone computes these rows and columns.
+                unsafe {
+                    work.epilogue
+                        .block(row * SIDE, (self.panels.start + panel) * SIDE, sums)
+                };
+            }
+        }
     }
 }
 
@@ -283,6 +261,16 @@ mod tests {
         (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
     }
 
+    /// The same right operand in each of its forms.
+    fn all_forms<'a>(b: &'a [f32], turned: &'a [f32], blocks: &'a Matrix, packed: &'a Packed) -> [Right<'a>; 4] {
+        [
+            Right::Weight(b),
+            Right::WeightTransposed(turned),
+            Right::Blocks(blocks.blocks()),
+            Right::Packed(packed),
+        ]
+    }
+
     fn plain(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
         (0..m * n)
             .map(|i| (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum())
@@ -301,19 +289,16 @@ mod tests {
             let b_turned = turned(&b, k, n);
             let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
             let packed = Packed::transposed(&b_turned, n, k);
-            let rights = [
-                Right::Weight(&b), Right::WeightTransposed(&b_turned), Right::Blocks(right.blocks()), Right::Packed(&packed),
-            ];
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            for right in rights {
+            for right in all_forms(&b, &b_turned, &right, &packed) {
                 let mut out = before.clone();
-                pool.install(|| gemm(left.blocks(), right, n, &Store::new(&mut out, n, add)));
+                pool.install(|| gemm(left.blocks(), right, &mut Store::new(&mut out, n, add)));
                 for (i, got) in out.iter().enumerate() {
                     prop_assert_eq!(*got, want[i] + if add { before[i] } else { 0.0 });
                 }
             }
             let mut out = vec![f32::NAN; m * n];
-            gemm(left.blocks(), rights[0], n, &StoreTransposed::new(&mut out, m, n, false));
+            gemm(left.blocks(), Right::Weight(&b), &mut StoreTransposed::new(&mut out, m, n, false));
             prop_assert_eq!(out, turned(&want, m, n));
         }
     }
@@ -328,29 +313,24 @@ mod tests {
         let (left, right, b_turned) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n), turned(&b, k, n));
         let packed = Packed::transposed(&b_turned, n, k);
         let want = plain(&a, &b, m, n, k);
-        let rights = [
-            Right::Blocks(right.blocks()),
-            Right::Weight(&b),
-            Right::WeightTransposed(&b_turned),
-            Right::Packed(&packed),
-        ];
-        for right in rights {
+        for right in all_forms(&b, &b_turned, &right, &packed) {
             let mut out = vec![1f32; m * n];
-            gemm(left.blocks(), right, n, &Store::new(&mut out, n, true));
+            gemm(left.blocks(), right, &mut Store::new(&mut out, n, true));
             assert!(out.iter().zip(&want).all(|(got, want)| *got == want + 1.0));
         }
     }
 
     #[test]
-    fn both_kernels_multiply_the_same() {
+    fn the_kernel_on_registers_multiplies_the_same() {
         if support() == Support::None {
             return;
         }
         let (m, n, k) = (32, 32, 100);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
-        let (left, steps) = (Matrix::new(&a, m, k), Packed::transposed(&turned(&b, k, n), n, k));
+        let (left, mut memory) = (Matrix::new(&a, m, k), Scratch::new());
+        let steps = Right::Weight(&b).source(k, n).pieces(0..1, 0..4, &mut memory);
         let mut sums = vec![1f32; BLOCK];
-        let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.pieces(0).steps.as_ptr());
+        let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.at(0, 0).as_ptr());
         // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.
         unsafe { vectors::multiply(left, steps, 4, sums.as_mut_ptr(), true, left) };
         let want = plain(&a, &b, m, n, k);
@@ -368,10 +348,10 @@ mod tests {
         let sums = plain(&a, &b, m, n, k);
         let left = Matrix::new(&a, m, k);
         let mut out = vec![f32::NAN; m * n];
-        let store = Store::new(&mut out, n, false)
+        let mut store = Store::new(&mut out, n, false)
             .bias(Some(&bias))
             .residual(Some(&residual));
-        gemm(left.blocks(), Right::Weight(&b), n, &store);
+        gemm(left.blocks(), Right::Weight(&b), &mut store);
         for i in 0..m * n {
             assert_eq!(out[i], sums[i] + bias[i % n] + residual[i]);
         }
@@ -381,8 +361,7 @@ mod tests {
         gemm(
             left.blocks(),
             Right::Weight(&b),
-            n,
-            &Round::new(rounded.memory.as_mut_slice(), m, n, Some(&bias)),
+            &mut Round::new(rounded.memory.as_mut_slice(), m, n, Some(&bias)),
         );
         rounded
             .values()
@@ -390,20 +369,20 @@ mod tests {
             .enumerate()
             .for_each(|(i, v)| close(*v, sums[i] + bias[i % n]));
         let [mut hidden, mut active, mut d_hidden] = [0; 3].map(|_| Matrix::zeros(m, n));
-        let gelu = Gelu::new(
+        let mut gelu = Gelu::new(
             Some(hidden.memory.as_mut_slice()),
             active.memory.as_mut_slice(),
             m,
             &bias,
         );
-        gemm(left.blocks(), Right::Weight(&b), n, &gelu);
+        gemm(left.blocks(), Right::Weight(&b), &mut gelu);
         let x: Vec<f32> = sums.iter().enumerate().map(|(i, s)| s + bias[i % n]).collect();
         let mut want = vec![0f32; m * n];
         crate::gelu::forward(&x, &mut want);
         active.values().iter().zip(&want).for_each(|(g, w)| close(*g, *w));
         let x = hidden.values();
-        let gradient = GeluGradient::new(hidden.blocks(), d_hidden.memory.as_mut_slice());
-        gemm(left.blocks(), Right::Weight(&b), n, &gradient);
+        let mut gradient = GeluGradient::new(hidden.blocks(), d_hidden.memory.as_mut_slice());
+        gemm(left.blocks(), Right::Weight(&b), &mut gradient);
         let mut want = sums.clone();
         crate::gelu::backward_in_place(&x, &mut want);
         for (i, got) in d_hidden.values().iter().enumerate() {
@@ -432,8 +411,8 @@ mod tests {
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
         let (mut out, mut sums) = (vec![0f32; m * n], vec![1f32; n]);
-        let summed = Right::Summed(right.blocks(), ColumnSums::new(&mut sums));
-        gemm(left.blocks(), summed, n, &Store::new(&mut out, n, false));
+        let summed = Right::Summed(right.blocks(), &mut sums);
+        gemm(left.blocks(), summed, &mut Store::new(&mut out, n, false));
         assert_eq!(out, plain(&a, &b, m, n, k));
         for (c, sum) in sums.iter().enumerate() {
             assert_eq!(*sum, 1.0 + (0..k).map(|r| b[r * n + c]).sum::<f32>());
@@ -441,8 +420,7 @@ mod tests {
         gemm(
             left.blocks(),
             Right::Gelu(right.blocks()),
-            n,
-            &Store::new(&mut out, n, false),
+            &mut Store::new(&mut out, n, false),
         );
         let mut active = vec![0f32; b.len()];
         crate::gelu::forward(&b, &mut active);

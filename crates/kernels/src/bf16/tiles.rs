@@ -1,7 +1,7 @@
 //! The AMX unit: eight registers of 16 rows of 64 bytes, and an instruction that multiplies two of them.
 //!
-//! Stable Rust has no intrinsics for it, so the instructions stand in inline assembly. Tile `t` of a C block is
-//! rows 16·(t/2).., columns 16·(t%2)...
+//! Stable Rust has no intrinsics for it, so the instructions stand in inline assembly. The sums of 32 rows and columns are in
+//! the registers 0 to 3, quarter by quarter; 4 and 5 hold two tiles of the left operand, 6 and 7 two of the right one.
 
 use super::Bf16;
 
@@ -76,7 +76,57 @@ impl Drop for Tiles {
     }
 }
 
-/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::gemm::Kernel`].
+/// Registers 0 to 3 become the sums `c [32, 32]`, or zero.
+///
+/// # Safety
+/// `c` is 4 KiB, and the calling thread holds [`Tiles`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn load_sums(c: *const f32, keep: bool) {
+    use std::arch::asm;
+    // SAFETY: by the contract. Nothing but this file uses tile registers, so that they keep what is in them.
+    unsafe {
+        if keep {
+            asm!(
+                "tileloadd tmm0, [{c} + {row}]",
+                "tileloadd tmm1, [{c} + {row} + 64]",
+                "tileloadd tmm2, [{c} + {row} + 2048]",
+                "tileloadd tmm3, [{c} + {row} + 2112]",
+                c = in(reg) c, row = in(reg) 128usize, options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nomem, nostack)
+            );
+        }
+    }
+}
+
+/// Writes registers 0 to 3 to `c [32, 32]`.
+///
+/// # Safety
+/// As [`load_sums`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store_sums(c: *mut f32) {
+    use std::arch::asm;
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(
+            "tilestored [{c} + {row}], tmm0",
+            "tilestored [{c} + {row} + 64], tmm1",
+            "tilestored [{c} + {row} + 2048], tmm2",
+            "tilestored [{c} + {row} + 2112], tmm3",
+            c = in(reg) c, row = in(reg) 128usize, options(nostack),
+        );
+    }
+}
+
+/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::kernel::Kernel`].
 ///
 /// A tile product takes 16 cycles, a tile load 8 from the first cache and twice that from the second: loads stand between
 /// the products, and lines of the right operand are fetched two steps ahead.
@@ -97,26 +147,9 @@ pub(super) unsafe fn multiply(
     macro_rules! ahead {
         ($($line:literal)*) => { concat!($("prefetcht0 [{b} + ", stringify!($line), "]\n"),*) };
     }
-    // SAFETY: by the contract of this function. Tile registers live from one statement to the next because nothing in
-    // between uses them.
+    // SAFETY: by the contract.
     unsafe {
-        if keep {
-            asm!(
-                "tileloadd tmm0, [{c} + {row}]",
-                "tileloadd tmm1, [{c} + {row} + 64]",
-                "tileloadd tmm2, [{c} + {row} + 2048]",
-                "tileloadd tmm3, [{c} + {row} + 2112]",
-                c = in(reg) c, row = in(reg) 128usize, options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nomem, nostack)
-            );
-        }
+        load_sums(c, keep);
         if steps > 0 {
             asm!(
                 "2:",
@@ -143,13 +176,7 @@ pub(super) unsafe fn multiply(
                 row = in(reg) 64usize, options(nostack, readonly),
             );
         }
-        asm!(
-            "tilestored [{c} + {row}], tmm0",
-            "tilestored [{c} + {row} + 64], tmm1",
-            "tilestored [{c} + {row} + 2048], tmm2",
-            "tilestored [{c} + {row} + 2112], tmm3",
-            c = in(reg) c, row = in(reg) 128usize, options(nostack),
-        );
+        store_sums(c);
     }
 }
 
@@ -184,26 +211,9 @@ pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usiz
             )
         };
     }
-    // SAFETY: by the contract of this function. Tile registers live from one statement to the next because nothing in
-    // between uses them.
+    // SAFETY: by the contract.
     unsafe {
-        if keep {
-            asm!(
-                "tileloadd tmm0, [{c} + {row}]",
-                "tileloadd tmm1, [{c} + {row} + 64]",
-                "tileloadd tmm2, [{c} + {row} + 2048]",
-                "tileloadd tmm3, [{c} + {row} + 2112]",
-                c = in(reg) c, row = in(reg) 128usize, options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nomem, nostack)
-            );
-        }
+        load_sums(c, keep);
         if steps > 0 {
             macro_rules! products {
                 () => {
@@ -233,12 +243,6 @@ pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usiz
                 options(nostack, readonly),
             );
         }
-        asm!(
-            "tilestored [{c} + {row}], tmm0",
-            "tilestored [{c} + {row} + 64], tmm1",
-            "tilestored [{c} + {row} + 2048], tmm2",
-            "tilestored [{c} + {row} + 2112], tmm3",
-            c = in(reg) c, row = in(reg) 128usize, options(nostack),
-        );
+        store_sums(c);
     }
 }

@@ -9,7 +9,7 @@
 //! rounds to infinity, above 3.39·10³⁸) give results that are no numbers.
 
 use super::blocks::{self, Aligned, BLOCK, SIDE};
-use super::kernel::Kernel;
+use super::tiles::{Tiles, multiply_triple};
 use super::{Bf16, Support, support};
 use crate::gemm::View;
 use crate::memory::Scratch;
@@ -30,7 +30,7 @@ pub(crate) fn pays(rows: usize, columns: usize, inner: usize) -> bool {
 /// current pool; sums do not depend on how.
 ///
 /// # Safety
-/// Sizes fit each other, and `out` holds the result.
+/// Sizes fit each other, `out` holds the result, and [`pays`] was true.
 pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View, all_threads: bool) {
     /// Blocks of sums that a task keeps in the second cache, in rows and columns.
     const PART: usize = 16;
@@ -47,16 +47,15 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
     let (high, wide) = (share(rows, row_parts), share(columns, column_parts));
     let (row_parts, column_parts) = (rows.div_ceil(high), columns.div_ceil(wide));
     let out = SharedMut::new(out);
-    let kernel = Kernel::pick();
     let task = |i: usize| {
         let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
         let part = Part {
             rows: range(i / column_parts, high, rows),
             panels: range(i % column_parts, wide, columns),
         };
-        let _engine = kernel.start();
-        // SAFETY: by the contract; parts are apart from each other.
+        // SAFETY: by the contract (`pays` was asked first); parts are apart from each other.
         unsafe {
+            let _tiles = Tiles::configure();
             part.run(a, b, |row, column, sums| {
                 write(out, stride, keep, scale, row, column, sums, a.rows(), b.columns())
             })
@@ -131,13 +130,7 @@ impl Part {
                         assert!(left.len() >= count * STEP && right.len() >= count * STEP);
                         // SAFETY: both hold `count` steps; the thread holds the unit (contract).
                         unsafe {
-                            super::tiles::multiply_triple(
-                                left.as_ptr(),
-                                right.as_ptr(),
-                                count,
-                                sums.as_mut_ptr(),
-                                first > 0,
-                            );
+                            multiply_triple(left.as_ptr(), right.as_ptr(), count, sums.as_mut_ptr(), first > 0);
                         }
                         if last {
                             done((self.rows.start + i) * SIDE, (self.panels.start + j) * SIDE, sums);
