@@ -98,9 +98,11 @@ pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a:
     if m == 0 || n == 0 {
         return;
     }
-    if triple::pays(m, n, k) {
+    // Products of one thread are those of attention's heads: so short that bringing their operands into parts costs as much as
+    // the unit saves.
+    if threads == Threads::All && triple::pays(m, n, k) {
         // SAFETY: sizes were checked.
-        unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b, threads == Threads::All) };
+        unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b) };
         return;
     }
     let parallelism = match threads {

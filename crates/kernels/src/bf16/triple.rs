@@ -26,17 +26,17 @@ pub(crate) fn pays(rows: usize, columns: usize, inner: usize) -> bool {
     support() == Support::Tiles && rows >= 16 && columns >= 16 && inner >= 16
 }
 
-/// `out = keep·out + scale·a·b`; `out` has rows `stride` apart. With `all_threads`, the work is divided among those of the
-/// current pool; sums do not depend on how.
+/// `out = keep·out + scale·a·b`; `out` has rows `stride` apart. The work is divided among the threads of the current pool; sums
+/// do not depend on how.
 ///
 /// # Safety
 /// Sizes fit each other, `out` holds the result, and [`pays`] was true.
-pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View, all_threads: bool) {
+pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View) {
     /// Blocks of sums that a task keeps in the second cache, in rows and columns.
     const PART: usize = 16;
     let (rows, columns) = (a.rows().div_ceil(SIDE), b.columns().div_ceil(SIDE));
     // Square parts need the fewest operands; threads need equal shares.
-    let threads = if all_threads { rayon::current_num_threads() } else { 1 };
+    let threads = rayon::current_num_threads();
     let share = |all: usize, parts: usize| all.div_ceil(parts.clamp(1, all));
     let row_parts = rows.div_ceil(PART);
     let per_row = columns.div_ceil(PART);
@@ -47,7 +47,7 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
     let (high, wide) = (share(rows, row_parts), share(columns, column_parts));
     let (row_parts, column_parts) = (rows.div_ceil(high), columns.div_ceil(wide));
     let out = SharedMut::new(out);
-    let task = |i: usize| {
+    (0..row_parts * column_parts).into_par_iter().for_each(|i| {
         let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
         let part = Part {
             rows: range(i / column_parts, high, rows),
@@ -60,12 +60,7 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
                 write(out, stride, keep, scale, row, column, sums, a.rows(), b.columns())
             })
         };
-    };
-    if all_threads {
-        (0..row_parts * column_parts).into_par_iter().for_each(task);
-    } else {
-        (0..row_parts * column_parts).for_each(task);
-    }
+    });
 }
 
 /// # Safety
@@ -285,7 +280,7 @@ mod tests {
             let mut out = before.clone();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             // SAFETY: sizes fit.
-            pool.install(|| unsafe { gemm(&mut out, n, keep, 0.5, va, vb, threads > 1) });
+            pool.install(|| unsafe { gemm(&mut out, n, keep, 0.5, va, vb) });
             for r in 0..m {
                 for c in 0..n {
                     let (mut want, mut size) = (0f64, 0f64);
@@ -314,17 +309,7 @@ mod tests {
         let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
         let mut out = vec![f32::NAN; m * n];
         // SAFETY: sizes fit.
-        unsafe {
-            gemm(
-                &mut out,
-                n,
-                false,
-                1.0,
-                View::new(&a, m, k, k),
-                View::new(&b, k, n, n),
-                true,
-            )
-        };
+        unsafe { gemm(&mut out, n, false, 1.0, View::new(&a, m, k, k), View::new(&b, k, n, n)) };
         assert!(out.iter().all(|v| *v == 140.0));
     }
 }
