@@ -454,7 +454,6 @@ impl Lengths {
 
 /// Brings memory into the first cache.
 fn fetch(memory: &[Bf16]) {
-    #[cfg(target_arch = "x86_64")]
     for line in (0..size_of_val(memory)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
@@ -512,7 +511,6 @@ impl Target {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::blocks::masks;
     use super::super::math::exp2;

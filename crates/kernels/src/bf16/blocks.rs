@@ -194,10 +194,8 @@ pub fn add_row_sums(x: Blocks, out: &mut [f32]) {
     });
 }
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use x86::*;
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::vectors::{round2, transpose, widen, zip};
     use super::{BLOCK, Bf16, SIDE};

@@ -238,7 +238,6 @@ impl Epilogue for GeluGradient<'_> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::blocks::{load, masks};
     use super::super::math::{distribution, slope};

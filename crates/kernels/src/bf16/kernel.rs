@@ -79,7 +79,6 @@ impl Drop for Engine {
 
 /// Lets what was written past the caches be seen by the threads that read it next.
 pub(super) fn finish_stores() {
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: every machine that multiplies bfloat16 has the instruction.
     unsafe {
         std::arch::x86_64::_mm_sfence();

@@ -76,7 +76,6 @@ pub fn backward(
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::blocks::{load, masks};
     use super::super::vectors::{round2, widen};

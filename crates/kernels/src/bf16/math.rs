@@ -1,5 +1,4 @@
 //! Elementary functions of AVX-512 registers, as exact as results of 8 bits need.
-#![cfg(target_arch = "x86_64")]
 
 use super::Bf16;
 use super::blocks::SIDE;

@@ -5,19 +5,36 @@
 //! AVX-512 and either AMX tiles or a fast `vdpbf16ps`; [`support`] says what there is. Everything here but the number
 //! format itself must be called only where it found something.
 
+#[cfg(target_arch = "x86_64")]
 pub mod attention;
+#[cfg(target_arch = "x86_64")]
 pub mod blocks;
+#[cfg(not(target_arch = "x86_64"))]
+mod elsewhere;
+#[cfg(target_arch = "x86_64")]
 pub mod epilogue;
+#[cfg(target_arch = "x86_64")]
 pub mod gemm;
+#[cfg(target_arch = "x86_64")]
 mod kernel;
+#[cfg(target_arch = "x86_64")]
 pub mod layer_norm;
-
+#[cfg(target_arch = "x86_64")]
 mod math;
+#[cfg(target_arch = "x86_64")]
 mod right;
+#[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod triple;
+#[cfg(target_arch = "x86_64")]
 mod vectors;
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use elsewhere::triple;
+#[cfg(not(target_arch = "x86_64"))]
+pub use elsewhere::{attention, blocks, epilogue, gemm, layer_norm};
+#[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
 /// A number of 8 bits of exponent and 8 of precision: the upper half of an `f32`.
@@ -61,18 +78,23 @@ pub enum Support {
 /// `vdpbf16ps` counts on AMD processors only, which do it at twice the rate of f32; on Intel's (Sapphire Rapids) it runs at
 /// half of that rate.
 pub fn support() -> Support {
-    static SUPPORT: OnceLock<Support> = OnceLock::new();
-    *SUPPORT.get_or_init(|| {
-        if !vectors::present() {
-            Support::None
-        } else if tiles::permitted() {
-            Support::Tiles
-        } else if vectors::fast() {
-            Support::Vectors
-        } else {
-            Support::None
-        }
-    })
+    #[cfg(target_arch = "x86_64")]
+    {
+        static SUPPORT: OnceLock<Support> = OnceLock::new();
+        *SUPPORT.get_or_init(|| {
+            if !vectors::present() {
+                Support::None
+            } else if tiles::permitted() {
+                Support::Tiles
+            } else if vectors::fast() {
+                Support::Vectors
+            } else {
+                Support::None
+            }
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Support::None
 }
 
 #[cfg(test)]

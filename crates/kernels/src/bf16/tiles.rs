@@ -6,7 +6,7 @@
 use super::Bf16;
 
 /// Whether the processor has the unit and the system lets this process use it (asked for on the first call).
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(super) fn permitted() -> bool {
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -40,16 +40,14 @@ pub(super) fn permitted() -> bool {
     status == 0
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn permitted() -> bool {
     false
 }
 
 /// The tile registers configured as 16 rows of 64 bytes for the calling thread, until dropped.
-#[cfg(target_arch = "x86_64")]
 pub(super) struct Tiles(std::marker::PhantomData<*const ()>);
 
-#[cfg(target_arch = "x86_64")]
 impl Tiles {
     /// # Safety
     /// [`permitted`] was true.
@@ -68,7 +66,6 @@ impl Tiles {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: the unit may be used, else this value could not exist.
@@ -80,7 +77,6 @@ impl Drop for Tiles {
 ///
 /// # Safety
 /// `c` is 4 KiB, and the calling thread holds [`Tiles`].
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn load_sums(c: *const f32, keep: bool) {
     use std::arch::asm;
@@ -110,7 +106,6 @@ unsafe fn load_sums(c: *const f32, keep: bool) {
 ///
 /// # Safety
 /// As [`load_sums`].
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn store_sums(c: *mut f32) {
     use std::arch::asm;
@@ -133,7 +128,6 @@ unsafe fn store_sums(c: *mut f32) {
 ///
 /// # Safety
 /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
-#[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn multiply(
     a: *const Bf16,
     b: *const Bf16,
@@ -187,7 +181,6 @@ pub(super) unsafe fn multiply(
 ///
 /// # Safety
 /// `a` and `b` are `steps` steps of 6 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
-#[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool) {
     use std::arch::asm;
     /// Two tiles of the operand `$from` that begin `$offset` bytes into the step.

@@ -185,7 +185,6 @@ unsafe fn split(x: View, row: usize, column: usize, out: *mut Bf16) {
     unsafe { x86::split(values.as_ptr(), rows, columns, stride, out) };
 }
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::blocks::masks;
     use super::super::vectors::{round2, widen};

@@ -2,26 +2,15 @@
 
 /// Whether the machine has AVX-512 with bfloat16.
 pub(super) fn present() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        crate::simd::Level::detect() == crate::simd::Level::V4 && is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    crate::simd::Level::detect() == crate::simd::Level::V4 && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Whether `vdpbf16ps` beats f32 arithmetic.
 pub(super) fn fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let vendor = std::arch::x86_64::__cpuid(0);
-        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
-#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::Bf16;
     use std::arch::x86_64::*;
@@ -144,5 +133,4 @@ mod x86 {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use x86::{multiply, round2, transpose, widen, zip};
