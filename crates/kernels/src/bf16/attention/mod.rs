@@ -1,0 +1,298 @@
+//! Multi-head self-attention over packed sequences ([`crate::attention`]) on matrices in blocks.
+//!
+//! One task is one head of one sequence: its queries, keys and values are brought into operands of the matrix kernels, and
+//! scores exist for 32 rows at a time. Forward, a row of blocks of scores gets its softmax without the division, which is
+//! done to the 32 results. Backward, 32 keys meet all queries: scores are computed again, transposed, so that what the
+//! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
+
+mod head;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+use super::Bf16;
+use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
+use super::kernel::{Engine, Kernel};
+use crate::attention::Queries;
+use crate::memory::Scratch;
+use crate::parallel::SharedMut;
+use head::{Extent, Take, Target};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+thread_local! {
+    /// Operands and sums of the head in work.
+    static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
+}
+
+/// Writes `out [results, width]` (blocks) and `log_sum_exp [heads, results]` from `qkv [tokens, 3·width]`, each row
+/// `q | k | v`; sequence `s` owns the rows `offsets[s]..offsets[s+1]`, and `results` are as `queries` says. The logarithm is
+/// to base 2. With [`Queries::First`], no sequence may be empty.
+///
+/// # Panics
+/// If the sizes do not fit, or the machine does not multiply bfloat16.
+pub fn forward(
+    qkv: Blocks,
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    out: &mut [Bf16],
+    log_sum_exp: &mut [f32],
+) {
+    /// A sum of weights beyond this means that the first scores were far from the largest.
+    const FAR: f32 = 1e30;
+    let shape = Shape::new(qkv, offsets, heads);
+    let all = queries.rows(offsets);
+    assert!(out.len() >= blocks::len(all, shape.width) && log_sum_exp.len() == all * heads);
+    blocks::clear_edges(out, all, shape.width);
+    let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
+    let out = Target {
+        data,
+        width: shape.width,
+    };
+    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
+        SCRATCH.with_borrow_mut(|[memory, sums]| {
+            let attended = Extent::new(rows.len(), shape.head);
+            let asking = Extent::new(results.len(), shape.head);
+            let panel = attended.panels * BLOCK;
+            let mut take = Take::new(memory, asking.operand() + attended.operand() * 2 + panel);
+            let q = take.next(asking.operand());
+            let [k, v] = [0; 2].map(|_| take.next(attended.operand()));
+            let weights = take.next(panel);
+            let mut take = Take::new(sums, 3 * BLOCK);
+            let (mut scores, result) = ([0; 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
+            asking.load_left(qkv, rows.start, shape.column(h, 0), q, None);
+            attended.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
+            attended.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
+            // SAFETY: one task per sequence and head, each with its own part of the row.
+            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
+            for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
+                let q = &q[i * attended.depth * BLOCK..];
+                let score = |j: usize, scores: &mut [f32]| {
+                    engine.multiply(q, &k[j * attended.depth * BLOCK..], attended.depth, scores, false);
+                };
+                // Any number near the largest score will do for the softmax: the first block's.
+                score(0, scores[0]);
+                let mut top = [f32::NEG_INFINITY; SIDE];
+                // SAFETY: the machine has the instructions; a block.
+                unsafe { softmax::raise_to_maxima(scores[0], rows.len(), shape.factor(), &mut top) };
+                let mut totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights);
+                if totals.iter().any(|total| !(total.is_finite() && *total < FAR)) {
+                    for j in 1..attended.panels {
+                        score(j, scores[0]);
+                        // SAFETY: as above.
+                        unsafe { softmax::raise_to_maxima(scores[0], rows.len() - j * SIDE, shape.factor(), &mut top) };
+                    }
+                    totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights);
+                }
+                for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&totals)) {
+                    *lse = top + total.log2();
+                }
+                let factors = totals.map(|total| 1.0 / total);
+                for c in 0..attended.depth {
+                    engine.multiply(weights, &v[c * panel..], attended.panels, result, false);
+                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), results.start + i * SIDE);
+                    // SAFETY: these columns of these rows belong to this task alone.
+                    unsafe { out.write(result, lse.len(), columns, &factors, row, h * shape.head + c * SIDE) };
+                }
+            }
+        });
+    });
+}
+
+/// Writes `d_qkv [tokens, 3·width]` (blocks) from `d_out [results, width]`, given what [`forward`] wrote.
+///
+/// # Panics
+/// As [`forward`].
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    d_out: Blocks,
+    qkv: Blocks,
+    out: Blocks,
+    log_sum_exp: &[f32],
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    d_qkv: &mut [Bf16],
+) {
+    /// Bytes of score gradients that are kept until they are multiplied with the keys.
+    const KEPT: usize = 512 << 10;
+    let shape = Shape::new(qkv, offsets, heads);
+    let all = queries.rows(offsets);
+    for m in [d_out, out] {
+        assert!(m.rows() == all && m.columns() == shape.width);
+    }
+    assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == all * heads);
+    blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
+    let d_qkv = Target {
+        data: SharedMut::new(d_qkv),
+        width: 3 * shape.width,
+    };
+    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
+        SCRATCH.with_borrow_mut(|[memory, sums]| {
+            let (n, start) = (rows.len(), rows.start);
+            let attended = Extent::new(n, shape.head);
+            let asking = Extent::new(results.len(), shape.head);
+            let (panel, depth) = (asking.panels * BLOCK, attended.depth);
+            let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, attended.panels);
+            let len = 3 * attended.operand() + 4 * asking.operand() + 2 * panel + together * panel;
+            let mut take = Take::new(memory, len);
+            let [k_rows, k_turned, v_rows] = [0; 3].map(|_| take.next(attended.operand()));
+            let [q_columns, q_steps, o_columns, o_steps] = [0; 4].map(|_| take.next(asking.operand()));
+            let [weights, slopes] = [0; 2].map(|_| take.next(panel));
+            let kept = take.next(together * panel);
+            let mut take = Take::new(sums, asking.operand() + 5 * BLOCK + 2 * asking.panels * SIDE);
+            let d_q = take.next(asking.operand());
+            let mut scores = [0; 2].map(|_| [0; 2].map(|_| take.next(BLOCK)));
+            let result = take.next(BLOCK);
+            let [lse, delta] = [0; 2].map(|_| take.next(asking.panels * SIDE));
+            let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
+            let column = h * shape.head;
+            asking.load_right(qkv, start, q, Some(&mut *q_columns), Some(&mut *q_steps), |_, _, _| ());
+            attended.load_left(qkv, start, k, k_rows, Some(&mut *k_turned));
+            attended.load_left(qkv, start, v, v_rows, None);
+            // Of each query, the product of its result and the gradient of that.
+            delta.fill(0.0);
+            let mut own = Aligned::default();
+            let (columns, steps) = (Some(&mut *o_columns), Some(&mut *o_steps));
+            asking.load_right(d_out, results.start, column, columns, steps, |panel, depth, d| {
+                asking.load(out, results.start, column, panel, depth, &mut own.0);
+                // SAFETY: two blocks; the machine has the instructions.
+                unsafe { softmax::add_row_products(&d.0, &own.0, &mut delta[panel * SIDE..][..SIDE]) };
+            });
+            let (known, beyond) = lse.split_at_mut(results.len());
+            known.copy_from_slice(&log_sum_exp[h * all + results.start..][..results.len()]);
+            beyond.fill(f32::INFINITY); // no weight for queries beyond the end
+            let scale = 1.0 / (shape.head as f32).sqrt();
+
+            for first in (0..attended.panels).step_by(together) {
+                let keys = first..(first + together).min(attended.panels);
+                for j in keys.clone() {
+                    let valid = SIDE.min(n - j * SIDE);
+                    let score = |i: usize, [scores, d_scores]: &mut [&mut [f32]; 2]| {
+                        let at = i * depth * BLOCK;
+                        engine.multiply(&k_rows[j * depth * BLOCK..], &q_columns[at..], depth, scores, false);
+                        engine.multiply(&v_rows[j * depth * BLOCK..], &o_columns[at..], depth, d_scores, false);
+                    };
+                    score(0, &mut scores[0]);
+                    for i in 0..asking.panels {
+                        let [now, next] = &mut scores;
+                        if i + 1 < asking.panels {
+                            score(i + 1, next);
+                        }
+                        let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
+                        // SAFETY: the machine has the instructions; all slices are blocks, or 32 values.
+                        unsafe {
+                            softmax::score_gradient(
+                                now[0],
+                                now[1],
+                                &lse[i * SIDE..][..SIDE],
+                                &delta[i * SIDE..][..SIDE],
+                                shape.factor(),
+                                valid,
+                                &mut weights[i * BLOCK..][..BLOCK],
+                                &mut slopes[i * BLOCK..][..BLOCK],
+                                step,
+                            );
+                        }
+                        std::mem::swap(now, next);
+                    }
+                    for c in 0..depth {
+                        let columns = SIDE.min(shape.head - c * SIDE);
+                        for (left, right, to, factor) in
+                            [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
+                        {
+                            engine.multiply(left, &right[c * panel..], asking.panels, result, false);
+                            let (row, factors) = (start + j * SIDE, [factor; SIDE]);
+                            // SAFETY: these columns of these rows belong to this task alone.
+                            unsafe { d_qkv.write(result, valid, columns, &factors, row, to + c * SIDE) };
+                        }
+                    }
+                }
+                for i in 0..asking.panels {
+                    for c in 0..depth {
+                        let left = &k_turned[(c * attended.panels + first) * BLOCK..];
+                        let target = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
+                        engine.multiply(left, &kept[i * keys.len() * BLOCK..], keys.len(), target, first > 0);
+                    }
+                }
+            }
+            for i in 0..attended.panels {
+                for c in 0..depth {
+                    let columns = SIDE.min(shape.head - c * SIDE);
+                    let (valid, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
+                    let block = match d_q.get_mut((i * depth + c) * BLOCK..) {
+                        Some(block) if i < asking.panels => {
+                            blocks::transpose_sums(&mut block[..BLOCK]);
+                            &mut block[..BLOCK]
+                        }
+                        // Tokens that do not ask have no gradient of a query.
+                        _ => {
+                            result.fill(0.0);
+                            &mut *result
+                        }
+                    };
+                    // SAFETY: as above.
+                    unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q + c * SIDE) };
+                }
+            }
+        });
+    });
+}
+
+/// Sizes shared by both directions.
+#[derive(Clone, Copy)]
+struct Shape {
+    tokens: usize,
+    width: usize,
+    head: usize,
+}
+
+impl Shape {
+    fn new(qkv: Blocks, offsets: &[usize], heads: usize) -> Self {
+        let (tokens, width) = (qkv.rows(), qkv.columns() / 3);
+        assert!(
+            offsets.first() == Some(&0) && offsets.is_sorted() && offsets.last() == Some(&tokens),
+            "offsets do not cover the rows"
+        );
+        assert!(
+            heads > 0 && width.is_multiple_of(heads) && qkv.columns() == 3 * width,
+            "width {width} is not divisible by {heads} heads"
+        );
+        Self {
+            tokens,
+            width,
+            head: width / heads,
+        }
+    }
+
+    /// First column of a head's query, key or value.
+    fn column(&self, head: usize, part: usize) -> usize {
+        part * self.width + head * self.head
+    }
+
+    /// What a product of query and key is multiplied with to be an exponent of 2.
+    fn factor(&self) -> f32 {
+        std::f32::consts::LOG2_E / (self.head as f32).sqrt()
+    }
+}
+
+/// Calls `task(engine, head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its
+/// rows in what attention gives.
+fn for_each_head(
+    offsets: &[usize],
+    heads: usize,
+    queries: Queries,
+    task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync,
+) {
+    let kernel = Kernel::pick();
+    let sequences = offsets.len() - 1;
+    (0..sequences * heads).into_par_iter().for_each(|i| {
+        let rows = offsets[i / heads]..offsets[i / heads + 1];
+        if !rows.is_empty() {
+            let results = queries.of(i / heads, &rows);
+            task(&kernel.start(), i % heads, rows, results);
+        }
+    });
+}

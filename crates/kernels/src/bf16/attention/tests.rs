@@ -1,0 +1,173 @@
+//! Both directions against f32 attention.
+
+use super::*;
+use crate::aligned::AlignedVec;
+use crate::bf16::{Support, support};
+
+fn values(n: usize, seed: usize) -> Vec<f32> {
+    (0..n)
+        .map(|i| Bf16::from_f32((((i + seed) * 7919) % 1009) as f32 / 400.0 - 1.25).to_f32())
+        .collect()
+}
+
+fn in_blocks(x: &[f32], rows: usize, columns: usize) -> AlignedVec<Bf16> {
+    let mut out = AlignedVec::zeroed(blocks::len(rows, columns));
+    blocks::from_f32(x, rows, columns, out.as_mut_slice());
+    out
+}
+
+/// Root of the mean square of the difference, over that of what is wanted.
+fn distance(got: &[f32], want: &[f32]) -> f32 {
+    let squares = |f: &dyn Fn(usize) -> f32| (0..got.len()).map(|i| (f(i) as f64).powi(2)).sum::<f64>();
+    assert!(got.iter().all(|v| v.is_finite()));
+    (squares(&|i| got[i] - want[i]) / squares(&|i| want[i])).sqrt() as f32
+}
+
+#[test]
+fn both_directions_are_those_of_f32_up_to_rounding() {
+    if support() == Support::None {
+        return;
+    }
+    for (head, heads, offsets) in [
+        (64, 2, vec![0, 245, 245, 250, 300]),
+        (32, 3, vec![0, 70]),
+        (16, 3, vec![0, 33, 90]),
+        (80, 2, vec![0, 40]),
+        (128, 1, vec![0, 65]),
+        (12, 5, vec![0, 50, 51]),
+        (64, 1, vec![0, 1100]), // score gradients in several portions
+    ] {
+        let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
+        let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
+        let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
+        crate::attention::forward(&qkv, &offsets, heads, Queries::All, &mut want, &mut want_lse);
+        let mut want_d = vec![0f32; qkv.len()];
+        let (all, d) = (Queries::All, &mut want_d);
+        crate::attention::backward(&d_out, &qkv, &want, &want_lse, &offsets, heads, all, d);
+
+        let qkv = in_blocks(&qkv, tokens, 3 * width);
+        let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
+        let d_out = in_blocks(&d_out, tokens, width);
+        let d_out = Blocks::new(d_out.as_slice(), tokens, width);
+        let junk = |columns| in_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
+        let (mut out, mut lse) = (junk(width), vec![f32::NAN; tokens * heads]);
+        forward(qkv, &offsets, heads, Queries::All, out.as_mut_slice(), &mut lse);
+        let mut got = vec![0f32; tokens * width];
+        blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
+        assert!(
+            distance(&got, &want) < Bf16::EPSILON,
+            "head {head}: {}",
+            distance(&got, &want)
+        );
+        for (got, want) in lse.iter().zip(&want_lse) {
+            assert!((got * std::f32::consts::LN_2 - want).abs() < 1e-3 * want.abs().max(1.0));
+        }
+        let mut d_qkv = junk(3 * width);
+        let out = Blocks::new(out.as_slice(), tokens, width);
+        backward(
+            d_out,
+            qkv,
+            out,
+            &lse,
+            &offsets,
+            heads,
+            Queries::All,
+            d_qkv.as_mut_slice(),
+        );
+        let mut got = vec![0f32; tokens * 3 * width];
+        blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
+        // Query, key and value each: their gradients differ in size.
+        for part in 0..3 {
+            let pick = |x: &[f32]| -> Vec<f32> {
+                x.chunks_exact(3 * width)
+                    .flat_map(|row| row[part * width..][..width].to_vec())
+                    .collect()
+            };
+            let d = distance(&pick(&got), &pick(&want_d));
+            assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");
+        }
+    }
+}
+
+#[test]
+fn first_tokens_alone_get_what_they_get_among_all() {
+    if support() == Support::None {
+        return;
+    }
+    let (head, heads, offsets) = (32, 2, [0, 40, 41, 110]);
+    let (tokens, width, sequences) = (110, head * heads, 3);
+    let (qkv, d_first) = (values(tokens * 3 * width, 1), values(sequences * width, 2));
+    let mut d_all = vec![0f32; tokens * width];
+    for s in 0..sequences {
+        d_all[offsets[s] * width..][..width].copy_from_slice(&d_first[s * width..][..width]);
+    }
+    let qkv = in_blocks(&qkv, tokens, 3 * width);
+    let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
+    let run = |queries: Queries, rows: usize, d_out: &[f32]| {
+        let (mut out, mut lse) = (
+            in_blocks(&vec![0.0; rows * width], rows, width),
+            vec![0f32; rows * heads],
+        );
+        forward(qkv, &offsets, heads, queries, out.as_mut_slice(), &mut lse);
+        let out = Blocks::new(out.as_slice(), rows, width);
+        let mut values = vec![0f32; rows * width];
+        blocks::to_f32(out, &mut values);
+        let (d_out, mut d_qkv) = (
+            in_blocks(d_out, rows, width),
+            AlignedVec::zeroed(blocks::len(tokens, 3 * width)),
+        );
+        let d_out = Blocks::new(d_out.as_slice(), rows, width);
+        backward(d_out, qkv, out, &lse, &offsets, heads, queries, d_qkv.as_mut_slice());
+        let mut d = vec![0f32; tokens * 3 * width];
+        blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut d);
+        (values, d)
+    };
+    let (all, want) = run(Queries::All, tokens, &d_all);
+    let (first, got) = run(Queries::First, sequences, &d_first);
+    for s in 0..sequences {
+        assert_eq!(first[s * width..][..width], all[offsets[s] * width..][..width]);
+    }
+    assert!(distance(&got, &want) < 1e-6);
+}
+
+#[test]
+fn first_scores_may_be_far_from_the_largest() {
+    if support() == Support::None {
+        return;
+    }
+    let (tokens, head) = (70, 16);
+    let row = |i: usize| -> Vec<f32> {
+        let key = if i == 40 { 8.0 } else { -8.0 };
+        [[8.0f32; 16], [key; 16], [i as f32; 16]].concat()
+    };
+    let qkv = in_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head);
+    let (mut out, mut lse) = (in_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
+    forward(
+        Blocks::new(qkv.as_slice(), tokens, 3 * head),
+        &[0, tokens],
+        1,
+        Queries::All,
+        out.as_mut_slice(),
+        &mut lse,
+    );
+    let mut values = vec![0f32; tokens * head];
+    blocks::to_f32(Blocks::new(out.as_slice(), tokens, head), &mut values);
+    assert!(values.iter().all(|v| *v == 40.0), "{values:?}");
+    let largest = 8.0 * 8.0 * 16.0 / 4.0 * std::f32::consts::LOG2_E;
+    assert!(lse.iter().all(|v| (v - largest).abs() < 1e-3), "{lse:?}");
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    if support() == Support::None {
+        return;
+    }
+    let row = |q: f32, v: f32| -> Vec<f32> { [[q; 16], [1e18; 16], [v; 16]].concat() };
+    let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
+    let qkv = Blocks::new(qkv.as_slice(), 2, 48);
+    let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
+    forward(qkv, &[0, 2], 1, Queries::All, out.as_mut_slice(), &mut lse);
+    let mut values = [0f32; 32];
+    blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
+    assert!(values.iter().all(|v| *v == 1.5), "{values:?}");
+}
