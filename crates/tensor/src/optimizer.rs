@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::parameters::{Gradients, ParameterId, Parameters};
-use crate::products::pass;
+use crate::profile::span;
 use vlct_kernels::optimizer::{self, Betas, Update};
 
 /// Which update rule.
@@ -92,12 +92,15 @@ impl Optimizer {
         gradients: &Gradients,
         setting: impl Fn(ParameterId) -> Setting,
     ) {
-        let trained: usize = parameters
-            .iter()
-            .filter(|(id, _)| gradients.get(*id).is_some())
-            .map(|(_, p)| p.len())
-            .sum();
-        let _span = pass("optimiser", (trained * (3 + 2 * self.moments.len()) * 4) as f64);
+        let _span = span(|| {
+            let trained = parameters.iter().filter(|(id, _)| gradients.get(*id).is_some());
+            let values: usize = trained.map(|(_, p)| p.len()).sum();
+            (
+                "optimiser".into(),
+                0.0,
+                (values * (3 + 2 * self.moments.len()) * 4) as f64,
+            )
+        });
         for index in 0..parameters.count() {
             let id = ParameterId(index);
             let Some(gradient) = gradients.get(id).filter(|_| parameters.get(id).trainable) else {

@@ -1,4 +1,4 @@
-//! Weights by name, in one flat memory, and their gradients in another of the same layout.
+//! Weights by name, in one flat memory, and their gradients.
 
 use crate::buffer::Buffer;
 use crate::tensor::{PackedSlot, Tensor};

@@ -2,7 +2,7 @@
 //!
 //! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
 
-use crate::profile::{Span, span};
+use crate::profile::{Span, bytes, pass, span};
 use crate::tape::Precision;
 use crate::tensor::{Format, Tensor};
 use vlct_kernels::bf16::blocks;
@@ -26,15 +26,6 @@ impl Layer {
     }
 }
 
-/// Bytes of the values of a tensor.
-pub(crate) fn bytes(t: &Tensor) -> f64 {
-    let size = match t.format() {
-        Format::F32 => 4,
-        Format::Bf16 => 2,
-    };
-    (t.rows() * t.columns() * size) as f64
-}
-
 /// Reports a product of `[rows, inner]` with `[inner, columns]` that reads and writes so many bytes.
 fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) -> Option<Span> {
     span(|| {
@@ -44,11 +35,6 @@ fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) ->
             moved,
         )
     })
-}
-
-/// Reports work whose cost is the bytes that it reads and writes.
-pub(crate) fn pass(name: &str, moved: f64) -> Option<Span> {
-    span(|| (name.to_string(), 0.0, moved))
 }
 
 fn view(t: &Tensor) -> View<'_> {

@@ -85,7 +85,7 @@ impl Tensor {
     /// If a picture has another size or a patch lies outside it.
     pub fn patches(pictures: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Self {
         let (rows, width) = (pictures.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
-        let _span = crate::products::pass("cut patches", (2 * rows * width * 4) as f64);
+        let _span = crate::profile::pass("cut patches", (2 * rows * width * 4) as f64);
         Self::build(rows, width, |mut out| {
             for (picture, patches) in pictures {
                 let (head, rest) = out.split_at_mut(patches.len() * width);
@@ -106,6 +106,15 @@ impl Tensor {
             packed: None,
             rounded: None,
         }
+    }
+
+    /// The same f32 values, row by row, under another shape.
+    ///
+    /// # Panics
+    /// If their number differs, or they are not f32.
+    pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
+        assert_eq!(self.data().len(), rows * columns, "another number of values");
+        Self::window(&self.buffer, self.start, rows, columns)
     }
 
     /// The same matrix, with a place for its form as a right operand.

@@ -17,7 +17,8 @@ use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape, Var};
 
-/// Kinds of work that are timed, each on the base model with the heads for masked words, matching and answers.
+/// Kinds of work that are timed, each on the base model with the heads for masked words and matching; the last two also with
+/// that for answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// A pre-training step: both passes and all their losses forward and backward, AdamW.

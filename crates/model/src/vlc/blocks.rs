@@ -86,8 +86,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// `queries` says whether every token is wanted or the first of each sequence only.
-    pub fn forward(
+    /// `x + Attention(LN(x))`; `queries` says whether for every token or for the first of each sequence only.
+    pub fn attend(
         &self,
         tape: &Tape,
         p: &Parameters,
@@ -97,26 +97,19 @@ impl Block {
         queries: Queries,
     ) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
-        let (norm, qkv, proj) = (
-            pair(self.norm1.weight, self.norm1.bias),
-            pair(self.qkv.weight, self.qkv.bias),
-            pair(self.proj.weight, self.proj.bias),
-        );
-        let x = tape.attention_sublayer(
-            x,
-            (&norm).into(),
-            BACKBONE_EPS,
-            (&qkv).into(),
-            (&proj).into(),
-            offsets,
-            heads,
-            queries,
-        );
-        let (norm, fc1, fc2) = (
-            pair(self.norm2.weight, self.norm2.bias),
-            pair(self.fc1.weight, self.fc1.bias),
-            pair(self.fc2.weight, self.fc2.bias),
-        );
-        tape.mlp_sublayer(&x, (&norm).into(), BACKBONE_EPS, (&fc1).into(), (&fc2).into())
+        let norm = pair(self.norm1.weight, self.norm1.bias);
+        let qkv = pair(self.qkv.weight, self.qkv.bias);
+        let proj = pair(self.proj.weight, self.proj.bias);
+        let (norm, qkv, proj) = ((&norm).into(), (&qkv).into(), (&proj).into());
+        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, offsets, heads, queries)
+    }
+
+    /// `x + MLP(LN(x))`.
+    pub fn mlp(&self, tape: &Tape, p: &Parameters, x: &Var) -> Var {
+        let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
+        let norm = pair(self.norm2.weight, self.norm2.bias);
+        let fc1 = pair(self.fc1.weight, self.fc1.bias);
+        let fc2 = pair(self.fc2.weight, self.fc2.bias);
+        tape.mlp_sublayer(x, (&norm).into(), BACKBONE_EPS, (&fc1).into(), (&fc2).into())
     }
 }

@@ -97,15 +97,20 @@ impl Vlc {
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
         let heads = self.config.backbone.decoder_heads;
-        for block in &decoder.blocks {
-            x = block.forward(tape, p, &x, &offsets, heads, Queries::All);
-        }
         let rows: Vec<u32> = masks
             .iter()
             .enumerate()
             .flat_map(|(i, m)| wanted(m).into_iter().map(move |patch| (i * length) as u32 + 1 + patch))
             .collect();
-        let x = decoder.norm.forward(tape, p, &tape.rows(&x, rows), BACKBONE_EPS);
+        for (i, block) in decoder.blocks.iter().enumerate() {
+            x = block.attend(tape, p, &x, &offsets, heads, Queries::All);
+            if i + 1 == decoder.blocks.len() {
+                // From here on every token is by itself.
+                x = tape.rows(&x, rows.as_slice());
+            }
+            x = block.mlp(tape, p, &x);
+        }
+        let x = decoder.norm.forward(tape, p, &x, BACKBONE_EPS);
         decoder.predict.forward(tape, p, &x, None)
     }
 }

@@ -150,17 +150,7 @@ impl Vlc {
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let text = self.embed_text(tape, sequences, dropout);
-        trace("text_embeddings", &text);
-        let embedded = self.embed_image(tape, sequences);
-        let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
-        let heads = self.config.backbone.heads;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(tape, &self.parameters, &x, &offsets, heads, Queries::All);
-            trace(&format!("block{i}"), &x);
-        }
-        let features = self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS);
-        trace("norm", &features);
+        let (features, offsets, text_lengths) = self.run(tape, sequences, dropout, Queries::All, trace);
         Encoded {
             features,
             offsets,
@@ -175,15 +165,33 @@ impl Vlc {
     /// As [`Vlc::encode`], and if a text is empty.
     pub fn read(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
         assert!(sequences.iter().all(|s| !s.text.is_empty()), "a text begins with [CLS]");
+        let (first, ..) = self.run(tape, sequences, dropout, Queries::First, &mut |_, _| ());
+        self.pool_first(tape, &first)
+    }
+
+    /// Embeddings, all blocks, final norm; of the last block, `wanted`. Gives features, offsets and lengths of texts.
+    fn run(
+        &self,
+        tape: &Tape,
+        sequences: &[Sequence],
+        dropout: Option<[u64; 4]>,
+        wanted: Queries,
+        trace: &mut dyn FnMut(&str, &Var),
+    ) -> (Var, Arc<[usize]>, Vec<usize>) {
         let text = self.embed_text(tape, sequences, dropout);
+        trace("text_embeddings", &text);
         let embedded = self.embed_image(tape, sequences);
-        let (mut x, offsets, _) = self.pack(tape, sequences, &text, &embedded);
+        let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
         let heads = self.config.backbone.heads;
         for (i, block) in self.blocks.iter().enumerate() {
             let last = i + 1 == self.blocks.len();
-            let queries = if last { Queries::First } else { Queries::All };
-            x = block.forward(tape, &self.parameters, &x, &offsets, heads, queries);
+            let queries = if last { wanted } else { Queries::All };
+            let attended = block.attend(tape, &self.parameters, &x, &offsets, heads, queries);
+            x = block.mlp(tape, &self.parameters, &attended);
+            trace(&format!("block{i}"), &x);
         }
-        self.pool_first(tape, &self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS))
+        let features = self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS);
+        trace("norm", &features);
+        (features, offsets, text_lengths)
     }
 }

@@ -1,6 +1,6 @@
 //! GELU and tanh.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::{elementwise, gelu};
 

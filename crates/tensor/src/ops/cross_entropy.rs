@@ -1,6 +1,6 @@
 //! Mean softmax cross-entropy.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::cross_entropy;

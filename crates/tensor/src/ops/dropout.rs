@@ -1,6 +1,6 @@
 //! Dropout.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::dropout::apply_in_place;
 

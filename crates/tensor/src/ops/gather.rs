@@ -1,6 +1,6 @@
 //! Rows picked from several matrices into one: packing text and image tokens, restoring patches, picking loss rows.
 
-use crate::products::pass;
+use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{copy_rows, scatter_add};

@@ -1,6 +1,6 @@
 //! Layer normalisation of each row, with scale and shift.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::layer_norm;
 

@@ -1,6 +1,6 @@
 //! Sums of table rows: word, position and type embeddings.
 
-use crate::products::pass;
+use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{NONE, add_rows, scatter_add};

@@ -1,6 +1,6 @@
 //! The masked-autoencoding loss.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::patch_loss;
 

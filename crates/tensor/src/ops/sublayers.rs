@@ -1,8 +1,8 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
 //! stream stays f32, everything between is an operand of products and kept as such, or computed again.
 
-use crate::products::{self, Input, Layer, Normed, Scale, bytes, operand};
-use crate::profile::{Span, span};
+use crate::products::{self, Input, Layer, Normed, Scale, operand};
+use crate::profile::{Span, bytes, span};
 use crate::tape::{Precision, Target};
 use crate::tensor::Format;
 use crate::{Tape, Tensor, Var};
@@ -45,24 +45,30 @@ impl Affine<'_> {
     }
 }
 
-/// Reports attention: `products` floating-point operations for each pair of tokens of a sequence and each column.
-fn attention_span(name: &str, products: f64, offsets: &[usize], width: usize, moved: f64) -> Option<Span> {
-    let pairs = || offsets.windows(2).map(|w| ((w[1] - w[0]) as f64).powi(2)).sum::<f64>();
-    span(|| {
-        (
-            format!("{name}, width {width}"),
-            products * pairs() * width as f64,
-            moved,
-        )
-    })
-}
-
 /// Which tokens attend to which.
 #[derive(Clone)]
 struct Sequences {
     offsets: Arc<[usize]>,
     heads: usize,
     queries: Queries,
+}
+
+impl Sequences {
+    /// Reports attention: `products` floating-point operations for each query, each key of its sequence and each column.
+    fn span(&self, name: &str, products: f64, width: usize, moved: f64) -> Option<Span> {
+        span(|| {
+            let tokens = self.offsets.windows(2).map(|w| w[1] - w[0]);
+            let pairs: usize = match self.queries {
+                Queries::All => tokens.map(|n| n * n).sum(),
+                Queries::First => tokens.sum(),
+            };
+            (
+                format!("{name}, width {width}"),
+                products * (pairs * width) as f64,
+                moved,
+            )
+        })
+    }
 }
 
 /// What the attention half keeps.
@@ -84,7 +90,7 @@ impl Attended {
         } = sequences;
         let (rows, width) = (queries.rows(offsets), x.columns());
         let mut log_sum_exp = Tensor::zeros(*heads, rows);
-        let _span = attention_span("attention", 4.0, offsets, width, bytes(&qkv) * 4.0 / 3.0);
+        let _span = sequences.span("attention", 4.0, width, bytes(&qkv) * 4.0 / 3.0);
         let lse = log_sum_exp.make_mut();
         let out = match qkv.format() {
             Format::F32 => Tensor::build(rows, width, |out| {
@@ -110,7 +116,7 @@ impl Attended {
             queries,
         } = sequences;
         let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
-        let _span = attention_span("attention gradient", 10.0, offsets, d_out.columns(), moved);
+        let _span = sequences.span("attention gradient", 10.0, d_out.columns(), moved);
         let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
         match self.qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |d| {

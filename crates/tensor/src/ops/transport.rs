@@ -1,6 +1,6 @@
 //! Word-patch alignment: optimal-transport distances between the text and image rows of packed sequences.
 
-use crate::products::{bytes, pass};
+use crate::profile::{bytes, pass};
 use crate::{Tape, Tensor, Var};
 use rayon::prelude::*;
 use std::ops::Range;
