@@ -166,19 +166,19 @@ pub struct Bench {
     /// What to measure
     #[arg(value_enum, value_name = "TASK")]
     pub task: BenchTask,
-    /// Side of the pictures in pixels, a multiple of 16
-    #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
-    pub image_size: usize,
-    /// Samples per step
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
-    pub batch: usize,
-    /// Number format
-    #[arg(long, value_enum, value_name = "P", default_value = "f32")]
-    pub precision: BenchPrecision,
+    /// Side of the pictures in pixels, a multiple of 16 [default: 384]; not for gemm
+    #[arg(long, value_name = "N", value_parser = side)]
+    pub image_size: Option<usize>,
+    /// Samples per step [default: 8]; not for gemm
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub batch: Option<usize>,
+    /// Number format [default: bf16 where the processor is fast at it, else f32]
+    #[arg(long, value_enum, value_name = "P")]
+    pub precision: Option<BenchPrecision>,
     /// Steps measured, after one that is not; of gemm, repetitions of each product [default: 5; gemm: 100]
     #[arg(long, value_name = "N", value_parser = count)]
     pub steps: Option<usize>,
-    /// Also print, to standard error, where a step's time goes: for each operation calls, time, GFLOP/s and GB/s
+    /// Also print, to standard error, where a step's time goes: for each operation calls, time, GFLOP/s and GB/s; not for gemm
     #[arg(long)]
     pub profile: bool,
     /// Threads of the arithmetic; 0: one for each core
@@ -217,8 +217,7 @@ pub enum BenchTask {
     Vqa,
     /// Answers to questions: forward only
     Infer,
-    /// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x. It has no use
-    /// for --image-size, --batch and --profile
+    /// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
     Gemm,
 }
 

@@ -4,19 +4,55 @@ mod support;
 
 use support::{assert_success, vlct};
 
+/// The one line that a measurement prints.
+fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Value> {
+    let output = vlct()
+        .args(["bench", task])
+        .args(options.split(' '))
+        .output()
+        .expect("the program starts");
+    assert_success(&output);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn products_take_no_sizes() {
+    let output = vlct()
+        .args(["bench", "gemm", "--batch", "2"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.contains("--batch is not for gemm") && message.lines().count() == 1,
+        "{message}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_runs_out_is_one_line() {
+    // 1,500 MiB of addresses: enough for the weights, not for a training step.
+    let output = std::process::Command::new("bash")
+        .args(["-c", "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1"])
+        .arg(env!("CARGO_BIN_EXE_vlct"))
+        .output()
+        .expect("bash starts");
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.starts_with("error: out of memory") && message.lines().count() == 1,
+        "{message}"
+    );
+}
+
 #[test]
 fn every_task_prints_one_line_with_the_known_keys() {
     for task in ["pretrain", "vqa", "infer"] {
-        let sizes = ["--image-size", "32", "--batch", "2", "--steps", "1", "--threads", "1"];
-        let output = vlct()
-            .args(["bench", task])
-            .args(sizes)
-            .output()
-            .expect("the program starts");
-        assert_success(&output);
-        let text = String::from_utf8(output.stdout).expect("text");
-        assert_eq!(text.lines().count(), 1, "{text}");
-        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let options = "--precision f32 --image-size 32 --batch 2 --steps 1 --threads 1";
+        let line = measured(task, options);
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
         let known = [
             "task",
@@ -43,19 +79,12 @@ fn products_are_measured_in_both_formats() {
         false => &["f32"],
     };
     for format in formats {
-        let output = vlct()
-            .args(["bench", "gemm", "--steps", "1", "--precision", format])
-            .output()
-            .expect("the program starts");
-        assert_success(&output);
-        let text = String::from_utf8(output.stdout).expect("text");
-        assert_eq!(text.lines().count(), 1, "{text}");
-        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let line = measured("gemm", &format!("--steps 1 --precision {format}"));
         let rates = ["forward_tflops", "input_gradient_tflops", "weight_gradient_tflops"];
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
         let known = ["task", "style", "precision", "rows", "inner", "columns"];
         assert_eq!(keys, [&known[..], &rates].concat());
         assert_eq!((&line["task"], &line["precision"]), (&"gemm".into(), &(*format).into()));
-        assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{text}");
+        assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{line:?}");
     }
 }

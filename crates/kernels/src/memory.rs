@@ -9,6 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// What [`Arena::take`] panics with when the system has no more memory: the one panic that is no bug, for programs to catch.
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfMemory {
+    /// How much more was needed.
+    pub bytes: usize,
+}
+
 /// A huge page of the processors this runs on.
 const HUGE: usize = 2 << 20;
 
@@ -70,7 +77,7 @@ impl Arena {
     /// A piece of at least `bytes`: the smallest free one that is large enough, or a new region.
     ///
     /// # Panics
-    /// If the system has no more memory to give.
+    /// With [`OutOfMemory`], if the system has no more to give.
     pub fn take(&mut self, bytes: usize) -> Piece {
         let len = bytes.max(1).next_multiple_of(self.granularity);
         if self.by_len.range((len, 0)..).next().is_none() {
@@ -147,7 +154,7 @@ impl Arena {
         // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
         let region = match map(len.max(self.region)).or_else(|_| map(len)) {
             Ok(region) => region,
-            Err(error) => panic!("out of memory: {} MiB more are needed ({error})", len >> 20),
+            Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
         };
         #[cfg(target_os = "linux")]
         // Where huge pages are switched off, small ones do.

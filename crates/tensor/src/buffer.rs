@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vlct_kernels::aligned::Plain;
+pub use vlct_kernels::memory::OutOfMemory;
 use vlct_kernels::memory::{Arena, Piece};
 
 /// Bytes up to which a buffer counts as small. Small ones have regions of their own, so that they do not cut large ones up.

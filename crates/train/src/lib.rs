@@ -15,3 +15,4 @@ pub mod schedule;
 pub mod trainer;
 
 pub use error::{Result, TrainError};
+pub use vlct_tensor::buffer::OutOfMemory;
