@@ -6,6 +6,7 @@
 //! tokens: a task keeps the sums, and both operands pass by. Every sum is added up in the same order however the work is
 //! divided.
 
+use super::Bf16;
 use super::blocks::{BLOCK, Blocks, SIDE};
 use super::kernel::{Engine, Kernel};
 use super::right::{GROUP, Kind, Pieces, Source};
@@ -13,6 +14,7 @@ pub use super::right::{Packed, Right};
 use crate::memory::Scratch;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::iter;
 use std::ops::Range;
 
 /// What is done with sums when they are complete.
@@ -69,8 +71,8 @@ impl Plan {
     fn new(rows: usize, panels: usize, depth: usize, b: Kind) -> Self {
         /// Steps of columns that stay in the second cache: 1.25 MiB.
         const STEPS: usize = 640;
-        /// Blocks of sums that do: 1 MiB, in at most so many rows.
-        const SUMS: usize = 256;
+        /// Blocks of sums that do, beside the groups of both operands that pass by: 672 KiB, in at most so many rows.
+        const SUMS: usize = 168;
         const SUM_ROWS: usize = 32;
         /// Steps from which few columns fit: 64 of them are 128 KiB each.
         const LONG: usize = 64;
@@ -157,7 +159,7 @@ impl Part {
                 for first in (0..depth).step_by(GROUP) {
                     let last = first + GROUP >= depth;
                     let next = if last { (row + 1, 0) } else { (row, first + GROUP) };
-                    self.multiply(work, &pieces, (row, first), next, sums);
+                    self.multiply(work, &pieces, (row, first), next, iter::empty(), sums);
                 }
             }
         });
@@ -170,36 +172,52 @@ impl Part {
         SCRATCH.with_borrow_mut(|[steps, sums]| {
             let row_sums = self.panels.len() * BLOCK;
             let sums = sums.take(self.rows.len() * row_sums);
+            let group = |first: usize| first.min(depth)..(first + GROUP).min(depth);
             for first in (0..depth).step_by(GROUP) {
-                let pieces = b.pieces(self.panels.clone(), first..(first + GROUP).min(depth), steps);
+                let pieces = b.pieces(self.panels.clone(), group(first), steps);
+                // Each row fetches its share of the blocks that are brought into steps for the next group.
+                let coming = group(first + GROUP);
+                let share = (coming.len() * self.panels.len()).div_ceil(self.rows.len());
+                let mut coming = coming
+                    .flat_map(|step| self.panels.clone().map(move |panel| (step, panel)))
+                    .filter_map(|(step, panel)| b.block(step, panel));
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
-                    self.multiply(work, &pieces, (row, first), (row + 1, first), sums);
+                    let last = row + 1 == self.rows.end;
+                    let next = if last {
+                        (self.rows.start, first + GROUP)
+                    } else {
+                        (row + 1, first)
+                    };
+                    let coming = coming.by_ref().take(share);
+                    self.multiply(work, &pieces, (row, first), next, coming, sums);
                 }
             }
         });
     }
 
     /// Multiplies a group of the left operand, given as row of blocks and first step, with all panels, while the group that
-    /// comes `next` is fetched; hands sums that are complete to the epilogue.
-    fn multiply(
+    /// comes `next` and the blocks that are `coming` are fetched; hands sums that are complete to the epilogue.
+    fn multiply<'a>(
         &self,
-        work: &Work,
+        work: &Work<'a>,
         pieces: &Pieces,
         (row, first): (usize, usize),
         next: (usize, usize),
+        mut coming: impl Iterator<Item = &'a [Bf16]>,
         sums: &mut [f32],
     ) {
         let left = group(work.a, row, first);
-        let next = if next.0 < self.rows.end {
+        let next = if next.0 < self.rows.end && next.1 < work.a.column_blocks() {
             group(work.a, next.0, next.1)
         } else {
             &[]
         };
         let share = next.len().div_ceil(self.panels.len()).max(FETCHED);
         for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let (steps, next) = (left.len() / BLOCK, next.get(panel * share..).unwrap_or(left));
+            let steps = left.len() / BLOCK;
+            let fetched = [next.get(panel * share..), coming.next()].map(|next| next.unwrap_or(left));
             work.engine
-                .multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, next);
+                .multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, fetched);
             if first + GROUP >= work.a.column_blocks() {
                 // SAFETY: this task alone computes these rows and columns.
                 unsafe {
@@ -212,14 +230,14 @@ impl Part {
 }
 
 /// The left operand's steps of one row of blocks from `first`, the first of a group, to the end of that group.
-fn group(a: Blocks<'_>, row: usize, first: usize) -> &[super::Bf16] {
+fn group(a: Blocks<'_>, row: usize, first: usize) -> &[Bf16] {
     &a.at(row, first)[..GROUP.min(a.column_blocks() - first) * BLOCK]
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
-    use super::super::{Bf16, Support, blocks, support, vectors};
+    use super::super::{Support, blocks, support, vectors};
     use super::*;
     use crate::aligned::AlignedVec;
     use proptest::prelude::*;
@@ -332,7 +350,7 @@ mod tests {
         let mut sums = vec![1f32; BLOCK];
         let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.at(0, 0).as_ptr());
         // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.
-        unsafe { vectors::multiply(left, steps, 4, sums.as_mut_ptr(), true, left) };
+        unsafe { vectors::multiply(left, steps, 4, sums.as_mut_ptr(), true, [left; 2]) };
         let want = plain(&a, &b, m, n, k);
         assert!(sums.iter().zip(&want).all(|(s, w)| *s == w + 1.0));
     }

@@ -6,8 +6,8 @@ use super::{Bf16, Support, support, tiles, vectors};
 /// The machine's way to multiply 32 rows with 32 columns.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// `(left, right, steps, sums [32, 32], whether to add to them, what to fetch)`.
-    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool, *const Bf16),
+    /// `(left, right, steps, sums [32, 32], whether to add to them, two places to fetch from)`.
+    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool, [*const Bf16; 2]),
     tiled: bool,
 }
 
@@ -50,10 +50,11 @@ impl Engine {
     /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
     #[inline]
     pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
-        self.multiply_fetching(left, right, steps, sums, keep, left);
+        self.multiply_fetching(left, right, steps, sums, keep, [left; 2]);
     }
 
-    /// The same; meanwhile, 256 bytes for each step are fetched from the beginning of `next` into the second cache.
+    /// The same; meanwhile, 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
+    /// cache.
     #[inline]
     pub fn multiply_fetching(
         &self,
@@ -62,12 +63,12 @@ impl Engine {
         steps: usize,
         sums: &mut [f32],
         keep: bool,
-        next: &[Bf16],
+        fetched: [&[Bf16]; 2],
     ) {
         assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
-        let next = next.as_ptr();
+        let fetched = fetched.map(<[Bf16]>::as_ptr);
         // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing.
-        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep, next) };
+        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep, fetched) };
     }
 }
 

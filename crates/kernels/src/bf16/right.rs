@@ -94,6 +94,14 @@ impl<'a> Source<'a> {
         Self { form, ..self }
     }
 
+    /// A block that is to be brought into a step, if it is a matrix.
+    pub fn block(&self, step: usize, panel: usize) -> Option<&'a [Bf16]> {
+        match self.form {
+            Form::Blocks(b) | Form::Gelu(b) | Form::Summed(b, _) => Some(b.at(step, panel)),
+            Form::Weight(_) | Form::WeightTransposed(_) | Form::Packed(_) => None,
+        }
+    }
+
     /// Its steps `depth`, the first of a group, in the columns of `panels`, brought into form in `memory` if they are not.
     pub fn pieces<'m>(&self, panels: Range<usize>, depth: Range<usize>, memory: &'m mut Scratch) -> Pieces<'m>
     where

@@ -134,7 +134,7 @@ pub(super) unsafe fn multiply(
     steps: usize,
     c: *mut f32,
     keep: bool,
-    next: *const Bf16,
+    [first, second]: [*const Bf16; 2],
 ) {
     use std::arch::asm;
     /// Prefetches of sixteen lines, 4 KiB (two steps) after the tile that begins `$offset` bytes into the step.
@@ -156,18 +156,23 @@ pub(super) unsafe fn multiply(
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{next}]",
-                "prefetcht1 [{next} + 64]",
-                "prefetcht1 [{next} + 128]",
-                "prefetcht1 [{next} + 192]",
+                "prefetcht1 [{first}]",
+                "prefetcht1 [{first} + 64]",
+                "prefetcht1 [{first} + 128]",
+                "prefetcht1 [{first} + 192]",
+                "prefetcht1 [{second}]",
+                "prefetcht1 [{second} + 64]",
+                "prefetcht1 [{second} + 128]",
+                "prefetcht1 [{second} + 192]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {a}, 2048",
                 "add {b}, 2048",
-                "add {next}, 256",
+                "add {first}, 256",
+                "add {second}, 256",
                 "dec {steps}",
                 "jnz 2b",
-                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, next = inout(reg) next => _,
-                row = in(reg) 64usize, options(nostack, readonly),
+                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, first = inout(reg) first => _,
+                second = inout(reg) second => _, row = in(reg) 64usize, options(nostack, readonly),
             );
         }
         store_sums(c);

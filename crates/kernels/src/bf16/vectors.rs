@@ -20,12 +20,22 @@ mod x86 {
     /// # Safety
     /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and [`super::present`] is true.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn multiply(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool, next: *const Bf16) {
-        for line in 0..4 * steps {
+    pub unsafe fn multiply(
+        a: *const Bf16,
+        b: *const Bf16,
+        steps: usize,
+        c: *mut f32,
+        keep: bool,
+        fetched: [*const Bf16; 2],
+    ) {
+        for (start, line) in fetched
+            .into_iter()
+            .flat_map(|start| (0..4 * steps).map(move |line| (start, line)))
+        {
             #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
             // SAFETY: a prefetch has no effect that can be seen.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T1>(next.cast::<i8>().wrapping_add(64 * line));
+                _mm_prefetch::<_MM_HINT_T1>(start.cast::<i8>().wrapping_add(64 * line));
             }
         }
         /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
