@@ -413,6 +413,34 @@ mod x86 {
         }
     }
 
+    /// Sixteen rows of sixteen out of 32 × 32 numbers.
+    ///
+    /// # Safety
+    /// `at` is the place of the first.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_quarter(at: *const f32) -> [__m512i; 16] {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: by the contract.
+            *row = unsafe { _mm512_loadu_si512(at.add(r * SIDE).cast()) };
+        }
+        rows
+    }
+
+    /// Writes what [`load_quarter`] reads.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn store_quarter(at: *mut f32, rows: [__m512i; 16]) {
+        for (r, row) in rows.into_iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { _mm512_storeu_si512(at.add(r * SIDE).cast(), row) };
+        }
+    }
+
     /// # Safety
     /// The machine has the instructions.
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -420,20 +448,13 @@ mod x86 {
         let at = sums.as_mut_ptr();
         // SAFETY: four quarters of a block of 32 × 32.
         unsafe {
-            let load = |r: usize, c: usize| -> [__m512i; 16] {
-                std::array::from_fn(|i| _mm512_loadu_si512(at.add((r + i) * SIDE + c).cast()))
-            };
-            let store = |r: usize, c: usize, rows: [__m512i; 16]| {
-                for (i, row) in rows.into_iter().enumerate() {
-                    _mm512_storeu_si512(at.add((r + i) * SIDE + c).cast(), row);
-                }
-            };
-            for i in [0, 16] {
-                store(i, i, transpose(load(i, i)));
+            let (upper_right, lower_left) = (at.add(16), at.add(16 * SIDE));
+            for diagonal in [at, lower_left.add(16)] {
+                store_quarter(diagonal, transpose(load_quarter(diagonal)));
             }
-            let (upper, lower) = (transpose(load(0, 16)), load(16, 0));
-            store(0, 16, transpose(lower));
-            store(16, 0, upper);
+            let (upper, lower) = (load_quarter(upper_right), load_quarter(lower_left));
+            store_quarter(upper_right, transpose(lower));
+            store_quarter(lower_left, transpose(upper));
         }
     }
 }

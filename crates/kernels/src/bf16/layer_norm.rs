@@ -189,15 +189,16 @@ mod x86 {
                     };
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
-                    let new = [0, 1].map(|half| {
+                    let rstd = _mm512_set1_ps(*rstd);
+                    let mut new = [_mm512_setzero_ps(); 2];
+                    for half in 0..2 {
                         let g = _mm512_fmsub_ps(d[half], w[half], means[r][0]);
                         let g = _mm512_fnmadd_ps(n[half], means[r][1], g);
                         let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
                         let old = _mm512_maskz_loadu_ps(masks[half], at);
-                        let new = _mm512_maskz_fmadd_ps(masks[half], g, _mm512_set1_ps(*rstd), old);
-                        _mm512_mask_storeu_ps(at, masks[half], new);
-                        new
-                    });
+                        new[half] = _mm512_maskz_fmadd_ps(masks[half], g, rstd, old);
+                        _mm512_mask_storeu_ps(at, masks[half], new[half]);
+                    }
                     _mm512_store_si512(target.cast(), round2(new[0], new[1]));
                 }
             }
