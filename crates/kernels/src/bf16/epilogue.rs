@@ -5,6 +5,7 @@ use super::blocks::{BLOCK, Blocks, SIDE, len};
 use super::gemm::Epilogue;
 use crate::parallel::SharedMut;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Row-major f32: `out = sums (+ bias) (+ residual)`, or `out += sums`.
 pub struct Store<'a> {
@@ -158,7 +159,7 @@ impl Epilogue for Store<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let start = row * self.columns + column;
         let bias = self.bias.map(|b| &b[column..][..columns]);
@@ -174,6 +175,7 @@ impl Epilogue for Store<'_> {
                 bias,
                 residual,
                 self.add,
+                range,
             )
         };
     }
@@ -184,13 +186,25 @@ impl Epilogue for StoreTransposed<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
         // SAFETY: as for `Store`, with rows and columns exchanged.
         unsafe {
-            super::blocks::transpose_in_place(sums);
-            x86::store(self.out.at(start), rows, columns, self.rows, sums, None, None, self.add);
+            if range.start == 0 {
+                super::blocks::transpose_in_place(sums);
+            }
+            x86::store(
+                self.out.at(start),
+                rows,
+                columns,
+                self.rows,
+                sums,
+                None,
+                None,
+                self.add,
+                range,
+            );
         }
     }
 }
@@ -200,11 +214,11 @@ impl Epilogue for Round<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let bias = self.bias.map(|b| &b[column..][..columns]);
         // SAFETY: a whole block within the result; one call at a time for a place (contract).
-        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, sums, bias) };
+        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, sums, bias, range) };
     }
 }
 
@@ -213,14 +227,14 @@ impl Epilogue for Gelu<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let place = place(row, column, self.columns);
         // SAFETY: as for `Round`.
         unsafe {
             let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.at(place));
-            x86::gelu(hidden, self.active.at(place), rows, sums, bias);
+            x86::gelu(hidden, self.active.at(place), rows, sums, bias, range);
         }
     }
 }
@@ -230,11 +244,11 @@ impl Epilogue for GeluGradient<'_> {
         (self.hidden.rows(), self.hidden.columns())
     }
 
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]) {
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());
         // SAFETY: as for `Round`.
-        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), sums) };
+        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), sums, range) };
     }
 }
 
@@ -244,6 +258,7 @@ mod x86 {
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE};
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     /// # Safety
     /// All rows lie within their matrices.
@@ -258,6 +273,7 @@ mod x86 {
         bias: Option<&[f32]>,
         residual: Option<*const f32>,
         add: bool,
+        range: Range<usize>,
     ) {
         // A gradient of a weight: it is read again when the whole step is done.
         let past_caches = !add && residual.is_none() && bias.is_none();
@@ -266,7 +282,7 @@ mod x86 {
         for ((half, mask), bias) in [0, 16].into_iter().zip(masks(columns)).zip(bias) {
             // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
             unsafe {
-                for r in 0..rows {
+                for r in range.start..range.end.min(rows) {
                     let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
                     if let Some(residual) = residual {
                         let residual = residual.wrapping_add(r * stride + half);
@@ -304,11 +320,11 @@ mod x86 {
     /// # Safety
     /// `out` is a block.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn round(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>) {
+    pub unsafe fn round(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
         // SAFETY: by the contract.
         unsafe {
             let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| load(b, 0));
-            for r in 0..SIDE {
+            for r in range {
                 let values = if r < rows {
                     let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
                     round2(low, high)
@@ -323,11 +339,18 @@ mod x86 {
     /// # Safety
     /// `active`, and `hidden` if it is there, are blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu(hidden: Option<*mut Bf16>, active: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: &[f32]) {
+    pub unsafe fn gelu(
+        hidden: Option<*mut Bf16>,
+        active: *mut Bf16,
+        rows: usize,
+        sums: &[f32; BLOCK],
+        bias: &[f32],
+        range: Range<usize>,
+    ) {
         // SAFETY: by the contract.
         unsafe {
             let bias = load(bias, 0);
-            for r in 0..SIDE {
+            for r in range {
                 let (mut h, mut g) = (_mm512_setzero_si512(), _mm512_setzero_si512());
                 if r < rows {
                     let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
@@ -346,8 +369,8 @@ mod x86 {
     /// # Safety
     /// Both are blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK]) {
-        for r in 0..SIDE {
+    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
+        for r in range {
             // SAFETY: by the contract.
             unsafe {
                 let x = widen(_mm512_loadu_si512(hidden.add(r * SIDE).cast()));

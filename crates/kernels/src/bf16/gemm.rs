@@ -22,12 +22,12 @@ pub trait Epilogue: Sync {
     /// Rows and columns of the result.
     fn size(&self) -> (usize, usize);
 
-    /// Takes 32 × 32 sums, of which the first belongs to (`row`, `column`), both multiples of 32. Those outside the
-    /// result are zero.
+    /// Takes 32 × 32 sums, of which the first belongs to (`row`, `column`), both multiples of 32, and does what belongs to
+    /// 32 rows of the result from `range.start` to `range.end`. Sums outside the result are zero.
     ///
     /// # Safety
-    /// The place lies in the result, and there is one call for each.
-    unsafe fn block(&self, row: usize, column: usize, sums: &mut [f32; BLOCK]);
+    /// The place lies in the result. For each there are calls with ranges from 0 to 32, in order and without gaps.
+    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>);
 }
 
 /// `a · b` handed to the epilogue block by block.
@@ -213,18 +213,31 @@ impl Part {
             &[]
         };
         let share = next.len().div_ceil(self.panels.len()).max(FETCHED);
+        let steps = left.len() / BLOCK;
+        let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
+            // SAFETY: this task alone computes these rows and columns.
+            unsafe {
+                work.epilogue
+                    .rows(row * SIDE, (self.panels.start + *panel) * SIDE, sums, rows)
+            };
+        };
+        // Sums that are complete while the next panel is multiplied.
+        let mut complete = None;
         for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let steps = left.len() / BLOCK;
             let fetched = [next.get(panel * share..), coming.next()].map(|next| next.unwrap_or(left));
+            let right = pieces.at(first, panel);
             work.engine
-                .multiply_fetching(left, pieces.at(first, panel), steps, sums, first > 0, fetched);
+                .multiply_beside(left, right, steps, sums, first > 0, fetched, |step| {
+                    if let Some(block) = &mut complete {
+                        finish(block, step * SIDE / steps..(step + 1) * SIDE / steps);
+                    }
+                });
             if first + GROUP >= work.a.column_blocks() {
-                // SAFETY: this task alone computes these rows and columns.
-                unsafe {
-                    work.epilogue
-                        .block(row * SIDE, (self.panels.start + panel) * SIDE, sums)
-                };
+                complete = Some((panel, sums));
             }
+        }
+        if let Some(mut block) = complete {
+            finish(&mut block, 0..SIDE);
         }
     }
 }

@@ -6,8 +6,6 @@ use super::{Bf16, Support, support, tiles, vectors};
 /// The machine's way to multiply 32 rows with 32 columns.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// `(left, right, steps, sums [32, 32], whether to add to them, two places to fetch from)`.
-    multiply: unsafe fn(*const Bf16, *const Bf16, usize, *mut f32, bool, [*const Bf16; 2]),
     tiled: bool,
 }
 
@@ -18,14 +16,8 @@ impl Kernel {
     /// If the machine does not multiply bfloat16.
     pub fn pick() -> Self {
         match support() {
-            Support::Tiles => Self {
-                multiply: tiles::multiply,
-                tiled: true,
-            },
-            Support::Vectors => Self {
-                multiply: vectors::multiply,
-                tiled: false,
-            },
+            Support::Tiles => Self { tiled: true },
+            Support::Vectors => Self { tiled: false },
             Support::None => panic!("this machine does not multiply bfloat16"),
         }
     }
@@ -33,30 +25,30 @@ impl Kernel {
     /// Makes the calling thread ready for it.
     pub fn start(self) -> Engine {
         Engine {
-            kernel: self,
             // SAFETY: `support` found the unit.
-            _tiles: self.tiled.then(|| unsafe { tiles::Tiles::configure() }),
+            tiles: self.tiled.then(|| unsafe { tiles::Tiles::configure() }),
         }
     }
 }
 
 /// A kernel that the calling thread may use; it stays on that thread.
 pub(super) struct Engine {
-    kernel: Kernel,
-    _tiles: Option<tiles::Tiles>,
+    tiles: Option<tiles::Tiles>,
 }
 
 impl Engine {
     /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
     #[inline]
     pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
-        self.multiply_fetching(left, right, steps, sums, keep, [left; 2]);
+        self.multiply_beside(left, right, steps, sums, keep, [left; 2], |_| ());
     }
 
-    /// The same; meanwhile, 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
+    /// The same. Meanwhile, `beside(step)` is called once for each step, for work of the vector units that the matrix unit
+    /// does not wait for, and 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
     /// cache.
+    #[allow(clippy::too_many_arguments)]
     #[inline]
-    pub fn multiply_fetching(
+    pub fn multiply_beside(
         &self,
         left: &[Bf16],
         right: &[Bf16],
@@ -64,11 +56,21 @@ impl Engine {
         sums: &mut [f32],
         keep: bool,
         fetched: [&[Bf16]; 2],
+        beside: impl FnMut(usize),
     ) {
         assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
+        let (left, right, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
         let fetched = fetched.map(<[Bf16]>::as_ptr);
-        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing.
-        unsafe { (self.kernel.multiply)(left.as_ptr(), right.as_ptr(), steps, sums.as_mut_ptr(), keep, fetched) };
+        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing; engines
+        // that `beside` might hold are borrowed elsewhere.
+        unsafe {
+            if self.tiles.is_some() {
+                tiles::multiply(left, right, steps, sums, keep, fetched, beside);
+            } else {
+                vectors::multiply(left, right, steps, sums, keep, fetched);
+                (0..steps).for_each(beside);
+            }
+        }
     }
 }
 

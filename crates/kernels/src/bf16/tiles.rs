@@ -121,20 +121,22 @@ unsafe fn store_sums(c: *mut f32) {
     }
 }
 
-/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::kernel::Kernel`].
+/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::kernel::Engine::multiply_beside`].
 ///
 /// A tile product takes 16 cycles, a tile load 8 from the first cache and twice that from the second: loads stand between
 /// the products, and lines of the right operand are fetched two steps ahead.
 ///
 /// # Safety
-/// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
+/// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`]; `beside` multiplies
+/// nothing.
 pub(super) unsafe fn multiply(
-    a: *const Bf16,
-    b: *const Bf16,
+    mut a: *const Bf16,
+    mut b: *const Bf16,
     steps: usize,
     c: *mut f32,
     keep: bool,
-    [first, second]: [*const Bf16; 2],
+    [mut first, mut second]: [*const Bf16; 2],
+    mut beside: impl FnMut(usize),
 ) {
     use std::arch::asm;
     /// Prefetches of sixteen lines, 4 KiB (two steps) after the tile that begins `$offset` bytes into the step.
@@ -144,9 +146,8 @@ pub(super) unsafe fn multiply(
     // SAFETY: by the contract.
     unsafe {
         load_sums(c, keep);
-        if steps > 0 {
+        for step in 0..steps {
             asm!(
-                "2:",
                 "tileloadd tmm4, [{a} + {row}]",
                 "tileloadd tmm6, [{b} + {row}]",
                 ahead!(4096 4160 4224 4288 4352 4416 4480 4544 4608 4672 4736 4800 4864 4928 4992 5056),
@@ -165,15 +166,13 @@ pub(super) unsafe fn multiply(
                 "prefetcht1 [{second} + 128]",
                 "prefetcht1 [{second} + 192]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
-                "add {b}, 2048",
-                "add {first}, 256",
-                "add {second}, 256",
-                "dec {steps}",
-                "jnz 2b",
-                a = inout(reg) a => _, b = inout(reg) b => _, steps = inout(reg) steps => _, first = inout(reg) first => _,
-                second = inout(reg) second => _, row = in(reg) 64usize, options(nostack, readonly),
+                a = in(reg) a, b = in(reg) b, first = in(reg) first, second = in(reg) second, row = in(reg) 64usize,
+                options(nostack, readonly),
             );
+            // The unit works on what was asked of it while the processor goes on with this.
+            beside(step);
+            (a, b) = (a.wrapping_add(1024), b.wrapping_add(1024));
+            (first, second) = (first.wrapping_add(128), second.wrapping_add(128));
         }
         store_sums(c);
     }

@@ -15,7 +15,8 @@ mod x86 {
     use super::super::Bf16;
     use std::arch::x86_64::*;
 
-    /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::super::kernel::Kernel`].
+    /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see
+    /// [`super::super::kernel::Engine::multiply_beside`].
     ///
     /// # Safety
     /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and [`super::present`] is true.
