@@ -15,6 +15,9 @@ pub const SIDE: usize = 32;
 /// Numbers of a block.
 pub const BLOCK: usize = SIDE * SIDE;
 
+/// Pairs of rows in a block.
+pub(super) const PAIRS: usize = SIDE / 2;
+
 /// A block at a cache line.
 #[repr(C, align(64))]
 pub(super) struct Aligned(pub [Bf16; BLOCK]);
@@ -197,9 +200,11 @@ pub fn add_row_sums(x: Blocks, out: &mut [f32]) {
 pub(super) use x86::*;
 
 mod x86 {
+    use super::super::math::gelu;
     use super::super::vectors::{round2, transpose, widen, zip};
     use super::{BLOCK, Bf16, SIDE};
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     /// Two masks of the first `count` (at most 32) numbers in two registers.
     pub fn masks(count: usize) -> [__mmask16; 2] {
@@ -275,21 +280,58 @@ mod x86 {
         }
     }
 
-    /// Alternates the rows of a block: from `[k, n]` to a step.
+    /// Alternates the rows of a block: from `[k, n]` to a step; of its sixteen pairs of rows, those in `pairs`.
     ///
     /// # Safety
     /// Both are blocks, `out` at a cache line.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn step_of_rows(block: *const Bf16, out: *mut Bf16) {
-        for p in 0..16 {
+    pub unsafe fn step_of_rows(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
+        for p in pairs {
             // SAFETY: by the contract.
             unsafe {
-                let even = _mm512_loadu_si512(block.add(2 * p * SIDE).cast());
-                let odd = _mm512_loadu_si512(block.add((2 * p + 1) * SIDE).cast());
-                let [low, high] = zip(even, odd);
-                _mm512_store_si512(out.add(p * SIDE).cast(), low);
-                _mm512_store_si512(out.add(512 + p * SIDE).cast(), high);
+                let [even, odd] = load_pair(block, p);
+                store_pair(even, odd, p, out);
             }
+        }
+    }
+
+    /// The same with the GELU of each number.
+    ///
+    /// # Safety
+    /// As [`step_of_rows`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn step_of_gelu(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
+        for p in pairs {
+            // SAFETY: by the contract.
+            unsafe {
+                let [even, odd] = load_pair(block, p);
+                store_pair(gelu(even), gelu(odd), p, out);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `block` is one.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_pair(block: *const Bf16, pair: usize) -> [__m512i; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let row = block.add(2 * pair * SIDE);
+            [_mm512_loadu_si512(row.cast()), _mm512_loadu_si512(row.add(SIDE).cast())]
+        }
+    }
+
+    /// # Safety
+    /// `out` is a block at a cache line.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn store_pair(even: __m512i, odd: __m512i, pair: usize, out: *mut Bf16) {
+        let [low, high] = zip(even, odd);
+        // SAFETY: by the contract.
+        unsafe {
+            _mm512_store_si512(out.add(pair * SIDE).cast(), low);
+            _mm512_store_si512(out.add(512 + pair * SIDE).cast(), high);
         }
     }
 
@@ -353,26 +395,35 @@ mod x86 {
         }
     }
 
-    /// A step of 32 rows of a weight `[k, n]`, `stride` values apart, which are rows of the right operand.
+    /// Sixteen `pairs` of rows of a weight `[k, n]`, `stride` values apart, which are rows of the right operand.
     ///
     /// # Safety
     /// `w` holds `rows` rows of `columns` values (at most 32 of each), `out` a step at a cache line.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn step_of_weight_columns(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
+    pub unsafe fn step_of_weight_columns(
+        w: *const f32,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+        pairs: Range<usize>,
+        out: *mut Bf16,
+    ) {
         let masks = masks(columns);
-        for p in 0..16 {
+        for p in pairs {
             // SAFETY: by the contract.
             unsafe {
-                let [even, odd] = [2 * p, 2 * p + 1].map(|r| {
-                    if r < rows {
-                        load_row(w.add(r * stride), masks)
-                    } else {
-                        _mm512_setzero_si512()
-                    }
-                });
-                let [low, high] = zip(even, odd);
-                _mm512_store_si512(out.add(p * SIDE).cast(), low);
-                _mm512_store_si512(out.add(512 + p * SIDE).cast(), high);
+                let w = w.wrapping_add(2 * p * stride);
+                let even = if 2 * p < rows {
+                    load_row(w, masks)
+                } else {
+                    _mm512_setzero_si512()
+                };
+                let odd = if 2 * p + 1 < rows {
+                    load_row(w.wrapping_add(stride), masks)
+                } else {
+                    _mm512_setzero_si512()
+                };
+                store_pair(even, odd, p, out);
             }
         }
     }
@@ -394,16 +445,16 @@ mod x86 {
         sums.map(|sum| _mm512_reduce_add_ps(sum))
     }
 
-    /// Adds up the columns of a block, as many as there are `sums`.
+    /// Adds the rows `range` of a block to `sums`, as many columns as there are.
     ///
     /// # Safety
     /// `block` is one.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub unsafe fn add_block_columns(block: *const Bf16, sums: &mut [f32]) {
+    pub unsafe fn add_rows(block: *const Bf16, range: Range<usize>, sums: &mut [f32]) {
         // SAFETY: by the contract; masked-out addresses are not touched.
         unsafe {
             let mut totals = load(sums, 0);
-            for r in 0..SIDE {
+            for r in range {
                 let row = widen(_mm512_loadu_si512(block.add(r * SIDE).cast()));
                 totals = [_mm512_add_ps(totals[0], row[0]), _mm512_add_ps(totals[1], row[1])];
             }

@@ -244,6 +244,10 @@ impl Epilogue for GeluGradient<'_> {
         (self.hidden.rows(), self.hidden.columns())
     }
 
+    fn read(&self, row: usize, column: usize) -> Option<&[Bf16]> {
+        Some(&self.hidden.at(row / SIDE, column / SIDE)[..BLOCK])
+    }
+
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());

@@ -9,18 +9,22 @@
 use super::Bf16;
 use super::blocks::{BLOCK, Blocks, SIDE};
 use super::kernel::{Engine, Kernel};
-use super::right::{GROUP, Kind, Pieces, Source};
+use super::right::{GROUP, Kind, Packing, Pieces, Source};
 pub use super::right::{Packed, Right};
 use crate::memory::Scratch;
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::iter;
 use std::ops::Range;
 
 /// What is done with sums when they are complete.
 pub trait Epilogue: Sync {
     /// Rows and columns of the result.
     fn size(&self) -> (usize, usize);
+
+    /// The block that is read with the sums of this place, if there is one: it is fetched before.
+    fn read(&self, _row: usize, _column: usize) -> Option<&[Bf16]> {
+        None
+    }
 
     /// Takes 32 × 32 sums, of which the first belongs to (`row`, `column`), both multiples of 32, and does what belongs to
     /// 32 rows of the result from `range.start` to `range.end`. Sums outside the result are zero.
@@ -154,56 +158,73 @@ impl Part {
         let depth = work.a.column_blocks();
         SCRATCH.with_borrow_mut(|[steps, sums]| {
             let sums = sums.take(self.panels.len() * BLOCK);
-            let pieces = work.b.pieces(self.panels.clone(), 0..depth, steps);
+            let pieces = work.b.pieces(self.panels.clone(), steps);
             for row in self.rows.clone() {
                 for first in (0..depth).step_by(GROUP) {
                     let last = first + GROUP >= depth;
                     let next = if last { (row + 1, 0) } else { (row, first + GROUP) };
-                    self.multiply(work, &pieces, (row, first), next, iter::empty(), sums);
+                    let beside = |panel: usize| {
+                        let column = (self.panels.start + panel) * SIDE;
+                        last.then(|| work.epilogue.read(row * SIDE, column)).flatten()
+                    };
+                    self.multiply(work, &pieces, (row, first), next, beside, sums);
                 }
             }
         });
     }
 
-    /// Takes both operands group by group, and keeps the sums of all its rows and columns.
+    /// Takes both operands group by group, and keeps the sums of all its rows and columns. The right operand's next group
+    /// is packed meanwhile.
     fn with_sums_at_hand(&self, work: &Work) {
         let depth = work.a.column_blocks();
         let b = if self.rows.start > 0 { work.b.unsummed() } else { work.b };
+        let packed = b.packed(self.panels.start);
+        let group = |first: usize| first.min(depth)..(first + GROUP).min(depth);
         SCRATCH.with_borrow_mut(|[steps, sums]| {
             let row_sums = self.panels.len() * BLOCK;
             let sums = sums.take(self.rows.len() * row_sums);
-            let group = |first: usize| first.min(depth)..(first + GROUP).min(depth);
+            let len = self.panels.len() * GROUP.min(depth) * BLOCK;
+            let (mut present, mut coming) = steps.take(2 * len).split_at_mut(len);
+            let mut packing = Packing::new(b, self.panels.clone(), 0);
+            if packed.is_none() {
+                packing.advance(usize::MAX, group(0), present);
+            }
             for first in (0..depth).step_by(GROUP) {
-                let pieces = b.pieces(self.panels.clone(), group(first), steps);
-                // Each row fetches its share of the blocks that are brought into steps for the next group.
-                let coming = group(first + GROUP);
-                let share = (coming.len() * self.panels.len()).div_ceil(self.rows.len());
-                let mut coming = coming
-                    .flat_map(|step| self.panels.clone().map(move |panel| (step, panel)))
-                    .filter_map(|(step, panel)| b.block(step, panel));
+                let ready = Pieces::new(present, self.panels.len(), group(first));
+                let pieces = packed.as_ref().unwrap_or(&ready);
+                let next = group(first + GROUP);
+                let pairs = packing.pairs(next.len()).div_ceil(self.rows.len() * self.panels.len());
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
                     let last = row + 1 == self.rows.end;
-                    let next = if last {
-                        (self.rows.start, first + GROUP)
+                    let next_left = if last {
+                        (self.rows.start, next.start)
                     } else {
                         (row + 1, first)
                     };
-                    let coming = coming.by_ref().take(share);
-                    self.multiply(work, &pieces, (row, first), next, coming, sums);
+                    let beside = |_| {
+                        if packed.is_some() {
+                            return None;
+                        }
+                        packing.advance(pairs, next.clone(), coming);
+                        packing.ahead()
+                    };
+                    self.multiply(work, pieces, (row, first), next_left, beside, sums);
                 }
+                std::mem::swap(&mut present, &mut coming);
             }
         });
     }
 
     /// Multiplies a group of the left operand, given as row of blocks and first step, with all panels, while the group that
-    /// comes `next` and the blocks that are `coming` are fetched; hands sums that are complete to the epilogue.
+    /// comes `next` is fetched; hands sums that are complete to the epilogue. `beside(panel)` does some other work for each panel,
+    /// and says what is to be fetched, too.
     fn multiply<'a>(
         &self,
         work: &Work<'a>,
         pieces: &Pieces,
         (row, first): (usize, usize),
         next: (usize, usize),
-        mut coming: impl Iterator<Item = &'a [Bf16]>,
+        mut beside: impl FnMut(usize) -> Option<&'a [Bf16]>,
         sums: &mut [f32],
     ) {
         let left = group(work.a, row, first);
@@ -214,6 +235,7 @@ impl Part {
         };
         let share = next.len().div_ceil(self.panels.len()).max(FETCHED);
         let steps = left.len() / BLOCK;
+        let slice = SIDE.div_ceil(steps);
         let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
             // SAFETY: this task alone computes these rows and columns.
             unsafe {
@@ -224,12 +246,12 @@ impl Part {
         // Sums that are complete while the next panel is multiplied.
         let mut complete = None;
         for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let fetched = [next.get(panel * share..), coming.next()].map(|next| next.unwrap_or(left));
+            let fetched = [next.get(panel * share..), beside(panel)].map(|next| next.unwrap_or(left));
             let right = pieces.at(first, panel);
             work.engine
                 .multiply_beside(left, right, steps, sums, first > 0, fetched, |step| {
                     if let Some(block) = &mut complete {
-                        finish(block, step * SIDE / steps..(step + 1) * SIDE / steps);
+                        finish(block, SIDE.min(step * slice)..SIDE.min((step + 1) * slice));
                     }
                 });
             if first + GROUP >= work.a.column_blocks() {
@@ -359,7 +381,7 @@ mod tests {
         let (m, n, k) = (32, 32, 100);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let (left, mut memory) = (Matrix::new(&a, m, k), Scratch::new());
-        let steps = Right::Weight(&b).source(k, n).pieces(0..1, 0..4, &mut memory);
+        let steps = Right::Weight(&b).source(k, n).pieces(0..1, &mut memory);
         let mut sums = vec![1f32; BLOCK];
         let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.at(0, 0).as_ptr());
         // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.

@@ -1,7 +1,5 @@
 //! Elementary functions of AVX-512 registers, as exact as results of 8 bits need.
 
-use super::Bf16;
-use super::blocks::SIDE;
 use super::vectors::{round2, widen};
 use std::arch::x86_64::*;
 
@@ -75,20 +73,15 @@ fn clamp(x: __m512) -> __m512 {
     _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-4.0)), _mm512_set1_ps(4.0))
 }
 
-/// The GELU of a block.
-///
-/// # Safety
-/// Both are blocks at cache lines.
+/// The GELU of 32 numbers.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn gelu_block(x: *const Bf16, out: *mut Bf16) {
-    for r in 0..SIDE {
-        // SAFETY: by the contract.
-        unsafe {
-            let [low, high] =
-                widen(_mm512_loadu_si512(x.add(r * SIDE).cast())).map(|x| _mm512_mul_ps(x, distribution(x)));
-            _mm512_store_si512(out.add(r * SIDE).cast(), round2(low, high));
-        }
-    }
+pub(super) fn gelu(x: __m512i) -> __m512i {
+    let [low, high] = widen(x);
+    round2(
+        _mm512_mul_ps(low, distribution(low)),
+        _mm512_mul_ps(high, distribution(high)),
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Right operands: weights and matrices in blocks, brought into the steps that kernels multiply.
 
-use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
-use super::{Bf16, math};
+use super::Bf16;
+use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -94,30 +94,25 @@ impl<'a> Source<'a> {
         Self { form, ..self }
     }
 
-    /// A block that is to be brought into a step, if it is a matrix.
-    pub fn block(&self, step: usize, panel: usize) -> Option<&'a [Bf16]> {
-        match self.form {
-            Form::Blocks(b) | Form::Gelu(b) | Form::Summed(b, _) => Some(b.at(step, panel)),
-            Form::Weight(_) | Form::WeightTransposed(_) | Form::Packed(_) => None,
-        }
-    }
-
-    /// Its steps `depth`, the first of a group, in the columns of `panels`, brought into form in `memory` if they are not.
-    pub fn pieces<'m>(&self, panels: Range<usize>, depth: Range<usize>, memory: &'m mut Scratch) -> Pieces<'m>
+    /// Its steps in the columns of `panels`, brought into form in `memory` if they are not.
+    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut Scratch) -> Pieces<'m>
     where
         'a: 'm,
     {
-        if let Form::Packed(packed) = self.form {
-            return packed.pieces(panels.start);
+        if let Some(pieces) = self.packed(panels.start) {
+            return pieces;
         }
-        let steps = memory.take(panels.len() * depth.len() * BLOCK);
-        self.pack(panels.clone(), depth.clone(), steps);
-        Pieces {
-            steps,
-            depth: depth.len(),
-            panels: panels.len(),
-            first_step: depth.start,
-            first_panel: 0,
+        let depth = self.k.div_ceil(SIDE);
+        let steps = memory.take(panels.len() * depth * BLOCK);
+        self.pack(panels.clone(), 0..depth, steps);
+        Pieces::new(steps, panels.len(), 0..depth)
+    }
+
+    /// Its steps in the columns from `first_panel` on, if it is in this form.
+    pub fn packed(&self, first_panel: usize) -> Option<Pieces<'a>> {
+        match self.form {
+            Form::Packed(packed) => Some(packed.pieces(first_panel)),
+            _ => None,
         }
     }
 
@@ -125,52 +120,102 @@ impl<'a> Source<'a> {
     fn pack(&self, panels: Range<usize>, depth: Range<usize>, out: &mut [Bf16]) {
         let mut rest = out;
         for first in depth.clone().step_by(GROUP) {
-            let steps = first..(first + GROUP).min(depth.end);
-            let (group, tail) = rest.split_at_mut(panels.len() * steps.len() * BLOCK);
-            let mut place = |panel: usize, step: usize| {
-                let at = (panel - panels.start) * steps.len() + step - first;
-                let out = group[at * BLOCK..][..BLOCK].as_mut_ptr();
-                // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory; the parts that sum
-                // have columns of their own.
-                unsafe { self.pack_step(panel, step, out) };
+            let group = first..(first + GROUP).min(depth.end);
+            let (out, tail) = rest.split_at_mut(panels.len() * group.len() * BLOCK);
+            let Form::WeightTransposed(w) = self.form else {
+                let mut packing = Packing::new(*self, panels.clone(), first);
+                packing.advance(usize::MAX, group, out);
+                rest = tail;
+                continue;
             };
-            // In the order in which the values lie in memory.
-            match self.form {
-                Form::WeightTransposed(_) => panels.clone().for_each(|p| steps.clone().for_each(|s| place(p, s))),
-                _ => steps.clone().for_each(|s| panels.clone().for_each(|p| place(p, s))),
+            for (panel, out) in panels.clone().zip(out.chunks_exact_mut(group.len() * BLOCK)) {
+                for (step, out) in group.clone().zip(out.chunks_exact_mut(BLOCK)) {
+                    let (column, row) = (panel * SIDE, step * SIDE);
+                    let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
+                    let w = w[column * self.k + row..].as_ptr();
+                    // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory.
+                    unsafe { blocks::step_of_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
+                }
             }
             rest = tail;
         }
     }
 
+    /// Brings some pairs of rows of a step into form.
+    ///
     /// # Safety
-    /// There is such a step; `out` is one at a cache line; nobody else adds to the sums of these columns.
-    unsafe fn pack_step(&self, panel: usize, step: usize, out: *mut Bf16) {
-        let (k, n) = (self.k, self.n);
-        let (column, row) = (panel * SIDE, step * SIDE);
-        let (columns, rows) = (SIDE.min(n - column), SIDE.min(k - row));
+    /// There is such a step, and it consists of rows in memory; `out` is one at a cache line; nobody else adds to the sums
+    /// of these columns.
+    unsafe fn pack_pairs(&self, panel: usize, step: usize, pairs: Range<usize>, out: *mut Bf16) {
         // SAFETY: by the contract.
         unsafe {
             match self.form {
-                Form::WeightTransposed(w) => {
-                    blocks::step_of_weight_rows(w[column * k + row..].as_ptr(), columns, rows, k, out)
-                }
                 Form::Weight(w) => {
-                    blocks::step_of_weight_columns(w[row * n + column..].as_ptr(), rows, columns, n, out)
+                    let (column, row) = (panel * SIDE, step * SIDE);
+                    let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
+                    let w = w[row * self.n + column..].as_ptr();
+                    blocks::step_of_weight_columns(w, rows, columns, self.n, pairs, out);
                 }
-                Form::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), out),
-                Form::Gelu(b) => {
-                    let mut active = Aligned::default();
-                    math::gelu_block(b.at(step, panel).as_ptr(), active.0.as_mut_ptr());
-                    blocks::step_of_rows(active.0.as_ptr(), out);
-                }
+                Form::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), pairs, out),
+                Form::Gelu(b) => blocks::step_of_gelu(b.at(step, panel).as_ptr(), pairs, out),
                 Form::Summed(b, sums) => {
                     let block = b.at(step, panel).as_ptr();
-                    blocks::step_of_rows(block, out);
-                    blocks::add_block_columns(block, std::slice::from_raw_parts_mut(sums.at(column), columns));
+                    let columns = SIDE.min(self.n - panel * SIDE);
+                    let sums = std::slice::from_raw_parts_mut(sums.at(panel * SIDE), columns);
+                    blocks::add_rows(block, 2 * pairs.start..2 * pairs.end, sums);
+                    blocks::step_of_rows(block, pairs, out);
                 }
-                Form::Packed(_) => unreachable!("already in steps"),
+                Form::WeightTransposed(_) | Form::Packed(_) => unreachable!("has no rows in memory, or is packed"),
             }
+        }
+    }
+}
+
+/// The work of bringing rows into steps, which can be done bit by bit: step after step, in each of them panel after panel.
+pub(super) struct Packing<'a> {
+    source: Source<'a>,
+    panels: Range<usize>,
+    /// Pairs of rows that are done, counted from the first step of all.
+    done: usize,
+}
+
+impl<'a> Packing<'a> {
+    /// From step `first` on. Of the forms of an operand, those that consist of rows.
+    pub fn new(source: Source<'a>, panels: Range<usize>, first: usize) -> Self {
+        let done = first * panels.len() * PAIRS;
+        Self { source, panels, done }
+    }
+
+    /// Pairs of rows in so many steps.
+    pub fn pairs(&self, steps: usize) -> usize {
+        steps * self.panels.len() * PAIRS
+    }
+
+    /// Goes on for so many pairs, until the end of `group` at most, of which `out` are the steps in the form of [`Pieces`].
+    pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
+        let end = self.pairs(group.end).min(self.done.saturating_add(pairs));
+        while self.done < end {
+            let (block, pair) = (self.done / PAIRS, self.done % PAIRS);
+            let (step, panel) = (block / self.panels.len(), block % self.panels.len());
+            let pairs = pair..PAIRS.min(pair + end - self.done);
+            self.done += pairs.len();
+            let at = (panel * group.len() + step - group.start) * BLOCK;
+            let out = out[at..][..BLOCK].as_mut_ptr();
+            // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory; the parts that sum have
+            // columns of their own.
+            unsafe { self.source.pack_pairs(self.panels.start + panel, step, pairs, out) };
+        }
+    }
+
+    /// The block of a matrix that comes after the next one.
+    pub fn ahead(&self) -> Option<&'a [Bf16]> {
+        let block = self.done / PAIRS + 2;
+        let (step, panel) = (block / self.panels.len(), block % self.panels.len());
+        match self.source.form {
+            Form::Blocks(b) | Form::Gelu(b) | Form::Summed(b, _) if step < b.row_blocks() => {
+                Some(b.at(step, self.panels.start + panel))
+            }
+            _ => None,
         }
     }
 }
@@ -219,7 +264,18 @@ pub(super) struct Pieces<'a> {
     first_panel: usize,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    /// The steps `depth`, the first of which is that of a group, of so many panels.
+    pub fn new(steps: &'a [Bf16], panels: usize, depth: Range<usize>) -> Self {
+        Self {
+            steps,
+            depth: depth.len(),
+            panels,
+            first_step: depth.start,
+            first_panel: 0,
+        }
+    }
+
     /// The steps of a panel from `step`, the first of a group, to the end of that group; panels are counted from the first
     /// that was asked for.
     pub fn at(&self, step: usize, panel: usize) -> &[Bf16] {

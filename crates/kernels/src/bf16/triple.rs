@@ -166,7 +166,7 @@ fn right_step(b: View, row: usize, column: usize, out: &mut [Bf16]) {
         }
         for (part, out) in parts.iter().zip(out.chunks_exact_mut(BLOCK)) {
             if b.is_row_major() {
-                blocks::step_of_rows(part.0.as_ptr(), out.as_mut_ptr());
+                blocks::step_of_rows(part.0.as_ptr(), 0..blocks::PAIRS, out.as_mut_ptr());
             } else {
                 blocks::step_of_columns(part.0.as_ptr(), out.as_mut_ptr());
             }

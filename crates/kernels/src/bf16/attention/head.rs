@@ -172,7 +172,7 @@ impl Extent {
                 }
                 if let Some(steps) = &mut steps {
                     let out = steps[self.column_place(panel, depth)].as_mut_ptr();
-                    blocks::step_of_rows(block.0.as_ptr(), out);
+                    blocks::step_of_rows(block.0.as_ptr(), 0..blocks::PAIRS, out);
                 }
             }
             also(panel, depth, block);
