@@ -236,7 +236,7 @@ mod x86 {
             let (w, b) = (load(w, 0), load(b, 0));
             for r in 0..SIDE {
                 let n = widen(_mm512_loadu_si512(normalised.as_ptr().add(r * SIDE).cast()));
-                let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
+                let scaled = [_mm512_fmadd_ps(n[0], w[0], b[0]), _mm512_fmadd_ps(n[1], w[1], b[1])];
                 let row = if r < rows {
                     round2(scaled[0], scaled[1])
                 } else {
@@ -344,7 +344,7 @@ mod x86 {
         for half in [0, 512] {
             // SAFETY: by the contract.
             unsafe {
-                let rows = std::array::from_fn(|r| _mm512_loadu_si512(block.add(half + r * SIDE).cast()));
+                let rows = block.add(half).cast::<[__m512i; 16]>().read();
                 for (r, row) in transpose(rows).into_iter().enumerate() {
                     _mm512_store_si512(out.add(half + r * SIDE).cast(), row);
                 }
@@ -356,16 +356,16 @@ mod x86 {
     /// Both are blocks, `out` at a cache line.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub unsafe fn transpose_block(block: *const Bf16, out: *mut Bf16) {
-        for (tile, shift) in [(0, 0), (512, 16)] {
+        for half in 0..2 {
             // SAFETY: by the contract.
             unsafe {
-                let rows = std::array::from_fn(|p| {
-                    let even = _mm512_loadu_si512(block.add(2 * p * SIDE).cast());
-                    let odd = _mm512_loadu_si512(block.add((2 * p + 1) * SIDE).cast());
-                    zip(even, odd)[shift / 16]
-                });
+                let mut rows = [_mm512_setzero_si512(); 16];
+                for (p, row) in rows.iter_mut().enumerate() {
+                    let [even, odd] = load_pair(block, p);
+                    *row = zip(even, odd)[half];
+                }
                 for (r, row) in transpose(rows).into_iter().enumerate() {
-                    _mm512_store_si512(out.add(tile + r * SIDE).cast(), row);
+                    _mm512_store_si512(out.add(half * 512 + r * SIDE).cast(), row);
                 }
             }
         }
@@ -381,14 +381,11 @@ mod x86 {
         for half in [0, 16] {
             // SAFETY: by the contract.
             unsafe {
-                let rows = std::array::from_fn(|r| {
-                    if half + r < rows {
-                        load_row(w.add((half + r) * stride), masks)
-                    } else {
-                        _mm512_setzero_si512()
-                    }
-                });
-                for (r, row) in transpose(rows).into_iter().enumerate() {
+                let mut sixteen = [_mm512_setzero_si512(); 16];
+                for (r, row) in (half..rows).zip(&mut sixteen) {
+                    *row = load_row(w.add(r * stride), masks);
+                }
+                for (r, row) in transpose(sixteen).into_iter().enumerate() {
                     _mm512_store_si512(out.add((half + r) * SIDE).cast(), row);
                 }
             }
@@ -442,7 +439,11 @@ mod x86 {
                 *sum = _mm512_add_ps(*sum, _mm512_add_ps(low, high));
             }
         }
-        sums.map(|sum| _mm512_reduce_add_ps(sum))
+        let mut out = [0f32; SIDE];
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = _mm512_reduce_add_ps(sum);
+        }
+        out
     }
 
     /// Adds the rows `range` of a block to `sums`, as many columns as there are.

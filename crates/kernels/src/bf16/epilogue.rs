@@ -359,8 +359,10 @@ mod x86 {
                 if r < rows {
                     let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
                     h = round2(low, high);
-                    let [low, high] = [low, high].map(|x| _mm512_mul_ps(x, distribution(x)));
-                    g = round2(low, high);
+                    g = round2(
+                        _mm512_mul_ps(low, distribution(low)),
+                        _mm512_mul_ps(high, distribution(high)),
+                    );
                 }
                 if let Some(hidden) = hidden {
                     _mm512_stream_si512(hidden.add(r * SIDE).cast(), h);
@@ -378,11 +380,10 @@ mod x86 {
             // SAFETY: by the contract.
             unsafe {
                 let x = widen(_mm512_loadu_si512(hidden.add(r * SIDE).cast()));
-                let parts = [0, 1].map(|half| {
-                    let d = _mm512_loadu_ps(sums.as_ptr().add(r * SIDE + 16 * half));
-                    _mm512_mul_ps(d, slope(x[half]))
-                });
-                _mm512_stream_si512(d_hidden.add(r * SIDE).cast(), round2(parts[0], parts[1]));
+                let d = sums.as_ptr().add(r * SIDE);
+                let low = _mm512_mul_ps(_mm512_loadu_ps(d), slope(x[0]));
+                let high = _mm512_mul_ps(_mm512_loadu_ps(d.add(16)), slope(x[1]));
+                _mm512_stream_si512(d_hidden.add(r * SIDE).cast(), round2(low, high));
             }
         }
     }

@@ -125,9 +125,11 @@ mod x86 {
                 let factor = _mm512_set1_ps(*rstd);
                 for c in (0..width).step_by(SIDE) {
                     let (values, masks, w, b) = (load(x, c), masks(width - c), load(w, c), load(b, c));
-                    let n =
-                        [0, 1].map(|half| _mm512_maskz_mul_ps(masks[half], _mm512_sub_ps(values[half], mean), factor));
-                    let scaled = [0, 1].map(|half| _mm512_fmadd_ps(n[half], w[half], b[half]));
+                    let n = [
+                        _mm512_maskz_mul_ps(masks[0], _mm512_sub_ps(values[0], mean), factor),
+                        _mm512_maskz_mul_ps(masks[1], _mm512_sub_ps(values[1], mean), factor),
+                    ];
+                    let scaled = [_mm512_fmadd_ps(n[0], w[0], b[0]), _mm512_fmadd_ps(n[1], w[1], b[1])];
                     let place = c * SIDE + r * SIDE;
                     // Read again in the backward pass only: past the caches.
                     _mm512_stream_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
@@ -159,8 +161,7 @@ mod x86 {
         unsafe {
             for c in 0..width.div_ceil(SIDE) {
                 let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
-                let at = |d: &[f32], half: usize| _mm512_loadu_ps(d.as_ptr().add(c * SIDE + 16 * half));
-                let (mut dws, mut dbs) = ([0, 1].map(|h| at(dw, h)), [0, 1].map(|h| at(db, h)));
+                let [mut dws, mut dbs] = [load(dw, c * SIDE), load(db, c * SIDE)];
                 for r in 0..rstd.len() {
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
@@ -177,7 +178,10 @@ mod x86 {
                     _mm512_storeu_ps(db.as_mut_ptr().add(c * SIDE + 16 * half), dbs[half]);
                 }
             }
-            let means = sums.map(|s| s.map(|v| _mm512_set1_ps(_mm512_reduce_add_ps(v) / width as f32)));
+            let mut means = sums;
+            for mean in means.as_flattened_mut() {
+                *mean = _mm512_set1_ps(_mm512_reduce_add_ps(*mean) / width as f32);
+            }
             for c in 0..width.div_ceil(SIDE) {
                 let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
                 let masks = masks(width - c * SIDE);

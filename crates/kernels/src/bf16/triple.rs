@@ -202,12 +202,15 @@ mod x86 {
                 let mut rest = [_mm512_setzero_ps(); 2];
                 if r < rows {
                     let row = x.add(r * stride);
-                    rest = [0, 1].map(|half| _mm512_maskz_loadu_ps(masks[half], row.wrapping_add(16 * half)));
+                    rest = [
+                        _mm512_maskz_loadu_ps(masks[0], row),
+                        _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16)),
+                    ];
                 }
                 for part in 0..3 {
                     let rounded = round2(rest[0], rest[1]);
                     let values = widen(rounded);
-                    rest = [0, 1].map(|half| _mm512_sub_ps(rest[half], values[half]));
+                    rest = [_mm512_sub_ps(rest[0], values[0]), _mm512_sub_ps(rest[1], values[1])];
                     _mm512_store_si512(out.add(part * BLOCK + r * SIDE).cast(), rounded);
                 }
             }

@@ -29,14 +29,13 @@ mod x86 {
         keep: bool,
         fetched: [*const Bf16; 2],
     ) {
-        for (start, line) in fetched
-            .into_iter()
-            .flat_map(|start| (0..4 * steps).map(move |line| (start, line)))
-        {
-            #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
-            // SAFETY: a prefetch has no effect that can be seen.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T1>(start.cast::<i8>().wrapping_add(64 * line));
+        for start in fetched {
+            for line in 0..4 * steps {
+                #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
+                // SAFETY: a prefetch has no effect that can be seen.
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T1>(start.cast::<i8>().wrapping_add(64 * line));
+                }
             }
         }
         /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
@@ -54,11 +53,8 @@ mod x86 {
                 for step in 0..steps {
                     let (a, b) = (a.add(step * 1024 + first * 32), b.add(step * 1024));
                     for pair in 0..16 {
-                        let right = [0, 1].map(|tile| {
-                            std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(
-                                b.add(tile * 512 + pair * 32).cast(),
-                            ))
-                        });
+                        let b = b.add(pair * 32).cast::<__m512bh>();
+                        let right = [b.read_unaligned(), b.byte_add(1024).read_unaligned()];
                         for (r, sum) in sums.iter_mut().enumerate() {
                             let two = a.add(r * 32 + pair * 2).cast::<i32>().read_unaligned();
                             let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(two));
@@ -90,7 +86,10 @@ mod x86 {
     pub fn widen(values: __m512i) -> [__m512; 2] {
         let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(values));
         let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(values));
-        [low, high].map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(half)))
+        [
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)),
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high)),
+        ]
     }
 
     /// Lets the numbers of two rows alternate: columns 0 to 15 of both, then columns 16 to 31.

@@ -24,12 +24,15 @@ impl Default for Rows {
 pub unsafe fn raise_to_maxima(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
     let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
     let [low, high] = masks(keys);
-    // SAFETY: a block has 32 rows of 32.
-    let rows = std::array::from_fn(|r| unsafe {
-        let row = scores.as_ptr().add(r * SIDE);
-        let left = _mm512_mask_mov_ps(lowest, low, _mm512_loadu_ps(row));
-        _mm512_mask_max_ps(left, high, left, _mm512_loadu_ps(row.add(16)))
-    });
+    let mut rows = [lowest; SIDE];
+    for (r, out) in rows.iter_mut().enumerate() {
+        // SAFETY: a block has 32 rows of 32.
+        unsafe {
+            let row = scores.as_ptr().add(r * SIDE);
+            let left = _mm512_mask_mov_ps(lowest, low, _mm512_loadu_ps(row));
+            *out = _mm512_mask_max_ps(left, high, left, _mm512_loadu_ps(row.add(16)));
+        }
+    }
     let largest = across(rows, |a, b| _mm512_max_ps(a, b));
     for (top, largest) in top.iter_mut().zip(largest) {
         // The clamp keeps infinite scores from becoming differences of infinities.
@@ -57,13 +60,14 @@ pub unsafe fn weigh(
         unsafe {
             let row = scores.as_ptr().add(r * SIDE);
             let top = _mm512_set1_ps(top[r]);
-            let mut p = [0, 1].map(|half| {
+            let mut p = [_mm512_setzero_ps(); 2];
+            for half in 0..2 {
                 // Not fused: the largest score has to give exactly 0, however large it is.
                 let s = _mm512_mul_ps(_mm512_loadu_ps(row.add(16 * half)), factor);
-                exp2(_mm512_sub_ps(s, top))
-            });
-            if keys < SIDE {
-                p = [0, 1].map(|half| _mm512_maskz_mov_ps(masks[half], p[half]));
+                p[half] = exp2(_mm512_sub_ps(s, top));
+                if keys < SIDE {
+                    p[half] = _mm512_maskz_mov_ps(masks[half], p[half]);
+                }
             }
             sums.0[r] = _mm512_add_ps(sums.0[r], _mm512_add_ps(p[0], p[1]));
             _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), round2(p[0], p[1]));
@@ -86,7 +90,11 @@ pub unsafe fn totals(sums: &Rows) -> [f32; SIDE] {
 fn across(rows: [__m512; SIDE], fold: impl Fn(__m512, __m512) -> __m512) -> [f32; SIDE] {
     let mut out = [0f32; SIDE];
     for half in [0, 16] {
-        let turned = transpose(std::array::from_fn(|r| _mm512_castps_si512(rows[half + r])));
+        let mut sixteen = [_mm512_setzero_si512(); 16];
+        for (turned, row) in sixteen.iter_mut().zip(&rows[half..]) {
+            *turned = _mm512_castps_si512(*row);
+        }
+        let turned = transpose(sixteen);
         let mut all = _mm512_castsi512_ps(turned[0]);
         for row in &turned[1..] {
             all = fold(all, _mm512_castsi512_ps(*row));
@@ -119,31 +127,49 @@ pub unsafe fn score_gradient(
     let factor = _mm512_set1_ps(factor);
     // SAFETY: by the contract.
     unsafe {
-        let lse = [0, 16].map(|c| _mm512_loadu_ps(lse.as_ptr().add(c)));
-        let delta = [0, 16].map(|c| _mm512_loadu_ps(delta.as_ptr().add(c)));
+        let lse = [_mm512_loadu_ps(lse.as_ptr()), _mm512_loadu_ps(lse.as_ptr().add(16))];
+        let delta = [_mm512_loadu_ps(delta.as_ptr()), _mm512_loadu_ps(delta.as_ptr().add(16))];
         for pair in 0..16 {
-            let pair_slopes = [2 * pair, 2 * pair + 1].map(|r| {
-                let (mut p, mut d) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-                if r < keys {
-                    let parts = [0, 1].map(|half| {
-                        let at = r * SIDE + 16 * half;
-                        let s = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), factor, lse[half]);
-                        let p = exp2(s);
-                        let d = _mm512_sub_ps(_mm512_loadu_ps(d_scores.as_ptr().add(at)), delta[half]);
-                        (p, _mm512_mul_ps(p, d))
-                    });
-                    p = round2(parts[0].0, parts[1].0);
-                    d = round2(parts[0].1, parts[1].1);
+            let mut pair_slopes = [_mm512_setzero_si512(); 2];
+            for (r, slope) in (2 * pair..keys).zip(&mut pair_slopes) {
+                let (s, d) = (scores.as_ptr().add(r * SIDE), d_scores.as_ptr().add(r * SIDE));
+                let left = weight_and_slope(s, d, factor, lse[0], delta[0]);
+                let right = weight_and_slope(s.add(16), d.add(16), factor, lse[1], delta[1]);
+                let weight = round2(left[0], right[0]);
+                *slope = round2(left[1], right[1]);
+                _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), weight);
+            }
+            for (half, slope) in pair_slopes.iter().enumerate() {
+                let r = 2 * pair + half;
+                if r >= keys {
+                    _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), _mm512_setzero_si512());
                 }
-                _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), p);
-                _mm512_store_si512(slopes.as_mut_ptr().add(r * SIDE).cast(), d);
-                d
-            });
+                _mm512_store_si512(slopes.as_mut_ptr().add(r * SIDE).cast(), *slope);
+            }
             let [low, high] = zip(pair_slopes[0], pair_slopes[1]);
             _mm512_store_si512(step.as_mut_ptr().add(pair * SIDE).cast(), low);
             _mm512_store_si512(step.as_mut_ptr().add(512 + pair * SIDE).cast(), high);
         }
     }
+}
+
+/// Sixteen weights and slopes; see [`score_gradient`].
+///
+/// # Safety
+/// Both pointers are to sixteen values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn weight_and_slope(
+    scores: *const f32,
+    d_scores: *const f32,
+    factor: __m512,
+    lse: __m512,
+    delta: __m512,
+) -> [__m512; 2] {
+    // SAFETY: by the contract.
+    let (s, d) = unsafe { (_mm512_loadu_ps(scores), _mm512_loadu_ps(d_scores)) };
+    let weight = exp2(_mm512_fmsub_ps(s, factor, lse));
+    [weight, _mm512_mul_ps(weight, _mm512_sub_ps(d, delta))]
 }
 
 /// `out[r] += Σ_c a[r, c] · b[r, c]` of two blocks.
@@ -154,7 +180,12 @@ pub unsafe fn score_gradient(
 pub unsafe fn add_row_products(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
     for (r, out) in out.iter_mut().enumerate() {
         // SAFETY: by the contract.
-        let [a, b] = [a, b].map(|m| unsafe { widen(_mm512_loadu_si512(m.as_ptr().add(r * SIDE).cast())) });
+        let [a, b] = unsafe {
+            [
+                widen(_mm512_loadu_si512(a.as_ptr().add(r * SIDE).cast())),
+                widen(_mm512_loadu_si512(b.as_ptr().add(r * SIDE).cast())),
+            ]
+        };
         *out += _mm512_reduce_add_ps(_mm512_fmadd_ps(a[0], b[0], _mm512_mul_ps(a[1], b[1])));
     }
 }
@@ -170,7 +201,8 @@ pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16) {
         // SAFETY: by the contract.
         unsafe {
             let row = values.as_ptr().add(r * SIDE);
-            let [low, high] = [0, 16].map(|c| _mm512_mul_ps(_mm512_loadu_ps(row.add(c)), factor));
+            let low = _mm512_mul_ps(_mm512_loadu_ps(row), factor);
+            let high = _mm512_mul_ps(_mm512_loadu_ps(row.add(16)), factor);
             _mm512_storeu_si512(out.add(r * SIDE).cast(), round2(low, high));
         }
     }
