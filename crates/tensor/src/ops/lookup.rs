@@ -4,6 +4,7 @@ use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{NONE, add_rows, scatter_add};
+use vlct_kernels::parallel::over_rows;
 
 /// A table and, for each row of the result, which of its rows is added there ([`NONE`]: none).
 pub struct Table<'a> {
@@ -56,7 +57,7 @@ impl Tape {
                 };
                 back.accumulate(target, entries, width, |d, add| {
                     if !add {
-                        d.fill(0.0);
+                        over_rows(d, width, |_, rows| rows.fill(0.0));
                     }
                     scatter_add(d_out.data(), width, &rows, d);
                 });
