@@ -178,7 +178,8 @@ pub struct Bench {
     /// Steps measured, after one that is not; of gemm, repetitions of each product [default: 5; gemm: 100]
     #[arg(long, value_name = "N", value_parser = count)]
     pub steps: Option<usize>,
-    /// Also print, to standard error, where a step's time goes: for each operation calls, time, GFLOP/s and GB/s; not for gemm
+    /// Also print, to standard error, where a step's time goes: for each operation calls, time, busy cores,
+    /// GFLOP/s and GB/s; not for gemm
     #[arg(long)]
     pub profile: bool,
     /// Threads of the arithmetic; 0: one for each core

@@ -14,6 +14,8 @@ pub struct Entry {
     pub calls: u64,
     /// Time spent in it, without operations inside that report themselves.
     pub time: Duration,
+    /// The same, added up over the processors that worked in it; zero where the system does not tell.
+    pub processors: Duration,
     /// Floating-point operations: two for a product that is added.
     pub flops: f64,
     /// Bytes that have to be read and written at least.
@@ -23,8 +25,8 @@ pub struct Entry {
 #[derive(Default)]
 struct Profile {
     entries: HashMap<String, Entry>,
-    /// For each operation in progress, the time of those inside it.
-    inside: Vec<Duration>,
+    /// For each operation in progress, the times of those inside it: by the clock and of the processors.
+    inside: Vec<[Duration; 2]>,
 }
 
 thread_local! {
@@ -50,13 +52,14 @@ pub fn finish() -> Vec<Entry> {
 pub(crate) fn span(what: impl FnOnce() -> (String, f64, f64)) -> Option<Span> {
     PROFILE.with_borrow_mut(|profile| {
         let profile = profile.as_mut()?;
-        profile.inside.push(Duration::ZERO);
+        profile.inside.push([Duration::ZERO; 2]);
         let (name, flops, bytes) = what();
         Some(Span {
             name,
             flops,
             bytes,
             start: Instant::now(),
+            processors: processor_time(),
         })
     })
 }
@@ -81,22 +84,36 @@ pub(crate) struct Span {
     flops: f64,
     bytes: f64,
     start: Instant,
+    processors: Duration,
+}
+
+/// What all threads of this process have spent on processors so far.
+#[cfg(unix)]
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(not(unix))]
+fn processor_time() -> Duration {
+    Duration::ZERO
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let time = self.start.elapsed();
+        let times = [self.start.elapsed(), processor_time().saturating_sub(self.processors)];
         PROFILE.with_borrow_mut(|profile| {
             let Some(profile) = profile else { return };
             let inside = profile.inside.pop().unwrap_or_default();
             if let Some(outer) = profile.inside.last_mut() {
-                *outer += time;
+                outer.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
             }
             let name = std::mem::take(&mut self.name);
             let entry = profile.entries.entry(name.clone()).or_default();
             entry.name = name;
             entry.calls += 1;
-            entry.time += time.saturating_sub(inside);
+            entry.time += times[0].saturating_sub(inside[0]);
+            entry.processors += times[1].saturating_sub(inside[1]);
             entry.flops += self.flops;
             entry.bytes += self.bytes;
         });
@@ -123,5 +140,20 @@ mod tests {
         assert_eq!(names, [("inner", 2, 4.0), ("outer", 1, 2.0)]);
         assert!(entries[0].time >= Duration::from_millis(20) && entries[1].time < entries[0].time);
         assert!(finish().is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn processors_count_while_they_work() {
+        start();
+        {
+            let _span = span(|| ("busy".into(), 0.0, 0.0));
+            let begin = Instant::now();
+            while processor_time() == Duration::ZERO || begin.elapsed() < Duration::from_millis(20) {
+                std::hint::spin_loop();
+            }
+        }
+        let entries = finish();
+        assert!(entries[0].processors > Duration::ZERO, "{entries:?}");
     }
 }

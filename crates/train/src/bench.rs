@@ -92,19 +92,25 @@ pub struct Profile {
 }
 
 impl std::fmt::Display for Profile {
-    /// Per step: calls, milliseconds, share, arithmetic and traffic rates.
+    /// Per step: calls, milliseconds, share, how many processors were busy, arithmetic and traffic rates.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let steps = self.steps.max(1) as f64;
         let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
         writeln!(
             f,
-            "{:<44} {:>6} {:>9} {:>6} {:>9} {:>7}",
-            "operation", "calls", "ms", "%", "GFLOP/s", "GB/s"
+            "{:<44} {:>6} {:>9} {:>6} {:>6} {:>9} {:>7}",
+            "operation", "calls", "ms", "%", "cores", "GFLOP/s", "GB/s"
         )?;
-        let mut known = 0.0;
+        let (mut known, mut worked) = (0.0, 0.0);
+        let cores = |worked: f64, seconds: f64| match worked {
+            0.0 => String::new(),
+            _ => format!("{:.2}", worked / seconds.max(f64::MIN_POSITIVE)),
+        };
         for e in &self.entries {
             let seconds = e.time.as_secs_f64();
+            let processors = e.processors.as_secs_f64();
             known += seconds;
+            worked += processors;
             let rate = |amount: f64, digits: usize| match amount {
                 0.0 => String::new(),
                 _ => format!("{:.digits$}", amount / seconds.max(f64::MIN_POSITIVE) / 1e9),
@@ -113,8 +119,9 @@ impl std::fmt::Display for Profile {
             let (ms, flops, bytes) = (1e3 * seconds / steps, rate(e.flops, 0), rate(e.bytes, 1));
             writeln!(
                 f,
-                "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {flops:>9} {bytes:>7}",
-                e.name
+                "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {:>6} {flops:>9} {bytes:>7}",
+                e.name,
+                cores(processors, seconds)
             )?;
         }
         let (other, all) = (1e3 * (total - known) / steps, 1e3 * total / steps);
@@ -125,7 +132,8 @@ impl std::fmt::Display for Profile {
             "",
             100.0 * (total - known) / total
         )?;
-        write!(f, "{:<44} {:>6} {all:>9.2} {:>6.1}", "step", "", 100.0)
+        let busy = cores(worked, known);
+        write!(f, "{:<44} {:>6} {all:>9.2} {:>6.1} {busy:>6}", "step", "", 100.0)
     }
 }
 
