@@ -149,6 +149,27 @@ impl<'a> GeluGradient<'a> {
     }
 }
 
+/// How a result gets to its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Add,
+    Write,
+    /// Past the caches: what was there is not read first.
+    Stream,
+}
+
+impl Writing {
+    /// Of a result of so many values. A large one has left the second caches before it is read.
+    fn of(add: bool, values: usize) -> Self {
+        const LARGE: usize = 2 << 20;
+        match (add, values * size_of::<f32>() >= LARGE) {
+            (true, _) => Self::Add,
+            (false, true) => Self::Stream,
+            (false, false) => Self::Write,
+        }
+    }
+}
+
 /// Place of a block in memory.
 fn place(row: usize, column: usize, columns: usize) -> usize {
     (row / SIDE * columns.div_ceil(SIDE) + column / SIDE) * BLOCK
@@ -174,7 +195,7 @@ impl Epilogue for Store<'_> {
                 sums,
                 bias,
                 residual,
-                self.add,
+                Writing::of(self.add, self.rows * self.columns),
                 range,
             )
         };
@@ -202,7 +223,7 @@ impl Epilogue for StoreTransposed<'_> {
                 sums,
                 None,
                 None,
-                self.add,
+                Writing::of(self.add, self.rows * self.columns),
                 range,
             );
         }
@@ -260,7 +281,7 @@ mod x86 {
     use super::super::blocks::{load, masks};
     use super::super::math::{distribution, slope};
     use super::super::vectors::{round2, widen};
-    use super::{BLOCK, Bf16, SIDE};
+    use super::{BLOCK, Bf16, SIDE, Writing};
     use std::arch::x86_64::*;
     use std::ops::Range;
 
@@ -276,29 +297,30 @@ mod x86 {
         sums: &[f32; BLOCK],
         bias: Option<&[f32]>,
         residual: Option<*const f32>,
-        add: bool,
+        writing: Writing,
         range: Range<usize>,
     ) {
-        // A gradient of a weight: it is read again when the whole step is done.
-        let past_caches = !add && residual.is_none() && bias.is_none();
         // SAFETY: loads are masked.
         let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| unsafe { load(b, 0) });
-        for ((half, mask), bias) in [0, 16].into_iter().zip(masks(columns)).zip(bias) {
-            // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
-            unsafe {
-                for r in range.start..range.end.min(rows) {
-                    let mut v = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half)), bias);
+        let masks = masks(columns);
+        for r in range.start..range.end.min(rows) {
+            for half in 0..2 {
+                let (mask, place) = (masks[half], r * stride + 16 * half);
+                // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
+                unsafe {
+                    let sums = sums.as_ptr().add(r * SIDE + 16 * half);
+                    let mut v = _mm512_add_ps(_mm512_loadu_ps(sums), bias[half]);
                     if let Some(residual) = residual {
-                        let residual = residual.wrapping_add(r * stride + half);
+                        let residual = residual.wrapping_add(place);
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
                         // The next block of the same rows comes after one more product.
                         _mm_prefetch::<_MM_HINT_T0>(residual.wrapping_add(SIDE).cast());
                     }
-                    let out = out.wrapping_add(r * stride + half);
-                    if add {
+                    let out = out.wrapping_add(place);
+                    if writing == Writing::Add {
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out));
                     }
-                    if past_caches && mask == u16::MAX && (out as usize).is_multiple_of(64) {
+                    if writing == Writing::Stream && mask == u16::MAX && (out as usize).is_multiple_of(64) {
                         _mm512_stream_ps(out, v);
                     } else {
                         _mm512_mask_storeu_ps(out, mask, v);
