@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// The same. Meanwhile, `beside(step)` is called once for each step, for work of the vector units that the matrix unit
-    /// does not wait for, and 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
+    /// does not wait for (it must not multiply), and 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
     /// cache.
     #[allow(clippy::too_many_arguments)]
     #[inline]
@@ -61,8 +61,8 @@ impl Engine {
         assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
         let (left, right, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
         let fetched = fetched.map(<[Bf16]>::as_ptr);
-        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing; engines
-        // that `beside` might hold are borrowed elsewhere.
+        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing. A `beside`
+        // that multiplied would spoil the sums, no memory.
         unsafe {
             if self.tiles.is_some() {
                 tiles::multiply(left, right, steps, sums, keep, fetched, beside);

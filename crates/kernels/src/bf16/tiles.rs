@@ -127,8 +127,7 @@ unsafe fn store_sums(c: *mut f32) {
 /// the products, and lines of the right operand are fetched two steps ahead.
 ///
 /// # Safety
-/// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`]; `beside` multiplies
-/// nothing.
+/// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
 pub(super) unsafe fn multiply(
     mut a: *const Bf16,
     mut b: *const Bf16,
