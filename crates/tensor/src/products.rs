@@ -5,9 +5,9 @@
 use crate::profile::{Span, bytes, pass, span};
 use crate::tape::Precision;
 use crate::tensor::{Format, Tensor};
-use vlct_kernels::bf16::blocks;
 use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
-use vlct_kernels::bf16::gemm::{Packed, Right, gemm as gemm_bf16};
+use vlct_kernels::bf16::gemm::{Packed, gemm as gemm_bf16};
+use vlct_kernels::bf16::{Right, blocks};
 use vlct_kernels::elementwise::bias_rows;
 use vlct_kernels::gemm::{Threads, View, gemm};
 use vlct_kernels::parallel::add_column_sums;

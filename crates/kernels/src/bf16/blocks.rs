@@ -305,7 +305,7 @@ mod x86 {
             // SAFETY: by the contract.
             unsafe {
                 let [even, odd] = load_pair(block, p);
-                store_pair(gelu(even), gelu(odd), p, out);
+                store_pair(gelu(widen(even)), gelu(widen(odd)), p, out);
             }
         }
     }
@@ -392,7 +392,8 @@ mod x86 {
         }
     }
 
-    /// Sixteen `pairs` of rows of a weight `[k, n]`, `stride` values apart, which are rows of the right operand.
+    /// A step of 32 rows of a weight `[k, n]`, `stride` values apart, which are rows of the right operand; of its sixteen
+    /// pairs of rows, those in `pairs`.
     ///
     /// # Safety
     /// `w` holds `rows` rows of `columns` values (at most 32 of each), `out` a step at a cache line.

@@ -109,19 +109,11 @@ pub mod epilogue {
 }
 
 pub mod gemm {
+    use super::super::Right;
     use super::absent;
     use super::blocks::Blocks;
 
     pub trait Epilogue: Sync {}
-
-    pub enum Right<'a> {
-        WeightTransposed(&'a [f32]),
-        Weight(&'a [f32]),
-        Blocks(Blocks<'a>),
-        Gelu(Blocks<'a>),
-        Summed(Blocks<'a>, &'a mut [f32]),
-        Packed(&'a Packed),
-    }
 
     pub struct Packed(());
 

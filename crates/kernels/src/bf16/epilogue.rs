@@ -279,7 +279,7 @@ impl Epilogue for GeluGradient<'_> {
 
 mod x86 {
     use super::super::blocks::{load, masks};
-    use super::super::math::{distribution, slope};
+    use super::super::math::{self, slope};
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE, Writing};
     use std::arch::x86_64::*;
@@ -379,12 +379,8 @@ mod x86 {
             for r in range {
                 let (mut h, mut g) = (_mm512_setzero_si512(), _mm512_setzero_si512());
                 if r < rows {
-                    let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
-                    h = round2(low, high);
-                    g = round2(
-                        _mm512_mul_ps(low, distribution(low)),
-                        _mm512_mul_ps(high, distribution(high)),
-                    );
+                    let x = biased(sums.as_ptr().add(r * SIDE), bias);
+                    (h, g) = (round2(x[0], x[1]), math::gelu(x));
                 }
                 if let Some(hidden) = hidden {
                     _mm512_stream_si512(hidden.add(r * SIDE).cast(), h);

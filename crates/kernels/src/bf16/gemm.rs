@@ -6,11 +6,11 @@
 //! tokens: a task keeps the sums, and both operands pass by. Every sum is added up in the same order however the work is
 //! divided.
 
-use super::Bf16;
-use super::blocks::{BLOCK, Blocks, SIDE};
-use super::kernel::{Engine, Kernel};
+use super::blocks::{BLOCK, Blocks, PAIRS, SIDE};
+use super::kernel::Engine;
+pub use super::right::Packed;
 use super::right::{GROUP, Kind, Packing, Pieces, Source};
-pub use super::right::{Packed, Right};
+use super::{Bf16, Right};
 use crate::memory::Scratch;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -41,7 +41,6 @@ pub trait Epilogue: Sync {
 pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
     let (rows, n) = epilogue.size();
     assert_eq!(rows, a.rows(), "rows of the result");
-    let kernel = Kernel::pick();
     let b = b.source(a.columns(), n);
     let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), a.column_blocks(), b.kind());
     let epilogue = &*epilogue;
@@ -50,7 +49,7 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
         let work = Work {
             a,
             b,
-            engine: &kernel.start(),
+            engine: &Engine::start(),
             epilogue,
         };
         if plan.sums_at_hand {
@@ -183,17 +182,20 @@ impl Part {
         SCRATCH.with_borrow_mut(|[steps, sums]| {
             let row_sums = self.panels.len() * BLOCK;
             let sums = sums.take(self.rows.len() * row_sums);
-            let len = self.panels.len() * GROUP.min(depth) * BLOCK;
+            let mut packing = packed.is_none().then(|| Packing::new(b, self.panels.clone(), 0));
+            let len = packing
+                .as_ref()
+                .map_or(0, |_| self.panels.len() * GROUP.min(depth) * BLOCK);
             let (mut present, mut coming) = steps.take(2 * len).split_at_mut(len);
-            let mut packing = Packing::new(b, self.panels.clone(), 0);
-            if packed.is_none() {
+            if let Some(packing) = &mut packing {
                 packing.advance(usize::MAX, group(0), present);
             }
             for first in (0..depth).step_by(GROUP) {
                 let ready = Pieces::new(present, self.panels.len(), group(first));
                 let pieces = packed.as_ref().unwrap_or(&ready);
                 let next = group(first + GROUP);
-                let pairs = packing.pairs(next.len()).div_ceil(self.rows.len() * self.panels.len());
+                // An equal share for each product.
+                let pairs = (next.len() * PAIRS).div_ceil(self.rows.len());
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
                     let last = row + 1 == self.rows.end;
                     let next_left = if last {
@@ -202,9 +204,7 @@ impl Part {
                         (row + 1, first)
                     };
                     let beside = |_| {
-                        if packed.is_some() {
-                            return None;
-                        }
+                        let packing = packing.as_mut()?;
                         packing.advance(pairs, next.clone(), coming);
                         packing.ahead()
                     };
@@ -216,8 +216,8 @@ impl Part {
     }
 
     /// Multiplies a group of the left operand, given as row of blocks and first step, with all panels, while the group that
-    /// comes `next` is fetched; hands sums that are complete to the epilogue. `beside(panel)` does some other work for each panel,
-    /// and says what is to be fetched, too.
+    /// comes `next` is fetched; hands sums that are complete to the epilogue, in slices beside the product with the next
+    /// panel. `beside(panel)` does some other work for each panel, and says what is to be fetched, too.
     fn multiply<'a>(
         &self,
         work: &Work<'a>,

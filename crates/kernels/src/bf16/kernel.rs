@@ -3,40 +3,25 @@
 use super::blocks::BLOCK;
 use super::{Bf16, Support, support, tiles, vectors};
 
-/// The machine's way to multiply 32 rows with 32 columns.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel {
-    tiled: bool,
-}
-
-impl Kernel {
-    /// The best one.
-    ///
-    /// # Panics
-    /// If the machine does not multiply bfloat16.
-    pub fn pick() -> Self {
-        match support() {
-            Support::Tiles => Self { tiled: true },
-            Support::Vectors => Self { tiled: false },
-            Support::None => panic!("this machine does not multiply bfloat16"),
-        }
-    }
-
-    /// Makes the calling thread ready for it.
-    pub fn start(self) -> Engine {
-        Engine {
-            // SAFETY: `support` found the unit.
-            tiles: self.tiled.then(|| unsafe { tiles::Tiles::configure() }),
-        }
-    }
-}
-
-/// A kernel that the calling thread may use; it stays on that thread.
+/// The machine's best way to multiply 32 rows with 32 columns, ready on the thread that started it; it stays there.
 pub(super) struct Engine {
+    /// The matrix unit, where there is one.
     tiles: Option<tiles::Tiles>,
 }
 
 impl Engine {
+    /// # Panics
+    /// If the machine does not multiply bfloat16.
+    pub fn start() -> Self {
+        let tiles = match support() {
+            // SAFETY: `support` found the unit.
+            Support::Tiles => Some(unsafe { tiles::Tiles::configure() }),
+            Support::Vectors => None,
+            Support::None => panic!("this machine does not multiply bfloat16"),
+        };
+        Self { tiles }
+    }
+
     /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
     #[inline]
     pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
@@ -44,8 +29,8 @@ impl Engine {
     }
 
     /// The same. Meanwhile, `beside(step)` is called once for each step, for work of the vector units that the matrix unit
-    /// does not wait for (it must not multiply), and 256 bytes for each step are fetched from the beginning of each of `fetched` into the second
-    /// cache.
+    /// does not wait for (it must not multiply), and 256 bytes for each step are fetched from the beginning of each of
+    /// `fetched` into the second cache.
     #[allow(clippy::too_many_arguments)]
     #[inline]
     pub fn multiply_beside(

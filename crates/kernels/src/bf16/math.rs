@@ -1,6 +1,6 @@
 //! Elementary functions of AVX-512 registers, as exact as results of 8 bits need.
 
-use super::vectors::{round2, widen};
+use super::vectors::round2;
 use std::arch::x86_64::*;
 
 /// `2^x`, relative error below 8e-5: `2^⌊x⌋` times a polynomial of degree 3 (minimax on [0, 1]).
@@ -73,11 +73,10 @@ fn clamp(x: __m512) -> __m512 {
     _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-4.0)), _mm512_set1_ps(4.0))
 }
 
-/// The GELU of 32 numbers.
+/// The GELU of 32 numbers, rounded.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn gelu(x: __m512i) -> __m512i {
-    let [low, high] = widen(x);
+pub(super) fn gelu([low, high]: [__m512; 2]) -> __m512i {
     round2(
         _mm512_mul_ps(low, distribution(low)),
         _mm512_mul_ps(high, distribution(high)),

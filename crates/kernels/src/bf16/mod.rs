@@ -62,6 +62,22 @@ impl Bf16 {
     }
 }
 
+/// The right operand `[k, n]` of a product ([`gemm`]).
+pub enum Right<'a> {
+    /// The transpose of a row-major weight `[n, k]`: what a linear layer multiplies with.
+    WeightTransposed(&'a [f32]),
+    /// A row-major weight `[k, n]`: what its gradient is multiplied with.
+    Weight(&'a [f32]),
+    /// A matrix in blocks.
+    Blocks(blocks::Blocks<'a>),
+    /// The GELU of a matrix in blocks.
+    Gelu(blocks::Blocks<'a>),
+    /// A matrix in blocks, whose columns' sums are added to these numbers on the way.
+    Summed(blocks::Blocks<'a>, &'a mut [f32]),
+    /// A weight that was brought into steps before.
+    Packed(&'a gemm::Packed),
+}
+
 /// How this machine multiplies bfloat16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {

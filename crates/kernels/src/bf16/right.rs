@@ -1,7 +1,7 @@
 //! Right operands: weights and matrices in blocks, brought into the steps that kernels multiply.
 
-use super::Bf16;
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
+use super::{Bf16, Right};
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -10,23 +10,7 @@ use std::ops::Range;
 /// Steps that are multiplied together: the left operand's share of them, 16 KiB, stays in the first cache.
 pub(super) const GROUP: usize = 8;
 
-/// The right operand `[k, n]`.
-pub enum Right<'a> {
-    /// The transpose of a row-major weight `[n, k]`: what a linear layer multiplies with.
-    WeightTransposed(&'a [f32]),
-    /// A row-major weight `[k, n]`: what its gradient is multiplied with.
-    Weight(&'a [f32]),
-    /// A matrix in blocks.
-    Blocks(Blocks<'a>),
-    /// The GELU of a matrix in blocks.
-    Gelu(Blocks<'a>),
-    /// A matrix in blocks, whose columns' sums are added to these numbers on the way.
-    Summed(Blocks<'a>, &'a mut [f32]),
-    /// A weight that was brought into steps before.
-    Packed(&'a Packed),
-}
-
-/// The same, measured, for the tasks of one product.
+/// A right operand, measured, for the tasks of one product.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     form: Form<'a>,
@@ -104,7 +88,9 @@ impl<'a> Source<'a> {
         }
         let depth = self.k.div_ceil(SIDE);
         let steps = memory.take(panels.len() * depth * BLOCK);
-        self.pack(panels.clone(), 0..depth, steps);
+        for (group, out) in groups(depth).zip(steps.chunks_mut(GROUP * panels.len() * BLOCK)) {
+            self.pack(panels.clone(), group, out);
+        }
         Pieces::new(steps, panels.len(), 0..depth)
     }
 
@@ -116,28 +102,20 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Brings `panels` and steps `depth` into the form of [`Pieces`].
-    fn pack(&self, panels: Range<usize>, depth: Range<usize>, out: &mut [Bf16]) {
-        let mut rest = out;
-        for first in depth.clone().step_by(GROUP) {
-            let group = first..(first + GROUP).min(depth.end);
-            let (out, tail) = rest.split_at_mut(panels.len() * group.len() * BLOCK);
-            let Form::WeightTransposed(w) = self.form else {
-                let mut packing = Packing::new(*self, panels.clone(), first);
-                packing.advance(usize::MAX, group, out);
-                rest = tail;
-                continue;
-            };
-            for (panel, out) in panels.clone().zip(out.chunks_exact_mut(group.len() * BLOCK)) {
-                for (step, out) in group.clone().zip(out.chunks_exact_mut(BLOCK)) {
-                    let (column, row) = (panel * SIDE, step * SIDE);
-                    let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
-                    let w = w[column * self.k + row..].as_ptr();
-                    // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory.
-                    unsafe { blocks::step_of_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
-                }
+    /// Brings the steps of a group, in the columns of `panels`, into the form of [`Pieces`].
+    fn pack(&self, panels: Range<usize>, group: Range<usize>, out: &mut [Bf16]) {
+        let Form::WeightTransposed(w) = self.form else {
+            Packing::new(*self, panels, group.start).advance(usize::MAX, group, out);
+            return;
+        };
+        for (panel, out) in panels.zip(out.chunks_exact_mut(group.len() * BLOCK)) {
+            for (step, out) in group.clone().zip(out.chunks_exact_mut(BLOCK)) {
+                let (column, row) = (panel * SIDE, step * SIDE);
+                let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
+                let w = w[column * self.k + row..].as_ptr();
+                // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory.
+                unsafe { blocks::step_of_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
             }
-            rest = tail;
         }
     }
 
@@ -171,6 +149,13 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The groups of so many steps.
+fn groups(depth: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..depth)
+        .step_by(GROUP)
+        .map(move |first| first..(first + GROUP).min(depth))
+}
+
 /// The work of bringing rows into steps, which can be done bit by bit: step after step, in each of them panel after panel.
 pub(super) struct Packing<'a> {
     source: Source<'a>,
@@ -186,14 +171,9 @@ impl<'a> Packing<'a> {
         Self { source, panels, done }
     }
 
-    /// Pairs of rows in so many steps.
-    pub fn pairs(&self, steps: usize) -> usize {
-        steps * self.panels.len() * PAIRS
-    }
-
     /// Goes on for so many pairs, until the end of `group` at most, of which `out` are the steps in the form of [`Pieces`].
     pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
-        let end = self.pairs(group.end).min(self.done.saturating_add(pairs));
+        let end = (group.end * self.panels.len() * PAIRS).min(self.done.saturating_add(pairs));
         while self.done < end {
             let (block, pair) = (self.done / PAIRS, self.done % PAIRS);
             let (step, panel) = (block / self.panels.len(), block % self.panels.len());
@@ -239,8 +219,8 @@ impl Packed {
         steps
             .take::<Bf16>(panels * depth * BLOCK)
             .par_chunks_mut((GROUP * panels * BLOCK).max(1))
-            .enumerate()
-            .for_each(|(i, out)| source.pack(0..panels, i * GROUP..((i + 1) * GROUP).min(depth), out));
+            .zip(groups(depth).collect::<Vec<_>>())
+            .for_each(|(out, group)| source.pack(0..panels, group, out));
         Self { steps, k, n }
     }
 

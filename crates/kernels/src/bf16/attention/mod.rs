@@ -12,7 +12,7 @@ mod tests;
 
 use super::Bf16;
 use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
-use super::kernel::{Engine, Kernel};
+use super::kernel::Engine;
 use crate::attention::Queries;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
@@ -286,13 +286,12 @@ fn for_each_head(
     queries: Queries,
     task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync,
 ) {
-    let kernel = Kernel::pick();
     let sequences = offsets.len() - 1;
     (0..sequences * heads).into_par_iter().for_each(|i| {
         let rows = offsets[i / heads]..offsets[i / heads + 1];
         if !rows.is_empty() {
             let results = queries.of(i / heads, &rows);
-            task(&kernel.start(), i % heads, rows, results);
+            task(&Engine::start(), i % heads, rows, results);
         }
     });
 }
