@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::process::Command;
 use support::{assert_success, vlct};
 
 /// The one line that a measurement prints.
@@ -17,34 +18,33 @@ fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Va
     serde_json::from_str(&text).expect("JSON")
 }
 
-#[test]
-fn products_take_no_sizes() {
-    let output = vlct()
-        .args(["bench", "gemm", "--batch", "2"])
-        .output()
-        .expect("the program starts");
-    assert_eq!(output.status.code(), Some(2));
+/// Runs something that fails with this status and one line that begins like this.
+fn fails(command: &mut Command, status: i32, beginning: &str) {
+    let output = command.output().expect("the program starts");
     let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{message}");
     assert!(
-        message.contains("--batch is not for gemm") && message.lines().count() == 1,
+        message.starts_with(beginning) && message.lines().count() == 1,
         "{message}"
     );
+}
+
+#[test]
+fn products_take_no_sizes() {
+    let beginning = "error: --batch is not for gemm";
+    fails(vlct().args(["bench", "gemm", "--batch", "2"]), 2, beginning);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_that_runs_out_is_one_line() {
     // 1,500 MiB of addresses: enough for the weights, not for a training step.
-    let output = std::process::Command::new("bash")
-        .args(["-c", "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1"])
-        .arg(env!("CARGO_BIN_EXE_vlct"))
-        .output()
-        .expect("bash starts");
-    assert_eq!(output.status.code(), Some(1));
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        message.starts_with("error: out of memory") && message.lines().count() == 1,
-        "{message}"
+    let limited = "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1";
+    let mut bash = Command::new("bash");
+    fails(
+        bash.args(["-c", limited, env!("CARGO_BIN_EXE_vlct")]),
+        1,
+        "error: out of memory",
     );
 }
 

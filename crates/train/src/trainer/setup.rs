@@ -1,7 +1,8 @@
-//! From a configuration to tokeniser, data and model.
+//! From a configuration to tokeniser, data, model and how it is updated.
 
 use crate::config::Config;
 use crate::error::{Result, TrainError};
+use crate::groups::{Parameter, groups};
 use crate::objectives::Objectives;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use vlct_model::config::Heads;
 use vlct_model::files::{self, Options, Scope};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
+use vlct_tensor::optimizer::{Rule, Setting};
 use vlct_tensor::{Compute, Precision};
 
 /// Batches that the loader works ahead.
@@ -221,4 +223,43 @@ pub fn load_weights(model: &mut Vlc, config: &Config, report: &mut dyn FnMut(&st
         report(&format!("weights of {path}: {matched}"));
     }
     Ok(())
+}
+
+/// The update rule of `optim_type`, and its name in the logs.
+pub fn rule(config: &Config) -> (Rule, &'static str) {
+    match config.optim_type.as_str() {
+        "sgd" => (Rule::Sgd, "SGD"),
+        "adam" => (Rule::Adam, "Adam"),
+        _ => (Rule::AdamW, "AdamW"),
+    }
+}
+
+/// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
+pub fn settings(config: &Config, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
+    let parameters: Vec<Parameter> = model
+        .parameters()
+        .iter()
+        .map(|(_, p)| Parameter {
+            name: &p.name,
+            dimensions: p.shape.len(),
+            frozen: !p.trainable,
+        })
+        .collect();
+    let groups = groups(config, &parameters, model.config().backbone.depth);
+    let mut settings = vec![
+        Setting {
+            learning_rate: 0.0,
+            weight_decay: 0.0
+        };
+        parameters.len()
+    ];
+    for group in &groups {
+        for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
+            settings[id.index()] = Setting {
+                learning_rate: group.learning_rate_scale,
+                weight_decay: group.weight_decay,
+            };
+        }
+    }
+    (settings, groups.iter().map(|g| g.learning_rate_scale).collect())
 }

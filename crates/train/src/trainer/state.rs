@@ -1,6 +1,8 @@
 //! Everything a run needs to continue bit for bit, to and from a checkpoint.
 
+use super::setup;
 use crate::checkpoint::{self, Checkpoint, TensorRef};
+use crate::config::{Config, KEYS};
 use crate::error::{Result, TrainError};
 use crate::metrics::PretrainMetrics;
 use serde::{Deserialize, Serialize};
@@ -146,4 +148,41 @@ pub(super) fn restore(file: &Checkpoint, path: &Path, model: &mut Vlc, optimizer
     }
     optimizer.set_steps(&state.parameter_steps);
     Ok(state)
+}
+
+/// Says which settings differ from those of the run that is continued: its result will not be the same.
+pub(super) fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let before = Config::from_toml(before)?;
+    // The position in an epoch is counted in micro-batches.
+    if before.per_gpu_batchsize != config.per_gpu_batchsize {
+        return Err(TrainError::Invalid(format!(
+            "per_gpu_batchsize was {} when the run began and is {} now: resume with the same, or start a new run from its \
+             weights with load_path",
+            before.per_gpu_batchsize, config.per_gpu_batchsize
+        )));
+    }
+    const HARMLESS: [&str; 9] = [
+        "resume_from",
+        "threads",
+        "activation_recompute",
+        "num_workers",
+        "log_dir",
+        "log_every",
+        "checkpoint_every",
+        "load_path",
+        "pretrain_path",
+    ];
+    // None and the format that it stands for here are the same.
+    let same_format = setup::compute(&before).precision == setup::compute(config).precision;
+    let harmless = |name: &str| HARMLESS.contains(&name) || (name == "precision" && same_format);
+    for key in KEYS.iter().filter(|k| !harmless(k.name)) {
+        let (old, new) = ((key.get)(&before), (key.get)(config));
+        if old != new {
+            say(&format!(
+                "warning: {} was {old} when the run began and is {new} now",
+                key.name
+            ));
+        }
+    }
+    Ok(())
 }

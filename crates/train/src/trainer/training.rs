@@ -7,7 +7,6 @@ use super::{Control, Finished, batch, evaluate};
 use crate::checkpoint;
 use crate::config::{Config, Plan};
 use crate::error::{Result, TrainError};
-use crate::groups::{Parameter, groups};
 use crate::logs::RunLog;
 use crate::logs::progress::{Progress, Update};
 use crate::metrics::{Phase, PretrainMetrics, step_values};
@@ -21,7 +20,7 @@ use vlct_data::datasets::{CaptionDataset, Split};
 use vlct_data::loader::{Batch, SampleId};
 use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
-use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::optimizer::{Optimizer, Setting};
 use vlct_tensor::{Gradients, Tape};
 
 /// A run of training.
@@ -66,7 +65,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         if config.resume_from.is_none() {
             setup::load_weights(&mut model, config, control.say)?;
         }
-        let mut optimizer = Optimizer::new(rule(config).0, model.parameters());
+        let mut optimizer = Optimizer::new(setup::rule(config).0, model.parameters());
         let state = RunState {
             epoch: 0,
             batch: 0,
@@ -86,7 +85,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 let path = state::find(from)?;
                 let file = checkpoint::load(&path)?;
                 let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
-                warn_of_changes(&restored.config, config, control.say)?;
+                state::warn_of_changes(&restored.config, config, control.say)?;
                 (control.say)(&format!("resuming {} at step {}", path.display(), restored.global_step));
                 (
                     RunState {
@@ -98,7 +97,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             }
             None => (state, None),
         };
-        let (settings, group_scales) = settings(config, &model);
+        let (settings, group_scales) = setup::settings(config, &model);
         let show = control.progress && config.fast_dev_run.0 == 0;
         let new_progress = || match show {
             true => Progress::new("step", plan.total_steps, state.global_step),
@@ -355,7 +354,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let Some(log) = &mut self.log else { return Ok(()) };
         // The rate that this step used: the schedule counts completed steps.
         let rate = self.rate.at(step - 1);
-        let (_, optimizer) = rule(self.config);
+        let (_, optimizer) = setup::rule(self.config);
         let rates: Vec<(String, f64)> = self
             .group_scales
             .iter()
@@ -524,80 +523,4 @@ impl<'a, 'c> Trainer<'a, 'c> {
             run: self.run,
         })
     }
-}
-
-/// The update rule of `optim_type`, and its name in the logs.
-fn rule(config: &Config) -> (Rule, &'static str) {
-    match config.optim_type.as_str() {
-        "sgd" => (Rule::Sgd, "SGD"),
-        "adam" => (Rule::Adam, "Adam"),
-        _ => (Rule::AdamW, "AdamW"),
-    }
-}
-
-/// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
-fn settings(config: &Config, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
-    let parameters: Vec<Parameter> = model
-        .parameters()
-        .iter()
-        .map(|(_, p)| Parameter {
-            name: &p.name,
-            dimensions: p.shape.len(),
-            frozen: !p.trainable,
-        })
-        .collect();
-    let groups = groups(config, &parameters, model.config().backbone.depth);
-    let mut settings = vec![
-        Setting {
-            learning_rate: 0.0,
-            weight_decay: 0.0
-        };
-        parameters.len()
-    ];
-    for group in &groups {
-        for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
-            settings[id.index()] = Setting {
-                learning_rate: group.learning_rate_scale,
-                weight_decay: group.weight_decay,
-            };
-        }
-    }
-    (settings, groups.iter().map(|g| g.learning_rate_scale).collect())
-}
-
-/// Says which settings differ from those of the run that is continued: its result will not be the same.
-fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> Result<()> {
-    let before = Config::from_toml(before)?;
-    // The position in an epoch is counted in micro-batches.
-    if before.per_gpu_batchsize != config.per_gpu_batchsize {
-        return Err(TrainError::Invalid(format!(
-            "per_gpu_batchsize was {} when the run began and is {} now: resume with the same, or start a new run from its \
-             weights with load_path",
-            before.per_gpu_batchsize, config.per_gpu_batchsize
-        )));
-    }
-    const HARMLESS: [&str; 9] = [
-        "resume_from",
-        "threads",
-        "activation_recompute",
-        "num_workers",
-        "log_dir",
-        "log_every",
-        "checkpoint_every",
-        "load_path",
-        "pretrain_path",
-    ];
-    // None and the format that it stands for here are the same.
-    let same_format = setup::compute(&before).precision == setup::compute(config).precision;
-    let harmless = |name: &str| HARMLESS.contains(&name) || (name == "precision" && same_format);
-    for key in crate::config::KEYS.iter().filter(|k| !harmless(k.name)) {
-        let (old, new) = ((key.get)(&before), (key.get)(config));
-        if old != new {
-            say(&format!(
-                "warning: {} was {old} when the run began and is {new} now",
-                key.name
-            ));
-        }
-    }
-    Ok(())
 }
