@@ -69,5 +69,5 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
     )
 }
 
-/// Result with a [`DataError`].
-pub type Result<T> = std::result::Result<T, DataError>;
+/// Result with a [`DataError`], if not said otherwise.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;

@@ -5,6 +5,7 @@ pub mod datasets;
 pub mod error;
 pub mod loader;
 pub mod pictures;
+pub mod prepare;
 pub mod random;
 pub mod text;
 pub mod world;
