@@ -1,5 +1,6 @@
-//! Data of vlct: Arrow tables, pictures, text, the named datasets, the loader and the generated picture world.
+//! Data of vlct: Arrow tables, pictures, text, answers, the named datasets, the loader and the generated picture world.
 
+pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
