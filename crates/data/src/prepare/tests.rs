@@ -287,3 +287,189 @@ fn the_seed_decides_the_order_and_nothing_else() {
     assert_ne!(a, b);
     assert_eq!(sorted(a), sorted(b));
 }
+
+#[test]
+fn what_was_stopped_goes_on_where_it_was_and_ends_with_the_same_bytes() {
+    const ROWS: usize = 100;
+    let raw = made_up(ROWS);
+    // Large enough for a few batches; one file under many names.
+    let picture = raw.path().join("train2014/p0.jpg");
+    fs::write(&picture, vec![7; 1 << 20]).unwrap();
+    for i in 1..ROWS {
+        let name = raw.path().join(format!("train2014/p{i}.jpg"));
+        fs::remove_file(&name).unwrap();
+        fs::hard_link(&picture, &name).unwrap();
+    }
+    let file = "coco_caption_karpathy_train.arrow";
+    let raw = Raw::new(raw.path());
+    let whole = tempfile::tempdir().unwrap();
+    prepare(Dataset::Coco, &raw, &target(whole.path())).unwrap();
+    let whole = fs::read(whole.path().join(file)).unwrap();
+
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&raw).unwrap();
+    let mut first_seen = Vec::new();
+    for stop_at in [40, 40, 90] {
+        let mut first = None;
+        let mut watch = |now: Progress| {
+            first.get_or_insert(now.done);
+            match now.done >= stop_at {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let outcome = write("coco", &plan, &target(out.path()), &mut watch).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+        assert!(!out.path().join(file).exists());
+        first_seen.push(first.unwrap());
+    }
+    assert_eq!(first_seen[0], 1);
+    assert!(first_seen[1] > 1 && first_seen[2] == first_seen[1], "{first_seen:?}");
+    prepare(Dataset::Coco, &raw, &target(out.path())).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() == whole);
+    let again = write("coco", &plan, &target(out.path()), &mut |_| {
+        panic!("nothing is to be done")
+    })
+    .unwrap();
+    assert!(matches!(again, Outcome::WasDone(_)));
+
+    // Other inputs do not go on with it, nor replace it unasked.
+    let mut other = raw.clone();
+    other.seed = 1;
+    let refused = prepare(Dataset::Coco, &other, &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("--overwrite"), "{refused}");
+    let mut replacing = target(out.path());
+    replacing.overwrite = true;
+    prepare(Dataset::Coco, &other, &replacing).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() != whole);
+}
+
+#[test]
+fn an_unfinished_file_that_was_damaged_or_deleted_is_begun_anew() {
+    let raw = made_up(5);
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&Raw::new(raw.path())).unwrap();
+    let stop = &mut |_| ControlFlow::Break(());
+    assert_eq!(
+        write("coco", &plan, &target(out.path()), stop).unwrap(),
+        Outcome::Stopped
+    );
+    let part = crate::arrow::partial(&out.path().join("coco_caption_karpathy_train.arrow")).unwrap();
+    assert!(part.exists());
+    fs::remove_file(part).unwrap();
+    prepare(Dataset::Coco, &Raw::new(raw.path()), &target(out.path())).unwrap();
+    assert_eq!(
+        rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow")).len(),
+        5
+    );
+}
+
+/// One message of one line.
+fn refusal(dataset: Dataset, root: &Path) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let message = prepare(dataset, &Raw::new(root), &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn faults_of_raw_data_are_one_clear_line_each() {
+    let raw = made_up(4);
+    let annotations = raw.path().join("karpathy/dataset_coco.json");
+    let text = fs::read(&annotations).unwrap();
+
+    fs::write(&annotations, &text[..text.len() / 2]).unwrap();
+    let message = refusal(Dataset::Coco, raw.path());
+    assert!(
+        message.contains("dataset_coco.json") && message.contains("cut short"),
+        "{message}"
+    );
+    fs::write(&annotations, r#"{"images": [{"filename": "a.jpg"}]}"#).unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("missing field `split`"));
+    fs::write(&annotations, r#"{"pictures": []}"#).unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("no key \"images\""));
+    fs::write(
+        &annotations,
+        r#"{"images": [{"filename": "x.jpg", "split": "train", "sentences": [{"raw": "x"}]}]}"#,
+    )
+    .unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("no picture here has an annotation"));
+    fs::write(&annotations, &text).unwrap();
+
+    fs::remove_dir(raw.path().join("val2014")).unwrap();
+    let message = refusal(Dataset::Coco, raw.path());
+    assert!(
+        message.contains("val2014") && message.contains("no such folder"),
+        "{message}"
+    );
+    assert!(refusal(Dataset::F30k, raw.path()).contains("dataset_flickr30k.json: no such annotation file"));
+
+    // Only the training split is wanted: its folder is there.
+    let mut train = Raw::new(raw.path());
+    train.splits = Some(vec!["train".into()]);
+    let out = tempfile::tempdir().unwrap();
+    let report = prepare(Dataset::Coco, &train, &target(out.path())).unwrap();
+    assert_eq!(report.files.len(), 1);
+    train.splits = Some(vec!["training".into()]);
+    let message = prepare(Dataset::Coco, &train, &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("no split \"training\"") && message.contains("restval"),
+        "{message}"
+    );
+}
+
+#[test]
+fn pairs_must_be_of_the_kind_that_their_dataset_has() {
+    let raw = tempfile::tempdir().unwrap();
+    fs::create_dir_all(raw.path().join("images")).unwrap();
+    for (text, part) in [
+        (r#"[["a.jpg", ["x"]]]"#, "entry 0: [path, caption] is expected"),
+        (r#"[["a.jpg", "x"], ["b.jpg"]]"#, "invalid length 1"),
+        (r#"[["a.jpg", 3]]"#, "not the annotations expected here"),
+        (r#"{"a.jpg": "x"}"#, "an array"),
+    ] {
+        fs::write(raw.path().join("gqa_annt.json"), text).unwrap();
+        let message = refusal(Dataset::PretrainGqa, raw.path());
+        assert!(message.contains("gqa_annt.json") && message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn odd_names_are_kept_and_what_is_no_file_is_left_out() {
+    let raw = made_up(2);
+    let names = ["a b.jpg", "größe-图.jpg", "folder.jpg", "\u{65}\u{301}.jpg"];
+    let sentences = serde_json::json!([{"raw": "x"}]);
+    let images: Vec<Value> = names
+        .iter()
+        .map(|name| serde_json::json!({"filename": name, "split": "train", "sentences": sentences}))
+        .collect();
+    let annotations = serde_json::json!({"images": images});
+    fs::write(raw.path().join("karpathy/dataset_coco.json"), annotations.to_string()).unwrap();
+    for name in names {
+        let path = raw.path().join("train2014").join(name);
+        match name {
+            "folder.jpg" => fs::create_dir(path).unwrap(),
+            _ => drop(fs::copy(raw.path().join("train2014/p0.jpg"), path).unwrap()),
+        }
+    }
+    let out = tempfile::tempdir().unwrap();
+    let report = prepare(Dataset::Coco, &Raw::new(raw.path()), &target(out.path())).unwrap();
+    assert_eq!(report.left_out.len(), 1);
+    assert!(report.left_out[0].picture.ends_with("folder.jpg"));
+    assert!(report.left_out[0].reason.contains("this is a folder"), "{report:?}");
+    let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
+    let mut got: Vec<String> = rows
+        .iter()
+        .map(|r| r["image_id"].as_str().unwrap().to_string())
+        .collect();
+    got.sort();
+    let mut want: Vec<&str> = names.into_iter().filter(|n| *n != "folder.jpg").collect();
+    want.sort_unstable();
+    assert_eq!(got, want);
+}

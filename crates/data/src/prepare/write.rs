@@ -18,7 +18,8 @@ use crate::{DataError, Result};
 /// Bytes of pictures that may wait to be written.
 const BUDGET: usize = 128 << 20;
 /// Batches between two entries of the journal: a quarter of a gibibyte, what a process that is killed has to do again.
-const BATCHES_PER_ENTRY: usize = 8;
+/// Tests, which write little, interrupt after every batch.
+const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 /// Part of every fingerprint: to be changed when the same plan is written differently.
 const VERSION: &str = "1";
 
