@@ -69,5 +69,14 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
     )
 }
 
+/// A text of a file in quotation marks, for a message of one line: no line breaks, not much of a long one.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
 /// Result with a [`DataError`], if not said otherwise.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;

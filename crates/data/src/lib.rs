@@ -1,14 +1,17 @@
-//! Data of vlct: Arrow tables, pictures, text, answers, the named datasets, the loader and the generated picture world.
+//! Data of vlct: Arrow tables, pictures, text, answers, the named datasets, the loader, questions of Visual
+//! Genome and the generated picture world.
 
 pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
+mod json;
 pub mod loader;
 pub mod pictures;
 pub mod prepare;
 pub mod random;
 pub mod text;
+pub mod vgqa;
 pub mod world;
 
 pub use error::{DataError, Result};

@@ -12,7 +12,6 @@
 pub mod datasets;
 mod find;
 mod journal;
-mod json;
 mod ordered;
 mod picture;
 mod plan;
