@@ -144,21 +144,23 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
         "{dataset}: reading the annotations and the names of the pictures"
     ));
     let plan = dataset.plan(&raw)?;
-    let (started, mut shown, mut bytes) = (Instant::now(), None, 0);
-    let mut begun = 0;
+    let started = Instant::now();
+    let (mut shown, mut begun, mut bytes) = (None, 0, 0);
     let mut watch = |now: prepare::Progress| {
-        let progress = shown.get_or_insert_with(|| {
-            begun = now.done - 1;
-            if begun > 0 {
-                tell(&format!(
-                    "{} of {} rows are there already",
-                    grouped(begun),
-                    grouped(now.total)
-                ));
+        match &mut shown {
+            None => {
+                begun = now.done;
+                if begun > 0 {
+                    tell(&format!(
+                        "{} of {} rows are there already",
+                        grouped(begun),
+                        grouped(now.total)
+                    ));
+                }
+                shown = Some(Progress::counting("row", now.total, begun));
             }
-            Progress::counting("row", now.total, begun)
-        });
-        progress.reach(now.done);
+            Some(progress) => progress.reach(now.done),
+        }
         bytes = now.bytes;
         match signals.stop().load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
