@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::prepare::Prepare;
+
 /// Vision-language pre-training from image-caption pairs alone.
 ///
 /// Pre-trains and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
@@ -19,6 +21,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   vlct quickstart                              see everything work on generated pictures, in minutes
+  vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
   vlct run print_config with task_mlm_itm_mae  what a run would use
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
@@ -33,6 +36,7 @@ Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usa
 pub enum Command {
     Run(Run),
     Quickstart(Quickstart),
+    Prepare(Prepare),
     Convert(Convert),
     Inspect(Inspect),
     Bench(Bench),

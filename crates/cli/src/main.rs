@@ -5,6 +5,7 @@ mod bench;
 mod convert;
 mod inspect;
 mod output;
+mod prepare;
 mod quickstart;
 mod run;
 mod signals;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Prepare(args) => prepare::run(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -97,5 +97,5 @@ fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -
     best
 }
 
-/// Result with a [`DataError`].
-pub type Result<T> = std::result::Result<T, DataError>;
+/// Result with a [`DataError`], if not said otherwise.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;

@@ -1,11 +1,13 @@
-//! Data of vlct: Arrow tables, pictures, text, the named datasets, the loader and the generated picture world.
+//! Data of vlct: Arrow tables, pictures, text, answers, the named datasets, the loader and the generated picture world.
 
+pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
 pub mod loader;
 mod mapped;
 pub mod pictures;
+pub mod prepare;
 pub mod random;
 pub mod records;
 pub mod text;

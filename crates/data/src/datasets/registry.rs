@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::own;
 use super::table::Table;
 use crate::error::MissingFile;
+use crate::prepare::Dataset as Preparation;
 use crate::{DataError, Result};
 
 /// A split as the loaders know it.
@@ -64,15 +65,15 @@ enum Files {
 /// One dataset: contents and files of the three splits.
 struct Dataset {
     name: &'static str,
-    /// Its name in `vlct prepare`.
-    preparation: &'static str,
+    /// What makes its files.
+    preparation: Preparation,
     contents: Contents,
     train: Files,
     val: Files,
     test: Files,
 }
 
-const fn train_only(name: &'static str, preparation: &'static str, train: Files) -> Dataset {
+const fn train_only(name: &'static str, preparation: Preparation, train: Files) -> Dataset {
     Dataset {
         name,
         preparation,
@@ -86,7 +87,7 @@ const fn train_only(name: &'static str, preparation: &'static str, train: Files)
 const DATASETS: &[Dataset] = &[
     Dataset {
         name: "coco",
-        preparation: "coco",
+        preparation: Preparation::Coco,
         contents: Contents::Captions,
         train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
         val: Files::Named(&["coco_caption_karpathy_test"]),
@@ -94,25 +95,25 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "f30k",
-        preparation: "f30k",
+        preparation: Preparation::F30k,
         contents: Contents::Captions,
         train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
         val: Files::Named(&["f30k_caption_karpathy_test"]),
         test: Files::Named(&["f30k_caption_karpathy_test"]),
     },
-    train_only("vg", "vg", Files::Named(&["vg"])),
+    train_only("vg", Preparation::Vg, Files::Named(&["vg"])),
     Dataset {
         name: "gcc",
-        preparation: "gcc",
+        preparation: Preparation::Gcc,
         contents: Contents::Captions,
         train: Files::Shards("conceptual_caption_train", 31),
         val: Files::Named(&["conceptual_caption_val_0"]),
         test: Files::Named(&["conceptual_caption_val_0"]),
     },
-    train_only("sbu", "sbu", Files::Shards("sbu", 9)),
+    train_only("sbu", Preparation::Sbu, Files::Shards("sbu", 9)),
     Dataset {
         name: "vqa",
-        preparation: "vqav2",
+        preparation: Preparation::Vqav2,
         contents: Contents::Questions,
         train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
         val: Files::Named(&["vqav2_rest_val"]),
@@ -120,24 +121,24 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "nlvr2",
-        preparation: "nlvr2",
+        preparation: Preparation::Nlvr2,
         contents: Contents::Pairs,
         train: Files::Named(&["nlvr2_train"]),
         val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
         test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
     },
-    train_only("pretrainVQA", "pretrain-vqa", Files::Shards("pretrain_vqa", 2)),
-    train_only("pretrainOI", "pretrain-openimages", Files::Shards("openimages", 17)),
-    train_only("pretrainGQA", "pretrain-gqa", Files::Named(&["pretrain_gqa_0"])),
+    train_only("pretrainVQA", Preparation::PretrainVqa, Files::Shards("pretrain_vqa", 2)),
+    train_only("pretrainOI", Preparation::PretrainOpenimages, Files::Shards("openimages", 17)),
+    train_only("pretrainGQA", Preparation::PretrainGqa, Files::Named(&["pretrain_gqa_0"])),
     train_only(
         "pretrainFlickr30k",
-        "pretrain-f30k",
+        Preparation::PretrainF30k,
         Files::Named(&["pretrain_flickr30k_train"]),
     ),
     // The original reads the first name, its shard 0 alone, and writes the second.
     train_only(
         "pretrainVGQA",
-        "pretrain-vg",
+        Preparation::PretrainVg,
         Files::EitherShards("pretrain_vgqa", "pretrain_vg"),
     ),
 ];
@@ -151,8 +152,8 @@ fn published(name: &str) -> Option<&'static Dataset> {
     DATASETS.iter().find(|d| d.name == name)
 }
 
-/// The name in `vlct prepare` of a published dataset.
-pub(super) fn preparation(name: &str) -> Option<&'static str> {
+/// What makes the files of a published dataset.
+pub(super) fn preparation(name: &str) -> Option<Preparation> {
     Some(published(name)?.preparation)
 }
 

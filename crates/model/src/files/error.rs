@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pickle::PickleError;
+use vlct_pickle::PickleError;
 
 /// A weight file could not be read or written.
 #[derive(Debug, thiserror::Error)]

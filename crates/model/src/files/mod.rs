@@ -8,7 +8,6 @@ pub mod atomic;
 pub mod convert;
 mod error;
 pub mod mapping;
-pub mod pickle;
 mod safetensors;
 mod state;
 mod torch;

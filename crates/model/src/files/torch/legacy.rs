@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::super::error::Problem;
-use super::super::pickle::{self, Pickle, Value};
 use super::{Storages, tensor};
+use vlct_pickle::{Pickle, Value};
 
 /// `torch.serialization.MAGIC_NUMBER`.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -17,7 +17,7 @@ const MAGIC_PICKLE: usize = 64;
 /// Whether the bytes begin with a pickle of the magic number.
 pub(in super::super) fn starts_with_magic(bytes: &[u8]) -> bool {
     let start = &bytes[..bytes.len().min(MAGIC_PICKLE)];
-    pickle::parse(start).is_ok_and(|pickle| pickle.int(pickle.root()) == Some(MAGIC))
+    vlct_pickle::parse(start).is_ok_and(|pickle| pickle.int(pickle.root()) == Some(MAGIC))
 }
 
 /// Reads the pickles and finds the storages; no values are copied.
@@ -74,7 +74,7 @@ fn damaged(what: impl Into<String>) -> Problem {
 
 /// Reads the pickle at the start of `rest` and moves on to what follows it.
 fn next<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
-    let pickle = pickle::parse(rest)?;
+    let pickle = vlct_pickle::parse(rest)?;
     *rest = &rest[pickle.length()..];
     Ok(pickle)
 }

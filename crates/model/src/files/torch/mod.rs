@@ -1,7 +1,7 @@
 //! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before it.
 //!
 //! Both hold a pickle that describes everything but the tensors' values, and the values as raw storages. Nothing in the
-//! pickle is executed (see [`super::pickle`]); only the weights are decoded, the rest is described in words.
+//! pickle is executed (see [`vlct_pickle`]); only the weights are decoded, the rest is described in words.
 
 mod archive;
 mod legacy;
@@ -15,9 +15,9 @@ pub(super) use write::write;
 use std::collections::HashMap;
 
 use super::error::{Problem, TensorProblem};
-use super::pickle::{Pickle, Ref, Value};
 use super::state::{StateDict, StoredTensor, decode};
 use super::{Format, Style, Summary, WeightFile};
+use vlct_pickle::{Pickle, Ref, Value};
 
 /// How many times the file's own size its decoded tensors may take: tensors may share storages, but no checkpoint repeats its whole
 /// content more often than this.
@@ -32,7 +32,7 @@ struct Storages<'a> {
 /// Reads a zip archive.
 pub(super) fn read_archive(bytes: &[u8]) -> Result<WeightFile, Problem> {
     let archive = archive::open(bytes)?;
-    let pickle = super::pickle::parse(archive.pickle)?;
+    let pickle = vlct_pickle::parse(archive.pickle)?;
     weight_file(&pickle, &archive.storages, bytes.len(), Format::TorchZip)
 }
 

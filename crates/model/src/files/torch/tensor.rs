@@ -5,8 +5,8 @@
 //! nothing or `(key, offset, size)` for a storage that is a part of another.
 
 use super::super::error::TensorProblem;
-use super::super::pickle::{Pickle, Ref, Value};
 use super::super::state::Dtype;
+use vlct_pickle::{Pickle, Ref, Value};
 
 type Result<T> = std::result::Result<T, TensorProblem>;
 

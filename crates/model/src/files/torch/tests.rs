@@ -1,6 +1,6 @@
-use super::super::pickle::{self, Writer};
 use super::super::{TensorData, read_bytes};
 use super::*;
+use vlct_pickle::Writer;
 
 /// Appends a tensor over storage `key`: `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`.
 fn tensor(pickle: &mut Writer, class: &str, key: &str, location: &str, offset: i64, shape: &[i64], strides: &[i64]) {
@@ -55,7 +55,7 @@ fn read_with(content: &[u8], storages: &[(&str, &[u8])]) -> Result<WeightFile, P
 }
 
 fn read_ordered(content: &[u8], storages: &[(&str, &[u8])], big_endian: bool) -> Result<WeightFile, Problem> {
-    let content = pickle::parse(content).unwrap();
+    let content = vlct_pickle::parse(content).unwrap();
     let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
     let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
     weight_file(&content, &Storages { bytes, big_endian }, length, Format::TorchZip)

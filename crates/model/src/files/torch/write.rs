@@ -6,10 +6,10 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
 use super::super::error::Problem;
-use super::super::pickle::Writer;
 use super::super::state::{StateDict, StoredTensor};
 use super::super::{Header, Style};
 use super::tensor::storage_class;
+use vlct_pickle::Writer;
 
 /// The folder that all entries lie in. PyTorch takes any name.
 const FOLDER: &str = "archive";

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 /// A pickle under construction: each method appends the instructions that push one value, or that combine the topmost ones.
 ///
 /// ```
-/// use vlct_model::files::pickle::{self, Writer};
+/// use vlct_pickle::Writer;
 /// let mut writer = Writer::new();
 /// writer.empty_dict().text("epoch").int(3).set_item();
 /// let bytes = writer.finish();
-/// let read = pickle::parse(&bytes).unwrap();
+/// let read = vlct_pickle::parse(&bytes).unwrap();
 /// assert_eq!(read.describe(read.root()), "{epoch: 3}");
 /// ```
 #[derive(Debug, Clone)]

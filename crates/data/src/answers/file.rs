@@ -1,0 +1,134 @@
+//! Vocabularies in files: the pickle of the original, or JSON.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use vlct_pickle::{Pickle, Ref};
+
+use super::Vocabulary;
+use crate::{DataError, Result};
+
+/// The file of VQA v2 has 0.1 MB.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// What a file says: answers in the order of their numbers, answers with their numbers, or both.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    List(Vec<String>),
+    Both {
+        ans2label: HashMap<String, i64>,
+        label2ans: Vec<String>,
+    },
+}
+
+impl Vocabulary {
+    /// Reads `coco_vqa_label_info.pkl` (a dictionary of `ans2label`, answers to numbers, and `label2ans`, the list of answers),
+    /// or JSON of the same form, or a JSON list of answers. The content decides which it is.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if the file cannot be read; [`DataError::Format`] if it is none of these, has no answers, or
+    /// contradicts itself: an answer with two numbers, a number without an answer, two orders that differ.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let io = |source| DataError::Io {
+            path: path.into(),
+            source,
+        };
+        let format = |reason| DataError::Format {
+            path: path.into(),
+            reason,
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .map_err(io)?;
+        if bytes.len() as u64 > LARGEST_FILE {
+            let limit = LARGEST_FILE >> 20;
+            return Err(format(format!("more than {limit} MiB, so not a vocabulary of answers")));
+        }
+        let content = parse(&bytes).map_err(format)?;
+        checked(content).map_err(format)
+    }
+}
+
+/// No pickle begins with a bracket or brace that JSON begins with.
+fn parse(bytes: &[u8]) -> std::result::Result<Content, String> {
+    let is_json = bytes
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|b| matches!(b, b'[' | b'{'));
+    if is_json {
+        return serde_json::from_slice(bytes).map_err(|error| {
+            if error.is_data() {
+                "neither a list of answers nor an object with ans2label (answers to numbers) and label2ans (list of answers)".into()
+            } else {
+                format!("not JSON: {error}")
+            }
+        });
+    }
+    let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
+    from_pickle(&pickle).ok_or_else(|| {
+        "the pickle is not a dictionary with ans2label (answers to numbers) and label2ans (list of answers)".into()
+    })
+}
+
+fn from_pickle(pickle: &Pickle<'_>) -> Option<Content> {
+    let entries = pickle.entries(pickle.root())?;
+    let find = |name| {
+        let entry = entries.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name));
+        entry.map(|(_, value)| *value)
+    };
+    let text = |at: Ref| pickle.text(at).map(str::to_owned);
+    let number = |at: Ref| pickle.int(at).and_then(|id| i64::try_from(id).ok());
+    let ans2label = pickle.entries(find("ans2label")?)?;
+    Some(Content::Both {
+        ans2label: ans2label
+            .iter()
+            .map(|(answer, id)| Some((text(*answer)?, number(*id)?)))
+            .collect::<Option<_>>()?,
+        label2ans: pickle
+            .items(find("label2ans")?)?
+            .iter()
+            .map(|answer| text(*answer))
+            .collect::<Option<_>>()?,
+    })
+}
+
+fn checked(content: Content) -> std::result::Result<Vocabulary, String> {
+    let (numbers, list) = match content {
+        Content::List(list) => (None, list),
+        Content::Both { ans2label, label2ans } => (Some(ans2label), label2ans),
+    };
+    if list.is_empty() {
+        return Err("it has no answers".into());
+    }
+    let mut vocabulary = Vocabulary::default();
+    for (id, answer) in (0i128..).zip(&list) {
+        vocabulary.insert(answer, id)?;
+    }
+    if let Some(numbers) = numbers {
+        for (id, answer) in list.iter().enumerate() {
+            match numbers.get(answer) {
+                Some(number) if usize::try_from(*number) == Ok(id) => {}
+                Some(number) => {
+                    return Err(format!(
+                        "answer {answer:?} is number {id} in label2ans and {number} in ans2label"
+                    ));
+                }
+                None => return Err(format!("answer {answer:?} is in label2ans but not in ans2label")),
+            }
+        }
+        if numbers.len() != list.len() {
+            let extra = numbers.keys().filter(|answer| vocabulary.id(answer).is_none()).min();
+            return Err(format!(
+                "answer {:?} is in ans2label but not in label2ans",
+                extra.map_or("", String::as_str)
+            ));
+        }
+    }
+    Ok(vocabulary)
+}

@@ -1,0 +1,300 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use vlct_pickle::Writer;
+
+use super::*;
+use crate::arrow::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
+
+/// Answers and what the original makes of them.
+const NORMALISED: [(&str, &str); 33] = [
+    ("Yes", "yes"),
+    ("a man", "man"),
+    ("a", ""),
+    ("the  red, white and blue", "red white and blue"),
+    ("10,000", "10000"),
+    ("1,2,3", "123"),
+    ("cat,dog", "cat dog"),
+    ("cat, dog", "cat dog"),
+    ("5,", "5"),
+    ("3.5", "3.5"),
+    ("5.", "5"),
+    ("U.S.A.", "usa"),
+    ("mr. smith", "mr smith"),
+    ("...", ""),
+    ("black/white", "black white"),
+    ("black / white", "black white"),
+    ("t-shirt", "t shirt"),
+    ("t - shirt", "t shirt"),
+    ("12:30 pm", "12:30 pm"),
+    ("$5.00", "$5.00"),
+    ("\"stop\"", "stop"),
+    ("What?!", "what"),
+    ("100%", "100%"),
+    ("one and a half", "1 and half"),
+    ("none", "0"),
+    ("Im", "im"),
+    ("dont know", "don't know"),
+    ("oclock", "o'clock"),
+    ("somebody'd", "somebodyd"),
+    ("shouldnt've", "shouldn't've"),
+    ("@home", "home"),
+    ("e.g. this", "eg this"),
+    // One rule for the whole answer: the comma in the number makes the slash go without a blank.
+    ("1,000 black/white", "1000 blackwhite"),
+];
+
+#[test]
+fn answers_are_spelled_as_in_the_original() {
+    for (answer, expected) in NORMALISED {
+        assert_eq!(normalize_word(answer), expected, "{answer:?}");
+    }
+    for folder in vlct_golden::folders("text") {
+        let pairs = vlct_golden::json(folder.join("answer_normalisation.json"));
+        for pair in pairs.as_array().unwrap() {
+            let answer = pair[0].as_str().unwrap();
+            assert_eq!(normalize_word(answer), pair[1].as_str().unwrap(), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn characters_are_classed_as_python_does() {
+    for (answer, expected) in [
+        // Arabic-Indic digits count, a superscript two does not.
+        ("٣,٤ a/b", "٣٤ ab"),
+        ("x²,² a/b", "x² ² b"),
+        ("x.٣ y.²", "x.٣ y²"),
+        // White space, though not by Rust's definition.
+        ("one\u{1c}two\u{1f}three", "1 2 3"),
+        ("one\u{a0}two\u{3000}three", "1 2 3"),
+        // No white space.
+        ("one\u{200b}two", "one\u{200b}two"),
+        ("ΟΔΟΣ İ", "οδος i\u{307}"),
+    ] {
+        assert_eq!(normalize_word(answer), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn no_more_than_32_periods_are_removed() {
+    assert_eq!(normalize_word(&"x.".repeat(34)), format!("{}x.x.", "x".repeat(32)));
+    // Those that stay because of a digit do not count.
+    assert_eq!(
+        normalize_word(&format!("{}z.", "x.1".repeat(40))),
+        format!("{}z", "x.1".repeat(40))
+    );
+}
+
+#[test]
+fn scores() {
+    assert_eq!([0, 1, 2, 3, 4, 10].map(score), [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]);
+}
+
+fn prepared(set: &str) -> Vec<PathBuf> {
+    vlct_golden::folders("prepare")
+        .iter()
+        .map(|folder| folder.join(set))
+        .collect()
+}
+
+fn numbered(vocabulary: &Vocabulary) -> Value {
+    let answers = (0..vocabulary.len() as u32).map(|id| vocabulary.answer(id));
+    json!(answers.collect::<Vec<_>>())
+}
+
+#[test]
+fn majority_answers_make_the_vocabulary_of_the_original() {
+    for folder in prepared("vqav2") {
+        let answers = ["train", "val"].iter().flat_map(|split| {
+            let file = vlct_golden::json(folder.join(format!("raw/v2_mscoco_{split}2014_annotations.json")));
+            let annotations = file["annotations"].as_array().unwrap().clone();
+            annotations
+                .into_iter()
+                .map(|a| a["multiple_choice_answer"].as_str().unwrap().to_owned())
+        });
+        let vocabulary = Vocabulary::of_majority_answers(answers);
+        let path = folder.join("expected/vocabulary.json");
+        let expected = vlct_golden::json(&path);
+        assert_eq!(numbered(&vocabulary), expected["label2ans"]);
+        for (answer, id) in expected["ans2label"].as_object().unwrap() {
+            assert_eq!(vocabulary.id(answer).map(u64::from), id.as_u64());
+        }
+        assert_eq!(Vocabulary::open(&path).unwrap(), vocabulary);
+        assert_eq!(Vocabulary::from_prepared(folder.join("expected")).unwrap(), vocabulary);
+    }
+}
+
+#[test]
+fn pickles_of_the_original_are_read() {
+    for (set, file) in [
+        ("map_vg_mscoco", "coco_vqa_label_info.pkl"),
+        ("vgqa", "vqa_labels_info.pkl"),
+    ] {
+        for (labels, vqa) in prepared(set).iter().zip(prepared("vqav2")) {
+            let vocabulary = Vocabulary::open(labels.join("raw").join(file)).unwrap();
+            let expected = vlct_golden::json(vqa.join("expected/vocabulary.json"));
+            assert_eq!(numbered(&vocabulary), expected["label2ans"]);
+        }
+    }
+}
+
+fn label_pickle(numbers: &[(&str, i64)], list: &[&str]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.empty_dict().text("ans2label").empty_dict();
+    for (answer, id) in numbers {
+        writer.text(answer).int(*id).set_item();
+    }
+    writer.set_item().text("label2ans").mark();
+    for answer in list {
+        writer.text(answer);
+    }
+    writer.tuple().set_item();
+    writer.finish()
+}
+
+/// The one line that says why a file with these bytes is refused.
+fn refusal(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("labels");
+    std::fs::write(&path, bytes).unwrap();
+    let message = Vocabulary::open(&path).unwrap_err().to_string();
+    assert!(!message.contains('\n') && message.contains("labels: "), "{message}");
+    message
+}
+
+#[test]
+fn contradictions_are_named() {
+    for (numbers, list, reason) in [
+        (
+            &[("a", 0), ("b", 1)][..],
+            &["b", "a"][..],
+            "\"b\" is number 0 in label2ans and 1 in ans2label",
+        ),
+        (
+            &[("a", 0), ("b", -1)],
+            &["a", "b"],
+            "\"b\" is number 1 in label2ans and -1 in ans2label",
+        ),
+        (
+            &[("a", 0)],
+            &["a", "b\n"],
+            "\"b\\n\" is in label2ans but not in ans2label",
+        ),
+        (
+            &[("a", 0), ("b", 1)],
+            &["a"],
+            "\"b\" is in ans2label but not in label2ans",
+        ),
+        (&[("a", 0)], &["a", "a"], "\"a\" has two numbers, 0 and 1"),
+        (&[], &[], "no answers"),
+    ] {
+        assert!(refusal(&label_pickle(numbers, list)).contains(reason), "{reason}");
+        let numbers: serde_json::Map<String, Value> =
+            numbers.iter().map(|(a, id)| (a.to_string(), json!(id))).collect();
+        let text = json!({"ans2label": numbers, "label2ans": list}).to_string();
+        assert!(refusal(text.as_bytes()).contains(reason), "{reason}");
+    }
+    assert!(refusal(b"[\"a\", 1]").contains("neither a list of answers nor an object"));
+    assert!(refusal(b"[\"a\", ").contains("not JSON"));
+    assert!(refusal(b"hello").contains("neither JSON nor a pickle"));
+    assert!(refusal(b"").contains("neither JSON nor a pickle"));
+    assert!(refusal(b"\x80\x02K\x01.").contains("not a dictionary"));
+    assert!(
+        Vocabulary::open("no such file")
+            .unwrap_err()
+            .to_string()
+            .contains("no such file: ")
+    );
+}
+
+fn write_vqa(path: &Path, rows: &[&[(&str, i64)]]) {
+    let mut writer = VqaWriter::create(path, VqaKind::Answered).unwrap();
+    for (row, answers) in rows.iter().enumerate() {
+        let questions = [AnsweredQuestion {
+            question: "What?".into(),
+            question_id: row as i64,
+            answers: answers
+                .iter()
+                .map(|(answer, id)| (answer.to_string(), *id, 1.0))
+                .collect(),
+        }];
+        let row = VqaRow {
+            image: b"",
+            questions: &questions,
+            image_id: row as i64,
+            split: "train",
+        };
+        writer.push(row).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn prepared_files_must_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let error = || Vocabulary::from_prepared(folder).unwrap_err().to_string();
+    assert!(error().contains("no answers found"), "{}", error());
+
+    write_vqa(&folder.join("vqav2_train.arrow"), &[&[("a", 0), ("c", 2)], &[]]);
+    let vocabulary = Vocabulary::from_prepared(folder).unwrap();
+    assert_eq!(numbered(&vocabulary), json!(["a", null, "c"]));
+    assert_eq!((vocabulary.len(), vocabulary.id("b")), (3, None));
+
+    write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", 1)], &[("b", 2)]]);
+    assert!(
+        error().contains("vqav2_val.arrow: row 1: answer \"b\" has two numbers, 1 and 2"),
+        "{}",
+        error()
+    );
+    write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", 2)]]);
+    assert!(
+        error().contains("row 0: number 2 stands for two answers, \"c\" and \"b\""),
+        "{}",
+        error()
+    );
+    for impossible in [-1, i64::MAX] {
+        write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", impossible)]]);
+        assert!(error().contains(&format!("has the number {impossible}")), "{}", error());
+    }
+}
+
+proptest! {
+    #[test]
+    fn words_are_separated_by_single_blanks(answer in "[ -~\\x1c\u{a0}٣²ΣİA.,]{0,40}") {
+        let normalised = normalize_word(&answer);
+        prop_assert!(normalised.split(' ').all(|word| !word.is_empty()) || normalised.is_empty());
+        let gone = ['/', ',', '?', '\u{a0}', '\u{1c}', 'A'];
+        prop_assert!(!normalised.contains(gone), "{}", normalised);
+    }
+
+    /// A damaged vocabulary is read as something or refused in one line.
+    #[test]
+    fn damaged_vocabularies_are_refused_in_one_line(
+        pickle in any::<bool>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        keep in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = match pickle {
+            true => label_pickle(&[("yes", 0), ("no", 1), ("2", 2)], &["yes", "no", "2"]),
+            false => br#"{"ans2label": {"yes": 0, "no": 1}, "label2ans": ["yes", "no"]}"#.to_vec(),
+        };
+        for (place, value) in edits {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if cut {
+            bytes.truncate(keep.index(bytes.len()));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels");
+        std::fs::write(&path, bytes).unwrap();
+        match Vocabulary::open(&path) {
+            Ok(vocabulary) => prop_assert!(!vocabulary.is_empty()),
+            Err(error) => prop_assert!(!error.to_string().contains('\n')),
+        }
+    }
+}
