@@ -138,12 +138,13 @@ pub enum Style {
 /// Say what a file or folder holds and whether it is whole
 #[derive(Args)]
 #[command(after_help = "\
-Knows Arrow tables and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
+Knows Arrow tables, WebDataset shards (.tar) and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
 Exits with 1 if something is damaged.
 
 Examples:
   vlct inspect vlc_baseset.ckpt
   vlct inspect arrow/coco_caption_karpathy_train.arrow
+  vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
     /// A file or folder

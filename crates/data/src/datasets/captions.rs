@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::index::TableIndex;
 use super::registry::{self, Contents, Shards, Split};
+use super::table::Table as File;
 use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are given back to the system.
@@ -80,7 +81,7 @@ impl CaptionDataset {
         shards: Shards,
     ) -> Result<Self> {
         for name in names {
-            if registry::contents(name.as_ref())? != Contents::Captions {
+            if registry::contents(data_root.as_ref(), name.as_ref())? != Contents::Captions {
                 return Err(DataError::Invalid(format!(
                     "{} is not a dataset of captions",
                     name.as_ref()
@@ -91,7 +92,7 @@ impl CaptionDataset {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
-                let table = registry::open(file, Contents::Captions)?;
+                let table = File::with(file, Contents::Captions)?;
                 Ok((*dataset, TableIndex::new(table)?))
             })
             .collect::<Result<_>>()?;
@@ -148,7 +149,7 @@ impl CaptionDataset {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
-    /// Names of the files in reading order, without `.arrow`, and the number of rows of each.
+    /// Names of the files in reading order, without their endings, and the number of rows of each.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
     }
@@ -211,27 +212,23 @@ impl CaptionDataset {
     /// No such place, or a row without a picture.
     pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
         let table = self.table(at.table)?;
-        let picture = table.index.table.picture(at.row, "image")?;
+        let picture = table.index.table.picture(at.row)?;
         self.touch(table, picture.len() + AROUND_BYTES);
         Ok(picture)
     }
 
-    /// The value of `image_id` at a location: the name of the picture's file, mostly.
+    /// The name of the picture at a location: `image_id` of an Arrow file, mostly the name of the picture's file.
     ///
     /// # Errors
     /// A file without that column.
     pub fn image_id_at(&self, at: &Location) -> Result<Option<String>> {
-        let id = self.table(at.table)?.index.table.string(at.row, "image_id")?;
-        Ok(id.map(str::to_string))
+        self.table(at.table)?.index.table.image_id(at.row)
     }
 
     /// An error about a row: names the file and the row.
     pub fn row_error(&self, at: &Location, reason: &str) -> DataError {
         match self.tables.get(at.table) {
-            Some(table) => DataError::Format {
-                path: table.index.table.path().to_path_buf(),
-                reason: format!("row {}: {reason}", at.row),
-            },
+            Some(table) => table.index.table.row_error(at.row, reason),
             None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),
         }
     }
