@@ -143,7 +143,7 @@ Exits with 1 if something is damaged.
 
 Examples:
   vlct inspect vlc_baseset.ckpt
-  vlct inspect arrow/coco_caption_karpathy_train.arrow
+  vlct inspect arrow/coco_caption_karpathy_train.arrow --sheet look.png
   vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
@@ -153,6 +153,12 @@ pub struct Inspect {
     /// Also list every tensor with its sizes
     #[arg(long)]
     pub tensors: bool,
+    /// Of data: also draw some rows, spread over all of them, picture and first text of each, as a PNG file
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// How many rows to draw
+    #[arg(long, value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
+    pub sheet_pictures: usize,
 }
 
 /// Measure the speed of one kind of work and print it as one line of JSON
