@@ -7,8 +7,7 @@ use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets;
 use vlct_data::webdataset::TarTable;
 
-use super::{grouped, size};
-use crate::output::Failure;
+use crate::output::{Failure, grouped, size};
 
 /// Columns that hold pictures, and columns that hold lists of text, in the tables of ViLT's layout.
 const PICTURES: [&str; 3] = ["image", "image_0", "image_1"];

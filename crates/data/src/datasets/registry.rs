@@ -127,9 +127,21 @@ const DATASETS: &[Dataset] = &[
         val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
         test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
     },
-    train_only("pretrainVQA", Preparation::PretrainVqa, Files::Shards("pretrain_vqa", 2)),
-    train_only("pretrainOI", Preparation::PretrainOpenimages, Files::Shards("openimages", 17)),
-    train_only("pretrainGQA", Preparation::PretrainGqa, Files::Named(&["pretrain_gqa_0"])),
+    train_only(
+        "pretrainVQA",
+        Preparation::PretrainVqa,
+        Files::Shards("pretrain_vqa", 2),
+    ),
+    train_only(
+        "pretrainOI",
+        Preparation::PretrainOpenimages,
+        Files::Shards("openimages", 17),
+    ),
+    train_only(
+        "pretrainGQA",
+        Preparation::PretrainGqa,
+        Files::Named(&["pretrain_gqa_0"]),
+    ),
     train_only(
         "pretrainFlickr30k",
         Preparation::PretrainF30k,

@@ -14,6 +14,7 @@ mod find;
 mod journal;
 mod json;
 mod ordered;
+pub mod own;
 mod picture;
 mod plan;
 mod report;
