@@ -73,6 +73,15 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
     )
 }
 
+/// A text of a file in quotation marks, for a message of one line: no line breaks, not much of a long one.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
 /// The candidate most similar to `word`; empty if there is none.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
     most_similar(word, candidates).1

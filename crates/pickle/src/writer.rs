@@ -85,7 +85,7 @@ impl Writer {
             .op(b'r', &memo.to_le_bytes())
     }
 
-    /// A mark, up to which [`Writer::tuple`] collects.
+    /// A mark, up to which [`Writer::tuple`] and [`Writer::append_items`] collect.
     pub fn mark(&mut self) -> &mut Self {
         self.op(b'(', &[])
     }
@@ -98,6 +98,16 @@ impl Writer {
     /// An empty tuple.
     pub fn empty_tuple(&mut self) -> &mut Self {
         self.op(b')', &[])
+    }
+
+    /// An empty list.
+    pub fn empty_list(&mut self) -> &mut Self {
+        self.op(b']', &[])
+    }
+
+    /// Appends everything above the last mark to the list below it.
+    pub fn append_items(&mut self) -> &mut Self {
+        self.op(b'e', &[])
     }
 
     /// An empty dictionary.

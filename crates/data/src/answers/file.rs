@@ -1,5 +1,6 @@
 //! Vocabularies in files: the pickle of the original, or JSON.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use vlct_pickle::{Pickle, Ref};
 
 use super::Vocabulary;
+use crate::error::quoted;
 use crate::{DataError, Result};
 
 /// The file of VQA v2 has 0.1 MB.
@@ -17,11 +19,11 @@ const LARGEST_FILE: u64 = 64 << 20;
 /// What a file says: answers in the order of their numbers, answers with their numbers, or both.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Content {
-    List(Vec<String>),
+enum Content<'a> {
+    List(Vec<Cow<'a, str>>),
     Both {
-        ans2label: HashMap<String, i64>,
-        label2ans: Vec<String>,
+        ans2label: HashMap<Cow<'a, str>, i64>,
+        label2ans: Vec<Cow<'a, str>>,
     },
 }
 
@@ -50,55 +52,56 @@ impl Vocabulary {
             let limit = LARGEST_FILE >> 20;
             return Err(format(format!("more than {limit} MiB, so not a vocabulary of answers")));
         }
-        let content = parse(&bytes).map_err(format)?;
-        checked(content).map_err(format)
+        vocabulary(&bytes).map_err(format)
     }
 }
 
-/// No pickle begins with a bracket or brace that JSON begins with.
-fn parse(bytes: &[u8]) -> std::result::Result<Content, String> {
+/// The vocabulary that the bytes of a file say. No pickle begins with a bracket or brace that JSON begins with.
+fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
     let is_json = bytes
         .trim_ascii_start()
         .first()
         .is_some_and(|b| matches!(b, b'[' | b'{'));
     if is_json {
-        return serde_json::from_slice(bytes).map_err(|error| {
+        let content = serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
                 "neither a list of answers nor an object with ans2label (answers to numbers) and label2ans (list of answers)".into()
             } else {
                 format!("not JSON: {error}")
             }
         });
+        return checked(content?);
     }
     let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
-    from_pickle(&pickle).ok_or_else(|| {
-        "the pickle is not a dictionary with ans2label (answers to numbers) and label2ans (list of answers)".into()
-    })
+    let content = from_pickle(&pickle);
+    checked(
+        content.ok_or(
+            "the pickle is not a dictionary with ans2label (answers to numbers) and label2ans (list of answers)",
+        )?,
+    )
 }
 
-fn from_pickle(pickle: &Pickle<'_>) -> Option<Content> {
+/// Borrowed texts: a pickle may use the same one any number of times.
+fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     let entries = pickle.entries(pickle.root())?;
     let find = |name| {
         let entry = entries.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name));
         entry.map(|(_, value)| *value)
     };
-    let text = |at: Ref| pickle.text(at).map(str::to_owned);
+    let text = |at: Ref| pickle.text(at).map(Cow::Borrowed);
     let number = |at: Ref| pickle.int(at).and_then(|id| i64::try_from(id).ok());
     let ans2label = pickle.entries(find("ans2label")?)?;
+    let label2ans = pickle.items(find("label2ans")?)?;
     Some(Content::Both {
         ans2label: ans2label
             .iter()
             .map(|(answer, id)| Some((text(*answer)?, number(*id)?)))
             .collect::<Option<_>>()?,
-        label2ans: pickle
-            .items(find("label2ans")?)?
-            .iter()
-            .map(|answer| text(*answer))
-            .collect::<Option<_>>()?,
+        label2ans: label2ans.iter().map(|answer| text(*answer)).collect::<Option<_>>()?,
     })
 }
 
-fn checked(content: Content) -> std::result::Result<Vocabulary, String> {
+fn checked(content: Content<'_>) -> Result<Vocabulary, String> {
     let (numbers, list) = match content {
         Content::List(list) => (None, list),
         Content::Both { ans2label, label2ans } => (Some(ans2label), label2ans),
@@ -115,19 +118,21 @@ fn checked(content: Content) -> std::result::Result<Vocabulary, String> {
             match numbers.get(answer) {
                 Some(number) if usize::try_from(*number) == Ok(id) => {}
                 Some(number) => {
+                    let answer = quoted(answer);
                     return Err(format!(
-                        "answer {answer:?} is number {id} in label2ans and {number} in ans2label"
+                        "answer {answer} is number {id} in label2ans and {number} in ans2label"
                     ));
                 }
-                None => return Err(format!("answer {answer:?} is in label2ans but not in ans2label")),
+                None => {
+                    return Err(format!(
+                        "answer {} is in label2ans but not in ans2label",
+                        quoted(answer)
+                    ));
+                }
             }
         }
-        if numbers.len() != list.len() {
-            let extra = numbers.keys().filter(|answer| vocabulary.id(answer).is_none()).min();
-            return Err(format!(
-                "answer {:?} is in ans2label but not in label2ans",
-                extra.map_or("", String::as_str)
-            ));
+        if let Some(extra) = numbers.keys().filter(|answer| vocabulary.id(answer).is_none()).min() {
+            return Err(format!("answer {} is in ans2label but not in label2ans", quoted(extra)));
         }
     }
     Ok(vocabulary)

@@ -51,7 +51,7 @@ impl Vocabulary {
         Ok(())
     }
 
-    fn read_row(&mut self, answers: &[Vec<&str>], labels: &[Vec<i64>]) -> std::result::Result<(), String> {
+    fn read_row(&mut self, answers: &[Vec<&str>], labels: &[Vec<i64>]) -> Result<(), String> {
         if answers.len() != labels.len() {
             return Err(format!(
                 "answers of {} questions, but labels of {}",

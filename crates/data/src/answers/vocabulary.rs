@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::normalize_word;
+use crate::error::quoted;
 
 /// How often the most frequent answer to a question must be the same for it to be in the vocabulary.
 pub const MIN_OCCURRENCES: usize = 9;
@@ -77,23 +78,23 @@ impl Vocabulary {
     /// # Errors
     /// What contradicts what: the answer has another number, the number another answer, or it is impossible.
     pub(super) fn insert(&mut self, answer: &str, id: i128) -> Result<(), String> {
-        let place = usize::try_from(id)
-            .ok()
-            .filter(|place| *place < MAX_ANSWERS)
-            .ok_or_else(|| {
-                format!(
-                    "answer {answer:?} has the number {id}; numbers from 0 to {} are possible",
-                    MAX_ANSWERS - 1
-                )
-            })?;
+        let place = usize::try_from(id).ok().filter(|place| *place < MAX_ANSWERS);
+        let place = place.ok_or_else(|| {
+            let largest = MAX_ANSWERS - 1;
+            format!(
+                "answer {} has the number {id}, possible are 0 to {largest}",
+                quoted(answer)
+            )
+        })?;
         let id = place as u32;
-        match self.id(answer) {
-            Some(known) if known == id => return Ok(()),
-            Some(known) => return Err(format!("answer {answer:?} has two numbers, {known} and {id}")),
-            None => {}
-        }
-        if let Some(known) = self.answer(id) {
-            return Err(format!("number {id} stands for two answers, {known:?} and {answer:?}"));
+        match (self.id(answer), self.answer(id)) {
+            (Some(known), _) if known == id => return Ok(()),
+            (Some(known), _) => return Err(format!("answer {} has two numbers, {known} and {id}", quoted(answer))),
+            (None, Some(known)) => {
+                let (known, answer) = (quoted(known), quoted(answer));
+                return Err(format!("number {id} stands for two answers, {known} and {answer}"));
+            }
+            (None, None) => {}
         }
         if place >= self.answers.len() {
             self.answers.resize(place + 1, None);

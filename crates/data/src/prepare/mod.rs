@@ -12,7 +12,6 @@
 pub mod datasets;
 mod find;
 mod journal;
-mod json;
 mod ordered;
 pub mod own;
 mod picture;

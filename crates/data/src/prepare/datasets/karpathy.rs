@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::{Raw, read_picture, refuse_nothing};
 use crate::Result;
+use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::json;
 use crate::prepare::plan::{Columns, Coverage, Listing, Picture, Plan, PlannedFile, RowSource, RowText};
 
 /// Where a dataset's files are and what they become.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Raw, read_picture, refuse_nothing};
 use crate::Result;
-use crate::prepare::json;
+use crate::json;
 use crate::prepare::plan::{Columns, Coverage, Plan, PlannedFile, RowSource, RowText};
 
 /// Splits, and the annotations of each, one object per line.

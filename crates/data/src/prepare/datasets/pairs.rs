@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::{Raw, numbered, read_picture, refuse_nothing};
 use crate::Result;
+use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::json;
 use crate::prepare::plan::{Columns, Coverage, Listing, Picture, Plan, PlannedFile, RowSource, RowText};
 
 /// One split of a dataset.

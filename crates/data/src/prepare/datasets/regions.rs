@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::{Raw, read_picture, refuse_nothing};
 use crate::Result;
 use crate::arrow::Region;
+use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::json;
 use crate::prepare::plan::{Columns, Coverage, Listing, Plan, PlannedFile, RowSource, RowText};
 
 const ANNOTATIONS: &str = "annotations/region_descriptions.json";

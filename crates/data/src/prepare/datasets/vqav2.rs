@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::{Raw, read_picture, refuse_nothing};
 use crate::answers::{Vocabulary, score};
 use crate::arrow::{AnsweredQuestion, ArrowTable, VqaKind, VqaRow, VqaWriter};
+use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::json;
 use crate::prepare::plan::{Columns, Coverage, Cut, Listing, Plan, PlannedFile, RowSource, RowText};
 use crate::{DataError, Result};
 
