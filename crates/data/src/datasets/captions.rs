@@ -1,7 +1,8 @@
 //! Caption datasets, several as one.
 
+use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rand::{Rng, RngExt};
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 use super::index::TableIndex;
 use super::registry::{self, Contents, Shards, Split};
 use super::table::Table as File;
+use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are given back to the system.
@@ -88,7 +90,14 @@ impl CaptionDataset {
                 )));
             }
         }
-        let files = registry::files_of_all(data_root.as_ref(), names, split, shards)?;
+        Self::of_files(names, registry::files_of_all(data_root.as_ref(), names, split, shards)?)
+    }
+
+    /// Opens files, each with the number of its dataset in `names`, in that order.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub(crate) fn of_files(names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
@@ -206,6 +215,28 @@ impl CaptionDataset {
         caption.ok_or_else(|| DataError::Invalid(format!("there is no caption {} in row {}", at.caption, at.row)))
     }
 
+    /// All distinct captions of the row at a location that [`Self::locate_image`] gave.
+    ///
+    /// # Errors
+    /// No such place, or a damaged file.
+    pub(crate) fn captions_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
+        let table = self.table(at.table)?;
+        let captions = table.index.captions(at.row)?;
+        self.touch(table, AROUND_BYTES);
+        Ok(captions)
+    }
+
+    /// What the tars among the files hold, with what was left out of them.
+    pub(crate) fn tar_counts(&self) -> TarCounts {
+        let counts = self.tables.iter().filter_map(|table| table.index.table.tar_counts());
+        counts.fold(TarCounts::default(), |sum, counts| TarCounts {
+            samples: sum.samples + counts.samples,
+            without_caption: sum.without_caption + counts.without_caption,
+            without_picture: sum.without_picture + counts.without_picture,
+            others: sum.others + counts.others,
+        })
+    }
+
     /// The picture at a location that [`Self::locate`] gave: the bytes of its file.
     ///
     /// # Errors
@@ -223,6 +254,18 @@ impl CaptionDataset {
     /// A file without that column.
     pub fn image_id_at(&self, at: &Location) -> Result<Option<String>> {
         self.table(at.table)?.index.table.image_id(at.row)
+    }
+
+    /// A name for a row in reports: its file and what it is called there.
+    pub(crate) fn row_name(&self, at: &Location) -> String {
+        match self.tables.get(at.table) {
+            Some(table) => format!(
+                "{}, {}",
+                table.index.table.path().display(),
+                table.index.table.row_name(at.row)
+            ),
+            None => format!("table {}, row {}", at.table, at.row),
+        }
     }
 
     /// An error about a row: names the file and the row.

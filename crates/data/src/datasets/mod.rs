@@ -11,8 +11,8 @@ mod registry;
 mod table;
 
 pub use captions::{CaptionDataset, Location};
-pub(crate) use own::prepare_command;
 pub use own::{is_own_name, tars};
+pub(crate) use own::{prepare_command, split_tars};
 pub use registry::{Contents, Shards, Split, contents, files, names, verify};
 
 #[cfg(test)]

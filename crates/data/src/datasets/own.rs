@@ -119,10 +119,14 @@ fn arrow_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf
 }
 
 fn tar_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
-    let folder = data_root.join(name);
+    split_tars(&data_root.join(name), split)
+}
+
+/// The tars of a split in a folder of WebDataset shards, by name.
+pub(crate) fn split_tars(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let of_split = tars(&folder.join(split.to_string()))?;
     match split {
-        Split::Train if of_split.is_empty() => tars(&folder),
+        Split::Train if of_split.is_empty() => tars(folder),
         _ => Ok(of_split),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::registry::Contents;
 use crate::arrow::ArrowTable;
-use crate::webdataset::TarTable;
+use crate::webdataset::{TarCounts, TarTable};
 use crate::{DataError, Result};
 
 /// Column of the captions in Arrow files.
@@ -143,15 +143,25 @@ impl Table {
         }
     }
 
-    /// An error about a row: names the file and the row.
-    pub fn row_error(&self, row: usize, reason: &str) -> DataError {
+    /// What a row is called in messages.
+    pub fn row_name(&self, row: usize) -> String {
         let name = match self {
             Self::Arrow(_) => None,
             Self::Tar(table) => table.image_id(row).ok(),
         };
-        match name {
-            Some(name) => self.error(&format!("row {row} ({name}): {reason}")),
-            None => self.error(&format!("row {row}: {reason}")),
+        name.map_or(format!("row {row}"), |name| format!("row {row} ({name})"))
+    }
+
+    /// An error about a row: names the file and the row.
+    pub fn row_error(&self, row: usize, reason: &str) -> DataError {
+        self.error(&format!("{}: {reason}", self.row_name(row)))
+    }
+
+    /// What a tar holds.
+    pub fn tar_counts(&self) -> Option<TarCounts> {
+        match self {
+            Self::Arrow(_) => None,
+            Self::Tar(table) => Some(table.counts()),
         }
     }
 

@@ -18,8 +18,10 @@ use std::path::Path;
 pub use columns::{Columns, Role};
 pub use folders::{ClassFolders, ClassPicture, class_folders, split_folders};
 pub use join::join;
+pub use parquet::PackedPictures;
 
 use crate::{DataError, Result};
+use parquet::Wanted;
 
 /// Largest row of a text file, in bytes.
 pub const MAX_ROW: usize = 16 << 20;
@@ -35,6 +37,18 @@ pub enum Format {
     Tsv,
     /// Apache Parquet.
     Parquet,
+}
+
+impl Format {
+    /// Ending of the names of such files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+            Self::Parquet => "parquet",
+        }
+    }
 }
 
 /// Where a picture is.
@@ -79,12 +93,23 @@ pub type Records = Box<dyn Iterator<Item = Result<Record>>>;
 /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if its beginning is not what it should be or columns are
 /// missing. An error of a row names the row and the column.
 pub fn read(path: impl AsRef<Path>, format: Format, columns: &Columns) -> Result<Records> {
-    let path = path.as_ref();
+    open(path.as_ref(), format, columns, Wanted::All)
+}
+
+/// As [`read`], but pictures that stand in the table itself are not read: their bytes are empty. [`PackedPictures`] has them.
+///
+/// # Errors
+/// As [`read`].
+pub fn outline(path: impl AsRef<Path>, format: Format, columns: &Columns) -> Result<Records> {
+    open(path.as_ref(), format, columns, Wanted::Outline)
+}
+
+fn open(path: &Path, format: Format, columns: &Columns, wanted: Wanted) -> Result<Records> {
     let records: Records = match format {
         Format::Jsonl => Box::new(jsonl::Lines::open(path, columns)?),
         Format::Csv => Box::new(delimited::Rows::open(path, b',', columns)?),
         Format::Tsv => Box::new(delimited::Rows::open(path, b'\t', columns)?),
-        Format::Parquet => Box::new(parquet::Rows::open(path, columns)?),
+        Format::Parquet => Box::new(parquet::Rows::open(path, columns, wanted, 0)?),
     };
     let mut failed = false;
     Ok(Box::new(records.take_while(move |record| {

@@ -295,6 +295,60 @@ fn parquet_as_hugging_face_writes_it() {
 }
 
 #[test]
+fn pictures_in_parquet_are_read_by_row_and_left_out_of_the_outline() {
+    let whole = parquet_file(hugging_face(), Compression::SNAPPY);
+    let packed = file(&whole);
+    let outlined: Vec<Record> = outline(packed.path(), Format::Parquet, &Columns::default())
+        .unwrap()
+        .collect::<Result<_>>()
+        .unwrap();
+    let row = |id: Option<&str>, texts: &[&str]| Record {
+        picture: Picture::Bytes(Vec::new()),
+        image_id: id.map(str::to_string),
+        ..captions("", texts)
+    };
+    assert_eq!(
+        outlined,
+        [
+            row(Some("one.jpg"), &["a", "b"]),
+            row(Some("5"), &[]),
+            row(None, &["c"])
+        ]
+    );
+    let pictures = PackedPictures::new(packed.path(), &Columns::default());
+    let (first, third) = (Picture::Bytes(b"1".to_vec()), Picture::Bytes(b"3".to_vec()));
+    for row in [0, 2, 1, 2, 0, 1, 0] {
+        let wanted = [first.clone(), Picture::File("two.jpg".into()), third.clone()][row as usize].clone();
+        assert_eq!(pictures.picture(row).unwrap(), wanted, "{row}");
+    }
+    assert!(pictures.picture(3).unwrap_err().to_string().contains("no row 3"));
+    assert_eq!(pictures.picture(2).unwrap(), third);
+
+    let many: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_le_bytes().to_vec()).collect();
+    let bytes = parquet_file(
+        vec![
+            ("bytes", Arc::new(BinaryArray::from_iter_values(&many)) as ArrayRef),
+            ("text", Arc::new(StringArray::from(vec!["a"; 1000]))),
+        ],
+        Compression::UNCOMPRESSED,
+    );
+    let packed = file(&bytes);
+    let outlined = outline(packed.path(), Format::Parquet, &Columns::default()).unwrap();
+    assert!(
+        outlined
+            .map(|record| record.unwrap())
+            .all(|record| record == row(None, &["a"]))
+    );
+    let pictures = PackedPictures::new(packed.path(), &Columns::default());
+    for row in (0..1000).step_by(3).chain((0..1000).rev().step_by(7)) {
+        assert_eq!(
+            pictures.picture(row).unwrap(),
+            Picture::Bytes(many[row as usize].clone())
+        );
+    }
+}
+
+#[test]
 fn parquet_with_plain_columns() {
     let bytes = parquet_file(
         vec![

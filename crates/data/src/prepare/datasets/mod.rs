@@ -184,7 +184,7 @@ impl Raw {
 
 /// Cuts rows into numbered files, `{prefix}_0` and on, the last of which may be shorter. Unlike the original, no empty file follows if the
 /// number of rows is a multiple of `rows_per_file`.
-fn numbered<R: RowSource + 'static>(
+pub(super) fn numbered<R: RowSource + 'static>(
     prefix: &str,
     rows: usize,
     rows_per_file: usize,
@@ -213,7 +213,7 @@ fn refuse_nothing(root: &Path, rows: usize, what: &str) -> Result<()> {
 }
 
 /// Reads a picture file.
-fn read_picture(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_picture(path: &Path) -> Result<Vec<u8>> {
     /// Larger files are no pictures that could be decoded.
     const MAX_BYTES: u64 = 512 << 20;
     let unreadable = |e: std::io::Error| DataError::Picture(format!("the file cannot be read: {e}"));
