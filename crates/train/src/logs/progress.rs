@@ -33,6 +33,8 @@ pub struct Update<'a> {
 /// Shows how far a loop is, how fast it goes and when it will be done.
 pub struct Progress {
     unit: &'static str,
+    /// Whether steps are all there is to tell: no samples, no waiting.
+    counting: bool,
     total: u64,
     meter: Meter,
     view: View,
@@ -63,16 +65,35 @@ impl Progress {
         let meter = Meter::new(Instant::now(), done);
         Self {
             unit,
+            counting: false,
             total,
             meter,
             view: View::Bar(bar),
         }
     }
 
+    /// Progress of work that consists of `total` things called `unit` (`"picture"`), of which `done` are done already.
+    pub fn counting(unit: &'static str, total: u64, done: u64) -> Self {
+        let mut progress = Self::new(unit, total, done);
+        progress.counting = true;
+        progress
+    }
+
+    /// Takes note that `done` things are done, and shows it when it is time to.
+    pub fn reach(&mut self, done: u64) {
+        self.update(Update {
+            step: done,
+            samples: 0,
+            waited: Duration::ZERO,
+            losses: &[],
+        });
+    }
+
     /// Shows nothing.
     pub fn quiet() -> Self {
         Self {
             unit: "step",
+            counting: false,
             total: 0,
             meter: Meter::new(Instant::now(), 0),
             view: View::Quiet,
@@ -87,6 +108,7 @@ impl Progress {
         };
         Self {
             unit,
+            counting: false,
             total,
             meter: Meter::new(now, done),
             view,
@@ -129,7 +151,10 @@ impl Progress {
     fn line(&self, update: &Update<'_>) -> String {
         let mut parts = vec![format!("{} {}/{}", self.unit, update.step, self.total)];
         if let Some(rates) = self.meter.rates() {
-            parts.push(format!("{} samples/s", rate(rates.samples)));
+            parts.push(match self.counting {
+                true => format!("{}/s", rate(rates.steps)),
+                false => format!("{} samples/s", rate(rates.samples)),
+            });
             if rates.steps > 0.0 && update.step < self.total {
                 let left = (self.total - update.step) as f64 / rates.steps;
                 parts.push(format!("{} left", duration(left)));
@@ -141,7 +166,7 @@ impl Progress {
                 .iter()
                 .map(|(name, loss)| format!("{name} {}", loss_text(*loss))),
         );
-        if let Some(rates) = self.meter.rates() {
+        if let Some(rates) = self.meter.rates().filter(|_| !self.counting) {
             parts.push(format!("data wait {:.0} %", rates.waiting * 100.0));
         }
         parts.join("  ")
@@ -155,6 +180,14 @@ impl Progress {
                 let _ = writeln!(out, "{line}");
             }
             View::Quiet => {}
+        }
+    }
+
+    /// Runs something that prints, with the bar out of its way.
+    pub fn suspend<T>(&mut self, printing: impl FnOnce() -> T) -> T {
+        match &self.view {
+            View::Bar(bar) => bar.suspend(printing),
+            View::Lines { .. } | View::Quiet => printing(),
         }
     }
 
