@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
+use crate::prepare::Prepare;
 
 /// Vision-language pre-training from image-caption pairs alone.
 ///
@@ -22,6 +23,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   vlct quickstart                              see everything work on generated pictures, in minutes
+  vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
   vlct run print_config with task_mlm_itm_mae  what a run would use
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
@@ -38,6 +40,7 @@ Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usa
 pub enum Command {
     Run(Run),
     Quickstart(Quickstart),
+    Prepare(Prepare),
     Convert(Convert),
     Inspect(Inspect),
     CheckImages(CheckImages),

@@ -7,6 +7,7 @@ mod convert;
 mod inspect;
 mod map_vg_mscoco;
 mod output;
+mod prepare;
 mod quickstart;
 mod run;
 mod signals;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Command::CheckImages(args) => check_images::run(args),
         Command::MapVgMscoco(args) => map_vg_mscoco::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Prepare(args) => prepare::run(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,3 +42,48 @@ pub fn complain(kind: &str, message: &str) {
 pub fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+/// A number with commas between thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes for people.
+pub fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(
+            ["0", "999", "1,000", "12,345,678"].map(str::to_string),
+            [0, 999, 1000, 12_345_678].map(grouped)
+        );
+        assert_eq!(
+            [size(1023), size(1024), size(3 << 30)],
+            ["1023 bytes", "1.0 KiB", "3.0 GiB"]
+        );
+    }
+}

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer;
 
 use crate::{DataError, Result};
@@ -17,6 +17,43 @@ use crate::{DataError, Result};
 /// A file that is missing, cut short, no JSON or of another form; what `each` refuses, with the number of the element.
 pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     read(path, Elements(each, PhantomData))
+}
+
+/// Calls `each` with every element of the array under `key` of the object that the file consists of.
+///
+/// # Errors
+/// As [`each_of_array`].
+pub fn each_of_field<T: DeserializeOwned>(
+    path: &Path,
+    key: &'static str,
+    each: impl FnMut(T) -> Result<(), String>,
+) -> Result<()> {
+    read(path, Field(key, Elements(each, PhantomData)))
+}
+
+/// Calls `each` with the value on every line of the file that is not blank.
+///
+/// # Errors
+/// As [`each_of_array`]; the place is a line.
+pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
+    let mut reader = open(path)?;
+    let mut line = Vec::new();
+    for number in 1u64.. {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line).map_err(|e| io(path, e))?;
+        if read == 0 {
+            break;
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let value = serde_json::from_slice(&line).map_err(|e| e.to_string());
+        value.and_then(&mut each).map_err(|reason| DataError::Format {
+            path: path.to_path_buf(),
+            reason: format!("line {number}: {reason}"),
+        })?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
@@ -83,5 +120,39 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> Visitor<'de> f
             number += 1;
         }
         Ok(())
+    }
+}
+
+/// Hands one field of an object on.
+struct Field<S>(&'static str, S);
+
+impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Field<S> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the key {:?}", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let Field(wanted, seed) = self;
+        let mut seed = Some(seed);
+        while let Some(key) = object.next_key::<String>()? {
+            match seed.take_if(|_| key == wanted) {
+                Some(seed) => object.next_value_seed(seed)?,
+                None => drop(object.next_value::<IgnoredAny>()?),
+            }
+        }
+        match seed {
+            None => Ok(()),
+            Some(_) => Err(serde::de::Error::custom(format!("there is no key {wanted:?}"))),
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod error;
 mod json;
 pub mod loader;
 pub mod pictures;
+pub mod prepare;
 pub mod random;
 pub mod text;
 pub mod vgqa;

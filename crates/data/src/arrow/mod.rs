@@ -17,6 +17,7 @@ pub use schemas::{
     AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter, VqaKind, VqaRow, VqaWriter,
 };
 pub use table::ArrowTable;
+pub use write::{BatchBlock, partial};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

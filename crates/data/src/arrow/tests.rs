@@ -54,7 +54,7 @@ fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> 
 }
 
 /// The schema, read by the library's own reader.
-fn schema(path: &Path) -> Schema {
+pub(crate) fn schema(path: &Path) -> Schema {
     let file = std::fs::File::open(path).expect("file");
     FileReader::try_new(file, None)
         .expect("Arrow file")
@@ -63,7 +63,7 @@ fn schema(path: &Path) -> Schema {
         .clone()
 }
 
-fn rows_as_json(path: &Path) -> Vec<Value> {
+pub(crate) fn rows_as_json(path: &Path) -> Vec<Value> {
     let (table, schema) = (ArrowTable::open(path).unwrap(), schema(path));
     (0..table.rows())
         .map(|row| {
@@ -77,7 +77,7 @@ fn rows_as_json(path: &Path) -> Vec<Value> {
 }
 
 /// Reduces a golden binary value to its length, leaves others alone.
-fn without_hash(row: &Value) -> Value {
+pub(crate) fn without_hash(row: &Value) -> Value {
     let object = row.as_object().expect("a row");
     let fields = object.iter().map(|(name, value)| match value.get("sha256") {
         Some(_) => (name.clone(), json!({"bytes": value["bytes"]})),

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_ipc::writer::FileWriter;
+use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
+use arrow_ipc::{Block, FooterBuilder, MetadataVersion};
 use arrow_schema::{ArrowError, Field, Schema};
+use flatbuffers::FlatBufferBuilder;
 use serde_json::json;
 
 use crate::{DataError, Result};
@@ -19,6 +22,11 @@ const BATCH_BYTES: usize = 32 << 20;
 const BATCH_ROWS: usize = 8192;
 /// Offsets inside a batch are 32-bit.
 const MAX_VALUE: usize = i32::MAX as usize - BATCH_BYTES;
+
+/// The first and the last bytes of the file.
+const MAGIC: [u8; 6] = *b"ARROW1";
+/// A message without content: no more batches.
+const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Stands in the pandas metadata for the number of rows, which is known when the file is finished. Wide enough for any
 /// number, and found nowhere else.
@@ -52,14 +60,44 @@ fn pandas_metadata(columns: &[ColumnSpec]) -> String {
     .replace("\"ROWS\"", ROWS_PLACEHOLDER)
 }
 
-/// An Arrow file being written. Dropped before [`Self::finish`], it leaves nothing behind.
+/// A record batch in a file: where its message begins, and the lengths of its two parts in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BatchBlock {
+    /// Offset of the message from the beginning of the file.
+    pub offset: u64,
+    /// Length of the message's metadata, padding included.
+    pub metadata: u32,
+    /// Length of the values, padding included.
+    pub body: u64,
+    /// Number of rows.
+    pub rows: u64,
+}
+
+impl BatchBlock {
+    fn end(&self) -> Option<u64> {
+        self.offset
+            .checked_add(u64::from(self.metadata))?
+            .checked_add(self.body)
+    }
+}
+
+/// An Arrow file being written. Dropped before [`Self::finish`], it leaves nothing behind, unless it was created by
+/// [`Self::resume`].
+///
+/// `arrow-ipc` encodes schema and batches; the frame around them is written here, since its `FileWriter` cannot go on with a
+/// file that another process began.
 pub(super) struct TableFile {
     path: PathBuf,
     temporary: PathBuf,
-    /// None once finished.
-    writer: Option<FileWriter<BufWriter<File>>>,
+    keep_temporary: bool,
+    out: BufWriter<File>,
     schema: Arc<Schema>,
-    rows: u64,
+    options: IpcWriteOptions,
+    context: IpcWriteContext,
+    /// The batches written so far.
+    blocks: Vec<BatchBlock>,
+    /// Where the next message begins.
+    end: u64,
     pending_rows: usize,
     pending_bytes: usize,
 }
@@ -67,38 +105,91 @@ pub(super) struct TableFile {
 impl TableFile {
     /// Creates the temporary file beside `path`.
     pub fn create(path: &Path, columns: &[ColumnSpec]) -> Result<Self> {
-        let name = path.file_name().ok_or_else(|| {
-            DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display()))
-        })?;
-        let mut temporary_name = std::ffi::OsString::from(".");
-        temporary_name.push(name);
-        temporary_name.push(format!(".{}.part", std::process::id()));
-        let temporary = path.with_file_name(temporary_name);
+        let temporary = beside(path, &format!("{}.part", std::process::id()))?;
+        Self::open(path, temporary, columns, Vec::new(), false)
+    }
+
+    /// As [`Self::create`], but the temporary file, `.NAME.part`, stays if the writer is dropped, and a later call with the batches
+    /// that were written (see [`Self::blocks`]) goes on behind them. Without batches it begins anew.
+    pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
+        Self::open(path, partial(path)?, columns, blocks, true)
+    }
+
+    fn open(
+        path: &Path,
+        temporary: PathBuf,
+        columns: &[ColumnSpec],
+        blocks: Vec<BatchBlock>,
+        keep_temporary: bool,
+    ) -> Result<Self> {
         let fields: Vec<Field> = columns.iter().map(|c| c.field.clone()).collect();
         let metadata = HashMap::from([("pandas".to_string(), pandas_metadata(columns))]);
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
+        let refused = |source| DataError::Io {
+            path: temporary.clone(),
+            source,
+        };
         let file = File::options()
             .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(blocks.is_empty())
             .open(&temporary)
-            .map_err(|source| DataError::Io {
-                path: temporary.clone(),
-                source,
-            })?;
+            .map_err(refused)?;
         let mut table = Self {
             path: path.to_path_buf(),
-            temporary,
-            writer: None,
+            temporary: temporary.clone(),
+            keep_temporary,
+            out: BufWriter::with_capacity(1 << 20, file),
             schema,
-            rows: 0,
+            options: IpcWriteOptions::default(),
+            context: IpcWriteContext::default(),
+            blocks,
+            end: 0,
             pending_rows: 0,
             pending_bytes: 0,
         };
-        let writer = FileWriter::try_new_buffered(file, &table.schema).map_err(|e| table.error(e))?;
-        table.writer = Some(writer);
+        table.begin()?;
         Ok(table)
+    }
+
+    /// Writes what comes before the batches, or goes behind those that are there.
+    fn begin(&mut self) -> Result<()> {
+        let magic = [&MAGIC[..], &[0; 2]].concat();
+        let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+            &self.schema,
+            &mut DictionaryTracker::new(true),
+            &self.options,
+        );
+        let mut head = magic;
+        write_message(&mut head, message, &self.options).map_err(|e| self.error(e))?;
+        self.end = head.len() as u64;
+        if self.blocks.is_empty() {
+            return self.out.write_all(&head).map_err(|e| self.io(e));
+        }
+        for block in &self.blocks {
+            self.end = Some(block)
+                .filter(|block| block.offset == self.end)
+                .and_then(BatchBlock::end)
+                .ok_or_else(|| self.format("the record of its batches does not fit it; delete it and begin anew"))?;
+        }
+        let file = self.out.get_mut();
+        let there = file.metadata().map(|m| m.len());
+        if there.map_err(|e| self.io(e))? < self.end {
+            return Err(self.format("it is shorter than was recorded; delete it and begin anew"));
+        }
+        let file = self.out.get_mut();
+        let behind = file
+            .set_len(self.end)
+            .and_then(|()| file.seek(SeekFrom::Start(self.end)));
+        behind.map(|_| ()).map_err(|e| self.io(e))
+    }
+
+    fn format(&self, reason: &str) -> DataError {
+        DataError::Format {
+            path: self.temporary.clone(),
+            reason: reason.into(),
+        }
     }
 
     fn error(&self, error: ArrowError) -> DataError {
@@ -136,6 +227,17 @@ impl TableFile {
         Ok(full)
     }
 
+    /// The batches written so far. Rows that are collected but not written are in none of them.
+    pub fn blocks(&self) -> &[BatchBlock] {
+        &self.blocks
+    }
+
+    /// Makes sure that the batches written so far are on the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
+        synced.map_err(|e| self.io(e))
+    }
+
     /// Writes the collected rows as one batch (none if there are none).
     pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
         let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| self.error(e))?;
@@ -143,34 +245,93 @@ impl TableFile {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.rows += batch.num_rows() as u64;
-        if let Some(writer) = &mut self.writer {
-            let written = writer.write(&batch);
-            written.map_err(|e| self.error(e))?;
-        }
+        // None of the columns is a dictionary, so there is nothing but the batch.
+        let encoded = IpcDataGenerator::default()
+            .encode(
+                &batch,
+                &mut DictionaryTracker::new(true),
+                &self.options,
+                &mut self.context,
+            )
+            .and_then(|(_, batch)| write_message(&mut self.out, batch, &self.options));
+        let (metadata, body) = encoded.map_err(|e| self.error(e))?;
+        let block = BatchBlock {
+            offset: self.end,
+            metadata: u32::try_from(metadata).map_err(|_| self.format("a batch has too many columns"))?,
+            body: body as u64,
+            rows: batch.num_rows() as u64,
+        };
+        self.end += metadata as u64 + block.body;
+        self.blocks.push(block);
         Ok(())
+    }
+
+    /// The footer: schema and places of the batches.
+    fn footer(&self) -> Vec<u8> {
+        let mut builder = FlatBufferBuilder::new();
+        let blocks: Vec<Block> = self
+            .blocks
+            .iter()
+            .map(|b| Block::new(b.offset as i64, b.metadata as i32, b.body as i64))
+            .collect();
+        let dictionaries = builder.create_vector::<Block>(&[]);
+        let batches = builder.create_vector(&blocks);
+        let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &self.schema);
+        let mut footer = FooterBuilder::new(&mut builder);
+        footer.add_version(MetadataVersion::V5);
+        footer.add_schema(schema);
+        footer.add_dictionaries(dictionaries);
+        footer.add_recordBatches(batches);
+        let root = footer.finish();
+        builder.finish(root, None);
+        builder.finished_data().to_vec()
     }
 
     /// Completes the file, makes sure it is on the disk, and gives it its name. Returns its number of rows.
     pub fn finish(mut self) -> Result<u64> {
-        if let Some(mut writer) = self.writer.take() {
-            writer.finish().map_err(|e| self.error(e))?;
-            let buffered = writer.into_inner().map_err(|e| self.error(e))?;
-            let mut file = buffered.into_inner().map_err(|e| self.io(e.into_error()))?;
-            fill_in_rows(&mut file, self.rows).map_err(|e| self.io(e))?;
-            file.sync_all().map_err(|e| self.io(e))?;
-            std::fs::rename(&self.temporary, &self.path).map_err(|e| self.io(e))?;
-            sync_folder(&self.path).map_err(|e| self.io(e))?;
-        }
-        Ok(self.rows)
+        let rows = self.blocks.iter().map(|b| b.rows).sum();
+        let footer = self.footer();
+        let length = (footer.len() as u32).to_le_bytes();
+        let end = [&END_OF_STREAM[..], &footer, &length, &MAGIC].concat();
+        let written = self.out.write_all(&end).and_then(|()| self.out.flush());
+        written.map_err(|e| self.io(e))?;
+        let file = self.out.get_mut();
+        let named = fill_in_rows(file, rows)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
+            .and_then(|()| sync_folder(&self.path));
+        named.map_err(|e| self.io(e))?;
+        Ok(rows)
     }
 }
 
 impl Drop for TableFile {
     fn drop(&mut self) {
-        // After `finish` the temporary name is gone and this does nothing.
-        let _ = std::fs::remove_file(&self.temporary);
+        if !self.keep_temporary {
+            // After `finish` the temporary name is gone and this does nothing.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
     }
+}
+
+/// The name of the unfinished file of a writer that can be resumed: `.NAME.part` beside it.
+///
+/// # Errors
+/// [`DataError::Invalid`] if `path` does not end in a name.
+pub fn partial(path: &Path) -> Result<PathBuf> {
+    beside(path, "part")
+}
+
+/// The hidden name `.NAME.ENDING` beside `path`.
+fn beside(path: &Path, ending: &str) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display())))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".");
+    hidden.push(ending);
+    Ok(path.with_file_name(hidden))
 }
 
 /// Makes the renaming itself durable.

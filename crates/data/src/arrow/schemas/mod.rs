@@ -1,0 +1,102 @@
+//! The schemas of ViLT's files, one writer each.
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::ArrayBuilder;
+use arrow_schema::{DataType, Field};
+
+use super::write::ColumnSpec;
+
+fn list(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(item, true)))
+}
+
+fn column(name: &str, data_type: DataType, pandas_type: &'static str) -> ColumnSpec {
+    let numpy_type = if pandas_type == "int64" { "int64" } else { "object" };
+    ColumnSpec {
+        field: Field::new(name, data_type, true),
+        pandas_type,
+        numpy_type,
+    }
+}
+
+fn picture_column(name: &str) -> ColumnSpec {
+    column(name, DataType::Binary, "bytes")
+}
+
+fn text_column(name: &str) -> ColumnSpec {
+    column(name, DataType::Utf8, "unicode")
+}
+
+fn texts_column(name: &str) -> ColumnSpec {
+    column(name, list(DataType::Utf8), "list[unicode]")
+}
+
+fn integers_column(name: &str) -> ColumnSpec {
+    column(name, list(DataType::Int64), "list[int64]")
+}
+
+/// Writes the collected rows of `$self` if the next row, of `$bytes` bytes, would make the batch too large.
+macro_rules! make_room {
+    ($self:ident, $bytes:expr) => {
+        let bytes: usize = $bytes;
+        if $self.file.admit(bytes)? {
+            let columns = $self.take();
+            $self.file.write(columns)?;
+            $self.file.admit(bytes)?;
+        }
+    };
+}
+
+/// Builds the methods that all writers share.
+macro_rules! finish {
+    ($($builder:ident),*) => {
+        /// The collected rows, column by column.
+        fn take(&mut self) -> Vec<ArrayRef> {
+            vec![$(self.$builder.take_array()),*]
+        }
+
+        /// The batches written so far; rows pushed since the last of them are in none yet.
+        pub fn blocks(&self) -> &[$crate::arrow::BatchBlock] {
+            self.file.blocks()
+        }
+
+        /// Makes sure that the batches written so far are on the disk.
+        ///
+        /// # Errors
+        /// [`crate::DataError::Io`] if the disk refuses.
+        pub fn sync(&mut self) -> $crate::Result<()> {
+            self.file.sync()
+        }
+
+        /// Completes the file and gives it its name. Returns the number of rows.
+        ///
+        /// # Errors
+        /// [`crate::DataError::Io`] if the disk is full or refuses. The file that had the name before is then still there.
+        pub fn finish(mut self) -> $crate::Result<u64> {
+            let columns = self.take();
+            self.file.write(columns)?;
+            self.file.finish()
+        }
+    };
+}
+
+/// An [`ArrayBuilder`] that yields a shared array without being consumed.
+trait TakeArray: ArrayBuilder {
+    fn take_array(&mut self) -> ArrayRef {
+        ArrayBuilder::finish(self)
+    }
+}
+impl<B: ArrayBuilder> TakeArray for B {}
+
+// After the macros, which they use.
+mod captions;
+mod pairs;
+mod questions;
+mod regions;
+
+pub use captions::CaptionWriter;
+pub use pairs::{Nlvr2Row, Nlvr2Writer};
+pub use questions::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
+pub use regions::{Region, VgWriter};

@@ -1,0 +1,94 @@
+//! NLVR2: pairs of pictures and sentences about them.
+
+use std::path::Path;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
+
+use super::{TakeArray, picture_column, text_column, texts_column};
+use crate::Result;
+use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
+
+/// One row of an NLVR2 file: a pair of pictures and the sentences about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Nlvr2Row<'a> {
+    /// The bytes of the left picture's file.
+    pub image_0: &'a [u8],
+    /// The bytes of the right picture's file.
+    pub image_1: &'a [u8],
+    /// Sentences, and whether each is true of the pair.
+    pub sentences: &'a [(String, bool)],
+    /// Name of the pair.
+    pub identifier: &'a str,
+}
+
+/// Writes NLVR2 files: `image_0`, `image_1`, `questions`, `answers` (`True` or `False`), `identifier`.
+pub struct Nlvr2Writer {
+    file: TableFile,
+    image_0: BinaryBuilder,
+    image_1: BinaryBuilder,
+    questions: ListBuilder<StringBuilder>,
+    answers: ListBuilder<StringBuilder>,
+    identifier: StringBuilder,
+}
+
+impl Nlvr2Writer {
+    fn columns() -> [ColumnSpec; 5] {
+        [
+            picture_column("image_0"),
+            picture_column("image_1"),
+            texts_column("questions"),
+            texts_column("answers"),
+            text_column("identifier"),
+        ]
+    }
+
+    fn on(file: TableFile) -> Self {
+        Self {
+            file,
+            image_0: BinaryBuilder::new(),
+            image_1: BinaryBuilder::new(),
+            questions: ListBuilder::new(StringBuilder::new()),
+            answers: ListBuilder::new(StringBuilder::new()),
+            identifier: StringBuilder::new(),
+        }
+    }
+
+    /// Begins the file `path`. Nothing has that name before [`Self::finish`].
+    ///
+    /// # Errors
+    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::on(TableFile::create(path.as_ref(), &Self::columns())?))
+    }
+
+    /// Goes on with a file that an earlier writer, also from here, left behind the given batches ([`Self::blocks`]); without any, begins.
+    /// What is written stays, under a hidden name, if this writer too is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`crate::DataError::Format`] if that file is not as long as its batches.
+    pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
+        Ok(Self::on(TableFile::resume(path.as_ref(), &Self::columns(), blocks)?))
+    }
+
+    /// Adds a pair of pictures with its sentences.
+    ///
+    /// # Errors
+    /// Pictures of 2 GiB or more; a disk that is full.
+    pub fn push(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
+        let text: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
+        make_room!(
+            self,
+            row.image_0.len() + row.image_1.len() + text + row.identifier.len()
+        );
+        self.image_0.append_value(row.image_0);
+        self.image_1.append_value(row.image_1);
+        self.questions.append_value(row.sentences.iter().map(|s| Some(&s.0)));
+        let word = |truth: bool| if truth { "True" } else { "False" };
+        self.answers.append_value(row.sentences.iter().map(|s| Some(word(s.1))));
+        self.identifier.append_value(row.identifier);
+        Ok(())
+    }
+
+    finish!(image_0, image_1, questions, answers, identifier);
+}

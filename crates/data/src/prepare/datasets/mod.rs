@@ -1,0 +1,223 @@
+//! The raw layouts of the datasets, one file for each kind.
+
+pub mod karpathy;
+pub mod nlvr2;
+pub mod pairs;
+pub mod regions;
+pub mod vqav2;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::plan::{Columns, Plan, PlannedFile, RowSource};
+use crate::{DataError, Result};
+
+/// Rows per file of the datasets that are written as numbered files, as in the original.
+pub const ROWS_PER_FILE: usize = 100_000;
+
+/// A dataset with a raw layout of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dataset {
+    /// COCO captions.
+    Coco,
+    /// Flickr30k captions.
+    F30k,
+    /// Visual Genome's regions.
+    Vg,
+    /// SBU captions.
+    Sbu,
+    /// Conceptual Captions.
+    Gcc,
+    /// VQA v2.
+    Vqav2,
+    /// NLVR2.
+    Nlvr2,
+    /// VQA v2 statements of the large pre-training set.
+    PretrainVqa,
+    /// GQA statements of the large pre-training set.
+    PretrainGqa,
+    /// OpenImages captions of the large pre-training set.
+    PretrainOpenimages,
+    /// Flickr30k captions of the large pre-training set.
+    PretrainF30k,
+    /// Visual Genome statements of the large pre-training set.
+    PretrainVg,
+}
+
+impl Dataset {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Coco,
+        Self::F30k,
+        Self::Vg,
+        Self::Sbu,
+        Self::Gcc,
+        Self::Vqav2,
+        Self::Nlvr2,
+        Self::PretrainVqa,
+        Self::PretrainGqa,
+        Self::PretrainOpenimages,
+        Self::PretrainF30k,
+        Self::PretrainVg,
+    ];
+
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Coco => "coco",
+            Self::F30k => "f30k",
+            Self::Vg => "vg",
+            Self::Sbu => "sbu",
+            Self::Gcc => "gcc",
+            Self::Vqav2 => "vqav2",
+            Self::Nlvr2 => "nlvr2",
+            Self::PretrainVqa => "pretrain-vqa",
+            Self::PretrainGqa => "pretrain-gqa",
+            Self::PretrainOpenimages => "pretrain-openimages",
+            Self::PretrainF30k => "pretrain-f30k",
+            Self::PretrainVg => "pretrain-vg",
+        }
+    }
+
+    /// What is to be written, from the annotations and the names of the pictures.
+    ///
+    /// # Errors
+    /// Annotations or folders that are missing, damaged or of another data set.
+    pub fn plan(self, raw: &Raw) -> Result<Plan> {
+        match self {
+            Self::Coco => karpathy::coco(raw),
+            Self::F30k => karpathy::f30k(raw),
+            Self::Vg => regions::vg(raw),
+            Self::Sbu => pairs::sbu(raw),
+            Self::Gcc => pairs::gcc(raw),
+            Self::Vqav2 => vqav2::vqav2(raw),
+            Self::Nlvr2 => nlvr2::nlvr2(raw),
+            Self::PretrainVqa => pairs::pretrain_vqa(raw),
+            Self::PretrainGqa => pairs::pretrain_gqa(raw),
+            Self::PretrainOpenimages => pairs::openimages(raw),
+            Self::PretrainF30k => pairs::pretrain_f30k(raw),
+            Self::PretrainVg => pairs::pretrain_vg(raw),
+        }
+    }
+}
+
+impl fmt::Display for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dataset {
+    type Err = DataError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|d| d.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|d| d.name()).collect();
+            DataError::Invalid(format!("unknown data set {name:?}; known are {}", known.join(", ")))
+        })
+    }
+}
+
+/// Where the raw downloads are and how they become rows.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// The folder of the downloads.
+    pub root: PathBuf,
+    /// Decides the order of rows.
+    pub seed: u64,
+    /// The splits to write; all if not given.
+    pub splits: Option<Vec<String>>,
+    /// Rows per file of the datasets that are written as numbered files.
+    pub rows_per_file: usize,
+}
+
+impl Raw {
+    /// The downloads in `root`, all splits, the original's number of rows.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            seed: 0,
+            splits: None,
+            rows_per_file: ROWS_PER_FILE,
+        }
+    }
+
+    /// Those of the dataset's splits that are wanted.
+    fn wanted<'a>(&self, splits: &[&'a str]) -> Result<Vec<&'a str>> {
+        let Some(wanted) = &self.splits else {
+            return Ok(splits.to_vec());
+        };
+        if let Some(unknown) = wanted.iter().find(|w| !splits.contains(&w.as_str())) {
+            return Err(DataError::Invalid(format!(
+                "there is no split {unknown:?}; this data set has {}",
+                splits.join(", ")
+            )));
+        }
+        Ok(splits
+            .iter()
+            .copied()
+            .filter(|s| wanted.iter().any(|w| w == s))
+            .collect())
+    }
+
+    fn search(&self) -> super::find::Search<'_> {
+        super::find::Search {
+            root: &self.root,
+            seed: self.seed,
+            partial: self.splits.is_some(),
+        }
+    }
+}
+
+/// Cuts rows into numbered files, `{prefix}_0` and on, the last of which may be shorter. Unlike the original, no empty file follows if the
+/// number of rows is a multiple of `rows_per_file`.
+fn numbered<R: RowSource + 'static>(
+    prefix: &str,
+    rows: usize,
+    rows_per_file: usize,
+    columns: Columns,
+    source: impl Fn(Range<usize>) -> R,
+) -> Vec<PlannedFile> {
+    let count = rows.div_ceil(rows_per_file).max(1);
+    (0..count)
+        .map(|i| PlannedFile {
+            name: format!("{prefix}_{i}"),
+            columns,
+            rows: Box::new(source(i * rows_per_file..((i + 1) * rows_per_file).min(rows))),
+        })
+        .collect()
+}
+
+/// Nothing to write is more likely a wrong folder than a wish.
+fn refuse_nothing(root: &Path, rows: usize, what: &str) -> Result<()> {
+    if rows == 0 {
+        return Err(DataError::Format {
+            path: root.to_path_buf(),
+            reason: format!("no picture here has an annotation in {what}; are they of the same data set?"),
+        });
+    }
+    Ok(())
+}
+
+/// Reads a picture file.
+fn read_picture(path: &Path) -> Result<Vec<u8>> {
+    /// Larger files are no pictures that could be decoded.
+    const MAX_BYTES: u64 = 512 << 20;
+    let unreadable = |e: std::io::Error| DataError::Picture(format!("the file cannot be read: {e}"));
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if found.is_dir() {
+        return Err(DataError::Picture("this is a folder".into()));
+    }
+    if !found.is_file() {
+        return Err(DataError::Picture("this is not a file".into()));
+    }
+    if found.len() > MAX_BYTES {
+        return Err(DataError::Picture(format!(
+            "a file of {} bytes is too large",
+            found.len()
+        )));
+    }
+    std::fs::read(path).map_err(unreadable)
+}

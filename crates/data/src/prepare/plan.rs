@@ -1,0 +1,191 @@
+//! What is to be written: files, and the rows of each. Made from the annotations before the first picture is read.
+
+use std::borrow::Cow;
+use std::hash::Hasher;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::arrow::{AnsweredQuestion, Region, VqaKind};
+
+/// The columns of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Pictures with captions.
+    Captions,
+    /// Pictures with described regions.
+    Regions,
+    /// Pictures with questions.
+    Questions(VqaKind),
+    /// Pairs of pictures with sentences.
+    Pairs,
+}
+
+/// What a row says beside its pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowText<'a> {
+    /// Captions of a picture.
+    Captions {
+        /// The captions, in the order of the annotations.
+        captions: Vec<Cow<'a, str>>,
+        /// Name of the picture.
+        image_id: Cow<'a, str>,
+        /// Name of the split.
+        split: Cow<'a, str>,
+    },
+    /// Described regions of a picture.
+    Regions {
+        /// The regions.
+        regions: Cow<'a, [Region]>,
+        /// Number of the picture, in decimal digits.
+        image_id: String,
+    },
+    /// Questions about a picture.
+    Questions {
+        /// The questions, with answers unless it is a test split.
+        questions: Cow<'a, [AnsweredQuestion]>,
+        /// Number of the picture.
+        image_id: i64,
+        /// Name of the split.
+        split: &'a str,
+    },
+    /// Sentences about a pair of pictures.
+    Pair {
+        /// The sentences and whether each is true.
+        sentences: Cow<'a, [(String, bool)]>,
+        /// Name of the pair.
+        identifier: &'a str,
+    },
+}
+
+/// The rows of a file, readable in any order and by several threads.
+pub trait RowSource: Send + Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+
+    /// A name for the row in reports: the path of its picture.
+    fn label(&self, row: usize) -> String;
+
+    /// Everything but the pictures.
+    ///
+    /// # Errors
+    /// What is wrong with the annotation; it ends the preparation.
+    fn text(&self, row: usize) -> Result<RowText<'_>>;
+
+    /// The bytes of the row's pictures, one or two files as they are.
+    ///
+    /// # Errors
+    /// A picture that cannot be read; the row is left out.
+    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>>;
+
+    /// Feeds `hash` with everything that distinguishes these rows from others, but for the pictures' content.
+    ///
+    /// # Errors
+    /// What is wrong with an annotation.
+    fn identify(&self, hash: &mut dyn Hasher) -> Result<()> {
+        for row in 0..self.rows() {
+            hash.write(self.label(row).as_bytes());
+            hash.write(format!("{:?}", self.text(row)?).as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// A file to write.
+pub struct PlannedFile {
+    /// Its name, without `.arrow`.
+    pub name: String,
+    /// Its columns.
+    pub columns: Columns,
+    /// Its rows, in order.
+    pub rows: Box<dyn RowSource>,
+}
+
+/// A file that is cut out of another one when that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Name of the file that is cut.
+    pub from: String,
+    /// Name of the file that gets all rows but the last `count`.
+    pub head: String,
+    /// Name of the file that gets the last `count` rows.
+    pub tail: String,
+    /// How many.
+    pub count: usize,
+}
+
+/// Pictures against annotations, for one group of pictures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The group: a split, or the dataset's name.
+    pub part: String,
+    /// Picture files found.
+    pub found: usize,
+    /// Of these, those with an annotation: what is written.
+    pub kept: usize,
+    /// Annotated pictures, with a file or without.
+    pub annotated: usize,
+    /// Annotated pictures without a file.
+    pub without_picture: usize,
+    /// The first few of them.
+    pub examples: Vec<String>,
+}
+
+impl Coverage {
+    /// How many examples are kept.
+    pub const EXAMPLES: usize = 5;
+}
+
+/// Everything that is to be written.
+#[derive(Default)]
+pub struct Plan {
+    /// The files, in the order of writing.
+    pub files: Vec<PlannedFile>,
+    /// Files cut out of those.
+    pub cuts: Vec<Cut>,
+    /// Pictures against annotations.
+    pub coverage: Vec<Coverage>,
+    /// Remarks about the annotations: what was left out of them, and why.
+    pub remarks: Vec<String>,
+}
+
+impl Plan {
+    /// Number of rows of all files.
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|f| f.rows.rows() as u64).sum()
+    }
+}
+
+/// Pictures that were found in folders.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Number of the folder in [`Listing::folders`].
+    pub folder: u32,
+    /// Name of the file.
+    pub name: Box<str>,
+    /// Number of its annotation; what that means depends on the dataset.
+    pub annotation: u32,
+}
+
+/// Pictures in folders: a name and two numbers each, since there may be millions.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The folders.
+    pub folders: Vec<PathBuf>,
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+}
+
+impl Listing {
+    /// Path of picture `number`.
+    pub fn path(&self, number: usize) -> PathBuf {
+        let picture = &self.pictures[number];
+        self.folders[picture.folder as usize].join(&*picture.name)
+    }
+
+    /// The same as text, for reports.
+    pub fn label(&self, number: usize) -> String {
+        self.path(number).display().to_string()
+    }
+}

@@ -1,0 +1,475 @@
+//! Against what the original's writers make of the same raw folders (`tests/golden/prepare`), and against interruptions.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::*;
+use crate::Result;
+use crate::arrow::tests::{rows_as_json, schema, without_hash};
+
+fn target(out: &Path) -> Target {
+    Target {
+        out: out.to_path_buf(),
+        treatment: Treatment::default(),
+        overwrite: false,
+        threads: 3,
+    }
+}
+
+/// Plans and writes; the report.
+fn prepare(dataset: Dataset, raw: &Raw, target: &Target) -> Result<Report> {
+    match write(dataset.name(), &dataset.plan(raw)?, target, &mut |_| {
+        ControlFlow::Continue(())
+    })? {
+        Outcome::Done(report) | Outcome::WasDone(report) => Ok(report),
+        Outcome::Stopped => panic!("nobody stopped it"),
+    }
+}
+
+/// The folders of a set in all golden data.
+fn sets(name: &str) -> Vec<PathBuf> {
+    vlct_golden::folders("prepare")
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .filter(|folder| folder.join("raw").is_dir())
+        .collect()
+}
+
+fn sorted(mut rows: Vec<Value>) -> Vec<String> {
+    let mut texts: Vec<String> = rows.drain(..).map(|row| row.to_string()).collect();
+    texts.sort();
+    texts
+}
+
+/// Compares every file in `out` with the recorded rows and columns. `ordered`: the order of rows is defined.
+fn assert_as_recorded(out: &Path, expected: &Path, renamed: impl Fn(&str) -> String, ordered: bool) {
+    let rows = vlct_golden::json(expected.join("rows.json"));
+    let schemas = vlct_golden::json(expected.join("schema.json"));
+    let mut compared = 0;
+    for (file, want) in rows.as_object().unwrap() {
+        let path = out.join(renamed(file));
+        let want: Vec<Value> = want.as_array().unwrap().clone();
+        if want.is_empty() && !path.exists() {
+            // The original's empty file behind a full one.
+            continue;
+        }
+        compared += 1;
+        let pictures = |row: &Value| without_hash(row);
+        let (got, want): (Vec<Value>, Vec<Value>) = (rows_as_json(&path), want.iter().map(pictures).collect());
+        if ordered {
+            assert_eq!(got, want, "{}", path.display());
+        } else {
+            assert_eq!(sorted(got), sorted(want), "{}", path.display());
+        }
+        let fields: Vec<(String, String)> = schema(&path)
+            .fields()
+            .iter()
+            .map(|f| (f.name().clone(), pyarrow_name(f.data_type())))
+            .collect();
+        let recorded: Vec<(String, String)> = schemas[file]["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| (c["name"].as_str().unwrap().into(), c["type"].as_str().unwrap().into()))
+            .collect();
+        if schemas[file]["rows"] != 0 {
+            assert_eq!(fields, recorded, "{}", path.display());
+        }
+    }
+    assert!(compared > 0);
+}
+
+/// A type as pyarrow spells it.
+fn pyarrow_name(data_type: &arrow_schema::DataType) -> String {
+    use arrow_schema::DataType::*;
+    match data_type {
+        Binary => "binary".into(),
+        Utf8 => "string".into(),
+        Int64 => "int64".into(),
+        Float64 => "double".into(),
+        Null => "null".into(),
+        List(item) => format!("list<{}: {}>", item.name(), pyarrow_name(item.data_type())),
+        other => panic!("{other} is not written"),
+    }
+}
+
+#[test]
+fn every_dataset_becomes_what_the_original_makes_of_it() {
+    let named = [
+        ("coco", Dataset::Coco, false),
+        ("f30k", Dataset::F30k, false),
+        ("vg", Dataset::Vg, false),
+        ("sbu", Dataset::Sbu, false),
+        ("gcc", Dataset::Gcc, false),
+        ("nlvr2", Dataset::Nlvr2, true),
+        ("vqav2", Dataset::Vqav2, false),
+        ("pretrain_vqav2", Dataset::PretrainVqa, false),
+        ("pretrain_gqa", Dataset::PretrainGqa, false),
+        ("pretrain_openimages", Dataset::PretrainOpenimages, false),
+        ("pretrain_f30k", Dataset::PretrainF30k, false),
+        ("pretrain_vg", Dataset::PretrainVg, false),
+    ];
+    for (set, dataset, ordered) in named {
+        assert!(!sets(set).is_empty(), "{set}");
+        for folder in sets(set) {
+            let out = tempfile::tempdir().unwrap();
+            let report = prepare(dataset, &Raw::new(folder.join("raw")), &target(out.path())).unwrap();
+            assert_eq!(report.left_out, [], "{set}");
+            let renamed = |file: &str| file.replace("pretrain_vg_", "pretrain_vgqa_");
+            assert_as_recorded(out.path(), &folder.join("expected"), renamed, ordered);
+            // The three numbers that the original prints: found, kept, annotated.
+            let printed = vlct_golden::json(folder.join("../printed.json"));
+            let printed: Vec<String> = printed[set]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|line| line.as_str().unwrap().to_string())
+                .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+                .collect();
+            let counted = report
+                .coverage
+                .iter()
+                .map(|c| format!("{} {} {}", c.found, c.kept, c.annotated));
+            if set != "nlvr2" {
+                assert_eq!(counted.collect::<Vec<_>>(), printed, "{set}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbered_files_hold_the_number_of_rows_that_is_asked_for() {
+    for folder in vlct_golden::folders("prepare") {
+        let recorded = vlct_golden::json(folder.join("shards.json"));
+        let rows_per_file = recorded["shard_size"].as_u64().unwrap() as usize;
+        for (set, dataset) in [
+            ("gcc", Dataset::Gcc),
+            ("sbu", Dataset::Sbu),
+            ("pretrain_vqav2", Dataset::PretrainVqa),
+            ("pretrain_vg", Dataset::PretrainVg),
+        ] {
+            let out = tempfile::tempdir().unwrap();
+            let mut raw = Raw::new(folder.join(set).join("raw"));
+            raw.rows_per_file = rows_per_file;
+            let report = prepare(dataset, &raw, &target(out.path())).unwrap();
+            let got: BTreeMap<String, u64> = report.files.into_iter().map(|f| (f.file, f.rows)).collect();
+            let want: BTreeMap<String, u64> = recorded["rows_per_file"][set]
+                .as_object()
+                .unwrap()
+                .iter()
+                // The original adds an empty file behind a full one.
+                .filter(|(_, rows)| **rows != 0)
+                .map(|(file, rows)| (file.replace("pretrain_vg_", "pretrain_vgqa_"), rows.as_u64().unwrap()))
+                .collect();
+            assert_eq!(got, want, "{set}");
+        }
+    }
+}
+
+/// Makes the pictures of the set that has many, described in `files.json`.
+fn raw_with_many_pictures(folder: &Path) -> tempfile::TempDir {
+    use base64::Engine;
+    let raw = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder.join("raw")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, raw.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let described = vlct_golden::json(folder.join("raw/files.json"));
+    let payloads: Vec<Vec<u8>> = described["payloads_base64"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| {
+            base64::engine::general_purpose::STANDARD
+                .decode(text.as_str().unwrap())
+                .unwrap()
+        })
+        .collect();
+    for group in described["files"].as_array().unwrap() {
+        let name = group["folder"].as_str().unwrap();
+        fs::create_dir_all(raw.path().join(name)).unwrap();
+        for id in group["ids"].as_array().unwrap() {
+            let file = format!("COCO_{name}_{:012}.jpg", id.as_u64().unwrap());
+            let payload = &payloads[group["payload"].as_u64().unwrap() as usize];
+            fs::write(raw.path().join(name).join(file), payload).unwrap();
+        }
+    }
+    raw
+}
+
+#[test]
+fn the_last_thousand_validation_rows_of_vqa_are_held_out() {
+    for folder in sets("vqav2_large_val") {
+        let raw = raw_with_many_pictures(&folder);
+        let out = tempfile::tempdir().unwrap();
+        prepare(Dataset::Vqav2, &Raw::new(raw.path()), &target(out.path())).unwrap();
+        let rows = |name: &str| rows_as_json(&out.path().join(format!("vqav2_{name}.arrow")));
+        let (val, head, tail) = (rows("val"), rows("trainable_val"), rows("rest_val"));
+        let mut ids: Vec<i64> = val.iter().map(|row| row["image_id"].as_i64().unwrap()).collect();
+        ids.sort_unstable();
+        let order = vlct_golden::json(folder.join("expected/val_order.json"));
+        let mut recorded: Vec<i64> = order
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_i64().unwrap())
+            .collect();
+        recorded.sort_unstable();
+        assert_eq!(ids, recorded);
+        assert_eq!((head.len(), tail.len()), (val.len() - 1000, 1000));
+        assert_eq!([head, tail].concat(), val);
+    }
+}
+
+/// COCO-like raw data of `count` pictures, the fourth of which is damaged.
+fn made_up(count: usize) -> tempfile::TempDir {
+    let raw = tempfile::tempdir().unwrap();
+    for folder in ["karpathy", "train2014", "val2014"] {
+        fs::create_dir(raw.path().join(folder)).unwrap();
+    }
+    let mut images = Vec::new();
+    for i in 0..count {
+        let name = format!("p{i}.jpg");
+        let picture = image::RgbImage::from_fn(32, 24, |x, y| image::Rgb([(x * 7) as u8, (y * 9) as u8, i as u8]));
+        let mut bytes = crate::pictures::encode_jpeg(&picture, 90).unwrap();
+        if i == 3 {
+            bytes.truncate(bytes.len() / 2);
+        }
+        fs::write(raw.path().join("train2014").join(&name), bytes).unwrap();
+        images.push(
+            serde_json::json!({"filename": name, "split": "train", "sentences": [{"raw": format!("picture {i}")}]}),
+        );
+    }
+    let annotations = serde_json::json!({"images": images});
+    fs::write(raw.path().join("karpathy/dataset_coco.json"), annotations.to_string()).unwrap();
+    raw
+}
+
+#[test]
+fn damaged_pictures_are_left_out_and_reported_if_pictures_are_looked_at() {
+    let raw = made_up(6);
+    let out = tempfile::tempdir().unwrap();
+    let mut target = target(out.path());
+    target.treatment.validate = true;
+    let report = prepare(Dataset::Coco, &Raw::new(raw.path()), &target).unwrap();
+    assert_eq!(report.left_out.len(), 1);
+    assert!(report.left_out[0].picture.ends_with("train2014/p3.jpg"), "{report:?}");
+    assert!(report.left_out[0].reason.contains("ends before"), "{report:?}");
+    let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
+    assert_eq!(rows.len(), 5);
+    assert!(rows.iter().all(|row| row["image_id"] != "p3.jpg"));
+    // What is on the disk is what was returned, and nothing else is there.
+    assert_eq!(Report::read(out.path(), "coco").unwrap(), report);
+    let mut names: Vec<_> = fs::read_dir(out.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
+#[test]
+fn the_seed_decides_the_order_and_nothing_else() {
+    let raw = made_up(30);
+    let rows = |seed| {
+        let out = tempfile::tempdir().unwrap();
+        let mut raw = Raw::new(raw.path());
+        raw.seed = seed;
+        prepare(Dataset::Coco, &raw, &target(out.path())).unwrap();
+        rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"))
+    };
+    let (a, again, b) = (rows(0), rows(0), rows(1));
+    assert_eq!(a, again);
+    assert_ne!(a, b);
+    assert_eq!(sorted(a), sorted(b));
+}
+
+#[test]
+fn what_was_stopped_goes_on_where_it_was_and_ends_with_the_same_bytes() {
+    const ROWS: usize = 100;
+    let raw = made_up(ROWS);
+    // Large enough for a few batches; one file under many names.
+    let picture = raw.path().join("train2014/p0.jpg");
+    fs::write(&picture, vec![7; 1 << 20]).unwrap();
+    for i in 1..ROWS {
+        let name = raw.path().join(format!("train2014/p{i}.jpg"));
+        fs::remove_file(&name).unwrap();
+        fs::hard_link(&picture, &name).unwrap();
+    }
+    let file = "coco_caption_karpathy_train.arrow";
+    let raw = Raw::new(raw.path());
+    let whole = tempfile::tempdir().unwrap();
+    prepare(Dataset::Coco, &raw, &target(whole.path())).unwrap();
+    let whole = fs::read(whole.path().join(file)).unwrap();
+
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&raw).unwrap();
+    let mut first_seen = Vec::new();
+    for stop_at in [40, 40, 90] {
+        let mut first = None;
+        let mut watch = |now: Progress| {
+            first.get_or_insert(now.done);
+            match now.done >= stop_at {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let outcome = write("coco", &plan, &target(out.path()), &mut watch).unwrap();
+        assert_eq!(outcome, Outcome::Stopped);
+        assert!(!out.path().join(file).exists());
+        first_seen.push(first.unwrap());
+    }
+    assert_eq!(first_seen[0], 1);
+    assert!(first_seen[1] > 1 && first_seen[2] == first_seen[1], "{first_seen:?}");
+    prepare(Dataset::Coco, &raw, &target(out.path())).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() == whole);
+    let again = write("coco", &plan, &target(out.path()), &mut |_| {
+        panic!("nothing is to be done")
+    })
+    .unwrap();
+    assert!(matches!(again, Outcome::WasDone(_)));
+
+    // Other inputs do not go on with it, nor replace it unasked.
+    let mut other = raw.clone();
+    other.seed = 1;
+    let refused = prepare(Dataset::Coco, &other, &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("--overwrite"), "{refused}");
+    let mut replacing = target(out.path());
+    replacing.overwrite = true;
+    prepare(Dataset::Coco, &other, &replacing).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() != whole);
+}
+
+#[test]
+fn an_unfinished_file_that_was_damaged_or_deleted_is_begun_anew() {
+    let raw = made_up(5);
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&Raw::new(raw.path())).unwrap();
+    let stop = &mut |_| ControlFlow::Break(());
+    assert_eq!(
+        write("coco", &plan, &target(out.path()), stop).unwrap(),
+        Outcome::Stopped
+    );
+    let part = crate::arrow::partial(&out.path().join("coco_caption_karpathy_train.arrow")).unwrap();
+    assert!(part.exists());
+    fs::remove_file(part).unwrap();
+    prepare(Dataset::Coco, &Raw::new(raw.path()), &target(out.path())).unwrap();
+    assert_eq!(
+        rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow")).len(),
+        5
+    );
+}
+
+/// One message of one line.
+fn refusal(dataset: Dataset, root: &Path) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let message = prepare(dataset, &Raw::new(root), &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn faults_of_raw_data_are_one_clear_line_each() {
+    let raw = made_up(4);
+    let annotations = raw.path().join("karpathy/dataset_coco.json");
+    let text = fs::read(&annotations).unwrap();
+
+    fs::write(&annotations, &text[..text.len() / 2]).unwrap();
+    let message = refusal(Dataset::Coco, raw.path());
+    assert!(
+        message.contains("dataset_coco.json") && message.contains("cut short"),
+        "{message}"
+    );
+    fs::write(&annotations, r#"{"images": [{"filename": "a.jpg"}]}"#).unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("missing field `split`"));
+    fs::write(&annotations, r#"{"pictures": []}"#).unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("no key \"images\""));
+    fs::write(
+        &annotations,
+        r#"{"images": [{"filename": "x.jpg", "split": "train", "sentences": [{"raw": "x"}]}]}"#,
+    )
+    .unwrap();
+    assert!(refusal(Dataset::Coco, raw.path()).contains("no picture here has an annotation"));
+    fs::write(&annotations, &text).unwrap();
+
+    fs::remove_dir(raw.path().join("val2014")).unwrap();
+    let message = refusal(Dataset::Coco, raw.path());
+    assert!(
+        message.contains("val2014") && message.contains("no such folder"),
+        "{message}"
+    );
+    assert!(refusal(Dataset::F30k, raw.path()).contains("dataset_flickr30k.json: no such annotation file"));
+
+    // Only the training split is wanted: its folder is there.
+    let mut train = Raw::new(raw.path());
+    train.splits = Some(vec!["train".into()]);
+    let out = tempfile::tempdir().unwrap();
+    let report = prepare(Dataset::Coco, &train, &target(out.path())).unwrap();
+    assert_eq!(report.files.len(), 1);
+    train.splits = Some(vec!["training".into()]);
+    let message = prepare(Dataset::Coco, &train, &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("no split \"training\"") && message.contains("restval"),
+        "{message}"
+    );
+}
+
+#[test]
+fn pairs_must_be_of_the_kind_that_their_dataset_has() {
+    let raw = tempfile::tempdir().unwrap();
+    fs::create_dir_all(raw.path().join("images")).unwrap();
+    for (text, part) in [
+        (r#"[["a.jpg", ["x"]]]"#, "entry 0: [path, caption] is expected"),
+        (r#"[["a.jpg", "x"], ["b.jpg"]]"#, "invalid length 1"),
+        (r#"[["a.jpg", 3]]"#, "not the annotations expected here"),
+        (r#"{"a.jpg": "x"}"#, "an array"),
+    ] {
+        fs::write(raw.path().join("gqa_annt.json"), text).unwrap();
+        let message = refusal(Dataset::PretrainGqa, raw.path());
+        assert!(message.contains("gqa_annt.json") && message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn odd_names_are_kept_and_what_is_no_file_is_left_out() {
+    let raw = made_up(2);
+    let names = ["a b.jpg", "größe-图.jpg", "folder.jpg", "\u{65}\u{301}.jpg"];
+    let sentences = serde_json::json!([{"raw": "x"}]);
+    let images: Vec<Value> = names
+        .iter()
+        .map(|name| serde_json::json!({"filename": name, "split": "train", "sentences": sentences}))
+        .collect();
+    let annotations = serde_json::json!({"images": images});
+    fs::write(raw.path().join("karpathy/dataset_coco.json"), annotations.to_string()).unwrap();
+    for name in names {
+        let path = raw.path().join("train2014").join(name);
+        match name {
+            "folder.jpg" => fs::create_dir(path).unwrap(),
+            _ => drop(fs::copy(raw.path().join("train2014/p0.jpg"), path).unwrap()),
+        }
+    }
+    let out = tempfile::tempdir().unwrap();
+    let report = prepare(Dataset::Coco, &Raw::new(raw.path()), &target(out.path())).unwrap();
+    assert_eq!(report.left_out.len(), 1);
+    assert!(report.left_out[0].picture.ends_with("folder.jpg"));
+    assert!(report.left_out[0].reason.contains("this is a folder"), "{report:?}");
+    let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
+    let mut got: Vec<String> = rows
+        .iter()
+        .map(|r| r["image_id"].as_str().unwrap().to_string())
+        .collect();
+    got.sort();
+    let mut want: Vec<&str> = names.into_iter().filter(|n| *n != "folder.jpg").collect();
+    want.sort_unstable();
+    assert_eq!(got, want);
+}

@@ -1,0 +1,292 @@
+//! Carrying a plan out: pictures read by all cores, files written in order, going on where an earlier process was stopped.
+
+use std::hash::Hasher;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::journal::Journal;
+use super::ordered::{Weigh, in_order};
+use super::picture::Treatment;
+use super::plan::{Plan, PlannedFile, RowText};
+use super::report::{LeftOut, Report, WrittenFile};
+use super::table::TableWriter;
+use crate::arrow::partial;
+use crate::{DataError, Result};
+
+/// Bytes of pictures that may wait to be written.
+const BUDGET: usize = 128 << 20;
+/// Batches between two entries of the journal: a quarter of a gibibyte, what a process that is killed has to do again.
+/// Tests, which write little, interrupt after every batch.
+const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
+/// Part of every fingerprint: to be changed when the same plan is written differently.
+const VERSION: &str = "1";
+
+/// Where and how to write.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The folder of the Arrow files; created if it is missing.
+    pub out: PathBuf,
+    /// What to do with every picture.
+    pub treatment: Treatment,
+    /// Whether files that are there already, from other inputs, are replaced.
+    pub overwrite: bool,
+    /// Threads that read pictures, at least 1.
+    pub threads: usize,
+}
+
+/// How far the work is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows of the plan.
+    pub total: u64,
+    /// Rows dealt with, also by earlier processes.
+    pub done: u64,
+    /// Bytes of pictures written by this process.
+    pub bytes: u64,
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is written.
+    Done(Report),
+    /// Everything had been written before, from the same inputs.
+    WasDone(Report),
+    /// It was stopped; the same call goes on.
+    Stopped,
+}
+
+/// A row with its pictures, or why it has none.
+struct Prepared<'a> {
+    pictures: Result<Vec<Vec<u8>>>,
+    text: Result<RowText<'a>>,
+}
+
+impl Weigh for Prepared<'_> {
+    fn weight(&self) -> usize {
+        self.pictures.as_ref().map_or(0, |p| p.iter().map(Vec::len).sum())
+    }
+}
+
+/// Why a loop over rows ended early.
+enum End {
+    Stopped,
+    Failed(DataError),
+}
+
+impl From<DataError> for End {
+    fn from(error: DataError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Writes the files of a plan for the dataset `name`. `watch` hears how far it is and says whether to go on.
+///
+/// Files appear under their names when they are whole. What was written when the process ends early stays in hidden files, and the
+/// same call goes on there; the result is the same, byte by byte.
+///
+/// # Errors
+/// [`DataError`] for files in the way, a full disk, an annotation that cannot be written.
+pub fn write(
+    name: &str,
+    plan: &Plan,
+    target: &Target,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Outcome> {
+    let out = &target.out;
+    std::fs::create_dir_all(out).map_err(|source| DataError::Io {
+        path: out.clone(),
+        source,
+    })?;
+    let fingerprint = fingerprint(name, plan, &target.treatment)?;
+    if let Some(report) = Report::of_finished(out, name, &fingerprint) {
+        return Ok(Outcome::WasDone(report));
+    }
+    let mut journal = Journal::open(
+        &out.join(format!(".prepare_{name}.journal")),
+        &fingerprint,
+        plan.files.len(),
+    )?;
+    for (number, file) in plan.files.iter().enumerate() {
+        let length = std::fs::metadata(path(out, &file.name)).map(|m| m.len()).ok();
+        let state = journal.state(number);
+        let gone = match state.finished {
+            Some(_) => state.finished != length,
+            None => !state.blocks.is_empty() && !partial(&path(out, &file.name))?.exists(),
+        };
+        if gone {
+            journal.forget(number)?;
+        }
+    }
+    if !target.overwrite {
+        refuse_to_replace(plan, out, &journal)?;
+    }
+
+    let mut progress = Progress {
+        total: plan.rows(),
+        done: (0..plan.files.len()).map(|i| journal.state(i).consumed as u64).sum(),
+        bytes: 0,
+    };
+    for (number, file) in plan.files.iter().enumerate() {
+        if journal.state(number).finished.is_some() {
+            continue;
+        }
+        match write_file(number, file, target, &mut journal, &mut progress, watch) {
+            Ok(()) => {}
+            Err(End::Stopped) => return Ok(Outcome::Stopped),
+            Err(End::Failed(error)) => return Err(error),
+        }
+    }
+    for cut in &plan.cuts {
+        super::datasets::vqav2::cut(out, cut)?;
+    }
+    let report = report(name, plan, out, fingerprint, &journal)?;
+    if let Some(earlier) = Report::read(out, name) {
+        // Readers take numbered files as they find them: one of an earlier, longer series would be read with the new ones.
+        let stale = earlier
+            .files
+            .iter()
+            .filter(|file| !report.files.iter().any(|f| f.file == file.file));
+        stale.for_each(|file| drop(std::fs::remove_file(out.join(&file.file))));
+    }
+    report.write(out)?;
+    journal.remove()?;
+    Ok(Outcome::Done(report))
+}
+
+fn path(out: &Path, name: &str) -> PathBuf {
+    out.join(format!("{name}.arrow"))
+}
+
+/// A number, in hexadecimal digits, of everything that decides what is written.
+fn fingerprint(name: &str, plan: &Plan, treatment: &Treatment) -> Result<String> {
+    let mut hash = Xxh3::new();
+    Hasher::write(
+        &mut hash,
+        format!("{VERSION} {name} {treatment:?} {:?}", plan.cuts).as_bytes(),
+    );
+    for file in &plan.files {
+        Hasher::write(&mut hash, format!("{} {:?}", file.name, file.columns).as_bytes());
+        file.rows.identify(&mut hash)?;
+    }
+    Ok(format!("{:032x}", hash.digest128()))
+}
+
+fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
+    let unfinished = plan.files.iter().enumerate();
+    let unfinished = unfinished.filter(|(number, _)| journal.state(*number).finished.is_none());
+    let begun = unfinished.clone().count() < plan.files.len();
+    // Cuts may be there from the process that was stopped while it made them.
+    let cuts = plan
+        .cuts
+        .iter()
+        .filter(|_| !begun)
+        .flat_map(|cut| [&cut.head, &cut.tail]);
+    let in_the_way: Vec<String> = unfinished
+        .map(|(_, file)| &file.name)
+        .chain(cuts)
+        .map(|name| format!("{name}.arrow"))
+        .filter(|name| out.join(name).exists())
+        .collect();
+    if in_the_way.is_empty() {
+        return Ok(());
+    }
+    Err(DataError::Format {
+        path: out.to_path_buf(),
+        reason: format!(
+            "{} there already, made from other inputs or with other options; --overwrite replaces, another --out keeps",
+            match &in_the_way[..] {
+                [one] => format!("{one} is"),
+                [first, .., last] => format!("{} files, {first} to {last}, are", in_the_way.len()),
+                [] => String::new(),
+            }
+        ),
+    })
+}
+
+fn write_file(
+    number: usize,
+    file: &PlannedFile,
+    target: &Target,
+    journal: &mut Journal,
+    progress: &mut Progress,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(), End> {
+    let rows = &*file.rows;
+    let mut state = journal.state(number).clone();
+    let first = state.consumed;
+    let path = path(&target.out, &file.name);
+    let mut writer = TableWriter::resume(&path, file.columns, state.blocks.clone())?;
+    let make = |row| Prepared {
+        pictures: rows.pictures(row).and_then(|pictures| {
+            let treated = pictures.into_iter().map(|bytes| target.treatment.apply(bytes));
+            treated.collect()
+        }),
+        text: rows.text(row),
+    };
+    let take = |row: usize, prepared: Prepared<'_>| {
+        let bytes = prepared.weight() as u64;
+        let text = prepared.text?;
+        match prepared.pictures {
+            Ok(pictures) => writer.push(&pictures, &text)?,
+            Err(error) => state.left_out.push(LeftOut {
+                file: file.name.clone(),
+                picture: rows.label(row),
+                reason: error.to_string(),
+            }),
+        }
+        if writer.blocks().len() >= state.blocks.len() + BATCHES_PER_ENTRY {
+            // A batch is written when the row after it comes: this row is in none yet.
+            writer.sync()?;
+            state.consumed = row;
+            state.blocks = writer.blocks().to_vec();
+            journal.note(number, state.clone())?;
+        }
+        progress.done += 1;
+        progress.bytes += bytes;
+        match watch(*progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(End::Stopped),
+        }
+    };
+    in_order(first..rows.rows(), target.threads, BUDGET, make, take)?;
+    state.consumed = rows.rows();
+    writer.finish()?;
+    let length = std::fs::metadata(&path)
+        .map_err(|source| DataError::Io { path, source })?
+        .len();
+    state.finished = Some(length);
+    journal.note(number, state)?;
+    Ok(())
+}
+
+fn report(name: &str, plan: &Plan, out: &Path, fingerprint: String, journal: &Journal) -> Result<Report> {
+    let names = plan.files.iter().map(|file| &file.name);
+    let names = names.chain(plan.cuts.iter().flat_map(|cut| [&cut.head, &cut.tail]));
+    let files = names
+        .map(|name| {
+            let table = crate::arrow::ArrowTable::open(path(out, name))?;
+            let bytes = std::fs::metadata(table.path()).map_err(|source| DataError::Io {
+                path: table.path().to_path_buf(),
+                source,
+            })?;
+            Ok(WrittenFile {
+                file: format!("{name}.arrow"),
+                rows: table.rows() as u64,
+                bytes: bytes.len(),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Report {
+        dataset: name.to_string(),
+        fingerprint,
+        files,
+        coverage: plan.coverage.clone(),
+        remarks: plan.remarks.clone(),
+        left_out: (0..plan.files.len())
+            .flat_map(|number| journal.state(number).left_out.clone())
+            .collect(),
+    })
+}
