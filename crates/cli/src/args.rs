@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::check_images::CheckImages;
+use crate::map_vg_mscoco::MapVgMscoco;
 use crate::prepare::Prepare;
 
 /// Vision-language pre-training from image-caption pairs alone.
@@ -27,6 +29,8 @@ Examples:
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
+  vlct check-images train2014                  list damaged picture files
+  vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
 130 or 143 stopped by Ctrl-C or SIGTERM.";
@@ -39,6 +43,8 @@ pub enum Command {
     Prepare(Prepare),
     Convert(Convert),
     Inspect(Inspect),
+    CheckImages(CheckImages),
+    MapVgMscoco(MapVgMscoco),
     Bench(Bench),
 }
 

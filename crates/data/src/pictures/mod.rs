@@ -10,6 +10,7 @@
 //! image operations, [`transform`] torchvision's random crop. Reference outputs decide (`tests/golden/augment`).
 
 pub mod augment;
+pub mod check;
 pub mod decode;
 pub mod encode;
 pub mod normalise;
