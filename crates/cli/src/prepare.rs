@@ -1,4 +1,6 @@
-//! `vlct prepare DATASET`: raw downloads to the Arrow files that training reads.
+//! `vlct prepare DATASET`: raw downloads, or data of one's own, to the Arrow files that training reads.
+
+mod own;
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -9,13 +11,15 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use vlct_data::DataError;
 use vlct_data::answers::Vocabulary;
-use vlct_data::prepare::{self, Dataset, Outcome, Raw, Report, Shrink, Target, Treatment};
+use vlct_data::prepare::own::Door;
+use vlct_data::prepare::{self, Dataset, Outcome, Plan, Raw, Report, Shrink, Target, Treatment};
 use vlct_train::logs::Progress;
 
 use crate::output::{Failure, grouped, print, size, tell};
 use crate::signals::Signals;
+use own::OwnArgs;
 
-/// Turn the raw downloads of a data set into the Arrow files that training reads
+/// Turn the raw downloads of a data set, or data of your own, into the Arrow files that training reads
 ///
 /// Reads annotations and pictures below --root, decodes every picture once, leaves out those that cannot be decoded, and writes
 /// the files to --out under the names that the original program reads. Files appear when they are whole. Stopped or killed, the
@@ -23,7 +27,7 @@ use crate::signals::Signals;
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Prepare {
-    /// The data set
+    /// The data set, or the form of your own data
     #[arg(value_enum, value_name = "DATASET", hide_possible_values = true)]
     pub dataset: Name,
     /// Folder that the downloads were unpacked into; the layouts are below
@@ -63,6 +67,9 @@ pub struct Prepare {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// What is said about data of one's own.
+    #[command(flatten)]
+    pub own: OwnArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -83,24 +90,39 @@ Data sets and what --root holds:
   pretrain-f30k        flickr30k_annt.json  images/
   pretrain-vg          vgqa_annt.json  images/
 
-The report, with every picture that was left out and why, is OUT/prepare_DATASET.json.
+Your own data, under --name NAME, and what --root holds:
+  jsonl csv tsv        pictures; --annotations has their paths with captions, or questions and answers
+  parquet              train*.parquet, …; paths of pictures, or the pictures themselves
+  webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run reads them without this)
+  folders              CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
+
+The report, with every picture that was left out and why, is OUT/prepare_DATASET.json or OUT/prepare_NAME.json.
 
 Examples:
   vlct prepare coco --root downloads/coco --out arrow
   vlct prepare vqav2 --root downloads/vqa --out arrow --splits train,val
-  vlct prepare gcc --root downloads/gcc --out arrow --max-side 512 --quality 90";
+  vlct prepare gcc --root downloads/gcc --out arrow --max-side 512 --quality 90
+  vlct prepare csv --root photos --annotations photos.csv --text-column alt --name photos --out arrow";
 
-/// A dataset's name as a word of the command line.
+/// What is prepared, as a word of the command line.
 #[derive(Clone, Copy)]
-pub struct Name(Dataset);
+pub enum Name {
+    /// A published dataset.
+    Published(Dataset),
+    /// Data of one's own in this form.
+    Own(Door),
+}
 
 impl ValueEnum for Name {
     fn value_variants<'a>() -> &'a [Self] {
-        const NAMES: [Name; Dataset::ALL.len()] = {
-            let mut names = [Name(Dataset::Coco); Dataset::ALL.len()];
+        const NAMES: [Name; Dataset::ALL.len() + Door::ALL.len()] = {
+            let mut names = [Name::Own(Door::Folders); Dataset::ALL.len() + Door::ALL.len()];
             let mut i = 0;
             while i < names.len() {
-                names[i] = Name(Dataset::ALL[i]);
+                names[i] = match i < Dataset::ALL.len() {
+                    true => Name::Published(Dataset::ALL[i]),
+                    false => Name::Own(Door::ALL[i - Dataset::ALL.len()]),
+                };
                 i += 1;
             }
             names
@@ -109,21 +131,52 @@ impl ValueEnum for Name {
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.name()))
+        Some(clap::builder::PossibleValue::new(match self {
+            Self::Published(dataset) => dataset.name(),
+            Self::Own(door) => door.name(),
+        }))
+    }
+}
+
+fn rows_per_file(args: &Prepare) -> usize {
+    usize::try_from(args.rows_per_file).unwrap_or(usize::MAX)
+}
+
+/// Name of the dataset in reports, and what is to be written.
+fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
+    let reading = |what: &str| {
+        tell(&format!(
+            "{what}: reading the annotations and the names of the pictures"
+        ))
+    };
+    match args.dataset {
+        Name::Published(dataset) => {
+            if args.own.given() {
+                let reason = "--name, --annotations, --min-answers and columns are for data of your own";
+                return Err(Failure::Usage(format!("prepare {dataset}: {reason}")));
+            }
+            let raw = Raw {
+                root: args.root.clone(),
+                seed: args.seed,
+                splits: args.splits.clone(),
+                rows_per_file: rows_per_file(args),
+                labels: args.labels.as_deref().map(vocabulary).transpose()?,
+            };
+            reading(dataset.name());
+            Ok((dataset.name().to_string(), dataset.plan(&raw)?))
+        }
+        Name::Own(door) => {
+            let own = own::own(args, door)?;
+            reading(&own.name);
+            let plan = own.plan()?;
+            Ok((own.name, plan))
+        }
     }
 }
 
 /// Prepares and says what was written.
 pub fn run(args: &Prepare) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let Name(dataset) = args.dataset;
-    let raw = Raw {
-        root: args.root.clone(),
-        seed: args.seed,
-        splits: args.splits.clone(),
-        rows_per_file: usize::try_from(args.rows_per_file).unwrap_or(usize::MAX),
-        labels: args.labels.as_deref().map(vocabulary).transpose()?,
-    };
     let shrink = args.max_side.map(|max_side| Shrink {
         max_side,
         quality: args.quality,
@@ -140,10 +193,7 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
             threads => usize::from(threads),
         },
     };
-    tell(&format!(
-        "{dataset}: reading the annotations and the names of the pictures"
-    ));
-    let plan = dataset.plan(&raw)?;
+    let (name, plan) = plan(args)?;
     let started = Instant::now();
     let (mut shown, mut begun, mut bytes) = (None, 0, 0);
     let mut watch = |now: prepare::Progress| {
@@ -167,7 +217,7 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
             false => ControlFlow::Continue(()),
         }
     };
-    let outcome = prepare::write(dataset.name(), &plan, &target, &mut watch)?;
+    let outcome = prepare::write(&name, &plan, &target, &mut watch)?;
     drop(shown);
     match outcome {
         Outcome::Stopped => {

@@ -94,3 +94,64 @@ fn a_misspelt_name_is_answered_with_the_nearest() {
         &["\"cocoa\"", "did you mean \"coco\"?", "cocoa_train_0.arrow"],
     );
 }
+
+#[test]
+fn a_table_is_prepared_and_trained_on() {
+    let folder = TempDir::new().expect("temporary folder");
+    let folder = folder.path();
+    let data = folder.join("data");
+    write_world(&data, 24);
+    let table = ArrowTable::open(data.join("coco_caption_karpathy_train.arrow")).expect("an Arrow file");
+    std::fs::create_dir(folder.join("photos")).expect("created");
+    let mut csv = String::from("url,photo,alt\n");
+    for row in 0..table.rows() {
+        let picture = table.picture(row, "image").expect("a picture");
+        std::fs::write(folder.join(format!("photos/{row}.png")), picture).expect("written");
+        for caption in table.texts(row, "caption").expect("captions") {
+            csv.push_str(&format!("https://x/{row},{row}.png,\"{caption}\"\n"));
+        }
+    }
+    std::fs::write(folder.join("photos.csv"), csv).expect("written");
+    let prepare = |arguments: &[&str]| {
+        let fixed = [
+            "prepare",
+            "csv",
+            "--root",
+            "photos",
+            "--out",
+            "data",
+            "--annotations",
+            "photos.csv",
+        ];
+        let mut command = vlct();
+        command
+            .current_dir(folder)
+            .args(fixed)
+            .args(arguments)
+            .output()
+            .expect("the program starts")
+    };
+    let columns = ["--image-column", "photo", "--text-column", "alt"];
+    let output = prepare(&columns);
+    assert_eq!(output.status.code(), Some(2), "--name is needed");
+    assert_refused(
+        "a wrong column",
+        &prepare(&["--name", "photos", "--text-column", "alt"]),
+        &["photos.csv", "\"photo\""],
+    );
+    let output = prepare(&[&columns[..], &["--name", "photos"]].concat());
+    assert_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("photos_train_0.arrow: 24 rows"), "{text}");
+
+    std::fs::copy(
+        data.join("coco_caption_karpathy_train.arrow"),
+        data.join("copy_train.arrow"),
+    )
+    .expect("copied");
+    for name in ["photos", "copy"] {
+        let datasets = format!("['{name}']");
+        assert_success(&run(folder, name, &datasets));
+    }
+    assert_same_weights(&last(folder, "photos"), &last(folder, "copy"));
+}

@@ -1,5 +1,6 @@
 //! Carrying a plan out: pictures read by all cores, files written in order, going on where an earlier process was stopped.
 
+use std::collections::HashSet;
 use std::hash::Hasher;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -149,15 +150,23 @@ pub fn write(
     let report = report(name, plan, out, fingerprint, &journal)?;
     if let Some(earlier) = Report::read(out, name) {
         // Readers take numbered files as they find them: one of an earlier, longer series would be read with the new ones.
-        let stale = earlier
-            .files
-            .iter()
-            .filter(|file| !report.files.iter().any(|f| f.file == file.file));
-        stale.for_each(|file| drop(std::fs::remove_file(out.join(&file.file))));
+        // Files of other splits are none of this plan's business.
+        let written: HashSet<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+        let written_series: HashSet<&str> = written.iter().filter_map(|file| series(file)).collect();
+        let stale = earlier.files.iter().map(|file| file.file.as_str()).filter(|file| {
+            !written.contains(file) && series(file).is_some_and(|series| written_series.contains(series))
+        });
+        stale.for_each(|file| drop(std::fs::remove_file(out.join(file))));
     }
     report.write(out)?;
     journal.remove()?;
     Ok(Outcome::Done(report))
+}
+
+/// What the files of a numbered series have in common: `x` of `x_3.arrow`.
+fn series(file: &str) -> Option<&str> {
+    let (series, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(series)
 }
 
 fn path(out: &Path, name: &str) -> PathBuf {

@@ -73,7 +73,7 @@ pub fn class_folders(root: &Path) -> Result<ClassFolders> {
         found.classes.push(name);
         let mut folders = Vec::new();
         collect(&folder, 0, &mut folders)?;
-        // By the text of their paths: `a-b` stands before `a/b`.
+        // By the text of their paths: `a-b` stands before `a/c`.
         folders.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
         for (folder, files) in folders {
             let pictures = files.into_iter().filter(is_picture);

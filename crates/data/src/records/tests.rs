@@ -187,7 +187,7 @@ fn errors_name_line_and_column() {
         (Format::Csv, "", &["no column of pictures"]),
         (
             Format::Csv,
-            "image,caption\n\n,b\n",
+            "image,caption\na,b\n,b\n",
             &["line 3, column \"image\" is empty"],
         ),
         (Format::Csv, &open_quote, &["quote that is not closed"]),
@@ -413,6 +413,7 @@ fn class_folders_are_read_as_torchvision_reads_them() {
         "b/2.JPG",
         "b/10.jpg",
         "b/sub/1.png",
+        "b/sub/deep/3.png",
         "b/sub-a/0.webp",
         "b/notes.txt",
         "b/x.gif",
@@ -431,8 +432,9 @@ fn class_folders_are_read_as_torchvision_reads_them() {
         ("B/1.jpeg", 0),
         ("b/10.jpg", 1),
         ("b/2.JPG", 1),
-        ("b/sub-a/0.webp", 1),
         ("b/sub/1.png", 1),
+        ("b/sub-a/0.webp", 1),
+        ("b/sub/deep/3.png", 1),
         ("é/1.tiff", 2),
     ];
     assert_eq!(pictures, wanted.map(|(path, class)| (PathBuf::from(path), class)));

@@ -342,7 +342,7 @@ mod tests {
             ),
             (
                 &["get_recall_metric=True", "loss_names.irtr=0.5", "datasets=['vg']"],
-                "coco or f30k",
+                "needs coco, f30k or a data set of your own",
             ),
             (&["data_root="], "data_root is not set"),
             (&["end_lr=1e-4"], "must be greater than end_lr"),

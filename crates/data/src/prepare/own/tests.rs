@@ -11,15 +11,23 @@ use crate::datasets::{CaptionDataset, Contents, Split, contents};
 use crate::prepare::{Outcome, Report, Target, Treatment, write};
 use crate::webdataset::tests::write_tar;
 
-/// Writes the data set and gives the report.
-fn prepare(own: &Own, out: &Path) -> Result<Report> {
-    let target = Target {
+fn target(out: &Path) -> Target {
+    Target {
         out: out.to_path_buf(),
         treatment: Treatment::default(),
         overwrite: false,
         threads: 3,
-    };
-    match write(&own.name, &own.plan()?, &target, &mut |_| ControlFlow::Continue(()))? {
+    }
+}
+
+/// Writes the data set and gives the report.
+fn prepare(own: &Own, out: &Path) -> Result<Report> {
+    match write(
+        &own.name,
+        &own.plan()?,
+        &target(out),
+        &mut |_| ControlFlow::Continue(()),
+    )? {
         Outcome::Done(report) | Outcome::WasDone(report) => Ok(report),
         Outcome::Stopped => panic!("nobody stopped it"),
     }
@@ -126,14 +134,27 @@ fn tables_become_files_that_are_read_by_name() {
     assert_eq!(captions, [["one"], ["two"], ["three"]]);
     assert_eq!(rows(out.path(), "dogs", Split::Val), [row("4", &["four"], "p/4.jpg")]);
 
-    let only = Own {
-        splits: Some(vec!["val".into()]),
-        name: "birds".into(),
-        ..own
+    let again = |own: &Own| {
+        let target = Target {
+            overwrite: true,
+            ..target(out.path())
+        };
+        let outcome = write(&own.name, &own.plan().unwrap(), &target, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(matches!(outcome, Outcome::Done(_)));
     };
-    let report = prepare(&only, out.path()).unwrap();
-    assert_eq!(report.files.len(), 1);
-    assert_eq!(report.files[0].file, "birds_val_0.arrow");
+    let mut own = own;
+    own.rows_per_file = 3;
+    again(&own);
+    assert!(!out.path().join("dogs_train_1.arrow").exists());
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    // One split written anew leaves the other alone.
+    own.splits = Some(vec!["val".into()]);
+    again(&own);
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
 }
 
 #[test]
