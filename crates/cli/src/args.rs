@@ -144,12 +144,13 @@ pub enum Style {
 /// Say what a file or folder holds and whether it is whole
 #[derive(Args)]
 #[command(after_help = "\
-Knows Arrow tables and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
+Knows Arrow tables, WebDataset shards (.tar) and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
 Exits with 1 if something is damaged.
 
 Examples:
   vlct inspect vlc_baseset.ckpt
-  vlct inspect arrow/coco_caption_karpathy_train.arrow
+  vlct inspect arrow/coco_caption_karpathy_train.arrow --sheet look.png
+  vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
     /// A file or folder
@@ -158,6 +159,12 @@ pub struct Inspect {
     /// Also list every tensor with its sizes
     #[arg(long)]
     pub tensors: bool,
+    /// Of data: also draw some rows, spread over all of them, picture and first text of each, as a PNG file
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// How many rows to draw
+    #[arg(long, value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
+    pub sheet_pictures: usize,
 }
 
 /// Measure the speed of one kind of work and print it as one line of JSON

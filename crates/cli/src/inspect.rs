@@ -1,11 +1,13 @@
 //! `vlct inspect PATH`: what a file or folder holds, and whether it is whole.
 
+mod sheet;
+mod tables;
+
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use vlct_data::arrow::ArrowTable;
 use vlct_model::files;
 use vlct_train::checkpoint;
 use vlct_train::config::Config;
@@ -19,31 +21,37 @@ const ARROW_MAGIC: &[u8] = b"ARROW1";
 /// Characters shown of an entry that is no weight; optimiser states can be long.
 const MAX_ENTRY: usize = 160;
 
-/// Columns that hold pictures, and columns that hold lists of text, in the tables of ViLT's layout.
-const PICTURES: [&str; 3] = ["image", "image_0", "image_1"];
-const TEXTS: [&str; 2] = ["caption", "questions"];
-
 /// Describes the path.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
     let metadata = std::fs::metadata(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
     if !metadata.is_dir() {
-        return print(&describe_file(path, args.tensors)?);
+        print(&describe_file(path, args.tensors)?)?;
+        return draw_sheet(args, &[path.to_path_buf()]);
     }
     if is_run(path) {
         return describe_run(path);
     }
-    let tables = arrow_files(path)?;
-    if tables.is_empty() {
+    let files = tables::files(path)?;
+    if files.is_empty() {
         return Err(Failure::Failed(format!(
-            "{}: neither a run directory (config.toml, last/, best/) nor a folder of .arrow files",
+            "{}: neither a run directory (config.toml, last/, best/) nor a folder of .arrow or .tar files",
             path.display()
         )));
     }
-    for table in tables {
-        print(&describe_table(&table)?)?;
+    for file in &files {
+        print(&describe_file(file, false)?)?;
     }
-    Ok(())
+    draw_sheet(args, &files)
+}
+
+/// Draws the contact sheet if one is wanted.
+fn draw_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
+    let Some(out) = &args.sheet else {
+        return Ok(());
+    };
+    let count = sheet::write(files, args.sheet_pictures, out)?;
+    print(&format!("wrote {}: {count} rows\n", out.display()))
 }
 
 fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
@@ -52,7 +60,10 @@ fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
         .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut start))
         .map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
     if start == ARROW_MAGIC {
-        return describe_table(path);
+        return tables::describe_arrow(path);
+    }
+    if path.extension().is_some_and(|e| e == "tar") {
+        return tables::describe_tar(path);
     }
     if path.extension().is_some_and(|e| e == "safetensors")
         && let Ok(summary) = checkpoint::inspect(path)
@@ -132,60 +143,6 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
     }
     text.push_str("  whole: the checksum fits\n");
     text
-}
-
-/// Reads every row of a table once: pictures by their bounds, texts by their letters.
-fn describe_table(path: &Path) -> Result<String, Failure> {
-    let table = ArrowTable::open(path)?;
-    let columns: Vec<&str> = table.columns().collect();
-    let mut text = format!("{}\n", path.display());
-    let _ = writeln!(
-        text,
-        "  Arrow table of {} rows in {} record batches; columns {}",
-        grouped(table.rows() as u64),
-        table.batches().len(),
-        columns.join(", ")
-    );
-    for column in columns.iter().filter(|c| PICTURES.contains(c) && table.has_values(c)) {
-        let mut bytes = 0u64;
-        for row in 0..table.rows() {
-            bytes += table.picture(row, column)?.len() as u64;
-        }
-        let _ = writeln!(
-            text,
-            "  {column}: {} of pictures, {} each",
-            size(bytes),
-            size(bytes / table.rows().max(1) as u64)
-        );
-    }
-    for column in columns.iter().filter(|c| TEXTS.contains(c) && table.has_values(c)) {
-        let (mut texts, mut rows_without) = (0u64, 0u64);
-        for row in 0..table.rows() {
-            let count = table.texts(row, column)?.len() as u64;
-            texts += count;
-            rows_without += u64::from(count == 0);
-        }
-        let _ = write!(text, "  {column}: {} texts", grouped(texts));
-        if rows_without > 0 {
-            let _ = write!(text, ", {} rows without any", grouped(rows_without));
-        }
-        text.push('\n');
-    }
-    text.push_str("  whole: every row can be read\n");
-    Ok(text)
-}
-
-fn arrow_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|e| e == "arrow") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 fn is_run(path: &Path) -> bool {

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use vlct_data::DataError;
+use vlct_data::answers::Vocabulary;
 use vlct_data::prepare::{self, Dataset, Outcome, Raw, Report, Shrink, Target, Treatment};
 use vlct_train::logs::Progress;
 
@@ -45,6 +47,10 @@ pub struct Prepare {
     /// JPEG quality of pictures that are made smaller
     #[arg(long, value_name = "Q", default_value_t = 90, requires = "max_side", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub quality: u8,
+    /// Of vgqa: the numbers of the answers, a label file (.pkl, .json) or a folder with prepared vqav2 files [default: the
+    /// label file in --root]
+    #[arg(long, value_name = "PATH")]
+    pub labels: Option<PathBuf>,
     /// Rows per file of the data sets that are written as numbered files
     #[arg(long, value_name = "N", default_value_t = prepare::ROWS_PER_FILE as u64, value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_file: u64,
@@ -68,6 +74,8 @@ Data sets and what --root holds:
   sbu                  annot.json  images_train/*/
   vqav2                v2_OpenEnded_mscoco_{train2014,val2014,test2015,test-dev2015}_questions.json
                        v2_mscoco_{train2014,val2014}_annotations.json  train2014/  val2014/  test2015/
+  vgqa                 valid_vgqa_info.pkl (vlct map-vg-mscoco writes it)  coco_vqa_label_info.pkl  images/
+                       or vg_qa_info.dict  vqa_labels_info.pkl  images/
   nlvr2                nlvr2/data/*.json  images/train/*/  dev/  test1/
   pretrain-vqa         vqa_annt.json  train2014/  val2014/
   pretrain-gqa         gqa_annt.json  images/
@@ -114,6 +122,7 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
         seed: args.seed,
         splits: args.splits.clone(),
         rows_per_file: usize::try_from(args.rows_per_file).unwrap_or(usize::MAX),
+        labels: args.labels.as_deref().map(vocabulary).transpose()?,
     };
     let shrink = args.max_side.map(|max_side| Shrink {
         max_side,
@@ -135,21 +144,23 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
         "{dataset}: reading the annotations and the names of the pictures"
     ));
     let plan = dataset.plan(&raw)?;
-    let (started, mut shown, mut bytes) = (Instant::now(), None, 0);
-    let mut begun = 0;
+    let started = Instant::now();
+    let (mut shown, mut begun, mut bytes) = (None, 0, 0);
     let mut watch = |now: prepare::Progress| {
-        let progress = shown.get_or_insert_with(|| {
-            begun = now.done - 1;
-            if begun > 0 {
-                tell(&format!(
-                    "{} of {} rows are there already",
-                    grouped(begun),
-                    grouped(now.total)
-                ));
+        match &mut shown {
+            None => {
+                begun = now.done;
+                if begun > 0 {
+                    tell(&format!(
+                        "{} of {} rows are there already",
+                        grouped(begun),
+                        grouped(now.total)
+                    ));
+                }
+                shown = Some(Progress::counting("row", now.total, begun));
             }
-            Progress::counting("row", now.total, begun)
-        });
-        progress.reach(now.done);
+            Some(progress) => progress.reach(now.done),
+        }
         bytes = now.bytes;
         match signals.stop().load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
@@ -178,6 +189,14 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
             ));
             show(args, &report)
         }
+    }
+}
+
+/// An answer vocabulary from a label file or from a folder of prepared files.
+fn vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
+    match path.is_dir() {
+        true => Vocabulary::from_prepared(path),
+        false => Vocabulary::open(path),
     }
 }
 

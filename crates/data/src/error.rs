@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::datasets::prepare_command;
+
 /// An error of this crate: one line that says what, where and, if it can be known, what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,11 +63,13 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
         })
         .collect();
     let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
+    let commands = datasets.iter().map(|dataset| prepare_command(dataset, folder));
     format!(
-        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}",
+        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}, or make them: {}",
         folder.display(),
         lists.join("; "),
-        datasets.join(", ")
+        datasets.join(", "),
+        commands.collect::<Vec<_>>().join("; ")
     )
 }
 
@@ -76,6 +80,30 @@ pub(crate) fn quoted(text: &str) -> String {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}…", &text[..end]),
     }
+}
+
+/// The candidate most similar to `word`; empty if there is none.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
+    most_similar(word, candidates).1
+}
+
+/// The candidate that `word` is probably a misspelling of.
+pub(crate) fn misspelt<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Two letters of five may be wrong.
+    let (similarity, candidate) = most_similar(word, candidates);
+    (similarity >= 0.6).then_some(candidate)
+}
+
+fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> (f64, &'a str) {
+    let word = word.to_lowercase();
+    let mut best = (f64::NEG_INFINITY, "");
+    for candidate in candidates {
+        let similarity = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
+        if similarity > best.0 {
+            best = (similarity, candidate);
+        }
+    }
+    best
 }
 
 /// Result with a [`DataError`], if not said otherwise.

@@ -7,11 +7,14 @@ pub mod datasets;
 pub mod error;
 mod json;
 pub mod loader;
+mod mapped;
 pub mod pictures;
 pub mod prepare;
 pub mod random;
+pub mod records;
 pub mod text;
 pub mod vgqa;
+pub mod webdataset;
 pub mod world;
 
 pub use error::{DataError, Result};

@@ -23,10 +23,16 @@ impl Vocabulary {
     /// least [`MIN_OCCURRENCES`] questions, numbered in the order of their first occurrence. All training and then all
     /// validation questions of VQA v2 give 3,129 (`vlc/utils/write_vqa.py`).
     pub fn of_majority_answers<S: AsRef<str>>(answers: impl IntoIterator<Item = S>) -> Self {
+        let spelled = answers.into_iter().map(|answer| normalize_word(answer.as_ref()));
+        Self::of_frequent_answers(spelled, MIN_OCCURRENCES)
+    }
+
+    /// As [`Self::of_majority_answers`], of answers in one spelling, those that are the majority's for at least `least` questions.
+    pub fn of_frequent_answers(answers: impl IntoIterator<Item = String>, least: usize) -> Self {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut counts: Vec<usize> = Vec::new();
         for answer in answers {
-            let place = *places.entry(normalize_word(answer.as_ref())).or_insert(counts.len());
+            let place = *places.entry(answer).or_insert(counts.len());
             match counts.get_mut(place) {
                 Some(count) => *count += 1,
                 None => counts.push(1),
@@ -34,7 +40,7 @@ impl Vocabulary {
         }
         let mut frequent: Vec<(usize, String)> = places
             .into_iter()
-            .filter(|(_, place)| counts[*place] >= MIN_OCCURRENCES)
+            .filter(|(_, place)| counts[*place] >= least)
             .map(|(answer, place)| (place, answer))
             .collect();
         frequent.sort_unstable();

@@ -1,12 +1,10 @@
 //! Reading rows of an Arrow file in place.
 
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
+use std::path::Path;
 
 use super::layout::{self, Array, Column, Kind, Layout};
+use crate::mapped::MappedFile;
 use crate::{DataError, Result};
 
 /// A memory-mapped Arrow IPC file: all its record batches as one space of rows.
@@ -15,8 +13,7 @@ use crate::{DataError, Result};
 /// The file must not be changed while it is open (replacing it by renaming another over it is fine).
 #[derive(Debug)]
 pub struct ArrowTable {
-    path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     layout: Layout,
     /// First row of each batch.
     starts: Vec<usize>,
@@ -29,34 +26,17 @@ impl ArrowTable {
     /// # Errors
     /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole, uncompressed Arrow file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        let io = |source| DataError::Io {
-            path: path.clone(),
-            source,
-        };
-        let format = |reason: String| DataError::Format {
-            path: path.clone(),
-            reason,
-        };
-        // Before opening: to open a pipe would wait for its writer.
-        if !std::fs::metadata(&path).map_err(io)?.is_file() {
-            return Err(format("it is not a file; give the path of an .arrow file".into()));
-        }
-        let file = File::open(&path).map_err(io)?;
-        // SAFETY: the mapping is only read. A file that another process truncates meanwhile ends this process with SIGBUS;
-        // the documentation of the type excludes that, and our own writers replace files by renaming.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let layout = layout::parse(&map).map_err(format)?;
+        let map = MappedFile::open(path)?;
+        let layout = layout::parse(&map).map_err(|reason| map.error(reason))?;
         let mut rows = 0usize;
         let mut starts = Vec::with_capacity(layout.batches.len());
         for batch in &layout.batches {
             starts.push(rows);
             rows = rows
                 .checked_add(batch.rows)
-                .ok_or_else(|| format("its number of rows is impossible; the file is damaged".into()))?;
+                .ok_or_else(|| map.error("its number of rows is impossible; the file is damaged"))?;
         }
         Ok(Self {
-            path,
             map,
             layout,
             starts,
@@ -66,12 +46,12 @@ impl ArrowTable {
 
     /// Where the file lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 
     /// Name of the table: the file name without `.arrow`.
     pub fn name(&self) -> &str {
-        self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
+        self.map.stem()
     }
 
     /// Number of rows, over all record batches.
@@ -118,10 +98,8 @@ impl ArrowTable {
             for name in names {
                 let kind = &self.find(0, name)?.column.kind;
                 if !fits(kind) {
-                    return Err(DataError::Format {
-                        path: self.path.clone(),
-                        reason: format!("column {name:?} should hold {wanted}, but holds {kind}"),
-                    });
+                    let reason = format!("column {name:?} should hold {wanted}, but holds {kind}");
+                    return Err(self.map.error(reason));
                 }
             }
         }
@@ -221,26 +199,19 @@ impl ArrowTable {
     /// Takes the pages of the file out of this process's memory; they stay in the system's cache and return when they are
     /// read. Called now and then, it keeps the memory of a walk through a file small.
     pub fn release_pages(&self) {
-        #[cfg(unix)]
-        {
-            // SAFETY: the mapping is read-only and backed by the file, so a dropped page reads the same when it
-            // returns. Failure is harmless: the pages stay.
-            let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        }
+        self.map.release_pages();
     }
 
     /// The place of a value.
     fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
-        let invalid = |reason: String| DataError::Format {
-            path: self.path.clone(),
-            reason,
-        };
         let position = self.layout.columns.iter().position(|c| c.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.columns().collect();
-            invalid(format!("there is no column {name:?}; there are {}", names.join(", ")))
+            self.map
+                .error(format!("there is no column {name:?}; there are {}", names.join(", ")))
         })?;
         if row >= self.rows {
-            return Err(invalid(format!("there is no row {row}; there are {}", self.rows)));
+            let reason = format!("there is no row {row}; there are {}", self.rows);
+            return Err(self.map.error(reason));
         }
         // The last batch that begins at or before the row; empty batches before it begin at the same row.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
@@ -271,10 +242,8 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn error(&self, reason: &str) -> DataError {
-        DataError::Format {
-            path: self.table.path.clone(),
-            reason: format!("row {}, column {:?} {reason}", self.row, self.column.name),
-        }
+        let place = format!("row {}, column {:?}", self.row, self.column.name);
+        self.table.map.error(format!("{place} {reason}"))
     }
 
     fn damaged(&self) -> DataError {

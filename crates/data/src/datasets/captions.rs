@@ -1,7 +1,8 @@
 //! Caption datasets, several as one.
 
+use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rand::{Rng, RngExt};
@@ -9,6 +10,8 @@ use rayon::prelude::*;
 
 use super::index::TableIndex;
 use super::registry::{self, Contents, Shards, Split};
+use super::table::Table as File;
+use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are given back to the system.
@@ -80,18 +83,25 @@ impl CaptionDataset {
         shards: Shards,
     ) -> Result<Self> {
         for name in names {
-            if registry::contents(name.as_ref())? != Contents::Captions {
+            if registry::contents(data_root.as_ref(), name.as_ref())? != Contents::Captions {
                 return Err(DataError::Invalid(format!(
                     "{} is not a dataset of captions",
                     name.as_ref()
                 )));
             }
         }
-        let files = registry::files_of_all(data_root.as_ref(), names, split, shards)?;
+        Self::of_files(names, registry::files_of_all(data_root.as_ref(), names, split, shards)?)
+    }
+
+    /// Opens files, each with the number of its dataset in `names`, in that order.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub(crate) fn of_files(names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
-                let table = registry::open(file, Contents::Captions)?;
+                let table = File::with(file, Contents::Captions)?;
                 Ok((*dataset, TableIndex::new(table)?))
             })
             .collect::<Result<_>>()?;
@@ -148,7 +158,7 @@ impl CaptionDataset {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
-    /// Names of the files in reading order, without `.arrow`, and the number of rows of each.
+    /// Names of the files in reading order, without their endings, and the number of rows of each.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
     }
@@ -205,33 +215,63 @@ impl CaptionDataset {
         caption.ok_or_else(|| DataError::Invalid(format!("there is no caption {} in row {}", at.caption, at.row)))
     }
 
+    /// All distinct captions of the row at a location that [`Self::locate_image`] gave.
+    ///
+    /// # Errors
+    /// No such place, or a damaged file.
+    pub(crate) fn captions_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
+        let table = self.table(at.table)?;
+        let captions = table.index.captions(at.row)?;
+        self.touch(table, AROUND_BYTES);
+        Ok(captions)
+    }
+
+    /// What the tars among the files hold, with what was left out of them.
+    pub(crate) fn tar_counts(&self) -> TarCounts {
+        let counts = self.tables.iter().filter_map(|table| table.index.table.tar_counts());
+        counts.fold(TarCounts::default(), |sum, counts| TarCounts {
+            samples: sum.samples + counts.samples,
+            without_caption: sum.without_caption + counts.without_caption,
+            without_picture: sum.without_picture + counts.without_picture,
+            others: sum.others + counts.others,
+        })
+    }
+
     /// The picture at a location that [`Self::locate`] gave: the bytes of its file.
     ///
     /// # Errors
     /// No such place, or a row without a picture.
     pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
         let table = self.table(at.table)?;
-        let picture = table.index.table.picture(at.row, "image")?;
+        let picture = table.index.table.picture(at.row)?;
         self.touch(table, picture.len() + AROUND_BYTES);
         Ok(picture)
     }
 
-    /// The value of `image_id` at a location: the name of the picture's file, mostly.
+    /// The name of the picture at a location: `image_id` of an Arrow file, mostly the name of the picture's file.
     ///
     /// # Errors
     /// A file without that column.
     pub fn image_id_at(&self, at: &Location) -> Result<Option<String>> {
-        let id = self.table(at.table)?.index.table.string(at.row, "image_id")?;
-        Ok(id.map(str::to_string))
+        self.table(at.table)?.index.table.image_id(at.row)
+    }
+
+    /// A name for a row in reports: its file and what it is called there.
+    pub(crate) fn row_name(&self, at: &Location) -> String {
+        match self.tables.get(at.table) {
+            Some(table) => format!(
+                "{}, {}",
+                table.index.table.path().display(),
+                table.index.table.row_name(at.row)
+            ),
+            None => format!("table {}, row {}", at.table, at.row),
+        }
     }
 
     /// An error about a row: names the file and the row.
     pub fn row_error(&self, at: &Location, reason: &str) -> DataError {
         match self.tables.get(at.table) {
-            Some(table) => DataError::Format {
-                path: table.index.table.path().to_path_buf(),
-                reason: format!("row {}: {reason}", at.row),
-            },
+            Some(table) => table.index.table.row_error(at.row, reason),
             None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),
         }
     }

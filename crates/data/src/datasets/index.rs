@@ -1,18 +1,16 @@
 //! The captions of one table as numbered items, with an index that is small beside them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::captions::AROUND_BYTES;
-use crate::arrow::ArrowTable;
+use super::table::Table;
 use crate::{DataError, Result};
 
 /// Captions, and rows, that one index entry covers. Finding an item reads at most that many captions (and those of one row).
 const BLOCK: usize = 128;
 /// Bytes read in a scan before the pages are given back.
 const SCAN_BYTES: usize = 8 << 20;
-
-/// Column of the captions.
-pub(super) const CAPTION: &str = "caption";
 
 /// Where a run of rows begins.
 #[derive(Clone, Copy, Debug)]
@@ -24,17 +22,19 @@ struct Block {
 /// A table and the numbering of its captions: rows in order, captions in order, duplicates within a row left out.
 #[derive(Debug)]
 pub(super) struct TableIndex {
-    pub table: ArrowTable,
+    pub table: Table,
     /// Number of items.
     pub items: usize,
     blocks: Vec<Block>,
 }
 
 /// The distinct captions of a row, in the order of their first occurrence.
-pub(super) fn distinct(mut texts: Vec<&str>) -> Vec<&str> {
+fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     if texts.len() > 1 {
         let mut seen = HashSet::with_capacity(texts.len());
-        texts.retain(|text| seen.insert(*text));
+        let first: Vec<bool> = texts.iter().map(|text| seen.insert(text.as_ref())).collect();
+        let mut first = first.into_iter();
+        texts.retain(|_| first.next().unwrap_or(true));
     }
     texts
 }
@@ -44,20 +44,15 @@ impl TableIndex {
     ///
     /// # Errors
     /// A damaged caption; more than 4 billion rows or captions.
-    pub fn new(table: ArrowTable) -> Result<Self> {
+    pub fn new(table: Table) -> Result<Self> {
         let too_many = || DataError::Format {
             path: table.path().to_path_buf(),
             reason: "it has more rows or captions than can be numbered; write it as several files".into(),
         };
         let mut blocks = Vec::new();
         let (mut items, mut in_block, mut since_release) = (0usize, 0usize, 0usize);
-        let batches: Vec<usize> = table.batches().collect();
-        // Captions of another batch lie in another part of the file.
-        let rows = batches
-            .iter()
-            .flat_map(|rows| (0..*rows).map(|i| if i == 0 { AROUND_BYTES } else { 0 }));
-        for (row, new_part) in rows.enumerate() {
-            since_release += new_part;
+        for (row, new_part) in table.new_parts().enumerate() {
+            since_release += if new_part { AROUND_BYTES } else { 0 };
             if row == 0 || in_block >= BLOCK {
                 blocks.push(Block {
                     row: u32::try_from(row).map_err(|_| too_many())?,
@@ -65,7 +60,7 @@ impl TableIndex {
                 });
                 in_block = 0;
             }
-            let texts = table.texts(row, CAPTION)?;
+            let texts = table.captions(row)?;
             // Duplicates cost as much to read as others, and so does a row without captions.
             in_block += texts.len().max(1);
             since_release += texts.iter().map(|t| t.len() + 8).sum::<usize>();
@@ -82,8 +77,8 @@ impl TableIndex {
     }
 
     /// The distinct captions of a row.
-    pub fn captions(&self, row: usize) -> Result<Vec<&str>> {
-        Ok(distinct(self.table.texts(row, CAPTION)?))
+    pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
+        Ok(distinct(self.table.captions(row)?))
     }
 
     /// Row, and position among the row's captions, of an item below [`Self::items`].
@@ -122,6 +117,6 @@ impl TableIndex {
 
     /// Bytes of memory that the index takes.
     pub fn memory(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block>()
+        self.blocks.capacity() * size_of::<Block>() + self.table.index_memory()
     }
 }

@@ -6,9 +6,13 @@
 
 mod captions;
 mod index;
+mod own;
 mod registry;
+mod table;
 
 pub use captions::{CaptionDataset, Location};
+pub use own::{is_own_name, tars};
+pub(crate) use own::{prepare_command, split_tars};
 pub use registry::{Contents, Shards, Split, contents, files, names, verify};
 
 #[cfg(test)]

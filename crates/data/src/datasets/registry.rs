@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::arrow::ArrowTable;
+use super::own;
+use super::table::Table;
 use crate::error::MissingFile;
+use crate::prepare::Dataset as Preparation;
 use crate::{DataError, Result};
 
 /// A split as the loaders know it.
@@ -56,22 +58,25 @@ enum Files {
     Named(&'static [&'static str]),
     /// `{prefix}_0` to `{prefix}_{count - 1}`.
     Shards(&'static str, usize),
-    /// The file of that name if it exists, else `{prefix}_0` and those that follow it.
-    NamedOrShards(&'static str, &'static str),
+    /// `{first}_0` and those that follow it, else `{second}_0` and those that follow it.
+    EitherShards(&'static str, &'static str),
 }
 
 /// One dataset: contents and files of the three splits.
 struct Dataset {
     name: &'static str,
+    /// What makes its files.
+    preparation: Preparation,
     contents: Contents,
     train: Files,
     val: Files,
     test: Files,
 }
 
-const fn train_only(name: &'static str, train: Files) -> Dataset {
+const fn train_only(name: &'static str, preparation: Preparation, train: Files) -> Dataset {
     Dataset {
         name,
+        preparation,
         contents: Contents::Captions,
         train,
         val: Files::None,
@@ -82,6 +87,7 @@ const fn train_only(name: &'static str, train: Files) -> Dataset {
 const DATASETS: &[Dataset] = &[
     Dataset {
         name: "coco",
+        preparation: Preparation::Coco,
         contents: Contents::Captions,
         train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
         val: Files::Named(&["coco_caption_karpathy_test"]),
@@ -89,22 +95,25 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "f30k",
+        preparation: Preparation::F30k,
         contents: Contents::Captions,
         train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
         val: Files::Named(&["f30k_caption_karpathy_test"]),
         test: Files::Named(&["f30k_caption_karpathy_test"]),
     },
-    train_only("vg", Files::Named(&["vg"])),
+    train_only("vg", Preparation::Vg, Files::Named(&["vg"])),
     Dataset {
         name: "gcc",
+        preparation: Preparation::Gcc,
         contents: Contents::Captions,
         train: Files::Shards("conceptual_caption_train", 31),
         val: Files::Named(&["conceptual_caption_val_0"]),
         test: Files::Named(&["conceptual_caption_val_0"]),
     },
-    train_only("sbu", Files::Shards("sbu", 9)),
+    train_only("sbu", Preparation::Sbu, Files::Shards("sbu", 9)),
     Dataset {
         name: "vqa",
+        preparation: Preparation::Vqav2,
         contents: Contents::Questions,
         train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
         val: Files::Named(&["vqav2_rest_val"]),
@@ -112,45 +121,87 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "nlvr2",
+        preparation: Preparation::Nlvr2,
         contents: Contents::Pairs,
         train: Files::Named(&["nlvr2_train"]),
         val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
         test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
     },
-    train_only("pretrainVQA", Files::Shards("pretrain_vqa", 2)),
-    train_only("pretrainOI", Files::Shards("openimages", 17)),
-    train_only("pretrainGQA", Files::Named(&["pretrain_gqa_0"])),
-    train_only("pretrainFlickr30k", Files::Named(&["pretrain_flickr30k_train"])),
-    // The original reads the first name and writes the second.
-    train_only("pretrainVGQA", Files::NamedOrShards("pretrain_vgqa_0", "pretrain_vg")),
+    train_only(
+        "pretrainVQA",
+        Preparation::PretrainVqa,
+        Files::Shards("pretrain_vqa", 2),
+    ),
+    train_only(
+        "pretrainOI",
+        Preparation::PretrainOpenimages,
+        Files::Shards("openimages", 17),
+    ),
+    train_only(
+        "pretrainGQA",
+        Preparation::PretrainGqa,
+        Files::Named(&["pretrain_gqa_0"]),
+    ),
+    train_only(
+        "pretrainFlickr30k",
+        Preparation::PretrainF30k,
+        Files::Named(&["pretrain_flickr30k_train"]),
+    ),
+    // The original reads the first name, its shard 0 alone, and writes the second.
+    train_only(
+        "pretrainVGQA",
+        Preparation::PretrainVg,
+        Files::EitherShards("pretrain_vgqa", "pretrain_vg"),
+    ),
 ];
 
-/// All dataset names.
+/// The names of the published datasets.
 pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
     DATASETS.iter().map(|d| d.name)
 }
 
-fn dataset(name: &str) -> Result<&'static Dataset> {
-    DATASETS.iter().find(|d| d.name == name).ok_or_else(|| {
-        let known: Vec<&str> = names().collect();
-        DataError::Invalid(format!("unknown dataset {name:?}; known are {}", known.join(", ")))
-    })
+fn published(name: &str) -> Option<&'static Dataset> {
+    DATASETS.iter().find(|d| d.name == name)
 }
 
-/// What the dataset of that name holds.
+/// What makes the files of a published dataset.
+pub(super) fn preparation(name: &str) -> Option<Preparation> {
+    Some(published(name)?.preparation)
+}
+
+/// What the dataset of that name holds. Of one's own datasets, the columns of the first file tell.
 ///
 /// # Errors
-/// [`DataError::Invalid`] if there is no such dataset.
-pub fn contents(name: &str) -> Result<Contents> {
-    Ok(dataset(name)?.contents)
+/// [`DataError::Invalid`] if there is no such dataset; what is wrong with the file.
+pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
+    if let Some(dataset) = published(name) {
+        return Ok(dataset.contents);
+    }
+    for split in [Split::Train, Split::Val, Split::Test] {
+        match own::files(data_root, name, split) {
+            Ok(files) => {
+                if let Some(file) = files.first() {
+                    return Table::contents(file);
+                }
+            }
+            // Validation or test files alone are a dataset too.
+            Err(DataError::MissingFiles { .. }) if split == Split::Train => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(Contents::Captions)
 }
 
 /// Files of a dataset's split, in reading order; empty if the split does not exist.
 ///
+/// Names of published datasets go before one's own.
+///
 /// # Errors
 /// [`DataError::Invalid`] for an unknown name, [`DataError::MissingFiles`] with every name that is missing in `data_root`.
 pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Result<Vec<PathBuf>> {
-    let dataset = dataset(name)?;
+    let Some(dataset) = published(name) else {
+        return own::files(data_root, name, split);
+    };
     let files = match split {
         Split::Train => &dataset.train,
         Split::Val => &dataset.val,
@@ -171,15 +222,15 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
             };
             (0..count).map(|i| shard(prefix, i)).collect()
         }
-        Files::NamedOrShards(name, prefix) => {
-            let found: Vec<String> = (0..)
-                .map(|i| shard(prefix, i))
-                .take_while(|file| exists(file))
-                .collect();
-            if exists(name) || found.is_empty() {
-                vec![name.to_string()]
-            } else {
-                found
+        Files::EitherShards(first, second) => {
+            let following = |prefix: &str| -> Vec<String> {
+                let shards = (0..).map(|i| shard(prefix, i));
+                shards.take_while(|file| exists(file)).collect()
+            };
+            match [following(first), following(second)] {
+                [found, _] if !found.is_empty() => found,
+                [_, found] if !found.is_empty() => found,
+                _ => vec![shard(first, 0)],
             }
         }
     };
@@ -227,26 +278,15 @@ pub(super) fn files_of_all(
     Ok(found)
 }
 
-/// Opens a file and checks that it has the columns of its dataset.
-pub(super) fn open(path: &Path, contents: Contents) -> Result<ArrowTable> {
-    let table = ArrowTable::open(path)?;
-    match contents {
-        Contents::Captions => table.check_columns(&["image"], &["caption"])?,
-        Contents::Questions => table.check_columns(&["image"], &["questions"])?,
-        Contents::Pairs => table.check_columns(&["image_0", "image_1"], &["questions", "answers"])?,
-    }
-    Ok(table)
-}
-
-/// Looks at every file of the named datasets: is it there, is it a whole Arrow file, has it the columns that its dataset needs?
+/// Looks at every file of the named datasets: is it there, is it a whole file, has it the columns that its dataset needs?
 /// Returns everything that is wrong; nothing if all is well. Pictures and captions are not read.
 pub fn verify(data_root: &Path, names: &[impl AsRef<str>], split: Split, shards: Shards) -> Vec<DataError> {
     let (mut problems, mut all_missing) = (Vec::new(), Vec::new());
     for name in names {
         match files(data_root, name.as_ref(), split, shards) {
             Ok(files) => {
-                let contents = contents(name.as_ref()).unwrap_or(Contents::Captions);
-                problems.extend(files.iter().filter_map(|file| open(file, contents).err()));
+                let contents = contents(data_root, name.as_ref()).unwrap_or(Contents::Captions);
+                problems.extend(files.iter().filter_map(|file| Table::with(file, contents).err()));
             }
             Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
             Err(other) => problems.push(other),

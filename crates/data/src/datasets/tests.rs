@@ -230,6 +230,12 @@ fn all_missing_files_are_named_at_once() {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     assert!(!message.contains('\n'));
+    let out = folder.path().display();
+    let commands = ["coco", "vg", "sbu"].map(|name| format!("vlct prepare {name} --root RAW --out {out}"));
+    assert!(
+        message.ends_with(&format!("make them: {}", commands.join("; "))),
+        "{message}"
+    );
     // A gap is not a smaller download.
     let gap = CaptionDataset::open_with(folder.path(), &["sbu"], Split::Train, Shards::AsFound).unwrap_err();
     assert!(
@@ -293,6 +299,15 @@ fn the_written_name_of_visual_genome_answers_is_accepted_too() {
     let both = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
     let dataset = CaptionDataset::open(both.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"]]);
+    // The original reads the first shard of that name alone.
+    let several = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
+    let dataset = CaptionDataset::open(several.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    assert_eq!(captions(&dataset), [["c"], ["d"]]);
+    let none = CaptionDataset::open(folder_of(&[]).path(), &["pretrainVGQA"], Split::Train).unwrap_err();
+    assert!(
+        none.to_string().contains("pretrain_vgqa_0.arrow (of pretrainVGQA)"),
+        "{none}"
+    );
 }
 
 #[test]

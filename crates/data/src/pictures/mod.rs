@@ -15,6 +15,7 @@ pub mod decode;
 pub mod encode;
 pub mod normalise;
 pub mod resize;
+pub mod sheet;
 pub mod transform;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod datasets;
 mod find;
 mod journal;
 mod ordered;
+pub mod own;
 mod picture;
 mod plan;
 mod report;

@@ -82,7 +82,8 @@ impl From<DataError> for End {
     }
 }
 
-/// Writes the files of a plan for the dataset `name`. `watch` hears how far it is and says whether to go on.
+/// Writes the files of a plan for the dataset `name`. `watch` hears how far it is, once before the first row and after every row, and says
+/// whether to go on.
 ///
 /// Files appear under their names when they are whole. What was written when the process ends early stays in hidden files, and the
 /// same call goes on there; the result is the same, byte by byte.
@@ -129,6 +130,9 @@ pub fn write(
         done: (0..plan.files.len()).map(|i| journal.state(i).consumed as u64).sum(),
         bytes: 0,
     };
+    if watch(progress).is_break() {
+        return Ok(Outcome::Stopped);
+    }
     for (number, file) in plan.files.iter().enumerate() {
         if journal.state(number).finished.is_some() {
             continue;

@@ -19,7 +19,7 @@ pub enum Layout {
 
 impl Layout {
     /// Names that the file of questions may have; the first is the original's.
-    fn questions(self) -> [&'static str; 2] {
+    pub fn questions(self) -> [&'static str; 2] {
         match self {
             Self::ValidVgqa => ["valid_vgqa_info.pkl", "valid_vgqa_info.json"],
             Self::Vgqa => ["vg_qa_info.dict", "vg_qa_info.json"],

@@ -58,16 +58,3 @@ pub enum ConfigError {
         reason: String,
     },
 }
-
-/// The candidate most similar to `word`.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
-    let word = word.to_lowercase();
-    let mut best = (f64::NEG_INFINITY, "");
-    for candidate in candidates {
-        let similarity = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
-        if similarity > best.0 {
-            best = (similarity, candidate);
-        }
-    }
-    best.1
-}

@@ -6,12 +6,13 @@
 
 use std::path::Path;
 
-use super::error::{ConfigError, nearest};
+use super::error::ConfigError;
 use super::literal;
 use super::recipes::{RECIPES, Recipe};
 use super::setting::Range;
 use super::table::{Config, KEYS, Key};
 use super::value::Value;
+use vlct_data::error::nearest;
 use vlct_tensor::Precision;
 
 /// A larger config file is refused.
@@ -241,7 +242,7 @@ fn out_of_range(key: &Key, path: String, value: &Value) -> ConfigError {
         value => Some(value),
     };
     let hint = match (key.range, first_refused) {
-        (Range::OneOf(words), Some(Value::Str(word))) => {
+        (Range::OneOf(words) | Range::OneOfOrName(words), Some(Value::Str(word))) => {
             format!(
                 "; did you mean {}?",
                 Value::Str(nearest(word, words.iter().copied()).into())
@@ -405,7 +406,10 @@ mod tests {
                 &["optim_type=adamax"],
                 &["one of adamw, adam, sgd", "did you mean 'adamw'?"],
             ),
-            (&["datasets=['coco','vqav2']"], &["did you mean 'vqa'?"]),
+            (
+                &["datasets=['coco','vqa/']"],
+                &["or a name of your own", "did you mean 'vqa'?"],
+            ),
             (&["precision=8"], &["expected 32, 16 or 'bf16' or None"]),
             (&["x.yaml"], &["x.yaml", ".json or .toml"]),
             (&["=3"], &["unknown key"]),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::value::Value;
+use vlct_data::datasets;
 use vlct_tensor::Precision;
 
 /// A type of configuration value.
@@ -389,6 +390,8 @@ pub enum Range {
     },
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// One of these words, or a name for a data set of one's own.
+    OneOfOrName(&'static [&'static str]),
 }
 
 /// At least `low`.
@@ -440,6 +443,7 @@ impl Range {
             (Range::PartOrCount { least }, Value::Int(i)) => i >= least,
             (Range::PartOrCount { least }, Value::Float(f)) => *f <= 1.0 && (*f > 0.0 || (*f == 0.0 && *least == 0)),
             (Range::OneOf(words), Value::Str(s)) => words.contains(&s.as_str()),
+            (Range::OneOfOrName(words), Value::Str(s)) => words.contains(&s.as_str()) || datasets::is_own_name(s),
             (
                 Range::Numbers {
                     low,
@@ -483,6 +487,11 @@ impl fmt::Display for Range {
             Range::PartOrCount { least: 0 } => f.write_str("a float from 0.0 to 1.0 or an int of at least 0"),
             Range::PartOrCount { least } => write!(f, "a float above 0.0, up to 1.0, or an int of at least {least}"),
             Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
+            Range::OneOfOrName(words) => write!(
+                f,
+                "one of {}, or a name of your own of letters, digits, - and _",
+                words.join(", ")
+            ),
         }
     }
 }

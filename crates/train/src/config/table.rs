@@ -83,7 +83,7 @@ pub(super) const VITS: &[&str] = &[
     "mae_vit_huge_patch14_dec512d8b",
 ];
 
-/// Names of the data sets.
+/// Names of the published data sets.
 const DATASETS: &[&str] = &[
     "coco",
     "f30k",
@@ -133,7 +133,7 @@ table! {
     }
     "Data" {
         data_root: String = String::new(), Range::Any, "Folder of the Arrow files.";
-        datasets: Vec<String> = words(&["coco", "vg", "sbu", "gcc"]), Range::OneOf(DATASETS), "Data sets, concatenated in this order.";
+        datasets: Vec<String> = words(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(DATASETS), "Data sets, concatenated in this order: published ones, or NAME for files NAME_train_0.arrow, … or a folder NAME of WebDataset tars in data_root.";
         train_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of training.";
         val_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of validation and test.";
         image_size: usize = 384, between(1.0, 16384.0), "Side of the square pictures given to the model, in pixels.";

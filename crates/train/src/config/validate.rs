@@ -4,6 +4,7 @@ use super::error::ConfigError;
 use super::plan;
 use super::setting::{DecayPower, NumGpus, ValCheckInterval, Warmup};
 use super::table::Config;
+use vlct_data::datasets;
 use vlct_tensor::Precision;
 
 /// Data sets whose samples are not one picture with captions.
@@ -107,6 +108,10 @@ impl Config {
         }
         for task in self.loss_names.active() {
             for dataset in &self.datasets {
+                // What a data set of one's own holds is known when its files are opened.
+                if !datasets::names().any(|name| name == dataset) {
+                    continue;
+                }
                 let question_set = QUESTION_SETS.contains(&dataset.as_str());
                 let fits = match task {
                     "vqa" | "nlvr2" => dataset == task,
@@ -138,9 +143,10 @@ impl Config {
                         .into(),
                 );
             }
-            if !matches!(self.datasets[0].as_str(), "coco" | "f30k") {
+            let first = self.datasets[0].as_str();
+            if datasets::names().any(|name| name == first) && !matches!(first, "coco" | "f30k") {
                 return refuse(format!(
-                    "get_recall_metric=True needs coco or f30k as first of datasets, not {:?}",
+                    "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {:?}",
                     self.datasets[0]
                 ));
             }
@@ -276,6 +282,18 @@ mod tests {
         assert_eq!(validate(&[]), Ok(vec![]));
         assert_eq!(validate(&["num_gpus=0"]), Ok(vec![]));
         assert_eq!(validate(&["num_gpus=[3]"]), Ok(vec![]));
+    }
+
+    #[test]
+    fn data_sets_of_ones_own_go_with_every_task() {
+        for words in [
+            &["datasets=['my-cats_2']"][..],
+            &["datasets=['coco','mine']", "get_recall_metric=True"],
+            &["datasets=['mine']", "get_recall_metric=True"],
+        ] {
+            assert_eq!(validate(words), Ok(vec![]), "{words:?}");
+        }
+        assert!(validate(&["task_finetune_vqa_mae_randaug", "datasets=['mine']"]).is_ok());
     }
 
     #[test]

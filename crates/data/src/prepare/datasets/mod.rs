@@ -4,12 +4,15 @@ pub mod karpathy;
 pub mod nlvr2;
 pub mod pairs;
 pub mod regions;
+pub mod vgqa;
 pub mod vqav2;
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use crate::answers::Vocabulary;
 
 use super::plan::{Columns, Plan, PlannedFile, RowSource};
 use crate::{DataError, Result};
@@ -32,6 +35,8 @@ pub enum Dataset {
     Gcc,
     /// VQA v2.
     Vqav2,
+    /// Visual Genome's questions with answers that VQA knows.
+    Vgqa,
     /// NLVR2.
     Nlvr2,
     /// VQA v2 statements of the large pre-training set.
@@ -48,13 +53,14 @@ pub enum Dataset {
 
 impl Dataset {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Coco,
         Self::F30k,
         Self::Vg,
         Self::Sbu,
         Self::Gcc,
         Self::Vqav2,
+        Self::Vgqa,
         Self::Nlvr2,
         Self::PretrainVqa,
         Self::PretrainGqa,
@@ -72,6 +78,7 @@ impl Dataset {
             Self::Sbu => "sbu",
             Self::Gcc => "gcc",
             Self::Vqav2 => "vqav2",
+            Self::Vgqa => "vgqa",
             Self::Nlvr2 => "nlvr2",
             Self::PretrainVqa => "pretrain-vqa",
             Self::PretrainGqa => "pretrain-gqa",
@@ -93,6 +100,7 @@ impl Dataset {
             Self::Sbu => pairs::sbu(raw),
             Self::Gcc => pairs::gcc(raw),
             Self::Vqav2 => vqav2::vqav2(raw),
+            Self::Vgqa => vgqa::vgqa(raw, vgqa::layout_in(&raw.root), raw.labels.as_ref()),
             Self::Nlvr2 => nlvr2::nlvr2(raw),
             Self::PretrainVqa => pairs::pretrain_vqa(raw),
             Self::PretrainGqa => pairs::pretrain_gqa(raw),
@@ -131,6 +139,8 @@ pub struct Raw {
     pub splits: Option<Vec<String>>,
     /// Rows per file of the datasets that are written as numbered files.
     pub rows_per_file: usize,
+    /// The numbers of the answers of Visual Genome's questions; without it, a file in the root has them.
+    pub labels: Option<Vocabulary>,
 }
 
 impl Raw {
@@ -141,6 +151,7 @@ impl Raw {
             seed: 0,
             splits: None,
             rows_per_file: ROWS_PER_FILE,
+            labels: None,
         }
     }
 
@@ -173,7 +184,7 @@ impl Raw {
 
 /// Cuts rows into numbered files, `{prefix}_0` and on, the last of which may be shorter. Unlike the original, no empty file follows if the
 /// number of rows is a multiple of `rows_per_file`.
-fn numbered<R: RowSource + 'static>(
+pub(super) fn numbered<R: RowSource + 'static>(
     prefix: &str,
     rows: usize,
     rows_per_file: usize,
@@ -202,7 +213,7 @@ fn refuse_nothing(root: &Path, rows: usize, what: &str) -> Result<()> {
 }
 
 /// Reads a picture file.
-fn read_picture(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_picture(path: &Path) -> Result<Vec<u8>> {
     /// Larger files are no pictures that could be decoded.
     const MAX_BYTES: u64 = 512 << 20;
     let unreadable = |e: std::io::Error| DataError::Picture(format!("the file cannot be read: {e}"));

@@ -1,0 +1,144 @@
+//! `vlct prepare` through the program itself.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::{assert_refused, assert_success, complaints, vlct};
+use vlct_data::pictures::{RgbImage, decode, encode_jpeg};
+
+/// COCO-like raw data of `count` pictures.
+fn raw(folder: &Path, count: usize) -> PathBuf {
+    let root = folder.join("raw");
+    for name in ["karpathy", "train2014", "val2014"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let picture = |i: usize| RgbImage::from_fn(64, 48, |x, y| [(x * 4) as u8, (y * 5) as u8, i as u8].into());
+    let mut images = Vec::new();
+    for i in 0..count {
+        let (name, split) = (format!("p{i}.jpg"), ["train", "val", "restval", "test"][i % 4]);
+        fs::write(
+            root.join("train2014").join(&name),
+            encode_jpeg(&picture(i), 95).unwrap(),
+        )
+        .unwrap();
+        images
+            .push(serde_json::json!({"filename": name, "split": split, "sentences": [{"raw": format!("shape {i}")}]}));
+    }
+    let annotations = serde_json::json!({"images": images});
+    fs::write(root.join("karpathy/dataset_coco.json"), annotations.to_string()).unwrap();
+    root
+}
+
+fn prepare(root: &Path, out: &Path, more: &[&str]) -> Output {
+    let mut command = vlct();
+    command
+        .args(["prepare", "coco", "--root"])
+        .arg(root)
+        .arg("--out")
+        .arg(out);
+    command.args(more).output().expect("the program starts")
+}
+
+#[test]
+fn what_is_written_is_said_and_can_be_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, out) = (raw(folder.path(), 9), folder.path().join("arrow"));
+    fs::write(root.join("train2014/p2.jpg"), "<html>not found</html>").unwrap();
+    let output = prepare(&root, &out, &[]);
+    assert_success(&output);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "coco_caption_karpathy_train.arrow: 3 rows",
+        "coco: 9 pictures found, 9 annotated; 9 have both",
+        "1 rows left out",
+        "p2.jpg: picture cannot be decoded: not a JPEG",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let sheet = folder.path().join("look.png");
+    let inspected = vlct()
+        .arg("inspect")
+        .arg(&out)
+        .arg("--sheet")
+        .arg(&sheet)
+        .output()
+        .unwrap();
+    assert_success(&inspected);
+    let text = String::from_utf8(inspected.stdout).unwrap();
+    for part in ["3 texts of 2 to 2 words", "split: train 3", "look.png: 8 rows"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let drawn = decode(&fs::read(&sheet).unwrap()).unwrap();
+    assert!(drawn.pixels().any(|p| p.0 != drawn.get_pixel(0, 0).0));
+
+    // The same again is nothing to do; as JSON it is the report on the disk.
+    let output = prepare(&root, &out, &["--json"]);
+    assert_success(&output);
+    assert!(complaints(&output).contains("everything is there already"));
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(out.join("prepare_coco.json")).unwrap()).unwrap();
+    assert_eq!(printed, kept);
+    assert_eq!(printed["files"].as_array().unwrap().len(), 4);
+
+    let refused = prepare(&root, &out, &["--max-side", "32"]);
+    assert_refused("other options", &refused, &["arrow: 4 files", "--overwrite"]);
+    let larger = fs::metadata(out.join("coco_caption_karpathy_train.arrow"))
+        .unwrap()
+        .len();
+    assert_success(&prepare(&root, &out, &["--max-side", "32", "--overwrite"]));
+    assert!(
+        fs::metadata(out.join("coco_caption_karpathy_train.arrow"))
+            .unwrap()
+            .len()
+            < larger
+    );
+}
+
+#[test]
+fn a_full_disk_is_one_line_and_leaves_nothing_under_a_final_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, out) = (raw(folder.path(), 40), folder.path().join("arrow"));
+    // A limit on the size of files stands in for the disk: writing fails, in the middle, in the same way.
+    let limited = Command::new("sh")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 8; exec \"$0\" prepare coco --root \"$1\" --out \"$2\"",
+        ])
+        .arg(env!("CARGO_BIN_EXE_vlct"))
+        .args([&root, &out])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap();
+    assert_refused(
+        "full disk",
+        &limited,
+        &["coco_caption_karpathy_train.arrow", "too large"],
+    );
+    let names: Vec<String> = fs::read_dir(&out)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().all(|name| name.starts_with('.')), "{names:?}");
+    // With room again, the same command completes.
+    assert_success(&prepare(&root, &out, &[]));
+}
+
+#[test]
+fn wrong_words_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = raw(folder.path(), 4);
+    let output = vlct()
+        .args(["prepare", "cocoo", "--root", "a", "--out", "b"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaints(&output).contains("'coco'"), "{}", complaints(&output));
+    let missing = prepare(Path::new("nowhere"), &folder.path().join("arrow"), &[]);
+    assert_refused("no root", &missing, &["nowhere/karpathy/dataset_coco.json", "--root"]);
+    let out = folder.path().join("file");
+    fs::write(&out, "in the way").unwrap();
+    assert_refused("out is a file", &prepare(&root, &out, &[]), &["file"]);
+}

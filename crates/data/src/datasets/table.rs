@@ -1,0 +1,194 @@
+//! A file of a dataset, whatever its kind: rows of a picture and captions.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::registry::Contents;
+use crate::arrow::ArrowTable;
+use crate::webdataset::{TarCounts, TarTable};
+use crate::{DataError, Result};
+
+/// Column of the captions in Arrow files.
+const CAPTION: &str = "caption";
+
+/// A file that is open.
+#[derive(Debug)]
+pub(super) enum Table {
+    /// An Arrow file.
+    Arrow(ArrowTable),
+    /// A WebDataset shard.
+    Tar(TarTable),
+}
+
+impl Table {
+    /// Opens a file; its ending says what it is.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not what its ending says.
+    pub fn open(path: &Path) -> Result<Self> {
+        if is_tar(path) {
+            return Ok(Self::Tar(TarTable::open(path)?));
+        }
+        Ok(Self::Arrow(ArrowTable::open(path)?))
+    }
+
+    /// Opens a file and checks that it has what its dataset is said to hold.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; a column that is not there or of another type.
+    pub fn with(path: &Path, contents: Contents) -> Result<Self> {
+        let table = Self::open(path)?;
+        match (&table, contents) {
+            (Self::Arrow(table), Contents::Captions) => table.check_columns(&["image"], &[CAPTION])?,
+            (Self::Arrow(table), Contents::Questions) => table.check_columns(&["image"], &["questions"])?,
+            (Self::Arrow(table), Contents::Pairs) => {
+                table.check_columns(&["image_0", "image_1"], &["questions", "answers"])?;
+            }
+            (Self::Tar(_), Contents::Captions) => {}
+            (Self::Tar(_), Contents::Questions | Contents::Pairs) => {
+                return Err(table.error("a tar file has captions only; write an Arrow file"));
+            }
+        }
+        Ok(table)
+    }
+
+    /// What a file holds, told by its columns.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or with neither captions nor questions.
+    pub fn contents(path: &Path) -> Result<Contents> {
+        if is_tar(path) {
+            return Ok(Contents::Captions);
+        }
+        let table = ArrowTable::open(path)?;
+        let has = |name: &str| table.columns().any(|column| column == name);
+        match (has("image_0"), has("questions"), has(CAPTION)) {
+            (true, true, _) => Ok(Contents::Pairs),
+            (false, true, _) => Ok(Contents::Questions),
+            (_, false, true) => Ok(Contents::Captions),
+            (_, false, false) => {
+                let columns: Vec<&str> = table.columns().collect();
+                let reason = "it has neither captions (columns image, caption) nor questions (image, questions) nor pairs \
+                              (image_0, image_1, questions, answers)";
+                Err(DataError::Format {
+                    path: path.to_path_buf(),
+                    reason: format!("{reason}; there are {}", columns.join(", ")),
+                })
+            }
+        }
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Arrow(table) => table.path(),
+            Self::Tar(table) => table.path(),
+        }
+    }
+
+    /// The file's name without its ending.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Arrow(table) => table.name(),
+            Self::Tar(table) => table.name(),
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Arrow(table) => table.rows(),
+            Self::Tar(table) => table.rows(),
+        }
+    }
+
+    /// Whether the captions of each row lie in a part of the file of their own, away from those of the row before.
+    pub fn new_parts(&self) -> Box<dyn Iterator<Item = bool> + '_> {
+        match self {
+            Self::Arrow(table) => Box::new(table.batches().flat_map(|rows| (0..rows).map(|row| row == 0))),
+            Self::Tar(table) => Box::new((0..table.rows()).map(|_| true)),
+        }
+    }
+
+    /// The captions of a row, in order.
+    ///
+    /// # Errors
+    /// No such row, or a damaged caption.
+    pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
+        match self {
+            Self::Arrow(table) => Ok(table.texts(row, CAPTION)?.into_iter().map(Cow::Borrowed).collect()),
+            Self::Tar(table) => table.captions(row),
+        }
+    }
+
+    /// The bytes of a row's picture file.
+    ///
+    /// # Errors
+    /// No such row, or no picture in it.
+    pub fn picture(&self, row: usize) -> Result<&[u8]> {
+        match self {
+            Self::Arrow(table) => table.picture(row, "image"),
+            Self::Tar(table) => table.picture(row),
+        }
+    }
+
+    /// The name of a row's picture.
+    ///
+    /// # Errors
+    /// No such row, or an Arrow file without that column.
+    pub fn image_id(&self, row: usize) -> Result<Option<String>> {
+        match self {
+            Self::Arrow(table) => Ok(table.string(row, "image_id")?.map(str::to_string)),
+            Self::Tar(table) => Ok(Some(table.image_id(row)?)),
+        }
+    }
+
+    /// What a row is called in messages.
+    pub fn row_name(&self, row: usize) -> String {
+        let name = match self {
+            Self::Arrow(_) => None,
+            Self::Tar(table) => table.image_id(row).ok(),
+        };
+        name.map_or(format!("row {row}"), |name| format!("row {row} ({name})"))
+    }
+
+    /// An error about a row: names the file and the row.
+    pub fn row_error(&self, row: usize, reason: &str) -> DataError {
+        self.error(&format!("{}: {reason}", self.row_name(row)))
+    }
+
+    /// What a tar holds.
+    pub fn tar_counts(&self) -> Option<TarCounts> {
+        match self {
+            Self::Arrow(_) => None,
+            Self::Tar(table) => Some(table.counts()),
+        }
+    }
+
+    /// Takes the pages of the file out of this process's memory until they are read again.
+    pub fn release_pages(&self) {
+        match self {
+            Self::Arrow(table) => table.release_pages(),
+            Self::Tar(table) => table.release_pages(),
+        }
+    }
+
+    /// Bytes of memory that the table's own index takes.
+    pub fn index_memory(&self) -> usize {
+        match self {
+            Self::Arrow(_) => 0,
+            Self::Tar(table) => table.index_memory(),
+        }
+    }
+
+    fn error(&self, reason: &str) -> DataError {
+        DataError::Format {
+            path: self.path().to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn is_tar(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tar")
+}

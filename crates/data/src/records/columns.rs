@@ -1,0 +1,225 @@
+//! Which column of a table is what, and how the values of a row become a record.
+
+use super::{Picture, Question, Record};
+
+/// What a column is to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The picture.
+    Image,
+    /// Its caption, or a list of captions.
+    Text,
+    /// A question about it.
+    Question,
+    /// The answer to the question, or a list of answers.
+    Answer,
+    /// A name for the picture.
+    Id,
+    /// The split of the row.
+    Split,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Image,
+        Self::Text,
+        Self::Question,
+        Self::Answer,
+        Self::Id,
+        Self::Split,
+    ];
+
+    /// The names that such columns have, in upper or lower case. The first one that a table has counts.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => &[
+                "image",
+                "image_path",
+                "filepath",
+                "file_path",
+                "file_name",
+                "filename",
+                "path",
+                "jpg",
+                "bytes",
+            ],
+            Self::Text => &["caption", "captions", "text", "sentence", "sentences"],
+            Self::Question => &["question"],
+            Self::Answer => &["answer", "answers"],
+            Self::Id => &["image_id", "id", "key"],
+            Self::Split => &["split"],
+        }
+    }
+}
+
+/// The names of the columns of a table; those that are None have one of the usual names ([`Role::names`]), or are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The picture.
+    pub image: Option<String>,
+    /// Captions.
+    pub text: Option<String>,
+    /// Questions.
+    pub question: Option<String>,
+    /// Answers.
+    pub answer: Option<String>,
+    /// Names of the pictures.
+    pub id: Option<String>,
+    /// Splits.
+    pub split: Option<String>,
+}
+
+/// The position of the column of each role, in the order of [`Role::ALL`].
+pub(super) type Positions = [Option<usize>; 6];
+
+/// The values of a row, in the order of [`Role::ALL`].
+pub(super) type Cells = [Cell; 6];
+
+/// A value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Cell {
+    /// Nothing.
+    #[default]
+    Null,
+    Text(String),
+    Texts(Vec<String>),
+    Number(i64),
+    Bytes(Vec<u8>),
+    /// A picture in the form of Hugging Face's data sets.
+    Image {
+        bytes: Option<Vec<u8>>,
+        path: Option<String>,
+    },
+    /// Anything else: what it is.
+    Other(&'static str),
+}
+
+impl Columns {
+    fn given(&self, role: Role) -> Option<&str> {
+        match role {
+            Role::Image => self.image.as_deref(),
+            Role::Text => self.text.as_deref(),
+            Role::Question => self.question.as_deref(),
+            Role::Answer => self.answer.as_deref(),
+            Role::Id => self.id.as_deref(),
+            Role::Split => self.split.as_deref(),
+        }
+    }
+
+    /// Finds the columns among those that a table has. The error says what is missing, and what is there.
+    pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
+        let list = || {
+            let quoted: Vec<String> = names.clone().map(|name| format!("{name:?}")).collect();
+            quoted.join(", ")
+        };
+        let mut positions = [None; 6];
+        for (position, role) in positions.iter_mut().zip(Role::ALL) {
+            *position = match self.given(role) {
+                Some(given) => {
+                    let found = names.clone().position(|name| name == given);
+                    Some(found.ok_or_else(|| format!("there is no column {given:?}; there are {}", list()))?)
+                }
+                None => role
+                    .names()
+                    .iter()
+                    .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
+            };
+        }
+        let [image, text, question, ..] = positions;
+        if image.is_none() {
+            let url = match names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+                true => ". Addresses are not followed: download the pictures first, with img2dataset for example",
+                false => "",
+            };
+            return Err(format!(
+                "there is no column of pictures ({}); there are {}{url}",
+                Role::Image.names().join(", "),
+                list()
+            ));
+        }
+        if text.is_none() && question.is_none() {
+            return Err(format!(
+                "there is no column of captions ({}) or questions ({}); there are {}",
+                Role::Text.names().join(", "),
+                Role::Question.names().join(", "),
+                list()
+            ));
+        }
+        Ok(positions)
+    }
+}
+
+/// Makes a record of the values of a row. The error begins with the column's name.
+pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Record, String> {
+    let refuse = |role: Role, what: &str| format!("column {:?} {what}", name(role));
+    let wrong = |role: Role, cell: &Cell, wanted: &str| refuse(role, &format!("holds {}, not {wanted}", cell.kind()));
+    let [image, text, question, answer, id, split] = cells;
+
+    let mut name_of_picture = None;
+    let picture = match image {
+        Cell::Bytes(bytes) => Picture::Bytes(bytes),
+        Cell::Image {
+            bytes: Some(bytes),
+            path,
+        } => {
+            name_of_picture = path;
+            Picture::Bytes(bytes)
+        }
+        Cell::Image {
+            bytes: None,
+            path: Some(path),
+        } if !path.is_empty() => Picture::File(path),
+        Cell::Text(path) if path.contains("://") => {
+            let reason = format!("holds the address {path:?}: download the pictures and give their paths");
+            return Err(refuse(Role::Image, &reason));
+        }
+        Cell::Text(path) if !path.is_empty() => Picture::File(path),
+        Cell::Null | Cell::Text(_) | Cell::Image { .. } => return Err(refuse(Role::Image, "is empty")),
+        other => return Err(wrong(Role::Image, &other, "the path of a picture or its bytes")),
+    };
+    let texts = |role: Role, cell: Cell| -> Result<Vec<String>, String> {
+        let mut texts = match cell {
+            Cell::Null => Vec::new(),
+            Cell::Text(text) => vec![text],
+            Cell::Texts(texts) => texts,
+            Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| refuse(role, "is not UTF-8"))?],
+            other => return Err(wrong(role, &other, "text or a list of texts")),
+        };
+        texts.retain(|text| !text.trim().is_empty());
+        Ok(texts)
+    };
+    let one = |role: Role, cell: Cell| -> Result<Option<String>, String> {
+        match cell {
+            Cell::Number(number) => Ok(Some(number.to_string())),
+            Cell::Texts(_) => Err(wrong(role, &cell, "one text")),
+            other => Ok(texts(role, other)?.pop()),
+        }
+    };
+    let answers = match answer {
+        Cell::Number(number) => vec![number.to_string()],
+        other => texts(Role::Answer, other)?,
+    };
+    let question = one(Role::Question, question)?;
+    Ok(Record {
+        picture,
+        captions: texts(Role::Text, text)?,
+        questions: Vec::from_iter(question.map(|text| Question { text, answers })),
+        image_id: one(Role::Id, id)?.or(name_of_picture),
+        split: one(Role::Split, split)?,
+    })
+}
+
+impl Cell {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Text(_) => "text",
+            Self::Texts(_) => "a list of texts",
+            Self::Number(_) => "a number",
+            Self::Bytes(_) => "bytes",
+            Self::Image { .. } => "a picture",
+            Self::Other(kind) => kind,
+        }
+    }
+}

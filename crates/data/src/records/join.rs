@@ -1,0 +1,33 @@
+//! Rows about the same picture as one.
+
+use std::collections::HashMap;
+
+use super::{Picture, Record};
+use crate::Result;
+
+/// Joins the rows that name the same file in the same split, wherever they stand: captions and questions are collected, in
+/// order, at the place of the first. Rows that hold their picture's bytes stay as they are.
+///
+/// # Errors
+/// The first error among the rows.
+pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>> {
+    let mut rows: Vec<Record> = Vec::new();
+    let mut places: HashMap<(String, Option<String>), usize> = HashMap::new();
+    for record in records {
+        let record = record?;
+        let Picture::File(path) = &record.picture else {
+            rows.push(record);
+            continue;
+        };
+        let place = *places.entry((path.clone(), record.split.clone())).or_insert(rows.len());
+        match rows.get_mut(place) {
+            Some(first) => {
+                first.captions.extend(record.captions);
+                first.questions.extend(record.questions);
+                first.image_id = first.image_id.take().or(record.image_id);
+            }
+            None => rows.push(record),
+        }
+    }
+    Ok(rows)
+}

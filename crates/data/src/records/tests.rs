@@ -1,0 +1,499 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::basic::Compression;
+use ::parquet::file::properties::WriterProperties;
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_schema::{DataType, Field};
+use proptest::prelude::*;
+
+use super::*;
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+fn read_bytes(format: Format, bytes: &[u8], columns: &Columns) -> Result<Vec<Record>> {
+    let file = file(bytes);
+    read(file.path(), format, columns)?.collect()
+}
+
+fn records(format: Format, text: &str) -> Vec<Record> {
+    read_bytes(format, text.as_bytes(), &Columns::default()).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The message without the file's path.
+fn refused_with(format: Format, bytes: &[u8], columns: &Columns) -> String {
+    let message = read_bytes(format, bytes, columns).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message.split_once(": ").expect("a path").1.to_string()
+}
+
+fn refused(format: Format, text: &str) -> String {
+    refused_with(format, text.as_bytes(), &Columns::default())
+}
+
+fn captions(path: &str, captions: &[&str]) -> Record {
+    Record {
+        picture: Picture::File(path.into()),
+        captions: captions.iter().map(|c| c.to_string()).collect(),
+        questions: Vec::new(),
+        image_id: None,
+        split: None,
+    }
+}
+
+#[test]
+fn json_lines() {
+    let text = "\u{feff}{\"image\": \"a.jpg\", \"caption\": \"one\", \"url\": \"https://x\", \"size\": [1, 2]}\n\
+                \n  \r\n\
+                {\"captions\": [\"two\", \" \", \"three\"], \"FilePath\": \"b/c.png\", \"id\": 7, \"split\": \"val\"}\r\n\
+                {\"path\": \"d\", \"question\": \"what?\", \"answers\": [\"x\", \"y\"], \"caption\": null}\n\
+                {\"path\": \"d\", \"question\": \"why?\", \"answer\": 3}";
+    let mut second = captions("b/c.png", &["two", "three"]);
+    (second.image_id, second.split) = (Some("7".into()), Some("val".into()));
+    let asked = |text: &str, answers: &[&str]| Record {
+        questions: vec![Question {
+            text: text.into(),
+            answers: answers.iter().map(|a| a.to_string()).collect(),
+        }],
+        ..captions("d", &[])
+    };
+    assert_eq!(
+        records(Format::Jsonl, text),
+        [
+            captions("a.jpg", &["one"]),
+            second,
+            asked("what?", &["x", "y"]),
+            asked("why?", &["3"])
+        ]
+    );
+    assert_eq!(records(Format::Jsonl, ""), []);
+}
+
+#[test]
+fn csv_and_tsv() {
+    let csv = "\u{feff}url,Image,Caption,split\n\
+               https://x,a.jpg,\"one, \"\"two\"\"\nthree\",train\n\
+               ,b.jpg,,\r\n";
+    let mut first = captions("a.jpg", &["one, \"two\"\nthree"]);
+    first.split = Some("train".into());
+    assert_eq!(records(Format::Csv, csv), [first, captions("b.jpg", &[])]);
+    let tsv = "file_name\tTEXT\na.jpg\tone, 5\" wide\nb.jpg\ttwo\n";
+    assert_eq!(
+        records(Format::Tsv, tsv),
+        [captions("a.jpg", &["one, 5\" wide"]), captions("b.jpg", &["two"])]
+    );
+}
+
+#[test]
+fn columns_can_be_named() {
+    let columns = Columns {
+        image: Some("photo".into()),
+        text: Some("alt".into()),
+        id: Some("n".into()),
+        ..Columns::default()
+    };
+    let mut wanted = captions("p.jpg", &["right"]);
+    wanted.image_id = Some("9".into());
+    for (format, text) in [
+        (Format::Csv, "image,photo,caption,alt,n\nx,p.jpg,wrong,right,9\n"),
+        (
+            Format::Tsv,
+            "image\tphoto\tcaption\talt\tn\nx\tp.jpg\twrong\tright\t9\n",
+        ),
+        (
+            Format::Jsonl,
+            r#"{"image": "x", "photo": "p.jpg", "caption": "wrong", "alt": "right", "n": 9}"#,
+        ),
+    ] {
+        let read = read_bytes(format, text.as_bytes(), &columns).unwrap();
+        assert_eq!(read, std::slice::from_ref(&wanted), "{format:?}");
+    }
+    let message = refused_with(Format::Csv, b"photo,caption,n\n", &columns);
+    assert!(
+        message.starts_with("there is no column \"alt\"; there are \"photo\", \"caption\", \"n\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    let long = format!("{{\"image\": \"{}\"}}", "x".repeat(MAX_ROW));
+    let open_quote = format!("image,caption\na,\"{}", "x\n".repeat(MAX_ROW / 2 + 70_000));
+    for (format, text, parts) in [
+        (
+            Format::Jsonl,
+            "{\"image\": \"a\", \"caption\": \"b\"}\n{\"image\": ",
+            &["line 2 is not a JSON object"][..],
+        ),
+        (Format::Jsonl, "[{\"image\": \"a\"}]", &["line 1 is not", "jq -c '.[]'"]),
+        (
+            Format::Jsonl,
+            "{\"caption\": \"b\", \"x\": 1}",
+            &["line 1: there is no column of pictures", "\"caption\", \"x\""],
+        ),
+        (
+            Format::Jsonl,
+            "{\"url\": \"b\", \"caption\": \"c\"}",
+            &["download the pictures first"],
+        ),
+        (Format::Jsonl, "{\"image\": \"b\"}", &["no column of captions"]),
+        (
+            Format::Jsonl,
+            "{\"image\": 5, \"caption\": \"b\"}",
+            &["line 1, column \"image\" holds a number"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"\", \"caption\": \"b\"}",
+            &["line 1, column \"image\" is empty"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"http://x/a.jpg\", \"caption\": \"b\"}",
+            &["column \"image\" holds the address"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"a\", \"caption\": {}}",
+            &["column \"caption\" holds an object"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"a\", \"caption\": [1]}",
+            &["column \"caption\" holds a list of other things"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"a\", \"question\": [\"b\"]}",
+            &["column \"question\" holds a list of texts, not one"],
+        ),
+        (Format::Jsonl, &long, &["line 1 is too long"]),
+        (
+            Format::Csv,
+            "image,caption\na,b\nc\n",
+            &["line 3 has 1 values, the first line 2"],
+        ),
+        (
+            Format::Csv,
+            "image;caption\na;b\n",
+            &["no column of pictures", "\"image;caption\""],
+        ),
+        (Format::Csv, "", &["no column of pictures"]),
+        (
+            Format::Csv,
+            "image,caption\n\n,b\n",
+            &["line 3, column \"image\" is empty"],
+        ),
+        (Format::Csv, &open_quote, &["quote that is not closed"]),
+    ] {
+        let message = refused(format, text);
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+    }
+    let message = refused_with(Format::Csv, b"image,caption\na,\xff\n", &Columns::default());
+    assert_eq!(
+        message,
+        "line 2, column \"caption\" holds text that is not UTF-8, not text or a list of texts"
+    );
+    assert!(refused_with(Format::Csv, b"image,\xff\n", &Columns::default()).contains("not UTF-8"));
+    assert!(read("/no/such/file", Format::Csv, &Columns::default()).is_err());
+    assert!(read("/", Format::Jsonl, &Columns::default()).is_err());
+}
+
+#[test]
+fn rows_of_the_same_picture_are_joined() {
+    let text = "image,caption,split,id\na,1,,x\nb,2,,\na,3,,\na,4,val,\nb,5,,y\n";
+    let joined = join(records(Format::Csv, text).into_iter().map(Ok)).unwrap();
+    let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {
+        split: split.map(str::to_string),
+        image_id: id.map(str::to_string),
+        ..captions(path, texts)
+    };
+    assert_eq!(
+        joined,
+        [
+            row("a", &["1", "3"], None, Some("x")),
+            row("b", &["2", "5"], None, Some("y")),
+            row("a", &["4"], Some("val"), None),
+        ]
+    );
+    let bytes = Record {
+        picture: Picture::Bytes(vec![1]),
+        ..captions("", &["a"])
+    };
+    assert_eq!(join([Ok(bytes.clone()), Ok(bytes)].into_iter()).unwrap().len(), 2);
+}
+
+/// A Parquet file of these columns, in row groups of two rows.
+fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_max_row_group_row_count(Some(2))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"1".as_slice()), None, Some(b"3")]));
+    let path: ArrayRef = Arc::new(StringArray::from(vec![Some("one.jpg"), Some("two.jpg"), None]));
+    let image = StructArray::from(vec![
+        (Arc::new(Field::new("bytes", DataType::Binary, true)), bytes),
+        (Arc::new(Field::new("path", DataType::Utf8, true)), path),
+    ]);
+    let mut captions = ListBuilder::new(StringBuilder::new());
+    captions.append_value([Some("a"), None, Some("b")]);
+    captions.append_null();
+    captions.append_value([Some("c")]);
+    vec![
+        ("url", Arc::new(StringArray::from(vec!["u", "v", "w"]))),
+        ("image", Arc::new(image)),
+        ("captions", Arc::new(captions.finish())),
+        ("id", Arc::new(Int64Array::from(vec![None, Some(5), None]))),
+    ]
+}
+
+#[test]
+fn parquet_as_hugging_face_writes_it() {
+    let wanted = [
+        Record {
+            picture: Picture::Bytes(b"1".to_vec()),
+            image_id: Some("one.jpg".into()),
+            ..captions("", &["a", "b"])
+        },
+        Record {
+            image_id: Some("5".into()),
+            ..captions("two.jpg", &[])
+        },
+        Record {
+            picture: Picture::Bytes(b"3".to_vec()),
+            ..captions("", &["c"])
+        },
+    ];
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::LZ4_RAW,
+    ] {
+        let bytes = parquet_file(hugging_face(), compression);
+        assert_eq!(
+            read_bytes(Format::Parquet, &bytes, &Columns::default()).unwrap(),
+            wanted,
+            "{compression}"
+        );
+    }
+}
+
+#[test]
+fn pictures_in_parquet_are_read_by_row_and_left_out_of_the_outline() {
+    let whole = parquet_file(hugging_face(), Compression::SNAPPY);
+    let packed = file(&whole);
+    let outlined: Vec<Record> = outline(packed.path(), Format::Parquet, &Columns::default())
+        .unwrap()
+        .collect::<Result<_>>()
+        .unwrap();
+    let row = |id: Option<&str>, texts: &[&str]| Record {
+        picture: Picture::Bytes(Vec::new()),
+        image_id: id.map(str::to_string),
+        ..captions("", texts)
+    };
+    assert_eq!(
+        outlined,
+        [
+            row(Some("one.jpg"), &["a", "b"]),
+            row(Some("5"), &[]),
+            row(None, &["c"])
+        ]
+    );
+    let pictures = PackedPictures::new(packed.path(), &Columns::default());
+    let (first, third) = (Picture::Bytes(b"1".to_vec()), Picture::Bytes(b"3".to_vec()));
+    for row in [0, 2, 1, 2, 0, 1, 0] {
+        let wanted = [first.clone(), Picture::File("two.jpg".into()), third.clone()][row as usize].clone();
+        assert_eq!(pictures.picture(row).unwrap(), wanted, "{row}");
+    }
+    assert!(pictures.picture(3).unwrap_err().to_string().contains("no row 3"));
+    assert_eq!(pictures.picture(2).unwrap(), third);
+
+    let many: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_le_bytes().to_vec()).collect();
+    let bytes = parquet_file(
+        vec![
+            ("bytes", Arc::new(BinaryArray::from_iter_values(&many)) as ArrayRef),
+            ("text", Arc::new(StringArray::from(vec!["a"; 1000]))),
+        ],
+        Compression::UNCOMPRESSED,
+    );
+    let packed = file(&bytes);
+    let outlined = outline(packed.path(), Format::Parquet, &Columns::default()).unwrap();
+    assert!(
+        outlined
+            .map(|record| record.unwrap())
+            .all(|record| record == row(None, &["a"]))
+    );
+    let pictures = PackedPictures::new(packed.path(), &Columns::default());
+    for row in (0..1000).step_by(3).chain((0..1000).rev().step_by(7)) {
+        assert_eq!(
+            pictures.picture(row).unwrap(),
+            Picture::Bytes(many[row as usize].clone())
+        );
+    }
+}
+
+#[test]
+fn parquet_with_plain_columns() {
+    let bytes = parquet_file(
+        vec![
+            (
+                "jpg",
+                Arc::new(BinaryArray::from_vec(vec![b"1", b"2", b"3"])) as ArrayRef,
+            ),
+            ("TEXT", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+            ("key", Arc::new(BinaryArray::from_vec(vec![b"k", b"l", b"m"]))),
+        ],
+        Compression::SNAPPY,
+    );
+    let read = read_bytes(Format::Parquet, &bytes, &Columns::default()).unwrap();
+    let wanted = Record {
+        picture: Picture::Bytes(b"3".to_vec()),
+        image_id: Some("m".into()),
+        ..captions("", &["c"])
+    };
+    assert_eq!((read.len(), &read[2]), (3, &wanted));
+
+    let wrong = parquet_file(
+        vec![
+            (
+                "image",
+                Arc::new(StringArray::from(vec![Some("a"), Some("b"), None])) as ArrayRef,
+            ),
+            ("text", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+        ],
+        Compression::UNCOMPRESSED,
+    );
+    assert_eq!(
+        refused_with(Format::Parquet, &wrong, &Columns::default()),
+        "row 2, column \"image\" is empty"
+    );
+    let columns = Columns {
+        text: Some("alt".into()),
+        ..Columns::default()
+    };
+    let message = refused_with(Format::Parquet, &wrong, &columns);
+    assert!(
+        message.contains("no column \"alt\"; there are \"image\", \"text\""),
+        "{message}"
+    );
+    for bytes in [&b""[..], b"image,caption\n", &wrong[..wrong.len() - 5], &wrong[10..]] {
+        assert!(refused_with(Format::Parquet, bytes, &Columns::default()).contains("no Parquet file or damaged"));
+    }
+}
+
+fn tree(files: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for name in files {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, name).unwrap();
+    }
+    root
+}
+
+#[test]
+fn class_folders_are_read_as_torchvision_reads_them() {
+    let root = tree(&[
+        "b/2.JPG",
+        "b/10.jpg",
+        "b/sub/1.png",
+        "b/sub-a/0.webp",
+        "b/notes.txt",
+        "b/x.gif",
+        "B/1.jpeg",
+        "é/1.tiff",
+        "beside.jpg",
+    ]);
+    let found = class_folders(root.path()).unwrap();
+    assert_eq!(found.classes, ["B", "b", "é"]);
+    let pictures: Vec<(PathBuf, usize)> = found
+        .pictures
+        .iter()
+        .map(|p| (p.path.strip_prefix(root.path()).unwrap().to_path_buf(), p.class))
+        .collect();
+    let wanted = [
+        ("B/1.jpeg", 0),
+        ("b/10.jpg", 1),
+        ("b/2.JPG", 1),
+        ("b/sub-a/0.webp", 1),
+        ("b/sub/1.png", 1),
+        ("é/1.tiff", 2),
+    ];
+    assert_eq!(pictures, wanted.map(|(path, class)| (PathBuf::from(path), class)));
+    assert_eq!(
+        split_folders(root.path()).unwrap(),
+        [("train", root.path().to_path_buf())]
+    );
+
+    let message = class_folders(tree(&["a/1.jpg", "b/1.gif"]).path())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("/b: it has no picture"), "{message}");
+    let root = tree(&["train/a/1.jpg", "val/a/1.jpg"]);
+    let splits = [("train", root.path().join("train")), ("val", root.path().join("val"))];
+    assert_eq!(split_folders(root.path()).unwrap(), splits);
+    assert!(split_folders(tree(&["1.jpg"]).path()).is_err());
+    assert!(class_folders(tree(&["1.jpg"]).path()).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_that_contain_themselves_end() {
+    let root = tree(&["a/1.jpg"]);
+    std::os::unix::fs::symlink(root.path(), root.path().join("a/again")).unwrap();
+    let message = class_folders(root.path()).unwrap_err().to_string();
+    assert!(message.contains("folders deep"), "{message}");
+}
+
+/// Bytes with some of them changed and the rest cut off.
+fn damage(bytes: &mut Vec<u8>, edits: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>, window: usize) {
+    let length = bytes.len();
+    for (at, value) in edits {
+        bytes[length - 1 - at.index(window.min(length))] = *value;
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(length));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_tables_never_panic(
+        which in 0..5usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        window in prop::sample::select(vec![500usize, 100_000]),
+    ) {
+        let (format, mut bytes) = match which {
+            0 => (Format::Jsonl, br#"{"image": "a", "caption": ["b", "c"], "id": 1}
+                                     {"image": "a", "question": "b", "answers": ["c"]}"#.to_vec()),
+            1 => (Format::Csv, b"image,caption,split\na,\"b\n, \"\"c\"\"\",train\nd,e,val\n".to_vec()),
+            2 => (Format::Tsv, b"image\tcaption\na\tb\nc\t\"d\te\"\n".to_vec()),
+            3 => (Format::Parquet, parquet_file(hugging_face(), Compression::SNAPPY)),
+            _ => (Format::Parquet, parquet_file(hugging_face(), Compression::UNCOMPRESSED)),
+        };
+        damage(&mut bytes, &edits, cut, window);
+        if let Ok(rows) = read_bytes(format, &bytes, &Columns::default()) {
+            prop_assert!(rows.len() <= bytes.len());
+            let _ = join(rows.into_iter().map(Ok));
+        }
+    }
+}

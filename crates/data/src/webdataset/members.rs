@@ -1,0 +1,224 @@
+//! Members of a tar file in memory: names and places of their data.
+//!
+//! POSIX ustar and pax, and GNU's long names. Sparse files and archives in several volumes are refused. Nothing is
+//! unpacked: names are names, wherever they point.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Headers and data come in blocks of this size.
+const BLOCK: usize = 512;
+/// Longest name that is read. Systems allow 4,096 bytes.
+const MAX_NAME: usize = 64 << 10;
+/// Largest header of long names or other extensions, ...
+const MAX_EXTENSION: usize = 1 << 20;
+/// ... and their largest number before a member: GNU writes two.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A member of a tar file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member<'a> {
+    /// Its name, as written.
+    pub name: Cow<'a, [u8]>,
+    /// Where its bytes lie.
+    pub data: Range<usize>,
+    /// Where the next member begins.
+    pub next: usize,
+    /// Whether it is a plain file, not a folder, a link or a device.
+    pub is_file: bool,
+}
+
+/// Reads the member that begins at `at`: its headers only. None at the end mark.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, String> {
+    let (mut long_name, mut long_size) = (None, None);
+    for _ in 0..=MAX_EXTENSIONS {
+        let Some(header) = Header::at(bytes, at)? else {
+            return Ok(None);
+        };
+        let damaged =
+            |what: &str| format!("the tar header at byte {at} {what}; the file is damaged, make or copy it again");
+        let is_extension = matches!(header.kind(), b'L' | b'K' | b'x' | b'g');
+        let size = match long_size {
+            Some(size) if !is_extension => size,
+            _ => header.size().ok_or_else(|| damaged("has an impossible size"))?,
+        };
+        if is_extension && size > MAX_EXTENSION {
+            return Err(damaged("is of an impossible length"));
+        }
+        let start = at + BLOCK;
+        let data = start
+            .checked_add(size)
+            .filter(|end| *end <= bytes.len())
+            .map(|end| start..end)
+            .ok_or_else(|| truncated(bytes))?;
+        let next = data.end.next_multiple_of(BLOCK);
+        match header.kind() {
+            b'L' => {
+                let name = &bytes[data];
+                long_name = Some(name.split(|byte| *byte == 0).next().unwrap_or(name));
+            }
+            b'x' => {
+                for record in Records(&bytes[data]) {
+                    let (key, value) = record.ok_or_else(|| damaged("has damaged pax records"))?;
+                    match key {
+                        b"path" => long_name = Some(value),
+                        b"size" => {
+                            let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                            long_size = Some(size.ok_or_else(|| damaged("has an impossible size"))?);
+                        }
+                        _ if key.starts_with(b"GNU.sparse.") => return Err(sparse(at)),
+                        _ => {}
+                    }
+                }
+            }
+            // Names of link targets and what holds for all members, such as a comment.
+            b'K' | b'g' => {}
+            b'S' => return Err(sparse(at)),
+            // A member without data: link, device, folder, pipe, label of the volume.
+            b'1'..=b'6' | b'V' if size != 0 => return Err(damaged("has data where there should be none")),
+            kind @ (b'0' | 0 | b'7' | b'1'..=b'6' | b'V') => {
+                let name = long_name.map_or_else(|| header.name(), Cow::Borrowed);
+                if name.len() > MAX_NAME {
+                    return Err(damaged("has a name of impossible length"));
+                }
+                return Ok(Some(Member {
+                    // Before 1988 a folder was a file whose name ends in a slash.
+                    is_file: matches!(kind, b'0' | 0 | b'7') && !name.ends_with(b"/"),
+                    name,
+                    data,
+                    next,
+                }));
+            }
+            other => {
+                return Err(format!(
+                    "the tar member at byte {at} is of the unknown type {:?}; make the file again with a current tar",
+                    char::from(other)
+                ));
+            }
+        }
+        at = next;
+    }
+    Err(format!(
+        "the tar header at byte {at} follows too many others; the file is damaged, make or copy it again"
+    ))
+}
+
+fn truncated(bytes: &[u8]) -> String {
+    let size = bytes.len();
+    format!("it is cut short (it goes on beyond its {size} bytes, or has no end mark); copy or make it again")
+}
+
+fn sparse(at: usize) -> String {
+    format!("the tar member at byte {at} is a sparse file; make the file again without --sparse")
+}
+
+/// One block that describes a member.
+struct Header<'a>(&'a [u8]);
+
+impl<'a> Header<'a> {
+    /// The header at `at`, its checksum verified. None if it is the end mark: a block of zeros.
+    fn at(bytes: &'a [u8], at: usize) -> Result<Option<Self>, String> {
+        let block = at.checked_add(BLOCK).and_then(|end| bytes.get(at..end));
+        let block = match block {
+            Some(block) => block,
+            None if at == 0 => return Err(no_tar(bytes)),
+            None => return Err(truncated(bytes)),
+        };
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let is_checksum = |position: &usize| (148..156).contains(position);
+        let sum = |value: fn(u8) -> i64| -> i64 {
+            let values = block.iter().enumerate();
+            values
+                .map(|(i, byte)| value(if is_checksum(&i) { b' ' } else { *byte }))
+                .sum()
+        };
+        let stored = number(&block[148..156]).and_then(|sum| i64::try_from(sum).ok());
+        // Some old programs summed up signed bytes.
+        if stored != Some(sum(i64::from)) && stored != Some(sum(|byte| i64::from(byte as i8))) {
+            return Err(match at {
+                0 => no_tar(bytes),
+                _ => format!(
+                    "the tar header at byte {at} has a wrong checksum; the file is damaged, make or copy it again"
+                ),
+            });
+        }
+        Ok(Some(Self(block)))
+    }
+
+    /// The type of the member.
+    fn kind(&self) -> u8 {
+        self.0[156]
+    }
+
+    fn size(&self) -> Option<usize> {
+        usize::try_from(number(&self.0[124..136])?).ok()
+    }
+
+    fn name(&self) -> Cow<'a, [u8]> {
+        let text = |range: Range<usize>| {
+            let field = &self.0[range];
+            &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
+        };
+        let (name, prefix) = (text(0..100), text(345..500));
+        // GNU's own format has other things in the place of the prefix.
+        if &self.0[257..263] != b"ustar\0" || prefix.is_empty() {
+            return Cow::Borrowed(name);
+        }
+        Cow::Owned([prefix, b"/", name].concat())
+    }
+}
+
+fn no_tar(bytes: &[u8]) -> String {
+    match bytes {
+        [] => "it is empty; make or copy the file again".into(),
+        [0x1f, 0x8b, ..] => "it is compressed; unpack it with gunzip".into(),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed; unpack it with unzstd".into(),
+        _ => "it is not a tar file (it does not begin with a tar header)".into(),
+    }
+}
+
+/// A number of a header: octal digits, or GNU's binary form for what they cannot hold.
+fn number(field: &[u8]) -> Option<u64> {
+    if let [0x80, rest @ ..] = field {
+        return rest
+            .iter()
+            .try_fold(0u64, |value, byte| Some(value.checked_mul(256)? | u64::from(*byte)));
+    }
+    let blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let start = field.iter().position(|byte| !blank(byte)).unwrap_or(field.len());
+    let digits = field[start..].split(blank).next()?;
+    digits.iter().try_fold(0u64, |value, byte| match byte {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+/// The records `LENGTH KEY=VALUE\n` of a pax header. A damaged record is None, and the last.
+struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = std::mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        let record = || {
+            let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+            let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+            let text = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+            let equals = text.iter().position(|byte| *byte == b'=')?;
+            Some((length, &text[..equals], &text[equals + 1..]))
+        };
+        Some(record().map(|(length, key, value)| {
+            self.0 = &bytes[length..];
+            (key, value)
+        }))
+    }
+}

@@ -1,0 +1,351 @@
+//! A tar file of pictures and captions as rows.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::members::{self, Member};
+use crate::mapped::MappedFile;
+use crate::{DataError, Result};
+
+/// Endings of picture files.
+const PICTURES: [&[u8]; 8] = [b"jpg", b"jpeg", b"png", b"webp", b"gif", b"bmp", b"tif", b"tiff"];
+/// Longest `.txt` or `.json` that is read. Those of img2dataset have a few thousand bytes.
+const MAX_TEXT: usize = 16 << 20;
+/// Stands for a member that a sample does not have.
+const NONE: u64 = u64::MAX;
+/// Members whose headers and texts are read before the pages are given back to the system, which may map two megabytes
+/// around each.
+const RELEASE_MEMBERS: usize = 64;
+
+/// Where the members of a sample begin in the file. Their headers are read again whenever they are needed.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    picture: u64,
+    txt: u64,
+    json: u64,
+}
+
+/// A sample that may still lack something.
+struct Found {
+    sample: Sample,
+    has_caption: bool,
+}
+
+impl Found {
+    const NOTHING: Self = Self {
+        sample: Sample {
+            picture: NONE,
+            txt: NONE,
+            json: NONE,
+        },
+        has_caption: false,
+    };
+
+    fn place(&mut self, part: Part) -> &mut u64 {
+        match part {
+            Part::Picture => &mut self.sample.picture,
+            Part::Txt => &mut self.sample.txt,
+            Part::Json => &mut self.sample.json,
+        }
+    }
+}
+
+/// What a tar file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TarCounts {
+    /// Pictures with a caption: the rows of the table.
+    pub samples: usize,
+    /// Pictures without a caption, left out.
+    pub without_caption: usize,
+    /// Captions without a picture, left out.
+    pub without_picture: usize,
+    /// Members that are neither.
+    pub others: usize,
+}
+
+/// A mapped tar file whose rows are its samples: members that follow each other and have the same name up to the first dot of
+/// its last part, a picture among them and a caption: the text of a `.txt`, or else `caption` of a `.json`.
+///
+/// The index takes 24 bytes for each sample. The file must not be changed while it is open (replacing it by renaming
+/// another over it is fine).
+#[derive(Debug)]
+pub struct TarTable {
+    map: MappedFile,
+    samples: Vec<Sample>,
+    counts: TarCounts,
+}
+
+/// What is read of a `.json`.
+#[derive(Deserialize)]
+struct Notes {
+    caption: Option<Texts>,
+    key: Option<Key>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Key {
+    Text(String),
+    Number(u64),
+}
+
+impl TarTable {
+    /// Maps the file, reads all headers and captions once, and numbers the samples.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole tar file, or a caption is not UTF-8 or
+    /// not JSON.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let mut table = Self {
+            map: MappedFile::open(path)?,
+            samples: Vec::new(),
+            counts: TarCounts::default(),
+        };
+        // Only headers and texts are read here; reading ahead would bring in all pictures.
+        table.map.expect_gaps(true);
+        table.index()?;
+        table.map.expect_gaps(false);
+        table.map.release_pages();
+        table.samples.shrink_to_fit();
+        let counts = table.counts;
+        if counts.samples == 0 && counts.without_caption > 0 && counts.without_picture > 0 {
+            return Err(table.map.error(
+                "no picture stands beside its caption: members of a sample must follow each other; make the file again \
+                 with tar --sort=name",
+            ));
+        }
+        Ok(table)
+    }
+
+    fn index(&mut self) -> Result<()> {
+        let (mut at, mut members) = (0, 0usize);
+        let (mut key, mut found) = (Vec::new(), Found::NOTHING);
+        while let Some(member) = self.member(at)? {
+            members += 1;
+            if members.is_multiple_of(RELEASE_MEMBERS) {
+                self.map.release_pages();
+            }
+            let next = member.next;
+            match member.is_file.then(|| Part::of(&member.name)).flatten() {
+                Some((its_key, part)) => {
+                    let has_caption = match part {
+                        Part::Picture => false,
+                        Part::Txt => !self.txt(&member)?.is_empty(),
+                        Part::Json => !self.notes(&member)?.captions().is_empty(),
+                    };
+                    // A second picture, text or JSON begins another sample.
+                    let another = key != its_key || *found.place(part) != NONE;
+                    if another {
+                        key.clear();
+                        key.extend_from_slice(its_key);
+                        self.keep(std::mem::replace(&mut found, Found::NOTHING));
+                    }
+                    *found.place(part) = at as u64;
+                    found.has_caption |= has_caption;
+                }
+                None => self.counts.others += usize::from(member.is_file),
+            }
+            at = next;
+        }
+        self.keep(found);
+        Ok(())
+    }
+
+    /// Numbers a sample, or counts what it lacks.
+    fn keep(&mut self, found: Found) {
+        match (found.sample.picture != NONE, found.has_caption) {
+            (true, true) => {
+                self.counts.samples += 1;
+                self.samples.push(found.sample);
+            }
+            (true, false) => self.counts.without_caption += 1,
+            (false, true) => self.counts.without_picture += 1,
+            (false, false) => {}
+        }
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        self.map.path()
+    }
+
+    /// Name of the table: the file name without `.tar`.
+    pub fn name(&self) -> &str {
+        self.map.stem()
+    }
+
+    /// Number of samples.
+    pub fn rows(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// What the file holds, with what was left out.
+    pub fn counts(&self) -> TarCounts {
+        self.counts
+    }
+
+    /// The bytes of a sample's picture file.
+    ///
+    /// # Errors
+    /// No such row, or a file that was changed.
+    pub fn picture(&self, row: usize) -> Result<&[u8]> {
+        let member = self.part(self.sample(row)?.picture)?;
+        Ok(&self.map[member.data])
+    }
+
+    /// The captions of a sample.
+    ///
+    /// # Errors
+    /// As [`Self::picture`].
+    pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
+        let sample = self.sample(row)?;
+        if sample.txt != NONE {
+            let text = self.txt(&self.part(sample.txt)?)?;
+            if !text.is_empty() {
+                return Ok(vec![Cow::Borrowed(text)]);
+            }
+        }
+        if sample.json == NONE {
+            return Ok(Vec::new());
+        }
+        let captions = self.notes(&self.part(sample.json)?)?.captions();
+        Ok(captions.into_iter().map(Cow::Owned).collect())
+    }
+
+    /// The name of a sample: `key` of its `.json`, or else what its members' names have in common.
+    ///
+    /// # Errors
+    /// As [`Self::picture`].
+    pub fn image_id(&self, row: usize) -> Result<String> {
+        let sample = self.sample(row)?;
+        if sample.json != NONE {
+            match self.notes(&self.part(sample.json)?)?.key {
+                Some(Key::Text(text)) => return Ok(text),
+                Some(Key::Number(number)) => return Ok(number.to_string()),
+                None => {}
+            }
+        }
+        let member = self.part(sample.picture)?;
+        let key = Part::of(&member.name).map(|(key, _)| key);
+        Ok(String::from_utf8_lossy(key.unwrap_or_default()).into_owned())
+    }
+
+    /// Takes the pages of the file out of this process's memory; see [`crate::arrow::ArrowTable::release_pages`].
+    pub fn release_pages(&self) {
+        self.map.release_pages();
+    }
+
+    /// Bytes of memory that the index takes.
+    pub fn index_memory(&self) -> usize {
+        self.samples.capacity() * size_of::<Sample>()
+    }
+
+    fn sample(&self, row: usize) -> Result<Sample> {
+        let rows = self.rows();
+        let sample = self.samples.get(row).copied();
+        sample.ok_or_else(|| self.map.error(format!("there is no sample {row}; there are {rows}")))
+    }
+
+    fn member(&self, at: usize) -> Result<Option<Member<'_>>> {
+        members::member(&self.map, at).map_err(|reason| self.map.error(reason))
+    }
+
+    /// A member that was there when the file was indexed.
+    fn part(&self, at: u64) -> Result<Member<'_>> {
+        let member = usize::try_from(at)
+            .ok()
+            .map(|at| self.member(at))
+            .transpose()?
+            .flatten();
+        member.ok_or_else(|| {
+            self.map
+                .error("it was changed since it was opened; do not change files in use")
+        })
+    }
+
+    fn text<'a>(&'a self, member: &Member<'_>) -> Result<&'a [u8]> {
+        let text = &self.map[member.data.clone()];
+        if text.len() > MAX_TEXT {
+            let reason = format!("has {} bytes, too many for a caption; leave it out", text.len());
+            return Err(self.member_error(member, &reason));
+        }
+        Ok(text)
+    }
+
+    /// The text of a `.txt`, without white space around it.
+    fn txt<'a>(&'a self, member: &Member<'_>) -> Result<&'a str> {
+        let text = std::str::from_utf8(self.text(member)?)
+            .map_err(|_| self.member_error(member, "is not UTF-8; write it as UTF-8 or leave it out"))?;
+        Ok(text.trim())
+    }
+
+    fn notes(&self, member: &Member<'_>) -> Result<Notes> {
+        serde_json::from_slice(self.text(member)?).map_err(|error| {
+            let reason =
+                format!("is not as expected ({error}): an object whose \"caption\" is text or a list of texts");
+            self.member_error(member, &reason)
+        })
+    }
+
+    fn member_error(&self, member: &Member<'_>, reason: &str) -> DataError {
+        self.map.error(format!(
+            "its member {:?} {reason}",
+            String::from_utf8_lossy(&member.name)
+        ))
+    }
+}
+
+impl Notes {
+    /// The captions without white space around them; empty ones are none.
+    fn captions(self) -> Vec<String> {
+        let mut captions = match self.caption {
+            Some(Texts::One(text)) => vec![text],
+            Some(Texts::Several(texts)) => texts,
+            None => Vec::new(),
+        };
+        captions
+            .iter_mut()
+            .for_each(|caption| *caption = caption.trim().to_string());
+        captions.retain(|caption| !caption.is_empty());
+        captions
+    }
+}
+
+/// What a member is to a sample.
+#[derive(Clone, Copy)]
+enum Part {
+    Picture,
+    Txt,
+    Json,
+}
+
+impl Part {
+    /// Key of the sample that a member of this name belongs to, and what it is to it. None for hidden files (such as those that
+    /// macOS adds) and for those of other endings.
+    fn of(name: &[u8]) -> Option<(&[u8], Self)> {
+        let name = name.strip_prefix(b"./").unwrap_or(name);
+        let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let dot = name[base..]
+            .iter()
+            .position(|byte| *byte == b'.')
+            .filter(|dot| *dot > 0)?;
+        let (key, ending) = (&name[..base + dot], &name[base + dot + 1..]);
+        let is = |text: &[u8]| ending.eq_ignore_ascii_case(text);
+        let part = match ending {
+            _ if is(b"txt") => Self::Txt,
+            _ if is(b"json") => Self::Json,
+            _ if PICTURES.into_iter().any(is) => Self::Picture,
+            _ => return None,
+        };
+        Some((key, part))
+    }
+}

@@ -1,0 +1,322 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::DataError;
+
+/// Writes a tar of these members, by another implementation of the format.
+pub(crate) fn write_tar(path: &Path, members: &[(&str, &[u8])]) {
+    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.finish().unwrap();
+}
+
+fn tar_of(members: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.tar");
+    write_tar(&path, members);
+    (folder, path)
+}
+
+fn open(members: &[(&str, &[u8])]) -> crate::Result<TarTable> {
+    let (_folder, path) = tar_of(members);
+    TarTable::open(path)
+}
+
+/// The message of the error.
+fn refused(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let error = TarTable::open(file.path()).unwrap_err();
+    assert!(matches!(error, DataError::Format { .. }), "{error}");
+    let message = error.to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+fn rows(table: &TarTable) -> Vec<(Vec<u8>, Vec<String>, String)> {
+    (0..table.rows())
+        .map(|row| {
+            let captions = table.captions(row).unwrap();
+            (
+                table.picture(row).unwrap().to_vec(),
+                captions.iter().map(|caption| caption.to_string()).collect(),
+                table.image_id(row).unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn row(picture: &[u8], captions: &[&str], id: &str) -> (Vec<u8>, Vec<String>, String) {
+    (
+        picture.to_vec(),
+        captions.iter().map(|c| c.to_string()).collect(),
+        id.to_string(),
+    )
+}
+
+#[test]
+fn samples_as_img2dataset_writes_them() {
+    let notes = br#"{"caption": "two dogs", "url": "https://x/1.jpg", "key": "000000001", "status": "success",
+                    "error_message": null, "width": 256, "exif": "{}", "nested": [{"a": [1]}]}"#;
+    let table = open(&[
+        ("000000001.jpg", b"one"),
+        ("000000001.json", notes),
+        ("000000001.txt", b"two dogs\n"),
+        ("000000002.jpg", b"two"),
+        ("000000002.json", br#"{"caption": null, "key": "000000002"}"#),
+        ("000000003.json", br#"{"caption": ["a", " b ", ""], "key": 3}"#),
+        ("000000003.webp", b"three"),
+    ])
+    .unwrap();
+    assert_eq!(
+        rows(&table),
+        [row(b"one", &["two dogs"], "000000001"), row(b"three", &["a", "b"], "3")]
+    );
+    let counts = TarCounts {
+        samples: 2,
+        without_caption: 1,
+        ..TarCounts::default()
+    };
+    assert_eq!(table.counts(), counts);
+    assert!(table.picture(2).is_err() && table.captions(2).is_err() && table.image_id(2).is_err());
+    assert!(table.index_memory() <= 2 * 24);
+}
+
+#[test]
+fn names_are_taken_apart_as_webdataset_does() {
+    let long = format!("{}/7.jpg", "folder".repeat(30));
+    let long_text = long.replace(".jpg", ".txt");
+    let table = open(&[
+        ("./a/1.JPG", b"1"),
+        ("./a/1.txt", b"first"),
+        ("b/1.PNG", b"2"),
+        ("b/1.Txt", b"another folder"),
+        ("._b/1.jpg", b"3"),
+        ("b/._1.jpg", b"made by macOS"),
+        ("c.seg.jpg", b"a mask"),
+        ("c.cls", b"4"),
+        ("c.jpeg", b"4"),
+        ("c.txt", b"dots"),
+        (&long, b"5"),
+        (&long_text, b"long"),
+        ("d.txt", b"no picture"),
+    ])
+    .unwrap();
+    assert_eq!(
+        rows(&table),
+        [
+            row(b"1", &["first"], "a/1"),
+            row(b"2", &["another folder"], "b/1"),
+            row(b"4", &["dots"], "c"),
+            row(b"5", &["long"], &long[..long.len() - 4]),
+        ]
+    );
+    let counts = TarCounts {
+        samples: 4,
+        without_caption: 1,
+        without_picture: 1,
+        others: 3,
+    };
+    assert_eq!(table.counts(), counts);
+}
+
+#[test]
+fn a_repeated_part_begins_another_sample() {
+    let table = open(&[
+        ("a.jpg", b"1"),
+        ("a.txt", b"one"),
+        ("a.jpg", b"2"),
+        ("a.txt", b"two"),
+        ("a.png", b"3"),
+    ])
+    .unwrap();
+    assert_eq!(rows(&table), [row(b"1", &["one"], "a"), row(b"2", &["two"], "a")]);
+    assert_eq!(table.counts().without_caption, 1);
+}
+
+#[test]
+fn pax_headers_and_other_members_are_read_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.tar");
+    let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    let mut directory = tar::Header::new_ustar();
+    directory.set_entry_type(tar::EntryType::Directory);
+    directory.set_size(0);
+    builder.append_data(&mut directory, "pictures", &b""[..]).unwrap();
+    let mut link = tar::Header::new_ustar();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    builder.append_link(&mut link, "link.jpg", "/etc/passwd").unwrap();
+    let member = |builder: &mut tar::Builder<std::fs::File>, name: &str, bytes: &[u8]| {
+        let long = format!("pictures/{name}");
+        let size = bytes.len().to_string();
+        let records = [("path", long.as_bytes()), ("mtime", b"1.5"), ("size", size.as_bytes())];
+        builder.append_pax_extensions(records).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, "short", bytes).unwrap();
+    };
+    member(&mut builder, "1.jpg", b"one");
+    member(&mut builder, "1.txt", b"a caption");
+    builder.finish().unwrap();
+    assert_eq!(
+        rows(&TarTable::open(&path).unwrap()),
+        [row(b"one", &["a caption"], "pictures/1")]
+    );
+}
+
+/// A tar of one picture whose header is edited and its checksum made right.
+fn edited(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let (_folder, path) = tar_of(&[("a.jpg", b"1")]);
+    let mut bytes = std::fs::read(path).unwrap();
+    let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
+    edit(header.as_mut_bytes());
+    header.set_cksum();
+    bytes[..512].copy_from_slice(header.as_bytes());
+    bytes
+}
+
+#[test]
+fn what_is_not_a_whole_tar_is_one_clear_error() {
+    let (_folder, path) = tar_of(&[
+        ("a.jpg", &[7; 3000]),
+        ("a.txt", b"one"),
+        ("b.jpg", b"1"),
+        ("b.txt", b"two"),
+    ]);
+    let whole = std::fs::read(path).unwrap();
+    let end = whole.len() - 1024;
+    for length in [512, 600, 3000, 4096, 4600, end - 512, end] {
+        let message = refused(&whole[..length]);
+        assert!(message.contains("cut short"), "{length}: {message}");
+    }
+    assert!(refused(&whole[..511]).contains("not a tar file"));
+    assert!(refused(b"").contains("is empty"));
+    assert!(refused(b"\x1f\x8b\x08\0").contains("gunzip"));
+    assert!(refused(&[b'<'; 2000]).contains("not a tar file"));
+
+    let mut wrong = whole.clone();
+    wrong[3584 + 100] ^= 1;
+    assert!(
+        refused(&wrong).contains("byte 3584 has a wrong checksum"),
+        "{}",
+        refused(&wrong)
+    );
+
+    for (what, bytes) in [
+        (
+            "impossible size",
+            edited(|h| h[124..136].copy_from_slice(b"99999999999x")),
+        ),
+        (
+            "impossible size",
+            edited(|h| h[124..136].copy_from_slice(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        ),
+        ("cut short", edited(|h| h[124..136].copy_from_slice(b"77777777777\0"))),
+        (
+            "cut short",
+            edited(|h| h[124..136].copy_from_slice(&[0x80, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255])),
+        ),
+        ("sparse", edited(|h| h[156] = b'S')),
+        ("unknown type 'M'", edited(|h| h[156] = b'M')),
+        ("where there should be none", edited(|h| h[156] = b'2')),
+        ("damaged pax records", edited(|h| h[156] = b'x')),
+    ] {
+        let message = refused(&bytes);
+        assert!(message.contains(what), "{what}: {message}");
+    }
+    // Names that lead elsewhere are names: nothing is unpacked.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), edited(|h| h[..9].copy_from_slice(b"/../a.jpg"))).unwrap();
+    assert_eq!(TarTable::open(file.path()).unwrap().counts().without_caption, 1);
+}
+
+#[test]
+fn captions_that_cannot_be_read_are_errors_that_name_them() {
+    for (name, bytes, reason) in [
+        ("a.txt", &b"\xff\xfe"[..], "not UTF-8"),
+        ("a.json", b"{\"caption\": ", "not as expected"),
+        ("a.json", b"{\"caption\": 3}", "not as expected"),
+        ("a.json", &[b'['; 100_000], "not as expected"),
+    ] {
+        let message = open(&[("a.jpg", b""), (name, bytes)]).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains(reason), "{message}");
+    }
+    let large = vec![b' '; (16 << 20) + 1];
+    let message = open(&[("a.jpg", b""), ("a.txt", &large)]).unwrap_err().to_string();
+    assert!(message.contains("too many for a caption"), "{message}");
+
+    let scattered = [("a.jpg", &b""[..]), ("b.jpg", b""), ("a.txt", b"a"), ("b.txt", b"b")];
+    let message = open(&scattered).unwrap_err().to_string();
+    assert!(message.contains("--sort=name"), "{message}");
+}
+
+/// Reads everything there is to read. Errors are fine, panics are not.
+fn read_everything(bytes: &[u8]) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let Ok(table) = TarTable::open(file.path()) else {
+        return;
+    };
+    assert!(table.index_memory() <= 2 * bytes.len());
+    for row in 0..table.rows() {
+        let _ = table.picture(row);
+        let _ = table.captions(row);
+        let _ = table.image_id(row);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn damaged_bytes_never_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        right_sums in any::<bool>(),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let long = format!("{}.jpg", "n".repeat(150));
+        let (_folder, path) = tar_of(&[
+            ("a.jpg", b"1"), ("a.json", br#"{"caption": "c", "key": "k"}"#), (&long, b"2"), ("b.txt", b"one"),
+        ]);
+        let mut bytes = std::fs::read(path).unwrap();
+        let blocks = bytes.len() / 512;
+        for (block, at, value) in edits {
+            let block = block.index(blocks) * 512;
+            bytes[block + at.index(512)] = value;
+            if right_sums {
+                let mut header = tar::Header::from_byte_slice(&bytes[block..block + 512]).clone();
+                header.set_cksum();
+                bytes[block..block + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        read_everything(&bytes);
+    }
+
+    #[test]
+    fn members_survive_writing_and_reading(
+        samples in prop::collection::vec(
+            (prop::collection::vec(any::<u8>(), 0..1200), "[a-z]{1,20}( [a-z]{1,20}){0,3}", "[a-z/]{0,200}[a-z0-9]"), 0..8),
+    ) {
+        let names: Vec<[String; 2]> = samples.iter().enumerate()
+            .map(|(i, (.., name))| [format!("x{name}{i}.jpg"), format!("x{name}{i}.txt")])
+            .collect();
+        let members: Vec<(&str, &[u8])> = names.iter().zip(&samples)
+            .flat_map(|(names, (picture, text, _))| [(&*names[0], &**picture), (&*names[1], text.as_bytes())])
+            .collect();
+        let table = open(&members).unwrap();
+        let read: Vec<(Vec<u8>, String)> = rows(&table).into_iter().map(|(picture, texts, _)| (picture, texts.concat())).collect();
+        let want: Vec<(Vec<u8>, String)> = samples.into_iter().map(|(picture, text, _)| (picture, text)).collect();
+        prop_assert_eq!(read, want);
+    }
+}
