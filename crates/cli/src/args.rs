@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
 use crate::prepare::Prepare;
+use crate::prepare::valid_vgqa::WriteValidVgqa;
 
 /// Vision-language pre-training from image-caption pairs alone.
 ///
@@ -40,11 +41,12 @@ Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usa
 pub enum Command {
     Run(Run),
     Quickstart(Quickstart),
-    Prepare(Prepare),
+    Prepare(Box<Prepare>),
     Convert(Convert),
     Inspect(Inspect),
     CheckImages(CheckImages),
     MapVgMscoco(MapVgMscoco),
+    WriteValidVgqa(WriteValidVgqa),
     Bench(Bench),
 }
 
