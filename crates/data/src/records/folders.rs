@@ -76,7 +76,7 @@ pub fn class_folders(root: &Path) -> Result<ClassFolders> {
         // By the text of their paths: `a-b` stands before `a/c`.
         folders.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
         for (folder, files) in folders {
-            let pictures = files.into_iter().filter(|name| is_picture(name));
+            let pictures = files.into_iter().filter(is_picture);
             found.pictures.extend(pictures.map(|name| ClassPicture {
                 path: folder.join(name),
                 class,
