@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::check_images::CheckImages;
+use crate::map_vg_mscoco::MapVgMscoco;
 use crate::prepare::Prepare;
 
 /// Vision-language pre-training from image-caption pairs alone.
@@ -27,6 +29,8 @@ Examples:
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
+  vlct check-images train2014                  list damaged picture files
+  vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
 130 or 143 stopped by Ctrl-C or SIGTERM.";
@@ -39,6 +43,8 @@ pub enum Command {
     Prepare(Prepare),
     Convert(Convert),
     Inspect(Inspect),
+    CheckImages(CheckImages),
+    MapVgMscoco(MapVgMscoco),
     Bench(Bench),
 }
 
@@ -143,7 +149,7 @@ Exits with 1 if something is damaged.
 
 Examples:
   vlct inspect vlc_baseset.ckpt
-  vlct inspect arrow/coco_caption_karpathy_train.arrow
+  vlct inspect arrow/coco_caption_karpathy_train.arrow --sheet look.png
   vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
@@ -153,6 +159,12 @@ pub struct Inspect {
     /// Also list every tensor with its sizes
     #[arg(long)]
     pub tensors: bool,
+    /// Of data: also draw some rows, spread over all of them, picture and first text of each, as a PNG file
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// How many rows to draw
+    #[arg(long, value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
+    pub sheet_pictures: usize,
 }
 
 /// Measure the speed of one kind of work and print it as one line of JSON

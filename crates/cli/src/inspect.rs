@@ -1,11 +1,12 @@
 //! `vlct inspect PATH`: what a file or folder holds, and whether it is whole.
 
+mod sheet;
 mod tables;
 
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vlct_model::files;
 use vlct_train::checkpoint;
@@ -25,7 +26,8 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
     let metadata = std::fs::metadata(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
     if !metadata.is_dir() {
-        return print(&describe_file(path, args.tensors)?);
+        print(&describe_file(path, args.tensors)?)?;
+        return draw_sheet(args, &[path.to_path_buf()]);
     }
     if is_run(path) {
         return describe_run(path);
@@ -37,10 +39,19 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
             path.display()
         )));
     }
-    for file in files {
-        print(&describe_file(&file, false)?)?;
+    for file in &files {
+        print(&describe_file(file, false)?)?;
     }
-    Ok(())
+    draw_sheet(args, &files)
+}
+
+/// Draws the contact sheet if one is wanted.
+fn draw_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
+    let Some(out) = &args.sheet else {
+        return Ok(());
+    };
+    let count = sheet::write(files, args.sheet_pictures, out)?;
+    print(&format!("wrote {}: {count} rows\n", out.display()))
 }
 
 fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {

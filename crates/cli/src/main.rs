@@ -2,8 +2,10 @@
 
 mod args;
 mod bench;
+mod check_images;
 mod convert;
 mod inspect;
+mod map_vg_mscoco;
 mod output;
 mod prepare;
 mod quickstart;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::CheckImages(args) => check_images::run(args),
+        Command::MapVgMscoco(args) => map_vg_mscoco::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Prepare(args) => prepare::run(args),
     });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use support::{assert_refused, assert_success, complaints, vlct};
-use vlct_data::pictures::{RgbImage, encode_jpeg};
+use vlct_data::pictures::{RgbImage, decode, encode_jpeg};
 
 /// COCO-like raw data of `count` pictures.
 fn raw(folder: &Path, count: usize) -> PathBuf {
@@ -58,8 +58,21 @@ fn what_is_written_is_said_and_can_be_inspected() {
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
-    let inspected = vlct().arg("inspect").arg(&out).output().unwrap();
+    let sheet = folder.path().join("look.png");
+    let inspected = vlct()
+        .arg("inspect")
+        .arg(&out)
+        .arg("--sheet")
+        .arg(&sheet)
+        .output()
+        .unwrap();
     assert_success(&inspected);
+    let text = String::from_utf8(inspected.stdout).unwrap();
+    for part in ["3 texts of 2 to 2 words", "split: train 3", "look.png: 8 rows"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let drawn = decode(&fs::read(&sheet).unwrap()).unwrap();
+    assert!(drawn.pixels().any(|p| p.0 != drawn.get_pixel(0, 0).0));
 
     // The same again is nothing to do; as JSON it is the report on the disk.
     let output = prepare(&root, &out, &["--json"]);

@@ -1,6 +1,7 @@
 //! Descriptions of Arrow tables and WebDataset shards, and which of them a folder has.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use vlct_data::arrow::ArrowTable;
@@ -12,6 +13,50 @@ use crate::output::{Failure, grouped, size};
 /// Columns that hold pictures, and columns that hold lists of text, in the tables of ViLT's layout.
 const PICTURES: [&str; 3] = ["image", "image_0", "image_1"];
 const TEXTS: [&str; 2] = ["caption", "questions"];
+
+/// Most splits that are listed.
+const MAX_SPLITS: usize = 16;
+
+/// How many words texts have.
+#[derive(Default)]
+struct Lengths {
+    /// Number of texts of each number of words; the last one of that number or more.
+    counts: Vec<u64>,
+}
+
+impl Lengths {
+    const MAX: usize = 999;
+
+    fn add(&mut self, text: &str) {
+        let words = text.split_whitespace().count().min(Self::MAX);
+        if self.counts.len() <= words {
+            self.counts.resize(words + 1, 0);
+        }
+        self.counts[words] += 1;
+    }
+}
+
+impl fmt::Display for Lengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: u64 = self.counts.iter().sum();
+        write!(f, "{} texts", grouped(texts))?;
+        let (mut seen, mut median) = (0, 0);
+        for (words, count) in self.counts.iter().enumerate() {
+            if 2 * seen < texts {
+                median = words;
+            }
+            seen += count;
+        }
+        match self.counts.iter().position(|count| *count > 0) {
+            None => Ok(()),
+            Some(fewest) => write!(
+                f,
+                " of {fewest} to {} words, half of them up to {median}",
+                self.counts.len() - 1
+            ),
+        }
+    }
+}
 
 /// Reads every row of a table once: pictures by their bounds, texts by their letters.
 pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
@@ -38,17 +83,30 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         );
     }
     for column in columns.iter().filter(|c| TEXTS.contains(c) && table.has_values(c)) {
-        let (mut texts, mut rows_without) = (0u64, 0u64);
+        let (mut lengths, mut rows_without) = (Lengths::default(), 0u64);
         for row in 0..table.rows() {
-            let count = table.texts(row, column)?.len() as u64;
-            texts += count;
-            rows_without += u64::from(count == 0);
+            let texts = table.texts(row, column)?;
+            texts.iter().for_each(|text| lengths.add(text));
+            rows_without += u64::from(texts.is_empty());
         }
-        let _ = write!(text, "  {column}: {} texts", grouped(texts));
+        let _ = write!(text, "  {column}: {lengths}");
         if rows_without > 0 {
-            let _ = write!(text, ", {} rows without any", grouped(rows_without));
+            let _ = write!(text, "; {} rows without any", grouped(rows_without));
         }
         text.push('\n');
+    }
+    if table.has_values("split") {
+        let mut splits: BTreeMap<String, u64> = BTreeMap::new();
+        for row in 0..table.rows() {
+            let split = table.string(row, "split")?.unwrap_or("none");
+            // A column of other things than splits is not listed in full.
+            if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
+                break;
+            }
+            *splits.entry(split.to_string()).or_default() += 1;
+        }
+        let listed = splits.iter().map(|(split, rows)| format!("{split} {}", grouped(*rows)));
+        let _ = writeln!(text, "  split: {}", listed.collect::<Vec<_>>().join(", "));
     }
     text.push_str("  whole: every row can be read\n");
     Ok(text)

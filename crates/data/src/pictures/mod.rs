@@ -10,10 +10,12 @@
 //! image operations, [`transform`] torchvision's random crop. Reference outputs decide (`tests/golden/augment`).
 
 pub mod augment;
+pub mod check;
 pub mod decode;
 pub mod encode;
 pub mod normalise;
 pub mod resize;
+pub mod sheet;
 pub mod transform;
 
 #[cfg(test)]

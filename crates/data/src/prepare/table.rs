@@ -7,6 +7,7 @@ use crate::arrow::{BatchBlock, CaptionWriter, Nlvr2Row, Nlvr2Writer, VgWriter, V
 use crate::{DataError, Result};
 
 /// A file being written that a later process can go on with.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum TableWriter {
     /// Captions.
     Captions(CaptionWriter),

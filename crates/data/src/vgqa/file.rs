@@ -103,20 +103,22 @@ pub fn read(path: &Path) -> Result<Vec<Picture>> {
             LARGEST_FILE >> 20
         )));
     }
+    parse(&bytes).map_err(format)
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Picture>, String> {
     // No pickle begins with a brace.
     let pictures = if bytes.trim_ascii_start().starts_with(b"{") {
-        serde_json::from_slice(&bytes)
-            .map(|Pictures(pictures)| pictures)
-            .map_err(|error| format!("not pictures with their questions: {error}"))
+        let Pictures(pictures) =
+            serde_json::from_slice(bytes).map_err(|error| format!("not pictures with their questions: {error}"))?;
+        pictures
     } else {
-        vlct_pickle::parse(&bytes)
-            .map_err(|error| format!("neither JSON nor a pickle: {error}"))
-            .and_then(|pickle| from_pickle(&pickle, REPEATED_TEXT * bytes.len()))
+        let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
+        from_pickle(&pickle, REPEATED_TEXT * bytes.len())?
     };
-    let pictures = pictures.map_err(format)?;
     let mut seen = HashSet::new();
     match pictures.iter().find(|picture| !seen.insert(picture.id)) {
-        Some(twice) => Err(format(format!("picture {} occurs twice", twice.id))),
+        Some(twice) => Err(format!("picture {} occurs twice", twice.id)),
         None => Ok(pictures),
     }
 }

@@ -33,6 +33,14 @@ impl Layout {
             Self::Vgqa => ["vqa_labels_info.pkl", "vqa_labels_info.json"],
         }
     }
+
+    /// The answer vocabulary in the folder `root`, under its usual name.
+    ///
+    /// # Errors
+    /// There is none, or it is not as [`Vocabulary::open`] wants it.
+    pub fn vocabulary(self, root: &Path) -> Result<Vocabulary> {
+        Vocabulary::open(first_of(root, self.labels(), "answer vocabulary of VQA v2")?)
+    }
 }
 
 /// A row of `vgqa_train.arrow`; its split is `train`.
@@ -62,8 +70,8 @@ pub fn plan(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<
     match labels {
         Some(labels) => rows(root, &path, pictures, labels),
         None => {
-            let labels = first_of(root, layout.labels(), "answer vocabulary of VQA v2")?;
-            rows(root, &path, pictures, &Vocabulary::open(labels)?)
+            let labels = layout.vocabulary(root)?;
+            rows(root, &path, pictures, &labels)
         }
     }
 }

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vlct_pickle::Writer;
 
+use super::file::parse;
 use super::*;
 use crate::answers::Vocabulary;
 
@@ -28,15 +28,8 @@ fn encoded(pictures: &[Picture], format: Format) -> Vec<u8> {
     bytes
 }
 
-fn decoded(bytes: &[u8]) -> crate::Result<Vec<Picture>> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("questions");
-    fs::write(&path, bytes).unwrap();
-    read(&path)
-}
-
 fn refusal(bytes: &[u8]) -> String {
-    let message = decoded(bytes).unwrap_err().to_string();
+    let message = parse(bytes).unwrap_err();
     assert!(!message.contains('\n') && message.len() < 1000, "{message}");
     message
 }
@@ -53,7 +46,7 @@ fn the_questions_of_the_original_are_selected() {
         let pickled = read(&folder.join("expected/valid_vgqa_info.pkl")).unwrap();
         assert_eq!(pickled, selection.pictures);
         for format in [Format::Pickle, Format::Json] {
-            assert_eq!(decoded(&encoded(&pickled, format)).unwrap(), pickled, "{format:?}");
+            assert_eq!(parse(&encoded(&pickled, format)).unwrap(), pickled, "{format:?}");
         }
     }
 }
@@ -219,7 +212,7 @@ proptest! {
             })
             .collect();
         for format in [Format::Pickle, Format::Json] {
-            prop_assert_eq!(&decoded(&encoded(&pictures, format)).unwrap(), &pictures);
+            prop_assert_eq!(&parse(&encoded(&pictures, format)).unwrap(), &pictures);
         }
     }
 
@@ -251,12 +244,12 @@ proptest! {
             let folder = tempfile::tempdir().unwrap();
             fs::copy(root.join("raw").join(names[1 - which]), folder.path().join(names[1 - which])).unwrap();
             fs::write(folder.path().join(names[which]), bytes).unwrap();
-            select(folder.path(), &labels).err()
+            select(folder.path(), &labels).err().map(|error| error.to_string())
         } else {
-            decoded(&bytes).err()
+            parse(&bytes).err()
         };
         if let Some(error) = error {
-            prop_assert!(!error.to_string().contains('\n'));
+            prop_assert!(!error.contains('\n'));
         }
     }
 }
@@ -271,7 +264,4 @@ fn a_file_of_questions_cut_anywhere_is_refused() {
             refusal(&bytes[..cut]);
         }
     }
-    let mut named = Writer::new();
-    named.empty_dict().int(1).global("os", "system\n\n").set_item();
-    assert!(refusal(&named.finish()).contains("picture 1 has no list of"));
 }

@@ -183,6 +183,14 @@ impl Progress {
         }
     }
 
+    /// Runs something that prints, with the bar out of its way.
+    pub fn suspend<T>(&mut self, printing: impl FnOnce() -> T) -> T {
+        match &self.view {
+            View::Bar(bar) => bar.suspend(printing),
+            View::Lines { .. } | View::Quiet => printing(),
+        }
+    }
+
     /// Leaves the time since the last update out of the rates: to be called after a validation or a save.
     pub fn skip_pause(&mut self) {
         self.meter.restart(Instant::now());

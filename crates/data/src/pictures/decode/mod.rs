@@ -34,17 +34,40 @@ const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
 /// [`DataError::Picture`] if the bytes are empty, of an unknown format, damaged, cut short, or of more than
 /// [`MAX_PIXELS`] pixels or [`MAX_SIDE`] on a side.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    if bytes.is_empty() {
-        return Err(DataError::Picture("the file is empty".into()));
-    }
-    let format = image::guess_format(bytes)
-        .ok()
-        .filter(|format| SUPPORTED.contains(format))
-        .ok_or_else(|| unknown_format(bytes))?;
+    let format = format_of(bytes)?;
     // The decoders are meant not to panic, but they are large and the files are hostile: a training run must not die
     // of one picture. Nothing is shared with the closure, so nothing can be left half-changed.
     catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format)))
         .unwrap_or_else(|_| Err(damaged(format, &"the decoder gave up")))
+}
+
+/// The format that a file with these first bytes has; a few dozen of them suffice.
+///
+/// # Errors
+/// [`DataError::Picture`] if there are none, or they belong to no format that is decoded.
+pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
+    if start.is_empty() {
+        return Err(DataError::Picture("the file is empty".into()));
+    }
+    image::guess_format(start)
+        .ok()
+        .filter(|format| SUPPORTED.contains(format))
+        .ok_or_else(|| unknown_format(start))
+}
+
+/// About how many bytes [`decode`] would take for a picture beside its file: samples as the decoder gives them, and RGB.
+pub(super) fn memory_for(bytes: &[u8]) -> u64 {
+    const BYTES_PER_PIXEL: u64 = 8 + 3;
+    let size = catch_unwind(AssertUnwindSafe(|| {
+        ImageReader::with_format(Cursor::new(bytes), format_of(bytes).ok()?)
+            .into_dimensions()
+            .ok()
+    }));
+    match size {
+        Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
+        // It is refused before anything is allocated.
+        _ => 0,
+    }
 }
 
 const SUPPORTED: [ImageFormat; 6] = [

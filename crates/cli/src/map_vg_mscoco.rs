@@ -1,0 +1,64 @@
+//! `vlct map-vg-mscoco`: the questions of Visual Genome that a VQA model can answer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vlct_data::answers::Vocabulary;
+use vlct_data::vgqa::{self, Format, Layout};
+use vlct_model::files::atomic;
+
+use crate::output::{Failure, print};
+
+/// Select the questions of Visual Genome that can train VQA: pictures of COCO, answers of the VQA vocabulary
+///
+/// Reads image_data.json and question_answers.json of Visual Genome, keeps the questions about pictures that have a coco_id and
+/// whose answer, in VQA's spelling, is in the vocabulary, and writes them as a dictionary from pictures to lists of (number,
+/// question, answer). Prints how many questions were considered and how many kept.
+#[derive(Args)]
+#[command(after_help = "\
+What --root holds:
+  image_data.json  question_answers.json            of Visual Genome
+  coco_vqa_label_info.pkl                           the vocabulary, unless --labels or --vqa-arrow names another
+
+A vocabulary is a pickle or JSON: a dictionary with ans2label (answers to numbers) and label2ans (list of answers), or as JSON
+the list alone. Nothing in a pickle is executed.
+
+Examples:
+  vlct map-vg-mscoco --root vgqa
+  vlct map-vg-mscoco --root vgqa --vqa-arrow arrow               the vocabulary of prepared VQA v2 files
+  vlct map-vg-mscoco --root vgqa --labels answers.json --out questions.json")]
+pub struct MapVgMscoco {
+    /// Folder of the downloads
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+    /// File of the answer vocabulary [default: coco_vqa_label_info.pkl or .json in --root]
+    #[arg(long, value_name = "FILE", conflicts_with = "vqa_arrow")]
+    pub labels: Option<PathBuf>,
+    /// Folder with vqav2_train.arrow and the like; their vocabulary is used
+    #[arg(long, value_name = "DIR")]
+    pub vqa_arrow: Option<PathBuf>,
+    /// File to write: JSON if it ends so, else a pickle for Python [default: valid_vgqa_info.pkl in --root]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Selects and says how many.
+pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
+    let vocabulary = match (&args.labels, &args.vqa_arrow) {
+        (Some(file), _) => Vocabulary::open(file)?,
+        (None, Some(folder)) => Vocabulary::from_prepared(folder)?,
+        (None, None) => Layout::ValidVgqa.vocabulary(&args.root)?,
+    };
+    let selection = vgqa::select(&args.root, &vocabulary)?;
+    let default = || args.root.join("valid_vgqa_info.pkl");
+    let out = args.out.clone().unwrap_or_else(default);
+    atomic::write(&out, |file| vgqa::encode(&selection.pictures, Format::of(&out), file))
+        .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
+    print(&format!(
+        "wrote {}: {} questions considered, {} kept, about {} pictures\n",
+        out.display(),
+        selection.considered,
+        selection.kept,
+        selection.pictures.len()
+    ))
+}

@@ -1,0 +1,228 @@
+//! `vlct check-images` and `vlct map-vg-mscoco` through the program itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use vlct_data::vgqa;
+
+/// Exit status, standard output and standard error.
+fn vlct(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vlct"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn prepare() -> PathBuf {
+    vlct_golden::folders("prepare").remove(0)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            // Not `fs::copy`: the golden files may be read-only.
+            false => fs::write(target, fs::read(path).unwrap()).unwrap(),
+        }
+    }
+}
+
+/// All files below a folder, by their path in it.
+fn files(folder: &Path) -> BTreeSet<String> {
+    let walk = vlct_data::pictures::check::files_under(folder);
+    walk.map(|path| path.unwrap().strip_prefix(folder).unwrap().to_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A copy of the golden pictures of GCC, and which of its files are bad.
+fn pictures() -> (tempfile::TempDir, BTreeSet<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&prepare().join("gcc/raw/images_train"), &folder.path().join("images"));
+    let verdicts = vlct_golden::json(prepare().join("check_valid_images/expected/check_valid_images.json"));
+    let bad = verdicts["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|file| file["valid"] == false);
+    let bad = bad.filter_map(|file| file["path"].as_str().unwrap().strip_prefix("GCC/images_train/"));
+    let bad: BTreeSet<String> = bad.map(str::to_owned).collect();
+    assert!(bad.len() > 10);
+    (folder, bad)
+}
+
+#[test]
+fn bad_pictures_are_listed_and_nothing_else_happens() {
+    let (folder, bad) = pictures();
+    let images = folder.path().join("images");
+    let before = files(&images);
+    let (status, out, complaint) = vlct(&["check-images", images.to_str().unwrap()]);
+    assert_eq!(status, 1);
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    let counts = format!("error: {} files checked, {} bad; ", before.len(), bad.len());
+    assert!(
+        complaint.starts_with(&counts) && complaint.contains("left where they are"),
+        "{complaint}"
+    );
+    let prefix = format!("{}/", images.display());
+    let listed = out.lines().map(|line| {
+        line.strip_prefix(&prefix)
+            .unwrap()
+            .split_once(": ")
+            .unwrap()
+            .0
+            .to_owned()
+    });
+    assert_eq!(listed.collect::<BTreeSet<_>>(), bad);
+    assert_eq!(files(&images), before);
+}
+
+#[test]
+fn bad_pictures_are_deleted_on_request() {
+    let (folder, bad) = pictures();
+    let images = folder.path().join("images");
+    let before = files(&images);
+    let (status, _, summary) = vlct(&["check-images", "--delete", images.to_str().unwrap()]);
+    assert_eq!(status, 0, "{summary}");
+    assert!(summary.ends_with(&format!("; {} deleted\n", bad.len())), "{summary}");
+    // Names with blanks too, unlike the original.
+    assert_eq!(files(&images), before.difference(&bad).cloned().collect());
+    let (status, out, summary) = vlct(&["check-images", images.to_str().unwrap()]);
+    assert_eq!((status, out.as_str()), (0, ""));
+    assert!(summary.contains(" files checked, 0 bad"), "{summary}");
+}
+
+#[test]
+fn bad_pictures_are_moved_and_never_replace_a_file() {
+    let (folder, bad) = pictures();
+    let (images, target) = (folder.path().join("images"), folder.path().join("bad/ones"));
+    let taken = bad.first().unwrap();
+    fs::create_dir_all(target.join(taken).parent().unwrap()).unwrap();
+    fs::write(target.join(taken), "mine").unwrap();
+    let arguments = [
+        "check-images",
+        "--json",
+        images.to_str().unwrap(),
+        "--move-to",
+        target.to_str().unwrap(),
+    ];
+    let (status, out, complaint) = vlct(&arguments);
+    assert_eq!(status, 1);
+    assert_eq!(complaint.lines().count(), 2, "{complaint}");
+    assert!(
+        complaint.contains("cannot be moved") && complaint.contains(taken),
+        "{complaint}"
+    );
+    assert_eq!(fs::read(target.join(taken)).unwrap(), b"mine");
+    assert!(images.join(taken).exists());
+    assert_eq!(files(&target), bad);
+    for line in out.lines() {
+        let object: Value = serde_json::from_str(line).unwrap();
+        let name = Path::new(object["path"].as_str().unwrap())
+            .strip_prefix(&images)
+            .unwrap();
+        let moved = name != Path::new(taken);
+        assert_eq!(object["action"], if moved { "moved" } else { "left" });
+        assert_eq!(
+            object["moved_to"],
+            if moved { json!(target.join(name)) } else { Value::Null }
+        );
+        assert!(
+            matches!(object["cause"].as_str(), Some("damaged" | "warning")),
+            "{line}"
+        );
+        assert!(!object["reason"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(out.lines().count(), bad.len());
+}
+
+#[test]
+fn what_pillow_warns_of_can_be_kept() {
+    let (folder, bad) = pictures();
+    let images = folder.path().join("images");
+    let (_, out, complaint) = vlct(&["check-images", "--tolerate-warnings", images.to_str().unwrap()]);
+    let warned = ["7e7e_edge05.png", "7e7e_edge07.jpg"];
+    assert_eq!(out.lines().count(), bad.len() - warned.len());
+    assert!(!warned.iter().any(|name| out.contains(name)), "{out}");
+    assert!(complaint.contains(" damaged, 0 with warnings"), "{complaint}");
+}
+
+#[test]
+fn senseless_requests_are_refused_in_one_line() {
+    let (folder, _) = pictures();
+    let images = folder.path().join("images");
+    let images = images.to_str().unwrap();
+    let inside = format!("{images}/new/bad");
+    let file = format!("{images}/0a1b/0a1b_000001.jpg");
+    for (arguments, status, reason) in [
+        (
+            &["check-images", images, "--move-to", &inside][..],
+            1,
+            "name a folder outside",
+        ),
+        (&["check-images", &file], 1, "not a folder"),
+        (
+            &["check-images", images, "--delete", "--move-to", "x"],
+            2,
+            "cannot be used with",
+        ),
+        (
+            &["map-vg-mscoco", "--root", images],
+            1,
+            "neither coco_vqa_label_info.pkl nor",
+        ),
+        (
+            &["map-vg-mscoco", "--root", images, "--vqa-arrow", images],
+            1,
+            "no answers found",
+        ),
+    ] {
+        let (got, out, complaint) = vlct(arguments);
+        assert_eq!((got, out.as_str()), (status, ""), "{arguments:?}");
+        assert!(complaint.contains(reason), "{complaint}");
+        assert!(status == 2 || complaint.lines().count() == 1, "{complaint}");
+    }
+    assert!(!Path::new(images).join("new").exists());
+}
+
+#[test]
+fn questions_are_mapped_with_any_source_of_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("raw");
+    copy(&prepare().join("map_vg_mscoco/raw"), &root);
+    let root = root.to_str().unwrap();
+    let expected = vgqa::read(&prepare().join("map_vg_mscoco/expected/valid_vgqa_info.pkl")).unwrap();
+    let (labels, arrow) = (
+        prepare().join("vqav2/expected/vocabulary.json"),
+        prepare().join("vqav2/expected"),
+    );
+    let json = folder.path().join("questions.json");
+    let (labels, arrow, json) = (
+        labels.to_str().unwrap(),
+        arrow.to_str().unwrap(),
+        json.to_str().unwrap(),
+    );
+    let default = format!("{root}/valid_vgqa_info.pkl");
+    for (options, out) in [
+        (&[][..], default.as_str()),
+        (&["--labels", labels, "--out", json], json),
+        (&["--vqa-arrow", arrow, "--out", json], json),
+    ] {
+        let (status, said, complaint) = vlct(&[&["map-vg-mscoco", "--root", root], options].concat());
+        assert_eq!((status, complaint.as_str()), (0, ""));
+        assert_eq!(
+            said,
+            format!("wrote {out}: 32 questions considered, 24 kept, about 3 pictures\n")
+        );
+        assert_eq!(vgqa::read(Path::new(out)).unwrap(), expected);
+        assert_eq!(fs::read(out).unwrap().starts_with(b"{"), out.ends_with(".json"));
+        fs::remove_file(out).unwrap();
+    }
+}

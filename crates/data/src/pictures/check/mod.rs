@@ -1,0 +1,121 @@
+//! Is a picture file worth keeping? The rules of the original's `data_preprocess/check_valid_images.py`.
+//!
+//! It opens every file with Pillow, converts it to RGB and rejects it if anything fails or *warns*. [`check`] decodes with this
+//! program's own decoder, whose tolerance is Pillow's, and then looks for what Pillow would warn of.
+//!
+//! [`Checker`] and [`files_under`] do that for folders.
+
+mod files;
+mod tags;
+
+pub use files::{Checker, Verdict, files_under};
+
+use image::ImageFormat;
+
+use super::decode;
+
+/// Why a picture file is rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It cannot be decoded; the reason, one line.
+    Damaged(String),
+    /// It can be decoded, and training would use it, but Pillow would warn: of what, one line.
+    Warning(&'static str),
+}
+
+impl std::fmt::Display for Flaw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged(reason) => f.write_str(reason),
+            Self::Warning(reason) => write!(f, "warning: {reason}"),
+        }
+    }
+}
+
+/// Checks a picture, given as the bytes of its file. Nothing is wrong with it if the answer is none.
+pub fn check(bytes: &[u8]) -> Option<Flaw> {
+    let format = match decode::decode(bytes).and_then(|_| decode::format_of(bytes)) {
+        Ok(format) => format,
+        Err(error) => return Some(Flaw::Damaged(error.to_string())),
+    };
+    match format {
+        ImageFormat::Jpeg => jpeg_flaw(bytes),
+        ImageFormat::Png => png_flaw(bytes),
+        ImageFormat::Tiff => tags::flaw(bytes).map(Flaw::Warning),
+        _ => None,
+    }
+}
+
+/// Pillow looks into the tags of a camera for the resolution, unless the JFIF header has it, and warns if they are damaged.
+fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
+    const PER_INCH: u8 = 1;
+    let mut tags = None;
+    for (marker, segment) in jpeg_segments(bytes) {
+        match marker {
+            0xe0 if segment.starts_with(b"JFIF") && segment.len() >= 12 && segment[7] == PER_INCH => return None,
+            0xe1 => tags = tags.or(segment.strip_prefix(b"Exif\0\0")),
+            _ => {}
+        }
+    }
+    tags::flaw(tags?).map(Flaw::Warning)
+}
+
+/// Markers and contents of the segments in front of the pixels. Ends early where there is no segment.
+fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    const START_OF_SCAN: u8 = 0xda;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let fill = rest.iter().take_while(|b| **b == 0xff).count();
+        let (marker, after) = rest.get(fill..)?.split_first()?;
+        let (length, _) = after.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let segment = after.get(2..length)?;
+        rest = &after[length..];
+        (fill > 0 && *marker != START_OF_SCAN).then_some((*marker, segment))
+    })
+}
+
+fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
+    const SIGNATURE: usize = 8;
+    const PALETTE: u8 = 3;
+    let (mut colour_type, mut frames_announced) = (None, false);
+    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let data = after.get(..length)?;
+        match kind {
+            b"IHDR" => colour_type = data.get(9).copied(),
+            b"tRNS" if colour_type == Some(PALETTE) => {
+                if !hides_one_colour(data) {
+                    return Some(Flaw::Warning("palette with transparency"));
+                }
+            }
+            b"tRNS" if data.len() < if colour_type == Some(0) { 2 } else { 6 } => {
+                return Some(Flaw::Damaged("the transparent colour (chunk tRNS) is cut short".into()));
+            }
+            b"acTL" => {
+                let frames = data.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
+                if frames_announced || frames == 0 || frames > 1 << 31 {
+                    return Some(Flaw::Warning("animation with an impossible number of frames"));
+                }
+                frames_announced = true;
+            }
+            b"IEND" => return None,
+            _ => {}
+        }
+        // Behind the data is a checksum.
+        rest = after.get(length + 4..)?;
+    }
+    None
+}
+
+/// Whether the opacities are one 0 among 255s, which Pillow takes as the number of a colour. Its regular expression
+/// (`_simple_palette`) also allows a line feed at the end.
+fn hides_one_colour(opacities: &[u8]) -> bool {
+    let opacities = opacities.strip_suffix(b"\n").unwrap_or(opacities);
+    opacities.iter().filter(|v| **v == 0).count() == 1 && opacities.iter().all(|v| matches!(v, 0 | 255))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Tags of TIFF files, which are also those that cameras write into JPEG (EXIF): would Pillow warn of them?
+
+/// What Pillow says of a directory that reaches beyond its file.
+const CUT: &str = "damaged tags (EXIF)";
+/// What it says of a resolution that is a list.
+const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
+
+const X_RESOLUTION: u16 = 0x011a;
+const RESOLUTION_UNIT: u16 = 0x0128;
+
+/// Reads numbers in the file's order of bytes.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    bytes: &'a [u8],
+    big_endian: bool,
+}
+
+impl Input<'_> {
+    fn u16(self, at: usize) -> Option<u16> {
+        let bytes = *self.bytes.get(at..)?.first_chunk()?;
+        Some(if self.big_endian {
+            u16::from_be_bytes(bytes)
+        } else {
+            u16::from_le_bytes(bytes)
+        })
+    }
+
+    fn u32(self, at: usize) -> Option<u32> {
+        let bytes = *self.bytes.get(at..)?.first_chunk()?;
+        Some(if self.big_endian {
+            u32::from_be_bytes(bytes)
+        } else {
+            u32::from_le_bytes(bytes)
+        })
+    }
+}
+
+/// What Pillow would warn of when it reads the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) and then
+/// the resolution. Without a proper header nothing is read, and nothing warned of.
+pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
+    let big_endian = match bytes.first_chunk()? {
+        // The second form of each is wrong, but accepted.
+        b"MM\0\x2a" | b"MM\x2a\0" => true,
+        b"II\x2a\0" | b"II\0\x2a" => false,
+        _ => return None,
+    };
+    let input = Input { bytes, big_endian };
+    let directory = input.u32(4)?;
+    match read_directory(input, directory as usize) {
+        None => Some(CUT),
+        Some(Resolution { unit: Some(unit), x }) if unit > 1 || x > Some(1) => Some(TOO_MANY),
+        Some(_) => None,
+    }
+}
+
+/// How many values the tags of the resolution have. The unit is looked up first; without it there is no second look.
+#[derive(Default)]
+struct Resolution {
+    unit: Option<u32>,
+    x: Option<u32>,
+}
+
+/// Goes through a directory; none if it, or a value it refers to, is not all there.
+fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
+    const ENTRY: usize = 12;
+    let mut resolution = Resolution::default();
+    let entries = usize::from(input.u16(at)?);
+    let first = at.checked_add(2)?;
+    for entry in (0..entries).map(|i| first.saturating_add(i * ENTRY)) {
+        let (tag, kind, count) = (input.u16(entry)?, input.u16(entry + 2)?, input.u32(entry + 4)?);
+        let value = input.u32(entry + 8)?;
+        let Some(size) = size_of_kind(kind) else {
+            continue;
+        };
+        let size = u64::from(count) * size;
+        if size > 4 && u64::from(value) + size > input.bytes.len() as u64 {
+            return None;
+        }
+        // Texts and raw bytes are one value, whatever their length.
+        let values = if matches!(kind, 1 | 2 | 7) { count.min(1) } else { count };
+        match tag {
+            _ if values == 0 => {}
+            X_RESOLUTION => resolution.x = Some(values),
+            RESOLUTION_UNIT => resolution.unit = Some(values),
+            _ => {}
+        }
+    }
+    // Where the next directory lies: not used, but missed.
+    input.u32(first + entries * ENTRY)?;
+    Some(resolution)
+}
+
+/// Bytes of a value of a type; none for types that Pillow passes over.
+fn size_of_kind(kind: u16) -> Option<u64> {
+    match kind {
+        1 | 2 | 6 | 7 => Some(1),
+        3 | 8 => Some(2),
+        4 | 9 | 11 | 13 => Some(4),
+        5 | 10 | 12 => Some(8),
+        _ => None,
+    }
+}

@@ -1,0 +1,178 @@
+//! A contact sheet: many small pictures with a few words below each, to look at data with one's own eyes.
+
+use image::imageops::replace;
+use image::{Rgb, RgbImage};
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+
+use super::resize;
+use crate::Result;
+
+/// Longest side of a small picture in pixels.
+const SIDE: u32 = 192;
+/// Space around every cell in pixels.
+const GAP: u32 = 12;
+/// Lines of text below a picture.
+const LINES: u32 = 3;
+const LINE_HEIGHT: u32 = 18;
+const FONT: (FontWeight, RasterHeight) = (FontWeight::Regular, RasterHeight::Size16);
+const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
+const INK: Rgb<u8> = Rgb([32, 32, 32]);
+/// In place of a picture that is not there.
+const MISSING: Rgb<u8> = Rgb([230, 200, 200]);
+
+/// A picture with words about it.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// The picture, made small with [`thumbnail`]; none if it cannot be decoded.
+    pub picture: Option<RgbImage>,
+    /// What stands below; broken into lines, and cut where it is too long.
+    pub text: String,
+}
+
+/// The picture as it goes into a cell: no side longer than that of a cell.
+///
+/// # Errors
+/// A picture without pixels.
+pub fn thumbnail(picture: &RgbImage) -> Result<RgbImage> {
+    let (width, height) = picture.dimensions();
+    let factor = (f64::from(SIDE) / f64::from(width.max(height).max(1))).min(1.0);
+    let side = |pixels: u32| ((f64::from(pixels) * factor).round() as u32).clamp(1, SIDE);
+    resize(picture, side(width), side(height))
+}
+
+/// Draws the cells in rows of `columns`, at least one.
+pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
+    let columns = columns.clamp(1, cells.len().clamp(1, 256) as u32);
+    let rows = (cells.len() as u32).div_ceil(columns).max(1);
+    let (cell_width, cell_height) = (SIDE + GAP, SIDE + GAP + LINES * LINE_HEIGHT);
+    let mut sheet = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, PAPER);
+    for (number, cell) in (0..).zip(cells) {
+        let left = GAP + number % columns * cell_width;
+        let top = GAP + number / columns * cell_height;
+        let missing = RgbImage::from_pixel(SIDE, SIDE, MISSING);
+        let picture = cell.picture.as_ref().unwrap_or(&missing);
+        // In the middle of its square.
+        let x = left + SIDE.saturating_sub(picture.width()) / 2;
+        let y = top + SIDE.saturating_sub(picture.height()) / 2;
+        replace(&mut sheet, picture, i64::from(x), i64::from(y));
+        let letters = SIDE as usize / get_raster_width(FONT.0, FONT.1);
+        for (line, text) in (0..).zip(wrap(&cell.text, letters, LINES as usize)) {
+            write(&mut sheet, left, top + SIDE + 2 + line * LINE_HEIGHT, &text);
+        }
+    }
+    sheet
+}
+
+/// Breaks a text into at most `lines` lines of `letters`, between words where it can; an ellipsis ends what is cut.
+fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
+    let mut wrapped = vec![String::new()];
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let space = usize::from(length > 0);
+            if length + space + word.len() <= letters {
+                let line = wrapped.last_mut().expect("there is a first line, and none is removed");
+                line.extend(std::iter::repeat_n(' ', space).chain(word.iter().copied()));
+                length += space + word.len();
+                break;
+            }
+            if length == 0 {
+                // A word longer than a line.
+                let rest = word.split_off(letters);
+                wrapped.last_mut().expect("as above").extend(word);
+                word = rest;
+            }
+            if wrapped.len() == lines {
+                let line = wrapped.last_mut().expect("as above");
+                if length + 1 > letters || length == 0 {
+                    line.pop();
+                }
+                line.push('…');
+                return wrapped;
+            }
+            wrapped.push(String::new());
+            length = 0;
+        }
+    }
+    wrapped
+}
+
+/// Writes a line of text with its upper left corner at a place. Letters that the font does not have become a box.
+fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
+    let width = get_raster_width(FONT.0, FONT.1) as u32;
+    for (number, letter) in (0..).zip(text.chars()) {
+        let letter = if letter == '…' { '~' } else { letter };
+        let x = left + number * width;
+        match get_raster(letter, FONT.0, FONT.1) {
+            Some(letter) => {
+                for (row, line) in (0..).zip(letter.rows()) {
+                    for (column, ink) in (0..).zip(line) {
+                        blend(sheet, x + column, top + row, *ink);
+                    }
+                }
+            }
+            None => {
+                for step in 0..width.saturating_sub(2) {
+                    blend(sheet, x + step, top + 3, 120);
+                    blend(sheet, x + step, top + 13, 120);
+                }
+            }
+        }
+    }
+}
+
+/// Puts some ink, 0 to 255, on a pixel.
+fn blend(sheet: &mut RgbImage, x: u32, y: u32, ink: u8) {
+    if ink > 0
+        && let Some(pixel) = sheet.get_pixel_mut_checked(x, y)
+    {
+        for (value, ink_value) in pixel.0.iter_mut().zip(INK.0) {
+            let mixed = u32::from(*value) * (255 - u32::from(ink)) + u32::from(ink_value) * u32::from(ink);
+            *value = (mixed / 255) as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn words_are_kept_together_where_they_fit() {
+        assert_eq!(wrap("a cat on a mat", 6, 3), ["a cat", "on a", "mat"]);
+        assert_eq!(wrap("a cat on a mat and more", 6, 3), ["a cat", "on a", "mat…"]);
+        assert_eq!(
+            wrap("incomprehensible", 6, 2),
+            ["incomp", "reheZ".replace('Z', "…").as_str()]
+        );
+        assert_eq!(wrap("", 6, 2), [""]);
+    }
+
+    #[test]
+    fn pictures_and_words_are_where_they_belong() {
+        let red = RgbImage::from_pixel(400, 200, Rgb([255, 0, 0]));
+        let cell = |picture| Cell {
+            picture,
+            text: "été 图".into(),
+        };
+        let sheet = contact_sheet(&[cell(Some(thumbnail(&red).unwrap())), cell(None), cell(None)], 2);
+        assert_eq!(sheet.width(), 2 * (SIDE + GAP) + GAP);
+        assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 2), &Rgb([255, 0, 0]));
+        // The picture is half as high as wide, in the middle of its square.
+        assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 8), &PAPER);
+        assert_eq!(sheet.get_pixel(2 * GAP + SIDE + SIDE / 2, GAP + 1), &MISSING);
+        let words = (0..60).any(|x| (0..16).any(|y| sheet.get_pixel(GAP + x, GAP + SIDE + 2 + y) != &PAPER));
+        assert!(words);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_fits(text in ".{0,200}", letters in 1usize..40, lines in 1usize..5) {
+            let wrapped = wrap(&text, letters, lines);
+            prop_assert!(wrapped.len() <= lines);
+            prop_assert!(wrapped.iter().all(|line| line.chars().count() <= letters), "{wrapped:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Damage: what happens to files on disks and networks, and what somebody does who means harm.
+
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
+
+/// Numbers at which sizes, offsets and counts go wrong.
+const NUMBERS: [u64; 14] = [
+    0,
+    1,
+    0x7f,
+    0x80,
+    0xff,
+    0x7fff,
+    0xffff,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    0x7fff_ffff_ffff_ffff,
+    0x8000_0000_0000_0000,
+    0xffff_ffff_ffff_fff8,
+    u64::MAX,
+];
+
+/// Pieces that mean something in the formats that are read.
+const WORDS: [&[u8]; 16] = [
+    b"ARROW1",
+    b"PAR1",
+    b"\xff\xd8\xff",
+    b"\xff\xc0\x00\x11\x08",
+    b"\x89PNG\r\n\x1a\n",
+    b"IHDR",
+    b"IEND",
+    b"ustar\0",
+    b"L",
+    b"99999999999\0",
+    b"{\"caption\":",
+    b"[[[[[[[[",
+    b"\\ud800",
+    b"1e999",
+    b"\x80\x02}q",
+    b"cos\nsystem\n",
+];
+
+/// Most bytes that a damaged file may have beyond its original.
+const MAX_GROWTH: usize = 1 << 16;
+
+/// Damages `file` in one to eight places; `other` lends pieces.
+pub fn damage(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
+    let limit = file.len() + MAX_GROWTH;
+    for _ in 0..rng.random_range(1..=8) {
+        once(file, other, rng);
+    }
+    file.truncate(limit);
+}
+
+/// A place in the file; beginnings and ends, where headers and footers are, are likelier than the rest.
+fn place(file: &[u8], rng: &mut impl Rng) -> usize {
+    let length = file.len();
+    match rng.random_range(0..4) {
+        _ if length == 0 => 0,
+        0 => rng.random_range(0..length.min(128)),
+        1 => length - 1 - rng.random_range(0..length.min(256)),
+        _ => rng.random_range(0..length),
+    }
+}
+
+/// A stretch of up to `longest` bytes.
+fn stretch(file: &[u8], longest: usize, rng: &mut impl Rng) -> std::ops::Range<usize> {
+    let start = place(file, rng);
+    let length = rng.random_range(0..=longest.min(file.len() - start));
+    start..start + length
+}
+
+fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
+    let at = place(file, rng);
+    match rng.random_range(0..9) {
+        0 if !file.is_empty() => file[at] ^= 1 << rng.random_range(0..8),
+        1 if !file.is_empty() => file[at] = rng.random(),
+        2 => {
+            // A number of one to eight bytes, in either order.
+            let width = 1 << rng.random_range(0..4);
+            let number = *NUMBERS.choose(rng).unwrap_or(&0);
+            let mut bytes = number.to_le_bytes()[..width].to_vec();
+            if rng.random_bool(0.3) {
+                bytes.reverse();
+            }
+            let end = (at + width).min(file.len());
+            file.splice(at..end, bytes);
+        }
+        3 => {
+            // The file ends here.
+            file.truncate(at);
+        }
+        4 => drop(file.drain(stretch(file, 64, rng))),
+        5 => {
+            // The same again.
+            let piece = file[stretch(file, 512, rng)].to_vec();
+            file.splice(at..at, piece);
+        }
+        6 => {
+            // A piece of another file.
+            let piece = other[stretch(other, 512, rng)].to_vec();
+            let end = (at + piece.len() * usize::from(rng.random_bool(0.5))).min(file.len());
+            file.splice(at..end, piece);
+        }
+        7 => {
+            let word = WORDS.choose(rng).copied().unwrap_or_default();
+            let end = (at + word.len()).min(file.len());
+            file.splice(at..end, word.iter().copied());
+        }
+        _ if !file.is_empty() => {
+            // A digit of a number that is written out.
+            if let Some(digit) = file[at..].iter().position(u8::is_ascii_digit) {
+                file[at + digit] = rng.random_range(b'0'..=b'9');
+            }
+        }
+        _ => file.push(rng.random()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    #[test]
+    fn damage_changes_files_of_any_size_and_does_not_make_them_huge() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut unchanged = 0;
+        for length in [0usize, 1, 2, 7, 300, 5000] {
+            let original: Vec<u8> = (0..length).map(|i| (i * 31) as u8).collect();
+            for _ in 0..500 {
+                let mut file = original.clone();
+                damage(&mut file, b"something else", &mut rng);
+                assert!(file.len() <= length + MAX_GROWTH);
+                unchanged += usize::from(file == original);
+            }
+        }
+        assert!(unchanged < 300, "{unchanged}");
+    }
+}
