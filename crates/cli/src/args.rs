@@ -40,7 +40,7 @@ Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usa
 pub enum Command {
     Run(Run),
     Quickstart(Quickstart),
-    Prepare(Prepare),
+    Prepare(Box<Prepare>),
     Convert(Convert),
     Inspect(Inspect),
     CheckImages(CheckImages),

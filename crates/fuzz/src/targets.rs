@@ -179,12 +179,20 @@ pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
 }
 
 fn collect(folder: &Path, endings: &[&str], files: &mut Vec<Vec<u8>>) {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {
             collect(&path, endings, files);
-        } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e.eq_ignore_ascii_case(ending))) {
+        } else if path
+            .extension()
+            .is_some_and(|e| endings.iter().any(|ending| e.eq_ignore_ascii_case(ending)))
+        {
             files.extend(fs::read(path));
         }
     }
