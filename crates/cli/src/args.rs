@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
 use crate::prepare::Prepare;
+use crate::prepare::valid_vgqa::WriteValidVgqa;
 
 /// Vision-language pre-training from image-caption pairs alone.
 ///
@@ -45,6 +46,7 @@ pub enum Command {
     Inspect(Inspect),
     CheckImages(CheckImages),
     MapVgMscoco(MapVgMscoco),
+    WriteValidVgqa(WriteValidVgqa),
     Bench(Bench),
 }
 

@@ -19,16 +19,17 @@ use crate::output::{Failure, complain, print, tell};
 /// --move-to is given. Hidden files count; symbolic links are passed over.
 #[derive(Args)]
 #[command(after_help = "\
-A file that the system will not read (permissions, a failing disk) is reported but neither deleted nor moved.
+A file that the system will not read (permissions, a failing disk) is reported but neither
+deleted nor moved.
 
-Exit status: 0 if no bad file is left in the folders; 1 if bad ones were found and left where they are, or something could not
-be read, deleted or moved.
+Exit status: 0 if no bad file is left in the folders; 1 if bad ones were found and left where
+they are, or something could not be read, deleted or moved.
 
 Examples:
   vlct check-images GCC/images_train                   list what is bad
-  vlct check-images train2014 val2014 --move-to bad    bad/COCO_train2014_….jpg, folders below kept
+  vlct check-images train2014 val2014 --move-to bad    their paths below DIR are kept
   vlct check-images VG/images --tolerate-warnings      only what cannot be decoded
-  vlct check-images images --json > bad.jsonl          one object a line: path, cause, reason, action")]
+  vlct check-images images --json > bad.jsonl          path, cause, reason, action of each")]
 pub struct CheckImages {
     /// Folders with pictures
     #[arg(required = true, value_name = "DIR")]

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::CheckImages(args) => check_images::run(args),
         Command::MapVgMscoco(args) => map_vg_mscoco::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::WriteValidVgqa(args) => prepare::valid_vgqa::run(args),
         Command::Prepare(args) => prepare::run(args),
     });
     match result {

@@ -1,23 +1,21 @@
 //! `vlct prepare DATASET`: raw downloads, or data of one's own, to the Arrow files that training reads.
 
 mod own;
+pub mod valid_vgqa;
+mod writing;
 
-use std::fmt::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use vlct_data::DataError;
 use vlct_data::answers::Vocabulary;
 use vlct_data::prepare::own::Door;
-use vlct_data::prepare::{self, Dataset, Outcome, Plan, Raw, Report, Shrink, Target, Treatment};
-use vlct_train::logs::Progress;
+use vlct_data::prepare::{self, Dataset, Plan, Raw};
 
-use crate::output::{Failure, grouped, print, size, tell};
+use crate::output::{Failure, tell};
 use crate::signals::Signals;
 use own::OwnArgs;
+use writing::Writing;
 
 /// Turn the raw downloads of a data set, or data of your own, into the Arrow files that training reads
 ///
@@ -33,24 +31,12 @@ pub struct Prepare {
     /// Folder that the downloads were unpacked into; the layouts are below
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Folder for the Arrow files: data_root of `vlct run`. Created if it is missing
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
     /// Only these splits, with commas between them [default: all of the data set]
     #[arg(long, value_name = "SPLIT,…", value_delimiter = ',')]
     pub splits: Option<Vec<String>>,
     /// Decides the order of the rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Do not decode the pictures; damaged ones are then found in training
-    #[arg(long)]
-    pub no_validate: bool,
-    /// Make larger pictures smaller, to this longest side in pixels, as JPEG
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=65_535))]
-    pub max_side: Option<u32>,
-    /// JPEG quality of pictures that are made smaller
-    #[arg(long, value_name = "Q", default_value_t = 90, requires = "max_side", value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub quality: u8,
     /// Of vgqa: the numbers of the answers, a label file (.pkl, .json) or a folder with prepared vqav2 files [default: the
     /// label file in --root]
     #[arg(long, value_name = "PATH")]
@@ -58,15 +44,9 @@ pub struct Prepare {
     /// Rows per file of the data sets that are written as numbered files
     #[arg(long, value_name = "N", default_value_t = prepare::ROWS_PER_FILE as u64, value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_file: u64,
-    /// Replace files that are there already, made from other inputs or with other options
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Threads that read pictures; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4096))]
-    pub threads: u16,
-    /// Print the report as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// Where and how the files are written.
+    #[command(flatten)]
+    pub writing: Writing,
     /// What is said about data of one's own.
     #[command(flatten)]
     pub own: OwnArgs,
@@ -177,134 +157,14 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
 /// Prepares and says what was written.
 pub fn run(args: &Prepare) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let shrink = args.max_side.map(|max_side| Shrink {
-        max_side,
-        quality: args.quality,
-    });
-    let target = Target {
-        out: args.out.clone(),
-        treatment: Treatment {
-            validate: !args.no_validate,
-            shrink,
-        },
-        overwrite: args.overwrite,
-        threads: match args.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => usize::from(threads),
-        },
-    };
     let (name, plan) = plan(args)?;
-    let started = Instant::now();
-    let (mut shown, mut begun, mut bytes) = (None, 0, 0);
-    let mut watch = |now: prepare::Progress| {
-        match &mut shown {
-            None => {
-                begun = now.done;
-                if begun > 0 {
-                    tell(&format!(
-                        "{} of {} rows are there already",
-                        grouped(begun),
-                        grouped(now.total)
-                    ));
-                }
-                shown = Some(Progress::counting("row", now.total, begun));
-            }
-            Some(progress) => progress.reach(now.done),
-        }
-        bytes = now.bytes;
-        match signals.stop().load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    };
-    let outcome = prepare::write(&name, &plan, &target, &mut watch)?;
-    drop(shown);
-    match outcome {
-        Outcome::Stopped => {
-            tell("stopped; the same command goes on from here");
-            signals.outcome()
-        }
-        Outcome::WasDone(report) => {
-            tell("everything is there already, made from the same inputs");
-            show(args, &report)
-        }
-        Outcome::Done(report) => {
-            let seconds = started.elapsed().as_secs_f64();
-            let rows = plan.rows() - begun;
-            tell(&format!(
-                "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of pictures",
-                grouped(rows),
-                rows as f64 / seconds,
-                bytes as f64 / 1e6 / seconds
-            ));
-            show(args, &report)
-        }
-    }
+    args.writing.write(&name, &plan, &signals)
 }
 
 /// An answer vocabulary from a label file or from a folder of prepared files.
-fn vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
+pub fn vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
     match path.is_dir() {
         true => Vocabulary::from_prepared(path),
         false => Vocabulary::open(path),
     }
-}
-
-fn show(args: &Prepare, report: &Report) -> Result<(), Failure> {
-    if args.json {
-        let text = serde_json::to_string(report)?;
-        return print(&format!("{text}\n"));
-    }
-    let mut text = String::new();
-    for file in &report.files {
-        let path = args.out.join(&file.file);
-        let _ = writeln!(
-            text,
-            "wrote {}: {} rows, {}",
-            path.display(),
-            grouped(file.rows),
-            size(file.bytes)
-        );
-    }
-    for part in &report.coverage {
-        let _ = writeln!(
-            text,
-            "{}: {} pictures found, {} annotated; {} have both{}",
-            part.part,
-            grouped(part.found as u64),
-            grouped(part.annotated as u64),
-            grouped(part.kept as u64),
-            match &part.examples[..] {
-                [] => String::new(),
-                examples => {
-                    let dots = if part.without_picture > examples.len() {
-                        ", …"
-                    } else {
-                        ""
-                    };
-                    let count = grouped(part.without_picture as u64);
-                    format!("; no picture for {count} ({}{dots})", examples.join(", "))
-                }
-            }
-        );
-    }
-    for remark in &report.remarks {
-        let _ = writeln!(text, "{remark}");
-    }
-    const SHOWN: usize = 5;
-    if !report.left_out.is_empty() {
-        let _ = writeln!(
-            text,
-            "{} rows left out, since a picture cannot be used:",
-            grouped(report.left_out.len() as u64)
-        );
-        for left_out in report.left_out.iter().take(SHOWN) {
-            let _ = writeln!(text, "  {}: {}", left_out.picture, left_out.reason);
-        }
-        if report.left_out.len() > SHOWN {
-            let path = Report::path(&args.out, &report.dataset);
-            let _ = writeln!(text, "  … all of them in {}", path.display());
-        }
-    }
-    print(&text)
 }

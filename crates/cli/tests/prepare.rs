@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use support::{assert_refused, assert_success, complaints, vlct};
+use vlct_data::arrow::ArrowTable;
 use vlct_data::pictures::{RgbImage, decode, encode_jpeg};
 
 /// COCO-like raw data of `count` pictures.
@@ -141,4 +142,32 @@ fn wrong_words_are_explained() {
     let out = folder.path().join("file");
     fs::write(&out, "in the way").unwrap();
     assert_refused("out is a file", &prepare(&root, &out, &[]), &["file"]);
+}
+
+#[test]
+fn questions_of_visual_genome_are_written_under_the_name_of_the_published_script() {
+    let golden = vlct_golden::folders("prepare").remove(0).join("valid_vgqa");
+    let out = tempfile::tempdir().unwrap();
+    let output = vlct()
+        .args(["write-valid-vgqa", "--root"])
+        .arg(golden.join("raw"))
+        .arg("--out")
+        .arg(out.path())
+        .output()
+        .unwrap();
+    assert_success(&output);
+    let [got, want] = [out.path(), &golden.join("expected")].map(|folder| {
+        let table = ArrowTable::open(folder.join("vgqa_train.arrow")).unwrap();
+        let rows = (0..table.rows()).map(|row| {
+            let labels = table.integer_lists(row, "answer_labels").unwrap();
+            (
+                table.integer(row, "image_id").unwrap(),
+                table.picture(row, "image").unwrap().to_vec(),
+                labels,
+            )
+        });
+        rows.collect::<Vec<_>>()
+    });
+    assert!(!want.is_empty());
+    assert_eq!(got, want);
 }

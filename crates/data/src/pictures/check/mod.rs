@@ -86,12 +86,10 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
         let data = after.get(..length)?;
         match kind {
             b"IHDR" => colour_type = data.get(9).copied(),
-            b"tRNS" if colour_type == Some(PALETTE) => {
-                if !hides_one_colour(data) {
-                    return Some(Flaw::Warning("palette with transparency"));
-                }
+            b"tRNS" if colour_type == Some(PALETTE) && !hides_one_colour(data) => {
+                return Some(Flaw::Warning("palette with transparency"));
             }
-            b"tRNS" if data.len() < if colour_type == Some(0) { 2 } else { 6 } => {
+            b"tRNS" if data.len() < shortest_transparency(colour_type) => {
                 return Some(Flaw::Damaged("the transparent colour (chunk tRNS) is cut short".into()));
             }
             b"acTL" => {
@@ -108,6 +106,15 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
         rest = after.get(length + 4..)?;
     }
     None
+}
+
+/// Bytes that the transparent colour of a grey or coloured picture takes.
+fn shortest_transparency(colour_type: Option<u8>) -> usize {
+    match colour_type {
+        Some(0) => 2,
+        Some(2) => 6,
+        _ => 0,
+    }
 }
 
 /// Whether the opacities are one 0 among 255s, which Pillow takes as the number of a colour. Its regular expression

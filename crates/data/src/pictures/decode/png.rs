@@ -1,6 +1,6 @@
-//! PNG with Pillow's tolerance. Pillow checks the checksums of the chunks before the pixels and nothing after: wrong
-//! checksums of pixel data, a missing end chunk, even a pixel stream that ends early but cleanly are accepted (what is
-//! missing stays black). A stream that is cut short is not.
+//! PNG with Pillow's tolerance. Pillow checks the checksums of the chunks before the pixels and the one within the pixel
+//! stream, if it is there: wrong checksums of pixel chunks, a missing end chunk, even a pixel stream that ends early but cleanly
+//! are accepted (what is missing stays black). A stream that is cut short is not, nor is one with a wrong checksum.
 //!
 //! Transparency given by a colour or a palette is not even expanded, since it would be dropped anyway.
 
@@ -25,8 +25,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let limits = png::Limits {
         bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
     };
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(&bytes[..]), limits);
-    decoder.ignore_checksums(true);
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
+    let mut decoder = png::Decoder::new_with_options(Cursor::new(&bytes[..]), options);
+    decoder.set_limits(limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(|e| damaged(&e))?;
@@ -72,7 +75,12 @@ fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: 
             .try_for_each(|row| reader.read_row(row).map(|_| ()))
     };
     match rows {
-        Err(error) if !ended_early_but_cleanly(&error) => Err(damaged(&error)),
+        Err(error) if !ended_early_but_cleanly(&error) => return Err(damaged(&error)),
+        _ => {}
+    }
+    // The checksum of the stream lies behind the last row. Nothing else there matters.
+    match reader.finish() {
+        Err(error) if is_wrong_checksum(&error) => Err(damaged(&error)),
         _ => Ok(samples),
     }
 }
@@ -94,6 +102,11 @@ fn read_interlaced(
 /// The decoder has no other way to tell this case from a stream that is cut short.
 fn ended_early_but_cleanly(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("does not have enough data")
+}
+
+/// Whether the pixel stream has another checksum than it says. The decoder has no other way to tell this either.
+fn is_wrong_checksum(error: &png::DecodingError) -> bool {
+    matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
 
 /// The file, if the chunks before the pixels are whole; if it ends within the pixel chunks, a copy that is rounded off
@@ -222,17 +235,51 @@ mod tests {
         assert!(decode(&[&front[..], &end].concat()).is_err());
     }
 
+    /// A pixel stream of one stored block: headers, rows, checksum.
+    fn stored(rows: &[u8]) -> Vec<u8> {
+        let length = rows.len() as u16;
+        let (a, b) = rows.iter().fold((1u32, 0u32), |(a, b), byte| {
+            let a = (a + u32::from(*byte)) % 65_521;
+            (a, (b + a) % 65_521)
+        });
+        [
+            &[0x78, 0x01, 0x01][..],
+            &length.to_le_bytes(),
+            &(!length).to_le_bytes(),
+            rows,
+            &(b << 16 | a).to_be_bytes(),
+        ]
+        .concat()
+    }
+
     #[test]
     fn a_stream_that_ends_early_but_cleanly_leaves_the_rest_black() {
-        // A stored block of 10 rows for a picture of 30: zlib header, block header, rows, checksum (not looked at).
+        // 10 rows for a picture of 30.
         let (front, _, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
-        let rows = row.repeat(10);
-        let length = (rows.len() as u16).to_le_bytes();
-        let complement = (!(rows.len() as u16)).to_le_bytes();
-        let stream = [&[0x78, 0x01, 0x01][..], &length, &complement, &rows, &[0; 4]].concat();
+        let stream = stored(&row.repeat(10));
         let decoded = decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).unwrap();
         assert_eq!(decoded.get_pixel(39, 9).0, [118, 119, 120]);
         assert_eq!(decoded.get_pixel(0, 10).0, [0; 3]);
+    }
+
+    #[test]
+    fn a_stream_with_a_wrong_checksum_is_refused() {
+        let (front, data, end) = parts();
+        let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
+        for whole in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {
+            let file = |stream: &[u8]| [&front[..], &chunk(b"IDAT", stream), &end].concat();
+            assert!(decode(&file(&whole)).is_ok());
+            for place in [1, 4] {
+                let mut wrong = whole.clone();
+                let place = wrong.len() - place;
+                wrong[place] ^= 1;
+                assert!(decode(&file(&wrong)).is_err(), "byte {place} of {}", whole.len());
+            }
+        }
+        // A changed pixel shows in the checksum.
+        let mut stream = stored(&row.repeat(30));
+        stream[1000] ^= 1;
+        assert!(decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).is_err());
     }
 }

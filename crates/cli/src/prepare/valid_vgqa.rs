@@ -1,0 +1,45 @@
+//! `vlct write-valid-vgqa`: the published script's name for `vlct prepare vgqa`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vlct_data::prepare::Raw;
+use vlct_data::prepare::datasets::vgqa::vgqa;
+use vlct_data::vgqa::Layout;
+
+use super::vocabulary;
+use super::writing::Writing;
+use crate::output::Failure;
+use crate::signals::Signals;
+
+/// Write vgqa_train.arrow, the questions of Visual Genome that VQA can use
+///
+/// The same as `vlct prepare vgqa`, with the names of files that the published script of this name reads.
+#[derive(Args)]
+#[command(after_help = "\
+What --root holds: valid_vgqa_info.pkl or .json, which vlct map-vg-mscoco writes; images/NUMBER.jpg; and, unless --labels is given,
+coco_vqa_label_info.pkl or .json.
+
+Examples:
+  vlct write-valid-vgqa --root downloads/vg --out arrow
+  vlct write-valid-vgqa --root downloads/vg --out arrow --labels arrow")]
+pub struct WriteValidVgqa {
+    /// Folder of the questions and pictures
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+    /// The numbers of the answers: a label file (.pkl, .json) or a folder with prepared vqav2 files [default: the label file in
+    /// --root]
+    #[arg(long, value_name = "PATH")]
+    pub labels: Option<PathBuf>,
+    /// Where and how the file is written.
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// Writes and says what was written.
+pub fn run(args: &WriteValidVgqa) -> Result<(), Failure> {
+    let signals = Signals::listen()?;
+    let labels = args.labels.as_deref().map(vocabulary).transpose()?;
+    let plan = vgqa(&Raw::new(&args.root), Layout::ValidVgqa, labels.as_ref())?;
+    args.writing.write("vgqa", &plan, &signals)
+}
