@@ -10,6 +10,7 @@ mod folders;
 mod join;
 mod jsonl;
 mod metered;
+mod pages;
 mod parquet;
 
 use std::fs::File;

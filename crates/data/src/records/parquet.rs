@@ -15,8 +15,9 @@ use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::columns::{Cell, Cells, Columns, Positions, Role, record};
-use super::{Picture, Record, format_error, open_file};
+use super::{Picture, Record, format_error, open_file, pages};
 use crate::Result;
+use crate::mapped::MappedFile;
 
 /// Rows decoded at a time: pictures are large.
 const BATCH_ROWS: usize = 32;
@@ -86,7 +87,9 @@ impl Rows {
                 Wanted::All | Wanted::Outline => found.contains(&root) && !(left_out && is_image && is_bytes),
             }
         });
-        let mask = ProjectionMask::leaves(schema, leaves.collect::<Vec<_>>());
+        let leaves: Vec<usize> = leaves.collect();
+        check_pages(path, builder.metadata(), &leaves)?;
+        let mask = ProjectionMask::leaves(schema, leaves);
         let offset = usize::try_from(first).unwrap_or(usize::MAX);
         let builder = builder
             .with_projection(mask)
@@ -269,6 +272,28 @@ fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
             path,
             format!("it is compressed with {name}, which is not supported; write it again: {advice}"),
         ));
+    }
+    Ok(())
+}
+
+/// Refuses pages that claim to become more than they can.
+fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Result<()> {
+    let file = MappedFile::open(path)?;
+    file.expect_gaps(true);
+    for group in metadata.row_groups() {
+        for column in leaves.iter().filter_map(|leaf| group.columns().get(*leaf)) {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let (start, length) = (u64::try_from(start), u64::try_from(column.compressed_size()));
+            let range = start
+                .ok()
+                .zip(length.ok())
+                .and_then(|(start, length)| Some(start..start.checked_add(length)?));
+            if !range.is_some_and(|range| pages::are_plausible(&file, range, column.compression())) {
+                let name = column.column_path().string();
+                let reason = format!("column {name:?} claims more than it can hold; make or copy the file again");
+                return Err(format_error(path, reason));
+            }
+        }
     }
     Ok(())
 }

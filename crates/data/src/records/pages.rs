@@ -1,0 +1,251 @@
+//! What the pages of a Parquet column claim to become, before anything is allocated for them.
+//!
+//! The library allocates the size that a page's header gives for its unpacked bytes. Here the headers are read first:
+//! structs of Thrift's compact protocol.
+
+use std::ops::Range;
+
+use parquet::basic::Compression;
+
+/// Deepest nesting of a header that is followed; those of the format have three levels.
+const MAX_DEPTH: usize = 8;
+/// A page may unpack to so many bytes whatever its size.
+const SMALL: u64 = 1 << 16;
+
+/// What a page's header says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Page {
+    unpacked: u64,
+    packed: u64,
+    /// Values of a dictionary.
+    values: u64,
+}
+
+/// Whether every page among these bytes of a file can become what it claims. Where a header cannot be read, the library cannot
+/// read it either: pages behind it do not matter.
+pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compression) -> bool {
+    // The most that a byte can become: a copy of 64 bytes takes three in snappy, lz4 goes on for 255 with a byte, gzip has pairs of
+    // bits for 258.
+    let ratio = match compression {
+        Compression::UNCOMPRESSED => 1,
+        Compression::SNAPPY => 22,
+        Compression::LZ4 | Compression::LZ4_RAW => 255,
+        _ => 1032,
+    };
+    let mut at = pages.start;
+    while at < pages.end {
+        let rest = usize::try_from(at).ok().and_then(|at| file.get(at..));
+        let Some((page, length)) =
+            rest.and_then(|rest| header(rest).map(|(page, left)| (page, rest.len() - left.len())))
+        else {
+            return true;
+        };
+        if page.unpacked > page.packed.saturating_mul(ratio).max(SMALL) || page.values > page.unpacked {
+            return false;
+        }
+        at = at.saturating_add(length as u64).saturating_add(page.packed);
+    }
+    true
+}
+
+/// Reads a page's header, and gives what follows it.
+fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
+    let mut reader = Reader(bytes);
+    let mut page = Page::default();
+    let mut id = 0;
+    while let Some((kind, field)) = reader.field(id)? {
+        id = field;
+        match (kind, field) {
+            (5, 2) => page.unpacked = reader.size()?,
+            (5, 3) => page.packed = reader.size()?,
+            // The header of a dictionary, whose first field is its number of values.
+            (12, 7) => {
+                let mut inner = 0;
+                while let Some((kind, field)) = reader.field(inner)? {
+                    inner = field;
+                    match (kind, field) {
+                        (5, 1) => page.values = reader.size()?,
+                        _ => reader.skip(kind, 0)?,
+                    }
+                }
+            }
+            _ => reader.skip(kind, 0)?,
+        }
+    }
+    Some((page, reader.0))
+}
+
+/// What is left of a header.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take(&mut self, count: usize) -> Option<()> {
+        self.0 = self.0.get(count..)?;
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A signed number that is no size if it is below 0.
+    fn size(&mut self) -> Option<u64> {
+        let zigzag = self.varint()?;
+        (zigzag & 1 == 0).then_some(zigzag >> 1)
+    }
+
+    /// Type and number of the next field, of a struct whose last one was `last`. None (inside) at its end.
+    fn field(&mut self, last: i64) -> Option<Option<(u8, i64)>> {
+        let head = self.byte()?;
+        let kind = head & 0x0f;
+        if kind == 0 {
+            return Some(None);
+        }
+        let id = match head >> 4 {
+            0 => {
+                let zigzag = self.varint()?;
+                (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
+            }
+            delta => last.checked_add(i64::from(delta))?,
+        };
+        Some(Some((kind, id)))
+    }
+
+    /// Passes over a value of that type in a field.
+    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        match kind {
+            // Truth values stand in the type.
+            1 | 2 => Some(()),
+            3 => self.take(1),
+            4..=6 => self.varint().map(drop),
+            7 => self.take(8),
+            8 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                self.take(length)
+            }
+            9 | 10 => {
+                let head = self.byte()?;
+                let count = match head >> 4 {
+                    15 => self.varint()?,
+                    count => count.into(),
+                };
+                self.skip_items(head & 0x0f, count, depth)
+            }
+            11 => {
+                let count = self.varint()?;
+                let kinds = if count > 0 { self.byte()? } else { 0 };
+                for _ in 0..count {
+                    self.skip_items(kinds >> 4, 1, depth)?;
+                    self.skip_items(kinds & 0x0f, 1, depth)?;
+                }
+                Some(())
+            }
+            12 => {
+                let mut id = 0;
+                while let Some((kind, field)) = self.field(id)? {
+                    id = field;
+                    self.skip(kind, depth + 1)?;
+                }
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// Passes over items of a list, where truth values take a byte. Every item takes at least one: the loop ends with the bytes.
+    fn skip_items(&mut self, kind: u8, count: u64, depth: usize) -> Option<()> {
+        for _ in 0..count {
+            match kind {
+                1 | 2 => self.take(1)?,
+                kind => self.skip(kind, depth + 1)?,
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Type 0 (data), sizes, and the header of a data page with statistics.
+    fn data_page(unpacked: u8, packed: u8) -> Vec<u8> {
+        // The numbers are below 64: zigzag makes one byte of each.
+        let mut bytes = vec![0x15, 0, 0x15, unpacked * 2, 0x15, packed * 2, 0x2c];
+        bytes.extend([
+            0x15, 8, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x18, 2, b'a', b'b', 0x11, 0, 0, 0,
+        ]);
+        bytes
+    }
+
+    #[test]
+    fn headers_are_read_to_their_end() {
+        let mut bytes = data_page(40, 20);
+        let length = bytes.len();
+        bytes.extend([7; 3]);
+        let (page, rest) = header(&bytes).unwrap();
+        let wanted = Page {
+            unpacked: 40,
+            packed: 20,
+            values: 0,
+        };
+        assert_eq!((page, rest), (wanted, &[7; 3][..]));
+        for cut in 0..length {
+            assert_eq!(header(&bytes[..cut]), None);
+        }
+        let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 6, 0x15, 0, 0, 0];
+        let (page, rest) = header(&dictionary).unwrap();
+        assert_eq!((page.unpacked, page.packed, page.values, rest.len()), (10, 5, 3, 0));
+    }
+
+    #[test]
+    fn claims_are_compared_with_what_is_there() {
+        let large = |size: u32| {
+            let mut bytes = vec![0x15, 0, 0x15];
+            let mut value = u64::from(size) << 1;
+            while value >= 0x80 {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.extend([value as u8, 0x15, 20, 0]);
+            bytes.extend([0; 10]);
+            bytes
+        };
+        let fits = |bytes: &[u8]| are_plausible(bytes, 0..bytes.len() as u64, Compression::SNAPPY);
+        let small = [large(100), large(60_000)].concat();
+        assert!(fits(&small));
+        assert!(!fits(&large(1 << 30)));
+        assert!(!fits(&[&small[..], &large(1 << 30)].concat()), "the second page too");
+        let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 60, 0, 0];
+        assert!(!fits(&dictionary), "thirty values in ten bytes");
+        assert!(fits(&small[..2]) && fits(&[]));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..400u64) {
+            are_plausible(&bytes, start..u64::MAX, Compression::SNAPPY);
+            if let Some((_, rest)) = header(&bytes) {
+                prop_assert!(rest.len() < bytes.len());
+            }
+        }
+    }
+}
