@@ -24,4 +24,4 @@ pub use encode::{encode_jpeg, encode_png};
 pub use image::RgbImage;
 pub use normalise::{MEAN, STD, denormalise};
 pub use resize::{CropBox, resize, resized_crop};
-pub use transform::{Transform, TransformKind};
+pub use transform::{Spent, Transform, TransformKind};

@@ -89,7 +89,7 @@ fn check(case: &Value, input: &RgbImage, output: &Path) {
         "mae_test" => {
             let transform = Transform::new(TransformKind::MaeTest, number("size") as usize).unwrap();
             let got = transform
-                .apply(input, &mut stream(0, Purpose::Augmentation, 0, 0))
+                .apply(input.clone(), &mut stream(0, Purpose::Augmentation, 0, 0))
                 .unwrap();
             let file = vlct_golden::Tensors::open(output);
             let want = file.f32(&file.names()[0]);
