@@ -21,8 +21,8 @@ use rand::{Rng, RngExt};
 
 use super::augment::rand_augment;
 use super::decode;
-use super::normalise::normalise_into;
-use super::resize::{CropBox, resized_crop};
+use super::normalise;
+use super::resize::{CropBox, resize_into};
 use crate::{DataError, Result};
 
 /// Which steps a picture goes through.
@@ -168,8 +168,7 @@ impl Transform {
             TransformKind::MaeRandaug => (random_resized_crop(width, height, 0.9, rng), false),
             TransformKind::MaeTest => (CropBox::whole(image), false),
         };
-        // Mirroring costs nothing extra while the planes are written.
-        normalise_into(&resized_crop(image, crop, self.size, false)?, flip, out)
+        resize_into(image, crop, (self.size, self.size), flip, normalise::levels(), out)
     }
 
     /// A decoded picture transformed, as normalised planes `[3, size, size]`; see [`Self::load_into`].

@@ -1,0 +1,171 @@
+//! The two passes of a resize on plain slices.
+//!
+//! The horizontal pass takes sixteen rows at once: turned so that the same value of all of them lies together, they are weighed
+//! by whole vectors. It leaves each channel by itself, red first.
+
+use vlct_kernels::simd::multiversion;
+
+use super::weights::{WEIGHT_BITS, Weights};
+
+/// Rows that the horizontal pass makes at once.
+pub(super) const ROWS: usize = 16;
+
+/// The same value of all rows.
+pub(super) type Column = [u8; ROWS];
+
+/// Half of the last place, for rounding.
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+
+/// Values that the vertical pass sums up at once.
+const LANES: usize = 32;
+
+multiversion! {
+    /// Resizes [`ROWS`] rows of interleaved pixels. `turned` is room for the values of a row; `columns` `[3 · weights.len()]` are
+    /// the resized rows, the three channels one after the other, mirrored if `flip`.
+    pub(super) fn horizontal(rows: &[&[u8]; ROWS], weights: &Weights, flip: bool, turned: &mut [Column], columns: &mut [Column]) {
+        turn(rows, turned);
+        let pixels = turned.as_chunks::<3>().0;
+        let width = weights.len();
+        for x in 0..width {
+            let (first, weights) = weights.of(x);
+            let mut sums = [[HALF; ROWS]; 3];
+            for (pixel, weight) in pixels[first..].iter().zip(weights) {
+                for c in 0..3 {
+                    for r in 0..ROWS {
+                        sums[c][r] += weight * i32::from(pixel[c][r]);
+                    }
+                }
+            }
+            let place = if flip { width - 1 - x } else { x };
+            for c in 0..3 {
+                let column = &mut columns[c * width + place];
+                for r in 0..ROWS {
+                    column[r] = (sums[c][r] >> WEIGHT_BITS).clamp(0, 255) as u8;
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Weighs rows of one channel; writes `value · scale + offset` for each value of the resized row.
+    pub(super) fn vertical(rows: &[&[u8]], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
+        let (chunks, rest) = out.as_chunks_mut::<LANES>();
+        for (i, chunk) in chunks.iter_mut().enumerate() {
+            let at = i * LANES;
+            let mut sums = [HALF; LANES];
+            for (row, weight) in rows.iter().zip(weights) {
+                let values = &row[at..at + LANES];
+                for x in 0..LANES {
+                    sums[x] += weight * i32::from(values[x]);
+                }
+            }
+            for x in 0..LANES {
+                chunk[x] = (sums[x] >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
+            }
+        }
+        let at = chunks.len() * LANES;
+        for (x, value) in rest.iter_mut().enumerate() {
+            let mut sum = HALF;
+            for (row, weight) in rows.iter().zip(weights) {
+                sum += weight * i32::from(row[at + x]);
+            }
+            *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
+        }
+    }
+}
+
+/// Turns rows of equal length into columns.
+#[inline(always)]
+fn turn(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
+    let length = columns.len();
+    let whole = length - length % 8;
+    for half in [0, 8] {
+        for at in (0..whole).step_by(8) {
+            let mut block = [0u64; 8];
+            for r in 0..8 {
+                block[r] = u64::from_le_bytes(eight(&rows[half + r][at..]));
+            }
+            transpose(&mut block);
+            for (column, values) in columns[at..at + 8].iter_mut().zip(block) {
+                column[half..half + 8].copy_from_slice(&values.to_le_bytes());
+            }
+        }
+    }
+    for (at, column) in columns.iter_mut().enumerate().skip(whole) {
+        for (value, row) in column.iter_mut().zip(rows) {
+            *value = row[at];
+        }
+    }
+}
+
+multiversion! {
+    /// Turns columns back into [`ROWS`] rows, one after the other.
+    pub(super) fn turn_back(columns: &[Column], rows: &mut [u8]) {
+        let length = columns.len();
+        let whole = length - length % 8;
+        for half in [0, 8] {
+            for at in (0..whole).step_by(8) {
+                let mut block = [0u64; 8];
+                for i in 0..8 {
+                    block[i] = u64::from_le_bytes(eight(&columns[at + i][half..]));
+                }
+                transpose(&mut block);
+                for i in 0..8 {
+                    rows[(half + i) * length + at..][..8].copy_from_slice(&block[i].to_le_bytes());
+                }
+            }
+        }
+        for at in whole..length {
+            for r in 0..ROWS {
+                rows[r * length + at] = columns[at][r];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn eight(bytes: &[u8]) -> [u8; 8] {
+    let mut values = [0; 8];
+    values.copy_from_slice(&bytes[..8]);
+    values
+}
+
+/// Transposes 8 × 8 bytes: swaps the halves of pairs of rows, of pairs of columns, and so on with quarters and eighths.
+#[inline(always)]
+fn transpose(rows: &mut [u64; 8]) {
+    for (distance, shift, mask) in [
+        (4, 32, 0x0000_0000_ffff_ffff),
+        (2, 16, 0x0000_ffff_0000_ffff),
+        (1, 8, 0x00ff_00ff_00ff_00ff),
+    ] {
+        for i in (0..8).filter(|i| i & distance == 0) {
+            let change = ((rows[i] >> shift) ^ rows[i + distance]) & mask;
+            rows[i + distance] ^= change;
+            rows[i] ^= change << shift;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn turning_back_undoes_turning(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
+            let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &values[r * 45..r * 45 + length]);
+            let mut columns = vec![[0; ROWS]; length];
+            turn(&rows, &mut columns);
+            for (at, column) in columns.iter().enumerate() {
+                for (r, value) in column.iter().enumerate() {
+                    prop_assert_eq!(*value, rows[r][at]);
+                }
+            }
+            let mut back = vec![0; ROWS * length];
+            turn_back(&columns, &mut back);
+            prop_assert_eq!(back, rows.concat());
+        }
+    }
+}
