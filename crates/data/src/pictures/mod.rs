@@ -12,6 +12,7 @@
 pub mod augment;
 pub mod decode;
 pub mod encode;
+mod memory;
 pub mod normalise;
 pub mod resize;
 pub mod transform;

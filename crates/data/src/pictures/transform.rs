@@ -20,9 +20,8 @@ use image::RgbImage;
 use rand::{Rng, RngExt};
 
 use super::augment::rand_augment;
-use super::decode;
-use super::normalise;
 use super::resize::{CropBox, resize_into};
+use super::{decode, memory, normalise};
 use crate::{DataError, Result};
 
 /// Which steps a picture goes through.
@@ -144,7 +143,9 @@ impl Transform {
         let decoded = Instant::now();
         self.augment(&mut image, rng);
         let augmented = Instant::now();
-        self.resize_into(&image, rng, out)?;
+        let resized = self.resize_into(&image, rng, out);
+        memory::give_back(image.into_raw());
+        resized?;
         Ok(Spent {
             decode: decoded - begun,
             augment: augmented - decoded,

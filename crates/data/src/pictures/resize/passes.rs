@@ -28,21 +28,16 @@ multiversion! {
         let width = weights.len();
         for x in 0..width {
             let (first, weights) = weights.of(x);
-            let mut sums = [[HALF; ROWS]; 3];
-            for (pixel, weight) in pixels[first..].iter().zip(weights) {
-                for c in 0..3 {
-                    for r in 0..ROWS {
-                        sums[c][r] += weight * i32::from(pixel[c][r]);
-                    }
-                }
-            }
             let place = if flip { width - 1 - x } else { x };
-            for c in 0..3 {
-                let column = &mut columns[c * width + place];
-                for r in 0..ROWS {
-                    column[r] = (sums[c][r] >> WEIGHT_BITS).clamp(0, 255) as u8;
-                }
+            let (mut red, mut green, mut blue) = ([HALF; ROWS], [HALF; ROWS], [HALF; ROWS]);
+            for (pixel, weight) in pixels[first..].iter().zip(weights) {
+                red = add_weighted(red, *weight, &pixel[0]);
+                green = add_weighted(green, *weight, &pixel[1]);
+                blue = add_weighted(blue, *weight, &pixel[2]);
             }
+            columns[place] = levels(red);
+            columns[width + place] = levels(green);
+            columns[2 * width + place] = levels(blue);
         }
     }
 }
@@ -55,13 +50,10 @@ multiversion! {
             let at = i * LANES;
             let mut sums = [HALF; LANES];
             for (row, weight) in rows.iter().zip(weights) {
-                let values = &row[at..at + LANES];
-                for x in 0..LANES {
-                    sums[x] += weight * i32::from(values[x]);
-                }
+                sums = add_weighted(sums, *weight, lanes(&row[at..]));
             }
-            for x in 0..LANES {
-                chunk[x] = (sums[x] >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
+            for (value, level) in chunk.iter_mut().zip(levels(sums)) {
+                *value = f32::from(level) * scale + offset;
             }
         }
         let at = chunks.len() * LANES;
@@ -73,6 +65,31 @@ multiversion! {
             *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
         }
     }
+}
+
+/// Sums with weighted values added. By value, so that the sums of a loop stay in registers.
+#[inline(always)]
+fn add_weighted<const N: usize>(mut sums: [i32; N], weight: i32, values: &[u8; N]) -> [i32; N] {
+    for i in 0..N {
+        sums[i] += weight * i32::from(values[i]);
+    }
+    sums
+}
+
+/// The levels that sums of weighted values stand for.
+#[inline(always)]
+fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
+    let mut levels = [0; N];
+    for i in 0..N {
+        levels[i] = (sums[i] >> WEIGHT_BITS).clamp(0, 255) as u8;
+    }
+    levels
+}
+
+/// The first `N` of some values.
+#[inline(always)]
+fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
+    &values.as_chunks::<N>().0[0]
 }
 
 /// Turns rows of equal length into columns.

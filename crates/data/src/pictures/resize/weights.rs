@@ -46,7 +46,11 @@ impl Weights {
             let norm = if sum == 0.0 { 1.0 } else { 1.0 / sum };
             taps.push((first, values.len()));
             // Rounded half away from zero.
-            values.extend(exact.iter().map(|w| (w * norm * f64::from(1u32 << WEIGHT_BITS)).round() as i32));
+            values.extend(
+                exact
+                    .iter()
+                    .map(|w| (w * norm * f64::from(1u32 << WEIGHT_BITS)).round() as i32),
+            );
         }
         taps.push((from as usize, values.len()));
         Self { taps, values }
@@ -65,7 +69,11 @@ impl Weights {
 
     /// The largest number of weights of a result.
     pub(super) fn most(&self) -> usize {
-        self.taps.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or(0)
+        self.taps
+            .windows(2)
+            .map(|pair| pair[1].1 - pair[0].1)
+            .max()
+            .unwrap_or(0)
     }
 }
 
