@@ -1,5 +1,5 @@
-//! What a picture costs from the bytes of its file to the numbers that the model sees, whole and in parts.
-//! `cargo bench -p vlct-data -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is a picture.
+//! What a picture costs from the bytes of its file to the numbers that the model sees, whole and in parts, and its caption.
+//! `cargo bench -p vlct-data -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is a picture or a caption.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use vlct_data::pictures::augment::OPERATIONS;
 use vlct_data::pictures::resize::{Levels, resize_into};
 use vlct_data::pictures::{CropBox, RgbImage, Transform, TransformKind, decode, encode_jpeg};
 use vlct_data::random::{Purpose, stream};
+use vlct_data::text::Tokenizer;
 
 /// Size of the pictures, as in MS-COCO, and of what is made of them.
 const WIDTH: u32 = 640;
@@ -59,6 +60,11 @@ fn main() {
     };
     group.bench_function("resize", |bench| {
         bench.iter(|| resize_into(&picture, CropBox::whole(&picture), (SIZE, SIZE), true, levels, &mut out))
+    });
+    let tokenizer = Tokenizer::bert_base_uncased();
+    let caption = "A man in a green hat holds a kite above the beach while two dogs watch.";
+    group.bench_function("tokenise a caption", |bench| {
+        bench.iter(|| tokenizer.encode(caption, 40))
     });
     for operation in &OPERATIONS {
         group.bench_function(operation.name, |bench| {

@@ -171,6 +171,7 @@ fn run(
     let first = 3 * (crop.top as usize * image.width() as usize + crop.left as usize);
     let source = |y: usize| &image.as_raw()[first + 3 * y * image.width() as usize..][..3 * crop.width as usize];
     let mut made = 0;
+    let mut taps = Vec::with_capacity(down.most());
     for y in 0..height as usize {
         let (top, weights) = down.of(y);
         while made < top + weights.len() {
@@ -182,10 +183,10 @@ fn run(
             made += ROWS;
         }
         for c in 0..3 {
-            let rows = (top..top + weights.len()).map(|y| &ring[y % (groups * ROWS) * stride + c * width..][..width]);
-            let taps: Vec<&[u8]> = rows.collect();
+            taps.clear();
+            taps.extend((top..top + weights.len()).map(|y| y % (groups * ROWS) * stride + c * width));
             let out = &mut out[(c * height as usize + y) * width..][..width];
-            vertical(&taps, weights, levels.scale[c], levels.offset[c], out);
+            vertical(ring, &taps, weights, levels.scale[c], levels.offset[c], out);
         }
     }
 }

@@ -43,26 +43,25 @@ multiversion! {
 }
 
 multiversion! {
-    /// Weighs rows of one channel; writes `value · scale + offset` for each value of the resized row.
-    pub(super) fn vertical(rows: &[&[u8]], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
+    /// Weighs rows of one channel, which begin at `taps` of `ring`; writes `value · scale + offset` for each value of the resized
+    /// row.
+    pub(super) fn vertical(ring: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
         let (chunks, rest) = out.as_chunks_mut::<LANES>();
         for (i, chunk) in chunks.iter_mut().enumerate() {
-            let at = i * LANES;
             let mut sums = [HALF; LANES];
-            for (row, weight) in rows.iter().zip(weights) {
-                sums = add_weighted(sums, *weight, lanes(&row[at..]));
+            for (tap, weight) in taps.iter().zip(weights) {
+                sums = add_weighted(sums, *weight, lanes(&ring[tap + i * LANES..]));
             }
             for (value, level) in chunk.iter_mut().zip(levels(sums)) {
                 *value = f32::from(level) * scale + offset;
             }
         }
-        let at = chunks.len() * LANES;
         for (x, value) in rest.iter_mut().enumerate() {
-            let mut sum = HALF;
-            for (row, weight) in rows.iter().zip(weights) {
-                sum += weight * i32::from(row[at + x]);
+            let mut sums = [HALF];
+            for (tap, weight) in taps.iter().zip(weights) {
+                sums = add_weighted(sums, *weight, &[ring[tap + chunks.len() * LANES + x]]);
             }
-            *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
+            *value = f32::from(levels(sums)[0]) * scale + offset;
         }
     }
 }
