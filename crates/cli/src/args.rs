@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vlct_data::pictures::TransformKind;
 
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
@@ -171,39 +172,109 @@ pub struct Inspect {
 
 /// Measure the speed of one kind of work and print it as one line of JSON
 ///
-/// The keys are those of the PyTorch program it is compared with: task, style, precision, image_size, batch,
-/// seconds_per_step (the median), samples_per_second, peak_mib. Of gemm: task, style, precision, rows, inner, columns,
-/// forward_tflops, input_gradient_tflops, weight_gradient_tflops (medians).
+/// The keys are those of the Python program it is compared with.
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
   vlct bench pretrain --image-size 384 --batch 8
   vlct bench vqa --image-size 384 --batch 4 --threads 2
   vlct bench infer --image-size 224 --batch 1 --steps 20
-  vlct bench gemm --precision bf16")]
+  vlct bench gemm --precision bf16
+  vlct bench loader --transform mae_randaug pictures/
+
+`vlct bench TASK --help` explains the options of a task."
+)]
 pub struct Bench {
     /// What to measure
-    #[arg(value_enum, value_name = "TASK")]
+    #[command(subcommand)]
     pub task: BenchTask,
-    /// Side of the pictures in pixels, a multiple of 16 [default: 384]; not for gemm
-    #[arg(long, value_name = "N", value_parser = side)]
-    pub image_size: Option<usize>,
-    /// Samples per step [default: 8]; not for gemm
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub batch: Option<usize>,
+}
+
+/// Kinds of work that can be measured; models are of the base size.
+#[derive(Subcommand)]
+pub enum BenchTask {
+    /// A whole pre-training step: two passes forward and backward, optimiser
+    Pretrain(BenchSteps),
+    /// A whole step of question answering: forward and backward, optimiser
+    Vqa(BenchSteps),
+    /// Answers to questions: forward only
+    Infer(BenchSteps),
+    Gemm(BenchGemm),
+    Loader(BenchLoader),
+}
+
+/// Options of whole steps.
+///
+/// Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib.
+#[derive(Args)]
+pub struct BenchSteps {
+    /// Side of the pictures in pixels, a multiple of 16
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
+    pub image_size: usize,
+    /// Samples per step
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    pub batch: usize,
+    /// Steps measured, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
+    pub steps: usize,
+    /// Also print, to standard error, where a step's time goes: for each operation calls, time, busy cores,
+    /// GFLOP/s and GB/s
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub arithmetic: BenchArithmetic,
+}
+
+/// How the arithmetic is done.
+#[derive(Args)]
+pub struct BenchArithmetic {
     /// Number format [default: bf16 where the processor is fast at it, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
-    /// Steps measured, after one that is not; of gemm, repetitions of each product [default: 5; gemm: 100]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub steps: Option<usize>,
-    /// Also print, to standard error, where a step's time goes: for each operation calls, time, busy cores,
-    /// GFLOP/s and GB/s; not for gemm
-    #[arg(long)]
-    pub profile: bool,
     /// Threads of the arithmetic; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+}
+
+/// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
+///
+/// Prints task, style, precision, rows, inner, columns, forward_tflops, input_gradient_tflops, weight_gradient_tflops (medians).
+#[derive(Args)]
+pub struct BenchGemm {
+    /// Repetitions of each product
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    pub steps: usize,
+    #[command(flatten)]
+    pub arithmetic: BenchArithmetic,
+}
+
+/// Pictures of yours, from the bytes of their files to normalised numbers
+///
+/// Prints transform, image_size, pictures_per_second, cores (threads that work). Files are held in memory, 64 MiB of them at
+/// most, and read once before the measurement.
+#[derive(Args)]
+pub struct BenchLoader {
+    /// Picture files, .arrow files, or folders of them
+    #[arg(value_name = "DATA", required = true)]
+    pub data: Vec<PathBuf>,
+    /// How pictures are cropped and augmented: mae, mae_randaug or mae_test
+    #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
+    pub transform: TransformKind,
+    /// Side of the result in pixels
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = count)]
+    pub image_size: usize,
+    /// Threads that make pictures; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
+    pub threads: usize,
+    /// About how long to measure
+    #[arg(long, value_name = "N", default_value = "5", value_parser = seconds)]
+    pub seconds: f64,
+    /// Also print, to standard error, what a picture spends on decoding, augmentation and resizing
+    #[arg(long)]
+    pub profile: bool,
 }
 
 fn side(text: &str) -> Result<usize, String> {
@@ -221,24 +292,18 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number from 0 to 3600".into()),
+    }
+}
+
 fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads) if threads <= 4096 => Ok(threads),
         _ => Err("expected a number from 0 to 4096".into()),
     }
-}
-
-/// Kinds of work that can be measured, at the sizes of the base model.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum BenchTask {
-    /// A whole pre-training step: two passes forward and backward, optimiser
-    Pretrain,
-    /// A whole step of question answering: forward and backward, optimiser
-    Vqa,
-    /// Answers to questions: forward only
-    Infer,
-    /// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
-    Gemm,
 }
 
 /// Number formats that can be measured.

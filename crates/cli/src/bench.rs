@@ -1,63 +1,102 @@
 //! `vlct bench`: one line of JSON about the speed of one kind of work.
 
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use vlct_data::loader::bench::{Pictures, Rate, measure as measure_pictures};
+use vlct_data::pictures::Transform;
 use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
 use vlct_train::trainer::use_threads;
 
-use crate::args::{Bench, BenchPrecision, BenchTask};
+use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
 use crate::output::{Failure, print, tell};
-
-/// What is measured if nothing is said: side of the pictures, samples of a step, steps and, of products, which take
-/// milliseconds, repetitions.
-const IMAGE_SIZE: usize = 384;
-const BATCH: usize = 8;
-const STEPS: usize = 5;
-const REPETITIONS: usize = 100;
 
 /// Measures.
 pub fn run(args: &Bench) -> Result<(), Failure> {
-    use_threads(args.threads)?;
-    let fast = Precision::bf16_is_fast();
-    let precision = match args.precision {
-        Some(BenchPrecision::F32) => Precision::F32,
-        Some(BenchPrecision::Bf16) if !fast => {
-            return Err(Failure::Failed(
-                "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): measure --precision f32".into(),
-            ));
-        }
-        None if !fast => Precision::F32,
-        Some(BenchPrecision::Bf16) | None => Precision::Bf16,
-    };
-    let task = match args.task {
-        BenchTask::Pretrain => Task::Pretrain,
-        BenchTask::Vqa => Task::Vqa,
-        BenchTask::Infer => Task::Infer,
-        BenchTask::Gemm => return gemm(args, precision),
-    };
+    match &args.task {
+        BenchTask::Pretrain(args) => steps(Task::Pretrain, args),
+        BenchTask::Vqa(args) => steps(Task::Vqa, args),
+        BenchTask::Infer(args) => steps(Task::Infer, args),
+        BenchTask::Gemm(args) => gemm(args),
+        BenchTask::Loader(args) => loader(args),
+    }
+}
+
+fn steps(task: Task, args: &BenchSteps) -> Result<(), Failure> {
     let (result, profile) = measure(BenchOptions {
         task,
-        image_size: args.image_size.unwrap_or(IMAGE_SIZE),
-        batch: args.batch.unwrap_or(BATCH),
-        precision,
+        image_size: args.image_size,
+        batch: args.batch,
+        precision: prepare(&args.arithmetic)?,
         profile: args.profile,
-        steps: args.steps.unwrap_or(STEPS),
+        steps: args.steps,
     });
     if let Some(profile) = profile {
         tell(&profile.to_string());
     }
-    print(&format!("{}\n", serde_json::to_string(&result)?))
+    print_line(&result)
 }
 
-fn gemm(args: &Bench, precision: Precision) -> Result<(), Failure> {
-    let given = [
-        ("--image-size", args.image_size.is_some()),
-        ("--batch", args.batch.is_some()),
-        ("--profile", args.profile),
-    ];
-    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-        return Err(Failure::Usage(format!(
-            "{option} is not for gemm: its sizes are fixed, leave it out"
-        )));
+fn gemm(args: &BenchGemm) -> Result<(), Failure> {
+    print_line(&measure_gemm(prepare(&args.arithmetic)?, args.steps))
+}
+
+/// Starts the threads; the number format that was asked for.
+fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
+    use_threads(args.threads)?;
+    let fast = Precision::bf16_is_fast();
+    match args.precision {
+        Some(BenchPrecision::F32) => Ok(Precision::F32),
+        Some(BenchPrecision::Bf16) if !fast => Err(Failure::Failed(
+            "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): measure --precision f32".into(),
+        )),
+        None if !fast => Ok(Precision::F32),
+        Some(BenchPrecision::Bf16) | None => Ok(Precision::Bf16),
     }
-    let result = measure_gemm(precision, args.steps.unwrap_or(REPETITIONS));
-    print(&format!("{}\n", serde_json::to_string(&result)?))
+}
+
+fn loader(args: &BenchLoader) -> Result<(), Failure> {
+    let threads = match args.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let transform = Transform::new(args.transform, args.image_size)?;
+    let rate = measure_pictures(
+        Pictures::read(&args.data)?,
+        transform,
+        threads,
+        Duration::from_secs_f64(args.seconds),
+    )?;
+    if args.profile {
+        tell(&profile(&rate));
+    }
+    let per_second = rate.pictures as f64 / rate.time.as_secs_f64();
+    print_line(&json!({
+        "transform": args.transform.name(),
+        "image_size": args.image_size,
+        "pictures_per_second": (per_second * 10.0).round() / 10.0,
+        "cores": threads,
+    }))
+}
+
+/// Milliseconds of each part of a picture's way, and their shares.
+fn profile(rate: &Rate) -> String {
+    let parts = [
+        ("decode", rate.spent.decode),
+        ("augment", rate.spent.augment),
+        ("crop, resize, normalise", rate.spent.resize),
+    ];
+    let all: Duration = parts.iter().map(|part| part.1).sum();
+    let mut lines = vec![format!("{:<44} {:>9} {:>6}", "part", "ms", "%")];
+    for (name, time) in parts.into_iter().chain([("picture", all)]) {
+        let ms = 1e3 * time.as_secs_f64() / rate.pictures as f64;
+        let share = 100.0 * time.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
+        lines.push(format!("{name:<44} {ms:>9.3} {share:>6.1}"));
+    }
+    lines.join("\n")
+}
+
+fn print_line(result: &impl Serialize) -> Result<(), Failure> {
+    print(&format!("{}\n", serde_json::to_string(result)?))
 }

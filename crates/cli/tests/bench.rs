@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
-use support::{assert_success, vlct};
+use support::{assert_refused, assert_success, complaints, vlct, write_world};
+use vlct_data::pictures::{RgbImage, encode_jpeg};
 
 /// The one line that a measurement prints.
 fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Value> {
@@ -30,9 +32,22 @@ fn fails(command: &mut Command, status: i32, beginning: &str) {
 }
 
 #[test]
-fn products_take_no_sizes() {
-    let beginning = "error: --batch is not for gemm";
-    fails(vlct().args(["bench", "gemm", "--batch", "2"]), 2, beginning);
+fn options_belong_to_tasks() {
+    for words in [
+        "gemm --batch 2",
+        "gemm --profile",
+        "pretrain --transform mae",
+        "loader --batch 2 x.jpg",
+    ] {
+        let output = vlct()
+            .arg("bench")
+            .args(words.split(' '))
+            .output()
+            .expect("the program starts");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words}: {message}");
+        assert!(message.starts_with("error: unexpected argument"), "{words}: {message}");
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -86,5 +101,87 @@ fn products_are_measured_in_both_formats() {
         assert_eq!(keys, [&known[..], &rates].concat());
         assert_eq!((&line["task"], &line["precision"]), (&"gemm".into(), &(*format).into()));
         assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{line:?}");
+    }
+}
+
+/// A folder with two pictures and a file that is none.
+fn pictures(folder: &Path) {
+    for (name, side) in [("a.jpg", 40), ("b.JPEG", 90)] {
+        let picture = RgbImage::from_fn(side, 50, |x, y| [x as u8, y as u8, 7].into());
+        std::fs::write(folder.join(name), encode_jpeg(&picture, 90).expect("a picture")).expect("a file");
+    }
+    std::fs::write(folder.join("notes.txt"), "not a picture").expect("a file");
+}
+
+fn loader(words: &[&str], data: &[&Path]) -> std::process::Output {
+    let mut command = vlct();
+    command.args(["bench", "loader", "--seconds", "0", "--image-size", "24"]);
+    command.args(words).args(data).output().expect("the program starts")
+}
+
+#[test]
+fn the_loader_is_measured_with_every_transform_and_kind_of_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    pictures(folder.path());
+    let arrow = folder.path().join("arrow");
+    std::fs::create_dir(&arrow).expect("a folder");
+    write_world(&arrow, 4);
+    let (file, table) = (
+        folder.path().join("a.jpg"),
+        arrow.join("coco_caption_karpathy_train.arrow"),
+    );
+    let data: [(&str, &str, &[&Path]); 4] = [
+        ("mae", "1", &[folder.path()]),
+        ("mae_randaug", "2", &[&file, &table]),
+        ("mae_test", "1", &[&arrow]),
+        ("mae", "3", &[&table]),
+    ];
+    for (transform, threads, data) in data {
+        let output = loader(&["--transform", transform, "--threads", threads], data);
+        assert_success(&output);
+        assert!(complaints(&output).is_empty(), "{}", complaints(&output));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let keys: Vec<&str> = line.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["transform", "image_size", "pictures_per_second", "cores"]);
+        assert_eq!(
+            (&line["transform"], &line["image_size"]),
+            (&transform.into(), &24.into())
+        );
+        assert_eq!(line["cores"].to_string(), threads);
+        assert!(line["pictures_per_second"].as_f64() > Some(0.0));
+    }
+}
+
+#[test]
+fn a_profile_of_the_loader_names_the_parts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    pictures(folder.path());
+    let output = loader(&["--profile"], &[folder.path()]);
+    assert_success(&output);
+    let profile = complaints(&output);
+    for part in ["decode", "augment", "crop, resize, normalise", "picture"] {
+        assert!(profile.lines().any(|line| line.starts_with(part)), "{part}: {profile}");
+    }
+}
+
+#[test]
+fn data_that_the_loader_cannot_read_are_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (missing, empty) = (folder.path().join("no such folder"), folder.path().join("empty"));
+    let (broken, table) = (folder.path().join("broken.jpg"), folder.path().join("broken.arrow"));
+    std::fs::create_dir(&empty).expect("a folder");
+    let picture = encode_jpeg(&RgbImage::new(64, 64), 90).expect("a picture");
+    std::fs::write(&broken, &picture[..picture.len() / 2]).expect("a file");
+    std::fs::write(&table, "ARROW1").expect("a file");
+    for (what, path, reason) in [
+        ("missing", &missing, "No such file"),
+        ("empty", &empty, "no pictures in"),
+        ("cut short", &broken, "ends before the picture does"),
+        ("no table", &table, "broken.arrow"),
+    ] {
+        let name = path.file_name().and_then(|n| n.to_str()).expect("a name");
+        assert_refused(what, &loader(&[], &[path]), &[name, reason]);
     }
 }

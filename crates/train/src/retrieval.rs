@@ -136,10 +136,9 @@ pub fn evaluate(
         }
     }
     let size = model.config().image_size;
-    let side = 3 * size * size;
     let mut scores = Vec::with_capacity(dataset.images() * texts.len());
     for batch in PictureLoader::new(Arc::clone(dataset), transform, size, 1, threads, PREFETCH)? {
-        for pixels in batch?.images.chunks_exact(side) {
+        for pixels in &batch?.images {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }

@@ -22,17 +22,9 @@ impl Buffers {
     }
 
     /// A buffer of `len` numbers, whatever they are.
-    pub fn filled(&self, len: usize) -> Vec<f32> {
+    pub fn take(&self, len: usize) -> Vec<f32> {
         let mut buffer = self.lock().pop().unwrap_or_default();
         buffer.resize(len, 0.0);
-        buffer
-    }
-
-    /// An empty buffer with room for `len` numbers.
-    pub fn empty(&self, len: usize) -> Vec<f32> {
-        let mut buffer = self.lock().pop().unwrap_or_default();
-        buffer.clear();
-        buffer.reserve_exact(len);
         buffer
     }
 
@@ -56,16 +48,15 @@ mod tests {
     #[test]
     fn buffers_come_back_in_the_size_that_is_asked_for() {
         let buffers = Buffers::new(1);
-        let mut first = buffers.filled(4);
+        let mut first = buffers.take(4);
         first.fill(7.0);
         let place = first.as_ptr();
         buffers.give_back(first);
         buffers.give_back(vec![1.0; 9]);
-        let again = buffers.filled(3);
+        let again = buffers.take(3);
         assert_eq!((again.as_ptr(), again.len()), (place, 3));
         buffers.give_back(again);
-        let empty = buffers.empty(4);
-        assert!(empty.is_empty() && empty.as_ptr() == place);
-        assert_eq!(buffers.filled(2), [0.0, 0.0], "only one was kept");
+        assert_eq!(buffers.take(3), [7.0; 3]);
+        assert_eq!(buffers.take(2), [0.0; 2], "only one was kept");
     }
 }

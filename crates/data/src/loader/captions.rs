@@ -67,14 +67,15 @@ pub struct Batch {
     pub index: u64,
     /// The samples.
     pub samples: Vec<SampleId>,
-    /// Pictures of the samples, `[n, 3, size, size]`, normalised.
-    pub images: Vec<f32>,
+    /// Pictures of the samples, each `[3, size, size]`, normalised. Each in memory of its own, so that the threads that make
+    /// them need not copy them.
+    pub images: Vec<Vec<f32>>,
     /// Whether image-text matching shows the sample its own picture. `floor(n / 2)` are true, in random order; all of
     /// them if no false pictures are drawn.
     pub matched: Vec<bool>,
-    /// The pictures shown instead, `[m, 3, size, size]` for the m samples that are not matched, in the order of the samples;
-    /// see [`Self::false_position`].
-    pub false_images: Vec<f32>,
+    /// The pictures shown instead, one for each sample that is not matched, in the order of the samples; see
+    /// [`Self::false_position`].
+    pub false_images: Vec<Vec<f32>>,
     /// Where the pictures in `false_images` come from.
     pub false_samples: Vec<SampleId>,
     /// Token ids of the captions, from `[CLS]` to `[SEP]`.
@@ -162,9 +163,8 @@ impl Loader {
                 probability: config.mlm_prob,
                 max_text_len: config.max_text_len,
             },
-            // What the batches in the making hold, true and false pictures.
-            samples: Buffers::new(config.batch_size.saturating_mul(4)),
-            batches: Buffers::new(4),
+            // What one batch gives back, true and false pictures.
+            buffers: Buffers::new(config.batch_size.saturating_mul(2)),
             dataset,
             tokenizer,
             transform,
@@ -182,9 +182,12 @@ impl Loader {
 
     /// Takes a batch that is no longer needed, to use its memory again: saves some time with large batches.
     pub fn recycle(&self, batch: Batch) {
-        let buffers = &self.pipeline.job().batches;
-        buffers.give_back(batch.images);
-        buffers.give_back(batch.false_images);
+        let buffers = &self.pipeline.job().buffers;
+        batch
+            .images
+            .into_iter()
+            .chain(batch.false_images)
+            .for_each(|picture| buffers.give_back(picture));
     }
 
     /// Time that the caller spent waiting for batches, since the beginning.
@@ -208,10 +211,7 @@ struct Captions {
     transform: Transform,
     masking: MaskingConfig,
     config: LoaderConfig,
-    /// Of one picture each.
-    samples: Buffers,
-    /// Of the pictures of a batch.
-    batches: Buffers,
+    buffers: Buffers,
 }
 
 /// What is decided for a batch as a whole.
@@ -239,8 +239,14 @@ impl Captions {
     /// The picture of an item, transformed.
     fn picture(&self, index: usize, rng: &mut impl rand::Rng) -> Result<(SampleId, Vec<f32>)> {
         let location = self.dataset.locate(index)?;
-        let image = pictures::load(&self.dataset, &location, &self.transform, rng, &self.samples)?;
-        Ok((SampleId { index, location }, image))
+        let mut image = self.buffers.take(self.transform.values());
+        match pictures::load_into(&self.dataset, &location, &self.transform, rng, &mut image) {
+            Ok(()) => Ok((SampleId { index, location }, image)),
+            Err(error) => {
+                self.buffers.give_back(image);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -354,19 +360,15 @@ impl Job for Captions {
     }
 
     fn collate(&self, plan: &Plan, samples: Vec<Sample>) -> Result<Batch> {
-        let (count, values) = (samples.len(), self.transform.values());
+        let count = samples.len();
         let false_count = plan.matched.iter().filter(|m| !**m).count();
         let mut batch = Batch {
             epoch: plan.position.epoch,
             index: plan.position.batch,
             samples: Vec::with_capacity(count),
-            images: self.batches.empty(count * values),
+            images: Vec::with_capacity(count),
             matched: plan.matched.clone(),
-            false_images: if false_count == 0 {
-                Vec::new()
-            } else {
-                self.batches.empty(false_count * values)
-            },
+            false_images: Vec::with_capacity(false_count),
             false_samples: Vec::with_capacity(false_count),
             text_ids: Vec::with_capacity(count),
             mlm_ids: Vec::with_capacity(count),
@@ -376,10 +378,10 @@ impl Job for Captions {
         };
         for sample in samples {
             batch.samples.push(sample.id);
-            pictures::append(&mut batch.images, sample.image, &self.samples);
+            batch.images.push(sample.image);
             if let Some((id, image)) = sample.false_image {
                 batch.false_samples.push(id);
-                pictures::append(&mut batch.false_images, image, &self.samples);
+                batch.false_images.push(image);
             }
             batch.text_ids.push(sample.text_ids);
             batch.mlm_ids.push(sample.mlm_ids);

@@ -8,6 +8,7 @@
 //! a [`Pipeline`]. Every random decision is a function of seed, epoch and position ([`crate::random`]), so the
 //! number of threads does not matter and a run can be taken up at any batch.
 
+pub mod bench;
 mod buffers;
 mod captions;
 mod order;

@@ -6,34 +6,24 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
 use crate::datasets::{CaptionDataset, Location};
-use crate::pictures::{Transform, TransformKind, decode};
+use crate::pictures::{Transform, TransformKind};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
 
-/// Reads, decodes and transforms the picture at a location: `[3, size, size]`. Errors name file and row.
-pub(super) fn load(
+/// Reads, decodes and transforms the picture at a location into `out` `[3, size, size]`. Errors name file and row.
+pub(super) fn load_into(
     dataset: &CaptionDataset,
     at: &Location,
     transform: &Transform,
     rng: &mut impl Rng,
-    buffers: &Buffers,
-) -> Result<Vec<f32>> {
-    let image = decode(dataset.picture_at(at)?);
-    let transformed = image.and_then(|image| {
-        let mut out = buffers.filled(transform.values());
-        transform.apply_into(&image, rng, &mut out)?;
-        Ok(out)
-    });
-    transformed.map_err(|error| dataset.row_error(at, &error.to_string()))
-}
-
-/// Appends a picture to those of its batch.
-pub(super) fn append(images: &mut Vec<f32>, picture: Vec<f32>, buffers: &Buffers) {
-    images.extend_from_slice(&picture);
-    buffers.give_back(picture);
+    out: &mut [f32],
+) -> Result<()> {
+    match transform.load_into(dataset.picture_at(at)?, rng, out) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(dataset.row_error(at, &error.to_string())),
+    }
 }
 
 /// Some consecutive pictures of a dataset.
@@ -41,8 +31,8 @@ pub(super) fn append(images: &mut Vec<f32>, picture: Vec<f32>, buffers: &Buffers
 pub struct PictureBatch {
     /// Their numbers in the dataset; [`CaptionDataset::captions_of`] gives their captions.
     pub pictures: Range<usize>,
-    /// The pictures, `[pictures.len(), 3, size, size]`, normalised.
-    pub images: Vec<f32>,
+    /// The pictures, each `[3, size, size]`, normalised.
+    pub images: Vec<Vec<f32>>,
 }
 
 /// Delivers every picture of a dataset once, in order. An unreadable picture is an error: leaving it out would shift the ranks
@@ -71,7 +61,6 @@ impl PictureLoader {
             dataset,
             transform: Transform::new(kind, image_size)?,
             batch_size,
-            samples: Buffers::new(batch_size.saturating_mul(2)),
         };
         Ok(Self {
             pipeline: Pipeline::new(job, Position::default(), Some(1), threads, prefetch)?,
@@ -96,7 +85,6 @@ struct Pictures {
     dataset: Arc<CaptionDataset>,
     transform: Transform,
     batch_size: usize,
-    samples: Buffers,
 }
 
 impl Job for Pictures {
@@ -119,17 +107,15 @@ impl Job for Pictures {
         let at = self.dataset.locate_image(picture)?;
         // Transforms of evaluation draw nothing; one that does is at least the same every time.
         let mut rng = stream(0, Purpose::Augmentation, 0, picture as u64);
-        load(&self.dataset, &at, &self.transform, &mut rng, &self.samples)
+        let mut picture = vec![0.0; self.transform.values()];
+        load_into(&self.dataset, &at, &self.transform, &mut rng, &mut picture)?;
+        Ok(picture)
     }
 
     fn collate(&self, pictures: &Range<usize>, samples: Vec<Vec<f32>>) -> Result<PictureBatch> {
-        let mut images = Vec::with_capacity(samples.len() * self.transform.values());
-        for sample in samples {
-            append(&mut images, sample, &self.samples);
-        }
         Ok(PictureBatch {
             pictures: pictures.clone(),
-            images,
+            images: samples,
         })
     }
 }

@@ -1,9 +1,8 @@
 //! Pixels to the numbers that the model sees, and back: `(pixel / 255 - mean) / std` per channel.
 
-use std::sync::LazyLock;
-
 use image::RgbImage;
 
+use super::resize::Levels;
 use crate::{DataError, Result};
 
 /// Mean of red, green and blue over ImageNet, in units of full brightness.
@@ -12,52 +11,12 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of red, green and blue over ImageNet, in units of full brightness.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The normalised value of every pixel value, per channel. A table, because it reproduces torchvision's three
-/// roundings (divide, subtract, divide) at the price of one load.
-static TABLE: LazyLock<[[f32; 256]; 3]> = LazyLock::new(|| {
-    std::array::from_fn(|channel| std::array::from_fn(|pixel| (pixel as f32 / 255.0 - MEAN[channel]) / STD[channel]))
-});
-
-/// Writes a picture as normalised planes `[3, height, width]`, mirrored left to right if `flip`.
-///
-/// # Errors
-/// [`DataError::Invalid`] if `out` does not hold exactly `3 · height · width` values.
-pub fn normalise_into(image: &RgbImage, flip: bool, out: &mut [f32]) -> Result<()> {
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let plane = width * height;
-    if out.len() != 3 * plane {
-        return Err(DataError::Invalid(format!(
-            "a picture of {width}x{height} pixels needs {} values, the buffer has {}",
-            3 * plane,
-            out.len()
-        )));
+/// What a resize makes of levels so that they are normalised.
+pub(super) fn levels() -> Levels {
+    Levels {
+        scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
+        offset: std::array::from_fn(|c| (-f64::from(MEAN[c]) / f64::from(STD[c])) as f32),
     }
-    if plane == 0 {
-        return Ok(());
-    }
-    let table = &*TABLE;
-    let (red, rest) = out.split_at_mut(plane);
-    let (green, blue) = rest.split_at_mut(plane);
-    let rows = image.as_raw().chunks_exact(3 * width);
-    let planes = red
-        .chunks_exact_mut(width)
-        .zip(green.chunks_exact_mut(width))
-        .zip(blue.chunks_exact_mut(width));
-    for (row, ((red, green), blue)) in rows.zip(planes) {
-        let pixels = row.as_chunks::<3>().0;
-        let targets = red.iter_mut().zip(green).zip(blue);
-        let write = |(((r, g), b), p): (((&mut f32, &mut f32), &mut f32), &[u8; 3])| {
-            *r = table[0][p[0] as usize];
-            *g = table[1][p[1] as usize];
-            *b = table[2][p[2] as usize];
-        };
-        if flip {
-            targets.zip(pixels.iter().rev()).for_each(write);
-        } else {
-            targets.zip(pixels).for_each(write);
-        }
-    }
-    Ok(())
 }
 
 /// Turns normalised planes `[3, size, size]` back into a picture: rounded to the nearest pixel value, clipped to
@@ -94,37 +53,27 @@ pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
 mod tests {
     use super::*;
 
-    fn gradient(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| {
-            image::Rgb([x as u8 * 7, y as u8 * 11, (x * y) as u8])
-        })
+    /// Every level in each of the three planes.
+    fn all_levels() -> Vec<f32> {
+        let Levels { scale, offset } = levels();
+        let plane = |c: usize| (0..256).map(move |level| level as f32 * scale[c] + offset[c]);
+        (0..3).flat_map(plane).collect()
     }
 
     #[test]
     fn denormalise_undoes_normalise() {
-        let picture = gradient(13, 13);
-        let mut values = vec![0.0; 3 * 13 * 13];
-        normalise_into(&picture, false, &mut values).unwrap();
-        assert_eq!(denormalise(&values, 13).unwrap(), picture);
+        let picture = denormalise(&all_levels(), 16).unwrap();
+        for (level, pixel) in picture.pixels().enumerate() {
+            assert_eq!(pixel.0, [level as u8; 3]);
+        }
     }
 
     #[test]
-    fn flip_mirrors_left_and_right() {
-        let picture = gradient(5, 3);
-        let mirrored = image::imageops::flip_horizontal(&picture);
-        let (mut a, mut b) = (vec![0.0; 45], vec![0.0; 45]);
-        normalise_into(&picture, true, &mut a).unwrap();
-        normalise_into(&mirrored, false, &mut b).unwrap();
-        assert_eq!(a, b);
-    }
-
-    #[test]
-    fn planes_are_red_green_blue_with_imagenet_statistics() {
-        let picture = RgbImage::from_pixel(1, 1, image::Rgb([0, 255, 51]));
-        let mut values = [0.0; 3];
-        normalise_into(&picture, false, &mut values).unwrap();
-        let want = [-0.485 / 0.229, (1.0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225];
-        vlct_golden::assert_within("planes", &values, &want, 1e-6);
+    fn normalised_values_are_those_of_imagenet_statistics() {
+        let want: Vec<f32> = (0..768)
+            .map(|i| ((i % 256) as f32 / 255.0 - MEAN[i / 256]) / STD[i / 256])
+            .collect();
+        vlct_golden::assert_within("levels", &all_levels(), &want, 1e-6);
     }
 
     #[test]
@@ -133,6 +82,5 @@ mod tests {
         assert_eq!(picture.as_raw(), &[0, 255, 0]);
         assert!(denormalise(&[0.0; 5], 1).is_err());
         assert!(denormalise(&[], usize::MAX).is_err());
-        assert!(normalise_into(&gradient(2, 2), false, &mut [0.0; 11]).is_err());
     }
 }

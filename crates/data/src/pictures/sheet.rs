@@ -143,10 +143,7 @@ mod tests {
     fn words_are_kept_together_where_they_fit() {
         assert_eq!(wrap("a cat on a mat", 6, 3), ["a cat", "on a", "mat"]);
         assert_eq!(wrap("a cat on a mat and more", 6, 3), ["a cat", "on a", "mat…"]);
-        assert_eq!(
-            wrap("incomprehensible", 6, 2),
-            ["incomp", "rehen…"]
-        );
+        assert_eq!(wrap("incomprehensible", 6, 2), ["incomp", "rehen…"]);
         assert_eq!(wrap("", 6, 2), [""]);
     }
 

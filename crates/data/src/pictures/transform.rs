@@ -12,14 +12,16 @@
 //! cosine transform of fewer coefficients). It would change the pixels slightly and is not what the models saw.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use rand::{Rng, RngExt};
 
 use super::augment::rand_augment;
-use super::normalise::normalise_into;
-use super::resize::{CropBox, resize, resized_crop};
+use super::resize::{CropBox, resize_into};
+use super::{decode, memory, normalise};
 use crate::{DataError, Result};
 
 /// Which steps a picture goes through.
@@ -73,6 +75,25 @@ const RANDAUG_MAGNITUDE: f64 = 9.0;
 /// The largest picture side that the model may be given.
 const MAX_SIZE: usize = 8192;
 
+/// Where the time of a picture goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// From the bytes of the file to pixels.
+    pub decode: Duration,
+    /// RandAugment.
+    pub augment: Duration,
+    /// Crop, resize, mirror and normalise.
+    pub resize: Duration,
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, other: Self) {
+        self.decode += other.decode;
+        self.augment += other.augment;
+        self.resize += other.resize;
+    }
+}
+
 /// A transform for pictures of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transform {
@@ -109,37 +130,56 @@ impl Transform {
         3 * self.size() * self.size()
     }
 
-    /// Writes the transformed picture, normalised, into `out` `[3, size, size]`.
+    /// Decodes the bytes of a picture file and writes the picture, transformed and normalised, into `out`
+    /// `[3, size, size]`.
     ///
     /// Draws from `rng` in the order augmentation, crop, mirroring; `mae_test` draws nothing.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if the picture has no pixels or `out` is not of [`Self::values`] numbers.
-    pub fn apply_into(&self, image: &RgbImage, rng: &mut impl Rng, out: &mut [f32]) -> Result<()> {
-        match self.kind {
-            TransformKind::Mae => {
-                let crop = random_resized_crop(image.width(), image.height(), 0.8, rng);
-                let flip = rng.random_bool(0.5);
-                // Mirroring costs nothing extra while the planes are written.
-                normalise_into(&resized_crop(image, crop, self.size, false)?, flip, out)
-            }
-            TransformKind::MaeRandaug => {
-                let mut augmented = image.clone();
-                rand_augment(&mut augmented, RANDAUG_OPERATIONS, RANDAUG_MAGNITUDE, rng);
-                let crop = random_resized_crop(augmented.width(), augmented.height(), 0.9, rng);
-                normalise_into(&resized_crop(&augmented, crop, self.size, false)?, false, out)
-            }
-            TransformKind::MaeTest => normalise_into(&resize(image, self.size, self.size)?, false, out),
+    /// As [`decode()`], and [`DataError::Invalid`] if `out` is not of [`Self::values`] numbers.
+    pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<Spent> {
+        let begun = Instant::now();
+        let mut image = decode(bytes)?;
+        let decoded = Instant::now();
+        self.augment(&mut image, rng);
+        let augmented = Instant::now();
+        let resized = self.resize_into(&image, rng, out);
+        memory::give_back(image.into_raw());
+        resized?;
+        Ok(Spent {
+            decode: decoded - begun,
+            augment: augmented - decoded,
+            resize: augmented.elapsed(),
+        })
+    }
+
+    fn augment(&self, image: &mut RgbImage, rng: &mut impl Rng) {
+        if self.kind == TransformKind::MaeRandaug {
+            rand_augment(image, RANDAUG_OPERATIONS, RANDAUG_MAGNITUDE, rng);
         }
     }
 
-    /// The transformed picture as normalised planes `[3, size, size]`; see [`Self::apply_into`].
+    fn resize_into(&self, image: &RgbImage, rng: &mut impl Rng, out: &mut [f32]) -> Result<()> {
+        let (width, height) = image.dimensions();
+        let (crop, flip) = match self.kind {
+            TransformKind::Mae => {
+                let crop = random_resized_crop(width, height, 0.8, rng);
+                (crop, rng.random_bool(0.5))
+            }
+            TransformKind::MaeRandaug => (random_resized_crop(width, height, 0.9, rng), false),
+            TransformKind::MaeTest => (CropBox::whole(image), false),
+        };
+        resize_into(image, crop, (self.size, self.size), flip, normalise::levels(), out)
+    }
+
+    /// A decoded picture transformed, as normalised planes `[3, size, size]`; see [`Self::load_into`].
     ///
     /// # Errors
     /// [`DataError::Invalid`] if the picture has no pixels.
-    pub fn apply(&self, image: &RgbImage, rng: &mut impl Rng) -> Result<Vec<f32>> {
+    pub fn apply(&self, mut image: RgbImage, rng: &mut impl Rng) -> Result<Vec<f32>> {
         let mut out = vec![0.0; self.values()];
-        self.apply_into(image, rng, &mut out)?;
+        self.augment(&mut image, rng);
+        self.resize_into(&image, rng, &mut out)?;
         Ok(out)
     }
 }
@@ -213,12 +253,10 @@ mod tests {
         assert!(Transform::new(TransformKind::Mae, usize::MAX).is_err());
         let transform = Transform::new(TransformKind::MaeTest, 4).unwrap();
         let mut rng = stream(0, Purpose::Augmentation, 0, 0);
-        assert!(transform.apply(&RgbImage::new(0, 0), &mut rng).is_err());
-        assert!(
-            transform
-                .apply_into(&RgbImage::new(3, 3), &mut rng, &mut [0.0; 47])
-                .is_err()
-        );
+        assert!(transform.apply(RgbImage::new(0, 0), &mut rng).is_err());
+        let file = crate::pictures::encode_png(&RgbImage::new(3, 3)).unwrap();
+        assert!(transform.load_into(&file, &mut rng, &mut [0.0; 47]).is_err());
+        assert!(transform.load_into(&file, &mut rng, &mut [0.0; 48]).is_ok());
     }
 
     #[test]
@@ -248,7 +286,7 @@ mod tests {
         let mirrored = (0..200)
             .filter(|&i| {
                 let values = transform
-                    .apply(&half, &mut stream(1, Purpose::Augmentation, 0, i))
+                    .apply(half.clone(), &mut stream(1, Purpose::Augmentation, 0, i))
                     .unwrap();
                 values[0] > values[7]
             })
@@ -298,8 +336,8 @@ mod tests {
             let picture = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 9) as u8, (y * 7) as u8, (x ^ y) as u8]));
             for kind in TransformKind::ALL {
                 let transform = Transform::new(kind, size).unwrap();
-                let once = transform.apply(&picture, &mut stream(seed, Purpose::Augmentation, 0, 0)).unwrap();
-                let again = transform.apply(&picture, &mut stream(seed, Purpose::Augmentation, 0, 0)).unwrap();
+                let once = transform.apply(picture.clone(), &mut stream(seed, Purpose::Augmentation, 0, 0)).unwrap();
+                let again = transform.apply(picture.clone(), &mut stream(seed, Purpose::Augmentation, 0, 0)).unwrap();
                 prop_assert_eq!(&once, &again);
                 prop_assert!(once.iter().all(|v| v.abs() < 3.0));
             }

@@ -66,7 +66,6 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
         }
     })?;
 
-    let side = 3 * config.image_size * config.image_size;
     let (mut pictures, mut captions) = (Vec::new(), Vec::new());
     let size = config.image_size;
     let loader = PictureLoader::new(
@@ -79,8 +78,8 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     )?;
     for batch in loader.take(CANDIDATES) {
         let batch = batch?;
-        for (picture, pixels) in batch.pictures.clone().zip(batch.images.chunks_exact(side)) {
-            pictures.push(pixels.to_vec());
+        for (picture, pixels) in batch.pictures.zip(batch.images) {
+            pictures.push(pixels);
             captions.push(held_out.caption(held_out.captions_of(picture)?.start)?);
         }
     }

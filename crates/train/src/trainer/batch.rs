@@ -31,9 +31,8 @@ pub fn step<'a>(batch: &'a Batch, config: &Config, patches: usize, training: boo
             (0..n).map(mask).collect()
         })
     };
-    let side = 3 * config.image_size * config.image_size;
-    let own: Vec<&[f32]> = batch.images.chunks_exact(side).collect();
-    let others: Vec<&[f32]> = batch.false_images.chunks_exact(side).collect();
+    let own: Vec<&[f32]> = batch.images.iter().map(Vec::as_slice).collect();
+    let others: Vec<&[f32]> = batch.false_images.iter().map(Vec::as_slice).collect();
     let objectives = super::setup::objectives(config);
     let texts = || batch.text_ids.iter().map(Vec::as_slice).collect();
     PretrainStep {

@@ -2,29 +2,81 @@
 //! gives the degenerate version, 1 the picture, more exaggerates.
 
 use image::RgbImage;
-
-use super::lookup::{look_up, table};
+use vlct_kernels::simd::multiversion;
 
 /// `degenerate + factor · (value - degenerate)`, clipped and truncated, in f32 as `Image.blend` computes it.
-#[inline]
+#[inline(always)]
 fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {
     let (degenerate, value) = (i32::from(degenerate), i32::from(value));
-    (degenerate as f32 + factor * (value - degenerate) as f32) as u8
+    let blended = degenerate as f32 + factor * (value - degenerate) as f32;
+    // A number so large that the sum's last place is one: its last byte is the whole number, in one addition. A conversion
+    // that also clips is not made of whole vectors.
+    const WHOLE: f32 = (1 << 23) as f32;
+    (blended.clamp(0.0, 255.0).floor() + WHOLE).to_bits() as u8
 }
 
 /// Brightness of a pixel: ITU-R 601 weights in 16-bit fixed point, rounded, as Pillow's `convert("L")`.
-#[inline]
-fn grey(pixel: &[u8; 3]) -> u8 {
-    let [red, green, blue] = pixel.map(u32::from);
+#[inline(always)]
+fn grey(red: u8, green: u8, blue: u8) -> u8 {
+    let [red, green, blue] = [red, green, blue].map(u32::from);
     ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16) as u8
+}
+
+/// Pixels that are taken apart into channels at once.
+const LANES: usize = 16;
+
+/// Values of one channel.
+type Channel = [u8; LANES];
+
+/// The channels of some pixels.
+#[inline(always)]
+fn channels(pixels: &[[u8; 3]; LANES]) -> [Channel; 3] {
+    let mut channels = [[0; LANES]; 3];
+    for i in 0..LANES {
+        for c in 0..3 {
+            channels[c][i] = pixels[i][c];
+        }
+    }
+    channels
+}
+
+/// [`grey`] of some pixels.
+#[inline(always)]
+fn greys([red, green, blue]: &[Channel; 3]) -> Channel {
+    let mut greys = [0; LANES];
+    for i in 0..LANES {
+        greys[i] = grey(red[i], green[i], blue[i]);
+    }
+    greys
 }
 
 /// Saturation: blends with the grey version.
 pub fn color(image: &mut RgbImage, factor: f64) {
-    let factor = factor as f32;
-    for pixel in image.as_chunks_mut::<3>().0 {
-        let grey = grey(pixel);
-        *pixel = pixel.map(|value| blend(grey, value, factor));
+    blend_with_grey(image.as_chunks_mut::<3>().0, factor as f32);
+}
+
+multiversion! {
+    fn blend_with_grey(pixels: &mut [[u8; 3]], factor: f32) {
+        let (chunks, rest) = pixels.as_chunks_mut::<LANES>();
+        for pixels in chunks {
+            // The grey of a pixel for each of its channels.
+            let mut degenerate = [0; 3 * LANES];
+            for (i, grey) in greys(&channels(pixels)).into_iter().enumerate() {
+                for c in 0..3 {
+                    degenerate[3 * i + c] = grey;
+                }
+            }
+            let values = pixels.as_flattened_mut();
+            for i in 0..3 * LANES {
+                values[i] = blend(degenerate[i], values[i], factor);
+            }
+        }
+        for pixel in rest {
+            let grey = grey(pixel[0], pixel[1], pixel[2]);
+            for value in pixel {
+                *value = blend(grey, *value, factor);
+            }
+        }
     }
 }
 
@@ -34,14 +86,39 @@ pub fn contrast(image: &mut RgbImage, factor: f64) {
     if pixels.is_empty() {
         return;
     }
-    let sum: u64 = pixels.iter().map(|p| u64::from(grey(p))).sum();
-    let mean = (sum as f64 / pixels.len() as f64 + 0.5) as u8;
-    look_up(image, &[table(|value| blend(mean, value, factor as f32)); 3]);
+    let mean = (sum_of_greys(pixels) as f64 / pixels.len() as f64 + 0.5) as u8;
+    blend_with(image, mean, factor as f32);
+}
+
+multiversion! {
+    fn sum_of_greys(pixels: &[[u8; 3]]) -> u64 {
+        let (chunks, rest) = pixels.as_chunks::<LANES>();
+        let mut sum = 0u64;
+        for pixels in chunks {
+            let mut some = 0u32;
+            for grey in greys(&channels(pixels)) {
+                some += u32::from(grey);
+            }
+            sum += u64::from(some);
+        }
+        for [red, green, blue] in rest {
+            sum += u64::from(grey(*red, *green, *blue));
+        }
+        sum
+    }
 }
 
 /// Brightness: blends with black.
 pub fn brightness(image: &mut RgbImage, factor: f64) {
-    look_up(image, &[table(|value| blend(0, value, factor as f32)); 3]);
+    blend_with(image, 0, factor as f32);
+}
+
+multiversion! {
+    fn blend_with(values: &mut [u8], degenerate: u8, factor: f32) {
+        for value in values {
+            *value = blend(degenerate, *value, factor);
+        }
+    }
 }
 
 /// Sharpness: blends with a smoothed version (3 × 3 kernel of ones with 5 in the centre, over 13). The outermost
@@ -51,23 +128,32 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
     if width < 3 || height < 3 {
         return;
     }
-    let factor = factor as f32;
     let stride = 3 * width;
-    let source = image.as_raw().clone();
-    let mut columns = vec![0u16; stride];
-    let windows = source.windows(3 * stride).step_by(stride);
-    for (window, row) in windows.zip(image.chunks_exact_mut(stride).skip(1)) {
-        let (above, rest) = window.split_at(stride);
-        let (here, below) = rest.split_at(stride);
-        for (sum, ((a, b), c)) in columns.iter_mut().zip(above.iter().zip(here).zip(below)) {
-            *sum = u16::from(*a) + u16::from(*b) + u16::from(*c);
-        }
+    // What the rows above and in the middle were before they changed.
+    let values: &mut [u8] = image;
+    let (mut above, mut here) = (values[..stride].to_vec(), vec![0; stride]);
+    for rows in (stride..).step_by(stride).take(height - 2) {
+        let (row, below) = values[rows..rows + 2 * stride].split_at_mut(stride);
+        here.copy_from_slice(row);
+        sharpen(&above, &here, below, factor as f32, &mut row[3..stride - 3]);
+        std::mem::swap(&mut above, &mut here);
+    }
+}
+
+multiversion! {
+    /// `out` are the changed values of the row in the middle, but for its first and its last pixel.
+    fn sharpen(above: &[u8], here: &[u8], below: &[u8], factor: f32, out: &mut [u8]) {
         // Values of one channel are three apart.
-        let sums = columns.iter().zip(&columns[3..]).zip(&columns[6..]);
-        for ((out, value), ((left, middle), right)) in row[3..].iter_mut().zip(&here[3..]).zip(sums) {
-            let sum = left + middle + right + 4 * u16::from(*value);
+        let count = out.len();
+        let (a0, a1, a2) = (&above[..count], &above[3..3 + count], &above[6..6 + count]);
+        let (b0, b1, b2) = (&here[..count], &here[3..3 + count], &here[6..6 + count]);
+        let (c0, c1, c2) = (&below[..count], &below[3..3 + count], &below[6..6 + count]);
+        for i in 0..count {
+            let upper = u16::from(a0[i]) + u16::from(a1[i]) + u16::from(a2[i]);
+            let middle = u16::from(b0[i]) + 5 * u16::from(b1[i]) + u16::from(b2[i]);
+            let lower = u16::from(c0[i]) + u16::from(c1[i]) + u16::from(c2[i]);
             // Thirteen is odd: no ties, and adding six before dividing rounds to nearest.
-            *out = blend(((sum + 6) / 13) as u8, *value, factor);
+            out[i] = blend(((upper + middle + lower + 6) / 13) as u8, b1[i], factor);
         }
     }
 }

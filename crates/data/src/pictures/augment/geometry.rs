@@ -4,11 +4,29 @@
 //! `NEAREST`); the same arithmetic here decides which neighbour is the nearest. Shears and translations move whole
 //! rows or columns by whole pixels, so they copy instead of computing coordinates per pixel.
 
+use std::ops::Range;
+
 use image::RgbImage;
+
+use crate::pictures::memory;
 
 /// A number in 16.16 fixed point, rounded half up. Limited, so that a multiple by any pixel index fits.
 fn fixed(value: f64) -> i64 {
     (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
+}
+
+/// The numbers i, from 0, for which `start + i · step`, in fixed point, lies in 0..limit.
+fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
+    let last = (limit << 16) - 1;
+    let (near, far) = match step {
+        0 if (0..=last).contains(&start) => return 0..i64::MAX,
+        0 => return 0..0,
+        1.. => (-start, last - start),
+        _ => (start - last, start),
+    };
+    // Steps after which the near end is passed, and the far end not yet.
+    let step = step.abs();
+    (near.max(0) + step - 1) / step..far.div_euclid(step) + 1
 }
 
 /// Rotates about the centre by `degrees`, counter-clockwise. Pillow's `Image.rotate`.
@@ -31,22 +49,27 @@ pub fn rotate(image: &mut RgbImage, degrees: f64) {
     let (step_x, step_y) = (fixed(cos), fixed(-sin));
     let (row_step_x, row_step_y) = (fixed(sin), fixed(cos));
 
-    let mut out = RgbImage::new(image.width(), image.height());
+    let stride = 3 * width as usize;
+    let mut out = memory::take(image.len());
     let source = image.as_chunks::<3>().0;
-    for row in out.as_chunks_mut::<3>().0.chunks_exact_mut(width as usize) {
-        let (mut x, mut y) = (row_x, row_y);
-        for pixel in row {
-            let (column, line) = (x >> 16, y >> 16);
-            if (0..width).contains(&column) && (0..height).contains(&line) {
-                *pixel = source[(line * width + column) as usize];
-            }
+    for row in out.chunks_exact_mut(stride) {
+        let (columns, lines) = (inside(row_x, step_x, width), inside(row_y, step_y, height));
+        let end = columns.end.min(lines.end).clamp(0, width);
+        let first = columns.start.max(lines.start).min(end);
+        row[..3 * first as usize].fill(0);
+        row[3 * end as usize..].fill(0);
+        let (mut x, mut y) = (row_x + first * step_x, row_y + first * step_y);
+        for pixel in row[3 * first as usize..3 * end as usize].as_chunks_mut::<3>().0 {
+            *pixel = source[((y >> 16) * width + (x >> 16)) as usize];
             x += step_x;
             y += step_y;
         }
         row_x += row_step_x;
         row_y += row_step_y;
     }
-    *image = out;
+    if let Some(turned) = RgbImage::from_raw(image.width(), image.height(), out) {
+        memory::give_back(std::mem::replace(image, turned).into_raw());
+    }
 }
 
 /// Takes each pixel from `factor · row` columns to its right.
@@ -60,7 +83,7 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
     // Neighbouring columns mostly move by the same number of rows: they are copied together.
-    let mut runs: Vec<(std::ops::Range<usize>, i64)> = Vec::new();
+    let mut runs: Vec<(Range<usize>, i64)> = Vec::new();
     for x in 0..width {
         let shift = (start + x * step) >> 16;
         let end = 3 * (x as usize + 1);
@@ -70,17 +93,23 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
         }
     }
     let stride = 3 * width as usize;
-    let mut out = RgbImage::new(image.width(), image.height());
-    for (y, row) in (0..height).zip(out.chunks_exact_mut(stride.max(1))) {
-        for (run, shift) in &runs {
-            let line = y + shift;
-            if (0..height).contains(&line) {
-                let from = line as usize * stride;
-                row[run.clone()].copy_from_slice(&image.as_raw()[from + run.start..from + run.end]);
-            }
+    let values: &mut [u8] = image;
+    let mut take = |y: i64, (run, shift): &(Range<usize>, i64)| {
+        let (from, to) = ((y + shift) * stride as i64, y as usize * stride);
+        if (0..height).contains(&(y + shift)) {
+            values.copy_within(from as usize + run.start..from as usize + run.end, to + run.start);
+        } else {
+            values[to + run.start..to + run.end].fill(0);
         }
+    };
+    // What moves up is taken from rows that come later, what moves down from rows that came before.
+    let (up, down): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, shift)| *shift >= 0);
+    for y in 0..height {
+        up.iter().for_each(|run| take(y, run));
     }
-    *image = out;
+    for y in (0..height).rev() {
+        down.iter().for_each(|run| take(y, run));
+    }
 }
 
 /// Takes each pixel from `pixels` columns to its right: a positive value moves the picture to the left.
@@ -130,6 +159,7 @@ fn shift_within(bytes: &mut [u8], unit: usize, count: usize, shift: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn picture(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 + 1, y as u8 + 1, 7]))
@@ -154,6 +184,16 @@ mod tests {
         for absurd in [f64::NAN, f64::INFINITY, -1e300] {
             for operation in [rotate, shear_x, shear_y, translate_x] {
                 operation(&mut picture(3, 3), absurd);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn inside_is_where_the_coordinate_is_in_the_picture(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
+            let range = inside(start, step, limit);
+            for i in 0..200 {
+                prop_assert_eq!(range.contains(&i), (0..limit).contains(&((start + i * step) >> 16)), "{}", i);
             }
         }
     }

@@ -1,17 +1,20 @@
-//! Operations that replace every pixel value through a table, one table per channel.
+//! Operations that replace every pixel value by a function of it, for all channels or for each one.
+//!
+//! Functions that are plain arithmetic are computed, by whole vectors; the others go through a table.
 
 use image::RgbImage;
+use vlct_kernels::simd::multiversion;
 
 /// A table for one channel.
 type Table = [u8; 256];
 
 /// The table that maps each value by a function.
-pub(super) fn table(f: impl Fn(u8) -> u8) -> Table {
+fn table(f: impl Fn(u8) -> u8) -> Table {
     std::array::from_fn(|value| f(value as u8))
 }
 
 /// Replaces every value of red, green and blue through its table.
-pub(super) fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
+fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
     for pixel in image.as_chunks_mut::<3>().0 {
         *pixel = [
             red[pixel[0] as usize],
@@ -21,28 +24,69 @@ pub(super) fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
     }
 }
 
-/// How often each value occurs, per channel.
-fn histograms(image: &RgbImage) -> [[u64; 256]; 3] {
-    let mut counts = [[0u64; 256]; 3];
-    for pixel in image.as_chunks::<3>().0 {
-        for (channel, value) in counts.iter_mut().zip(pixel) {
-            channel[*value as usize] += 1;
+/// How often each value occurs, per channel. Pictures have less than 2³² pixels.
+fn histograms(image: &RgbImage) -> [[u32; 256]; 3] {
+    // Neighbours are often equal, and a count must not wait for the one before: they are kept apart.
+    let mut counts = [[[0u32; 256]; 3]; 2];
+    let (pairs, rest) = image.as_chunks::<3>().0.as_chunks::<2>();
+    for pair in pairs {
+        for (counts, pixel) in counts.iter_mut().zip(pair) {
+            for (channel, value) in counts.iter_mut().zip(pixel) {
+                channel[*value as usize] += 1;
+            }
         }
     }
-    counts
+    let [mut sums, others] = counts;
+    for (channel, value) in sums.iter_mut().zip(rest.as_flattened()) {
+        channel[*value as usize] += 1;
+    }
+    for (sum, other) in sums.as_flattened_mut().iter_mut().zip(others.as_flattened()) {
+        *sum += other;
+    }
+    sums
+}
+
+/// Values that are compared at once: whole pixels, whole vectors.
+const LANES: usize = 48;
+
+multiversion! {
+    /// The smallest and the largest value of each channel; 255 and 0 if there is none.
+    fn extremes(values: &[u8]) -> [[u8; 3]; 2] {
+        let (mut low, mut high) = ([u8::MAX; LANES], [0; LANES]);
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                low[i] = low[i].min(chunk[i]);
+                high[i] = high[i].max(chunk[i]);
+            }
+        }
+        for (i, value) in rest.iter().enumerate() {
+            low[i] = low[i].min(*value);
+            high[i] = high[i].max(*value);
+        }
+        let mut extremes = [[u8::MAX; 3], [0; 3]];
+        for i in 0..LANES {
+            extremes[0][i % 3] = extremes[0][i % 3].min(low[i]);
+            extremes[1][i % 3] = extremes[1][i % 3].max(high[i]);
+        }
+        extremes
+    }
 }
 
 /// Stretches each channel so that its darkest value becomes 0 and its brightest 255; a constant channel stays.
 /// Pillow's `ImageOps.autocontrast` without cut-off.
 pub fn auto_contrast(image: &mut RgbImage) {
-    let tables = histograms(image).map(|counts| {
-        let low = counts.iter().position(|&n| n > 0).unwrap_or(0);
-        let high = counts.iter().rposition(|&n| n > 0).unwrap_or(0);
-        if high <= low {
+    let [low, high] = extremes(image);
+    // Photographs mostly reach both ends already.
+    if (0..3).all(|c| high[c] <= low[c] || (low[c], high[c]) == (0, u8::MAX)) {
+        return;
+    }
+    let tables = std::array::from_fn(|c| {
+        if high[c] <= low[c] {
             return table(|v| v);
         }
-        let scale = 255.0 / (high - low) as f64;
-        let offset = -(low as f64) * scale;
+        let scale = 255.0 / f64::from(high[c] - low[c]);
+        let offset = -f64::from(low[c]) * scale;
         // Truncated, as Python's `int`.
         table(|v| (f64::from(v) * scale + offset) as u8)
     });
@@ -55,7 +99,7 @@ pub fn equalize(image: &mut RgbImage) {
     let tables = histograms(image).map(|counts| {
         let last = counts.iter().rev().find(|&&n| n > 0).copied().unwrap_or(0);
         // Zero also where only one value occurs.
-        let step = (counts.iter().sum::<u64>() - last) / 255;
+        let step = (counts.iter().sum::<u32>() - last) / 255;
         if step == 0 {
             return table(|v| v);
         }
@@ -77,23 +121,30 @@ pub fn posterize(image: &mut RgbImage, bits: u32) {
 
 /// Inverts every value that is not below `threshold` (0..=256). Pillow's `ImageOps.solarize`.
 pub fn solarize(image: &mut RgbImage, threshold: f64) {
-    let inverted = table(|v| if f64::from(v) < threshold { v } else { 255 - v });
-    look_up(image, &[inverted; 3]);
+    // A whole number is below the threshold where it is below the next whole number.
+    invert_from(image, threshold.ceil() as u16, 0);
 }
 
 /// Adds `amount` to every value (clipped to 0..=255, truncated), then solarizes at 128.
 pub fn solarize_add(image: &mut RgbImage, amount: f64) {
-    let changed = table(|v| {
-        // `as` clips and truncates.
-        let sum = (f64::from(v) + amount) as u8;
-        if sum < 128 { sum } else { 255 - sum }
-    });
-    look_up(image, &[changed; 3]);
+    // Truncating a sum that is not negative is truncating what is added downwards.
+    invert_from(image, 128, amount.floor().clamp(-255.0, 255.0) as i16);
+}
+
+multiversion! {
+    /// Adds a number, clips, and inverts what is not below a threshold.
+    fn invert_from(values: &mut [u8], threshold: u16, amount: i16) {
+        for value in values {
+            let sum = (i16::from(*value) + amount).clamp(0, 255) as u8;
+            *value = if u16::from(sum) < threshold { sum } else { 255 - sum };
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn row(values: &[u8]) -> RgbImage {
         let pixels = values.iter().flat_map(|&v| [v; 3]).collect();
@@ -138,5 +189,36 @@ mod tests {
         let mut picture = row(&[0, 94, 95, 250]);
         solarize_add(&mut picture, 33.0);
         assert_eq!(reds(&picture), [33, 127, 127, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn computed_operations_are_those_of_a_table(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
+            let all = row(&std::array::from_fn::<u8, 256, _>(|v| v as u8));
+            let mut inverted = all.clone();
+            solarize(&mut inverted, threshold);
+            prop_assert_eq!(reds(&inverted), table(|v| if f64::from(v) < threshold { v } else { 255 - v }));
+            let mut added = all;
+            solarize_add(&mut added, amount);
+            let change = |v: u8| {
+                let sum = (f64::from(v) + amount) as u8;
+                if sum < 128 { sum } else { 255 - sum }
+            };
+            prop_assert_eq!(reds(&added), table(change));
+        }
+
+        #[test]
+        fn counts_and_extremes_are_those_of_the_values(values in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let pixels: Vec<u8> = values.iter().flat_map(|v| [*v, v / 2, 255 - v]).collect();
+            let picture = RgbImage::from_raw(values.len() as u32, 1, pixels).unwrap();
+            let [red, _, blue] = histograms(&picture);
+            for value in 0..=255u8 {
+                let count = values.iter().filter(|v| **v == value).count() as u32;
+                prop_assert_eq!((red[value as usize], blue[255 - value as usize]), (count, count));
+            }
+            if let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) {
+                prop_assert_eq!(extremes(&picture), [[*low, low / 2, 255 - high], [*high, high / 2, 255 - low]]);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ pub(super) fn is_complete(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(2..).unwrap_or_default();
     loop {
         // Both entropy-coded data and stray bytes between segments run up to the next FF.
-        let Some(start) = rest.iter().position(|&b| b == 0xff) else {
+        let Some(start) = memchr::memchr(0xff, rest) else {
             return false;
         };
         rest = &rest[start..];

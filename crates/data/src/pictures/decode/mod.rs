@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
+use super::memory;
 use crate::{DataError, Result};
 
 mod convert;
@@ -107,7 +108,9 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
         .ok()
         .filter(|&n| n as u64 <= MAX_ALLOCATION)
         .ok_or_else(|| damaged(format, &"too many bytes per pixel"))?;
-    let mut samples = vec![0u8; length];
+    let mut samples = memory::take(length);
+    // Decoders may leave out what is damaged, and a picture must not depend on the one before.
+    samples.fill(0);
     decoder.read_image(&mut samples).map_err(|e| damaged(format, &e))?;
     convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(format, &e))
 }

@@ -1,0 +1,187 @@
+//! The two passes of a resize on plain slices.
+//!
+//! The horizontal pass takes sixteen rows at once: turned so that the same value of all of them lies together, they are weighed
+//! by whole vectors. It leaves each channel by itself, red first.
+
+use vlct_kernels::simd::multiversion;
+
+use super::weights::{WEIGHT_BITS, Weights};
+
+/// Rows that the horizontal pass makes at once.
+pub(super) const ROWS: usize = 16;
+
+/// The same value of all rows.
+pub(super) type Column = [u8; ROWS];
+
+/// Half of the last place, for rounding.
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+
+/// Values that the vertical pass sums up at once.
+const LANES: usize = 32;
+
+multiversion! {
+    /// Resizes [`ROWS`] rows of interleaved pixels. `turned` is room for the values of a row; `columns` `[3 · weights.len()]` are
+    /// the resized rows, the three channels one after the other, mirrored if `flip`.
+    pub(super) fn horizontal(rows: &[&[u8]; ROWS], weights: &Weights, flip: bool, turned: &mut [Column], columns: &mut [Column]) {
+        turn(rows, turned);
+        let pixels = turned.as_chunks::<3>().0;
+        let width = weights.len();
+        for x in 0..width {
+            let (first, weights) = weights.of(x);
+            let place = if flip { width - 1 - x } else { x };
+            let (mut red, mut green, mut blue) = ([HALF; ROWS], [HALF; ROWS], [HALF; ROWS]);
+            for (pixel, weight) in pixels[first..].iter().zip(weights) {
+                red = add_weighted(red, *weight, &pixel[0]);
+                green = add_weighted(green, *weight, &pixel[1]);
+                blue = add_weighted(blue, *weight, &pixel[2]);
+            }
+            columns[place] = levels(red);
+            columns[width + place] = levels(green);
+            columns[2 * width + place] = levels(blue);
+        }
+    }
+}
+
+multiversion! {
+    /// Weighs rows of one channel, which begin at `taps` of `ring`; writes `value · scale + offset` for each value of the resized
+    /// row.
+    pub(super) fn vertical(ring: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
+        let (chunks, rest) = out.as_chunks_mut::<LANES>();
+        for (i, chunk) in chunks.iter_mut().enumerate() {
+            let mut sums = [HALF; LANES];
+            for (tap, weight) in taps.iter().zip(weights) {
+                sums = add_weighted(sums, *weight, lanes(&ring[tap + i * LANES..]));
+            }
+            for (value, level) in chunk.iter_mut().zip(levels(sums)) {
+                *value = f32::from(level) * scale + offset;
+            }
+        }
+        for (x, value) in rest.iter_mut().enumerate() {
+            let mut sums = [HALF];
+            for (tap, weight) in taps.iter().zip(weights) {
+                sums = add_weighted(sums, *weight, &[ring[tap + chunks.len() * LANES + x]]);
+            }
+            *value = f32::from(levels(sums)[0]) * scale + offset;
+        }
+    }
+}
+
+/// Sums with weighted values added. By value, so that the sums of a loop stay in registers.
+#[inline(always)]
+fn add_weighted<const N: usize>(mut sums: [i32; N], weight: i32, values: &[u8; N]) -> [i32; N] {
+    for i in 0..N {
+        sums[i] += weight * i32::from(values[i]);
+    }
+    sums
+}
+
+/// The levels that sums of weighted values stand for.
+#[inline(always)]
+fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
+    let mut levels = [0; N];
+    for i in 0..N {
+        levels[i] = (sums[i] >> WEIGHT_BITS).clamp(0, 255) as u8;
+    }
+    levels
+}
+
+/// The first `N` of some values.
+#[inline(always)]
+fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
+    &values.as_chunks::<N>().0[0]
+}
+
+/// Turns rows of equal length into columns.
+#[inline(always)]
+fn turn(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
+    let length = columns.len();
+    let whole = length - length % 8;
+    for half in [0, 8] {
+        for at in (0..whole).step_by(8) {
+            let mut block = [0u64; 8];
+            for r in 0..8 {
+                block[r] = u64::from_le_bytes(eight(&rows[half + r][at..]));
+            }
+            transpose(&mut block);
+            for (column, values) in columns[at..at + 8].iter_mut().zip(block) {
+                column[half..half + 8].copy_from_slice(&values.to_le_bytes());
+            }
+        }
+    }
+    for (at, column) in columns.iter_mut().enumerate().skip(whole) {
+        for (value, row) in column.iter_mut().zip(rows) {
+            *value = row[at];
+        }
+    }
+}
+
+multiversion! {
+    /// Turns columns back into [`ROWS`] rows, one after the other.
+    pub(super) fn turn_back(columns: &[Column], rows: &mut [u8]) {
+        let length = columns.len();
+        let whole = length - length % 8;
+        for half in [0, 8] {
+            for at in (0..whole).step_by(8) {
+                let mut block = [0u64; 8];
+                for i in 0..8 {
+                    block[i] = u64::from_le_bytes(eight(&columns[at + i][half..]));
+                }
+                transpose(&mut block);
+                for i in 0..8 {
+                    rows[(half + i) * length + at..][..8].copy_from_slice(&block[i].to_le_bytes());
+                }
+            }
+        }
+        for at in whole..length {
+            for r in 0..ROWS {
+                rows[r * length + at] = columns[at][r];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn eight(bytes: &[u8]) -> [u8; 8] {
+    let mut values = [0; 8];
+    values.copy_from_slice(&bytes[..8]);
+    values
+}
+
+/// Transposes 8 × 8 bytes: swaps the halves of pairs of rows, of pairs of columns, and so on with quarters and eighths.
+#[inline(always)]
+fn transpose(rows: &mut [u64; 8]) {
+    for (distance, shift, mask) in [
+        (4, 32, 0x0000_0000_ffff_ffff),
+        (2, 16, 0x0000_ffff_0000_ffff),
+        (1, 8, 0x00ff_00ff_00ff_00ff),
+    ] {
+        for i in (0..8).filter(|i| i & distance == 0) {
+            let change = ((rows[i] >> shift) ^ rows[i + distance]) & mask;
+            rows[i + distance] ^= change;
+            rows[i] ^= change << shift;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn turning_back_undoes_turning(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
+            let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &values[r * 45..r * 45 + length]);
+            let mut columns = vec![[0; ROWS]; length];
+            turn(&rows, &mut columns);
+            for (at, column) in columns.iter().enumerate() {
+                for (r, value) in column.iter().enumerate() {
+                    prop_assert_eq!(*value, rows[r][at]);
+                }
+            }
+            let mut back = vec![0; ROWS * length];
+            turn_back(&columns, &mut back);
+            prop_assert_eq!(back, rows.concat());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Pillow's bicubic filter: which values make one, with which weights.
+
+/// Bits of a weight behind the point, as in Pillow for pictures of 8 bits.
+pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
+
+/// Reach of the filter in pixels of the larger of the two pictures.
+const REACH: f64 = 2.0;
+
+/// Catmull-Rom: the cubic filter with a = −0.5.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < REACH {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// For every value of a resized row or column those that it is made of.
+pub(super) struct Weights {
+    /// First value, and where its weights begin; one entry more than there are results.
+    taps: Vec<(usize, usize)>,
+    values: Vec<i32>,
+}
+
+impl Weights {
+    /// From `from` values to `to`, both at least 1. The arithmetic is Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
+    pub(super) fn new(from: u32, to: u32) -> Self {
+        let scale = f64::from(from) / f64::from(to);
+        // A picture that shrinks is smoothed.
+        let stretch = scale.max(1.0);
+        let (reach, inverse) = (REACH * stretch, 1.0 / stretch);
+        let mut taps = Vec::with_capacity(to as usize + 1);
+        let mut values = Vec::new();
+        let mut exact = Vec::new();
+        for i in 0..to {
+            let centre = (f64::from(i) + 0.5) * scale;
+            let first = (centre - reach + 0.5).max(0.0) as usize;
+            let end = (centre + reach + 0.5).min(f64::from(from)) as usize;
+            exact.clear();
+            exact.extend((first..end).map(|j| bicubic((j as f64 - centre + 0.5) * inverse)));
+            let sum: f64 = exact.iter().sum();
+            let norm = if sum == 0.0 { 1.0 } else { 1.0 / sum };
+            taps.push((first, values.len()));
+            // Rounded half away from zero.
+            values.extend(
+                exact
+                    .iter()
+                    .map(|w| (w * norm * f64::from(1u32 << WEIGHT_BITS)).round() as i32),
+            );
+        }
+        taps.push((from as usize, values.len()));
+        Self { taps, values }
+    }
+
+    /// Number of results.
+    pub(super) fn len(&self) -> usize {
+        self.taps.len() - 1
+    }
+
+    /// The first value that makes a result, and the weights of it and of those that follow.
+    pub(super) fn of(&self, result: usize) -> (usize, &[i32]) {
+        let (first, start) = self.taps[result];
+        (first, &self.values[start..self.taps[result + 1].1])
+    }
+
+    /// The largest number of weights of a result.
+    pub(super) fn most(&self) -> usize {
+        self.taps
+            .windows(2)
+            .map(|pair| pair[1].1 - pair[0].1)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_sizes_take_each_value_as_it_is() {
+        let weights = Weights::new(9, 9);
+        for i in 0..9 {
+            let (first, w) = weights.of(i);
+            for (j, w) in w.iter().enumerate() {
+                assert_eq!(*w, if first + j == i { 1 << WEIGHT_BITS } else { 0 });
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn weights_lie_inside_sum_to_one_and_do_not_overflow(from in 1u32..5000, to in 1u32..600) {
+            let weights = Weights::new(from, to);
+            prop_assert_eq!(weights.len(), to as usize);
+            for i in 0..weights.len() {
+                let (first, w) = weights.of(i);
+                prop_assert!(!w.is_empty() && w.len() <= weights.most());
+                prop_assert!(first + w.len() <= from as usize);
+                let sum: i64 = w.iter().map(|w| i64::from(*w)).sum();
+                prop_assert!((sum - (1 << WEIGHT_BITS)).abs() <= w.len() as i64);
+                let largest: i64 = w.iter().map(|w| 255 * i64::from(w.abs())).sum();
+                prop_assert!(largest + (1 << (WEIGHT_BITS - 1)) <= i64::from(i32::MAX));
+            }
+        }
+    }
+}
