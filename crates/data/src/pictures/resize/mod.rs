@@ -276,7 +276,7 @@ mod tests {
             width in 1u32..90, height in 1u32..120, to in (1u32..70, 1u32..70), cut in (0u32..20, 0u32..20), flip: bool,
         ) {
             let p = RgbImage::from_fn(width, height, |x, y| {
-                image::Rgb([(x * 53 ^ y * 7) as u8, (x * y) as u8, if (x + y) % 3 == 0 { 255 } else { 0 }])
+                image::Rgb([((x * 53) ^ (y * 7)) as u8, (x * y) as u8, if (x + y) % 3 == 0 { 255 } else { 0 }])
             });
             let (left, top) = (cut.0.min(width - 1), cut.1.min(height - 1));
             let crop = CropBox { left, top, width: width - left, height: height - top };
