@@ -1,6 +1,11 @@
 //! Pillow's enhancers (`ImageEnhance`): a blend of the picture with a degenerate version of itself. A factor of 0
 //! gives the degenerate version, 1 the picture, more exaggerates.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices say what a loop over lanes does, and vectorise as well"
+)]
+
 use image::RgbImage;
 use vlct_kernels::simd::multiversion;
 

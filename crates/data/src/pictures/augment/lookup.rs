@@ -2,6 +2,11 @@
 //!
 //! Functions that are plain arithmetic are computed, by whole vectors; the others go through a table.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices say what a loop over lanes does, and vectorise as well"
+)]
+
 use image::RgbImage;
 use vlct_kernels::simd::multiversion;
 

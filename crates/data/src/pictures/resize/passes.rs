@@ -3,6 +3,11 @@
 //! The horizontal pass takes sixteen rows at once: turned so that the same value of all of them lies together, they are weighed
 //! by whole vectors. It leaves each channel by itself, red first.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices say what a loop over lanes does, and vectorise as well"
+)]
+
 use vlct_kernels::simd::multiversion;
 
 use super::weights::{WEIGHT_BITS, Weights};
