@@ -48,26 +48,57 @@ multiversion! {
 }
 
 multiversion! {
-    /// Weighs rows of one channel, which begin at `taps` of `ring`; writes `value · scale + offset` for each value of the resized
+    /// Weighs rows of one channel, which begin at `taps` of `rows`; writes `value · scale + offset` for each value of the resized
     /// row.
-    pub(super) fn vertical(ring: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
-        let (chunks, rest) = out.as_chunks_mut::<LANES>();
-        for (i, chunk) in chunks.iter_mut().enumerate() {
-            let mut sums = [HALF; LANES];
-            for (tap, weight) in taps.iter().zip(weights) {
-                sums = add_weighted(sums, *weight, lanes(&ring[tap + i * LANES..]));
-            }
-            for (value, level) in chunk.iter_mut().zip(levels(sums)) {
-                *value = f32::from(level) * scale + offset;
-            }
+    pub(super) fn vertical(rows: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
+        weigh(rows, taps, weights, out, scale, offset);
+    }
+}
+
+multiversion! {
+    /// As [`vertical`], but the levels themselves.
+    pub(super) fn vertical_levels(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [u8]) {
+        weigh(rows, taps, weights, out, 1.0, 0.0);
+    }
+}
+
+/// What a level becomes.
+trait FromLevel {
+    fn from_level(level: u8, scale: f32, offset: f32) -> Self;
+}
+
+impl FromLevel for f32 {
+    #[inline(always)]
+    fn from_level(level: u8, scale: f32, offset: f32) -> Self {
+        f32::from(level) * scale + offset
+    }
+}
+
+impl FromLevel for u8 {
+    #[inline(always)]
+    fn from_level(level: u8, _: f32, _: f32) -> Self {
+        level
+    }
+}
+
+#[inline(always)]
+fn weigh<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [T], scale: f32, offset: f32) {
+    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    for (i, chunk) in chunks.iter_mut().enumerate() {
+        let mut sums = [HALF; LANES];
+        for (tap, weight) in taps.iter().zip(weights) {
+            sums = add_weighted(sums, *weight, lanes(&rows[tap + i * LANES..]));
         }
-        for (x, value) in rest.iter_mut().enumerate() {
-            let mut sums = [HALF];
-            for (tap, weight) in taps.iter().zip(weights) {
-                sums = add_weighted(sums, *weight, &[ring[tap + chunks.len() * LANES + x]]);
-            }
-            *value = f32::from(levels(sums)[0]) * scale + offset;
+        for (value, level) in chunk.iter_mut().zip(levels(sums)) {
+            *value = T::from_level(level, scale, offset);
         }
+    }
+    for (x, value) in rest.iter_mut().enumerate() {
+        let mut sums = [HALF];
+        for (tap, weight) in taps.iter().zip(weights) {
+            sums = add_weighted(sums, *weight, &[rows[tap + chunks.len() * LANES + x]]);
+        }
+        *value = T::from_level(levels(sums)[0], scale, offset);
     }
 }
 
