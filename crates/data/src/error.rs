@@ -64,8 +64,18 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
         .collect();
     let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
     let commands = datasets.iter().map(|dataset| prepare_command(dataset, folder));
+    let first_is_there = |file: &str| {
+        let number = file.trim_end_matches(".arrow").rsplit_once('_');
+        number.is_some_and(|(name, number)| {
+            number.parse::<u64>().is_ok() && folder.join(format!("{name}_0.arrow")).exists()
+        })
+    };
+    let fewer = match missing.iter().any(|m| first_is_there(&m.file)) {
+        true => ", or fewer_shards=True if there are no more",
+        false => "",
+    };
     format!(
-        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}, or make them: {}",
+        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}{fewer}, or make them: {}",
         folder.display(),
         lists.join("; "),
         datasets.join(", "),

@@ -95,7 +95,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         }
         text.push('\n');
     }
-    if table.has_values("split") {
+    if table.rows() > 0 && table.has_values("split") {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::own;
 use super::table::Table;
 use crate::error::MissingFile;
-use crate::prepare::Dataset as Preparation;
+use crate::prepare::{Dataset as Preparation, Report};
 use crate::{DataError, Result};
 
 /// A split as the loaders know it.
@@ -43,7 +43,7 @@ pub enum Contents {
 /// Whether numbered shards may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shards {
-    /// Every shard of the published datasets must be there.
+    /// Every shard must be there: as many as the report of their preparation says, or else as were published.
     #[default]
     All,
     /// Shards 0 to any number will do, without a gap: fewer pictures could be downloaded.
@@ -192,6 +192,18 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
     Ok(Contents::Captions)
 }
 
+/// How many shards `vlct prepare` wrote, if it did.
+fn prepared(data_root: &Path, preparation: Preparation, prefix: &str) -> Option<usize> {
+    let report = Report::read(data_root, preparation.name())?;
+    let is_shard = |file: &str| {
+        let number = file.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
+        let number = number.and_then(|rest| rest.strip_suffix(".arrow"));
+        number.is_some_and(|number| number.parse::<usize>().is_ok())
+    };
+    let count = report.files.iter().filter(|file| is_shard(&file.file)).count();
+    (count > 0).then_some(count)
+}
+
 /// Files of a dataset's split, in reading order; empty if the split does not exist.
 ///
 /// Names of published datasets go before one's own.
@@ -217,7 +229,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
             // Up to the last one that is there, so that a gap shows as missing files.
             let last = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
             let count = match shards {
-                Shards::All => *count,
+                Shards::All => prepared(data_root, dataset.preparation, prefix).unwrap_or(*count),
                 Shards::AsFound => last.map_or(1, |last| last + 1),
             };
             (0..count).map(|i| shard(prefix, i)).collect()

@@ -102,7 +102,14 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
 fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     let width = get_raster_width(FONT.0, FONT.1) as u32;
     for (number, letter) in (0..).zip(text.chars()) {
-        let letter = if letter == '…' { '~' } else { letter };
+        // Of the marks that are common in captions the font has the plain ones.
+        let letter = match letter {
+            '…' => '~',
+            '‘' | '’' => '\'',
+            '“' | '”' => '"',
+            '–' | '—' => '-',
+            other => other,
+        };
         let x = left + number * width;
         match get_raster(letter, FONT.0, FONT.1) {
             Some(letter) => {

@@ -134,6 +134,7 @@ table! {
     "Data" {
         data_root: String = String::new(), Range::Any, "Folder of the Arrow files.";
         datasets: Vec<String> = words(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(DATASETS), "Data sets, concatenated in this order: published ones, or NAME for files NAME_train_0.arrow, … or a folder NAME of WebDataset tars in data_root.";
+        fewer_shards: bool = false, Range::Any, "Take the numbered files of gcc, sbu and other published data sets that are there, though fewer than published.";
         train_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of training.";
         val_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of validation and test.";
         image_size: usize = 384, between(1.0, 16384.0), "Side of the square pictures given to the model, in pixels.";

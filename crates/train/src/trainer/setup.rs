@@ -6,7 +6,7 @@ use crate::groups::{Parameter, groups};
 use crate::objectives::Objectives;
 use std::path::Path;
 use std::sync::Arc;
-use vlct_data::datasets::{CaptionDataset, Split};
+use vlct_data::datasets::{CaptionDataset, Shards, Split};
 use vlct_data::loader::{Loader, LoaderConfig, Position};
 use vlct_data::pictures::TransformKind;
 use vlct_data::random::{Purpose, stream};
@@ -57,11 +57,12 @@ pub fn dataset(config: &Config, split: Split) -> Result<Arc<CaptionDataset>> {
         let advice = "name the folder of the Arrow files; `vlct quickstart` makes its own";
         return Err(TrainError::Invalid(format!("data_root is not set: {advice}")));
     }
-    Ok(Arc::new(CaptionDataset::open(
-        Path::new(&config.data_root),
-        &config.datasets,
-        split,
-    )?))
+    let shards = match config.fewer_shards {
+        true => Shards::AsFound,
+        false => Shards::All,
+    };
+    let dataset = CaptionDataset::open_with(&config.data_root, &config.datasets, split, shards)?;
+    Ok(Arc::new(dataset))
 }
 
 /// Batches of a dataset, from `start` on.
