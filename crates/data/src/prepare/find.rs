@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use super::plan::{Listing, Picture};
+use super::plan::{Coverage, Listing, Picture};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
 
@@ -38,6 +38,31 @@ pub struct Found {
     pub listing: Listing,
     /// Number of files of the right name, with an annotation or without.
     pub found: usize,
+}
+
+impl Found {
+    /// These pictures against `annotations` annotations, of which those count that `counts` says; `name` tells what picture is missing.
+    pub fn coverage(
+        &self,
+        part: &str,
+        annotations: usize,
+        counts: impl Fn(usize) -> bool,
+        name: impl Fn(usize) -> String,
+    ) -> Coverage {
+        let mut seen = vec![false; annotations];
+        let pictures = &self.listing.pictures;
+        pictures.iter().for_each(|p| seen[p.annotation as usize] = true);
+        let annotated = (0..annotations).filter(|number| counts(*number));
+        let missing = annotated.clone().filter(|number| !seen[*number]);
+        Coverage {
+            part: part.to_string(),
+            found: self.found,
+            kept: pictures.len(),
+            annotated: annotated.count(),
+            without_picture: missing.clone().count(),
+            examples: missing.take(Coverage::EXAMPLES).map(name).collect(),
+        }
+    }
 }
 
 /// Where and how to look for pictures.

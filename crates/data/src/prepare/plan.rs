@@ -183,9 +183,4 @@ impl Listing {
         let picture = &self.pictures[number];
         self.folders[picture.folder as usize].join(&*picture.name)
     }
-
-    /// The same as text, for reports.
-    pub fn label(&self, number: usize) -> String {
-        self.path(number).display().to_string()
-    }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Raw, read_picture, refuse_nothing};
+use super::{Annotations, Listed, Raw, refuse_nothing};
 use crate::Result;
 use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::plan::{Columns, Coverage, Listing, Picture, Plan, PlannedFile, RowSource, RowText};
+use crate::prepare::plan::{Columns, Listing, Picture, Plan, PlannedFile, RowText};
 
 /// Where a dataset's files are and what they become.
 struct Layout {
@@ -76,7 +76,6 @@ fn plan(raw: &Raw, layout: &Layout) -> Result<Plan> {
     let splits = raw.wanted(layout.splits)?;
     let mut annotations: Vec<Annotation> = Vec::new();
     let mut numbers: HashMap<String, u32> = HashMap::new();
-    let mut captioned = 0usize;
     json::each_of_field(&raw.root.join(layout.annotations), "images", |entry: Entry| {
         let captions = entry.sentences.into_iter().map(|s| s.raw);
         let number = *numbers
@@ -84,18 +83,14 @@ fn plan(raw: &Raw, layout: &Layout) -> Result<Plan> {
             .or_insert(annotations.len() as u32) as usize;
         match annotations.get_mut(number) {
             Some(earlier) => {
-                captioned += usize::from(earlier.captions.is_empty() && captions.len() > 0);
                 earlier.captions.extend(captions);
                 earlier.split = entry.split;
             }
-            None => {
-                captioned += usize::from(captions.len() > 0);
-                annotations.push(Annotation {
-                    filename: entry.filename,
-                    split: entry.split,
-                    captions: captions.collect(),
-                });
-            }
+            None => annotations.push(Annotation {
+                filename: entry.filename,
+                split: entry.split,
+                captions: captions.collect(),
+            }),
         }
         Ok(())
     })?;
@@ -106,26 +101,12 @@ fn plan(raw: &Raw, layout: &Layout) -> Result<Plan> {
         let number = *numbers.get(name)?;
         (!annotations[number as usize].captions.is_empty()).then_some(number)
     })?;
-    let pictures = found.listing.pictures;
-    refuse_nothing(&raw.root, pictures.len(), layout.annotations)?;
-    let mut seen = vec![false; annotations.len()];
-    pictures.iter().for_each(|p| seen[p.annotation as usize] = true);
-    let missing = annotations
-        .iter()
-        .zip(&seen)
-        .filter(|(a, seen)| !a.captions.is_empty() && !**seen);
-    let coverage = Coverage {
-        part: layout.name.to_string(),
-        found: found.found,
-        kept: pictures.len(),
-        annotated: captioned,
-        without_picture: missing.clone().count(),
-        examples: missing
-            .take(Coverage::EXAMPLES)
-            .map(|(a, _)| a.filename.clone())
-            .collect(),
-    };
+    refuse_nothing(&raw.root, found.listing.pictures.len(), layout.annotations)?;
+    let has_captions = |number: usize| !annotations[number].captions.is_empty();
+    let file_name = |number: usize| annotations[number].filename.clone();
+    let coverage = found.coverage(layout.name, annotations.len(), has_captions, file_name);
 
+    let Listing { folders, pictures } = found.listing;
     let mut of_split: HashMap<&str, Vec<Picture>> = HashMap::new();
     let mut elsewhere = 0;
     for picture in pictures {
@@ -146,10 +127,10 @@ fn plan(raw: &Raw, layout: &Layout) -> Result<Plan> {
     let files = splits.iter().map(|split| PlannedFile {
         name: format!("{}_{split}", layout.prefix),
         columns: Columns::Captions,
-        rows: Box::new(Rows {
-            annotations: annotations.clone(),
+        rows: Box::new(Listed {
+            annotations: Captions(annotations.clone()),
             listing: Listing {
-                folders: found.listing.folders.clone(),
+                folders: folders.clone(),
                 pictures: of_split.remove(split).unwrap_or_default(),
             },
         }),
@@ -162,30 +143,15 @@ fn plan(raw: &Raw, layout: &Layout) -> Result<Plan> {
     })
 }
 
-struct Rows {
-    annotations: Arc<Vec<Annotation>>,
-    listing: Listing,
-}
+struct Captions(Arc<Vec<Annotation>>);
 
-impl RowSource for Rows {
-    fn rows(&self) -> usize {
-        self.listing.pictures.len()
-    }
-
-    fn label(&self, row: usize) -> String {
-        self.listing.label(row)
-    }
-
-    fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let annotation = &self.annotations[self.listing.pictures[row].annotation as usize];
-        Ok(RowText::Captions {
+impl Annotations for Captions {
+    fn text<'a>(&'a self, picture: &'a Picture) -> RowText<'a> {
+        let annotation = &self.0[picture.annotation as usize];
+        RowText::Captions {
             captions: annotation.captions.iter().map(Cow::from).collect(),
             image_id: Cow::from(&annotation.filename),
             split: Cow::from(&annotation.split),
-        })
-    }
-
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![read_picture(&self.listing.path(row))?])
+        }
     }
 }

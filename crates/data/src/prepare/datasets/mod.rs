@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use crate::answers::Vocabulary;
 
-use super::plan::{Columns, Plan, PlannedFile, RowSource};
+use super::plan::{Columns, Listing, Picture, Plan, PlannedFile, RowSource, RowText};
 use crate::{DataError, Result};
 
 /// Rows per file of the datasets that are written as numbered files, as in the original.
@@ -179,6 +179,36 @@ impl Raw {
             seed: self.seed,
             partial: self.splits.is_some(),
         }
+    }
+}
+
+/// What annotations say about pictures that were found in folders.
+trait Annotations: Send + Sync {
+    /// What they say about this one.
+    fn text<'a>(&'a self, picture: &'a Picture) -> RowText<'a>;
+}
+
+/// Rows of one picture each, found in folders.
+struct Listed<T> {
+    listing: Listing,
+    annotations: T,
+}
+
+impl<T: Annotations> RowSource for Listed<T> {
+    fn rows(&self) -> usize {
+        self.listing.pictures.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        self.listing.path(row).display().to_string()
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        Ok(self.annotations.text(&self.listing.pictures[row]))
+    }
+
+    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![read_picture(&self.listing.path(row))?])
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Raw, numbered, read_picture, refuse_nothing};
+use super::{Annotations, Listed, Raw, numbered, refuse_nothing};
 use crate::Result;
 use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::plan::{Columns, Coverage, Listing, Picture, Plan, PlannedFile, RowSource, RowText};
+use crate::prepare::plan::{Columns, Listing, Picture, Plan, PlannedFile, RowText};
 
 /// One split of a dataset.
 struct Layout {
@@ -109,7 +109,7 @@ macro_rules! datasets {
         $(#[$doc])*
         ///
         /// # Errors
-        /// Annotations or folders that are missing or damaged.
+        /// Captioned or folders that are missing or damaged.
         pub fn $name(raw: &Raw) -> Result<Plan> {
             plan(raw, &$layout)
         }
@@ -143,7 +143,7 @@ enum Text {
 
 /// Captions by name of the picture file, in the order in which the names occur first; of entries of the same name the last counts.
 #[derive(Default)]
-struct Annotations {
+struct Captioned {
     names: Vec<Box<str>>,
     captions: Vec<Captions>,
 }
@@ -169,31 +169,23 @@ fn plan_split(raw: &Raw, group: u64, layout: &Layout, plan: &mut Plan) -> Result
         .search()
         .find(group, layout.places, |_, name| numbers.get(name).copied())?;
     drop(numbers);
-    let Listing { folders, pictures } = found.listing;
-    refuse_nothing(&raw.root, pictures.len(), layout.annotations)?;
-    let mut seen = vec![false; annotations.names.len()];
-    pictures.iter().for_each(|p| seen[p.annotation as usize] = true);
-    let missing = annotations.names.iter().zip(&seen).filter(|(_, seen)| !**seen);
-    plan.coverage.push(Coverage {
-        part: layout.split.to_string(),
-        found: found.found,
-        kept: pictures.len(),
-        annotated: annotations.names.len(),
-        without_picture: missing.clone().count(),
-        examples: missing
-            .take(Coverage::EXAMPLES)
-            .map(|(name, _)| name.to_string())
-            .collect(),
-    });
+    refuse_nothing(&raw.root, found.listing.pictures.len(), layout.annotations)?;
+    let file_name = |number: usize| annotations.names[number].to_string();
+    let count = annotations.names.len();
+    plan.coverage
+        .push(found.coverage(layout.split, count, |_| true, file_name));
 
+    let Listing { folders, pictures } = found.listing;
     let annotations = Arc::new(annotations);
-    let rows = |pictures: &[Picture]| Rows {
-        annotations: annotations.clone(),
+    let rows = |pictures: &[Picture]| Listed {
         listing: Listing {
             folders: folders.clone(),
             pictures: pictures.to_vec(),
         },
-        split: layout.split,
+        annotations: SplitCaptions {
+            annotations: annotations.clone(),
+            split: layout.split,
+        },
     };
     if layout.numbered {
         let count = pictures.len();
@@ -216,8 +208,8 @@ fn plan_split(raw: &Raw, group: u64, layout: &Layout, plan: &mut Plan) -> Result
 }
 
 /// Reads the annotations; also the number of each name.
-fn read(raw: &Raw, layout: &Layout) -> Result<(Annotations, HashMap<Box<str>, u32>)> {
-    let mut annotations = Annotations::default();
+fn read(raw: &Raw, layout: &Layout) -> Result<(Captioned, HashMap<Box<str>, u32>)> {
+    let mut annotations = Captioned::default();
     let mut numbers: HashMap<Box<str>, u32> = HashMap::new();
     json::each_of_array(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
         let captions = match (text, layout.lists) {
@@ -240,34 +232,21 @@ fn read(raw: &Raw, layout: &Layout) -> Result<(Annotations, HashMap<Box<str>, u3
     Ok((annotations, numbers))
 }
 
-struct Rows {
-    annotations: Arc<Annotations>,
-    listing: Listing,
+/// The captions of one split.
+struct SplitCaptions {
+    annotations: Arc<Captioned>,
     split: &'static str,
 }
 
-impl RowSource for Rows {
-    fn rows(&self) -> usize {
-        self.listing.pictures.len()
-    }
-
-    fn label(&self, row: usize) -> String {
-        self.listing.label(row)
-    }
-
-    fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let picture = &self.listing.pictures[row];
-        Ok(RowText::Captions {
+impl Annotations for SplitCaptions {
+    fn text<'a>(&'a self, picture: &'a Picture) -> RowText<'a> {
+        RowText::Captions {
             captions: match &self.annotations.captions[picture.annotation as usize] {
                 Captions::One(caption) => vec![Cow::from(&**caption)],
                 Captions::Several(captions) => captions.iter().map(Cow::from).collect(),
             },
             image_id: Cow::from(&*picture.name),
             split: Cow::from(self.split),
-        })
-    }
-
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![read_picture(&self.listing.path(row))?])
+        }
     }
 }

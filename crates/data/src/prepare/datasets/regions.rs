@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{Raw, read_picture, refuse_nothing};
+use super::{Annotations, Listed, Raw, refuse_nothing};
 use crate::Result;
 use crate::arrow::Region;
 use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::plan::{Columns, Coverage, Listing, Plan, PlannedFile, RowSource, RowText};
+use crate::prepare::plan::{Columns, Picture, Plan, PlannedFile, RowText};
 
 const ANNOTATIONS: &str = "annotations/region_descriptions.json";
 
@@ -60,26 +60,10 @@ pub fn vg(raw: &Raw) -> Result<Plan> {
         .search()
         .find(0, &places, |_, name| numbers.get(&number_of(name)?).copied())?;
     refuse_nothing(&raw.root, found.listing.pictures.len(), ANNOTATIONS)?;
-    let mut seen = vec![false; pictures.len()];
-    found
-        .listing
-        .pictures
-        .iter()
-        .for_each(|p| seen[p.annotation as usize] = true);
-    let missing = pictures.iter().zip(&seen).filter(|(_, seen)| !**seen);
-    let coverage = Coverage {
-        part: "vg".into(),
-        found: found.found,
-        kept: found.listing.pictures.len(),
-        annotated: pictures.len(),
-        without_picture: missing.clone().count(),
-        examples: missing
-            .take(Coverage::EXAMPLES)
-            .map(|((id, _), _)| format!("{id}.jpg"))
-            .collect(),
-    };
-    let rows = Rows {
-        pictures,
+    let file_name = |number: usize| format!("{}.jpg", pictures[number].0);
+    let coverage = found.coverage("vg", pictures.len(), |_| true, file_name);
+    let rows = Listed {
+        annotations: Regions(pictures),
         listing: found.listing,
     };
     Ok(Plan {
@@ -98,29 +82,15 @@ fn number_of(name: &str) -> Option<i64> {
     name.strip_suffix(".jpg")?.parse().ok()
 }
 
-struct Rows {
-    pictures: Vec<(i64, Vec<Region>)>,
-    listing: Listing,
-}
+/// Regions by number of the picture.
+struct Regions(Vec<(i64, Vec<Region>)>);
 
-impl RowSource for Rows {
-    fn rows(&self) -> usize {
-        self.listing.pictures.len()
-    }
-
-    fn label(&self, row: usize) -> String {
-        self.listing.label(row)
-    }
-
-    fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let (id, regions) = &self.pictures[self.listing.pictures[row].annotation as usize];
-        Ok(RowText::Regions {
+impl Annotations for Regions {
+    fn text<'a>(&'a self, picture: &'a Picture) -> RowText<'a> {
+        let (id, regions) = &self.0[picture.annotation as usize];
+        RowText::Regions {
             regions: Cow::from(regions),
             image_id: id.to_string(),
-        })
-    }
-
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![read_picture(&self.listing.path(row))?])
+        }
     }
 }

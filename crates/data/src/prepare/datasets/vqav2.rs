@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Raw, read_picture, refuse_nothing};
+use super::{Annotations, Listed, Raw, refuse_nothing};
 use crate::answers::{Vocabulary, score};
 use crate::arrow::{AnsweredQuestion, ArrowTable, VqaKind, VqaRow, VqaWriter};
 use crate::json;
 use crate::prepare::find::Place;
-use crate::prepare::plan::{Columns, Coverage, Cut, Listing, Plan, PlannedFile, RowSource, RowText};
+use crate::prepare::plan::{Columns, Cut, Picture, Plan, PlannedFile, RowText};
 use crate::{DataError, Result};
 
 /// A split: its name, the folder of its pictures, and the word for it in the names of annotation files.
@@ -281,22 +281,10 @@ fn plan_split(raw: &Raw, group: u64, split: &'static Split, asked: Asked, plan: 
         found.listing.pictures.len(),
         &split.questions_file(),
     )?;
-    let mut seen = vec![false; asked.pictures.len()];
-    found
-        .listing
-        .pictures
-        .iter()
-        .for_each(|p| seen[p.annotation as usize] = true);
-    let missing = asked.pictures.iter().zip(&seen).filter(|(_, seen)| !**seen);
-    let name = |id: i64| format!("COCO_{}_{id:012}.jpg", split.folder);
-    plan.coverage.push(Coverage {
-        part: split.name.to_string(),
-        found: found.found,
-        kept: found.listing.pictures.len(),
-        annotated: asked.pictures.len(),
-        without_picture: missing.clone().count(),
-        examples: missing.take(Coverage::EXAMPLES).map(|((id, _), _)| name(*id)).collect(),
-    });
+    let file_name = |number: usize| format!("COCO_{}_{:012}.jpg", split.folder, asked.pictures[number].0);
+    let count = asked.pictures.len();
+    plan.coverage
+        .push(found.coverage(split.name, count, |_| true, file_name));
     let kind = if split.answered {
         VqaKind::Answered
     } else {
@@ -305,10 +293,12 @@ fn plan_split(raw: &Raw, group: u64, split: &'static Split, asked: Asked, plan: 
     plan.files.push(PlannedFile {
         name: format!("vqav2_{}", split.name),
         columns: Columns::Questions(kind),
-        rows: Box::new(Rows {
-            pictures: asked.pictures,
+        rows: Box::new(Listed {
             listing: found.listing,
-            split: split.name,
+            annotations: Questions {
+                pictures: asked.pictures,
+                split: split.name,
+            },
         }),
     });
     Ok(())
@@ -319,32 +309,20 @@ fn image_id(name: &str) -> Option<i64> {
     name.strip_suffix(".jpg")?.rsplit('_').next()?.parse().ok()
 }
 
-struct Rows {
+/// The questions of one split, by picture.
+struct Questions {
     pictures: Vec<(i64, Vec<AnsweredQuestion>)>,
-    listing: Listing,
     split: &'static str,
 }
 
-impl RowSource for Rows {
-    fn rows(&self) -> usize {
-        self.listing.pictures.len()
-    }
-
-    fn label(&self, row: usize) -> String {
-        self.listing.label(row)
-    }
-
-    fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let (image_id, questions) = &self.pictures[self.listing.pictures[row].annotation as usize];
-        Ok(RowText::Questions {
+impl Annotations for Questions {
+    fn text<'a>(&'a self, picture: &'a Picture) -> RowText<'a> {
+        let (image_id, questions) = &self.pictures[picture.annotation as usize];
+        RowText::Questions {
             questions: Cow::from(questions),
             image_id: *image_id,
             split: self.split,
-        })
-    }
-
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![read_picture(&self.listing.path(row))?])
+        }
     }
 }
 
