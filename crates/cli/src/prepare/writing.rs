@@ -19,8 +19,11 @@ pub struct Writing {
     /// Folder for the Arrow files: data_root of `vlct run`. Created if it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Decode every picture once and leave out what cannot be (the default)
+    #[arg(long, overrides_with = "no_validate")]
+    pub validate: bool,
     /// Do not decode the pictures; damaged ones are then found in training
-    #[arg(long)]
+    #[arg(long, overrides_with = "validate")]
     pub no_validate: bool,
     /// Make larger pictures smaller, to this longest side in pixels, as JPEG
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=65_535))]
@@ -49,7 +52,7 @@ impl Writing {
         let target = Target {
             out: self.out.clone(),
             treatment: Treatment {
-                validate: !self.no_validate,
+                validate: self.validate || !self.no_validate,
                 shrink,
             },
             overwrite: self.overwrite,

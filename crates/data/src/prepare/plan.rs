@@ -151,6 +151,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Names of all files, those that are cut out of others included.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        let cuts = self.cuts.iter().flat_map(|cut| [&cut.head, &cut.tail]);
+        self.files.iter().map(|file| &file.name).chain(cuts)
+    }
+
     /// Number of rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows.rows() as u64).sum()

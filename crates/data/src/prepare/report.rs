@@ -1,5 +1,6 @@
 //! What a preparation wrote and what it left out, kept beside the files.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct WrittenFile {
     pub rows: u64,
     /// Its length in bytes.
     pub bytes: u64,
+    /// Of everything that decided what was written to it, but for the pictures' content.
+    pub fingerprint: String,
 }
 
 /// The report of a preparation, `prepare_NAME.json` in the folder of the files.
@@ -34,9 +37,7 @@ pub struct WrittenFile {
 pub struct Report {
     /// The dataset.
     pub dataset: String,
-    /// Of everything that decided what was written, but for the pictures' content.
-    pub fingerprint: String,
-    /// The files.
+    /// The files, also those of other splits that were prepared before.
     pub files: Vec<WrittenFile>,
     /// Pictures against annotations.
     pub coverage: Vec<Coverage>,
@@ -58,14 +59,61 @@ impl Report {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The report in `out` if there is one of this fingerprint and every file of it is there, as long as it was.
-    pub fn of_finished(out: &Path, name: &str, fingerprint: &str) -> Option<Self> {
+    /// The report in `out`, if all of `files` were written with this fingerprint and are there, as long as they were.
+    pub fn of_finished<'a>(
+        out: &Path,
+        name: &str,
+        fingerprint: &str,
+        mut files: impl Iterator<Item = &'a String>,
+    ) -> Option<Self> {
         let report = Self::read(out, name)?;
-        let as_it_was = |file: &WrittenFile| {
-            let found = std::fs::metadata(out.join(&file.file));
-            found.is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+        let as_it_was = |name: &String| {
+            let name = format!("{name}.arrow");
+            let written = report.files.iter().find(|file| file.file == name);
+            written.is_some_and(|file| {
+                let found = std::fs::metadata(out.join(&name));
+                file.fingerprint == fingerprint && found.is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+            })
         };
-        (report.fingerprint == fingerprint && report.files.iter().all(as_it_was)).then_some(report)
+        files.all(as_it_was).then_some(report)
+    }
+
+    /// Takes in what an earlier report says of other files; of those that are numbered like files of this one, nothing, and they are
+    /// deleted: readers take numbered files as they find them, and would read those of an earlier, longer series with the new ones.
+    pub(super) fn take_in(&mut self, earlier: Self, out: &Path) {
+        let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
+        let written_series: HashSet<&str> = written.iter().filter_map(|file| series(file)).collect();
+        for file in earlier.files {
+            if written.contains(&file.file) {
+                continue;
+            }
+            match series(&file.file).is_some_and(|series| written_series.contains(series)) {
+                true => drop(std::fs::remove_file(out.join(&file.file))),
+                false => self.files.push(file),
+            }
+        }
+        let new_parts: HashSet<String> = self.coverage.iter().map(|part| part.part.clone()).collect();
+        let kept = earlier
+            .coverage
+            .into_iter()
+            .filter(|part| !new_parts.contains(&part.part));
+        self.coverage.extend(kept);
+        let files: HashSet<&str> = self
+            .files
+            .iter()
+            .filter_map(|f| f.file.strip_suffix(".arrow"))
+            .collect();
+        let kept = earlier.left_out.into_iter().filter(|left_out| {
+            files.contains(left_out.file.as_str()) && !written.contains(&format!("{}.arrow", left_out.file))
+        });
+        self.left_out.extend(kept.collect::<Vec<_>>());
+        let new_remarks: HashSet<String> = self.remarks.iter().cloned().collect();
+        self.remarks.extend(
+            earlier
+                .remarks
+                .into_iter()
+                .filter(|remark| !new_remarks.contains(remark)),
+        );
     }
 
     /// Writes the report, whole or not at all.
@@ -80,4 +128,10 @@ impl Report {
         let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
         written.map_err(|source| DataError::Io { path, source })
     }
+}
+
+/// What the files of a numbered series have in common: `x` of `x_3.arrow`.
+fn series(file: &str) -> Option<&str> {
+    let (series, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(series)
 }

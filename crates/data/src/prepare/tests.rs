@@ -482,3 +482,45 @@ fn odd_names_are_kept_and_what_is_no_file_is_left_out() {
     want.sort_unstable();
     assert_eq!(got, want);
 }
+
+#[test]
+fn splits_prepared_one_after_the_other_share_a_report() {
+    let folder = sets("gcc").remove(0);
+    let out = tempfile::tempdir().unwrap();
+    let mut raw = Raw::new(folder.join("raw"));
+    raw.rows_per_file = 3;
+    let mut of = |split: &str| {
+        raw.splits = Some(vec![split.to_string()]);
+        let plan = Dataset::Gcc.plan(&raw).unwrap();
+        write("gcc", &plan, &target(out.path()), &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let Outcome::Done(train) = of("train") else {
+        panic!("it was not there")
+    };
+    let Outcome::Done(both) = of("val") else {
+        panic!("it was not there")
+    };
+    assert!(train.files.iter().all(|file| both.files.contains(file)));
+    assert!(both.files.len() > train.files.len());
+    assert_eq!(both.coverage.len(), 2);
+    // Both are known to be there.
+    assert!(matches!(of("train"), Outcome::WasDone(_)));
+    assert!(matches!(of("val"), Outcome::WasDone(_)));
+
+    // Fewer, larger files replace the series of small ones, and nothing else.
+    raw.rows_per_file = 100;
+    raw.splits = Some(vec!["train".into()]);
+    let mut replacing = target(out.path());
+    replacing.overwrite = true;
+    let report = prepare(Dataset::Gcc, &raw, &replacing).unwrap();
+    let names: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+    assert_eq!(names[0], "conceptual_caption_train_0.arrow");
+    assert!(
+        names[1..].iter().all(|name| name.starts_with("conceptual_caption_val")),
+        "{names:?}"
+    );
+    let there = fs::read_dir(out.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(there.filter(|name| name.ends_with(".arrow")).count(), names.len());
+}

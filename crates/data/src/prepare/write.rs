@@ -1,6 +1,5 @@
 //! Carrying a plan out: pictures read by all cores, files written in order, going on where an earlier process was stopped.
 
-use std::collections::HashSet;
 use std::hash::Hasher;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -103,7 +102,7 @@ pub fn write(
         source,
     })?;
     let fingerprint = fingerprint(name, plan, &target.treatment)?;
-    if let Some(report) = Report::of_finished(out, name, &fingerprint) {
+    if let Some(report) = Report::of_finished(out, name, &fingerprint, plan.names()) {
         return Ok(Outcome::WasDone(report));
     }
     let mut journal = Journal::open(
@@ -147,26 +146,13 @@ pub fn write(
     for cut in &plan.cuts {
         super::datasets::vqav2::cut(out, cut)?;
     }
-    let report = report(name, plan, out, fingerprint, &journal)?;
+    let mut report = report(name, plan, out, fingerprint, &journal)?;
     if let Some(earlier) = Report::read(out, name) {
-        // Readers take numbered files as they find them: one of an earlier, longer series would be read with the new ones.
-        // Files of other splits are none of this plan's business.
-        let written: HashSet<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
-        let written_series: HashSet<&str> = written.iter().filter_map(|file| series(file)).collect();
-        let stale = earlier.files.iter().map(|file| file.file.as_str()).filter(|file| {
-            !written.contains(file) && series(file).is_some_and(|series| written_series.contains(series))
-        });
-        stale.for_each(|file| drop(std::fs::remove_file(out.join(file))));
+        report.take_in(earlier, out);
     }
     report.write(out)?;
     journal.remove()?;
     Ok(Outcome::Done(report))
-}
-
-/// What the files of a numbered series have in common: `x` of `x_3.arrow`.
-fn series(file: &str) -> Option<&str> {
-    let (series, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
-    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(series)
 }
 
 fn path(out: &Path, name: &str) -> PathBuf {
@@ -276,9 +262,8 @@ fn write_file(
 }
 
 fn report(name: &str, plan: &Plan, out: &Path, fingerprint: String, journal: &Journal) -> Result<Report> {
-    let names = plan.files.iter().map(|file| &file.name);
-    let names = names.chain(plan.cuts.iter().flat_map(|cut| [&cut.head, &cut.tail]));
-    let files = names
+    let files = plan
+        .names()
         .map(|name| {
             let table = crate::arrow::ArrowTable::open(path(out, name))?;
             let bytes = std::fs::metadata(table.path()).map_err(|source| DataError::Io {
@@ -289,12 +274,12 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprint: String, journal: &Jo
                 file: format!("{name}.arrow"),
                 rows: table.rows() as u64,
                 bytes: bytes.len(),
+                fingerprint: fingerprint.clone(),
             })
         })
         .collect::<Result<_>>()?;
     Ok(Report {
         dataset: name.to_string(),
-        fingerprint,
         files,
         coverage: plan.coverage.clone(),
         remarks: plan.remarks.clone(),
