@@ -59,7 +59,7 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
                 .iter()
                 .filter(|m| m.dataset == *dataset)
                 .map(|m| m.file.as_str());
-            format!("{} (of {dataset})", files.collect::<Vec<_>>().join(", "))
+            format!("{} (of {dataset})", runs_shortened(&files.collect::<Vec<_>>()))
         })
         .collect();
     let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
@@ -81,6 +81,24 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
         datasets.join(", "),
         commands.collect::<Vec<_>>().join("; ")
     )
+}
+
+/// Names with commas between them; of a long run of numbered files the first and the last.
+fn runs_shortened(files: &[&str]) -> String {
+    const LONG: usize = 6;
+    let number = |file: &str| -> Option<(String, u64)> {
+        let (name, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
+        Some((name.to_string(), number.parse().ok()?))
+    };
+    let follows = |a: &&str, b: &&str| match (number(a), number(b)) {
+        (Some((a, i)), Some((b, j))) => a == b && i.checked_add(1) == Some(j),
+        _ => false,
+    };
+    let runs = files.chunk_by(follows).map(|run| match run {
+        [first, .., last] if run.len() >= LONG => format!("{first} to {last}"),
+        _ => run.join(", "),
+    });
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 /// A text of a file in quotation marks, for a message of one line: no line breaks, not much of a long one.
@@ -118,3 +136,23 @@ fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -
 
 /// Result with a [`DataError`], if not said otherwise.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_of_numbered_files_are_shortened() {
+        let names = |numbers: std::ops::Range<u64>| numbers.map(|i| format!("s_{i}.arrow"));
+        let files: Vec<String> = ["a.arrow".into()]
+            .into_iter()
+            .chain(names(1..9))
+            .chain(names(10..12))
+            .collect();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        assert_eq!(
+            runs_shortened(&files),
+            "a.arrow, s_1.arrow to s_8.arrow, s_10.arrow, s_11.arrow"
+        );
+    }
+}

@@ -22,12 +22,10 @@ use rand_chacha::rand_core::SeedableRng;
 
 use targets::{TARGETS, Target, seeds};
 
-/// Counts what is allocated, and refuses what is beyond the limit; the program is then aborted, and the input is in `last-input`.
+/// Counts what is allocated, and refuses what is beyond the limit; the program is then aborted, and the input is `last-input` in the
+/// temporary folder that it leaves.
 #[global_allocator]
-static MEMORY: Cap<System> = Cap::new(System, LIMIT);
-
-/// Bytes that may be allocated at once: the largest picture that is decoded takes four bytes a pixel, and some readers hold it twice.
-const LIMIT: usize = 2 << 30;
+static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
 /// Longer than any input of less than a mebibyte takes.
 const SLOW: Duration = Duration::from_secs(10);
@@ -48,10 +46,18 @@ struct Options {
     /// Decides the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Memory that may be allocated at once, in MiB: the largest picture that is decoded takes four bytes a pixel, and some
+    /// decoders hold it twice
+    #[arg(long, default_value_t = 1024)]
+    memory: usize,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if MEMORY.set_limit(options.memory.saturating_mul(1 << 20)).is_err() {
+        eprintln!("--memory {}: the program itself needs more", options.memory);
+        return ExitCode::from(2);
+    }
     // Panics inside decoders are turned into errors; they are told apart here, not printed.
     panic::set_hook(Box::new(|_| PANICKED.set(true)));
     let wanted = |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|t| t == target.name);

@@ -48,12 +48,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path`, made by a preparation of `files` files with this fingerprint, or begins it; one of another
-    /// fingerprint begins anew.
+    /// Opens the journal at `path`, made by a preparation of `files` files with this fingerprint, or begins it. One of another
+    /// preparation is replaced if `replace` says so, or if that had written nothing yet.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if another process has it open, [`DataError::Io`] if the disk refuses.
-    pub fn open(path: &Path, fingerprint: &str, files: usize) -> Result<Self> {
+    /// [`DataError::Invalid`] if another process has it open, [`DataError::Format`] if it is of another preparation,
+    /// [`DataError::Io`] if the disk refuses.
+    pub fn open(path: &Path, fingerprint: &str, files: usize, replace: bool) -> Result<Self> {
         let io = |source| DataError::Io {
             path: path.to_path_buf(),
             source,
@@ -79,6 +80,14 @@ impl Journal {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io)?;
         let (states, good) = read(&text, fingerprint, files);
+        if good == 0 && lines(&text).count() > 1 && !replace {
+            return Err(DataError::Format {
+                path: path.to_path_buf(),
+                reason: "this is the record of an unfinished preparation from other inputs or with other options; the same command \
+                         as then goes on with it, --overwrite begins anew"
+                    .into(),
+            });
+        }
         let mut journal = Self {
             path: path.to_path_buf(),
             file,
@@ -160,14 +169,17 @@ impl Journal {
     }
 }
 
+/// The lines of a journal that are whole.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|b| *b == b'\n')
+        .filter(|line| line.last() == Some(&b'\n'))
+}
+
 /// The states that a journal's text tells, and the length of the text that is whole. A journal of another plan tells nothing.
 fn read(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
     let mut states = vec![FileState::default(); files];
     let mut good = 0;
-    for (number, line) in text.split_inclusive(|b| *b == b'\n').enumerate() {
-        if line.last() != Some(&b'\n') {
-            break;
-        }
+    for (number, line) in lines(text).enumerate() {
         if number == 0 {
             if !serde_json::from_slice::<Head>(line).is_ok_and(|head| head.fingerprint == fingerprint) {
                 break;
@@ -227,27 +239,28 @@ mod tests {
         second.consumed = 5;
         second.blocks.push(block(72));
         {
-            let mut journal = Journal::open(&path, "abc", 2).unwrap();
+            let mut journal = Journal::open(&path, "abc", 2, false).unwrap();
             journal.note(1, first.clone()).unwrap();
-            assert!(Journal::open(&path, "abc", 2).is_err(), "two at once");
+            assert!(Journal::open(&path, "abc", 2, false).is_err(), "two at once");
             journal.note(1, second.clone()).unwrap();
         }
-        let journal = Journal::open(&path, "abc", 2).unwrap();
+        let journal = Journal::open(&path, "abc", 2, false).unwrap();
         assert_eq!((journal.state(0), journal.state(1)), (&FileState::default(), &second));
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
-        let mut journal = Journal::open(&path, "abc", 2).unwrap();
+        let mut journal = Journal::open(&path, "abc", 2, false).unwrap();
         assert_eq!(journal.state(1), &first);
         journal.note(1, second.clone()).unwrap();
         journal.forget(1).unwrap();
         drop(journal);
-        let journal = Journal::open(&path, "abc", 2).unwrap();
+        let journal = Journal::open(&path, "abc", 2, false).unwrap();
         assert_eq!(journal.state(1), &FileState::default());
         drop(journal);
-        assert_eq!(
-            Journal::open(&path, "other", 2).unwrap().state(1),
-            &FileState::default()
-        );
+        let other = |replace| Journal::open(&path, "other", 2, replace);
+        assert!(other(false).is_err());
+        assert_eq!(other(true).unwrap().state(1), &FileState::default());
+        // It had written nothing.
+        assert!(Journal::open(&path, "third", 2, false).is_ok());
     }
 }

@@ -370,6 +370,13 @@ fn an_unfinished_file_that_was_cut_or_deleted_is_not_gone_on_with() {
         .to_string();
     assert!(refused.contains("shorter than was recorded; delete it"), "{refused}");
     fs::remove_file(part).unwrap();
+    // Other options do not wipe out what is known of it.
+    let mut other = raw.clone();
+    other.seed = 1;
+    let refused = prepare(Dataset::Coco, &other, &target(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("unfinished preparation"), "{refused}");
     assert_eq!(write_until(1, &plan, &target(out.path())), 0);
     prepare(Dataset::Coco, &raw, &target(out.path())).unwrap();
     assert_eq!(ArrowTable::open(&file).unwrap().rows(), 50);

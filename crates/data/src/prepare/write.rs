@@ -109,6 +109,7 @@ pub fn write(
         &out.join(format!(".prepare_{name}.journal")),
         &fingerprint,
         plan.files.len(),
+        target.overwrite,
     )?;
     for (number, file) in plan.files.iter().enumerate() {
         let length = std::fs::metadata(path(out, &file.name)).map(|m| m.len()).ok();

@@ -195,7 +195,7 @@ fn run(
 }
 
 /// Pillow's order, which shows where the filter overshoots black or white and the picture between the passes clips it: vertical
-/// first where the height shrinks by more than twice what the width does. Observed in Pillow 8.2 and 13, for thousands of sizes.
+/// first where the height shrinks by more than twice what the width does. Found by trying thousands of sizes in Pillow 13; Pillow 8.2 gave the golden files.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
     let [width_lost, height_lost] =
         [(crop.width, width), (crop.height, height)].map(|(before, after)| i64::from(before) - i64::from(after));
