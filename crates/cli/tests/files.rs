@@ -1,20 +1,12 @@
 //! `vlct convert` and `vlct inspect` through the program itself.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
 
+use std::path::{Path, PathBuf};
+
+use support::run as vlct;
 use vlct_data::arrow::CaptionWriter;
 use vlct_train::checkpoint::{self, TensorRef};
-
-/// Exit status, standard output and standard error.
-fn vlct(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_vlct"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,22 +1,14 @@
 //! `vlct check-images` and `vlct map-vg-mscoco` through the program itself.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
+use support::run as vlct;
 use vlct_data::vgqa;
-
-/// Exit status, standard output and standard error.
-fn vlct(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_vlct"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
 
 fn prepare() -> PathBuf {
     vlct_golden::folders("prepare").remove(0)

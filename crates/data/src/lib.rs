@@ -6,6 +6,7 @@ pub mod arrow;
 pub mod datasets;
 pub mod error;
 mod json;
+mod limited;
 pub mod loader;
 mod mapped;
 pub mod pictures;

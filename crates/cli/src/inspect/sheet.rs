@@ -2,69 +2,46 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_data::arrow::ArrowTable;
+use vlct_data::datasets::Table;
 use vlct_data::pictures::sheet::{Cell, contact_sheet, thumbnail};
 use vlct_data::pictures::{decode, encode_png};
-use vlct_data::webdataset::TarTable;
 
 use crate::output::Failure;
 
 /// Pictures side by side.
 const COLUMNS: u32 = 8;
 
-/// A file of rows with pictures.
-enum Table {
-    Arrow(ArrowTable),
-    Tar(TarTable),
-}
-
-impl Table {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(match path.extension().is_some_and(|e| e == "tar") {
-            true => Self::Tar(TarTable::open(path)?),
-            false => Self::Arrow(ArrowTable::open(path)?),
-        })
-    }
-
-    fn rows(&self) -> usize {
-        match self {
-            Self::Arrow(table) => table.rows(),
-            Self::Tar(table) => table.rows(),
+/// The first picture of a row, and the first of its texts.
+fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
+    let (bytes, text) = match table {
+        Table::Arrow(table) => {
+            let picture = ["image", "image_0"].into_iter().find(|c| table.has_values(c));
+            let texts = ["caption", "questions"].into_iter().find(|c| table.has_values(c));
+            let texts = texts
+                .map(|column| table.texts(row, column))
+                .transpose()?
+                .unwrap_or_default();
+            let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
+            (picture.map(|column| table.picture(row, column)).transpose()?, text)
         }
-    }
-
-    /// The first picture of a row, and the first of its texts.
-    fn cell(&self, row: usize) -> Result<Cell, Failure> {
-        let (bytes, text) = match self {
-            Self::Arrow(table) => {
-                let picture = ["image", "image_0"].into_iter().find(|c| table.has_values(c));
-                let texts = ["caption", "questions"].into_iter().find(|c| table.has_values(c));
-                let texts = texts
-                    .map(|column| table.texts(row, column))
-                    .transpose()?
-                    .unwrap_or_default();
-                let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-                (picture.map(|column| table.picture(row, column)).transpose()?, text)
-            }
-            Self::Tar(table) => {
-                let captions = table.captions(row)?;
-                let text = captions.first().map(|caption| caption.to_string());
-                (Some(table.picture(row)?), text.unwrap_or_default())
-            }
-        };
-        let decoded = bytes.map(|bytes| decode(bytes).and_then(|picture| thumbnail(&picture)));
-        Ok(match decoded {
-            Some(Ok(picture)) => Cell {
-                picture: Some(picture),
-                text,
-            },
-            Some(Err(error)) => Cell {
-                picture: None,
-                text: error.to_string(),
-            },
-            None => Cell { picture: None, text },
-        })
-    }
+        Table::Tar(table) => {
+            let captions = table.captions(row)?;
+            let text = captions.first().map(|caption| caption.to_string());
+            (Some(table.picture(row)?), text.unwrap_or_default())
+        }
+    };
+    let decoded = bytes.map(|bytes| decode(bytes).and_then(|picture| thumbnail(&picture)));
+    Ok(match decoded {
+        Some(Ok(picture)) => Cell {
+            picture: Some(picture),
+            text,
+        },
+        Some(Err(error)) => Cell {
+            picture: None,
+            text: error.to_string(),
+        },
+        None => Cell { picture: None, text },
+    })
 }
 
 /// Writes `count` rows, spread evenly over all rows of the files, to `out` as a PNG file.
@@ -83,7 +60,7 @@ pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failu
     };
     let cells: Vec<Cell> = (0..count)
         .filter_map(place)
-        .map(|(table, row)| table.cell(row))
+        .map(|(table, row)| cell(table, row))
         .collect::<Result<_, _>>()?;
     if cells.is_empty() {
         return Err(Failure::Failed("there are no rows to make a sheet of".into()));

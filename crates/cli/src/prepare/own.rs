@@ -8,7 +8,7 @@ use super::Prepare;
 use crate::output::Failure;
 
 /// What is said about data of one's own.
-#[derive(Args)]
+#[derive(Args, Default, PartialEq)]
 #[command(next_help_heading = "Data of your own")]
 pub struct OwnArgs {
     /// The name that it gets: datasets='["NAME"]' then reads it
@@ -44,29 +44,7 @@ pub struct OwnArgs {
 impl OwnArgs {
     /// Whether anything is said.
     pub fn given(&self) -> bool {
-        let Self {
-            name,
-            annotations,
-            image_column,
-            text_column,
-            question_column,
-            answer_column,
-            id_column,
-            split_column,
-            min_answers,
-        } = self;
-        let columns = [
-            image_column,
-            text_column,
-            question_column,
-            answer_column,
-            id_column,
-            split_column,
-        ];
-        name.is_some()
-            || !annotations.is_empty()
-            || min_answers.is_some()
-            || columns.iter().any(|column| column.is_some())
+        *self != Self::default()
     }
 }
 

@@ -14,6 +14,14 @@ pub fn vlct() -> Command {
     command
 }
 
+/// Runs the program with these arguments: exit status, standard output and standard error.
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = vlct().args(arguments).output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let status = output.status.code().expect("an exit status");
+    (status, text(output.stdout), text(output.stderr))
+}
+
 /// Runs the program in `folder` with words after `run with`.
 pub fn run_with(folder: &Path, words: &[String]) -> Output {
     vlct()

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -11,6 +9,7 @@ use vlct_pickle::{Pickle, Ref};
 
 use super::Vocabulary;
 use crate::error::quoted;
+use crate::limited::read_at_most;
 use crate::{DataError, Result};
 
 /// The file of VQA v2 has 0.1 MB.
@@ -36,23 +35,11 @@ impl Vocabulary {
     /// contradicts itself: an answer with two numbers, a number without an answer, two orders that differ.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| DataError::Io {
-            path: path.into(),
-            source,
-        };
-        let format = |reason| DataError::Format {
+        let bytes = read_at_most(path, LARGEST_FILE, "a vocabulary of answers")?;
+        vocabulary(&bytes).map_err(|reason| DataError::Format {
             path: path.into(),
             reason,
-        };
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-            .map_err(io)?;
-        if bytes.len() as u64 > LARGEST_FILE {
-            let limit = LARGEST_FILE >> 20;
-            return Err(format(format!("more than {limit} MiB, so not a vocabulary of answers")));
-        }
-        vocabulary(&bytes).map_err(format)
+        })
     }
 }
 

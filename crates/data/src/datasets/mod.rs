@@ -14,6 +14,7 @@ pub use captions::{CaptionDataset, Location};
 pub use own::{is_own_name, tars};
 pub(crate) use own::{prepare_command, split_tars};
 pub use registry::{Contents, Shards, Split, contents, files, names, verify};
+pub use table::Table;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ const CAPTION: &str = "caption";
 
 /// A file that is open.
 #[derive(Debug)]
-pub(super) enum Table {
+pub enum Table {
     /// An Arrow file.
     Arrow(ArrowTable),
     /// A WebDataset shard.

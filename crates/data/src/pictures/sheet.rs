@@ -65,14 +65,12 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
 
 /// Breaks a text into at most `lines` lines of `letters`, between words where it can; an ellipsis ends what is cut.
 fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
-    let mut wrapped = vec![String::new()];
-    let mut length = 0;
+    let (mut wrapped, mut line, mut length) = (Vec::new(), String::new(), 0);
     for word in text.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let space = usize::from(length > 0);
             if length + space + word.len() <= letters {
-                let line = wrapped.last_mut().expect("there is a first line, and none is removed");
                 line.extend(std::iter::repeat_n(' ', space).chain(word.iter().copied()));
                 length += space + word.len();
                 break;
@@ -80,21 +78,23 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
             if length == 0 {
                 // A word longer than a line.
                 let rest = word.split_off(letters);
-                wrapped.last_mut().expect("as above").extend(word);
+                line.extend(word);
                 word = rest;
+                length = letters;
             }
-            if wrapped.len() == lines {
-                let line = wrapped.last_mut().expect("as above");
-                if length + 1 > letters || length == 0 {
+            if wrapped.len() + 1 == lines {
+                if length == letters {
                     line.pop();
                 }
                 line.push('…');
+                wrapped.push(line);
                 return wrapped;
             }
-            wrapped.push(String::new());
+            wrapped.push(std::mem::take(&mut line));
             length = 0;
         }
     }
+    wrapped.push(line);
     wrapped
 }
 

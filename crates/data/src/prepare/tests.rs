@@ -12,7 +12,7 @@ use crate::Result;
 use crate::arrow::ArrowTable;
 use crate::arrow::tests::{rows_as_json, schema, without_hash};
 
-fn target(out: &Path) -> Target {
+pub(super) fn target(out: &Path) -> Target {
     Target {
         out: out.to_path_buf(),
         treatment: Treatment::default(),

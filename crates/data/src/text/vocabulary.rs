@@ -1,9 +1,8 @@
 //! Numbered tokens.
 
 use super::trie::{Node, Trie};
+use crate::limited::read_at_most;
 use crate::{DataError, Result};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One token a line, the first is number 0 (Google's release of BERT, 30,522 tokens).
@@ -53,23 +52,7 @@ impl Vocabulary {
     /// If the file cannot be read, has more than 16 MiB, is not UTF-8, or lacks one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`
     /// and `[MASK]`.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |source| DataError::Io {
-            path: path.into(),
-            source,
-        };
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-            .map_err(io)?;
-        if bytes.len() as u64 > LARGEST_FILE {
-            return Err(format_error(
-                path,
-                format!(
-                    "more than {} MiB, so not a vocab.txt of one token a line",
-                    LARGEST_FILE >> 20
-                ),
-            ));
-        }
+        let bytes = read_at_most(path, LARGEST_FILE, "a vocab.txt of one token a line")?;
         Self::parse(path, bytes)
     }
 

@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use vlct_pickle::{Pickle, Ref, Writer};
 
 use super::{Picture, Question};
 use crate::error::quoted;
+use crate::limited::read_at_most;
 use crate::{DataError, Result};
 
 /// The file that is made of all of Visual Genome has about 40 MB.
@@ -85,25 +85,11 @@ fn write_json(pictures: &[Picture], out: &mut dyn Write) -> serde_json::Result<(
 /// # Errors
 /// [`DataError::Io`] if it cannot be read; [`DataError::Format`] if it is neither, of another form, or has a picture twice.
 pub fn read(path: &Path) -> Result<Vec<Picture>> {
-    let io = |source| DataError::Io {
-        path: path.into(),
-        source,
-    };
-    let format = |reason| DataError::Format {
+    let bytes = read_at_most(path, LARGEST_FILE, "a file of questions")?;
+    parse(&bytes).map_err(|reason| DataError::Format {
         path: path.into(),
         reason,
-    };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(io)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(format(format!(
-            "more than {} MiB, so not a file of questions",
-            LARGEST_FILE >> 20
-        )));
-    }
-    parse(&bytes).map_err(format)
+    })
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Picture>, String> {

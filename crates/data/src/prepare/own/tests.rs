@@ -8,17 +8,9 @@ use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use super::*;
 use crate::arrow::ArrowTable;
 use crate::datasets::{CaptionDataset, Contents, Split, contents};
-use crate::prepare::{Outcome, Report, Target, Treatment, write};
+use crate::prepare::tests::target;
+use crate::prepare::{Outcome, Report, Target, write};
 use crate::webdataset::tests::write_tar;
-
-fn target(out: &Path) -> Target {
-    Target {
-        out: out.to_path_buf(),
-        treatment: Treatment::default(),
-        overwrite: false,
-        threads: 3,
-    }
-}
 
 /// Writes the data set and gives the report.
 fn prepare(own: &Own, out: &Path) -> Result<Report> {
