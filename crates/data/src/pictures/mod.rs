@@ -19,6 +19,11 @@ pub mod resize;
 pub mod sheet;
 pub mod transform;
 
+/// Takes back the memory of a picture that is no longer needed, for the next one that this thread decodes.
+pub fn recycle(picture: RgbImage) {
+    memory::give_back(picture.into_raw());
+}
+
 #[cfg(test)]
 mod parity;
 

@@ -21,7 +21,7 @@ use rand::{Rng, RngExt};
 
 use super::augment::rand_augment;
 use super::resize::{CropBox, resize_into};
-use super::{decode, memory, normalise};
+use super::{decode, normalise, recycle};
 use crate::{DataError, Result};
 
 /// Which steps a picture goes through.
@@ -144,7 +144,7 @@ impl Transform {
         self.augment(&mut image, rng);
         let augmented = Instant::now();
         let resized = self.resize_into(&image, rng, out);
-        memory::give_back(image.into_raw());
+        recycle(image);
         resized?;
         Ok(Spent {
             decode: decoded - begun,

@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-use crate::pictures::{decode, encode_jpeg, resize};
+use crate::pictures::{decode, encode_jpeg, recycle, resize};
 use crate::{DataError, Result};
 
 /// Making large pictures smaller.
@@ -33,10 +33,12 @@ impl Treatment {
             return Ok(bytes);
         }
         let image = decode(&bytes)?;
-        match self.shrink {
+        let treated = match self.shrink {
             Some(shrink) if image.width().max(image.height()) > shrink.max_side => shrunk(&image, shrink),
             _ => Ok(bytes),
-        }
+        };
+        recycle(image);
+        treated
     }
 }
 

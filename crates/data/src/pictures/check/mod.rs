@@ -34,7 +34,10 @@ impl std::fmt::Display for Flaw {
 
 /// Checks a picture, given as the bytes of its file. Nothing is wrong with it if the answer is none.
 pub fn check(bytes: &[u8]) -> Option<Flaw> {
-    let format = match decode::decode(bytes).and_then(|_| decode::format_of(bytes)) {
+    let format = match decode::decode(bytes)
+        .map(super::recycle)
+        .and_then(|()| decode::format_of(bytes))
+    {
         Ok(format) => format,
         Err(error) => return Some(Flaw::Damaged(error.to_string())),
     };
