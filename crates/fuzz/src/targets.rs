@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::ArrowTable;
+use vlct_data::datasets::{Captions, ItemDataset, Location, Pairs, Questions, RowKind, Split};
 use vlct_data::pictures::decode;
 use vlct_data::prepare::{Dataset, Raw};
 use vlct_data::records::{self, Columns, Format};
@@ -83,7 +84,7 @@ fn put(file: &[u8], folder: &Path, name: &str) -> PathBuf {
 }
 
 fn arrow(file: &[u8], folder: &Path) {
-    let Ok(table) = ArrowTable::open(put(file, folder, "f.arrow")) else {
+    let Ok(table) = ArrowTable::open(put(file, folder, "f_train.arrow")) else {
         return;
     };
     let columns: Vec<String> = table.columns().map(str::to_string).collect();
@@ -97,6 +98,27 @@ fn arrow(file: &[u8], folder: &Path) {
             let _ = table.text_lists(row, column);
             let _ = table.integer_lists(row, column);
             let _ = table.float_lists(row, column);
+        }
+    }
+    items::<Captions>(folder, |dataset, at| {
+        let _ = (dataset.caption_at(at), dataset.picture_at(at));
+    });
+    items::<Questions>(folder, |dataset, at| {
+        let _ = (dataset.question_at(at), dataset.picture_at(at));
+    });
+    items::<Pairs>(folder, |dataset, at| {
+        let _ = (dataset.sentence_at(at), dataset.pictures_at(at));
+    });
+}
+
+/// Opens the file as the dataset `f` of a kind, if it is one, and reads its items.
+fn items<K: RowKind>(folder: &Path, read: impl Fn(&ItemDataset<K>, &Location)) {
+    let Ok(dataset) = ItemDataset::<K>::open(folder, &["f"], Split::Train) else {
+        return;
+    };
+    for item in 0..dataset.len().min(1000) {
+        if let Ok(at) = dataset.locate(item) {
+            read(&dataset, &at);
         }
     }
 }

@@ -122,21 +122,21 @@ pub fn evaluate(
     threads: usize,
     stop: &AtomicBool,
 ) -> Result<Option<Recalls>> {
-    if dataset.images() < 10 {
-        let found = dataset.images();
+    if dataset.rows() < 10 {
+        let found = dataset.rows();
         return Err(TrainError::Invalid(format!(
             "retrieval needs at least 10 pictures, this split has {found}"
         )));
     }
     let (mut texts, mut owner) = (Vec::new(), Vec::new());
-    for picture in 0..dataset.images() {
-        for index in dataset.captions_of(picture)? {
+    for picture in 0..dataset.rows() {
+        for index in dataset.items_of(picture)? {
             texts.push(tokenizer.encode(&dataset.caption(index)?, max_text_len));
             owner.push(picture);
         }
     }
     let size = model.config().image_size;
-    let mut scores = Vec::with_capacity(dataset.images() * texts.len());
+    let mut scores = Vec::with_capacity(dataset.rows() * texts.len());
     for batch in PictureLoader::new(Arc::clone(dataset), transform, size, 1, threads, PREFETCH)? {
         for pixels in &batch?.images {
             if stop.load(Ordering::Relaxed) {

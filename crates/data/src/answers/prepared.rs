@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Vocabulary;
 use crate::arrow::ArrowTable;
+use crate::datasets::QuestionDataset;
 use crate::{DataError, Result};
 
 /// Files with answers, of which a folder has at least one.
@@ -32,6 +33,19 @@ impl Vocabulary {
                 "{}: no answers found in any of {names}.arrow; name the folder that has the prepared VQA v2 files",
                 folder.display(),
             )));
+        }
+        Ok(vocabulary)
+    }
+
+    /// The vocabulary that datasets of questions use, from the same columns: the original's table of answers is that of the
+    /// training and the validation questions. Empty if none has an answer.
+    ///
+    /// # Errors
+    /// As [`Self::from_prepared`].
+    pub fn of_questions(datasets: &[&QuestionDataset]) -> Result<Self> {
+        let mut vocabulary = Self::default();
+        for table in datasets.iter().flat_map(|dataset| dataset.arrow_files()) {
+            vocabulary.read_table(table?)?;
         }
         Ok(vocabulary)
     }

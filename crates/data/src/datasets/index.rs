@@ -1,13 +1,14 @@
-//! The captions of one table as numbered items, with an index that is small beside them.
+//! The texts of one table as numbered items, with an index that is small beside them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::captions::AROUND_BYTES;
+use super::contents::Contents;
+use super::items::AROUND_BYTES;
 use super::table::Table;
 use crate::{DataError, Result};
 
-/// Captions, and rows, that one index entry covers. Finding an item reads at most that many captions (and those of one row).
+/// Texts, and rows, that one index entry covers. Finding an item reads at most that many texts (and those of one row).
 const BLOCK: usize = 128;
 /// Bytes read in a scan before the pages are given back.
 const SCAN_BYTES: usize = 8 << 20;
@@ -19,16 +20,17 @@ struct Block {
     item: u32,
 }
 
-/// A table and the numbering of its captions: rows in order, captions in order, duplicates within a row left out.
+/// A table and the numbering of its texts: rows in order, texts in order; of captions, duplicates within a row are left out.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
     /// Number of items.
     pub items: usize,
+    contents: Contents,
     blocks: Vec<Block>,
 }
 
-/// The distinct captions of a row, in the order of their first occurrence.
+/// The distinct texts of a row, in the order of their first occurrence.
 fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     if texts.len() > 1 {
         let mut seen = HashSet::with_capacity(texts.len());
@@ -39,15 +41,23 @@ fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     texts
 }
 
+/// Those of a row's texts that are items. A question that is asked twice counts twice, as in the original.
+fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>> {
+    match contents {
+        Contents::Captions => distinct(texts),
+        Contents::Questions | Contents::Pairs => texts,
+    }
+}
+
 impl TableIndex {
-    /// Reads all captions once.
+    /// Reads all texts once.
     ///
     /// # Errors
-    /// A damaged caption; more than 4 billion rows or captions.
-    pub fn new(table: Table) -> Result<Self> {
+    /// A damaged text; more than 4 billion rows or texts.
+    pub fn new(table: Table, contents: Contents) -> Result<Self> {
         let too_many = || DataError::Format {
             path: table.path().to_path_buf(),
-            reason: "it has more rows or captions than can be numbered; write it as several files".into(),
+            reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
         let mut blocks = Vec::new();
         let (mut items, mut in_block, mut since_release) = (0usize, 0usize, 0usize);
@@ -60,11 +70,11 @@ impl TableIndex {
                 });
                 in_block = 0;
             }
-            let texts = table.captions(row)?;
-            // Duplicates cost as much to read as others, and so does a row without captions.
+            let texts = table.texts(row, contents)?;
+            // Duplicates cost as much to read as others, and so does a row without texts.
             in_block += texts.len().max(1);
             since_release += texts.iter().map(|t| t.len() + 8).sum::<usize>();
-            items += distinct(texts).len();
+            items += items_among(texts, contents).len();
             if since_release > SCAN_BYTES {
                 table.release_pages();
                 since_release = 0;
@@ -73,15 +83,20 @@ impl TableIndex {
         u32::try_from(items).map_err(|_| too_many())?;
         table.release_pages();
         blocks.shrink_to_fit();
-        Ok(Self { table, items, blocks })
+        Ok(Self {
+            table,
+            items,
+            contents,
+            blocks,
+        })
     }
 
-    /// The distinct captions of a row.
-    pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
-        Ok(distinct(self.table.captions(row)?))
+    /// The texts of a row that are items.
+    pub fn texts(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
+        Ok(items_among(self.table.texts(row, self.contents)?, self.contents))
     }
 
-    /// Row, and position among the row's captions, of an item below [`Self::items`].
+    /// Row, and position among the row's texts, of an item below [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
         let block = self
             .blocks
@@ -90,15 +105,15 @@ impl TableIndex {
         let start = self.blocks.get(block).copied().unwrap_or(Block { row: 0, item: 0 });
         let mut left = item - start.item as usize;
         for row in start.row as usize..self.table.rows() {
-            let captions = self.captions(row)?.len();
-            if left < captions {
+            let texts = self.texts(row)?.len();
+            if left < texts {
                 return Ok((row, left));
             }
-            left -= captions;
+            left -= texts;
         }
         Err(DataError::Format {
             path: self.table.path().to_path_buf(),
-            reason: "it has fewer captions than when it was opened; do not change files in use".into(),
+            reason: "it has fewer texts than when it was opened; do not change files in use".into(),
         })
     }
 
@@ -110,7 +125,7 @@ impl TableIndex {
         };
         let mut item = start.item as usize;
         for earlier in start.row as usize..row {
-            item += self.captions(earlier)?.len();
+            item += self.texts(earlier)?.len();
         }
         Ok(item)
     }

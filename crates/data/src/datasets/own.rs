@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(contents(root, "ask").unwrap(), Contents::Questions);
         assert_eq!(contents(root, "web").unwrap(), Contents::Captions);
         assert_eq!(contents(root, "nlvr2").unwrap(), Contents::Pairs);
-        assert!(message(root, "ask", Split::Train).contains("ask is not a dataset of captions"));
+        assert!(message(root, "ask", Split::Train).contains("ask is a dataset of questions, not of captions"));
     }
 
     #[test]

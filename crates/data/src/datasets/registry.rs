@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::contents::Contents;
 use super::own;
 use super::table::Table;
 use crate::error::MissingFile;
@@ -27,17 +28,6 @@ impl std::fmt::Display for Split {
             Split::Test => "test",
         })
     }
-}
-
-/// What the rows of a dataset hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
-    /// A picture and its captions.
-    Captions,
-    /// A picture and questions about it.
-    Questions,
-    /// A pair of pictures and sentences about it.
-    Pairs,
 }
 
 /// Whether numbered shards may be absent.

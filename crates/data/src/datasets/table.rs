@@ -1,15 +1,12 @@
-//! A file of a dataset, whatever its kind: rows of a picture and captions.
+//! A file of a dataset, whatever its kind: rows of pictures and texts.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::registry::Contents;
+use super::contents::Contents;
 use crate::arrow::ArrowTable;
 use crate::webdataset::{TarCounts, TarTable};
 use crate::{DataError, Result};
-
-/// Column of the captions in Arrow files.
-const CAPTION: &str = "caption";
 
 /// A file that is open.
 #[derive(Debug)]
@@ -38,16 +35,8 @@ impl Table {
     /// As [`Self::open`]; a column that is not there or of another type.
     pub fn with(path: &Path, contents: Contents) -> Result<Self> {
         let table = Self::open(path)?;
-        match (&table, contents) {
-            (Self::Arrow(table), Contents::Captions) => table.check_columns(&["image"], &[CAPTION])?,
-            (Self::Arrow(table), Contents::Questions) => table.check_columns(&["image"], &["questions"])?,
-            (Self::Arrow(table), Contents::Pairs) => {
-                table.check_columns(&["image_0", "image_1"], &["questions", "answers"])?;
-            }
-            (Self::Tar(_), Contents::Captions) => {}
-            (Self::Tar(_), Contents::Questions | Contents::Pairs) => {
-                return Err(table.error("a tar file has captions only; write an Arrow file"));
-            }
+        if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {
+            table.arrow()?.check_columns(contents.columns())?;
         }
         Ok(table)
     }
@@ -62,7 +51,7 @@ impl Table {
         }
         let table = ArrowTable::open(path)?;
         let has = |name: &str| table.columns().any(|column| column == name);
-        match (has("image_0"), has("questions"), has(CAPTION)) {
+        match (has("image_0"), has("questions"), has("caption")) {
             (true, true, _) => Ok(Contents::Pairs),
             (false, true, _) => Ok(Contents::Questions),
             (_, false, true) => Ok(Contents::Captions),
@@ -102,7 +91,18 @@ impl Table {
         }
     }
 
-    /// Whether the captions of each row lie in a part of the file of their own, away from those of the row before.
+    /// The Arrow file.
+    ///
+    /// # Errors
+    /// A tar.
+    pub(super) fn arrow(&self) -> Result<&ArrowTable> {
+        match self {
+            Self::Arrow(table) => Ok(table),
+            Self::Tar(_) => Err(self.error("a tar file has captions only; write an Arrow file")),
+        }
+    }
+
+    /// Whether the texts of each row lie in a part of the file of their own, away from those of the row before.
     pub fn new_parts(&self) -> Box<dyn Iterator<Item = bool> + '_> {
         match self {
             Self::Arrow(table) => Box::new(table.batches().flat_map(|rows| (0..rows).map(|row| row == 0))),
@@ -110,24 +110,27 @@ impl Table {
         }
     }
 
-    /// The captions of a row, in order.
+    /// The captions, questions or sentences of a row, in order. Those of a tar are captions.
     ///
     /// # Errors
-    /// No such row, or a damaged caption.
-    pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
+    /// No such row, or a damaged text.
+    pub fn texts(&self, row: usize, contents: Contents) -> Result<Vec<Cow<'_, str>>> {
         match self {
-            Self::Arrow(table) => Ok(table.texts(row, CAPTION)?.into_iter().map(Cow::Borrowed).collect()),
+            Self::Arrow(table) => {
+                let texts = table.texts(row, contents.texts())?;
+                Ok(texts.into_iter().map(Cow::Borrowed).collect())
+            }
             Self::Tar(table) => table.captions(row),
         }
     }
 
-    /// The bytes of a row's picture file.
+    /// The bytes of a picture file of a row, of an Arrow file the one in that column.
     ///
     /// # Errors
     /// No such row, or no picture in it.
-    pub fn picture(&self, row: usize) -> Result<&[u8]> {
+    pub fn picture(&self, row: usize, column: &str) -> Result<&[u8]> {
         match self {
-            Self::Arrow(table) => table.picture(row, "image"),
+            Self::Arrow(table) => table.picture(row, column),
             Self::Tar(table) => table.picture(row),
         }
     }

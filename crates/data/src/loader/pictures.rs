@@ -29,7 +29,7 @@ pub(super) fn load_into(
 /// Some consecutive pictures of a dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PictureBatch {
-    /// Their numbers in the dataset; [`CaptionDataset::captions_of`] gives their captions.
+    /// Their numbers in the dataset; [`CaptionDataset::items_of`] gives their captions.
     pub pictures: Range<usize>,
     /// The pictures, each `[3, size, size]`, normalised.
     pub images: Vec<Vec<f32>>,
@@ -93,18 +93,18 @@ impl Job for Pictures {
     type Batch = PictureBatch;
 
     fn epoch_len(&self) -> u64 {
-        self.dataset.images().div_ceil(self.batch_size) as u64
+        self.dataset.rows().div_ceil(self.batch_size) as u64
     }
 
     fn plan(&self, position: Position) -> (usize, Range<usize>) {
         let first = position.batch as usize * self.batch_size;
-        let pictures = first..first.saturating_add(self.batch_size).min(self.dataset.images());
+        let pictures = first..first.saturating_add(self.batch_size).min(self.dataset.rows());
         (pictures.len(), pictures)
     }
 
     fn sample(&self, pictures: &Range<usize>, number: usize) -> Result<Vec<f32>> {
         let picture = pictures.start + number;
-        let at = self.dataset.locate_image(picture)?;
+        let at = self.dataset.locate_row(picture)?;
         // Transforms of evaluation draw nothing; one that does is at least the same every time.
         let mut rng = stream(0, Purpose::Augmentation, 0, picture as u64);
         let mut picture = vec![0.0; self.transform.values()];

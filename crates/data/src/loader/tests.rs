@@ -299,7 +299,7 @@ fn pictures_come_in_order_for_retrieval() {
     let images: Vec<Vec<f32>> = all.into_iter().flat_map(|b| b.images).collect();
     assert_eq!(images.len(), 10);
     for (i, got) in images.into_iter().enumerate() {
-        let item = dataset.captions_of(i).unwrap().start;
+        let item = dataset.items_of(i).unwrap().start;
         let picture = decode(dataset.picture(item).unwrap()).unwrap();
         assert_eq!(
             got,

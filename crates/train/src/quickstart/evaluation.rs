@@ -80,7 +80,7 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
         let batch = batch?;
         for (picture, pixels) in batch.pictures.zip(batch.images) {
             pictures.push(pixels);
-            captions.push(held_out.caption(held_out.captions_of(picture)?.start)?);
+            captions.push(held_out.caption(held_out.items_of(picture)?.start)?);
         }
     }
     let texts: Vec<Vec<u32>> = captions

@@ -42,7 +42,7 @@ pub fn assemble(
         heat_maps: examples.heat_maps,
         retrieval: examples.retrieval,
         dataset: vec![
-            ("Held-out pictures".into(), e.held_out.images().to_string()),
+            ("Held-out pictures".into(), e.held_out.rows().to_string()),
             ("Held-out captions".into(), captions.to_string()),
             ("Words".into(), e.tokenizer.len().to_string()),
         ],

@@ -92,7 +92,7 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
     (control.say)(&format!(
         "evaluating {} captions of {} pictures, {}",
         dataset.len(),
-        dataset.images(),
+        dataset.rows(),
         setup::arithmetic(model.compute())
     ));
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;

@@ -229,7 +229,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let line = format!(
             "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
             self.training.len(),
-            self.training.images(),
+            self.training.rows(),
             parameters.trainable_values(),
             self.plan.total_steps,
             self.plan.batch_size,

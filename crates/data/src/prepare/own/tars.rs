@@ -35,7 +35,7 @@ pub(super) fn plan(own: &Own) -> Result<Plan> {
             without_picture: counts.without_picture,
             examples: Vec::new(),
         });
-        let count = dataset.images();
+        let count = dataset.rows();
         plan.files.extend(numbered(
             &own.prefix(split),
             count,
@@ -61,14 +61,14 @@ impl RowSource for Rows {
     }
 
     fn label(&self, row: usize) -> String {
-        match self.dataset.locate_image(self.range.start + row) {
+        match self.dataset.locate_row(self.range.start + row) {
             Ok(at) => self.dataset.row_name(&at),
             Err(error) => error.to_string(),
         }
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let at = self.dataset.locate_image(self.range.start + row)?;
+        let at = self.dataset.locate_row(self.range.start + row)?;
         Ok(RowText::Captions {
             captions: self.dataset.captions_at(&at)?,
             image_id: Cow::Owned(self.dataset.image_id_at(&at)?.unwrap_or_default()),
@@ -77,7 +77,7 @@ impl RowSource for Rows {
     }
 
     fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let at = self.dataset.locate_image(self.range.start + row)?;
+        let at = self.dataset.locate_row(self.range.start + row)?;
         Ok(vec![self.dataset.picture_at(&at)?.to_vec()])
     }
 }

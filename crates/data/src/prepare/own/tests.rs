@@ -28,13 +28,13 @@ fn prepare(own: &Own, out: &Path) -> Result<Report> {
 /// Picture, captions and image_id of every row, through the name.
 fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
     let dataset = CaptionDataset::open(root, &[name], split).unwrap();
-    (0..dataset.images())
+    (0..dataset.rows())
         .map(|image| {
-            let at = dataset.locate_image(image).unwrap();
+            let at = dataset.locate_row(image).unwrap();
             (
                 String::from_utf8(dataset.picture_at(&at).unwrap().to_vec()).unwrap(),
                 dataset
-                    .captions_of(image)
+                    .items_of(image)
                     .unwrap()
                     .map(|item| dataset.caption(item).unwrap())
                     .collect(),

@@ -1,3 +1,5 @@
+mod answered;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,9 +38,9 @@ fn sorted(texts: &[String]) -> Vec<String> {
 
 /// Captions of every picture, through the item space.
 fn captions(dataset: &CaptionDataset) -> Vec<Vec<String>> {
-    (0..dataset.images())
+    (0..dataset.rows())
         .map(|image| {
-            let items = dataset.captions_of(image).unwrap();
+            let items = dataset.items_of(image).unwrap();
             items.map(|item| dataset.caption(item).unwrap()).collect()
         })
         .collect()
@@ -50,7 +52,7 @@ fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
         assert_eq!(want["files"], json!([]), "{what}");
         return;
     }
-    assert_eq!(json!(dataset.images()), want["rows"], "{what}");
+    assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
     let with_rows: Vec<(&str, usize)> = dataset.tables().filter(|(_, rows)| *rows > 0).collect();
     if what != "pretrainVGQA train" {
         assert_eq!(json!(with_rows), want["file_of_row"], "{what}");
@@ -61,15 +63,15 @@ fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
     let mapper: Vec<(usize, usize)> = (0..dataset.len())
         .map(|item| {
             let at = dataset.locate(item).unwrap();
-            assert_eq!(dataset.caption_at(&at).unwrap(), got[dataset.image_of(&at)][at.caption]);
+            assert_eq!(dataset.caption_at(&at).unwrap(), got[dataset.row_of(&at)][at.text]);
             assert_eq!(dataset.picture(item).unwrap(), dataset.picture_at(&at).unwrap());
-            (dataset.image_of(&at), at.caption)
+            (dataset.row_of(&at), at.text)
         })
         .collect();
     assert_eq!(json!(mapper), want["index_mapper"], "{what}");
     if let Some(ids) = want.get("image_id") {
-        let got: Vec<Option<String>> = (0..dataset.images())
-            .map(|image| dataset.image_id_at(&dataset.locate_image(image).unwrap()).unwrap())
+        let got: Vec<Option<String>> = (0..dataset.rows())
+            .map(|image| dataset.image_id_at(&dataset.locate_row(image).unwrap()).unwrap())
             .collect();
         assert_eq!(&json!(got), ids, "{what}");
     }
@@ -121,7 +123,7 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
             let content = |root: &Path| {
                 let dataset = CaptionDataset::open(root, &["coco"], split).unwrap();
                 let texts: BTreeSet<Vec<String>> = captions(&dataset).into_iter().collect();
-                (dataset.len(), dataset.images(), texts)
+                (dataset.len(), dataset.rows(), texts)
             };
             assert_eq!(content(mixed.path()), content(&plain), "{variant}");
         }
@@ -161,14 +163,14 @@ fn rows_without_captions_are_pictures_but_not_items() {
     // Where the original cannot be built: the first row has no text.
     let folder = folder_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
     let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
-    assert_eq!((dataset.len(), dataset.images()), (3, 6));
+    assert_eq!((dataset.len(), dataset.rows()), (3, 6));
     let texts: Vec<String> = (0..3).map(|i| dataset.caption(i).unwrap()).collect();
     assert_eq!(texts, ["a", "b", "c"]);
     assert_eq!(dataset.locate(2).unwrap().row, 4);
-    assert_eq!(dataset.captions_of(0).unwrap(), 0..0);
-    assert_eq!(dataset.captions_of(1).unwrap(), 0..2);
-    assert_eq!(dataset.captions_of(5).unwrap(), 3..3);
-    assert!(dataset.locate(3).is_err() && dataset.captions_of(6).is_err());
+    assert_eq!(dataset.items_of(0).unwrap(), 0..0);
+    assert_eq!(dataset.items_of(1).unwrap(), 0..2);
+    assert_eq!(dataset.items_of(5).unwrap(), 3..3);
+    assert!(dataset.locate(3).is_err() && dataset.items_of(6).is_err());
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn several_datasets_are_one_space_and_draws_stay_inside_one() {
             dataset: 1,
             table: 2,
             row: 0,
-            caption: 0
+            text: 0
         }
     );
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
@@ -273,7 +275,7 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
         }
         assert!(recorded["empty_split_image_only"].is_string());
         let empty = CaptionDataset::open(folder_of(&[]).path(), &["vg"], Split::Val).unwrap();
-        assert_eq!((empty.len(), empty.images(), empty.is_empty()), (0, 0, true));
+        assert_eq!((empty.len(), empty.rows(), empty.is_empty()), (0, 0, true));
         assert_eq!(recorded["later_row_has_no_text"], Value::Null);
     }
 }
@@ -367,17 +369,17 @@ fn the_index_stays_small_and_finds_every_item() {
     assert_eq!(dataset.len(), want.len());
     for (item, (row, caption)) in want.iter().enumerate() {
         let at = dataset.locate(item).unwrap();
-        assert_eq!((at.row, at.caption), (*row, *caption));
+        assert_eq!((at.row, at.text), (*row, *caption));
     }
     let mut first = 0;
-    for image in 0..dataset.images() {
-        let items = dataset.captions_of(image).unwrap();
+    for image in 0..dataset.rows() {
+        let items = dataset.items_of(image).unwrap();
         assert_eq!(items.start, first);
         first = items.end;
     }
     // Eight bytes per 128 captions read, or less.
     assert!(
-        dataset.index_memory() <= 8 + 8 * (2 * dataset.len() + dataset.images()) / 128,
+        dataset.index_memory() <= 8 + 8 * (2 * dataset.len() + dataset.rows()) / 128,
         "{}",
         dataset.index_memory()
     );

@@ -1,0 +1,87 @@
+//! What the rows of a dataset hold.
+
+use std::fmt;
+
+use crate::arrow::Values;
+
+/// What the rows of a dataset hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// A picture and its captions.
+    Captions,
+    /// A picture and questions about it.
+    Questions,
+    /// A pair of pictures and sentences about it.
+    Pairs,
+}
+
+impl Contents {
+    /// The column whose texts, one by one, are the items.
+    pub(super) fn texts(self) -> &'static str {
+        match self {
+            Self::Captions => "caption",
+            Self::Questions | Self::Pairs => "questions",
+        }
+    }
+
+    /// The columns that an Arrow file must have.
+    pub(super) fn columns(self) -> &'static [(&'static str, Values)] {
+        match self {
+            Self::Captions => &[("image", Values::Pictures), ("caption", Values::Texts)],
+            Self::Questions => &[
+                ("image", Values::Pictures),
+                ("questions", Values::Texts),
+                ("question_id", Values::Integers),
+                ("answers", Values::TextLists),
+                ("answer_labels", Values::IntegerLists),
+                ("answer_scores", Values::FloatLists),
+            ],
+            Self::Pairs => &[
+                ("image_0", Values::Pictures),
+                ("image_1", Values::Pictures),
+                ("questions", Values::Texts),
+                ("answers", Values::Texts),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Captions => "captions",
+            Self::Questions => "questions",
+            Self::Pairs => "pairs of pictures",
+        })
+    }
+}
+
+/// A kind of rows, as a type.
+pub trait RowKind: fmt::Debug + Send + Sync + 'static {
+    /// What it stands for.
+    const CONTENTS: Contents;
+}
+
+/// Rows of a picture and captions.
+#[derive(Clone, Copy, Debug)]
+pub enum Captions {}
+
+/// Rows of a picture and questions.
+#[derive(Clone, Copy, Debug)]
+pub enum Questions {}
+
+/// Rows of two pictures and sentences.
+#[derive(Clone, Copy, Debug)]
+pub enum Pairs {}
+
+impl RowKind for Captions {
+    const CONTENTS: Contents = Contents::Captions;
+}
+
+impl RowKind for Questions {
+    const CONTENTS: Contents = Contents::Questions;
+}
+
+impl RowKind for Pairs {
+    const CONTENTS: Contents = Contents::Pairs;
+}

@@ -1,0 +1,296 @@
+//! Questions with answers, and sentences that are true or not.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::split_name;
+use crate::answers::Vocabulary;
+use crate::arrow::{AnsweredQuestion, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
+
+/// What is recorded of every kind of dataset: numbers of items and rows, files, texts, and which item lies where. Lists that
+/// are not recorded are not compared.
+fn assert_items<K: RowKind>(
+    dataset: &ItemDataset<K>,
+    text: impl Fn(&Location) -> String,
+    want: &Value,
+    what: &str,
+) -> Vec<Location> {
+    assert_eq!(json!(dataset.len()), want["length"], "{what}");
+    assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
+    assert_eq!(
+        json!(dataset.tables().collect::<Vec<_>>()),
+        want["file_of_row"],
+        "{what}"
+    );
+    let places: Vec<Location> = (0..dataset.len()).map(|item| dataset.locate(item).unwrap()).collect();
+    if let Some(texts) = want.get("texts") {
+        let got: Vec<Vec<String>> = (0..dataset.rows())
+            .map(|row| dataset.items_of(row).unwrap().map(|item| text(&places[item])).collect())
+            .collect();
+        assert_eq!(&json!(got), texts, "{what}");
+        let mapper: Vec<(usize, usize)> = places.iter().map(|at| (dataset.row_of(at), at.text)).collect();
+        assert_eq!(json!(mapper), want["index_mapper"], "{what}");
+    }
+    places
+}
+
+fn assert_questions(dataset: &QuestionDataset, want: &Value, what: &str) {
+    let text = |at: &Location| dataset.question_at(at).unwrap().question;
+    let places = assert_items(dataset, text, want, what);
+    let questions: Vec<AnsweredQuestion> = places.iter().map(|at| dataset.question_at(at).unwrap()).collect();
+    for (item, (at, question)) in places.iter().zip(&questions).enumerate() {
+        assert_eq!(&dataset.question(item).unwrap(), question);
+        assert!(!dataset.picture_at(at).unwrap().is_empty(), "{what}");
+    }
+    if let Some(items) = want.get("items") {
+        let got: Vec<Value> = questions
+            .iter()
+            .map(|question| {
+                let answers = question.answers.iter();
+                json!({
+                    "qid": question.question_id,
+                    "vqa_answer": answers.clone().map(|a| &a.0).collect::<Vec<_>>(),
+                    "vqa_labels": answers.clone().map(|a| a.1).collect::<Vec<_>>(),
+                    "vqa_scores": answers.map(|a| a.2).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        assert_eq!(&json!(got), items, "{what}");
+        let ids: Vec<Option<i64>> = (0..dataset.rows())
+            .map(|row| dataset.image_id_at(&dataset.locate_row(row).unwrap()).unwrap())
+            .collect();
+        assert_eq!(json!(ids), want["image_id"], "{what}");
+    } else {
+        let ids: Vec<i64> = questions.iter().map(|question| question.question_id).collect();
+        let last = &ids[ids.len().saturating_sub(3)..];
+        assert_eq!(json!(ids[..ids.len().min(3)]), want["first_qids"], "{what}");
+        assert_eq!(json!(last), want["last_qids"], "{what}");
+    }
+}
+
+const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+
+#[test]
+fn questions_read_as_the_original_reads_them() {
+    for folder in vlct_golden::folders("prepare") {
+        for set in ["vqav2", "vqav2_large_val"] {
+            let root = folder.join(set).join("expected");
+            let recorded = vlct_golden::json(root.join("reader.json"));
+            let recorded = &recorded["VQAv2Dataset"];
+            let datasets = SPLITS.map(|split| QuestionDataset::open(&root, &["vqa"], split).unwrap());
+            for (dataset, split) in datasets.iter().zip(SPLITS) {
+                assert_questions(dataset, &recorded[split_name(split)], &format!("{set} {split}"));
+            }
+
+            let [train, val, _] = &datasets;
+            let vocabulary = Vocabulary::of_questions(&[train, val]).unwrap();
+            let table = &recorded["answer_table"];
+            assert_eq!(json!(vocabulary.len()), table["num_class"]);
+            let known = table["answer2id"].as_object().unwrap();
+            let ids = (0..vocabulary.len() as u32).filter(|id| vocabulary.answer(*id).is_some());
+            assert_eq!(ids.count(), known.len());
+            for (answer, id) in known {
+                assert_eq!(vocabulary.id(answer).map(u64::from), id.as_u64(), "{answer}");
+            }
+        }
+    }
+}
+
+fn copy(from: &Path, files: &[&str], to: &Path) {
+    for file in files {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn questions_of_visual_genome_read_as_the_original_reads_them() {
+    for folder in vlct_golden::folders("prepare") {
+        let expected = |set: &str| folder.join(set).join("expected");
+        let alone = QuestionDataset::open(expected("vgqa"), &["vgqa"], Split::Train).unwrap();
+        let recorded = vlct_golden::json(expected("vgqa").join("reader.json"));
+        let recorded = &recorded["VQAv2Dataset with vgqa_train as only training file"]["train"];
+        assert_questions(&alone, recorded, "vgqa");
+
+        let root = tempfile::tempdir().unwrap();
+        copy(
+            &expected("vqav2"),
+            &["vqav2_train.arrow", "vqav2_trainable_val.arrow"],
+            root.path(),
+        );
+        copy(&expected("valid_vgqa"), &["vgqa_train.arrow"], root.path());
+        let both = QuestionDataset::open(root.path(), &["vqa", "vgqa"], Split::Train).unwrap();
+        let recorded = vlct_golden::json(expected("valid_vgqa").join("reader.json"));
+        let recorded = &recorded["VQAv2Dataset with vgqa_train as third training file"]["train"];
+        assert_questions(&both, recorded, "vqav2 and vgqa");
+    }
+}
+
+#[test]
+fn pairs_read_as_the_original_reads_them() {
+    for folder in vlct_golden::folders("prepare") {
+        let root = folder.join("nlvr2/expected");
+        let recorded = vlct_golden::json(root.join("reader.json"));
+        for split in SPLITS {
+            let want = &recorded["NLVR2Dataset"][split_name(split)];
+            let what = format!("nlvr2 {split}");
+            let dataset = PairDataset::open(&root, &["nlvr2"], split).unwrap();
+            let text = |at: &Location| dataset.sentence_at(at).unwrap().text;
+            let places = assert_items(&dataset, text, want, &what);
+            let tables: Vec<&str> = dataset.tables().map(|(name, _)| name).collect();
+            let items: Vec<Value> = (0..)
+                .zip(&places)
+                .map(|(item, at)| {
+                    let sentence = dataset.sentence(item).unwrap();
+                    let [left, right] = dataset.pictures_at(at).unwrap();
+                    assert!(!left.is_empty() && !right.is_empty() && left != right);
+                    json!({"answers": sentence.truth, "table_name": tables[at.table]})
+                })
+                .collect();
+            assert_eq!(json!(items), want["items"], "{what}");
+            let names: Vec<Option<String>> = (0..dataset.rows())
+                .map(|row| dataset.identifier_at(&dataset.locate_row(row).unwrap()).unwrap())
+                .collect();
+            assert_eq!(json!(names), want["identifier"], "{what}");
+        }
+    }
+}
+
+#[test]
+fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
+    for folder in vlct_golden::folders("prepare") {
+        let questions = |root: &Path| {
+            let dataset = QuestionDataset::open(root, &["vqa"], Split::Train).unwrap();
+            let questions = (0..dataset.len()).map(|item| dataset.question(item).unwrap());
+            let mut questions: Vec<AnsweredQuestion> = questions.collect();
+            questions.sort_by_key(|question| question.question_id);
+            questions
+        };
+        let sentences = |root: &Path, split| {
+            let dataset = PairDataset::open(root, &["nlvr2"], split).unwrap();
+            (0..dataset.len())
+                .map(|item| dataset.sentence(item).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let (vqa, nlvr2) = (folder.join("vqav2/expected"), folder.join("nlvr2/expected"));
+        let variants = folder.join("variants");
+
+        let mixed = tempfile::tempdir().unwrap();
+        let mixed = mixed.path();
+        copy(
+            &variants.join("multi_batch"),
+            &["vqav2_train.arrow", "nlvr2_train.arrow"],
+            mixed,
+        );
+        copy(
+            &variants.join("large_string"),
+            &["vqav2_trainable_val.arrow", "nlvr2_dev.arrow"],
+            mixed,
+        );
+        copy(&nlvr2, &["nlvr2_test1.arrow"], mixed);
+        assert_eq!(questions(mixed), questions(&vqa));
+        for split in [Split::Train, Split::Val] {
+            assert_eq!(sentences(mixed, split), sentences(&nlvr2, split), "{split}");
+        }
+    }
+}
+
+fn question(id: i64, answers: &[(&str, i64, f64)]) -> AnsweredQuestion {
+    AnsweredQuestion {
+        question: format!("question {id}?"),
+        question_id: id,
+        answers: answers.iter().map(|a| (a.0.to_string(), a.1, a.2)).collect(),
+    }
+}
+
+fn write_questions(folder: &Path, file: &str, kind: VqaKind, questions: &[AnsweredQuestion]) {
+    let mut writer = VqaWriter::create(folder.join(file), kind).unwrap();
+    let row = VqaRow {
+        image: b"picture",
+        questions,
+        image_id: 1,
+        split: "train",
+    };
+    writer.push(row).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn answers_that_cannot_be_are_errors_that_name_the_row() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (answer, says) in [
+        (("a", -1, 1.0), "number -1"),
+        (("a", i64::MAX, 1.0), "number 9223372036854775807"),
+        (("a", 0, 1.5), "score 1.5"),
+        (("a", 0, f64::NAN), "score NaN"),
+    ] {
+        let questions = [question(5, &[("b", 1, 0.3)]), question(6, &[answer])];
+        write_questions(root, "ask_train.arrow", VqaKind::Answered, &questions);
+        let dataset = QuestionDataset::open(root, &["ask"], Split::Train).unwrap();
+        assert_eq!(dataset.question(0).unwrap(), questions[0]);
+        let message = dataset.question(1).unwrap_err().to_string();
+        assert!(
+            message.contains(says) && message.contains("ask_train.arrow: row 0: question 1"),
+            "{message}"
+        );
+    }
+    write_questions(root, "ask_test.arrow", VqaKind::Test, &[question(7, &[])]);
+    let test = QuestionDataset::open(root, &["ask"], Split::Test).unwrap();
+    assert_eq!(test.question(0).unwrap(), question(7, &[]));
+    assert!(Vocabulary::of_questions(&[&test]).unwrap().is_empty());
+    assert_eq!(QuestionDataset::open(root, &["ask"], Split::Val).unwrap().len(), 0);
+}
+
+#[test]
+fn a_dataset_of_another_kind_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write_questions(root, "ask_train.arrow", VqaKind::Answered, &[question(5, &[])]);
+    let mut writer = Nlvr2Writer::create(root.join("two_train.arrow")).unwrap();
+    let sentences = [("one".to_string(), true), ("one".to_string(), false)];
+    let pair = Nlvr2Row {
+        image_0: b"left",
+        image_1: b"right",
+        sentences: &sentences,
+        identifier: "x",
+    };
+    writer.push(pair).unwrap();
+    writer.finish().unwrap();
+
+    let pairs = PairDataset::open(root, &["two"], Split::Train).unwrap();
+    assert_eq!(pairs.len(), 2, "sentences that occur twice are two items");
+    assert_eq!([0, 1].map(|item| pairs.sentence(item).unwrap().truth), [true, false]);
+    assert_eq!(
+        pairs.pictures_at(&pairs.locate(1).unwrap()).unwrap(),
+        [&b"left"[..], b"right"]
+    );
+
+    for (error, says) in [
+        (
+            QuestionDataset::open(root, &["ask", "two"], Split::Train).unwrap_err(),
+            "two is a dataset of pairs of pictures, not of questions",
+        ),
+        (
+            PairDataset::open(root, &["ask"], Split::Train).unwrap_err(),
+            "ask is a dataset of questions, not of pairs of pictures",
+        ),
+        (
+            CaptionDataset::open(root, &["vqa"], Split::Train).unwrap_err(),
+            "vqa is a dataset of questions, not of captions",
+        ),
+    ] {
+        assert_eq!(error.to_string(), says);
+    }
+
+    // A file that lacks what only its questions need is found before anything is read.
+    std::fs::copy(root.join("two_train.arrow"), root.join("vqav2_rest_val.arrow")).unwrap();
+    let problems = verify(root, &["vqa"], Split::Val, Shards::All);
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].to_string().contains("no column \"image\""),
+        "{}",
+        problems[0]
+    );
+}
