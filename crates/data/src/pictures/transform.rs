@@ -7,9 +7,6 @@
 //! | `mae_test` | resized to S × S whatever the aspect ratio |
 //!
 //! `mae` mirrors although captions say "left" and "right": the published models were trained that way.
-//!
-//! Possible later: decoding a JPEG at half or quarter size when the crop is shrunk by more than that (the inverse
-//! cosine transform of fewer coefficients). It would change the pixels slightly and is not what the models saw.
 
 use std::fmt;
 use std::ops::AddAssign;

@@ -81,16 +81,13 @@ const SUPPORTED: [ImageFormat; 6] = [
 ];
 
 fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
-    if format == ImageFormat::Png {
-        return png::decode(bytes);
+    match format {
+        ImageFormat::Jpeg => return jpeg::decode(bytes),
+        ImageFormat::Png => return png::decode(bytes),
+        _ => {}
     }
-    let whole = match format {
-        ImageFormat::Jpeg => jpeg::is_complete(bytes),
-        ImageFormat::WebP => riff_is_complete(bytes),
-        // The decoders of the other formats notice.
-        _ => true,
-    };
-    if !whole {
+    // The decoders of the other formats notice.
+    if format == ImageFormat::WebP && !riff_is_complete(bytes) {
         return Err(damaged(format, &"the file ends before the picture does"));
     }
     let mut limits = Limits::default();
