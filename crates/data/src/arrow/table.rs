@@ -237,6 +237,11 @@ impl ArrowTable {
         at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
     }
 
+    /// An error about a row: names the file and the row.
+    pub(crate) fn row_error(&self, row: usize, reason: &str) -> DataError {
+        self.map.error(format!("row {row}: {reason}"))
+    }
+
     /// Takes the pages of the file out of this process's memory; they stay in the system's cache and return when they are
     /// read. Called now and then, it keeps the memory of a walk through a file small.
     pub fn release_pages(&self) {

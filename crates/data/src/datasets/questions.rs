@@ -27,57 +27,27 @@ impl QuestionDataset {
     /// No such place; a damaged file; columns that disagree about how many questions or answers there are; an answer with an
     /// impossible number or score.
     pub fn question_at(&self, at: &Location) -> Result<AnsweredQuestion> {
-        let table = self.file(at)?.arrow()?;
-        let questions = table.texts(at.row, "questions")?;
-        let ids = table.integers(at.row, "question_id")?;
-        let answers = table.text_lists(at.row, "answers")?;
-        let labels = table.integer_lists(at.row, "answer_labels")?;
-        let scores = table.float_lists(at.row, "answer_scores")?;
+        let questions = self.file(at)?.arrow()?.questions(at.row)?;
         self.read(at, AROUND_BYTES);
-
-        let wrong = |reason: String| Err(self.row_error(at, &reason));
-        let (number, asked) = (at.text, questions.len());
-        if number >= asked || ids.len() != asked {
-            let reason = format!(
-                "question {number} is wanted; there are {asked}, with {} numbers",
-                ids.len()
-            );
-            return wrong(reason);
-        }
-        let mut question = AnsweredQuestion {
-            question: questions[number].to_string(),
-            question_id: ids[number],
-            answers: Vec::new(),
+        let count = questions.len();
+        let question = questions
+            .into_iter()
+            .nth(at.text)
+            .ok_or_else(|| self.row_error(at, &format!("there is no question {}; there are {count}", at.text)))?;
+        let impossible = |(_, label, score): &&(String, i64, f64)| {
+            !(0..MAX_ANSWERS as i64).contains(label) || !(0.0..=1.0).contains(score)
         };
-        let lists = [answers.len(), labels.len(), scores.len()];
-        if lists == [0; 3] {
-            return Ok(question);
-        }
-        if lists != [asked; 3] {
-            let [answers, labels, scores] = lists;
-            return wrong(format!(
-                "{asked} questions, but answers of {answers}, labels of {labels} and scores of {scores}"
-            ));
-        }
-        let (answers, labels, scores) = (&answers[number], &labels[number], &scores[number]);
-        if answers.len() != labels.len() || answers.len() != scores.len() {
-            return wrong(format!(
-                "question {number} has {} answers, but {} labels and {} scores",
-                answers.len(),
-                labels.len(),
-                scores.len()
-            ));
-        }
-        for ((answer, label), score) in answers.iter().zip(labels).zip(scores) {
-            if !(0..MAX_ANSWERS as i64).contains(label) || !(0.0..=1.0).contains(score) {
-                return wrong(format!(
-                    "question {number} has an answer with the number {label} and the score {score}; possible are numbers \
-                     from 0 and scores from 0 to 1"
-                ));
+        match question.answers.iter().find(impossible) {
+            None => Ok(question),
+            Some((_, label, score)) => {
+                let reason = format!(
+                    "question {} has an answer with the number {label} and the score {score}; possible are numbers from 0 and \
+                     scores from 0 to 1",
+                    at.text
+                );
+                Err(self.row_error(at, &reason))
             }
-            question.answers.push((answer.to_string(), *label, *score));
         }
-        Ok(question)
     }
 
     /// The picture at a location that [`Self::locate`] gave: the bytes of its file.

@@ -9,6 +9,7 @@
 //! where it was. The files are those of the original's writers (`vlc/utils/write_*.py`), in an order that is a function of
 //! the seed instead of random.
 
+mod cut;
 pub mod datasets;
 mod find;
 mod journal;
@@ -20,9 +21,10 @@ mod report;
 mod table;
 mod write;
 
+pub use cut::Cut;
 pub use datasets::{Dataset, ROWS_PER_FILE, Raw};
 pub use picture::{Shrink, Treatment};
-pub use plan::{Columns, Coverage, Cut, Plan, PlannedFile, RowSource, RowText};
+pub use plan::{Columns, Coverage, Plan, PlannedFile, RowSource, RowText};
 pub use report::{LeftOut, Report, WrittenFile};
 pub use write::{Outcome, Progress, Target, write};
 

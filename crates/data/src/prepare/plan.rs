@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cut::Cut;
 use crate::Result;
 use crate::arrow::{AnsweredQuestion, Region, VqaKind};
 
@@ -59,6 +60,67 @@ pub enum RowText<'a> {
     },
 }
 
+/// Feeds `hash` with a text and its length, so that two texts are not taken for one.
+fn text(hash: &mut dyn Hasher, text: &str) {
+    hash.write_usize(text.len());
+    hash.write(text.as_bytes());
+}
+
+impl RowText<'_> {
+    /// Feeds `hash` with everything that the row says.
+    fn identify(&self, hash: &mut dyn Hasher) {
+        match self {
+            Self::Captions {
+                captions,
+                image_id,
+                split,
+            } => {
+                hash.write_usize(captions.len());
+                captions.iter().for_each(|caption| text(hash, caption));
+                text(hash, image_id);
+                text(hash, split);
+            }
+            Self::Regions { regions, image_id } => {
+                hash.write_usize(regions.len());
+                for region in regions.iter() {
+                    text(hash, &region.phrase);
+                    [region.width, region.height, region.x, region.y]
+                        .into_iter()
+                        .for_each(|value| hash.write_i64(value));
+                }
+                text(hash, image_id);
+            }
+            Self::Questions {
+                questions,
+                image_id,
+                split,
+            } => {
+                hash.write_usize(questions.len());
+                for question in questions.iter() {
+                    text(hash, &question.question);
+                    hash.write_i64(question.question_id);
+                    hash.write_usize(question.answers.len());
+                    for (answer, label, score) in &question.answers {
+                        text(hash, answer);
+                        hash.write_i64(*label);
+                        hash.write_u64(score.to_bits());
+                    }
+                }
+                hash.write_i64(*image_id);
+                text(hash, split);
+            }
+            Self::Pair { sentences, identifier } => {
+                hash.write_usize(sentences.len());
+                for (sentence, truth) in sentences.iter() {
+                    text(hash, sentence);
+                    hash.write_u8(u8::from(*truth));
+                }
+                text(hash, identifier);
+            }
+        }
+    }
+}
+
 /// The rows of a file, readable in any order and by several threads.
 pub trait RowSource: Send + Sync {
     /// Number of rows.
@@ -85,8 +147,8 @@ pub trait RowSource: Send + Sync {
     /// What is wrong with an annotation.
     fn identify(&self, hash: &mut dyn Hasher) -> Result<()> {
         for row in 0..self.rows() {
-            hash.write(self.label(row).as_bytes());
-            hash.write(format!("{:?}", self.text(row)?).as_bytes());
+            text(hash, &self.label(row));
+            self.text(row)?.identify(hash);
         }
         Ok(())
     }
@@ -100,19 +162,6 @@ pub struct PlannedFile {
     pub columns: Columns,
     /// Its rows, in order.
     pub rows: Box<dyn RowSource>,
-}
-
-/// A file that is cut out of another one when that is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Name of the file that is cut.
-    pub from: String,
-    /// Name of the file that gets all rows but the last `count`.
-    pub head: String,
-    /// Name of the file that gets the last `count` rows.
-    pub tail: String,
-    /// How many.
-    pub count: usize,
 }
 
 /// Pictures against annotations, for one group of pictures.

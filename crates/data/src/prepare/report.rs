@@ -28,7 +28,7 @@ pub struct WrittenFile {
     pub rows: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Of everything that decided what was written to it, but for the pictures' content.
+    /// Of everything that decided what was written to it, but for the content of pictures.
     pub fingerprint: String,
 }
 
@@ -59,23 +59,14 @@ impl Report {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The report in `out`, if all of `files` were written with this fingerprint and are there, as long as they were.
-    pub fn of_finished<'a>(
-        out: &Path,
-        name: &str,
-        fingerprint: &str,
-        mut files: impl Iterator<Item = &'a String>,
-    ) -> Option<Self> {
-        let report = Self::read(out, name)?;
-        let as_it_was = |name: &String| {
-            let name = format!("{name}.arrow");
-            let written = report.files.iter().find(|file| file.file == name);
-            written.is_some_and(|file| {
-                let found = std::fs::metadata(out.join(&name));
-                file.fingerprint == fingerprint && found.is_ok_and(|found| found.is_file() && found.len() == file.bytes)
-            })
-        };
-        files.all(as_it_was).then_some(report)
+    /// What the report says of the file `name` (without `.arrow`), if it was written with this fingerprint and is there, as long
+    /// as it was.
+    pub(super) fn finished(&self, out: &Path, name: &str, fingerprint: &str) -> Option<&WrittenFile> {
+        let name = format!("{name}.arrow");
+        let written = self.files.iter().find(|file| file.file == name)?;
+        let found = std::fs::metadata(out.join(&name)).ok()?;
+        let as_it_was = written.fingerprint == fingerprint && found.is_file() && found.len() == written.bytes;
+        as_it_was.then_some(written)
     }
 
     /// Takes in what an earlier report says of other files; of those that are numbered like files of this one, nothing, and they are

@@ -491,6 +491,54 @@ fn odd_names_are_kept_and_what_is_no_file_is_left_out() {
 }
 
 #[test]
+fn splits_that_are_there_are_not_made_again() {
+    let folder = sets("vqav2").remove(0);
+    let whole = tempfile::tempdir().unwrap();
+    let raw = Raw::new(folder.join("raw"));
+    prepare(Dataset::Vqav2, &raw, &target(whole.path())).unwrap();
+
+    let out = tempfile::tempdir().unwrap();
+    let mut train = raw.clone();
+    train.splits = Some(vec!["train".into()]);
+    let train = Dataset::Vqav2.plan(&train).unwrap();
+    let go_on = |_| ControlFlow::Continue(());
+    write("vqav2", &train, &target(out.path()), &mut go_on.clone()).unwrap();
+
+    // A file from elsewhere that a split to come would replace.
+    let foreign = out.path().join("vqav2_rest_val.arrow");
+    fs::write(&foreign, b"mine").unwrap();
+    let all = Dataset::Vqav2.plan(&raw).unwrap();
+    let message = write("vqav2", &all, &target(out.path()), &mut go_on.clone()).unwrap_err();
+    assert!(
+        message.to_string().contains("vqav2_rest_val.arrow is there already"),
+        "{message}"
+    );
+    fs::remove_file(&foreign).unwrap();
+
+    let mut first = None;
+    let outcome = write("vqav2", &all, &target(out.path()), &mut |now| {
+        first.get_or_insert(now.done);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let Outcome::Done(report) = outcome else {
+        panic!("there was more to do");
+    };
+    assert_eq!(first, Some(train.rows()));
+    let mut names: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), report.files.len());
+    for name in names {
+        assert!(
+            fs::read(out.path().join(name)).unwrap() == fs::read(whole.path().join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    assert_eq!(Report::read(whole.path(), "vqav2").unwrap().left_out, report.left_out);
+}
+
+#[test]
 fn splits_prepared_one_after_the_other_share_a_report() {
     let folder = sets("gcc").remove(0);
     let out = tempfile::tempdir().unwrap();

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::journal::Journal;
+use super::cut::Cut;
+use super::journal::{FileState, Journal};
 use super::ordered::{Weigh, in_order};
 use super::picture::Treatment;
 use super::plan::{Plan, PlannedFile, RowText};
@@ -21,7 +22,7 @@ const BUDGET: usize = 128 << 20;
 /// Tests, which write little, interrupt after every batch.
 const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 /// Part of every fingerprint: to be changed when the same plan is written differently.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Where and how to write.
 #[derive(Clone, Debug)]
@@ -101,13 +102,16 @@ pub fn write(
         path: out.clone(),
         source,
     })?;
-    let fingerprint = fingerprint(name, plan, &target.treatment)?;
-    if let Some(report) = Report::of_finished(out, name, &fingerprint, plan.names()) {
-        return Ok(Outcome::WasDone(report));
+    let fingerprints = Fingerprints::new(name, plan, &target.treatment)?;
+    let earlier = Report::read(out, name);
+    if let Some(report) = &earlier
+        && (fingerprints.of_names(plan)).all(|(name, print)| report.finished(out, name, print).is_some())
+    {
+        return Ok(Outcome::WasDone(report.clone()));
     }
     let mut journal = Journal::open(
         &out.join(format!(".prepare_{name}.journal")),
-        &fingerprint,
+        &fingerprints.all,
         plan.files.len(),
         target.overwrite,
     )?;
@@ -120,6 +124,20 @@ pub fn write(
         };
         if gone {
             journal.forget(number)?;
+        }
+        if let Some(report) = &earlier
+            && *journal.state(number) == FileState::default()
+            && let Some(written) = report.finished(out, &file.name, &fingerprints.files[number])
+        {
+            // Another preparation, of other splits, has written it.
+            let left_out = report.left_out.iter().filter(|l| l.file == file.name);
+            let state = FileState {
+                consumed: file.rows.rows(),
+                blocks: Vec::new(),
+                left_out: left_out.cloned().collect(),
+                finished: Some(written.bytes),
+            };
+            journal.note(number, state)?;
         }
     }
     if !target.overwrite {
@@ -145,10 +163,10 @@ pub fn write(
         }
     }
     for cut in &plan.cuts {
-        super::datasets::vqav2::cut(out, cut)?;
+        cut.make(out)?;
     }
-    let mut report = report(name, plan, out, fingerprint, &journal)?;
-    if let Some(earlier) = Report::read(out, name) {
+    let mut report = report(name, plan, out, &fingerprints, &journal)?;
+    if let Some(earlier) = earlier {
         report.take_in(earlier, out);
     }
     report.write(out)?;
@@ -160,32 +178,68 @@ fn path(out: &Path, name: &str) -> PathBuf {
     out.join(format!("{name}.arrow"))
 }
 
-/// A number, in hexadecimal digits, of everything that decides what is written.
-fn fingerprint(name: &str, plan: &Plan, treatment: &Treatment) -> Result<String> {
-    let mut hash = Xxh3::new();
-    Hasher::write(
-        &mut hash,
-        format!("{VERSION} {name} {treatment:?} {:?}", plan.cuts).as_bytes(),
-    );
-    for file in &plan.files {
-        Hasher::write(&mut hash, format!("{} {:?}", file.name, file.columns).as_bytes());
-        file.rows.identify(&mut hash)?;
+/// Numbers, in hexadecimal digits, of everything that decides what is written, but for the content of pictures.
+struct Fingerprints {
+    /// One for each file of the plan.
+    files: Vec<String>,
+    /// One for the two files of each cut.
+    cuts: Vec<String>,
+    /// Of everything.
+    all: String,
+}
+
+impl Fingerprints {
+    fn new(name: &str, plan: &Plan, treatment: &Treatment) -> Result<Self> {
+        let of_file = |file: &PlannedFile| {
+            let mut hash = Xxh3::new();
+            let head = format!("{VERSION} {name} {treatment:?} {} {:?}", file.name, file.columns);
+            Hasher::write(&mut hash, head.as_bytes());
+            file.rows.identify(&mut hash)?;
+            Ok(digits(&hash))
+        };
+        let files: Vec<String> = plan.files.iter().map(of_file).collect::<Result<_>>()?;
+        let of_cut = |cut: &Cut| {
+            let from = plan.files.iter().position(|file| file.name == cut.from);
+            let from = from.map_or("", |number| &files[number]);
+            of_text(&format!("{cut:?} {from}"))
+        };
+        let cuts: Vec<String> = plan.cuts.iter().map(of_cut).collect();
+        let all = of_text(&format!("{} {}", files.join(" "), cuts.join(" ")));
+        Ok(Self { files, cuts, all })
     }
-    Ok(format!("{:032x}", hash.digest128()))
+
+    /// Names and fingerprints of all files, those that are cut out of others included.
+    fn of_names<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let files = plan.files.iter().zip(&self.files);
+        let cuts = plan.cuts.iter().zip(&self.cuts);
+        let parts = cuts.flat_map(|(cut, print)| [(cut.head.as_str(), print.as_str()), (&cut.tail, print)]);
+        files
+            .map(|(file, print)| (file.name.as_str(), print.as_str()))
+            .chain(parts)
+    }
+}
+
+fn of_text(text: &str) -> String {
+    let mut hash = Xxh3::new();
+    Hasher::write(&mut hash, text.as_bytes());
+    digits(&hash)
+}
+
+fn digits(hash: &Xxh3) -> String {
+    format!("{:032x}", hash.digest128())
 }
 
 fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
-    let unfinished = plan.files.iter().enumerate();
-    let unfinished = unfinished.filter(|(number, _)| journal.state(*number).finished.is_none());
-    let begun = unfinished.clone().count() < plan.files.len();
-    // Cuts may be there from the process that was stopped while it made them.
-    let cuts = plan
-        .cuts
-        .iter()
-        .filter(|_| !begun)
-        .flat_map(|cut| [&cut.head, &cut.tail]);
-    let in_the_way: Vec<String> = unfinished
+    let unfinished: Vec<&String> = (plan.files.iter().enumerate())
+        .filter(|(number, _)| journal.state(*number).finished.is_none())
         .map(|(_, file)| &file.name)
+        .collect();
+    // Cuts of a file that is finished may be there from the process that was stopped while it made them.
+    let cuts = plan.cuts.iter().filter(|cut| unfinished.contains(&&cut.from));
+    let cuts = cuts.flat_map(|cut| [&cut.head, &cut.tail]);
+    let in_the_way: Vec<String> = unfinished
+        .iter()
+        .copied()
         .chain(cuts)
         .map(|name| format!("{name}.arrow"))
         .filter(|name| out.join(name).exists())
@@ -262,10 +316,10 @@ fn write_file(
     Ok(())
 }
 
-fn report(name: &str, plan: &Plan, out: &Path, fingerprint: String, journal: &Journal) -> Result<Report> {
-    let files = plan
-        .names()
-        .map(|name| {
+fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, journal: &Journal) -> Result<Report> {
+    let files = fingerprints
+        .of_names(plan)
+        .map(|(name, fingerprint)| {
             let table = crate::arrow::ArrowTable::open(path(out, name))?;
             let bytes = std::fs::metadata(table.path()).map_err(|source| DataError::Io {
                 path: table.path().to_path_buf(),
@@ -275,7 +329,7 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprint: String, journal: &Jo
                 file: format!("{name}.arrow"),
                 rows: table.rows() as u64,
                 bytes: bytes.len(),
-                fingerprint: fingerprint.clone(),
+                fingerprint: fingerprint.to_string(),
             })
         })
         .collect::<Result<_>>()?;

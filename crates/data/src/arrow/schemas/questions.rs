@@ -10,6 +10,7 @@ use arrow_schema::DataType;
 
 use super::{TakeArray, column, integers_column, list, picture_column, text_column, texts_column};
 use crate::Result;
+use crate::arrow::ArrowTable;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
 /// A question about a picture with the answers that count.
@@ -21,6 +22,57 @@ pub struct AnsweredQuestion {
     pub question_id: i64,
     /// Answers: text, number in the answer vocabulary, score in 0..=1. Empty in test splits.
     pub answers: Vec<(String, i64, f64)>,
+}
+
+impl ArrowTable {
+    /// The questions of a row of a VQA file, with their answers.
+    ///
+    /// # Errors
+    /// As [`Self::texts`]; columns that disagree about how many questions or answers there are.
+    pub fn questions(&self, row: usize) -> Result<Vec<AnsweredQuestion>> {
+        let questions = self.texts(row, "questions")?;
+        let ids = self.integers(row, "question_id")?;
+        let mut answers = self.text_lists(row, "answers")?;
+        let mut labels = self.integer_lists(row, "answer_labels")?;
+        let mut scores = self.float_lists(row, "answer_scores")?;
+
+        let asked = questions.len();
+        let counts = [ids.len(), answers.len(), labels.len(), scores.len()];
+        if counts == [asked, 0, 0, 0] {
+            // A test split.
+            answers.resize_with(asked, Vec::new);
+            labels.resize_with(asked, Vec::new);
+            scores.resize_with(asked, Vec::new);
+        } else if counts != [asked; 4] {
+            let [ids, answers, labels, scores] = counts;
+            let reason = format!(
+                "{asked} questions, but numbers of {ids}, answers of {answers}, labels of {labels} and scores of {scores}"
+            );
+            return Err(self.row_error(row, &reason));
+        }
+        let lists = answers.into_iter().zip(labels).zip(scores);
+        let questions = (questions.into_iter().zip(ids).zip(lists).enumerate()).map(|(number, (question, lists))| {
+            let ((answers, labels), scores) = lists;
+            if answers.len() != labels.len() || answers.len() != scores.len() {
+                let reason = format!(
+                    "question {number} has {} answers, but {} labels and {} scores",
+                    answers.len(),
+                    labels.len(),
+                    scores.len()
+                );
+                return Err(self.row_error(row, &reason));
+            }
+            let answers = answers.into_iter().zip(labels).zip(scores);
+            Ok(AnsweredQuestion {
+                question: question.0.to_string(),
+                question_id: question.1,
+                answers: answers
+                    .map(|((answer, label), score)| (answer.to_string(), label, score))
+                    .collect(),
+            })
+        });
+        questions.collect()
+    }
 }
 
 /// One row of a VQA file: a picture and its questions.

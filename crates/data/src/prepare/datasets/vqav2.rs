@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{Annotations, Listed, Raw, refuse_nothing};
 use crate::answers::{Vocabulary, score};
-use crate::arrow::{AnsweredQuestion, ArrowTable, VqaKind, VqaRow, VqaWriter};
+use crate::arrow::{AnsweredQuestion, VqaKind};
 use crate::json;
+use crate::prepare::cut::Cut;
 use crate::prepare::find::Place;
-use crate::prepare::plan::{Columns, Cut, Picture, Plan, PlannedFile, RowText};
+use crate::prepare::plan::{Columns, Picture, Plan, PlannedFile, RowText};
 use crate::{DataError, Result};
 
 /// A split: its name, the folder of its pictures, and the word for it in the names of annotation files.
@@ -324,61 +324,4 @@ impl Annotations for Questions {
             split: self.split,
         }
     }
-}
-
-/// Cuts a file of questions with answers in two: all rows but the last ones, and the last ones.
-///
-/// # Errors
-/// A file that is damaged; a full disk.
-pub fn cut(out: &Path, cut: &Cut) -> Result<()> {
-    let path = |name: &str| out.join(format!("{name}.arrow"));
-    let table = ArrowTable::open(path(&cut.from))?;
-    let head = table.rows().saturating_sub(cut.count);
-    for (name, rows) in [(&cut.head, 0..head), (&cut.tail, head..table.rows())] {
-        let mut writer = VqaWriter::create(path(name), VqaKind::Answered)?;
-        let mut since_release = 0;
-        for row in rows {
-            let image = table.picture(row, "image")?;
-            let (image_id, split) = (table.integer(row, "image_id")?, table.string(row, "split")?);
-            writer.push(VqaRow {
-                image,
-                questions: &questions(&table, row)?,
-                image_id: image_id.unwrap_or_default(),
-                split: split.unwrap_or_default(),
-            })?;
-            since_release += image.len();
-            if since_release > 64 << 20 {
-                table.release_pages();
-                since_release = 0;
-            }
-        }
-        writer.finish()?;
-    }
-    Ok(())
-}
-
-/// The questions of a row, with their answers.
-fn questions(table: &ArrowTable, row: usize) -> Result<Vec<AnsweredQuestion>> {
-    let ids = table.integers(row, "question_id")?;
-    let answers = table.text_lists(row, "answers")?;
-    let labels = table.integer_lists(row, "answer_labels")?;
-    let scores = table.float_lists(row, "answer_scores")?;
-    let questions = table.texts(row, "questions")?;
-    let lists = ids.into_iter().zip(answers).zip(labels).zip(scores);
-    Ok(questions
-        .into_iter()
-        .zip(lists)
-        .map(
-            |(question, (((question_id, answers), labels), scores))| AnsweredQuestion {
-                question: question.to_string(),
-                question_id,
-                answers: answers
-                    .into_iter()
-                    .zip(labels)
-                    .zip(scores)
-                    .map(|((answer, label), score)| (answer.to_string(), label, score))
-                    .collect(),
-            },
-        )
-        .collect())
 }

@@ -144,6 +144,7 @@ fn tables_become_files_that_are_read_by_name() {
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     // One split written anew leaves the other alone.
     own.splits = Some(vec!["val".into()]);
+    std::fs::remove_file(out.path().join("dogs_val_0.arrow")).unwrap();
     again(&own);
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
