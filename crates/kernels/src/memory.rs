@@ -6,6 +6,7 @@
 
 use memmap2::MmapMut;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -50,118 +51,31 @@ impl Piece {
 }
 
 /// Regions and what is free in them.
+///
+/// Regions mapped first are used first, so that the later ones stay untouched as long as possible: pages cost memory once
+/// they are written, whether or not they are free again.
 pub struct Arena {
     granularity: usize,
     region: usize,
-    regions: BTreeMap<usize, Arc<MmapMut>>,
+    /// In the order of mapping.
+    regions: Vec<Region>,
+}
+
+/// Memory of the system, and what of it is free.
+struct Region {
+    map: Arc<MmapMut>,
+    /// Where the part of it begins and ends that pieces are cut from.
+    range: Range<usize>,
     /// Address of each free piece, and its length.
     free: BTreeMap<usize, usize>,
     /// The same, by length.
     by_len: BTreeSet<(usize, usize)>,
 }
 
-impl Arena {
-    /// An empty one. Pieces are multiples of `granularity` bytes, itself a multiple of 64; regions have at least `region`
-    /// bytes.
-    pub const fn new(granularity: usize, region: usize) -> Self {
-        assert!(granularity > 0 && granularity.is_multiple_of(64) && region > 0);
-        Self {
-            granularity,
-            region,
-            regions: BTreeMap::new(),
-            free: BTreeMap::new(),
-            by_len: BTreeSet::new(),
-        }
-    }
-
-    /// A piece of at least `bytes`: the smallest free one that is large enough, or a new region.
-    ///
-    /// # Panics
-    /// With [`OutOfMemory`], if the system has no more to give.
-    pub fn take(&mut self, bytes: usize) -> Piece {
-        let len = bytes.max(1).next_multiple_of(self.granularity);
-        if self.by_len.range((len, 0)..).next().is_none() {
-            self.grow(len);
-        }
-        let (found, start) = *self
-            .by_len
-            .range((len, 0)..)
-            .next()
-            .unwrap_or_else(|| unreachable!("just grown"));
-        self.remove(start, found);
-        if found > len {
-            self.insert(start + len, found - len);
-        }
-        let region = self
-            .region_of(start)
-            .unwrap_or_else(|| unreachable!("free pieces lie in regions"));
-        let start =
-            NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
-        Piece { start, len, region }
-    }
-
-    /// The region that an address lies in, if it is one of this arena's.
-    fn region_of(&self, address: usize) -> Option<Arc<MmapMut>> {
-        self.regions
-            .range(..=address)
-            .next_back()
-            .map(|(_, region)| Arc::clone(region))
-    }
-
-    /// Takes a piece of this arena back.
-    ///
-    /// # Panics
-    /// If it is another arena's.
-    pub fn free(&mut self, piece: Piece) {
-        let own = self.region_of(piece.start.as_ptr().addr());
-        assert!(
-            own.is_some_and(|own| Arc::ptr_eq(&own, &piece.region)),
-            "a piece of another arena"
-        );
-        let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
-        if !self.regions.contains_key(&(start + len))
-            && let Some(next) = self.free.get(&(start + len)).copied()
-        {
-            self.remove(start + len, next);
-            len += next;
-        }
-        if !self.regions.contains_key(&start)
-            && let Some((&before, &before_len)) = self.free.range(..start).next_back()
-            && before + before_len == start
-        {
-            self.remove(before, before_len);
-            (start, len) = (before, before_len + len);
-        }
-        self.insert(start, len);
-    }
-
-    /// Gives regions of which nothing is in use back to the system.
-    pub fn release(&mut self) {
-        let unused: Vec<(usize, usize)> = self
-            .regions
-            .values()
-            .map(|region| usable(region))
-            .filter(|(start, len)| self.free.get(start) == Some(len))
-            .collect();
-        for (start, len) in unused {
-            self.remove(start, len);
-            self.regions.remove(&start);
-        }
-    }
-
-    fn grow(&mut self, len: usize) {
-        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
-        // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
-        let region = match map(len.max(self.region)).or_else(|_| map(len)) {
-            Ok(region) => region,
-            Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
-        };
-        #[cfg(target_os = "linux")]
-        // Where huge pages are switched off, small ones do.
-        region.advise(memmap2::Advice::HugePage).ok();
-        let (start, len) = usable(&region);
-        self.regions.insert(start, Arc::new(region));
-        self.insert(start, len);
+impl Region {
+    /// The smallest free piece of at least `len` bytes: its length and address.
+    fn smallest(&self, len: usize) -> Option<(usize, usize)> {
+        self.by_len.range((len, 0)..).next().copied()
     }
 
     fn insert(&mut self, start: usize, len: usize) {
@@ -172,6 +86,101 @@ impl Arena {
     fn remove(&mut self, start: usize, len: usize) {
         self.free.remove(&start);
         self.by_len.remove(&(len, start));
+    }
+
+    fn is_unused(&self) -> bool {
+        self.free.get(&self.range.start) == Some(&self.range.len())
+    }
+}
+
+impl Arena {
+    /// An empty one. Pieces are multiples of `granularity` bytes, itself a multiple of 64. Regions have `region` bytes; a piece of
+    /// more than half of that has one of its own, since it would leave a rest that is of little use.
+    pub const fn new(granularity: usize, region: usize) -> Self {
+        assert!(granularity > 0 && granularity.is_multiple_of(64) && region > 0);
+        Self {
+            granularity,
+            region,
+            regions: Vec::new(),
+        }
+    }
+
+    /// A piece of at least `bytes`: of the first region that has such a free piece the smallest one, or of a new region.
+    ///
+    /// # Panics
+    /// With [`OutOfMemory`], if the system has no more to give.
+    pub fn take(&mut self, bytes: usize) -> Piece {
+        let len = bytes.max(1).next_multiple_of(self.granularity);
+        let fitting = |regions: &[Region]| {
+            let mut fitting = regions.iter().enumerate();
+            fitting.find_map(|(number, region)| Some((number, region.smallest(len)?)))
+        };
+        let (number, (found, start)) = fitting(&self.regions).unwrap_or_else(|| {
+            self.grow(len);
+            fitting(&self.regions).unwrap_or_else(|| unreachable!("just grown"))
+        });
+        let region = &mut self.regions[number];
+        region.remove(start, found);
+        if found > len {
+            region.insert(start + len, found - len);
+        }
+        let start =
+            NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
+        Piece {
+            start,
+            len,
+            region: Arc::clone(&region.map),
+        }
+    }
+
+    /// Takes a piece of this arena back.
+    ///
+    /// # Panics
+    /// If it is another arena's.
+    pub fn free(&mut self, piece: Piece) {
+        let own = self.regions.iter_mut().find(|own| Arc::ptr_eq(&own.map, &piece.region));
+        let Some(region) = own else {
+            panic!("a piece of another arena");
+        };
+        let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
+        if let Some(next) = region.free.get(&(start + len)).copied() {
+            region.remove(start + len, next);
+            len += next;
+        }
+        if let Some((&before, &before_len)) = region.free.range(..start).next_back()
+            && before + before_len == start
+        {
+            region.remove(before, before_len);
+            (start, len) = (before, before_len + len);
+        }
+        region.insert(start, len);
+    }
+
+    /// Gives regions of which nothing is in use back to the system.
+    pub fn release(&mut self) {
+        self.regions.retain(|region| !region.is_unused());
+    }
+
+    fn grow(&mut self, len: usize) {
+        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
+        let wanted = if len > self.region / 2 { len } else { self.region };
+        // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
+        let map = match map(wanted).or_else(|_| map(len)) {
+            Ok(map) => map,
+            Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
+        };
+        #[cfg(target_os = "linux")]
+        // Where huge pages are switched off, small ones do.
+        map.advise(memmap2::Advice::HugePage).ok();
+        let range = usable(&map);
+        let mut region = Region {
+            map: Arc::new(map),
+            range: range.clone(),
+            free: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+        };
+        region.insert(range.start, range.len());
+        self.regions.push(region);
     }
 }
 
@@ -215,10 +224,10 @@ impl Default for Scratch {
 }
 
 /// The part of a mapping that begins and ends at huge pages.
-fn usable(region: &MmapMut) -> (usize, usize) {
+fn usable(region: &MmapMut) -> Range<usize> {
     let address = region.as_ptr().expose_provenance();
     let start = address.next_multiple_of(HUGE);
-    (start, (address + region.len() - start) / HUGE * HUGE)
+    start..start + (address + region.len() - start) / HUGE * HUGE
 }
 
 #[cfg(test)]
@@ -247,9 +256,9 @@ mod tests {
                 prop_assert!(piece.as_slice::<u8>().iter().all(|v| *v == mark));
                 arena.free(piece);
             }
-            prop_assert_eq!(arena.free.len(), arena.regions.len());
+            prop_assert!(arena.regions.iter().all(Region::is_unused));
             arena.release();
-            prop_assert!(arena.regions.is_empty() && arena.free.is_empty() && arena.by_len.is_empty());
+            prop_assert!(arena.regions.is_empty());
         }
     }
 
@@ -278,6 +287,30 @@ mod tests {
         for piece in [between, rest, piece, other] {
             arena.free(piece);
         }
-        assert_eq!(arena.free.len(), 1);
+        assert!(arena.regions.iter().all(Region::is_unused));
+    }
+
+    #[test]
+    fn earlier_regions_come_first_and_large_pieces_have_their_own() {
+        let mut arena = Arena::new(64, 4 * HUGE);
+        let first = arena.take(HUGE);
+        let rest = arena.take(arena.regions[0].free.values().sum());
+        let large = arena.take(3 * HUGE);
+        // At most a huge page more than it needs, for the sake of alignment.
+        assert!(arena.regions[1].range.len() <= 4 * HUGE);
+        let second = arena.take(2 * HUGE);
+        assert_eq!(arena.regions.len(), 3);
+        let place = first.start;
+        for piece in [first, second] {
+            arena.free(piece);
+        }
+        // The free piece of the last region is larger, that of the first is used.
+        let again = arena.take(HUGE / 2);
+        assert_eq!(again.start, place);
+        for piece in [again, large, rest] {
+            arena.free(piece);
+        }
+        arena.release();
+        assert!(arena.regions.is_empty());
     }
 }

@@ -8,46 +8,48 @@ use rand::{Rng, RngExt};
 /// Standard deviation of embeddings and heads.
 const STD: f64 = 0.02;
 
-/// Draws all weights; `random(i)` is the generator for parameter number `i`.
+/// Draws all weights, on all cores; `random(i)` is the generator for parameter number `i`.
 ///
 /// Embeddings, `cls_token`, `mask_token`, pooler and heads: normal, σ 0.02. Backbone linear weights: Xavier uniform (qkv as
 /// one matrix, the patch projection as `[D, 3·P²]`). Norms 1 and 0, biases 0; the patch projection's bias uniform in
 /// ±1/√(3P²). Position tables: sine-cosine.
-pub fn initialise<R: Rng>(model: &mut Vlc, mut random: impl FnMut(u64) -> R) {
+pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
     let config = model.config().clone();
-    let ids: Vec<_> = model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
-    for (id, parameter) in ids {
-        let random = &mut random(id.index() as u64);
-        let values = draw(&config, &parameter.name, &parameter.shape, parameter.len(), random);
-        model.parameters_mut().set(id, &values);
-    }
+    model.parameters_mut().fill(|id, parameter, values| {
+        draw(
+            &config,
+            &parameter.name,
+            &parameter.shape,
+            &mut random(id.index() as u64),
+            values,
+        );
+    });
 }
 
-fn draw(config: &VlcConfig, name: &str, shape: &[usize], len: usize, random: &mut impl Rng) -> Vec<f32> {
+fn draw(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, values: &mut [f32]) {
     let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.starts_with("vqa_classifier.1.");
+    let table = |width| sine_cosine(width, config.grid());
     match name {
-        "transformer.pos_embed" => return sine_cosine(config.backbone.width, config.grid()),
-        "transformer.decoder_pos_embed" => return sine_cosine(config.backbone.decoder_width, config.grid()),
+        "transformer.pos_embed" => return values.copy_from_slice(&table(config.backbone.width)),
+        "transformer.decoder_pos_embed" => return values.copy_from_slice(&table(config.backbone.decoder_width)),
         "transformer.patch_embed.proj.bias" => {
             let bound = 1.0 / (config.patch_values() as f64).sqrt();
-            return uniform(len, bound, random);
+            return uniform(values, bound, random);
         }
-        _ if is_norm && name.ends_with("weight") => return vec![1.0; len],
-        _ if name.ends_with("bias") => return vec![0.0; len],
+        _ if is_norm && name.ends_with("weight") => return values.fill(1.0),
+        _ if name.ends_with("bias") => return values.fill(0.0),
         _ => {}
     }
     let is_token = name.ends_with("cls_token") || name.ends_with("mask_token");
     if name.starts_with("transformer.") && !is_token {
         let (fan_out, fan_in) = (shape[0], shape[1..].iter().product::<usize>());
-        return uniform(len, (6.0 / (fan_in + fan_out) as f64).sqrt(), random);
+        return uniform(values, (6.0 / (fan_in + fan_out) as f64).sqrt(), random);
     }
-    (0..len).map(|_| (STD * standard_normal(random)) as f32).collect()
+    values.fill_with(|| (STD * standard_normal(random)) as f32);
 }
 
-fn uniform(len: usize, bound: f64, random: &mut impl Rng) -> Vec<f32> {
-    (0..len)
-        .map(|_| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32)
-        .collect()
+fn uniform(values: &mut [f32], bound: f64, random: &mut impl Rng) {
+    values.fill_with(|| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32);
 }
 
 /// A standard normal number by Box and Muller's transform.

@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::tensor::{PackedSlot, Tensor};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -151,6 +152,25 @@ impl Parameters {
     pub fn set(&mut self, id: ParameterId, values: &[f32]) {
         let range = self.list[id.0].range();
         self.memory_mut()[range].copy_from_slice(values);
+    }
+
+    /// Lets `write` replace the values of each parameter, all of them, several at a time.
+    ///
+    /// # Panics
+    /// If a tape still holds the weights.
+    pub fn fill(&mut self, write: impl Fn(ParameterId, &Parameter, &mut [f32]) + Sync) {
+        let list = std::mem::take(&mut self.list);
+        let (mut rest, mut at) = (self.memory_mut(), 0);
+        let mut parts = Vec::with_capacity(list.len());
+        for (index, p) in list.iter().enumerate() {
+            let (values, behind) = std::mem::take(&mut rest)[p.start - at..].split_at_mut(p.len);
+            (rest, at) = (behind, p.start + p.len);
+            parts.push((ParameterId(index), p, values));
+        }
+        // One by one: a few are much larger than the others.
+        let parts = parts.into_par_iter().with_max_len(1);
+        parts.for_each(|(id, p, values)| write(id, p, values));
+        self.list = list;
     }
 
     pub(crate) fn memory_mut(&mut self) -> &mut [f32] {

@@ -102,6 +102,8 @@ impl Vlc {
             .enumerate()
             .flat_map(|(i, m)| wanted(m).into_iter().map(move |patch| (i * length) as u32 + 1 + patch))
             .collect();
+        // Not needed while the blocks take their memory.
+        drop((visible, restored));
         for (i, block) in decoder.blocks.iter().enumerate() {
             x = block.attend(tape, p, &x, &offsets, heads, Queries::All);
             if i + 1 == decoder.blocks.len() {

@@ -21,11 +21,23 @@ fn part<'a>(x: &'a [f32], width: usize, rows: &Range<usize>) -> &'a [f32] {
     &x[rows.start * width..rows.end * width]
 }
 
+/// The rows of each pair's words and patches, apart from each other.
+fn parts_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<[&'a mut [f32]; 2]> {
+    let mut row = 0;
+    let mut part = |rows: &Range<usize>| {
+        let skipped = rows.start.checked_sub(row).expect("ranges in the order of rows");
+        let (part, rest) = std::mem::take(&mut x)[skipped * width..].split_at_mut(rows.len() * width);
+        (x, row) = (rest, rows.end);
+        part
+    };
+    pairs.iter().map(|p| [part(&p.text), part(&p.image)]).collect()
+}
+
 impl Tape {
     /// `Σ weight · distance` over the pairs, a scalar. The gradient flows through the costs, not through the plans.
     ///
     /// # Panics
-    /// If a range lies outside `features`, or two pairs overlap.
+    /// If a range lies outside `features`, or the ranges, each pair's words and then its patches, are not in the order of rows.
     pub fn transport(&self, features: &Var, pairs: Vec<Pair>, method: Ipot) -> Var {
         let width = features.columns();
         let x = features.tensor().data();
@@ -40,23 +52,15 @@ impl Tape {
         self.push(Tensor::from_slice(1, 1, &[total]), &[features], move |d, back| {
             let _span = pass("optimal transport gradient", (2 * rows * width * 4) as f64);
             let seed = d.item();
-            let parts: Vec<(Vec<f32>, Vec<f32>)> = alignments
-                .par_iter()
-                .zip(&pairs)
-                .map(|(a, p)| {
-                    let (mut dt, mut di) = (vec![0f32; p.text.len() * width], vec![0f32; p.image.len() * width]);
-                    a.backward(seed * p.weight, width, &mut dt, &mut di);
-                    (dt, di)
-                })
-                .collect();
             back.accumulate(target, rows, width, |out, add| {
                 if !add {
                     out.fill(0.0);
                 }
-                for ((dt, di), p) in parts.iter().zip(&pairs) {
-                    vlct_kernels::elementwise::add(dt, &mut out[p.text.start * width..p.text.end * width]);
-                    vlct_kernels::elementwise::add(di, &mut out[p.image.start * width..p.image.end * width]);
-                }
+                parts_mut(out, width, &pairs)
+                    .into_par_iter()
+                    .zip(&alignments)
+                    .zip(&pairs)
+                    .for_each(|(([text, image], a), p)| a.backward(seed * p.weight, width, text, image));
             });
         })
     }
