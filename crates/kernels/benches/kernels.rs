@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use vlct_kernels::aligned::Plain;
-use vlct_kernels::attention::{self, Queries};
+use vlct_kernels::attention::{self, Sequences};
 use vlct_kernels::bf16::Right;
 use vlct_kernels::bf16::blocks::{self, Blocks};
 use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, StoreTransposed};
@@ -230,11 +230,11 @@ fn attention_f32(c: &mut Criterion) {
         let mut d_qkv = Values::zeros(qkv.len());
         g.throughput(batch.flops(FORWARD));
         g.bench_function(batch.name("forward"), |bench| {
-            bench.iter(|| attention::forward(&qkv, &offsets, heads, Queries::All, &mut out, &mut lse))
+            bench.iter(|| attention::forward(&qkv, Sequences::all(&offsets), heads, &mut out, &mut lse))
         });
         g.throughput(batch.flops(BACKWARD));
         g.bench_function(batch.name("backward"), |bench| {
-            bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, &offsets, heads, Queries::All, &mut d_qkv))
+            bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, Sequences::all(&offsets), heads, &mut d_qkv))
         });
     }
     g.finish();
@@ -253,12 +253,12 @@ fn attention_bf16(c: &mut Criterion) {
         let mut d_qkv = Values::zeros(blocks::len(tokens, 3 * width));
         g.throughput(batch.flops(FORWARD));
         g.bench_function(batch.name("forward"), |bench| {
-            bench.iter(|| bf16::attention::forward(qkv, &offsets, heads, Queries::All, &mut out, &mut lse))
+            bench.iter(|| bf16::attention::forward(qkv, Sequences::all(&offsets), heads, &mut out, &mut lse))
         });
         let out = Blocks::new(&out, tokens, width);
         g.throughput(batch.flops(BACKWARD));
         g.bench_function(batch.name("backward"), |bench| {
-            bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, &offsets, heads, Queries::All, &mut d_qkv))
+            bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, Sequences::all(&offsets), heads, &mut d_qkv))
         });
     }
     g.finish();

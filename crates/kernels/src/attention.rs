@@ -1,7 +1,7 @@
 //! Multi-head self-attention over packed sequences (Vaswani et al. 2017, eq. 1), without a mask.
 //!
-//! `qkv` is `[tokens, 3·width]`, each row `q | k | v`, each of those `heads` times `width/heads` values. Sequence `s`
-//! owns the rows `offsets[s]..offsets[s+1]`; tokens attend within their sequence only. Scores exist for one sequence
+//! `qkv` is `[tokens, 3·width]`, each row `q | k | v`, each of those `heads` times `width/heads` values. Tokens attend within
+//! their sequence only. Scores exist for one sequence
 //! and head at a time; the backward pass computes them again from the saved log-sum-exp of each row.
 
 use crate::gemm::{Threads, View, gemm};
@@ -17,30 +17,61 @@ thread_local! {
     static SCRATCH: RefCell<[Vec<f32>; 4]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new(), Vec::new()]) };
 }
 
-/// Which tokens ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queries {
-    /// All of them: results have a row for each token.
-    All,
-    /// The first of each sequence: results have a row for each sequence.
-    First,
+/// Packed sequences, and which of their tokens ask: the first few of each, or all.
+///
+/// Sequence `s` owns the rows `offsets[s]..offsets[s+1]`. What its asking tokens are given are the rows
+/// `asking[s]..asking[s+1]` of the results.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequences<'a> {
+    offsets: &'a [usize],
+    asking: &'a [usize],
 }
 
-impl Queries {
-    /// Rows of the results.
-    pub fn rows(self, offsets: &[usize]) -> usize {
-        match self {
-            Self::All => offsets.last().copied().unwrap_or(0),
-            Self::First => offsets.len().saturating_sub(1),
-        }
+impl<'a> Sequences<'a> {
+    /// All tokens ask: results have a row for each.
+    ///
+    /// # Panics
+    /// If the offsets are not ascending from 0.
+    pub fn all(offsets: &'a [usize]) -> Self {
+        Self::leading(offsets, offsets)
     }
 
-    /// Rows of the results that belong to a sequence.
-    pub(crate) fn of(self, sequence: usize, tokens: &Range<usize>) -> Range<usize> {
-        match self {
-            Self::All => tokens.clone(),
-            Self::First => sequence..sequence + 1,
-        }
+    /// The first `asking[s+1] − asking[s]` tokens of each sequence ask.
+    ///
+    /// # Panics
+    /// If the offsets are not ascending from 0, or more tokens ask than there are.
+    pub fn leading(offsets: &'a [usize], asking: &'a [usize]) -> Self {
+        assert!(
+            [offsets, asking].iter().all(|o| o.first() == Some(&0) && o.is_sorted()),
+            "offsets are not ascending from 0"
+        );
+        let mut sequences = offsets.windows(2).zip(asking.windows(2));
+        assert!(
+            offsets.len() == asking.len() && sequences.all(|(all, asking)| asking[1] - asking[0] <= all[1] - all[0]),
+            "more tokens ask than there are"
+        );
+        Self { offsets, asking }
+    }
+
+    /// Rows of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.offsets[self.offsets.len() - 1]
+    }
+
+    /// Rows of the results.
+    pub fn results(&self) -> usize {
+        self.asking[self.asking.len() - 1]
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Rows of a sequence, and rows of its results.
+    pub(crate) fn of(&self, sequence: usize) -> (Range<usize>, Range<usize>) {
+        let range = |offsets: &[usize]| offsets[sequence]..offsets[sequence + 1];
+        (range(self.offsets), range(self.asking))
     }
 }
 
@@ -53,8 +84,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(qkv: &[f32], offsets: &[usize], heads: usize) -> Self {
-        let tokens = *offsets.last().expect("offsets begin with 0");
+    fn new(qkv: &[f32], sequences: Sequences, heads: usize) -> Self {
+        let tokens = sequences.tokens();
         assert!(
             tokens > 0 && qkv.len().is_multiple_of(3 * tokens),
             "qkv does not fit the offsets"
@@ -63,10 +94,6 @@ impl Shape {
         assert!(
             heads > 0 && width.is_multiple_of(heads),
             "width {width} is not divisible by {heads} heads"
-        );
-        assert!(
-            offsets[0] == 0 && offsets.is_sorted(),
-            "offsets are not ascending from 0"
         );
         let head = width / heads;
         Self {
@@ -85,38 +112,26 @@ impl Shape {
 
 /// Calls `task(head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its rows in
 /// what attention gives.
-fn for_each_head(
-    offsets: &[usize],
-    heads: usize,
-    queries: Queries,
-    task: impl Fn(usize, Range<usize>, Range<usize>) + Sync,
-) {
-    let sequences = offsets.len() - 1;
-    (0..sequences * heads).into_par_iter().for_each(|i| {
-        let rows = offsets[i / heads]..offsets[i / heads + 1];
+fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
+    (0..sequences.len() * heads).into_par_iter().for_each(|i| {
+        let (rows, results) = sequences.of(i / heads);
         if !rows.is_empty() {
-            let results = queries.of(i / heads, &rows);
             task(i % heads, rows, results);
         }
     });
 }
 
-/// Writes `out [results, width]` and `log_sum_exp [heads, results]`, `results` as `queries` says. With [`Queries::First`], no
-/// sequence may be empty.
-pub fn forward(
-    qkv: &[f32],
-    offsets: &[usize],
-    heads: usize,
-    queries: Queries,
-    out: &mut [f32],
-    log_sum_exp: &mut [f32],
-) {
-    let shape = Shape::new(qkv, offsets, heads);
-    let all = queries.rows(offsets);
+/// Writes `out [results, width]` and `log_sum_exp [heads, results]`.
+pub fn forward(qkv: &[f32], sequences: Sequences, heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
     assert!(out.len() == all * shape.width && log_sum_exp.len() == all * heads);
     let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
-    for_each_head(offsets, heads, queries, |h, rows, results| {
+    for_each_head(sequences, heads, |h, rows, results| {
         let (n, asking) = (rows.len(), results.len());
+        if asking == 0 {
+            return;
+        }
         SCRATCH.with_borrow_mut(|[scores, result, ..]| {
             let (scores, result) = (sized(scores, asking * n), sized(result, asking * shape.head));
             let [q, k, v] = [asking, n, n].map(|len| rows.start..rows.start + len);
@@ -153,17 +168,29 @@ pub fn backward(
     qkv: &[f32],
     out: &[f32],
     log_sum_exp: &[f32],
-    offsets: &[usize],
+    sequences: Sequences,
     heads: usize,
-    queries: Queries,
     d_qkv: &mut [f32],
 ) {
-    let shape = Shape::new(qkv, offsets, heads);
-    let all = queries.rows(offsets);
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
     assert!(d_out.len() == out.len() && out.len() == all * shape.width && d_qkv.len() == qkv.len());
     let d_qkv = SharedMut::new(d_qkv);
-    for_each_head(offsets, heads, queries, |h, rows, results| {
+    for_each_head(sequences, heads, |h, rows, results| {
         let (n, asking) = (rows.len(), results.len());
+        let write = |part: usize, values: &[f32]| {
+            for (i, row) in values.chunks_exact(shape.head).enumerate() {
+                // SAFETY: these columns of these rows belong to this task alone.
+                let target = unsafe {
+                    let column = part * shape.width + h * shape.head;
+                    std::slice::from_raw_parts_mut(d_qkv.at((rows.start + i) * 3 * shape.width + column), shape.head)
+                };
+                target.copy_from_slice(row);
+            }
+        };
+        if asking == 0 {
+            return (0..3).for_each(|part| write(part, &vec![0.0; n * shape.head]));
+        }
         SCRATCH.with_borrow_mut(|[p, ds, result, delta]| {
             let (p, ds, delta) = (sized(p, asking * n), sized(ds, asking * n), sized(delta, asking));
             let [q, k, v] = [asking, n, n].map(|len| rows.start..rows.start + len);
@@ -183,17 +210,7 @@ pub fn backward(
             for (part, a, b) in [(0, ds, k), (1, ds.transposed(), q), (2, p.transposed(), d_out)] {
                 result.fill(0.0); // tokens that do not ask have no gradient of a query
                 gemm(result, shape.head, false, 1.0, a, b, Threads::One);
-                for (i, row) in result.chunks_exact(shape.head).enumerate() {
-                    // SAFETY: these columns of these rows belong to this task alone.
-                    let target = unsafe {
-                        let column = part * shape.width + h * shape.head;
-                        std::slice::from_raw_parts_mut(
-                            d_qkv.at((rows.start + i) * 3 * shape.width + column),
-                            shape.head,
-                        )
-                    };
-                    target.copy_from_slice(row);
-                }
+                write(part, result);
             }
         });
     });
@@ -272,12 +289,12 @@ mod tests {
         let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
         let d_out: Vec<f32> = (0..tokens * width).map(|i| value(i + 5)).collect();
         let (mut out, mut lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-        forward(&qkv, &offsets, heads, Queries::All, &mut out, &mut lse);
+        forward(&qkv, Sequences::all(&offsets), heads, &mut out, &mut lse);
         for (got, want) in out.iter().zip(plain(&qkv, &offsets, heads, width)) {
             assert!((got - want).abs() < 1e-6);
         }
         let mut d_qkv = vec![f32::NAN; qkv.len()];
-        backward(&d_out, &qkv, &out, &lse, &offsets, heads, Queries::All, &mut d_qkv);
+        backward(&d_out, &qkv, &out, &lse, Sequences::all(&offsets), heads, &mut d_qkv);
         let loss = |q: &[f32]| -> f64 {
             plain(q, &offsets, heads, width)
                 .iter()
@@ -296,35 +313,55 @@ mod tests {
     }
 
     #[test]
-    fn first_tokens_alone_get_what_they_get_among_all() {
+    fn leading_tokens_alone_get_what_they_get_among_all() {
         let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
         let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();
-        let d_first: Vec<f32> = (0..3 * width).map(|i| value(i + 5)).collect();
         let (mut all, mut lse) = (vec![0f32; 10 * width], vec![0f32; 10 * heads]);
-        forward(&qkv, &offsets, heads, Queries::All, &mut all, &mut lse);
-        let mut d_all = vec![0f32; 10 * width];
-        for s in 0..3 {
-            d_all[offsets[s] * width..][..width].copy_from_slice(&d_first[s * width..][..width]);
+        forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
+        for asking in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
+            let results = asking[3];
+            let d_leading: Vec<f32> = (0..results * width).map(|i| value(i + 5)).collect();
+            let pick = |s: usize| {
+                let count = (asking[s + 1] - asking[s]) * width;
+                (
+                    offsets[s] * width..offsets[s] * width + count,
+                    asking[s] * width..asking[s] * width + count,
+                )
+            };
+            let mut d_all = vec![0f32; 10 * width];
+            for (among, alone) in (0..3).map(pick) {
+                d_all[among].copy_from_slice(&d_leading[alone]);
+            }
+            let mut want = vec![f32::NAN; qkv.len()];
+            let mut lse = vec![0f32; 10 * heads];
+            forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
+            backward(&d_all, &qkv, &all, &lse, Sequences::all(&offsets), heads, &mut want);
+
+            let sequences = Sequences::leading(&offsets, &asking);
+            let (mut leading, mut lse) = (vec![0f32; results * width], vec![0f32; results * heads]);
+            forward(&qkv, sequences, heads, &mut leading, &mut lse);
+            for (among, alone) in (0..3).map(pick) {
+                assert_eq!(leading[alone], all[among]);
+            }
+            let mut got = vec![f32::NAN; qkv.len()];
+            backward(&d_leading, &qkv, &leading, &lse, sequences, heads, &mut got);
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 1e-6, "{got} {want}");
+            }
         }
-        let mut want = vec![f32::NAN; qkv.len()];
-        backward(&d_all, &qkv, &all, &lse, &offsets, heads, Queries::All, &mut want);
-        let (mut first, mut lse) = (vec![0f32; 3 * width], vec![0f32; 3 * heads]);
-        forward(&qkv, &offsets, heads, Queries::First, &mut first, &mut lse);
-        for s in 0..3 {
-            assert_eq!(first[s * width..][..width], all[offsets[s] * width..][..width]);
-        }
-        let mut got = vec![f32::NAN; qkv.len()];
-        backward(&d_first, &qkv, &first, &lse, &offsets, heads, Queries::First, &mut got);
-        for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() < 1e-6, "{got} {want}");
-        }
+    }
+
+    #[test]
+    #[should_panic(expected = "more tokens ask than there are")]
+    fn no_more_tokens_ask_than_there_are() {
+        Sequences::leading(&[0, 3, 4], &[0, 1, 3]);
     }
 
     #[test]
     fn large_scores_do_not_overflow() {
         let qkv = vec![1e18f32, 1e18, 1.0, -1e18, 1e18, 2.0];
         let (mut out, mut lse) = (vec![0f32; 2], vec![0f32; 2]);
-        forward(&qkv, &[0, 2], 1, Queries::All, &mut out, &mut lse);
+        forward(&qkv, Sequences::all(&[0, 2]), 1, &mut out, &mut lse);
         assert!(out.iter().all(|v| v.is_finite()));
     }
 }

@@ -5,7 +5,7 @@
 //! huge pages, which spare most of the address translation.
 
 use memmap2::MmapMut;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,6 +16,10 @@ pub struct OutOfMemory {
     /// How much more was needed.
     pub bytes: usize,
 }
+
+/// What part of a region makes a piece large: 1 of so many. Found by running the pieces of recorded steps through several
+/// rules.
+const LARGE: usize = 96;
 
 /// A huge page of the processors this runs on.
 const HUGE: usize = 2 << 20;
@@ -53,7 +57,8 @@ impl Piece {
 /// Regions and what is free in them.
 ///
 /// Regions mapped first are used first, so that the later ones stay untouched as long as possible: pages cost memory once
-/// they are written, whether or not they are free again.
+/// they are written, whether or not they are free again. Within a region, large pieces come from the lowest free place and
+/// small ones from the upper end of the highest, so that small ones that are kept do not lie where large ones are needed.
 pub struct Arena {
     granularity: usize,
     region: usize,
@@ -68,24 +73,24 @@ struct Region {
     range: Range<usize>,
     /// Address of each free piece, and its length.
     free: BTreeMap<usize, usize>,
-    /// The same, by length.
-    by_len: BTreeSet<(usize, usize)>,
 }
 
 impl Region {
-    /// The smallest free piece of at least `len` bytes: its length and address.
-    fn smallest(&self, len: usize) -> Option<(usize, usize)> {
-        self.by_len.range((len, 0)..).next().copied()
-    }
-
-    fn insert(&mut self, start: usize, len: usize) {
-        self.free.insert(start, len);
-        self.by_len.insert((len, start));
-    }
-
-    fn remove(&mut self, start: usize, len: usize) {
+    /// Takes `len` bytes from the lowest free piece that has them, or from the upper end of the highest. Gives the address.
+    fn take(&mut self, len: usize, lowest: bool) -> Option<usize> {
+        let mut free = self.free.iter().map(|(start, len)| (*start, *len));
+        let fits = |(_, found): &(usize, usize)| *found >= len;
+        let (start, found) = if lowest { free.find(fits)? } else { free.rfind(fits)? };
         self.free.remove(&start);
-        self.by_len.remove(&(len, start));
+        let (place, rest) = if lowest {
+            (start, start + len)
+        } else {
+            (start + found - len, start)
+        };
+        if found > len {
+            self.free.insert(rest, found - len);
+        }
+        Some(place)
     }
 
     fn is_unused(&self) -> bool {
@@ -105,32 +110,26 @@ impl Arena {
         }
     }
 
-    /// A piece of at least `bytes`: of the first region that has such a free piece the smallest one, or of a new region.
+    /// A piece of at least `bytes`, of the first region that has one, or of a new one.
     ///
     /// # Panics
     /// With [`OutOfMemory`], if the system has no more to give.
     pub fn take(&mut self, bytes: usize) -> Piece {
         let len = bytes.max(1).next_multiple_of(self.granularity);
-        let fitting = |regions: &[Region]| {
-            let mut fitting = regions.iter().enumerate();
-            fitting.find_map(|(number, region)| Some((number, region.smallest(len)?)))
+        let lowest = len >= self.region / LARGE;
+        let take = |regions: &mut [Region]| {
+            regions.iter_mut().find_map(|region| {
+                let start = region.take(len, lowest)?;
+                Some((start, Arc::clone(&region.map)))
+            })
         };
-        let (number, (found, start)) = fitting(&self.regions).unwrap_or_else(|| {
+        let (start, region) = take(&mut self.regions).unwrap_or_else(|| {
             self.grow(len);
-            fitting(&self.regions).unwrap_or_else(|| unreachable!("just grown"))
+            take(&mut self.regions).unwrap_or_else(|| unreachable!("just grown"))
         });
-        let region = &mut self.regions[number];
-        region.remove(start, found);
-        if found > len {
-            region.insert(start + len, found - len);
-        }
         let start =
             NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
-        Piece {
-            start,
-            len,
-            region: Arc::clone(&region.map),
-        }
+        Piece { start, len, region }
     }
 
     /// Takes a piece of this arena back.
@@ -143,17 +142,15 @@ impl Arena {
             panic!("a piece of another arena");
         };
         let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
-        if let Some(next) = region.free.get(&(start + len)).copied() {
-            region.remove(start + len, next);
+        if let Some(next) = region.free.remove(&(start + len)) {
             len += next;
         }
         if let Some((&before, &before_len)) = region.free.range(..start).next_back()
             && before + before_len == start
         {
-            region.remove(before, before_len);
             (start, len) = (before, before_len + len);
         }
-        region.insert(start, len);
+        region.free.insert(start, len);
     }
 
     /// Gives regions of which nothing is in use back to the system.
@@ -173,14 +170,11 @@ impl Arena {
         // Where huge pages are switched off, small ones do.
         map.advise(memmap2::Advice::HugePage).ok();
         let range = usable(&map);
-        let mut region = Region {
+        self.regions.push(Region {
             map: Arc::new(map),
-            range: range.clone(),
-            free: BTreeMap::new(),
-            by_len: BTreeSet::new(),
-        };
-        region.insert(range.start, range.len());
-        self.regions.push(region);
+            free: BTreeMap::from([(range.start, range.len())]),
+            range,
+        });
     }
 }
 
@@ -274,17 +268,24 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_piece_that_fits_is_used_again() {
+    fn large_pieces_lie_low_and_small_ones_high() {
         let mut arena = Arena::new(64, HUGE);
-        let (a, between, b, rest) = (arena.take(6400), arena.take(64), arena.take(640), arena.take(64));
-        let (large, small) = (a.start, b.start);
-        arena.free(a);
-        arena.free(b);
-        let piece = arena.take(600);
-        assert_eq!(piece.start, small);
-        let other = arena.take(641);
-        assert_eq!(other.start, large);
-        for piece in [between, rest, piece, other] {
+        let large = HUGE / LARGE + 64;
+        let low = [large, large].map(|bytes| arena.take(bytes));
+        let high = [640, 64].map(|bytes| arena.take(bytes));
+        let begin = low[0].start.addr().get();
+        assert_eq!(low[1].start.addr().get(), begin + low[0].len);
+        let end = arena.regions[0].range.end;
+        assert_eq!(high[0].start.addr().get(), end - 640);
+        assert_eq!(high[1].start.addr().get(), end - 704);
+        // The lowest free place that is large enough, not the first.
+        let [first, second] = low;
+        arena.free(first);
+        let larger = arena.take(large + 64);
+        assert_eq!(larger.start.addr().get(), second.start.addr().get() + second.len);
+        let again = arena.take(large);
+        assert_eq!(again.start.addr().get(), begin);
+        for piece in [second, larger, again].into_iter().chain(high) {
             arena.free(piece);
         }
         assert!(arena.regions.iter().all(Region::is_unused));
@@ -304,7 +305,7 @@ mod tests {
         for piece in [first, second] {
             arena.free(piece);
         }
-        // The free piece of the last region is larger, that of the first is used.
+        // There is room in the last region too.
         let again = arena.take(HUGE / 2);
         assert_eq!(again.start, place);
         for piece in [again, large, rest] {

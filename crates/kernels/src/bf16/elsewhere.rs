@@ -161,16 +161,9 @@ pub mod layer_norm {
 pub mod attention {
     use super::blocks::Blocks;
     use super::{Bf16, absent};
-    use crate::attention::Queries;
+    use crate::attention::Sequences;
 
-    pub fn forward(
-        qkv: Blocks,
-        offsets: &[usize],
-        heads: usize,
-        queries: Queries,
-        out: &mut [Bf16],
-        log_sum_exp: &mut [f32],
-    ) {
+    pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
         absent()
     }
 
@@ -179,9 +172,8 @@ pub mod attention {
         qkv: Blocks,
         out: Blocks,
         log_sum_exp: &[f32],
-        offsets: &[usize],
+        sequences: Sequences,
         heads: usize,
-        queries: Queries,
         d_qkv: &mut [Bf16],
     ) {
         absent()

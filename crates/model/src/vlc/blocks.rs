@@ -1,8 +1,7 @@
 //! Linear layers, norms and the pre-norm transformer block.
 
 use super::BACKBONE_EPS;
-use std::sync::Arc;
-use vlct_tensor::ops::Queries;
+use vlct_tensor::ops::Sequences;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// Finds the numbers of declared parameters.
@@ -86,22 +85,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// `x + Attention(LN(x))`; `queries` says whether for every token or for the first of each sequence only.
-    pub fn attend(
-        &self,
-        tape: &Tape,
-        p: &Parameters,
-        x: &Var,
-        offsets: &Arc<[usize]>,
-        heads: usize,
-        queries: Queries,
-    ) -> Var {
+    /// `x + Attention(LN(x))`, for the tokens that ask.
+    pub fn attend(&self, tape: &Tape, p: &Parameters, x: &Var, sequences: &Sequences, heads: usize) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let norm = pair(self.norm1.weight, self.norm1.bias);
         let qkv = pair(self.qkv.weight, self.qkv.bias);
         let proj = pair(self.proj.weight, self.proj.bias);
         let (norm, qkv, proj) = ((&norm).into(), (&qkv).into(), (&proj).into());
-        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, offsets, heads, queries)
+        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, sequences, heads)
     }
 
     /// `x + MLP(LN(x))`.

@@ -5,7 +5,7 @@ use super::{BACKBONE_EPS, Encoded, Vlc};
 use crate::mask::PatchMask;
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::{NONE, Pick, Queries, Table};
+use vlct_tensor::ops::{NONE, Pick, Sequences, Table};
 use vlct_tensor::{ParameterId, Tape, Var};
 
 /// Parameters of the decoder.
@@ -36,11 +36,11 @@ impl Decoder {
 impl Vlc {
     /// Predicts patches of the pictures of the named sequences, `masks` in the same order.
     ///
-    /// Gives `[Σ patches, 3·P²]`, for each picture the patches that `wanted` picks from its mask, values in the order
-    /// (row, column, channel), normalised per patch.
+    /// Gives `[Σ patches, 3·P²]`, for each picture the patches that `wanted` picks from its mask, each at most once, values in the
+    /// order (row, column, channel), normalised per patch. The last block computes nothing else.
     ///
     /// # Panics
-    /// If there is not one mask for each sequence.
+    /// If there is not one mask for each sequence, or a patch is wanted twice or not there.
     pub fn decode(
         &self,
         tape: &Tape,
@@ -58,19 +58,33 @@ impl Vlc {
         let visible = tape.rows(&encoded.features, image_rows);
         let visible = decoder.embed.forward(tape, p, &visible, None);
 
+        // The wanted patches of a picture lead its sequence: positions are in the tokens, so their order is free.
         let length = 1 + self.config.patches();
         let tokens = masks.len() * length;
-        let (mut from_visible, mut from_mask) = (vec![NONE; tokens], vec![NONE; tokens]);
+        let (mut from_visible, mut from_mask) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        let (mut positions, mut counts) = (Vec::with_capacity(tokens), Vec::with_capacity(masks.len()));
         let mut start = 0;
-        for (i, mask) in masks.iter().enumerate() {
-            let row = i * length;
-            from_visible[row] = start;
-            for (patch, position) in mask.ids_restore.iter().enumerate() {
-                if (*position as usize) < mask.kept.len() {
-                    from_visible[row + 1 + patch] = start + 1 + position;
-                } else {
-                    from_mask[row + 1 + patch] = 0;
-                }
+        for mask in masks {
+            let leading = wanted(mask);
+            counts.push(leading.len());
+            // By position: 0 is the class token.
+            let mut place: Vec<bool> = vec![false; length];
+            for patch in &leading {
+                let taken = std::mem::replace(&mut place[1 + *patch as usize], true);
+                assert!(!taken, "patch {patch} is wanted twice");
+            }
+            let rest = (0..length as u32).filter(|position| !place[*position as usize]);
+            for position in leading.iter().map(|patch| patch + 1).chain(rest) {
+                let kept = match position.checked_sub(1) {
+                    None => Some(0),
+                    Some(patch) => {
+                        let rank = mask.ids_restore[patch as usize];
+                        ((rank as usize) < mask.kept.len()).then_some(1 + rank)
+                    }
+                };
+                from_visible.push(kept.map_or(NONE, |row| start + row));
+                from_mask.push(if kept.is_some() { NONE } else { 0 });
+                positions.push(position);
             }
             start += 1 + mask.kept.len() as u32;
         }
@@ -85,31 +99,25 @@ impl Vlc {
                 rows: from_mask.into(),
             },
         ]);
-        let positions: Arc<[u32]> = (0..tokens).map(|i| (i % length) as u32).collect();
         let table = tape.parameter(p, decoder.positions);
         let mut x = tape.lookup(
             Some(&restored),
             &[Table {
                 table: &table,
-                rows: positions,
+                rows: positions.into(),
                 frozen_row: None,
             }],
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
         let heads = self.config.backbone.decoder_heads;
-        let rows: Vec<u32> = masks
-            .iter()
-            .enumerate()
-            .flat_map(|(i, m)| wanted(m).into_iter().map(move |patch| (i * length) as u32 + 1 + patch))
-            .collect();
         // Not needed while the blocks take their memory.
         drop((visible, restored));
+        let mut asking = Sequences::all(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {
-            x = block.attend(tape, p, &x, &offsets, heads, Queries::All);
             if i + 1 == decoder.blocks.len() {
-                // From here on every token is by itself.
-                x = tape.rows(&x, rows.as_slice());
+                asking = Sequences::leading(&offsets, counts.iter().copied());
             }
+            x = block.attend(tape, p, &x, &asking, heads);
             x = block.mlp(tape, p, &x);
         }
         let x = decoder.norm.forward(tape, p, &x, BACKBONE_EPS);

@@ -12,7 +12,7 @@ use crate::config::VlcConfig;
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::Queries;
+use vlct_tensor::ops::Sequences;
 use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 
 /// ε of the backbone's layer norms.
@@ -34,6 +34,15 @@ pub struct Vlc {
     itm: Option<Linear>,
     vqa: Option<heads::Vqa>,
     rank: Option<Linear>,
+}
+
+/// Which tokens the last block computes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// All of them.
+    All,
+    /// The first of each sequence.
+    First,
 }
 
 /// A caption and a picture that are read together.
@@ -150,7 +159,7 @@ impl Vlc {
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let (features, offsets, text_lengths) = self.run(tape, sequences, dropout, Queries::All, trace);
+        let (features, offsets, text_lengths) = self.run(tape, sequences, dropout, Wanted::All, trace);
         Encoded {
             features,
             offsets,
@@ -165,7 +174,7 @@ impl Vlc {
     /// As [`Vlc::encode`], and if a text is empty.
     pub fn read(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
         assert!(sequences.iter().all(|s| !s.text.is_empty()), "a text begins with [CLS]");
-        let (first, ..) = self.run(tape, sequences, dropout, Queries::First, &mut |_, _| ());
+        let (first, ..) = self.run(tape, sequences, dropout, Wanted::First, &mut |_, _| ());
         self.pool_first(tape, &first)
     }
 
@@ -175,7 +184,7 @@ impl Vlc {
         tape: &Tape,
         sequences: &[Sequence],
         dropout: Option<[u64; 4]>,
-        wanted: Queries,
+        wanted: Wanted,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> (Var, Arc<[usize]>, Vec<usize>) {
         let text = self.embed_text(tape, sequences, dropout);
@@ -183,10 +192,12 @@ impl Vlc {
         let embedded = self.embed_image(tape, sequences);
         let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
         let heads = self.config.backbone.heads;
+        let mut asking = Sequences::all(&offsets);
         for (i, block) in self.blocks.iter().enumerate() {
-            let last = i + 1 == self.blocks.len();
-            let queries = if last { wanted } else { Queries::All };
-            let attended = block.attend(tape, &self.parameters, &x, &offsets, heads, queries);
+            if i + 1 == self.blocks.len() && wanted == Wanted::First {
+                asking = Sequences::leading(&offsets, sequences.iter().map(|_| 1));
+            }
+            let attended = block.attend(tape, &self.parameters, &x, &asking, heads);
             x = block.mlp(tape, &self.parameters, &attended);
             trace(&format!("block{i}"), &x);
         }

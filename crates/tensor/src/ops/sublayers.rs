@@ -7,7 +7,6 @@ use crate::tape::{Precision, Target};
 use crate::tensor::Format;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
-pub use vlct_kernels::attention::Queries;
 use vlct_kernels::gather::{copy_rows, scatter_add};
 use vlct_kernels::{attention, bf16};
 
@@ -45,23 +44,58 @@ impl Affine<'_> {
     }
 }
 
-/// Which tokens attend to which.
-#[derive(Clone)]
-struct Sequences {
+/// Packed sequences: tokens attend within their own, and the first few of each are given something, or all.
+#[derive(Clone, Debug)]
+pub struct Sequences {
     offsets: Arc<[usize]>,
-    heads: usize,
-    queries: Queries,
+    asking: Arc<[usize]>,
 }
 
 impl Sequences {
+    /// Sequence `s` owns the rows `offsets[s]..offsets[s+1]`, all of which are given something.
+    pub fn all(offsets: &Arc<[usize]>) -> Self {
+        Self {
+            offsets: Arc::clone(offsets),
+            asking: Arc::clone(offsets),
+        }
+    }
+
+    /// The first `counts` tokens of each sequence are given something.
+    ///
+    /// # Panics
+    /// If there is not one count for each sequence.
+    pub fn leading(offsets: &Arc<[usize]>, counts: impl IntoIterator<Item = usize>) -> Self {
+        let mut end = 0;
+        let ends = counts.into_iter().map(|count| {
+            end += count;
+            end
+        });
+        let asking: Arc<[usize]> = std::iter::once(0).chain(ends).collect();
+        assert_eq!(asking.len(), offsets.len(), "a count for each sequence");
+        Self {
+            offsets: Arc::clone(offsets),
+            asking,
+        }
+    }
+
+    fn view(&self) -> attention::Sequences<'_> {
+        attention::Sequences::leading(&self.offsets, &self.asking)
+    }
+
+    /// Rows that ask, if not all do.
+    fn rows(&self) -> Option<Arc<[u32]>> {
+        let (offsets, asking) = (self.offsets.windows(2), self.asking.windows(2));
+        let rows = offsets
+            .zip(asking)
+            .flat_map(|(o, a)| o[0] as u32..(o[0] + a[1] - a[0]) as u32);
+        (self.asking != self.offsets).then(|| rows.collect())
+    }
+
     /// Reports attention: `products` floating-point operations for each query, each key of its sequence and each column.
     fn span(&self, name: &str, products: f64, width: usize, moved: f64) -> Option<Span> {
         span(|| {
-            let tokens = self.offsets.windows(2).map(|w| w[1] - w[0]);
-            let pairs: usize = match self.queries {
-                Queries::All => tokens.map(|n| n * n).sum(),
-                Queries::First => tokens.sum(),
-            };
+            let (tokens, asking) = (self.offsets.windows(2), self.asking.windows(2));
+            let pairs: usize = tokens.zip(asking).map(|(t, a)| (t[1] - t[0]) * (a[1] - a[0])).sum();
             (
                 format!("{name}, width {width}"),
                 products * (pairs * width) as f64,
@@ -80,24 +114,20 @@ struct Attended {
 }
 
 impl Attended {
-    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, sequences: &Sequences, precision: Precision) -> Self {
+    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, sequences: &Sequences, heads: usize, precision: Precision) -> Self {
         let (normed, y) = products::norm(x, norm, precision);
         let qkv = products::linear_operand(&y, qkv);
-        let Sequences {
-            offsets,
-            heads,
-            queries,
-        } = sequences;
-        let (rows, width) = (queries.rows(offsets), x.columns());
-        let mut log_sum_exp = Tensor::zeros(*heads, rows);
+        let packed = sequences.view();
+        let (rows, width) = (packed.results(), x.columns());
+        let mut log_sum_exp = Tensor::zeros(heads, rows);
         let _span = sequences.span("attention", 4.0, width, bytes(&qkv) * 4.0 / 3.0);
         let lse = log_sum_exp.make_mut();
         let out = match qkv.format() {
             Format::F32 => Tensor::build(rows, width, |out| {
-                attention::forward(qkv.data(), offsets, *heads, *queries, out, lse);
+                attention::forward(qkv.data(), packed, heads, out, lse);
             }),
             Format::Bf16 => Tensor::build_blocks(rows, width, |out| {
-                bf16::attention::forward(qkv.blocks(), offsets, *heads, *queries, out, lse);
+                bf16::attention::forward(qkv.blocks(), packed, heads, out, lse);
             }),
         };
         Self {
@@ -109,38 +139,31 @@ impl Attended {
     }
 
     /// Gradient of query, key and value.
-    fn backward(&self, d_out: &Tensor, sequences: &Sequences) -> Tensor {
-        let Sequences {
-            offsets,
-            heads,
-            queries,
-        } = sequences;
+    fn backward(&self, d_out: &Tensor, sequences: &Sequences, heads: usize) -> Tensor {
+        let packed = sequences.view();
         let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
         let _span = sequences.span("attention gradient", 10.0, d_out.columns(), moved);
         let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
         match self.qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |d| {
                 let (qkv, out) = (self.qkv.data(), self.out.data());
-                attention::backward(d_out.data(), qkv, out, lse, offsets, *heads, *queries, d);
+                attention::backward(d_out.data(), qkv, out, lse, packed, heads, d);
             }),
             Format::Bf16 => Tensor::build_blocks(tokens, width, |d| {
                 let (qkv, out) = (self.qkv.blocks(), self.out.blocks());
-                bf16::attention::backward(d_out.blocks(), qkv, out, lse, offsets, *heads, *queries, d);
+                bf16::attention::backward(d_out.blocks(), qkv, out, lse, packed, heads, d);
             }),
         }
     }
 }
 
 impl Tape {
-    /// `x + proj(attention(qkv(norm(x))))` for packed sequences: `x [tokens, width]`, `qkv [3·width, width]`, sequence `s`
-    /// owns the rows `offsets[s]..offsets[s+1]`, and tokens attend within their sequence. Scores are divided by the root of
-    /// `width / heads`.
-    ///
-    /// With [`Queries::First`], only the first token of each sequence asks and is given: `[sequences, width]`.
+    /// `x + proj(attention(qkv(norm(x))))` for packed sequences: `x [tokens, width]`, `qkv [3·width, width]`. Scores are divided
+    /// by the root of `width / heads`. Gives a row for each token that asks, sequence after sequence.
     ///
     /// # Panics
-    /// If the shapes do not fit, the offsets do not cover the rows, the heads do not divide the width, or a sequence that is
-    /// to give its first token is empty.
+    /// If the shapes do not fit, the sequences do not cover the rows or have fewer tokens than are to ask, or the heads do not
+    /// divide the width.
     #[allow(clippy::too_many_arguments)]
     pub fn attention_sublayer(
         &self,
@@ -149,25 +172,21 @@ impl Tape {
         eps: f32,
         qkv: Affine,
         proj: Affine,
-        offsets: &Arc<[usize]>,
+        sequences: &Sequences,
         heads: usize,
-        queries: Queries,
     ) -> Var {
         let (tokens, width, precision) = (x.rows(), x.columns(), self.compute().precision);
-        assert_eq!(offsets.last(), Some(&tokens), "offsets end at the number of tokens");
+        assert_eq!(
+            sequences.offsets.last(),
+            Some(&tokens),
+            "offsets end at the number of tokens"
+        );
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
         let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(), proj.layer());
-        let sequences = Sequences {
-            offsets: Arc::clone(offsets),
-            heads,
-            queries,
-        };
-        let attended = Attended::new(x.tensor(), &norm, &qkv, &sequences, precision);
-        let asking: Option<Arc<[u32]>> = match queries {
-            Queries::All => None,
-            Queries::First => Some(offsets[..offsets.len() - 1].iter().map(|row| *row as u32).collect()),
-        };
+        let sequences = sequences.clone();
+        let attended = Attended::new(x.tensor(), &norm, &qkv, &sequences, heads, precision);
+        let asking = sequences.rows();
         let residual = match &asking {
             None => x.tensor().clone(),
             Some(rows) => Tensor::build(rows.len(), width, |out| copy_rows(x.tensor().data(), width, rows, out)),
@@ -177,12 +196,12 @@ impl Tape {
         let mut kept = Kept::new(attended, x, self.compute().recompute);
         let to_x = x.target();
         self.push(y, &inputs, move |mut dy, back| {
-            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &sequences, precision));
+            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &sequences, heads, precision));
             let d = operand(&dy, precision);
             back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
             let d_out = products::input_gradient_operand(&d, &proj.weight);
             drop(d);
-            let d_qkv = attended.backward(&d_out, &sequences);
+            let d_qkv = attended.backward(&d_out, &sequences, heads);
             if let Some(rows) = asking {
                 let d_rows = dy;
                 dy = Tensor::zeros(tokens, width);

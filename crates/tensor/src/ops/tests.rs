@@ -113,14 +113,14 @@ fn attention_sublayer() {
             weight: &v[i],
             bias: &v[i + 1],
         });
-        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2, Queries::All)
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &Sequences::all(&offsets), 2)
     });
     check(&shapes, |t, v| {
         let [norm, qkv, proj] = [1, 3, 5].map(|i| Affine {
             weight: &v[i],
             bias: &v[i + 1],
         });
-        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &offsets, 2, Queries::First)
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &Sequences::leading(&offsets, [1, 2]), 2)
     });
 }
 

@@ -13,7 +13,7 @@ mod tests;
 use super::Bf16;
 use super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::kernel::Engine;
-use crate::attention::Queries;
+use crate::attention::Sequences;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use head::{Extent, Take, Target};
@@ -27,23 +27,15 @@ thread_local! {
 }
 
 /// Writes `out [results, width]` (blocks) and `log_sum_exp [heads, results]` from `qkv [tokens, 3·width]`, each row
-/// `q | k | v`; sequence `s` owns the rows `offsets[s]..offsets[s+1]`, and `results` are as `queries` says. The logarithm is
-/// to base 2. With [`Queries::First`], no sequence may be empty.
+/// `q | k | v`. The logarithm is to base 2.
 ///
 /// # Panics
 /// If the sizes do not fit, or the machine does not multiply bfloat16.
-pub fn forward(
-    qkv: Blocks,
-    offsets: &[usize],
-    heads: usize,
-    queries: Queries,
-    out: &mut [Bf16],
-    log_sum_exp: &mut [f32],
-) {
+pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
     /// A sum of weights beyond this means that the first scores were far from the largest.
     const FAR: f32 = 1e30;
-    let shape = Shape::new(qkv, offsets, heads);
-    let all = queries.rows(offsets);
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
     assert!(out.len() >= blocks::len(all, shape.width) && log_sum_exp.len() == all * heads);
     blocks::clear_edges(out, all, shape.width);
     let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
@@ -51,7 +43,10 @@ pub fn forward(
         data,
         width: shape.width,
     };
-    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
+    for_each_head(sequences, heads, |engine, h, rows, results| {
+        if results.is_empty() {
+            return;
+        }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let attended = Extent::new(rows.len(), shape.head);
             let asking = Extent::new(results.len(), shape.head);
@@ -111,15 +106,14 @@ pub fn backward(
     qkv: Blocks,
     out: Blocks,
     log_sum_exp: &[f32],
-    offsets: &[usize],
+    sequences: Sequences,
     heads: usize,
-    queries: Queries,
     d_qkv: &mut [Bf16],
 ) {
     /// Bytes of score gradients that are kept until they are multiplied with the keys.
     const KEPT: usize = 512 << 10;
-    let shape = Shape::new(qkv, offsets, heads);
-    let all = queries.rows(offsets);
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
     for m in [d_out, out] {
         assert!(m.rows() == all && m.columns() == shape.width);
     }
@@ -129,7 +123,31 @@ pub fn backward(
         data: SharedMut::new(d_qkv),
         width: 3 * shape.width,
     };
-    for_each_head(offsets, heads, queries, |engine, h, rows, results| {
+    for_each_head(sequences, heads, |engine, h, rows, results| {
+        if results.is_empty() {
+            let zeros = [0f32; BLOCK];
+            for (row, part) in rows
+                .clone()
+                .step_by(SIDE)
+                .flat_map(|row| [0, 1, 2].map(|part| (row, part)))
+            {
+                for column in (0..shape.head).step_by(SIDE) {
+                    let (valid, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
+                    // SAFETY: these columns of these rows belong to this task alone.
+                    unsafe {
+                        d_qkv.write(
+                            &zeros,
+                            valid,
+                            columns,
+                            &[0.0; SIDE],
+                            row,
+                            shape.column(h, part) + column,
+                        )
+                    };
+                }
+            }
+            return;
+        }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let (n, start) = (rows.len(), rows.start);
             let attended = Extent::new(n, shape.head);
@@ -250,12 +268,9 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(qkv: Blocks, offsets: &[usize], heads: usize) -> Self {
+    fn new(qkv: Blocks, sequences: Sequences, heads: usize) -> Self {
         let (tokens, width) = (qkv.rows(), qkv.columns() / 3);
-        assert!(
-            offsets.first() == Some(&0) && offsets.is_sorted() && offsets.last() == Some(&tokens),
-            "offsets do not cover the rows"
-        );
+        assert_eq!(sequences.tokens(), tokens, "sequences do not cover the rows");
         assert!(
             heads > 0 && width.is_multiple_of(heads) && qkv.columns() == 3 * width,
             "width {width} is not divisible by {heads} heads"
@@ -280,17 +295,10 @@ impl Shape {
 
 /// Calls `task(engine, head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its
 /// rows in what attention gives.
-fn for_each_head(
-    offsets: &[usize],
-    heads: usize,
-    queries: Queries,
-    task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync,
-) {
-    let sequences = offsets.len() - 1;
-    (0..sequences * heads).into_par_iter().for_each(|i| {
-        let rows = offsets[i / heads]..offsets[i / heads + 1];
+fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync) {
+    (0..sequences.len() * heads).into_par_iter().for_each(|i| {
+        let (rows, results) = sequences.of(i / heads);
         if !rows.is_empty() {
-            let results = queries.of(i / heads, &rows);
             task(&Engine::start(), i % heads, rows, results);
         }
     });

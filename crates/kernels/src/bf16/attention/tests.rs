@@ -40,10 +40,10 @@ fn both_directions_are_those_of_f32_up_to_rounding() {
         let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
         let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
         let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-        crate::attention::forward(&qkv, &offsets, heads, Queries::All, &mut want, &mut want_lse);
+        crate::attention::forward(&qkv, Sequences::all(&offsets), heads, &mut want, &mut want_lse);
         let mut want_d = vec![0f32; qkv.len()];
-        let (all, d) = (Queries::All, &mut want_d);
-        crate::attention::backward(&d_out, &qkv, &want, &want_lse, &offsets, heads, all, d);
+        let (all, d) = (Sequences::all(&offsets), &mut want_d);
+        crate::attention::backward(&d_out, &qkv, &want, &want_lse, all, heads, d);
 
         let qkv = in_blocks(&qkv, tokens, 3 * width);
         let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
@@ -51,7 +51,7 @@ fn both_directions_are_those_of_f32_up_to_rounding() {
         let d_out = Blocks::new(d_out.as_slice(), tokens, width);
         let junk = |columns| in_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
         let (mut out, mut lse) = (junk(width), vec![f32::NAN; tokens * heads]);
-        forward(qkv, &offsets, heads, Queries::All, out.as_mut_slice(), &mut lse);
+        forward(qkv, all, heads, out.as_mut_slice(), &mut lse);
         let mut got = vec![0f32; tokens * width];
         blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
         assert!(
@@ -64,16 +64,7 @@ fn both_directions_are_those_of_f32_up_to_rounding() {
         }
         let mut d_qkv = junk(3 * width);
         let out = Blocks::new(out.as_slice(), tokens, width);
-        backward(
-            d_out,
-            qkv,
-            out,
-            &lse,
-            &offsets,
-            heads,
-            Queries::All,
-            d_qkv.as_mut_slice(),
-        );
+        backward(d_out, qkv, out, &lse, all, heads, d_qkv.as_mut_slice());
         let mut got = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
         // Query, key and value each: their gradients differ in size.
@@ -90,44 +81,55 @@ fn both_directions_are_those_of_f32_up_to_rounding() {
 }
 
 #[test]
-fn first_tokens_alone_get_what_they_get_among_all() {
+fn leading_tokens_alone_get_what_they_get_among_all() {
     if support() == Support::None {
         return;
     }
     let (head, heads, offsets) = (32, 2, [0, 40, 41, 110]);
-    let (tokens, width, sequences) = (110, head * heads, 3);
-    let (qkv, d_first) = (values(tokens * 3 * width, 1), values(sequences * width, 2));
-    let mut d_all = vec![0f32; tokens * width];
-    for s in 0..sequences {
-        d_all[offsets[s] * width..][..width].copy_from_slice(&d_first[s * width..][..width]);
-    }
+    let (tokens, width) = (110, head * heads);
+    let qkv = values(tokens * 3 * width, 1);
     let qkv = in_blocks(&qkv, tokens, 3 * width);
     let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
-    let run = |queries: Queries, rows: usize, d_out: &[f32]| {
+    let run = |sequences: Sequences, d_out: &[f32]| {
+        let rows = sequences.results();
         let (mut out, mut lse) = (
             in_blocks(&vec![0.0; rows * width], rows, width),
             vec![0f32; rows * heads],
         );
-        forward(qkv, &offsets, heads, queries, out.as_mut_slice(), &mut lse);
+        forward(qkv, sequences, heads, out.as_mut_slice(), &mut lse);
         let out = Blocks::new(out.as_slice(), rows, width);
         let mut values = vec![0f32; rows * width];
         blocks::to_f32(out, &mut values);
         let (d_out, mut d_qkv) = (
             in_blocks(d_out, rows, width),
-            AlignedVec::zeroed(blocks::len(tokens, 3 * width)),
+            in_blocks(&vec![f32::NAN; tokens * 3 * width], tokens, 3 * width),
         );
         let d_out = Blocks::new(d_out.as_slice(), rows, width);
-        backward(d_out, qkv, out, &lse, &offsets, heads, queries, d_qkv.as_mut_slice());
+        backward(d_out, qkv, out, &lse, sequences, heads, d_qkv.as_mut_slice());
         let mut d = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut d);
         (values, d)
     };
-    let (all, want) = run(Queries::All, tokens, &d_all);
-    let (first, got) = run(Queries::First, sequences, &d_first);
-    for s in 0..sequences {
-        assert_eq!(first[s * width..][..width], all[offsets[s] * width..][..width]);
+    for asking in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
+        let d_leading = values(asking[3] * width, 2);
+        let pick = |s: usize| {
+            let count = (asking[s + 1] - asking[s]) * width;
+            (
+                offsets[s] * width..offsets[s] * width + count,
+                asking[s] * width..asking[s] * width + count,
+            )
+        };
+        let mut d_all = vec![0f32; tokens * width];
+        for (among, alone) in (0..3).map(pick) {
+            d_all[among].copy_from_slice(&d_leading[alone]);
+        }
+        let (all, want) = run(Sequences::all(&offsets), &d_all);
+        let (leading, got) = run(Sequences::leading(&offsets, &asking), &d_leading);
+        for (among, alone) in (0..3).map(pick) {
+            assert_eq!(leading[alone], all[among]);
+        }
+        assert!(distance(&got, &want) < 1e-6, "{asking:?}: {}", distance(&got, &want));
     }
-    assert!(distance(&got, &want) < 1e-6);
 }
 
 #[test]
@@ -144,9 +146,8 @@ fn first_scores_may_be_far_from_the_largest() {
     let (mut out, mut lse) = (in_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
     forward(
         Blocks::new(qkv.as_slice(), tokens, 3 * head),
-        &[0, tokens],
+        Sequences::all(&[0, tokens]),
         1,
-        Queries::All,
         out.as_mut_slice(),
         &mut lse,
     );
@@ -166,7 +167,7 @@ fn large_scores_do_not_overflow() {
     let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
     let qkv = Blocks::new(qkv.as_slice(), 2, 48);
     let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
-    forward(qkv, &[0, 2], 1, Queries::All, out.as_mut_slice(), &mut lse);
+    forward(qkv, Sequences::all(&[0, 2]), 1, out.as_mut_slice(), &mut lse);
     let mut values = [0f32; 32];
     blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
     assert!(values.iter().all(|v| *v == 1.5), "{values:?}");
