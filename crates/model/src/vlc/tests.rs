@@ -3,6 +3,7 @@
 use super::{Picture, Sequence, Vlc};
 use crate::config::{Backbone, Heads, VlcConfig};
 use crate::initialise::initialise;
+use crate::mask::PatchMask;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use vlct_golden::assert_close;
@@ -101,4 +102,46 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
     let scores = model.rank_scores(&tape, &pooled);
     assert_eq!((scores.rows(), scores.columns()), (3, 1));
     assert_eq!(*scores.tensor().to_host(), [logits[1], logits[3], logits[5]]);
+}
+
+#[test]
+fn patches_are_decoded_alike_whichever_are_wanted() {
+    let model = small_model(Heads::default());
+    let (text, pictures) = ([3, 4, 5], [picture(1), picture(2)]);
+    let masks: [PatchMask; 2] = [0, 1].map(|seed| {
+        let noise: Vec<f32> = (0..9).map(|i| ((i * 5 + seed * 4) % 9) as f32).collect();
+        PatchMask::from_noise(&noise, 0.5)
+    });
+    let sequences: Vec<Sequence> = (pictures.iter().zip(&masks))
+        .map(|(pixels, mask)| Sequence {
+            text: &text,
+            picture: Picture {
+                pixels,
+                kept: Some(&mask.kept),
+                token_type: 1,
+            },
+        })
+        .collect();
+    let decode = |wanted: &dyn Fn(&PatchMask) -> Vec<u32>| {
+        let tape = Tape::inference(model.compute());
+        let encoded = model.encode(&tape, &sequences, None);
+        let patches = model.decode(&tape, &encoded, 0..2, &masks, wanted);
+        (patches.rows(), patches.tensor().to_host().to_vec())
+    };
+    let (rows, all) = decode(&|_| (0..9).collect());
+    assert_eq!(rows, 18);
+    let width = all.len() / rows;
+    let (rows, hidden) = decode(&|mask| mask.removed.clone());
+    let want: Vec<f32> = (masks.iter().enumerate())
+        .flat_map(|(i, mask)| mask.removed.iter().map(move |patch| 9 * i + *patch as usize))
+        .flat_map(|row| all[row * width..][..width].to_vec())
+        .collect();
+    assert_eq!(rows, masks.iter().map(|mask| mask.removed.len()).sum::<usize>());
+    assert_close("hidden patches", &hidden, &want, 1e-5);
+    // Of one picture none, of the other one.
+    let first = masks[0].removed.clone();
+    let (rows, last) = decode(&|mask| if mask.removed == first { vec![] } else { vec![8] });
+    assert_eq!(rows, 1);
+    assert_close("last patch", &last, &all[17 * width..], 1e-5);
+    assert_eq!(decode(&|_| vec![]).0, 0);
 }
