@@ -31,6 +31,10 @@ impl Cut {
         let table = ArrowTable::open(path(&self.from))?;
         let head = table.rows().saturating_sub(self.count);
         for (name, rows) in [(&self.head, 0..head), (&self.tail, head..table.rows())] {
+            if rows.is_empty() {
+                VqaWriter::write_none(path(name))?;
+                continue;
+            }
             let mut writer = VqaWriter::create(path(name), VqaKind::Answered)?;
             let mut since_release = 0;
             for row in rows {

@@ -226,6 +226,20 @@ impl VqaWriter {
         Ok(())
     }
 
+    /// Writes the file `path` without rows, with the columns that pandas gives an empty selection of them: of type null, but for
+    /// the number of the picture.
+    ///
+    /// # Errors
+    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    pub fn write_none(path: impl AsRef<Path>) -> Result<()> {
+        let columns = Self::columns(VqaKind::Answered).map(|answered| match answered.field.data_type() {
+            DataType::Int64 => answered,
+            _ => column(answered.field.name(), DataType::Null, "empty"),
+        });
+        TableFile::create(path.as_ref(), &columns)?.finish()?;
+        Ok(())
+    }
+
     finish!(
         image,
         questions,
