@@ -2,7 +2,15 @@
 //! kernels (AVX-512 where the machine has it).
 
 use crate::bf16::triple;
+use crate::parallel::SharedMut;
 use gemm_common::Parallelism;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Columns of the result that one task computes, and most rows with which it does: threads then wait for each other once for
+/// each product, not for each block of the inner dimension.
+const PANEL: usize = 192;
+const PANEL_ROWS: usize = 2048;
 
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy)]
@@ -106,34 +114,51 @@ pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a:
         unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b) };
         return;
     }
-    let parallelism = match threads {
-        Threads::One => Parallelism::None,
-        Threads::All => Parallelism::Rayon(0),
+    let whole = SharedMut::new(out);
+    let part = |columns: Range<usize>, parallelism: Parallelism| {
+        // The kernels store columns contiguously: outᵀ = bᵀ · aᵀ.
+        // SAFETY: the slices cover all addressed elements (asserted by `View::new` and above), and these columns of `out` are
+        // exclusive.
+        unsafe {
+            gemm_f32::gemm::f32::get_gemm_fn()(
+                columns.len(),
+                m,
+                k,
+                whole.at(columns.start),
+                out_stride as isize,
+                1,
+                accumulate,
+                b.data.as_ptr().wrapping_add(columns.start * b.column_stride),
+                b.row_stride as isize,
+                b.column_stride as isize,
+                a.data.as_ptr(),
+                a.row_stride as isize,
+                a.column_stride as isize,
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     };
-    // The kernels store columns contiguously: outᵀ = bᵀ · aᵀ.
-    // SAFETY: the slices cover all addressed elements (asserted by `View::new` and above), and `out` is exclusive.
-    unsafe {
-        gemm_f32::gemm::f32::get_gemm_fn()(
-            n,
-            m,
-            k,
-            out.as_mut_ptr(),
-            out_stride as isize,
-            1,
-            accumulate,
-            b.data.as_ptr(),
-            b.row_stride as isize,
-            b.column_stride as isize,
-            a.data.as_ptr(),
-            a.row_stride as isize,
-            a.column_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    let panels = n.div_ceil(PANEL);
+    match threads {
+        Threads::One => part(0..n, Parallelism::None),
+        Threads::All if a.is_row_major() && m <= PANEL_ROWS && panels > 1 => {
+            // Where panels are fewer than threads, several share one; that changes no bit.
+            let each = match rayon::current_num_threads() / panels {
+                0 | 1 => Parallelism::None,
+                several => Parallelism::Rayon(several),
+            };
+            let width = n.div_ceil(panels);
+            (0..panels)
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(|i| part((i * width).min(n)..((i + 1) * width).min(n), each));
+        }
+        Threads::All => part(0..n, Parallelism::Rayon(0)),
     }
 }
 
@@ -173,30 +198,32 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_does_not_change_the_result() {
-        let (m, n, k) = (300, 200, 700);
-        let a: Vec<f32> = values(m * k, 5).iter().map(|v| v * 0.37).collect();
-        let b: Vec<f32> = values(k * n, 6).iter().map(|v| v * 0.11).collect();
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .expect("threads");
-            let mut out = vec![0f32; m * n];
-            pool.install(|| {
-                gemm(
-                    &mut out,
-                    n,
-                    false,
-                    1.0,
-                    View::new(&a, m, k, k),
-                    View::new(&b, k, n, n),
-                    Threads::All,
-                )
-            });
-            out
-        };
-        let one = run(1);
-        assert_eq!(one, run(2));
-        assert_eq!(one, run(3));
+        for (m, n, k) in [(300, 200, 700), (2100, 200, 70), (40, 900, 33)] {
+            let a: Vec<f32> = values(m * k, 5).iter().map(|v| v * 0.37).collect();
+            let b: Vec<f32> = values(k * n, 6).iter().map(|v| v * 0.11).collect();
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .expect("threads");
+                let mut out = vec![0f32; m * n];
+                pool.install(|| {
+                    gemm(
+                        &mut out,
+                        n,
+                        false,
+                        1.0,
+                        View::new(&a, m, k, k),
+                        View::new(&b, k, n, n),
+                        Threads::All,
+                    )
+                });
+                out
+            };
+            let one = run(1);
+            assert_eq!(one, run(2));
+            assert_eq!(one, run(3));
+            assert_eq!(one, run(16));
+        }
     }
 }
