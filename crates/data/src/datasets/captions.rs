@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::contents::Captions;
-use super::items::{AROUND_BYTES, ItemDataset, Location};
+use super::items::{ItemDataset, Location};
 use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
 
@@ -52,9 +52,7 @@ impl CaptionDataset {
     /// # Errors
     /// No such place, or a row without a picture.
     pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
-        let picture = self.file(at)?.picture(at.row, "image")?;
-        self.read(at, picture.len() + AROUND_BYTES);
-        Ok(picture)
+        self.picture_in(at, "image")
     }
 
     /// The name of the picture at a location: `image_id` of an Arrow file, mostly the name of the picture's file.

@@ -203,6 +203,13 @@ impl<K: RowKind> ItemDataset<K> {
         Ok(texts)
     }
 
+    /// The picture at a location, of an Arrow file the one in that column: the bytes of its file.
+    pub(super) fn picture_in(&self, at: &Location, column: &str) -> Result<&[u8]> {
+        let picture = self.file(at)?.picture(at.row, column)?;
+        self.read(at, picture.len() + AROUND_BYTES);
+        Ok(picture)
+    }
+
     /// The file of a location.
     pub(super) fn file(&self, at: &Location) -> Result<&File> {
         Ok(&self.table(at)?.index.table)

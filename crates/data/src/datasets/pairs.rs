@@ -56,10 +56,7 @@ impl PairDataset {
     /// # Errors
     /// No such place, or a row without one of the pictures.
     pub fn pictures_at(&self, at: &Location) -> Result<[&[u8]; 2]> {
-        let file = self.file(at)?;
-        let pictures = [file.picture(at.row, "image_0")?, file.picture(at.row, "image_1")?];
-        self.read(at, pictures[0].len() + pictures[1].len() + AROUND_BYTES);
-        Ok(pictures)
+        Ok([self.picture_in(at, "image_0")?, self.picture_in(at, "image_1")?])
     }
 
     /// The name of the pair at a location.

@@ -55,9 +55,7 @@ impl QuestionDataset {
     /// # Errors
     /// No such place, or a row without a picture.
     pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
-        let picture = self.file(at)?.picture(at.row, "image")?;
-        self.read(at, picture.len() + AROUND_BYTES);
-        Ok(picture)
+        self.picture_in(at, "image")
     }
 
     /// The number of the picture at a location.
@@ -68,6 +66,7 @@ impl QuestionDataset {
         self.file(at)?.arrow()?.integer(at.row, "image_id")
     }
 
+    /// The files, in reading order.
     pub(crate) fn arrow_files(&self) -> impl Iterator<Item = Result<&ArrowTable>> {
         self.files().map(|file| file.arrow())
     }
