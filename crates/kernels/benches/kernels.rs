@@ -172,8 +172,8 @@ struct Batch {
     head: usize,
 }
 
-/// Encoder and decoder at 384 pixels.
-const BATCHES: [Batch; 2] = [
+/// Encoder and decoder at 384 pixels, and the quickstart's small model.
+const BATCHES: [Batch; 3] = [
     Batch {
         sequences: 16,
         length: 245,
@@ -184,6 +184,12 @@ const BATCHES: [Batch; 2] = [
         sequences: 8,
         length: 577,
         heads: 16,
+        head: 32,
+    },
+    Batch {
+        sequences: 128,
+        length: 49,
+        heads: 4,
         head: 32,
     },
 ];

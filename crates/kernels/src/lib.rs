@@ -20,6 +20,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod gelu;
 pub mod gemm;
+mod lanes;
 pub mod layer_norm;
 pub mod math;
 pub mod memory;

@@ -217,6 +217,21 @@ impl Default for Scratch {
     }
 }
 
+/// Pieces of one memory, one after the other.
+pub(crate) struct Take<'a, T>(&'a mut [T]);
+
+impl<'a, T: crate::aligned::Plain> Take<'a, T> {
+    pub fn new(memory: &'a mut Scratch, len: usize) -> Self {
+        Self(memory.take(len))
+    }
+
+    pub fn next(&mut self, len: usize) -> &'a mut [T] {
+        let (head, tail) = std::mem::take(&mut self.0).split_at_mut(len);
+        self.0 = tail;
+        head
+    }
+}
+
 /// The part of a mapping that begins and ends at huge pages.
 fn usable(region: &MmapMut) -> Range<usize> {
     let address = region.as_ptr().expose_provenance();

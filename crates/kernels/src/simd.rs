@@ -16,6 +16,10 @@ pub enum Level {
 impl Level {
     /// The best level of this machine, found out once.
     pub fn detect() -> Level {
+        #[cfg(test)]
+        if let Some(level) = tests::LEVEL.get() {
+            return level;
+        }
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
@@ -70,3 +74,61 @@ macro_rules! multiversion {
     };
 }
 pub use multiversion;
+
+/// Defines a function that is generic over [`crate::lanes::Lanes`], compiled for each [`Level`] with its registers and
+/// dispatched at run time.
+macro_rules! for_lanes {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$lanes:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn any<$lanes: $crate::lanes::Lanes>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn v3($($arg: $ty),*) $(-> $ret)? { any::<std::arch::x86_64::__m256>($($arg),*) }
+
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn v4($($arg: $ty),*) $(-> $ret)? { any::<std::arch::x86_64::__m512>($($arg),*) }
+
+                match $crate::simd::Level::detect() {
+                    // SAFETY: `Level::detect` found these features on this machine.
+                    $crate::simd::Level::V4 => return unsafe { v4($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::V3 => return unsafe { v3($($arg),*) },
+                    $crate::simd::Level::Portable => {}
+                }
+            }
+            any::<$crate::lanes::Four>($($arg),*)
+        }
+    };
+}
+pub(crate) use for_lanes;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Level;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// What the machine is taken for by this thread.
+        pub(super) static LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// Calls `test` once for each level that this machine has, as if it were the best one. Other threads do not know of it.
+    pub(crate) fn at_each_level(mut test: impl FnMut()) {
+        let best = Level::detect();
+        for level in [Level::Portable, Level::V3, Level::V4] {
+            if level <= best {
+                LEVEL.set(Some(level));
+                test();
+            }
+        }
+        LEVEL.set(None);
+    }
+}

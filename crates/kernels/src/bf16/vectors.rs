@@ -143,4 +143,5 @@ mod x86 {
     }
 }
 
-pub(super) use x86::{multiply, round2, transpose, widen, zip};
+pub(crate) use x86::transpose;
+pub(super) use x86::{multiply, round2, widen, zip};

@@ -3,25 +3,8 @@
 use super::super::Bf16;
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::softmax;
-use crate::aligned::Plain;
-use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use std::ops::Range;
-
-/// Pieces of one memory, one after the other.
-pub struct Take<'a, T>(&'a mut [T]);
-
-impl<'a, T: Plain> Take<'a, T> {
-    pub fn new(memory: &'a mut Scratch, len: usize) -> Self {
-        Self(memory.take(len))
-    }
-
-    pub fn next(&mut self, len: usize) -> &'a mut [T] {
-        let (head, tail) = std::mem::take(&mut self.0).split_at_mut(len);
-        self.0 = tail;
-        head
-    }
-}
 
 /// One head of one sequence in blocks: `panels` for its rows, `depth` for its columns.
 pub struct Extent {

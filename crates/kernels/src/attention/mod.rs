@@ -1,0 +1,442 @@
+//! Multi-head self-attention over packed sequences (Vaswani et al. 2017, eq. 1), without a mask.
+//!
+//! `qkv` is `[tokens, 3·width]`, each row `q | k | v`, each of those `heads` times `width/heads` values. Tokens attend within
+//! their sequence only.
+//!
+//! One task is one head of one sequence. Scores exist for as many queries at a time as two registers hold numbers, with keys as
+//! rows: maxima, sums and what the backward pass needs of each query lie along the registers, and the scores are, as they
+//! are, the right operand of the next product. The backward pass computes them again from the saved log-sum-exp of each query.
+
+mod product;
+mod softmax;
+
+use crate::math::sum2;
+use crate::memory::{Scratch, Take};
+use crate::parallel::SharedMut;
+use product::{Left, Rows, panel_width, product};
+use rayon::prelude::*;
+use softmax::{divide_columns, score_gradient, softmax};
+use std::cell::RefCell;
+use std::ops::Range;
+
+thread_local! {
+    /// Operands, scores and results of the sequence and head in work.
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// Packed sequences, and which of their tokens ask: the first few of each, or all.
+///
+/// Sequence `s` owns the rows `offsets[s]..offsets[s+1]`. What its asking tokens are given are the rows
+/// `asking[s]..asking[s+1]` of the results.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequences<'a> {
+    offsets: &'a [usize],
+    asking: &'a [usize],
+}
+
+impl<'a> Sequences<'a> {
+    /// All tokens ask: results have a row for each.
+    ///
+    /// # Panics
+    /// If the offsets are not ascending from 0.
+    pub fn all(offsets: &'a [usize]) -> Self {
+        Self::leading(offsets, offsets)
+    }
+
+    /// The first `asking[s+1] − asking[s]` tokens of each sequence ask.
+    ///
+    /// # Panics
+    /// If the offsets are not ascending from 0, or more tokens ask than there are.
+    pub fn leading(offsets: &'a [usize], asking: &'a [usize]) -> Self {
+        assert!(
+            [offsets, asking].iter().all(|o| o.first() == Some(&0) && o.is_sorted()),
+            "offsets are not ascending from 0"
+        );
+        let mut sequences = offsets.windows(2).zip(asking.windows(2));
+        assert!(
+            offsets.len() == asking.len() && sequences.all(|(all, asking)| asking[1] - asking[0] <= all[1] - all[0]),
+            "more tokens ask than there are"
+        );
+        Self { offsets, asking }
+    }
+
+    /// Rows of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.offsets[self.offsets.len() - 1]
+    }
+
+    /// Rows of the results.
+    pub fn results(&self) -> usize {
+        self.asking[self.asking.len() - 1]
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Rows of a sequence, and rows of its results.
+    pub(crate) fn of(&self, sequence: usize) -> (Range<usize>, Range<usize>) {
+        let range = |offsets: &[usize]| offsets[sequence]..offsets[sequence + 1];
+        (range(self.offsets), range(self.asking))
+    }
+}
+
+/// Sizes shared by both directions.
+#[derive(Clone, Copy)]
+struct Shape {
+    width: usize,
+    head: usize,
+}
+
+impl Shape {
+    fn new(qkv: &[f32], sequences: Sequences, heads: usize) -> Self {
+        let tokens = sequences.tokens();
+        assert!(
+            tokens > 0 && qkv.len().is_multiple_of(3 * tokens),
+            "qkv does not fit the offsets"
+        );
+        let width = qkv.len() / (3 * tokens);
+        assert!(
+            heads > 0 && width.is_multiple_of(heads),
+            "width {width} is not divisible by {heads} heads"
+        );
+        let head = width / heads;
+        Self { width, head }
+    }
+
+    /// `part` 0, 1 or 2 (query, key, value) of one head in the rows from `row` on.
+    fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Rows<'a> {
+        let start = row * 3 * self.width + part * self.width + head * self.head;
+        Rows::new(&qkv[start..], 3 * self.width)
+    }
+
+    /// What a product of query and key is multiplied with.
+    fn scale(&self) -> f32 {
+        1.0 / (self.head as f32).sqrt()
+    }
+
+    /// The same, to be an exponent of 2.
+    fn factor(&self) -> f32 {
+        std::f32::consts::LOG2_E * self.scale()
+    }
+
+    /// Distance of rows of a transposed matrix with so many columns: an odd number of cache lines, so that a column is not in
+    /// a few sets of the cache.
+    fn turned(&self, columns: usize) -> usize {
+        const LINE: usize = 16;
+        (columns.div_ceil(LINE) | 1) * LINE
+    }
+}
+
+/// Calls `task(head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its rows in
+/// what attention gives.
+fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
+    (0..sequences.len() * heads).into_par_iter().for_each(|i| {
+        let (rows, results) = sequences.of(i / heads);
+        if !rows.is_empty() {
+            task(i % heads, rows, results);
+        }
+    });
+}
+
+/// Writes `out [results, width]` and `log_sum_exp [heads, results]`. The logarithm is to base 2.
+pub fn forward(qkv: &[f32], sequences: Sequences, heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
+    assert!(out.len() == all * shape.width && log_sum_exp.len() == all * heads);
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
+    let together = panel_width();
+    for_each_head(sequences, heads, |h, rows, results| {
+        let (n, head) = (rows.len(), shape.head);
+        if results.is_empty() {
+            return;
+        }
+        SCRATCH.with_borrow_mut(|memory| {
+            let stride = shape.turned(n);
+            let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * together);
+            let k_turned = take.next(head * stride);
+            let scores = take.next(n * together);
+            let [q_turned, result_turned, result] = [0; 3].map(|_| take.next(head * together));
+            let [top, total] = [0; 2].map(|_| take.next(together));
+            let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
+            k.transpose(n, head, k_turned, stride);
+            for first in (0..results.len()).step_by(together) {
+                let count = together.min(results.len() - first);
+                let q = shape.part(qkv, rows.start + first, h, 0);
+                q.transpose_padded(count, head, q_turned, together);
+                let keys = Left::Turned(Rows::new(k_turned, stride));
+                product(keys, n, head, Rows::new(q_turned, together), 1, scores, together, false);
+                softmax(scores, shape.factor(), top, total);
+                let values = Left::Turned(v);
+                product(
+                    values,
+                    head,
+                    n,
+                    Rows::new(scores, together),
+                    1,
+                    result_turned,
+                    together,
+                    false,
+                );
+                divide_columns(result_turned, total);
+                Rows::new(result_turned, together).transpose(head, count, result, head);
+                for (i, row) in result.chunks_exact(head).take(count).enumerate() {
+                    let at = results.start + first + i;
+                    // SAFETY: these columns of this row, and this value, belong to this task alone.
+                    unsafe {
+                        *lse.at(h * all + at) = top[i] + total[i].log2();
+                        std::slice::from_raw_parts_mut(out.at(at * shape.width + h * head), head).copy_from_slice(row);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Writes `d_qkv [tokens, 3·width]` from `d_out [results, width]`, given what [`forward`] wrote.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    d_out: &[f32],
+    qkv: &[f32],
+    out: &[f32],
+    log_sum_exp: &[f32],
+    sequences: Sequences,
+    heads: usize,
+    d_qkv: &mut [f32],
+) {
+    let shape = Shape::new(qkv, sequences, heads);
+    let all = sequences.results();
+    assert!(d_out.len() == out.len() && out.len() == all * shape.width && d_qkv.len() == qkv.len());
+    assert!(log_sum_exp.len() == all * heads);
+    let d_qkv = SharedMut::new(d_qkv);
+    let together = panel_width();
+    for_each_head(sequences, heads, |h, rows, results| {
+        let (n, head) = (rows.len(), shape.head);
+        // Row `row` of the sequence in one part of the result.
+        let write = |part: usize, row: usize, values: &[f32], factor: f32| {
+            // SAFETY: these columns of this row belong to this task alone.
+            let target = unsafe {
+                let column = part * shape.width + h * head;
+                std::slice::from_raw_parts_mut(d_qkv.at((rows.start + row) * 3 * shape.width + column), head)
+            };
+            target
+                .iter_mut()
+                .zip(values)
+                .for_each(|(to, value)| *to = value * factor);
+        };
+        SCRATCH.with_borrow_mut(|memory| {
+            let stride = shape.turned(n);
+            // The columns of a right operand come in whole panels.
+            let padded = head.next_multiple_of(together);
+            let len = 2 * head * stride + 2 * n * (padded + together) + (2 * padded + 4 * head + 2) * together;
+            let mut take = Take::new(memory, len);
+            let [k_turned, v_turned] = [0; 2].map(|_| take.next(head * stride));
+            let [d_k, d_v] = [0; 2].map(|_| take.next(n * padded));
+            let [p, ds] = [0; 2].map(|_| take.next(n * together));
+            let [q, d_o] = [0; 2].map(|_| take.next(together * padded));
+            let [q_turned, d_o_turned, d_q_turned, d_q] = [0; 4].map(|_| take.next(head * together));
+            let [lse, delta] = [0; 2].map(|_| take.next(together));
+            let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
+            k.transpose(n, head, k_turned, stride);
+            v.transpose(n, head, v_turned, stride);
+            for m in [&mut *d_k, &mut *d_v, &mut *q, &mut *d_o] {
+                m.fill(0.0);
+            }
+            for first in (0..results.len()).step_by(together) {
+                let count = together.min(results.len() - first);
+                let row = results.start + first;
+                let gradient = Rows::new(&d_out[row * shape.width + h * head..], shape.width);
+                let result = Rows::new(&out[row * shape.width + h * head..], shape.width);
+                let query = shape.part(qkv, rows.start + first, h, 0);
+                query.copy(count, head, q, padded);
+                gradient.copy(count, head, d_o, padded);
+                query.transpose_padded(count, head, q_turned, together);
+                gradient.transpose_padded(count, head, d_o_turned, together);
+                // Of each query, the product of its result and the gradient of that.
+                for (i, delta) in delta.iter_mut().enumerate() {
+                    *delta = if i < count {
+                        sum2(gradient.row(i, head), result.row(i, head), |a, b| a * b)
+                    } else {
+                        0.0
+                    };
+                }
+                lse[..count].copy_from_slice(&log_sum_exp[h * all + row..][..count]);
+                lse[count..].fill(0.0);
+                let [keys, values] = [&*k_turned, &*v_turned].map(|m| Left::Turned(Rows::new(m, stride)));
+                product(keys, n, head, Rows::new(q_turned, together), 1, p, together, false);
+                product(values, n, head, Rows::new(d_o_turned, together), 1, ds, together, false);
+                score_gradient(p, ds, shape.factor(), lse, delta);
+                let panels = padded / together;
+                product(
+                    Left::Panel(ds),
+                    n,
+                    count,
+                    Rows::new(q, padded),
+                    panels,
+                    d_k,
+                    padded,
+                    true,
+                );
+                product(
+                    Left::Panel(p),
+                    n,
+                    count,
+                    Rows::new(d_o, padded),
+                    panels,
+                    d_v,
+                    padded,
+                    true,
+                );
+                product(
+                    Left::Turned(k),
+                    head,
+                    n,
+                    Rows::new(ds, together),
+                    1,
+                    d_q_turned,
+                    together,
+                    false,
+                );
+                Rows::new(d_q_turned, together).transpose(head, count, d_q, head);
+                for (i, values) in d_q.chunks_exact(head).take(count).enumerate() {
+                    write(0, first + i, values, shape.scale());
+                }
+            }
+            for row in 0..n {
+                write(1, row, &d_k[row * padded..], shape.scale());
+                write(2, row, &d_v[row * padded..], 1.0);
+            }
+            // Tokens that do not ask have no gradient of a query.
+            for row in results.len()..n {
+                write(0, row, &d_k[..head], 0.0);
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(i: usize) -> f32 {
+        ((i * 7919) % 1009) as f32 / 500.0 - 1.0
+    }
+
+    fn plain(qkv: &[f32], offsets: &[usize], heads: usize, width: usize) -> Vec<f32> {
+        let (head, mut out) = (width / heads, vec![0f32; qkv.len() / 3]);
+        for w in offsets.windows(2) {
+            for h in 0..heads {
+                let at = |row: usize, part: usize, c: usize| qkv[row * 3 * width + part * width + h * head + c] as f64;
+                for i in w[0]..w[1] {
+                    let score = |j| (0..head).map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>() / (head as f64).sqrt();
+                    let weights: Vec<f64> = (w[0]..w[1]).map(|j| score(j).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for c in 0..head {
+                        let sum: f64 = (w[0]..w[1]).zip(&weights).map(|(j, p)| p * at(j, 2, c)).sum();
+                        out[i * width + h * head + c] = (sum / total) as f32;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// On one thread: others do not know which instructions the machine is taken to have.
+    fn at_each_level(test: impl Fn() + Send) {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .expect("a thread");
+        pool.install(|| crate::simd::tests::at_each_level(test));
+    }
+
+    #[test]
+    fn equals_the_plain_statement_and_its_finite_differences() {
+        at_each_level(|| {
+            let (heads, width, offsets) = (2, 12, [0, 3, 3, 10]);
+            let tokens = offsets[3];
+            let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
+            let d_out: Vec<f32> = (0..tokens * width).map(|i| value(i + 5)).collect();
+            let (mut out, mut lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
+            forward(&qkv, Sequences::all(&offsets), heads, &mut out, &mut lse);
+            for (got, want) in out.iter().zip(plain(&qkv, &offsets, heads, width)) {
+                assert!((got - want).abs() < 1e-6);
+            }
+            let mut d_qkv = vec![f32::NAN; qkv.len()];
+            backward(&d_out, &qkv, &out, &lse, Sequences::all(&offsets), heads, &mut d_qkv);
+            let loss = |q: &[f32]| -> f64 {
+                plain(q, &offsets, heads, width)
+                    .iter()
+                    .zip(&d_out)
+                    .map(|(a, b)| *a as f64 * *b as f64)
+                    .sum()
+            };
+            for i in 0..qkv.len() {
+                let mut nudged = qkv.clone();
+                nudged[i] += 1e-2;
+                let plus = loss(&nudged);
+                nudged[i] -= 2e-2;
+                let want = ((plus - loss(&nudged)) / 2e-2) as f32;
+                assert!((d_qkv[i] - want).abs() < 1e-3, "{i}: {} against {want}", d_qkv[i]);
+            }
+        });
+    }
+
+    #[test]
+    fn leading_tokens_alone_get_what_they_get_among_all() {
+        at_each_level(|| {
+            let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
+            let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();
+            let (mut all, mut lse) = (vec![0f32; 10 * width], vec![0f32; 10 * heads]);
+            forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
+            for asking in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
+                let results = asking[3];
+                let d_leading: Vec<f32> = (0..results * width).map(|i| value(i + 5)).collect();
+                let pick = |s: usize| {
+                    let count = (asking[s + 1] - asking[s]) * width;
+                    (
+                        offsets[s] * width..offsets[s] * width + count,
+                        asking[s] * width..asking[s] * width + count,
+                    )
+                };
+                let mut d_all = vec![0f32; 10 * width];
+                for (among, alone) in (0..3).map(pick) {
+                    d_all[among].copy_from_slice(&d_leading[alone]);
+                }
+                let mut want = vec![f32::NAN; qkv.len()];
+                let mut lse = vec![0f32; 10 * heads];
+                forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
+                backward(&d_all, &qkv, &all, &lse, Sequences::all(&offsets), heads, &mut want);
+
+                let sequences = Sequences::leading(&offsets, &asking);
+                let (mut leading, mut lse) = (vec![0f32; results * width], vec![0f32; results * heads]);
+                forward(&qkv, sequences, heads, &mut leading, &mut lse);
+                for (among, alone) in (0..3).map(pick) {
+                    assert_eq!(leading[alone], all[among]);
+                }
+                let mut got = vec![f32::NAN; qkv.len()];
+                backward(&d_leading, &qkv, &leading, &lse, sequences, heads, &mut got);
+                for (got, want) in got.iter().zip(&want) {
+                    assert!((got - want).abs() < 1e-6, "{got} {want}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "more tokens ask than there are")]
+    fn no_more_tokens_ask_than_there_are() {
+        Sequences::leading(&[0, 3, 4], &[0, 1, 3]);
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        at_each_level(|| {
+            let qkv = vec![1e18f32, 1e18, 1.0, -1e18, 1e18, 2.0];
+            let (mut out, mut lse) = (vec![0f32; 2], vec![0f32; 2]);
+            forward(&qkv, Sequences::all(&[0, 2]), 1, &mut out, &mut lse);
+            assert!(out.iter().all(|v| v.is_finite()));
+        });
+    }
+}
