@@ -57,6 +57,29 @@ impl Engine {
             }
         }
     }
+
+    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`, of operands in three parts ([`super::triple`]).
+    ///
+    /// # Panics
+    /// If the operands are not as many whole steps.
+    pub fn multiply_triple(&self, left: &[Bf16], right: &[Bf16], sums: &mut [f32], keep: bool) {
+        const STEP: usize = 3 * BLOCK;
+        assert!(left.len() == right.len() && left.len().is_multiple_of(STEP) && sums.len() >= BLOCK);
+        let (steps, out) = (left.len() / STEP, sums.as_mut_ptr());
+        if self.tiles.is_some() {
+            // SAFETY: the operands are so many steps, and `start` has made this thread ready.
+            unsafe { tiles::multiply_triple(left.as_ptr(), right.as_ptr(), steps, out, keep) };
+            return;
+        }
+        // Slower than f32 arithmetic, but the same numbers, for tests where there is no matrix unit.
+        let part = |of: &[Bf16], step: usize, i: usize| of[step * STEP + i * BLOCK..].as_ptr();
+        for (step, (i, j)) in (0..steps).flat_map(|step| super::triple::PRODUCTS.map(|parts| (step, parts))) {
+            let keep = keep || step > 0 || (i, j) != super::triple::PRODUCTS[0];
+            let (a, b) = (part(left, step, i), part(right, step, j));
+            // SAFETY: both are blocks, and `start` found the instructions.
+            unsafe { vectors::multiply(a, b, 1, out, keep, [a; 2]) };
+        }
+    }
 }
 
 impl Drop for Engine {

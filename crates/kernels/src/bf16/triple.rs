@@ -9,126 +9,229 @@
 //! rounds to infinity, above 3.39·10³⁸) give results that are no numbers.
 
 use super::blocks::{self, Aligned, BLOCK, SIDE};
-use super::tiles::{Tiles, multiply_triple};
+use super::kernel::Engine;
 use super::{Bf16, Support, support};
 use crate::gemm::View;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Numbers of a step of 32: three parts of a block.
 const STEP: usize = 3 * BLOCK;
+
+/// The parts that are multiplied, smallest products first.
+pub(super) const PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
+
+/// Steps that are multiplied together: 12 KiB of each operand's panel stay in the first cache.
+const GROUP: usize = 2;
+
+/// Rows and all blocks of sums that a task keeps in the second cache: 960 KiB.
+const ROWS: usize = 20;
+const SUMS: usize = 240;
 
 /// Whether the machine has the unit and the product is worth bringing into its form.
 pub(crate) fn pays(rows: usize, columns: usize, inner: usize) -> bool {
     support() == Support::Tiles && rows >= 16 && columns >= 16 && inner >= 16
 }
 
+thread_local! {
+    /// The operands of the product that this thread asked for. They are taken out meanwhile: while it waits for others, the
+    /// thread may be asked for another one.
+    static OPERANDS: Cell<[Scratch; 2]> = const { Cell::new([Scratch::new(), Scratch::new()]) };
+    /// Steps of the right operand, and the sums, of the part in work.
+    static PART: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
+}
+
 /// `out = keep·out + scale·a·b`; `out` has rows `stride` apart. The work is divided among the threads of the current pool; sums
 /// do not depend on how.
 ///
+/// The left operand is brought into steps before, so is the right one if more than two parts need it; else each part brings its
+/// columns, which then stay in the second cache.
+///
 /// # Safety
-/// Sizes fit each other, `out` holds the result, and [`pays`] was true.
+/// Sizes fit each other, `out` holds the result, and the machine multiplies bfloat16 ([`pays`] says where this is fast).
 pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View) {
-    /// Blocks of sums that a task keeps in the second cache, in rows and columns.
-    const PART: usize = 16;
-    let (rows, columns) = (a.rows().div_ceil(SIDE), b.columns().div_ceil(SIDE));
-    // Square parts need the fewest operands; threads need equal shares.
-    let threads = rayon::current_num_threads();
-    let share = |all: usize, parts: usize| all.div_ceil(parts.clamp(1, all));
-    let row_parts = rows.div_ceil(PART);
-    let per_row = columns.div_ceil(PART);
-    let column_parts = (row_parts * per_row)
-        .next_multiple_of(threads)
-        .div_ceil(row_parts)
-        .clamp(1, columns);
-    let (high, wide) = (share(rows, row_parts), share(columns, column_parts));
-    let (row_parts, column_parts) = (rows.div_ceil(high), columns.div_ceil(wide));
+    /// Most bytes of the left operand in steps. Of a larger one, some rows are done after others.
+    const MOST: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+    let [rows, columns, depth] = [a.rows(), b.columns(), a.columns()].map(|n| n.div_ceil(SIDE));
+    let at_once = (MOST / (depth * STEP * size_of::<Bf16>()).max(1)).next_multiple_of(ROWS);
+    let [mut left_memory, mut right_memory] = OPERANDS.take();
+    let right = Right {
+        matrix: b,
+        depth,
+        steps: (rows > 2 * ROWS).then(|| {
+            // Memory is read row by row, here and below.
+            Steps::bring(
+                &mut right_memory,
+                columns,
+                depth,
+                !b.is_row_major(),
+                |column, step, out| right_step(b, step, column, out),
+            )
+        }),
+    };
     let out = SharedMut::new(out);
-    (0..row_parts * column_parts).into_par_iter().for_each(|i| {
-        let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
-        let part = Part {
-            rows: range(i / column_parts, high, rows),
-            panels: range(i % column_parts, wide, columns),
-        };
-        // SAFETY: by the contract (`pays` was asked first); parts are apart from each other.
-        unsafe {
-            let _tiles = Tiles::configure();
-            part.run(a, b, |row, column, sums| {
-                write(out, stride, keep, scale, row, column, sums, a.rows(), b.columns())
-            })
-        };
-    });
+    for first in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - first);
+        let left = Steps::bring(&mut left_memory, count, depth, a.is_row_major(), |row, step, out| {
+            left_step(a, first + row, step, out)
+        });
+        let plan = Plan::new(count, columns);
+        (0..plan.tasks()).into_par_iter().for_each(|task| {
+            plan.part(task).run(left, &right, |row, column, sums| {
+                let (row, column) = ((first + row) * SIDE, column * SIDE);
+                let (high, wide) = (SIDE.min(a.rows() - row), SIDE.min(b.columns() - column));
+                // SAFETY: by the contract; parts are apart from each other.
+                unsafe { x86::store(out.at(row * stride + column), high, wide, stride, sums, keep, scale) };
+            });
+        });
+    }
+    OPERANDS.set([left_memory, right_memory]);
 }
 
-/// # Safety
-/// The block at (`row`, `column`) lies in the result as far as there are `rows` and `columns`, and is the caller's alone.
-#[allow(clippy::too_many_arguments)]
-unsafe fn write(
-    out: SharedMut<f32>,
-    stride: usize,
-    keep: bool,
-    scale: f32,
-    row: usize,
-    column: usize,
-    sums: &[f32],
+/// The right operand, in steps or not.
+struct Right<'a> {
+    matrix: View<'a>,
+    depth: usize,
+    steps: Option<Steps<'a>>,
+}
+
+impl<'a> Right<'a> {
+    /// The steps from `first`, the first of a group, to the end of that group, of some columns; in `memory` if they are not
+    /// there yet.
+    fn group<'m>(&self, columns: Range<usize>, first: usize, memory: &'m mut [Bf16]) -> &'m [Bf16]
+    where
+        'a: 'm,
+    {
+        let count = GROUP.min(self.depth - first);
+        if let Some(steps) = self.steps {
+            let start = steps.order.place(columns.start, first);
+            return &steps.data[start..start + columns.len() * count * STEP];
+        }
+        let (out, _) = memory.split_at_mut(columns.len() * count * STEP);
+        for (i, out) in out.chunks_exact_mut(STEP).enumerate() {
+            right_step(self.matrix, first + i % count, columns.start + i / count, out);
+        }
+        out
+    }
+}
+
+/// An operand in steps: groups of them, in each of them its rows (or columns) of blocks one after the other.
+#[derive(Clone, Copy)]
+struct Steps<'a> {
+    data: &'a [Bf16],
+    order: Order,
+}
+
+/// Where steps of so many rows (or columns) lie.
+#[derive(Clone, Copy)]
+struct Order {
+    blocks: usize,
+    depth: usize,
+}
+
+impl Order {
+    fn place(self, block: usize, step: usize) -> usize {
+        let first = step / GROUP * GROUP;
+        (first * self.blocks + block * GROUP.min(self.depth - first) + step - first) * STEP
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// So many rows (or columns) of `depth` steps, each as `bring(block, step, out)` writes it; in parallel by blocks, else by
+    /// steps.
+    fn bring(
+        memory: &'a mut Scratch,
+        blocks: usize,
+        depth: usize,
+        by_blocks: bool,
+        bring: impl Fn(usize, usize, &mut [Bf16]) + Sync,
+    ) -> Self {
+        let data = memory.take(blocks * depth * STEP);
+        let out = SharedMut::new(data);
+        let order = Order { blocks, depth };
+        let (outer, inner) = if by_blocks { (blocks, depth) } else { (depth, blocks) };
+        (0..outer).into_par_iter().for_each(|outer| {
+            for inner in 0..inner {
+                let (block, step) = if by_blocks { (outer, inner) } else { (inner, outer) };
+                // SAFETY: each step has a place of its own.
+                let out = unsafe { std::slice::from_raw_parts_mut(out.at(order.place(block, step)), STEP) };
+                bring(block, step, out);
+            }
+        });
+        Self { data, order }
+    }
+
+    /// The steps of a row (or column) from `first`, the first of a group, to the end of that group.
+    fn group(&self, block: usize, first: usize) -> &'a [Bf16] {
+        let count = GROUP.min(self.order.depth - first);
+        &self.data[self.order.place(block, first)..][..count * STEP]
+    }
+}
+
+/// How a product is divided into tasks. Sizes are counted in blocks.
+struct Plan {
     rows: usize,
     columns: usize,
-) {
-    let (high, wide) = (SIDE.min(rows - row), SIDE.min(columns - column));
-    // SAFETY: by the contract; the machine has the instructions.
-    unsafe { x86::store(out.at(row * stride + column), high, wide, stride, sums, keep, scale) };
+    high: usize,
+    wide: usize,
+}
+
+impl Plan {
+    fn new(rows: usize, columns: usize) -> Self {
+        let share = |all: usize, parts: usize| all.div_ceil(parts.clamp(1, all.max(1))).max(1);
+        let high = share(rows, rows.div_ceil(ROWS));
+        let row_parts = rows.div_ceil(high).max(1);
+        // Threads need equal shares.
+        let parts = (row_parts * columns.div_ceil(SUMS / high)).next_multiple_of(rayon::current_num_threads());
+        let wide = share(columns, parts.div_ceil(row_parts));
+        Self {
+            rows,
+            columns,
+            high,
+            wide,
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        self.rows.div_ceil(self.high) * self.columns.div_ceil(self.wide)
+    }
+
+    fn part(&self, task: usize) -> Part {
+        let per_row = self.columns.div_ceil(self.wide);
+        let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
+        Part {
+            rows: range(task / per_row, self.high, self.rows),
+            columns: range(task % per_row, self.wide, self.columns),
+        }
+    }
 }
 
 /// Some rows and columns of the result, in blocks.
 struct Part {
     rows: Range<usize>,
-    panels: Range<usize>,
-}
-
-thread_local! {
-    /// Parts of the operands, and sums.
-    static SCRATCH: RefCell<[Scratch; 3]> = const { RefCell::new([Scratch::new(), Scratch::new(), Scratch::new()]) };
+    columns: Range<usize>,
 }
 
 impl Part {
-    /// # Safety
-    /// The calling thread holds the unit; the part lies within the product.
-    unsafe fn run(&self, a: View, b: View, mut done: impl FnMut(usize, usize, &[f32])) {
-        /// Steps that are multiplied together: 12 KiB of each operand's panel stay in the first cache.
-        const GROUP: usize = 2;
-        let depth = a.columns().div_ceil(SIDE);
-        let (high, wide) = (self.rows.len(), self.panels.len());
-        SCRATCH.with_borrow_mut(|[left, right, sums]| {
-            let left = left.take::<Bf16>(high * GROUP * STEP);
-            let right = right.take::<Bf16>(wide * GROUP * STEP);
-            let sums = sums.take::<f32>(high * wide * BLOCK);
-            for first in (0..depth).step_by(GROUP) {
-                let count = GROUP.min(depth - first);
-                for (i, row) in self.rows.clone().enumerate() {
-                    for step in 0..count {
-                        left_step(a, row, first + step, &mut left[(i * count + step) * STEP..][..STEP]);
-                    }
-                }
-                for (j, panel) in self.panels.clone().enumerate() {
-                    for step in 0..count {
-                        right_step(b, first + step, panel, &mut right[(j * count + step) * STEP..][..STEP]);
-                    }
-                }
-                let last = first + count == depth;
-                for i in 0..high {
-                    for j in 0..wide {
-                        let sums = &mut sums[(i * wide + j) * BLOCK..][..BLOCK];
-                        let (left, right) = (&left[i * count * STEP..], &right[j * count * STEP..]);
-                        assert!(left.len() >= count * STEP && right.len() >= count * STEP);
-                        // SAFETY: both hold `count` steps; the thread holds the unit (contract).
-                        unsafe {
-                            multiply_triple(left.as_ptr(), right.as_ptr(), count, sums.as_mut_ptr(), first > 0);
-                        }
+    /// Hands the sums of each block to `done(row, column, sums)`.
+    fn run(&self, left: Steps, right: &Right, done: impl Fn(usize, usize, &[f32])) {
+        let engine = Engine::start();
+        PART.with_borrow_mut(|[steps, sums]| {
+            let steps = steps.take(self.columns.len() * GROUP * STEP);
+            let sums = sums.take::<f32>(self.rows.len() * self.columns.len() * BLOCK);
+            for first in (0..left.order.depth).step_by(GROUP) {
+                let last = first + GROUP >= left.order.depth;
+                let right = right.group(self.columns.clone(), first, steps);
+                for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(self.columns.len() * BLOCK)) {
+                    let left = left.group(row, first);
+                    let panels = right.chunks_exact(left.len()).zip(sums.chunks_exact_mut(BLOCK));
+                    for (column, (right, sums)) in self.columns.clone().zip(panels) {
+                        engine.multiply_triple(left, right, sums, first > 0);
                         if last {
-                            done((self.rows.start + i) * SIDE, (self.panels.start + j) * SIDE, sums);
+                            done(row, column, sums);
                         }
                     }
                 }
@@ -271,9 +374,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn is_as_exact_as_f32(
-            m in 16usize..100, n in 16usize..100, k in 16usize..300, ta: bool, tb: bool, keep: bool, threads in 1usize..4,
+            m in 1usize..100, n in 1usize..100, k in 1usize..300, ta: bool, tb: bool, keep: bool, threads in 1usize..4,
         ) {
-            if !pays(m, n, k) {
+            if support() == Support::None {
                 return Ok(());
             }
             let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
@@ -303,15 +406,17 @@ mod tests {
     }
 
     #[test]
-    fn a_large_product_in_several_parts() {
-        let (m, n, k) = (600, 1100, 70);
-        if !pays(m, n, k) {
+    fn large_products_in_several_parts() {
+        if support() == Support::None {
             return;
         }
-        let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
-        let mut out = vec![f32::NAN; m * n];
-        // SAFETY: sizes fit.
-        unsafe { gemm(&mut out, n, false, 1.0, View::new(&a, m, k, k), View::new(&b, k, n, n)) };
-        assert!(out.iter().all(|v| *v == 140.0));
+        // Few rows, many, and more than are done at once.
+        for (m, n, k) in [(600, 1100, 70), (1400, 40, 70), (2600, 40, 70)] {
+            let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
+            let mut out = vec![f32::NAN; m * n];
+            // SAFETY: sizes fit.
+            unsafe { gemm(&mut out, n, false, 1.0, View::new(&a, m, k, k), View::new(&b, k, n, n)) };
+            assert!(out.iter().all(|v| *v == 140.0));
+        }
     }
 }
