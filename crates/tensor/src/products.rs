@@ -106,17 +106,17 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
 
 /// `x·wᵀ + b` as an operand again.
 pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
+    if x.format() == Format::F32 {
+        return linear(x, layer, None);
+    }
     let moved = bytes(&layer.weight) + bytes(x) * (1.0 + layer.weight.rows() as f64 / x.columns() as f64);
     let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
-    match x.format() {
-        Format::F32 => linear(x, layer, None),
-        Format::Bf16 => Tensor::build_blocks(rows, out, |y| {
-            with_right(&layer.weight, |right| {
-                gemm_bf16(x.blocks(), right, &mut Round::new(y, rows, out, layer.bias()))
-            });
-        }),
-    }
+    Tensor::build_blocks(rows, out, |y| {
+        with_right(&layer.weight, |right| {
+            gemm_bf16(x.blocks(), right, &mut Round::new(y, rows, out, layer.bias()))
+        });
+    })
 }
 
 /// `hidden = x·wᵀ + b`, if it is to be kept, and `gelu(hidden)`, both operands.
@@ -124,38 +124,35 @@ pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
 /// # Panics
 /// If the layer has no bias.
 pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
-    let results = if keep { 2.0 } else { 1.0 };
-    let moved = bytes(&layer.weight) + bytes(x) * (1.0 + results * layer.weight.rows() as f64 / x.columns() as f64);
-    let _span = product("linear, GELU", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
-    match x.format() {
-        Format::F32 => {
-            let hidden = linear(x, layer, None);
-            let active = Tensor::build(rows, out, |y| gelu::forward(hidden.data(), y));
-            (keep.then_some(hidden), active)
-        }
-        Format::Bf16 => {
-            let bias = layer
-                .bias()
-                .unwrap_or_else(|| panic!("layers before a GELU have a bias"));
-            let run = |hidden: Option<&mut [bf16::Bf16]>| {
-                Tensor::build_blocks(rows, out, |active| {
-                    with_right(&layer.weight, |right| {
-                        gemm_bf16(x.blocks(), right, &mut Gelu::new(hidden, active, rows, bias));
-                    });
-                })
-            };
-            if !keep {
-                return (None, run(None));
-            }
-            let mut active = None;
-            let hidden = Tensor::build_blocks(rows, out, |hidden| active = Some(run(Some(hidden))));
-            (
-                Some(hidden),
-                active.unwrap_or_else(|| unreachable!("built together with `hidden`")),
-            )
-        }
+    if x.format() == Format::F32 {
+        let hidden = linear(x, layer, None);
+        let _span = pass("GELU", 2.0 * bytes(&hidden));
+        let active = Tensor::build(rows, out, |y| gelu::forward(hidden.data(), y));
+        return (keep.then_some(hidden), active);
     }
+    let results = if keep { 2.0 } else { 1.0 };
+    let moved = bytes(&layer.weight) + bytes(x) * (1.0 + results * out as f64 / x.columns() as f64);
+    let _span = product("linear, GELU", rows, x.columns(), out, moved);
+    let bias = layer
+        .bias()
+        .unwrap_or_else(|| panic!("layers before a GELU have a bias"));
+    let run = |hidden: Option<&mut [bf16::Bf16]>| {
+        Tensor::build_blocks(rows, out, |active| {
+            with_right(&layer.weight, |right| {
+                gemm_bf16(x.blocks(), right, &mut Gelu::new(hidden, active, rows, bias));
+            });
+        })
+    };
+    if !keep {
+        return (None, run(None));
+    }
+    let mut active = None;
+    let hidden = Tensor::build_blocks(rows, out, |hidden| active = Some(run(Some(hidden))));
+    (
+        Some(hidden),
+        active.unwrap_or_else(|| unreachable!("built together with `hidden`")),
+    )
 }
 
 /// `dx = dy·w` in f32, or added to it.
@@ -176,37 +173,36 @@ pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool)
 
 /// `dy·w` as an operand.
 pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
-    let moved = bytes(w) + bytes(dy) * (1.0 + w.columns() as f64 / dy.columns() as f64);
-    let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
     let (rows, columns) = (dy.rows(), w.columns());
-    match dy.format() {
-        Format::F32 => Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, false)),
-        Format::Bf16 => Tensor::build_blocks(rows, columns, |dx| {
-            gemm_bf16(
-                dy.blocks(),
-                Right::Weight(w.data()),
-                &mut Round::new(dx, rows, columns, None),
-            );
-        }),
+    if dy.format() == Format::F32 {
+        return Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, false));
     }
+    let moved = bytes(w) + bytes(dy) * (1.0 + columns as f64 / dy.columns() as f64);
+    let _span = product("input gradient", rows, dy.columns(), columns, moved);
+    Tensor::build_blocks(rows, columns, |dx| {
+        gemm_bf16(
+            dy.blocks(),
+            Right::Weight(w.data()),
+            &mut Round::new(dx, rows, columns, None),
+        );
+    })
 }
 
 /// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, an operand.
 pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> Tensor {
-    let moved = bytes(w) + bytes(dy) + 2.0 * bytes(hidden);
     let (rows, columns) = (dy.rows(), w.columns());
-    let _span = product("input gradient, GELU", rows, dy.columns(), columns, moved);
-    match dy.format() {
-        Format::F32 => {
-            let mut d_hidden = input_gradient_operand(dy, w);
-            gelu::backward_in_place(hidden.data(), d_hidden.make_mut());
-            d_hidden
-        }
-        Format::Bf16 => Tensor::build_blocks(rows, columns, |d_hidden| {
-            let mut epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
-            gemm_bf16(dy.blocks(), Right::Weight(w.data()), &mut epilogue);
-        }),
+    if dy.format() == Format::F32 {
+        let mut d_hidden = input_gradient_operand(dy, w);
+        let _span = pass("GELU gradient", 3.0 * bytes(hidden));
+        gelu::backward_in_place(hidden.data(), d_hidden.make_mut());
+        return d_hidden;
     }
+    let moved = bytes(w) + bytes(dy) + 2.0 * bytes(hidden);
+    let _span = product("input gradient, GELU", rows, dy.columns(), columns, moved);
+    Tensor::build_blocks(rows, columns, |d_hidden| {
+        let mut epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
+        gemm_bf16(dy.blocks(), Right::Weight(w.data()), &mut epilogue);
+    })
 }
 
 /// The input of a layer, as its weight's gradient needs it: what can be computed from something that is kept is not kept.

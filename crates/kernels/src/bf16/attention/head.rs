@@ -55,7 +55,8 @@ impl Extent {
     }
 
     /// Weights of all keys for 32 queries, without their division by the totals, which are returned. `score(j, out)` gives
-    /// the scores of the keys of panel `j`; `top` is about the largest score of each query, times the factor.
+    /// the scores of the keys of panel `j`, and `scores[0]` holds those of the first; `top` is about the largest score of each
+    /// query, times the factor.
     pub fn weigh(
         &self,
         factor: f32,
@@ -65,7 +66,6 @@ impl Extent {
         weights: &mut [Bf16],
     ) -> [f32; SIDE] {
         let mut sums = softmax::Rows::default();
-        score(0, scores[0]);
         for (j, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
             let [now, next] = scores;
             // The matrix unit works on the next scores while the vector units are busy with these.

@@ -79,6 +79,7 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
                         // SAFETY: as above.
                         unsafe { softmax::raise_to_maxima(scores[0], rows.len() - j * SIDE, shape.factor(), &mut top) };
                     }
+                    score(0, scores[0]);
                     totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights);
                 }
                 for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&totals)) {
