@@ -95,16 +95,10 @@ mod x86 {
         rstd: &mut [f32],
     ) {
         let width = w.len();
-        for r in 0..SIDE {
-            let Some(rstd) = rstd.get_mut(r) else {
-                for c in 0..width.div_ceil(SIDE) {
-                    normalised[c * BLOCK + r * SIDE..][..SIDE].fill(Bf16::default());
-                    y[c * BLOCK + r * SIDE..][..SIDE].fill(Bf16::default());
-                }
-                continue;
-            };
+        let mut means = [_mm512_setzero_ps(); SIDE];
+        for (r, rstd) in rstd.iter_mut().enumerate() {
             let x = &x[r * width..][..width];
-            // SAFETY: a block has 32 rows of 32; loads are masked.
+            // SAFETY: loads are masked.
             unsafe {
                 let mut sums = [_mm512_setzero_ps(); 2];
                 for c in (0..width).step_by(SIDE) {
@@ -122,19 +116,45 @@ mod x86 {
                 }
                 let variance = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) / width as f32;
                 *rstd = 1.0 / (variance + eps).sqrt();
-                let factor = _mm512_set1_ps(*rstd);
-                for c in (0..width).step_by(SIDE) {
-                    let (values, masks, w, b) = (load(x, c), masks(width - c), load(w, c), load(b, c));
+                means[r] = mean;
+            }
+        }
+        // Block by block, so that each is written as it lies in memory.
+        for c in (0..width).step_by(SIDE) {
+            // SAFETY: a block has 32 rows of 32; loads are masked.
+            unsafe {
+                let (masks, w, b) = (masks(width - c), load(w, c), load(b, c));
+                for r in 0..SIDE {
+                    let place = c * SIDE + r * SIDE;
+                    let (normalised, y) = (normalised.as_mut_ptr().add(place), y.as_mut_ptr().add(place));
+                    let Some(rstd) = rstd.get(r) else {
+                        _mm512_store_si512(normalised.cast(), _mm512_setzero_si512());
+                        _mm512_store_si512(y.cast(), _mm512_setzero_si512());
+                        continue;
+                    };
+                    let (values, mean, factor) = (load(&x[r * width..][..width], c), means[r], _mm512_set1_ps(*rstd));
                     let n = [
                         _mm512_maskz_mul_ps(masks[0], _mm512_sub_ps(values[0], mean), factor),
                         _mm512_maskz_mul_ps(masks[1], _mm512_sub_ps(values[1], mean), factor),
                     ];
                     let scaled = [_mm512_fmadd_ps(n[0], w[0], b[0]), _mm512_fmadd_ps(n[1], w[1], b[1])];
-                    let place = c * SIDE + r * SIDE;
                     // Read again in the backward pass only: past the caches.
-                    _mm512_stream_si512(normalised.as_mut_ptr().add(place).cast(), round2(n[0], n[1]));
-                    _mm512_store_si512(y.as_mut_ptr().add(place).cast(), round2(scaled[0], scaled[1]));
+                    _mm512_stream_si512(normalised.cast(), round2(n[0], n[1]));
+                    _mm512_store_si512(y.cast(), round2(scaled[0], scaled[1]));
                 }
+            }
+        }
+    }
+
+    /// Brings up to 32 values into the second cache.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fetch(x: &[f32], at: usize) {
+        for line in [at, at + 16] {
+            #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
+            // SAFETY: a prefetch has no effect that can be seen.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().wrapping_add(line).cast());
             }
         }
     }
@@ -165,6 +185,8 @@ mod x86 {
                 for r in 0..rstd.len() {
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
+                    // The second pass reads them, rows far apart in memory.
+                    fetch(dx, r * width + c * SIDE);
                     for half in 0..2 {
                         let g = _mm512_mul_ps(d[half], w[half]);
                         sums[r][0] = _mm512_add_ps(sums[r][0], g);
