@@ -237,6 +237,9 @@ pub struct BenchArithmetic {
     /// Threads of the arithmetic; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+    /// Keep each thread on a processor of its own (Linux)
+    #[arg(long)]
+    pub pin_threads: bool,
 }
 
 /// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x

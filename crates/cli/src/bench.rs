@@ -7,7 +7,7 @@ use serde_json::json;
 use vlct_data::loader::bench::{Pictures, Rate, measure as measure_pictures};
 use vlct_data::pictures::Transform;
 use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
-use vlct_train::trainer::use_threads;
+use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
 use crate::output::{Failure, print, tell};
@@ -44,7 +44,10 @@ fn gemm(args: &BenchGemm) -> Result<(), Failure> {
 
 /// Starts the threads; the number format that was asked for.
 fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
-    use_threads(args.threads)?;
+    use_threads(Threads {
+        count: args.threads,
+        pinned: args.pin_threads,
+    })?;
     let fast = Precision::bf16_is_fast();
     match args.precision {
         Some(BenchPrecision::F32) => Ok(Precision::F32),

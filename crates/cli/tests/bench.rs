@@ -63,6 +63,19 @@ fn memory_that_runs_out_is_one_line() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_keep_to_processors_as_far_as_there_are_any() {
+    measured("gemm", "--precision f32 --steps 1 --threads 1 --pin-threads");
+    let mut many = vlct();
+    many.args(["bench", "gemm", "--threads", "4096", "--pin-threads"]);
+    fails(
+        &mut many,
+        1,
+        "error: pin_threads: 4096 threads, but this process may use ",
+    );
+}
+
 #[test]
 fn every_task_prints_one_line_with_the_known_keys() {
     for task in ["pretrain", "vqa", "infer"] {

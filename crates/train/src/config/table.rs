@@ -118,6 +118,7 @@ table! {
         num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a number or a list; 0 and 1 run on this machine's processor.";
         num_nodes: u64 = 1, from(1.0), "Number of machines.";
         threads: usize = 0, between(0.0, 4096.0), "Processor threads of the arithmetic; 0 takes all cores.";
+        pin_threads: bool = false, Range::Any, "Keep each of them on a processor of its own (Linux), for machines that do nothing else.";
         precision: Option<Precision> = None, Range::Any, "Number format of products and kept activations: 32, or 16 and 'bf16', both of which mean bfloat16; None takes bfloat16 where the processor is fast at it, else 32.";
         activation_recompute: bool = false, Range::Any, "Less memory, more time: layers keep their input only and compute the rest again for the backward pass. Results stay the same.";
     }

@@ -66,7 +66,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
-    trainer::use_threads(config.threads)?;
+    trainer::use_threads(trainer::Threads::of(&config))?;
 
     say("1/4  drawing a world of pictures with captions");
     let pictures = world::write(&data, &world(config.image_size), &mut |_, _| ())?;

@@ -4,14 +4,16 @@ pub mod batch;
 pub mod evaluate;
 pub mod setup;
 mod state;
+mod threads;
 mod training;
 
 use crate::config::Config;
 use crate::error::{Result, TrainError};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::Split;
+
+pub use threads::{Threads, use_threads};
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -52,29 +54,11 @@ pub fn run(config: &Config, control: &mut Control) -> Result<Finished> {
         (control.say)(&format!("warning: {warning}"));
     }
     setup::check_tasks(config)?;
-    use_threads(config.threads)?;
+    use_threads(Threads::of(config))?;
     match config.test_only {
         true => test(config, control),
         false => training::Trainer::new(config, control)?.train(),
     }
-}
-
-/// Starts the threads of the arithmetic; 0: one for each core. Takes effect once: a process keeps its first number.
-///
-/// # Errors
-/// If the system refuses so many.
-pub fn use_threads(threads: usize) -> Result<()> {
-    static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let start = || {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|e| e.to_string())
-    };
-    STARTED
-        .get_or_init(start)
-        .clone()
-        .map_err(|e| TrainError::Invalid(format!("threads={threads}: {e}")))
 }
 
 /// One pass over the test split: the values under the original's names.

@@ -161,9 +161,10 @@ pub(super) fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut
             before.per_gpu_batchsize, config.per_gpu_batchsize
         )));
     }
-    const HARMLESS: [&str; 9] = [
+    const HARMLESS: [&str; 10] = [
         "resume_from",
         "threads",
+        "pin_threads",
         "activation_recompute",
         "num_workers",
         "log_dir",
