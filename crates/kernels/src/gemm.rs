@@ -2,15 +2,23 @@
 //! kernels (AVX-512 where the machine has it).
 
 use crate::bf16::triple;
+use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use gemm_common::Parallelism;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Columns of the result that one task computes, and most rows with which it does: threads then wait for each other once for
 /// each product, not for each block of the inner dimension.
 const PANEL: usize = 192;
 const PANEL_ROWS: usize = 2048;
+
+/// Rows that are a multiple of 4 KiB apart, a first cache's size by its ways, have a column in one set of it. A product that
+/// reads more of them at once than there are ways finds none of them again.
+const SAME_SET: usize = 1024;
+/// Numbers of a cache line.
+const LINE: usize = 16;
 
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy)]
@@ -107,12 +115,15 @@ pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a:
     if m == 0 || n == 0 {
         return;
     }
-    // Products of one thread are those of attention's heads: so short that bringing their operands into parts costs as much as
-    // the unit saves.
+    // Products of one thread are parts of a task: so short that bringing their operands into parts costs as much as the unit
+    // saves.
     if threads == Threads::All && triple::pays(m, n, k) {
         // SAFETY: sizes were checked.
         unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b) };
         return;
+    }
+    if threads == Threads::All && !b.is_row_major() && b.column_stride.is_multiple_of(SAME_SET) && m.min(n) >= 16 {
+        return with_rows_apart(b, |b| gemm(out, out_stride, accumulate, scale, a, b, threads));
     }
     let whole = SharedMut::new(out);
     let part = |columns: Range<usize>, parallelism: Parallelism| {
@@ -162,6 +173,22 @@ pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a:
     }
 }
 
+/// Calls `multiply` with a transposed weight whose rows are not so far apart that they meet in the same sets of the first cache.
+fn with_rows_apart(b: View, multiply: impl FnOnce(View)) {
+    thread_local! {
+        /// Taken out meanwhile: while this thread waits for others, it may be asked for another product.
+        static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+    }
+    let stride = b.rows + LINE;
+    let mut memory = COPY.take();
+    let copy = memory.take::<f32>(b.columns * stride);
+    copy.par_chunks_mut(stride).enumerate().for_each(|(i, row)| {
+        row[..b.rows].copy_from_slice(&b.data[i * b.column_stride..][..b.rows]);
+    });
+    multiply(View::new(copy, b.columns, b.rows, stride).transposed());
+    COPY.set(memory);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +220,19 @@ mod tests {
                     prop_assert_eq!(out[r * n + c], want);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_weight_whose_rows_meet_in_one_set_is_multiplied_like_others() {
+        let (m, n, k) = (17, 35, SAME_SET);
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let mut out = vec![1f32; m * n];
+        let weight = View::new(&b, n, k, k).transposed();
+        gemm(&mut out, n, true, 1.0, View::new(&a, m, k, k), weight, Threads::All);
+        for (i, got) in out.iter().enumerate() {
+            let want: f32 = (0..k).map(|p| a[i / n * k + p] * b[i % n * k + p]).sum();
+            assert_eq!(*got, want + 1.0);
         }
     }
 

@@ -16,12 +16,8 @@ pub enum Level {
 impl Level {
     /// The best level of this machine, found out once.
     pub fn detect() -> Level {
-        #[cfg(test)]
-        if let Some(level) = tests::LEVEL.get() {
-            return level;
-        }
         static LEVEL: OnceLock<Level> = OnceLock::new();
-        *LEVEL.get_or_init(|| {
+        let level = *LEVEL.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
             {
                 let avx512 = is_x86_feature_detected!("avx512f")
@@ -36,7 +32,10 @@ impl Level {
                 }
             }
             Level::Portable
-        })
+        });
+        #[cfg(test)]
+        let level = tests::forced().map_or(level, |forced| forced.min(level));
+        level
     }
 }
 
@@ -114,10 +113,22 @@ pub(crate) use for_lanes;
 pub(crate) mod tests {
     use super::Level;
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     thread_local! {
         /// What the machine is taken for by this thread.
-        pub(super) static LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
+        static LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// What the machine is to be taken for: by this thread, or by all tests, if `VLCT_TEST_LEVEL` says `portable` or `v3`.
+    pub(super) fn forced() -> Option<Level> {
+        static OF_ALL: OnceLock<Option<Level>> = OnceLock::new();
+        let of_all = || match std::env::var("VLCT_TEST_LEVEL").ok()?.as_str() {
+            "portable" => Some(Level::Portable),
+            "v3" => Some(Level::V3),
+            other => panic!("VLCT_TEST_LEVEL is portable or v3, not {other}"),
+        };
+        LEVEL.get().or_else(|| *OF_ALL.get_or_init(of_all))
     }
 
     /// Calls `test` once for each level that this machine has, as if it were the best one. Other threads do not know of it.
@@ -130,5 +141,21 @@ pub(crate) mod tests {
             }
         }
         LEVEL.set(None);
+    }
+
+    #[test]
+    fn all_tests_pass_with_fewer_instructions() {
+        if std::env::var_os("VLCT_TEST_LEVEL").is_some() {
+            return;
+        }
+        let program = std::env::current_exe().expect("this program's path");
+        for level in ["portable", "v3"] {
+            let output = std::process::Command::new(&program)
+                .env("VLCT_TEST_LEVEL", level)
+                .output()
+                .expect("this program starts");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "as {level}:\n{text}");
+        }
     }
 }
