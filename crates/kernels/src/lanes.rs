@@ -158,6 +158,19 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
+    /// Operations that are one intrinsic.
+    macro_rules! operations {
+        ($($name:ident($($operand:ident),*) = $intrinsic:ident;)*) => {
+            $(
+                #[inline(always)]
+                unsafe fn $name(self, $($operand: Self),*) -> Self {
+                    // SAFETY: by the contract.
+                    unsafe { $intrinsic(self, $($operand),*) }
+                }
+            )*
+        };
+    }
+
     impl Lanes for __m256 {
         const WIDTH: usize = 8;
         const ROWS: usize = 6;
@@ -180,40 +193,13 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, self) };
         }
 
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_add_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn sub(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_sub_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_mul_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn div(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_div_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_fmadd_ps(self, factor, term) }
-        }
-
-        #[inline(always)]
-        unsafe fn max(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_max_ps(self, other) }
+        operations! {
+            add(other) = _mm256_add_ps;
+            sub(other) = _mm256_sub_ps;
+            mul(other) = _mm256_mul_ps;
+            div(other) = _mm256_div_ps;
+            max(other) = _mm256_max_ps;
+            mul_add(factor, term) = _mm256_fmadd_ps;
         }
 
         #[inline(always)]
@@ -278,40 +264,13 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, self) };
         }
 
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_add_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn sub(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_sub_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_mul_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn div(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_div_ps(self, other) }
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_fmadd_ps(self, factor, term) }
-        }
-
-        #[inline(always)]
-        unsafe fn max(self, other: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_max_ps(self, other) }
+        operations! {
+            add(other) = _mm512_add_ps;
+            sub(other) = _mm512_sub_ps;
+            mul(other) = _mm512_mul_ps;
+            div(other) = _mm512_div_ps;
+            max(other) = _mm512_max_ps;
+            mul_add(factor, term) = _mm512_fmadd_ps;
         }
 
         #[inline(always)]
