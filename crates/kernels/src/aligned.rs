@@ -56,6 +56,13 @@ impl<T: Plain> AlignedVec<T> {
     }
 }
 
+/// Distance of rows of `columns` f32 numbers at which a column's numbers are spread over all sets of a cache: an odd number of
+/// lines. (At 4 KiB they are all in one set of a first cache, and more rows than it has ways push each other out.)
+pub(crate) fn apart(columns: usize) -> usize {
+    const LINE: usize = size_of::<Line>() / size_of::<f32>();
+    (columns.div_ceil(LINE) | 1) * LINE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +74,12 @@ mod tests {
         assert_eq!(v.as_slice().as_ptr() as usize % 64, 0);
         v.as_mut_slice()[31] = 1.0;
         assert_eq!(v.as_slice()[31], 1.0);
+    }
+
+    #[test]
+    fn rows_apart_hold_their_columns_in_an_odd_number_of_lines() {
+        for (columns, want) in [(0, 16), (1, 16), (16, 16), (17, 48), (48, 48), (1024, 1040)] {
+            assert_eq!(super::apart(columns), want);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Matrix products in f32: on the tile unit in three parts ([`crate::bf16`]) where there is one, else by the `gemm` crate's
 //! kernels (AVX-512 where the machine has it).
 
+use crate::aligned::apart;
 use crate::bf16::triple;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
@@ -17,9 +18,6 @@ const PANEL_ROWS: usize = 2048;
 /// Rows that are a multiple of 4 KiB apart, a first cache's size by its ways, have a column in one set of it. A product that
 /// reads more of them at once than there are ways finds none of them again.
 const SAME_SET: usize = 1024;
-/// Numbers of a cache line.
-const LINE: usize = 16;
-
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -179,7 +177,7 @@ fn with_rows_apart(b: View, multiply: impl FnOnce(View)) {
         /// Taken out meanwhile: while this thread waits for others, it may be asked for another product.
         static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
-    let stride = b.rows + LINE;
+    let stride = apart(b.rows);
     let mut memory = COPY.take();
     let copy = memory.take::<f32>(b.columns * stride);
     copy.par_chunks_mut(stride).enumerate().for_each(|(i, row)| {

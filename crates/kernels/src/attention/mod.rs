@@ -10,6 +10,7 @@
 mod product;
 mod softmax;
 
+use crate::aligned::apart;
 use crate::math::sum2;
 use crate::memory::{Scratch, Take};
 use crate::parallel::SharedMut;
@@ -120,13 +121,6 @@ impl Shape {
     fn factor(&self) -> f32 {
         std::f32::consts::LOG2_E * self.scale()
     }
-
-    /// Distance of rows of a transposed matrix with so many columns: an odd number of cache lines, so that a column is not in
-    /// a few sets of the cache.
-    fn turned(&self, columns: usize) -> usize {
-        const LINE: usize = 16;
-        (columns.div_ceil(LINE) | 1) * LINE
-    }
 }
 
 /// Calls `task(head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its rows in
@@ -153,7 +147,7 @@ pub fn forward(qkv: &[f32], sequences: Sequences, heads: usize, out: &mut [f32],
             return;
         }
         SCRATCH.with_borrow_mut(|memory| {
-            let stride = shape.turned(n);
+            let stride = apart(n);
             let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * together);
             let k_turned = take.next(head * stride);
             let scores = take.next(n * together);
@@ -214,19 +208,29 @@ pub fn backward(
     for_each_head(sequences, heads, |h, rows, results| {
         let (n, head) = (rows.len(), shape.head);
         // Row `row` of the sequence in one part of the result.
-        let write = |part: usize, row: usize, values: &[f32], factor: f32| {
-            // SAFETY: these columns of this row belong to this task alone.
-            let target = unsafe {
-                let column = part * shape.width + h * head;
-                std::slice::from_raw_parts_mut(d_qkv.at((rows.start + row) * 3 * shape.width + column), head)
-            };
-            target
-                .iter_mut()
-                .zip(values)
-                .for_each(|(to, value)| *to = value * factor);
+        let target = |part: usize, row: usize| {
+            let column = part * shape.width + h * head;
+            // SAFETY: these columns of this row belong to this task alone, which sees one row at a time.
+            unsafe { std::slice::from_raw_parts_mut(d_qkv.at((rows.start + row) * 3 * shape.width + column), head) }
         };
+        let write = |part: usize, row: usize, values: &[f32], factor: f32| {
+            for (to, value) in target(part, row).iter_mut().zip(values) {
+                *to = value * factor;
+            }
+        };
+        // Tokens that do not ask have no gradient of a query; where none asks, there is none at all.
+        for row in results.len()..n {
+            target(0, row).fill(0.0);
+        }
+        if results.is_empty() {
+            for row in 0..n {
+                target(1, row).fill(0.0);
+                target(2, row).fill(0.0);
+            }
+            return;
+        }
         SCRATCH.with_borrow_mut(|memory| {
-            let stride = shape.turned(n);
+            let stride = apart(n);
             // The columns of a right operand come in whole panels.
             let padded = head.next_multiple_of(together);
             let len = 2 * head * stride + 2 * n * (padded + together) + (2 * padded + 4 * head + 2) * together;
@@ -240,8 +244,8 @@ pub fn backward(
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
             k.transpose(n, head, k_turned, stride);
             v.transpose(n, head, v_turned, stride);
-            for m in [&mut *d_k, &mut *d_v, &mut *q, &mut *d_o] {
-                m.fill(0.0);
+            for m in [&mut *q, &mut *d_o] {
+                m.fill(0.0); // the columns beyond the head
             }
             for first in (0..results.len()).step_by(together) {
                 let count = together.min(results.len() - first);
@@ -268,26 +272,10 @@ pub fn backward(
                 product(values, n, head, Rows::new(d_o_turned, together), 1, ds, together, false);
                 score_gradient(p, ds, shape.factor(), lse, delta);
                 let panels = padded / together;
-                product(
-                    Left::Panel(ds),
-                    n,
-                    count,
-                    Rows::new(q, padded),
-                    panels,
-                    d_k,
-                    padded,
-                    true,
-                );
-                product(
-                    Left::Panel(p),
-                    n,
-                    count,
-                    Rows::new(d_o, padded),
-                    panels,
-                    d_v,
-                    padded,
-                    true,
-                );
+                for (left, right, sums) in [(&*ds, &*q, &mut *d_k), (&*p, &*d_o, &mut *d_v)] {
+                    let (left, right) = (Left::Panel(left), Rows::new(right, padded));
+                    product(left, n, count, right, panels, sums, padded, first > 0);
+                }
                 product(
                     Left::Turned(k),
                     head,
@@ -306,10 +294,6 @@ pub fn backward(
             for row in 0..n {
                 write(1, row, &d_k[row * padded..], shape.scale());
                 write(2, row, &d_v[row * padded..], 1.0);
-            }
-            // Tokens that do not ask have no gradient of a query.
-            for row in results.len()..n {
-                write(0, row, &d_k[..head], 0.0);
             }
         });
     });

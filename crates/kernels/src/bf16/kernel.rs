@@ -1,6 +1,7 @@
 //! The smallest product: 32 rows with 32 columns, by the best unit of the machine.
 
 use super::blocks::BLOCK;
+use super::triple::{PRODUCTS, STEP};
 use super::{Bf16, Support, support, tiles, vectors};
 
 /// The machine's best way to multiply 32 rows with 32 columns, ready on the thread that started it; it stays there.
@@ -63,7 +64,6 @@ impl Engine {
     /// # Panics
     /// If the operands are not as many whole steps.
     pub fn multiply_triple(&self, left: &[Bf16], right: &[Bf16], sums: &mut [f32], keep: bool) {
-        const STEP: usize = 3 * BLOCK;
         assert!(left.len() == right.len() && left.len().is_multiple_of(STEP) && sums.len() >= BLOCK);
         let (steps, out) = (left.len() / STEP, sums.as_mut_ptr());
         if self.tiles.is_some() {
@@ -73,8 +73,8 @@ impl Engine {
         }
         // Slower than f32 arithmetic, but the same numbers, for tests where there is no matrix unit.
         let part = |of: &[Bf16], step: usize, i: usize| of[step * STEP + i * BLOCK..].as_ptr();
-        for (step, (i, j)) in (0..steps).flat_map(|step| super::triple::PRODUCTS.map(|parts| (step, parts))) {
-            let keep = keep || step > 0 || (i, j) != super::triple::PRODUCTS[0];
+        for (step, (i, j)) in (0..steps).flat_map(|step| PRODUCTS.map(|parts| (step, parts))) {
+            let keep = keep || step > 0 || (i, j) != PRODUCTS[0];
             let (a, b) = (part(left, step, i), part(right, step, j));
             // SAFETY: both are blocks, and `start` found the instructions.
             unsafe { vectors::multiply(a, b, 1, out, keep, [a; 2]) };

@@ -19,7 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Numbers of a step of 32: three parts of a block.
-const STEP: usize = 3 * BLOCK;
+pub(super) const STEP: usize = 3 * BLOCK;
 
 /// The parts that are multiplied, smallest products first.
 pub(super) const PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
