@@ -7,6 +7,7 @@
 //! divided.
 
 use super::blocks::{BLOCK, Blocks, PAIRS, SIDE};
+use super::grid::Grid;
 use super::kernel::Engine;
 pub use super::right::Packed;
 use super::right::{GROUP, Kind, Packing, Pieces, Source};
@@ -44,8 +45,9 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
     let b = b.source(a.columns(), n);
     let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), a.column_blocks(), b.kind());
     let epilogue = &*epilogue;
-    (0..plan.tasks()).into_par_iter().for_each(|task| {
-        let part = plan.part(task);
+    (0..plan.grid.parts()).into_par_iter().for_each(|task| {
+        let (rows, panels) = plan.grid.part(task);
+        let part = Part { rows, panels };
         let work = Work {
             a,
             b,
@@ -62,10 +64,7 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
 
 /// How a product is divided into tasks. Sizes are counted in blocks.
 struct Plan {
-    rows: usize,
-    panels: usize,
-    rows_per_task: usize,
-    panels_per_task: usize,
+    grid: Grid,
     /// Whether sums stay in the second cache, else columns of the right operand.
     sums_at_hand: bool,
 }
@@ -106,26 +105,13 @@ impl Plan {
             .max(threads.div_ceil(columns))
             .clamp(1, rows.max(1));
         rows_per_task = share(rows, rows.div_ceil(row_tasks));
-        Self {
+        let grid = Grid {
             rows,
-            panels,
-            rows_per_task,
-            panels_per_task,
-            sums_at_hand,
-        }
-    }
-
-    fn tasks(&self) -> usize {
-        self.rows.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
-    }
-
-    fn part(&self, task: usize) -> Part {
-        let columns = self.panels.div_ceil(self.panels_per_task);
-        let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
-        Part {
-            rows: range(task / columns, self.rows_per_task, self.rows),
-            panels: range(task % columns, self.panels_per_task, self.panels),
-        }
+            columns: panels,
+            high: rows_per_task,
+            wide: panels_per_task,
+        };
+        Self { grid, sums_at_hand }
     }
 }
 

@@ -16,6 +16,8 @@ pub mod epilogue;
 #[cfg(target_arch = "x86_64")]
 pub mod gemm;
 #[cfg(target_arch = "x86_64")]
+mod grid;
+#[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 pub mod layer_norm;

@@ -9,6 +9,7 @@
 //! rounds to infinity, above 3.39·10³⁸) give results that are no numbers.
 
 use super::blocks::{self, Aligned, BLOCK, SIDE};
+use super::grid::Grid;
 use super::kernel::Engine;
 use super::{Bf16, Support, support};
 use crate::gemm::View;
@@ -78,9 +79,10 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
         let left = Steps::bring(&mut left_memory, count, depth, a.is_row_major(), |row, step, out| {
             left_step(a, first + row, step, out)
         });
-        let plan = Plan::new(count, columns);
-        (0..plan.tasks()).into_par_iter().for_each(|task| {
-            plan.part(task).run(left, &right, |row, column, sums| {
+        let grid = plan(count, columns);
+        (0..grid.parts()).into_par_iter().for_each(|task| {
+            let (rows, columns) = grid.part(task);
+            Part { rows, columns }.run(left, &right, |row, column, sums| {
                 let (row, column) = ((first + row) * SIDE, column * SIDE);
                 let (high, wide) = (SIDE.min(a.rows() - row), SIDE.min(b.columns() - column));
                 // SAFETY: by the contract; parts are apart from each other.
@@ -171,41 +173,18 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// How a product is divided into tasks. Sizes are counted in blocks.
-struct Plan {
-    rows: usize,
-    columns: usize,
-    high: usize,
-    wide: usize,
-}
-
-impl Plan {
-    fn new(rows: usize, columns: usize) -> Self {
-        let share = |all: usize, parts: usize| all.div_ceil(parts.clamp(1, all.max(1))).max(1);
-        let high = share(rows, rows.div_ceil(ROWS));
-        let row_parts = rows.div_ceil(high).max(1);
-        // Threads need equal shares.
-        let parts = (row_parts * columns.div_ceil(SUMS / high)).next_multiple_of(rayon::current_num_threads());
-        let wide = share(columns, parts.div_ceil(row_parts));
-        Self {
-            rows,
-            columns,
-            high,
-            wide,
-        }
-    }
-
-    fn tasks(&self) -> usize {
-        self.rows.div_ceil(self.high) * self.columns.div_ceil(self.wide)
-    }
-
-    fn part(&self, task: usize) -> Part {
-        let per_row = self.columns.div_ceil(self.wide);
-        let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
-        Part {
-            rows: range(task / per_row, self.high, self.rows),
-            columns: range(task % per_row, self.wide, self.columns),
-        }
+/// How a product of so many rows and columns of blocks is divided into tasks.
+fn plan(rows: usize, columns: usize) -> Grid {
+    let share = |all: usize, parts: usize| all.div_ceil(parts.clamp(1, all.max(1))).max(1);
+    let high = share(rows, rows.div_ceil(ROWS));
+    let row_parts = rows.div_ceil(high).max(1);
+    // Threads need equal shares.
+    let parts = (row_parts * columns.div_ceil(SUMS / high)).next_multiple_of(rayon::current_num_threads());
+    Grid {
+        rows,
+        columns,
+        high,
+        wide: share(columns, parts.div_ceil(row_parts)),
     }
 }
 
