@@ -5,9 +5,16 @@
 
 use super::Bf16;
 
+#[cfg(all(any(test, feature = "emulated-tiles"), target_os = "linux"))]
+mod emulated;
+
 /// Whether the processor has the unit and the system lets this process use it (asked for on the first call).
 #[cfg(target_os = "linux")]
 pub(super) fn permitted() -> bool {
+    #[cfg(any(test, feature = "emulated-tiles"))]
+    if emulated::wanted() {
+        return true;
+    }
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const OSXSAVE: u32 = 1 << 27;
