@@ -129,27 +129,46 @@ pub unsafe fn score_gradient(
     unsafe {
         let lse = [_mm512_loadu_ps(lse.as_ptr()), _mm512_loadu_ps(lse.as_ptr().add(16))];
         let delta = [_mm512_loadu_ps(delta.as_ptr()), _mm512_loadu_ps(delta.as_ptr().add(16))];
+        // Each row is written out: in a loop over both, they would pass through memory on their way to `zip`.
         for pair in 0..16 {
-            let mut pair_slopes = [_mm512_setzero_si512(); 2];
-            for (r, slope) in (2 * pair..keys).zip(&mut pair_slopes) {
-                let (s, d) = (scores.as_ptr().add(r * SIDE), d_scores.as_ptr().add(r * SIDE));
-                let left = weight_and_slope(s, d, factor, lse[0], delta[0]);
-                let right = weight_and_slope(s.add(16), d.add(16), factor, lse[1], delta[1]);
-                let weight = round2(left[0], right[0]);
-                *slope = round2(left[1], right[1]);
-                _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), weight);
-            }
-            for (half, slope) in pair_slopes.iter().enumerate() {
-                let r = 2 * pair + half;
-                if r >= keys {
-                    _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), _mm512_setzero_si512());
-                }
-                _mm512_store_si512(slopes.as_mut_ptr().add(r * SIDE).cast(), *slope);
-            }
-            let [low, high] = zip(pair_slopes[0], pair_slopes[1]);
+            let (r, at) = (2 * pair, 2 * pair * SIDE);
+            let row = |r: usize| weights_and_slopes(scores, d_scores, r, keys, factor, &lse, &delta);
+            let ([even, even_slope], [odd, odd_slope]) = (row(r), row(r + 1));
+            let [low, high] = zip(even_slope, odd_slope);
+            _mm512_store_si512(weights.as_mut_ptr().add(at).cast(), even);
+            _mm512_store_si512(weights.as_mut_ptr().add(at + SIDE).cast(), odd);
+            _mm512_store_si512(slopes.as_mut_ptr().add(at).cast(), even_slope);
+            _mm512_store_si512(slopes.as_mut_ptr().add(at + SIDE).cast(), odd_slope);
             _mm512_store_si512(step.as_mut_ptr().add(pair * SIDE).cast(), low);
             _mm512_store_si512(step.as_mut_ptr().add(512 + pair * SIDE).cast(), high);
         }
+    }
+}
+
+/// Row `r` of the weights and the slopes, rounded; see [`score_gradient`].
+///
+/// # Safety
+/// `scores` and `d_scores` are blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
+unsafe fn weights_and_slopes(
+    scores: &[f32],
+    d_scores: &[f32],
+    r: usize,
+    keys: usize,
+    factor: __m512,
+    lse: &[__m512; 2],
+    delta: &[__m512; 2],
+) -> [__m512i; 2] {
+    if r >= keys {
+        return [_mm512_setzero_si512(); 2];
+    }
+    // SAFETY: by the contract.
+    unsafe {
+        let (s, d) = (scores.as_ptr().add(r * SIDE), d_scores.as_ptr().add(r * SIDE));
+        let left = weight_and_slope(s, d, factor, lse[0], delta[0]);
+        let right = weight_and_slope(s.add(16), d.add(16), factor, lse[1], delta[1]);
+        [round2(left[0], right[0]), round2(left[1], right[1])]
     }
 }
 
