@@ -2,8 +2,10 @@
 
 use super::super::Bf16;
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
+use super::ahead::fetch;
 use super::softmax;
 use crate::parallel::SharedMut;
+use std::arch::x86_64::_MM_HINT_T0;
 use std::ops::Range;
 
 /// One head of one sequence in blocks: `panels` for its rows, `depth` for its columns.
@@ -56,7 +58,7 @@ impl Extent {
 
     /// Weights of all keys for 32 queries, without their division by the totals, which are returned. `score(j, out)` gives
     /// the scores of the keys of panel `j`, and `scores[0]` holds those of the first; `top` is about the largest score of each
-    /// query, times the factor.
+    /// query, times the factor. `beside` is called for each panel.
     pub fn weigh(
         &self,
         factor: f32,
@@ -64,6 +66,7 @@ impl Extent {
         scores: &mut [&mut [f32]; 2],
         top: &[f32; SIDE],
         weights: &mut [Bf16],
+        mut beside: impl FnMut(),
     ) -> [f32; SIDE] {
         let mut sums = softmax::Rows::default();
         for (j, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
@@ -72,6 +75,7 @@ impl Extent {
             if j + 1 < self.panels {
                 score(j + 1, next);
             }
+            beside();
             // SAFETY: the machine has the instructions; all are blocks.
             unsafe { softmax::weigh(now, self.rows - j * SIDE, factor, top, weights, &mut sums) };
             std::mem::swap(now, next);
@@ -93,10 +97,10 @@ impl Extent {
                     (start + (panel + 1) * SIDE).next_multiple_of(SIDE),
                 );
                 if row < end {
-                    fetch(from.rest(row, column + depth * SIDE));
+                    fetch::<_MM_HINT_T0>(from.rest(row, column + depth * SIDE));
                 }
                 if row < below && below < end {
-                    fetch(&from.rest(below, column + depth * SIDE)[..row % SIDE * SIDE]);
+                    fetch::<_MM_HINT_T0>(&from.rest(below, column + depth * SIDE)[..row % SIDE * SIDE]);
                 }
                 self.load(from, start, column, panel, depth, &mut block.0);
                 use_block(panel, depth, &block);
@@ -163,23 +167,14 @@ impl Extent {
     }
 }
 
-/// Brings memory into the first cache.
-fn fetch(memory: &[Bf16]) {
-    for line in (0..size_of_val(memory)).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
-        // SAFETY: a prefetch has no effect that can be seen.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().cast::<i8>().wrapping_add(line));
-        }
-    }
-}
-
 /// A matrix in blocks that several tasks write to, each to its own rows and columns.
 #[derive(Clone, Copy)]
 pub struct Target {
     pub data: SharedMut<Bf16>,
     pub width: usize,
+    /// Whether whole rows of blocks are written past the caches: much of what nobody reads soon. [`super::Engine`] sees to it that
+    /// other threads see them.
+    pub streamed: bool,
 }
 
 impl Target {
@@ -206,10 +201,11 @@ impl Target {
             if column.is_multiple_of(SIDE) && columns == SIDE {
                 // The rows lie one after the other in one block, or in two.
                 let upper = rows.min(SIDE - row % SIDE);
-                softmax::round_rows(block, &factors[..upper], self.data.at(place(row, column)));
+                let out = self.data.at(place(row, column));
+                softmax::round_rows(block, &factors[..upper], out, self.streamed);
                 if upper < rows {
                     let out = self.data.at(place(row + upper, column));
-                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out);
+                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out, self.streamed);
                 }
                 return;
             }

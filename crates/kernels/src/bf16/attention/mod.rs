@@ -5,6 +5,7 @@
 //! done to the 32 results. Backward, 32 keys meet all queries: scores are computed again, transposed, so that what the
 //! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
 
+mod ahead;
 mod head;
 mod softmax;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use super::kernel::Engine;
 use crate::attention::Sequences;
 use crate::memory::{Scratch, Take};
 use crate::parallel::SharedMut;
+use ahead::ahead;
 use head::{Extent, Target};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -42,8 +44,9 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
     let out = Target {
         data,
         width: shape.width,
+        streamed: false,
     };
-    for_each_head(sequences, heads, |engine, h, rows, results| {
+    for_each_head(sequences, heads, |engine, Head { h, rows, results }, next| {
         if results.is_empty() {
             return;
         }
@@ -60,6 +63,8 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
             asking.load_left(qkv, rows.start, shape.column(h, 0), q, None);
             attended.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
             attended.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
+            let parts = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
+            let mut ahead = ahead(&parts, shape.head, asking.panels * attended.panels);
             // SAFETY: one task per sequence and head, each with its own part of the row.
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
@@ -72,7 +77,7 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
                 let mut top = [f32::NEG_INFINITY; SIDE];
                 // SAFETY: the machine has the instructions; a block.
                 unsafe { softmax::raise_to_maxima(scores[0], rows.len(), shape.factor(), &mut top) };
-                let mut totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights);
+                let mut totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights, || ahead.fetch());
                 if totals.iter().any(|total| !(total.is_finite() && *total < FAR)) {
                     for j in 1..attended.panels {
                         score(j, scores[0]);
@@ -80,7 +85,7 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
                         unsafe { softmax::raise_to_maxima(scores[0], rows.len() - j * SIDE, shape.factor(), &mut top) };
                     }
                     score(0, scores[0]);
-                    totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights);
+                    totals = attended.weigh(shape.factor(), &score, &mut scores, &top, weights, || ());
                 }
                 for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&totals)) {
                     *lse = top + total.log2();
@@ -123,8 +128,9 @@ pub fn backward(
     let d_qkv = Target {
         data: SharedMut::new(d_qkv),
         width: 3 * shape.width,
+        streamed: true,
     };
-    for_each_head(sequences, heads, |engine, h, rows, results| {
+    for_each_head(sequences, heads, |engine, Head { h, rows, results }, next| {
         if results.is_empty() {
             let zeros = [0f32; BLOCK];
             for (row, part) in rows
@@ -184,6 +190,10 @@ pub fn backward(
             known.copy_from_slice(&log_sum_exp[h * all + results.start..][..results.len()]);
             beyond.fill(f32::INFINITY); // no weight for queries beyond the end
             let scale = 1.0 / (shape.head as f32).sqrt();
+            let [q_next, k_next, v_next] = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
+            let [o_next, d_next] = [out, d_out].map(|of| (of, next.results.clone(), next.h * shape.head));
+            let parts = [q_next, k_next, v_next, d_next, o_next];
+            let mut ahead = ahead(&parts, shape.head, asking.panels * attended.panels);
 
             for first in (0..attended.panels).step_by(together) {
                 let keys = first..(first + together).min(attended.panels);
@@ -200,6 +210,7 @@ pub fn backward(
                         if i + 1 < asking.panels {
                             score(i + 1, next);
                         }
+                        ahead.fetch();
                         let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
                         // SAFETY: the machine has the instructions; all slices are blocks, or 32 values.
                         unsafe {
@@ -294,13 +305,29 @@ impl Shape {
     }
 }
 
-/// Calls `task(engine, head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its
-/// rows in what attention gives.
-fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(&Engine, usize, Range<usize>, Range<usize>) + Sync) {
-    (0..sequences.len() * heads).into_par_iter().for_each(|i| {
+/// One head of one sequence: `rows` of what it is made from, and `results` of what attention gives.
+struct Head {
+    h: usize,
+    rows: Range<usize>,
+    results: Range<usize>,
+}
+
+/// Calls `task(engine, head, next)` for every head of every sequence that has rows, in parallel; `next` is the head that, as a
+/// rule, the same thread will be given after this one.
+fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(&Engine, Head, Head) + Sync) {
+    let all = sequences.len() * heads;
+    let head = |i: usize| {
         let (rows, results) = sequences.of(i / heads);
-        if !rows.is_empty() {
-            task(&Engine::start(), i % heads, rows, results);
+        Head {
+            h: i % heads,
+            rows,
+            results,
+        }
+    };
+    (0..all).into_par_iter().for_each(|i| {
+        let now = head(i);
+        if !now.rows.is_empty() {
+            task(&Engine::start(), now, head((i + 1).min(all - 1)));
         }
     });
 }

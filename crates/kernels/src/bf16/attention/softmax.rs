@@ -209,12 +209,12 @@ pub unsafe fn add_row_products(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
     }
 }
 
-/// Rows of 32 values, each times its factor, rounded.
+/// Rows of 32 values, each times its factor, rounded; past the caches, if `streamed`.
 ///
 /// # Safety
-/// `values` has a row for each of `factors`, `out` room for as many.
+/// `values` has a row for each of `factors`, `out` room for as many, at a cache line.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16) {
+pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16, streamed: bool) {
     for (r, factor) in factors.iter().enumerate() {
         let factor = _mm512_set1_ps(*factor);
         // SAFETY: by the contract.
@@ -222,7 +222,12 @@ pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16) {
             let row = values.as_ptr().add(r * SIDE);
             let low = _mm512_mul_ps(_mm512_loadu_ps(row), factor);
             let high = _mm512_mul_ps(_mm512_loadu_ps(row.add(16)), factor);
-            _mm512_storeu_si512(out.add(r * SIDE).cast(), round2(low, high));
+            let (out, rounded) = (out.add(r * SIDE).cast(), round2(low, high));
+            if streamed {
+                _mm512_stream_si512(out, rounded);
+            } else {
+                _mm512_store_si512(out.cast(), rounded);
+            }
         }
     }
 }
