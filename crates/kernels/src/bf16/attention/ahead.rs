@@ -10,8 +10,11 @@ const LINE: usize = 64;
 
 /// What the next head will be loaded from, on its way into the second cache, a share at a time: it is read once, and from memory
 /// if nobody fetches it, which takes as long as a third of a short sequence's products on a matrix unit.
-pub struct Ahead<I> {
-    lines: I,
+pub struct Ahead<'a, I> {
+    /// Runs of blocks, and what is left of the last one.
+    runs: I,
+    rest: &'a [Bf16],
+    /// Numbers to fetch at a time.
     share: usize,
 }
 
@@ -19,9 +22,9 @@ pub struct Ahead<I> {
 pub type Part<'a> = (Blocks<'a>, Range<usize>, usize);
 
 /// [`Ahead`] of `parts`, `columns` columns of each, in so many shares.
-pub fn ahead<'a>(parts: &'a [Part<'a>], columns: usize, shares: usize) -> Ahead<impl Iterator<Item = &'a [Bf16]>> {
-    /// More would not fit into the second cache beside what is in work there, and long sequences are loaded in no time
-    /// compared with their products.
+pub fn ahead<'a>(parts: &'a [Part<'a>], columns: usize, shares: usize) -> Ahead<'a, impl Iterator<Item = &'a [Bf16]>> {
+    /// Bytes. More would not fit into the second cache beside what is in work there, and long sequences are loaded in no
+    /// time compared with their products.
     const MOST: usize = 256 << 10;
     let runs = || {
         parts.iter().flat_map(move |(from, rows, column)| {
@@ -30,18 +33,29 @@ pub fn ahead<'a>(parts: &'a [Part<'a>], columns: usize, shares: usize) -> Ahead<
             rows.map(move |row| &from.at(row, blocks.start)[..blocks.len() * BLOCK])
         })
     };
-    let len: usize = runs().map(size_of_val).sum();
-    let lines = runs().flat_map(|run| run.chunks(LINE / size_of::<Bf16>()));
+    let len: usize = runs().map(<[_]>::len).sum();
+    let most = if len * size_of::<Bf16>() > MOST { 0 } else { usize::MAX };
     Ahead {
-        lines: lines.take(if len > MOST { 0 } else { len / LINE }),
-        share: (len / LINE).div_ceil(shares),
+        runs: runs().take(most),
+        rest: &[],
+        share: len.div_ceil(shares).next_multiple_of(LINE / size_of::<Bf16>()),
     }
 }
 
-impl<'a, I: Iterator<Item = &'a [Bf16]>> Ahead<I> {
+impl<'a, I: Iterator<Item = &'a [Bf16]>> Ahead<'a, I> {
     /// Fetches the next share.
     pub fn fetch(&mut self) {
-        self.lines.by_ref().take(self.share).for_each(fetch::<_MM_HINT_T1>);
+        let mut due = self.share;
+        while due > 0 {
+            if self.rest.is_empty() {
+                let Some(run) = self.runs.next() else { return };
+                self.rest = run;
+            }
+            let now;
+            (now, self.rest) = self.rest.split_at(due.min(self.rest.len()));
+            fetch::<_MM_HINT_T1>(now);
+            due -= now.len();
+        }
     }
 }
 
