@@ -14,7 +14,7 @@ pub struct Ahead<'a, I> {
     /// Runs of blocks, and what is left of the last one.
     runs: I,
     rest: &'a [Bf16],
-    /// Numbers to fetch at a time.
+    /// Numbers to fetch at a time: half a block or more, so that most calls find nothing to do in long sequences.
     share: usize,
 }
 
@@ -38,7 +38,7 @@ pub fn ahead<'a>(parts: &'a [Part<'a>], columns: usize, shares: usize) -> Ahead<
     Ahead {
         runs: runs().take(most),
         rest: &[],
-        share: len.div_ceil(shares).next_multiple_of(LINE / size_of::<Bf16>()),
+        share: len.div_ceil(shares).next_multiple_of(BLOCK / 2),
     }
 }
 
@@ -48,7 +48,10 @@ impl<'a, I: Iterator<Item = &'a [Bf16]>> Ahead<'a, I> {
         let mut due = self.share;
         while due > 0 {
             if self.rest.is_empty() {
-                let Some(run) = self.runs.next() else { return };
+                let Some(run) = self.runs.next() else {
+                    self.share = 0;
+                    return;
+                };
                 self.rest = run;
             }
             let now;
