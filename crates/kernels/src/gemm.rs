@@ -18,6 +18,7 @@ const PANEL_ROWS: usize = 2048;
 /// Rows that are a multiple of 4 KiB apart, a first cache's size by its ways, have a column in one set of it. A product that
 /// reads more of them at once than there are ways finds none of them again.
 const SAME_SET: usize = 1024;
+
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy)]
 pub struct View<'a> {

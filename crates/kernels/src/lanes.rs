@@ -158,13 +158,31 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
-    /// Operations that are one intrinsic.
-    macro_rules! operations {
-        ($($name:ident($($operand:ident),*) = $intrinsic:ident;)*) => {
+    /// What is one intrinsic: registers made of numbers, registers in memory, and operations on registers.
+    macro_rules! intrinsics {
+        ($splat:ident, $load:ident, $store:ident; $($name:ident($($operand:ident),*) = $intrinsic:ident;)*) => {
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> Self {
+                // SAFETY: by the contract, here and below.
+                unsafe { $splat(value) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                // SAFETY: as above.
+                unsafe { $load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                // SAFETY: as above.
+                unsafe { $store(to, self) };
+            }
+
             $(
                 #[inline(always)]
                 unsafe fn $name(self, $($operand: Self),*) -> Self {
-                    // SAFETY: by the contract.
+                    // SAFETY: as above.
                     unsafe { $intrinsic(self, $($operand),*) }
                 }
             )*
@@ -175,25 +193,8 @@ mod x86 {
         const WIDTH: usize = 8;
         const ROWS: usize = 6;
 
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            // SAFETY: by the contract, here and below.
-            unsafe { _mm256_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(to, self) };
-        }
-
-        operations! {
+        intrinsics! {
+            _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps;
             add(other) = _mm256_add_ps;
             sub(other) = _mm256_sub_ps;
             mul(other) = _mm256_mul_ps;
@@ -204,7 +205,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn times_power(self, integer: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: by the contract, here and below.
             unsafe {
                 let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(integer));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), power))
@@ -246,25 +247,8 @@ mod x86 {
         const WIDTH: usize = 16;
         const ROWS: usize = 12;
 
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            // SAFETY: by the contract, here and below.
-            unsafe { _mm512_set1_ps(value) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(to, self) };
-        }
-
-        operations! {
+        intrinsics! {
+            _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps;
             add(other) = _mm512_add_ps;
             sub(other) = _mm512_sub_ps;
             mul(other) = _mm512_mul_ps;
@@ -275,7 +259,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn times_power(self, integer: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: by the contract, here and below.
             unsafe {
                 let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(integer));
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), power))

@@ -279,6 +279,7 @@ impl Epilogue for GeluGradient<'_> {
 
 mod x86 {
     use super::super::blocks::{load, masks};
+    use super::super::fetch::fetch;
     use super::super::math::{self, slope};
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, SIDE, Writing};
@@ -314,7 +315,7 @@ mod x86 {
                         let residual = residual.wrapping_add(place);
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
                         // The next block of the same rows comes after one more product.
-                        _mm_prefetch::<_MM_HINT_T0>(residual.wrapping_add(SIDE).cast());
+                        fetch::<_MM_HINT_T0, _>(residual.wrapping_add(SIDE), 1);
                     }
                     let out = out.wrapping_add(place);
                     if writing == Writing::Add {

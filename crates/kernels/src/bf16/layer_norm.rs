@@ -78,6 +78,7 @@ pub fn backward(
 
 mod x86 {
     use super::super::blocks::{load, masks};
+    use super::super::fetch::fetch;
     use super::super::vectors::{round2, widen};
     use super::{BLOCK, Bf16, Blocks, SIDE};
     use std::arch::x86_64::*;
@@ -146,19 +147,6 @@ mod x86 {
         }
     }
 
-    /// Brings up to 32 values into the second cache.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn fetch(x: &[f32], at: usize) {
-        for line in [at, at + 16] {
-            #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
-            // SAFETY: a prefetch has no effect that can be seen.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().wrapping_add(line).cast());
-            }
-        }
-    }
-
     /// # Safety
     /// Row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`, `rounded` is a row of blocks; `dw` and `db` are padded to whole blocks.
     #[allow(clippy::too_many_arguments)]
@@ -186,7 +174,7 @@ mod x86 {
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
                     // The second pass reads them, rows far apart in memory.
-                    fetch(dx, r * width + c * SIDE);
+                    fetch::<_MM_HINT_T1, _>(dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
                     for half in 0..2 {
                         let g = _mm512_mul_ps(d[half], w[half]);
                         sums[r][0] = _mm512_add_ps(sums[r][0], g);

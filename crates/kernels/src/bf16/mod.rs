@@ -14,6 +14,8 @@ mod elsewhere;
 #[cfg(target_arch = "x86_64")]
 pub mod epilogue;
 #[cfg(target_arch = "x86_64")]
+mod fetch;
+#[cfg(target_arch = "x86_64")]
 pub mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod grid;

@@ -13,6 +13,7 @@ pub(super) fn fast() -> bool {
 
 mod x86 {
     use super::super::Bf16;
+    use super::super::fetch::fetch;
     use std::arch::x86_64::*;
 
     /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see
@@ -30,13 +31,7 @@ mod x86 {
         fetched: [*const Bf16; 2],
     ) {
         for start in fetched {
-            for line in 0..4 * steps {
-                #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
-                // SAFETY: a prefetch has no effect that can be seen.
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T1>(start.cast::<i8>().wrapping_add(64 * line));
-                }
-            }
+            fetch::<_MM_HINT_T1, _>(start, 4 * steps);
         }
         /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
         const ROWS: usize = 8;

@@ -2,14 +2,12 @@
 
 use super::super::Bf16;
 use super::super::blocks::{BLOCK, Blocks, SIDE};
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use super::super::fetch::{LINE, fetch};
+use std::arch::x86_64::_MM_HINT_T1;
 use std::ops::Range;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// What the next head will be loaded from, on its way into the second cache, a share at a time: it is read once, and from memory
-/// if nobody fetches it, which takes as long as a third of a short sequence's products on a matrix unit.
+/// What the next head will be loaded from, on its way into the second cache, a share at a time: it is read once, from memory if
+/// nobody fetches it before, and that was a third of the time of short sequences on a matrix unit.
 pub struct Ahead<'a, I> {
     /// Runs of blocks, and what is left of the last one.
     runs: I,
@@ -18,7 +16,7 @@ pub struct Ahead<'a, I> {
     share: usize,
 }
 
-/// Columns of some rows of a matrix; the first one's number.
+/// A matrix, the rows of it that a head is loaded from, and the first of the columns.
 pub type Part<'a> = (Blocks<'a>, Range<usize>, usize);
 
 /// [`Ahead`] of `parts`, `columns` columns of each, in so many shares.
@@ -56,19 +54,8 @@ impl<'a, I: Iterator<Item = &'a [Bf16]>> Ahead<'a, I> {
             }
             let now;
             (now, self.rest) = self.rest.split_at(due.min(self.rest.len()));
-            fetch::<_MM_HINT_T1>(now);
+            fetch::<_MM_HINT_T1, _>(now.as_ptr(), size_of_val(now) / LINE);
             due -= now.len();
-        }
-    }
-}
-
-/// Brings memory into a cache.
-pub fn fetch<const HINT: i32>(memory: &[Bf16]) {
-    for line in (0..size_of_val(memory)).step_by(LINE) {
-        #[allow(unused_unsafe, reason = "it was unsafe before Rust 1.95")]
-        // SAFETY: a prefetch has no effect that can be seen.
-        unsafe {
-            _mm_prefetch::<HINT>(memory.as_ptr().cast::<i8>().wrapping_add(line));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::Bf16;
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
-use super::ahead::fetch;
+use super::super::fetch::fetch;
 use super::softmax;
 use crate::parallel::SharedMut;
 use std::arch::x86_64::_MM_HINT_T0;
@@ -97,10 +97,11 @@ impl Extent {
                     (start + (panel + 1) * SIDE).next_multiple_of(SIDE),
                 );
                 if row < end {
-                    fetch::<_MM_HINT_T0>(from.rest(row, column + depth * SIDE));
+                    let rows = from.rest(row, column + depth * SIDE);
+                    fetch::<_MM_HINT_T0, _>(rows.as_ptr(), rows.len().div_ceil(SIDE));
                 }
                 if row < below && below < end {
-                    fetch::<_MM_HINT_T0>(&from.rest(below, column + depth * SIDE)[..row % SIDE * SIDE]);
+                    fetch::<_MM_HINT_T0, _>(from.rest(below, column + depth * SIDE).as_ptr(), row % SIDE);
                 }
                 self.load(from, start, column, panel, depth, &mut block.0);
                 use_block(panel, depth, &block);

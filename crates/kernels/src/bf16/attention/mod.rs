@@ -305,7 +305,7 @@ impl Shape {
     }
 }
 
-/// One head of one sequence: `rows` of what it is made from, and `results` of what attention gives.
+/// The head number `h` of one sequence: `rows` of what it is made from, and `results` of what attention gives.
 struct Head {
     h: usize,
     rows: Range<usize>,

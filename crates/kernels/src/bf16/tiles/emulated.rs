@@ -1,8 +1,10 @@
-//! An AMX unit in software, for tests on machines without one: what the processor refuses to execute arrives here as a signal.
+//! An AMX unit in software, for tests on machines without one: what the processor refuses to execute arrives here as a signal,
+//! and takes a few microseconds.
 //!
-//! It takes a few microseconds for an instruction. Only the instructions and operands of the file above are known. Arithmetic is that of Intel's manual ("TDPBF16PS"): two sums for each
-//! number, over the even and the odd places of the inner dimension, then both are added.
+//! Only the instructions and operands of the file above are known. Arithmetic is that of Intel's manual ("TDPBF16PS"): two sums
+//! for each number, over the even and the odd places of the inner dimension, then both are added.
 
+use super::super::Bf16;
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
@@ -141,8 +143,7 @@ fn register(registers: &[i64; 23], number: u8) -> i64 {
 
 /// `sums [16, 16] += left [16, 32] · right`, of which a row holds two of the inner dimension, side by side for each column.
 fn multiply(sums: &mut [[u8; ROW]; ROWS], left: &[[u8; ROW]; ROWS], right: &[[u8; ROW]; ROWS]) {
-    let number =
-        |row: &[u8; ROW], i: usize| f32::from_bits(u32::from(u16::from_le_bytes([row[2 * i], row[2 * i + 1]])) << 16);
+    let number = |row: &[u8; ROW], i: usize| Bf16(u16::from_le_bytes([row[2 * i], row[2 * i + 1]])).to_f32();
     let mut wide = [[0f32; 32]; ROWS];
     for (wide, row) in wide.iter_mut().zip(right) {
         for (i, wide) in wide.iter_mut().enumerate() {
