@@ -2,9 +2,10 @@
 //!
 //! Both operands are taken 256 of the inner dimension at a time, so that 32 rows of the left one stay in the first cache. What
 //! stays in the second cache depends on what is long. Weights have a short inner dimension: a task brings some columns of
-//! them into steps, once, and multiplies every row of the left operand with those. Gradients of weights have a long one, the
-//! tokens: a task keeps the sums, and both operands pass by. Every sum is added up in the same order however the work is
-//! divided.
+//! them into steps, once, and multiplies every row of the left operand with those; threads that have no columns left help the
+//! others with their rows, since threads that share a core, or a machine, are not equally fast. Gradients of weights have a long
+//! one, the tokens: a task keeps the sums, and both operands pass by. Every sum is added up in the same order however the work
+//! is divided.
 
 use super::blocks::{BLOCK, Blocks, PAIRS, SIDE};
 use super::grid::Grid;
@@ -14,8 +15,10 @@ use super::right::{GROUP, Kind, Packing, Pieces, Source};
 use super::{Bf16, Right};
 use crate::memory::Scratch;
 use rayon::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What is done with sums when they are complete.
 pub trait Epilogue: Sync {
@@ -45,21 +48,89 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
     let b = b.source(a.columns(), n);
     let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), a.column_blocks(), b.kind());
     let epilogue = &*epilogue;
+    if !plan.sums_at_hand {
+        return with_columns_at_hand(plan.grid, a, b, epilogue);
+    }
     (0..plan.grid.parts()).into_par_iter().for_each(|task| {
-        let (rows, panels) = plan.grid.part(task);
-        let part = Part { rows, panels };
-        let work = Work {
-            a,
-            b,
-            engine: &Engine::start(),
-            epilogue,
-        };
-        if plan.sums_at_hand {
-            part.with_sums_at_hand(&work);
-        } else {
-            part.with_columns_at_hand(&work);
-        }
+        let engine = &Engine::start();
+        let work = Work { a, b, engine, epilogue };
+        Part::of(plan.grid, task).with_sums_at_hand(&work);
     });
+}
+
+/// Packs columns once and multiplies every row of blocks with them, part by part. A thread that finds no part left takes rows of
+/// the others' parts.
+fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogue) {
+    /// Parts for each thread that are packed in memory of their own. They are few, unless the product is large.
+    const AT_ONCE: usize = 4;
+    /// Rows of blocks from which help is worth bringing the part's columns into another second cache.
+    const WORTH_HELP: usize = 16;
+    thread_local! {
+        /// The steps of these parts. They are taken out meanwhile: while it waits for others, the thread may be asked for another
+        /// product.
+        static STEPS: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+    }
+    /// A part, where its columns are packed, and the rows that nobody has taken yet.
+    struct Shared<'m> {
+        part: Part,
+        memory: Mutex<&'m mut [Bf16]>,
+        pieces: OnceLock<Pieces<'m>>,
+        next_row: AtomicUsize,
+    }
+    let threads = rayon::current_num_threads();
+    let len = match b.kind() {
+        Kind::Packed => 0,
+        _ => grid.wide * a.column_blocks() * BLOCK,
+    };
+    let mut memory = STEPS.take();
+    for first in (0..grid.parts()).step_by(AT_ONCE * threads) {
+        let count = (grid.parts() - first).min(AT_ONCE * threads);
+        let mut rest = memory.take(count * len);
+        let parts: Vec<Shared> = (first..first + count)
+            .map(|task| {
+                let (own, behind) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = behind;
+                let part = Part::of(grid, task);
+                let (memory, pieces) = (Mutex::new(own), OnceLock::new());
+                let next_row = AtomicUsize::new(part.rows.start);
+                Shared {
+                    part,
+                    memory,
+                    pieces,
+                    next_row,
+                }
+            })
+            .collect();
+        let taken = AtomicUsize::new(0);
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+            let engine = &Engine::start();
+            let work = Work { a, b, engine, epilogue };
+            let compute = |shared: &Shared, pieces: &Pieces| {
+                let rows = std::iter::from_fn(|| Some(shared.next_row.fetch_add(1, Ordering::Relaxed)));
+                shared
+                    .part
+                    .multiply_rows(&work, pieces, rows.take_while(|row| *row < shared.part.rows.end));
+            };
+            while let Some(shared) = parts.get(taken.fetch_add(1, Ordering::Relaxed)) {
+                let memory = std::mem::take(&mut *shared.memory.lock().unwrap_or_else(PoisonError::into_inner));
+                let pieces = shared
+                    .pieces
+                    .get_or_init(|| b.pieces(shared.part.panels.clone(), memory));
+                compute(shared, pieces);
+            }
+            for shared in &parts {
+                let left = shared
+                    .part
+                    .rows
+                    .end
+                    .saturating_sub(shared.next_row.load(Ordering::Relaxed));
+                if let Some(pieces) = shared.pieces.get().filter(|_| left >= WORTH_HELP) {
+                    compute(shared, pieces);
+                }
+            }
+        });
+    }
+    STEPS.set(memory);
 }
 
 /// How a product is divided into tasks. Sizes are counted in blocks.
@@ -138,13 +209,17 @@ struct Work<'a> {
 }
 
 impl Part {
-    /// Packs its columns once and multiplies every row of blocks with them.
-    fn with_columns_at_hand(&self, work: &Work) {
+    fn of(grid: Grid, task: usize) -> Self {
+        let (rows, panels) = grid.part(task);
+        Self { rows, panels }
+    }
+
+    /// Multiplies some of its rows of blocks with its columns, which are packed.
+    fn multiply_rows(&self, work: &Work, pieces: &Pieces, rows: impl Iterator<Item = usize>) {
         let depth = work.a.column_blocks();
-        SCRATCH.with_borrow_mut(|[steps, sums]| {
+        SCRATCH.with_borrow_mut(|[_, sums]| {
             let sums = sums.take(self.panels.len() * BLOCK);
-            let pieces = work.b.pieces(self.panels.clone(), steps);
-            for row in self.rows.clone() {
+            for row in rows {
                 for first in (0..depth).step_by(GROUP) {
                     let last = first + GROUP >= depth;
                     let next = if last { (row + 1, 0) } else { (row, first + GROUP) };
@@ -152,7 +227,7 @@ impl Part {
                         let column = (self.panels.start + panel) * SIDE;
                         last.then(|| work.epilogue.read(row * SIDE, column)).flatten()
                     };
-                    self.multiply(work, &pieces, (row, first), next, beside, sums);
+                    self.multiply(work, pieces, (row, first), next, beside, sums);
                 }
             }
         });
@@ -223,7 +298,7 @@ impl Part {
         let steps = left.len() / BLOCK;
         let slice = SIDE.div_ceil(steps);
         let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
-            // SAFETY: this task alone computes these rows and columns.
+            // SAFETY: this thread alone computes this row of these columns.
             unsafe {
                 work.epilogue
                     .rows(row * SIDE, (self.panels.start + *panel) * SIDE, sums, rows)
@@ -360,6 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn threads_help_each_other_with_many_rows() {
+        if support() == Support::None {
+            return;
+        }
+        // Many rows for few columns: three threads share parts of them, and take rows from each other.
+        let (m, n, k) = (32 * 100 + 3, 32 * 5, 40);
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let (left, b_turned, want) = (Matrix::new(&a, m, k), turned(&b, k, n), plain(&a, &b, m, n, k));
+        let packed = Packed::transposed(&b_turned, n, k);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+        for right in [
+            Right::Weight(&b),
+            Right::WeightTransposed(&b_turned),
+            Right::Packed(&packed),
+        ] {
+            let mut out = vec![f32::NAN; m * n];
+            pool.install(|| gemm(left.blocks(), right, &mut Store::new(&mut out, n, false)));
+            assert!(out == want);
+        }
+    }
+
+    #[test]
     fn the_kernel_on_registers_multiplies_the_same() {
         if support() == Support::None {
             return;
@@ -367,7 +464,7 @@ mod tests {
         let (m, n, k) = (32, 32, 100);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let (left, mut memory) = (Matrix::new(&a, m, k), Scratch::new());
-        let steps = Right::Weight(&b).source(k, n).pieces(0..1, &mut memory);
+        let steps = Right::Weight(&b).source(k, n).pieces(0..1, memory.take(4 * BLOCK));
         let mut sums = vec![1f32; BLOCK];
         let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.at(0, 0).as_ptr());
         // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.

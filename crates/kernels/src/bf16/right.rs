@@ -78,8 +78,8 @@ impl<'a> Source<'a> {
         Self { form, ..self }
     }
 
-    /// Its steps in the columns of `panels`, brought into form in `memory` if they are not.
-    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut Scratch) -> Pieces<'m>
+    /// Its steps in the columns of `panels`, brought into form in `memory`, which has room for them, if they are not.
+    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> Pieces<'m>
     where
         'a: 'm,
     {
@@ -87,7 +87,7 @@ impl<'a> Source<'a> {
             return pieces;
         }
         let depth = self.k.div_ceil(SIDE);
-        let steps = memory.take(panels.len() * depth * BLOCK);
+        let steps = &mut memory[..panels.len() * depth * BLOCK];
         for (group, out) in groups(depth).zip(steps.chunks_mut(GROUP * panels.len() * BLOCK)) {
             self.pack(panels.clone(), group, out);
         }
