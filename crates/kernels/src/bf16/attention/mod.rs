@@ -64,7 +64,9 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
             attended.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
             attended.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
             let parts = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            let mut ahead = ahead(&parts, shape.head, asking.panels * attended.panels);
+            // Beside a block of scores that is one step of a product, fetching takes longer than loading does.
+            let worth = if attended.depth > 1 { &parts[..] } else { &[] };
+            let mut ahead = ahead(worth, shape.head, asking.panels * attended.panels);
             // SAFETY: one task per sequence and head, each with its own part of the row.
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
