@@ -63,19 +63,10 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
 fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogue) {
     /// Parts for each thread that are packed in memory of their own. They are few, unless the product is large.
     const AT_ONCE: usize = 4;
-    /// Rows of blocks from which help is worth bringing the part's columns into another second cache.
-    const WORTH_HELP: usize = 16;
     thread_local! {
         /// The steps of these parts. They are taken out meanwhile: while it waits for others, the thread may be asked for another
         /// product.
         static STEPS: Cell<Scratch> = const { Cell::new(Scratch::new()) };
-    }
-    /// A part, where its columns are packed, and the rows that nobody has taken yet.
-    struct Shared<'m> {
-        part: Part,
-        memory: Mutex<&'m mut [Bf16]>,
-        pieces: OnceLock<Pieces<'m>>,
-        next_row: AtomicUsize,
     }
     let threads = rayon::current_num_threads();
     let len = match b.kind() {
@@ -87,50 +78,65 @@ fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogu
         let count = (grid.parts() - first).min(AT_ONCE * threads);
         let mut rest = memory.take(count * len);
         let parts: Vec<Shared> = (first..first + count)
-            .map(|task| {
-                let (own, behind) = std::mem::take(&mut rest).split_at_mut(len);
-                rest = behind;
-                let part = Part::of(grid, task);
-                let (memory, pieces) = (Mutex::new(own), OnceLock::new());
-                let next_row = AtomicUsize::new(part.rows.start);
-                Shared {
-                    part,
-                    memory,
-                    pieces,
-                    next_row,
-                }
-            })
+            .map(|task| Shared::new(Part::of(grid, task), rest.split_off_mut(..len).unwrap_or_default()))
             .collect();
         let taken = AtomicUsize::new(0);
         (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
             let engine = &Engine::start();
             let work = Work { a, b, engine, epilogue };
-            let compute = |shared: &Shared, pieces: &Pieces| {
-                let rows = std::iter::from_fn(|| Some(shared.next_row.fetch_add(1, Ordering::Relaxed)));
-                shared
-                    .part
-                    .multiply_rows(&work, pieces, rows.take_while(|row| *row < shared.part.rows.end));
-            };
-            while let Some(shared) = parts.get(taken.fetch_add(1, Ordering::Relaxed)) {
-                let memory = std::mem::take(&mut *shared.memory.lock().unwrap_or_else(PoisonError::into_inner));
-                let pieces = shared
-                    .pieces
-                    .get_or_init(|| b.pieces(shared.part.panels.clone(), memory));
-                compute(shared, pieces);
+            while let Some(part) = parts.get(taken.fetch_add(1, Ordering::Relaxed)) {
+                part.multiply(&work, part.pack(b));
             }
-            for shared in &parts {
-                let left = shared
-                    .part
-                    .rows
-                    .end
-                    .saturating_sub(shared.next_row.load(Ordering::Relaxed));
-                if let Some(pieces) = shared.pieces.get().filter(|_| left >= WORTH_HELP) {
-                    compute(shared, pieces);
+            for part in &parts {
+                if let Some(pieces) = part.worth_help() {
+                    part.multiply(&work, pieces);
                 }
             }
         });
     }
     STEPS.set(memory);
+}
+
+/// A part whose columns one thread packs and whose rows are taken by any, one by one.
+struct Shared<'m> {
+    part: Part,
+    memory: Mutex<&'m mut [Bf16]>,
+    pieces: OnceLock<Pieces<'m>>,
+    next_row: AtomicUsize,
+}
+
+impl<'m> Shared<'m> {
+    /// `memory` is for its columns.
+    fn new(part: Part, memory: &'m mut [Bf16]) -> Self {
+        Self {
+            memory: Mutex::new(memory),
+            pieces: OnceLock::new(),
+            next_row: AtomicUsize::new(part.rows.start),
+            part,
+        }
+    }
+
+    /// Its columns, packed on the first call.
+    fn pack<'a: 'm>(&self, b: Source<'a>) -> &Pieces<'m> {
+        self.pieces.get_or_init(|| {
+            let memory = std::mem::take(&mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner));
+            b.pieces(self.part.panels.clone(), memory)
+        })
+    }
+
+    /// Its columns, if they are packed and rows enough are left for reading them into another second cache.
+    fn worth_help(&self) -> Option<&Pieces<'m>> {
+        const ROWS: usize = 16;
+        let left = self.part.rows.end.saturating_sub(self.next_row.load(Ordering::Relaxed));
+        self.pieces.get().filter(|_| left >= ROWS)
+    }
+
+    /// Takes rows until there are none left.
+    fn multiply(&self, work: &Work, pieces: &Pieces) {
+        let rows = std::iter::from_fn(|| Some(self.next_row.fetch_add(1, Ordering::Relaxed)));
+        let rows = rows.take_while(|row| *row < self.part.rows.end);
+        self.part.multiply_rows(work, pieces, rows);
+    }
 }
 
 /// How a product is divided into tasks. Sizes are counted in blocks.
