@@ -78,18 +78,23 @@ fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogu
         let count = (grid.parts() - first).min(AT_ONCE * threads);
         let mut rest = memory.take(count * len);
         let parts: Vec<Shared> = (first..first + count)
-            .map(|task| Shared::new(Part::of(grid, task), rest.split_off_mut(..len).unwrap_or_default()))
+            .map(|task| Shared::new(Part::of(grid, task)))
             .collect();
-        let taken = AtomicUsize::new(0);
+        let own_memory = std::iter::from_fn(|| rest.split_off_mut(..len));
+        let queue = Mutex::new(parts.iter().zip(own_memory));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
             let engine = &Engine::start();
             let work = Work { a, b, engine, epilogue };
-            while let Some(part) = parts.get(taken.fetch_add(1, Ordering::Relaxed)) {
-                part.multiply(&work, part.pack(b));
+            while let Some((shared, memory)) = next() {
+                let pieces = shared
+                    .pieces
+                    .get_or_init(|| b.pieces(shared.part.panels.clone(), memory));
+                shared.multiply(&work, pieces);
             }
-            for part in &parts {
-                if let Some(pieces) = part.worth_help() {
-                    part.multiply(&work, pieces);
+            for shared in &parts {
+                if let Some(pieces) = shared.worth_help() {
+                    shared.multiply(&work, pieces);
                 }
             }
         });
@@ -100,28 +105,17 @@ fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogu
 /// A part whose columns one thread packs and whose rows are taken by any, one by one.
 struct Shared<'m> {
     part: Part,
-    memory: Mutex<&'m mut [Bf16]>,
     pieces: OnceLock<Pieces<'m>>,
     next_row: AtomicUsize,
 }
 
 impl<'m> Shared<'m> {
-    /// `memory` is for its columns.
-    fn new(part: Part, memory: &'m mut [Bf16]) -> Self {
+    fn new(part: Part) -> Self {
         Self {
-            memory: Mutex::new(memory),
             pieces: OnceLock::new(),
             next_row: AtomicUsize::new(part.rows.start),
             part,
         }
-    }
-
-    /// Its columns, packed on the first call.
-    fn pack<'a: 'm>(&self, b: Source<'a>) -> &Pieces<'m> {
-        self.pieces.get_or_init(|| {
-            let memory = std::mem::take(&mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner));
-            b.pieces(self.part.panels.clone(), memory)
-        })
     }
 
     /// Its columns, if they are packed and rows enough are left for reading them into another second cache.

@@ -64,7 +64,7 @@ pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16]
             attended.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
             attended.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
             let parts = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            // Beside a block of scores that is one step of a product, fetching takes longer than loading does.
+            // Narrow heads lost by it on a matrix unit: a block of their scores is one step of a product, too short to fetch beside.
             let worth = if attended.depth > 1 { &parts[..] } else { &[] };
             let mut ahead = ahead(worth, shape.head, asking.panels * attended.panels);
             // SAFETY: one task per sequence and head, each with its own part of the row.
