@@ -62,7 +62,7 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
 /// the others' parts.
 fn with_columns_at_hand(grid: Grid, a: Blocks, b: Source, epilogue: &dyn Epilogue) {
     /// Parts for each thread that are packed in memory of their own. They are few, unless the product is large.
-    const AT_ONCE: usize = 4;
+    const AT_ONCE: usize = 2;
     thread_local! {
         /// The steps of these parts. They are taken out meanwhile: while it waits for others, the thread may be asked for another
         /// product.
