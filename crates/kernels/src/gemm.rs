@@ -45,6 +45,17 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Some rows and columns.
+    pub(crate) fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        let first = rows.start * self.row_stride + columns.start * self.column_stride;
+        Self {
+            data: &self.data[first.min(self.data.len())..],
+            rows: rows.len(),
+            columns: columns.len(),
+            ..self
+        }
+    }
+
     /// The same memory read the other way round.
     pub fn transposed(self) -> Self {
         let Self {

@@ -115,6 +115,9 @@ impl Arena {
     /// # Panics
     /// With [`OutOfMemory`], if the system has no more to give.
     pub fn take(&mut self, bytes: usize) -> Piece {
+        if bytes > isize::MAX as usize / 2 {
+            std::panic::panic_any(OutOfMemory { bytes });
+        }
         let len = bytes.max(1).next_multiple_of(self.granularity);
         let lowest = len >= self.region / LARGE;
         let take = |regions: &mut [Region]| {

@@ -29,7 +29,7 @@ pub struct Buffer {
 impl Buffer {
     /// Memory for at least `len` values, of arbitrary content.
     pub fn new<T: Plain>(len: usize) -> Self {
-        let bytes = len * size_of::<T>();
+        let bytes = len.saturating_mul(size_of::<T>());
         let large = bytes > SMALL;
         Self {
             piece: Some(arena(large).take(bytes)),

@@ -59,9 +59,13 @@ pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
 /// Calls `run` with the weight as right operand of `x·wᵀ`: as it was packed before, if it has a place for that.
 fn with_right<R>(w: &Tensor, run: impl FnOnce(Right) -> R) -> R {
     match w.packed() {
-        Some(slot) => run(Right::Packed(
-            slot.get_or_init(|| Packed::transposed(w.data(), w.rows(), w.columns())),
-        )),
+        Some(slot) => {
+            if slot.get().is_none() {
+                // Not while others wait for it: a thread that packs may take up another product, which would wait for itself.
+                slot.set(Packed::transposed(w.data(), w.rows(), w.columns())).ok();
+            }
+            run(slot.get().map_or(Right::WeightTransposed(w.data()), Right::Packed))
+        }
         None => run(Right::WeightTransposed(w.data())),
     }
 }

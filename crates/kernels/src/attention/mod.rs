@@ -92,12 +92,12 @@ struct Shape {
 
 impl Shape {
     fn new(qkv: &[f32], sequences: Sequences, heads: usize) -> Self {
-        let tokens = sequences.tokens();
+        let parts = sequences.tokens().saturating_mul(3);
         assert!(
-            tokens > 0 && qkv.len().is_multiple_of(3 * tokens),
+            parts > 0 && qkv.len().is_multiple_of(parts),
             "qkv does not fit the offsets"
         );
-        let width = qkv.len() / (3 * tokens);
+        let width = qkv.len() / parts;
         assert!(
             heads > 0 && width.is_multiple_of(heads),
             "width {width} is not divisible by {heads} heads"

@@ -5,7 +5,7 @@
 //! `[k, n]` consists of *steps*: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1
 //! alternating in its row p (what AMX and `vdpbf16ps` multiply).
 
-use super::Bf16;
+use super::{Bf16, assert_supported};
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -29,8 +29,27 @@ impl Default for Aligned {
 }
 
 /// Numbers that a matrix takes.
+///
+/// # Panics
+/// If there are more than can be counted.
 pub fn len(rows: usize, columns: usize) -> usize {
-    rows.div_ceil(SIDE) * columns.div_ceil(SIDE) * BLOCK
+    let blocks = rows.div_ceil(SIDE).checked_mul(columns.div_ceil(SIDE));
+    match blocks.and_then(|blocks| blocks.checked_mul(BLOCK)) {
+        Some(len) => len,
+        None => panic!("a matrix of {rows} × {columns} numbers"),
+    }
+}
+
+/// What safe code has to hold to, for kernels to be sound: they read and write whole cache lines by instructions that not every
+/// machine has.
+///
+/// # Panics
+/// If `data` has no room for a matrix `[rows, columns]`, does not begin at a cache line, or [`super::support`] finds nothing.
+pub(super) fn check(data: &[Bf16], rows: usize, columns: usize) {
+    assert!(data.len() >= len(rows, columns), "matrix outside its slice");
+    let aligned = data.as_ptr().cast::<Aligned>().is_aligned();
+    assert!(data.is_empty() || aligned, "matrix off a cache line");
+    assert_supported();
 }
 
 /// A matrix in blocks.
@@ -45,9 +64,9 @@ impl<'a> Blocks<'a> {
     /// A matrix `[rows, columns]`.
     ///
     /// # Panics
-    /// If the slice is too short for it.
+    /// If the slice is too short for it or off a cache line, or the machine does not multiply bfloat16.
     pub fn new(data: &'a [Bf16], rows: usize, columns: usize) -> Self {
-        assert!(data.len() >= len(rows, columns), "matrix outside its slice");
+        check(data, rows, columns);
         Self { data, rows, columns }
     }
 
@@ -86,12 +105,10 @@ impl<'a> Blocks<'a> {
 /// Fills `out` with the rounded values of a row-major matrix.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not fit, `out` is off a cache line, or the machine does not multiply bfloat16.
 pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
-    assert!(
-        x.len() >= rows * columns && out.len() >= len(rows, columns),
-        "matrix outside its slice"
-    );
+    check(out, rows, columns);
+    assert!(x.len() >= rows * columns, "matrix outside its slice");
     let column_blocks = columns.div_ceil(SIDE);
     out[..len(rows, columns)]
         .par_chunks_mut((column_blocks * BLOCK).max(1))
@@ -149,7 +166,7 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
 /// block of `x`: itself, or what it has written to `changed`.
 fn transpose_each(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &mut Aligned) -> *const Bf16 + Sync) {
     let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
-    assert!(out.len() >= len(x.columns, x.rows), "matrix outside its slice");
+    check(out, x.columns, x.rows);
     let out = SharedMut::new(out);
     (0..row_blocks).into_par_iter().for_each(|r| {
         let mut changed = Aligned::default();
@@ -163,7 +180,7 @@ fn transpose_each(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &
 /// The transpose `[columns, rows]`, in blocks.
 ///
 /// # Panics
-/// If `out` is too short.
+/// If `out` is too short or off a cache line.
 pub fn transpose(x: Blocks, out: &mut [Bf16]) {
     transpose_each(x, out, |r, c, _| x.at(r, c).as_ptr());
 }
@@ -171,7 +188,7 @@ pub fn transpose(x: Blocks, out: &mut [Bf16]) {
 /// The transpose `[columns, rows]`, in blocks, of `x · w + b`, row by row.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not fit, or `out` is off a cache line.
 pub fn transpose_scaled(x: Blocks, w: &[f32], b: &[f32], out: &mut [Bf16]) {
     assert!(w.len() == x.columns && b.len() == x.columns, "scale of another width");
     transpose_each(x, out, |r, c, changed| {

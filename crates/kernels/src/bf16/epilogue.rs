@@ -1,7 +1,7 @@
 //! What is done with the sums of a product while they are at hand: bias, residual, GELU and its gradient, rounding.
 
 use super::Bf16;
-use super::blocks::{BLOCK, Blocks, SIDE, len};
+use super::blocks::{BLOCK, Blocks, SIDE, check};
 use super::gemm::Epilogue;
 use crate::parallel::SharedMut;
 use std::marker::PhantomData;
@@ -90,9 +90,10 @@ impl<'a> Round<'a> {
     /// Writes to `out`, blocks of `[rows, columns]`.
     ///
     /// # Panics
-    /// If the sizes do not fit.
+    /// If the sizes do not fit, or `out` is off a cache line.
     pub fn new(out: &'a mut [Bf16], rows: usize, columns: usize, bias: Option<&'a [f32]>) -> Self {
-        assert!(out.len() >= len(rows, columns) && bias.is_none_or(|b| b.len() == columns));
+        check(out, rows, columns);
+        assert!(bias.is_none_or(|b| b.len() == columns), "bias of another width");
         Self {
             out: SharedMut::new(out),
             rows,
@@ -117,8 +118,10 @@ impl<'a> Gelu<'a> {
     /// # Panics
     /// If the sizes do not fit.
     pub fn new(hidden: Option<&'a mut [Bf16]>, active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
-        let len = len(rows, bias.len());
-        assert!(hidden.as_ref().is_none_or(|h| h.len() >= len) && active.len() >= len);
+        check(active, rows, bias.len());
+        if let Some(hidden) = &hidden {
+            check(hidden, rows, bias.len());
+        }
         Self {
             hidden: hidden.map(SharedMut::new),
             active: SharedMut::new(active),
@@ -141,7 +144,7 @@ impl<'a> GeluGradient<'a> {
     /// # Panics
     /// If the sizes do not fit.
     pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16]) -> Self {
-        assert!(d_hidden.len() >= len(hidden.rows(), hidden.columns()));
+        check(d_hidden, hidden.rows(), hidden.columns());
         Self {
             hidden,
             d_hidden: SharedMut::new(d_hidden),

@@ -46,6 +46,9 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
     let (rows, n) = epilogue.size();
     assert_eq!(rows, a.rows(), "rows of the result");
     let b = b.source(a.columns(), n);
+    if a.columns() == 0 {
+        return without_products(rows, n, epilogue);
+    }
     let plan = Plan::new(a.row_blocks(), n.div_ceil(SIDE), a.column_blocks(), b.kind());
     let epilogue = &*epilogue;
     if !plan.sums_at_hand {
@@ -56,6 +59,17 @@ pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
         let work = Work { a, b, engine, epilogue };
         Part::of(plan.grid, task).with_sums_at_hand(&work);
     });
+}
+
+/// Sums of no products.
+fn without_products(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
+    let _finishes_stores = Engine::start();
+    for row in (0..rows).step_by(SIDE) {
+        for column in (0..columns).step_by(SIDE) {
+            // SAFETY: a place of the result, and all its rows.
+            unsafe { epilogue.rows(row, column, &mut [0.0; BLOCK], 0..SIDE) };
+        }
+    }
 }
 
 /// Packs columns once and multiplies every row of blocks with them, part by part. A thread that finds no part left takes rows of
@@ -414,6 +428,21 @@ mod tests {
             let mut out = vec![f32::NAN; m * n];
             gemm(left.blocks(), Right::Weight(&b), &mut StoreTransposed::new(&mut out, m, n, false));
             prop_assert_eq!(out, turned(&want, m, n));
+        }
+    }
+
+    #[test]
+    fn without_an_inner_dimension_sums_are_zero() {
+        if support() == Support::None {
+            return;
+        }
+        let (m, n) = (40, 70);
+        let (left, right) = (Matrix::zeros(m, 0), Matrix::zeros(0, n));
+        let packed = Packed::transposed(&[], n, 0);
+        for right in all_forms(&[], &[], &right, &packed) {
+            let mut out = vec![f32::NAN; m * n];
+            gemm(left.blocks(), right, &mut Store::new(&mut out, n, false));
+            assert!(out.iter().all(|v| *v == 0.0));
         }
     }
 

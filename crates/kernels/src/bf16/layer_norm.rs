@@ -10,11 +10,13 @@ use rayon::prelude::*;
 /// `rstd = 1/sqrt(σ² + ε)`.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not fit, blocks are off a cache line, or the machine does not multiply bfloat16.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16], y: &mut [Bf16], rstd: &mut [f32]) {
     let (width, rows) = (w.len(), rstd.len());
     let len = blocks::len(rows, width);
-    assert!(x.len() == rows * width && b.len() == width && normalised.len() >= len && y.len() >= len);
+    blocks::check(normalised, rows, width);
+    blocks::check(y, rows, width);
+    assert!(x.len() == rows * width && b.len() == width);
     let row = (width.div_ceil(SIDE) * BLOCK).max(1);
     normalised[..len]
         .par_chunks_mut(row)
@@ -32,7 +34,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
 /// before multiplies with it.
 ///
 /// # Panics
-/// If the sizes do not fit.
+/// If the sizes do not fit, or `rounded` is off a cache line.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: Blocks,
@@ -51,7 +53,7 @@ pub fn backward(
     assert!(dx.len() == rows * width && [w.len(), dw.len(), db.len()] == [width; 3]);
     let padded = width.next_multiple_of(SIDE);
     let mut partial = vec![0f32; rows.div_ceil(TASK * SIDE) * 2 * padded];
-    assert!(rounded.len() >= blocks::len(rows, width));
+    blocks::check(rounded, rows, width);
     let (dx, rounded) = (SharedMut::new(dx), SharedMut::new(rounded));
     partial
         .par_chunks_mut((2 * padded).max(1))

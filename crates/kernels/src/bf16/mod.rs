@@ -3,7 +3,7 @@
 //! A matrix lies in memory in square pieces ([`blocks`]): such a piece is, as it is, the left operand of a matrix
 //! instruction, and becomes any other operand by a transformation of its own two kilobytes. The products ([`gemm`]) need
 //! AVX-512 and either AMX tiles or a fast `vdpbf16ps`; [`support`] says what there is. Everything here but the number
-//! format itself must be called only where it found something.
+//! format itself panics where it found nothing.
 
 #[cfg(target_arch = "x86_64")]
 pub mod attention;
@@ -118,6 +118,13 @@ pub fn support() -> Support {
     }
     #[cfg(not(target_arch = "x86_64"))]
     Support::None
+}
+
+/// # Panics
+/// If [`support`] finds nothing.
+#[cfg(target_arch = "x86_64")]
+fn assert_supported() {
+    assert!(support() != Support::None, "this machine does not multiply bfloat16");
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Right operands: weights and matrices in blocks, brought into the steps that kernels multiply.
 
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
-use super::{Bf16, Right};
+use super::{Bf16, Right, assert_supported};
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -44,8 +44,8 @@ impl<'a> Right<'a> {
     /// If it is not `[k, n]`.
     pub(super) fn source(self, k: usize, n: usize) -> Source<'a> {
         let (form, fits) = match self {
-            Self::WeightTransposed(w) => (Form::WeightTransposed(w), w.len() == k * n),
-            Self::Weight(w) => (Form::Weight(w), w.len() == k * n),
+            Self::WeightTransposed(w) => (Form::WeightTransposed(w), k.checked_mul(n) == Some(w.len())),
+            Self::Weight(w) => (Form::Weight(w), k.checked_mul(n) == Some(w.len())),
             Self::Blocks(b) => (Form::Blocks(b), b.rows() == k && b.columns() == n),
             Self::Gelu(b) => (Form::Gelu(b), b.rows() == k && b.columns() == n),
             Self::Summed(b, sums) => {
@@ -211,8 +211,9 @@ impl Packed {
     /// The transpose of the row-major weight `[n, k]`.
     ///
     /// # Panics
-    /// If the weight has another size.
+    /// If the weight has another size, or the machine does not multiply bfloat16.
     pub fn transposed(weight: &[f32], n: usize, k: usize) -> Self {
+        assert_supported();
         let source = Right::WeightTransposed(weight).source(k, n);
         let (panels, depth) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
         let mut steps = Scratch::new();

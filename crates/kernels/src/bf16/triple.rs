@@ -54,10 +54,22 @@ thread_local! {
 /// # Safety
 /// Sizes fit each other, `out` holds the result, and the machine multiplies bfloat16 ([`pays`] says where this is fast).
 pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View) {
-    /// Most bytes of the left operand in steps. Of a larger one, some rows are done after others.
+    /// Most bytes of the left operand in steps. Of a larger one, some rows are done after others; and if as many rows as a task
+    /// takes are larger, some of the inner dimension.
     const MOST: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+    const BYTES: usize = STEP * size_of::<Bf16>();
+    const INNER: usize = MOST / (ROWS * BYTES) * SIDE;
+    if a.columns() > INNER {
+        for first in (0..a.columns()).step_by(INNER) {
+            let inner = first..a.columns().min(first + INNER);
+            let (a, b) = (a.part(0..a.rows(), inner.clone()), b.part(inner, 0..b.columns()));
+            // SAFETY: by the contract.
+            unsafe { gemm(out, stride, keep || first > 0, scale, a, b) };
+        }
+        return;
+    }
     let [rows, columns, depth] = [a.rows(), b.columns(), a.columns()].map(|n| n.div_ceil(SIDE));
-    let at_once = (MOST / (depth * STEP * size_of::<Bf16>()).max(1)).next_multiple_of(ROWS);
+    let at_once = (MOST / (depth * BYTES).max(1)).next_multiple_of(ROWS);
     let [mut left_memory, mut right_memory] = OPERANDS.take();
     let right = Right {
         matrix: b,
@@ -389,13 +401,18 @@ mod tests {
         if support() == Support::None {
             return;
         }
-        // Few rows, many, and more than are done at once.
-        for (m, n, k) in [(600, 1100, 70), (1400, 40, 70), (2600, 40, 70)] {
+        // Few rows, many, more than are done at once, and more of the inner dimension.
+        for (m, n, k) in [(600, 1100, 70), (1400, 40, 70), (2600, 40, 70), (40, 50, 6001)] {
             let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
-            let mut out = vec![f32::NAN; m * n];
-            // SAFETY: sizes fit.
-            unsafe { gemm(&mut out, n, false, 1.0, View::new(&a, m, k, k), View::new(&b, k, n, n)) };
-            assert!(out.iter().all(|v| *v == 140.0));
+            for (a, b) in [
+                (View::new(&a, m, k, k), View::new(&b, k, n, n)),
+                (View::new(&a, k, m, m).transposed(), View::new(&b, n, k, k).transposed()),
+            ] {
+                let mut out = vec![f32::NAN; m * n];
+                // SAFETY: sizes fit.
+                unsafe { gemm(&mut out, n, false, 1.0, a, b) };
+                assert!(out.iter().all(|v| *v == 2.0 * k as f32));
+            }
         }
     }
 }

@@ -65,6 +65,26 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
 }
 
 #[test]
+fn inference_in_parallel_packs_weights_without_waiting_for_itself() {
+    use crate::tape::Precision;
+    let compute = Compute {
+        precision: Precision::Bf16,
+        recompute: false,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+    for _ in 0..30 {
+        let parameters = Parameters::new([("w".to_string(), vec![4096, 1024], true)]);
+        let id = parameters.id("w").expect("just made");
+        let answer = || {
+            let tape = Tape::inference(compute);
+            let x = Var::constant(Tensor::zeros(1, 1024));
+            tape.linear(&x, &tape.parameter(&parameters, id), None, None).columns()
+        };
+        pool.install(|| rayon::join(answer, || rayon::join(answer, || rayon::join(answer, answer))));
+    }
+}
+
+#[test]
 fn linear() {
     check(&[[3, 4], [5, 4], [1, 5], [3, 5]], |t, v| {
         t.linear(&v[0], &v[1], Some(&v[2]), Some(&v[3]))

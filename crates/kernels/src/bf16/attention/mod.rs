@@ -32,13 +32,14 @@ thread_local! {
 /// `q | k | v`. The logarithm is to base 2.
 ///
 /// # Panics
-/// If the sizes do not fit, or the machine does not multiply bfloat16.
+/// If the sizes do not fit, or `out` is off a cache line.
 pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
     /// A sum of weights beyond this means that the first scores were far from the largest.
     const FAR: f32 = 1e30;
     let shape = Shape::new(qkv, sequences, heads);
     let all = sequences.results();
-    assert!(out.len() >= blocks::len(all, shape.width) && log_sum_exp.len() == all * heads);
+    blocks::check(out, all, shape.width);
+    assert_eq!(log_sum_exp.len(), all * heads);
     blocks::clear_edges(out, all, shape.width);
     let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
     let out = Target {
@@ -125,7 +126,8 @@ pub fn backward(
     for m in [d_out, out] {
         assert!(m.rows() == all && m.columns() == shape.width);
     }
-    assert!(d_qkv.len() >= blocks::len(shape.tokens, 3 * shape.width) && log_sum_exp.len() == all * heads);
+    blocks::check(d_qkv, shape.tokens, 3 * shape.width);
+    assert_eq!(log_sum_exp.len(), all * heads);
     blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
     let d_qkv = Target {
         data: SharedMut::new(d_qkv),
