@@ -50,6 +50,10 @@ fn draw_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
     let Some(out) = &args.sheet else {
         return Ok(());
     };
+    if !out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+        let reason = "the sheet is a PNG file: give --sheet a name that ends in .png";
+        return Err(Failure::Failed(format!("{}: {reason}", out.display())));
+    }
     let count = sheet::write(files, args.sheet_pictures, out)?;
     print(&format!("wrote {}: {count} rows\n", out.display()))
 }

@@ -145,16 +145,20 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
 /// The Arrow files in a folder, by name, and then the tars in it and in its folders of splits.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
-    let mut paths = Vec::new();
+    let (mut paths, mut folders) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|e| e == "arrow") {
             paths.push(path);
+        } else if path.is_dir() {
+            folders.extend(["", "train", "val", "test"].map(|split| path.join(split)));
         }
     }
     paths.sort();
-    for split in ["", "train", "val", "test"] {
-        paths.extend(datasets::tars(&folder.join(split))?);
+    folders.sort();
+    folders.insert(0, folder.to_path_buf());
+    for folder in folders {
+        paths.extend(datasets::tars(&folder)?);
     }
     Ok(paths)
 }

@@ -93,7 +93,7 @@ impl Writing {
             }
             Outcome::WasDone(report) => {
                 tell("everything is there already, made from the same inputs");
-                self.show(&report)
+                self.show(&report, plan)
             }
             Outcome::Done(report) => {
                 let seconds = started.elapsed().as_secs_f64();
@@ -104,12 +104,12 @@ impl Writing {
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
                 ));
-                self.show(&report)
+                self.show(&report, plan)
             }
         }
     }
 
-    fn show(&self, report: &Report) -> Result<(), Failure> {
+    fn show(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
         if self.json {
             let text = serde_json::to_string(report)?;
             return print(&format!("{text}\n"));
@@ -117,9 +117,15 @@ impl Writing {
         let mut text = String::new();
         for file in &report.files {
             let path = self.out.join(&file.file);
+            let ours = plan.names().any(|name| file.file.strip_suffix(".arrow") == Some(name));
             let _ = writeln!(
                 text,
-                "wrote {}: {} rows, {}",
+                "{} {}: {} rows, {}",
+                if ours {
+                    "wrote"
+                } else {
+                    "left as it was, of an earlier preparation:"
+                },
                 path.display(),
                 grouped(file.rows),
                 size(file.bytes)

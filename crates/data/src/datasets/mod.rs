@@ -22,6 +22,7 @@ pub use own::{is_own_name, tars};
 pub(crate) use own::{prepare_command, split_tars};
 pub use pairs::{PairDataset, Sentence};
 pub use questions::QuestionDataset;
+pub(crate) use registry::is_published_file;
 pub use registry::{Shards, Split, contents, files, names, verify};
 pub use table::Table;
 

@@ -27,6 +27,10 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
             "{name:?} is no name of a dataset: {reason}"
         )));
     }
+    let prefix = format!("{name}_{split}");
+    registry::refuse_unfinished(data_root, name, |file| {
+        file.strip_prefix(&prefix).is_some_and(is_number_or_nothing)
+    })?;
     let mut found = false;
     for (find, first) in [
         (
@@ -49,6 +53,13 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
         }
     }
     Err(unknown(data_root, name))
+}
+
+fn is_number_or_nothing(rest: &str) -> bool {
+    rest.is_empty()
+        || rest
+            .strip_prefix('_')
+            .is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
 fn missing(data_root: &Path, name: &str, file: String) -> DataError {

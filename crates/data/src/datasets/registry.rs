@@ -6,7 +6,7 @@ use super::contents::Contents;
 use super::own;
 use super::table::Table;
 use crate::error::MissingFile;
-use crate::prepare::{Dataset as Preparation, Report};
+use crate::prepare::{Dataset as Preparation, Report, unfinished};
 use crate::{DataError, Result};
 
 /// A split as the loaders know it.
@@ -150,6 +150,19 @@ pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
     DATASETS.iter().map(|d| d.name)
 }
 
+/// Whether files of a published dataset are called so, without number and `.arrow`.
+pub(crate) fn is_published_file(name: &str) -> bool {
+    let all = DATASETS
+        .iter()
+        .flat_map(|dataset| [&dataset.train, &dataset.val, &dataset.test]);
+    all.into_iter().any(|files| match files {
+        Files::None => false,
+        Files::Named(names) => names.contains(&name),
+        Files::Shards(prefix, _) => *prefix == name,
+        Files::EitherShards(first, second) => [first, second].contains(&&name),
+    })
+}
+
 fn published(name: &str) -> Option<&'static Dataset> {
     DATASETS.iter().find(|d| d.name == name)
 }
@@ -194,6 +207,19 @@ fn prepared(data_root: &Path, preparation: Preparation, prefix: &str) -> Option<
     (count > 0).then_some(count)
 }
 
+/// Refuses a dataset some of whose files are not there yet: those that are would be taken for all of it.
+pub(super) fn refuse_unfinished(data_root: &Path, name: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    match unfinished(data_root, name).into_iter().find(|file| wanted(file)) {
+        Some(file) => Err(DataError::Format {
+            path: data_root.join(format!("{file}.arrow")),
+            reason: format!(
+                "the preparation of {name} is not finished; if it was stopped, the same vlct prepare command goes on with it"
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Files of a dataset's split, in reading order; empty if the split does not exist.
 ///
 /// Names of published datasets go before one's own.
@@ -225,6 +251,8 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
             (0..count).map(|i| shard(prefix, i)).collect()
         }
         Files::EitherShards(first, second) => {
+            let of_either = |file: &str| file.starts_with(first) || file.starts_with(second);
+            refuse_unfinished(data_root, dataset.preparation.name(), of_either)?;
             let following = |prefix: &str| -> Vec<String> {
                 let shards = (0..).map(|i| shard(prefix, i));
                 shards.take_while(|file| exists(file)).collect()

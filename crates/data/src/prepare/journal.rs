@@ -28,6 +28,9 @@ pub struct FileState {
 struct Head {
     /// Of the plan and of everything else that decides what is written.
     fingerprint: String,
+    /// Names of the files, without `.arrow`.
+    #[serde(default)]
+    files: Vec<String>,
 }
 
 /// What has been added to one file since its last entry.
@@ -47,14 +50,35 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
+/// The files of the dataset `name`, without `.arrow`, that a preparation in `out` has yet to finish, which was stopped or goes on.
+pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
+    let Ok(text) = std::fs::read(Journal::path(out, name)) else {
+        return Vec::new();
+    };
+    let head = lines(&text).next().map(serde_json::from_slice::<Head>);
+    let Some(Ok(Head { fingerprint, files })) = head else {
+        return Vec::new();
+    };
+    let (states, _) = read(&text, &fingerprint, files.len());
+    let files = files.into_iter().zip(states);
+    files
+        .filter_map(|(file, state)| state.finished.is_none().then_some(file))
+        .collect()
+}
+
 impl Journal {
-    /// Opens the journal at `path`, made by a preparation of `files` files with this fingerprint, or begins it. One of another
+    /// Where the journal of the dataset `name` lies.
+    pub fn path(out: &Path, name: &str) -> PathBuf {
+        out.join(format!(".prepare_{name}.journal"))
+    }
+
+    /// Opens the journal at `path`, made by a preparation of `files` (names) with this fingerprint, or begins it. One of another
     /// preparation is replaced if `replace` says so, or if that had written nothing yet.
     ///
     /// # Errors
     /// [`DataError::Invalid`] if another process has it open, [`DataError::Format`] if it is of another preparation,
     /// [`DataError::Io`] if the disk refuses.
-    pub fn open(path: &Path, fingerprint: &str, files: usize, replace: bool) -> Result<Self> {
+    pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
         let io = |source| DataError::Io {
             path: path.to_path_buf(),
             source,
@@ -79,7 +103,7 @@ impl Journal {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(io)?;
-        let (states, good) = read(&text, fingerprint, files);
+        let (states, good) = read(&text, fingerprint, files.len());
         if good == 0 && lines(&text).count() > 1 && !replace {
             return Err(DataError::Format {
                 path: path.to_path_buf(),
@@ -99,6 +123,7 @@ impl Journal {
         if good == 0 {
             let head = Head {
                 fingerprint: fingerprint.to_string(),
+                files: files.iter().map(|file| file.to_string()).collect(),
             };
             journal.append(&head)?;
         }
@@ -239,28 +264,32 @@ mod tests {
         second.consumed = 5;
         second.blocks.push(block(72));
         {
-            let mut journal = Journal::open(&path, "abc", 2, false).unwrap();
+            let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
             journal.note(1, first.clone()).unwrap();
-            assert!(Journal::open(&path, "abc", 2, false).is_err(), "two at once");
+            let mut finished = first.clone();
+            finished.finished = Some(72);
+            journal.note(0, finished).unwrap();
+            journal.forget(0).unwrap();
+            assert!(Journal::open(&path, "abc", &["a", "b"], false).is_err(), "two at once");
             journal.note(1, second.clone()).unwrap();
         }
-        let journal = Journal::open(&path, "abc", 2, false).unwrap();
+        let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!((journal.state(0), journal.state(1)), (&FileState::default(), &second));
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
-        let mut journal = Journal::open(&path, "abc", 2, false).unwrap();
+        let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &first);
         journal.note(1, second.clone()).unwrap();
         journal.forget(1).unwrap();
         drop(journal);
-        let journal = Journal::open(&path, "abc", 2, false).unwrap();
+        let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &FileState::default());
         drop(journal);
-        let other = |replace| Journal::open(&path, "other", 2, replace);
+        let other = |replace| Journal::open(&path, "other", &["a", "b"], replace);
         assert!(other(false).is_err());
         assert_eq!(other(true).unwrap().state(1), &FileState::default());
         // It had written nothing.
-        assert!(Journal::open(&path, "third", 2, false).is_ok());
+        assert!(Journal::open(&path, "third", &["a", "b"], false).is_ok());
     }
 }

@@ -23,6 +23,7 @@ mod write;
 
 pub use cut::Cut;
 pub use datasets::{Dataset, ROWS_PER_FILE, Raw};
+pub(crate) use journal::unfinished;
 pub use picture::{Shrink, Treatment};
 pub use plan::{Columns, Coverage, Plan, PlannedFile, RowSource, RowText};
 pub use report::{LeftOut, Report, WrittenFile};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
 use crate::Result;
+use crate::answers::Vocabulary;
 use crate::arrow::{AnsweredQuestion, Region, VqaKind};
 
 /// The columns of a file.
@@ -197,6 +198,8 @@ pub struct Plan {
     pub coverage: Vec<Coverage>,
     /// Remarks about the annotations: what was left out of them, and why.
     pub remarks: Vec<String>,
+    /// The vocabulary by which answers are numbered, if they are: files that are used together must have the same.
+    pub vocabulary: Option<Vocabulary>,
 }
 
 impl Plan {

@@ -45,6 +45,9 @@ pub struct Report {
     pub remarks: Vec<String>,
     /// Rows left out.
     pub left_out: Vec<LeftOut>,
+    /// Of the vocabulary by which answers are numbered, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
 }
 
 impl Report {
@@ -69,20 +72,25 @@ impl Report {
         as_it_was.then_some(written)
     }
 
-    /// Takes in what an earlier report says of other files; of those that are numbered like files of this one, nothing, and they are
-    /// deleted: readers take numbered files as they find them, and would read those of an earlier, longer series with the new ones.
-    pub(super) fn take_in(&mut self, earlier: Self, out: &Path) {
+    /// The files of this report that stay as they are when the named ones (without `.arrow`) are written: neither one of those
+    /// nor numbered like one. Readers take numbered files as they find them, and would read those of an earlier, longer series
+    /// with the new ones.
+    pub(super) fn other_files<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&WrittenFile> {
+        let names: HashSet<&str> = names.collect();
+        let written_series: HashSet<&str> = names.iter().filter_map(|name| series(name)).collect();
+        let stays = |file: &&WrittenFile| {
+            let name = file.file.strip_suffix(".arrow").unwrap_or(&file.file);
+            !names.contains(name) && !series(name).is_some_and(|series| written_series.contains(series))
+        };
+        self.files.iter().filter(stays).collect()
+    }
+
+    /// Takes in what an earlier report says of other files.
+    pub(super) fn take_in(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
-        let written_series: HashSet<&str> = written.iter().filter_map(|file| series(file)).collect();
-        for file in earlier.files {
-            if written.contains(&file.file) {
-                continue;
-            }
-            match series(&file.file).is_some_and(|series| written_series.contains(series)) {
-                true => drop(std::fs::remove_file(out.join(&file.file))),
-                false => self.files.push(file),
-            }
-        }
+        let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));
+        let others: Vec<WrittenFile> = earlier.other_files(names).into_iter().cloned().collect();
+        self.files.extend(others);
         let new_parts: HashSet<String> = self.coverage.iter().map(|part| part.part.clone()).collect();
         let kept = earlier
             .coverage
@@ -98,6 +106,7 @@ impl Report {
             files.contains(left_out.file.as_str()) && !written.contains(&format!("{}.arrow", left_out.file))
         });
         self.left_out.extend(kept.collect::<Vec<_>>());
+        self.vocabulary = self.vocabulary.take().or(earlier.vocabulary);
         let new_remarks: HashSet<String> = self.remarks.iter().cloned().collect();
         self.remarks.extend(
             earlier
@@ -121,8 +130,8 @@ impl Report {
     }
 }
 
-/// What the files of a numbered series have in common: `x` of `x_3.arrow`.
-fn series(file: &str) -> Option<&str> {
-    let (series, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
+/// What the names of a numbered series have in common: `x` of `x_3`.
+fn series(name: &str) -> Option<&str> {
+    let (series, number) = name.rsplit_once('_')?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(series)
 }

@@ -109,10 +109,13 @@ pub fn write(
     {
         return Ok(Outcome::WasDone(report.clone()));
     }
+    if let Some(report) = &earlier {
+        refuse_other_vocabulary(plan, out, report)?;
+    }
     let mut journal = Journal::open(
-        &out.join(format!(".prepare_{name}.journal")),
+        &Journal::path(out, name),
         &fingerprints.all,
-        plan.files.len(),
+        &plan.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
         target.overwrite,
     )?;
     for (number, file) in plan.files.iter().enumerate() {
@@ -152,6 +155,7 @@ pub fn write(
     if watch(progress).is_break() {
         return Ok(Outcome::Stopped);
     }
+    withdraw(plan, out, &journal, earlier.as_ref())?;
     for (number, file) in plan.files.iter().enumerate() {
         if journal.state(number).finished.is_some() {
             continue;
@@ -167,7 +171,7 @@ pub fn write(
     }
     let mut report = report(name, plan, out, &fingerprints, &journal)?;
     if let Some(earlier) = earlier {
-        report.take_in(earlier, out);
+        report.take_in(earlier);
     }
     report.write(out)?;
     journal.remove()?;
@@ -229,6 +233,61 @@ fn digits(hash: &Xxh3) -> String {
     format!("{:032x}", hash.digest128())
 }
 
+/// Deletes what is to be replaced, and files of an earlier, longer series, so that nobody takes what a stopped process leaves
+/// for a whole data set.
+fn withdraw(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
+    let unfinished: Vec<&str> = (plan.files.iter().enumerate())
+        .filter(|(number, _)| journal.state(*number).finished.is_none())
+        .map(|(_, file)| file.name.as_str())
+        .collect();
+    let cuts = plan.cuts.iter().filter(|cut| unfinished.contains(&cut.from.as_str()));
+    let cuts = cuts.flat_map(|cut| [cut.head.as_str(), &cut.tail]);
+    let mut obsolete: Vec<PathBuf> = unfinished
+        .iter()
+        .copied()
+        .chain(cuts)
+        .map(|name| path(out, name))
+        .collect();
+    if let Some(report) = earlier {
+        let stay = report.other_files(plan.names().map(String::as_str));
+        let planned = |file: &str| plan.names().any(|name| file.strip_suffix(".arrow") == Some(name));
+        let gone = report
+            .files
+            .iter()
+            .filter(|file| !stay.contains(file) && !planned(&file.file));
+        obsolete.extend(gone.map(|file| out.join(&file.file)));
+    }
+    for path in obsolete {
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(DataError::Io { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Files of other splits whose answers were numbered otherwise cannot be used with the ones of this plan.
+fn refuse_other_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Result<()> {
+    let stay = earlier.other_files(plan.names().map(String::as_str));
+    let there = stay.iter().find(|file| out.join(&file.file).exists());
+    match (there, vocabulary(plan), &earlier.vocabulary) {
+        (Some(file), Some(new), Some(old)) if new != *old => Err(DataError::Format {
+            path: out.join(&file.file),
+            reason: "its answers are numbered by another vocabulary than those that are to be written beside it, since training \
+                     annotations have changed; prepare all splits together, or into another --out"
+                .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A number of the vocabulary, in hexadecimal digits.
+fn vocabulary(plan: &Plan) -> Option<String> {
+    let vocabulary = plan.vocabulary.as_ref()?;
+    let answers = (0..vocabulary.len() as u32).map(|id| vocabulary.answer(id));
+    Some(of_text(&format!("{:?}", answers.collect::<Vec<_>>())))
+}
+
 fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
     let unfinished: Vec<&String> = (plan.files.iter().enumerate())
         .filter(|(number, _)| journal.state(*number).finished.is_none())
@@ -285,6 +344,8 @@ fn write_file(
         let text = prepared.text?;
         match prepared.pictures {
             Ok(pictures) => writer.push(&pictures, &text)?,
+            // No damage of the picture: it may be read another time.
+            Err(error @ DataError::Io { .. }) => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
                 picture: rows.label(row),
@@ -341,5 +402,6 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, jour
         left_out: (0..plan.files.len())
             .flat_map(|number| journal.state(number).left_out.clone())
             .collect(),
+        vocabulary: vocabulary(plan),
     })
 }

@@ -109,22 +109,46 @@ impl Columns {
 
     /// Finds the columns among those that a table has. The error says what is missing, and what is there.
     pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
+        let positions = self.positions(names.clone());
+        self.complete(&positions, names)?;
+        Ok(positions)
+    }
+
+    /// Where the columns are among those that a table, or an object, has.
+    pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
+        Role::ALL.map(|role| match self.given(role) {
+            Some(given) => names.clone().position(|name| name == given),
+            None => role
+                .names()
+                .iter()
+                .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
+        })
+    }
+
+    /// Whether columns of these roles are all that a table needs: pictures, texts, and those whose names were given.
+    pub(super) fn are_all_in(&self, there: [bool; 6]) -> bool {
+        let [image, text, question, ..] = there;
+        let given = Role::ALL
+            .iter()
+            .zip(there)
+            .all(|(role, there)| there || self.given(*role).is_none());
+        image && (text || question) && given
+    }
+
+    /// The error says what is missing, and what is there.
+    pub(super) fn complete<'a>(
+        &self,
+        positions: &Positions,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), String> {
         let list = || {
             let quoted: Vec<String> = names.clone().map(|name| format!("{name:?}")).collect();
             quoted.join(", ")
         };
-        let mut positions = [None; 6];
-        for (position, role) in positions.iter_mut().zip(Role::ALL) {
-            *position = match self.given(role) {
-                Some(given) => {
-                    let found = names.clone().position(|name| name == given);
-                    Some(found.ok_or_else(|| format!("there is no column {given:?}; there are {}", list()))?)
-                }
-                None => role
-                    .names()
-                    .iter()
-                    .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
-            };
+        for (position, role) in positions.iter().zip(Role::ALL) {
+            if let (None, Some(given)) = (position, self.given(role)) {
+                return Err(format!("there is no column {given:?}; there are {}", list()));
+            }
         }
         let [image, text, question, ..] = positions;
         if image.is_none() {
@@ -146,7 +170,7 @@ impl Columns {
                 list()
             ));
         }
-        Ok(positions)
+        Ok(())
     }
 }
 

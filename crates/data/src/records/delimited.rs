@@ -7,6 +7,7 @@ use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::columns::{Cell, Cells, Columns, Positions, Role, record};
 use super::metered::{Allowance, Metered};
+use super::quotes::{Quotes, StrayQuote};
 use super::{MAX_ROW, Record, format_error, open_file};
 use crate::{DataError, Result};
 
@@ -14,7 +15,7 @@ use crate::{DataError, Result};
 /// quotes, quotes in them are doubled (RFC 4180).
 pub(super) struct Rows {
     path: PathBuf,
-    reader: Reader<Metered<File>>,
+    reader: Reader<Metered<Quotes<File>>>,
     allowance: Allowance,
     header: StringRecord,
     positions: Positions,
@@ -23,7 +24,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub fn open(path: &Path, separator: u8, columns: &Columns) -> Result<Self> {
-        let (file, allowance) = Metered::new(open_file(path)?);
+        let (file, allowance) = Metered::new(Quotes::new(open_file(path)?, separator));
         let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
         allowance.renew(MAX_ROW);
         let header = reader.headers().cloned().map_err(|error| explain(path, &error))?;
@@ -80,6 +81,7 @@ fn explain(path: &Path, error: &csv::Error) -> DataError {
             format!("line {line} has {len} values, the first line {expected_len}; quote values that hold separators")
         }
         ErrorKind::Utf8 { .. } => "its first line is not UTF-8; write the file as UTF-8".into(),
+        ErrorKind::Io(error) if error.get_ref().is_some_and(|error| error.is::<StrayQuote>()) => error.to_string(),
         ErrorKind::Io(_) => format!("it cannot be read ({error}; a quote that is not closed makes a row too long)"),
         _ => format!("it cannot be read: {error}"),
     };

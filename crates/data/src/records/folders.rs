@@ -1,4 +1,5 @@
-//! Folders of classes: a folder for each class with its pictures, as torchvision's `ImageFolder` reads them.
+//! Folders of classes: a folder for each class with its pictures, as torchvision's `ImageFolder` reads them. Hidden files and
+//! folders are passed over.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -37,14 +38,27 @@ pub struct ClassFolders {
 /// as `train`.
 ///
 /// # Errors
-/// [`DataError::Io`] if it cannot be read, [`DataError::Format`] if it has no folders.
+/// [`DataError::Io`] if it cannot be read, [`DataError::Format`] if it has no folders, or if one of those names is that of a folder
+/// of folders, not of pictures, beside others.
 pub fn split_folders(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let (folders, _) = entries(root)?;
     if folders.is_empty() {
         let reason = "it has no folders; give a folder that has train, val or test, or a folder for each class";
         return Err(format_error(root, reason));
     }
-    if folders.iter().any(|name| !SPLITS.iter().any(|split| name == split)) {
+    let is_split = |name: &&OsString| SPLITS.iter().any(|split| *name == split);
+    if let Some(other) = folders.iter().find(|name| !is_split(name)) {
+        for name in folders.iter().filter(is_split) {
+            let (classes, files) = entries(&root.join(name))?;
+            if !classes.is_empty() && !files.iter().any(is_picture) {
+                let (name, other) = (name.to_string_lossy(), other.to_string_lossy());
+                let reason = format!(
+                    "it has a folder {name} of classes beside a folder {other}: as splits there are train, val and test only; \
+                     rename {other}, move it away, or give one of them as --root"
+                );
+                return Err(format_error(root, reason));
+            }
+        }
         return Ok(vec![("train", root.to_path_buf())]);
     }
     let found = SPLITS
@@ -116,7 +130,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsString>)
     Ok(())
 }
 
-/// Names of the folders and of the files in a folder, sorted. Links are followed.
+/// Names of the folders and of the files in a folder that are not hidden, sorted. Links are followed.
 fn entries(folder: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     let io = |source| DataError::Io {
         path: folder.to_path_buf(),
@@ -125,6 +139,9 @@ fn entries(folder: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         match entry.path().is_dir() {
             true => folders.push(entry.file_name()),
             false => files.push(entry.file_name()),

@@ -1,6 +1,7 @@
 //! Rows about the same picture as one.
 
 use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 
 use super::{Picture, Record};
 use crate::Result;
@@ -12,14 +13,17 @@ use crate::Result;
 /// The first error among the rows.
 pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>> {
     let mut rows: Vec<Record> = Vec::new();
-    let mut places: HashMap<(String, Option<String>), usize> = HashMap::new();
+    let mut places: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
     for record in records {
         let record = record?;
         let Picture::File(path) = &record.picture else {
             rows.push(record);
             continue;
         };
-        let place = *places.entry((path.clone(), record.split.clone())).or_insert(rows.len());
+        // `./a//b` is `a/b`.
+        let components = Path::new(path).components().filter(|part| *part != Component::CurDir);
+        let file = components.collect::<PathBuf>();
+        let place = *places.entry((file, record.split.clone())).or_insert(rows.len());
         match rows.get_mut(place) {
             Some(first) => {
                 first.captions.extend(record.captions);

@@ -17,6 +17,10 @@ pub(super) struct Lines {
     columns: Columns,
     line: Vec<u8>,
     number: u64,
+    /// Roles that some object so far has a key for.
+    seen: [bool; 6],
+    /// What the first object without a needed key lacks: an error, unless others have it.
+    lacking: Option<DataError>,
 }
 
 impl Lines {
@@ -27,6 +31,8 @@ impl Lines {
             columns: columns.clone(),
             line: Vec::new(),
             number: 0,
+            seen: [false; 6],
+            lacking: None,
         })
     }
 
@@ -54,7 +60,7 @@ impl Lines {
         }
     }
 
-    fn record(&self) -> Result<Record> {
+    fn record(&mut self) -> Result<Record> {
         let object: Map<String, Value> = serde_json::from_slice(&self.line).map_err(|error| {
             let hint = match self.line.trim_ascii_start() {
                 [b'[', ..] => "; the file is a list: write each of its objects on a line, with jq -c '.[]' for example",
@@ -63,10 +69,17 @@ impl Lines {
             self.error(&format!("is not a JSON object ({error}){hint}"))
         })?;
         let names = object.keys().map(String::as_str);
-        let positions = self
-            .columns
-            .find(names)
-            .map_err(|reason| self.error(&format!(": {reason}")))?;
+        let positions = self.columns.positions(names.clone());
+        if let Err(reason) = self.columns.complete(&positions, names) {
+            let error = self.error(&format!(": {reason}"));
+            if positions[Role::Image as usize].is_none() {
+                return Err(error);
+            }
+            self.lacking.get_or_insert(error);
+        }
+        for (seen, position) in self.seen.iter_mut().zip(positions) {
+            *seen |= position.is_some();
+        }
         let name = |role: Role| {
             let position = positions[role as usize];
             position
@@ -95,7 +108,10 @@ impl Iterator for Lines {
     fn next(&mut self) -> Option<Self::Item> {
         match self.advance() {
             Ok(true) => Some(self.record()),
-            Ok(false) => None,
+            Ok(false) => {
+                let lacking = self.lacking.take()?;
+                (!self.columns.are_all_in(self.seen)).then_some(Err(lacking))
+            }
             Err(error) => Some(Err(error)),
         }
     }

@@ -12,6 +12,7 @@ mod jsonl;
 mod metered;
 mod pages;
 mod parquet;
+mod quotes;
 
 use std::fs::File;
 use std::path::Path;

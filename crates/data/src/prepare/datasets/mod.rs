@@ -243,10 +243,19 @@ fn refuse_nothing(root: &Path, rows: usize, what: &str) -> Result<()> {
 }
 
 /// Reads a picture file.
+///
+/// # Errors
+/// [`DataError::Picture`] for what is no picture file, [`DataError::Io`] if the system refuses.
 pub(super) fn read_picture(path: &Path) -> Result<Vec<u8>> {
     /// Larger files are no pictures that could be decoded.
     const MAX_BYTES: u64 = 512 << 20;
-    let unreadable = |e: std::io::Error| DataError::Picture(format!("the file cannot be read: {e}"));
+    let unreadable = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => DataError::Picture("the file is not there any more".into()),
+        _ => DataError::Io {
+            path: path.to_path_buf(),
+            source,
+        },
+    };
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if found.is_dir() {
         return Err(DataError::Picture("this is a folder".into()));

@@ -174,6 +174,7 @@ pub fn vqav2(raw: &Raw) -> Result<Plan> {
     }
     plan.remarks
         .push(format!("answer vocabulary: {} answers", vocabulary.len()));
+    plan.vocabulary = Some(vocabulary);
     Ok(plan)
 }
 

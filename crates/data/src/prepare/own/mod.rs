@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use super::datasets::{Dataset, ROWS_PER_FILE};
 use super::plan::Plan;
-use crate::datasets::{is_own_name, names};
+use crate::datasets::{is_own_name, is_published_file, names};
 use crate::records::{Columns, Format};
 use crate::{DataError, Result};
 
@@ -157,7 +157,10 @@ impl Own {
                 "{name:?} is no name of a data set: {reason}"
             )));
         }
-        if names().any(|published| published == name) || Dataset::ALL.iter().any(|dataset| dataset.name() == name) {
+        if names().any(|published| published == name)
+            || Dataset::ALL.iter().any(|dataset| dataset.name() == name)
+            || SPLITS.iter().any(|split| is_published_file(&self.prefix(split)))
+        {
             let reason = "is the name of a published data set, which would be read instead; take another";
             return Err(DataError::Invalid(format!("{name} {reason}")));
         }

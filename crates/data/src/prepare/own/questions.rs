@@ -26,7 +26,9 @@ pub(super) fn number(own: &Own, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> 
     }
     let mut question_id = 0;
     let mut kinds = [VqaKind::Answered; 3];
-    let mut picture = 0;
+    // Names that are no numbers get those that no picture has.
+    let own_numbers = splits.iter().flatten().filter_map(Row::id_number);
+    let mut picture = own_numbers.max().map_or(0, |largest| largest.saturating_add(1).max(0));
     for ((split, rows), kind) in SPLITS.into_iter().zip(splits).zip(&mut kinds) {
         let is_answered = |row: &Row| row.asked.iter().any(|question| !question.answers.is_empty());
         if !rows.iter().any(is_answered) {
@@ -41,7 +43,7 @@ pub(super) fn number(own: &Own, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> 
         let mut unanswered = 0usize;
         for row in rows.iter_mut() {
             row.number = row.id_number().unwrap_or(picture);
-            picture += 1;
+            picture = picture.saturating_add(1);
             for question in std::mem::take(&mut row.asked) {
                 let answers: Vec<(String, i64, f64)> = counted(&question.answers)
                     .into_iter()
@@ -71,9 +73,15 @@ pub(super) fn number(own: &Own, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> 
         }
     }
     let count = vocabulary.len();
-    plan.remarks.push(format!(
-        "answer vocabulary: {count} answers; train with vqav2_label_size={count}"
-    ));
+    if count > 0 {
+        plan.remarks.push(format!(
+            "answer vocabulary: {count} answers; train with vqav2_label_size={count}"
+        ));
+    } else {
+        let remark = "there are no answers: these questions can be asked, not trained with";
+        plan.remarks.push(remark.into());
+    }
+    plan.vocabulary = Some(vocabulary);
     Ok(kinds)
 }
 

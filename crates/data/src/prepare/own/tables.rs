@@ -149,10 +149,19 @@ fn read(
     let outline = records::outline(file, format, &own.columns)?;
     let mut places = Vec::new();
     let numbered = outline.zip(0u64..).map(|(record, row)| {
-        let record = record?;
+        let mut record = record?;
         if let Picture::Bytes(_) = record.picture {
             places.push(row);
         }
+        let word = split.or(record.split.as_deref()).unwrap_or(SPLITS[0]);
+        let known = split_of(word).ok_or_else(|| DataError::Format {
+            path: file.clone(),
+            reason: format!(
+                "it has the split {word:?}; known are train, val and test, and words for them such as validation; rename it, or \
+                 give the file with --annotations SPLIT=FILE"
+            ),
+        })?;
+        record.split = Some(known.to_string());
         Ok(record)
     });
     let joined = records::join(numbered)?;
@@ -166,15 +175,8 @@ fn read(
                 row: packed.next().unwrap_or(u64::MAX),
             },
         };
-        let word = split.or(record.split.as_deref()).unwrap_or("train");
-        let known = split_of(word).ok_or_else(|| DataError::Format {
-            path: file.clone(),
-            reason: format!(
-                "it has the split {word:?}; known are train, val and test, and words for them such as validation; rename it, or \
-                 give the file with --annotations SPLIT=FILE"
-            ),
-        })?;
-        let number = SPLITS.iter().position(|split| *split == known).unwrap_or(0);
+        let known = record.split.as_deref();
+        let number = SPLITS.iter().position(|split| Some(*split) == known).unwrap_or(0);
         splits[number].push(Row {
             place,
             captions: record.captions,

@@ -151,6 +151,89 @@ fn tables_become_files_that_are_read_by_name() {
 }
 
 #[test]
+fn a_stopped_replacement_is_not_taken_for_a_data_set() {
+    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
+    let own = |rows_per_file| Own {
+        rows_per_file,
+        ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
+    };
+    prepare(&own(1), out.path()).unwrap();
+    let target = Target {
+        overwrite: true,
+        ..target(out.path())
+    };
+    let stopped = write("dogs", &own(2).plan().unwrap(), &target, &mut |now| match now.done {
+        // One row of val, which stays as it is, and three of train, the last of which is in no file yet.
+        4 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(stopped.unwrap(), Outcome::Stopped);
+    // The first new file is there, and no old one with it.
+    let there = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
+    assert_eq!([0, 1, 2].map(there), [true, false, false]);
+    let message = |split| {
+        CaptionDataset::open(out.path(), &["dogs"], split)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(message(Split::Train).contains("dogs_train_1.arrow: the preparation of dogs is not finished"));
+    prepare(&own(2), out.path()).unwrap();
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+}
+
+#[test]
+fn answers_of_all_splits_are_numbered_alike() {
+    let (raw, out) = (
+        folder(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
+        tempfile::tempdir().unwrap(),
+    );
+    let table = |split: &str, answers: &[&str]| {
+        let rows = answers
+            .iter()
+            .map(|answer| format!("1.jpg,why?,{answer},x\n2.jpg,who?,{answer},7\n"));
+        let text = format!("image,question,answer,id\n{}", rows.collect::<String>());
+        std::fs::write(raw.path().join(format!("{split}.csv")), text).unwrap();
+    };
+    let split = |split: &str| Own {
+        splits: Some(vec![split.to_string()]),
+        ..Own::new("asks", Door::Table(Format::Csv), raw.path())
+    };
+    table("train", &["yes", "yes", "no"]);
+    table("val", &["no"]);
+    prepare(&split("train"), out.path()).unwrap();
+    prepare(&split("val"), out.path()).unwrap();
+    let numbers = ArrowTable::open(out.path().join("asks_train_0.arrow")).unwrap();
+    let mut numbers: Vec<i64> = (0..2)
+        .map(|row| numbers.integer(row, "image_id").unwrap().unwrap())
+        .collect();
+    numbers.sort();
+    assert_eq!(numbers, [7, 8], "a name that is no number gets one of its own");
+    table("train", &["no", "no", "no", "yes"]);
+    let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("asks_val_0.arrow: its answers are numbered by another vocabulary"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_the_system_refuses_ends_the_preparation() {
+    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
+    let own = Own::new("dogs", Door::Table(Format::Csv), raw.path());
+    let plan = own.plan().unwrap();
+    let picture = raw.path().join("p/2.jpg");
+    std::fs::remove_file(&picture).unwrap();
+    std::os::unix::fs::symlink(&picture, &picture).unwrap();
+    let mut go_on = |_| ControlFlow::Continue(());
+    let refused = write("dogs", &plan, &target(out.path()), &mut go_on);
+    assert!(matches!(refused, Err(DataError::Io { path, .. }) if path == picture));
+    std::fs::remove_file(&picture).unwrap();
+    std::fs::write(&picture, "2").unwrap();
+    prepare(&own, out.path()).unwrap();
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+}
+
+#[test]
 fn parquet_with_pictures_inside() {
     let (raw, out) = (folder(&[]), tempfile::tempdir().unwrap());
     let pictures: Vec<String> = (0..100).map(|i| format!("picture {i}")).collect();

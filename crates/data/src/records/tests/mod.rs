@@ -70,6 +70,12 @@ fn json_lines() {
         ]
     );
     assert_eq!(records(Format::Jsonl, ""), []);
+    // A key may be left out where there is no text.
+    let text = "{\"image\": \"a\"}\n{\"image\": \"b\", \"caption\": \"c\"}\n{\"image\": \"d\"}\n";
+    assert_eq!(
+        records(Format::Jsonl, text),
+        [captions("a", &[]), captions("b", &["c"]), captions("d", &[])]
+    );
 }
 
 #[test]
@@ -188,6 +194,21 @@ fn errors_name_line_and_column() {
             &["line 3, column \"image\" is empty"],
         ),
         (Format::Csv, &open_quote, &["quote that is not closed"]),
+        (
+            Format::Csv,
+            "\u{feff}\"image\",caption\r\na,b\r\nc,\"d\"\"\r\ne,f\r\n",
+            &["line 5: the quote that begins a value in line 3 is not closed"],
+        ),
+        (
+            Format::Tsv,
+            "image\tcaption\na\t\"The sea\nb\tcats\nc\t\"Hello\n",
+            &["line 4: the quote that begins a value in line 2 is closed before the value ends"],
+        ),
+        (
+            Format::Jsonl,
+            "{\"image\": \"a\", \"id\": 1}\n{\"image\": \"b\"}\n",
+            &["line 1: there is no column of captions"],
+        ),
     ] {
         let message = refused(format, text);
         for part in parts {
@@ -206,7 +227,7 @@ fn errors_name_line_and_column() {
 
 #[test]
 fn rows_of_the_same_picture_are_joined() {
-    let text = "image,caption,split,id\na,1,,x\nb,2,,\na,3,,\na,4,val,\nb,5,,y\n";
+    let text = "image,caption,split,id\na,1,,x\nb,2,,\n./a,3,,\na,4,val,\nb,5,,y\n";
     let joined = join(records(Format::Csv, text).into_iter().map(Ok)).unwrap();
     let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {
         split: split.map(str::to_string),
