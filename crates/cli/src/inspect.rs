@@ -3,6 +3,7 @@
 mod sheet;
 mod tables;
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -101,7 +102,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     }
     for (key, value) in &file.summary.entries {
         if key != "epoch" && key != "global_step" {
-            let _ = writeln!(text, "  also holds {key}: {}", shortened(value));
+            let _ = writeln!(text, "  also holds {}: {}", printable(key), shortened(value));
         }
     }
     if !file.summary.skipped.is_empty() {
@@ -109,11 +110,25 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     }
     if tensors {
         for (name, tensor) in file.state.iter() {
-            let _ = writeln!(text, "    {name} {} {:?}", tensor.data.dtype(), tensor.shape);
+            let _ = writeln!(
+                text,
+                "    {} {} {:?}",
+                printable(name),
+                tensor.data.dtype(),
+                tensor.shape
+            );
         }
     }
     text.push_str("  whole\n");
     Ok(text)
+}
+
+/// A name of a stranger's file, without what a terminal would obey.
+fn printable(name: &str) -> Cow<'_, str> {
+    match name.chars().any(char::is_control) {
+        true => name.escape_debug().to_string().into(),
+        false => name.into(),
+    }
 }
 
 /// A description of bounded length.

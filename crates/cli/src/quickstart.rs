@@ -1,5 +1,6 @@
 //! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
 
+use vlct_train::TrainError;
 use vlct_train::quickstart::{self, QuickstartOptions};
 
 use crate::args::Quickstart;
@@ -14,7 +15,13 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         minutes: args.minutes,
         updates: args.updates.clone(),
     };
-    let result = quickstart::run(&options, signals.stop(), &mut tell)?;
+    let result = match quickstart::run(&options, signals.stop(), &mut tell) {
+        Err(stopped @ TrainError::Stopped) => {
+            tell(&stopped.to_string());
+            return signals.outcome();
+        }
+        result => result?,
+    };
     for line in &result.headline {
         print(&format!("{line}\n"))?;
     }

@@ -107,7 +107,15 @@ fn resolve(updates: &[&str]) -> Result<Config, Failure> {
 }
 
 fn save(config: &Config, path: &Path) -> Result<(), Failure> {
-    let text = format!("{:#}\n", config.to_json());
+    let text = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("json") => format!("{:#}\n", config.to_json()),
+        Some("toml") => config.to_toml(),
+        _ => {
+            let reason =
+                "a run reads configurations from .json and .toml files; give config_filename one of these endings";
+            return Err(Failure::Failed(format!("{}: {reason}", path.display())));
+        }
+    };
     std::fs::write(path, text).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
     print(&format!("saved {}\n", path.display()))
 }

@@ -37,6 +37,9 @@ pub enum TrainError {
         /// The cause.
         source: std::io::Error,
     },
+    /// Stopped before there was anything to show.
+    #[error("stopped before training began: there is nothing to report")]
+    Stopped,
     /// A loss that is no number, or infinite.
     #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {

@@ -107,6 +107,19 @@ pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
         .count()
 }
 
+/// Whether recalls of so many pictures can be had: of the first ten ranks, that is.
+///
+/// # Errors
+/// [`TrainError::Invalid`] if not.
+pub fn check_size(pictures: usize) -> Result<()> {
+    match pictures {
+        10.. => Ok(()),
+        _ => Err(TrainError::Invalid(format!(
+            "retrieval needs at least 10 pictures, this split has {pictures}"
+        ))),
+    }
+}
+
 /// Scores all pictures of a dataset against all its captions and gives the recalls; `None` if told to stop.
 ///
 /// Memory: the captions' token ids and one score for each picture and caption.
@@ -122,12 +135,7 @@ pub fn evaluate(
     threads: usize,
     stop: &AtomicBool,
 ) -> Result<Option<Recalls>> {
-    if dataset.rows() < 10 {
-        let found = dataset.rows();
-        return Err(TrainError::Invalid(format!(
-            "retrieval needs at least 10 pictures, this split has {found}"
-        )));
-    }
+    check_size(dataset.rows())?;
     let (mut texts, mut owner) = (Vec::new(), Vec::new());
     for picture in 0..dataset.rows() {
         for index in dataset.items_of(picture)? {

@@ -4,6 +4,7 @@
 //! config or the path of a `.json` or `.toml` file. Keys set by `KEY=VALUE` win wherever they stand; of named configs
 //! and files the later one wins, key by key and entry by entry; the base configuration is beneath them.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::error::ConfigError;
@@ -88,13 +89,15 @@ fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
         path: path.into(),
         reason,
     };
-    let length = std::fs::metadata(path).map_err(|e| refuse(e.to_string()))?.len();
-    if length > MAX_FILE_BYTES {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|e| refuse(e.to_string()))?;
+    if read as u64 > MAX_FILE_BYTES {
         return Err(refuse(format!(
-            "{length} bytes are too many for a config file (at most {MAX_FILE_BYTES})"
+            "it is too long for a config file (at most {MAX_FILE_BYTES} bytes)"
         )));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
     let settings = if path.extension().is_some_and(|e| e == "json") {
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         match Value::from_json(&json) {

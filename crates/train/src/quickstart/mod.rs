@@ -77,6 +77,9 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
         data.display()
     ));
 
+    if stop.load(Ordering::Relaxed) {
+        return Err(TrainError::Stopped);
+    }
     say("2/4  pre-training: masked words, masked patches, matching");
     let training = Instant::now();
     let budget = options.minutes * 60.0 * TRAINING_SHARE;
@@ -94,6 +97,9 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
         run_directory: Some(run.clone()),
     };
     let finished: Finished = trainer::run(&config, &mut control)?;
+    if finished.interrupted && finished.steps == 0 {
+        return Err(TrainError::Stopped);
+    }
     timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
 
     say("3/4  evaluating on pictures that were held out");
@@ -184,9 +190,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn 
     trial(2)?; // faults in memory and code
     let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
     if stop.load(Ordering::Relaxed) {
-        return Err(TrainError::Invalid(
-            "stopped before training began: there is nothing to report".into(),
-        ));
+        return Err(TrainError::Stopped);
     }
     let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
     let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;

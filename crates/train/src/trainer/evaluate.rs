@@ -68,6 +68,22 @@ pub(super) enum Recall {
     Measured(Recalls),
 }
 
+/// Refuses at once what could not be measured after hours of training.
+pub(super) fn check_recalls(config: &Config) -> Result<()> {
+    match config.get_recall_metric && config.fast_dev_run.0 == 0 {
+        true => retrieval::check_size(setup::dataset(&recalled(config), Split::Val)?.rows()),
+        false => Ok(()),
+    }
+}
+
+/// Recalls are those of the first dataset.
+fn recalled(config: &Config) -> Config {
+    Config {
+        datasets: config.datasets[..1].to_vec(),
+        ..config.clone()
+    }
+}
+
 /// Recalls of a split of the first dataset, if the configuration asks for them.
 pub(super) fn measure_recalls(
     config: &Config,
@@ -79,11 +95,7 @@ pub(super) fn measure_recalls(
     if !config.get_recall_metric {
         return Ok(Recall::NotAsked);
     }
-    let first = Config {
-        datasets: config.datasets[..1].to_vec(),
-        ..config.clone()
-    };
-    let dataset = &setup::dataset(&first, split)?;
+    let dataset = &setup::dataset(&recalled(config), split)?;
     let transform = config
         .val_transform_keys
         .first()

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod evaluate;
+mod lock;
 pub mod setup;
 mod state;
 mod threads;

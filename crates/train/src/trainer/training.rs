@@ -1,6 +1,7 @@
 //! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
 
 use super::evaluate::Recall;
+use super::lock::RunLock;
 use super::setup::{self, Use};
 use super::state::{self, RunState};
 use super::{Control, Finished, batch, evaluate};
@@ -40,6 +41,8 @@ pub(super) struct Trainer<'a, 'c> {
     optimizer: Optimizer,
     gradients: Gradients,
     run: Option<PathBuf>,
+    /// Held as long as this run writes there.
+    _lock: Option<RunLock>,
     log: Option<RunLog>,
     progress: Progress,
     state: RunState,
@@ -57,6 +60,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
         let validation = setup::dataset(config, Split::Val)?;
         let batches = (training.len() as u64).div_ceil(config.per_gpu_batchsize.max(1));
         let plan = Plan::new(config, batches)?;
+        evaluate::check_recalls(config)?;
         // A resumption replaces every weight.
         let mut model = match config.resume_from {
             Some(_) => setup::empty_model(config)?,
@@ -80,9 +84,13 @@ impl<'a, 'c> Trainer<'a, 'c> {
             seconds: 0.0,
             config: config.to_toml(),
         };
+        let mut lock = None;
         let (state, run) = match &config.resume_from {
             Some(from) => {
                 let path = state::find(from)?;
+                if let Some(run) = state::run_directory(&path).filter(|_| config.fast_dev_run.0 == 0) {
+                    lock = Some(RunLock::take(&run)?);
+                }
                 let file = checkpoint::load(&path)?;
                 let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
                 state::warn_of_changes(&restored.config, config, control.say)?;
@@ -120,6 +128,9 @@ impl<'a, 'c> Trainer<'a, 'c> {
                     })?
                 }
             };
+            if lock.is_none() {
+                lock = Some(RunLock::take(&run)?);
+            }
             log = Some(match resumed {
                 true => RunLog::resume(&run, state.global_step, state.seconds, new_progress())?,
                 false => RunLog::create(&run, new_progress())?,
@@ -146,6 +157,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             model,
             optimizer,
             run,
+            _lock: lock,
             log,
             progress,
             state,
@@ -154,12 +166,19 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     pub fn train(mut self) -> Result<Finished> {
         self.say_what_runs();
-        let trial = self.config.fast_dev_run.0;
-        if trial == 0 && self.config.sanity_steps > 0 && self.state.global_step == 0 {
+        // A trial is one epoch at most.
+        let trial = self.config.fast_dev_run.0.min(self.plan.batches_per_epoch);
+        if !self.validates() && trial == 0 {
+            self.message(
+                "there is no validation data: nothing is validated, and of the checkpoints only the last is kept",
+            );
+            self.state.pending_validation = None;
+        }
+        if self.validates() && trial == 0 && self.config.sanity_steps > 0 && self.state.global_step == 0 {
             self.validate(self.config.sanity_steps)?;
         }
         let total = if trial > 0 {
-            trial.div_ceil(self.plan.grad_steps)
+            trial.div_ceil(self.plan.grad_steps).min(self.plan.total_steps)
         } else {
             self.plan.total_steps
         };
@@ -204,7 +223,9 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 self.end_epoch(batch.epoch)?;
             }
             loader.recycle(batch);
-            let due = trial == 0 && crate::config::plan::validates_after(here.1, self.plan.validation_interval);
+            let due = trial == 0
+                && self.validates()
+                && crate::config::plan::validates_after(here.1, self.plan.validation_interval);
             if due && self.state.validated != Some(here) {
                 self.validated_checkpoint(here, closes)?;
             }
@@ -217,7 +238,18 @@ impl<'a, 'c> Trainer<'a, 'c> {
             }
         }
         if trial > 0 {
-            self.validate(trial)?;
+            let metrics = self.validate(trial)?;
+            if !self.stopping() {
+                let values = evaluate::with_recalls(&metrics, Recall::NotAsked);
+                let values: Vec<String> = values
+                    .iter()
+                    .map(|(name, value)| format!("{name} {value:.4}"))
+                    .collect();
+                self.message(&format!(
+                    "trial run passed after {micro} batches: {}",
+                    values.join("  ")
+                ));
+            }
         } else {
             self.save_last()?;
         }
@@ -237,6 +269,10 @@ impl<'a, 'c> Trainer<'a, 'c> {
             setup::arithmetic(self.model.compute()),
         );
         self.message(&line);
+    }
+
+    fn validates(&self) -> bool {
+        self.validation.len() > 0
     }
 
     fn stopping(&self) -> bool {
