@@ -35,7 +35,7 @@ Examples:
   vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
-130 or 143 stopped by Ctrl-C or SIGTERM.";
+130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.";
 
 /// The commands.
 #[derive(Subcommand)]

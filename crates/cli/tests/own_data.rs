@@ -3,9 +3,13 @@
 mod support;
 
 use std::path::Path;
-use support::{assert_refused, assert_same_weights, assert_success, last, run_with, tiny, vlct, write_world};
+use support::{
+    assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
+    write_world,
+};
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
+use vlct_train::checkpoint;
 
 /// Writes the rows of an Arrow file as a WebDataset shard, captions in JSON.
 fn as_tar(table: &Path, tar: &Path) {
@@ -54,6 +58,18 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
     }
     assert_same_weights(&last(folder, "published"), &last(folder, "arrow"));
     assert_same_weights(&last(folder, "published"), &last(folder, "tar"));
+
+    // Nothing to validate: no best checkpoint either.
+    std::fs::copy(data.join("mine_train_0.arrow"), data.join("only_train.arrow")).expect("copied");
+    let output = run(folder, "only", "['only']");
+    assert_success(&output);
+    assert!(
+        complaints(&output).contains("there is no validation data"),
+        "{}",
+        complaints(&output)
+    );
+    assert!(last(folder, "only").is_file());
+    assert!(!checkpoint::best_path(&run_directory(folder, "only")).exists());
 
     let output = vlct()
         .arg("inspect")

@@ -113,7 +113,7 @@ table! {
         seed: u64 = 0, from(0.0), "Seed of every random decision.";
         log_dir: String = "result".into(), Range::Any, "Folder of the run directories.";
         test_only: bool = false, Range::Any, "Evaluate the test split once instead of training.";
-        fast_dev_run: FastDevRun = FastDevRun(0), from(0.0), "Trial run: this many training and validation batches (True is 1), no sanity check, no checkpoints, no logs.";
+        fast_dev_run: FastDevRun = FastDevRun(0), from(0.0), "Trial run: this many training and validation batches (True is 1), one epoch at most, no sanity check, no checkpoints, no logs.";
         log_every: u64 = 10, from(1.0), "Optimiser steps between log entries.";
         num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a number or a list; 0 and 1 run on this machine's processor.";
         num_nodes: u64 = 1, from(1.0), "Number of machines.";
