@@ -272,7 +272,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
     }
 
     fn validates(&self) -> bool {
-        self.validation.len() > 0
+        !self.validation.is_empty()
     }
 
     fn stopping(&self) -> bool {
