@@ -50,7 +50,8 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// The files of the dataset `name`, without `.arrow`, that a preparation in `out` has yet to finish, which was stopped or goes on.
+/// The files of the dataset `name`, without `.arrow`, that are not there since a preparation in `out`, which has begun to write, was
+/// stopped or goes on.
 pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -59,10 +60,17 @@ pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
     let Some(Ok(Head { fingerprint, files })) = head else {
         return Vec::new();
     };
+    if lines(&text).count() == 1 {
+        return Vec::new();
+    }
     let (states, _) = read(&text, &fingerprint, files.len());
-    let files = files.into_iter().zip(states);
-    files
-        .filter_map(|(file, state)| state.finished.is_none().then_some(file))
+    let unfinished = files
+        .into_iter()
+        .zip(states)
+        .filter(|(_, state)| state.finished.is_none());
+    unfinished
+        .map(|(file, _)| file)
+        .filter(|file| !out.join(format!("{file}.arrow")).exists())
         .collect()
 }
 

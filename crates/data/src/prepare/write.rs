@@ -118,6 +118,7 @@ pub fn write(
         &plan.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
         target.overwrite,
     )?;
+    let is_new = (0..plan.files.len()).all(|number| *journal.state(number) == FileState::default());
     for (number, file) in plan.files.iter().enumerate() {
         let length = std::fs::metadata(path(out, &file.name)).map(|m| m.len()).ok();
         let state = journal.state(number);
@@ -143,8 +144,13 @@ pub fn write(
             journal.note(number, state)?;
         }
     }
-    if !target.overwrite {
-        refuse_to_replace(plan, out, &journal)?;
+    if !target.overwrite
+        && let Err(refusal) = refuse_to_replace(plan, out, &journal)
+    {
+        if is_new {
+            journal.remove()?;
+        }
+        return Err(refusal);
     }
 
     let mut progress = Progress {

@@ -158,6 +158,11 @@ fn a_stopped_replacement_is_not_taken_for_a_data_set() {
         ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
     };
     prepare(&own(1), out.path()).unwrap();
+    // What is only refused changes nothing.
+    let refused = prepare(&own(2), out.path()).unwrap_err().to_string();
+    assert!(refused.contains("--overwrite replaces"), "{refused}");
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    assert!(!out.path().join(".prepare_dogs.journal").exists());
     let target = Target {
         overwrite: true,
         ..target(out.path())
