@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed: the first asks the work to save and end, the second ends the process at once.
+//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed: the first asks the work to save and end, the second ends the process
+//! at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -47,6 +47,8 @@ pub struct MissingFile {
     pub dataset: String,
     /// Its name.
     pub file: String,
+    /// Whether only the shards that are there were asked for: then later ones are, and `fewer_shards` does not help.
+    pub is_gap: bool,
 }
 
 fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
@@ -64,17 +66,13 @@ fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
         .collect();
     let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
     let commands = datasets.iter().map(|dataset| prepare_command(dataset, folder));
-    // It reads up to the last one that is there.
-    let numbered = |file: &str| {
-        let (name, number) = file.trim_end_matches(".arrow").rsplit_once('_')?;
-        Some((name.to_string(), number.parse::<u64>().ok()?))
+    let first_is_there = |file: &str| {
+        let number = file.trim_end_matches(".arrow").rsplit_once('_');
+        number.is_some_and(|(name, number)| {
+            number.parse::<u64>().is_ok() && folder.join(format!("{name}_0.arrow")).exists()
+        })
     };
-    let there = |name: &str, number: u64| folder.join(format!("{name}_{number}.arrow")).exists();
-    let is_last = |file: &str| {
-        numbered(file)
-            .is_some_and(|(name, number)| there(&name, 0) && !(number + 1..number + 1000).any(|n| there(&name, n)))
-    };
-    let fewer = match missing.iter().all(|m| is_last(&m.file)) {
+    let fewer = match missing.iter().any(|m| !m.is_gap && first_is_there(&m.file)) {
         true => ", or fewer_shards=True if there are no more",
         false => "",
     };

@@ -60,11 +60,12 @@ pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
 fn with_right<R>(w: &Tensor, run: impl FnOnce(Right) -> R) -> R {
     match w.packed() {
         Some(slot) => {
-            if slot.get().is_none() {
-                // Not while others wait for it: a thread that packs may take up another product, which would wait for itself.
-                slot.set(Packed::transposed(w.data(), w.rows(), w.columns())).ok();
-            }
-            run(slot.get().map_or(Right::WeightTransposed(w.data()), Right::Packed))
+            let packed = slot.get().unwrap_or_else(|| {
+                // Before the slot is locked: a thread that packs may take up another product, which would wait for its own.
+                let made = Packed::transposed(w.data(), w.rows(), w.columns());
+                slot.get_or_init(|| made)
+            });
+            run(Right::Packed(packed))
         }
         None => run(Right::WeightTransposed(w.data())),
     }

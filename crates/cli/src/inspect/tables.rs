@@ -142,7 +142,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The Arrow files in a folder, by name, and then the tars in it and in its folders of splits.
+/// The Arrow files in a folder, by name, and then the tars: in it, in its folders, and in their folders of splits.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
     let (mut paths, mut folders) = (Vec::new(), Vec::new());

@@ -68,6 +68,7 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
         missing: vec![MissingFile {
             dataset: name.to_string(),
             file,
+            is_gap: true,
         }],
     }
 }

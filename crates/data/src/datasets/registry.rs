@@ -270,6 +270,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
         .map(|file| MissingFile {
             dataset: name.to_string(),
             file: format!("{file}.arrow"),
+            is_gap: shards == Shards::AsFound,
         })
         .collect();
     if !missing.is_empty() {

@@ -64,14 +64,10 @@ pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
         return Vec::new();
     }
     let (states, _) = read(&text, &fingerprint, files.len());
-    let unfinished = files
-        .into_iter()
-        .zip(states)
-        .filter(|(_, state)| state.finished.is_none());
-    unfinished
-        .map(|(file, _)| file)
-        .filter(|file| !out.join(format!("{file}.arrow")).exists())
-        .collect()
+    let is_missing =
+        |(file, state): &(String, FileState)| state.finished.is_none() && !out.join(format!("{file}.arrow")).exists();
+    let missing = files.into_iter().zip(states).filter(is_missing);
+    missing.map(|(file, _)| file).collect()
 }
 
 impl Journal {

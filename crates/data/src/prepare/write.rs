@@ -239,19 +239,24 @@ fn digits(hash: &Xxh3) -> String {
     format!("{:032x}", hash.digest128())
 }
 
-/// Deletes what is to be replaced, and files of an earlier, longer series, so that nobody takes what a stopped process leaves
-/// for a whole data set.
-fn withdraw(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
-    let unfinished: Vec<&str> = (plan.files.iter().enumerate())
+/// Names of the files of the plan that are not finished. Cuts of a finished file are left out: they may be there from the process
+/// that was stopped while it made them.
+fn to_be_written<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
+    let mut names: Vec<&str> = (plan.files.iter().enumerate())
         .filter(|(number, _)| journal.state(*number).finished.is_none())
         .map(|(_, file)| file.name.as_str())
         .collect();
-    let cuts = plan.cuts.iter().filter(|cut| unfinished.contains(&cut.from.as_str()));
-    let cuts = cuts.flat_map(|cut| [cut.head.as_str(), &cut.tail]);
-    let mut obsolete: Vec<PathBuf> = unfinished
-        .iter()
-        .copied()
-        .chain(cuts)
+    let cuts = plan.cuts.iter().filter(|cut| names.contains(&cut.from.as_str()));
+    let cuts: Vec<&str> = cuts.flat_map(|cut| [cut.head.as_str(), &cut.tail]).collect();
+    names.extend(cuts);
+    names
+}
+
+/// Deletes what is to be replaced, and files of an earlier, longer series, so that nobody takes what a stopped process leaves
+/// for a whole data set.
+fn withdraw(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
+    let mut obsolete: Vec<PathBuf> = to_be_written(plan, journal)
+        .into_iter()
         .map(|name| path(out, name))
         .collect();
     if let Some(report) = earlier {
@@ -295,17 +300,8 @@ fn vocabulary(plan: &Plan) -> Option<String> {
 }
 
 fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
-    let unfinished: Vec<&String> = (plan.files.iter().enumerate())
-        .filter(|(number, _)| journal.state(*number).finished.is_none())
-        .map(|(_, file)| &file.name)
-        .collect();
-    // Cuts of a file that is finished may be there from the process that was stopped while it made them.
-    let cuts = plan.cuts.iter().filter(|cut| unfinished.contains(&&cut.from));
-    let cuts = cuts.flat_map(|cut| [&cut.head, &cut.tail]);
-    let in_the_way: Vec<String> = unfinished
-        .iter()
-        .copied()
-        .chain(cuts)
+    let in_the_way: Vec<String> = to_be_written(plan, journal)
+        .into_iter()
         .map(|name| format!("{name}.arrow"))
         .filter(|name| out.join(name).exists())
         .collect();

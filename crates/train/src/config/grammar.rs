@@ -89,15 +89,16 @@ fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
         path: path.into(),
         reason,
     };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let read = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|e| refuse(e.to_string()))?;
     if read as u64 > MAX_FILE_BYTES {
         return Err(refuse(format!(
             "it is too long for a config file (at most {MAX_FILE_BYTES} bytes)"
         )));
     }
+    let text = String::from_utf8(bytes).map_err(|e| refuse(e.to_string()))?;
     let settings = if path.extension().is_some_and(|e| e == "json") {
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         match Value::from_json(&json) {

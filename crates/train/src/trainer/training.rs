@@ -1,7 +1,7 @@
 //! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
 
 use super::evaluate::Recall;
-use super::lock::RunLock;
+use super::lock::lock;
 use super::setup::{self, Use};
 use super::state::{self, RunState};
 use super::{Control, Finished, batch, evaluate};
@@ -13,6 +13,7 @@ use crate::logs::progress::{Progress, Update};
 use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
 use crate::schedule::LearningRate;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,7 +43,7 @@ pub(super) struct Trainer<'a, 'c> {
     gradients: Gradients,
     run: Option<PathBuf>,
     /// Held as long as this run writes there.
-    _lock: Option<RunLock>,
+    _locked: Option<File>,
     log: Option<RunLog>,
     progress: Progress,
     state: RunState,
@@ -84,12 +85,12 @@ impl<'a, 'c> Trainer<'a, 'c> {
             seconds: 0.0,
             config: config.to_toml(),
         };
-        let mut lock = None;
+        let mut locked = None;
         let (state, run) = match &config.resume_from {
             Some(from) => {
                 let path = state::find(from)?;
                 if let Some(run) = state::run_directory(&path).filter(|_| config.fast_dev_run.0 == 0) {
-                    lock = Some(RunLock::take(&run)?);
+                    locked = lock(&run)?;
                 }
                 let file = checkpoint::load(&path)?;
                 let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
@@ -128,8 +129,8 @@ impl<'a, 'c> Trainer<'a, 'c> {
                     })?
                 }
             };
-            if lock.is_none() {
-                lock = Some(RunLock::take(&run)?);
+            if locked.is_none() {
+                locked = lock(&run)?;
             }
             log = Some(match resumed {
                 true => RunLog::resume(&run, state.global_step, state.seconds, new_progress())?,
@@ -157,7 +158,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             model,
             optimizer,
             run,
-            _lock: lock,
+            _locked: locked,
             log,
             progress,
             state,
@@ -240,15 +241,11 @@ impl<'a, 'c> Trainer<'a, 'c> {
         if trial > 0 {
             let metrics = self.validate(trial)?;
             if !self.stopping() {
-                let values = evaluate::with_recalls(&metrics, Recall::NotAsked);
-                let values: Vec<String> = values
-                    .iter()
-                    .map(|(name, value)| format!("{name} {value:.4}"))
-                    .collect();
-                self.message(&format!(
-                    "trial run passed after {micro} batches: {}",
-                    values.join("  ")
-                ));
+                let values = match self.validates() {
+                    true => listed(&evaluate::with_recalls(&metrics, Recall::NotAsked)),
+                    false => "there is no validation data".into(),
+                };
+                self.message(&format!("trial run passed after {micro} batches: {values}"));
             }
         } else {
             self.save_last()?;
@@ -475,11 +472,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             log.log(self.state.global_step, here.0, &listed)?;
         }
-        let line: Vec<String> = values
-            .iter()
-            .map(|(name, value)| format!("{name} {value:.4}"))
-            .collect();
-        self.message(&format!("step {}: {}", self.state.global_step, line.join("  ")));
+        self.message(&format!("step {}: {}", self.state.global_step, listed(&values)));
         self.last_validation = values;
         let improves = self.state.best_metric.is_none_or(|best| score > best);
         for state in [&mut self.state, &mut self.window] {
@@ -559,4 +552,13 @@ impl<'a, 'c> Trainer<'a, 'c> {
             run: self.run,
         })
     }
+}
+
+/// Metrics in a line for people.
+fn listed(values: &[(String, f64)]) -> String {
+    let values: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect();
+    values.join("  ")
 }
