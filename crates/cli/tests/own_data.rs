@@ -71,6 +71,20 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
     assert!(last(folder, "only").is_file());
     assert!(!checkpoint::best_path(&run_directory(folder, "only")).exists());
 
+    // Tars beside Arrow files are listed, too, and no sheet is drawn over data.
+    let inspect = |more: &[&str]| vlct().current_dir(folder).args(["inspect", "data"]).args(more).output();
+    let output = inspect(&[]).expect("the program starts");
+    assert_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("only_train.arrow") && text.contains("web/train/0.tar"),
+        "{text}"
+    );
+    let before = std::fs::read(data.join("only_train.arrow")).expect("there");
+    let output = inspect(&["--sheet", "data/only_train.arrow"]).expect("the program starts");
+    assert_refused("a sheet over data", &output, &["ends in .png"]);
+    assert!(std::fs::read(data.join("only_train.arrow")).expect("there") == before);
+
     let output = vlct()
         .arg("inspect")
         .arg(data.join("web"))

@@ -222,6 +222,37 @@ fn answers_of_all_splits_are_numbered_alike() {
 }
 
 #[test]
+fn names_of_published_files_are_refused() {
+    for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
+        let refused = message(&Own::new(name, Door::Folders, "/nowhere"));
+        assert!(
+            refused.contains("is the name of a published data set"),
+            "{name}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn rows_without_a_split_are_joined_with_those_of_train() {
+    let lines = r#"{"image": "./1.jpg", "caption": "a", "split": null}
+{"image": "1.jpg", "caption": "b", "split": "training"}
+"#;
+    let (raw, out) = (
+        folder(&[("1.jpg", "1"), ("all.jsonl", lines)]),
+        tempfile::tempdir().unwrap(),
+    );
+    let own = Own {
+        annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
+        ..Own::new("cats", Door::Table(Format::Jsonl), raw.path())
+    };
+    prepare(&own, out.path()).unwrap();
+    assert_eq!(
+        rows(out.path(), "cats", Split::Train),
+        [row("1", &["a", "b"], "./1.jpg")]
+    );
+}
+
+#[test]
 fn what_the_system_refuses_ends_the_preparation() {
     let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
     let own = Own::new("dogs", Door::Table(Format::Csv), raw.path());

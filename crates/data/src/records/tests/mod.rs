@@ -351,3 +351,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn hidden_folders_are_no_classes_and_splits_stand_alone() {
+    let root = tree(&[
+        "train/cat/1.jpg",
+        "train/.cache/x/2.jpg",
+        "train/cat/._1.jpg",
+        "val/cat/3.jpg",
+        ".git/a/4.jpg",
+    ]);
+    let splits = split_folders(root.path()).unwrap();
+    assert_eq!(
+        splits.iter().map(|(split, _)| *split).collect::<Vec<_>>(),
+        ["train", "val"]
+    );
+    let classes = class_folders(&splits[0].1).unwrap();
+    assert_eq!((classes.classes, classes.pictures.len()), (vec!["cat".to_string()], 1));
+    let beside = tree(&["train/cat/1.jpg", "other/cat/2.jpg"]);
+    let message = split_folders(beside.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("a folder train of classes beside a folder other"),
+        "{message}"
+    );
+    // A class may be called so.
+    let vehicles = tree(&["train/1.jpg", "bus/2.jpg"]);
+    assert_eq!(split_folders(vehicles.path()).unwrap().len(), 1);
+}
