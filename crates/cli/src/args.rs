@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vlct_data::pictures::TransformKind;
+use vlct_image::TransformKind;
 
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use vlct_data::loader::bench::{Pictures, Rate, measure as measure_pictures};
-use vlct_data::pictures::Transform;
+use vlct_image::Transform;
 use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use vlct_data::pictures::check::{Checker, Flaw, Verdict, files_under};
+use vlct_image::check::{Checker, Flaw, Verdict, files_under};
 use vlct_train::logs::Progress;
 
 use crate::output::{Failure, complain, print, tell};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vlct_data::answers::Vocabulary;
-use vlct_data::vgqa::{self, Format, Layout};
-use vlct_model::files::atomic;
+use vlct_prepare::vgqa::{self, Format, Layout};
+use vlct_util::atomic;
 
 use crate::output::{Failure, print};
 

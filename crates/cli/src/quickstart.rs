@@ -1,7 +1,7 @@
 //! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
 
+use vlct_report::quickstart::{self, QuickstartOptions};
 use vlct_train::TrainError;
-use vlct_train::quickstart::{self, QuickstartOptions};
 
 use crate::args::Quickstart;
 use crate::output::{Failure, print, tell};

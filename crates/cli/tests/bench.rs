@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 use support::{assert_refused, assert_success, complaints, vlct, write_world};
-use vlct_data::pictures::{RgbImage, encode_jpeg};
+use vlct_image::{RgbImage, encode_jpeg};
 
 /// The one line that a measurement prints.
 fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Value> {

@@ -72,8 +72,8 @@ fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
     let folder = world();
     let folder = folder.path();
     let good = {
-        let scene = vlct_data::world::Scene::generate(0, 0);
-        vlct_data::pictures::encode_png(&vlct_data::world::render(&scene, 32)).expect("encodes")
+        let scene = vlct_synthetic::Scene::generate(0, 0);
+        vlct_image::encode_png(&vlct_synthetic::render(&scene, 32)).expect("encodes")
     };
     // A PNG header that claims 100,000 by 100,000 pixels.
     let mut huge = good.clone();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::run as vlct;
-use vlct_data::vgqa;
+use vlct_prepare::vgqa;
 
 fn prepare() -> PathBuf {
     vlct_golden::folders("prepare").remove(0)
@@ -29,7 +29,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// All files below a folder, by their path in it.
 fn files(folder: &Path) -> BTreeSet<String> {
-    let walk = vlct_data::pictures::check::files_under(folder);
+    let walk = vlct_image::check::files_under(folder);
     walk.map(|path| path.unwrap().strip_prefix(folder).unwrap().to_str().unwrap().to_owned())
         .collect()
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use support::{assert_refused, assert_success, complaints, vlct};
 use vlct_data::arrow::ArrowTable;
-use vlct_data::pictures::{RgbImage, decode, encode_jpeg};
+use vlct_image::{RgbImage, decode, encode_jpeg};
 
 /// COCO-like raw data of `count` pictures.
 fn raw(folder: &Path, count: usize) -> PathBuf {

@@ -356,8 +356,8 @@ fn peak_memory(folder: &Path, rows: usize) -> u64 {
 
 #[cfg(target_os = "linux")]
 fn image_bytes(buffer: &mut Vec<u8>) -> &[u8] {
-    let scene = vlct_data::world::Scene::generate(0, 0);
-    *buffer = vlct_data::pictures::encode_png(&vlct_data::world::render(&scene, 32)).expect("encodes");
+    let scene = vlct_synthetic::Scene::generate(0, 0);
+    *buffer = vlct_image::encode_png(&vlct_synthetic::render(&scene, 32)).expect("encodes");
     buffer
 }
 

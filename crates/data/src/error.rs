@@ -2,20 +2,18 @@
 
 use std::path::PathBuf;
 
+use vlct_image::ImageError;
+use vlct_util::IoError;
+
 use crate::datasets::prepare_command;
 
 /// An error of this crate: one line that says what, where and, if it can be known, what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The operating system refused.
-    #[error("{path}: {source}", path = path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    /// A file or directory cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A file is not what it should be.
     #[error("{path}: {reason}", path = path.display())]
     Format {
@@ -32,12 +30,22 @@ pub enum DataError {
         /// What is missing.
         missing: Vec<MissingFile>,
     },
-    /// A picture that cannot be decoded.
-    #[error("picture cannot be decoded: {0}")]
-    Picture(String),
+    /// An image that cannot be decoded, or an argument that image processing refuses.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A request that makes no sense (an unknown name, a size of zero, …).
     #[error("{0}")]
     Invalid(String),
+}
+
+impl DataError {
+    /// The error of a file that does not have the expected content.
+    pub fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Format {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// A file that is not there.
@@ -101,39 +109,6 @@ fn runs_shortened(files: &[&str]) -> String {
         _ => run.join(", "),
     });
     runs.collect::<Vec<_>>().join(", ")
-}
-
-/// A text of a file in quotation marks, for a message of one line: no line breaks, not much of a long one.
-pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 80;
-    match text.char_indices().nth(SHOWN) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-    }
-}
-
-/// The candidate most similar to `word`; empty if there is none.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
-    most_similar(word, candidates).1
-}
-
-/// The candidate that `word` is probably a misspelling of.
-pub(crate) fn misspelt<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Two letters of five may be wrong.
-    let (similarity, candidate) = most_similar(word, candidates);
-    (similarity >= 0.6).then_some(candidate)
-}
-
-fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> (f64, &'a str) {
-    let word = word.to_lowercase();
-    let mut best = (f64::NEG_INFINITY, "");
-    for candidate in candidates {
-        let similarity = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
-        if similarity > best.0 {
-            best = (similarity, candidate);
-        }
-    }
-    best
 }
 
 /// Result with a [`DataError`], if not said otherwise.

@@ -5,17 +5,12 @@ pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
-mod json;
-mod limited;
 pub mod loader;
-mod mapped;
-pub mod pictures;
-pub mod prepare;
+pub mod manifest;
 pub mod random;
-pub mod records;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
-pub mod vgqa;
 pub mod webdataset;
-pub mod world;
 
 pub use error::{DataError, Result};

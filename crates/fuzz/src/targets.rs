@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Captions, ItemDataset, Location, Pairs, Questions, RowKind, Split};
-use vlct_data::pictures::decode;
-use vlct_data::prepare::{Dataset, Raw};
-use vlct_data::records::{self, Columns, Format};
-use vlct_data::vgqa;
 use vlct_data::webdataset::TarTable;
+use vlct_image::decode;
+use vlct_prepare::records::{self, Columns, Format};
+use vlct_prepare::vgqa;
+use vlct_prepare::{Dataset, Raw};
 
 /// A reader of files.
 pub struct Target {
@@ -71,7 +71,7 @@ pub const TARGETS: [Target; 10] = [
     },
     Target {
         name: "check",
-        read: |file, _| drop(vlct_data::pictures::check::check(file)),
+        read: |file, _| drop(vlct_image::check::check(file)),
         endings: &["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"],
     },
 ];

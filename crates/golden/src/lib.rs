@@ -154,3 +154,15 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
         want[i]
     );
 }
+
+/// Writes a tar of these members with the `tar` crate.
+pub fn write_tar(path: &Path, members: &[(&str, &[u8])]) {
+    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.finish().unwrap();
+}

@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::logs::LogError;
 use std::path::PathBuf;
 use vlct_data::DataError;
+use vlct_image::ImageError;
 use vlct_model::files::{FileError, StateError};
 
 /// An error of a run: one line that says what, where and what to do.
@@ -17,6 +18,9 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An image, or how it is to be transformed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A weight file.
     #[error(transparent)]
     Weights(#[from] FileError),

@@ -8,8 +8,6 @@ pub mod groups;
 pub mod logs;
 pub mod metrics;
 pub mod objectives;
-pub mod quickstart;
-pub mod report;
 pub mod retrieval;
 pub mod schedule;
 pub mod trainer;

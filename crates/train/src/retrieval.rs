@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::CaptionDataset;
 use vlct_data::loader::PictureLoader;
-use vlct_data::pictures::TransformKind;
 use vlct_data::text::Tokenizer;
+use vlct_image::TransformKind;
 use vlct_model::{Picture, Sequence, Vlc};
 use vlct_tensor::Tape;
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use vlct_data::datasets::Table;
-use vlct_data::pictures::sheet::{Cell, contact_sheet, thumbnail};
-use vlct_data::pictures::{decode, encode_png};
+use vlct_image::sheet::{Cell, contact_sheet, thumbnail};
+use vlct_image::{decode, encode_png};
 
 use crate::output::Failure;
 

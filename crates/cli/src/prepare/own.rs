@@ -1,8 +1,8 @@
 //! Options for data of one's own.
 
 use clap::Args;
-use vlct_data::prepare::own::{Annotations, Door, Own};
-use vlct_data::records::Columns;
+use vlct_prepare::custom::{Annotations, Door, Own};
+use vlct_prepare::records::Columns;
 
 use super::Prepare;
 use crate::output::Failure;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vlct_data::prepare::Raw;
-use vlct_data::prepare::datasets::vgqa::vgqa;
-use vlct_data::vgqa::Layout;
+use vlct_prepare::Raw;
+use vlct_prepare::datasets::vgqa::vgqa;
+use vlct_prepare::vgqa::Layout;
 
 use super::vocabulary;
 use super::writing::Writing;

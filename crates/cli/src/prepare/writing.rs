@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Args;
-use vlct_data::prepare::{self, Outcome, Plan, Report, Shrink, Target, Treatment};
+use vlct_prepare::{self as prepare, Outcome, Plan, Report, Shrink, Target, Treatment};
 use vlct_train::logs::Progress;
 
 use crate::output::{Failure, grouped, print, size, tell};

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use vlct_data::world::{self, WorldConfig};
+use vlct_synthetic::{self as synthetic, WorldConfig};
 use vlct_train::checkpoint;
 
 /// The program.
@@ -68,7 +68,7 @@ pub fn write_world(folder: &Path, pictures: usize) {
         class_train: 0,
         ..WorldConfig::default()
     };
-    world::write(folder, &config, &mut |_, _| ()).expect("a small world");
+    synthetic::write(folder, &config, &mut |_, _| ()).expect("a small world");
 }
 
 /// The words of a run of a tiny model on the world in `data`, relative to the working folder.

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use vlct_pickle::{Pickle, Ref};
 
 use super::Vocabulary;
-use crate::error::quoted;
-use crate::limited::read_at_most;
 use crate::{DataError, Result};
+use vlct_util::read_at_most;
+use vlct_util::text::quoted;
 
 /// The file of VQA v2 has 0.1 MB.
 const LARGEST_FILE: u64 = 64 << 20;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::normalize_word;
-use crate::error::quoted;
+use vlct_util::text::quoted;
 
 /// How often the most frequent answer to a question must be the same for it to be in the vocabulary.
 pub const MIN_OCCURRENCES: usize = 9;

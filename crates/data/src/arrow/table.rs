@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::layout::{self, Array, Column, Kind, Layout};
-use crate::mapped::MappedFile;
 use crate::{DataError, Result};
+use vlct_util::MappedFile;
 
 /// What a column should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +78,14 @@ impl ArrowTable {
     /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole, uncompressed Arrow file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let map = MappedFile::open(path)?;
-        let layout = layout::parse(&map).map_err(|reason| map.error(reason))?;
+        let layout = layout::parse(&map).map_err(|reason| DataError::format(map.path(), reason))?;
         let mut rows = 0usize;
         let mut starts = Vec::with_capacity(layout.batches.len());
         for batch in &layout.batches {
             starts.push(rows);
-            rows = rows
-                .checked_add(batch.rows)
-                .ok_or_else(|| map.error("its number of rows is impossible; the file is damaged"))?;
+            rows = rows.checked_add(batch.rows).ok_or_else(|| {
+                DataError::format(map.path(), "its number of rows is impossible; the file is damaged")
+            })?;
         }
         Ok(Self {
             map,
@@ -141,7 +141,7 @@ impl ArrowTable {
             let kind = &self.find(0, name)?.column.kind;
             if !values.are_held_by(kind) {
                 let reason = format!("column {name:?} should hold {values}, but holds {kind}");
-                return Err(self.map.error(reason));
+                return Err(DataError::format(self.map.path(), reason));
             }
         }
         Ok(())
@@ -239,7 +239,7 @@ impl ArrowTable {
 
     /// An error about a row: names the file and the row.
     pub(crate) fn row_error(&self, row: usize, reason: &str) -> DataError {
-        self.map.error(format!("row {row}: {reason}"))
+        DataError::format(self.map.path(), format!("row {row}: {reason}"))
     }
 
     /// Takes the pages of the file out of this process's memory; they stay in the system's cache and return when they are
@@ -252,12 +252,14 @@ impl ArrowTable {
     fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
         let position = self.layout.columns.iter().position(|c| c.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.columns().collect();
-            self.map
-                .error(format!("there is no column {name:?}; there are {}", names.join(", ")))
+            DataError::format(
+                self.map.path(),
+                format!("there is no column {name:?}; there are {}", names.join(", ")),
+            )
         })?;
         if row >= self.rows {
             let reason = format!("there is no row {row}; there are {}", self.rows);
-            return Err(self.map.error(reason));
+            return Err(DataError::format(self.map.path(), reason));
         }
         // The last batch that begins at or before the row; empty batches before it begin at the same row.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
@@ -289,7 +291,7 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn error(&self, reason: &str) -> DataError {
         let place = format!("row {}, column {:?}", self.row, self.column.name);
-        self.table.map.error(format!("{place} {reason}"))
+        DataError::format(self.table.map.path(), format!("{place} {reason}"))
     }
 
     fn damaged(&self) -> DataError {

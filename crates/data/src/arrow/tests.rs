@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 
-use arrow_ipc::reader::FileReader;
-use arrow_schema::{DataType, Schema};
+use arrow_schema::DataType;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::DataError;
+use crate::testing::{rows_as_json, schema, without_hash};
 
 /// All Arrow files of the golden data, each with the folder it lies in.
 pub(crate) fn golden_files() -> Vec<PathBuf> {
@@ -27,63 +27,6 @@ pub(crate) fn golden_files() -> Vec<PathBuf> {
     files.sort();
     assert!(!files.is_empty());
     files
-}
-
-/// Reads a value as the golden data spell it, by the type of its column.
-fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> crate::Result<Value> {
-    use DataType::*;
-    let item = |t: &DataType| match t {
-        List(field) => Some(field.data_type().clone()),
-        _ => None,
-    };
-    Ok(match data_type {
-        Binary => json!({"bytes": table.picture(row, column)?.len()}),
-        Utf8 | LargeUtf8 => json!(table.string(row, column)?),
-        Int64 => json!(table.integer(row, column)?),
-        List(field) => match (field.data_type(), item(field.data_type())) {
-            (Utf8 | LargeUtf8 | Null, _) => json!(table.texts(row, column)?),
-            (Int64, _) => json!(table.integers(row, column)?),
-            (_, Some(Utf8)) => json!(table.text_lists(row, column)?),
-            (_, Some(Int64)) => json!(table.integer_lists(row, column)?),
-            (_, Some(Float64)) => json!(table.float_lists(row, column)?),
-            other => panic!("no reader for {other:?}"),
-        },
-        Null => json!(table.texts(row, column)?),
-        other => panic!("no reader for {other}"),
-    })
-}
-
-/// The schema, read by the library's own reader.
-pub(crate) fn schema(path: &Path) -> Schema {
-    let file = std::fs::File::open(path).expect("file");
-    FileReader::try_new(file, None)
-        .expect("Arrow file")
-        .schema()
-        .as_ref()
-        .clone()
-}
-
-pub(crate) fn rows_as_json(path: &Path) -> Vec<Value> {
-    let (table, schema) = (ArrowTable::open(path).unwrap(), schema(path));
-    (0..table.rows())
-        .map(|row| {
-            let fields = schema.fields().iter().map(|field| {
-                let value = value(&table, row, field.name(), field.data_type()).unwrap();
-                (field.name().clone(), value)
-            });
-            Value::Object(fields.collect())
-        })
-        .collect()
-}
-
-/// Reduces a golden binary value to its length, leaves others alone.
-pub(crate) fn without_hash(row: &Value) -> Value {
-    let object = row.as_object().expect("a row");
-    let fields = object.iter().map(|(name, value)| match value.get("sha256") {
-        Some(_) => (name.clone(), json!({"bytes": value["bytes"]})),
-        None => (name.clone(), value.clone()),
-    });
-    Value::Object(fields.collect())
 }
 
 #[test]
@@ -432,7 +375,7 @@ fn foreign_and_broken_files_are_refused_in_one_line() {
     }
     assert!(refusal(folder.path()).contains("not a file"));
     let missing = ArrowTable::open(folder.path().join("missing.arrow")).unwrap_err();
-    assert!(matches!(missing, DataError::Io { .. }));
+    assert!(matches!(missing, DataError::Io(_)));
 }
 
 #[test]

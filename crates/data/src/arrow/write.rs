@@ -15,6 +15,8 @@ use flatbuffers::FlatBufferBuilder;
 use serde_json::json;
 
 use crate::{DataError, Result};
+use vlct_util::IoError;
+use vlct_util::atomic::{hidden_sibling, sync_directory};
 
 /// A batch is written when it holds this many bytes, or ...
 const BATCH_BYTES: usize = 32 << 20;
@@ -125,9 +127,11 @@ impl TableFile {
         let fields: Vec<Field> = columns.iter().map(|c| c.field.clone()).collect();
         let metadata = HashMap::from([("pandas".to_string(), pandas_metadata(columns))]);
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        let refused = |source| DataError::Io {
-            path: temporary.clone(),
-            source,
+        let refused = |source| {
+            DataError::Io(IoError {
+                path: temporary.clone(),
+                source,
+            })
         };
         let file = File::options()
             .read(true)
@@ -203,10 +207,10 @@ impl TableFile {
     }
 
     fn io(&self, source: std::io::Error) -> DataError {
-        DataError::Io {
+        DataError::Io(IoError {
             path: self.path.clone(),
             source,
-        }
+        })
     }
 
     /// Announces a row of `bytes` bytes. Answers whether the rows collected so far must be written first; the row is
@@ -299,7 +303,7 @@ impl TableFile {
         let named = fill_in_rows(file, rows)
             .and_then(|()| file.sync_all())
             .and_then(|()| std::fs::rename(&self.temporary, &self.path))
-            .and_then(|()| sync_folder(&self.path));
+            .and_then(|()| sync_directory(&self.path));
         named.map_err(|e| self.io(e))?;
         Ok(rows)
     }
@@ -322,28 +326,10 @@ pub fn partial(path: &Path) -> Result<PathBuf> {
     beside(path, "part")
 }
 
-/// The hidden name `.NAME.ENDING` beside `path`.
-fn beside(path: &Path, ending: &str) -> Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display())))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(".");
-    hidden.push(ending);
-    Ok(path.with_file_name(hidden))
-}
-
-/// Makes the renaming itself durable.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    if cfg!(unix) {
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+/// The hidden name `.NAME.SUFFIX` beside `path`.
+fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
+    hidden_sibling(path, suffix)
+        .map_err(|_| DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display())))
 }
 
 /// Replaces the placeholder by the number of rows in both copies of the schema: the message at the beginning and the footer.

@@ -43,7 +43,7 @@ impl CaptionDataset {
     ///
     /// # Errors
     /// No such place, or a damaged file.
-    pub(crate) fn captions_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
+    pub fn captions_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
         self.texts_at(at)
     }
 
@@ -64,7 +64,7 @@ impl CaptionDataset {
     }
 
     /// What the tars among the files hold, with what was left out of them.
-    pub(crate) fn tar_counts(&self) -> TarCounts {
+    pub fn tar_counts(&self) -> TarCounts {
         let counts = self.files().filter_map(|file| file.tar_counts());
         counts.fold(TarCounts::default(), |sum, counts| TarCounts {
             samples: sum.samples + counts.samples,

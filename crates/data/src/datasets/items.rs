@@ -104,7 +104,7 @@ impl<K: RowKind> ItemDataset<K> {
     ///
     /// # Errors
     /// What is wrong with a file.
-    pub(crate) fn of_files(names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
+    pub fn of_files(names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
@@ -221,7 +221,7 @@ impl<K: RowKind> ItemDataset<K> {
     }
 
     /// A name for a row in reports: its file and what it is called there.
-    pub(crate) fn row_name(&self, at: &Location) -> String {
+    pub fn row_name(&self, at: &Location) -> String {
         match self.tables.get(at.table) {
             Some(table) => format!(
                 "{}, {}",

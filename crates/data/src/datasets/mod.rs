@@ -7,9 +7,9 @@
 
 mod captions;
 mod contents;
+mod custom;
 mod index;
 mod items;
-mod own;
 mod pairs;
 mod questions;
 mod registry;
@@ -17,13 +17,14 @@ mod table;
 
 pub use captions::CaptionDataset;
 pub use contents::{Captions, Contents, Pairs, Questions, RowKind};
+pub(crate) use custom::prepare_command;
+pub use custom::split_tars;
+pub use custom::{is_custom_name, tars};
 pub use items::{ItemDataset, Location};
-pub use own::{is_own_name, tars};
-pub(crate) use own::{prepare_command, split_tars};
 pub use pairs::{PairDataset, Sentence};
 pub use questions::QuestionDataset;
-pub(crate) use registry::is_published_file;
-pub use registry::{Shards, Split, contents, files, names, verify};
+pub use registry::is_published_file;
+pub use registry::{Shards, Split, contents, files, names, preparation, verify};
 pub use table::Table;
 
 #[cfg(test)]

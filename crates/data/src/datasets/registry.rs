@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
-use super::own;
+use super::custom;
 use super::table::Table;
 use crate::error::MissingFile;
-use crate::prepare::{Dataset as Preparation, Report, unfinished};
+use crate::manifest::{Report, unfinished};
 use crate::{DataError, Result};
 
 /// A split as the loaders know it.
@@ -56,14 +56,14 @@ enum Files {
 struct Dataset {
     name: &'static str,
     /// What makes its files.
-    preparation: Preparation,
+    preparation: &'static str,
     contents: Contents,
     train: Files,
     val: Files,
     test: Files,
 }
 
-const fn train_only(name: &'static str, preparation: Preparation, train: Files) -> Dataset {
+const fn train_only(name: &'static str, preparation: &'static str, train: Files) -> Dataset {
     Dataset {
         name,
         preparation,
@@ -77,7 +77,7 @@ const fn train_only(name: &'static str, preparation: Preparation, train: Files) 
 const DATASETS: &[Dataset] = &[
     Dataset {
         name: "coco",
-        preparation: Preparation::Coco,
+        preparation: "coco",
         contents: Contents::Captions,
         train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
         val: Files::Named(&["coco_caption_karpathy_test"]),
@@ -85,25 +85,25 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "f30k",
-        preparation: Preparation::F30k,
+        preparation: "f30k",
         contents: Contents::Captions,
         train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
         val: Files::Named(&["f30k_caption_karpathy_test"]),
         test: Files::Named(&["f30k_caption_karpathy_test"]),
     },
-    train_only("vg", Preparation::Vg, Files::Named(&["vg"])),
+    train_only("vg", "vg", Files::Named(&["vg"])),
     Dataset {
         name: "gcc",
-        preparation: Preparation::Gcc,
+        preparation: "gcc",
         contents: Contents::Captions,
         train: Files::Shards("conceptual_caption_train", 31),
         val: Files::Named(&["conceptual_caption_val_0"]),
         test: Files::Named(&["conceptual_caption_val_0"]),
     },
-    train_only("sbu", Preparation::Sbu, Files::Shards("sbu", 9)),
+    train_only("sbu", "sbu", Files::Shards("sbu", 9)),
     Dataset {
         name: "vqa",
-        preparation: Preparation::Vqav2,
+        preparation: "vqav2",
         contents: Contents::Questions,
         train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
         val: Files::Named(&["vqav2_rest_val"]),
@@ -111,36 +111,24 @@ const DATASETS: &[Dataset] = &[
     },
     Dataset {
         name: "nlvr2",
-        preparation: Preparation::Nlvr2,
+        preparation: "nlvr2",
         contents: Contents::Pairs,
         train: Files::Named(&["nlvr2_train"]),
         val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
         test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
     },
-    train_only(
-        "pretrainVQA",
-        Preparation::PretrainVqa,
-        Files::Shards("pretrain_vqa", 2),
-    ),
-    train_only(
-        "pretrainOI",
-        Preparation::PretrainOpenimages,
-        Files::Shards("openimages", 17),
-    ),
-    train_only(
-        "pretrainGQA",
-        Preparation::PretrainGqa,
-        Files::Named(&["pretrain_gqa_0"]),
-    ),
+    train_only("pretrainVQA", "pretrain-vqa", Files::Shards("pretrain_vqa", 2)),
+    train_only("pretrainOI", "pretrain-openimages", Files::Shards("openimages", 17)),
+    train_only("pretrainGQA", "pretrain-gqa", Files::Named(&["pretrain_gqa_0"])),
     train_only(
         "pretrainFlickr30k",
-        Preparation::PretrainF30k,
+        "pretrain-f30k",
         Files::Named(&["pretrain_flickr30k_train"]),
     ),
     // The original reads the first name, its shard 0 alone, and writes the second.
     train_only(
         "pretrainVGQA",
-        Preparation::PretrainVg,
+        "pretrain-vg",
         Files::EitherShards("pretrain_vgqa", "pretrain_vg"),
     ),
 ];
@@ -151,7 +139,7 @@ pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
 }
 
 /// Whether files of a published dataset are called so, without number and `.arrow`.
-pub(crate) fn is_published_file(name: &str) -> bool {
+pub fn is_published_file(name: &str) -> bool {
     let all = DATASETS
         .iter()
         .flat_map(|dataset| [&dataset.train, &dataset.val, &dataset.test]);
@@ -168,7 +156,7 @@ fn published(name: &str) -> Option<&'static Dataset> {
 }
 
 /// What makes the files of a published dataset.
-pub(super) fn preparation(name: &str) -> Option<Preparation> {
+pub fn preparation(name: &str) -> Option<&'static str> {
     Some(published(name)?.preparation)
 }
 
@@ -181,7 +169,7 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
         return Ok(dataset.contents);
     }
     for split in [Split::Train, Split::Val, Split::Test] {
-        match own::files(data_root, name, split) {
+        match custom::files(data_root, name, split) {
             Ok(files) => {
                 if let Some(file) = files.first() {
                     return Table::contents(file);
@@ -196,8 +184,8 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
 }
 
 /// How many shards `vlct prepare` wrote, if it did.
-fn prepared(data_root: &Path, preparation: Preparation, prefix: &str) -> Option<usize> {
-    let report = Report::read(data_root, preparation.name())?;
+fn prepared(data_root: &Path, preparation: &'static str, prefix: &str) -> Option<usize> {
+    let report = Report::read(data_root, preparation)?;
     let is_shard = |file: &str| {
         let number = file.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
         let number = number.and_then(|rest| rest.strip_suffix(".arrow"));
@@ -228,7 +216,7 @@ pub(super) fn refuse_unfinished(data_root: &Path, name: &str, wanted: impl Fn(&s
 /// [`DataError::Invalid`] for an unknown name, [`DataError::MissingFiles`] with every name that is missing in `data_root`.
 pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Result<Vec<PathBuf>> {
     let Some(dataset) = published(name) else {
-        return own::files(data_root, name, split);
+        return custom::files(data_root, name, split);
     };
     let files = match split {
         Split::Train => &dataset.train,
@@ -252,7 +240,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
         }
         Files::EitherShards(first, second) => {
             let of_either = |file: &str| file.starts_with(first) || file.starts_with(second);
-            refuse_unfinished(data_root, dataset.preparation.name(), of_either)?;
+            refuse_unfinished(data_root, dataset.preparation, of_either)?;
             let following = |prefix: &str| -> Vec<String> {
                 let shards = (0..).map(|i| shard(prefix, i));
                 shards.take_while(|file| exists(file)).collect()

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use super::buffers::Buffers;
 use super::{Job, Pipeline, Position};
 use crate::arrow::ArrowTable;
-use crate::pictures::{Spent, Transform};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
+use vlct_image::{Spent, Transform};
+use vlct_util::IoError;
 
 /// Picture files are kept in memory while they are measured: so many bytes of them at most.
 const MAX_BYTES: usize = 64 << 20;
@@ -89,10 +90,10 @@ impl Pictures {
 }
 
 fn io(path: &Path, source: std::io::Error) -> DataError {
-    DataError::Io {
+    DataError::Io(IoError {
         path: path.to_path_buf(),
         source,
-    }
+    })
 }
 
 /// The picture and Arrow files of a folder, sorted.

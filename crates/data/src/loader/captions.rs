@@ -10,10 +10,10 @@ use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
 use super::{Order, pictures};
 use crate::datasets::{CaptionDataset, Location};
-use crate::pictures::{Transform, TransformKind};
 use crate::random::{Purpose, stream};
 use crate::text::{self, MaskingConfig, Tokenizer};
 use crate::{DataError, Result};
+use vlct_image::{Transform, TransformKind};
 
 /// Unreadable pictures in a row after which replacing them is given up: the data, not a picture, are broken.
 const MAX_REPLACEMENTS: usize = 100;

@@ -8,9 +8,9 @@ use rand::Rng;
 
 use super::pipeline::{Job, Pipeline, Position};
 use crate::datasets::{CaptionDataset, Location};
-use crate::pictures::{Transform, TransformKind};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
+use vlct_image::{Transform, TransformKind};
 
 /// Reads, decodes and transforms the picture at a location into `out` `[3, size, size]`. Errors name file and row.
 pub(super) fn load_into(

@@ -6,9 +6,9 @@ use super::*;
 use crate::Result;
 use crate::arrow::CaptionWriter;
 use crate::datasets::{CaptionDataset, Shards, Split};
-use crate::pictures::{RgbImage, Transform, TransformKind, decode, encode_png};
 use crate::random::{Purpose, stream};
 use crate::text::Tokenizer;
+use vlct_image::{RgbImage, Transform, TransformKind, decode, encode_png};
 
 fn tokenizer() -> Tokenizer {
     Tokenizer::bert_base_uncased()

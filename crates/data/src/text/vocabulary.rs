@@ -1,9 +1,9 @@
 //! Numbered tokens.
 
 use super::trie::{Node, Trie};
-use crate::limited::read_at_most;
 use crate::{DataError, Result};
 use std::path::{Path, PathBuf};
+use vlct_util::read_at_most;
 
 /// One token a line, the first is number 0 (Google's release of BERT, 30,522 tokens).
 const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");

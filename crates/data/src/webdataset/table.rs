@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::members::{self, Member};
-use crate::mapped::MappedFile;
 use crate::{DataError, Result};
+use vlct_util::MappedFile;
 
 /// Endings of picture files.
 const PICTURES: [&[u8]; 8] = [b"jpg", b"jpeg", b"png", b"webp", b"gif", b"bmp", b"tif", b"tiff"];
@@ -118,7 +118,8 @@ impl TarTable {
         table.samples.shrink_to_fit();
         let counts = table.counts;
         if counts.samples == 0 && counts.without_caption > 0 && counts.without_picture > 0 {
-            return Err(table.map.error(
+            return Err(DataError::format(
+                table.map.path(),
                 "no picture stands beside its caption: members of a sample must follow each other; make the file again \
                  with tar --sort=name",
             ));
@@ -252,11 +253,11 @@ impl TarTable {
     fn sample(&self, row: usize) -> Result<Sample> {
         let rows = self.rows();
         let sample = self.samples.get(row).copied();
-        sample.ok_or_else(|| self.map.error(format!("there is no sample {row}; there are {rows}")))
+        sample.ok_or_else(|| DataError::format(self.map.path(), format!("there is no sample {row}; there are {rows}")))
     }
 
     fn member(&self, at: usize) -> Result<Option<Member<'_>>> {
-        members::member(&self.map, at).map_err(|reason| self.map.error(reason))
+        members::member(&self.map, at).map_err(|reason| DataError::format(self.map.path(), reason))
     }
 
     /// A member that was there when the file was indexed.
@@ -267,8 +268,10 @@ impl TarTable {
             .transpose()?
             .flatten();
         member.ok_or_else(|| {
-            self.map
-                .error("it was changed since it was opened; do not change files in use")
+            DataError::format(
+                self.map.path(),
+                "it was changed since it was opened; do not change files in use",
+            )
         })
     }
 
@@ -297,10 +300,10 @@ impl TarTable {
     }
 
     fn member_error(&self, member: &Member<'_>, reason: &str) -> DataError {
-        self.map.error(format!(
-            "its member {:?} {reason}",
-            String::from_utf8_lossy(&member.name)
-        ))
+        DataError::format(
+            self.map.path(),
+            format!("its member {:?} {reason}", String::from_utf8_lossy(&member.name)),
+        )
     }
 }
 

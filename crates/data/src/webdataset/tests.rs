@@ -1,21 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use vlct_golden::write_tar;
+
 use super::*;
 use crate::DataError;
-
-/// Writes a tar of these members, by another implementation of the format.
-pub(crate) fn write_tar(path: &Path, members: &[(&str, &[u8])]) {
-    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
-    for (name, bytes) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, name, *bytes).unwrap();
-    }
-    builder.finish().unwrap();
-}
 
 fn tar_of(members: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -43,10 +43,10 @@ pub enum Problem {
     #[error("has an extension that names no format to write; use .ckpt, .pth, .pt, .bin or .safetensors")]
     Extension,
     /// The zip archive's structure is damaged.
-    #[error("the archive is damaged or incomplete: {}", one_line(.0))]
+    #[error("the archive is damaged or incomplete: {}", vlct_util::text::one_line(.0))]
     Archive(String),
     /// An entry of the zip archive is compressed or encrypted, which PyTorch never does.
-    #[error("entry {} of the archive is compressed or encrypted; save the checkpoint again with torch.save", one_line(.0))]
+    #[error("entry {} of the archive is compressed or encrypted; save the checkpoint again with torch.save", vlct_util::text::one_line(.0))]
     Compressed(String),
     /// A zip archive that PyTorch did not write.
     #[error("is a zip archive without data.pkl, so it is no PyTorch checkpoint")]
@@ -63,8 +63,8 @@ pub enum Problem {
     /// The weights would be made by calling something unknown.
     #[error(
         "{} would be made by calling {}, which is neither known nor run; save plain tensors, as model.state_dict() gives them",
-        one_line(place),
-        one_line(callable)
+        vlct_util::text::one_line(place),
+        vlct_util::text::one_line(callable)
     )]
     ForeignCallable {
         /// Where in the file.
@@ -79,7 +79,7 @@ pub enum Problem {
     #[error("holds no tensors of the image backbone (`transformer.…`)")]
     NoBackbone,
     /// One tensor is damaged or of an unsupported kind.
-    #[error("tensor {}: {problem}", one_line(name))]
+    #[error("tensor {}: {problem}", vlct_util::text::one_line(name))]
     Tensor {
         /// The tensor.
         name: String,
@@ -93,7 +93,7 @@ pub enum Problem {
         limit: usize,
     },
     /// The safetensors header is malformed.
-    #[error("{}", one_line(.0))]
+    #[error("{}", vlct_util::text::one_line(.0))]
     Safetensors(#[from] safetensors::SafeTensorError),
 }
 
@@ -113,7 +113,7 @@ pub enum TensorProblem {
     #[error("malformed {0}")]
     Malformed(&'static str),
     /// A kind of number that weights do not use.
-    #[error("holds values of the unsupported kind {}", one_line(.0))]
+    #[error("holds values of the unsupported kind {}", vlct_util::text::one_line(.0))]
     UnsupportedDtype(String),
     /// The file lacks its values.
     #[error("its storage {0:?} is not in the file")]
@@ -126,10 +126,4 @@ pub enum TensorProblem {
         /// Number of values there are.
         available: usize,
     },
-}
-
-/// Text from a file without the line breaks and control characters it may have, so that an error stays one line.
-pub(super) fn one_line(text: &impl std::fmt::Display) -> String {
-    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    text.to_string().chars().map(visible).collect()
 }

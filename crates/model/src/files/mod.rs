@@ -4,7 +4,6 @@
 //! extension. [`mapping::adapt`] fits what was read to a model: names with or without `transformer.`, other image sizes, other
 //! numbers of token types. Files come from strangers: nothing in them is executed, nothing is allocated on their word alone.
 
-pub mod atomic;
 pub mod convert;
 mod error;
 pub mod mapping;
@@ -17,8 +16,9 @@ pub use error::{FileError, Problem, TensorProblem};
 pub use mapping::{LoadReport, Options, Scope, adapt};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
 
-use std::fs::File;
 use std::path::Path;
+
+use vlct_util::{MappedFile, atomic};
 
 /// What VLC puts in front of the names of its image backbone, and MAE does not.
 pub const BACKBONE_PREFIX: &str = "transformer.";
@@ -134,18 +134,11 @@ impl From<Style> for Header {
 /// # Errors
 /// [`FileError`] says which file and what is wrong with it.
 pub fn read(path: &Path) -> Result<WeightFile, FileError> {
-    let map = || -> Result<memmap2::Mmap, Problem> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+    let map = || -> Result<MappedFile, Problem> {
+        if !std::fs::metadata(path)?.is_file() {
             return Err(Problem::NotAFile);
         }
-        if metadata.len() == 0 {
-            return Err(Problem::Empty);
-        }
-        // SAFETY: the mapping is read-only and lives no longer than this call. Should another process shorten the file
-        // meanwhile, the system ends this process with a bus error rather than give it other memory.
-        Ok(unsafe { memmap2::Mmap::map(&file) }?)
+        Ok(MappedFile::open(path).map_err(|error| error.source)?)
     };
     map()
         .and_then(|bytes| read_bytes(&bytes))

@@ -1,16 +1,15 @@
 //! Reading a checkpoint: map it, verify it, then hand out tensors.
 
 use std::{
-    fs::File,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use indexmap::IndexMap;
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde_json::Value;
+use vlct_util::MappedFile;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -25,7 +24,7 @@ const ADVICE: &str = "take another checkpoint of the run (`last` or `best`) or s
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     state: Value,
     table: IndexMap<String, Entry>,
 }
@@ -175,19 +174,13 @@ fn damaged(path: &Path, reason: String) -> CheckpointError {
     }
 }
 
-fn map(path: &Path) -> Result<Mmap> {
-    let open = || -> std::io::Result<Mmap> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+fn map(path: &Path) -> Result<MappedFile> {
+    let open = || -> std::io::Result<MappedFile> {
+        if !std::fs::metadata(path)?.is_file() {
             let reason = format!("not a file (a run directory's checkpoint is last/{})", super::FILE_NAME);
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
         }
-        // SAFETY: checkpoints are never changed in place; a save replaces the name and leaves a mapped file as it is.
-        let map = unsafe { Mmap::map(&file) }?;
-        // Only a hint: reading works without it.
-        #[cfg(unix)]
-        let _ = map.advise(memmap2::Advice::Sequential);
-        Ok(map)
+        MappedFile::open(path).map_err(|error| error.source)
     };
     open().map_err(|source| CheckpointError::Unreadable {
         path: path.to_path_buf(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
+use vlct_util::atomic::sync_directory;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -66,7 +67,7 @@ pub(super) fn save_through(
         file.sync_all()?;
         drop(file);
         fs::rename(&temporary, path)?;
-        sync_folder(folder)?;
+        sync_directory(path)?;
         Ok(bytes)
     };
     attempt().map_err(|source| {
@@ -107,15 +108,6 @@ fn remove_leftovers(folder: &Path, path: &Path) -> io::Result<()> {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
             fs::remove_file(entry.path())?;
         }
-    }
-    Ok(())
-}
-
-/// Makes the rename itself durable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened as a file, and renames are journalled.
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()?;
     }
     Ok(())
 }

@@ -13,8 +13,8 @@ use super::recipes::{RECIPES, Recipe};
 use super::setting::Range;
 use super::table::{Config, KEYS, Key};
 use super::value::Value;
-use vlct_data::error::nearest;
 use vlct_tensor::Precision;
+use vlct_util::text::nearest;
 
 /// A larger config file is refused.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -125,7 +125,7 @@ pub fn help_about(word: &str) -> Result<String, ConfigError> {
             let names = KEYS.iter().map(|k| k.name).chain(RECIPES.iter().map(|r| r.name));
             Err(ConfigError::UnknownKey {
                 key: word.into(),
-                nearest: vlct_data::error::nearest(word, names).into(),
+                nearest: vlct_util::text::nearest(word, names).into(),
             })
         }
     }

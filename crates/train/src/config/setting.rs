@@ -443,7 +443,7 @@ impl Range {
             (Range::PartOrCount { least }, Value::Int(i)) => i >= least,
             (Range::PartOrCount { least }, Value::Float(f)) => *f <= 1.0 && (*f > 0.0 || (*f == 0.0 && *least == 0)),
             (Range::OneOf(words), Value::Str(s)) => words.contains(&s.as_str()),
-            (Range::OneOfOrName(words), Value::Str(s)) => words.contains(&s.as_str()) || datasets::is_own_name(s),
+            (Range::OneOfOrName(words), Value::Str(s)) => words.contains(&s.as_str()) || datasets::is_custom_name(s),
             (
                 Range::Numbers {
                     low,

@@ -194,7 +194,7 @@ table! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vlct_data::pictures::TransformKind;
+    use vlct_image::TransformKind;
 
     #[test]
     fn the_names_allowed_are_those_that_exist() {

@@ -2,7 +2,6 @@
 
 pub mod batch;
 pub mod evaluate;
-mod lock;
 pub mod setup;
 mod state;
 mod threads;

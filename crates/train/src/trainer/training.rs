@@ -1,7 +1,6 @@
 //! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
 
 use super::evaluate::Recall;
-use super::lock::lock;
 use super::setup::{self, Use};
 use super::state::{self, RunState};
 use super::{Control, Finished, batch, evaluate};
@@ -14,7 +13,7 @@ use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
 use crate::schedule::LearningRate;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
 use vlct_tensor::optimizer::{Optimizer, Setting};
 use vlct_tensor::{Gradients, Tape};
+use vlct_util::lock::{Lock, try_lock};
 
 /// A run of training.
 pub(super) struct Trainer<'a, 'c> {
@@ -561,4 +561,37 @@ fn listed(values: &[(String, f64)]) -> String {
         .map(|(name, value)| format!("{name} {value:.4}"))
         .collect();
     values.join("  ")
+}
+
+/// Locks a run directory for this process, as long as the returned file is open. The lock is on the directory itself, so that
+/// nothing is left behind. `None` if the directory cannot be opened as a file.
+fn lock(run: &Path) -> Result<Option<File>> {
+    let Ok(directory) = File::open(run) else {
+        return Ok(None);
+    };
+    match try_lock(&directory) {
+        Lock::Acquired => Ok(Some(directory)),
+        Lock::HeldElsewhere => Err(TrainError::Invalid(format!(
+            "{}: another process trains in this run directory; wait for it, or stop it first",
+            run.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_a_run_directory_that_another_process_trains_in() {
+        let run = tempfile::tempdir().expect("a directory");
+        let held = lock(run.path()).expect("nobody has it");
+        let refused = lock(run.path()).expect_err("it is taken").to_string();
+        assert!(
+            refused.contains("another process trains in this run directory"),
+            "{refused}"
+        );
+        drop(held);
+        assert!(lock(run.path()).is_ok());
+    }
 }

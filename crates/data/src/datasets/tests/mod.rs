@@ -1,7 +1,6 @@
 mod answered;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
@@ -10,7 +9,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::DataError;
 use crate::arrow::CaptionWriter;
-use crate::prepare::{self, Dataset as Preparation, Raw, Report, Target, Treatment};
 
 /// Folder of the golden set, name of the dataset, name of the original class.
 const SETS: &[(&str, &str, &str)] = &[
@@ -383,34 +381,4 @@ fn the_index_stays_small_and_finds_every_item() {
         "{}",
         dataset.index_memory()
     );
-}
-
-#[test]
-fn as_many_shards_are_needed_as_were_prepared_or_published() {
-    let folder = tempfile::tempdir().unwrap();
-    let sbu = vlct_golden::folders("prepare").remove(0).join("sbu/raw");
-    let mut raw = Raw::new(sbu);
-    raw.rows_per_file = 3;
-    let target = Target {
-        out: folder.path().to_path_buf(),
-        treatment: Treatment::default(),
-        overwrite: false,
-        threads: 1,
-    };
-    let plan = Preparation::Sbu.plan(&raw).unwrap();
-    let count = plan.files.len();
-    assert!((2..9).contains(&count));
-    prepare::write("sbu", &plan, &target, &mut |_| ControlFlow::Continue(())).unwrap();
-    let open = |shards| CaptionDataset::open_with(folder.path(), &["sbu"], Split::Train, shards);
-    let all = open(Shards::All).unwrap();
-    assert_eq!(all.tables().count(), count);
-
-    // Without the report, the published number counts.
-    std::fs::remove_file(Report::path(folder.path(), "sbu")).unwrap();
-    let message = open(Shards::All).unwrap_err().to_string();
-    assert!(
-        message.contains("sbu_8.arrow") && message.contains("fewer_shards=True"),
-        "{message}"
-    );
-    assert_eq!(open(Shards::AsFound).unwrap().len(), all.len());
 }

@@ -8,9 +8,9 @@ mod fit;
 
 use indexmap::IndexMap;
 
-use super::error::one_line;
 use super::state::{StateDict, StoredTensor, TensorData};
 use super::{BACKBONE_PREFIX, Dtype};
+use vlct_util::text::one_line;
 
 /// Prefixes that training wrappers put in front of every name: data parallelism, compilation, Lightning-like modules.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];

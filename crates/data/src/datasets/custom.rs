@@ -1,0 +1,323 @@
+//! Datasets of one's own: a name, and files in the data root that carry it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::registry::{self, Split};
+use crate::error::MissingFile;
+use crate::{DataError, Result};
+use vlct_util::IoError;
+use vlct_util::text::misspelt;
+
+/// Ending of WebDataset shards.
+const TAR: &str = "tar";
+
+/// Whether `name` can be that of a dataset of one's own: letters and digits of ASCII, `-` and `_`, at most 100, a letter or
+/// digit first.
+pub fn is_custom_name(name: &str) -> bool {
+    name.len() <= 100
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// Files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. Without any
+/// such file of any split, the tars in the folder `NAME`. Empty if the dataset has no such validation or test split.
+pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
+    if !is_custom_name(name) {
+        let reason = "a name has letters, digits, - and _ only, the first a letter or digit";
+        return Err(DataError::Invalid(format!(
+            "{name:?} is no name of a dataset: {reason}"
+        )));
+    }
+    let prefix = format!("{name}_{split}");
+    registry::refuse_unfinished(data_root, name, |file| {
+        file.strip_prefix(&prefix).is_some_and(is_number_or_nothing)
+    })?;
+    let mut found = false;
+    for (find, first) in [
+        (
+            arrow_files as fn(&Path, &str, Split) -> Result<Vec<PathBuf>>,
+            format!("{name}_{split}_0.arrow"),
+        ),
+        (tar_files, format!("{name}/{split}/*.tar")),
+    ] {
+        let wanted = find(data_root, name, split)?;
+        if !wanted.is_empty() {
+            return Ok(wanted);
+        }
+        for other in [Split::Train, Split::Val, Split::Test] {
+            found |= !find(data_root, name, other)?.is_empty();
+        }
+        match (found, split) {
+            (true, Split::Train) => return Err(missing(data_root, name, first)),
+            (true, _) => return Ok(Vec::new()),
+            (false, _) => {}
+        }
+    }
+    Err(unknown(data_root, name))
+}
+
+fn is_number_or_nothing(rest: &str) -> bool {
+    rest.is_empty()
+        || rest
+            .strip_prefix('_')
+            .is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
+fn missing(data_root: &Path, name: &str, file: String) -> DataError {
+    DataError::MissingFiles {
+        folder: data_root.to_path_buf(),
+        missing: vec![MissingFile {
+            dataset: name.to_string(),
+            file,
+            is_gap: true,
+        }],
+    }
+}
+
+fn unknown(data_root: &Path, name: &str) -> DataError {
+    let meant = match misspelt(name, registry::names()) {
+        Some(near) => format!(" (did you mean {near:?}?)"),
+        None => String::new(),
+    };
+    let known: Vec<&str> = registry::names().collect();
+    DataError::Invalid(format!(
+        "unknown dataset {name:?}{meant}: it is none of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … \
+         nor {name}_train.arrow nor a folder {name} of .tar files (for validation and test {name}_val…, {name}_test…); \
+         make them: {}",
+        known.join(", "),
+        data_root.display(),
+        prepare_command(name, data_root)
+    ))
+}
+
+/// The command that makes the files of a dataset.
+pub(crate) fn prepare_command(name: &str, data_root: &Path) -> String {
+    let out = data_root.display();
+    match registry::preparation(name) {
+        Some(preparation) => format!("vlct prepare {preparation} --root RAW --out {out}"),
+        None => format!("vlct prepare jsonl --root PICTURES --annotations FILE.jsonl --name {name} --out {out}"),
+    }
+}
+
+fn arrow_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
+    let prefix = format!("{name}_{split}_");
+    let numbers: BTreeSet<u64> = entries(data_root)?
+        .iter()
+        .filter_map(|path| {
+            let digits = path
+                .file_name()?
+                .to_str()?
+                .strip_prefix(&prefix)?
+                .strip_suffix(".arrow")?;
+            let number: u64 = digits.parse().ok()?;
+            (number.to_string() == digits).then_some(number)
+        })
+        .collect();
+    let numbered = |number: u64| format!("{prefix}{number}.arrow");
+    let single = data_root.join(format!("{name}_{split}.arrow"));
+    match (single.exists(), numbers.is_empty()) {
+        (true, true) => Ok(vec![single]),
+        (true, false) => Err(DataError::Format {
+            reason: format!("{} is there too; remove one or the other", numbered(0)),
+            path: single,
+        }),
+        (false, _) => match (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
+            Some((gap, _)) => Err(missing(data_root, name, numbered(gap))),
+            None => Ok(numbers
+                .into_iter()
+                .map(|number| data_root.join(numbered(number)))
+                .collect()),
+        },
+    }
+}
+
+fn tar_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
+    split_tars(&data_root.join(name), split)
+}
+
+/// The tars of a split in a folder of WebDataset shards, by name.
+pub fn split_tars(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    let of_split = tars(&folder.join(split.to_string()))?;
+    match split {
+        Split::Train if of_split.is_empty() => tars(folder),
+        _ => Ok(of_split),
+    }
+}
+
+/// The tars in a folder, by name. None if there is no such folder.
+pub fn tars(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(folder)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == TAR));
+    paths.sort();
+    Ok(paths)
+}
+
+/// What is in a folder. Nothing if there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let io = |source| {
+        DataError::Io(IoError {
+            path: folder.to_path_buf(),
+            source,
+        })
+    };
+    let entries = std::fs::read_dir(folder).map_err(io)?;
+    entries.map(|entry| Ok(entry.map_err(io)?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CaptionDataset, Contents, contents, verify};
+    use super::*;
+    use crate::arrow::{CaptionWriter, VqaKind, VqaWriter};
+    use crate::datasets::Shards;
+    use vlct_golden::write_tar;
+
+    fn write(folder: &Path, file: &str, caption: &str) {
+        let mut writer = CaptionWriter::create(folder.join(file)).unwrap();
+        writer.push(file.as_bytes(), &[caption], file, "").unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn shard(folder: &Path, file: &str, caption: &str) {
+        let path = folder.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_tar(&path, &[("1.jpg", file.as_bytes()), ("1.txt", caption.as_bytes())]);
+    }
+
+    fn captions(root: &Path, name: &str, split: Split) -> String {
+        let dataset = CaptionDataset::open(root, &[name], split).unwrap_or_else(|e| panic!("{name} {split}: {e}"));
+        (0..dataset.len()).map(|item| dataset.caption(item).unwrap()).collect()
+    }
+
+    fn message(root: &Path, name: &str, split: Split) -> String {
+        let message = CaptionDataset::open(root, &[name], split).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    #[test]
+    fn numbered_files_and_single_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        // More than ten: in the order of numbers, not of letters.
+        for number in 0..12 {
+            write(root, &format!("cats_train_{number}.arrow"), &format!("{number},"));
+        }
+        for other in [
+            "cats_train_00.arrow",
+            "cats_train_x.arrow",
+            "cats_train_1.txt",
+            "cats_trainer_12.arrow",
+        ] {
+            std::fs::write(root.join(other), "").unwrap();
+        }
+        write(root, "cats_val.arrow", "val");
+        write(root, "dogs_test_0.arrow", "test");
+        write(root, "dogs_test_1.arrow", "more");
+        assert_eq!(captions(root, "cats", Split::Train), "0,1,2,3,4,5,6,7,8,9,10,11,");
+        assert_eq!(captions(root, "cats", Split::Val), "val");
+        assert_eq!(captions(root, "cats", Split::Test), "", "a split that does not exist");
+        assert_eq!(captions(root, "dogs", Split::Test), "testmore");
+        assert!(message(root, "dogs", Split::Train).contains("dogs_train_0.arrow (of dogs)"));
+
+        std::fs::remove_file(root.join("cats_train_7.arrow")).unwrap();
+        let gap = message(root, "cats", Split::Train);
+        assert!(gap.contains("cats_train_7.arrow (of cats)"), "{gap}");
+        write(root, "cats_train.arrow", "all");
+        let both = message(root, "cats", Split::Train);
+        assert!(
+            both.contains("cats_train.arrow: cats_train_0.arrow is there too"),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn folders_of_tars() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        shard(root, "web/00001.tar", "b");
+        shard(root, "web/00000.tar", "a");
+        std::fs::write(root.join("web/00000_stats.json"), "{}").unwrap();
+        assert_eq!(captions(root, "web", Split::Train), "ab");
+        assert_eq!(captions(root, "web", Split::Val), "");
+        shard(root, "web/val/0.tar", "v");
+        assert_eq!(captions(root, "web", Split::Val), "v");
+        shard(root, "web/train/0.tar", "t");
+        assert_eq!(
+            captions(root, "web", Split::Train),
+            "t",
+            "a folder train goes before what lies beside it"
+        );
+        let dataset = CaptionDataset::open(root, &["web"], Split::Train).unwrap();
+        assert_eq!(dataset.picture(0).unwrap(), b"web/train/0.tar");
+        let at = dataset.locate(0).unwrap();
+        assert_eq!(dataset.image_id_at(&at).unwrap().as_deref(), Some("1"));
+        let error = dataset.row_error(&at, "is blue").to_string();
+        assert!(error.ends_with("0.tar: row 0 (1): is blue"), "{error}");
+        // Once converted, the Arrow files count.
+        write(root, "web_train_0.arrow", "converted");
+        assert_eq!(captions(root, "web", Split::Train), "converted");
+        assert_eq!(captions(root, "web", Split::Val), "");
+        assert!(verify(root, &["web"], Split::Train, Shards::All).is_empty());
+    }
+
+    #[test]
+    fn datasets_of_both_kinds_are_one_space() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        shard(root, "web/0.tar", "a");
+        write(root, "vg.arrow", "b");
+        write(root, "cats_train.arrow", "c");
+        let dataset = CaptionDataset::open(root, &["web", "vg", "cats"], Split::Train).unwrap();
+        let texts: String = (0..dataset.len()).map(|item| dataset.caption(item).unwrap()).collect();
+        assert_eq!(texts, "abc");
+        let parts: Vec<_> = dataset.datasets().collect();
+        assert_eq!(parts, [("web", 0..1), ("vg", 1..2), ("cats", 2..3)]);
+    }
+
+    #[test]
+    fn contents_are_told_by_columns() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        write(root, "cats_val_0.arrow", "a");
+        VqaWriter::create(root.join("ask_train.arrow"), VqaKind::Answered)
+            .unwrap()
+            .finish()
+            .unwrap();
+        shard(root, "web/0.tar", "a");
+        assert_eq!(contents(root, "cats").unwrap(), Contents::Captions);
+        assert_eq!(contents(root, "ask").unwrap(), Contents::Questions);
+        assert_eq!(contents(root, "web").unwrap(), Contents::Captions);
+        assert_eq!(contents(root, "nlvr2").unwrap(), Contents::Pairs);
+        assert!(message(root, "ask", Split::Train).contains("ask is a dataset of questions, not of captions"));
+    }
+
+    #[test]
+    fn unknown_names_are_explained() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let typo = message(root, "cocoa", Split::Train);
+        for part in [
+            "unknown dataset \"cocoa\" (did you mean \"coco\"?)",
+            "cocoa_train_0.arrow",
+            "cocoa_train.arrow",
+            "a folder cocoa of .tar files",
+            root.to_str().unwrap(),
+            "vlct prepare jsonl --root PICTURES --annotations FILE.jsonl --name cocoa --out ",
+        ] {
+            assert!(typo.contains(part), "{part:?} is not in {typo}");
+        }
+        assert!(!message(root, "my-pictures_2", Split::Val).contains("did you mean"));
+        for name in ["", "a b", "../coco", "-x", "_x", "é", "a/b", &"x".repeat(101)] {
+            assert!(!is_custom_name(name));
+            assert!(
+                message(root, name, Split::Train).contains("is no name of a dataset"),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Reading Arrow files in tests, also in those of other crates (feature `testing`).
+
+use std::path::Path;
+
+use arrow_ipc::reader::FileReader;
+use arrow_schema::{DataType, Schema};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::arrow::ArrowTable;
+
+/// Reads a value as the golden data spell it, by the type of its column.
+pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> Result<Value> {
+    use DataType::*;
+    let item = |t: &DataType| match t {
+        List(field) => Some(field.data_type().clone()),
+        _ => None,
+    };
+    Ok(match data_type {
+        Binary => json!({"bytes": table.picture(row, column)?.len()}),
+        Utf8 | LargeUtf8 => json!(table.string(row, column)?),
+        Int64 => json!(table.integer(row, column)?),
+        List(field) => match (field.data_type(), item(field.data_type())) {
+            (Utf8 | LargeUtf8 | Null, _) => json!(table.texts(row, column)?),
+            (Int64, _) => json!(table.integers(row, column)?),
+            (_, Some(Utf8)) => json!(table.text_lists(row, column)?),
+            (_, Some(Int64)) => json!(table.integer_lists(row, column)?),
+            (_, Some(Float64)) => json!(table.float_lists(row, column)?),
+            other => panic!("no reader for {other:?}"),
+        },
+        Null => json!(table.texts(row, column)?),
+        other => panic!("no reader for {other}"),
+    })
+}
+
+/// The schema, read by the library's own reader.
+pub fn schema(path: &Path) -> Schema {
+    let file = std::fs::File::open(path).expect("file");
+    FileReader::try_new(file, None)
+        .expect("Arrow file")
+        .schema()
+        .as_ref()
+        .clone()
+}
+
+/// All rows of an Arrow file, each an object with one value per column.
+pub fn rows_as_json(path: &Path) -> Vec<Value> {
+    let (table, schema) = (ArrowTable::open(path).unwrap(), schema(path));
+    (0..table.rows())
+        .map(|row| {
+            let fields = schema.fields().iter().map(|field| {
+                let value = value(&table, row, field.name(), field.data_type()).unwrap();
+                (field.name().clone(), value)
+            });
+            Value::Object(fields.collect())
+        })
+        .collect()
+}
+
+/// Reduces a golden binary value to its length, leaves others alone.
+pub fn without_hash(row: &Value) -> Value {
+    let object = row.as_object().expect("a row");
+    let fields = object.iter().map(|(name, value)| match value.get("sha256") {
+        Some(_) => (name.clone(), json!({"bytes": value["bytes"]})),
+        None => (name.clone(), value.clone()),
+    });
+    Value::Object(fields.collect())
+}

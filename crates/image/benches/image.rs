@@ -1,0 +1,73 @@
+//! What a picture costs from the bytes of its file to the numbers that the model sees, whole and in parts.
+//! `cargo bench -p vlct-image -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is a picture.
+
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, SamplingMode, Throughput};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use vlct_image::augment::OPERATIONS;
+use vlct_image::resize::{Levels, resize_into};
+use vlct_image::{CropBox, RgbImage, Transform, TransformKind, decode, encode_jpeg};
+
+/// Size of the pictures, as in MS-COCO, and of what is made of them.
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 480;
+const SIZE: u32 = 384;
+
+/// Waves with some grain, so that a file of it is about as long as that of a photograph.
+fn picture() -> RgbImage {
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
+        let wave = |c: u8| {
+            let phase = x as f32 / (37.0 + 9.0 * f32::from(c)) + y as f32 / (53.0 - 7.0 * f32::from(c));
+            (127.0 + 90.0 * phase.sin() + random.random_range(-8.0..8.0)) as u8
+        };
+        image::Rgb([0, 1, 2].map(wave))
+    })
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("image");
+    group.sampling_mode(SamplingMode::Flat);
+    group.sample_size(20);
+    group.warm_up_time(Duration::from_millis(300));
+    group.measurement_time(Duration::from_secs(1));
+    group.throughput(Throughput::Elements(1));
+
+    let picture = picture();
+    let file = encode_jpeg(&picture, 90).expect("a file");
+    for kind in TransformKind::ALL {
+        let transform = Transform::new(kind, SIZE as usize).expect("a size");
+        let mut out = vec![0.0; transform.values()];
+        let mut count = 0;
+        group.bench_function(kind.name(), |bench| {
+            bench.iter(|| {
+                count += 1;
+                let mut random = ChaCha8Rng::seed_from_u64(count);
+                transform.load_into(&file, &mut random, &mut out)
+            })
+        });
+    }
+    group.bench_function("decode JPEG", |bench| bench.iter(|| decode(&file)));
+    let mut out = vec![0.0; 3 * (SIZE * SIZE) as usize];
+    let levels = Levels {
+        scale: [0.01; 3],
+        offset: [-2.0; 3],
+    };
+    group.bench_function("resize", |bench| {
+        bench.iter(|| resize_into(&picture, CropBox::whole(&picture), (SIZE, SIZE), true, levels, &mut out))
+    });
+    for operation in &OPERATIONS {
+        group.bench_function(operation.name, |bench| {
+            let apply = |mut picture: RgbImage| {
+                (operation.apply)(&mut picture, operation.value(9.0));
+                picture
+            };
+            bench.iter_batched(|| picture.clone(), apply, BatchSize::SmallInput)
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}

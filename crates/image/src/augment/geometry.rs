@@ -1,0 +1,225 @@
+//! Rotation, shear and translation: nearest neighbour, black where the source has no pixel, same size.
+//!
+//! Pillow computes source coordinates in 16.16 fixed point from pixel centres (`Image.transform` with `AFFINE` and
+//! `NEAREST`); the same arithmetic here decides which neighbour is the nearest. Shears and translations move whole
+//! rows or columns by whole pixels, so they copy instead of computing coordinates per pixel.
+
+use std::ops::Range;
+
+use image::RgbImage;
+
+use crate::memory;
+
+/// A number in 16.16 fixed point, rounded half up. Limited, so that a multiple by any pixel index fits.
+fn fixed(value: f64) -> i64 {
+    (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
+}
+
+/// The numbers i, from 0, for which `start + i · step`, in fixed point, lies in 0..limit.
+fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
+    let last = (limit << 16) - 1;
+    let (near, far) = match step {
+        0 if (0..=last).contains(&start) => return 0..i64::MAX,
+        0 => return 0..0,
+        1.. => (-start, last - start),
+        _ => (start - last, start),
+    };
+    // Steps after which the near end is passed, and the far end not yet.
+    let step = step.abs();
+    (near.max(0) + step - 1) / step..far.div_euclid(step) + 1
+}
+
+/// Rotates about the centre by `degrees`, counter-clockwise. Pillow's `Image.rotate`.
+pub fn rotate(image: &mut RgbImage, degrees: f64) {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+    if width == 0 || height == 0 {
+        return;
+    }
+    let angle = -degrees.rem_euclid(360.0).to_radians();
+    // Python rounds the entries to 15 decimals, which makes right angles exact.
+    let round = |v: f64| (v * 1e15).round_ties_even() / 1e15;
+    let (cos, sin) = (round(angle.cos()), round(angle.sin()));
+    let (centre_x, centre_y) = (width as f64 / 2.0, height as f64 / 2.0);
+    let origin_x = cos * -centre_x + sin * -centre_y + centre_x;
+    let origin_y = -sin * -centre_x + cos * -centre_y + centre_y;
+
+    // Source position of the pixel (0, 0), then one step per column and one per row.
+    let mut row_x = fixed(origin_x + cos * 0.5 + sin * 0.5);
+    let mut row_y = fixed(origin_y - sin * 0.5 + cos * 0.5);
+    let (step_x, step_y) = (fixed(cos), fixed(-sin));
+    let (row_step_x, row_step_y) = (fixed(sin), fixed(cos));
+
+    let stride = 3 * width as usize;
+    let mut out = memory::take(image.len());
+    let source = image.as_chunks::<3>().0;
+    for row in out.chunks_exact_mut(stride) {
+        let (columns, lines) = (inside(row_x, step_x, width), inside(row_y, step_y, height));
+        let end = columns.end.min(lines.end).clamp(0, width);
+        let first = columns.start.max(lines.start).min(end);
+        row[..3 * first as usize].fill(0);
+        row[3 * end as usize..].fill(0);
+        let (mut x, mut y) = (row_x + first * step_x, row_y + first * step_y);
+        for pixel in row[3 * first as usize..3 * end as usize].as_chunks_mut::<3>().0 {
+            *pixel = source[((y >> 16) * width + (x >> 16)) as usize];
+            x += step_x;
+            y += step_y;
+        }
+        row_x += row_step_x;
+        row_y += row_step_y;
+    }
+    if let Some(turned) = RgbImage::from_raw(image.width(), image.height(), out) {
+        memory::give_back(std::mem::replace(image, turned).into_raw());
+    }
+}
+
+/// Takes each pixel from `factor · row` columns to its right.
+pub fn shear_x(image: &mut RgbImage, factor: f64) {
+    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    shift_rows(image, |y| (start + y * step) >> 16);
+}
+
+/// Takes each pixel from `factor · column` rows below it.
+pub fn shear_y(image: &mut RgbImage, factor: f64) {
+    let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    // Neighbouring columns mostly move by the same number of rows: they are copied together.
+    let mut runs: Vec<(Range<usize>, i64)> = Vec::new();
+    for x in 0..width {
+        let shift = (start + x * step) >> 16;
+        let end = 3 * (x as usize + 1);
+        match runs.last_mut() {
+            Some((run, same)) if *same == shift => run.end = end,
+            _ => runs.push((end - 3..end, shift)),
+        }
+    }
+    let stride = 3 * width as usize;
+    let values: &mut [u8] = image;
+    let mut take = |y: i64, (run, shift): &(Range<usize>, i64)| {
+        let (from, to) = ((y + shift) * stride as i64, y as usize * stride);
+        if (0..height).contains(&(y + shift)) {
+            values.copy_within(from as usize + run.start..from as usize + run.end, to + run.start);
+        } else {
+            values[to + run.start..to + run.end].fill(0);
+        }
+    };
+    // What moves up is taken from rows that come later, what moves down from rows that came before.
+    let (up, down): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, shift)| *shift >= 0);
+    for y in 0..height {
+        up.iter().for_each(|run| take(y, run));
+    }
+    for y in (0..height).rev() {
+        down.iter().for_each(|run| take(y, run));
+    }
+}
+
+/// Takes each pixel from `pixels` columns to its right: a positive value moves the picture to the left.
+pub fn translate_x(image: &mut RgbImage, pixels: f64) {
+    let shift = nearest(pixels);
+    shift_rows(image, |_| shift);
+}
+
+/// Takes each pixel from `pixels` rows below it: a positive value moves the picture up.
+pub fn translate_y(image: &mut RgbImage, pixels: f64) {
+    let stride = 3 * image.width() as usize;
+    let height = image.height() as usize;
+    let shift = nearest(pixels);
+    shift_within(image, stride, height, shift);
+}
+
+/// The source coordinate of pixel 0, whose centre is at 0.5, moved by `pixels`.
+fn nearest(pixels: f64) -> i64 {
+    (pixels + 0.5).floor() as i64
+}
+
+/// Moves each row left by the number of pixels that `shift` gives for its index.
+fn shift_rows(image: &mut RgbImage, shift: impl Fn(i64) -> i64) {
+    let width = image.width() as usize;
+    if width == 0 {
+        return;
+    }
+    for (y, row) in image.chunks_exact_mut(3 * width).enumerate() {
+        shift_within(row, 3, width, shift(y as i64));
+    }
+}
+
+/// Moves `count` units of `unit` bytes towards the front by `shift` units (towards the back if negative) and fills
+/// what becomes free with zeros.
+fn shift_within(bytes: &mut [u8], unit: usize, count: usize, shift: i64) {
+    let distance = shift.unsigned_abs().min(count as u64) as usize * unit;
+    let end = count * unit;
+    if shift >= 0 {
+        bytes.copy_within(distance..end, 0);
+        bytes[end - distance..end].fill(0);
+    } else {
+        bytes.copy_within(0..end - distance, distance);
+        bytes[..distance].fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 + 1, y as u8 + 1, 7]))
+    }
+
+    #[test]
+    fn translation_moves_and_fills_with_black() {
+        let mut left = picture(4, 2);
+        translate_x(&mut left, 1.0);
+        assert_eq!(
+            left.pixels().map(|p| p.0[0]).collect::<Vec<_>>(),
+            [2, 3, 4, 0, 2, 3, 4, 0]
+        );
+        let mut down = picture(1, 4);
+        translate_y(&mut down, -2.6);
+        assert_eq!(down.pixels().map(|p| p.0[1]).collect::<Vec<_>>(), [0, 0, 0, 1]);
+        for far in [-1e300, 1e300, 5.0] {
+            let mut gone = picture(3, 3);
+            translate_y(&mut gone, far);
+            assert!(gone.iter().all(|&v| v == 0));
+        }
+        for absurd in [f64::NAN, f64::INFINITY, -1e300] {
+            for operation in [rotate, shear_x, shear_y, translate_x] {
+                operation(&mut picture(3, 3), absurd);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn inside_is_where_the_coordinate_is_in_the_picture(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
+            let range = inside(start, step, limit);
+            for i in 0..200 {
+                prop_assert_eq!(range.contains(&i), (0..limit).contains(&((start + i * step) >> 16)), "{}", i);
+            }
+        }
+    }
+
+    #[test]
+    fn rotation_by_right_angles_is_exact() {
+        let source = picture(5, 5);
+        let mut turned = source.clone();
+        rotate(&mut turned, 90.0);
+        assert_eq!(turned, image::imageops::rotate270(&source));
+        rotate(&mut turned, 270.0);
+        assert_eq!(turned, source);
+        rotate(&mut turned, -720.0);
+        assert_eq!(turned, source);
+    }
+
+    #[test]
+    fn shears_are_transposes_of_each_other() {
+        let source = picture(9, 14);
+        let transpose = |p: &RgbImage| RgbImage::from_fn(p.height(), p.width(), |x, y| *p.get_pixel(y, x));
+        for factor in [0.09, -0.3, 1.0] {
+            let mut x = source.clone();
+            shear_x(&mut x, factor);
+            let mut y = transpose(&source);
+            shear_y(&mut y, factor);
+            assert_eq!(transpose(&x), y, "{factor}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! RandAugment: a few operations drawn at random, all at one strength.
+//!
+//! After Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
+//! from ViLT. Each operation is Pillow's arithmetic on 8-bit pixels, in place, with an explicit value; the table
+//! [`OPERATIONS`] gives its range. Three properties look odd and are kept, because the published models were trained
+//! with them: strength 9 leaves one bit to posterize, solarize-add brightens every pixel, and the enhancers only ever
+//! weaken (0.64).
+
+use image::RgbImage;
+use rand::{Rng, RngExt};
+
+mod enhance;
+mod geometry;
+mod lookup;
+
+pub use enhance::{brightness, color, contrast, sharpness};
+pub use geometry::{rotate, shear_x, shear_y, translate_x, translate_y};
+pub use lookup::{auto_contrast, equalize, posterize, solarize, solarize_add};
+
+/// One operation on pictures.
+pub struct Operation {
+    /// The name in configurations and reference data.
+    pub name: &'static str,
+    /// The value at strength 0.
+    pub low: f64,
+    /// The value at strength [`MAX_MAGNITUDE`].
+    pub high: f64,
+    /// Whether the value's sign is drawn at random.
+    pub signed: bool,
+    /// Changes the picture in place, by a value.
+    pub apply: fn(&mut RgbImage, f64),
+}
+
+/// The strength at which an operation takes the high end of its range.
+pub const MAX_MAGNITUDE: f64 = 30.0;
+
+impl Operation {
+    /// The value at a strength of 0..=[`MAX_MAGNITUDE`], before the random sign.
+    pub fn value(&self, magnitude: f64) -> f64 {
+        magnitude / MAX_MAGNITUDE * (self.high - self.low) + self.low
+    }
+}
+
+const fn operation(name: &'static str, low: f64, high: f64, signed: bool, apply: fn(&mut RgbImage, f64)) -> Operation {
+    Operation {
+        name,
+        low,
+        high,
+        signed,
+        apply,
+    }
+}
+
+/// The operations that [`rand_augment`] draws from, uniformly.
+pub static OPERATIONS: [Operation; 14] = [
+    operation("AutoContrast", 0.0, 1.0, false, |image, _| auto_contrast(image)),
+    operation("Equalize", 0.0, 1.0, false, |image, _| equalize(image)),
+    operation("Rotate", 0.0, 30.0, true, rotate),
+    // The value is cut to whole bits, at least one.
+    operation("Posterize", 0.0, 4.0, false, |image, value| {
+        posterize(image, value as u32)
+    }),
+    operation("Solarize", 0.0, 256.0, false, solarize),
+    operation("SolarizeAdd", 0.0, 110.0, false, solarize_add),
+    operation("Color", 0.1, 1.9, false, color),
+    operation("Contrast", 0.1, 1.9, false, contrast),
+    operation("Brightness", 0.1, 1.9, false, brightness),
+    operation("Sharpness", 0.1, 1.9, false, sharpness),
+    operation("ShearX", 0.0, 0.3, true, shear_x),
+    operation("ShearY", 0.0, 0.3, true, shear_y),
+    operation("TranslateXabs", 0.0, 100.0, true, translate_x),
+    operation("TranslateYabs", 0.0, 100.0, true, translate_y),
+];
+
+/// Applies `count` operations, drawn independently (the same one may come twice), at strength `magnitude`
+/// (0..=[`MAX_MAGNITUDE`]).
+pub fn rand_augment(image: &mut RgbImage, count: usize, magnitude: f64, rng: &mut impl Rng) {
+    for _ in 0..count {
+        let operation = &OPERATIONS[rng.random_range(0..OPERATIONS.len())];
+        let value = operation.value(magnitude);
+        let negative = operation.signed && rng.random_bool(0.5);
+        (operation.apply)(image, if negative { -value } else { value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    #[test]
+    fn values_at_the_published_strength() {
+        let value = |name| {
+            let operation = OPERATIONS.iter().find(|o| o.name == name).unwrap();
+            operation.value(9.0)
+        };
+        for (name, want) in [
+            ("Rotate", 9.0),
+            ("Posterize", 1.2),
+            ("Solarize", 76.8),
+            ("SolarizeAdd", 33.0),
+            ("Color", 0.64),
+            ("ShearX", 0.09),
+            ("TranslateYabs", 30.0),
+        ] {
+            assert!((value(name) - want).abs() < 1e-12, "{name}: {}", value(name));
+        }
+    }
+
+    #[test]
+    fn draws_are_independent_of_each_other_and_repeatable() {
+        let picture = RgbImage::from_fn(50, 40, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, (x * y) as u8]));
+        let run = |seed| {
+            let mut augmented = picture.clone();
+            rand_augment(&mut augmented, 2, 9.0, &mut ChaCha8Rng::seed_from_u64(seed));
+            augmented
+        };
+        assert_eq!(run(5), run(5));
+        let different = (0..40).map(run).collect::<std::collections::HashSet<_>>().len();
+        assert!(different > 25, "{different} of 40");
+    }
+
+    proptest! {
+        #[test]
+        fn every_operation_keeps_the_size_of_every_picture(
+            width in 0u32..12, height in 0u32..12, pixels in proptest::collection::vec(any::<u8>(), 3 * 11 * 11),
+            magnitude in -40.0f64..80.0,
+        ) {
+            let length = (3 * width * height) as usize;
+            let picture = RgbImage::from_raw(width, height, pixels[..length].to_vec()).unwrap();
+            for operation in &OPERATIONS {
+                let mut changed = picture.clone();
+                (operation.apply)(&mut changed, operation.value(magnitude));
+                prop_assert_eq!(changed.dimensions(), (width, height));
+                prop_assert_eq!(changed.as_raw().len(), length);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::encode_png;
+
+/// Where the golden data has a file that the original examined as `path`.
+fn raw(prepare: &Path, path: &str) -> PathBuf {
+    let (set, rest) = path.split_once('/').unwrap();
+    prepare.join(set.to_lowercase()).join("raw").join(rest)
+}
+
+#[test]
+fn verdicts_and_causes_are_those_of_the_original() {
+    for folder in vlct_golden::folders("prepare") {
+        let expected = vlct_golden::json(folder.join("check_valid_images/expected/check_valid_images.json"));
+        for file in expected["files"].as_array().unwrap() {
+            let path = raw(&folder, file["path"].as_str().unwrap());
+            let cause = match Checker::new(false).check(&path) {
+                Verdict::Fine => None,
+                Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
+                Verdict::Bad(Flaw::Damaged(_)) => Some("error"),
+                Verdict::Bad(Flaw::Warning(_)) => Some("warning"),
+                Verdict::Unread(error) => panic!("{}: {error}", path.display()),
+            };
+            assert_eq!(cause, file["cause"].as_str(), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn warnings_can_be_tolerated() {
+    let folder = vlct_golden::folders("prepare").remove(0);
+    for (file, tolerated) in [
+        ("7e7e_edge05.png", true),
+        ("7e7e_edge07.jpg", true),
+        ("7e7e_edge01.jpg", false),
+    ] {
+        let path = raw(&folder, &format!("GCC/images_train/7e7e/{file}"));
+        assert!(matches!(Checker::new(false).check(&path), Verdict::Bad(_)), "{file}");
+        assert_eq!(
+            matches!(Checker::new(true).check(&path), Verdict::Fine),
+            tolerated,
+            "{file}"
+        );
+    }
+}
+
+/// A directory of tags, little-endian, with `entries` of (tag, type, count, value or place).
+fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
+    let mut bytes = b"II\x2a\0\x08\0\0\0".to_vec();
+    bytes.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        bytes.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    bytes.extend([0; 4]);
+    bytes
+}
+
+/// A JPEG file with segments put in front of its own.
+fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
+    let picture = crate::RgbImage::new(8, 8);
+    let file = crate::encode_jpeg(&picture, 90).unwrap();
+    // Without the JFIF header of the encoder.
+    let header = 2 + if file[3] == 0xe0 {
+        2 + usize::from(u16::from_be_bytes([file[4], file[5]]))
+    } else {
+        0
+    };
+    let mut bytes = file[..2].to_vec();
+    for (marker, data) in segments {
+        bytes.extend([0xff, *marker]);
+        bytes.extend((data.len() as u16 + 2).to_be_bytes());
+        bytes.extend(*data);
+    }
+    bytes.extend(&file[header..]);
+    bytes
+}
+
+#[test]
+fn camera_tags_count_if_the_resolution_is_not_known_without_them() {
+    let jfif = |unit: u8| [b"JFIF\0\x01\x01".as_slice(), &[unit, 0, 72, 0, 72, 0, 0]].concat();
+    let exif = |tags: &[u8]| [b"Exif\0\0", tags].concat();
+    let whole = exif(&tags(&[(0x0112, 3, 1, 6), (0x011a, 5, 1, 18), (0x0128, 3, 1, 2)]));
+    let cut = exif(&tags(&[(0x010f, 2, 4000, 9000)]));
+    let flawed = |segments: &[(u8, &[u8])]| match check(&jpeg(segments)) {
+        None => false,
+        Some(Flaw::Warning(_)) => true,
+        Some(Flaw::Damaged(reason)) => panic!("{reason}"),
+    };
+    assert!(!flawed(&[]));
+    assert!(!flawed(&[(0xe1, &whole)]));
+    assert!(flawed(&[(0xe1, &cut)]));
+    assert!(flawed(&[(0xe0, &jfif(0)), (0xe1, &cut)]));
+    assert!(flawed(&[(0xe0, &jfif(2)), (0xe1, &cut)]));
+    assert!(!flawed(&[(0xe0, &jfif(1)), (0xe1, &cut)]));
+    assert!(!flawed(&[(0xe1, &cut), (0xe0, &jfif(1))]));
+    // The first of several blocks counts.
+    assert!(!flawed(&[(0xe1, &whole), (0xe1, &cut)]));
+    assert!(!flawed(&[(0xe1, &exif(b"no tags at all"))]));
+    // Without the place of the next directory, or cut within an entry.
+    assert!(flawed(&[(0xe1, &whole[..whole.len() - 1])]));
+    assert!(flawed(&[(0xe1, &whole[..30])]));
+    // Types that are not known are passed over; a resolution is one number.
+    assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x010f, 99, 4000, 9000)])))]));
+    assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 2, 2)])))]));
+    assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 1, 2), (0x011a, 3, 2, 2)])))]));
+    assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x011a, 3, 2, 2)])))]));
+}
+
+/// A PNG file with a chunk put in front of its pixels.
+fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let file = encode_png(&crate::RgbImage::new(4, 4)).unwrap();
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let body = [kind, data].concat();
+        [
+            &(data.len() as u32).to_be_bytes()[..],
+            &body,
+            &crc32fast::hash(&body).to_be_bytes(),
+        ]
+        .concat()
+    };
+    let mut header = file[16..29].to_vec();
+    header[9] = colour_type;
+    let palette = if colour_type == 3 {
+        chunk(b"PLTE", &[7; 768])
+    } else {
+        Vec::new()
+    };
+    // Rows of a picture in colour are long enough for all.
+    [
+        &file[..8],
+        &chunk(b"IHDR", &header),
+        &palette,
+        &chunk(kind, data),
+        &file[33..],
+    ]
+    .concat()
+}
+
+#[test]
+fn transparency_and_animations_of_png() {
+    let flaw = |colour_type, kind, data: &[u8]| png_flaw(&png(colour_type, kind, data));
+    for (opacities, fine) in [
+        (&[255, 0, 255][..], true),
+        (&[0], true),
+        (&[255, 0, b'\n'], true),
+        (&[], false),
+        (&[255, 255], false),
+        (&[0, 0], false),
+        (&[0, 128], false),
+    ] {
+        assert_eq!(flaw(3, b"tRNS", opacities).is_none(), fine, "{opacities:?}");
+    }
+    assert_eq!(flaw(2, b"tRNS", &[0; 6]), None);
+    assert_eq!(flaw(0, b"tRNS", &[0; 2]), None);
+    assert!(matches!(flaw(2, b"tRNS", &[0; 5]), Some(Flaw::Damaged(_))));
+    assert!(matches!(flaw(0, b"tRNS", &[0; 1]), Some(Flaw::Damaged(_))));
+    assert_eq!(flaw(2, b"acTL", &[0, 0, 0, 2, 0, 0, 0, 0]), None);
+    assert!(matches!(flaw(2, b"acTL", &[0; 8]), Some(Flaw::Warning(_))));
+    assert_eq!(check(&png(2, b"tRNS", &[0; 6])), None);
+}
+
+proptest! {
+    #[test]
+    fn any_tags_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..80), big in any::<bool>()) {
+        let header: &[u8] = if big { b"MM\0\x2a\0\0\0\x08" } else { b"II\x2a\0\x08\0\0\0" };
+        let _ = tags::flaw(&bytes);
+        let whole = [header, &bytes].concat();
+        // What is cut further is not better.
+        if tags::flaw(&whole) == Some("damaged tags (EXIF)") && whole.len() > 8 {
+            prop_assert!(tags::flaw(&whole[..whole.len() - 1]).is_some());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_judged_without_harm(kind in 0..2usize, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let file = [jpeg(&[(0xe1, &bytes)]), png(3, b"tRNS", &bytes)];
+        if let Some(flaw) = check(&file[kind]) {
+            prop_assert!(!flaw.to_string().contains('\n'));
+        }
+        let _ = png_flaw(&bytes);
+        prop_assert!(jpeg_segments(&bytes).count() <= bytes.len());
+    }
+}

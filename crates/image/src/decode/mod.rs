@@ -1,0 +1,290 @@
+//! Bytes of a picture file to RGB pixels, as Pillow's `Image.open(…).convert("RGB")` gives them.
+//!
+//! JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page) and
+//! WebP (first frame). Not read: arithmetic-coded JPEG, TIFF with a palette or with floating-point pixels.
+//! Transparency is dropped, not blended; the orientation tag of cameras is not applied; colour profiles are ignored.
+//!
+//! Files come from the web: nothing is allocated before the size has been checked, a file that ends early is an error,
+//! and no input may bring the program down.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use super::memory;
+use crate::{ImageError, Result};
+
+mod convert;
+mod jpeg;
+mod png;
+
+/// The largest number of pixels that is decoded: Pillow's `Image.MAX_IMAGE_PIXELS` (a quarter of a gibibyte at three
+/// bytes each), above which it suspects a decompression bomb.
+pub const MAX_PIXELS: u64 = 89_478_485;
+
+/// The longest side that is decoded, which is also JPEG's own limit. Resizing needs memory in proportion to it.
+pub const MAX_SIDE: u32 = 65_535;
+
+/// Memory that a decoder may use: the largest picture with four channels of 16 bits.
+const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
+
+/// Decodes a picture to RGB.
+///
+/// # Errors
+/// [`ImageError::Decode`] if the bytes are empty, of an unknown format, damaged, cut short, or of more than
+/// [`MAX_PIXELS`] pixels or [`MAX_SIDE`] on a side.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let format = format_of(bytes)?;
+    // The decoders are meant not to panic, but they are large and the files are hostile: a training run must not die
+    // of one picture. Nothing is shared with the closure, so nothing can be left half-changed.
+    catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format)))
+        .unwrap_or_else(|_| Err(damaged(format, &"the decoder gave up")))
+}
+
+/// The format that a file with these first bytes has; a few dozen of them suffice.
+///
+/// # Errors
+/// [`ImageError::Decode`] if there are none, or they belong to no format that is decoded.
+pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
+    if start.is_empty() {
+        return Err(ImageError::Decode("the file is empty".into()));
+    }
+    image::guess_format(start)
+        .ok()
+        .filter(|format| SUPPORTED.contains(format))
+        .ok_or_else(|| unknown_format(start))
+}
+
+/// About how many bytes [`decode`] would take for a picture beside its file: samples as the decoder gives them, and RGB.
+pub(super) fn memory_for(bytes: &[u8]) -> u64 {
+    const BYTES_PER_PIXEL: u64 = 8 + 3;
+    let size = catch_unwind(AssertUnwindSafe(|| {
+        ImageReader::with_format(Cursor::new(bytes), format_of(bytes).ok()?)
+            .into_dimensions()
+            .ok()
+    }));
+    match size {
+        Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
+        // It is refused before anything is allocated.
+        _ => 0,
+    }
+}
+
+const SUPPORTED: [ImageFormat; 6] = [
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::Gif,
+    ImageFormat::Bmp,
+    ImageFormat::Tiff,
+    ImageFormat::WebP,
+];
+
+fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
+    match format {
+        ImageFormat::Jpeg => return jpeg::decode(bytes),
+        ImageFormat::Png => return png::decode(bytes),
+        _ => {}
+    }
+    // The decoders of the other formats notice.
+    if format == ImageFormat::WebP && !riff_is_complete(bytes) {
+        return Err(damaged(format, &"the file ends before the picture does"));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|e| damaged(format, &e))?;
+
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let layout = decoder.color_type();
+    let length = usize::try_from(decoder.total_bytes())
+        .ok()
+        .filter(|&n| n as u64 <= MAX_ALLOCATION)
+        .ok_or_else(|| damaged(format, &"too many bytes per pixel"))?;
+    let mut samples = memory::take(length);
+    // Decoders may leave out what is damaged, and a picture must not depend on the one before.
+    samples.fill(0);
+    decoder.read_image(&mut samples).map_err(|e| damaged(format, &e))?;
+    convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(format, &e))
+}
+
+/// Whether as many bytes are there as the RIFF header announces. The decoder would be content with the first frame of
+/// a cut animation, Pillow is not.
+fn riff_is_complete(bytes: &[u8]) -> bool {
+    let announced = bytes.get(4..).and_then(|rest| rest.first_chunk()).copied();
+    announced.is_some_and(|size| (bytes.len() as u64) >= 8 + u64::from(u32::from_le_bytes(size)))
+}
+
+fn check_size(width: u32, height: u32) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(ImageError::Decode("it has no pixels".into()));
+    }
+    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(ImageError::Decode(format!(
+            "{width}x{height} pixels are too many (at most {MAX_PIXELS} in all and {MAX_SIDE} on a side)"
+        )));
+    }
+    Ok(())
+}
+
+fn unknown_format(bytes: &[u8]) -> ImageError {
+    let start: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    ImageError::Decode(format!(
+        "not a JPEG, PNG, GIF, BMP, TIFF or WebP file (it begins with {})",
+        start.join(" ")
+    ))
+}
+
+fn damaged(format: ImageFormat, reason: &dyn std::fmt::Display) -> ImageError {
+    // Some decoders' messages have several lines.
+    let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    ImageError::Decode(format!("damaged or unsupported {format:?} data: {reason}"))
+}
+
+fn damaged_png(reason: &dyn std::fmt::Display) -> ImageError {
+    damaged(ImageFormat::Png, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One file of every kind, from the repository's own reference data.
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let folder = vlct_golden::folders("images").remove(0);
+        let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), path))
+            .filter(|(name, _)| !name.ends_with(".decoded.png"))
+            .map(|(name, path)| (name, std::fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        let message = decode(bytes).expect_err("must be refused").to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    #[test]
+    fn other_files_are_refused_by_their_first_bytes() {
+        assert!(refusal(b"").contains("empty"));
+        assert!(refusal(b"<html>").contains("not a JPEG"));
+        assert!(refusal(&[0; 400]).contains("00 00 00 00 00 00 00 00"));
+        // A known format, but not one of ours.
+        assert!(refusal(b"P6 1 1 255 abc").contains("not a JPEG"));
+    }
+
+    #[test]
+    fn enormous_sizes_are_refused_before_anything_is_allocated() {
+        let (mut seen, huge) = (0, [0x7f, 0xff]);
+        for (name, mut bytes) in files() {
+            match name.rsplit('.').next().unwrap() {
+                "gif" => {
+                    bytes[6..10].copy_from_slice(&[0xff, 0x7f, 0xff, 0x7f]);
+                }
+                "bmp" => {
+                    bytes[18..22].copy_from_slice(&32_000u32.to_le_bytes());
+                    bytes[22..26].copy_from_slice(&32_000u32.to_le_bytes());
+                }
+                "jpg" => {
+                    let frame = bytes
+                        .windows(4)
+                        .position(|w| w[0] == 0xff && matches!(w[1], 0xc0 | 0xc2) && w[2] == 0);
+                    let size = frame.unwrap() + 5;
+                    bytes[size..size + 2].copy_from_slice(&huge);
+                    bytes[size + 2..size + 4].copy_from_slice(&huge);
+                }
+                _ => continue,
+            }
+            seen += 1;
+            let message = refusal(&bytes);
+            assert!(
+                message.contains("too many") || message.contains("too large"),
+                "{name}: {message}"
+            );
+        }
+        assert!(seen > 3);
+        assert!(check_size(9_459, 9_459).is_ok());
+        assert!(check_size(9_460, 9_460).is_err());
+        assert!(check_size(65_536, 1).is_err());
+        assert!(check_size(u32::MAX, u32::MAX).is_err());
+        assert!(check_size(0, 5).is_err());
+    }
+
+    #[test]
+    fn a_jpeg_cut_anywhere_is_refused() {
+        for (name, bytes) in files().into_iter().filter(|(name, _)| name.ends_with(".jpg")) {
+            for cut in (2..bytes.len()).step_by(7).chain(bytes.len() - 8..bytes.len()) {
+                assert!(decode(&bytes[..cut]).is_err(), "{name} cut at {cut}");
+            }
+            let trailing = [&bytes[..], b"trailing bytes"].concat();
+            assert_eq!(decode(&trailing).unwrap(), decode(&bytes).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn half_a_picture_is_refused() {
+        for (name, bytes) in files() {
+            assert!(decode(&bytes[..bytes.len() / 2]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_orientation_tag_is_not_applied() {
+        let (_, bytes) = files()
+            .into_iter()
+            .find(|(name, _)| name == "rotated_exif.jpg")
+            .unwrap();
+        let (_, upright) = files().into_iter().find(|(name, _)| name == "q90_420.jpg").unwrap();
+        assert_eq!(decode(&bytes).unwrap(), decode(&upright).unwrap());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Damaged files give a picture of a sane size or a refusal of one line.
+        #[test]
+        fn damage_never_brings_the_decoders_down(
+            which in any::<prop::sample::Index>(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+            near_start in any::<bool>(),
+            keep in any::<prop::sample::Index>(),
+            cut in any::<bool>(),
+        ) {
+            let files = files();
+            let (_, bytes) = which.get(&files);
+            let mut bytes = bytes.clone();
+            let range = if near_start { bytes.len().min(200) } else { bytes.len() };
+            for (position, value) in &edits {
+                let position = position.index(range);
+                bytes[position] = *value;
+            }
+            if cut {
+                bytes.truncate(keep.index(bytes.len() + 1));
+            }
+            match decode(&bytes) {
+                Ok(image) => prop_assert!(image.width() > 0 && image.height() > 0),
+                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+            }
+        }
+
+        #[test]
+        fn noise_behind_a_magic_number_is_refused_or_decoded(
+            magic in prop::sample::select(vec![
+                &b"\xff\xd8\xff"[..], b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF\0\0\0\0WEBP",
+            ]),
+            noise in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let _ = decode(&[magic, &noise].concat());
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! PNG with Pillow's tolerance. Pillow checks the checksums of the chunks before the pixels and the one within the pixel
+//! stream, if it is there: wrong checksums of pixel chunks, a missing end chunk, even a pixel stream that ends early but cleanly
+//! are accepted (what is missing stays black). A stream that is cut short is not, nor is one with a wrong checksum.
+//!
+//! Transparency given by a colour or a palette is not even expanded, since it would be dropped anyway.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use image::{ColorType, RgbImage};
+use png::{BitDepth, Transformations};
+
+use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
+use crate::Result;
+
+const SIGNATURE: usize = 8;
+/// Length and type in front of a chunk's data, checksum behind it.
+const CHUNK_HEAD: usize = 8;
+const CHUNK_TAIL: usize = 4;
+const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+
+/// Decodes a PNG file (its first picture, if animated) to RGB.
+pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let bytes = checked(bytes).map_err(|e| damaged(&e))?;
+    let limits = png::Limits {
+        bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
+    };
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
+    let mut decoder = png::Decoder::new_with_options(Cursor::new(&bytes[..]), options);
+    decoder.set_limits(limits);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(|e| damaged(&e))?;
+    let (width, height) = header.size();
+    check_size(width, height)?;
+    let small = !matches!(header.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
+    if small || header.color_type == png::ColorType::Indexed {
+        decoder.set_transformations(Transformations::EXPAND);
+    }
+
+    let mut reader = decoder.read_info().map_err(|e| damaged(&e))?;
+    let layout = match reader.output_color_type() {
+        (png::ColorType::Grayscale, BitDepth::Eight) => ColorType::L8,
+        (png::ColorType::GrayscaleAlpha, BitDepth::Eight) => ColorType::La8,
+        (png::ColorType::Rgb, BitDepth::Eight) => ColorType::Rgb8,
+        (png::ColorType::Rgba, BitDepth::Eight) => ColorType::Rgba8,
+        (png::ColorType::Grayscale, BitDepth::Sixteen) => ColorType::L16,
+        (png::ColorType::GrayscaleAlpha, BitDepth::Sixteen) => ColorType::La16,
+        (png::ColorType::Rgb, BitDepth::Sixteen) => ColorType::Rgb16,
+        (png::ColorType::Rgba, BitDepth::Sixteen) => ColorType::Rgba16,
+        (kind, depth) => return Err(damaged(&format_args!("pixels of type {kind:?} {depth:?}"))),
+    };
+    let mut samples = read_rows(&mut reader, layout, width, height)?;
+    if layout.bytes_per_pixel() > layout.channel_count() {
+        // The file is big-endian, the conversion expects native order.
+        for sample in samples.as_chunks_mut::<2>().0 {
+            *sample = u16::from_be_bytes(*sample).to_ne_bytes();
+        }
+    }
+    convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(&e))
+}
+
+/// All rows of the first picture, interleaved samples; black where the stream ended early.
+fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: u32, height: u32) -> Result<Vec<u8>> {
+    let pixel = layout.bytes_per_pixel();
+    let stride = width as usize * usize::from(pixel);
+    let mut samples = vec![0u8; stride * height as usize];
+    let rows = if reader.info().interlaced {
+        read_interlaced(reader, &mut samples, stride, 8 * pixel)
+    } else {
+        samples
+            .chunks_exact_mut(stride)
+            .try_for_each(|row| reader.read_row(row).map(|_| ()))
+    };
+    match rows {
+        Err(error) if !ended_early_but_cleanly(&error) => return Err(damaged(&error)),
+        _ => {}
+    }
+    // The checksum of the stream lies behind the last row. Nothing else there matters.
+    match reader.finish() {
+        Err(error) if is_wrong_checksum(&error) => Err(damaged(&error)),
+        _ => Ok(samples),
+    }
+}
+
+fn read_interlaced(
+    reader: &mut png::Reader<Cursor<&[u8]>>,
+    samples: &mut [u8],
+    stride: usize,
+    bits_per_pixel: u8,
+) -> std::result::Result<(), png::DecodingError> {
+    while let Some(row) = reader.next_interlaced_row()? {
+        if let png::InterlaceInfo::Adam7(pass) = row.interlace() {
+            png::expand_interlaced_row(samples, stride, row.data(), pass, bits_per_pixel);
+        }
+    }
+    Ok(())
+}
+
+/// The decoder has no other way to tell this case from a stream that is cut short.
+fn ended_early_but_cleanly(error: &png::DecodingError) -> bool {
+    matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("does not have enough data")
+}
+
+/// Whether the pixel stream has another checksum than it says. The decoder has no other way to tell this either.
+fn is_wrong_checksum(error: &png::DecodingError) -> bool {
+    matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
+}
+
+/// The file, if the chunks before the pixels are whole; if it ends within the pixel chunks, a copy that is rounded off
+/// so that the decoder looks at all pixel data there is.
+fn checked(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
+    let mut at = SIGNATURE;
+    let mut in_pixels = false;
+    loop {
+        let Some((length, kind)) = head(bytes, at) else {
+            // Cut between chunks or within a chunk's head.
+            return if in_pixels {
+                Ok(Cow::Owned([&bytes[..at.min(bytes.len())], END_CHUNK].concat()))
+            } else {
+                Err("the file ends before the picture begins".into())
+            };
+        };
+        let is_pixels = kind == b"IDAT";
+        if in_pixels && !is_pixels {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        in_pixels |= is_pixels;
+        // `head` has seen that these bytes exist; lengths are below 2^32.
+        let data = at + CHUNK_HEAD;
+        let next = data.saturating_add(length).saturating_add(CHUNK_TAIL);
+        if next > bytes.len() {
+            if !in_pixels {
+                return Err("the file ends before the picture begins".into());
+            }
+            let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
+            let head = (rest.len() as u32).to_be_bytes();
+            return Ok(Cow::Owned(
+                [&bytes[..at], &head, b"IDAT", rest, &[0; CHUNK_TAIL], END_CHUNK].concat(),
+            ));
+        }
+        if !is_pixels {
+            let checksum = crc32fast::hash(&bytes[at + 4..next - CHUNK_TAIL]);
+            if bytes[next - CHUNK_TAIL..next] != checksum.to_be_bytes() {
+                return Err(format!("wrong checksum of chunk {}", kind.escape_ascii()));
+            }
+        }
+        at = next;
+    }
+}
+
+/// Length and type of the chunk at `at`.
+fn head(bytes: &[u8], at: usize) -> Option<(usize, &[u8; 4])> {
+    let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
+    let kind = rest.first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*length) as usize, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> RgbImage {
+        RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8]))
+    }
+
+    fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        let body = [kind, data].concat();
+        let checksum = crc32fast::hash(&body).to_be_bytes();
+        [&(data.len() as u32).to_be_bytes()[..], &body, &checksum].concat()
+    }
+
+    /// Signature and header, pixel data, end chunk, as our encoder wrote them.
+    fn parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+        let file = crate::encode_png(&picture()).unwrap();
+        let start = file.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
+        let (length, _) = head(&file, start).unwrap();
+        let data = file[start + 8..start + 8 + length].to_vec();
+        assert_eq!(
+            &file[start + 12 + length..],
+            END_CHUNK,
+            "the encoder writes one pixel chunk"
+        );
+        (file[..start].to_vec(), data, END_CHUNK.to_vec())
+    }
+
+    #[test]
+    fn damage_behind_the_pixels_does_not_matter() {
+        let (front, data, end) = parts();
+        let mut pixels = chunk(b"IDAT", &data);
+        let last = pixels.len() - 1;
+        pixels[last] ^= 1;
+        let two = [chunk(b"IDAT", &data[..50]), chunk(b"IDAT", &data[50..])].concat();
+        for file in [
+            [&front[..], &pixels, &end].concat(),
+            [&front[..], &pixels].concat(),
+            [&front[..], &pixels[..last - 2]].concat(),
+            // Into the checksum of the compressed stream.
+            [&front[..], &pixels[..last - 6]].concat(),
+            [&front[..], &pixels, &end[..5]].concat(),
+            [&front[..], &two, &end].concat(),
+            [&front[..], &two].concat(),
+            [&front[..], &chunk(b"tEXt", b"Comment\0hello"), &pixels, &end].concat(),
+        ] {
+            assert_eq!(decode(&file).unwrap(), picture());
+        }
+    }
+
+    #[test]
+    fn damage_before_the_pixels_and_cut_pixels_are_refused() {
+        let (front, data, end) = parts();
+        let pixels = chunk(b"IDAT", &data);
+        let mut header = front.clone();
+        header[20] ^= 1;
+        assert!(decode(&[&header[..], &pixels, &end].concat()).is_err());
+        let mut text = chunk(b"tEXt", b"Comment\0hello");
+        text[10] ^= 1;
+        let error = decode(&[&front[..], &text, &pixels, &end].concat())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("tEXt"), "{error}");
+        for cut in [0, 5, 8, data.len() / 2, data.len() - 20] {
+            assert!(
+                decode(&[&front[..], &pixels[..cut]].concat()).is_err(),
+                "file cut at {cut}"
+            );
+            let short = chunk(b"IDAT", &data[..cut]);
+            assert!(
+                decode(&[&front[..], &short, &end].concat()).is_err(),
+                "stream cut at {cut}"
+            );
+        }
+        assert!(decode(&[&front[..], &end].concat()).is_err());
+    }
+
+    /// A pixel stream of one stored block: headers, rows, checksum.
+    fn stored(rows: &[u8]) -> Vec<u8> {
+        let length = rows.len() as u16;
+        let (a, b) = rows.iter().fold((1u32, 0u32), |(a, b), byte| {
+            let a = (a + u32::from(*byte)) % 65_521;
+            (a, (b + a) % 65_521)
+        });
+        [
+            &[0x78, 0x01, 0x01][..],
+            &length.to_le_bytes(),
+            &(!length).to_le_bytes(),
+            rows,
+            &(b << 16 | a).to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_stream_that_ends_early_but_cleanly_leaves_the_rest_black() {
+        // 10 rows for a picture of 30.
+        let (front, _, end) = parts();
+        let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
+        let stream = stored(&row.repeat(10));
+        let decoded = decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).unwrap();
+        assert_eq!(decoded.get_pixel(39, 9).0, [118, 119, 120]);
+        assert_eq!(decoded.get_pixel(0, 10).0, [0; 3]);
+    }
+
+    #[test]
+    fn a_stream_with_a_wrong_checksum_is_refused() {
+        let (front, data, end) = parts();
+        let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
+        for whole in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {
+            let file = |stream: &[u8]| [&front[..], &chunk(b"IDAT", stream), &end].concat();
+            assert!(decode(&file(&whole)).is_ok());
+            for place in [1, 4] {
+                let mut wrong = whole.clone();
+                let place = wrong.len() - place;
+                wrong[place] ^= 1;
+                assert!(decode(&file(&wrong)).is_err(), "byte {place} of {}", whole.len());
+            }
+        }
+        // A changed pixel shows in the checksum.
+        let mut stream = stored(&row.repeat(30));
+        stream[1000] ^= 1;
+        assert!(decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).is_err());
+    }
+}

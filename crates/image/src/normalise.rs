@@ -1,0 +1,86 @@
+//! Pixels to the numbers that the model sees, and back: `(pixel / 255 - mean) / std` per channel.
+
+use image::RgbImage;
+
+use super::resize::Levels;
+use crate::{ImageError, Result};
+
+/// Mean of red, green and blue over ImageNet, in units of full brightness.
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+
+/// Standard deviation of red, green and blue over ImageNet, in units of full brightness.
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// What a resize makes of levels so that they are normalised.
+pub(super) fn levels() -> Levels {
+    Levels {
+        scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
+        offset: std::array::from_fn(|c| (-f64::from(MEAN[c]) / f64::from(STD[c])) as f32),
+    }
+}
+
+/// Turns normalised planes `[3, size, size]` back into a picture: rounded to the nearest pixel value, clipped to
+/// 0..=255; a value that is not a number becomes 0. For reports: reconstructions leave the range of real pictures.
+///
+/// # Errors
+/// [`ImageError::Invalid`] if `values` does not hold exactly `3 · size · size` numbers.
+pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
+    let expected = size.checked_mul(size).and_then(|p| p.checked_mul(3));
+    let side = u32::try_from(size).ok();
+    let (Some(expected), Some(side)) = (expected, side) else {
+        return Err(ImageError::Invalid(format!(
+            "a picture of {size}x{size} pixels is too large"
+        )));
+    };
+    if values.len() != expected {
+        return Err(ImageError::Invalid(format!(
+            "a picture of {size}x{size} pixels needs {expected} values, {} were given",
+            values.len()
+        )));
+    }
+    let mut pixels = vec![0u8; expected];
+    for (channel, plane) in values.chunks_exact((size * size).max(1)).enumerate() {
+        for (pixel, value) in pixels[channel..].iter_mut().step_by(3).zip(plane) {
+            // `as` clips to the range of u8 and sends NaN to 0.
+            *pixel = ((value * STD[channel] + MEAN[channel]) * 255.0).round() as u8;
+        }
+    }
+    RgbImage::from_raw(side, side, pixels)
+        .ok_or_else(|| ImageError::Invalid(format!("a picture of {size}x{size} pixels is too large")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every level in each of the three planes.
+    fn all_levels() -> Vec<f32> {
+        let Levels { scale, offset } = levels();
+        let plane = |c: usize| (0..256).map(move |level| level as f32 * scale[c] + offset[c]);
+        (0..3).flat_map(plane).collect()
+    }
+
+    #[test]
+    fn denormalise_undoes_normalise() {
+        let picture = denormalise(&all_levels(), 16).unwrap();
+        for (level, pixel) in picture.pixels().enumerate() {
+            assert_eq!(pixel.0, [level as u8; 3]);
+        }
+    }
+
+    #[test]
+    fn normalised_values_are_those_of_imagenet_statistics() {
+        let want: Vec<f32> = (0..768)
+            .map(|i| ((i % 256) as f32 / 255.0 - MEAN[i / 256]) / STD[i / 256])
+            .collect();
+        vlct_golden::assert_within("levels", &all_levels(), &want, 1e-6);
+    }
+
+    #[test]
+    fn out_of_range_values_are_clipped_and_wrong_lengths_refused() {
+        let picture = denormalise(&[f32::NAN, 1e9, -1e9], 1).unwrap();
+        assert_eq!(picture.as_raw(), &[0, 255, 0]);
+        assert!(denormalise(&[0.0; 5], 1).is_err());
+        assert!(denormalise(&[], usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! Our pictures against Pillow's (`tests/golden/images`, `tests/golden/augment`).
+
+use std::path::Path;
+
+use image::RgbImage;
+use serde_json::Value;
+
+use super::augment::OPERATIONS;
+use super::{CropBox, Transform, TransformKind, decode, resize, resized_crop};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+fn read(path: &Path) -> RgbImage {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Mean absolute difference in levels, and the share of values within two levels.
+fn compare(what: &str, got: &RgbImage, want: &RgbImage) -> (f64, f64) {
+    assert_eq!(got.dimensions(), want.dimensions(), "{what}");
+    let differences = got.iter().zip(want.iter()).map(|(a, b)| a.abs_diff(*b));
+    let sum: u64 = differences.clone().map(u64::from).sum();
+    let close = differences.filter(|&d| d <= 2).count();
+    (sum as f64 / got.len() as f64, close as f64 / got.len() as f64)
+}
+
+fn assert_resampled(what: &str, got: &RgbImage, want: &RgbImage) {
+    let (mean, close) = compare(what, got, want);
+    // The fixed-point arithmetic is Pillow's.
+    assert!(got == want, "{what}: mean difference {mean}, within two levels {close}");
+}
+
+#[test]
+fn decoding_equals_pillow() {
+    let mut seen = 0;
+    for folder in vlct_golden::folders("images") {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_string();
+            let decoded = folder.join(format!("{name}.decoded.png"));
+            if !decoded.exists() {
+                continue;
+            }
+            seen += 1;
+            let (got, want) = (read(&path), read(&decoded));
+            let (mean, _) = compare(&name, &got, &want);
+            let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
+            let allowed = if lossy { 1.0 } else { 0.0 };
+            assert!(mean <= allowed, "{name}: mean difference {mean}");
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn operations_equal_pillow() {
+    for folder in vlct_golden::folders("augment") {
+        let images = folder.with_file_name("images");
+        let cases = vlct_golden::json(folder.join("cases.json"));
+        let cases = cases.as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let text = |key: &str| case[key].as_str().unwrap();
+            check(case, &read(&images.join(text("input"))), &folder.join(text("output")));
+        }
+    }
+}
+
+fn check(case: &Value, input: &RgbImage, output: &Path) {
+    let number = |key: &str| u32::try_from(case[key].as_u64().unwrap()).unwrap();
+    let name = case["op"].as_str().unwrap();
+    let what = output.display().to_string();
+    match name {
+        "resize_bicubic" => {
+            let size = number("size");
+            assert_resampled(&what, &resize(input, size, size).unwrap(), &read(output));
+        }
+        "resized_crop_bicubic" => {
+            let crop = CropBox {
+                left: number("left"),
+                top: number("top"),
+                width: number("width"),
+                height: number("height"),
+            };
+            let got = resized_crop(input, crop, number("size"), case["flip"].as_bool().unwrap()).unwrap();
+            assert_resampled(&what, &got, &read(output));
+        }
+        "mae_test" => {
+            let transform = Transform::new(TransformKind::MaeTest, number("size") as usize).unwrap();
+            let got = transform
+                .apply(input.clone(), &mut ChaCha8Rng::seed_from_u64(0))
+                .unwrap();
+            let file = vlct_golden::Tensors::open(output);
+            let want = file.f32(&file.names()[0]);
+            assert_eq!(got.len(), want.len(), "{what}");
+            // One level of 255 in normalised units, for the narrowest channel.
+            let level = 1.0 / 255.0 / 0.229;
+            let differences: Vec<f32> = got.iter().zip(&want).map(|(a, b)| (a - b).abs() / level).collect();
+            let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+            let close = differences.iter().filter(|&&d| d <= 2.1).count() as f64 / differences.len() as f64;
+            assert!(
+                mean <= 0.5 && close >= 0.999,
+                "{what}: mean difference {mean} levels, close {close}"
+            );
+        }
+        _ => {
+            let operation = OPERATIONS
+                .iter()
+                .find(|o| o.name == name)
+                .unwrap_or_else(|| panic!("operation {name}"));
+            let value = case["value"].as_f64().unwrap();
+            let computed = operation.value(case["magnitude"].as_f64().unwrap());
+            assert!((computed - value).abs() < 1e-9, "{name}: {computed} against {value}");
+            let mut got = input.clone();
+            let negated = case["negated"].as_bool().unwrap();
+            (operation.apply)(&mut got, if negated { -value } else { value });
+            // Every operation reproduces Pillow's integer arithmetic, so all of them are exact.
+            let want = read(output);
+            let (mean, close) = compare(&what, &got, &want);
+            assert!(got == want, "{what}: mean difference {mean}, within two levels {close}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Data of one's own: tables of pictures and texts, WebDataset tars, folders of classes.
+//!
+//! Whatever it comes from, it is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
+
+mod classes;
+mod questions;
+mod tables;
+mod tars;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::datasets::{Dataset, ROWS_PER_FILE};
+use super::plan::Plan;
+use crate::records::{Columns, Format};
+use crate::{DataError, Result};
+use vlct_data::datasets::{is_custom_name, is_published_file, names};
+
+/// The splits that are written, in that order.
+const SPLITS: [&str; 3] = ["train", "val", "test"];
+
+/// A form that data of one's own can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Tables that name picture files, or hold pictures.
+    Table(Format),
+    /// WebDataset tars.
+    WebDataset,
+    /// A folder for each class.
+    Folders,
+}
+
+impl Door {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Table(Format::Jsonl),
+        Self::Table(Format::Csv),
+        Self::Table(Format::Tsv),
+        Self::Table(Format::Parquet),
+        Self::WebDataset,
+        Self::Folders,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table(format) => format.extension(),
+            Self::WebDataset => "webdataset",
+            Self::Folders => "folders",
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A table and the split that its rows belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotations {
+    /// The split; none if a column says it, or else `train`.
+    pub split: Option<String>,
+    /// The file.
+    pub file: PathBuf,
+}
+
+impl FromStr for Annotations {
+    type Err = DataError;
+
+    /// `SPLIT=FILE` or `FILE`.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.split_once('=') {
+            Some((word, file)) if split_of(word).is_some() => Self {
+                split: split_of(word).map(str::to_string),
+                file: file.into(),
+            },
+            _ => Self {
+                split: None,
+                file: text.into(),
+            },
+        })
+    }
+}
+
+/// Where data of one's own are and how they become rows.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// The name that the data set gets.
+    pub name: String,
+    /// Form of the data.
+    pub door: Door,
+    /// Folder of the pictures, or of the tars. Tables name pictures relative to it.
+    pub root: PathBuf,
+    /// The tables. If there are none: those in `root` whose names begin with that of a split.
+    pub annotations: Vec<Annotations>,
+    /// The columns of the tables.
+    pub columns: Columns,
+    /// How many questions of the training split must have an answer as their most frequent one for it to be numbered.
+    pub min_answers: usize,
+    /// The splits to write; all if not given.
+    pub splits: Option<Vec<String>>,
+    /// Rows per file.
+    pub rows_per_file: usize,
+}
+
+impl Own {
+    /// The data set `name` from `root`, with columns that have one of their usual names.
+    pub fn new(name: impl Into<String>, door: Door, root: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            door,
+            root: root.into(),
+            annotations: Vec::new(),
+            columns: Columns::default(),
+            min_answers: 1,
+            splits: None,
+            rows_per_file: ROWS_PER_FILE,
+        }
+    }
+
+    /// What is to be written.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] for a name that cannot be used or an unknown split; files that are missing or damaged.
+    pub fn plan(&self) -> Result<Plan> {
+        self.check_name()?;
+        if let Some(unknown) = self
+            .splits
+            .iter()
+            .flatten()
+            .find(|split| !SPLITS.contains(&split.as_str()))
+        {
+            let known = SPLITS.join(", ");
+            return Err(DataError::Invalid(format!(
+                "there is no split {unknown:?}; there are {known}"
+            )));
+        }
+        if !matches!(self.door, Door::Table(_)) && !self.annotations.is_empty() {
+            let reason = format!("{} has its texts with the pictures: leave --annotations out", self.door);
+            return Err(DataError::Invalid(reason));
+        }
+        match self.door {
+            Door::Table(format) => tables::plan(self, format),
+            Door::WebDataset => tars::plan(self),
+            Door::Folders => classes::plan(self),
+        }
+    }
+
+    fn check_name(&self) -> Result<()> {
+        let name = &self.name;
+        if !is_custom_name(name) {
+            let reason = "a name has letters, digits, - and _ only, the first a letter or digit";
+            return Err(DataError::Invalid(format!(
+                "{name:?} is no name of a data set: {reason}"
+            )));
+        }
+        if names().any(|published| published == name)
+            || Dataset::ALL.iter().any(|dataset| dataset.name() == name)
+            || SPLITS.iter().any(|split| is_published_file(&self.prefix(split)))
+        {
+            let reason = "is the name of a published data set, which would be read instead; take another";
+            return Err(DataError::Invalid(format!("{name} {reason}")));
+        }
+        Ok(())
+    }
+
+    fn wants(&self, split: &str) -> bool {
+        self.splits
+            .as_ref()
+            .is_none_or(|splits| splits.iter().any(|wanted| wanted == split))
+    }
+
+    /// Name of a split's files, without their numbers.
+    fn prefix(&self, split: &str) -> String {
+        format!("{}_{split}", self.name)
+    }
+
+    /// Nothing to write is more likely a wrong folder than a wish.
+    fn refuse_nothing(&self, plan: &Plan, what: &str) -> Result<()> {
+        if plan.rows() > 0 {
+            return Ok(());
+        }
+        let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
+        let example = missing.map_or(String::new(), |path| format!(", such as {path}"));
+        Err(DataError::Format {
+            path: self.root.clone(),
+            reason: format!("there is nothing to write: {what}{example}"),
+        })
+    }
+}
+
+/// The split that a word means.
+fn split_of(word: &str) -> Option<&'static str> {
+    match word.to_lowercase().as_str() {
+        "train" | "training" | "restval" => Some("train"),
+        "val" | "valid" | "validation" | "dev" => Some("val"),
+        "test" | "testing" => Some("test"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

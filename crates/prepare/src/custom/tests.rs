@@ -1,0 +1,459 @@
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use ::parquet::arrow::ArrowWriter;
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+
+use super::*;
+use crate::tests::target;
+use crate::{Outcome, Report, Target, write};
+use vlct_data::arrow::ArrowTable;
+use vlct_data::datasets::{CaptionDataset, Contents, Split, contents};
+use vlct_golden::write_tar;
+
+/// Writes the data set and gives the report.
+fn prepare(own: &Own, out: &Path) -> Result<Report> {
+    match write(
+        &own.name,
+        &own.plan()?,
+        &target(out),
+        &mut |_| ControlFlow::Continue(()),
+    )? {
+        Outcome::Done(report) | Outcome::WasDone(report) => Ok(report),
+        Outcome::Stopped => panic!("nobody stopped it"),
+    }
+}
+
+/// Picture, captions and image_id of every row, through the name.
+fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
+    let dataset = CaptionDataset::open(root, &[name], split).unwrap();
+    (0..dataset.rows())
+        .map(|image| {
+            let at = dataset.locate_row(image).unwrap();
+            (
+                String::from_utf8(dataset.picture_at(&at).unwrap().to_vec()).unwrap(),
+                dataset
+                    .items_of(image)
+                    .unwrap()
+                    .map(|item| dataset.caption(item).unwrap())
+                    .collect(),
+                dataset.image_id_at(&at).unwrap().unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn row(picture: &str, captions: &[&str], id: &str) -> (String, Vec<String>, String) {
+    (
+        picture.into(),
+        captions.iter().map(|c| c.to_string()).collect(),
+        id.into(),
+    )
+}
+
+/// A folder with these files; the content of a picture is its name.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    root
+}
+
+fn message(own: &Own) -> String {
+    let message = own.plan().map(drop).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+const LINES: &str = r#"{"image": "p/1.jpg", "caption": "one"}
+{"image": "p/2.jpg", "caption": ["two", "deux"], "id": "second"}
+{"image": "p/none.jpg", "caption": "nothing"}
+{"image": "p/1.jpg", "caption": "uno"}
+{"image": "p/3.jpg", "caption": "three", "split": "dev"}
+{"image": "p/4.jpg", "caption": null}
+"#;
+
+fn pictures() -> tempfile::TempDir {
+    folder(&[
+        ("p/1.jpg", "1"),
+        ("p/2.jpg", "2"),
+        ("p/3.jpg", "3"),
+        ("p/4.jpg", "4"),
+        ("all.jsonl", LINES),
+        ("train.csv", "path,text\np/1.jpg,one\np/2.jpg,two\np/3.jpg,three\n"),
+        ("validation-0.csv", "path,text\np/4.jpg,four\n"),
+    ])
+}
+
+#[test]
+fn tables_become_files_that_are_read_by_name() {
+    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
+    let own = Own {
+        annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
+        ..Own::new("cats", Door::Table(Format::Jsonl), raw.path())
+    };
+    let report = prepare(&own, out.path()).unwrap();
+    let files: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+    assert_eq!(files, ["cats_train_0.arrow", "cats_val_0.arrow"]);
+    assert_eq!(
+        rows(out.path(), "cats", Split::Train),
+        [
+            row("1", &["one", "uno"], "p/1.jpg"),
+            row("2", &["two", "deux"], "second")
+        ]
+    );
+    assert_eq!(rows(out.path(), "cats", Split::Val), [row("3", &["three"], "p/3.jpg")]);
+    assert_eq!(report.remarks, ["train: 1 pictures have no caption and were left out"]);
+    let train = &report.coverage[0];
+    assert_eq!((train.kept, train.annotated, train.without_picture), (2, 3, 1));
+    assert_eq!(train.examples, ["p/none.jpg"]);
+
+    // Tables are found by their names; a shorter series replaces a longer one.
+    let own = Own {
+        rows_per_file: 2,
+        ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
+    };
+    prepare(&own, out.path()).unwrap();
+    assert!(out.path().join("dogs_train_1.arrow").exists());
+    let captions: Vec<Vec<String>> = rows(out.path(), "dogs", Split::Train)
+        .into_iter()
+        .map(|row| row.1)
+        .collect();
+    assert_eq!(captions, [["one"], ["two"], ["three"]]);
+    assert_eq!(rows(out.path(), "dogs", Split::Val), [row("4", &["four"], "p/4.jpg")]);
+
+    let again = |own: &Own| {
+        let target = Target {
+            overwrite: true,
+            ..target(out.path())
+        };
+        let outcome = write(&own.name, &own.plan().unwrap(), &target, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(matches!(outcome, Outcome::Done(_)));
+    };
+    let mut own = own;
+    own.rows_per_file = 3;
+    again(&own);
+    assert!(!out.path().join("dogs_train_1.arrow").exists());
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    // One split written anew leaves the other alone.
+    own.splits = Some(vec!["val".into()]);
+    std::fs::remove_file(out.path().join("dogs_val_0.arrow")).unwrap();
+    again(&own);
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
+}
+
+#[test]
+fn a_stopped_replacement_is_not_taken_for_a_data_set() {
+    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
+    let own = |rows_per_file| Own {
+        rows_per_file,
+        ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
+    };
+    prepare(&own(1), out.path()).unwrap();
+    // What is only refused changes nothing.
+    let refused = prepare(&own(2), out.path()).unwrap_err().to_string();
+    assert!(refused.contains("--overwrite replaces"), "{refused}");
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+    assert!(!out.path().join(".prepare_dogs.journal").exists());
+    let target = Target {
+        overwrite: true,
+        ..target(out.path())
+    };
+    let stopped = write("dogs", &own(2).plan().unwrap(), &target, &mut |now| match now.done {
+        // One row of val, which stays as it is, and three of train, the last of which is in no file yet.
+        4 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(stopped.unwrap(), Outcome::Stopped);
+    // The first new file is there, and no old one with it.
+    let there = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
+    assert_eq!([0, 1, 2].map(there), [true, false, false]);
+    let message = |split| {
+        CaptionDataset::open(out.path(), &["dogs"], split)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(message(Split::Train).contains("dogs_train_1.arrow: the preparation of dogs is not finished"));
+    prepare(&own(2), out.path()).unwrap();
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+}
+
+#[test]
+fn answers_of_all_splits_are_numbered_alike() {
+    let (raw, out) = (
+        folder(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
+        tempfile::tempdir().unwrap(),
+    );
+    let table = |split: &str, answers: &[&str]| {
+        let rows = answers
+            .iter()
+            .map(|answer| format!("1.jpg,why?,{answer},x\n2.jpg,who?,{answer},7\n"));
+        let text = format!("image,question,answer,id\n{}", rows.collect::<String>());
+        std::fs::write(raw.path().join(format!("{split}.csv")), text).unwrap();
+    };
+    let split = |split: &str| Own {
+        splits: Some(vec![split.to_string()]),
+        ..Own::new("asks", Door::Table(Format::Csv), raw.path())
+    };
+    table("train", &["yes", "yes", "no"]);
+    table("val", &["no"]);
+    prepare(&split("train"), out.path()).unwrap();
+    prepare(&split("val"), out.path()).unwrap();
+    let numbers = ArrowTable::open(out.path().join("asks_train_0.arrow")).unwrap();
+    let mut numbers: Vec<i64> = (0..2)
+        .map(|row| numbers.integer(row, "image_id").unwrap().unwrap())
+        .collect();
+    numbers.sort();
+    assert_eq!(numbers, [7, 8], "a name that is no number gets one of its own");
+    table("train", &["no", "no", "no", "yes"]);
+    let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("asks_val_0.arrow: its answers are numbered by another vocabulary"),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_of_published_files_are_refused() {
+    for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
+        let refused = message(&Own::new(name, Door::Folders, "/nowhere"));
+        assert!(
+            refused.contains("is the name of a published data set"),
+            "{name}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn rows_without_a_split_are_joined_with_those_of_train() {
+    let lines = r#"{"image": "./1.jpg", "caption": "a", "split": null}
+{"image": "1.jpg", "caption": "b", "split": "training"}
+"#;
+    let (raw, out) = (
+        folder(&[("1.jpg", "1"), ("all.jsonl", lines)]),
+        tempfile::tempdir().unwrap(),
+    );
+    let own = Own {
+        annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
+        ..Own::new("cats", Door::Table(Format::Jsonl), raw.path())
+    };
+    prepare(&own, out.path()).unwrap();
+    assert_eq!(
+        rows(out.path(), "cats", Split::Train),
+        [row("1", &["a", "b"], "./1.jpg")]
+    );
+}
+
+#[test]
+fn what_the_system_refuses_ends_the_preparation() {
+    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
+    let own = Own::new("dogs", Door::Table(Format::Csv), raw.path());
+    let plan = own.plan().unwrap();
+    let picture = raw.path().join("p/2.jpg");
+    std::fs::remove_file(&picture).unwrap();
+    std::os::unix::fs::symlink(&picture, &picture).unwrap();
+    let mut go_on = |_| ControlFlow::Continue(());
+    let refused = write("dogs", &plan, &target(out.path()), &mut go_on);
+    assert!(matches!(refused, Err(DataError::Io(vlct_util::IoError { path, .. })) if path == picture));
+    std::fs::remove_file(&picture).unwrap();
+    std::fs::write(&picture, "2").unwrap();
+    prepare(&own, out.path()).unwrap();
+    assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
+}
+
+#[test]
+fn parquet_with_pictures_inside() {
+    let (raw, out) = (folder(&[]), tempfile::tempdir().unwrap());
+    let pictures: Vec<String> = (0..100).map(|i| format!("picture {i}")).collect();
+    let texts: Vec<String> = (0..100).map(|i| format!("text {i}")).collect();
+    let batch = RecordBatch::try_from_iter([
+        ("image", Arc::new(BinaryArray::from_iter_values(&pictures)) as ArrayRef),
+        ("text", Arc::new(StringArray::from(texts.clone()))),
+    ])
+    .unwrap();
+    for name in ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"] {
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        std::fs::write(raw.path().join(name), writer.into_inner().unwrap()).unwrap();
+    }
+    let own = Own {
+        rows_per_file: 150,
+        ..Own::new("hub", Door::Table(Format::Parquet), raw.path())
+    };
+    let report = prepare(&own, out.path()).unwrap();
+    let counts: Vec<u64> = report.files.iter().map(|file| file.rows).collect();
+    assert_eq!(counts, [150, 50]);
+    let found = rows(out.path(), "hub", Split::Train);
+    for (number, found) in found.iter().enumerate() {
+        let i = number % 100;
+        assert_eq!(*found, row(&pictures[i], &[&texts[i]], &i.to_string()));
+    }
+}
+
+#[test]
+fn questions_get_labels_of_the_training_answers() {
+    let lines = r#"{"image": "1.jpg", "question": "how many?", "answers": ["Two", "2", "three"], "id": 11}
+{"image": "2.jpg", "question": "what?", "answer": "a cat", "id": 12}
+{"image": "1.jpg", "question": "where?", "answer": "home", "id": 11}
+{"image": "2.jpg", "question": "who?", "answers": ["dog", "nobody"], "split": "val"}
+{"image": "2.jpg", "question": "how?", "answers": ["cat", "2"], "split": "val"}
+{"image": "1.jpg", "question": "why?", "split": "test"}
+"#;
+    let (raw, out) = (
+        folder(&[("1.jpg", "1"), ("2.jpg", "2"), ("q.jsonl", lines)]),
+        tempfile::tempdir().unwrap(),
+    );
+    let own = Own {
+        annotations: vec![Annotations {
+            split: None,
+            file: raw.path().join("q.jsonl"),
+        }],
+        ..Own::new("ask", Door::Table(Format::Jsonl), raw.path())
+    };
+    let report = prepare(&own, out.path()).unwrap();
+    assert_eq!(
+        report.remarks,
+        [
+            "val: 1 questions have no answer of the vocabulary and were left out",
+            "answer vocabulary: 3 answers; train with vqav2_label_size=3"
+        ]
+    );
+    assert_eq!(contents(out.path(), "ask").unwrap(), Contents::Questions);
+    let open = |split: &str| ArrowTable::open(out.path().join(format!("ask_{split}_0.arrow"))).unwrap();
+    let train = open("train");
+    assert_eq!(train.texts(0, "questions").unwrap(), ["how many?", "where?"]);
+    assert_eq!(train.text_lists(0, "answers").unwrap(), [["2"], ["home"]]);
+    assert_eq!(train.integer_lists(0, "answer_labels").unwrap(), [[0], [1]]);
+    // Two of three are seven of ten; a single answer counts in full.
+    assert_eq!(train.float_lists(0, "answer_scores").unwrap(), [[1.0], [1.0]]);
+    assert_eq!(train.integer(0, "image_id").unwrap(), Some(11));
+    assert_eq!(train.integers(1, "question_id").unwrap(), [2]);
+    assert_eq!(train.text_lists(1, "answers").unwrap(), [["cat"]]);
+    let val = open("val");
+    assert_eq!(val.texts(0, "questions").unwrap(), ["how?"]);
+    assert_eq!(val.integer_lists(0, "answer_labels").unwrap(), [[2, 0]]);
+    let test = open("test");
+    assert_eq!(test.texts(0, "questions").unwrap(), ["why?"]);
+    assert!(test.text_lists(0, "answers").unwrap().is_empty());
+
+    let rare = Own { min_answers: 2, ..own };
+    assert!(message(&rare).contains("--min-answers"));
+}
+
+#[test]
+fn tars_and_folders() {
+    let out = tempfile::tempdir().unwrap();
+    let raw = folder(&[("val/x", "")]);
+    write_tar(
+        &raw.path().join("0.tar"),
+        &[
+            ("a.jpg", b"A"),
+            ("a.json", br#"{"caption": ["x", "y"]}"#),
+            ("b.jpg", b"B"),
+        ],
+    );
+    write_tar(&raw.path().join("1.tar"), &[("c.jpg", b"C"), ("c.txt", b"z")]);
+    write_tar(&raw.path().join("val/0.tar"), &[("d.jpg", b"D"), ("d.txt", b"w")]);
+    let report = prepare(&Own::new("web", Door::WebDataset, raw.path()), out.path()).unwrap();
+    assert_eq!(
+        rows(out.path(), "web", Split::Train),
+        [row("A", &["x", "y"], "a"), row("C", &["z"], "c")]
+    );
+    assert_eq!(rows(out.path(), "web", Split::Val), [row("D", &["w"], "d")]);
+    assert_eq!((report.coverage[0].found, report.coverage[0].kept), (3, 2));
+
+    let raw = folder(&[
+        ("train/dog/1.jpg", "D"),
+        ("train/cat/2.png", "C"),
+        ("val/dog/3.jpg", "E"),
+    ]);
+    let own = Own::new("pets", Door::Folders, raw.path());
+    prepare(&own, out.path()).unwrap();
+    assert_eq!(
+        rows(out.path(), "pets", Split::Train),
+        [row("C", &["cat"], "2.png"), row("D", &["dog"], "1.jpg")]
+    );
+    assert_eq!(rows(out.path(), "pets", Split::Val), [row("E", &["dog"], "3.jpg")]);
+    std::fs::create_dir(raw.path().join("val/bird")).unwrap();
+    std::fs::write(raw.path().join("val/bird/4.jpg"), "B").unwrap();
+    assert!(message(&own).contains("\"bird\" is in no earlier split"));
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let raw = pictures();
+    let own = |name: &str| Own::new(name, Door::Table(Format::Csv), raw.path());
+    for (own, part) in [
+        (own("coco"), "published"),
+        (own("vqav2"), "published"),
+        (own("a b"), "is no name"),
+        (own("../x"), "is no name"),
+        (
+            Own {
+                splits: Some(vec!["x".into()]),
+                ..own("cats")
+            },
+            "no split \"x\"",
+        ),
+        (
+            Own {
+                door: Door::Table(Format::Tsv),
+                ..own("cats")
+            },
+            "no train.tsv",
+        ),
+        (
+            Own {
+                door: Door::WebDataset,
+                ..own("cats")
+            },
+            "nothing to write",
+        ),
+        (
+            Own {
+                door: Door::Folders,
+                annotations: vec!["x".parse().unwrap()],
+                ..own("cats")
+            },
+            "leave --annotations out",
+        ),
+        (
+            Own {
+                root: raw.path().join("p"),
+                ..own("cats")
+            },
+            "no train.csv",
+        ),
+    ] {
+        let message = message(&own);
+        assert!(message.contains(part), "{part:?} is not in {message}");
+    }
+    let elsewhere = Own {
+        annotations: vec![Annotations {
+            split: Some("train".into()),
+            file: raw.path().join("train.csv"),
+        }],
+        root: raw.path().join("p"),
+        ..own("cats")
+    };
+    let message = message(&elsewhere);
+    assert!(
+        message.contains("nothing to write") && message.contains("p/1.jpg"),
+        "{message}"
+    );
+    let annotations: Annotations = "dev=a=b.csv".parse().unwrap();
+    assert_eq!(
+        (annotations.split.as_deref(), annotations.file.to_str()),
+        (Some("val"), Some("a=b.csv"))
+    );
+    let annotations: Annotations = "x=b.csv".parse().unwrap();
+    assert_eq!((annotations.split, annotations.file.to_str()), (None, Some("x=b.csv")));
+}

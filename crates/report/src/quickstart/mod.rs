@@ -1,0 +1,221 @@
+//! The quickstart: a generated picture world, pre-training on it, evaluation, a report to look at.
+
+mod baseline;
+mod evaluation;
+mod examples;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use vlct_synthetic::{self as synthetic, WorldConfig};
+use vlct_train::config::plan::grad_steps;
+use vlct_train::config::{Config, Value, resolve};
+use vlct_train::error::{Result, TrainError};
+use vlct_train::trainer::{self, Control, Finished, setup};
+
+/// What the quickstart is to do.
+#[derive(Clone, Debug)]
+pub struct QuickstartOptions {
+    /// Folder of everything it writes.
+    pub out: PathBuf,
+    /// Time it may take in all, in minutes.
+    pub minutes: f64,
+    /// Further configuration words (`KEY=VALUE`), for the curious.
+    pub updates: Vec<String>,
+}
+
+/// Where the quickstart ended.
+#[derive(Clone, Debug)]
+pub struct QuickstartResult {
+    /// The report.
+    pub report: PathBuf,
+    /// Headline numbers: name, value and what to compare it with.
+    pub headline: Vec<String>,
+}
+
+/// Shares of the time: the rest goes to data, evaluation and report.
+const TRAINING_SHARE: f64 = 0.8;
+
+/// Optimiser steps that are timed to find out how many fit.
+const TIMED_STEPS: u64 = 24;
+
+/// Pictures of the world: more than a run of this length can learn by heart.
+fn world(side: usize) -> WorldConfig {
+    // Room for the random crops of training.
+    let side = (side * 9 / 8) as u32;
+    WorldConfig {
+        side,
+        vqa_train: 0,
+        nlvr2_train: 0,
+        class_train: 0,
+        test: HELD_OUT,
+        ..WorldConfig::default()
+    }
+}
+
+/// Held-out pictures, on which everything is evaluated.
+const HELD_OUT: usize = 400;
+
+/// Runs the quickstart.
+///
+/// # Errors
+/// If something cannot be written, or the updates contradict each other.
+pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<QuickstartResult> {
+    let begin = Instant::now();
+    let mut timings = Vec::new();
+    let data = options.out.join("data");
+    let config = config(&data, options)?;
+    trainer::use_threads(trainer::Threads::of(&config))?;
+
+    say("1/4  drawing a world of pictures with captions");
+    let pictures = synthetic::write(&data, &world(config.image_size), &mut |_, _| ())?;
+    timings.push(("data".to_string(), begin.elapsed().as_secs_f64()));
+    say(&format!(
+        "     {pictures} pictures in {:.1} s: {}",
+        begin.elapsed().as_secs_f64(),
+        data.display()
+    ));
+
+    if stop.load(Ordering::Relaxed) {
+        return Err(TrainError::Stopped);
+    }
+    say("2/4  pre-training: masked words, masked patches, matching");
+    let training = Instant::now();
+    let budget = options.minutes * 60.0 * TRAINING_SHARE;
+    let given = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
+    let config = if given {
+        config
+    } else {
+        plan_steps(config, budget, stop, say)?
+    };
+    let run = fresh_directory(&options.out)?;
+    let mut control = Control {
+        stop,
+        say: &mut *say,
+        progress: true,
+        run_directory: Some(run.clone()),
+    };
+    let finished: Finished = trainer::run(&config, &mut control)?;
+    if finished.interrupted && finished.steps == 0 {
+        return Err(TrainError::Stopped);
+    }
+    timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
+
+    say("3/4  evaluating on pictures that were held out");
+    let evaluating = Instant::now();
+    let mut model = setup::fresh_model(&config)?;
+    let checkpoint = vlct_train::checkpoint::last_path(&run);
+    let load = Config {
+        load_path: checkpoint.display().to_string(),
+        ..config.clone()
+    };
+    setup::load_weights(&mut model, &load, &mut |_| ())?;
+    // Evaluation goes on after an interruption: the report of a short run is a report too.
+    let results = evaluation::evaluate(&model, &config)?;
+    timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
+
+    say("4/4  writing the report");
+    let writing = Instant::now();
+    let examples = examples::collect(&model, &config, &results)?;
+    timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
+    timings.push(("in all".to_string(), begin.elapsed().as_secs_f64()));
+    let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
+    let headline = report::headline(&data);
+    let report = data
+        .write(&options.out)
+        .map_err(|e| TrainError::Invalid(e.to_string()))?;
+    Ok(QuickstartResult { report, headline })
+}
+
+/// The recipe `quickstart` on the data folder, with the user's updates.
+fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
+    let key = |update: &String| update.split('=').next().unwrap_or_default().trim().to_string();
+    if let Some(key) = options
+        .updates
+        .iter()
+        .map(key)
+        .find(|key| FIXED.contains(&key.as_str()))
+    {
+        return Err(TrainError::Invalid(format!(
+            "{key} cannot be set in a quickstart, which makes its own data and trains on it; `vlct run with quickstart …` takes every key"
+        )));
+    }
+    let mut words = vec!["quickstart".to_string()];
+    words.extend(options.updates.iter().cloned());
+    let mut config = resolve(&words)?.config;
+    if config.loss_names.itm < 1.0 || config.loss_names.mlm < 1.0 {
+        return Err(TrainError::Invalid(
+            "the quickstart's report needs loss_names.itm=1 and loss_names.mlm=1".into(),
+        ));
+    }
+    config.data_root = data.display().to_string();
+    config.tokenizer = data.join("vocab.txt").display().to_string();
+    config.vocab_size = config.vocab_size.min(SMALL_VOCABULARY);
+    config.validate()?;
+    Ok(config)
+}
+
+/// Keys that the quickstart sets itself, or that would leave nothing to report.
+const FIXED: [&str; 7] = [
+    "data_root",
+    "tokenizer",
+    "vocab_size",
+    "datasets",
+    "fast_dev_run",
+    "test_only",
+    "resume_from",
+];
+
+/// Rows of the word table: the words of the world and some to spare.
+const SMALL_VOCABULARY: usize = 256;
+
+/// Sets `max_steps` so that training takes about `budget` seconds on this machine.
+fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Config> {
+    let trial = |n: u64| -> Result<f64> {
+        let mut config = config.clone();
+        config.set("fast_dev_run", &Value::Int(n as i64))?;
+        let start = Instant::now();
+        trainer::run(
+            &config,
+            &mut Control {
+                stop,
+                say: &mut |_| (),
+                progress: false,
+                run_directory: None,
+            },
+        )?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    trial(2)?; // faults in memory and code
+    let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
+    if stop.load(Ordering::Relaxed) {
+        return Err(TrainError::Stopped);
+    }
+    let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
+    let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
+    let steps = ((budget / per_step) as u64).max(100);
+    say(&format!(
+        "     a step takes about {:.0} ms here: {steps} steps",
+        per_step * 1e3
+    ));
+    config.max_steps = Some(steps);
+    Ok(config)
+}
+
+/// What a trial run spends on a micro-batch, which it trains on and validates another of, as a multiple of training alone.
+const TRIAL_COST: f64 = 1.35;
+
+/// `run`, or `run-2`, … if an earlier quickstart left one.
+fn fresh_directory(out: &Path) -> Result<PathBuf> {
+    let candidates = std::iter::once(out.join("run")).chain((2..).map(|i| out.join(format!("run-{i}"))));
+    for path in candidates {
+        if !path.try_exists().map_err(|source| TrainError::Io {
+            path: path.clone(),
+            source,
+        })? {
+            return Ok(path);
+        }
+    }
+    unreachable!("the list of names does not end")
+}

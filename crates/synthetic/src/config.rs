@@ -1,0 +1,200 @@
+//! What of the picture world is written, and how much of it.
+
+use image::RgbImage;
+
+use crate::{DataError, Result};
+use vlct_image::{encode_jpeg, encode_png};
+
+/// Most pictures of one set: their numbers stay apart from those of other sets.
+const MOST_PICTURES: usize = 1 << 32;
+/// Smallest and largest side of a picture.
+const SIDES: std::ops::RangeInclusive<u32> = 16..=1024;
+
+/// How pictures are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureFormat {
+    /// PNG: exact.
+    Png,
+    /// JPEG of the given quality, 1 to 100.
+    Jpeg(u8),
+}
+
+/// What [`write`](super::write()) writes. Counts are numbers of pictures (NLVR2: of pairs).
+///
+/// A family of files whose training count is 0 is left out; otherwise all its counts must be at least 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorldConfig {
+    /// Which world: different seeds share no picture.
+    pub seed: u64,
+    /// Width and height of the pictures in pixels, 16 to 1024.
+    pub side: u32,
+    /// How they are encoded.
+    pub format: PictureFormat,
+    /// Captioned pictures in `coco_caption_karpathy_train`.
+    pub train: usize,
+    /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training pictures.
+    pub restval: usize,
+    /// In `coco_caption_karpathy_val`.
+    pub val: usize,
+    /// In `coco_caption_karpathy_test`, on which `coco` validates and tests.
+    pub test: usize,
+    /// Pictures with questions in `vqav2_train`.
+    pub vqa_train: usize,
+    /// In `vqav2_val`; all but the last half also in `vqav2_trainable_val`, the last half in `vqav2_rest_val`. At least 2.
+    pub vqa_val: usize,
+    /// In `vqav2_test`, without answers, and again in `vqav2_test-dev`.
+    pub vqa_test: usize,
+    /// Pairs in `nlvr2_train`.
+    pub nlvr2_train: usize,
+    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`; halves of each in the balanced and unbalanced files. At least 2.
+    pub nlvr2_dev: usize,
+    /// Pictures in `classes/train/CLASS/`, with objects of one shape each.
+    pub class_train: usize,
+    /// Pictures in `classes/val/CLASS/`.
+    pub class_val: usize,
+}
+
+impl Default for WorldConfig {
+    /// 20,000 captioned training pictures, 200 held out for each of validation and test, and smaller sets for the
+    /// other tasks, as PNG pictures of 72×72 pixels: room for a crop of 64.
+    fn default() -> Self {
+        WorldConfig {
+            seed: 0,
+            side: 72,
+            format: PictureFormat::Png,
+            train: 18_000,
+            restval: 2_000,
+            val: 200,
+            test: 200,
+            vqa_train: 5_000,
+            vqa_val: 400,
+            vqa_test: 200,
+            nlvr2_train: 5_000,
+            nlvr2_dev: 200,
+            class_train: 3_600,
+            class_val: 360,
+        }
+    }
+}
+
+impl WorldConfig {
+    /// Whether everything asked for can be written.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] naming the field that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let invalid = |reason: String| Err(DataError::Invalid(format!("generated world: {reason}")));
+        if !SIDES.contains(&self.side) {
+            return invalid(format!(
+                "side {} is not in {}..={}",
+                self.side,
+                SIDES.start(),
+                SIDES.end()
+            ));
+        }
+        if let PictureFormat::Jpeg(quality) = self.format
+            && !(1..=100).contains(&quality)
+        {
+            return invalid(format!("JPEG quality {quality} is not in 1..=100"));
+        }
+        let family = |name: &str, train: usize, others: &[(&str, usize, usize)]| {
+            if train > MOST_PICTURES {
+                return invalid(format!("{name} is {train}, the most is {MOST_PICTURES}"));
+            }
+            for &(other, count, least) in others {
+                if train > 0 && !(least..=MOST_PICTURES).contains(&count) {
+                    return invalid(format!(
+                        "{other} is {count} but {name} is {train}: give {least} to {MOST_PICTURES}"
+                    ));
+                }
+            }
+            Ok(())
+        };
+        let captioned = [
+            ("restval", self.restval, 1),
+            ("val", self.val, 1),
+            ("test", self.test, 1),
+        ];
+        family("train", self.train, &captioned)?;
+        let asked = [("vqa_val", self.vqa_val, 2), ("vqa_test", self.vqa_test, 1)];
+        family("vqa_train", self.vqa_train, &asked)?;
+        family("nlvr2_train", self.nlvr2_train, &[("nlvr2_dev", self.nlvr2_dev, 2)])?;
+        family("class_train", self.class_train, &[("class_val", self.class_val, 1)])?;
+        Ok(())
+    }
+
+    /// Number of pictures that [`write`](super::write()) draws.
+    pub fn pictures(&self) -> u64 {
+        let family = |train: usize, all: &[usize]| {
+            if train > 0 {
+                all.iter().map(|&n| n as u64).sum()
+            } else {
+                0
+            }
+        };
+        family(self.train, &[self.train, self.restval, self.val, self.test])
+            + family(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
+            + 2 * family(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
+            + family(self.class_train, &[self.class_train, self.class_val])
+    }
+}
+
+impl PictureFormat {
+    /// Ending of the file names.
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            PictureFormat::Png => "png",
+            PictureFormat::Jpeg(_) => "jpg",
+        }
+    }
+
+    /// The picture as a file of this format.
+    pub(super) fn encode(self, picture: &RgbImage) -> Result<Vec<u8>> {
+        match self {
+            PictureFormat::Png => Ok(encode_png(picture)?),
+            PictureFormat::Jpeg(quality) => Ok(encode_jpeg(picture, quality)?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_configurations_are_refused_by_name() {
+        let refused = |config: WorldConfig, word: &str| {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(word) && !error.contains('\n'), "{error}");
+        };
+        refused(
+            WorldConfig {
+                side: 8,
+                ..WorldConfig::default()
+            },
+            "side 8",
+        );
+        refused(
+            WorldConfig {
+                format: PictureFormat::Jpeg(0),
+                ..WorldConfig::default()
+            },
+            "quality 0",
+        );
+        refused(
+            WorldConfig {
+                test: 0,
+                ..WorldConfig::default()
+            },
+            "test is 0",
+        );
+        refused(
+            WorldConfig {
+                vqa_val: 1,
+                ..WorldConfig::default()
+            },
+            "vqa_val is 1",
+        );
+        assert!(WorldConfig::default().check().is_ok());
+    }
+}

@@ -1,0 +1,309 @@
+//! Properties of the picture world, judged by `truth.rs`.
+
+use std::collections::HashMap;
+
+use rand_chacha::ChaCha8Rng;
+
+use super::statements::partner;
+use super::words::{Colour, Pattern, Relation, Shape, Size};
+use super::*;
+use vlct_data::random::{Purpose, stream};
+
+const SEED: u64 = 11;
+
+fn words_of(index: u64) -> ChaCha8Rng {
+    stream(SEED, Purpose::World, index, 1)
+}
+
+fn described(index: u64) -> (Scene, Vec<String>) {
+    let scene = Scene::generate(SEED, index);
+    let captions = captions(&scene, &mut words_of(index));
+    (scene, captions)
+}
+
+fn pair(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
+    let first = Scene::generate(SEED, index);
+    let rng = &mut words_of(index);
+    let second = partner(&first, rng);
+    let said = statements(&first, &second, rng);
+    (first, second, said)
+}
+
+/// Asserts that no count is further than `tolerance` (a fraction) from the mean.
+fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, different: usize, tolerance: f64) {
+    assert_eq!(counts.len(), different, "{counts:?}");
+    let mean = counts.values().sum::<usize>() as f64 / different as f64;
+    assert!(
+        counts.values().all(|&n| (n as f64 - mean).abs() <= tolerance * mean),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_scene_is_a_function_of_seed_and_number() {
+    assert_eq!(described(5), described(5));
+    assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED, 6));
+    assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED + 1, 5));
+    assert!(render(&Scene::generate(SEED, 5), 64) == render(&Scene::generate(SEED, 5), 64));
+}
+
+#[test]
+fn objects_are_in_the_picture_and_apart() {
+    for i in 0..3000 {
+        let scene = Scene::generate(SEED, i);
+        assert!((1..=4).contains(&scene.objects.len()));
+        assert_eq!(scene.objects.len(), scene.kinds.iter().map(|k| k.count).sum::<usize>());
+        let covering = scene.kinds.len() == 2 && scene.relation(0, 1) == Some(Relation::InFront);
+        for (n, a) in scene.objects.iter().enumerate() {
+            // 14 pixels of 64 at least.
+            assert!(a.radius * 2.0 * 64.0 >= 14.0);
+            assert!(
+                [a.x, a.y].iter().all(|c| c - a.radius > 0.0 && c + a.radius < 1.0),
+                "{i}: {a:?}"
+            );
+            for b in &scene.objects[..n] {
+                let apart = (a.x - b.x).abs().max((a.y - b.y).abs()) - a.radius - b.radius;
+                assert!(covering || apart > 0.04, "{i}: {a:?} {b:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attributes_are_spread_evenly() {
+    let (mut backgrounds, mut colours, mut shapes, mut sizes) =
+        (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    let mut fills: HashMap<Pattern, usize> = HashMap::new();
+    let mut relations: HashMap<Relation, usize> = HashMap::new();
+    for i in 0..6000 {
+        let scene = Scene::generate(SEED, i);
+        if let Backdrop::Single(_, colour) = scene.background.style {
+            *backgrounds.entry(colour).or_default() += 1;
+        }
+        for kind in &scene.kinds {
+            *colours.entry(kind.colour).or_default() += 1;
+            *shapes.entry(kind.shape).or_default() += 1;
+            *fills.entry(kind.fill).or_default() += 1;
+            if kind.size_is_free {
+                *sizes.entry(kind.size).or_default() += 1;
+            }
+        }
+        if scene.kinds.len() == 2 {
+            let relation = scene.relation(0, 1).expect("two kinds always have a relation");
+            *relations
+                .entry(if relation == Relation::Behind {
+                    Relation::InFront
+                } else {
+                    relation
+                })
+                .or_default() += 1;
+        }
+    }
+    assert_even(&backgrounds, Colour::ALL.len(), 0.2);
+    assert_even(&colours, Colour::ALL.len(), 0.35);
+    assert_even(&shapes, Shape::ALL.len(), 0.12);
+    assert_even(&sizes, Size::ALL.len(), 0.06);
+    fills.remove(&Pattern::Plain);
+    assert_even(&fills, Pattern::ALL.len() - 1, 0.1);
+    // Above and beside and in front: all common.
+    assert_even(&relations, 3, 0.5);
+}
+
+#[test]
+fn captions_are_true_grammatical_and_rich() {
+    for i in 0..3000 {
+        let (scene, captions) = described(i);
+        assert_eq!(captions.len(), CAPTIONS_PER_PICTURE, "{i}");
+        for (n, caption) in captions.iter().enumerate() {
+            let (truth, attributes) =
+                truth::judge(&scene, caption).unwrap_or_else(|error| panic!("{i} {caption:?}: {error}"));
+            assert!(truth, "{i} {caption:?} of {scene:?}");
+            assert!(attributes >= 3, "{caption:?}");
+            assert!((6..=20).contains(&caption.split(' ').count()), "{caption:?}");
+            assert!(!captions[..n].contains(caption));
+            assert!(!caption.contains("left") && !caption.contains("right"));
+        }
+    }
+}
+
+#[test]
+fn words_that_exclude_each_other_are_equally_common_in_captions() {
+    let mut named: HashMap<String, usize> = HashMap::new();
+    for i in 0..3000 {
+        for word in described(i).1.iter().flat_map(|caption| caption.split(' ')) {
+            *named.entry(word.to_owned()).or_default() += 1;
+        }
+    }
+    for group in [
+        &["above", "below"][..],
+        &["big", "small"],
+        &["plain", "striped", "dotted", "checkered"],
+    ] {
+        let counts = group.iter().map(|word| (word, named[*word])).collect();
+        assert_even(&counts, group.len(), 0.1);
+    }
+}
+
+#[test]
+fn a_caption_tells_its_picture_from_others() {
+    let held_out: Vec<_> = (0..200).map(described).collect();
+    let (mut wrong_pairs, mut fooled) = (0, 0);
+    let mut unique = 0;
+    for (i, (_, captions)) in held_out.iter().enumerate() {
+        let others = held_out.iter().enumerate().filter(|(j, _)| *j != i);
+        let fits = others
+            .filter(|(_, (scene, _))| truth::judge(scene, &captions[0]).is_ok_and(|(t, _)| t))
+            .count();
+        wrong_pairs += held_out.len() - 1;
+        fooled += fits;
+        unique += usize::from(fits == 0);
+    }
+    assert!(
+        (fooled as f64) < 0.001 * wrong_pairs as f64,
+        "{fooled} of {wrong_pairs}"
+    );
+    assert!(unique >= 190, "{unique}");
+}
+
+#[test]
+fn questions_have_one_right_answer_and_yes_is_no_hint() {
+    let mut given: HashMap<String, usize> = HashMap::new();
+    for i in 0..3000 {
+        let scene = Scene::generate(SEED, i);
+        let asked = questions(&scene, &mut words_of(i));
+        assert_eq!(asked.len(), QUESTIONS_PER_PICTURE);
+        for (question, answer) in asked {
+            assert_eq!(
+                truth::answer(&scene, &question).as_ref(),
+                Some(&answer),
+                "{i} {question:?} {scene:?}"
+            );
+            assert!(answers().contains(&answer.as_str()), "{answer}");
+            *given.entry(answer).or_default() += 1;
+        }
+    }
+    let [yes, no] = ["yes", "no"].map(|word| given[word] as f64);
+    assert!((yes / no - 1.0).abs() < 0.15, "{yes} {no}");
+    assert_eq!(given.len(), answers().len(), "every answer is right somewhere");
+}
+
+#[test]
+fn statements_are_judged_rightly_and_their_wording_does_not_tell() {
+    let mut by_wording: HashMap<String, [usize; 2]> = HashMap::new();
+    for i in 0..3000 {
+        let (first, second, said) = pair(i);
+        assert!(!said.is_empty(), "{i}");
+        for (statement, truth) in said {
+            assert_eq!(
+                truth::holds(&first, &second, &statement),
+                Some(truth),
+                "{i} {statement:?}"
+            );
+            let wording: Vec<&str> = statement.split(' ').take(2).collect();
+            by_wording.entry(wording.join(" ")).or_default()[usize::from(truth)] += 1;
+        }
+    }
+    for (wording, [no, yes]) in by_wording {
+        let share = yes as f64 / (no + yes) as f64;
+        assert!((0.44..0.56).contains(&share), "{wording}: {no} false, {yes} true");
+    }
+}
+
+#[test]
+fn the_vocabulary_covers_every_text_and_no_more() {
+    let vocabulary = vocabulary();
+    assert_eq!(vocabulary[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
+    assert!(vocabulary.len() <= 150);
+    let mut used: HashMap<&str, bool> = vocabulary.iter().map(|w| (w.as_str(), w.starts_with('['))).collect();
+    assert_eq!(used.len(), vocabulary.len(), "a word occurs twice");
+    for i in 0..3000 {
+        let (scene, mut texts) = described(i);
+        texts.extend(questions(&scene, &mut words_of(i)).into_iter().map(|(q, _)| q));
+        texts.extend(pair(i).2.into_iter().map(|(s, _)| s));
+        for text in texts {
+            for word in text.replace([','], " , ").replace('?', " ?").split_whitespace() {
+                *used.get_mut(word).unwrap_or_else(|| panic!("{word:?} of {text:?}")) = true;
+            }
+        }
+    }
+    let idle: Vec<_> = used.iter().filter(|(_, used)| !**used).collect();
+    assert!(idle.is_empty(), "never used: {idle:?}");
+    assert!(content_words().iter().all(|word| used.contains_key(word)));
+}
+
+#[test]
+fn pictures_show_the_colours_of_their_scene() {
+    let distance = |a: [u8; 3], b: [u8; 3]| (0..3).map(|i| a[i].abs_diff(b[i]) as u32).max().unwrap_or(0);
+    for i in 0..400 {
+        let scene = Scene::generate(SEED, i);
+        let picture = render(&scene, 64);
+        for (n, object) in scene.objects.iter().enumerate() {
+            let kind = scene.kinds[object.kind];
+            // A point well inside the shape, away from what may cover its centre.
+            let (u, v) = match kind.shape {
+                Shape::Ring | Shape::Crescent => (-0.7, 0.0),
+                _ => (0.0, 0.0),
+            };
+            let covered = scene.objects[n + 1..]
+                .iter()
+                .any(|o| (o.x - object.x).abs() < object.radius);
+            if kind.fill == Pattern::Plain && !covered {
+                let (sin, cos) = object.tilt.sin_cos();
+                let x = object.x + object.radius * (u * cos - v * sin);
+                let y = object.y + object.radius * (u * sin + v * cos);
+                let pixel = picture.get_pixel((x * 64.0) as u32, (y * 64.0) as u32).0;
+                assert!(distance(pixel, kind.colour.rgb()) < 24, "{i}: {pixel:?} for {kind:?}");
+            }
+        }
+        if let Backdrop::Single(Pattern::Plain, colour) = scene.background.style {
+            assert_eq!(picture.get_pixel(0, 0).0, colour.rgb());
+        }
+    }
+}
+
+#[test]
+fn the_class_of_a_single_kind_is_its_shape() {
+    let mut classes: HashMap<Shape, usize> = HashMap::new();
+    for i in 0..2000 {
+        let scene = Scene::generate_single(SEED, i);
+        assert_eq!(scene.kinds.len(), 1);
+        assert_eq!(class_of(&scene), scene.kinds[0].shape);
+        *classes.entry(class_of(&scene)).or_default() += 1;
+    }
+    assert_even(&classes, Shape::ALL.len(), 0.25);
+}
+
+/// Guessing from the text alone gets the grammar right and little else.
+#[test]
+fn content_words_cannot_be_guessed_from_the_text() {
+    let vocabulary = vocabulary();
+    let ids: HashMap<&str, u32> = vocabulary
+        .iter()
+        .zip(0u32..)
+        .map(|(word, id)| (word.as_str(), id))
+        .collect();
+    let encode = |caption: &String| -> Vec<u32> {
+        let marked = format!("[CLS] {} [SEP]", caption.replace(',', " ,"));
+        marked.split(' ').map(|word| ids[word]).collect()
+    };
+    let training: Vec<Vec<u32>> = (0..8000).flat_map(|i| described(i).1).map(|c| encode(&c)).collect();
+    let baseline = TextBaseline::fit(training.iter().map(Vec::as_slice));
+    let content: Vec<u32> = content_words().iter().map(|word| ids[word]).collect();
+    let mut masked = Vec::new();
+    for caption in (8000..8400).flat_map(|i| described(i).1) {
+        let ids_here = encode(&caption);
+        for position in 1..ids_here.len() - 1 {
+            let mut hidden = ids_here.clone();
+            hidden[position] = ids["[MASK]"];
+            masked.push((hidden, position, ids_here[position]));
+        }
+    }
+    let accuracy = |wanted: bool| {
+        let chosen = masked.iter().filter(|(_, _, truth)| content.contains(truth) == wanted);
+        baseline.accuracy(chosen.map(|(ids, position, truth)| (ids.as_slice(), *position, *truth)))
+    };
+    let (content, grammar) = (accuracy(true), accuracy(false));
+    println!("text alone: {content:.3} of content words, {grammar:.3} of the others");
+    assert!(content < 0.25, "{content}");
+    assert!(grammar > 0.8, "{grammar}: a weak baseline proves nothing");
+}

@@ -1,0 +1,420 @@
+//! Writes the picture world to disk, in the files that the real datasets have.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::statements::partner;
+use super::{Scene, Shape, WorldConfig, answers, captions, class_of, questions, render, statements, vocabulary};
+use crate::{DataError, Result};
+use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
+use vlct_data::random::{Purpose, stream};
+use vlct_util::IoError;
+
+/// Groups of scenes. The discriminants are part of what makes a world reproducible: append, never renumber.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Set {
+    CaptionTrain = 1,
+    CaptionRestval = 2,
+    CaptionVal = 3,
+    CaptionTest = 4,
+    VqaTrain = 5,
+    VqaVal = 6,
+    VqaTest = 7,
+    Nlvr2Train = 8,
+    Nlvr2Dev = 9,
+    Nlvr2Test1 = 10,
+    ClassTrain = 11,
+    ClassVal = 12,
+}
+
+/// Pictures that are in memory at a time.
+const CHUNK: usize = 512;
+impl Set {
+    /// The scene number of picture `i` of the set.
+    fn index(self, i: usize) -> u64 {
+        (self as u64) << 40 | i as u64
+    }
+}
+
+/// Writes the world of `config` into the folder `out`, which is created: the Arrow files of the datasets `coco`, `vqa`
+/// and `nlvr2`, `vocab.txt`, `answers.txt` (one answer a line, in the order of their labels) and the folder `classes`.
+///
+/// `progress` hears (pictures done, pictures in all). The files are the same for any number of threads. Returns the
+/// number of pictures drawn.
+///
+/// # Errors
+/// [`DataError::Invalid`] if `config` asks for the impossible, [`DataError::Io`] if a file cannot be written.
+pub fn write(out: &Path, config: &WorldConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
+    config.check()?;
+    create_folder(out)?;
+    let mut painter = Painter {
+        out,
+        config,
+        done: 0,
+        progress,
+    };
+    if config.train > 0 {
+        painter.captions(Set::CaptionTrain, "train", config.train)?;
+        painter.captions(Set::CaptionRestval, "restval", config.restval)?;
+        painter.captions(Set::CaptionVal, "val", config.val)?;
+        painter.captions(Set::CaptionTest, "test", config.test)?;
+    }
+    if config.vqa_train > 0 {
+        let half = config.vqa_val / 2;
+        painter.questions(Set::VqaTrain, "train", config.vqa_train, &[("train", 0..usize::MAX)])?;
+        let val = [
+            ("val", 0..usize::MAX),
+            ("trainable_val", 0..half),
+            ("rest_val", half..usize::MAX),
+        ];
+        painter.questions(Set::VqaVal, "val", config.vqa_val, &val)?;
+        let test = [("test", 0..usize::MAX), ("test-dev", 0..usize::MAX)];
+        painter.questions(Set::VqaTest, "test", config.vqa_test, &test)?;
+        write_lines(&out.join("answers.txt"), answers().iter())?;
+    }
+    if config.nlvr2_train > 0 {
+        painter.statements(Set::Nlvr2Train, "train", config.nlvr2_train, &[])?;
+        painter.statements(Set::Nlvr2Dev, "dev", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+        painter.statements(Set::Nlvr2Test1, "test1", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+    }
+    if config.class_train > 0 {
+        painter.classes(Set::ClassTrain, "train", config.class_train)?;
+        painter.classes(Set::ClassVal, "val", config.class_val)?;
+    }
+    write_lines(&out.join("vocab.txt"), vocabulary().iter())?;
+    Ok(painter.done)
+}
+
+/// Draws sets of pictures, in parallel, and hands them to the writers in order.
+struct Painter<'a> {
+    out: &'a Path,
+    config: &'a WorldConfig,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Painter<'_> {
+    /// Makes `count` rows of a set with `make` and passes them to `take` in order, a bounded number at a time.
+    /// A row shows `pictures` pictures.
+    fn each<T: Send>(
+        &mut self,
+        set: Set,
+        count: usize,
+        pictures: u64,
+        make: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
+        mut take: impl FnMut(usize, T) -> Result<()>,
+    ) -> Result<()> {
+        let total = self.config.pictures();
+        for start in (0..count).step_by(CHUNK) {
+            let chunk: Range<usize> = start..count.min(start + CHUNK);
+            let rows: Vec<Result<T>> = chunk
+                .clone()
+                .into_par_iter()
+                .map(|i| {
+                    make(
+                        set.index(i),
+                        &mut stream(self.config.seed, Purpose::World, set.index(i), 1),
+                    )
+                })
+                .collect();
+            for (i, row) in chunk.zip(rows) {
+                take(i, row?)?;
+                self.done += pictures;
+            }
+            (self.progress)(self.done, total);
+        }
+        Ok(())
+    }
+
+    fn captions(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+        let config = self.config;
+        let mut writer = CaptionWriter::create(self.out.join(format!("coco_caption_karpathy_{split}.arrow")))?;
+        let make = |index, rng: &mut ChaCha8Rng| {
+            let scene = Scene::generate(config.seed, index);
+            Ok((draw(&scene, config)?, captions(&scene, rng)))
+        };
+        self.each(set, count, 1, make, |i, (picture, captions)| {
+            let name = format!("WORLD_{split}_{i:012}.{}", config.format.extension());
+            writer.push(&picture, &captions, &name, split)
+        })?;
+        writer.finish().map(drop)
+    }
+
+    /// Pictures with questions; each row goes to those of the `files` in whose range it is.
+    fn questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
+        let config = self.config;
+        let labels = answers();
+        let tested = split == "test";
+        let kind = if tested { VqaKind::Test } else { VqaKind::Answered };
+        let mut writers = Vec::new();
+        for (name, rows) in files {
+            writers.push((
+                VqaWriter::create(self.out.join(format!("vqav2_{name}.arrow")), kind)?,
+                rows,
+                *name,
+            ));
+        }
+        let make = |index, rng: &mut ChaCha8Rng| {
+            let scene = Scene::generate(config.seed, index);
+            Ok((draw(&scene, config)?, questions(&scene, rng)))
+        };
+        self.each(set, count, 1, make, |i, (picture, asked)| {
+            let image_id = (set as i64) << 40 | i as i64;
+            let asked: Vec<AnsweredQuestion> = asked
+                .into_iter()
+                .zip(image_id * 16..)
+                .map(|((question, answer), question_id)| {
+                    let label = labels
+                        .iter()
+                        .position(|a| *a == answer)
+                        .map(|label| (answer, label as i64, 1.0));
+                    let answers = label.filter(|_| !tested).into_iter().collect();
+                    AnsweredQuestion {
+                        question,
+                        question_id,
+                        answers,
+                    }
+                })
+                .collect();
+            for (writer, _, name) in writers.iter_mut().filter(|(_, rows, _)| rows.contains(&i)) {
+                // The files that are cut from val keep its name, as the originals do.
+                let split = if tested { *name } else { split };
+                writer.push(VqaRow {
+                    image: &picture,
+                    questions: &asked,
+                    image_id,
+                    split,
+                })?;
+            }
+            Ok(())
+        })?;
+        writers
+            .into_iter()
+            .try_for_each(|(writer, _, _)| writer.finish().map(drop))
+    }
+
+    /// Pairs with statements; rows alternate between the two `halves`, if any.
+    fn statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
+        let config = self.config;
+        let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
+        let mut all = create(split.to_owned())?;
+        let mut parts = Vec::new();
+        for half in halves {
+            parts.push(create(format!("{half}_{split}"))?);
+        }
+        let make = |index, rng: &mut ChaCha8Rng| {
+            let first = Scene::generate(config.seed, index);
+            let second = partner(&first, rng);
+            Ok((
+                draw(&first, config)?,
+                draw(&second, config)?,
+                statements(&first, &second, rng),
+            ))
+        };
+        self.each(set, count, 2, make, |i, (image_0, image_1, sentences)| {
+            let identifier = format!("{split}-{i}-0");
+            let row = Nlvr2Row {
+                image_0: &image_0,
+                image_1: &image_1,
+                sentences: &sentences,
+                identifier: &identifier,
+            };
+            all.push(row)?;
+            let parts_count = parts.len().max(1);
+            parts.get_mut(i % parts_count).map_or(Ok(()), |part| part.push(row))
+        })?;
+        all.finish()?;
+        parts.into_iter().try_for_each(|part| part.finish().map(drop))
+    }
+
+    /// Pictures of one shape each, in a folder per class.
+    fn classes(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+        let config = self.config;
+        let folder = self.out.join("classes").join(split);
+        for shape in Shape::ALL {
+            create_folder(&folder.join(shape.word()))?;
+        }
+        let make = |index, _: &mut ChaCha8Rng| {
+            let scene = Scene::generate_single(config.seed, index);
+            Ok((draw(&scene, config)?, class_of(&scene)))
+        };
+        self.each(set, count, 1, make, |i, (picture, class)| {
+            let path = folder
+                .join(class.word())
+                .join(format!("{i:08}.{}", config.format.extension()));
+            fs::write(&path, picture).map_err(|source| DataError::Io(IoError { path, source }))
+        })
+    }
+}
+
+fn draw(scene: &Scene, config: &WorldConfig) -> Result<Vec<u8>> {
+    config.format.encode(&render(scene, config.side))
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|source| {
+        DataError::Io(IoError {
+            path: path.to_owned(),
+            source,
+        })
+    })
+}
+
+fn write_lines(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> Result<()> {
+    let text: String = lines
+        .flat_map(|line| [line.as_ref().to_owned(), "\n".to_owned()])
+        .collect();
+    fs::write(path, text).map_err(|source| {
+        DataError::Io(IoError {
+            path: path.to_owned(),
+            source,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlct_data::arrow::ArrowTable;
+
+    fn little() -> WorldConfig {
+        WorldConfig {
+            seed: 3,
+            side: 32,
+            train: 7,
+            restval: 3,
+            val: 2,
+            test: 2,
+            vqa_train: 4,
+            vqa_val: 3,
+            vqa_test: 2,
+            nlvr2_train: 3,
+            nlvr2_dev: 3,
+            class_train: 12,
+            class_val: 4,
+            ..WorldConfig::default()
+        }
+    }
+
+    /// Every file below a folder with its content, by relative path.
+    fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                    found.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn files_do_not_depend_on_the_number_of_threads() {
+        let config = little();
+        let [one, three] = [1, 3].map(|threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut heard = (0, 0);
+            let drawn = pool
+                .install(|| write(folder.path(), &config, &mut |done, all| heard = (done, all)))
+                .unwrap();
+            assert_eq!(
+                (drawn, heard),
+                (config.pictures(), (config.pictures(), config.pictures()))
+            );
+            files(folder.path())
+        });
+        assert!(one == three);
+        let names: Vec<&str> = one
+            .iter()
+            .map(|f| f.0.as_str())
+            .filter(|n| !n.starts_with("classes"))
+            .collect();
+        let expected = [
+            "answers.txt",
+            "coco_caption_karpathy_restval.arrow",
+            "coco_caption_karpathy_test.arrow",
+            "coco_caption_karpathy_train.arrow",
+            "coco_caption_karpathy_val.arrow",
+            "nlvr2_balanced_dev.arrow",
+            "nlvr2_balanced_test1.arrow",
+            "nlvr2_dev.arrow",
+            "nlvr2_test1.arrow",
+            "nlvr2_train.arrow",
+            "nlvr2_unbalanced_dev.arrow",
+            "nlvr2_unbalanced_test1.arrow",
+            "vocab.txt",
+            "vqav2_rest_val.arrow",
+            "vqav2_test-dev.arrow",
+            "vqav2_test.arrow",
+            "vqav2_train.arrow",
+            "vqav2_trainable_val.arrow",
+            "vqav2_val.arrow",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(one.iter().filter(|f| f.0.starts_with("classes")).count(), 16);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = WorldConfig {
+            class_train: 0,
+            ..little()
+        };
+        write(folder.path(), &config, &mut |_, _| ()).unwrap();
+        let open = |name: &str| ArrowTable::open(folder.path().join(format!("{name}.arrow"))).unwrap();
+        for (name, rows) in [("train", 7), ("restval", 3), ("val", 2), ("test", 2)] {
+            assert_eq!(open(&format!("coco_caption_karpathy_{name}")).rows(), rows, "{name}");
+        }
+        for (name, rows) in [
+            ("train", 4),
+            ("val", 3),
+            ("trainable_val", 1),
+            ("rest_val", 2),
+            ("test-dev", 2),
+        ] {
+            assert_eq!(open(&format!("vqav2_{name}")).rows(), rows, "{name}");
+        }
+        for (name, rows) in [("train", 3), ("dev", 3), ("balanced_dev", 2), ("unbalanced_test1", 1)] {
+            assert_eq!(open(&format!("nlvr2_{name}")).rows(), rows, "{name}");
+        }
+        assert!(!folder.path().join("classes").exists());
+
+        let table = open("coco_caption_karpathy_train");
+        let index = Set::CaptionTrain.index(6);
+        let scene = Scene::generate(config.seed, index);
+        let picture = image::load_from_memory(table.picture(6, "image").unwrap())
+            .unwrap()
+            .to_rgb8();
+        assert!(picture == render(&scene, config.side));
+        let expected = captions(&scene, &mut stream(config.seed, Purpose::World, index, 1));
+        assert_eq!(table.texts(6, "caption").unwrap(), expected);
+        assert_eq!(
+            table.string(6, "image_id").unwrap(),
+            Some("WORLD_train_000000000006.png")
+        );
+
+        let table = open("vqav2_train");
+        let (given, labels) = (
+            table.text_lists(0, "answers").unwrap(),
+            table.integer_lists(0, "answer_labels").unwrap(),
+        );
+        assert_eq!(given.len(), table.texts(0, "questions").unwrap().len());
+        for (answer, label) in given.iter().zip(&labels) {
+            assert_eq!(answers()[label[0] as usize], answer[0]);
+        }
+    }
+}

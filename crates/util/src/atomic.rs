@@ -1,0 +1,159 @@
+//! Files that appear under their name whole or not at all.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Size of the write buffer in bytes.
+const BUFFER: usize = 1 << 20;
+
+/// What [`write()`] passes to its caller to write into.
+pub type Output = BufWriter<File>;
+
+/// Writes a file under a temporary name in the same directory, flushes it to the disk, and renames it to `path`, replacing an existing
+/// file. After an error, or if the machine stops in between, an existing file is unchanged.
+///
+/// # Errors
+/// Returns the error of `content`, or of the operating system.
+pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) -> Result<(), E>) -> Result<(), E> {
+    let temporary = temporary_beside(path)?;
+    let mut out = BufWriter::with_capacity(BUFFER, temporary.reopen()?);
+    content(&mut out)?;
+    out.flush()?;
+    // Some writers seek back to fill in a field; the length of the file decides, not where they stopped.
+    out.seek(io::SeekFrom::End(0))?;
+    out.get_ref().sync_all()?;
+    drop(out);
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(sync_directory(path)?)
+}
+
+/// A temporary file in the directory of `path`, with the permissions of an ordinary new file. It is deleted when it is dropped.
+fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = hidden_name(path)?;
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(directory_of(path))
+}
+
+/// Flushes the directory of `path`, so that a rename in it survives a power failure.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened as a file, and renames are journalled.
+    if cfg!(unix) {
+        File::open(directory_of(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Returns `.NAME.SUFFIX` beside `path`: the name of an unfinished file of a writer that can be resumed.
+///
+/// # Errors
+/// Returns an error if `path` does not end in a file name.
+pub fn hidden_sibling(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let mut name = hidden_name(path)?;
+    name.push(".");
+    name.push(suffix);
+    Ok(path.with_file_name(name))
+}
+
+/// Removes the temporary files that killed calls of [`write()`] for `path` have left. No other process may be writing to `path`.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn remove_leftovers(path: &Path) -> io::Result<()> {
+    let mut prefix = hidden_name(path)?;
+    prefix.push(".");
+    let prefix = prefix.to_string_lossy().into_owned();
+    for entry in fs::read_dir(directory_of(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&prefix) && name.ends_with(".tmp") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// `.NAME` for a path that ends in `NAME`.
+fn hidden_name(path: &Path) -> io::Result<OsString> {
+    let name: &OsStr = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "is not the name of a file"))?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    Ok(hidden)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn replaces_only_when_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weights");
+        write(&path, |out| out.write_all(b"old")).unwrap();
+        let failed = write(&path, |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::other("no more"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write(&path, |out| out.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(directory.path()), ["weights"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        let (atomic, ordinary) = (directory.path().join("atomic"), directory.path().join("ordinary"));
+        write(&atomic, |out| out.write_all(b"x")).unwrap();
+        fs::write(&ordinary, b"x").unwrap();
+        assert_eq!(mode(&atomic), mode(&ordinary));
+    }
+
+    #[test]
+    fn removes_what_killed_writers_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weights");
+        let (_, left) = temporary_beside(&path).unwrap().keep().unwrap();
+        assert!(left.exists());
+        fs::write(directory.path().join(".weights2.x.tmp"), b"of another file").unwrap();
+        remove_leftovers(&path).unwrap();
+        assert_eq!(names(directory.path()), [".weights2.x.tmp"]);
+    }
+
+    #[test]
+    fn reports_the_error_of_the_operating_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing/weights");
+        let error = write(&missing, |out| out.write_all(b"x")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

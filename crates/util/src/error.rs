@@ -1,0 +1,24 @@
+//! An I/O error that names its path.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of the operating system and the file or directory that it concerns.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}", path = path.display())]
+pub struct IoError {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the operating system reports.
+    pub source: io::Error,
+}
+
+/// Returns the function that adds `path` to an [`io::Error`]: `std::fs::read(path).map_err(at(path))?`.
+pub fn at<E: From<IoError>>(path: impl AsRef<Path>) -> impl Fn(io::Error) -> E {
+    move |source| {
+        E::from(IoError {
+            path: path.as_ref().to_path_buf(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! What several crates need and no library offers as it is: files that appear whole or not at all, memory-mapped files, lock
+//! files, bounded reads, an I/O error that names its path, and text for messages.
+
+pub mod atomic;
+mod error;
+pub mod lock;
+mod map;
+mod read;
+pub mod text;
+
+pub use error::{IoError, at};
+pub use map::MappedFile;
+pub use read::{open_file, read_at_most};

@@ -1,0 +1,77 @@
+//! Memory-mapped files.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::{IoError, at, open_file};
+
+/// A memory-mapped file, which is read in place. It dereferences to its bytes.
+///
+/// The file must not be changed while it is mapped; replacing it by renaming another file over it is fine.
+#[derive(Debug)]
+pub struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl MappedFile {
+    /// Maps the file.
+    ///
+    /// # Errors
+    /// Returns an error if the path cannot be opened or is not a regular file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, IoError> {
+        let path = path.as_ref().to_path_buf();
+        let file = open_file(&path)?;
+        // SAFETY: the mapping is only read. If another process shortens the file meanwhile, the system ends this process with
+        // SIGBUS; the documentation of the type excludes that, and this program's writers replace files by renaming.
+        let map = unsafe { Mmap::map(&file) }.map_err(at::<IoError>(&path))?;
+        Ok(Self { path, map })
+    }
+
+    /// The path that the file was opened under.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file name without its extension.
+    pub fn stem(&self) -> &str {
+        self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
+    }
+
+    /// Removes the pages of the file from this process's resident memory. They stay in the page cache and are mapped again when they
+    /// are read. Called now and then, this bounds the memory of a sequential read.
+    pub fn release_pages(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is read-only and backed by the file, so a dropped page reads the same when it is mapped again. A
+            // failure is harmless: the pages stay resident.
+            let _ = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
+    /// Tells the kernel that reads will be sparse (`true`) or sequential (`false`), which decides how far it reads ahead.
+    pub fn expect_gaps(&self, gaps: bool) {
+        #[cfg(unix)]
+        {
+            let advice = if gaps {
+                memmap2::Advice::Random
+            } else {
+                memmap2::Advice::Normal
+            };
+            // A failure is harmless: the kernel reads more than necessary.
+            let _ = self.map.advise(advice);
+        }
+        #[cfg(not(unix))]
+        let _ = gaps;
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}

@@ -1,0 +1,63 @@
+//! Opening and reading files of bounded size.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::{IoError, at};
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// Returns an error if the file cannot be opened, or if it is a directory, a pipe or a device: opening a pipe would block until
+/// something writes to it, so the kind is checked first.
+pub fn open_file(path: &Path) -> Result<File, IoError> {
+    if !std::fs::metadata(path).map_err(at::<IoError>(path))?.is_file() {
+        let reason = "it is not a file; give the path of a file";
+        return Err(at(path)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    }
+    File::open(path).map_err(at(path))
+}
+
+/// Reads a file of at most `limit` bytes, a whole number of MiB. `what` names, for the error, what a larger file cannot be.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is larger than `limit`.
+pub fn read_at_most(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, IoError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(at::<IoError>(path))?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("more than {} MiB, so not {what}", limit >> 20);
+        return Err(at(path)(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_at_most_rejects_larger_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let limit = 1 << 20;
+        std::fs::write(&path, vec![7; limit]).unwrap();
+        assert_eq!(read_at_most(&path, limit as u64, "a note").unwrap(), vec![7; limit]);
+        std::fs::write(&path, vec![7; limit + 1]).unwrap();
+        let message = read_at_most(&path, limit as u64, "a note").unwrap_err().to_string();
+        assert_eq!(message, format!("{}: more than 1 MiB, so not a note", path.display()));
+    }
+
+    #[test]
+    fn open_file_rejects_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let message = open_file(directory.path()).unwrap_err().to_string();
+        assert!(
+            message.ends_with("it is not a file; give the path of a file"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! Text for messages of one line.
+
+use std::borrow::Cow;
+
+/// Escapes control characters, such as line breaks and terminal sequences, in text from untrusted input.
+pub fn escape_control(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.escape_debug().to_string().into()
+    } else {
+        text.into()
+    }
+}
+
+/// Replaces each control character by U+FFFD, so that a message about untrusted input stays one line.
+pub fn one_line(text: &impl std::fmt::Display) -> String {
+    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.to_string().chars().map(visible).collect()
+}
+
+/// Quotes and escapes text from untrusted input, and cuts it after 80 characters.
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
+/// Returns the candidate most similar to `word`, or an empty string if there are no candidates.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
+    most_similar(word, candidates).1
+}
+
+/// Returns the candidate that `word` is probably a misspelling of: at least 60 % similar.
+pub fn misspelt<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Two letters of five may be wrong.
+    let (similarity, candidate) = most_similar(word, candidates);
+    (similarity >= 0.6).then_some(candidate)
+}
+
+fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> (f64, &'a str) {
+    let word = word.to_lowercase();
+    let mut best = (f64::NEG_INFINITY, "");
+    for candidate in candidates {
+        let similarity = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
+        if similarity > best.0 {
+            best = (similarity, candidate);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_terminal_sequences() {
+        assert_eq!(escape_control("plain"), "plain");
+        assert_eq!(escape_control("a\x1b[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(one_line(&"a\nb"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn quotes_at_most_eighty_characters() {
+        assert_eq!(quoted("a\"b"), "\"a\\\"b\"");
+        assert_eq!(quoted(&"ü".repeat(81)), format!("\"{}\"…", "ü".repeat(80)));
+    }
+
+    #[test]
+    fn suggests_similar_words_only() {
+        assert_eq!(misspelt("coko", ["f30k", "coco"]), Some("coco"));
+        assert_eq!(misspelt("zebra", ["f30k", "coco"]), None);
+        assert_eq!(nearest("zebra", []), "");
+    }
+}
