@@ -1,9 +1,9 @@
 //! Binary cross-entropy of logits against targets from 0 to 1, each class judged by itself.
 
-use crate::math::{exp, sum, sum2};
 use crate::parallel::over_rows;
-use crate::simd::multiversion;
 use rayon::prelude::*;
+use vlct_simd::math::{exp, sum, sum2};
+use vlct_simd::multiversion;
 
 /// Mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))`, for logits `x` and targets `t`, both `[rows, classes]`.
 pub fn forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {

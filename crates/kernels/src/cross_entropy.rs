@@ -1,9 +1,9 @@
 //! Softmax cross-entropy of rows of logits with one right class each.
 
-use crate::math::{exp, max, sum};
 use crate::parallel::SharedMut;
-use crate::simd::multiversion;
 use rayon::prelude::*;
+use vlct_simd::math::{exp, max, sum};
+use vlct_simd::multiversion;
 
 /// Writes `loss[r] = −log softmax(logits[r])[target[r]]` and turns the logits into probabilities in place.
 pub fn forward_in_place(logits: &mut [f32], targets: &[u32], loss: &mut [f32]) {

@@ -1,7 +1,7 @@
 //! Element by element: sums, hyperbolic tangent, bias rows.
 
 use crate::parallel::over_rows;
-use crate::simd::multiversion;
+use vlct_simd::multiversion;
 
 /// `y += x`.
 pub fn add(x: &[f32], y: &mut [f32]) {

@@ -1,8 +1,8 @@
 //! GELU, exact form: `x · Φ(x)` with the normal distribution function Φ (Hendrycks & Gimpel 2016; PyTorch's default).
 
-use crate::math::{erf, exp};
 use crate::parallel::over_rows;
-use crate::simd::multiversion;
+use vlct_simd::math::{erf, exp};
+use vlct_simd::multiversion;
 
 /// `out = gelu(x)`.
 pub fn forward(x: &[f32], out: &mut [f32]) {

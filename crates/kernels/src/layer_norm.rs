@@ -2,10 +2,10 @@
 //!
 //! Statistics in f32 with the mean subtracted before squaring.
 
-use crate::math::{sum, sum2, sum3};
 use crate::parallel::{SharedMut, over_rows};
-use crate::simd::multiversion;
 use rayon::prelude::*;
+use vlct_simd::math::{sum, sum2, sum3};
+use vlct_simd::multiversion;
 
 /// Writes `y [rows, width]` and, per row, `mean` and `rstd = 1/sqrt(σ² + ε)`.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]) {

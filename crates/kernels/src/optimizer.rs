@@ -1,7 +1,7 @@
 //! The optimisers' updates of one parameter, each in one pass over its memory.
 
-use crate::simd::multiversion;
 use rayon::prelude::*;
+use vlct_simd::multiversion;
 
 /// Values per task.
 const BLOCK: usize = 32 * 1024;

@@ -29,7 +29,7 @@ pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
         .for_each(|(i, out)| column_block(x, width, i * BLOCK, out));
 }
 
-crate::simd::multiversion! {
+vlct_simd::multiversion! {
 fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
     let mut sums = [0f32; 64];
     let sums = &mut sums[..out.len()];

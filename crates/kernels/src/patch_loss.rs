@@ -1,8 +1,8 @@
 //! The masked-autoencoding loss (He et al. 2022): mean squared error against patches normalised each by itself.
 
-use crate::math::{sum, sum2};
-use crate::simd::multiversion;
 use rayon::prelude::*;
+use vlct_simd::math::{sum, sum2};
+use vlct_simd::multiversion;
 
 /// Subtracts each row's mean and divides by `sqrt(σ² + 1e-6)`, σ² unbiased. In place, rows of `width` values.
 pub fn normalise_rows(x: &mut [f32], width: usize) {

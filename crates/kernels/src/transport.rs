@@ -4,8 +4,8 @@
 //! proximal point method, distance `d = Σ C∘T`. The gradient flows through `C` only; `T` is constant.
 
 use crate::gemm::{Threads, View, gemm};
-use crate::math::{exp, sum, sum2};
-use crate::simd::multiversion;
+use vlct_simd::math::{exp, sum, sum2};
+use vlct_simd::multiversion;
 
 /// Norms below this count as this when vectors are normalised.
 const NORM_FLOOR: f32 = 1e-5;

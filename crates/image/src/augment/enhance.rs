@@ -7,7 +7,7 @@
 )]
 
 use image::RgbImage;
-use vlct_kernels::simd::multiversion;
+use vlct_simd::multiversion;
 
 /// `degenerate + factor · (value - degenerate)`, clipped and truncated, in f32 as `Image.blend` computes it.
 #[inline(always)]

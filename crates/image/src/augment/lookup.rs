@@ -8,7 +8,7 @@
 )]
 
 use image::RgbImage;
-use vlct_kernels::simd::multiversion;
+use vlct_simd::multiversion;
 
 /// A table for one channel.
 type Table = [u8; 256];

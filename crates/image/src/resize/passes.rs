@@ -8,7 +8,7 @@
     reason = "indices say what a loop over lanes does, and vectorise as well"
 )]
 
-use vlct_kernels::simd::multiversion;
+use vlct_simd::multiversion;
 
 use super::weights::{WEIGHT_BITS, Weights};
 

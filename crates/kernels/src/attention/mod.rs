@@ -11,7 +11,6 @@ mod product;
 mod softmax;
 
 use crate::aligned::apart;
-use crate::math::sum2;
 use crate::memory::{Scratch, Take};
 use crate::parallel::SharedMut;
 use product::{Left, Rows, panel_width, product};
@@ -19,6 +18,7 @@ use rayon::prelude::*;
 use softmax::{divide_columns, score_gradient, softmax};
 use std::cell::RefCell;
 use std::ops::Range;
+use vlct_simd::math::sum2;
 
 thread_local! {
     /// Operands, scores and results of the sequence and head in work.
@@ -332,7 +332,7 @@ mod tests {
             .num_threads(1)
             .build()
             .expect("a thread");
-        pool.install(|| crate::simd::tests::at_each_level(test));
+        pool.install(|| vlct_simd::at_each_level(test));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Products of matrices that lie in near caches, with as many sums in registers as there are.
 
-use crate::lanes::Lanes;
-use crate::simd::for_lanes;
+use vlct_simd::for_lanes;
+use vlct_simd::lanes::Lanes;
 
 /// Rows of numbers, `stride` apart.
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ pub fn product<L>(a: Left, rows: usize, inner: usize, b: Rows, panels: usize, ou
     assert!(fits && b.holds(inner, panels * width), "operand outside its slice");
     assert!(Rows::new(out, stride).holds(rows, panels * width), "result outside its slice");
     for column in (0..panels * width).step_by(width) {
-        for row in (0..rows).step_by(L::ROWS) {
+        for row in (0..rows).step_by(L::MR) {
             let tile = Tile {
                 b: b.data.as_ptr().wrapping_add(column), // there is nothing there where `inner` is 0
                 b_stride: b.stride,
@@ -107,7 +107,7 @@ pub fn product<L>(a: Left, rows: usize, inner: usize, b: Rows, panels: usize, ou
                 stride,
                 keep,
             };
-            let count = L::ROWS.min(rows - row);
+            let count = L::MR.min(rows - row);
             // SAFETY: all rows, columns and numbers `i` lie in the slices (asserted); the machine has the instructions.
             unsafe {
                 match a {
@@ -142,7 +142,7 @@ impl Tile {
             ($($count:literal)*) => {
                 match count {
                     // SAFETY: by the contract.
-                    $($count if $count <= L::ROWS => unsafe { self.multiply::<L, NEAR, $count>(a, step) },)*
+                    $($count if $count <= L::MR => unsafe { self.multiply::<L, NEAR, $count>(a, step) },)*
                     _ => unreachable!("more rows than a tile has"),
                 }
             };
@@ -183,8 +183,8 @@ impl Tile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::tests::at_each_level;
     use proptest::prelude::*;
+    use vlct_simd::at_each_level;
 
     /// Small whole numbers, whose products and sums are exact.
     fn values(n: usize, seed: usize) -> Vec<f32> {

@@ -1,7 +1,7 @@
 //! Softmax and its gradient of scores whose rows are keys and whose columns are queries, as many as two registers hold.
 
-use crate::lanes::{Lanes, exp2_of_negative};
-use crate::simd::for_lanes;
+use vlct_simd::for_lanes;
+use vlct_simd::lanes::{Lanes, exp2_nonpositive};
 
 /// One register of each half of a row.
 #[inline(always)]
@@ -50,7 +50,7 @@ pub fn softmax<L>(scores: &mut [f32], factor: f32, top: &mut [f32], total: &mut 
             let mut weights = halves::<L>(row);
             for ((weight, highest), sum) in weights.iter_mut().zip(highest).zip(&mut sums) {
                 // Not fused: the largest score has to give exactly 0, however large it is.
-                *weight = exp2_of_negative(weight.mul(factor).sub(highest));
+                *weight = exp2_nonpositive(weight.mul(factor).sub(highest));
                 *sum = sum.add(*weight);
             }
             store(weights, row);
@@ -97,7 +97,7 @@ pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32,
         for (row, d_row) in scores.chunks_exact_mut(width).zip(gradients.chunks_exact_mut(width)) {
             let (mut weights, mut slopes) = (halves::<L>(row), halves::<L>(d_row));
             for half in 0..2 {
-                weights[half] = exp2_of_negative(weights[half].mul(factor).sub(lse[half]));
+                weights[half] = exp2_nonpositive(weights[half].mul(factor).sub(lse[half]));
                 slopes[half] = weights[half].mul(slopes[half].sub(delta[half]));
             }
             store(weights, row);
@@ -111,7 +111,7 @@ pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32,
 mod tests {
     use super::super::product::panel_width;
     use super::*;
-    use crate::simd::tests::at_each_level;
+    use vlct_simd::at_each_level;
 
     fn value(i: usize) -> f32 {
         ((i * 7919) % 1009) as f32 / 20.0 - 25.0

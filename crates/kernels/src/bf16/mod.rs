@@ -34,9 +34,6 @@ pub(crate) mod triple;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use vectors::transpose;
-
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use elsewhere::triple;
 #[cfg(not(target_arch = "x86_64"))]

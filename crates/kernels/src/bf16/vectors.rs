@@ -2,7 +2,7 @@
 
 /// Whether the machine has AVX-512 with bfloat16.
 pub(super) fn present() -> bool {
-    crate::simd::Level::detect() == crate::simd::Level::V4 && is_x86_feature_detected!("avx512bf16")
+    vlct_simd::Level::detect() == vlct_simd::Level::V4 && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Whether `vdpbf16ps` beats f32 arithmetic.
@@ -104,39 +104,7 @@ mod x86 {
             _mm512_permutex2var_epi16(even, high, odd),
         ]
     }
-
-    /// Transposes 16 × 16 numbers of 32 bits.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
-        let mut t = rows;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-        }
-        // Now each 128-bit lane of t[4g + j] holds columns of four rows; pair them up.
-        let mut u = t;
-        for g in 0..4 {
-            u[4 * g] = _mm512_unpacklo_epi64(t[4 * g], t[4 * g + 2]);
-            u[4 * g + 1] = _mm512_unpackhi_epi64(t[4 * g], t[4 * g + 2]);
-            u[4 * g + 2] = _mm512_unpacklo_epi64(t[4 * g + 1], t[4 * g + 3]);
-            u[4 * g + 3] = _mm512_unpackhi_epi64(t[4 * g + 1], t[4 * g + 3]);
-        }
-        // u[4g + j], lane l: column 4l + j of rows 4g..4g+4.
-        let mut out = u;
-        for j in 0..4 {
-            let low = _mm512_shuffle_i32x4::<0x88>(u[j], u[4 + j]); // lanes 0, 2 of groups 0, 1
-            let high = _mm512_shuffle_i32x4::<0x88>(u[8 + j], u[12 + j]);
-            out[j] = _mm512_shuffle_i32x4::<0x88>(low, high); // lane 0 of all groups
-            out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high); // lane 2
-            let low = _mm512_shuffle_i32x4::<0xdd>(u[j], u[4 + j]); // lanes 1, 3
-            let high = _mm512_shuffle_i32x4::<0xdd>(u[8 + j], u[12 + j]);
-            out[4 + j] = _mm512_shuffle_i32x4::<0x88>(low, high);
-            out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(low, high);
-        }
-        out
-    }
 }
 
-pub(crate) use x86::transpose;
+pub(super) use vlct_simd::transpose_16x16 as transpose;
 pub(super) use x86::{multiply, round2, widen, zip};

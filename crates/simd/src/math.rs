@@ -1,4 +1,4 @@
-//! Elementary functions that the compiler can vectorise: no calls, no branches on the data.
+//! Elementary functions and reductions that the compiler can vectorise: they contain no calls and no branches on the data.
 
 /// `e^x`, relative error below 3e-7; 0 below −87.3 and infinity above 88.7.
 ///
@@ -6,7 +6,7 @@
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer
-    const LN2_HIGH: f32 = 0.693_359_4; // ln 2 in two parts, the first with trailing zero bits
+    const LN2_HIGH: f32 = 0.693_359_4; // ln 2 = high + low; the trailing bits of high are zero
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let clamped = x.clamp(-88.0, 88.722_83);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
@@ -18,7 +18,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.0 / 6.0;
     let p = p * r + 0.5;
     let p = (p * r) * r + r + 1.0;
-    // 2^n in two factors, since n = 128 has no float of its own.
+    // 2^n as a product of two, since 2^128 is not a float.
     let n = n as i32;
     let half = n >> 1;
     let power = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
@@ -49,10 +49,10 @@ pub fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Number of partial sums in [`sum`] and [`dot`]: one AVX-512 register.
+/// Partial sums of [`sum`]: the lanes of one AVX-512 register.
 const LANES: usize = 16;
 
-/// `Σ f(x_i)` in sixteen interleaved partial sums, which makes the addition order independent of the machine.
+/// `Σ f(x_i)` in sixteen interleaved partial sums: the order of additions does not depend on the CPU.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -68,7 +68,7 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes)
 }
 
-/// `Σ f(x_i, y_i)`, as [`sum`].
+/// `Σ f(x_i, y_i)` in the order of additions of [`sum`].
 #[inline(always)]
 pub fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -84,7 +84,7 @@ pub fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     fold(lanes)
 }
 
-/// `Σ f(x_i, y_i, z_i)`, as [`sum`].
+/// `Σ f(x_i, y_i, z_i)` in the order of additions of [`sum`].
 #[inline(always)]
 pub fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -115,7 +115,7 @@ fn fold(lanes: [f32; LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// `max x_i`, negative infinity for an empty slice.
+/// The largest value; −∞ for an empty slice. NaNs are ignored.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_close_to_the_exact_one() {
+    fn exp_keeps_its_error_bound() {
         for i in -8730..8870 {
             let x = i as f32 / 100.0;
             let want = (x as f64).exp();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn erf_is_close_to_the_exact_one() {
+    fn erf_keeps_its_error_bound() {
         // Maclaurin series in double precision.
         fn exact(x: f64) -> f64 {
             let (mut term, mut total) = (x, x);

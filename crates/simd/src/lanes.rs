@@ -1,35 +1,43 @@
-//! Registers of f32 numbers, so that a loop over them is written once for AVX-512, AVX2 and every other processor.
+//! Vector registers of f32 lanes, so that a kernel is written once for AVX-512, AVX2 and every other CPU.
 //!
-//! Loops over slices are left to the compiler ([`crate::simd::multiversion`]). This is for those whose speed depends on which
+//! Loops over slices are left to the compiler ([`crate::multiversion!`]). [`Lanes`] is for kernels whose speed depends on which
 //! sums stay in registers.
 
-/// A register of numbers; operations are number by number.
+/// A vector register of `WIDTH` f32 lanes; operations act on each lane.
 ///
 /// # Safety
-/// Of all functions: the machine has the instructions, and a pointer is to as many numbers as the functions say.
-pub(crate) trait Lanes: Copy {
-    /// Numbers in a register.
+/// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] sees to that),
+/// and that each pointer is valid for the `WIDTH` lanes that the function reads or writes through it. Pointers need not be
+/// aligned.
+pub trait Lanes: Copy {
+    /// Lanes of a register.
     const WIDTH: usize;
-    /// Rows of two registers each whose sums a processor holds, beside what else a product needs.
-    const ROWS: usize;
+    /// Rows of a micro kernel with two registers per row: as many as fit into the register file beside one broadcast lhs
+    /// element and two registers of rhs.
+    const MR: usize;
 
-    /// The same number everywhere.
+    /// A register with `value` in every lane.
     unsafe fn splat(value: f32) -> Self;
-    /// `WIDTH` numbers from memory.
+    /// Reads `WIDTH` lanes from memory.
     unsafe fn load(from: *const f32) -> Self;
-    /// `WIDTH` numbers to memory.
+    /// Writes `WIDTH` lanes to memory.
     unsafe fn store(self, to: *mut f32);
+    /// `self + other`
     unsafe fn add(self, other: Self) -> Self;
+    /// `self - other`
     unsafe fn sub(self, other: Self) -> Self;
+    /// `self * other`
     unsafe fn mul(self, other: Self) -> Self;
+    /// `self / other`
     unsafe fn div(self, other: Self) -> Self;
-    /// `self · factor + term`, fused where the processor does that.
+    /// `self * factor + term`, fused where the CPU has an instruction for that.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// The larger one; `other`, where that is no number.
+    /// The larger of both; `other` in lanes where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// `self · 2ⁿ`, where `n` are the low bits of `integer`'s mantissa, for results that are neither subnormal nor infinite.
-    unsafe fn times_power(self, integer: Self) -> Self;
-    /// Transposes `WIDTH` × `WIDTH` numbers from rows `stride` apart to rows `to_stride` apart.
+    /// `self * 2^n` (C's `ldexp`), where `n` are the low bits of `integer`'s mantissa. Results must be normal numbers.
+    unsafe fn scale_by_pow2(self, integer: Self) -> Self;
+    /// Transposes `WIDTH` × `WIDTH` elements from rows `stride` apart to rows `to_stride` apart. Both pointers must be valid for
+    /// that many rows.
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 }
 
@@ -38,9 +46,9 @@ pub(crate) trait Lanes: Copy {
 /// `2^n · 2^r` with |r| ≤ ½ and a polynomial of degree 6 (minimax, error below 2e-9).
 ///
 /// # Safety
-/// As [`Lanes`].
+/// The CPU has the instruction set of `L`.
 #[inline(always)]
-pub(crate) unsafe fn exp2_of_negative<L: Lanes>(x: L) -> L {
+pub unsafe fn exp2_nonpositive<L: Lanes>(x: L) -> L {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer
     const COEFFICIENTS: [f32; 7] = [
         1.534_581_2e-4,
@@ -51,7 +59,7 @@ pub(crate) unsafe fn exp2_of_negative<L: Lanes>(x: L) -> L {
         6.931_472e-1,
         1.0,
     ];
-    // SAFETY: by the contract.
+    // SAFETY: the CPU has the instruction set of `L` (caller); no pointers are used.
     unsafe {
         let x = L::splat(-126.0).max(x);
         let round = L::splat(ROUND);
@@ -61,24 +69,24 @@ pub(crate) unsafe fn exp2_of_negative<L: Lanes>(x: L) -> L {
         for c in &COEFFICIENTS[1..] {
             p = p.mul_add(r, L::splat(*c));
         }
-        p.times_power(integer)
+        p.scale_by_pow2(integer)
     }
 }
 
-/// Four numbers in an array, for which every compiler finds its processor's instructions.
+/// F32x4 numbers in an array, for which every compiler finds its processor's instructions.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([f32; 4]);
+pub struct F32x4([f32; 4]);
 
-impl Four {
+impl F32x4 {
     #[inline(always)]
     fn with(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
 
-impl Lanes for Four {
+impl Lanes for F32x4 {
     const WIDTH: usize = 4;
-    const ROWS: usize = 6;
+    const MR: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -87,13 +95,13 @@ impl Lanes for Four {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: by the contract.
+        // SAFETY: `from` is valid for `WIDTH` = 4 values (trait contract).
         unsafe { Self(from.cast::<[f32; 4]>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: by the contract.
+        // SAFETY: `to` is valid for `WIDTH` = 4 values (trait contract).
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
     }
 
@@ -119,7 +127,7 @@ impl Lanes for Four {
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-        // Elsewhere it would be a call.
+        // On other architectures `f32::mul_add` may be a library call.
         const FUSED: bool = cfg!(target_arch = "aarch64");
         Self(std::array::from_fn(|i| {
             if FUSED {
@@ -136,7 +144,7 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    unsafe fn times_power(self, integer: Self) -> Self {
+    unsafe fn scale_by_pow2(self, integer: Self) -> Self {
         self.with(integer, |a, n| {
             f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23))
         })
@@ -146,7 +154,7 @@ impl Lanes for Four {
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
         for r in 0..4 {
             for c in 0..4 {
-                // SAFETY: by the contract.
+                // SAFETY: both pointers are valid for four rows of four values (trait contract).
                 unsafe { *to.add(c * to_stride + r) = *from.add(r * stride + c) };
             }
         }
@@ -158,31 +166,31 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
-    /// What is one intrinsic: registers made of numbers, registers in memory, and operations on registers.
+    /// The functions of [`Lanes`] that are one intrinsic each.
     macro_rules! intrinsics {
         ($splat:ident, $load:ident, $store:ident; $($name:ident($($operand:ident),*) = $intrinsic:ident;)*) => {
             #[inline(always)]
             unsafe fn splat(value: f32) -> Self {
-                // SAFETY: by the contract, here and below.
+                // SAFETY: the CPU has the instruction (trait contract).
                 unsafe { $splat(value) }
             }
 
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
-                // SAFETY: as above.
+                // SAFETY: `from` is valid for `WIDTH` values, and the CPU has the instruction (trait contract).
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn store(self, to: *mut f32) {
-                // SAFETY: as above.
+                // SAFETY: `to` is valid for `WIDTH` values, and the CPU has the instruction (trait contract).
                 unsafe { $store(to, self) };
             }
 
             $(
                 #[inline(always)]
                 unsafe fn $name(self, $($operand: Self),*) -> Self {
-                    // SAFETY: as above.
+                    // SAFETY: the CPU has the instruction (trait contract).
                     unsafe { $intrinsic(self, $($operand),*) }
                 }
             )*
@@ -191,7 +199,7 @@ mod x86 {
 
     impl Lanes for __m256 {
         const WIDTH: usize = 8;
-        const ROWS: usize = 6;
+        const MR: usize = 6;
 
         intrinsics! {
             _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps;
@@ -204,8 +212,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn times_power(self, integer: Self) -> Self {
-            // SAFETY: by the contract, here and below.
+        unsafe fn scale_by_pow2(self, integer: Self) -> Self {
+            // SAFETY: the CPU has the instructions (trait contract).
             unsafe {
                 let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(integer));
                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), power))
@@ -214,7 +222,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-            // SAFETY: as above.
+            // SAFETY: both pointers are valid for `WIDTH` rows, and the CPU has the instructions (trait contract).
             unsafe {
                 let mut rows = [_mm256_setzero_ps(); 8];
                 for (r, row) in rows.iter_mut().enumerate() {
@@ -245,7 +253,7 @@ mod x86 {
 
     impl Lanes for __m512 {
         const WIDTH: usize = 16;
-        const ROWS: usize = 12;
+        const MR: usize = 12;
 
         intrinsics! {
             _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps;
@@ -258,8 +266,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn times_power(self, integer: Self) -> Self {
-            // SAFETY: by the contract, here and below.
+        unsafe fn scale_by_pow2(self, integer: Self) -> Self {
+            // SAFETY: the CPU has the instructions (trait contract).
             unsafe {
                 let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(integer));
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), power))
@@ -268,13 +276,13 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-            // SAFETY: as above.
+            // SAFETY: both pointers are valid for `WIDTH` rows, and the CPU has the instructions (trait contract).
             unsafe {
                 let mut rows = [_mm512_setzero_si512(); 16];
                 for (r, row) in rows.iter_mut().enumerate() {
                     *row = _mm512_loadu_si512(from.add(r * stride).cast());
                 }
-                for (c, column) in crate::bf16::transpose(rows).into_iter().enumerate() {
+                for (c, column) in crate::transpose_16x16(rows).into_iter().enumerate() {
                     _mm512_storeu_si512(to.add(c * to_stride).cast(), column);
                 }
             }
@@ -285,20 +293,20 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::for_lanes;
-    use crate::simd::tests::at_each_level;
+    use crate::at_each_level;
+    use crate::for_lanes;
 
     for_lanes! {
         fn power<L>(x: f32) -> f32 {
             let mut out = [0f32; 16];
-            // SAFETY: no register has more numbers; the machine has the instructions.
-            unsafe { exp2_of_negative(L::splat(x)).store(out.as_mut_ptr()) };
+            // SAFETY: no register has more than 16 lanes; `for_lanes!` has checked the instruction set.
+            unsafe { exp2_nonpositive(L::splat(x)).store(out.as_mut_ptr()) };
             out[L::WIDTH - 1]
         }
     }
 
     #[test]
-    fn powers_of_two_are_as_exact_as_they_say() {
+    fn exp2_nonpositive_keeps_its_error_bound() {
         at_each_level(|| {
             assert_eq!(power(0.0), 1.0);
             for i in 0..126_000 {

@@ -1,0 +1,38 @@
+//! Run-time dispatch of vectorised loops, vector registers, and small elementary functions. It knows no tensors and no threads.
+//!
+//! Loops that the compiler vectorises go into [`multiversion!`], which compiles them for each [`Level`]. Loops whose speed
+//! depends on which sums stay in registers are written with [`Lanes`](lanes::Lanes) and go into [`for_lanes!`].
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices say what a numeric loop does, and vectorise as well"
+)]
+
+pub mod lanes;
+mod level;
+pub mod math;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
+
+pub use level::Level;
+#[cfg(feature = "test-level")]
+pub use level::{at_each_level, forced_level};
+#[cfg(target_arch = "x86_64")]
+pub use transpose::transpose_16x16;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn tests_pass_at_lower_levels() {
+        let program = std::env::current_exe().expect("path of the test binary");
+        for level in ["portable", "v3"] {
+            let output = std::process::Command::new(&program)
+                .env("VLCT_TEST_LEVEL", level)
+                .args(["--skip", "tests_pass_at_lower_levels"])
+                .output()
+                .expect("start the test binary");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "at level {level}:\n{text}");
+        }
+    }
+}
