@@ -3,22 +3,23 @@
 //! multiplied, an iteration's term in optimal transport; other kernels move memory and give bytes per second, each byte
 //! that has to be read or written counted once.
 
+use bytemuck::Pod;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
-use vlct_kernels::aligned::Plain;
-use vlct_kernels::attention::{self, Sequences};
-use vlct_kernels::bf16::Right;
+use vlct_kernels::attention::{self, Varlen};
 use vlct_kernels::bf16::blocks::{self, Blocks};
-use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, StoreTransposed};
-use vlct_kernels::bf16::gemm::{Packed, gemm as gemm_bf16};
-use vlct_kernels::bf16::{self, Bf16, Support, support};
-use vlct_kernels::gemm::{Threads, View, gemm};
+use vlct_kernels::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32Transposed};
+use vlct_kernels::bf16::gemm::gemm as gemm_bf16;
+use vlct_kernels::bf16::{self, Bf16, PackedRhs, Rhs, Support, support};
+use vlct_kernels::gemm::gemm;
+use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::memory::Scratch;
 use vlct_kernels::optimizer::{Betas, Update, adamw};
+use vlct_kernels::parallel::Parallelism;
 use vlct_kernels::patches::{Order, extract};
 use vlct_kernels::transport::{Ipot, align};
 use vlct_kernels::{cross_entropy, gather, gelu, layer_norm};
@@ -35,7 +36,7 @@ struct Values<T> {
     kind: std::marker::PhantomData<T>,
 }
 
-impl<T: Plain> Values<T> {
+impl<T: Pod> Values<T> {
     /// Memory for `len` values, zero at first.
     fn zeros(len: usize) -> Self {
         let mut memory = Scratch::new();
@@ -48,14 +49,14 @@ impl<T: Plain> Values<T> {
     }
 }
 
-impl<T: Plain> Deref for Values<T> {
+impl<T: Pod> Deref for Values<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         &self.memory.taken()[..self.len]
     }
 }
 
-impl<T: Plain> DerefMut for Values<T> {
+impl<T: Pod> DerefMut for Values<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         self.memory.take(self.len)
     }
@@ -95,13 +96,13 @@ fn gemm_f32(c: &mut Criterion) {
     let mut g = group(c, "gemm f32");
     g.throughput(PRODUCT);
     let (x, w, dy) = (noise(ROWS * WIDTH), noise(HIDDEN * WIDTH), noise(ROWS * HIDDEN));
-    let x = View::new(&x, ROWS, WIDTH, WIDTH);
-    let w = View::new(&w, HIDDEN, WIDTH, WIDTH);
-    let dy = View::new(&dy, ROWS, HIDDEN, HIDDEN);
+    let x = MatRef::new(&x, ROWS, WIDTH, WIDTH);
+    let w = MatRef::new(&w, HIDDEN, WIDTH, WIDTH);
+    let dy = MatRef::new(&dy, ROWS, HIDDEN, HIDDEN);
     let mut out = Values::zeros(ROWS * HIDDEN);
-    let mut run = |name: &str, columns: usize, a: View, b: View| {
+    let mut run = |name: &str, columns: usize, a: MatRef, b: MatRef| {
         g.bench_function(name, |bench| {
-            bench.iter(|| gemm(&mut out, columns, false, 1.0, a, b, Threads::All))
+            bench.iter(|| gemm(&mut out, columns, Beta::Zero, 1.0, a, b, Parallelism::Pool))
         });
     };
     run("forward", HIDDEN, x, w.transposed());
@@ -127,27 +128,27 @@ fn gemm_bf16_fused(c: &mut Criterion) {
     g.bench_function("forward, bias, GELU", |bench| {
         bench.iter(|| {
             let mut epilogue = Gelu::new(Some(&mut hidden), &mut active, ROWS, &bias);
-            gemm_bf16(x, Right::WeightTransposed(&fc1), &mut epilogue);
+            gemm_bf16(x, Rhs::WeightTransposed(&fc1), &mut epilogue);
         })
     });
-    let packed = Packed::transposed(&fc1, HIDDEN, WIDTH);
+    let packed = PackedRhs::pack_transposed(&fc1, HIDDEN, WIDTH);
     g.bench_function("forward, packed weight, bias, GELU", |bench| {
         bench.iter(|| {
             let mut epilogue = Gelu::new(None, &mut active, ROWS, &bias);
-            gemm_bf16(x, Right::Packed(&packed), &mut epilogue);
+            gemm_bf16(x, Rhs::Packed(&packed), &mut epilogue);
         })
     });
     g.bench_function("input gradient, GELU", |bench| {
         bench.iter(|| {
-            let mut epilogue = GeluGradient::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
-            gemm_bf16(dy, Right::Weight(&fc2), &mut epilogue);
+            let mut epilogue = GeluBackward::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
+            gemm_bf16(dy, Rhs::Weight(&fc2), &mut epilogue);
         })
     });
     let mut dx = Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH));
     g.bench_function("input gradient", |bench| {
         bench.iter(|| {
-            let mut epilogue = Round::new(&mut dx, ROWS, WIDTH, None);
-            gemm_bf16(d_hidden, Right::Weight(&fc1), &mut epilogue);
+            let mut epilogue = StoreBf16::new(&mut dx, ROWS, WIDTH, None);
+            gemm_bf16(d_hidden, Rhs::Weight(&fc1), &mut epilogue);
         })
     });
     let mut turned = Values::<Bf16>::zeros(blocks::len(WIDTH, ROWS));
@@ -155,8 +156,8 @@ fn gemm_bf16_fused(c: &mut Criterion) {
     g.bench_function("weight gradient, bias sums", |bench| {
         bench.iter(|| {
             blocks::transpose(x, &mut turned);
-            let mut epilogue = StoreTransposed::new(&mut dw, WIDTH, HIDDEN, false);
-            let right = Right::Summed(d_hidden, &mut db);
+            let mut epilogue = StoreF32Transposed::new(&mut dw, WIDTH, HIDDEN, Beta::Zero);
+            let right = Rhs::WithColumnSums(d_hidden, &mut db);
             gemm_bf16(Blocks::new(&turned, WIDTH, ROWS), right, &mut epilogue);
         })
     });
@@ -236,11 +237,11 @@ fn attention_f32(c: &mut Criterion) {
         let mut d_qkv = Values::zeros(qkv.len());
         g.throughput(batch.flops(FORWARD));
         g.bench_function(batch.name("forward"), |bench| {
-            bench.iter(|| attention::forward(&qkv, Sequences::all(&offsets), heads, &mut out, &mut lse))
+            bench.iter(|| attention::forward(&qkv, Varlen::full(&offsets), heads, &mut out, &mut lse))
         });
         g.throughput(batch.flops(BACKWARD));
         g.bench_function(batch.name("backward"), |bench| {
-            bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, Sequences::all(&offsets), heads, &mut d_qkv))
+            bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, Varlen::full(&offsets), heads, &mut d_qkv))
         });
     }
     g.finish();
@@ -259,12 +260,12 @@ fn attention_bf16(c: &mut Criterion) {
         let mut d_qkv = Values::zeros(blocks::len(tokens, 3 * width));
         g.throughput(batch.flops(FORWARD));
         g.bench_function(batch.name("forward"), |bench| {
-            bench.iter(|| bf16::attention::forward(qkv, Sequences::all(&offsets), heads, &mut out, &mut lse))
+            bench.iter(|| bf16::attention::forward(qkv, Varlen::full(&offsets), heads, &mut out, &mut lse))
         });
         let out = Blocks::new(&out, tokens, width);
         g.throughput(batch.flops(BACKWARD));
         g.bench_function(batch.name("backward"), |bench| {
-            bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, Sequences::all(&offsets), heads, &mut d_qkv))
+            bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, Varlen::full(&offsets), heads, &mut d_qkv))
         });
     }
     g.finish();
@@ -283,7 +284,7 @@ fn layer_norms(c: &mut Criterion) {
     });
     g.throughput(Throughput::Bytes(4 * bytes(&x)));
     g.bench_function("backward f32", |bench| {
-        bench.iter(|| layer_norm::backward(&dy, &x, &w, &mean, &rstd, &mut dx, true, &mut dw, &mut db))
+        bench.iter(|| layer_norm::backward(&dy, &x, &w, &mean, &rstd, &mut dx, Beta::One, &mut dw, &mut db))
     });
     if support() != Support::None {
         let [mut normalised, mut y] = [0; 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH)));

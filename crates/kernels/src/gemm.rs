@@ -1,201 +1,121 @@
-//! Matrix products in f32: on the tile unit in three parts ([`crate::bf16`]) where there is one, else by the `gemm` crate's
-//! kernels (AVX-512 where the machine has it).
+//! Matrix products in f32: as bf16x3 on AMX ([`crate::bf16`]) where the CPU has it, else by the kernels of the `gemm` crate.
 
-use crate::aligned::apart;
-use crate::bf16::triple;
+use crate::aligned::padded_stride;
+use crate::bf16::bf16x3;
+use crate::mat::{Beta, MatRef, fits};
 use crate::memory::Scratch;
-use crate::parallel::SharedMut;
-use gemm_common::Parallelism;
+use crate::parallel::{Parallelism, SharedMut};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Columns of the result that one task computes, and most rows with which it does: threads then wait for each other once for
-/// each product, not for each block of the inner dimension.
-const PANEL: usize = 192;
-const PANEL_ROWS: usize = 2048;
+/// `nc`: columns of the result that one task computes, and the most rows for which it does. Threads then wait for each other
+/// once per product, not once per block of the inner dimension.
+const NC: usize = 192;
+const MAX_ROWS: usize = 2048;
 
-/// Rows that are a multiple of 4 KiB apart, a first cache's size by its ways, have a column in one set of it. A product that
-/// reads more of them at once than there are ways finds none of them again.
-const SAME_SET: usize = 1024;
+/// Strides of 4 KiB (in f32 values) map a column to one L1 set; with more rows than ways every access misses.
+const L1_ALIASING: usize = 1024;
 
-/// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// A row-major matrix whose rows begin `stride` values apart.
-    ///
-    /// # Panics
-    /// If the slice is too short for that.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(fits(rows, columns, stride, data.len()), "matrix outside its slice");
-        Self {
-            data,
-            rows,
-            columns,
-            row_stride: stride,
-            column_stride: 1,
-        }
-    }
-
-    /// Some rows and columns.
-    pub(crate) fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
-        let first = rows.start * self.row_stride + columns.start * self.column_stride;
-        Self {
-            data: &self.data[first.min(self.data.len())..],
-            rows: rows.len(),
-            columns: columns.len(),
-            ..self
-        }
-    }
-
-    /// The same memory read the other way round.
-    pub fn transposed(self) -> Self {
-        let Self {
-            data,
-            rows,
-            columns,
-            row_stride,
-            column_stride,
-        } = self;
-        Self {
-            data,
-            rows: columns,
-            columns: rows,
-            row_stride: column_stride,
-            column_stride: row_stride,
-        }
-    }
-}
-
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for the products on x86-64"))]
-impl View<'_> {
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Whether rows are contiguous; else columns are.
-    pub(crate) fn is_row_major(&self) -> bool {
-        self.column_stride == 1
-    }
-
-    /// Of a row-major matrix, the values from (`row`, `column`) on and the distance of rows.
-    pub(crate) fn from(&self, row: usize, column: usize) -> (&[f32], usize) {
-        (&self.data[row * self.row_stride + column..], self.row_stride)
-    }
-}
-
-/// Whether rows that begin `stride` apart lie within `len` values.
-fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
-    let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
-    rows == 0 || end(rows - 1).is_some_and(|end| end <= len)
-}
-
-/// Whether a product may use all threads, or is itself one of several tasks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Threads {
-    /// The calling thread alone.
-    One,
-    /// Every thread of the current pool.
-    All,
-}
-
-/// `out = keep · out + scale · a · b`, with `keep` 1 if `accumulate`, else 0.
+/// `dst = β·dst + alpha·lhs·rhs`, where `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
-/// `out` is row-major `[a.rows, b.columns]` with rows `out_stride` apart.
+/// The order of additions depends on neither the number of threads nor `parallelism`. The plain version is
+/// [`reference::gemm`](crate::reference::gemm).
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn gemm(out: &mut [f32], out_stride: usize, accumulate: bool, scale: f32, a: View, b: View, threads: Threads) {
-    let (m, n, k) = (a.rows, b.columns, a.columns);
-    assert_eq!(k, b.rows, "inner sizes differ");
-    assert!(fits(m, n, out_stride, out.len()), "result outside its slice");
-    assert!(m <= 1 || out_stride >= n, "rows of the result overlap");
+pub fn gemm(
+    dst: &mut [f32],
+    dst_stride: usize,
+    beta: Beta,
+    alpha: f32,
+    lhs: MatRef,
+    rhs: MatRef,
+    parallelism: Parallelism,
+) {
+    let (m, n, k) = (lhs.rows(), rhs.columns(), lhs.columns());
+    assert_eq!(k, rhs.rows(), "inner sizes differ");
+    assert!(fits(m, n, dst_stride, dst.len()), "result outside its slice");
+    assert!(m <= 1 || dst_stride >= n, "rows of the result overlap");
     if m == 0 || n == 0 {
         return;
     }
-    // Products of one thread are parts of a task: so short that bringing their operands into parts costs as much as the unit
-    // saves.
-    if threads == Threads::All && triple::pays(m, n, k) {
-        // SAFETY: sizes were checked.
-        unsafe { triple::gemm(out, out_stride, accumulate, scale, a, b) };
+    // Single-threaded calls are too small for packing to pay off.
+    if parallelism == Parallelism::Pool && bf16x3::is_faster(m, n, k) {
+        // SAFETY: the sizes were checked, and `is_faster` has found an engine.
+        unsafe { bf16x3::gemm(dst, dst_stride, beta, alpha, lhs, rhs) };
         return;
     }
-    if threads == Threads::All && !b.is_row_major() && b.column_stride.is_multiple_of(SAME_SET) && m.min(n) >= 16 {
-        return with_rows_apart(b, |b| gemm(out, out_stride, accumulate, scale, a, b, threads));
+    if parallelism == Parallelism::Pool
+        && !rhs.is_row_major()
+        && rhs.column_stride().is_multiple_of(L1_ALIASING)
+        && m.min(n) >= 16
+    {
+        return with_padded_copy(rhs, |rhs| gemm(dst, dst_stride, beta, alpha, lhs, rhs, parallelism));
     }
-    let whole = SharedMut::new(out);
-    let part = |columns: Range<usize>, parallelism: Parallelism| {
-        // The kernels store columns contiguously: outᵀ = bᵀ · aᵀ.
-        // SAFETY: the slices cover all addressed elements (asserted by `View::new` and above), and these columns of `out` are
-        // exclusive.
+    let shared = SharedMut::new(dst);
+    let panel = |columns: Range<usize>, threads: gemm_common::Parallelism| {
+        // The kernels store columns contiguously, hence dstᵀ = rhsᵀ · lhsᵀ.
+        // SAFETY: the slices cover all addressed elements (`MatRef::new` and the asserts above), and no other task writes these
+        // columns of `dst`.
         unsafe {
             gemm_f32::gemm::f32::get_gemm_fn()(
                 columns.len(),
                 m,
                 k,
-                whole.at(columns.start),
-                out_stride as isize,
+                shared.at(columns.start),
+                dst_stride as isize,
                 1,
-                accumulate,
-                b.data.as_ptr().wrapping_add(columns.start * b.column_stride),
-                b.row_stride as isize,
-                b.column_stride as isize,
-                a.data.as_ptr(),
-                a.row_stride as isize,
-                a.column_stride as isize,
+                beta == Beta::One,
+                rhs.data().as_ptr().wrapping_add(columns.start * rhs.column_stride()),
+                rhs.row_stride() as isize,
+                rhs.column_stride() as isize,
+                lhs.data().as_ptr(),
+                lhs.row_stride() as isize,
+                lhs.column_stride() as isize,
                 1.0,
-                scale,
+                alpha,
                 false,
                 false,
                 false,
-                parallelism,
+                threads,
             );
         }
     };
-    let panels = n.div_ceil(PANEL);
-    match threads {
-        Threads::One => part(0..n, Parallelism::None),
-        Threads::All if a.is_row_major() && m <= PANEL_ROWS && panels > 1 => {
-            // Where panels are fewer than threads, several share one; that changes no bit.
-            let each = match rayon::current_num_threads() / panels {
-                0 | 1 => Parallelism::None,
-                several => Parallelism::Rayon(several),
+    let panels = n.div_ceil(NC);
+    match parallelism {
+        Parallelism::Serial => panel(0..n, gemm_common::Parallelism::None),
+        Parallelism::Pool if lhs.is_row_major() && m <= MAX_ROWS && panels > 1 => {
+            // Where there are fewer panels than threads, several threads share a panel; that changes no bit.
+            let threads = match rayon::current_num_threads() / panels {
+                0 | 1 => gemm_common::Parallelism::None,
+                several => gemm_common::Parallelism::Rayon(several),
             };
             let width = n.div_ceil(panels);
             (0..panels)
                 .into_par_iter()
                 .with_max_len(1)
-                .for_each(|i| part((i * width).min(n)..((i + 1) * width).min(n), each));
+                .for_each(|i| panel((i * width).min(n)..((i + 1) * width).min(n), threads));
         }
-        Threads::All => part(0..n, Parallelism::Rayon(0)),
+        Parallelism::Pool => panel(0..n, gemm_common::Parallelism::Rayon(0)),
     }
 }
 
-/// Calls `multiply` with a transposed weight whose rows are not so far apart that they meet in the same sets of the first cache.
-fn with_rows_apart(b: View, multiply: impl FnOnce(View)) {
+/// Calls `multiply` with a copy of a transposed weight whose rows are padded against 4 KiB aliasing.
+fn with_padded_copy(rhs: MatRef, multiply: impl FnOnce(MatRef)) {
     thread_local! {
-        /// Taken out meanwhile: while this thread waits for others, it may be asked for another product.
+        /// Memory of the copy. It is taken out during the product: while this thread waits for others, rayon may run another
+        /// product on it.
         static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
-    let stride = apart(b.rows);
+    let (rows, columns) = (rhs.rows(), rhs.columns());
+    let stride = padded_stride(rows);
     let mut memory = COPY.take();
-    let copy = memory.take::<f32>(b.columns * stride);
+    let copy = memory.take::<f32>(columns * stride);
     copy.par_chunks_mut(stride).enumerate().for_each(|(i, row)| {
-        row[..b.rows].copy_from_slice(&b.data[i * b.column_stride..][..b.rows]);
+        row[..rows].copy_from_slice(&rhs.data()[i * rhs.column_stride()..][..rows]);
     });
-    multiply(View::new(copy, b.columns, b.rows, stride).transposed());
+    multiply(MatRef::new(copy, columns, rows, stride).transposed());
     COPY.set(memory);
 }
 
@@ -210,23 +130,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_plain_product(m in 1usize..40, n in 1usize..40, k in 1usize..40, ta: bool, tb: bool, accumulate: bool, one: bool) {
+        fn equals_the_reference(m in 1usize..40, n in 1usize..40, k in 1usize..40, ta: bool, tb: bool, add: bool, serial: bool) {
             let (a, b) = (values(m * k, 1), values(k * n, 2));
             let (va, vb) = (
-                if ta { View::new(&a, k, m, m).transposed() } else { View::new(&a, m, k, k) },
-                if tb { View::new(&b, n, k, k).transposed() } else { View::new(&b, k, n, n) },
+                if ta { MatRef::new(&a, k, m, m).transposed() } else { MatRef::new(&a, m, k, k) },
+                if tb { MatRef::new(&b, n, k, k).transposed() } else { MatRef::new(&b, k, n, n) },
             );
             let before = values(m * n, 3);
             let mut out = before.clone();
-            let threads = if one { Threads::One } else { Threads::All };
-            gemm(&mut out, n, accumulate, 0.5, va, vb, threads);
+            let parallelism = if serial { Parallelism::Serial } else { Parallelism::Pool };
+            gemm(&mut out, n, if add { Beta::One } else { Beta::Zero }, 0.5, va, vb, parallelism);
             for r in 0..m {
                 for c in 0..n {
                     let mut want = 0.0;
                     for i in 0..k {
                         want += if ta { a[i * m + r] } else { a[r * k + i] } * if tb { b[c * k + i] } else { b[i * n + c] };
                     }
-                    let want = want * 0.5 + if accumulate { before[r * n + c] } else { 0.0 };
+                    let want = want * 0.5 + if add { before[r * n + c] } else { 0.0 };
                     prop_assert_eq!(out[r * n + c], want);
                 }
             }
@@ -234,12 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_whose_rows_meet_in_one_set_is_multiplied_like_others() {
-        let (m, n, k) = (17, 35, SAME_SET);
+    fn equals_the_reference_with_a_4_kib_stride() {
+        let (m, n, k) = (17, 35, L1_ALIASING);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let mut out = vec![1f32; m * n];
-        let weight = View::new(&b, n, k, k).transposed();
-        gemm(&mut out, n, true, 1.0, View::new(&a, m, k, k), weight, Threads::All);
+        let weight = MatRef::new(&b, n, k, k).transposed();
+        gemm(
+            &mut out,
+            n,
+            Beta::One,
+            1.0,
+            MatRef::new(&a, m, k, k),
+            weight,
+            Parallelism::Pool,
+        );
         for (i, got) in out.iter().enumerate() {
             let want: f32 = (0..k).map(|p| a[i / n * k + p] * b[i % n * k + p]).sum();
             assert_eq!(*got, want + 1.0);
@@ -247,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_threads_does_not_change_the_result() {
+    fn result_does_not_depend_on_thread_count() {
         for (m, n, k) in [(300, 200, 700), (2100, 200, 70), (40, 900, 33)] {
             let a: Vec<f32> = values(m * k, 5).iter().map(|v| v * 0.37).collect();
             let b: Vec<f32> = values(k * n, 6).iter().map(|v| v * 0.11).collect();
@@ -261,11 +189,11 @@ mod tests {
                     gemm(
                         &mut out,
                         n,
-                        false,
+                        Beta::Zero,
                         1.0,
-                        View::new(&a, m, k, k),
-                        View::new(&b, k, n, n),
-                        Threads::All,
+                        MatRef::new(&a, m, k, k),
+                        MatRef::new(&b, k, n, n),
+                        Parallelism::Pool,
                     )
                 });
                 out

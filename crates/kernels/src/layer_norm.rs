@@ -2,6 +2,7 @@
 //!
 //! Statistics in f32 with the mean subtracted before squaring.
 
+use crate::mat::Beta;
 use crate::parallel::{SharedMut, over_rows};
 use rayon::prelude::*;
 use vlct_simd::math::{sum, sum2, sum3};
@@ -40,7 +41,7 @@ fn forward_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: 
 }
 }
 
-/// Adds the gradients: `dx` (added to if `add`, else overwritten), `dw += Σ dy·x̂`, `db += Σ dy`.
+/// The gradients: `dx = β·dx + …`, `dw += Σ dy·x̂`, `db += Σ dy`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: &[f32],
@@ -49,7 +50,7 @@ pub fn backward(
     mean: &[f32],
     rstd: &[f32],
     dx: &mut [f32],
-    add: bool,
+    beta: Beta,
     dw: &mut [f32],
     db: &mut [f32],
 ) {
@@ -73,7 +74,7 @@ pub fn backward(
                 &mean[first..],
                 &rstd[first..],
                 dx,
-                add,
+                beta,
                 dw,
                 db,
             );
@@ -87,7 +88,7 @@ pub fn backward(
 }
 
 multiversion! {
-fn backward_rows(dy: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32], dx: &mut [f32], add: bool, dw: &mut [f32], db: &mut [f32]) {
+fn backward_rows(dy: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32], dx: &mut [f32], beta: Beta, dw: &mut [f32], db: &mut [f32]) {
     let width = w.len();
     let n = width as f32;
     let rows = dy.chunks_exact(width).zip(x.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
@@ -98,7 +99,7 @@ fn backward_rows(dy: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32], d
         for i in 0..width {
             let hat = (x[i] - m) * s;
             let d = (dy[i] * w[i] - a - hat * b) * s;
-            dx[i] = if add { dx[i] + d } else { d };
+            dx[i] = if beta == Beta::One { dx[i] + d } else { d };
             dw[i] += dy[i] * hat;
             db[i] += dy[i];
         }
@@ -141,7 +142,7 @@ mod tests {
         };
         let (_, mean, rstd) = run(&x, &w, &b);
         let (mut dx, mut dw, mut db) = (vec![1f32; x.len()], vec![0f32; width], vec![0f32; width]);
-        backward(&dy, &x, &w, &mean, &rstd, &mut dx, true, &mut dw, &mut db);
+        backward(&dy, &x, &w, &mean, &rstd, &mut dx, Beta::One, &mut dw, &mut db);
         let check = |got: f32, plus: f64, minus: f64| {
             let want = ((plus - minus) / 2e-3) as f32;
             assert!((got - want).abs() < 5e-3 * want.abs().max(1.0), "{got} against {want}");

@@ -21,6 +21,7 @@ pub mod gather;
 pub mod gelu;
 pub mod gemm;
 pub mod layer_norm;
+pub mod mat;
 pub mod memory;
 pub mod optimizer;
 pub mod parallel;

@@ -4,6 +4,7 @@
 //! back are joined with their free neighbours, so that what the forward pass kept can become gradients. Regions ask for
 //! huge pages, which spare most of the address translation.
 
+use bytemuck::Pod;
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -42,13 +43,13 @@ unsafe impl Sync for Piece {}
 
 impl Piece {
     /// The values.
-    pub fn as_slice<T: crate::aligned::Plain>(&self) -> &[T] {
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: initialised memory of this length (regions begin as zeros), 64-byte aligned, any bits are a `T`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
     /// The values, to be changed.
-    pub fn as_mut_slice<T: crate::aligned::Plain>(&mut self) -> &mut [T] {
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: as above, and the piece is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
@@ -197,7 +198,7 @@ impl Scratch {
     }
 
     /// Memory for `len` values, of arbitrary content.
-    pub fn take<T: crate::aligned::Plain>(&mut self, len: usize) -> &mut [T] {
+    pub fn take<T: Pod>(&mut self, len: usize) -> &mut [T] {
         if self.piece.as_ref().is_none_or(|p| p.len < len * size_of::<T>())
             && let Some(old) = self.piece.take()
         {
@@ -209,7 +210,7 @@ impl Scratch {
     }
 
     /// What was taken last, perhaps with more behind it.
-    pub fn taken<T: crate::aligned::Plain>(&self) -> &[T] {
+    pub fn taken<T: Pod>(&self) -> &[T] {
         self.piece.as_ref().map_or(&[], Piece::as_slice)
     }
 }
@@ -223,7 +224,7 @@ impl Default for Scratch {
 /// Pieces of one memory, one after the other.
 pub(crate) struct Take<'a, T>(&'a mut [T]);
 
-impl<'a, T: crate::aligned::Plain> Take<'a, T> {
+impl<'a, T: Pod> Take<'a, T> {
     pub fn new(memory: &'a mut Scratch, len: usize) -> Self {
         Self(memory.take(len))
     }

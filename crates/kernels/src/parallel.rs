@@ -2,6 +2,15 @@
 
 use rayon::prelude::*;
 
+/// Whether a function may use the threads of the current pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallelism {
+    /// The calling thread alone, as one of several tasks.
+    Serial,
+    /// Every thread of the current rayon pool.
+    Pool,
+}
+
 /// Rows that one task handles, chosen so that a task touches about 64 KiB; a function of the width alone.
 pub fn rows_per_task(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)

@@ -3,7 +3,9 @@
 //! For one caption and picture: cost `C[i,j] = 1 − cos(text_i, image_j)`, a transport plan `T` found by the inexact
 //! proximal point method, distance `d = Σ C∘T`. The gradient flows through `C` only; `T` is constant.
 
-use crate::gemm::{Threads, View, gemm};
+use crate::gemm::gemm;
+use crate::mat::{Beta, MatRef};
+use crate::parallel::Parallelism;
 use vlct_simd::math::{exp, sum, sum2};
 use vlct_simd::multiversion;
 
@@ -88,11 +90,11 @@ pub fn align(text: &[f32], image: &[f32], width: usize, method: Ipot) -> Alignme
     let (text, image) = (Normalised::new(text, width), Normalised::new(image, width));
     let mut cosine = vec![0f32; n * m];
     let (a, b) = (
-        View::new(&text.unit, n, width, width),
-        View::new(&image.unit, m, width, width),
+        MatRef::new(&text.unit, n, width, width),
+        MatRef::new(&image.unit, m, width, width),
     );
     if n > 0 && m > 0 {
-        gemm(&mut cosine, m, false, 1.0, a, b.transposed(), Threads::One);
+        gemm(&mut cosine, m, Beta::Zero, 1.0, a, b.transposed(), Parallelism::Serial);
     }
     let plan = plan(&cosine, n, m, method);
     let distance = plan_cost(&cosine, &plan);
@@ -117,28 +119,28 @@ impl Alignment {
         if n == 0 || m == 0 {
             return;
         }
-        let plan = View::new(&self.plan, n, m, m);
+        let plan = MatRef::new(&self.plan, n, m, m);
         let mut d_unit = vec![0f32; n * width];
         gemm(
             &mut d_unit,
             width,
-            false,
+            Beta::Zero,
             -weight,
             plan,
-            View::new(&self.image.unit, m, width, width),
-            Threads::One,
+            MatRef::new(&self.image.unit, m, width, width),
+            Parallelism::Serial,
         );
         self.text.backward(&d_unit, width, d_text);
         let mut d_unit = vec![0f32; m * width];
-        let text = View::new(&self.text.unit, n, width, width);
+        let text = MatRef::new(&self.text.unit, n, width, width);
         gemm(
             &mut d_unit,
             width,
-            false,
+            Beta::Zero,
             -weight,
             plan.transposed(),
             text,
-            Threads::One,
+            Parallelism::Serial,
         );
         self.image.backward(&d_unit, width, d_image);
     }

@@ -1,8 +1,8 @@
 //! Memory for tensors, recycled: a freed buffer is handed out again, so that the steps after the first do not fault in
 //! fresh pages.
 
+use bytemuck::Pod;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use vlct_kernels::aligned::Plain;
 pub use vlct_kernels::memory::OutOfMemory;
 use vlct_kernels::memory::{Arena, Piece};
 
@@ -28,7 +28,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// Memory for at least `len` values, of arbitrary content.
-    pub fn new<T: Plain>(len: usize) -> Self {
+    pub fn new<T: Pod>(len: usize) -> Self {
         let bytes = len.saturating_mul(size_of::<T>());
         let large = bytes > SMALL;
         Self {
@@ -38,12 +38,12 @@ impl Buffer {
     }
 
     /// The values, perhaps more of them than asked for.
-    pub fn as_slice<T: Plain>(&self) -> &[T] {
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
         self.piece.as_ref().map_or(&[], Piece::as_slice)
     }
 
     /// The values, to be changed.
-    pub fn as_mut_slice<T: Plain>(&mut self) -> &mut [T] {
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         self.piece.as_mut().map_or(&mut [], Piece::as_mut_slice)
     }
 }

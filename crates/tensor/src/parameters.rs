@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vlct_kernels::mat::Beta;
 use vlct_simd::math::sum;
 
 /// Number of a parameter, in the order of declaration.
@@ -230,9 +231,12 @@ impl Gradients {
 
     /// Lets `write` add to the gradient; its second argument says whether there is something to add to
     /// (otherwise it has to overwrite).
-    pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut [f32], bool)) {
+    pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut [f32], Beta)) {
         let (len, present) = (self.lens[id.0], self.values[id.0].is_some());
         let values = self.values[id.0].get_or_insert_with(|| Buffer::new::<f32>(len));
-        write(&mut values.as_mut_slice()[..len], present);
+        write(
+            &mut values.as_mut_slice()[..len],
+            if present { Beta::One } else { Beta::Zero },
+        );
     }
 }

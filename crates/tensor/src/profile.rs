@@ -1,6 +1,5 @@
 //! Where the time of a step goes: operations report what they do while the calling thread is being profiled.
 
-use crate::tensor::{Format, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -67,15 +66,6 @@ pub(crate) fn span(what: impl FnOnce() -> (String, f64, f64)) -> Option<Span> {
 /// Reports work whose cost is the bytes that it reads and writes.
 pub(crate) fn pass(name: &str, moved: f64) -> Option<Span> {
     span(|| (name.to_string(), 0.0, moved))
-}
-
-/// Bytes of the values of a tensor.
-pub(crate) fn bytes(t: &Tensor) -> f64 {
-    let size = match t.format() {
-        Format::F32 => 4,
-        Format::Bf16 => 2,
-    };
-    (t.rows() * t.columns() * size) as f64
 }
 
 /// Work in progress.

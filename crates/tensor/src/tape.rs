@@ -1,28 +1,11 @@
 //! The tape: what was computed, in order, and how gradients flow back through it.
 
+use crate::matmul::{self, Input};
 use crate::parameters::{Gradients, ParameterId, Parameters};
-use crate::products::{self, Input};
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 use std::cell::RefCell;
-use vlct_kernels::bf16::{Support, support};
-
-/// Number format of products and of what is kept for the backward pass. Weights, sums, losses and the residual stream are
-/// f32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Precision {
-    /// Whether this machine computes in bfloat16 faster than in f32.
-    pub fn bf16_is_fast() -> bool {
-        support() != Support::None
-    }
-}
+use vlct_kernels::mat::Beta;
 
 /// How a tape computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -205,8 +188,8 @@ impl Backward<'_> {
     pub(crate) fn add(&mut self, target: Target, gradient: Tensor) {
         match target.0 {
             Source::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(gradient),
-            _ => self.accumulate(target, gradient.rows(), gradient.columns(), |out, add| {
-                if add {
+            _ => self.accumulate(target, gradient.rows(), gradient.columns(), |out, beta| {
+                if beta == Beta::One {
                     vlct_kernels::elementwise::add(gradient.data(), out);
                 } else {
                     out.copy_from_slice(gradient.data());
@@ -220,11 +203,11 @@ impl Backward<'_> {
         let out = dy.columns();
         let mut db = to_b.filter(|b| self.wants(*b)).map(|_| Tensor::zeros(1, out));
         if self.wants(to_w) {
-            self.accumulate(to_w, out, width, |dw, add| {
-                products::layer_gradient(dy, x, dw, add, db.as_mut().map(Tensor::make_mut));
+            self.accumulate(to_w, out, width, |dw, beta| {
+                matmul::layer_gradient(dy, x, dw, beta, db.as_mut().map(Tensor::make_mut));
             });
         } else if let Some(db) = &mut db {
-            products::bias_gradient(dy, db.make_mut());
+            matmul::bias_gradient(dy, db.make_mut());
         }
         if let (Some(to_b), Some(db)) = (to_b, db) {
             self.add(to_b, db);
@@ -238,15 +221,15 @@ impl Backward<'_> {
         target: Target,
         rows: usize,
         columns: usize,
-        write: impl FnOnce(&mut [f32], bool),
+        write: impl FnOnce(&mut [f32], Beta),
     ) {
         match target.0 {
             Source::Constant => {}
             Source::Parameter(id) if self.gradients.wants(id) => self.gradients.accumulate(id, write),
             Source::Parameter(_) => {}
             Source::Node(i) => match &mut self.pending[i] {
-                Some(gradient) => write(gradient.make_mut(), true),
-                empty => *empty = Some(Tensor::build(rows, columns, |out| write(out, false))),
+                Some(gradient) => write(gradient.make_mut(), Beta::One),
+                empty => *empty = Some(Tensor::build(rows, columns, |out| write(out, Beta::Zero))),
             },
         }
     }

@@ -4,7 +4,7 @@ use crate::buffer::Buffer;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use vlct_kernels::bf16::blocks::{self, Blocks};
-use vlct_kernels::bf16::{Bf16, gemm::Packed};
+use vlct_kernels::bf16::{Bf16, PackedRhs};
 pub use vlct_kernels::patches::Order;
 use vlct_kernels::patches::extract;
 
@@ -18,7 +18,7 @@ pub enum Format {
 }
 
 /// A weight as products take it, made when it is first needed.
-pub(crate) type PackedSlot = Arc<OnceLock<Packed>>;
+pub(crate) type PackedSlot = Arc<OnceLock<PackedRhs>>;
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
 #[derive(Clone)]
@@ -209,6 +209,15 @@ impl Tensor {
             None => unreachable!("a fresh copy has one owner"),
         }
     }
+}
+
+/// Bytes of the values of a tensor.
+pub(crate) fn bytes(t: &Tensor) -> f64 {
+    let size = match t.format() {
+        Format::F32 => 4,
+        Format::Bf16 => 2,
+    };
+    (t.rows() * t.columns() * size) as f64
 }
 
 impl std::fmt::Debug for Tensor {

@@ -1,19 +1,27 @@
 //! Multi-head self-attention over packed sequences (Vaswani et al. 2017, eq. 1), without a mask.
 //!
-//! `qkv` is `[tokens, 3·width]`, each row `q | k | v`, each of those `heads` times `width/heads` values. Tokens attend within
-//! their sequence only.
+//! `qkv` is `[T, 3·D]`, each row `q | k | v`, each of those `H` heads of `dh = D/H` values. Tokens attend within their sequence
+//! only ([`Varlen`]).
 //!
-//! One task is one head of one sequence. Scores exist for as many queries at a time as two registers hold numbers, with keys as
-//! rows: maxima, sums and what the backward pass needs of each query lie along the registers, and the scores are, as they
-//! are, the right operand of the next product. The backward pass computes them again from the saved log-sum-exp of each query.
+//! One task is one head of one sequence. Scores exist for [`nr`] queries at a time, transposed: keys are rows and queries are
+//! lanes of two registers. Row maxima, row sums and the saved statistics of each query then lie along the registers, and the scores
+//! are the packed rhs of the next product as they stand. As in FlashAttention (Dao et al. 2022), the backward pass recomputes them
+//! from the saved log-sum-exp of each query. The plain versions are
+//! [`reference::attention_forward`](crate::reference::attention_forward) and
+//! [`reference::attention_backward`](crate::reference::attention_backward).
 
-mod product;
+mod gemm;
 mod softmax;
+mod varlen;
 
-use crate::aligned::apart;
+pub use varlen::Varlen;
+
+use crate::aligned::padded_stride;
+use crate::mat::Beta;
 use crate::memory::{Scratch, Take};
 use crate::parallel::SharedMut;
-use product::{Left, Rows, panel_width, product};
+
+use gemm::{Lhs, Strided, gemm, nr};
 use rayon::prelude::*;
 use softmax::{divide_columns, score_gradient, softmax};
 use std::cell::RefCell;
@@ -21,66 +29,8 @@ use std::ops::Range;
 use vlct_simd::math::sum2;
 
 thread_local! {
-    /// Operands, scores and results of the sequence and head in work.
+    /// Operands, scores and q_rows of the sequence and head in work.
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
-
-/// Packed sequences, and which of their tokens ask: the first few of each, or all.
-///
-/// Sequence `s` owns the rows `offsets[s]..offsets[s+1]`. What its asking tokens are given are the rows
-/// `asking[s]..asking[s+1]` of the results.
-#[derive(Clone, Copy, Debug)]
-pub struct Sequences<'a> {
-    offsets: &'a [usize],
-    asking: &'a [usize],
-}
-
-impl<'a> Sequences<'a> {
-    /// All tokens ask: results have a row for each.
-    ///
-    /// # Panics
-    /// If the offsets are not ascending from 0.
-    pub fn all(offsets: &'a [usize]) -> Self {
-        Self::leading(offsets, offsets)
-    }
-
-    /// The first `asking[s+1] − asking[s]` tokens of each sequence ask.
-    ///
-    /// # Panics
-    /// If the offsets are not ascending from 0, or more tokens ask than there are.
-    pub fn leading(offsets: &'a [usize], asking: &'a [usize]) -> Self {
-        assert!(
-            [offsets, asking].iter().all(|o| o.first() == Some(&0) && o.is_sorted()),
-            "offsets are not ascending from 0"
-        );
-        let mut sequences = offsets.windows(2).zip(asking.windows(2));
-        assert!(
-            offsets.len() == asking.len() && sequences.all(|(all, asking)| asking[1] - asking[0] <= all[1] - all[0]),
-            "more tokens ask than there are"
-        );
-        Self { offsets, asking }
-    }
-
-    /// Rows of all sequences.
-    pub fn tokens(&self) -> usize {
-        self.offsets[self.offsets.len() - 1]
-    }
-
-    /// Rows of the results.
-    pub fn results(&self) -> usize {
-        self.asking[self.asking.len() - 1]
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Rows of a sequence, and rows of its results.
-    pub(crate) fn of(&self, sequence: usize) -> (Range<usize>, Range<usize>) {
-        let range = |offsets: &[usize]| offsets[sequence]..offsets[sequence + 1];
-        (range(self.offsets), range(self.asking))
-    }
 }
 
 /// Sizes shared by both directions.
@@ -91,8 +41,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(qkv: &[f32], sequences: Sequences, heads: usize) -> Self {
-        let parts = sequences.tokens().saturating_mul(3);
+    fn new(qkv: &[f32], varlen: Varlen, heads: usize) -> Self {
+        let parts = varlen.total_k().saturating_mul(3);
         assert!(
             parts > 0 && qkv.len().is_multiple_of(parts),
             "qkv does not fit the offsets"
@@ -107,9 +57,9 @@ impl Shape {
     }
 
     /// `part` 0, 1 or 2 (query, key, value) of one head in the rows from `row` on.
-    fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Rows<'a> {
+    fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Strided<'a> {
         let start = row * 3 * self.width + part * self.width + head * self.head;
-        Rows::new(&qkv[start..], 3 * self.width)
+        Strided::new(&qkv[start..], 3 * self.width)
     }
 
     /// What a product of query and key is multiplied with.
@@ -123,63 +73,54 @@ impl Shape {
     }
 }
 
-/// Calls `task(head, rows, results)` for every head of every sequence that has rows, in parallel; `results` are its rows in
+/// Calls `task(head, rows, q_rows)` for every head of every sequence that has rows, in parallel; `q_rows` are its rows in
 /// what attention gives.
-fn for_each_head(sequences: Sequences, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
-    (0..sequences.len() * heads).into_par_iter().for_each(|i| {
-        let (rows, results) = sequences.of(i / heads);
+fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
+    (0..varlen.batch() * heads).into_par_iter().for_each(|i| {
+        let (rows, q_rows) = varlen.rows(i / heads);
         if !rows.is_empty() {
-            task(i % heads, rows, results);
+            task(i % heads, rows, q_rows);
         }
     });
 }
 
-/// Writes `out [results, width]` and `log_sum_exp [heads, results]`. The logarithm is to base 2.
-pub fn forward(qkv: &[f32], sequences: Sequences, heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
-    let shape = Shape::new(qkv, sequences, heads);
-    let all = sequences.results();
-    assert!(out.len() == all * shape.width && log_sum_exp.len() == all * heads);
+/// Writes `out [q_rows, width]` and `log_sum_exp [heads, q_rows]`. The logarithm is to base 2.
+pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
+    let shape = Shape::new(qkv, varlen, heads);
+    let total_q = varlen.total_q();
+    assert!(out.len() == total_q * shape.width && log_sum_exp.len() == total_q * heads);
     let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
-    let together = panel_width();
-    for_each_head(sequences, heads, |h, rows, results| {
+    let nr = nr();
+    for_each_head(varlen, heads, |h, rows, q_rows| {
         let (n, head) = (rows.len(), shape.head);
-        if results.is_empty() {
+        if q_rows.is_empty() {
             return;
         }
         SCRATCH.with_borrow_mut(|memory| {
-            let stride = apart(n);
-            let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * together);
-            let k_turned = take.next(head * stride);
-            let scores = take.next(n * together);
-            let [q_turned, result_turned, result] = [0; 3].map(|_| take.next(head * together));
-            let [top, total] = [0; 2].map(|_| take.next(together));
+            let stride = padded_stride(n);
+            let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * nr);
+            let k_t = take.next(head * stride);
+            let scores = take.next(n * nr);
+            let [q_t, out_t, result] = [0; 3].map(|_| take.next(head * nr));
+            let [row_max, row_sum] = [0; 2].map(|_| take.next(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
-            k.transpose(n, head, k_turned, stride);
-            for first in (0..results.len()).step_by(together) {
-                let count = together.min(results.len() - first);
+            k.transpose(n, head, k_t, stride);
+            for first in (0..q_rows.len()).step_by(nr) {
+                let count = nr.min(q_rows.len() - first);
                 let q = shape.part(qkv, rows.start + first, h, 0);
-                q.transpose_padded(count, head, q_turned, together);
-                let keys = Left::Turned(Rows::new(k_turned, stride));
-                product(keys, n, head, Rows::new(q_turned, together), 1, scores, together, false);
-                softmax(scores, shape.factor(), top, total);
-                let values = Left::Turned(v);
-                product(
-                    values,
-                    head,
-                    n,
-                    Rows::new(scores, together),
-                    1,
-                    result_turned,
-                    together,
-                    false,
-                );
-                divide_columns(result_turned, total);
-                Rows::new(result_turned, together).transpose(head, count, result, head);
+                q.transpose_padded(count, head, q_t, nr);
+                let keys = Lhs::Transposed(Strided::new(k_t, stride));
+                gemm(keys, n, head, Strided::new(q_t, nr), 1, scores, nr, Beta::Zero);
+                softmax(scores, shape.factor(), row_max, row_sum);
+                let values = Lhs::Transposed(v);
+                gemm(values, head, n, Strided::new(scores, nr), 1, out_t, nr, Beta::Zero);
+                divide_columns(out_t, row_sum);
+                Strided::new(out_t, nr).transpose(head, count, result, head);
                 for (i, row) in result.chunks_exact(head).take(count).enumerate() {
-                    let at = results.start + first + i;
+                    let at = q_rows.start + first + i;
                     // SAFETY: these columns of this row, and this value, belong to this task alone.
                     unsafe {
-                        *lse.at(h * all + at) = top[i] + total[i].log2();
+                        *lse.at(h * total_q + at) = row_max[i] + row_sum[i].log2();
                         std::slice::from_raw_parts_mut(out.at(at * shape.width + h * head), head).copy_from_slice(row);
                     }
                 }
@@ -188,24 +129,24 @@ pub fn forward(qkv: &[f32], sequences: Sequences, heads: usize, out: &mut [f32],
     });
 }
 
-/// Writes `d_qkv [tokens, 3·width]` from `d_out [results, width]`, given what [`forward`] wrote.
+/// Writes `d_qkv [tokens, 3·width]` from `d_out [q_rows, width]`, given what [`forward`] wrote.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: &[f32],
     qkv: &[f32],
     out: &[f32],
     log_sum_exp: &[f32],
-    sequences: Sequences,
+    varlen: Varlen,
     heads: usize,
     d_qkv: &mut [f32],
 ) {
-    let shape = Shape::new(qkv, sequences, heads);
-    let all = sequences.results();
-    assert!(d_out.len() == out.len() && out.len() == all * shape.width && d_qkv.len() == qkv.len());
-    assert!(log_sum_exp.len() == all * heads);
+    let shape = Shape::new(qkv, varlen, heads);
+    let total_q = varlen.total_q();
+    assert!(d_out.len() == out.len() && out.len() == total_q * shape.width && d_qkv.len() == qkv.len());
+    assert!(log_sum_exp.len() == total_q * heads);
     let d_qkv = SharedMut::new(d_qkv);
-    let together = panel_width();
-    for_each_head(sequences, heads, |h, rows, results| {
+    let nr = nr();
+    for_each_head(varlen, heads, |h, rows, q_rows| {
         let (n, head) = (rows.len(), shape.head);
         // Row `row` of the sequence in one part of the result.
         let target = |part: usize, row: usize| {
@@ -219,10 +160,10 @@ pub fn backward(
             }
         };
         // Tokens that do not ask have no gradient of a query; where none asks, there is none at all.
-        for row in results.len()..n {
+        for row in q_rows.len()..n {
             target(0, row).fill(0.0);
         }
-        if results.is_empty() {
+        if q_rows.is_empty() {
             for row in 0..n {
                 target(1, row).fill(0.0);
                 target(2, row).fill(0.0);
@@ -230,33 +171,33 @@ pub fn backward(
             return;
         }
         SCRATCH.with_borrow_mut(|memory| {
-            let stride = apart(n);
+            let stride = padded_stride(n);
             // The columns of a right operand come in whole panels.
-            let padded = head.next_multiple_of(together);
-            let len = 2 * head * stride + 2 * n * (padded + together) + (2 * padded + 4 * head + 2) * together;
+            let padded = head.next_multiple_of(nr);
+            let len = 2 * head * stride + 2 * n * (padded + nr) + (2 * padded + 4 * head + 2) * nr;
             let mut take = Take::new(memory, len);
-            let [k_turned, v_turned] = [0; 2].map(|_| take.next(head * stride));
+            let [k_t, v_t] = [0; 2].map(|_| take.next(head * stride));
             let [d_k, d_v] = [0; 2].map(|_| take.next(n * padded));
-            let [p, ds] = [0; 2].map(|_| take.next(n * together));
-            let [q, d_o] = [0; 2].map(|_| take.next(together * padded));
-            let [q_turned, d_o_turned, d_q_turned, d_q] = [0; 4].map(|_| take.next(head * together));
-            let [lse, delta] = [0; 2].map(|_| take.next(together));
+            let [p, ds] = [0; 2].map(|_| take.next(n * nr));
+            let [q, d_o] = [0; 2].map(|_| take.next(nr * padded));
+            let [q_t, d_o_t, d_q_t, d_q] = [0; 4].map(|_| take.next(head * nr));
+            let [lse, delta] = [0; 2].map(|_| take.next(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
-            k.transpose(n, head, k_turned, stride);
-            v.transpose(n, head, v_turned, stride);
+            k.transpose(n, head, k_t, stride);
+            v.transpose(n, head, v_t, stride);
             for m in [&mut *q, &mut *d_o] {
                 m.fill(0.0); // the columns beyond the head
             }
-            for first in (0..results.len()).step_by(together) {
-                let count = together.min(results.len() - first);
-                let row = results.start + first;
-                let gradient = Rows::new(&d_out[row * shape.width + h * head..], shape.width);
-                let result = Rows::new(&out[row * shape.width + h * head..], shape.width);
+            for first in (0..q_rows.len()).step_by(nr) {
+                let count = nr.min(q_rows.len() - first);
+                let row = q_rows.start + first;
+                let gradient = Strided::new(&d_out[row * shape.width + h * head..], shape.width);
+                let result = Strided::new(&out[row * shape.width + h * head..], shape.width);
                 let query = shape.part(qkv, rows.start + first, h, 0);
                 query.copy(count, head, q, padded);
                 gradient.copy(count, head, d_o, padded);
-                query.transpose_padded(count, head, q_turned, together);
-                gradient.transpose_padded(count, head, d_o_turned, together);
+                query.transpose_padded(count, head, q_t, nr);
+                gradient.transpose_padded(count, head, d_o_t, nr);
                 // Of each query, the product of its result and the gradient of that.
                 for (i, delta) in delta.iter_mut().enumerate() {
                     *delta = if i < count {
@@ -265,28 +206,28 @@ pub fn backward(
                         0.0
                     };
                 }
-                lse[..count].copy_from_slice(&log_sum_exp[h * all + row..][..count]);
+                lse[..count].copy_from_slice(&log_sum_exp[h * total_q + row..][..count]);
                 lse[count..].fill(0.0);
-                let [keys, values] = [&*k_turned, &*v_turned].map(|m| Left::Turned(Rows::new(m, stride)));
-                product(keys, n, head, Rows::new(q_turned, together), 1, p, together, false);
-                product(values, n, head, Rows::new(d_o_turned, together), 1, ds, together, false);
+                let [keys, values] = [&*k_t, &*v_t].map(|m| Lhs::Transposed(Strided::new(m, stride)));
+                gemm(keys, n, head, Strided::new(q_t, nr), 1, p, nr, Beta::Zero);
+                gemm(values, n, head, Strided::new(d_o_t, nr), 1, ds, nr, Beta::Zero);
                 score_gradient(p, ds, shape.factor(), lse, delta);
-                let panels = padded / together;
+                let panels = padded / nr;
                 for (left, right, sums) in [(&*ds, &*q, &mut *d_k), (&*p, &*d_o, &mut *d_v)] {
-                    let (left, right) = (Left::Panel(left), Rows::new(right, padded));
-                    product(left, n, count, right, panels, sums, padded, first > 0);
+                    let (left, right) = (Lhs::Packed(left), Strided::new(right, padded));
+                    gemm(left, n, count, right, panels, sums, padded, Beta::of_k_block(first));
                 }
-                product(
-                    Left::Turned(k),
+                gemm(
+                    Lhs::Transposed(k),
                     head,
                     n,
-                    Rows::new(ds, together),
+                    Strided::new(ds, nr),
                     1,
-                    d_q_turned,
-                    together,
-                    false,
+                    d_q_t,
+                    nr,
+                    Beta::Zero,
                 );
-                Rows::new(d_q_turned, together).transpose(head, count, d_q, head);
+                Strided::new(d_q_t, nr).transpose(head, count, d_q, head);
                 for (i, values) in d_q.chunks_exact(head).take(count).enumerate() {
                     write(0, first + i, values, shape.scale());
                 }
@@ -315,10 +256,10 @@ mod tests {
                 for i in w[0]..w[1] {
                     let score = |j| (0..head).map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>() / (head as f64).sqrt();
                     let weights: Vec<f64> = (w[0]..w[1]).map(|j| score(j).exp()).collect();
-                    let total: f64 = weights.iter().sum();
+                    let row_sum: f64 = weights.iter().sum();
                     for c in 0..head {
                         let sum: f64 = (w[0]..w[1]).zip(&weights).map(|(j, p)| p * at(j, 2, c)).sum();
-                        out[i * width + h * head + c] = (sum / total) as f32;
+                        out[i * width + h * head + c] = (sum / row_sum) as f32;
                     }
                 }
             }
@@ -343,12 +284,12 @@ mod tests {
             let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
             let d_out: Vec<f32> = (0..tokens * width).map(|i| value(i + 5)).collect();
             let (mut out, mut lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-            forward(&qkv, Sequences::all(&offsets), heads, &mut out, &mut lse);
+            forward(&qkv, Varlen::full(&offsets), heads, &mut out, &mut lse);
             for (got, want) in out.iter().zip(plain(&qkv, &offsets, heads, width)) {
                 assert!((got - want).abs() < 1e-6);
             }
             let mut d_qkv = vec![f32::NAN; qkv.len()];
-            backward(&d_out, &qkv, &out, &lse, Sequences::all(&offsets), heads, &mut d_qkv);
+            backward(&d_out, &qkv, &out, &lse, Varlen::full(&offsets), heads, &mut d_qkv);
             let loss = |q: &[f32]| -> f64 {
                 plain(q, &offsets, heads, width)
                     .iter()
@@ -373,15 +314,15 @@ mod tests {
             let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
             let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();
             let (mut all, mut lse) = (vec![0f32; 10 * width], vec![0f32; 10 * heads]);
-            forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
-            for asking in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
-                let results = asking[3];
-                let d_leading: Vec<f32> = (0..results * width).map(|i| value(i + 5)).collect();
+            forward(&qkv, Varlen::full(&offsets), heads, &mut all, &mut lse);
+            for cu_seqlens_q in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
+                let q_rows = cu_seqlens_q[3];
+                let d_leading: Vec<f32> = (0..q_rows * width).map(|i| value(i + 5)).collect();
                 let pick = |s: usize| {
-                    let count = (asking[s + 1] - asking[s]) * width;
+                    let count = (cu_seqlens_q[s + 1] - cu_seqlens_q[s]) * width;
                     (
                         offsets[s] * width..offsets[s] * width + count,
-                        asking[s] * width..asking[s] * width + count,
+                        cu_seqlens_q[s] * width..cu_seqlens_q[s] * width + count,
                     )
                 };
                 let mut d_all = vec![0f32; 10 * width];
@@ -390,11 +331,11 @@ mod tests {
                 }
                 let mut want = vec![f32::NAN; qkv.len()];
                 let mut lse = vec![0f32; 10 * heads];
-                forward(&qkv, Sequences::all(&offsets), heads, &mut all, &mut lse);
-                backward(&d_all, &qkv, &all, &lse, Sequences::all(&offsets), heads, &mut want);
+                forward(&qkv, Varlen::full(&offsets), heads, &mut all, &mut lse);
+                backward(&d_all, &qkv, &all, &lse, Varlen::full(&offsets), heads, &mut want);
 
-                let sequences = Sequences::leading(&offsets, &asking);
-                let (mut leading, mut lse) = (vec![0f32; results * width], vec![0f32; results * heads]);
+                let sequences = Varlen::prefix_queries(&offsets, &cu_seqlens_q);
+                let (mut leading, mut lse) = (vec![0f32; q_rows * width], vec![0f32; q_rows * heads]);
                 forward(&qkv, sequences, heads, &mut leading, &mut lse);
                 for (among, alone) in (0..3).map(pick) {
                     assert_eq!(leading[alone], all[among]);
@@ -409,17 +350,11 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more tokens ask than there are")]
-    fn no_more_tokens_ask_than_there_are() {
-        Sequences::leading(&[0, 3, 4], &[0, 1, 3]);
-    }
-
-    #[test]
     fn large_scores_do_not_overflow() {
         at_each_level(|| {
             let qkv = vec![1e18f32, 1e18, 1.0, -1e18, 1e18, 2.0];
             let (mut out, mut lse) = (vec![0f32; 2], vec![0f32; 2]);
-            forward(&qkv, Sequences::all(&[0, 2]), 1, &mut out, &mut lse);
+            forward(&qkv, Varlen::full(&[0, 2]), 1, &mut out, &mut lse);
             assert!(out.iter().all(|v| v.is_finite()));
         });
     }

@@ -109,7 +109,7 @@ pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32,
 
 #[cfg(test)]
 mod tests {
-    use super::super::product::panel_width;
+    use super::super::gemm::nr;
     use super::*;
     use vlct_simd::at_each_level;
 
@@ -122,7 +122,7 @@ mod tests {
         const FACTOR: f32 = 0.3;
         at_each_level(|| {
             for rows in [1, 2, 7, 40] {
-                let width = panel_width();
+                let width = nr();
                 let before: Vec<f32> = (0..rows * width).map(value).collect();
                 let column = |c: usize| before.iter().skip(c).step_by(width).map(|s| (FACTOR * s) as f64);
                 let mut weights = before.clone();

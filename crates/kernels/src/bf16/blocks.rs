@@ -5,7 +5,8 @@
 //! `[k, n]` consists of *steps*: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1
 //! alternating in its row p (what AMX and `vdpbf16ps` multiply).
 
-use super::{Bf16, assert_supported};
+use super::number::Bf16;
+use super::support::assert_supported;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -217,8 +218,8 @@ pub fn add_row_sums(x: Blocks, out: &mut [f32]) {
 pub(super) use x86::*;
 
 mod x86 {
+    use super::super::avx512::{round2, transpose, widen, zip};
     use super::super::math::gelu;
-    use super::super::vectors::{round2, transpose, widen, zip};
     use super::{BLOCK, Bf16, SIDE};
     use std::arch::x86_64::*;
     use std::ops::Range;
@@ -472,14 +473,14 @@ mod x86 {
     pub unsafe fn add_rows(block: *const Bf16, range: Range<usize>, sums: &mut [f32]) {
         // SAFETY: by the contract; masked-out addresses are not touched.
         unsafe {
-            let mut totals = load(sums, 0);
+            let mut row_sums = load(sums, 0);
             for r in range {
                 let row = widen(_mm512_loadu_si512(block.add(r * SIDE).cast()));
-                totals = [_mm512_add_ps(totals[0], row[0]), _mm512_add_ps(totals[1], row[1])];
+                row_sums = [_mm512_add_ps(row_sums[0], row[0]), _mm512_add_ps(row_sums[1], row[1])];
             }
             let [low, high] = masks(sums.len());
-            _mm512_mask_storeu_ps(sums.as_mut_ptr(), low, totals[0]);
-            _mm512_mask_storeu_ps(sums.as_mut_ptr().wrapping_add(16), high, totals[1]);
+            _mm512_mask_storeu_ps(sums.as_mut_ptr(), low, row_sums[0]);
+            _mm512_mask_storeu_ps(sums.as_mut_ptr().wrapping_add(16), high, row_sums[1]);
         }
     }
 
@@ -531,7 +532,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Support, support};
+    use super::super::support::{Support, support};
     use super::*;
     use proptest::prelude::*;
 

@@ -57,13 +57,13 @@ pub mod epilogue {
     use super::{Bf16, absent};
     use std::marker::PhantomData;
 
-    pub struct Store<'a>(PhantomData<&'a mut [f32]>);
-    pub struct StoreTransposed<'a>(PhantomData<&'a mut [f32]>);
-    pub struct Round<'a>(PhantomData<&'a mut [Bf16]>);
+    pub struct StoreF32<'a>(PhantomData<&'a mut [f32]>);
+    pub struct StoreF32Transposed<'a>(PhantomData<&'a mut [f32]>);
+    pub struct StoreBf16<'a>(PhantomData<&'a mut [Bf16]>);
     pub struct Gelu<'a>(PhantomData<&'a mut [Bf16]>);
-    pub struct GeluGradient<'a>(PhantomData<&'a mut [Bf16]>);
+    pub struct GeluBackward<'a>(PhantomData<&'a mut [Bf16]>);
 
-    impl<'a> Store<'a> {
+    impl<'a> StoreF32<'a> {
         pub fn new(out: &'a mut [f32], columns: usize, add: bool) -> Self {
             absent()
         }
@@ -77,13 +77,13 @@ pub mod epilogue {
         }
     }
 
-    impl<'a> StoreTransposed<'a> {
+    impl<'a> StoreF32Transposed<'a> {
         pub fn new(out: &'a mut [f32], rows: usize, columns: usize, add: bool) -> Self {
             absent()
         }
     }
 
-    impl<'a> Round<'a> {
+    impl<'a> StoreBf16<'a> {
         pub fn new(out: &'a mut [Bf16], rows: usize, columns: usize, bias: Option<&'a [f32]>) -> Self {
             absent()
         }
@@ -95,17 +95,17 @@ pub mod epilogue {
         }
     }
 
-    impl<'a> GeluGradient<'a> {
+    impl<'a> GeluBackward<'a> {
         pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16]) -> Self {
             absent()
         }
     }
 
-    impl Epilogue for Store<'_> {}
-    impl Epilogue for StoreTransposed<'_> {}
-    impl Epilogue for Round<'_> {}
+    impl Epilogue for StoreF32<'_> {}
+    impl Epilogue for StoreF32Transposed<'_> {}
+    impl Epilogue for StoreBf16<'_> {}
     impl Epilogue for Gelu<'_> {}
-    impl Epilogue for GeluGradient<'_> {}
+    impl Epilogue for GeluBackward<'_> {}
 }
 
 pub mod gemm {
@@ -115,15 +115,15 @@ pub mod gemm {
 
     pub trait Epilogue: Sync {}
 
-    pub struct Packed(());
+    pub struct PackedRhs(());
 
-    impl Packed {
+    impl PackedRhs {
         pub fn transposed(weight: &[f32], n: usize, k: usize) -> Self {
             absent()
         }
     }
 
-    pub fn gemm(a: Blocks, b: Right, epilogue: &mut dyn Epilogue) {
+    pub fn gemm(a: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
         absent()
     }
 }
@@ -161,9 +161,9 @@ pub mod layer_norm {
 pub mod attention {
     use super::blocks::Blocks;
     use super::{Bf16, absent};
-    use crate::attention::Sequences;
+    use crate::attention::Varlen;
 
-    pub fn forward(qkv: Blocks, sequences: Sequences, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
+    pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
         absent()
     }
 
@@ -172,7 +172,7 @@ pub mod attention {
         qkv: Blocks,
         out: Blocks,
         log_sum_exp: &[f32],
-        sequences: Sequences,
+        varlen: Varlen,
         heads: usize,
         d_qkv: &mut [Bf16],
     ) {
@@ -182,13 +182,13 @@ pub mod attention {
 
 pub(crate) mod triple {
     use super::absent;
-    use crate::gemm::View;
+    use crate::mat::MatRef;
 
     pub(crate) fn pays(rows: usize, columns: usize, inner: usize) -> bool {
         false
     }
 
-    pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View) {
+    pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: MatRef, b: MatRef) {
         absent()
     }
 }

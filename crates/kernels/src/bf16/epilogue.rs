@@ -1,28 +1,29 @@
 //! What is done with the sums of a product while they are at hand: bias, residual, GELU and its gradient, rounding.
 
-use super::Bf16;
 use super::blocks::{BLOCK, Blocks, SIDE, check};
 use super::gemm::Epilogue;
+use super::number::Bf16;
+use crate::mat::Beta;
 use crate::parallel::SharedMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Row-major f32: `out = sums (+ bias) (+ residual)`, or `out += sums`.
-pub struct Store<'a> {
+pub struct StoreF32<'a> {
     out: SharedMut<f32>,
     rows: usize,
     columns: usize,
     bias: Option<&'a [f32]>,
     residual: Option<&'a [f32]>,
-    add: bool,
+    beta: Beta,
 }
 
-impl<'a> Store<'a> {
+impl<'a> StoreF32<'a> {
     /// Writes to `out [rows, columns]`, or adds to it.
     ///
     /// # Panics
     /// If the slice has another size.
-    pub fn new(out: &'a mut [f32], columns: usize, add: bool) -> Self {
+    pub fn new(out: &'a mut [f32], columns: usize, beta: Beta) -> Self {
         assert!(out.len().is_multiple_of(columns.max(1)), "result outside its slice");
         Self {
             rows: out.len() / columns.max(1),
@@ -30,7 +31,7 @@ impl<'a> Store<'a> {
             columns,
             bias: None,
             residual: None,
-            add,
+            beta,
         }
     }
 
@@ -53,40 +54,40 @@ impl<'a> Store<'a> {
 }
 
 /// Row-major f32, transposed: `out[c, r] = sums[r, c]`, or added to.
-pub struct StoreTransposed<'a> {
+pub struct StoreF32Transposed<'a> {
     out: SharedMut<f32>,
     rows: usize,
     columns: usize,
-    add: bool,
+    beta: Beta,
     memory: PhantomData<&'a mut [f32]>,
 }
 
-impl<'a> StoreTransposed<'a> {
+impl<'a> StoreF32Transposed<'a> {
     /// Writes the transpose of `[rows, columns]` sums to `out`, or adds it.
     ///
     /// # Panics
     /// If the slice has another size.
-    pub fn new(out: &'a mut [f32], rows: usize, columns: usize, add: bool) -> Self {
+    pub fn new(out: &'a mut [f32], rows: usize, columns: usize, beta: Beta) -> Self {
         assert_eq!(out.len(), rows * columns, "result outside its slice");
         Self {
             out: SharedMut::new(out),
             rows,
             columns,
-            add,
+            beta,
             memory: PhantomData,
         }
     }
 }
 
 /// Blocks: `out = sums (+ bias)`, rounded.
-pub struct Round<'a> {
+pub struct StoreBf16<'a> {
     out: SharedMut<Bf16>,
     rows: usize,
     columns: usize,
     bias: Option<&'a [f32]>,
 }
 
-impl<'a> Round<'a> {
+impl<'a> StoreBf16<'a> {
     /// Writes to `out`, blocks of `[rows, columns]`.
     ///
     /// # Panics
@@ -133,12 +134,12 @@ impl<'a> Gelu<'a> {
 }
 
 /// Blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
-pub struct GeluGradient<'a> {
+pub struct GeluBackward<'a> {
     hidden: Blocks<'a>,
     d_hidden: SharedMut<Bf16>,
 }
 
-impl<'a> GeluGradient<'a> {
+impl<'a> GeluBackward<'a> {
     /// Writes blocks of the size of `hidden`.
     ///
     /// # Panics
@@ -163,12 +164,12 @@ enum Writing {
 
 impl Writing {
     /// Of a result of so many values. A large one has left the second caches before it is read.
-    fn of(add: bool, values: usize) -> Self {
+    fn of(beta: Beta, values: usize) -> Self {
         const LARGE: usize = 2 << 20;
-        match (add, values * size_of::<f32>() >= LARGE) {
-            (true, _) => Self::Add,
-            (false, true) => Self::Stream,
-            (false, false) => Self::Write,
+        match (beta, values * size_of::<f32>() >= LARGE) {
+            (Beta::One, _) => Self::Add,
+            (Beta::Zero, true) => Self::Stream,
+            (Beta::Zero, false) => Self::Write,
         }
     }
 }
@@ -178,7 +179,7 @@ fn place(row: usize, column: usize, columns: usize) -> usize {
     (row / SIDE * columns.div_ceil(SIDE) + column / SIDE) * BLOCK
 }
 
-impl Epilogue for Store<'_> {
+impl Epilogue for StoreF32<'_> {
     fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
@@ -198,14 +199,14 @@ impl Epilogue for Store<'_> {
                 sums,
                 bias,
                 residual,
-                Writing::of(self.add, self.rows * self.columns),
+                Writing::of(self.beta, self.rows * self.columns),
                 range,
             )
         };
     }
 }
 
-impl Epilogue for StoreTransposed<'_> {
+impl Epilogue for StoreF32Transposed<'_> {
     fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
@@ -213,7 +214,7 @@ impl Epilogue for StoreTransposed<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
-        // SAFETY: as for `Store`, with rows and columns exchanged.
+        // SAFETY: as for `StoreF32`, with rows and columns exchanged.
         unsafe {
             if range.start == 0 {
                 super::blocks::transpose_in_place(sums);
@@ -226,14 +227,14 @@ impl Epilogue for StoreTransposed<'_> {
                 sums,
                 None,
                 None,
-                Writing::of(self.add, self.rows * self.columns),
+                Writing::of(self.beta, self.rows * self.columns),
                 range,
             );
         }
     }
 }
 
-impl Epilogue for Round<'_> {
+impl Epilogue for StoreBf16<'_> {
     fn size(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
@@ -254,7 +255,7 @@ impl Epilogue for Gelu<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let place = place(row, column, self.columns);
-        // SAFETY: as for `Round`.
+        // SAFETY: as for `StoreBf16`.
         unsafe {
             let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.at(place));
@@ -263,7 +264,7 @@ impl Epilogue for Gelu<'_> {
     }
 }
 
-impl Epilogue for GeluGradient<'_> {
+impl Epilogue for GeluBackward<'_> {
     fn size(&self) -> (usize, usize) {
         (self.hidden.rows(), self.hidden.columns())
     }
@@ -275,16 +276,16 @@ impl Epilogue for GeluGradient<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());
-        // SAFETY: as for `Round`.
+        // SAFETY: as for `StoreBf16`.
         unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), sums, range) };
     }
 }
 
 mod x86 {
+    use super::super::avx512::{round2, widen};
     use super::super::blocks::{load, masks};
-    use super::super::fetch::fetch;
     use super::super::math::{self, slope};
-    use super::super::vectors::{round2, widen};
+    use super::super::prefetch::{Level, prefetch};
     use super::{BLOCK, Bf16, SIDE, Writing};
     use std::arch::x86_64::*;
     use std::ops::Range;
@@ -318,7 +319,7 @@ mod x86 {
                         let residual = residual.wrapping_add(place);
                         v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
                         // The next block of the same rows comes after one more product.
-                        fetch::<_MM_HINT_T0, _>(residual.wrapping_add(SIDE), 1);
+                        prefetch(Level::L1, residual.wrapping_add(SIDE), 1);
                     }
                     let out = out.wrapping_add(place);
                     if writing == Writing::Add {

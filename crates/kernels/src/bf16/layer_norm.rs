@@ -1,8 +1,8 @@
 //! Layer normalisation ([`crate::layer_norm`]) from f32 to blocks, keeping the normalised values in blocks as well: the
 //! backward pass needs them and nothing else of the input.
 
-use super::Bf16;
 use super::blocks::{self, BLOCK, Blocks, SIDE};
+use super::number::Bf16;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -26,7 +26,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         .for_each(|(((normalised, y), rstd), x)| {
             // SAFETY: a row of blocks each, `x` as many rows as `rstd`; the machine has the instructions.
             unsafe { x86::forward_rows(x, w, b, eps, normalised, y, rstd) };
-            super::kernel::finish_stores();
+            super::micro_kernel::store_fence();
         });
 }
 
@@ -79,9 +79,9 @@ pub fn backward(
 }
 
 mod x86 {
+    use super::super::avx512::{round2, widen};
     use super::super::blocks::{load, masks};
-    use super::super::fetch::fetch;
-    use super::super::vectors::{round2, widen};
+    use super::super::prefetch::{Level, prefetch};
     use super::{BLOCK, Bf16, Blocks, SIDE};
     use std::arch::x86_64::*;
 
@@ -176,7 +176,7 @@ mod x86 {
                     let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
                     let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
                     // The second pass reads them, rows far apart in memory.
-                    fetch::<_MM_HINT_T1, _>(dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
+                    prefetch(Level::L2, dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
                     for half in 0..2 {
                         let g = _mm512_mul_ps(d[half], w[half]);
                         sums[r][0] = _mm512_add_ps(sums[r][0], g);
@@ -224,9 +224,10 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Support, support};
+    use super::super::support::{Support, support};
     use super::*;
     use crate::aligned::AlignedVec;
+    use crate::mat::Beta;
 
     #[test]
     fn both_directions_are_those_of_f32_up_to_rounding() {
@@ -250,7 +251,7 @@ mod tests {
             let [mut want_dw, mut want_db] = [0; 2].map(|_| vec![1f32; width]);
             crate::layer_norm::forward(&x, &w, &b, 1e-6, &mut want, &mut mean, &mut want_rstd);
             let (dws, dbs) = (&mut want_dw, &mut want_db);
-            crate::layer_norm::backward(&dy, &x, &w, &mean, &want_rstd, &mut want_dx, true, dws, dbs);
+            crate::layer_norm::backward(&dy, &x, &w, &mean, &want_rstd, &mut want_dx, Beta::One, dws, dbs);
 
             let [mut normalised, mut y, mut d] = [0; 3].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
             let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(width, rows));

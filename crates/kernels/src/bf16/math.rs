@@ -1,6 +1,6 @@
 //! Elementary functions of AVX-512 registers, as exact as results of 8 bits need.
 
-use super::vectors::round2;
+use super::avx512::round2;
 use std::arch::x86_64::*;
 
 /// `2^x`, relative error below 8e-5: `2^⌊x⌋` times a polynomial of degree 3 (minimax on [0, 1]).
@@ -85,7 +85,7 @@ pub(super) fn gelu([low, high]: [__m512; 2]) -> __m512i {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Support, support};
+    use super::super::support::{Support, support};
     use super::*;
 
     #[target_feature(enable = "avx512f,avx512dq")]

@@ -1,7 +1,7 @@
 //! Linear layers, norms and the pre-norm transformer block.
 
 use super::BACKBONE_EPS;
-use vlct_tensor::ops::Sequences;
+use vlct_tensor::ops::Varlen;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// Finds the numbers of declared parameters.
@@ -85,14 +85,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// `x + Attention(LN(x))`, for the tokens that ask.
-    pub fn attend(&self, tape: &Tape, p: &Parameters, x: &Var, sequences: &Sequences, heads: usize) -> Var {
+    /// `x + Attention(LN(x))`, one row per query token.
+    pub fn attend(&self, tape: &Tape, p: &Parameters, x: &Var, varlen: &Varlen, heads: usize) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let norm = pair(self.norm1.weight, self.norm1.bias);
         let qkv = pair(self.qkv.weight, self.qkv.bias);
         let proj = pair(self.proj.weight, self.proj.bias);
         let (norm, qkv, proj) = ((&norm).into(), (&qkv).into(), (&proj).into());
-        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, sequences, heads)
+        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, varlen, heads)
     }
 
     /// `x + MLP(LN(x))`.

@@ -5,7 +5,7 @@ use super::{BACKBONE_EPS, Encoded, Vlc};
 use crate::mask::PatchMask;
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::{NONE, Pick, Sequences, Table};
+use vlct_tensor::ops::{NONE, Pick, Table, Varlen};
 use vlct_tensor::{ParameterId, Tape, Var};
 
 /// Parameters of the decoder.
@@ -112,12 +112,12 @@ impl Vlc {
         let heads = self.config.backbone.decoder_heads;
         // Not needed while the blocks take their memory.
         drop((visible, restored));
-        let mut asking = Sequences::all(&offsets);
+        let mut varlen = Varlen::full(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {
             if i + 1 == decoder.blocks.len() {
-                asking = Sequences::leading(&offsets, counts.iter().copied());
+                varlen = Varlen::prefix_queries(&offsets, counts.iter().copied());
             }
-            x = block.attend(tape, p, &x, &asking, heads);
+            x = block.attend(tape, p, &x, &varlen, heads);
             x = block.mlp(tape, p, &x);
         }
         let x = decoder.norm.forward(tape, p, &x, BACKBONE_EPS);

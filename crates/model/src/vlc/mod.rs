@@ -12,7 +12,7 @@ use crate::config::VlcConfig;
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::Sequences;
+use vlct_tensor::ops::Varlen;
 use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 
 /// ε of the backbone's layer norms.
@@ -192,12 +192,12 @@ impl Vlc {
         let embedded = self.embed_image(tape, sequences);
         let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
         let heads = self.config.backbone.heads;
-        let mut asking = Sequences::all(&offsets);
+        let mut varlen = Varlen::full(&offsets);
         for (i, block) in self.blocks.iter().enumerate() {
             if i + 1 == self.blocks.len() && wanted == Wanted::First {
-                asking = Sequences::leading(&offsets, sequences.iter().map(|_| 1));
+                varlen = Varlen::prefix_queries(&offsets, sequences.iter().map(|_| 1));
             }
-            let attended = block.attend(tape, &self.parameters, &x, &asking, heads);
+            let attended = block.attend(tape, &self.parameters, &x, &varlen, heads);
             x = block.mlp(tape, &self.parameters, &attended);
             trace(&format!("block{i}"), &x);
         }

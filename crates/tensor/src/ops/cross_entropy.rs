@@ -1,6 +1,7 @@
 //! Mean softmax cross-entropy.
 
-use crate::profile::{bytes, pass};
+use crate::profile::pass;
+use crate::tensor::bytes;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::cross_entropy;

@@ -1,6 +1,7 @@
 //! Dropout.
 
-use crate::profile::{bytes, pass};
+use crate::profile::pass;
+use crate::tensor::bytes;
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::dropout::apply_in_place;
 

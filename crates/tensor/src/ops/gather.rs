@@ -4,6 +4,7 @@ use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{copy_rows, scatter_add};
+use vlct_kernels::mat::Beta;
 
 /// A matrix and, for each row of the result, which of its rows goes there ([`super::NONE`]: none of them).
 pub struct Pick<'a> {
@@ -40,8 +41,8 @@ impl Tape {
         self.push(out, &inputs, move |d_out, back| {
             let _span = pass("gather gradient", moved);
             for (target, rows, picked) in targets {
-                back.accumulate(target, rows, width, |d, add| {
-                    if !add {
+                back.accumulate(target, rows, width, |d, beta| {
+                    if beta == Beta::Zero {
                         d.fill(0.0);
                     }
                     scatter_add(d_out.data(), width, &picked, d);

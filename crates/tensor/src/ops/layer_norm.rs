@@ -1,8 +1,10 @@
 //! Layer normalisation of each row, with scale and shift.
 
-use crate::profile::{bytes, pass};
+use crate::profile::pass;
+use crate::tensor::bytes;
 use crate::{Tape, Tensor, Var};
 use vlct_kernels::layer_norm;
+use vlct_kernels::mat::Beta;
 
 impl Tape {
     /// `x [rows, width]`, `w` and `b` `[1, width]` → `[rows, width]`; `eps` is added to the variance.
@@ -29,7 +31,7 @@ impl Tape {
             let mut dw = Tensor::zeros(1, width);
             let mut db = Tensor::zeros(1, width);
             let mut unwanted = (!back.wants(to_x)).then(|| Tensor::zeros(rows, width));
-            let mut run = |dx: &mut [f32], add| {
+            let mut run = |dx: &mut [f32], beta| {
                 let (mean, rstd) = (mean.data(), rstd.data());
                 layer_norm::backward(
                     dy.data(),
@@ -38,13 +40,13 @@ impl Tape {
                     mean,
                     rstd,
                     dx,
-                    add,
+                    beta,
                     dw.make_mut(),
                     db.make_mut(),
                 );
             };
             match &mut unwanted {
-                Some(dx) => run(dx.make_mut(), false),
+                Some(dx) => run(dx.make_mut(), Beta::Zero),
                 None => back.accumulate(to_x, rows, width, run),
             }
             back.add(to_w, dw);

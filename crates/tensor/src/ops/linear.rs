@@ -1,6 +1,6 @@
 //! `y = x·wᵀ + b (+ residual)`: a linear layer in PyTorch's layout, with the residual connection fused.
 
-use crate::products::{self, Input, Layer, operand};
+use crate::matmul::{self, Input, Layer, operand};
 use crate::{Tape, Var};
 
 impl Tape {
@@ -21,14 +21,14 @@ impl Tape {
         };
         let precision = self.compute().precision;
         let xt = operand(x.tensor(), precision);
-        let y = products::linear(&xt, &layer, residual.map(Var::tensor));
+        let y = matmul::linear(&xt, &layer, residual.map(Var::tensor));
         let (to_x, to_w, to_b, to_r) = (x.target(), w.target(), b.map(Var::target), residual.map(Var::target));
         let inputs: Vec<&Var> = [Some(x), Some(w), b, residual].into_iter().flatten().collect();
         self.push(y, &inputs, move |dy, back| {
             let width_in = xt.columns();
             let d = operand(&dy, precision);
-            back.accumulate(to_x, xt.rows(), width_in, |dx, add| {
-                products::input_gradient(&d, &layer.weight, dx, add);
+            back.accumulate(to_x, xt.rows(), width_in, |dx, beta| {
+                matmul::input_gradient(&d, &layer.weight, dx, beta);
             });
             back.layer(to_w, to_b, &d, Input::Operand(&xt), width_in);
             if let Some(to_r) = to_r {

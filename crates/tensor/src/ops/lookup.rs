@@ -4,6 +4,7 @@ use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{NONE, add_rows, scatter_add};
+use vlct_kernels::mat::Beta;
 use vlct_kernels::parallel::over_rows;
 
 /// A table and, for each row of the result, which of its rows is added there ([`NONE`]: none).
@@ -55,8 +56,8 @@ impl Tape {
                     Some(frozen) => rows.iter().map(|r| if *r == frozen { NONE } else { *r }).collect(),
                     None => rows,
                 };
-                back.accumulate(target, entries, width, |d, add| {
-                    if !add {
+                back.accumulate(target, entries, width, |d, beta| {
+                    if beta == Beta::Zero {
                         over_rows(d, width, |_, rows| rows.fill(0.0));
                     }
                     scatter_add(d_out.data(), width, &rows, d);

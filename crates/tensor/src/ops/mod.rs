@@ -16,7 +16,7 @@ mod weighted_sum;
 
 pub use gather::Pick;
 pub use lookup::Table;
-pub use sublayers::{Affine, Sequences};
+pub use sublayers::{Affine, Varlen};
 pub use transport::{Pair, align};
 pub use vlct_kernels::gather::NONE;
 pub use vlct_kernels::transport::Ipot;

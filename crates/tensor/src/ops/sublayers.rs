@@ -1,10 +1,11 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
 //! stream stays f32, everything between is an operand of products and kept as such, or computed again.
 
-use crate::products::{self, Input, Layer, Normed, Scale, operand};
-use crate::profile::{Span, bytes, span};
-use crate::tape::{Precision, Target};
-use crate::tensor::Format;
+use crate::matmul::{self, Input, Layer, Normed, Scale, operand};
+use crate::precision::Precision;
+use crate::profile::{Span, span};
+use crate::tape::Target;
+use crate::tensor::{Format, bytes};
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 use vlct_kernels::gather::{copy_rows, scatter_add};
@@ -44,58 +45,60 @@ impl Affine<'_> {
     }
 }
 
-/// Packed sequences: tokens attend within their own, and the first few of each are given something, or all.
+/// Variable-length sequences, packed without padding: tokens attend within their sequence, and the first few of each sequence, or
+/// all, are its query tokens.
+///
+/// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]`; the outputs of its query tokens are the rows
+/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` (the names of FlashAttention).
 #[derive(Clone, Debug)]
-pub struct Sequences {
-    offsets: Arc<[usize]>,
-    asking: Arc<[usize]>,
+pub struct Varlen {
+    cu_seqlens_k: Arc<[usize]>,
+    cu_seqlens_q: Arc<[usize]>,
 }
 
-impl Sequences {
-    /// Sequence `s` owns the rows `offsets[s]..offsets[s+1]`, all of which are given something.
-    pub fn all(offsets: &Arc<[usize]>) -> Self {
+impl Varlen {
+    /// Sequences all of whose tokens are query tokens.
+    pub fn full(cu_seqlens: &Arc<[usize]>) -> Self {
         Self {
-            offsets: Arc::clone(offsets),
-            asking: Arc::clone(offsets),
+            cu_seqlens_k: Arc::clone(cu_seqlens),
+            cu_seqlens_q: Arc::clone(cu_seqlens),
         }
     }
 
-    /// The first `counts` tokens of each sequence are given something.
+    /// Sequences of which the first `seqlens_q` tokens are query tokens.
     ///
     /// # Panics
-    /// If there is not one count for each sequence.
-    pub fn leading(offsets: &Arc<[usize]>, counts: impl IntoIterator<Item = usize>) -> Self {
+    /// If the number of lengths is not the number of sequences.
+    pub fn prefix_queries(cu_seqlens_k: &Arc<[usize]>, seqlens_q: impl IntoIterator<Item = usize>) -> Self {
         let mut end = 0;
-        let ends = counts.into_iter().map(|count| {
-            end += count;
+        let ends = seqlens_q.into_iter().map(|len| {
+            end += len;
             end
         });
-        let asking: Arc<[usize]> = std::iter::once(0).chain(ends).collect();
-        assert_eq!(asking.len(), offsets.len(), "a count for each sequence");
+        let cu_seqlens_q: Arc<[usize]> = std::iter::once(0).chain(ends).collect();
+        assert_eq!(cu_seqlens_q.len(), cu_seqlens_k.len(), "one query length per sequence");
         Self {
-            offsets: Arc::clone(offsets),
-            asking,
+            cu_seqlens_k: Arc::clone(cu_seqlens_k),
+            cu_seqlens_q,
         }
     }
 
-    fn view(&self) -> attention::Sequences<'_> {
-        attention::Sequences::leading(&self.offsets, &self.asking)
+    fn view(&self) -> attention::Varlen<'_> {
+        attention::Varlen::prefix_queries(&self.cu_seqlens_k, &self.cu_seqlens_q)
     }
 
-    /// Rows that ask, if not all do.
-    fn rows(&self) -> Option<Arc<[u32]>> {
-        let (offsets, asking) = (self.offsets.windows(2), self.asking.windows(2));
-        let rows = offsets
-            .zip(asking)
-            .flat_map(|(o, a)| o[0] as u32..(o[0] + a[1] - a[0]) as u32);
-        (self.asking != self.offsets).then(|| rows.collect())
+    /// Rows of the query tokens among all tokens, unless all are query tokens.
+    fn query_rows(&self) -> Option<Arc<[u32]>> {
+        let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
+        let rows = k.zip(q).flat_map(|(k, q)| k[0] as u32..(k[0] + q[1] - q[0]) as u32);
+        (self.cu_seqlens_q != self.cu_seqlens_k).then(|| rows.collect())
     }
 
-    /// Reports attention: `products` floating-point operations for each query, each key of its sequence and each column.
+    /// Reports attention: `matmul` floating-point operations for each query, each key of its sequence and each column.
     fn span(&self, name: &str, products: f64, width: usize, moved: f64) -> Option<Span> {
         span(|| {
-            let (tokens, asking) = (self.offsets.windows(2), self.asking.windows(2));
-            let pairs: usize = tokens.zip(asking).map(|(t, a)| (t[1] - t[0]) * (a[1] - a[0])).sum();
+            let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
+            let pairs: usize = k.zip(q).map(|(k, q)| (k[1] - k[0]) * (q[1] - q[0])).sum();
             (
                 format!("{name}, width {width}"),
                 products * (pairs * width) as f64,
@@ -105,7 +108,7 @@ impl Sequences {
     }
 }
 
-/// What the attention half keeps.
+/// What attention keeps for its backward pass.
 struct Attended {
     normed: Normed,
     qkv: Tensor,
@@ -114,13 +117,13 @@ struct Attended {
 }
 
 impl Attended {
-    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, sequences: &Sequences, heads: usize, precision: Precision) -> Self {
-        let (normed, y) = products::norm(x, norm, precision);
-        let qkv = products::linear_operand(&y, qkv);
-        let packed = sequences.view();
-        let (rows, width) = (packed.results(), x.columns());
+    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, varlen: &Varlen, heads: usize, precision: Precision) -> Self {
+        let (normed, y) = matmul::norm(x, norm, precision);
+        let qkv = matmul::linear_operand(&y, qkv);
+        let packed = varlen.view();
+        let (rows, width) = (packed.total_q(), x.columns());
         let mut log_sum_exp = Tensor::zeros(heads, rows);
-        let _span = sequences.span("attention", 4.0, width, bytes(&qkv) * 4.0 / 3.0);
+        let _span = varlen.span("attention", 4.0, width, bytes(&qkv) * 4.0 / 3.0);
         let lse = log_sum_exp.make_mut();
         let out = match qkv.format() {
             Format::F32 => Tensor::build(rows, width, |out| {
@@ -139,10 +142,10 @@ impl Attended {
     }
 
     /// Gradient of query, key and value.
-    fn backward(&self, d_out: &Tensor, sequences: &Sequences, heads: usize) -> Tensor {
-        let packed = sequences.view();
+    fn backward(&self, d_out: &Tensor, varlen: &Varlen, heads: usize) -> Tensor {
+        let packed = varlen.view();
         let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
-        let _span = sequences.span("attention gradient", 10.0, d_out.columns(), moved);
+        let _span = varlen.span("attention gradient", 10.0, d_out.columns(), moved);
         let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
         match self.qkv.format() {
             Format::F32 => Tensor::build(tokens, width, |d| {
@@ -159,10 +162,10 @@ impl Attended {
 
 impl Tape {
     /// `x + proj(attention(qkv(norm(x))))` for packed sequences: `x [tokens, width]`, `qkv [3·width, width]`. Scores are divided
-    /// by the root of `width / heads`. Gives a row for each token that asks, sequence after sequence.
+    /// by the root of `width / heads`. Returns a row per query token, sequence after sequence.
     ///
     /// # Panics
-    /// If the shapes do not fit, the sequences do not cover the rows or have fewer tokens than are to ask, or the heads do not
+    /// If the shapes do not fit, the sequences do not cover the rows or have fewer tokens than query tokens, or the heads do not
     /// divide the width.
     #[allow(clippy::too_many_arguments)]
     pub fn attention_sublayer(
@@ -172,44 +175,44 @@ impl Tape {
         eps: f32,
         qkv: Affine,
         proj: Affine,
-        sequences: &Sequences,
+        varlen: &Varlen,
         heads: usize,
     ) -> Var {
         let (tokens, width, precision) = (x.rows(), x.columns(), self.compute().precision);
         assert_eq!(
-            sequences.offsets.last(),
+            varlen.cu_seqlens_k.last(),
             Some(&tokens),
             "offsets end at the number of tokens"
         );
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
         let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(), proj.layer());
-        let sequences = sequences.clone();
-        let attended = Attended::new(x.tensor(), &norm, &qkv, &sequences, heads, precision);
-        let asking = sequences.rows();
-        let residual = match &asking {
+        let varlen = varlen.clone();
+        let attended = Attended::new(x.tensor(), &norm, &qkv, &varlen, heads, precision);
+        let query_rows = varlen.query_rows();
+        let residual = match &query_rows {
             None => x.tensor().clone(),
             Some(rows) => Tensor::build(rows.len(), width, |out| copy_rows(x.tensor().data(), width, rows, out)),
         };
-        let y = products::linear(&attended.out, &proj, Some(&residual));
+        let y = matmul::linear(&attended.out, &proj, Some(&residual));
         drop(residual);
         let mut kept = Kept::new(attended, x, self.compute().recompute);
         let to_x = x.target();
         self.push(y, &inputs, move |mut dy, back| {
-            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &sequences, heads, precision));
+            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &varlen, heads, precision));
             let d = operand(&dy, precision);
             back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
-            let d_out = products::input_gradient_operand(&d, &proj.weight);
+            let d_out = matmul::input_gradient_operand(&d, &proj.weight);
             drop(d);
-            let d_qkv = attended.backward(&d_out, &sequences, heads);
-            if let Some(rows) = asking {
+            let d_qkv = attended.backward(&d_out, &varlen, heads);
+            if let Some(rows) = query_rows {
                 let d_rows = dy;
                 dy = Tensor::zeros(tokens, width);
                 scatter_add(d_rows.data(), width, &rows, dy.make_mut());
             }
             let Attended { normed, .. } = attended;
             back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
-            let d_normed = products::input_gradient_operand(&d_qkv, &qkv.weight);
+            let d_normed = matmul::input_gradient_operand(&d_qkv, &qkv.weight);
             drop(d_qkv);
             let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);
@@ -228,25 +231,25 @@ impl Tape {
         let (norm, to_norm) = norm.scale(eps);
         let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(), fc2.layer());
         let (normed, hidden, active) = {
-            let (normed, y) = products::norm(x.tensor(), &norm, precision);
+            let (normed, y) = matmul::norm(x.tensor(), &norm, precision);
             let keep = self.is_recording() && !self.compute().recompute;
-            let (hidden, active) = products::linear_gelu(&y, &fc1, keep);
+            let (hidden, active) = matmul::linear_gelu(&y, &fc1, keep);
             (normed, hidden, active)
         };
-        let y = products::linear(&active, &fc2, Some(x.tensor()));
+        let y = matmul::linear(&active, &fc2, Some(x.tensor()));
         drop(active);
         let mut kept = Kept::new((normed, hidden), x, self.compute().recompute);
         let to_x = x.target();
         self.push(y, &inputs, move |dy, back| {
             let (normed, hidden) = kept.take(|x| {
-                let (normed, y) = products::norm(x, &norm, precision);
-                let hidden = products::linear_operand(&y, &fc1);
+                let (normed, y) = matmul::norm(x, &norm, precision);
+                let hidden = matmul::linear_operand(&y, &fc1);
                 (normed, Some(hidden))
             });
             let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
             let d = operand(&dy, precision);
             back.layer(to_fc2[0], Some(to_fc2[1]), &d, Input::Gelu(&hidden), hidden.columns());
-            let d_hidden = products::input_gradient_gelu(&d, &fc2.weight, &hidden);
+            let d_hidden = matmul::input_gradient_gelu(&d, &fc2.weight, &hidden);
             drop((d, hidden));
             back.layer(
                 to_fc1[0],
@@ -255,7 +258,7 @@ impl Tape {
                 Input::Normed(&normed, &norm),
                 width,
             );
-            let d_normed = products::input_gradient_operand(&d_hidden, &fc1.weight);
+            let d_normed = matmul::input_gradient_operand(&d_hidden, &fc1.weight);
             drop(d_hidden);
             let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);

@@ -66,7 +66,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
 
 #[test]
 fn inference_in_parallel_packs_weights_without_waiting_for_itself() {
-    use crate::tape::Precision;
+    use crate::precision::Precision;
     let compute = Compute {
         precision: Precision::Bf16,
         recompute: false,
@@ -133,14 +133,22 @@ fn attention_sublayer() {
             weight: &v[i],
             bias: &v[i + 1],
         });
-        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &Sequences::all(&offsets), 2)
+        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &Varlen::full(&offsets), 2)
     });
     check(&shapes, |t, v| {
         let [norm, qkv, proj] = [1, 3, 5].map(|i| Affine {
             weight: &v[i],
             bias: &v[i + 1],
         });
-        t.attention_sublayer(&v[0], norm, 1e-6, qkv, proj, &Sequences::leading(&offsets, [1, 2]), 2)
+        t.attention_sublayer(
+            &v[0],
+            norm,
+            1e-6,
+            qkv,
+            proj,
+            &Varlen::prefix_queries(&offsets, [1, 2]),
+            2,
+        )
     });
 }
 

@@ -1,9 +1,11 @@
 //! Word-patch alignment: optimal-transport distances between the text and image rows of packed sequences.
 
-use crate::profile::{bytes, pass};
+use crate::profile::pass;
+use crate::tensor::bytes;
 use crate::{Tape, Tensor, Var};
 use rayon::prelude::*;
 use std::ops::Range;
+use vlct_kernels::mat::Beta;
 use vlct_kernels::transport::{self, Alignment, Ipot};
 
 /// One caption and picture: consecutive rows of a packed matrix, and the factor of its distance in the loss.
@@ -52,8 +54,8 @@ impl Tape {
         self.push(Tensor::from_slice(1, 1, &[total]), &[features], move |d, back| {
             let _span = pass("optimal transport gradient", (2 * rows * width * 4) as f64);
             let seed = d.item();
-            back.accumulate(target, rows, width, |out, add| {
-                if !add {
+            back.accumulate(target, rows, width, |out, beta| {
+                if beta == Beta::Zero {
                     out.fill(0.0);
                 }
                 parts_mut(out, width, &pairs)

@@ -2,7 +2,7 @@
 
 use super::{Precision, format_name, median, round};
 use serde::Serialize;
-use vlct_tensor::rates::layer_times;
+use vlct_tensor::throughput::layer_times;
 
 /// Rows (tokens), width in and width out of the product that is measured: the first layer of an MLP of the base model.
 const SIZES: [usize; 3] = [1920, 768, 3072];

@@ -1,11 +1,10 @@
 //! One head of one sequence: out of a matrix in blocks into operands, and back.
 
-use super::super::Bf16;
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
-use super::super::fetch::fetch;
+use super::super::number::Bf16;
+use super::super::prefetch::{Level, prefetch};
 use super::softmax;
 use crate::parallel::SharedMut;
-use std::arch::x86_64::_MM_HINT_T0;
 use std::ops::Range;
 
 /// One head of one sequence in blocks: `panels` for its rows, `depth` for its columns.
@@ -56,7 +55,7 @@ impl Extent {
         }
     }
 
-    /// Weights of all keys for 32 queries, without their division by the totals, which are returned. `score(j, out)` gives
+    /// Weights of all keys for 32 queries, without their division by the row_sums, which are returned. `score(j, out)` gives
     /// the scores of the keys of panel `j`, and `scores[0]` holds those of the first; `top` is about the largest score of each
     /// query, times the factor. `beside` is called for each panel.
     pub fn weigh(
@@ -77,11 +76,11 @@ impl Extent {
             }
             beside();
             // SAFETY: the machine has the instructions; all are blocks.
-            unsafe { softmax::weigh(now, self.rows - j * SIDE, factor, top, weights, &mut sums) };
+            unsafe { softmax::exp_scores(now, self.rows - j * SIDE, factor, top, weights, &mut sums) };
             std::mem::swap(now, next);
         }
         // SAFETY: the machine has the instructions.
-        unsafe { softmax::totals(&sums) }
+        unsafe { softmax::row_sums(&sums) }
     }
 
     /// Calls `use_block(panel, depth, block)` for every block of the columns from `column` and the rows from `start`, and
@@ -98,10 +97,10 @@ impl Extent {
                 );
                 if row < end {
                     let rows = from.rest(row, column + depth * SIDE);
-                    fetch::<_MM_HINT_T0, _>(rows.as_ptr(), rows.len().div_ceil(SIDE));
+                    prefetch(Level::L1, rows.as_ptr(), rows.len().div_ceil(SIDE));
                 }
                 if row < below && below < end {
-                    fetch::<_MM_HINT_T0, _>(from.rest(below, column + depth * SIDE).as_ptr(), row % SIDE);
+                    prefetch(Level::L1, from.rest(below, column + depth * SIDE).as_ptr(), row % SIDE);
                 }
                 self.load(from, start, column, panel, depth, &mut block.0);
                 use_block(panel, depth, &block);
@@ -173,7 +172,7 @@ impl Extent {
 pub struct Target {
     pub data: SharedMut<Bf16>,
     pub width: usize,
-    /// Whether whole rows of blocks are written past the caches: much of what nobody reads soon. [`super::Engine`] sees to it that
+    /// Whether whole rows of blocks are written past the caches: much of what nobody reads soon. [`super::MicroKernel`] sees to it that
     /// other threads see them.
     pub streamed: bool,
 }

@@ -1,9 +1,9 @@
 //! Softmax and its gradient on blocks of scores, and what else is done to rows of them.
 
-use super::super::Bf16;
+use super::super::avx512::{round2, transpose, widen, zip};
 use super::super::blocks::{SIDE, masks};
 use super::super::math::exp2;
-use super::super::vectors::{round2, transpose, widen, zip};
+use super::super::number::Bf16;
 use std::arch::x86_64::*;
 
 /// A register for each of 32 rows.
@@ -21,7 +21,7 @@ impl Default for Rows {
 /// # Safety
 /// `scores` is a block.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-pub unsafe fn raise_to_maxima(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
+pub unsafe fn update_row_max(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
     let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
     let [low, high] = masks(keys);
     let mut rows = [lowest; SIDE];
@@ -45,7 +45,7 @@ pub unsafe fn raise_to_maxima(scores: &[f32], keys: usize, factor: f32, top: &mu
 /// # Safety
 /// `scores` is a block, `weights` one at a cache line.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-pub unsafe fn weigh(
+pub unsafe fn exp_scores(
     scores: &[f32],
     keys: usize,
     factor: f32,
@@ -80,7 +80,7 @@ pub unsafe fn weigh(
 /// # Safety
 /// The machine has the instructions.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub unsafe fn totals(sums: &Rows) -> [f32; SIDE] {
+pub unsafe fn row_sums(sums: &Rows) -> [f32; SIDE] {
     across(sums.0, |a, b| _mm512_add_ps(a, b))
 }
 
@@ -132,7 +132,7 @@ pub unsafe fn score_gradient(
         // Each row is written out: in a loop over both, they would pass through memory on their way to `zip`.
         for pair in 0..16 {
             let (r, at) = (2 * pair, 2 * pair * SIDE);
-            let row = |r: usize| weights_and_slopes(scores, d_scores, r, keys, factor, &lse, &delta);
+            let row = |r: usize| probs_and_dscores(scores, d_scores, r, keys, factor, &lse, &delta);
             let ([even, even_slope], [odd, odd_slope]) = (row(r), row(r + 1));
             let [low, high] = zip(even_slope, odd_slope);
             _mm512_store_si512(weights.as_mut_ptr().add(at).cast(), even);
@@ -151,7 +151,7 @@ pub unsafe fn score_gradient(
 /// `scores` and `d_scores` are blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-unsafe fn weights_and_slopes(
+unsafe fn probs_and_dscores(
     scores: &[f32],
     d_scores: &[f32],
     r: usize,
@@ -166,8 +166,8 @@ unsafe fn weights_and_slopes(
     // SAFETY: by the contract.
     unsafe {
         let (s, d) = (scores.as_ptr().add(r * SIDE), d_scores.as_ptr().add(r * SIDE));
-        let left = weight_and_slope(s, d, factor, lse[0], delta[0]);
-        let right = weight_and_slope(s.add(16), d.add(16), factor, lse[1], delta[1]);
+        let left = prob_and_dscore(s, d, factor, lse[0], delta[0]);
+        let right = prob_and_dscore(s.add(16), d.add(16), factor, lse[1], delta[1]);
         [round2(left[0], right[0]), round2(left[1], right[1])]
     }
 }
@@ -178,7 +178,7 @@ unsafe fn weights_and_slopes(
 /// Both pointers are to sixteen values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-unsafe fn weight_and_slope(
+unsafe fn prob_and_dscore(
     scores: *const f32,
     d_scores: *const f32,
     factor: __m512,

@@ -1,8 +1,8 @@
 //! Both directions against f32 attention.
 
+use super::super::support::{Support, support};
 use super::*;
 use crate::aligned::AlignedVec;
-use crate::bf16::{Support, support};
 
 fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n)
@@ -40,9 +40,9 @@ fn both_directions_are_those_of_f32_up_to_rounding() {
         let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
         let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
         let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-        crate::attention::forward(&qkv, Sequences::all(&offsets), heads, &mut want, &mut want_lse);
+        crate::attention::forward(&qkv, Varlen::full(&offsets), heads, &mut want, &mut want_lse);
         let mut want_d = vec![0f32; qkv.len()];
-        let (all, d) = (Sequences::all(&offsets), &mut want_d);
+        let (all, d) = (Varlen::full(&offsets), &mut want_d);
         crate::attention::backward(&d_out, &qkv, &want, &want_lse, all, heads, d);
 
         let qkv = in_blocks(&qkv, tokens, 3 * width);
@@ -90,13 +90,13 @@ fn leading_tokens_alone_get_what_they_get_among_all() {
     let qkv = values(tokens * 3 * width, 1);
     let qkv = in_blocks(&qkv, tokens, 3 * width);
     let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
-    let run = |sequences: Sequences, d_out: &[f32]| {
-        let rows = sequences.results();
+    let run = |varlen: Varlen, d_out: &[f32]| {
+        let rows = varlen.total_q();
         let (mut out, mut lse) = (
             in_blocks(&vec![0.0; rows * width], rows, width),
             vec![0f32; rows * heads],
         );
-        forward(qkv, sequences, heads, out.as_mut_slice(), &mut lse);
+        forward(qkv, varlen, heads, out.as_mut_slice(), &mut lse);
         let out = Blocks::new(out.as_slice(), rows, width);
         let mut values = vec![0f32; rows * width];
         blocks::to_f32(out, &mut values);
@@ -105,30 +105,30 @@ fn leading_tokens_alone_get_what_they_get_among_all() {
             in_blocks(&vec![f32::NAN; tokens * 3 * width], tokens, 3 * width),
         );
         let d_out = Blocks::new(d_out.as_slice(), rows, width);
-        backward(d_out, qkv, out, &lse, sequences, heads, d_qkv.as_mut_slice());
+        backward(d_out, qkv, out, &lse, varlen, heads, d_qkv.as_mut_slice());
         let mut d = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut d);
         (values, d)
     };
-    for asking in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
-        let d_leading = values(asking[3] * width, 2);
+    for q_ext in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
+        let d_leading = values(q_ext[3] * width, 2);
         let pick = |s: usize| {
-            let count = (asking[s + 1] - asking[s]) * width;
+            let count = (q_ext[s + 1] - q_ext[s]) * width;
             (
                 offsets[s] * width..offsets[s] * width + count,
-                asking[s] * width..asking[s] * width + count,
+                q_ext[s] * width..q_ext[s] * width + count,
             )
         };
         let mut d_all = vec![0f32; tokens * width];
         for (among, alone) in (0..3).map(pick) {
             d_all[among].copy_from_slice(&d_leading[alone]);
         }
-        let (all, want) = run(Sequences::all(&offsets), &d_all);
-        let (leading, got) = run(Sequences::leading(&offsets, &asking), &d_leading);
+        let (all, want) = run(Varlen::full(&offsets), &d_all);
+        let (leading, got) = run(Varlen::prefix_queries(&offsets, &q_ext), &d_leading);
         for (among, alone) in (0..3).map(pick) {
             assert_eq!(leading[alone], all[among]);
         }
-        assert!(distance(&got, &want) < 1e-6, "{asking:?}: {}", distance(&got, &want));
+        assert!(distance(&got, &want) < 1e-6, "{q_ext:?}: {}", distance(&got, &want));
     }
 }
 
@@ -146,7 +146,7 @@ fn first_scores_may_be_far_from_the_largest() {
     let (mut out, mut lse) = (in_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
     forward(
         Blocks::new(qkv.as_slice(), tokens, 3 * head),
-        Sequences::all(&[0, tokens]),
+        Varlen::full(&[0, tokens]),
         1,
         out.as_mut_slice(),
         &mut lse,
@@ -167,7 +167,7 @@ fn large_scores_do_not_overflow() {
     let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
     let qkv = Blocks::new(qkv.as_slice(), 2, 48);
     let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
-    forward(qkv, Sequences::all(&[0, 2]), 1, out.as_mut_slice(), &mut lse);
+    forward(qkv, Varlen::full(&[0, 2]), 1, out.as_mut_slice(), &mut lse);
     let mut values = [0f32; 32];
     blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
     assert!(values.iter().all(|v| *v == 1.5), "{values:?}");

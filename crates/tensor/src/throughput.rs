@@ -1,8 +1,9 @@
 //! How long the products of a linear layer take, apart from everything else.
 
-use crate::products::{self, Input, Layer, operand};
+use crate::matmul::{self, Input, Layer, operand};
 use crate::{Precision, Tensor};
 use std::time::{Duration, Instant};
+use vlct_kernels::mat::Beta;
 
 /// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one for each repetition.
 pub struct LayerTimes {
@@ -34,12 +35,12 @@ pub fn layer_times(rows: usize, inner: usize, out: usize, precision: Precision, 
     };
     let mut dw = Tensor::zeros(out, inner);
     LayerTimes {
-        forward: times(repetitions, || drop(products::linear_operand(&x, &layer))),
+        forward: times(repetitions, || drop(matmul::linear_operand(&x, &layer))),
         input_gradient: times(repetitions, || {
-            drop(products::input_gradient_operand(&dy, &layer.weight));
+            drop(matmul::input_gradient_operand(&dy, &layer.weight));
         }),
         weight_gradient: times(repetitions, || {
-            products::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), false, None);
+            matmul::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), Beta::Zero, None);
         }),
     }
 }

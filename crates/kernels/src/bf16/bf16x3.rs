@@ -9,10 +9,11 @@
 //! rounds to infinity, above 3.39·10³⁸) give results that are no numbers.
 
 use super::blocks::{self, Aligned, BLOCK, SIDE};
-use super::grid::Grid;
-use super::kernel::Engine;
-use super::{Bf16, Support, support};
-use crate::gemm::View;
+use super::gemm::Grid;
+use super::micro_kernel::MicroKernel;
+use super::number::Bf16;
+use super::support::{Support, support};
+use crate::mat::{Beta, MatRef};
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -20,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Numbers of a step of 32: three parts of a block.
-pub(super) const STEP: usize = 3 * BLOCK;
+pub(super) const K_BLOCK: usize = 3 * BLOCK;
 
 /// The parts that are multiplied, smallest products first.
 pub(super) const PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
@@ -33,8 +34,8 @@ const ROWS: usize = 20;
 const SUMS: usize = 240;
 
 /// Whether the machine has the unit and the product is worth bringing into its form.
-pub(crate) fn pays(rows: usize, columns: usize, inner: usize) -> bool {
-    support() == Support::Tiles && rows >= 16 && columns >= 16 && inner >= 16
+pub(crate) fn is_faster(rows: usize, columns: usize, inner: usize) -> bool {
+    support() == Support::Amx && rows >= 16 && columns >= 16 && inner >= 16
 }
 
 thread_local! {
@@ -52,26 +53,29 @@ thread_local! {
 /// columns, which then stay in the second cache.
 ///
 /// # Safety
-/// Sizes fit each other, `out` holds the result, and the machine multiplies bfloat16 ([`pays`] says where this is fast).
-pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32, a: View, b: View) {
+/// Sizes fit each other, `out` holds the result, and the machine multiplies bfloat16 ([`is_faster`] says where this is fast).
+pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, beta: Beta, scale: f32, a: MatRef, b: MatRef) {
     /// Most bytes of the left operand in steps. Of a larger one, some rows are done after others; and if as many rows as a task
     /// takes are larger, some of the inner dimension.
     const MOST: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
-    const BYTES: usize = STEP * size_of::<Bf16>();
+    const BYTES: usize = K_BLOCK * size_of::<Bf16>();
     const INNER: usize = MOST / (ROWS * BYTES) * SIDE;
     if a.columns() > INNER {
         for first in (0..a.columns()).step_by(INNER) {
             let inner = first..a.columns().min(first + INNER);
-            let (a, b) = (a.part(0..a.rows(), inner.clone()), b.part(inner, 0..b.columns()));
+            let (a, b) = (
+                a.submatrix(0..a.rows(), inner.clone()),
+                b.submatrix(inner, 0..b.columns()),
+            );
             // SAFETY: by the contract.
-            unsafe { gemm(out, stride, keep || first > 0, scale, a, b) };
+            unsafe { gemm(out, stride, if first > 0 { Beta::One } else { beta }, scale, a, b) };
         }
         return;
     }
     let [rows, columns, depth] = [a.rows(), b.columns(), a.columns()].map(|n| n.div_ceil(SIDE));
     let at_once = (MOST / (depth * BYTES).max(1)).next_multiple_of(ROWS);
     let [mut left_memory, mut right_memory] = OPERANDS.take();
-    let right = Right {
+    let right = PackedOrRhs {
         matrix: b,
         depth,
         steps: (rows > 2 * ROWS).then(|| {
@@ -98,7 +102,7 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
                 let (row, column) = ((first + row) * SIDE, column * SIDE);
                 let (high, wide) = (SIDE.min(a.rows() - row), SIDE.min(b.columns() - column));
                 // SAFETY: by the contract; parts are apart from each other.
-                unsafe { x86::store(out.at(row * stride + column), high, wide, stride, sums, keep, scale) };
+                unsafe { x86::store(out.at(row * stride + column), high, wide, stride, sums, beta, scale) };
             });
         });
     }
@@ -106,13 +110,13 @@ pub(crate) unsafe fn gemm(out: &mut [f32], stride: usize, keep: bool, scale: f32
 }
 
 /// The right operand, in steps or not.
-struct Right<'a> {
-    matrix: View<'a>,
+struct PackedOrRhs<'a> {
+    matrix: MatRef<'a>,
     depth: usize,
     steps: Option<Steps<'a>>,
 }
 
-impl<'a> Right<'a> {
+impl<'a> PackedOrRhs<'a> {
     /// The steps from `first`, the first of a group, to the end of that group, of some columns; in `memory` if they are not
     /// there yet.
     fn group<'m>(&self, columns: Range<usize>, first: usize, memory: &'m mut [Bf16]) -> &'m [Bf16]
@@ -122,10 +126,10 @@ impl<'a> Right<'a> {
         let count = GROUP.min(self.depth - first);
         if let Some(steps) = self.steps {
             let start = steps.order.place(columns.start, first);
-            return &steps.data[start..start + columns.len() * count * STEP];
+            return &steps.data[start..start + columns.len() * count * K_BLOCK];
         }
-        let (out, _) = memory.split_at_mut(columns.len() * count * STEP);
-        for (i, out) in out.chunks_exact_mut(STEP).enumerate() {
+        let (out, _) = memory.split_at_mut(columns.len() * count * K_BLOCK);
+        for (i, out) in out.chunks_exact_mut(K_BLOCK).enumerate() {
             right_step(self.matrix, first + i % count, columns.start + i / count, out);
         }
         out
@@ -149,7 +153,7 @@ struct Order {
 impl Order {
     fn place(self, block: usize, step: usize) -> usize {
         let first = step / GROUP * GROUP;
-        (first * self.blocks + block * GROUP.min(self.depth - first) + step - first) * STEP
+        (first * self.blocks + block * GROUP.min(self.depth - first) + step - first) * K_BLOCK
     }
 }
 
@@ -163,7 +167,7 @@ impl<'a> Steps<'a> {
         by_blocks: bool,
         bring: impl Fn(usize, usize, &mut [Bf16]) + Sync,
     ) -> Self {
-        let data = memory.take(blocks * depth * STEP);
+        let data = memory.take(blocks * depth * K_BLOCK);
         let out = SharedMut::new(data);
         let order = Order { blocks, depth };
         let (outer, inner) = if by_blocks { (blocks, depth) } else { (depth, blocks) };
@@ -171,7 +175,7 @@ impl<'a> Steps<'a> {
             for inner in 0..inner {
                 let (block, step) = if by_blocks { (outer, inner) } else { (inner, outer) };
                 // SAFETY: each step has a place of its own.
-                let out = unsafe { std::slice::from_raw_parts_mut(out.at(order.place(block, step)), STEP) };
+                let out = unsafe { std::slice::from_raw_parts_mut(out.at(order.place(block, step)), K_BLOCK) };
                 bring(block, step, out);
             }
         });
@@ -181,7 +185,7 @@ impl<'a> Steps<'a> {
     /// The steps of a row (or column) from `first`, the first of a group, to the end of that group.
     fn group(&self, block: usize, first: usize) -> &'a [Bf16] {
         let count = GROUP.min(self.order.depth - first);
-        &self.data[self.order.place(block, first)..][..count * STEP]
+        &self.data[self.order.place(block, first)..][..count * K_BLOCK]
     }
 }
 
@@ -208,10 +212,10 @@ struct Part {
 
 impl Part {
     /// Hands the sums of each block to `done(row, column, sums)`.
-    fn run(&self, left: Steps, right: &Right, done: impl Fn(usize, usize, &[f32])) {
-        let engine = Engine::start();
+    fn run(&self, left: Steps, right: &PackedOrRhs, done: impl Fn(usize, usize, &[f32])) {
+        let engine = MicroKernel::start();
         PART.with_borrow_mut(|[steps, sums]| {
-            let steps = steps.take(self.columns.len() * GROUP * STEP);
+            let steps = steps.take(self.columns.len() * GROUP * K_BLOCK);
             let sums = sums.take::<f32>(self.rows.len() * self.columns.len() * BLOCK);
             for first in (0..left.order.depth).step_by(GROUP) {
                 let last = first + GROUP >= left.order.depth;
@@ -220,7 +224,7 @@ impl Part {
                     let left = left.group(row, first);
                     let panels = right.chunks_exact(left.len()).zip(sums.chunks_exact_mut(BLOCK));
                     for (column, (right, sums)) in self.columns.clone().zip(panels) {
-                        engine.multiply_triple(left, right, sums, first > 0);
+                        engine.gemm_block_bf16x3(left, right, sums, Beta::of_k_block(first));
                         if last {
                             done(row, column, sums);
                         }
@@ -232,7 +236,7 @@ impl Part {
 }
 
 /// Block (`row`, `column`) of `a` as left operand.
-fn left_step(a: View, row: usize, column: usize, out: &mut [Bf16]) {
+fn left_step(a: MatRef, row: usize, column: usize, out: &mut [Bf16]) {
     if a.is_row_major() {
         // SAFETY: `out` is a step at a cache line.
         unsafe { split(a, row, column, out.as_mut_ptr()) };
@@ -249,7 +253,7 @@ fn left_step(a: View, row: usize, column: usize, out: &mut [Bf16]) {
 }
 
 /// Block (`row`, `column`) of `b` as right operand.
-fn right_step(b: View, row: usize, column: usize, out: &mut [Bf16]) {
+fn right_step(b: MatRef, row: usize, column: usize, out: &mut [Bf16]) {
     let mut parts = [0; 3].map(|_| Aligned::default());
     // SAFETY: as in `left_step`.
     unsafe {
@@ -272,7 +276,7 @@ fn right_step(b: View, row: usize, column: usize, out: &mut [Bf16]) {
 ///
 /// # Safety
 /// `out` has room for three blocks at a cache line; the machine has the instructions.
-unsafe fn split(x: View, row: usize, column: usize, out: *mut Bf16) {
+unsafe fn split(x: MatRef, row: usize, column: usize, out: *mut Bf16) {
     let (rows, columns) = (SIDE.min(x.rows() - row * SIDE), SIDE.min(x.columns() - column * SIDE));
     let (values, stride) = x.from(row * SIDE, column * SIDE);
     // SAFETY: the view holds these rows and columns; for the rest by the contract.
@@ -280,9 +284,9 @@ unsafe fn split(x: View, row: usize, column: usize, out: *mut Bf16) {
 }
 
 mod x86 {
+    use super::super::avx512::{round2, widen};
     use super::super::blocks::masks;
-    use super::super::vectors::{round2, widen};
-    use super::{BLOCK, Bf16, SIDE};
+    use super::{BLOCK, Beta, Bf16, SIDE};
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -322,7 +326,7 @@ mod x86 {
         columns: usize,
         stride: usize,
         sums: &[f32],
-        keep: bool,
+        beta: Beta,
         scale: f32,
     ) {
         let scale = _mm512_set1_ps(scale);
@@ -332,7 +336,7 @@ mod x86 {
                 unsafe {
                     let out = out.wrapping_add(r * stride + half);
                     let sums = _mm512_loadu_ps(sums.as_ptr().add(r * SIDE + half));
-                    let values = if keep {
+                    let values = if beta == Beta::One {
                         _mm512_fmadd_ps(sums, scale, _mm512_maskz_loadu_ps(mask, out))
                     } else {
                         _mm512_mul_ps(sums, scale)
@@ -365,18 +369,18 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn is_as_exact_as_f32(
-            m in 1usize..100, n in 1usize..100, k in 1usize..300, ta: bool, tb: bool, keep: bool, threads in 1usize..4,
+            m in 1usize..100, n in 1usize..100, k in 1usize..300, ta: bool, tb: bool, add: bool, threads in 1usize..4,
         ) {
             if support() == Support::None {
                 return Ok(());
             }
             let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
-            let va = if ta { View::new(&a, k, m, m).transposed() } else { View::new(&a, m, k, k) };
-            let vb = if tb { View::new(&b, n, k, k).transposed() } else { View::new(&b, k, n, n) };
+            let va = if ta { MatRef::new(&a, k, m, m).transposed() } else { MatRef::new(&a, m, k, k) };
+            let vb = if tb { MatRef::new(&b, n, k, k).transposed() } else { MatRef::new(&b, k, n, n) };
             let mut out = before.clone();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             // SAFETY: sizes fit.
-            pool.install(|| unsafe { gemm(&mut out, n, keep, 0.5, va, vb) });
+            pool.install(|| unsafe { gemm(&mut out, n, if add { Beta::One } else { Beta::Zero }, 0.5, va, vb) });
             for r in 0..m {
                 for c in 0..n {
                     let (mut want, mut size) = (0f64, 0f64);
@@ -386,7 +390,7 @@ mod tests {
                         want += x as f64 * y as f64;
                         size += (x as f64 * y as f64).abs();
                     }
-                    let old = if keep { before[r * n + c] as f64 } else { 0.0 };
+                    let old = if add { before[r * n + c] as f64 } else { 0.0 };
                     let want = 0.5 * want + old;
                     // What sums of k products in f32 may lose, and the rounding of the result.
                     let bound = (k as f64).sqrt() * f32::EPSILON as f64 * (size + old.abs());
@@ -405,12 +409,15 @@ mod tests {
         for (m, n, k) in [(600, 1100, 70), (1400, 40, 70), (2600, 40, 70), (40, 50, 6001)] {
             let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
             for (a, b) in [
-                (View::new(&a, m, k, k), View::new(&b, k, n, n)),
-                (View::new(&a, k, m, m).transposed(), View::new(&b, n, k, k).transposed()),
+                (MatRef::new(&a, m, k, k), MatRef::new(&b, k, n, n)),
+                (
+                    MatRef::new(&a, k, m, m).transposed(),
+                    MatRef::new(&b, n, k, k).transposed(),
+                ),
             ] {
                 let mut out = vec![f32::NAN; m * n];
                 // SAFETY: sizes fit.
-                unsafe { gemm(&mut out, n, false, 1.0, a, b) };
+                unsafe { gemm(&mut out, n, Beta::Zero, 1.0, a, b) };
                 assert!(out.iter().all(|v| *v == 2.0 * k as f32));
             }
         }

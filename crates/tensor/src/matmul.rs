@@ -2,15 +2,16 @@
 //!
 //! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
 
-use crate::profile::{Span, bytes, pass, span};
-use crate::tape::Precision;
-use crate::tensor::{Format, Tensor};
-use vlct_kernels::bf16::epilogue::{Gelu, GeluGradient, Round, Store, StoreTransposed};
-use vlct_kernels::bf16::gemm::{Packed, gemm as gemm_bf16};
-use vlct_kernels::bf16::{Right, blocks};
+use crate::precision::Precision;
+use crate::profile::{Span, pass, span};
+use crate::tensor::{Format, Tensor, bytes};
+use vlct_kernels::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32, StoreF32Transposed};
+use vlct_kernels::bf16::gemm::gemm as gemm_bf16;
+use vlct_kernels::bf16::{PackedRhs, Rhs, blocks};
 use vlct_kernels::elementwise::bias_rows;
-use vlct_kernels::gemm::{Threads, View, gemm};
-use vlct_kernels::parallel::add_column_sums;
+use vlct_kernels::gemm::gemm;
+use vlct_kernels::mat::{Beta, MatRef};
+use vlct_kernels::parallel::{Parallelism, add_column_sums};
 use vlct_kernels::{bf16, gelu, layer_norm};
 
 /// A weight `[out, in]` and, where there is one, a bias `[1, out]`.
@@ -37,8 +38,8 @@ fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) ->
     })
 }
 
-fn view(t: &Tensor) -> View<'_> {
-    View::new(t.data(), t.rows(), t.columns(), t.columns())
+fn view(t: &Tensor) -> MatRef<'_> {
+    MatRef::new(t.data(), t.rows(), t.columns(), t.columns())
 }
 
 /// The form in which `x` enters products.
@@ -57,17 +58,17 @@ pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
 }
 
 /// Calls `run` with the weight as right operand of `x·wᵀ`: as it was packed before, if it has a place for that.
-fn with_right<R>(w: &Tensor, run: impl FnOnce(Right) -> R) -> R {
+fn with_rhs<R>(w: &Tensor, run: impl FnOnce(Rhs) -> R) -> R {
     match w.packed() {
         Some(slot) => {
             let packed = slot.get().unwrap_or_else(|| {
                 // Before the slot is locked: a thread that packs may take up another product, which would wait for its own.
-                let made = Packed::transposed(w.data(), w.rows(), w.columns());
+                let made = PackedRhs::pack_transposed(w.data(), w.rows(), w.columns());
                 slot.get_or_init(|| made)
             });
-            run(Right::Packed(packed))
+            run(Rhs::Packed(packed))
         }
-        None => run(Right::WeightTransposed(w.data())),
+        None => run(Rhs::WeightTransposed(w.data())),
     }
 }
 
@@ -79,32 +80,32 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
     let (rows, out) = (x.rows(), layer.weight.rows());
     Tensor::build(rows, out, |y| match x.format() {
         Format::F32 => {
-            let initialised = match (layer.bias(), residual) {
+            let beta = match (layer.bias(), residual) {
                 (Some(b), r) => {
                     bias_rows(b, r.map(Tensor::data), y);
-                    true
+                    Beta::One
                 }
                 (None, Some(r)) => {
                     y.copy_from_slice(r.data());
-                    true
+                    Beta::One
                 }
-                (None, None) => false,
+                (None, None) => Beta::Zero,
             };
             gemm(
                 y,
                 out,
-                initialised,
+                beta,
                 1.0,
                 view(x),
                 view(&layer.weight).transposed(),
-                Threads::All,
+                Parallelism::Pool,
             );
         }
-        Format::Bf16 => with_right(&layer.weight, |right| {
-            let mut store = Store::new(y, out, false)
+        Format::Bf16 => with_rhs(&layer.weight, |rhs| {
+            let mut store = StoreF32::new(y, out, Beta::Zero)
                 .bias(layer.bias())
                 .residual(residual.map(Tensor::data));
-            gemm_bf16(x.blocks(), right, &mut store);
+            gemm_bf16(x.blocks(), rhs, &mut store);
         }),
     })
 }
@@ -118,8 +119,8 @@ pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
     let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
     let (rows, out) = (x.rows(), layer.weight.rows());
     Tensor::build_blocks(rows, out, |y| {
-        with_right(&layer.weight, |right| {
-            gemm_bf16(x.blocks(), right, &mut Round::new(y, rows, out, layer.bias()))
+        with_rhs(&layer.weight, |rhs| {
+            gemm_bf16(x.blocks(), rhs, &mut StoreBf16::new(y, rows, out, layer.bias()))
         });
     })
 }
@@ -144,8 +145,8 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
         .unwrap_or_else(|| panic!("layers before a GELU have a bias"));
     let run = |hidden: Option<&mut [bf16::Bf16]>| {
         Tensor::build_blocks(rows, out, |active| {
-            with_right(&layer.weight, |right| {
-                gemm_bf16(x.blocks(), right, &mut Gelu::new(hidden, active, rows, bias));
+            with_rhs(&layer.weight, |rhs| {
+                gemm_bf16(x.blocks(), rhs, &mut Gelu::new(hidden, active, rows, bias));
             });
         })
     };
@@ -161,16 +162,16 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
 }
 
 /// `dx = dy·w` in f32, or added to it.
-pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool) {
+pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], beta: Beta) {
     let moved = bytes(dy) + bytes(w) + size_of_val(dx) as f64;
     let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
     match dy.format() {
-        Format::F32 => gemm(dx, w.columns(), add, 1.0, view(dy), view(w), Threads::All),
+        Format::F32 => gemm(dx, w.columns(), beta, 1.0, view(dy), view(w), Parallelism::Pool),
         Format::Bf16 => {
             gemm_bf16(
                 dy.blocks(),
-                Right::Weight(w.data()),
-                &mut Store::new(dx, w.columns(), add),
+                Rhs::Weight(w.data()),
+                &mut StoreF32::new(dx, w.columns(), beta),
             );
         }
     }
@@ -180,15 +181,15 @@ pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], add: bool)
 pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
-        return Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, false));
+        return Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, Beta::Zero));
     }
     let moved = bytes(w) + bytes(dy) * (1.0 + columns as f64 / dy.columns() as f64);
     let _span = product("input gradient", rows, dy.columns(), columns, moved);
     Tensor::build_blocks(rows, columns, |dx| {
         gemm_bf16(
             dy.blocks(),
-            Right::Weight(w.data()),
-            &mut Round::new(dx, rows, columns, None),
+            Rhs::Weight(w.data()),
+            &mut StoreBf16::new(dx, rows, columns, None),
         );
     })
 }
@@ -205,8 +206,8 @@ pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> T
     let moved = bytes(w) + bytes(dy) + 2.0 * bytes(hidden);
     let _span = product("input gradient, GELU", rows, dy.columns(), columns, moved);
     Tensor::build_blocks(rows, columns, |d_hidden| {
-        let mut epilogue = GeluGradient::new(hidden.blocks(), d_hidden);
-        gemm_bf16(dy.blocks(), Right::Weight(w.data()), &mut epilogue);
+        let mut epilogue = GeluBackward::new(hidden.blocks(), d_hidden);
+        gemm_bf16(dy.blocks(), Rhs::Weight(w.data()), &mut epilogue);
     })
 }
 
@@ -221,7 +222,7 @@ pub(crate) enum Input<'a> {
 }
 
 /// `dw [out, in] = dyᵀ·x`, or added to it, and `db += Σ rows of dy`.
-pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], add: bool, db: Option<&mut [f32]>) {
+pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, db: Option<&mut [f32]>) {
     let out = dy.columns();
     let kept = match &x {
         Input::Operand(x) | Input::Gelu(x) => x,
@@ -236,7 +237,7 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], add: bool, d
             Input::Normed(normed, scale) => normed.output(scale),
             Input::Gelu(x) => Tensor::build(rows, width, |y| gelu::forward(x.data(), y)),
         };
-        gemm(dw, width, add, 1.0, view(dy).transposed(), view(&x), Threads::All);
+        gemm(dw, width, beta, 1.0, view(dy).transposed(), view(&x), Parallelism::Pool);
         if let Some(db) = db {
             add_column_sums(dy.data(), out, db);
         }
@@ -250,22 +251,22 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], add: bool, d
         _ => None,
     };
     if let Some(x) = turned_x {
-        let right = match db {
-            Some(db) => Right::Summed(dy.blocks(), db),
-            None => Right::Blocks(dy.blocks()),
+        let rhs = match db {
+            Some(db) => Rhs::WithColumnSums(dy.blocks(), db),
+            None => Rhs::Blocks(dy.blocks()),
         };
-        gemm_bf16(x.blocks(), right, &mut StoreTransposed::new(dw, width, out, add));
+        gemm_bf16(x.blocks(), rhs, &mut StoreF32Transposed::new(dw, width, out, beta));
         return;
     }
     let turned = transpose(dy);
     if let Some(db) = db {
         blocks::add_row_sums(turned.blocks(), db);
     }
-    let right = match x {
-        Input::Gelu(x) => Right::Gelu(x.blocks()),
-        _ => Right::Blocks(kept.blocks()),
+    let rhs = match x {
+        Input::Gelu(x) => Rhs::Gelu(x.blocks()),
+        _ => Rhs::Blocks(kept.blocks()),
     };
-    gemm_bf16(turned.blocks(), right, &mut Store::new(dw, width, add));
+    gemm_bf16(turned.blocks(), rhs, &mut StoreF32::new(dw, width, beta));
 }
 
 /// The transpose of an operand in blocks.
@@ -373,7 +374,7 @@ impl Normed {
                     mean,
                     rstd,
                     dx.make_mut(),
-                    true,
+                    Beta::One,
                     dw.make_mut(),
                     db.make_mut(),
                 );

@@ -12,12 +12,13 @@ pub(super) fn fast() -> bool {
 }
 
 mod x86 {
-    use super::super::Bf16;
-    use super::super::fetch::fetch;
+    use super::super::number::Bf16;
+    use super::super::prefetch::{Level, prefetch};
+    use crate::mat::Beta;
     use std::arch::x86_64::*;
 
     /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see
-    /// [`super::super::kernel::Engine::multiply_beside`].
+    /// [`super::super::micro_kernel::MicroKernel::gemm_block_interleaved`].
     ///
     /// # Safety
     /// `a` and `b` are `steps` steps of 2 KiB each, `c` is 4 KiB, and [`super::present`] is true.
@@ -27,11 +28,11 @@ mod x86 {
         b: *const Bf16,
         steps: usize,
         c: *mut f32,
-        keep: bool,
+        beta: Beta,
         fetched: [*const Bf16; 2],
     ) {
         for start in fetched {
-            fetch::<_MM_HINT_T1, _>(start, 4 * steps);
+            prefetch(Level::L2, start, 4 * steps);
         }
         /// Rows whose sums stay in registers: 8 rows of two registers, two for the right operand, the left one broadcast.
         const ROWS: usize = 8;
@@ -40,7 +41,7 @@ mod x86 {
             unsafe {
                 let c = c.add(first * 32);
                 let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-                if keep {
+                if beta == Beta::One {
                     for (r, sum) in sums.iter_mut().enumerate() {
                         *sum = [_mm512_loadu_ps(c.add(r * 32)), _mm512_loadu_ps(c.add(r * 32 + 16))];
                     }

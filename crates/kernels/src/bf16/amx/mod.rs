@@ -3,7 +3,8 @@
 //! Stable Rust has no intrinsics for it, so the instructions stand in inline assembly. The sums of 32 rows and columns are in
 //! the registers 0 to 3, quarter by quarter; 4 and 5 hold two tiles of the left operand, 6 and 7 two of the right one.
 
-use super::Bf16;
+use super::number::Bf16;
+use crate::mat::Beta;
 
 #[cfg(all(any(test, feature = "emulated-tiles"), target_os = "linux"))]
 mod emulated;
@@ -85,11 +86,11 @@ impl Drop for Tiles {
 /// # Safety
 /// `c` is 4 KiB, and the calling thread holds [`Tiles`].
 #[inline(always)]
-unsafe fn load_sums(c: *const f32, keep: bool) {
+unsafe fn load_sums(c: *const f32, beta: Beta) {
     use std::arch::asm;
     // SAFETY: by the contract. Nothing but this file uses tile registers, so that they keep what is in them.
     unsafe {
-        if keep {
+        if beta == Beta::One {
             asm!(
                 "tileloadd tmm0, [{c} + {row}]",
                 "tileloadd tmm1, [{c} + {row} + 64]",
@@ -128,7 +129,7 @@ unsafe fn store_sums(c: *mut f32) {
     }
 }
 
-/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::kernel::Engine::multiply_beside`].
+/// `c [32, 32] = keep·c + a·b` over `steps` steps of 32; see [`super::micro_kernel::MicroKernel::gemm_block_interleaved`].
 ///
 /// A tile product takes 16 cycles, a tile load 8 from the first cache and twice that from the second: loads stand between
 /// the products, and lines of the right operand are fetched two steps ahead.
@@ -140,7 +141,7 @@ pub(super) unsafe fn multiply(
     mut b: *const Bf16,
     steps: usize,
     c: *mut f32,
-    keep: bool,
+    beta: Beta,
     [mut first, mut second]: [*const Bf16; 2],
     mut beside: impl FnMut(usize),
 ) {
@@ -151,7 +152,7 @@ pub(super) unsafe fn multiply(
     }
     // SAFETY: by the contract.
     unsafe {
-        load_sums(c, keep);
+        load_sums(c, beta);
         for step in 0..steps {
             asm!(
                 "tileloadd tmm4, [{a} + {row}]",
@@ -185,13 +186,13 @@ pub(super) unsafe fn multiply(
 }
 
 /// `c [32, 32] = keep·c + a·b` over `steps` steps of 32, where each number of `a` and `b` is the sum of three bfloat16 parts; a
-/// step consists of the first, second and third parts, 2 KiB each. See [`super::triple`] for the products that are formed.
+/// step consists of the first, second and third parts, 2 KiB each. See [`super::bf16x3`] for the products that are formed.
 ///
 /// In this order seven pairs of tiles are loaded for six pairs of products.
 ///
 /// # Safety
 /// `a` and `b` are `steps` steps of 6 KiB each, `c` is 4 KiB, and the calling thread holds [`Tiles`].
-pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, keep: bool) {
+pub(super) unsafe fn gemm_block_bf16x3(a: *const Bf16, b: *const Bf16, steps: usize, c: *mut f32, beta: Beta) {
     use std::arch::asm;
     /// Two tiles of the operand `$from` that begin `$offset` bytes into the step.
     macro_rules! load {
@@ -216,7 +217,7 @@ pub(super) unsafe fn multiply_triple(a: *const Bf16, b: *const Bf16, steps: usiz
     }
     // SAFETY: by the contract.
     unsafe {
-        load_sums(c, keep);
+        load_sums(c, beta);
         if steps > 0 {
             macro_rules! products {
                 () => {

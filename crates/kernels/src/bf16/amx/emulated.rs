@@ -4,7 +4,7 @@
 //! Only the instructions and operands of the file above are known. Arithmetic is that of Intel's manual ("TDPBF16PS"): two sums
 //! for each number, over the even and the odd places of the inner dimension, then both are added.
 
-use super::super::Bf16;
+use super::super::number::Bf16;
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
@@ -143,7 +143,7 @@ fn register(registers: &[i64; 23], number: u8) -> i64 {
 
 /// `sums [16, 16] += left [16, 32] · right`, of which a row holds two of the inner dimension, side by side for each column.
 fn multiply(sums: &mut [[u8; ROW]; ROWS], left: &[[u8; ROW]; ROWS], right: &[[u8; ROW]; ROWS]) {
-    let number = |row: &[u8; ROW], i: usize| Bf16(u16::from_le_bytes([row[2 * i], row[2 * i + 1]])).to_f32();
+    let number = |row: &[u8; ROW], i: usize| bytemuck::cast::<[u8; 2], Bf16>([row[2 * i], row[2 * i + 1]]).to_f32();
     let mut wide = [[0f32; 32]; ROWS];
     for (wide, row) in wide.iter_mut().zip(right) {
         for (i, wide) in wide.iter_mut().enumerate() {

@@ -1,7 +1,8 @@
 //! Right operands: weights and matrices in blocks, brought into the steps that kernels multiply.
 
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
-use super::{Bf16, Right, assert_supported};
+use super::number::Bf16;
+use super::support::assert_supported;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -10,27 +11,43 @@ use std::ops::Range;
 /// Steps that are multiplied together: the left operand's share of them, 16 KiB, stays in the first cache.
 pub(super) const GROUP: usize = 8;
 
+/// The rhs `[k, n]` of a product ([`gemm`](super::gemm::gemm)).
+pub enum Rhs<'a> {
+    /// The transpose of a row-major weight `[n, k]`, as in the forward pass of a linear layer.
+    WeightTransposed(&'a [f32]),
+    /// A row-major weight `[k, n]`, as in the input gradient of a linear layer.
+    Weight(&'a [f32]),
+    /// A matrix in blocks.
+    Blocks(Blocks<'a>),
+    /// The GELU of a matrix in blocks, applied while it is packed.
+    Gelu(Blocks<'a>),
+    /// A matrix in blocks; its column sums are added to the slice while it is packed.
+    WithColumnSums(Blocks<'a>, &'a mut [f32]),
+    /// A weight that was packed before.
+    Packed(&'a PackedRhs),
+}
+
 /// A right operand, measured, for the tasks of one product.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    form: Form<'a>,
+pub(super) struct RhsView<'a> {
+    form: Storage<'a>,
     k: usize,
     n: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Form<'a> {
+enum Storage<'a> {
     WeightTransposed(&'a [f32]),
     Weight(&'a [f32]),
     Blocks(Blocks<'a>),
     Gelu(Blocks<'a>),
-    Summed(Blocks<'a>, SharedMut<f32>),
-    Packed(&'a Packed),
+    WithColumnSums(Blocks<'a>, SharedMut<f32>),
+    Packed(&'a PackedRhs),
 }
 
 /// How the right operand decides what stays in the second cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Reuse {
     /// Passes by once for each part of the result's rows.
     Matrix,
     /// Has to be packed, row by row as it lies in memory, or column by column.
@@ -39,47 +56,47 @@ pub(super) enum Kind {
     Packed,
 }
 
-impl<'a> Right<'a> {
+impl<'a> Rhs<'a> {
     /// # Panics
     /// If it is not `[k, n]`.
-    pub(super) fn source(self, k: usize, n: usize) -> Source<'a> {
+    pub(super) fn source(self, k: usize, n: usize) -> RhsView<'a> {
         let (form, fits) = match self {
-            Self::WeightTransposed(w) => (Form::WeightTransposed(w), k.checked_mul(n) == Some(w.len())),
-            Self::Weight(w) => (Form::Weight(w), k.checked_mul(n) == Some(w.len())),
-            Self::Blocks(b) => (Form::Blocks(b), b.rows() == k && b.columns() == n),
-            Self::Gelu(b) => (Form::Gelu(b), b.rows() == k && b.columns() == n),
-            Self::Summed(b, sums) => {
+            Self::WeightTransposed(w) => (Storage::WeightTransposed(w), k.checked_mul(n) == Some(w.len())),
+            Self::Weight(w) => (Storage::Weight(w), k.checked_mul(n) == Some(w.len())),
+            Self::Blocks(b) => (Storage::Blocks(b), b.rows() == k && b.columns() == n),
+            Self::Gelu(b) => (Storage::Gelu(b), b.rows() == k && b.columns() == n),
+            Self::WithColumnSums(b, sums) => {
                 let fits = b.rows() == k && b.columns() == n && sums.len() == n;
-                (Form::Summed(b, SharedMut::new(sums)), fits)
+                (Storage::WithColumnSums(b, SharedMut::new(sums)), fits)
             }
-            Self::Packed(p) => (Form::Packed(p), p.k == k && p.n == n),
+            Self::Packed(p) => (Storage::Packed(p), p.k == k && p.n == n),
         };
         assert!(fits, "the right operand is not {k} × {n}");
-        Source { form, k, n }
+        RhsView { form, k, n }
     }
 }
 
-impl<'a> Source<'a> {
-    pub fn kind(&self) -> Kind {
+impl<'a> RhsView<'a> {
+    pub fn kind(&self) -> Reuse {
         match self.form {
-            Form::Blocks(_) | Form::Gelu(_) | Form::Summed(..) => Kind::Matrix,
-            Form::Weight(_) => Kind::Weight { by_rows: true },
-            Form::WeightTransposed(_) => Kind::Weight { by_rows: false },
-            Form::Packed(_) => Kind::Packed,
+            Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => Reuse::Matrix,
+            Storage::Weight(_) => Reuse::Weight { by_rows: true },
+            Storage::WeightTransposed(_) => Reuse::Weight { by_rows: false },
+            Storage::Packed(_) => Reuse::Packed,
         }
     }
 
     /// The same without sums: of several parts with the same columns, one adds them up.
     pub fn unsummed(self) -> Self {
         let form = match self.form {
-            Form::Summed(blocks, _) => Form::Blocks(blocks),
+            Storage::WithColumnSums(blocks, _) => Storage::Blocks(blocks),
             form => form,
         };
         Self { form, ..self }
     }
 
     /// Its steps in the columns of `panels`, brought into form in `memory`, which has room for them, if they are not.
-    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> Pieces<'m>
+    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> Panels<'m>
     where
         'a: 'm,
     {
@@ -91,21 +108,21 @@ impl<'a> Source<'a> {
         for (group, out) in groups(depth).zip(steps.chunks_mut(GROUP * panels.len() * BLOCK)) {
             self.pack(panels.clone(), group, out);
         }
-        Pieces::new(steps, panels.len(), 0..depth)
+        Panels::new(steps, panels.len(), 0..depth)
     }
 
     /// Its steps in the columns from `first_panel` on, if it is in this form.
-    pub fn packed(&self, first_panel: usize) -> Option<Pieces<'a>> {
+    pub fn packed(&self, first_panel: usize) -> Option<Panels<'a>> {
         match self.form {
-            Form::Packed(packed) => Some(packed.pieces(first_panel)),
+            Storage::Packed(packed) => Some(packed.pieces(first_panel)),
             _ => None,
         }
     }
 
-    /// Brings the steps of a group, in the columns of `panels`, into the form of [`Pieces`].
+    /// Brings the steps of a group, in the columns of `panels`, into the form of [`Panels`].
     fn pack(&self, panels: Range<usize>, group: Range<usize>, out: &mut [Bf16]) {
-        let Form::WeightTransposed(w) = self.form else {
-            Packing::new(*self, panels, group.start).advance(usize::MAX, group, out);
+        let Storage::WeightTransposed(w) = self.form else {
+            Packer::new(*self, panels, group.start).advance(usize::MAX, group, out);
             return;
         };
         for (panel, out) in panels.zip(out.chunks_exact_mut(group.len() * BLOCK)) {
@@ -128,22 +145,24 @@ impl<'a> Source<'a> {
         // SAFETY: by the contract.
         unsafe {
             match self.form {
-                Form::Weight(w) => {
+                Storage::Weight(w) => {
                     let (column, row) = (panel * SIDE, step * SIDE);
                     let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                     let w = w[row * self.n + column..].as_ptr();
                     blocks::step_of_weight_columns(w, rows, columns, self.n, pairs, out);
                 }
-                Form::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), pairs, out),
-                Form::Gelu(b) => blocks::step_of_gelu(b.at(step, panel).as_ptr(), pairs, out),
-                Form::Summed(b, sums) => {
+                Storage::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), pairs, out),
+                Storage::Gelu(b) => blocks::step_of_gelu(b.at(step, panel).as_ptr(), pairs, out),
+                Storage::WithColumnSums(b, sums) => {
                     let block = b.at(step, panel).as_ptr();
                     let columns = SIDE.min(self.n - panel * SIDE);
                     let sums = std::slice::from_raw_parts_mut(sums.at(panel * SIDE), columns);
                     blocks::add_rows(block, 2 * pairs.start..2 * pairs.end, sums);
                     blocks::step_of_rows(block, pairs, out);
                 }
-                Form::WeightTransposed(_) | Form::Packed(_) => unreachable!("has no rows in memory, or is packed"),
+                Storage::WeightTransposed(_) | Storage::Packed(_) => {
+                    unreachable!("has no rows in memory, or is packed")
+                }
             }
         }
     }
@@ -157,21 +176,21 @@ fn groups(depth: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The work of bringing rows into steps, which can be done bit by bit: step after step, in each of them panel after panel.
-pub(super) struct Packing<'a> {
-    source: Source<'a>,
+pub(super) struct Packer<'a> {
+    source: RhsView<'a>,
     panels: Range<usize>,
     /// Pairs of rows that are done, counted from the first step of all.
     done: usize,
 }
 
-impl<'a> Packing<'a> {
+impl<'a> Packer<'a> {
     /// From step `first` on. Of the forms of an operand, those that consist of rows.
-    pub fn new(source: Source<'a>, panels: Range<usize>, first: usize) -> Self {
+    pub fn new(source: RhsView<'a>, panels: Range<usize>, first: usize) -> Self {
         let done = first * panels.len() * PAIRS;
         Self { source, panels, done }
     }
 
-    /// Goes on for so many pairs, until the end of `group` at most, of which `out` are the steps in the form of [`Pieces`].
+    /// Goes on for so many pairs, until the end of `group` at most, of which `out` are the steps in the form of [`Panels`].
     pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
         let end = (group.end * self.panels.len() * PAIRS).min(self.done.saturating_add(pairs));
         while self.done < end {
@@ -192,7 +211,7 @@ impl<'a> Packing<'a> {
         let block = self.done / PAIRS + 2;
         let (step, panel) = (block / self.panels.len(), block % self.panels.len());
         match self.source.form {
-            Form::Blocks(b) | Form::Gelu(b) | Form::Summed(b, _) if step < b.row_blocks() => {
+            Storage::Blocks(b) | Storage::Gelu(b) | Storage::WithColumnSums(b, _) if step < b.row_blocks() => {
                 Some(b.at(step, self.panels.start + panel))
             }
             _ => None,
@@ -201,20 +220,20 @@ impl<'a> Packing<'a> {
 }
 
 /// A weight in steps, for use in several products.
-pub struct Packed {
+pub struct PackedRhs {
     steps: Scratch,
     k: usize,
     n: usize,
 }
 
-impl Packed {
+impl PackedRhs {
     /// The transpose of the row-major weight `[n, k]`.
     ///
     /// # Panics
     /// If the weight has another size, or the machine does not multiply bfloat16.
-    pub fn transposed(weight: &[f32], n: usize, k: usize) -> Self {
+    pub fn pack_transposed(weight: &[f32], n: usize, k: usize) -> Self {
         assert_supported();
-        let source = Right::WeightTransposed(weight).source(k, n);
+        let source = Rhs::WeightTransposed(weight).source(k, n);
         let (panels, depth) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
         let mut steps = Scratch::new();
         steps
@@ -225,8 +244,8 @@ impl Packed {
         Self { steps, k, n }
     }
 
-    fn pieces(&self, first_panel: usize) -> Pieces<'_> {
-        Pieces {
+    fn pieces(&self, first_panel: usize) -> Panels<'_> {
+        Panels {
             steps: self.steps.taken(),
             depth: self.k.div_ceil(SIDE),
             panels: self.n.div_ceil(SIDE),
@@ -237,7 +256,7 @@ impl Packed {
 }
 
 /// A right operand in steps: groups of steps, in each of them the panels of 32 columns one after the other.
-pub(super) struct Pieces<'a> {
+pub(super) struct Panels<'a> {
     steps: &'a [Bf16],
     depth: usize,
     panels: usize,
@@ -245,7 +264,7 @@ pub(super) struct Pieces<'a> {
     first_panel: usize,
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> Panels<'a> {
     /// The steps `depth`, the first of which is that of a group, of so many panels.
     pub fn new(steps: &'a [Bf16], panels: usize, depth: Range<usize>) -> Self {
         Self {

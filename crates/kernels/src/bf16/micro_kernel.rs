@@ -1,23 +1,26 @@
 //! The smallest product: 32 rows with 32 columns, by the best unit of the machine.
 
+use super::bf16x3::{K_BLOCK, PRODUCTS};
 use super::blocks::BLOCK;
-use super::triple::{PRODUCTS, STEP};
-use super::{Bf16, Support, support, tiles, vectors};
+use super::number::Bf16;
+use super::support::{Support, support};
+use super::{amx, avx512};
+use crate::mat::Beta;
 
 /// The machine's best way to multiply 32 rows with 32 columns, ready on the thread that started it; it stays there.
-pub(super) struct Engine {
+pub(super) struct MicroKernel {
     /// The matrix unit, where there is one.
-    tiles: Option<tiles::Tiles>,
+    tiles: Option<amx::Tiles>,
 }
 
-impl Engine {
+impl MicroKernel {
     /// # Panics
     /// If the machine does not multiply bfloat16.
     pub fn start() -> Self {
         let tiles = match support() {
             // SAFETY: `support` found the unit.
-            Support::Tiles => Some(unsafe { tiles::Tiles::configure() }),
-            Support::Vectors => None,
+            Support::Amx => Some(unsafe { amx::Tiles::configure() }),
+            Support::Avx512Bf16 => None,
             Support::None => panic!("this machine does not multiply bfloat16"),
         };
         Self { tiles }
@@ -25,8 +28,8 @@ impl Engine {
 
     /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
     #[inline]
-    pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], keep: bool) {
-        self.multiply_beside(left, right, steps, sums, keep, [left; 2], |_| ());
+    pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], beta: Beta) {
+        self.gemm_block_interleaved(left, right, steps, sums, beta, [left; 2], |_| ());
     }
 
     /// The same. Meanwhile, `beside(step)` is called once for each step, for work of the vector units that the matrix unit
@@ -34,13 +37,13 @@ impl Engine {
     /// `fetched` into the second cache.
     #[allow(clippy::too_many_arguments)]
     #[inline]
-    pub fn multiply_beside(
+    pub fn gemm_block_interleaved(
         &self,
         left: &[Bf16],
         right: &[Bf16],
         steps: usize,
         sums: &mut [f32],
-        keep: bool,
+        beta: Beta,
         fetched: [&[Bf16]; 2],
         beside: impl FnMut(usize),
     ) {
@@ -51,45 +54,49 @@ impl Engine {
         // that multiplied would spoil the sums, no memory.
         unsafe {
             if self.tiles.is_some() {
-                tiles::multiply(left, right, steps, sums, keep, fetched, beside);
+                amx::multiply(left, right, steps, sums, beta, fetched, beside);
             } else {
-                vectors::multiply(left, right, steps, sums, keep, fetched);
+                avx512::multiply(left, right, steps, sums, beta, fetched);
                 (0..steps).for_each(beside);
             }
         }
     }
 
-    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`, of operands in three parts ([`super::triple`]).
+    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`, of operands in three parts ([`super::bf16x3`]).
     ///
     /// # Panics
     /// If the operands are not as many whole steps.
-    pub fn multiply_triple(&self, left: &[Bf16], right: &[Bf16], sums: &mut [f32], keep: bool) {
-        assert!(left.len() == right.len() && left.len().is_multiple_of(STEP) && sums.len() >= BLOCK);
-        let (steps, out) = (left.len() / STEP, sums.as_mut_ptr());
+    pub fn gemm_block_bf16x3(&self, left: &[Bf16], right: &[Bf16], sums: &mut [f32], beta: Beta) {
+        assert!(left.len() == right.len() && left.len().is_multiple_of(K_BLOCK) && sums.len() >= BLOCK);
+        let (steps, out) = (left.len() / K_BLOCK, sums.as_mut_ptr());
         if self.tiles.is_some() {
             // SAFETY: the operands are so many steps, and `start` has made this thread ready.
-            unsafe { tiles::multiply_triple(left.as_ptr(), right.as_ptr(), steps, out, keep) };
+            unsafe { amx::gemm_block_bf16x3(left.as_ptr(), right.as_ptr(), steps, out, beta) };
             return;
         }
         // Slower than f32 arithmetic, but the same numbers, for tests where there is no matrix unit.
-        let part = |of: &[Bf16], step: usize, i: usize| of[step * STEP + i * BLOCK..].as_ptr();
+        let part = |of: &[Bf16], step: usize, i: usize| of[step * K_BLOCK + i * BLOCK..].as_ptr();
         for (step, (i, j)) in (0..steps).flat_map(|step| PRODUCTS.map(|parts| (step, parts))) {
-            let keep = keep || step > 0 || (i, j) != PRODUCTS[0];
+            let beta = if step > 0 || (i, j) != PRODUCTS[0] {
+                Beta::One
+            } else {
+                beta
+            };
             let (a, b) = (part(left, step, i), part(right, step, j));
             // SAFETY: both are blocks, and `start` found the instructions.
-            unsafe { vectors::multiply(a, b, 1, out, keep, [a; 2]) };
+            unsafe { avx512::multiply(a, b, 1, out, beta, [a; 2]) };
         }
     }
 }
 
-impl Drop for Engine {
+impl Drop for MicroKernel {
     fn drop(&mut self) {
-        finish_stores();
+        store_fence();
     }
 }
 
 /// Lets what was written past the caches be seen by the threads that read it next.
-pub(super) fn finish_stores() {
+pub(super) fn store_fence() {
     // SAFETY: every machine that multiplies bfloat16 has the instruction.
     unsafe {
         std::arch::x86_64::_mm_sfence();

@@ -1,0 +1,21 @@
+//! The number format of a computation.
+
+use vlct_kernels::bf16::{Support, support};
+
+/// Number format of products and of what is kept for the backward pass. Weights, sums, losses and the residual stream are
+/// f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this CPU multiplies bfloat16 faster than f32.
+    pub fn bf16_is_fast() -> bool {
+        support() != Support::None
+    }
+}
