@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
-use vlct_data::loader::bench::{Pictures, Rate, measure as measure_pictures};
+use vlct_data::loader::bench::{Images, Rate, measure as measure_pictures};
 use vlct_image::Transform;
 use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
@@ -66,7 +66,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
     };
     let transform = Transform::new(args.transform, args.image_size)?;
     let rate = measure_pictures(
-        Pictures::read(&args.data)?,
+        Images::read(&args.data)?,
         transform,
         threads,
         Duration::from_secs_f64(args.seconds),
@@ -74,7 +74,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
     if args.profile {
         tell(&profile(&rate));
     }
-    let per_second = rate.pictures as f64 / rate.time.as_secs_f64();
+    let per_second = rate.images as f64 / rate.time.as_secs_f64();
     print_line(&json!({
         "transform": args.transform.name(),
         "image_size": args.image_size,
@@ -93,7 +93,7 @@ fn profile(rate: &Rate) -> String {
     let all: Duration = parts.iter().map(|part| part.1).sum();
     let mut lines = vec![format!("{:<44} {:>9} {:>6}", "part", "ms", "%")];
     for (name, time) in parts.into_iter().chain([("picture", all)]) {
-        let ms = 1e3 * time.as_secs_f64() / rate.pictures as f64;
+        let ms = 1e3 * time.as_secs_f64() / rate.images as f64;
         let share = 100.0 * time.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
         lines.push(format!("{name:<44} {ms:>9.3} {share:>6.1}"));
     }

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
-use support::{assert_refused, assert_success, complaints, vlct, write_world};
+use support::{assert_refused, assert_success, complaints, vlct, write_synthetic};
 use vlct_image::{RgbImage, encode_jpeg};
 
 /// The one line that a measurement prints.
@@ -138,7 +138,7 @@ fn the_loader_is_measured_with_every_transform_and_kind_of_data() {
     pictures(folder.path());
     let arrow = folder.path().join("arrow");
     std::fs::create_dir(&arrow).expect("a folder");
-    write_world(&arrow, 4);
+    write_synthetic(&arrow, 4);
     let (file, table) = (
         folder.path().join("a.jpg"),
         arrow.join("coco_caption_karpathy_train.arrow"),

@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use support::{assert_refused, assert_success, run_with, tiny, vlct, write_world};
+use support::{assert_refused, assert_success, run_with, tiny, vlct, write_synthetic};
 use tempfile::TempDir;
 use vlct_data::arrow::{CaptionWriter, Nlvr2Row, Nlvr2Writer};
 
@@ -11,7 +11,7 @@ const TRAIN: &str = "data/coco_caption_karpathy_train.arrow";
 
 fn world() -> TempDir {
     let folder = TempDir::new().expect("temporary folder");
-    write_world(&folder.path().join("data"), 12);
+    write_synthetic(&folder.path().join("data"), 12);
     folder
 }
 
@@ -117,7 +117,7 @@ fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
 fn weight_files_that_are_none() {
     let folder = world();
     let folder = folder.path();
-    let golden = vlct_golden::folders("model")[0].join("pretrain.ckpt");
+    let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
     let whole = std::fs::read(golden).expect("golden data");
     // A pickle that would create a file when loaded by a program that does what it says.
     let trap = b"cos\nsystem\n(S'touch trapped'\ntR.".to_vec();
@@ -195,7 +195,7 @@ fn checkpoints_that_were_altered_are_not_resumed() {
     assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
     let published = format!(
         "resume_from={}",
-        vlct_golden::folders("model")[0].join("pretrain.ckpt").display()
+        vlct_golden::directories("model")[0].join("pretrain.ckpt").display()
     );
     assert_refused(
         "a published checkpoint",

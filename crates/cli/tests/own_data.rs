@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use support::{
     assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
-    write_world,
+    write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
@@ -18,7 +18,7 @@ fn as_tar(table: &Path, tar: &Path) {
     let mut builder = tar::Builder::new(std::fs::File::create(tar).expect("created"));
     for row in 0..table.rows() {
         let notes = serde_json::json!({"caption": table.texts(row, "caption").expect("captions")}).to_string();
-        let picture = table.picture(row, "image").expect("a picture");
+        let picture = table.image(row, "image").expect("a picture");
         for (ending, bytes) in [("png", picture), ("json", notes.as_bytes())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
@@ -43,7 +43,7 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     let data = folder.join("data");
-    write_world(&data, 24);
+    write_synthetic(&data, 24);
     for (published, own, tar) in [
         ("coco_caption_karpathy_train", "mine_train_0", "web/train/0.tar"),
         ("coco_caption_karpathy_restval", "mine_train_1", "web/train/1.tar"),
@@ -117,7 +117,7 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
 #[test]
 fn a_misspelt_name_is_answered_with_the_nearest() {
     let folder = TempDir::new().expect("temporary folder");
-    write_world(&folder.path().join("data"), 12);
+    write_synthetic(&folder.path().join("data"), 12);
     assert_refused(
         "a typo",
         &run(folder.path(), "typo", "['cocoa']"),
@@ -130,12 +130,12 @@ fn a_table_is_prepared_and_trained_on() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     let data = folder.join("data");
-    write_world(&data, 24);
+    write_synthetic(&data, 24);
     let table = ArrowTable::open(data.join("coco_caption_karpathy_train.arrow")).expect("an Arrow file");
     std::fs::create_dir(folder.join("photos")).expect("created");
     let mut csv = String::from("url,photo,alt\n");
     for row in 0..table.rows() {
-        let picture = table.picture(row, "image").expect("a picture");
+        let picture = table.image(row, "image").expect("a picture");
         std::fs::write(folder.join(format!("photos/{row}.png")), picture).expect("written");
         for caption in table.texts(row, "caption").expect("captions") {
             csv.push_str(&format!("https://x/{row},{row}.png,\"{caption}\"\n"));

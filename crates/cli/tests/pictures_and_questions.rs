@@ -11,7 +11,7 @@ use support::run as vlct;
 use vlct_prepare::vgqa;
 
 fn prepare() -> PathBuf {
-    vlct_golden::folders("prepare").remove(0)
+    vlct_golden::directories("prepare").remove(0)
 }
 
 fn copy(from: &Path, to: &Path) {

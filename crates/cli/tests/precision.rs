@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use support::{assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, write_world};
+use support::{assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, write_synthetic};
 use tempfile::TempDir;
 use vlct_train::bench::Precision;
 use vlct_train::checkpoint;
@@ -12,7 +12,7 @@ use vlct_train::checkpoint;
 fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 12);
+    write_synthetic(&folder.join("data"), 12);
     let fast = Precision::bf16_is_fast();
     let best = if fast { "bfloat16" } else { "float32" };
     let words = |log_dir: &str, more: &[&str]| {
@@ -108,7 +108,7 @@ fn both_formats_train_alike() {
     }
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 600);
+    write_synthetic(&folder.join("data"), 600);
     let (f32, bf16) = (trained(folder, "32"), trained(folder, "bf16"));
     assert!(f32[0] < 3.8 && f32[1] < 0.7, "it learns, from 4.9 and 1.1: {f32:?}");
     assert_ne!(f32, bf16);

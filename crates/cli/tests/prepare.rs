@@ -146,7 +146,7 @@ fn wrong_words_are_explained() {
 
 #[test]
 fn questions_of_visual_genome_are_written_under_the_name_of_the_published_script() {
-    let golden = vlct_golden::folders("prepare").remove(0).join("valid_vgqa");
+    let golden = vlct_golden::directories("prepare").remove(0).join("valid_vgqa");
     let out = tempfile::tempdir().unwrap();
     let output = vlct()
         .args(["write-valid-vgqa", "--root"])
@@ -162,7 +162,7 @@ fn questions_of_visual_genome_are_written_under_the_name_of_the_published_script
             let labels = table.integer_lists(row, "answer_labels").unwrap();
             (
                 table.integer(row, "image_id").unwrap(),
-                table.picture(row, "image").unwrap().to_vec(),
+                table.image(row, "image").unwrap().to_vec(),
                 labels,
             )
         });

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use support::{
     assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
-    write_world,
+    write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
@@ -19,7 +19,7 @@ use vlct_train::checkpoint;
 fn twenty_kills_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 40);
+    write_synthetic(&folder.join("data"), 40);
     for precision in ["32", "bf16"] {
         kill_and_resume(folder, precision, 10);
     }
@@ -46,7 +46,7 @@ fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
     };
     assert_success(&run_with(folder, &words(&whole)));
 
-    let random = &mut stream(7, Purpose::World, 0, 0);
+    let random = &mut stream(7, Purpose::Synthetic, 0, 0);
     let (mut kills, mut rounds) = (0, 0);
     while kills < times {
         let log_dir = format!("killed{rounds}_{precision}");
@@ -103,7 +103,7 @@ fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
 fn sigterm_saves_and_the_run_goes_on() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 40);
+    write_synthetic(&folder.join("data"), 40);
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
         tiny("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
@@ -142,7 +142,7 @@ fn sigterm_saves_and_the_run_goes_on() {
 fn threads_do_not_change_the_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 40);
+    write_synthetic(&folder.join("data"), 40);
     for precision in ["32", "bf16"] {
         let run = |log_dir: &str, threads: &str, workers: &str| {
             let (log_dir, precision) = (format!("log_dir={log_dir}"), format!("precision={precision}"));
@@ -167,7 +167,7 @@ fn threads_do_not_change_the_result() {
 fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 40);
+    write_synthetic(&folder.join("data"), 40);
     let words = [
         "log_dir=runs",
         "max_steps=6",
@@ -210,7 +210,7 @@ fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
 fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
-    write_world(&folder.join("data"), 12);
+    write_synthetic(&folder.join("data"), 12);
     let words = |decay: &str| {
         tiny(
             "data",
@@ -244,7 +244,7 @@ fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
 /// writers' empty ones.
 #[test]
 fn the_published_command_runs_on_files_of_the_original_writers() {
-    for prepare in vlct_golden::folders("prepare") {
+    for prepare in vlct_golden::directories("prepare") {
         let folder = TempDir::new().expect("temporary folder");
         let data = folder.path().join("arrow");
         std::fs::create_dir(&data).expect("folder");
@@ -275,7 +275,7 @@ fn the_published_command_runs_on_files_of_the_original_writers() {
                 std::fs::copy(&empty, path).expect("copied");
             }
         }
-        let mae = vlct_golden::folders("model")[0].join("mae.pth");
+        let mae = vlct_golden::directories("model")[0].join("mae.pth");
         let pretrain_path = format!("pretrain_path={}", mae.display());
         let config = vlct_golden::json(mae.with_file_name("config.json"));
         let size = |key: &str, from: &str| format!("{key}={}", config[from]);
@@ -317,7 +317,7 @@ fn the_published_command_runs_on_files_of_the_original_writers() {
 #[cfg(target_os = "linux")]
 fn peak_memory(folder: &Path, rows: usize) -> u64 {
     let data = folder.join(format!("data{rows}"));
-    write_world(&data, 4);
+    write_synthetic(&data, 4);
     let mut picture = Vec::new();
     let pixels = image_bytes(&mut picture);
     let mut writer = CaptionWriter::create(data.join("coco_caption_karpathy_train.arrow")).expect("writable");

@@ -23,10 +23,10 @@ pub enum DataError {
         reason: String,
     },
     /// Files of datasets that are not there: all of them.
-    #[error("{}", missing_files(folder, missing))]
+    #[error("{}", missing_files(directory, missing))]
     MissingFiles {
         /// Where they were looked for.
-        folder: PathBuf,
+        directory: PathBuf,
         /// What is missing.
         missing: Vec<MissingFile>,
     },

@@ -16,11 +16,11 @@ pub enum Purpose {
     Initialisation = 1,
     /// Order of the samples; keyed by epoch.
     Order = 2,
-    /// Crops, flips and other picture augmentation of one sample.
+    /// Crops, flips and other image augmentation of one sample.
     Augmentation = 3,
     /// Which tokens of a caption are masked and how they are corrupted.
     TokenMask = 4,
-    /// Which picture stands in as the false one of a sample.
+    /// Which image stands in as the false one of a sample.
     FalseImage = 5,
     /// Which captions stand in as the false ones of a sample.
     FalseText = 6,
@@ -34,8 +34,8 @@ pub enum Purpose {
     Dropout = 10,
     /// The sample that replaces an unreadable one.
     Replacement = 11,
-    /// Scenes of the generated picture world.
-    World = 12,
+    /// Scenes of synthetic images.
+    Synthetic = 12,
     /// Order of rows in written files.
     RowOrder = 13,
 }
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(base, first(1, Purpose::Order, 2, 3));
         for other in [
             first(2, Purpose::Order, 2, 3),
-            first(1, Purpose::World, 2, 3),
+            first(1, Purpose::Synthetic, 2, 3),
             first(1, Purpose::Order, 3, 3),
             first(1, Purpose::Order, 2, 4),
         ] {

@@ -17,7 +17,7 @@ pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType)
         _ => None,
     };
     Ok(match data_type {
-        Binary => json!({"bytes": table.picture(row, column)?.len()}),
+        Binary => json!({"bytes": table.image(row, column)?.len()}),
         Utf8 | LargeUtf8 => json!(table.string(row, column)?),
         Int64 => json!(table.integer(row, column)?),
         List(field) => match (field.data_type(), item(field.data_type())) {

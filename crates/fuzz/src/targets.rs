@@ -90,7 +90,7 @@ fn arrow(file: &[u8], folder: &Path) {
     let columns: Vec<String> = table.columns().map(str::to_string).collect();
     for row in 0..table.rows().min(1000) {
         for column in &columns {
-            let _ = table.picture(row, column);
+            let _ = table.image(row, column);
             let _ = table.string(row, column);
             let _ = table.texts(row, column);
             let _ = table.integer(row, column);
@@ -101,13 +101,13 @@ fn arrow(file: &[u8], folder: &Path) {
         }
     }
     items::<Captions>(folder, |dataset, at| {
-        let _ = (dataset.caption_at(at), dataset.picture_at(at));
+        let _ = (dataset.caption_at(at), dataset.image_at(at));
     });
     items::<Questions>(folder, |dataset, at| {
-        let _ = (dataset.question_at(at), dataset.picture_at(at));
+        let _ = (dataset.question_at(at), dataset.image_at(at));
     });
     items::<Pairs>(folder, |dataset, at| {
-        let _ = (dataset.sentence_at(at), dataset.pictures_at(at));
+        let _ = (dataset.sentence_at(at), dataset.images_at(at));
     });
 }
 
@@ -128,7 +128,7 @@ fn tar(file: &[u8], folder: &Path) {
         return;
     };
     for row in 0..table.rows().min(1000) {
-        let _ = table.picture(row);
+        let _ = table.image(row);
         let _ = table.captions(row);
     }
 }
@@ -191,7 +191,7 @@ fn pickle(file: &[u8], folder: &Path) {
 pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
     let mut files = made(target.name);
     for part in ["prepare", "images", "model"] {
-        for folder in vlct_golden::folders(part) {
+        for folder in vlct_golden::directories(part) {
             collect(&folder, target.endings, &mut files);
         }
     }

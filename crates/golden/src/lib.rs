@@ -1,28 +1,28 @@
 //! Reference numbers for tests: where they lie, how they are read, how results are compared with them.
 //!
-//! A directory of golden data has the folders `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
+//! A directory of golden data has the directories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
 //! optional. A small copy is part of the repository (`tests/golden`). Tests run on it and also on the directory that the
 //! environment variable `VLC_GOLDEN` names, or on `../shared/golden` beside the repository where that exists.
 
 use std::path::{Path, PathBuf};
 
-/// Every known golden directory that has the folder `part` (`"model"`, `"text"`, …), as the path of that folder.
+/// Every known golden directory that has the directory `part` (`"model"`, `"text"`, …), as the path of that directory.
 ///
 /// Never empty for the parts that the repository carries itself.
-pub fn folders(part: &str) -> Vec<PathBuf> {
+pub fn directories(part: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let named = match std::env::var_os("VLC_GOLDEN") {
         Some(path) if Path::new(&path).is_absolute() => PathBuf::from(path),
         Some(path) => root.join(path),
         None => root.join("../shared/golden"),
     };
-    let folders: Vec<PathBuf> = [root.join("tests/golden"), named]
+    let directories: Vec<PathBuf> = [root.join("tests/golden"), named]
         .iter()
         .map(|d| d.join(part))
         .filter(|d| d.is_dir())
         .collect();
-    assert!(!folders.is_empty(), "no golden data for {part}");
-    folders
+    assert!(!directories.is_empty(), "no golden data for {part}");
+    directories
 }
 
 /// Parses a JSON file.

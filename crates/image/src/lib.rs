@@ -34,4 +34,4 @@ pub use error::{ImageError, Result};
 pub use image::RgbImage;
 pub use normalise::{MEAN, STD, denormalise};
 pub use resize::{CropBox, resize, resized_crop};
-pub use transform::{Spent, Transform, TransformKind};
+pub use transform::{StageTimes, Transform, TransformKind};

@@ -33,7 +33,7 @@ fn assert_resampled(what: &str, got: &RgbImage, want: &RgbImage) {
 #[test]
 fn decoding_equals_pillow() {
     let mut seen = 0;
-    for folder in vlct_golden::folders("images") {
+    for folder in vlct_golden::directories("images") {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_string();
@@ -54,7 +54,7 @@ fn decoding_equals_pillow() {
 
 #[test]
 fn operations_equal_pillow() {
-    for folder in vlct_golden::folders("augment") {
+    for folder in vlct_golden::directories("augment") {
         let images = folder.with_file_name("images");
         let cases = vlct_golden::json(folder.join("cases.json"));
         let cases = cases.as_array().unwrap();

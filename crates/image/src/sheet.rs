@@ -24,7 +24,7 @@ const MISSING: Rgb<u8> = Rgb([230, 200, 200]);
 #[derive(Clone, Debug)]
 pub struct Cell {
     /// The picture, made small with [`thumbnail`]; none if it cannot be decoded.
-    pub picture: Option<RgbImage>,
+    pub image: Option<RgbImage>,
     /// What stands below; broken into lines, and cut where it is too long.
     pub text: String,
 }
@@ -50,7 +50,7 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
         let left = GAP + number % columns * cell_width;
         let top = GAP + number / columns * cell_height;
         let missing = RgbImage::from_pixel(SIDE, SIDE, MISSING);
-        let picture = cell.picture.as_ref().unwrap_or(&missing);
+        let picture = cell.image.as_ref().unwrap_or(&missing);
         // In the middle of its square.
         let x = left + SIDE.saturating_sub(picture.width()) / 2;
         let y = top + SIDE.saturating_sub(picture.height()) / 2;
@@ -158,7 +158,7 @@ mod tests {
     fn pictures_and_words_are_where_they_belong() {
         let red = RgbImage::from_pixel(400, 200, Rgb([255, 0, 0]));
         let cell = |picture| Cell {
-            picture,
+            image: picture,
             text: "été 图".into(),
         };
         let sheet = contact_sheet(&[cell(Some(thumbnail(&red).unwrap())), cell(None), cell(None)], 2);

@@ -74,7 +74,7 @@ const MAX_SIZE: usize = 8192;
 
 /// Where the time of a picture goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
+pub struct StageTimes {
     /// From the bytes of the file to pixels.
     pub decode: Duration,
     /// RandAugment.
@@ -83,7 +83,7 @@ pub struct Spent {
     pub resize: Duration,
 }
 
-impl AddAssign for Spent {
+impl AddAssign for StageTimes {
     fn add_assign(&mut self, other: Self) {
         self.decode += other.decode;
         self.augment += other.augment;
@@ -134,7 +134,7 @@ impl Transform {
     ///
     /// # Errors
     /// As [`decode()`], and [`ImageError::Invalid`] if `out` is not of [`Self::values`] numbers.
-    pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<Spent> {
+    pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
         let begun = Instant::now();
         let mut image = decode(bytes)?;
         let decoded = Instant::now();
@@ -143,7 +143,7 @@ impl Transform {
         let resized = self.resize_into(&image, rng, out);
         recycle(image);
         resized?;
-        Ok(Spent {
+        Ok(StageTimes {
             decode: decoded - begun,
             augment: augmented - decoded,
             resize: augmented.elapsed(),

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn tables_of_the_original() {
-        for folder in vlct_golden::folders("model") {
+        for folder in vlct_golden::directories("model") {
             let source = files::read(&folder.join("mae.pth")).unwrap().state;
             let mut compared = 0;
             for entry in std::fs::read_dir(&folder).unwrap() {

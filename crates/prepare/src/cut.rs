@@ -38,7 +38,7 @@ impl Cut {
             let mut writer = VqaWriter::create(path(name), VqaKind::Answered)?;
             let mut since_release = 0;
             for row in rows {
-                let image = table.picture(row, "image")?;
+                let image = table.image(row, "image")?;
                 let (image_id, split) = (table.integer(row, "image_id")?, table.string(row, "split")?);
                 writer.push(VqaRow {
                     image,

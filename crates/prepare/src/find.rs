@@ -61,7 +61,7 @@ impl Found {
             found: self.found,
             kept: pictures.len(),
             annotated: annotated.count(),
-            without_picture: missing.clone().count(),
+            without_image: missing.clone().count(),
             examples: missing.take(Coverage::EXAMPLES).map(name).collect(),
         }
     }

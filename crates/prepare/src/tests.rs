@@ -33,7 +33,7 @@ fn prepare(dataset: Dataset, raw: &Raw, target: &Target) -> Result<Report> {
 
 /// The folders of a set in all golden data.
 fn sets(name: &str) -> Vec<PathBuf> {
-    vlct_golden::folders("prepare")
+    vlct_golden::directories("prepare")
         .into_iter()
         .map(|folder| folder.join(name))
         .filter(|folder| folder.join("raw").is_dir())
@@ -144,7 +144,7 @@ fn every_dataset_becomes_what_the_original_makes_of_it() {
 
 #[test]
 fn numbered_files_hold_the_number_of_rows_that_is_asked_for() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(folder.join("shards.json"));
         let rows_per_file = recorded["shard_size"].as_u64().unwrap() as usize;
         for (set, dataset) in [
@@ -258,7 +258,7 @@ fn damaged_pictures_are_left_out_and_reported_if_pictures_are_looked_at() {
     target.treatment.validate = true;
     let report = prepare(Dataset::Coco, &Raw::new(raw.path()), &target).unwrap();
     assert_eq!(report.left_out.len(), 1);
-    assert!(report.left_out[0].picture.ends_with("train2014/p3.jpg"), "{report:?}");
+    assert!(report.left_out[0].image.ends_with("train2014/p3.jpg"), "{report:?}");
     assert!(report.left_out[0].reason.contains("ends before"), "{report:?}");
     let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
     assert_eq!(rows.len(), 5);
@@ -475,7 +475,7 @@ fn odd_names_are_kept_and_what_is_no_file_is_left_out() {
     let out = tempfile::tempdir().unwrap();
     let report = prepare(Dataset::Coco, &Raw::new(raw.path()), &target(out.path())).unwrap();
     assert_eq!(report.left_out.len(), 1);
-    assert!(report.left_out[0].picture.ends_with("folder.jpg"));
+    assert!(report.left_out[0].image.ends_with("folder.jpg"));
     assert!(report.left_out[0].reason.contains("this is a folder"), "{report:?}");
     let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
     let mut got: Vec<String> = rows
@@ -581,7 +581,7 @@ fn splits_prepared_one_after_the_other_share_a_report() {
 #[test]
 fn as_many_shards_are_needed_as_were_prepared_or_published() {
     let folder = tempfile::tempdir().unwrap();
-    let sbu = vlct_golden::folders("prepare").remove(0).join("sbu/raw");
+    let sbu = vlct_golden::directories("prepare").remove(0).join("sbu/raw");
     let mut raw = Raw::new(sbu);
     raw.rows_per_file = 3;
     let target = Target {

@@ -180,7 +180,7 @@ pub fn write(
     }
     let mut report = report(name, plan, out, &fingerprints, &journal)?;
     if let Some(earlier) = earlier {
-        report.take_in(earlier);
+        report.merge(earlier);
     }
     report.write(out)?;
     journal.remove()?;
@@ -355,7 +355,7 @@ fn write_file(
             Err(error @ DataError::Io(_)) => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
-                picture: rows.label(row),
+                image: rows.label(row),
                 reason: error.to_string(),
             }),
         }

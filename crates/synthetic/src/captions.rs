@@ -8,7 +8,7 @@ use super::scene::Scene;
 use super::words::Relation;
 
 /// How many captions a picture has, as in COCO.
-pub const CAPTIONS_PER_PICTURE: usize = 5;
+pub const CAPTIONS_PER_IMAGE: usize = 5;
 /// Fewest and most words of a caption.
 pub(super) const CAPTION_WORDS: std::ops::RangeInclusive<usize> = 6..=20;
 /// Attempts at a caption that differs from the ones before it. One suffices nearly always.
@@ -19,13 +19,13 @@ const ATTEMPTS: usize = 200;
 /// Each names at least three independent attributes (colours, shapes, counts, sizes, fills, heights, relations,
 /// background).
 pub fn captions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<String> {
-    let mut captions: Vec<String> = Vec::with_capacity(CAPTIONS_PER_PICTURE);
+    let mut captions: Vec<String> = Vec::with_capacity(CAPTIONS_PER_IMAGE);
     for _ in 0..ATTEMPTS {
         let phrase = caption(scene, rng);
         let text = phrase.finish();
         if CAPTION_WORDS.contains(&phrase.words()) && !captions.contains(&text) {
             captions.push(text);
-            if captions.len() == CAPTIONS_PER_PICTURE {
+            if captions.len() == CAPTIONS_PER_IMAGE {
                 break;
             }
         }

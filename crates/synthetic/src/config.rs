@@ -12,7 +12,7 @@ const SIDES: std::ops::RangeInclusive<u32> = 16..=1024;
 
 /// How pictures are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PictureFormat {
+pub enum ImageFormat {
     /// PNG: exact.
     Png,
     /// JPEG of the given quality, 1 to 100.
@@ -23,13 +23,13 @@ pub enum PictureFormat {
 ///
 /// A family of files whose training count is 0 is left out; otherwise all its counts must be at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorldConfig {
+pub struct SyntheticConfig {
     /// Which world: different seeds share no picture.
     pub seed: u64,
     /// Width and height of the pictures in pixels, 16 to 1024.
     pub side: u32,
     /// How they are encoded.
-    pub format: PictureFormat,
+    pub format: ImageFormat,
     /// Captioned pictures in `coco_caption_karpathy_train`.
     pub train: usize,
     /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training pictures.
@@ -54,14 +54,14 @@ pub struct WorldConfig {
     pub class_val: usize,
 }
 
-impl Default for WorldConfig {
+impl Default for SyntheticConfig {
     /// 20,000 captioned training pictures, 200 held out for each of validation and test, and smaller sets for the
     /// other tasks, as PNG pictures of 72×72 pixels: room for a crop of 64.
     fn default() -> Self {
-        WorldConfig {
+        SyntheticConfig {
             seed: 0,
             side: 72,
-            format: PictureFormat::Png,
+            format: ImageFormat::Png,
             train: 18_000,
             restval: 2_000,
             val: 200,
@@ -77,7 +77,7 @@ impl Default for WorldConfig {
     }
 }
 
-impl WorldConfig {
+impl SyntheticConfig {
     /// Whether everything asked for can be written.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl WorldConfig {
                 SIDES.end()
             ));
         }
-        if let PictureFormat::Jpeg(quality) = self.format
+        if let ImageFormat::Jpeg(quality) = self.format
             && !(1..=100).contains(&quality)
         {
             return invalid(format!("JPEG quality {quality} is not in 1..=100"));
@@ -124,7 +124,7 @@ impl WorldConfig {
     }
 
     /// Number of pictures that [`write`](super::write()) draws.
-    pub fn pictures(&self) -> u64 {
+    pub fn images(&self) -> u64 {
         let family = |train: usize, all: &[usize]| {
             if train > 0 {
                 all.iter().map(|&n| n as u64).sum()
@@ -139,20 +139,20 @@ impl WorldConfig {
     }
 }
 
-impl PictureFormat {
+impl ImageFormat {
     /// Ending of the file names.
     pub(super) fn extension(self) -> &'static str {
         match self {
-            PictureFormat::Png => "png",
-            PictureFormat::Jpeg(_) => "jpg",
+            ImageFormat::Png => "png",
+            ImageFormat::Jpeg(_) => "jpg",
         }
     }
 
     /// The picture as a file of this format.
     pub(super) fn encode(self, picture: &RgbImage) -> Result<Vec<u8>> {
         match self {
-            PictureFormat::Png => Ok(encode_png(picture)?),
-            PictureFormat::Jpeg(quality) => Ok(encode_jpeg(picture, quality)?),
+            ImageFormat::Png => Ok(encode_png(picture)?),
+            ImageFormat::Jpeg(quality) => Ok(encode_jpeg(picture, quality)?),
         }
     }
 }
@@ -163,38 +163,38 @@ mod tests {
 
     #[test]
     fn impossible_configurations_are_refused_by_name() {
-        let refused = |config: WorldConfig, word: &str| {
+        let refused = |config: SyntheticConfig, word: &str| {
             let error = config.check().unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         };
         refused(
-            WorldConfig {
+            SyntheticConfig {
                 side: 8,
-                ..WorldConfig::default()
+                ..SyntheticConfig::default()
             },
             "side 8",
         );
         refused(
-            WorldConfig {
-                format: PictureFormat::Jpeg(0),
-                ..WorldConfig::default()
+            SyntheticConfig {
+                format: ImageFormat::Jpeg(0),
+                ..SyntheticConfig::default()
             },
             "quality 0",
         );
         refused(
-            WorldConfig {
+            SyntheticConfig {
                 test: 0,
-                ..WorldConfig::default()
+                ..SyntheticConfig::default()
             },
             "test is 0",
         );
         refused(
-            WorldConfig {
+            SyntheticConfig {
                 vqa_val: 1,
-                ..WorldConfig::default()
+                ..SyntheticConfig::default()
             },
             "vqa_val is 1",
         );
-        assert!(WorldConfig::default().check().is_ok());
+        assert!(SyntheticConfig::default().check().is_ok());
     }
 }

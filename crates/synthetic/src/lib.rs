@@ -24,9 +24,9 @@ mod text_baseline;
 mod words;
 mod write;
 
-pub use captions::{CAPTIONS_PER_PICTURE, captions};
-pub use config::{PictureFormat, WorldConfig};
-pub use questions::{QUESTIONS_PER_PICTURE, answers, questions};
+pub use captions::{CAPTIONS_PER_IMAGE, captions};
+pub use config::{ImageFormat, SyntheticConfig};
+pub use questions::{QUESTIONS_PER_IMAGE, answers, questions};
 pub use render::render;
 pub use scene::{Backdrop, Background, Kind, Object, Scene};
 pub use statements::{STATEMENTS_PER_PAIR, class_of, statements};

@@ -8,7 +8,7 @@ use super::scene::{Backdrop, Kind, Scene, draw_one};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 
 /// How many questions a picture has.
-pub const QUESTIONS_PER_PICTURE: usize = 4;
+pub const QUESTIONS_PER_IMAGE: usize = 4;
 /// Counts as VQA v2 writes them.
 const DIGITS: [&str; 5] = ["0", "1", "2", "3", "4"];
 
@@ -49,7 +49,7 @@ pub fn questions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<(String, St
     let asked = topics
         .into_iter()
         .filter_map(|topic| ask(scene, topic, rng))
-        .take(QUESTIONS_PER_PICTURE);
+        .take(QUESTIONS_PER_IMAGE);
     asked
         .map(|(question, answer)| (question.then("?").finish(), answer.to_owned()))
         .collect()

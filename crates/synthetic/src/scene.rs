@@ -112,12 +112,12 @@ enum Layout {
 impl Scene {
     /// The scene number `index` of the world `seed`.
     pub fn generate(seed: u64, index: u64) -> Scene {
-        Scene::draw(&mut stream(seed, Purpose::World, index, 0))
+        Scene::draw(&mut stream(seed, Purpose::Synthetic, index, 0))
     }
 
     /// A scene with objects of one kind only, for pictures that belong to one class.
     pub fn generate_single(seed: u64, index: u64) -> Scene {
-        Scene::draw_layout(&mut stream(seed, Purpose::World, index, 0), Layout::Alone)
+        Scene::draw_layout(&mut stream(seed, Purpose::Synthetic, index, 0), Layout::Alone)
     }
 
     /// A scene drawn from `rng`.

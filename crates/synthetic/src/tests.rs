@@ -12,7 +12,7 @@ use vlct_data::random::{Purpose, stream};
 const SEED: u64 = 11;
 
 fn words_of(index: u64) -> ChaCha8Rng {
-    stream(SEED, Purpose::World, index, 1)
+    stream(SEED, Purpose::Synthetic, index, 1)
 }
 
 fn described(index: u64) -> (Scene, Vec<String>) {
@@ -113,7 +113,7 @@ fn attributes_are_spread_evenly() {
 fn captions_are_true_grammatical_and_rich() {
     for i in 0..3000 {
         let (scene, captions) = described(i);
-        assert_eq!(captions.len(), CAPTIONS_PER_PICTURE, "{i}");
+        assert_eq!(captions.len(), CAPTIONS_PER_IMAGE, "{i}");
         for (n, caption) in captions.iter().enumerate() {
             let (truth, attributes) =
                 truth::judge(&scene, caption).unwrap_or_else(|error| panic!("{i} {caption:?}: {error}"));
@@ -171,7 +171,7 @@ fn questions_have_one_right_answer_and_yes_is_no_hint() {
     for i in 0..3000 {
         let scene = Scene::generate(SEED, i);
         let asked = questions(&scene, &mut words_of(i));
-        assert_eq!(asked.len(), QUESTIONS_PER_PICTURE);
+        assert_eq!(asked.len(), QUESTIONS_PER_IMAGE);
         for (question, answer) in asked {
             assert_eq!(
                 truth::answer(&scene, &question).as_ref(),

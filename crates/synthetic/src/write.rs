@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::statements::partner;
-use super::{Scene, Shape, WorldConfig, answers, captions, class_of, questions, render, statements, vocabulary};
+use super::{Scene, Shape, SyntheticConfig, answers, captions, class_of, questions, render, statements, vocabulary};
 use crate::{DataError, Result};
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
 use vlct_data::random::{Purpose, stream};
@@ -49,7 +49,7 @@ impl Set {
 ///
 /// # Errors
 /// [`DataError::Invalid`] if `config` asks for the impossible, [`DataError::Io`] if a file cannot be written.
-pub fn write(out: &Path, config: &WorldConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
+pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
     config.check()?;
     create_folder(out)?;
     let mut painter = Painter {
@@ -93,7 +93,7 @@ pub fn write(out: &Path, config: &WorldConfig, progress: &mut dyn FnMut(u64, u64
 /// Draws sets of pictures, in parallel, and hands them to the writers in order.
 struct Painter<'a> {
     out: &'a Path,
-    config: &'a WorldConfig,
+    config: &'a SyntheticConfig,
     done: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -109,7 +109,7 @@ impl Painter<'_> {
         make: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
         mut take: impl FnMut(usize, T) -> Result<()>,
     ) -> Result<()> {
-        let total = self.config.pictures();
+        let total = self.config.images();
         for start in (0..count).step_by(CHUNK) {
             let chunk: Range<usize> = start..count.min(start + CHUNK);
             let rows: Vec<Result<T>> = chunk
@@ -118,7 +118,7 @@ impl Painter<'_> {
                 .map(|i| {
                     make(
                         set.index(i),
-                        &mut stream(self.config.seed, Purpose::World, set.index(i), 1),
+                        &mut stream(self.config.seed, Purpose::Synthetic, set.index(i), 1),
                     )
                 })
                 .collect();
@@ -252,7 +252,7 @@ impl Painter<'_> {
     }
 }
 
-fn draw(scene: &Scene, config: &WorldConfig) -> Result<Vec<u8>> {
+fn draw(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
     config.format.encode(&render(scene, config.side))
 }
 
@@ -282,8 +282,8 @@ mod tests {
     use super::*;
     use vlct_data::arrow::ArrowTable;
 
-    fn little() -> WorldConfig {
-        WorldConfig {
+    fn little() -> SyntheticConfig {
+        SyntheticConfig {
             seed: 3,
             side: 32,
             train: 7,
@@ -297,7 +297,7 @@ mod tests {
             nlvr2_dev: 3,
             class_train: 12,
             class_val: 4,
-            ..WorldConfig::default()
+            ..SyntheticConfig::default()
         }
     }
 
@@ -330,10 +330,7 @@ mod tests {
             let drawn = pool
                 .install(|| write(folder.path(), &config, &mut |done, all| heard = (done, all)))
                 .unwrap();
-            assert_eq!(
-                (drawn, heard),
-                (config.pictures(), (config.pictures(), config.pictures()))
-            );
+            assert_eq!((drawn, heard), (config.images(), (config.images(), config.images())));
             files(folder.path())
         });
         assert!(one == three);
@@ -370,7 +367,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        let config = WorldConfig {
+        let config = SyntheticConfig {
             class_train: 0,
             ..little()
         };
@@ -396,11 +393,11 @@ mod tests {
         let table = open("coco_caption_karpathy_train");
         let index = Set::CaptionTrain.index(6);
         let scene = Scene::generate(config.seed, index);
-        let picture = image::load_from_memory(table.picture(6, "image").unwrap())
+        let picture = image::load_from_memory(table.image(6, "image").unwrap())
             .unwrap()
             .to_rgb8();
         assert!(picture == render(&scene, config.side));
-        let expected = captions(&scene, &mut stream(config.seed, Purpose::World, index, 1));
+        let expected = captions(&scene, &mut stream(config.seed, Purpose::Synthetic, index, 1));
         assert_eq!(table.texts(6, "caption").unwrap(), expected);
         assert_eq!(
             table.string(6, "image_id").unwrap(),

@@ -1,12 +1,12 @@
 //! Optimal transport against the numbers of the original.
 
-use vlct_golden::{Tensors, assert_close, folders};
+use vlct_golden::{Tensors, assert_close, directories};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::{Compute, Gradients, Parameters, Tape};
 
 #[test]
 fn distances_and_gradients_equal_the_original() {
-    for folder in folders("text") {
+    for folder in directories("text") {
         let t = Tensors::open(folder.join("optimal_transport.safetensors"));
         let valid = |name: &str| -> Vec<Vec<u32>> {
             let length = t.shape(name)[1];

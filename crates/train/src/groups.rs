@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn pretraining_parity() {
-        for folder in vlct_golden::folders("model") {
+        for folder in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(folder.join("pretrain_param_groups.json"));
             let (depth, decoder_depth) = depths(&folder);
             let mut names = Names::vlc(depth, decoder_depth);
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn fine_tuning_parity() {
-        for folder in vlct_golden::folders("model") {
+        for folder in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(folder.join("vqa_layer_decay_groups.json"));
             let (depth, decoder_depth) = depths(&folder);
             let mut names = Names::vlc(depth, decoder_depth);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn image_net_parity() {
-        for folder in vlct_golden::folders("imagenet") {
+        for folder in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(folder.join("layer_decay_groups.json"));
             let last = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
             let depth = recorded.as_array().unwrap().iter().filter(|g| !last(g)).count() / 2 - 1;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::CaptionDataset;
-use vlct_data::loader::PictureLoader;
+use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::{Picture, Sequence, Vlc};
@@ -145,7 +145,7 @@ pub fn evaluate(
     }
     let size = model.config().image_size;
     let mut scores = Vec::with_capacity(dataset.rows() * texts.len());
-    for batch in PictureLoader::new(Arc::clone(dataset), transform, size, 1, threads, PREFETCH)? {
+    for batch in ImageLoader::new(Arc::clone(dataset), transform, size, 1, threads, PREFETCH)? {
         for pixels in &batch?.images {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn parity_with_the_original() {
-        for folder in vlct_golden::folders("model") {
+        for folder in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(folder.join("schedules.json"));
             let rates = |name: &str| -> Vec<f64> {
                 recorded[name]
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn image_net_parity() {
-        for folder in vlct_golden::folders("imagenet") {
+        for folder in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(folder.join("lr_schedule.json"));
             let schedule = HalfCosine {
                 learning_rate: 1e-3,

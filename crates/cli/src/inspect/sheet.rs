@@ -22,25 +22,25 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
                 .transpose()?
                 .unwrap_or_default();
             let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-            (picture.map(|column| table.picture(row, column)).transpose()?, text)
+            (picture.map(|column| table.image(row, column)).transpose()?, text)
         }
         Table::Tar(table) => {
             let captions = table.captions(row)?;
             let text = captions.first().map(|caption| caption.to_string());
-            (Some(table.picture(row)?), text.unwrap_or_default())
+            (Some(table.image(row)?), text.unwrap_or_default())
         }
     };
     let decoded = bytes.map(|bytes| decode(bytes).and_then(|picture| thumbnail(&picture)));
     Ok(match decoded {
         Some(Ok(picture)) => Cell {
-            picture: Some(picture),
+            image: Some(picture),
             text,
         },
         Some(Err(error)) => Cell {
-            picture: None,
+            image: None,
             text: error.to_string(),
         },
-        None => Cell { picture: None, text },
+        None => Cell { image: None, text },
     })
 }
 

@@ -73,7 +73,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     for column in columns.iter().filter(|c| PICTURES.contains(c) && table.has_values(c)) {
         let mut bytes = 0u64;
         for row in 0..table.rows() {
-            bytes += table.picture(row, column)?.len() as u64;
+            bytes += table.image(row, column)?.len() as u64;
         }
         let _ = writeln!(
             text,
@@ -117,7 +117,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let table = TarTable::open(path)?;
     let (mut bytes, mut captions) = (0u64, 0u64);
     for row in 0..table.rows() {
-        bytes += table.picture(row)?.len() as u64;
+        bytes += table.image(row)?.len() as u64;
         captions += table.captions(row)?.len() as u64;
     }
     let counts = table.counts();
@@ -131,7 +131,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     );
     for (count, what) in [
         (counts.without_caption, "pictures without a caption, left out"),
-        (counts.without_picture, "captions without a picture, left out"),
+        (counts.without_image, "captions without a picture, left out"),
         (counts.others, "other members"),
     ] {
         if count > 0 {

@@ -142,12 +142,12 @@ impl Writing {
                 match &part.examples[..] {
                     [] => String::new(),
                     examples => {
-                        let dots = if part.without_picture > examples.len() {
+                        let dots = if part.without_image > examples.len() {
                             ", …"
                         } else {
                             ""
                         };
-                        let count = grouped(part.without_picture as u64);
+                        let count = grouped(part.without_image as u64);
                         format!("; no picture for {count} ({}{dots})", examples.join(", "))
                     }
                 }
@@ -164,7 +164,7 @@ impl Writing {
                 grouped(report.left_out.len() as u64)
             );
             for left_out in report.left_out.iter().take(SHOWN) {
-                let _ = writeln!(text, "  {}: {}", left_out.picture, left_out.reason);
+                let _ = writeln!(text, "  {}: {}", left_out.image, left_out.reason);
             }
             if report.left_out.len() > SHOWN {
                 let path = Report::path(&self.out, &report.dataset);

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use vlct_synthetic::{self as synthetic, WorldConfig};
+use vlct_synthetic::{self as synthetic, SyntheticConfig};
 use vlct_train::checkpoint;
 
 /// The program.
@@ -56,8 +56,8 @@ pub fn assert_refused(what: &str, output: &Output, parts: &[&str]) {
 }
 
 /// Writes pictures of 32 pixels with captions, and a vocabulary, to `folder`.
-pub fn write_world(folder: &Path, pictures: usize) {
-    let config = WorldConfig {
+pub fn write_synthetic(folder: &Path, pictures: usize) {
+    let config = SyntheticConfig {
         side: 32,
         train: pictures,
         restval: 4,
@@ -66,7 +66,7 @@ pub fn write_world(folder: &Path, pictures: usize) {
         vqa_train: 0,
         nlvr2_train: 0,
         class_train: 0,
-        ..WorldConfig::default()
+        ..SyntheticConfig::default()
     };
     synthetic::write(folder, &config, &mut |_, _| ()).expect("a small world");
 }

@@ -50,7 +50,7 @@ fn answers_are_spelled_as_in_the_original() {
     for (answer, expected) in NORMALISED {
         assert_eq!(normalize_word(answer), expected, "{answer:?}");
     }
-    for folder in vlct_golden::folders("text") {
+    for folder in vlct_golden::directories("text") {
         let pairs = vlct_golden::json(folder.join("answer_normalisation.json"));
         for pair in pairs.as_array().unwrap() {
             let answer = pair[0].as_str().unwrap();
@@ -93,7 +93,7 @@ fn scores() {
 }
 
 fn prepared(set: &str) -> Vec<PathBuf> {
-    vlct_golden::folders("prepare")
+    vlct_golden::directories("prepare")
         .iter()
         .map(|folder| folder.join(set))
         .collect()

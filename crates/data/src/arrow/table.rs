@@ -151,7 +151,7 @@ impl ArrowTable {
     ///
     /// # Errors
     /// No such row or column, a column of another type, a null, or a damaged value.
-    pub fn picture(&self, row: usize, column: &str) -> Result<&[u8]> {
+    pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         let at = self.find(row, column)?;
         match at.column.kind {
             Kind::Bytes { wide, .. } => at.bytes(at.array, at.index, wide)?.ok_or_else(|| at.error("is null")),

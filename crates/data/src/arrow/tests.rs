@@ -21,7 +21,7 @@ pub(crate) fn golden_files() -> Vec<PathBuf> {
         }
     }
     let mut files = Vec::new();
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         collect(&folder, &mut files);
     }
     files.sort();
@@ -67,7 +67,7 @@ fn every_golden_file_reads_as_recorded() {
 
 #[test]
 fn batches_and_wide_strings_do_not_change_the_content() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         for (variant, set, name) in [
             ("multi_batch", "coco", "coco_caption_karpathy_train.arrow"),
             ("multi_batch", "vqav2", "vqav2_train.arrow"),
@@ -91,7 +91,7 @@ fn batches_and_wide_strings_do_not_change_the_content() {
 
 #[test]
 fn pictures_are_the_bytes_of_the_raw_files() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let table = ArrowTable::open(folder.join("coco/expected/coco_caption_karpathy_train.arrow")).unwrap();
         for row in 0..table.rows() {
             let id = table.string(row, "image_id").unwrap().unwrap();
@@ -99,14 +99,14 @@ fn pictures_are_the_bytes_of_the_raw_files() {
                 .iter()
                 .find_map(|part| std::fs::read(folder.join("coco/raw").join(part).join(id)).ok())
                 .unwrap();
-            assert_eq!(table.picture(row, "image").unwrap(), raw);
+            assert_eq!(table.image(row, "image").unwrap(), raw);
         }
     }
 }
 
 #[test]
 fn an_empty_shard_has_no_rows_and_no_values() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let table = ArrowTable::open(folder.join("gcc/expected/shard_size_4/conceptual_caption_val_1.arrow")).unwrap();
         assert_eq!(table.rows(), 0);
         assert!(!table.has_values("caption"));
@@ -178,8 +178,8 @@ fn copy(from: &ArrowTable, to: &Path) -> u64 {
                 .zip(truths.iter().map(|t| t == "True"))
                 .collect();
             let row = Nlvr2Row {
-                image_0: from.picture(row, "image_0").unwrap(),
-                image_1: from.picture(row, "image_1").unwrap(),
+                image_0: from.image(row, "image_0").unwrap(),
+                image_1: from.image(row, "image_1").unwrap(),
                 sentences: &sentences,
                 identifier: string(row, "identifier"),
             };
@@ -210,7 +210,7 @@ fn copy(from: &ArrowTable, to: &Path) -> u64 {
                     .collect();
             }
             let row = VqaRow {
-                image: from.picture(row, "image").unwrap(),
+                image: from.image(row, "image").unwrap(),
                 questions: &questions,
                 image_id: from.integer(row, "image_id").unwrap().unwrap(),
                 split: string(row, "split"),
@@ -235,14 +235,14 @@ fn copy(from: &ArrowTable, to: &Path) -> u64 {
                 })
                 .collect();
             let id = string(row, "image_id");
-            writer.push(from.picture(row, "image").unwrap(), &regions, id).unwrap();
+            writer.push(from.image(row, "image").unwrap(), &regions, id).unwrap();
         }
         return writer.finish().unwrap();
     }
     let mut writer = CaptionWriter::create(to).unwrap();
     for row in 0..from.rows() {
         let captions = from.texts(row, "caption").unwrap();
-        let image = from.picture(row, "image").unwrap();
+        let image = from.image(row, "image").unwrap();
         writer
             .push(image, &captions, string(row, "image_id"), string(row, "split"))
             .unwrap();
@@ -280,10 +280,7 @@ fn written_files_have_the_schema_and_content_of_the_originals() {
         if !set.contains("nlvr2") {
             let copied = ArrowTable::open(&to).unwrap();
             for row in 0..from.rows() {
-                assert_eq!(
-                    copied.picture(row, "image").unwrap(),
-                    from.picture(row, "image").unwrap()
-                );
+                assert_eq!(copied.image(row, "image").unwrap(), from.image(row, "image").unwrap());
             }
         }
     }
@@ -316,14 +313,10 @@ fn a_file_appears_only_when_it_is_finished_and_batches_stay_small() {
     assert_eq!(table.rows(), 8);
     for row in 0..8 {
         assert_eq!(table.texts(row, "caption").unwrap(), [format!("number {row}")]);
-        assert_eq!(table.picture(row, "image").unwrap(), picture);
+        assert_eq!(table.image(row, "image").unwrap(), picture);
     }
     table.release_pages();
-    assert_eq!(
-        table.picture(3, "image").unwrap(),
-        picture,
-        "released pages must return"
-    );
+    assert_eq!(table.image(3, "image").unwrap(), picture, "released pages must return");
 }
 
 #[test]
@@ -380,15 +373,15 @@ fn foreign_and_broken_files_are_refused_in_one_line() {
 
 #[test]
 fn a_column_of_another_type_is_named() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let table = ArrowTable::open(folder.join("vg/expected/vg.arrow")).unwrap();
         for (message, expected) in [
             (table.texts(0, "width").unwrap_err(), "lists of 64-bit integers"),
             (table.texts(0, "image").unwrap_err(), "binary"),
-            (table.picture(0, "caption").unwrap_err(), "lists of text"),
+            (table.image(0, "caption").unwrap_err(), "lists of text"),
             (table.string(0, "split").unwrap_err(), "no column \"split\""),
             (table.integer(0, "image_id").unwrap_err(), "text"),
-            (table.picture(table.rows(), "image").unwrap_err(), "no row"),
+            (table.image(table.rows(), "image").unwrap_err(), "no row"),
         ] {
             assert!(message.to_string().contains(expected), "{message}");
         }
@@ -403,7 +396,7 @@ fn read_everything(path: &Path) {
     let columns: Vec<String> = table.columns().map(str::to_string).collect();
     for column in &columns {
         for row in 0..table.rows().min(50) {
-            let _ = table.picture(row, column);
+            let _ = table.image(row, column);
             let _ = table.string(row, column);
             let _ = table.texts(row, column);
             let _ = table.integer(row, column);
@@ -456,7 +449,7 @@ proptest! {
         let table = ArrowTable::open(&path).unwrap();
         prop_assert_eq!(table.rows(), rows.len());
         for (row, (picture, captions, id)) in rows.iter().enumerate() {
-            prop_assert_eq!(table.picture(row, "image").unwrap(), picture);
+            prop_assert_eq!(table.image(row, "image").unwrap(), picture);
             prop_assert_eq!(&texts(&table, row, "caption"), captions);
             prop_assert_eq!(table.string(row, "image_id").unwrap(), Some(id.as_str()));
         }

@@ -24,8 +24,8 @@ impl CaptionDataset {
     ///
     /// # Errors
     /// No such item, or a row without a picture.
-    pub fn picture(&self, index: usize) -> Result<&[u8]> {
-        self.picture_at(&self.locate(index)?)
+    pub fn image(&self, index: usize) -> Result<&[u8]> {
+        self.image_at(&self.locate(index)?)
     }
 
     /// The caption at a location that [`Self::locate`] gave.
@@ -51,8 +51,8 @@ impl CaptionDataset {
     ///
     /// # Errors
     /// No such place, or a row without a picture.
-    pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
-        self.picture_in(at, "image")
+    pub fn image_at(&self, at: &Location) -> Result<&[u8]> {
+        self.image_in(at, "image")
     }
 
     /// The name of the picture at a location: `image_id` of an Arrow file, mostly the name of the picture's file.
@@ -69,7 +69,7 @@ impl CaptionDataset {
         counts.fold(TarCounts::default(), |sum, counts| TarCounts {
             samples: sum.samples + counts.samples,
             without_caption: sum.without_caption + counts.without_caption,
-            without_picture: sum.without_picture + counts.without_picture,
+            without_image: sum.without_image + counts.without_image,
             others: sum.others + counts.others,
         })
     }

@@ -66,7 +66,7 @@ fn is_number_or_nothing(rest: &str) -> bool {
 
 fn missing(data_root: &Path, name: &str, file: String) -> DataError {
     DataError::MissingFiles {
-        folder: data_root.to_path_buf(),
+        directory: data_root.to_path_buf(),
         missing: vec![MissingFile {
             dataset: name.to_string(),
             file,
@@ -253,7 +253,7 @@ mod tests {
             "a folder train goes before what lies beside it"
         );
         let dataset = CaptionDataset::open(root, &["web"], Split::Train).unwrap();
-        assert_eq!(dataset.picture(0).unwrap(), b"web/train/0.tar");
+        assert_eq!(dataset.image(0).unwrap(), b"web/train/0.tar");
         let at = dataset.locate(0).unwrap();
         assert_eq!(dataset.image_id_at(&at).unwrap().as_deref(), Some("1"));
         let error = dataset.row_error(&at, "is blue").to_string();

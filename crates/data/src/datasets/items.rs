@@ -204,8 +204,8 @@ impl<K: RowKind> ItemDataset<K> {
     }
 
     /// The picture at a location, of an Arrow file the one in that column: the bytes of its file.
-    pub(super) fn picture_in(&self, at: &Location, column: &str) -> Result<&[u8]> {
-        let picture = self.file(at)?.picture(at.row, column)?;
+    pub(super) fn image_in(&self, at: &Location, column: &str) -> Result<&[u8]> {
+        let picture = self.file(at)?.image(at.row, column)?;
         self.read(at, picture.len() + AROUND_BYTES);
         Ok(picture)
     }

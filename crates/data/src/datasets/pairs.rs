@@ -55,8 +55,8 @@ impl PairDataset {
     ///
     /// # Errors
     /// No such place, or a row without one of the pictures.
-    pub fn pictures_at(&self, at: &Location) -> Result<[&[u8]; 2]> {
-        Ok([self.picture_in(at, "image_0")?, self.picture_in(at, "image_1")?])
+    pub fn images_at(&self, at: &Location) -> Result<[&[u8]; 2]> {
+        Ok([self.image_in(at, "image_0")?, self.image_in(at, "image_1")?])
     }
 
     /// The name of the pair at a location.

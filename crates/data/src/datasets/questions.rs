@@ -54,8 +54,8 @@ impl QuestionDataset {
     ///
     /// # Errors
     /// No such place, or a row without a picture.
-    pub fn picture_at(&self, at: &Location) -> Result<&[u8]> {
-        self.picture_in(at, "image")
+    pub fn image_at(&self, at: &Location) -> Result<&[u8]> {
+        self.image_in(at, "image")
     }
 
     /// The number of the picture at a location.

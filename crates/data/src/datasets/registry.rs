@@ -263,7 +263,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
         .collect();
     if !missing.is_empty() {
         return Err(DataError::MissingFiles {
-            folder: data_root.to_path_buf(),
+            directory: data_root.to_path_buf(),
             missing,
         });
     }
@@ -290,7 +290,7 @@ pub(super) fn files_of_all(
     }
     if !all_missing.is_empty() {
         return Err(DataError::MissingFiles {
-            folder: data_root.to_path_buf(),
+            directory: data_root.to_path_buf(),
             missing: all_missing,
         });
     }
@@ -316,7 +316,7 @@ pub fn verify(data_root: &Path, names: &[impl AsRef<str>], split: Split, shards:
         problems.insert(
             0,
             DataError::MissingFiles {
-                folder,
+                directory: folder,
                 missing: all_missing,
             },
         );

@@ -128,10 +128,10 @@ impl Table {
     ///
     /// # Errors
     /// No such row, or no picture in it.
-    pub fn picture(&self, row: usize, column: &str) -> Result<&[u8]> {
+    pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         match self {
-            Self::Arrow(table) => table.picture(row, column),
-            Self::Tar(table) => table.picture(row),
+            Self::Arrow(table) => table.image(row, column),
+            Self::Tar(table) => table.image(row),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Job, Pipeline, Position};
 use crate::arrow::ArrowTable;
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
-use vlct_image::{Spent, Transform};
+use vlct_image::{StageTimes, Transform};
 use vlct_util::IoError;
 
 /// Picture files are kept in memory while they are measured: so many bytes of them at most.
@@ -24,13 +24,13 @@ const PREFETCH: usize = 4;
 
 /// Picture files in memory.
 #[derive(Debug, Default)]
-pub struct Pictures {
+pub struct Images {
     /// Where each comes from, and its bytes.
     files: Vec<(String, Vec<u8>)>,
     bytes: usize,
 }
 
-impl Pictures {
+impl Images {
     /// Reads pictures: files, `.arrow` files, and those that lie in folders (not in folders of these), in order, until 64 MiB of
     /// them are there.
     ///
@@ -72,7 +72,7 @@ impl Pictures {
                 if self.is_full() {
                     return Ok(());
                 }
-                let bytes = table.picture(row, column)?.to_vec();
+                let bytes = table.image(row, column)?.to_vec();
                 self.push(format!("{}: row {row}, {column}", path.display()), bytes);
             }
         }
@@ -114,11 +114,11 @@ fn picture_files(folder: &Path) -> Result<Vec<PathBuf>> {
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     /// Pictures measured.
-    pub pictures: u64,
+    pub images: u64,
     /// Time that they took, by the clock.
     pub time: Duration,
     /// What the threads spent on them, added up.
-    pub spent: Spent,
+    pub spent: StageTimes,
 }
 
 /// Runs pictures, again and again, through the threads of a loader for as long as `duration`, after each was read once. The memory
@@ -126,7 +126,7 @@ pub struct Rate {
 ///
 /// # Errors
 /// A picture that cannot be read, by name; a thread that cannot be started.
-pub fn measure(pictures: Pictures, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
+pub fn measure(pictures: Images, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
     let job = Repeat {
         pictures: pictures.files,
         transform,
@@ -137,7 +137,7 @@ pub fn measure(pictures: Pictures, transform: Transform, threads: usize, duratio
     for _ in 0..pipeline.job().epoch_len() {
         take_batch(&mut pipeline)?;
     }
-    *pipeline.job().spent() = Spent::default();
+    *pipeline.job().spent() = StageTimes::default();
     let begun = Instant::now();
     let mut count = 0;
     while count == 0 || begun.elapsed() < duration {
@@ -146,7 +146,7 @@ pub fn measure(pictures: Pictures, transform: Transform, threads: usize, duratio
     let time = begun.elapsed();
     let spent = *pipeline.job().spent();
     Ok(Rate {
-        pictures: count,
+        images: count,
         time,
         spent,
     })
@@ -167,11 +167,11 @@ struct Repeat {
     pictures: Vec<(String, Vec<u8>)>,
     transform: Transform,
     buffers: Buffers,
-    spent: Mutex<Spent>,
+    spent: Mutex<StageTimes>,
 }
 
 impl Repeat {
-    fn spent(&self) -> MutexGuard<'_, Spent> {
+    fn spent(&self) -> MutexGuard<'_, StageTimes> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 
 use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
-use super::{Order, pictures};
+use super::{Order, images};
 use crate::datasets::{CaptionDataset, Location};
 use crate::random::{Purpose, stream};
 use crate::text::{self, MaskingConfig, Tokenizer};
@@ -240,7 +240,7 @@ impl Captions {
     fn picture(&self, index: usize, rng: &mut impl rand::Rng) -> Result<(SampleId, Vec<f32>)> {
         let location = self.dataset.locate(index)?;
         let mut image = self.buffers.take(self.transform.values());
-        match pictures::load_into(&self.dataset, &location, &self.transform, rng, &mut image) {
+        match images::load_into(&self.dataset, &location, &self.transform, rng, &mut image) {
             Ok(()) => Ok((SampleId { index, location }, image)),
             Err(error) => {
                 self.buffers.give_back(image);

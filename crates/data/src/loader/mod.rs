@@ -4,20 +4,20 @@
 //! position ── Order ──▶ item ── CaptionDataset ──▶ picture, caption ──▶ decode, transform, tokenise, mask ──▶ Batch
 //! ```
 //!
-//! [`Loader`] makes batches for pre-training and image-text matching, [`PictureLoader`] pictures for retrieval, both on the threads of
+//! [`Loader`] makes batches for pre-training and image-text matching, [`ImageLoader`] images for retrieval, both on the threads of
 //! a [`Pipeline`]. Every random decision is a function of seed, epoch and position ([`crate::random`]), so the
 //! number of threads does not matter and a run can be taken up at any batch.
 
 pub mod bench;
 mod buffers;
 mod captions;
+mod images;
 mod order;
-mod pictures;
 mod pipeline;
 
 pub use captions::{Batch, Loader, LoaderConfig, SampleId};
+pub use images::{ImageBatch, ImageLoader};
 pub use order::Order;
-pub use pictures::{PictureBatch, PictureLoader};
 pub use pipeline::{Job, Pipeline, Position};
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn samples_are_what_the_dataset_says() {
             let place = batch.index * 4 + i as u64;
             let mut rng = stream(7, Purpose::Augmentation, batch.epoch, place);
             let want = transform
-                .apply(decode(dataset.picture(sample.index).unwrap()).unwrap(), &mut rng)
+                .apply(decode(dataset.image(sample.index).unwrap()).unwrap(), &mut rng)
                 .unwrap();
             assert_eq!(batch.images[i], want);
 
@@ -191,7 +191,7 @@ fn half_of_a_batch_is_shown_other_pictures_of_the_same_dataset() {
             assert_eq!(batch.false_position(*i), Some(k));
             let other = batch.false_samples[k];
             assert_eq!(other.location.dataset, batch.samples[*i].location.dataset);
-            let picture = decode(dataset.picture(other.index).unwrap()).unwrap();
+            let picture = decode(dataset.image(other.index).unwrap()).unwrap();
             let want = transform.apply(picture, &mut stream(0, Purpose::Order, 0, 0)).unwrap();
             assert_eq!(batch.false_images[k], want);
         }
@@ -272,7 +272,7 @@ fn unreadable_pictures_are_errors_in_evaluation() {
     assert!(error.contains("vg.arrow: row 1"), "{error}");
     assert!(loader.next().unwrap().is_ok());
 
-    let pictures = PictureLoader::new(dataset, TransformKind::MaeTest, 8, 1, 2, 2).unwrap();
+    let pictures = ImageLoader::new(dataset, TransformKind::MaeTest, 8, 1, 2, 2).unwrap();
     assert_eq!(pictures.map(|b| b.is_ok()).collect::<Vec<_>>(), [true, false, true]);
 }
 
@@ -289,10 +289,10 @@ fn a_dataset_without_a_readable_picture_is_given_up() {
 fn pictures_come_in_order_for_retrieval() {
     let folder = folder(5, &[]);
     let dataset = dataset(folder.path(), &["vg", "pretrainGQA"]);
-    let loader = PictureLoader::new(dataset.clone(), TransformKind::MaeTest, 8, 4, 3, 2).unwrap();
-    let all: Vec<PictureBatch> = loader.collect::<Result<_>>().unwrap();
+    let loader = ImageLoader::new(dataset.clone(), TransformKind::MaeTest, 8, 4, 3, 2).unwrap();
+    let all: Vec<ImageBatch> = loader.collect::<Result<_>>().unwrap();
     assert_eq!(
-        all.iter().map(|b| b.pictures.clone()).collect::<Vec<_>>(),
+        all.iter().map(|b| b.rows.clone()).collect::<Vec<_>>(),
         [0..4, 4..8, 8..10]
     );
     let transform = Transform::new(TransformKind::MaeTest, 8).unwrap();
@@ -300,7 +300,7 @@ fn pictures_come_in_order_for_retrieval() {
     assert_eq!(images.len(), 10);
     for (i, got) in images.into_iter().enumerate() {
         let item = dataset.items_of(i).unwrap().start;
-        let picture = decode(dataset.picture(item).unwrap()).unwrap();
+        let picture = decode(dataset.image(item).unwrap()).unwrap();
         assert_eq!(
             got,
             transform.apply(picture, &mut stream(0, Purpose::Order, 0, 0)).unwrap()
@@ -310,7 +310,7 @@ fn pictures_come_in_order_for_retrieval() {
 
 #[test]
 fn golden_datasets_load() {
-    for golden in vlct_golden::folders("prepare") {
+    for golden in vlct_golden::directories("prepare") {
         for (set, name) in [("coco", "coco"), ("gcc", "gcc"), ("vg", "vg")] {
             let root = golden.join(set).join("expected");
             let dataset = Arc::new(CaptionDataset::open_with(root, &[name], Split::Train, Shards::AsFound).unwrap());
@@ -362,5 +362,5 @@ fn senseless_numbers_are_refused() {
     }
     let empty = Arc::new(CaptionDataset::open(folder.path(), &["vg"], Split::Val).unwrap());
     assert!(Loader::new(empty.clone(), tokenizer(), config(), Position::default()).is_err());
-    assert!(PictureLoader::new(empty, TransformKind::MaeTest, 8, 4, 1, 1).is_err());
+    assert!(ImageLoader::new(empty, TransformKind::MaeTest, 8, 4, 1, 1).is_err());
 }

@@ -252,7 +252,7 @@ mod tests {
     fn left_out(row: usize) -> LeftOut {
         LeftOut {
             file: "f".into(),
-            picture: format!("{row}.jpg"),
+            image: format!("{row}.jpg"),
             reason: "damaged".into(),
         }
     }

@@ -24,7 +24,8 @@ pub struct Coverage {
     /// Annotated pictures, with a file or without.
     pub annotated: usize,
     /// Annotated pictures without a file.
-    pub without_picture: usize,
+    #[serde(rename = "without_picture")]
+    pub without_image: usize,
     /// The first few of them.
     pub examples: Vec<String>,
 }
@@ -39,8 +40,9 @@ impl Coverage {
 pub struct LeftOut {
     /// The file that it would be in, without `.arrow`.
     pub file: String,
-    /// The picture.
-    pub picture: String,
+    /// The image.
+    #[serde(rename = "picture")]
+    pub image: String,
     /// What is wrong with it.
     pub reason: String,
 }
@@ -112,7 +114,7 @@ impl Report {
     }
 
     /// Takes in what an earlier report says of other files.
-    pub fn take_in(&mut self, earlier: Self) {
+    pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));
         let others: Vec<WrittenFile> = earlier.other_files(names).into_iter().cloned().collect();

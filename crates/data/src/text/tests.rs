@@ -29,7 +29,7 @@ fn small(tokens: &[&str], lower_case: bool) -> Tokenizer {
 #[test]
 fn the_original_cuts_and_joins_the_same_way() {
     let tokenizer = bert();
-    for folder in vlct_golden::folders("text") {
+    for folder in vlct_golden::directories("text") {
         let cases = vlct_golden::json(folder.join("wordpiece.json"));
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
@@ -408,7 +408,7 @@ fn token_by_token_each_is_chosen_by_itself() {
 fn special_tokens_are_left_out_by_place_or_by_number_as_the_original_does() {
     let tokenizer = bert();
     let mut literal = 0;
-    for folder in vlct_golden::folders("text") {
+    for folder in vlct_golden::directories("text") {
         let cases = vlct_golden::json(folder.join("wordpiece.json"));
         for case in cases.as_array().unwrap() {
             let special: Vec<bool> = case["special_tokens_mask"]

@@ -60,7 +60,7 @@ pub struct TarCounts {
     /// Pictures without a caption, left out.
     pub without_caption: usize,
     /// Captions without a picture, left out.
-    pub without_picture: usize,
+    pub without_image: usize,
     /// Members that are neither.
     pub others: usize,
 }
@@ -117,7 +117,7 @@ impl TarTable {
         table.map.release_pages();
         table.samples.shrink_to_fit();
         let counts = table.counts;
-        if counts.samples == 0 && counts.without_caption > 0 && counts.without_picture > 0 {
+        if counts.samples == 0 && counts.without_caption > 0 && counts.without_image > 0 {
             return Err(DataError::format(
                 table.map.path(),
                 "no picture stands beside its caption: members of a sample must follow each other; make the file again \
@@ -169,7 +169,7 @@ impl TarTable {
                 self.samples.push(found.sample);
             }
             (true, false) => self.counts.without_caption += 1,
-            (false, true) => self.counts.without_picture += 1,
+            (false, true) => self.counts.without_image += 1,
             (false, false) => {}
         }
     }
@@ -198,7 +198,7 @@ impl TarTable {
     ///
     /// # Errors
     /// No such row, or a file that was changed.
-    pub fn picture(&self, row: usize) -> Result<&[u8]> {
+    pub fn image(&self, row: usize) -> Result<&[u8]> {
         let member = self.part(self.sample(row)?.picture)?;
         Ok(&self.map[member.data])
     }

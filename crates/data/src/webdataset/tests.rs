@@ -35,7 +35,7 @@ fn rows(table: &TarTable) -> Vec<(Vec<u8>, Vec<String>, String)> {
         .map(|row| {
             let captions = table.captions(row).unwrap();
             (
-                table.picture(row).unwrap().to_vec(),
+                table.image(row).unwrap().to_vec(),
                 captions.iter().map(|caption| caption.to_string()).collect(),
                 table.image_id(row).unwrap(),
             )
@@ -75,7 +75,7 @@ fn samples_as_img2dataset_writes_them() {
         ..TarCounts::default()
     };
     assert_eq!(table.counts(), counts);
-    assert!(table.picture(2).is_err() && table.captions(2).is_err() && table.image_id(2).is_err());
+    assert!(table.image(2).is_err() && table.captions(2).is_err() && table.image_id(2).is_err());
     assert!(table.index_memory() <= 2 * 24);
 }
 
@@ -111,7 +111,7 @@ fn names_are_taken_apart_as_webdataset_does() {
     let counts = TarCounts {
         samples: 4,
         without_caption: 1,
-        without_picture: 1,
+        without_image: 1,
         others: 3,
     };
     assert_eq!(table.counts(), counts);
@@ -257,7 +257,7 @@ fn read_everything(bytes: &[u8]) {
     };
     assert!(table.index_memory() <= 2 * bytes.len());
     for row in 0..table.rows() {
-        let _ = table.picture(row);
+        let _ = table.image(row);
         let _ = table.captions(row);
         let _ = table.image_id(row);
     }

@@ -13,7 +13,7 @@ fn raw(prepare: &Path, path: &str) -> PathBuf {
 
 #[test]
 fn verdicts_and_causes_are_those_of_the_original() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let expected = vlct_golden::json(folder.join("check_valid_images/expected/check_valid_images.json"));
         for file in expected["files"].as_array().unwrap() {
             let path = raw(&folder, file["path"].as_str().unwrap());
@@ -31,7 +31,7 @@ fn verdicts_and_causes_are_those_of_the_original() {
 
 #[test]
 fn warnings_can_be_tolerated() {
-    let folder = vlct_golden::folders("prepare").remove(0);
+    let folder = vlct_golden::directories("prepare").remove(0);
     for (file, tolerated) in [
         ("7e7e_edge05.png", true),
         ("7e7e_edge07.jpg", true),

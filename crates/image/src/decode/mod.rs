@@ -156,7 +156,7 @@ mod tests {
 
     /// One file of every kind, from the repository's own reference data.
     fn files() -> Vec<(String, Vec<u8>)> {
-        let folder = vlct_golden::folders("images").remove(0);
+        let folder = vlct_golden::directories("images").remove(0);
         let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -7,7 +7,7 @@ use super::*;
 /// The checkpoints of every golden folder.
 fn checkpoints() -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for folder in vlct_golden::folders("model") {
+    for folder in vlct_golden::directories("model") {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "ckpt" || e == "pth") {
@@ -21,7 +21,7 @@ fn checkpoints() -> Vec<PathBuf> {
 }
 
 fn named(name: &str) -> Vec<PathBuf> {
-    let folders = vlct_golden::folders("model");
+    let folders = vlct_golden::directories("model");
     let paths: Vec<_> = folders.iter().map(|f| f.join(name)).filter(|p| p.exists()).collect();
     assert!(!paths.is_empty(), "no {name} among the golden data");
     paths

@@ -225,7 +225,7 @@ fn leave_out(own: &Own, split: &str, rows: &mut Vec<Row>, asks: bool, plan: &mut
     };
     rows.retain(|row| match &row.place {
         Place::File(path) if !own.root.join(path).is_file() => {
-            coverage.without_picture += 1;
+            coverage.without_image += 1;
             if coverage.examples.len() < Coverage::EXAMPLES {
                 coverage.examples.push(path.clone());
             }

@@ -32,8 +32,8 @@ pub(super) fn plan(own: &Own) -> Result<Plan> {
             part: split.to_string(),
             found: counts.samples + counts.without_caption,
             kept: counts.samples,
-            annotated: counts.samples + counts.without_picture,
-            without_picture: counts.without_picture,
+            annotated: counts.samples + counts.without_image,
+            without_image: counts.without_image,
             examples: Vec::new(),
         });
         let count = dataset.rows();
@@ -79,6 +79,6 @@ impl RowSource for Rows {
 
     fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         let at = self.dataset.locate_row(self.range.start + row)?;
-        Ok(vec![self.dataset.picture_at(&at)?.to_vec()])
+        Ok(vec![self.dataset.image_at(&at)?.to_vec()])
     }
 }

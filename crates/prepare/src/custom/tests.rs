@@ -32,7 +32,7 @@ fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, Stri
         .map(|image| {
             let at = dataset.locate_row(image).unwrap();
             (
-                String::from_utf8(dataset.picture_at(&at).unwrap().to_vec()).unwrap(),
+                String::from_utf8(dataset.image_at(&at).unwrap().to_vec()).unwrap(),
                 dataset
                     .items_of(image)
                     .unwrap()
@@ -109,7 +109,7 @@ fn tables_become_files_that_are_read_by_name() {
     assert_eq!(rows(out.path(), "cats", Split::Val), [row("3", &["three"], "p/3.jpg")]);
     assert_eq!(report.remarks, ["train: 1 pictures have no caption and were left out"]);
     let train = &report.coverage[0];
-    assert_eq!((train.kept, train.annotated, train.without_picture), (2, 3, 1));
+    assert_eq!((train.kept, train.annotated, train.without_image), (2, 3, 1));
     assert_eq!(train.examples, ["p/none.jpg"]);
 
     // Tables are found by their names; a shorter series replaces a longer one.

@@ -69,7 +69,7 @@ pub fn nlvr2(raw: &Raw) -> Result<Plan> {
             found: pairs.len(),
             kept: pairs.len(),
             annotated,
-            without_picture: missing.len(),
+            without_image: missing.len(),
             examples: missing
                 .iter()
                 .take(Coverage::EXAMPLES)

@@ -28,7 +28,7 @@ pub fn vgqa(raw: &Raw, layout: Layout, labels: Option<&Vocabulary>) -> Result<Pl
         found: pictures.len(),
         kept: pictures.len(),
         annotated: count,
-        without_picture: missing.len(),
+        without_image: missing.len(),
         examples: missing
             .iter()
             .take(Coverage::EXAMPLES)

@@ -9,7 +9,7 @@ use super::*;
 use vlct_data::answers::Vocabulary;
 
 fn golden(set: &str) -> Vec<PathBuf> {
-    vlct_golden::folders("prepare")
+    vlct_golden::directories("prepare")
         .iter()
         .map(|folder| folder.join(set))
         .collect()

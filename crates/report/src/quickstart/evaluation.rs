@@ -4,7 +4,7 @@ use super::baseline;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{CaptionDataset, Split};
-use vlct_data::loader::PictureLoader;
+use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::Vlc;
@@ -68,7 +68,7 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
 
     let (mut pictures, mut captions) = (Vec::new(), Vec::new());
     let size = config.image_size;
-    let loader = PictureLoader::new(
+    let loader = ImageLoader::new(
         Arc::clone(&held_out),
         TransformKind::MaeTest,
         size,
@@ -78,7 +78,7 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     )?;
     for batch in loader.take(CANDIDATES) {
         let batch = batch?;
-        for (picture, pixels) in batch.pictures.zip(batch.images) {
+        for (picture, pixels) in batch.rows.zip(batch.images) {
             pictures.push(pixels);
             captions.push(held_out.caption(held_out.items_of(picture)?.start)?);
         }

@@ -8,7 +8,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use vlct_synthetic::{self as synthetic, WorldConfig};
+use vlct_synthetic::{self as synthetic, SyntheticConfig};
 use vlct_train::config::plan::grad_steps;
 use vlct_train::config::{Config, Value, resolve};
 use vlct_train::error::{Result, TrainError};
@@ -41,16 +41,16 @@ const TRAINING_SHARE: f64 = 0.8;
 const TIMED_STEPS: u64 = 24;
 
 /// Pictures of the world: more than a run of this length can learn by heart.
-fn world(side: usize) -> WorldConfig {
+fn world(side: usize) -> SyntheticConfig {
     // Room for the random crops of training.
     let side = (side * 9 / 8) as u32;
-    WorldConfig {
+    SyntheticConfig {
         side,
         vqa_train: 0,
         nlvr2_train: 0,
         class_train: 0,
         test: HELD_OUT,
-        ..WorldConfig::default()
+        ..SyntheticConfig::default()
     }
 }
 

@@ -22,12 +22,12 @@ pub(super) struct MadeUp {
 
 impl MadeUp {
     pub fn new(batch: usize, image_size: usize) -> Self {
-        let random = &mut stream(0, Purpose::World, 0, 0);
+        let random = &mut stream(0, Purpose::Synthetic, 0, 0);
         let mut noise = |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-1.7..1.7)).collect() };
         let (pictures, others) = (0..batch)
             .map(|_| (noise(3 * image_size * image_size), noise(3 * image_size * image_size)))
             .unzip();
-        let random = &mut stream(0, Purpose::World, 0, 1);
+        let random = &mut stream(0, Purpose::Synthetic, 0, 1);
         let texts: Vec<Vec<u32>> = (0..batch)
             .map(|_| {
                 (0..random.random_range(9..19))

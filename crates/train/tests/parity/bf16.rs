@@ -1,7 +1,7 @@
 //! Steps in bfloat16 against the same steps in f32, and steps whose activations are computed again against those that keep them.
 
 use super::{config, irtr, load, pretrain, vqa};
-use vlct_golden::{Tensors, folders};
+use vlct_golden::{Tensors, directories};
 use vlct_kernels::bf16::Bf16;
 use vlct_model::Vlc;
 use vlct_tensor::{Compute, Gradients, Precision, Tape, Var};
@@ -47,7 +47,7 @@ enum Task {
 
 /// Calls `check` with the model and the step of each recorded task.
 fn each_step(check: impl Fn(Task, &mut Vlc, Step)) {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, pretrain::HEADS);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
         let recorded = pretrain::Recorded::read(&t, "", mask_ratio);
@@ -167,7 +167,7 @@ fn ten_training_steps_follow_the_original() {
     if !Precision::bf16_is_fast() {
         return;
     }
-    for folder in folders("model") {
+    for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, pretrain::HEADS);
         let mut model = load(&folder, "pretrain.ckpt", config);
         model.set_compute(Compute {

@@ -2,7 +2,7 @@
 
 use super::{assert_gradients, config, load, texts};
 use std::path::Path;
-use vlct_golden::{Tensors, assert_close, folders};
+use vlct_golden::{Tensors, assert_close, directories};
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
 use vlct_tensor::Tape;
@@ -58,7 +58,7 @@ pub(super) fn model(folder: &Path) -> Vlc {
 
 #[test]
 fn one_ranking_step_equals_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let t = Tensors::open(folder.join("irtr_step.safetensors"));
         let (model, recorded) = (model(&folder), Recorded::read(&t));
         let tape = Tape::new(model.compute());

@@ -1,7 +1,7 @@
 //! The pre-training step and ten training steps against the numbers of the original.
 
 use super::{assert_gradients, assert_parameter, config, load};
-use vlct_golden::{Tensors, assert_close, assert_within, folders};
+use vlct_golden::{Tensors, assert_close, assert_within, directories};
 use vlct_model::PatchMask;
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
@@ -138,7 +138,7 @@ fn assert_packed(
 
 #[test]
 fn one_pretraining_step_equals_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, HEADS);
         let text_length = config.max_text_len;
         let model = load(&folder, "pretrain.ckpt", config);
@@ -229,7 +229,7 @@ fn one_pretraining_step_equals_the_original() {
 
 #[test]
 fn pooled_features_and_decoder_equal_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, HEADS);
         let model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
@@ -315,7 +315,7 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
 
 #[test]
 fn ten_training_steps_equal_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, HEADS);
         let mut model = load(&folder, "pretrain.ckpt", config);
         let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));

@@ -1,12 +1,12 @@
 //! Retrieval scores and recalls against the numbers of the original.
 
 use super::{config, load, texts};
-use vlct_golden::{Tensors, assert_close, folders, json};
+use vlct_golden::{Tensors, assert_close, directories, json};
 use vlct_model::config::Heads;
 
 #[test]
 fn retrieval_scores_and_recalls_equal_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let heads = Heads {
             itm: true,
             rank: true,

@@ -2,7 +2,7 @@
 
 use super::{assert_gradients, config, load, texts};
 use std::path::Path;
-use vlct_golden::{Tensors, assert_close, folders};
+use vlct_golden::{Tensors, assert_close, directories};
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
 use vlct_tensor::Tape;
@@ -56,7 +56,7 @@ pub(super) fn model(folder: &Path, t: &Tensors) -> Vlc {
 
 #[test]
 fn one_answering_step_equals_the_original() {
-    for folder in folders("model") {
+    for folder in directories("model") {
         let t = Tensors::open(folder.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));
         let (model, batch) = (model(&folder, &t), Recorded::read(&t));

@@ -42,7 +42,7 @@ fn assert_questions(dataset: &QuestionDataset, want: &Value, what: &str) {
     let questions: Vec<AnsweredQuestion> = places.iter().map(|at| dataset.question_at(at).unwrap()).collect();
     for (item, (at, question)) in places.iter().zip(&questions).enumerate() {
         assert_eq!(&dataset.question(item).unwrap(), question);
-        assert!(!dataset.picture_at(at).unwrap().is_empty(), "{what}");
+        assert!(!dataset.image_at(at).unwrap().is_empty(), "{what}");
     }
     if let Some(items) = want.get("items") {
         let got: Vec<Value> = questions
@@ -74,7 +74,7 @@ const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
 #[test]
 fn questions_read_as_the_original_reads_them() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         for set in ["vqav2", "vqav2_large_val"] {
             let root = folder.join(set).join("expected");
             let recorded = vlct_golden::json(root.join("reader.json"));
@@ -106,7 +106,7 @@ fn copy(from: &Path, files: &[&str], to: &Path) {
 
 #[test]
 fn questions_of_visual_genome_read_as_the_original_reads_them() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let expected = |set: &str| folder.join(set).join("expected");
         let alone = QuestionDataset::open(expected("vgqa"), &["vgqa"], Split::Train).unwrap();
         let recorded = vlct_golden::json(expected("vgqa").join("reader.json"));
@@ -129,7 +129,7 @@ fn questions_of_visual_genome_read_as_the_original_reads_them() {
 
 #[test]
 fn pairs_read_as_the_original_reads_them() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let root = folder.join("nlvr2/expected");
         let recorded = vlct_golden::json(root.join("reader.json"));
         for split in SPLITS {
@@ -143,7 +143,7 @@ fn pairs_read_as_the_original_reads_them() {
                 .zip(&places)
                 .map(|(item, at)| {
                     let sentence = dataset.sentence(item).unwrap();
-                    let [left, right] = dataset.pictures_at(at).unwrap();
+                    let [left, right] = dataset.images_at(at).unwrap();
                     assert!(!left.is_empty() && !right.is_empty() && left != right);
                     json!({"answers": sentence.truth, "table_name": tables[at.table]})
                 })
@@ -159,7 +159,7 @@ fn pairs_read_as_the_original_reads_them() {
 
 #[test]
 fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let questions = |root: &Path| {
             let dataset = QuestionDataset::open(root, &["vqa"], Split::Train).unwrap();
             let questions = (0..dataset.len()).map(|item| dataset.question(item).unwrap());
@@ -263,7 +263,7 @@ fn a_dataset_of_another_kind_is_refused() {
     assert_eq!(pairs.len(), 2, "sentences that occur twice are two items");
     assert_eq!([0, 1].map(|item| pairs.sentence(item).unwrap().truth), [true, false]);
     assert_eq!(
-        pairs.pictures_at(&pairs.locate(1).unwrap()).unwrap(),
+        pairs.images_at(&pairs.locate(1).unwrap()).unwrap(),
         [&b"left"[..], b"right"]
     );
 

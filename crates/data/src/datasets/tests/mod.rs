@@ -62,7 +62,7 @@ fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
         .map(|item| {
             let at = dataset.locate(item).unwrap();
             assert_eq!(dataset.caption_at(&at).unwrap(), got[dataset.row_of(&at)][at.text]);
-            assert_eq!(dataset.picture(item).unwrap(), dataset.picture_at(&at).unwrap());
+            assert_eq!(dataset.image(item).unwrap(), dataset.image_at(&at).unwrap());
             (dataset.row_of(&at), at.text)
         })
         .collect();
@@ -77,7 +77,7 @@ fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
 
 #[test]
 fn every_split_reads_as_the_original_reads_it() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         for (set, name, class) in SETS {
             let root = folder.join(set).join("expected");
             let recorded = &vlct_golden::json(root.join("reader.json"))[class];
@@ -98,7 +98,7 @@ fn link(from: &Path, to: &Path, names: &[&str]) {
 
 #[test]
 fn batch_boundaries_and_wide_strings_make_no_difference() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let plain = folder.join("coco/expected");
         let files = |split| -> &[&str] {
             match split {
@@ -130,7 +130,7 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
 
 #[test]
 fn empty_shards_are_read_and_shards_join() {
-    for folder in vlct_golden::folders("prepare") {
+    for folder in vlct_golden::directories("prepare") {
         let whole =
             CaptionDataset::open_with(folder.join("gcc/expected"), &["gcc"], Split::Train, Shards::AsFound).unwrap();
         let root = folder.join("gcc/expected/shard_size_4");
@@ -190,7 +190,7 @@ fn several_datasets_are_one_space_and_draws_stay_inside_one() {
     let texts: String = (0..dataset.len()).map(|i| dataset.caption(i).unwrap()).collect();
     assert_eq!(texts, "ghabcdef");
     assert_eq!(dataset.datasets().collect::<Vec<_>>(), [("vg", 0..2), ("coco", 2..8)]);
-    assert_eq!(dataset.picture(7).unwrap(), b"coco_caption_karpathy_restval 0");
+    assert_eq!(dataset.image(7).unwrap(), b"coco_caption_karpathy_restval 0");
     assert_eq!(
         dataset.locate(5).unwrap(),
         Location {
@@ -252,7 +252,7 @@ fn all_missing_files_are_named_at_once() {
 
 #[test]
 fn the_cases_in_which_the_original_crashes_are_answered() {
-    for golden in vlct_golden::folders("prepare") {
+    for golden in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(golden.join("reader_errors.json"));
         for (case, root, split) in [
             ("file_missing", folder_of(&[]), Split::Train),
@@ -323,7 +323,7 @@ fn verify_finds_everything_that_is_wrong() {
         b"<html>404</html>",
     )
     .unwrap();
-    for golden in vlct_golden::folders("prepare") {
+    for golden in vlct_golden::directories("prepare") {
         std::fs::copy(
             golden.join("nlvr2/expected/nlvr2_dev.arrow"),
             folder.path().join("vg.arrow"),

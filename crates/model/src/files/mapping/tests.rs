@@ -18,7 +18,7 @@ fn set_shape(target: &mut Target, name: &str, change: impl FnOnce(&mut Vec<usize
 }
 
 fn golden(name: &str) -> Vec<StateDict> {
-    let paths: Vec<PathBuf> = vlct_golden::folders("model").iter().map(|f| f.join(name)).collect();
+    let paths: Vec<PathBuf> = vlct_golden::directories("model").iter().map(|f| f.join(name)).collect();
     let states: Vec<_> = paths
         .iter()
         .filter(|p| p.exists())
@@ -109,7 +109,7 @@ fn the_backbone_from_every_spelling() {
 #[test]
 fn position_tables_follow_the_image_size() {
     let mut resized = 0;
-    for folder in vlct_golden::folders("model") {
+    for folder in vlct_golden::directories("model") {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if !path.file_name().unwrap().to_string_lossy().starts_with("pos_embed_") {

@@ -20,7 +20,7 @@ pub(super) fn load_into(
     rng: &mut impl Rng,
     out: &mut [f32],
 ) -> Result<()> {
-    match transform.load_into(dataset.picture_at(at)?, rng, out) {
+    match transform.load_into(dataset.image_at(at)?, rng, out) {
         Ok(_) => Ok(()),
         Err(error) => Err(dataset.row_error(at, &error.to_string())),
     }
@@ -28,20 +28,20 @@ pub(super) fn load_into(
 
 /// Some consecutive pictures of a dataset.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PictureBatch {
-    /// Their numbers in the dataset; [`CaptionDataset::items_of`] gives their captions.
-    pub pictures: Range<usize>,
+pub struct ImageBatch {
+    /// Their rows in the dataset; [`CaptionDataset::items_of`] gives their captions.
+    pub rows: Range<usize>,
     /// The pictures, each `[3, size, size]`, normalised.
     pub images: Vec<Vec<f32>>,
 }
 
 /// Delivers every picture of a dataset once, in order. An unreadable picture is an error: leaving it out would shift the ranks
 /// of the others.
-pub struct PictureLoader {
-    pipeline: Pipeline<Pictures>,
+pub struct ImageLoader {
+    pipeline: Pipeline<Images>,
 }
 
-impl PictureLoader {
+impl ImageLoader {
     /// Starts `threads` threads that work at most `prefetch` batches ahead.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl PictureLoader {
         if batch_size == 0 {
             return Err(DataError::Invalid("batch size 0 is out of range".into()));
         }
-        let job = Pictures {
+        let job = Images {
             dataset,
             transform: Transform::new(kind, image_size)?,
             batch_size,
@@ -73,24 +73,24 @@ impl PictureLoader {
     }
 }
 
-impl Iterator for PictureLoader {
-    type Item = Result<PictureBatch>;
+impl Iterator for ImageLoader {
+    type Item = Result<ImageBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.pipeline.next()
     }
 }
 
-struct Pictures {
+struct Images {
     dataset: Arc<CaptionDataset>,
     transform: Transform,
     batch_size: usize,
 }
 
-impl Job for Pictures {
+impl Job for Images {
     type Plan = Range<usize>;
     type Sample = Vec<f32>;
-    type Batch = PictureBatch;
+    type Batch = ImageBatch;
 
     fn epoch_len(&self) -> u64 {
         self.dataset.rows().div_ceil(self.batch_size) as u64
@@ -112,9 +112,9 @@ impl Job for Pictures {
         Ok(picture)
     }
 
-    fn collate(&self, pictures: &Range<usize>, samples: Vec<Vec<f32>>) -> Result<PictureBatch> {
-        Ok(PictureBatch {
-            pictures: pictures.clone(),
+    fn collate(&self, pictures: &Range<usize>, samples: Vec<Vec<f32>>) -> Result<ImageBatch> {
+        Ok(ImageBatch {
+            rows: pictures.clone(),
             images: samples,
         })
     }
