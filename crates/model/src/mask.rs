@@ -1,6 +1,6 @@
-//! Which patches of a picture the encoder sees (He et al. 2022, random masking).
+//! The patches of an image that the encoder sees (He et al. 2022, random masking).
 
-/// A random choice of patches.
+/// A random choice of the patches of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchMask {
     /// Visible patches, in the order in which the encoder gets them.
@@ -12,7 +12,7 @@ pub struct PatchMask {
 }
 
 impl PatchMask {
-    /// Keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise, ordered by it; ties by number.
+    /// Keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise, ordered by it; ties by patch index.
     pub fn from_noise(noise: &[f32], mask_ratio: f64) -> Self {
         let keep = (noise.len() as f64 * (1.0 - mask_ratio)) as usize;
         let mut order: Vec<u32> = (0..noise.len() as u32).collect();

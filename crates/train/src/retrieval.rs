@@ -8,7 +8,7 @@ use vlct_data::datasets::CaptionDataset;
 use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
-use vlct_model::{Picture, Sequence, Vlc};
+use vlct_model::{Inputs, Sequence, Vlc};
 use vlct_tensor::Tape;
 
 /// Pairs that the encoder reads at once.
@@ -51,14 +51,22 @@ impl Recalls {
 /// Scores of one picture `[3, S, S]`, all patches visible, against each text.
 pub fn score_picture(model: &Vlc, pixels: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
     let score = |texts: &[Vec<u32>]| {
-        let picture = Picture {
-            pixels,
-            kept: None,
-            token_type: 1,
+        let sequences: Vec<Sequence> = (0..texts.len() as u32)
+            .map(|text| Sequence {
+                group: 0,
+                text: Some(text),
+                image: Some(0),
+                token_type: 1,
+                mask: None,
+            })
+            .collect();
+        let inputs = Inputs {
+            images: vec![pixels],
+            texts: texts.iter().map(Vec::as_slice).collect(),
+            sequences: &sequences,
         };
-        let sequences: Vec<Sequence> = texts.iter().map(|text| Sequence { text, picture }).collect();
         let tape = Tape::inference(model.compute());
-        let pooled = model.read(&tape, &sequences, None);
+        let pooled = model.read(&tape, &inputs, None);
         model.rank_scores(&tape, &pooled).tensor().to_host().into_owned()
     };
     texts.chunks(PAIRS).flat_map(score).collect()

@@ -4,7 +4,7 @@ use super::BACKBONE_EPS;
 use vlct_tensor::ops::Varlen;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
-/// Finds the numbers of declared parameters.
+/// Finds the ids of declared parameters.
 pub(super) struct Find<'a>(pub &'a Parameters);
 
 impl Find<'_> {

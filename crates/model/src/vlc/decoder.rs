@@ -34,10 +34,10 @@ impl Decoder {
 }
 
 impl Vlc {
-    /// Predicts patches of the pictures of the named sequences, `masks` in the same order.
+    /// Predicts patches of the images of the given sequences, `masks` in the same order.
     ///
-    /// Gives `[Σ patches, 3·P²]`, for each picture the patches that `wanted` picks from its mask, each at most once, values in the
-    /// order (row, column, channel), normalised per patch. The last block computes nothing else.
+    /// Returns `[Σ patches, 3·P²]`: for each image the patches that `wanted` picks from its mask, each at most once, values in
+    /// the order (row, column, channel), normalised per patch. The last block computes nothing else.
     ///
     /// # Panics
     /// If there is not one mask for each sequence, or a patch is wanted twice or not there.
@@ -46,7 +46,7 @@ impl Vlc {
         tape: &Tape,
         encoded: &Encoded,
         sequences: Range<usize>,
-        masks: &[PatchMask],
+        masks: &[&PatchMask],
         wanted: impl Fn(&PatchMask) -> Vec<u32>,
     ) -> Var {
         assert_eq!(sequences.len(), masks.len(), "one mask per sequence");
@@ -58,7 +58,7 @@ impl Vlc {
         let visible = tape.rows(&encoded.features, image_rows);
         let visible = decoder.embed.forward(tape, p, &visible, None);
 
-        // The wanted patches of a picture lead its sequence: positions are in the tokens, so their order is free.
+        // The wanted patches of an image lead its sequence: positions are in the tokens, so their order is free.
         let length = 1 + self.config.patches();
         let tokens = masks.len() * length;
         let (mut from_visible, mut from_mask) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
@@ -110,7 +110,7 @@ impl Vlc {
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
         let heads = self.config.backbone.decoder_heads;
-        // Not needed while the blocks take their memory.
+        // Frees their memory before the blocks allocate.
         drop((visible, restored));
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {

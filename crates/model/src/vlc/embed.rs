@@ -1,9 +1,9 @@
-//! Embedding of captions (BERT's layer, randomly initialised) and pictures (linear patch projection), and their packing
-//! into one sequence per pair.
+//! Embedding of texts (BERT's layer, randomly initialised) and images (linear patch projection), and their packing into one
+//! matrix of sequences.
 
+use super::Vlc;
 use super::blocks::{Find, Linear, Norm};
-use super::{Picture, Sequence, Vlc};
-use std::collections::HashMap;
+use crate::inputs::{Inputs, Sequence};
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
 use vlct_tensor::tensor::Order;
@@ -34,7 +34,7 @@ impl Text {
     }
 }
 
-/// Parameters of the picture embedding.
+/// Parameters of the image embedding.
 pub(super) struct Image {
     projection: Linear,
     class_token: ParameterId,
@@ -51,29 +51,21 @@ impl Image {
     }
 }
 
-/// Projected patches of the pictures of several sequences.
+/// Projected patches of the images of several sequences.
 pub(super) struct Patches {
-    /// `[patches, width]`, picture after picture, each picture once.
+    /// `[patches, width]`, image after image.
     pub projected: Var,
     /// The row of each sequence's first patch.
     starts: Vec<u32>,
 }
 
-/// Where values lie and how many they are: equal for two slices if they are the same memory.
-type Place = (usize, usize);
-
-/// Equal for two pictures whose visible patches are the same memory: values are not compared, and copies count as others.
-fn identity(picture: &Picture) -> (Place, Option<Place>) {
-    let pixels = (picture.pixels.as_ptr() as usize, picture.pixels.len());
-    (pixels, picture.kept.map(|k| (k.as_ptr() as usize, k.len())))
-}
-
 impl Vlc {
-    /// Token embeddings of all texts, one after the other: word + type 0 + position, layer norm, dropout.
-    pub(super) fn embed_text(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
+    /// Token embeddings of the texts of all sequences, one after the other: word + type 0 + position, layer norm, dropout.
+    pub(super) fn embed_text(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let p = &self.parameters;
-        let words: Arc<[u32]> = sequences.iter().flat_map(|s| s.text).copied().collect();
-        let positions: Arc<[u32]> = sequences.iter().flat_map(|s| 0..s.text.len() as u32).collect();
+        let texts = || inputs.sequences.iter().map(|s| inputs.text(s));
+        let words: Arc<[u32]> = texts().flatten().copied().collect();
+        let positions: Arc<[u32]> = texts().flat_map(|text| 0..text.len() as u32).collect();
         let types: Arc<[u32]> = vec![0; words.len()].into();
         let (word_table, type_table, position_table) = (
             tape.parameter(p, self.text.words),
@@ -107,61 +99,73 @@ impl Vlc {
         }
     }
 
-    /// Projections of the visible patches of the pictures, without positions; a picture that several sequences show is cut
-    /// and projected once.
-    pub(super) fn embed_image(&self, tape: &Tape, sequences: &[Sequence]) -> Patches {
+    /// Projections of the visible patches of all sequences, without positions; an image that several sequences show without a
+    /// mask is cut and projected once.
+    pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
         let all: Vec<u32> = (0..self.config.patches() as u32).collect();
-        let mut pictures: Vec<(&[f32], &[u32])> = Vec::new();
-        let (mut known, mut rows) = (HashMap::new(), 0);
-        let mut starts = Vec::with_capacity(sequences.len());
-        for Sequence { picture, .. } in sequences {
-            let start = known.entry(identity(picture)).or_insert_with(|| {
-                let kept = picture.kept.unwrap_or(&all);
-                pictures.push((picture.pixels, kept));
-                let start = rows;
+        let mut cut: Vec<(&[f32], &[u32])> = Vec::new();
+        // Of each image of the pool, the first row of its whole projection.
+        let mut whole: Vec<Option<u32>> = vec![None; inputs.images.len()];
+        let mut rows = 0;
+        let mut starts = Vec::with_capacity(inputs.sequences.len());
+        for sequence in inputs.sequences {
+            let Some(image) = sequence.image.map(|image| image as usize) else {
+                starts.push(rows);
+                continue;
+            };
+            let kept = sequence.mask.as_ref().map_or(all.as_slice(), |mask| &mask.kept);
+            let mut project = || {
+                cut.push((inputs.images[image], kept));
                 rows += kept.len() as u32;
-                start
+                rows - kept.len() as u32
+            };
+            starts.push(match &sequence.mask {
+                Some(_) => project(),
+                None => *whole[image].get_or_insert_with(project),
             });
-            starts.push(*start);
         }
         let (size, side) = (self.config.image_size, self.config.backbone.patch_size);
-        let patches = Var::constant(Tensor::patches(&pictures, size, side, Order::ChannelFirst));
+        let patches = Var::constant(Tensor::patches(&cut, size, side, Order::ChannelFirst));
         Patches {
             projected: self.image.projection.forward(tape, &self.parameters, &patches, None),
             starts,
         }
     }
 
-    /// Text and image tokens in one matrix, pair by pair, with positions and modality types; the offsets of the pairs and
-    /// the lengths of their texts.
+    /// Text and image tokens in one matrix, sequence by sequence, with positions and modality types; the offsets of the
+    /// sequences and the lengths of their texts.
     pub(super) fn pack(
         &self,
         tape: &Tape,
-        sequences: &[Sequence],
+        inputs: &Inputs,
         text: &Var,
         patches: &Patches,
     ) -> (Var, Arc<[usize]>, Vec<usize>) {
         let p = &self.parameters;
-        let count = self.config.patches();
-        let kept = |s: &Sequence| s.picture.kept.map_or(count, <[u32]>::len);
-        let tokens: usize = sequences.iter().map(|s| s.text.len() + 1 + kept(s)).sum();
-        let [mut from_text, mut from_patches, mut from_class, mut positions] = [0; 4].map(|_| vec![NONE; tokens]);
+        let kept = |s: &Sequence| s.mask.as_ref().map_or(self.config.patches(), |mask| mask.kept.len());
+        let image_tokens = |s: &Sequence| s.image.map_or(0, |_| 1 + kept(s));
+        let text_lengths: Vec<usize> = inputs.sequences.iter().map(|s| inputs.text(s).len()).collect();
+        let tokens = text_lengths.iter().sum::<usize>() + inputs.sequences.iter().map(image_tokens).sum::<usize>();
+        let [mut from_text, mut from_patches, mut from_class, mut positions] =
+            std::array::from_fn(|_| vec![NONE; tokens]);
         let mut types = vec![0u32; tokens];
         let (mut row, mut text_row) = (0, 0);
         let mut offsets = vec![0];
-        for (s, first_patch) in sequences.iter().zip(&patches.starts) {
-            for _ in s.text {
+        for ((s, first_patch), text_length) in inputs.sequences.iter().zip(&patches.starts).zip(&text_lengths) {
+            for _ in 0..*text_length {
                 from_text[row] = text_row;
                 (row, text_row) = (row + 1, text_row + 1);
             }
-            let kept = kept(s);
-            types[row..row + 1 + kept].fill(s.picture.token_type);
-            (from_class[row], positions[row]) = (0, 0);
-            row += 1;
-            for i in 0..kept {
-                from_patches[row] = first_patch + i as u32;
-                positions[row] = 1 + s.picture.kept.map_or(i as u32, |k| k[i]);
+            if s.image.is_some() {
+                let kept = kept(s);
+                types[row..row + 1 + kept].fill(s.token_type);
+                (from_class[row], positions[row]) = (0, 0);
                 row += 1;
+                for i in 0..kept {
+                    from_patches[row] = first_patch + i as u32;
+                    positions[row] = 1 + s.mask.as_ref().map_or(i as u32, |mask| mask.kept[i]);
+                    row += 1;
+                }
             }
             offsets.push(row);
         }
@@ -199,6 +203,6 @@ impl Vlc {
                 },
             ],
         );
-        (x, offsets.into(), sequences.iter().map(|s| s.text.len()).collect())
+        (x, offsets.into(), text_lengths)
     }
 }

@@ -1,4 +1,4 @@
-//! VLC: one transformer over caption tokens and image patches (arXiv 2205.09256, section 3).
+//! VLC: one transformer over text tokens and image patches (arXiv 2205.09256, section 3).
 
 mod blocks;
 mod decoder;
@@ -9,6 +9,7 @@ mod load;
 mod tests;
 
 use crate::config::VlcConfig;
+use crate::inputs::{Inputs, Sequence};
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,36 +37,16 @@ pub struct Vlc {
     rank: Option<Linear>,
 }
 
-/// Which tokens the last block computes.
+/// The tokens that the last block computes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
-    /// All of them.
+    /// All tokens.
     All,
     /// The first of each sequence.
     First,
 }
 
-/// A caption and a picture that are read together.
-#[derive(Clone, Copy, Debug)]
-pub struct Sequence<'a> {
-    /// Token ids from `[CLS]` to `[SEP]`, no padding.
-    pub text: &'a [u32],
-    /// The picture.
-    pub picture: Picture<'a>,
-}
-
-/// A picture as the encoder takes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Picture<'a> {
-    /// Normalised values `[3, image_size, image_size]`.
-    pub pixels: &'a [f32],
-    /// The visible patches; `None`: all, in order.
-    pub kept: Option<&'a [u32]>,
-    /// Row of the modality table: 1, or 2 for the second picture of a pair.
-    pub token_type: u32,
-}
-
-/// What the encoder gives: one packed matrix and where everything is in it.
+/// The output of the encoder: one packed matrix and the rows of each sequence in it.
 pub struct Encoded {
     /// `[tokens, width]`, sequence after sequence, each its text and then its image tokens (class token first).
     pub features: Var,
@@ -123,12 +104,12 @@ impl Vlc {
         &self.parameters
     }
 
-    /// How to compute with it: what its tapes are made with.
+    /// Number format and recomputation, with which tapes for this model are made.
     pub fn compute(&self) -> Compute {
         self.compute
     }
 
-    /// Chooses how to compute with it; f32 at first.
+    /// Sets number format and recomputation; a new model computes in f32.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
@@ -138,28 +119,28 @@ impl Vlc {
         &mut self.parameters
     }
 
-    /// Reads captions and pictures together, pair by pair: embeddings, all blocks, final norm.
+    /// Encodes texts and images together, sequence by sequence: embeddings, all blocks, final norm.
     ///
-    /// Pairs that show the same picture (the same memory for its values and for its visible patches) share the work of
-    /// embedding it.
+    /// Sequences without a mask that index the same image share the work of embedding it.
     ///
     /// `dropout` is the key of the text embedding's dropout, `None` outside training.
     ///
     /// # Panics
-    /// If a text is longer than `max_text_len`, a token id is outside the vocabulary or a picture has another size.
-    pub fn encode(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Encoded {
-        self.encode_tracing(tape, sequences, dropout, &mut |_, _| ())
+    /// If a text is longer than `max_text_len`, a token id is outside the vocabulary, an image has another size or an index is
+    /// not in its pool.
+    pub fn encode(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Encoded {
+        self.encode_tracing(tape, inputs, dropout, &mut |_, _| ())
     }
 
-    /// As [`Vlc::encode`]; `trace` sees each intermediate with its name (`text_embeddings`, `block0`, …).
+    /// As [`Vlc::encode`]; `trace` sees each intermediate with its name (`text_embeddings`, `block0`, …, `norm`).
     pub fn encode_tracing(
         &self,
         tape: &Tape,
-        sequences: &[Sequence],
+        inputs: &Inputs,
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let (features, offsets, text_lengths) = self.run(tape, sequences, dropout, Wanted::All, trace);
+        let (features, offsets, text_lengths) = self.run(tape, inputs, dropout, Wanted::All, trace);
         Encoded {
             features,
             offsets,
@@ -167,35 +148,36 @@ impl Vlc {
         }
     }
 
-    /// Reads captions and pictures together, as [`Vlc::encode`], for an answer about each pair: `tanh` of a linear map of its
-    /// first token, `[sequences.len(), width]`. The last block computes nothing else.
+    /// Encodes texts and images together, as [`Vlc::encode`], for a prediction per sequence: `tanh` of a linear map of the
+    /// first token, `[sequences, width]`. The last block computes nothing else.
     ///
     /// # Panics
-    /// As [`Vlc::encode`], and if a text is empty.
-    pub fn read(&self, tape: &Tape, sequences: &[Sequence], dropout: Option<[u64; 4]>) -> Var {
-        assert!(sequences.iter().all(|s| !s.text.is_empty()), "a text begins with [CLS]");
-        let (first, ..) = self.run(tape, sequences, dropout, Wanted::First, &mut |_, _| ());
+    /// As [`Vlc::encode`], and if a sequence has no token.
+    pub fn read(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
+        let has_token = |s: &Sequence| s.image.is_some() || !inputs.text(s).is_empty();
+        assert!(inputs.sequences.iter().all(has_token), "a sequence without a token");
+        let (first, ..) = self.run(tape, inputs, dropout, Wanted::First, &mut |_, _| ());
         self.pool_first(tape, &first)
     }
 
-    /// Embeddings, all blocks, final norm; of the last block, `wanted`. Gives features, offsets and lengths of texts.
+    /// Embeddings, all blocks, final norm; of the last block, the `wanted` rows. Returns features, offsets and text lengths.
     fn run(
         &self,
         tape: &Tape,
-        sequences: &[Sequence],
+        inputs: &Inputs,
         dropout: Option<[u64; 4]>,
         wanted: Wanted,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> (Var, Arc<[usize]>, Vec<usize>) {
-        let text = self.embed_text(tape, sequences, dropout);
+        let text = self.embed_text(tape, inputs, dropout);
         trace("text_embeddings", &text);
-        let embedded = self.embed_image(tape, sequences);
-        let (mut x, offsets, text_lengths) = self.pack(tape, sequences, &text, &embedded);
+        let patches = self.embed_images(tape, inputs);
+        let (mut x, offsets, text_lengths) = self.pack(tape, inputs, &text, &patches);
         let heads = self.config.backbone.heads;
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in self.blocks.iter().enumerate() {
             if i + 1 == self.blocks.len() && wanted == Wanted::First {
-                varlen = Varlen::prefix_queries(&offsets, sequences.iter().map(|_| 1));
+                varlen = Varlen::prefix_queries(&offsets, inputs.sequences.iter().map(|_| 1));
             }
             let attended = block.attend(tape, &self.parameters, &x, &varlen, heads);
             x = block.mlp(tape, &self.parameters, &attended);

@@ -1,8 +1,9 @@
-//! Pairs that show the same picture, and how they are ranked.
+//! Sequences that share an image, sequences without text or image, ranking, and decoding.
 
-use super::{Picture, Sequence, Vlc};
+use super::Vlc;
 use crate::config::{Backbone, Heads, VlcConfig};
 use crate::initialise::initialise;
+use crate::inputs::{Inputs, Sequence};
 use crate::mask::PatchMask;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -32,19 +33,42 @@ fn small_model(heads: Heads) -> Vlc {
     model
 }
 
-fn picture(seed: usize) -> Vec<f32> {
+fn image(seed: usize) -> Vec<f32> {
     (0..3 * 24 * 24)
         .map(|i| ((i * 31 + seed * 77) % 101) as f32 / 50.0 - 1.0)
         .collect()
 }
 
+fn inputs<'a>(images: &'a [Vec<f32>], texts: &'a [Vec<u32>], sequences: &'a [Sequence]) -> Inputs<'a> {
+    Inputs {
+        images: images.iter().map(Vec::as_slice).collect(),
+        texts: texts.iter().map(Vec::as_slice).collect(),
+        sequences,
+    }
+}
+
+fn sequence(text: Option<u32>, image: Option<u32>, token_type: u32, kept: Option<&[u32]>) -> Sequence {
+    Sequence {
+        group: 0,
+        text,
+        image,
+        token_type,
+        mask: kept.map(|kept| PatchMask {
+            kept: kept.to_vec(),
+            removed: Vec::new(),
+            ids_restore: Vec::new(),
+        }),
+    }
+}
+
 /// The encoding, and the gradients of a sum of some of its values, in the order of the parameters.
-fn encode(model: &Vlc, sequences: &[Sequence]) -> (Vec<f32>, Vec<f32>) {
+fn encode(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
+    let count = inputs.sequences.len();
     let tape = Tape::new(model.compute());
-    let encoded = model.encode(&tape, sequences, None);
+    let encoded = model.encode(&tape, inputs, None);
     let values = encoded.features.tensor().to_host().to_vec();
-    let pooled = model.pool(&tape, &encoded, 0..sequences.len());
-    let loss = tape.cross_entropy(&pooled, (0..sequences.len() as u32).collect::<Vec<_>>());
+    let pooled = model.pool(&tape, &encoded, 0..count);
+    let loss = tape.cross_entropy(&pooled, (0..count as u32).collect::<Vec<_>>());
     let mut gradients = Gradients::new(model.parameters());
     tape.backward(&loss, 1.0, &mut gradients);
     let all = model.parameters().iter().filter_map(|(id, _)| gradients.get(id));
@@ -52,42 +76,63 @@ fn encode(model: &Vlc, sequences: &[Sequence]) -> (Vec<f32>, Vec<f32>) {
 }
 
 #[test]
-fn a_shared_picture_reads_and_learns_as_copies_of_it_do() {
+fn a_shared_image_gives_the_values_and_gradients_of_its_copies() {
     let model = small_model(Heads::default());
-    let (shared, other) = (picture(1), picture(2));
-    let (some, few) = ([4, 0, 7], [8, 2]);
     let texts: Vec<Vec<u32>> = (0..6).map(|i| (1..4 + i).map(|j| (7 * i + j) % 50).collect()).collect();
-    // The same picture whole (twice, once as the second of a pair) and in part (twice the same part, once another).
-    let show = |pixels, kept, token_type| Picture {
-        pixels,
-        kept,
-        token_type,
-    };
-    let pictures = [
-        show(&shared, None, 1),
-        show(&other, None, 1),
-        show(&shared, Some(&some[..]), 1),
-        show(&shared, None, 2),
-        show(&shared, Some(&few[..]), 1),
-        show(&shared, Some(&some[..]), 1),
+    // Image 0 whole (twice, once as the second of a pair) and in part (three times), image 1 whole.
+    let (some, few) = ([4, 0, 7], [8, 2]);
+    let shown = [
+        (0, 1, None),
+        (1, 1, None),
+        (0, 1, Some(&some[..])),
+        (0, 2, None),
+        (0, 1, Some(&few[..])),
+        (0, 1, Some(&some[..])),
     ];
-    let pixels = pictures.map(|p| p.pixels.to_vec());
-    let kept = pictures.map(|p| p.kept.map(<[u32]>::to_vec));
-    let sequence = |i: usize, picture| Sequence {
-        text: &texts[i],
-        picture,
+    let of = |image: &dyn Fn(usize) -> u32| -> Vec<Sequence> {
+        (0..6)
+            .map(|i| sequence(Some(i as u32), Some(image(i)), shown[i].1, shown[i].2))
+            .collect()
     };
-    let shared: Vec<Sequence> = (0..6).map(|i| sequence(i, pictures[i])).collect();
-    let copy = |i: usize| show(&pixels[i], kept[i].as_deref(), pictures[i].token_type);
-    let copied: Vec<Sequence> = (0..6).map(|i| sequence(i, copy(i))).collect();
+    let shared = of(&|i| shown[i].0);
+    let pool = [image(1), image(2)];
+    let copied = of(&|i| i as u32);
+    let copies = shown.map(|(image, ..)| pool[image as usize].clone());
+    let (shared, copied) = (inputs(&pool, &texts, &shared), inputs(&copies, &texts, &copied));
 
     let tape = Tape::inference(model.compute());
-    assert_eq!(model.embed_image(&tape, &shared).projected.rows(), 9 + 9 + 3 + 2);
-    assert_eq!(model.embed_image(&tape, &copied).projected.rows(), 3 * 9 + 2 * 3 + 2);
+    assert_eq!(model.embed_images(&tape, &shared).projected.rows(), 2 * 9 + 2 * 3 + 2);
+    assert_eq!(model.embed_images(&tape, &copied).projected.rows(), 3 * 9 + 2 * 3 + 2);
     let (values, gradients) = encode(&model, &shared);
     let (want_values, want_gradients) = encode(&model, &copied);
     assert_close("features", &values, &want_values, 1e-6);
     assert_close("gradients", &gradients, &want_gradients, 1e-6);
+}
+
+#[test]
+fn sequences_without_text_or_image_are_encoded_alone() {
+    let model = small_model(Heads::default());
+    let (images, texts) = ([image(1)], [vec![2, 7, 3]]);
+    let all = [
+        sequence(Some(0), None, 1, None),
+        sequence(None, Some(0), 1, None),
+        sequence(Some(0), Some(0), 1, None),
+    ];
+    let tape = Tape::new(model.compute());
+    let together = model.encode(&tape, &inputs(&images, &texts, &all), None);
+    assert_eq!(*together.offsets, [0, 3, 3 + 10, 2 * (3 + 10)]);
+    let together = together.features.tensor().to_host().to_vec();
+    let width = model.config().backbone.width;
+    for (i, rows) in [0..3, 3..13, 13..26].into_iter().enumerate() {
+        let (alone, gradients) = encode(&model, &inputs(&images, &texts, &all[i..=i]));
+        assert_close(
+            "features",
+            &together[rows.start * width..rows.end * width],
+            &alone,
+            1e-6,
+        );
+        assert!(gradients.iter().all(|g| g.is_finite()));
+    }
 }
 
 #[test]
@@ -97,7 +142,7 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
         ..Heads::default()
     });
     let tape = Tape::inference(model.compute());
-    let pooled = Var::constant(Tensor::from_slice(3, 16, &picture(3)[..3 * 16]));
+    let pooled = Var::constant(Tensor::from_slice(3, 16, &image(3)[..3 * 16]));
     let logits = model.itm_logits(&tape, &pooled).tensor().to_host().to_vec();
     let scores = model.rank_scores(&tape, &pooled);
     assert_eq!((scores.rows(), scores.columns()), (3, 1));
@@ -107,25 +152,21 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
 #[test]
 fn patches_are_decoded_alike_whichever_are_wanted() {
     let model = small_model(Heads::default());
-    let (text, pictures) = ([3, 4, 5], [picture(1), picture(2)]);
-    let masks: [PatchMask; 2] = [0, 1].map(|seed| {
+    let (texts, images) = ([vec![3, 4, 5]], [image(1), image(2)]);
+    let masks: [PatchMask; 2] = std::array::from_fn(|seed| {
         let noise: Vec<f32> = (0..9).map(|i| ((i * 5 + seed * 4) % 9) as f32).collect();
         PatchMask::from_noise(&noise, 0.5)
     });
-    let sequences: Vec<Sequence> = (pictures.iter().zip(&masks))
-        .map(|(pixels, mask)| Sequence {
-            text: &text,
-            picture: Picture {
-                pixels,
-                kept: Some(&mask.kept),
-                token_type: 1,
-            },
+    let sequences: Vec<Sequence> = (0..2)
+        .map(|i| Sequence {
+            mask: Some(masks[i].clone()),
+            ..sequence(Some(0), Some(i as u32), 1, None)
         })
         .collect();
     let decode = |wanted: &dyn Fn(&PatchMask) -> Vec<u32>| {
         let tape = Tape::inference(model.compute());
-        let encoded = model.encode(&tape, &sequences, None);
-        let patches = model.decode(&tape, &encoded, 0..2, &masks, wanted);
+        let encoded = model.encode(&tape, &inputs(&images, &texts, &sequences), None);
+        let patches = model.decode(&tape, &encoded, 0..2, &masks.each_ref(), wanted);
         (patches.rows(), patches.tensor().to_host().to_vec())
     };
     let (rows, all) = decode(&|_| (0..9).collect());
@@ -138,7 +179,7 @@ fn patches_are_decoded_alike_whichever_are_wanted() {
         .collect();
     assert_eq!(rows, masks.iter().map(|mask| mask.removed.len()).sum::<usize>());
     assert_close("hidden patches", &hidden, &want, 1e-5);
-    // Of one picture none, of the other one.
+    // No patch of one image, one patch of the other.
     let first = masks[0].removed.clone();
     let (rows, last) = decode(&|mask| if mask.removed == first { vec![] } else { vec![8] });
     assert_eq!(rows, 1);

@@ -7,7 +7,7 @@ use rand::RngExt;
 use vlct_data::random::{Purpose, stream};
 use vlct_data::text::Tokenizer;
 use vlct_image::denormalise;
-use vlct_model::{PatchMask, Picture, Sequence, Vlc};
+use vlct_model::{Encoded, Inputs, PatchMask, Sequence, Vlc};
 use vlct_synthetic::Shape;
 use vlct_tensor::Tape;
 use vlct_tensor::ops::{Ipot, align};
@@ -59,15 +59,21 @@ fn picture(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
     Ok(denormalise(pixels, config.image_size)?)
 }
 
-fn sequence<'a>(text: &'a [u32], pixels: &'a [f32], kept: Option<&'a [u32]>) -> Sequence<'a> {
-    Sequence {
-        text,
-        picture: Picture {
-            pixels,
-            kept,
-            token_type: 1,
-        },
-    }
+/// Encodes one text with one image, of which the patches of the mask are visible, or all.
+fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&PatchMask>) -> Encoded {
+    let sequence = Sequence {
+        group: 0,
+        text: Some(0),
+        image: Some(0),
+        token_type: 1,
+        mask: mask.cloned(),
+    };
+    let inputs = Inputs {
+        images: vec![pixels],
+        texts: vec![text],
+        sequences: &[sequence],
+    };
+    model.encode(tape, &inputs, None)
 }
 
 /// Hides patches as in training and paints the predicted ones in their place.
@@ -79,10 +85,8 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     let noise: Vec<f32> = (0..model.config().patches()).map(|_| random.random()).collect();
     let mask = PatchMask::from_noise(&noise, config.mask_ratio);
     let tape = Tape::inference(model.compute());
-    let encoded = model.encode(&tape, &[sequence(&e.texts[i], pixels, Some(&mask.kept))], None);
-    let prediction = model.decode(&tape, &encoded, 0..1, std::slice::from_ref(&mask), |m| {
-        m.removed.clone()
-    });
+    let encoded = encode(model, &tape, &e.texts[i], pixels, Some(&mask));
+    let prediction = model.decode(&tape, &encoded, 0..1, &[&mask], |m| m.removed.clone());
     let values = prediction.tensor().to_host();
     let (size, side) = (config.image_size, model.config().backbone.patch_size);
     let grid = size / side;
@@ -121,7 +125,7 @@ fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Fil
         .map(|(p, id)| if hidden.contains(&p) { t.mask() } else { *id })
         .collect();
     let tape = Tape::inference(model.compute());
-    let encoded = model.encode(&tape, &[sequence(&masked, &e.pictures[i], None)], None);
+    let encoded = encode(model, &tape, &masked, &e.pictures[i], None);
     let logits = model.mlm_logits(&tape, &encoded, hidden.iter().map(|p| *p as u32).collect());
     let rows = logits.tensor().to_host();
     let guesses: Vec<_> = rows.chunks_exact(logits.columns()).map(|row| best(row, 3, t)).collect();
@@ -173,7 +177,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
         return Ok(None);
     };
     let tape = Tape::inference(model.compute());
-    let encoded = model.encode(&tape, &[sequence(text, &e.pictures[i], None)], None);
+    let encoded = encode(model, &tape, text, &e.pictures[i], None);
     let (words, image) = (encoded.text_rows(0), encoded.image_rows(0));
     let patches = image.start + 1..image.end;
     let count = patches.len();

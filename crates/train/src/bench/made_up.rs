@@ -1,9 +1,9 @@
 //! Batches of noise, of the sizes that captions and pictures have.
 
-use crate::objectives::{Matching, Modelling, PretrainStep, VqaStep, pairs};
+use crate::objectives::{Matching, Modelling, Pools, PretrainStep, VqaStep};
 use rand::RngExt;
 use vlct_data::random::{Purpose, stream};
-use vlct_model::{PatchMask, Sequence};
+use vlct_model::PatchMask;
 
 /// Hidden part of the patches, as in the published recipe.
 const MASK_RATIO: f64 = 0.6;
@@ -60,8 +60,10 @@ impl MadeUp {
     }
 
     /// Captions and pictures, seen whole.
-    pub fn sequences(&self) -> Vec<Sequence<'_>> {
-        pairs(&slices(&self.texts), &slices(&self.pictures), None)
+    pub fn pools(&self) -> Pools<'_> {
+        let mut pools = Pools::default();
+        pools.extend(0, &slices(&self.texts), &slices(&self.pictures), None);
+        pools
     }
 
     /// Input of a step of question answering.

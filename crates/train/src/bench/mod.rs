@@ -173,8 +173,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         }),
         Task::Infer => time(steps, profile, |_| {
             let tape = Tape::inference(model.compute());
-            let sequences = made.sequences();
-            model.vqa_logits(&tape, &model.read(&tape, &sequences, None));
+            model.vqa_logits(&tape, &model.read(&tape, &made.pools().inputs(), None));
         }),
     };
     let profile = profile.then(|| Profile {

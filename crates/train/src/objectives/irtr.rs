@@ -1,6 +1,6 @@
 //! One step of fine-tuning for retrieval: a picture's caption is to be ranked above captions of other pictures.
 
-use super::pairs;
+use super::Pools;
 use vlct_model::Vlc;
 use vlct_tensor::{Tape, Var};
 
@@ -35,13 +35,15 @@ impl IrtrStep<'_> {
             self.texts.len() == pictures && self.texts.iter().all(|t| t.len() == captions),
             "as many captions for each picture"
         );
-        // The same memory for all captions of a picture, so that it is embedded once.
+        // The same slice for all captions of an image, so that it is embedded once.
         let shown: Vec<&[f32]> = self
             .pictures
             .iter()
             .flat_map(|p| std::iter::repeat_n(*p, captions))
             .collect();
-        let pooled = model.read(tape, &pairs(&self.texts.concat(), &shown, None), self.dropout);
+        let mut pools = Pools::default();
+        pools.extend(0, &self.texts.concat(), &shown, None);
+        let pooled = model.read(tape, &pools.inputs(), self.dropout);
         let scores = tape.reshape(&model.rank_scores(tape, &pooled), pictures, captions);
         IrtrOutcome {
             total: tape.cross_entropy(&scores, vec![0; pictures]),

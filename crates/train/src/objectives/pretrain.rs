@@ -3,7 +3,7 @@
 //! The masked captions with their pictures (first group) and the clean captions with true or false pictures (second group)
 //! are sequences of one packed batch: the encoder runs once over all of them.
 
-use super::{argmax, pairs};
+use super::{Pools, argmax};
 use vlct_model::{Encoded, PatchMask, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
@@ -103,15 +103,15 @@ impl PretrainStep<'_> {
         objectives: Objectives,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Outcome {
-        let mut sequences = Vec::new();
+        let mut pools = Pools::default();
         if let Some(m) = &self.modelling {
-            sequences.extend(pairs(&m.texts, &m.pictures, m.masks.as_deref()));
+            pools.extend(0, &m.texts, &m.pictures, m.masks.as_deref());
         }
-        let first = sequences.len();
         if let Some(m) = &self.matching {
-            sequences.extend(pairs(&m.texts, &m.pictures, m.masks.as_deref()));
+            pools.extend(1, &m.texts, &m.pictures, m.masks.as_deref());
         }
-        let encoded = model.encode_tracing(tape, &sequences, self.dropout, trace);
+        let first = self.modelling.as_ref().map_or(0, |m| m.texts.len());
+        let encoded = model.encode_tracing(tape, &pools.inputs(), self.dropout, trace);
 
         let mut losses = Losses::default();
         let mut terms: Vec<(Var, f32)> = Vec::new();
@@ -129,7 +129,7 @@ impl PretrainStep<'_> {
             }
         }
         if let Some(m) = &self.matching {
-            let pooled = model.pool(tape, &encoded, first..sequences.len());
+            let pooled = model.pool(tape, &encoded, first..first + m.texts.len());
             let logits = model.itm_logits(tape, &pooled);
             itm_hits = count_hits(&logits, m.matched.iter().map(|matched| *matched as u32));
             let targets: Vec<u32> = m.matched.iter().map(|matched| *matched as u32).collect();
@@ -174,7 +174,13 @@ fn mlm(model: &Vlc, tape: &Tape, encoded: &Encoded, m: &Modelling) -> (Var, (usi
 
 /// Error at the hidden patches.
 fn mae(model: &Vlc, tape: &Tape, encoded: &Encoded, m: &Modelling, masks: &[PatchMask]) -> Var {
-    let prediction = model.decode(tape, encoded, 0..masks.len(), masks, |mask| mask.removed.clone());
+    let prediction = model.decode(
+        tape,
+        encoded,
+        0..masks.len(),
+        &masks.iter().collect::<Vec<_>>(),
+        |mask| mask.removed.clone(),
+    );
     let pictures: Vec<(&[f32], &[u32])> = m
         .pictures
         .iter()

@@ -1,6 +1,6 @@
 //! One step of visual question answering: a classifier over the answers that are frequent in training.
 
-use super::{argmax, pairs};
+use super::{Pools, argmax};
 use vlct_model::Vlc;
 use vlct_tensor::{Tape, Tensor, Var};
 
@@ -38,7 +38,9 @@ impl VqaStep<'_> {
             self.pictures.len() == questions && self.targets.len() == questions,
             "a picture and targets for each question"
         );
-        let pooled = model.read(tape, &pairs(&self.texts, &self.pictures, None), self.dropout);
+        let mut pools = Pools::default();
+        pools.extend(0, &self.texts, &self.pictures, None);
+        let pooled = model.read(tape, &pools.inputs(), self.dropout);
         let logits = model.vqa_logits(tape, &pooled);
         let answers = logits.columns();
         let targets = dense(&self.targets, answers);

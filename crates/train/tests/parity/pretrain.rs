@@ -2,9 +2,8 @@
 
 use super::{assert_gradients, assert_parameter, config, load};
 use vlct_golden::{Tensors, assert_close, assert_within, directories};
-use vlct_model::PatchMask;
-use vlct_model::Vlc;
 use vlct_model::config::Heads;
+use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
@@ -239,24 +238,28 @@ fn pooled_features_and_decoder_equal_the_original() {
             ("mlm", &recorded.mlm_texts, &recorded.pictures, &recorded.mlm_masks),
             ("itm", &recorded.texts, &recorded.itm_pictures, &recorded.itm_masks),
         ] {
-            let sequences: Vec<vlct_model::Sequence> = (0..texts.len())
-                .map(|i| vlct_model::Sequence {
-                    text: &texts[i],
-                    picture: vlct_model::Picture {
-                        pixels: &pictures[i],
-                        kept: Some(&masks[i].kept),
-                        token_type: 1,
-                    },
+            let sequences: Vec<Sequence> = (0..texts.len())
+                .map(|i| Sequence {
+                    group: 0,
+                    text: Some(i as u32),
+                    image: Some(i as u32),
+                    token_type: 1,
+                    mask: Some(masks[i].clone()),
                 })
                 .collect();
-            let encoded = model.encode(&tape, &sequences, None);
+            let inputs = Inputs {
+                images: pictures.iter().map(Vec::as_slice).collect(),
+                texts: texts.iter().map(Vec::as_slice).collect(),
+                sequences: &sequences,
+            };
+            let encoded = model.encode(&tape, &inputs, None);
             let pooled = model.pool(&tape, &encoded, 0..texts.len());
             let name = format!("act.{pass}.pooled");
             assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
             if pass == "mlm" {
                 let all = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
                 let prediction = model
-                    .decode(&tape, &encoded, 0..texts.len(), masks, all)
+                    .decode(&tape, &encoded, 0..texts.len(), &masks.iter().collect::<Vec<_>>(), all)
                     .tensor()
                     .to_host()
                     .to_vec();
