@@ -8,6 +8,7 @@ pub mod groups;
 pub mod logs;
 pub mod metrics;
 pub mod objectives;
+pub mod plan;
 pub mod retrieval;
 pub mod schedule;
 pub mod trainer;

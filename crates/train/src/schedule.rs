@@ -2,7 +2,8 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{Config, DecayPower, Plan};
+use crate::config::{Config, DecayPower};
+use crate::plan::Plan;
 
 /// The vision-language schedule: a straight warm-up from 0, then a polynomial or half a cosine.
 ///

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
-use vlct_train::config::plan::grad_steps;
 use vlct_train::config::{Config, Value, resolve};
 use vlct_train::error::{Result, TrainError};
+use vlct_train::plan::grad_steps;
 use vlct_train::trainer::{self, Control, Finished, setup};
 
 /// What the quickstart is to do.

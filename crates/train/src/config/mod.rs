@@ -1,13 +1,12 @@
 //! Configuration: one table of keys, the command grammar, recipes.
 //!
 //! The way of a configuration: words after `with` → [`resolve`] (literals, named configs, precedence; types and ranges
-//! against [`KEYS`]) → [`Config`] → [`Config::validate`] (do the values agree?) → [`Plan`] (steps, epochs, validations,
+//! against [`KEYS`]) → [`Config`] → [`Config::validate`] (do the values agree?) → [`Plan`](crate::plan::Plan) (steps, epochs, validations,
 //! once the number of batches is known). Printing, help text and `config.toml` are made from the same table.
 
 mod error;
 mod grammar;
 mod literal;
-pub mod plan;
 mod print;
 mod recipes;
 mod run_dir;
@@ -20,7 +19,6 @@ mod value;
 pub use error::ConfigError;
 pub use grammar::{Resolved, resolve};
 pub use literal::{parse, parse_literal};
-pub use plan::Plan;
 pub use print::{help, help_about, named_configs};
 pub use recipes::{RECIPES, Recipe};
 pub use run_dir::tag;

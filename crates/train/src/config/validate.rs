@@ -1,9 +1,9 @@
 //! Whether the values of a configuration agree with each other.
 
 use super::error::ConfigError;
-use super::plan;
 use super::setting::{DecayPower, NumGpus, ValCheckInterval, Warmup};
 use super::table::Config;
+use crate::plan;
 use vlct_data::datasets;
 use vlct_tensor::Precision;
 

@@ -5,6 +5,7 @@ use crate::checkpoint::{self, Checkpoint, TensorRef};
 use crate::config::{Config, KEYS};
 use crate::error::{Result, TrainError};
 use crate::metrics::PretrainMetrics;
+use crate::plan::Window;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use vlct_data::loader::Position;
@@ -13,8 +14,8 @@ use vlct_tensor::optimizer::Optimizer;
 
 /// The state of a run besides weights and running averages.
 ///
-/// It is that of the beginning of an accumulation window: micro-batches of a window that is not complete are gone through
-/// again after a resumption, with the same result.
+/// It changes only when an accumulation window ends. The micro-batches of an incomplete window are gone through again after a
+/// resumption, with the same result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct RunState {
     /// Epoch of the next micro-batch, from 0.
@@ -31,10 +32,10 @@ pub(super) struct RunState {
     pub best_metric: Option<f64>,
     /// Optimiser steps completed when it was reached.
     pub best_step: Option<u64>,
-    /// Micro-batch (epoch, number) after which the last validation ran: it is not repeated.
-    pub validated: Option<(u64, u64)>,
-    /// A validation after this micro-batch that was interrupted: it is made up for.
-    pub pending_validation: Option<(u64, u64)>,
+    /// Whether these weights are still to be validated. A run that is stopped before or in a validation makes up for it when it
+    /// is resumed.
+    #[serde(default)]
+    pub validation_due: bool,
     /// Pictures that could not be read and were replaced.
     pub replaced: u64,
     /// Seconds of training so far.
@@ -44,6 +45,25 @@ pub(super) struct RunState {
 }
 
 impl RunState {
+    /// Moves behind a window after its optimiser step.
+    pub fn advance(&mut self, window: &Window, epoch_sums: PretrainMetrics, replaced: u64, validation_due: bool) {
+        let next = window.next_position();
+        (self.epoch, self.batch) = (next.epoch, next.batch);
+        self.global_step = window.step + 1;
+        self.metrics = epoch_sums;
+        self.replaced = replaced;
+        self.validation_due = validation_due;
+    }
+
+    /// Epoch of the last micro-batch, from 0.
+    pub fn last_epoch(&self) -> u64 {
+        if self.batch == 0 {
+            self.epoch.saturating_sub(1)
+        } else {
+            self.epoch
+        }
+    }
+
     pub fn position(&self) -> Position {
         Position {
             epoch: self.epoch,

@@ -5,12 +5,13 @@ use super::setup::{self, Use};
 use super::state::{self, RunState};
 use super::{Control, Finished, batch, evaluate};
 use crate::checkpoint;
-use crate::config::{Config, Plan};
+use crate::config::Config;
 use crate::error::{Result, TrainError};
 use crate::logs::RunLog;
 use crate::logs::progress::{Progress, Update};
 use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
+use crate::plan::{Plan, Window};
 use crate::schedule::LearningRate;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vlct_data::datasets::{CaptionDataset, Split};
-use vlct_data::loader::{Batch, SampleId};
+use vlct_data::loader::{Batch, Loader, SampleId};
 use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
 use vlct_tensor::optimizer::{Optimizer, Setting};
@@ -47,8 +48,6 @@ pub(super) struct Trainer<'a, 'c> {
     log: Option<RunLog>,
     progress: Progress,
     state: RunState,
-    /// The state at the beginning of the accumulation window.
-    window: RunState,
     /// The state that the last checkpoint was written with.
     saved: Option<RunState>,
     last_validation: Vec<(String, f64)>,
@@ -79,8 +78,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             metrics: PretrainMetrics::default(),
             best_metric: None,
             best_step: None,
-            validated: None,
-            pending_validation: None,
+            validation_due: false,
             replaced: 0,
             seconds: 0.0,
             config: config.to_toml(),
@@ -144,7 +142,6 @@ impl<'a, 'c> Trainer<'a, 'c> {
         Ok(Self {
             rate: LearningRate::new(config, &plan),
             gradients: Gradients::new(model.parameters()),
-            window: state.clone(),
             saved: None,
             last_validation: Vec::new(),
             config,
@@ -167,90 +164,108 @@ impl<'a, 'c> Trainer<'a, 'c> {
 
     pub fn train(mut self) -> Result<Finished> {
         self.say_what_runs();
-        // A trial is one epoch at most.
-        let trial = self.config.fast_dev_run.0.min(self.plan.batches_per_epoch);
-        if !self.validates() && trial == 0 {
+        if self.validation.is_empty() {
+            self.plan = self.plan.without_validation();
+            self.state.validation_due = false;
+        }
+        if self.config.fast_dev_run.0 > 0 {
+            self.trial(self.config.fast_dev_run.0)?;
+            return self.finish();
+        }
+        if self.validation.is_empty() {
             self.message(
                 "there is no validation data: nothing is validated, and of the checkpoints only the last is kept",
             );
-            self.state.pending_validation = None;
-        }
-        if self.validates() && trial == 0 && self.config.sanity_steps > 0 && self.state.global_step == 0 {
+        } else if self.config.sanity_steps > 0 && self.state.global_step == 0 {
             self.validate(self.config.sanity_steps)?;
         }
-        let total = if trial > 0 {
-            trial.div_ceil(self.plan.grad_steps).min(self.plan.total_steps)
-        } else {
-            self.plan.total_steps
-        };
-        if let Some(here) = self.state.pending_validation {
-            self.validated_checkpoint(here, true)?;
+        match self.windows() {
+            Ok(()) => self.save_last()?,
+            Err(error @ (TrainError::NonFinite { .. } | TrainError::NonFiniteWeights { .. })) => return Err(error),
+            Err(error) => {
+                // If saving fails too, the first error is the one to report.
+                let _ = self.save_last();
+                return Err(error);
+            }
+        }
+        self.finish()
+    }
+
+    /// Trains and validates a few batches without writing anything.
+    fn trial(&mut self, batches: u64) -> Result<()> {
+        let begin = self.state.global_step;
+        self.plan = self.plan.trial(batches);
+        self.windows()?;
+        let batches = batches.min(self.plan.batches_per_epoch);
+        let metrics = self.validate(batches)?;
+        if !self.stopping() {
+            let steps = self.state.global_step - begin;
+            let micro = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
+            let values = if self.validation.is_empty() {
+                "there is no validation data".into()
+            } else {
+                listed(&evaluate::with_recalls(&metrics, Recall::NotAsked))
+            };
+            self.message(&format!("trial run passed after {micro} batches: {values}"));
+        }
+        Ok(())
+    }
+
+    /// Trains window by window until the end of the run or a signal.
+    fn windows(&mut self) -> Result<()> {
+        if self.state.validation_due {
+            self.validated_checkpoint()?;
         }
         let start = self.state.position();
         let mut loader = setup::loader(self.config, &self.training, &self.tokenizer, Use::Training, start)?;
-        let (mut waited, mut samples) = (Duration::ZERO, 0);
-        let mut micro = 0;
-        while self.state.global_step < total && (trial == 0 || micro < trial) {
-            if self.stopping() {
-                break;
-            }
-            let batch = match loader.next() {
-                None => break,
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => return Err(self.saved_before(error.into())),
+        let mut waited = loader.wait_time();
+        while let Some(window) = self.plan.window_at(self.state.position(), self.state.global_step) {
+            let Some(pass) = self.accumulate(&window, &mut loader)? else {
+                return Ok(());
             };
-            micro += 1;
-            samples += batch.len() as u64;
-            self.note_replaced(&batch);
-            let values = self.micro_batch(&batch)?;
-            let closes =
-                crate::config::plan::closes_window(batch.index, self.plan.batches_per_epoch, self.plan.grad_steps)
-                    || (trial > 0 && micro == trial);
-            let next = batch.next_position();
-            let epoch_ends = next.batch == self.plan.batches_per_epoch;
-            if closes {
-                self.optimizer_step();
+            self.optimizer_step();
+            let validates = self.plan.validates(&window);
+            self.state.advance(&window, pass.epoch_sums, pass.replaced, validates);
+            self.log_step(window.epoch, &pass.values)?;
+            let now = loader.wait_time();
+            self.show(&pass.values, pass.samples, now - waited);
+            waited = now;
+            if window.ends_epoch {
+                self.end_epoch(window.epoch)?;
             }
-            let here = (batch.epoch, batch.index);
-            self.state.epoch = batch.epoch + epoch_ends as u64;
-            self.state.batch = if epoch_ends { 0 } else { next.batch };
-            if closes {
-                self.log_step(batch.epoch, &values)?;
-                let now = loader.wait_time();
-                self.show(&values, samples, now - waited);
-                (waited, samples) = (now, 0);
+            if self.state.validation_due {
+                self.validated_checkpoint()?;
             }
-            if epoch_ends {
-                self.end_epoch(batch.epoch)?;
+            let every = self.config.checkpoint_every;
+            if every > 0 && self.state.global_step.is_multiple_of(every) {
+                self.save_last()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds up the gradients of a window; `None` if told to stop within it.
+    fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowPass>> {
+        let mut pass = WindowPass {
+            epoch_sums: self.state.metrics,
+            replaced: self.state.replaced,
+            samples: 0,
+            values: Vec::new(),
+        };
+        for _ in window.batches.clone() {
+            if self.stopping() {
+                return Ok(None);
+            }
+            let Some(batch) = loader.next().transpose()? else {
+                return Ok(None);
+            };
+            pass.samples += batch.len() as u64;
+            self.note_replaced(&batch, pass.replaced);
+            pass.replaced += batch.replaced as u64;
+            pass.values = self.micro_batch(&batch, &mut pass.epoch_sums)?;
             loader.recycle(batch);
-            let due = trial == 0
-                && self.validates()
-                && crate::config::plan::validates_after(here.1, self.plan.validation_interval);
-            if due && self.state.validated != Some(here) {
-                self.validated_checkpoint(here, closes)?;
-            }
-            if closes {
-                self.window = self.snapshot();
-                let every = self.config.checkpoint_every;
-                if trial == 0 && every > 0 && self.state.global_step.is_multiple_of(every) {
-                    self.save_last()?;
-                }
-            }
         }
-        if trial > 0 {
-            let metrics = self.validate(trial)?;
-            if !self.stopping() {
-                let values = match self.validates() {
-                    true => listed(&evaluate::with_recalls(&metrics, Recall::NotAsked)),
-                    false => "there is no validation data".into(),
-                };
-                self.message(&format!("trial run passed after {micro} batches: {values}"));
-            }
-        } else {
-            self.save_last()?;
-        }
-        self.finish()
+        Ok(Some(pass))
     }
 
     fn say_what_runs(&mut self) {
@@ -268,10 +283,6 @@ impl<'a, 'c> Trainer<'a, 'c> {
         self.message(&line);
     }
 
-    fn validates(&self) -> bool {
-        !self.validation.is_empty()
-    }
-
     fn stopping(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed)
     }
@@ -283,38 +294,31 @@ impl<'a, 'c> Trainer<'a, 'c> {
         }
     }
 
-    fn note_replaced(&mut self, batch: &Batch) {
-        self.state.replaced += batch.replaced as u64;
+    fn note_replaced(&mut self, batch: &Batch, before: u64) {
+        let replaced = before + batch.replaced as u64;
         /// Pictures that are told of one by one; then only the count is told, each time it has doubled.
         const TOLD: u64 = 20;
-        if batch.replaced > 0 && self.state.replaced > TOLD {
-            let before = self.state.replaced - batch.replaced as u64;
-            if self.state.replaced.ilog2() > before.max(1).ilog2() {
-                let line = format!(
-                    "warning: {} unreadable pictures were replaced so far",
-                    self.state.replaced
-                );
-                self.message(&line);
+        if batch.replaced > 0 && replaced > TOLD {
+            if replaced.ilog2() > before.max(1).ilog2() {
+                self.message(&format!("warning: {replaced} unreadable pictures were replaced so far"));
             }
             return;
         }
         for warning in &batch.warnings {
-            let line = format!(
-                "warning: replaced an unreadable picture ({} so far): {warning}",
-                self.state.replaced
-            );
-            self.message(&line);
+            self.message(&format!(
+                "warning: replaced an unreadable picture ({replaced} so far): {warning}"
+            ));
         }
     }
 
     /// Forward and backward pass of one micro-batch; its values for the log.
-    fn micro_batch(&mut self, batch: &Batch) -> Result<Vec<(&'static str, f64)>> {
+    fn micro_batch(&mut self, batch: &Batch, epoch_sums: &mut PretrainMetrics) -> Result<Vec<(&'static str, f64)>> {
         let tape = Tape::new(self.model.compute());
         let patches = self.model.config().patches();
         let step = batch::step(batch, self.config, patches, true);
         let outcome = step.run(&self.model, &tape, setup::objectives(self.config));
         self.check_finite(&outcome, batch)?;
-        self.state.metrics.add(&outcome);
+        epoch_sums.add(&outcome);
         let values = step_values(&outcome);
         tape.backward(&outcome.total, 1.0 / self.plan.grad_steps as f32, &mut self.gradients);
         Ok(values)
@@ -442,27 +446,19 @@ impl<'a, 'c> Trainer<'a, 'c> {
         evaluate::measure_recalls(self.config, &self.model, Split::Val, &self.tokenizer, self.control.stop)
     }
 
-    /// Validates after a micro-batch, keeps the best checkpoint and the last.
-    fn validated_checkpoint(&mut self, here: (u64, u64), window_closed: bool) -> Result<()> {
-        self.state.pending_validation = Some(here);
-        if window_closed {
-            self.window = self.snapshot();
-        }
-        let metrics = match self.validate(self.config.limit_val_batches) {
-            Ok(metrics) => metrics,
-            Err(error) => return Err(self.saved_before(error)),
-        };
+    /// Validates the weights, keeps the best checkpoint and the last.
+    fn validated_checkpoint(&mut self) -> Result<()> {
+        let metrics = self.validate(self.config.limit_val_batches)?;
         if self.stopping() {
-            return Ok(()); // not a whole validation: it is made up for after the resumption
+            return Ok(()); // The validation is incomplete and stays due.
         }
-        let recalls = match self.recalls() {
-            Ok(Recall::Stopped) => return Ok(()),
-            Ok(recalls) => recalls,
-            Err(error) => return Err(self.saved_before(error)),
+        let recalls = match self.recalls()? {
+            Recall::Stopped => return Ok(()),
+            recalls => recalls,
         };
         // Evaluation works with sizes of its own, whose memory training would not use.
         vlct_tensor::buffer::release_unused();
-        self.state.pending_validation = None;
+        self.state.validation_due = false;
         let values = evaluate::with_recalls(&metrics, recalls);
         let score = values.last().map_or(
             f64::NEG_INFINITY,
@@ -470,23 +466,22 @@ impl<'a, 'c> Trainer<'a, 'c> {
         );
         if let Some(log) = &mut self.log {
             let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            log.log(self.state.global_step, here.0, &listed)?;
+            log.log(self.state.global_step, self.state.last_epoch(), &listed)?;
         }
         self.message(&format!("step {}: {}", self.state.global_step, listed(&values)));
         self.last_validation = values;
         let improves = self.state.best_metric.is_none_or(|best| score > best);
-        for state in [&mut self.state, &mut self.window] {
-            state.validated = Some(here);
-            if improves {
-                (state.best_metric, state.best_step) = (Some(score), Some(state.global_step));
-            }
-        }
-        if window_closed {
-            self.window = self.snapshot();
+        if improves {
+            (self.state.best_metric, self.state.best_step) = (Some(score), Some(self.state.global_step));
         }
         self.check_weights()?;
         if let (true, Some(run)) = (improves, &self.run) {
-            state::save(&checkpoint::best_path(run), &self.model, &self.optimizer, &self.window)?;
+            state::save(
+                &checkpoint::best_path(run),
+                &self.model,
+                &self.optimizer,
+                &self.current_state(),
+            )?;
         }
         self.save_last()?;
         if let Some(log) = &mut self.log {
@@ -496,16 +491,16 @@ impl<'a, 'c> Trainer<'a, 'c> {
     }
 
     fn end_epoch(&mut self, epoch: u64) -> Result<()> {
-        let values = self.state.metrics.epoch_values(Phase::Train, 0.0);
+        let values = std::mem::take(&mut self.state.metrics).epoch_values(Phase::Train, 0.0);
         if let Some(log) = &mut self.log {
             let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             log.log(self.state.global_step, epoch, &listed)?;
         }
-        self.state.metrics = PretrainMetrics::default();
         Ok(())
     }
 
-    fn snapshot(&self) -> RunState {
+    /// The state as it is saved.
+    fn current_state(&self) -> RunState {
         RunState {
             parameter_steps: self.optimizer.steps().to_vec(),
             seconds: self.log.as_ref().map_or(0.0, RunLog::seconds),
@@ -513,26 +508,21 @@ impl<'a, 'c> Trainer<'a, 'c> {
         }
     }
 
-    /// Writes the last checkpoint, as of the beginning of the accumulation window, unless it is there already.
+    /// Writes the last checkpoint, unless it is there already.
     fn save_last(&mut self) -> Result<()> {
+        let state = self.current_state();
         let same = |saved: &RunState| {
             RunState {
                 seconds: saved.seconds,
-                ..self.window.clone()
+                ..state.clone()
             } == *saved
         };
         if let Some(run) = self.run.as_ref().filter(|_| !self.saved.as_ref().is_some_and(same)) {
             self.check_weights()?;
-            state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &self.window)?;
-            self.saved = Some(self.window.clone());
+            state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &state)?;
+            self.saved = Some(state);
         }
         Ok(())
-    }
-
-    /// Saves what was reached before an error ends the run. If that fails too, the first error is the one to tell.
-    fn saved_before(&mut self, error: TrainError) -> TrainError {
-        let _ = self.save_last();
-        error
     }
 
     fn finish(mut self) -> Result<Finished> {
@@ -552,6 +542,18 @@ impl<'a, 'c> Trainer<'a, 'c> {
             run: self.run,
         })
     }
+}
+
+/// What the micro-batches of a window give besides gradients.
+struct WindowPass {
+    /// Metrics of the epoch, this window's included.
+    epoch_sums: PretrainMetrics,
+    /// Replaced pictures of the run, this window's included.
+    replaced: u64,
+    /// Samples of the window.
+    samples: u64,
+    /// Values of the last micro-batch for the log.
+    values: Vec<(&'static str, f64)>,
 }
 
 /// Metrics in a line for people.

@@ -1,0 +1,441 @@
+//! How a run is divided into epochs, accumulation windows and validations. Integers only; the trainer follows them.
+//!
+//! A *micro-batch* is `per_gpu_batchsize` samples. A *window* is the micro-batches of one optimiser step. Windows do not
+//! cross the end of an epoch: the last one of an epoch may be shorter.
+
+use std::ops::Range;
+
+use vlct_data::loader::Position;
+
+use crate::config::{Config, ConfigError, ValCheckInterval, Warmup};
+
+/// Micro-batches per optimiser step: `batch_size / (per_gpu_batchsize × devices × nodes)`, rounded down.
+///
+/// # Errors
+/// If `per_gpu_batchsize` is not set, or a micro-batch of all devices is larger than `batch_size`.
+pub fn grad_steps(batch_size: u64, per_gpu_batchsize: u64, devices: u64, nodes: u64) -> Result<u64, ConfigError> {
+    if per_gpu_batchsize == 0 {
+        return Err(ConfigError::Contradiction(
+            "per_gpu_batchsize is not set: give the number of samples that fit into memory at once, such as \
+             per_gpu_batchsize=8"
+                .into(),
+        ));
+    }
+    let micro_batch = per_gpu_batchsize
+        .saturating_mul(devices.max(1))
+        .saturating_mul(nodes.max(1));
+    match batch_size / micro_batch {
+        0 => Err(ConfigError::Contradiction(format!(
+            "batch_size={batch_size} is smaller than one micro-batch of {micro_batch} (per_gpu_batchsize × num_gpus × \
+             num_nodes): lower per_gpu_batchsize or raise batch_size"
+        ))),
+        steps => Ok(steps),
+    }
+}
+
+/// Optimiser steps in an epoch of `batches` micro-batches. A last, shorter window of fewer than `grad_steps`
+/// micro-batches makes a step too.
+pub fn steps_per_epoch(batches: u64, grad_steps: u64) -> u64 {
+    batches.div_ceil(grad_steps.max(1))
+}
+
+/// Optimiser steps that the learning-rate schedule is laid out for: `max_steps`, else `batches × max_epoch / grad_steps`
+/// rounded down once over the whole run.
+pub fn schedule_steps(max_steps: Option<u64>, batches: u64, max_epoch: u64, grad_steps: u64) -> u64 {
+    max_steps.unwrap_or_else(|| batches.saturating_mul(max_epoch) / grad_steps.max(1))
+}
+
+/// Warm-up in optimiser steps; a fraction of all steps is rounded down.
+pub fn warmup_steps(warmup: Warmup, schedule_steps: u64) -> u64 {
+    match warmup {
+        Warmup::Steps(steps) => steps,
+        // The conversion of a float to an integer drops its fraction.
+        Warmup::Fraction(part) => (schedule_steps as f64 * part) as u64,
+    }
+}
+
+/// Micro-batches between validations in an epoch of `batches`: at least 1.
+///
+/// # Errors
+/// If an interval given in micro-batches is longer than the epoch, so that no validation would ever run.
+pub fn validation_interval(interval: ValCheckInterval, batches: u64) -> Result<u64, ConfigError> {
+    match interval {
+        ValCheckInterval::Fraction(part) => Ok(((batches as f64 * part) as u64).max(1)),
+        ValCheckInterval::Batches(n) if n <= batches => Ok(n.max(1)),
+        ValCheckInterval::Batches(n) => Err(ConfigError::Contradiction(format!(
+            "val_check_interval={n} is longer than an epoch of {batches} micro-batches: use at most {batches}, or a float \
+             such as 1.0 for a part of an epoch"
+        ))),
+    }
+}
+
+/// The micro-batches of one optimiser step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Optimiser steps completed before this window.
+    pub step: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Positions of the micro-batches in the epoch. Never empty.
+    pub batches: Range<u64>,
+    /// Whether the last micro-batch is the last one of the epoch.
+    pub ends_epoch: bool,
+}
+
+impl Window {
+    /// Where the next window begins.
+    pub fn next_position(&self) -> Position {
+        if self.ends_epoch {
+            Position {
+                epoch: self.epoch + 1,
+                batch: 0,
+            }
+        } else {
+            Position {
+                epoch: self.epoch,
+                batch: self.batches.end,
+            }
+        }
+    }
+}
+
+/// The divisions of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Micro-batches per epoch and process, the last one possibly smaller.
+    pub batches_per_epoch: u64,
+    /// Micro-batches per optimiser step. Every micro-batch's loss is divided by it, also in a shorter last window.
+    pub grad_steps: u64,
+    /// Samples of a full optimiser step, over all processes.
+    pub batch_size: u64,
+    /// Optimiser steps per epoch.
+    pub steps_per_epoch: u64,
+    /// Optimiser steps after which training stops.
+    pub total_steps: u64,
+    /// Epochs begun until then.
+    pub epochs: u64,
+    /// Optimiser steps that the schedule is laid out for. May be a little less than `total_steps` when the run is counted
+    /// in epochs: a shorter window at the end of an epoch is a step, but only part of one for the schedule.
+    pub schedule_steps: u64,
+    /// Warm-up in optimiser steps.
+    pub warmup_steps: u64,
+    /// Micro-batches between validation points, counted within an epoch; `None`: no validation.
+    pub validation_interval: Option<u64>,
+}
+
+impl Plan {
+    /// The plan of a run whose epochs have `batches` micro-batches.
+    ///
+    /// With `max_steps` training stops after exactly that many optimiser steps, in the middle of an epoch if need be, and
+    /// `max_epoch` is ignored; without it, after `max_epoch` epochs.
+    ///
+    /// # Errors
+    /// If there is no micro-batch, and as [`grad_steps`] and [`validation_interval`].
+    pub fn new(config: &Config, batches: u64) -> Result<Self, ConfigError> {
+        if batches == 0 {
+            return Err(ConfigError::Contradiction(format!(
+                "the training split of datasets={:?} is empty: nothing to train on",
+                config.datasets
+            )));
+        }
+        let devices = config.num_gpus.count().unwrap_or(1);
+        let grad_steps = grad_steps(config.batch_size, config.per_gpu_batchsize, devices, config.num_nodes)?;
+        let steps_per_epoch = steps_per_epoch(batches, grad_steps);
+        let schedule_steps = schedule_steps(config.max_steps, batches, config.max_epoch, grad_steps);
+        let total_steps = config
+            .max_steps
+            .unwrap_or_else(|| steps_per_epoch.saturating_mul(config.max_epoch));
+        Ok(Self {
+            batches_per_epoch: batches,
+            grad_steps,
+            batch_size: grad_steps * config.per_gpu_batchsize * devices.max(1) * config.num_nodes,
+            steps_per_epoch,
+            total_steps,
+            epochs: total_steps.div_ceil(steps_per_epoch),
+            schedule_steps,
+            warmup_steps: warmup_steps(config.warmup_steps, schedule_steps),
+            validation_interval: Some(validation_interval(config.val_check_interval, batches)?),
+        })
+    }
+
+    /// The same run without validations.
+    pub fn without_validation(self) -> Self {
+        Self {
+            validation_interval: None,
+            ..self
+        }
+    }
+
+    /// A trial run of the first `batches` micro-batches of one epoch, without validations. The learning rates stay those of the
+    /// whole run.
+    pub fn trial(self, batches: u64) -> Self {
+        let batches_per_epoch = batches.min(self.batches_per_epoch);
+        let steps_per_epoch = steps_per_epoch(batches_per_epoch, self.grad_steps);
+        Self {
+            batches_per_epoch,
+            steps_per_epoch,
+            total_steps: steps_per_epoch.min(self.total_steps),
+            validation_interval: None,
+            ..self
+        }
+    }
+
+    /// The window that begins at `at` after `step` optimiser steps; `None` at the end of the run.
+    ///
+    /// A position beyond the last micro-batch of an epoch means the beginning of the next epoch. A position inside a window,
+    /// which a run can be resumed at if `batch_size` has changed, gives the rest of that window.
+    pub fn window_at(&self, at: Position, step: u64) -> Option<Window> {
+        if step >= self.total_steps {
+            return None;
+        }
+        let (epoch, first) = if at.batch < self.batches_per_epoch {
+            (at.epoch, at.batch)
+        } else {
+            (at.epoch + 1, 0)
+        };
+        let end = self.window_end(first);
+        Some(Window {
+            step,
+            epoch,
+            batches: first..end,
+            ends_epoch: end == self.batches_per_epoch,
+        })
+    }
+
+    /// The end of the window that micro-batch `batch` of an epoch belongs to.
+    fn window_end(&self, batch: u64) -> u64 {
+        let end = (batch / self.grad_steps + 1).saturating_mul(self.grad_steps);
+        end.min(self.batches_per_epoch)
+    }
+
+    /// Whether a validation follows this window.
+    ///
+    /// Weights change at the end of a window only. So a validation point inside a window is validated at the last end of a
+    /// window before it, where the weights are the same, and several points of one window once. Points before the first
+    /// update are left out, and so are points that the run does not reach.
+    pub fn validates(&self, window: &Window) -> bool {
+        let Some(interval) = self.validation_interval else {
+            return false;
+        };
+        let end = window.batches.end;
+        let is_point = end.is_multiple_of(interval);
+        if is_point || window.step + 1 >= self.total_steps {
+            return is_point;
+        }
+        // The next validation point must lie inside the next window.
+        if window.ends_epoch {
+            interval < self.window_end(0)
+        } else {
+            end.next_multiple_of(interval) < self.window_end(end)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve;
+    use proptest::prelude::*;
+
+    fn plan(words: &[&str], batches: u64) -> Result<Plan, ConfigError> {
+        Plan::new(&resolve(words).unwrap().config, batches)
+    }
+
+    #[test]
+    fn grad_steps_rounds_down_and_rejects_impossible_sizes() {
+        assert_eq!(grad_steps(4096, 8, 4, 2), Ok(64));
+        assert_eq!(grad_steps(100, 30, 1, 1), Ok(3));
+        assert_eq!(grad_steps(30, 30, 0, 1), Ok(1));
+        assert!(
+            grad_steps(4096, 0, 1, 1)
+                .unwrap_err()
+                .to_string()
+                .contains("per_gpu_batchsize is not set")
+        );
+        assert!(
+            grad_steps(4, 8, 1, 1)
+                .unwrap_err()
+                .to_string()
+                .contains("smaller than one micro-batch of 8")
+        );
+        assert!(grad_steps(1, u64::MAX, 3, 3).is_err());
+    }
+
+    #[test]
+    fn max_epoch_counts_shorter_windows_as_steps() {
+        // 10 micro-batches by 4: steps after 4, 8 and 10; the schedule sees 10 × 3 / 4 = 7 steps, the run takes 9.
+        let p = plan(
+            &[
+                "max_steps=None",
+                "max_epoch=3",
+                "batch_size=35",
+                "per_gpu_batchsize=8",
+                "warmup_steps=0.3",
+            ],
+            10,
+        )
+        .unwrap();
+        assert_eq!((p.grad_steps, p.batch_size, p.steps_per_epoch), (4, 32, 3));
+        assert_eq!(
+            (p.schedule_steps, p.total_steps, p.epochs, p.warmup_steps),
+            (7, 9, 3, 2)
+        );
+        let ends: Vec<u64> = windows(&p).iter().map(|w| w.batches.end).collect();
+        assert_eq!(ends, [4, 8, 10, 4, 8, 10, 4, 8, 10]);
+    }
+
+    #[test]
+    fn max_steps_overrides_max_epoch() {
+        let p = plan(
+            &["max_steps=10", "max_epoch=1", "batch_size=8", "per_gpu_batchsize=8"],
+            4,
+        )
+        .unwrap();
+        assert_eq!((p.total_steps, p.schedule_steps, p.epochs), (10, 10, 3));
+        assert_eq!(p.warmup_steps, 2500);
+    }
+
+    /// All windows of a run, from its beginning.
+    fn windows(plan: &Plan) -> Vec<Window> {
+        let (mut at, mut step) = (Position::default(), 0);
+        let mut windows = Vec::new();
+        while let Some(window) = plan.window_at(at, step) {
+            (at, step) = (window.next_position(), window.step + 1);
+            windows.push(window);
+        }
+        windows
+    }
+
+    /// Ends of the validated windows, in micro-batches since the beginning of the run.
+    fn validated(plan: &Plan) -> Vec<u64> {
+        let windows = windows(plan);
+        let validated = windows.iter().filter(|w| plan.validates(w));
+        validated
+            .map(|w| w.epoch * plan.batches_per_epoch + w.batches.end)
+            .collect()
+    }
+
+    #[test]
+    fn validation_points_without_accumulation() {
+        let points = |word: &str, batches: u64| {
+            let words = [
+                word,
+                "per_gpu_batchsize=1",
+                "batch_size=1",
+                "max_steps=None",
+                "max_epoch=1",
+            ];
+            validated(&plan(&words, batches).unwrap())
+        };
+        assert_eq!(points("val_check_interval=1.0", 5), [5]);
+        assert_eq!(points("val_check_interval=0.5", 5), [2, 4]);
+        assert_eq!(points("val_check_interval=0.1", 5), [1, 2, 3, 4, 5]);
+        assert_eq!(points("val_check_interval=1", 3), [1, 2, 3]);
+        assert_eq!(points("val_check_interval=3", 3), [3]);
+        let message = plan(&["val_check_interval=4", "per_gpu_batchsize=1"], 3)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("longer than an epoch of 3"), "{message}");
+        assert!(plan(&["per_gpu_batchsize=1"], 0).is_err());
+    }
+
+    #[test]
+    fn validation_points_move_to_the_window_end_before_them() {
+        // Windows of an epoch end at 4, 8 and 10; points lie at 3, 6 and 9.
+        let words = |last: &'static str| ["per_gpu_batchsize=1", "batch_size=4", "val_check_interval=3", last];
+        let p = plan(&words("max_steps=6"), 10).unwrap();
+        // 3 is before the first update; 13 is inside the first window of the second epoch; 16 and 19 as 6 and 9.
+        assert_eq!(validated(&p), [4, 8, 10, 14, 18]);
+        // A run that ends at 14 does not reach 16.
+        let p = plan(&words("max_steps=4"), 10).unwrap();
+        assert_eq!(validated(&p), [4, 8, 10]);
+        assert_eq!(validated(&p.without_validation()), [0; 0]);
+    }
+
+    #[test]
+    fn trial_runs_end_in_a_shorter_window() {
+        let p = plan(&["per_gpu_batchsize=1", "batch_size=4", "max_steps=9"], 10).unwrap();
+        let batches = |p: &Plan| windows(p).into_iter().map(|w| w.batches).collect::<Vec<_>>();
+        assert_eq!(batches(&p.trial(6)), [0..4, 4..6]);
+        assert_eq!(batches(&p.trial(99)), [0..4, 4..8, 8..10]);
+        assert_eq!(p.trial(6).schedule_steps, 9);
+    }
+
+    #[test]
+    fn windows_of_resumed_runs() {
+        let p = plan(&["per_gpu_batchsize=1", "batch_size=4", "max_steps=9"], 10).unwrap();
+        let at = |epoch, batch| p.window_at(Position { epoch, batch }, 5).map(|w| (w.epoch, w.batches));
+        assert_eq!(at(1, 6), Some((1, 6..8)), "inside a window: its rest");
+        assert_eq!(at(1, 10), Some((2, 0..4)), "beyond an epoch: the next");
+        assert_eq!(p.window_at(Position::default(), 9), None);
+    }
+
+    /// A plan whose fields that windows depend on are given.
+    fn small_plan(batches: u64, grad_steps: u64, total_steps: u64, interval: u64) -> Plan {
+        let steps_per_epoch = steps_per_epoch(batches, grad_steps);
+        Plan {
+            batches_per_epoch: batches,
+            grad_steps,
+            batch_size: grad_steps,
+            steps_per_epoch,
+            total_steps,
+            epochs: total_steps.div_ceil(steps_per_epoch),
+            schedule_steps: total_steps,
+            warmup_steps: 0,
+            validation_interval: Some(interval),
+        }
+    }
+
+    proptest! {
+        /// Windows have each micro-batch once and in order, are as long as they can be and count the steps.
+        #[test]
+        fn windows_tile_the_run(batches in 1u64..60, grad_steps in 1u64..20, total in 1u64..40) {
+            let plan = small_plan(batches, grad_steps, total, 1);
+            let windows = windows(&plan);
+            prop_assert_eq!(windows.len() as u64, total);
+            let mut next = 0;
+            for (i, w) in windows.iter().enumerate() {
+                prop_assert_eq!(w.step, i as u64);
+                prop_assert_eq!(w.epoch * batches + w.batches.start, next);
+                let length = w.batches.end - w.batches.start;
+                prop_assert_eq!(w.ends_epoch, w.batches.end == batches);
+                prop_assert!(length == grad_steps || (w.ends_epoch && 0 < length && length < grad_steps));
+                next = w.epoch * batches + w.batches.end;
+            }
+            let epochs = windows.iter().filter(|w| w.ends_epoch).count() as u64;
+            prop_assert_eq!(epochs, total / plan.steps_per_epoch);
+        }
+
+        /// Point by point: each point of the run is validated at the last window end that is not after it.
+        #[test]
+        fn validations_are_at_the_last_window_end_before_each_point(
+            batches in 1u64..40, grad_steps in 1u64..15, total in 1u64..30, interval in 1u64..40
+        ) {
+            let plan = small_plan(batches, grad_steps, total, interval.min(batches));
+            let interval = interval.min(batches);
+            let ends: Vec<u64> = windows(&plan).iter().map(|w| w.epoch * batches + w.batches.end).collect();
+            let run = *ends.last().expect("at least one window");
+            let mut expected: Vec<u64> = (1..=run)
+                .filter(|p| {
+                    let in_epoch = (p - 1) % batches + 1;
+                    in_epoch.is_multiple_of(interval)
+                })
+                .filter_map(|p| ends.iter().copied().rfind(|end| *end <= p))
+                .collect();
+            expected.dedup();
+            prop_assert_eq!(validated(&plan), expected);
+        }
+
+        #[test]
+        fn steps_of_an_epoch_are_its_windows(batches in 1u64..200, grad_steps in 1u64..50) {
+            let steps = steps_per_epoch(batches, grad_steps);
+            let windows = windows(&small_plan(batches, grad_steps, steps, 1));
+            prop_assert!(windows.iter().all(|w| w.epoch == 0) && windows[windows.len() - 1].ends_epoch);
+        }
+
+        #[test]
+        fn the_schedule_is_never_longer_than_the_run(batches in 1u64..1000, epochs in 1u64..50, grad in 1u64..100) {
+            prop_assert!(schedule_steps(None, batches, epochs, grad) <= steps_per_epoch(batches, grad) * epochs);
+        }
+    }
+}
