@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use log::info;
 use serde::Serialize;
 use serde_json::json;
 use vlct_data::loader::bench::{Images, Rate, measure as measure_pictures};
@@ -10,7 +11,7 @@ use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
-use crate::output::{Failure, print, tell};
+use crate::output::{Failure, print};
 
 /// Measures.
 pub fn run(args: &Bench) -> Result<(), Failure> {
@@ -33,7 +34,7 @@ fn steps(task: Task, args: &BenchSteps) -> Result<(), Failure> {
         steps: args.steps,
     });
     if let Some(profile) = profile {
-        tell(&profile.to_string());
+        info!("{}", profile.to_string());
     }
     print_line(&result)
 }
@@ -72,7 +73,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
         Duration::from_secs_f64(args.seconds),
     )?;
     if args.profile {
-        tell(&profile(&rate));
+        info!("{}", profile(&rate));
     }
     let per_second = rate.images as f64 / rate.time.as_secs_f64();
     print_line(&json!({

@@ -5,11 +5,13 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use log::{error, info};
 use serde_json::json;
 use vlct_image::check::{Checker, Flaw, Verdict, files_under};
 use vlct_train::logs::Progress;
+use vlct_train::logs::progress::suspend;
 
-use crate::output::{Failure, complain, print, tell};
+use crate::output::{Failure, print};
 
 /// Find picture files that are damaged, and delete them or move them away if asked to
 ///
@@ -70,7 +72,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
             for file in files.by_ref().take(FILES_AT_ONCE) {
                 match file {
                     Ok(path) => paths.push(path),
-                    Err(error) => tally.fail(&mut progress, &error.to_string()),
+                    Err(error) => tally.fail(&error.to_string()),
                 }
             }
             for (path, verdict) in paths.iter().zip(checker.check_all(&paths)) {
@@ -80,12 +82,12 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                     Verdict::Bad(flaw) => {
                         let action = act(args, folder, path);
                         let line = tally.note(args, path, &flaw, &action);
-                        progress.suspend(|| print(&line))?;
+                        suspend(|| print(&line))?;
                         if let Err(reason) = action {
-                            tally.fail(&mut progress, &reason);
+                            tally.fail(&reason);
                         }
                     }
-                    Verdict::Unread(error) => tally.fail(&mut progress, &format!("{}: {error}", path.display())),
+                    Verdict::Unread(error) => tally.fail(&format!("{}: {error}", path.display())),
                 }
             }
             progress.reach(tally.checked);
@@ -228,9 +230,9 @@ impl Tally {
     }
 
     /// Says what could not be done.
-    fn fail(&mut self, progress: &mut Progress, reason: &str) {
+    fn fail(&mut self, reason: &str) {
         self.failures += 1;
-        progress.suspend(|| complain("error", reason));
+        error!("{reason}");
     }
 
     /// Says how many files there were, and fails if bad ones are still there or some could not be read.
@@ -258,7 +260,7 @@ impl Tally {
         if left > 0 || self.failures > 0 {
             return Err(Failure::Failed(summary));
         }
-        tell(&summary);
+        info!("{summary}");
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ use vlct_train::OutOfMemory;
 fn main() -> ExitCode {
     // Prints help or a usage error itself, and exits with 0 or 2.
     let cli = Cli::parse();
+    output::Logger::install();
     let result = catching_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Quickstart(args) => quickstart::run(args),
@@ -38,14 +39,14 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough.
-        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(Failure::Stopped(status)) => ExitCode::from(status),
         Err(Failure::Failed(message)) => {
-            output::complain("error", &message);
+            log::error!("{message}");
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
-            output::complain("error", &message);
+            log::error!("{message}");
             ExitCode::from(2)
         }
     }

@@ -2,6 +2,10 @@
 
 use std::io::{self, Write};
 
+use indicatif::{HumanBytes, HumanCount};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use vlct_train::logs::progress::suspend;
+
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub enum Failure {
@@ -11,8 +15,8 @@ pub enum Failure {
     Usage(String),
     /// A signal came and the work ended early, with everything saved: this exit status.
     Stopped(u8),
-    /// The reader of standard output has gone away (`vlct … | head`).
-    ReaderGone,
+    /// The reader of standard output is closed (`vlct … | head`).
+    BrokenPipe,
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -26,48 +30,58 @@ pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::BrokenPipe),
         Err(e) => Err(Failure::Failed(format!("standard output: {e}"))),
     }
 }
 
-/// Prints one line, `kind: message`, to standard error.
-pub fn complain(kind: &str, message: &str) {
-    let line = message.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
-    // Nothing can be done if standard error is closed too.
-    let _ = writeln!(io::stderr(), "{kind}: {line}");
+/// A count with commas between thousands.
+pub fn grouped(count: u64) -> HumanCount {
+    HumanCount(count)
 }
 
-/// Prints a line about the work to standard error.
-pub fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+/// A size in bytes, KiB, MiB, ….
+pub fn size(bytes: u64) -> HumanBytes {
+    HumanBytes(bytes)
 }
 
-/// A number with commas between thousands.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
+/// Prints messages to standard error: warnings and errors as one line that begins with the level, others as they are. A
+/// progress bar is moved out of the way.
+pub struct Logger;
+
+impl Logger {
+    /// Sends the messages of the `log` crate to standard error.
+    pub fn install() {
+        // Fails only if a logger is installed already.
+        if log::set_logger(&Logger).is_ok() {
+            log::set_max_level(LevelFilter::Info);
         }
-        text.push(digit);
     }
-    text
 }
 
-/// A number of bytes for people.
-pub fn size(bytes: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.target().starts_with("vlct") && metadata.level() <= Level::Info
     }
-    match unit {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{value:.1} {}", units[unit]),
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = format_message(record.level(), &record.args().to_string());
+        // Nothing can be done if standard error is closed too.
+        suspend(|| drop(writeln!(io::stderr(), "{line}")));
+    }
+
+    fn flush(&self) {}
+}
+
+fn format_message(level: Level, message: &str) -> String {
+    let one_line = || message.split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    match level {
+        Level::Error => format!("error: {}", one_line()),
+        Level::Warn => format!("warning: {}", one_line()),
+        _ => message.into(),
     }
 }
 
@@ -76,14 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
-        assert_eq!(
-            ["0", "999", "1,000", "12,345,678"].map(str::to_string),
-            [0, 999, 1000, 12_345_678].map(grouped)
-        );
-        assert_eq!(
-            [size(1023), size(1024), size(3 << 30)],
-            ["1023 bytes", "1.0 KiB", "3.0 GiB"]
-        );
+    fn warnings_and_errors_are_one_line() {
+        assert_eq!(format_message(Level::Error, "a\n  b"), "error: a b");
+        assert_eq!(format_message(Level::Warn, "a"), "warning: a");
+        assert_eq!(format_message(Level::Info, "a\n  b"), "a\n  b");
     }
 }

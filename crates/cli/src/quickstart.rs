@@ -1,10 +1,11 @@
 //! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
 
+use log::info;
 use vlct_report::quickstart::{self, QuickstartOptions};
 use vlct_train::TrainError;
 
 use crate::args::Quickstart;
-use crate::output::{Failure, print, tell};
+use crate::output::{Failure, print};
 use crate::signals::Signals;
 
 /// Runs the tour.
@@ -15,9 +16,9 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         minutes: args.minutes,
         updates: args.updates.clone(),
     };
-    let result = match quickstart::run(&options, signals.stop(), &mut tell) {
+    let result = match quickstart::run(&options, signals.stop()) {
         Err(stopped @ TrainError::Stopped) => {
-            tell(&stopped.to_string());
+            info!("{stopped}");
             return signals.outcome();
         }
         result => result?,

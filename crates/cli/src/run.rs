@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use log::{info, warn};
 use vlct_train::config::{self, Config, Key, RECIPES, Recipe};
-
 use vlct_train::trainer::{self, Control};
 
 use crate::args::Run;
-use crate::output::{Failure, complain, print, tell};
+use crate::output::{Failure, print};
 use crate::signals::Signals;
 
 /// Commands and what they do.
@@ -48,13 +48,13 @@ pub fn run(args: &Run) -> Result<(), Failure> {
             // Showing a configuration is how mistakes in it are found, so they do not stop it.
             let refusal = match config.validate() {
                 Ok(warnings) => {
-                    warnings.iter().for_each(|w| complain("warning", w));
+                    warnings.iter().for_each(|warning| warn!("{warning}"));
                     trainer::setup::check_tasks(&config).err().map(|e| e.to_string())
                 }
                 Err(e) => Some(e.to_string()),
             };
             if let Some(reason) = refusal {
-                complain("note", &format!("a run would refuse this: {reason}"));
+                info!("note: a run would refuse this: {reason}");
             }
             Ok(())
         }
@@ -84,14 +84,12 @@ pub fn run(args: &Run) -> Result<(), Failure> {
 /// Trains or evaluates.
 fn start(config: &Config) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let mut say = |line: &str| tell(line);
-    let mut control = Control {
+    let control = Control {
         stop: signals.stop(),
-        say: &mut say,
         progress: true,
         run_directory: None,
     };
-    let finished = trainer::run(config, &mut control)?;
+    let finished = trainer::run(config, &control)?;
     if config.test_only && !finished.interrupted {
         for (name, value) in &finished.metrics {
             print(&format!("{name} {value}\n"))?;
@@ -102,7 +100,7 @@ fn start(config: &Config) -> Result<(), Failure> {
 
 fn resolve(updates: &[&str]) -> Result<Config, Failure> {
     let resolved = config::resolve(updates)?;
-    resolved.notes.iter().for_each(|note| complain("note", note));
+    resolved.notes.iter().for_each(|note| info!("note: {note}"));
     Ok(resolved.config)
 }
 

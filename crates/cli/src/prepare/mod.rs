@@ -7,12 +7,13 @@ mod writing;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use log::info;
 use vlct_data::DataError;
 use vlct_data::answers::Vocabulary;
 use vlct_prepare::custom::Door;
 use vlct_prepare::{self as prepare, Dataset, Plan, Raw};
 
-use crate::output::{Failure, tell};
+use crate::output::Failure;
 use crate::signals::Signals;
 use own::OwnArgs;
 use writing::Writing;
@@ -124,11 +125,7 @@ fn rows_per_file(args: &Prepare) -> usize {
 
 /// Name of the dataset in reports, and what is to be written.
 fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
-    let reading = |what: &str| {
-        tell(&format!(
-            "{what}: reading the annotations and the names of the pictures"
-        ))
-    };
+    let reading = |what: &str| info!("{what}: reading the annotations and the names of the pictures");
     match args.dataset {
         Name::Published(dataset) => {
             if args.own.given() {

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Args;
+use log::info;
 use vlct_prepare::{self as prepare, Outcome, Plan, Report, Shrink, Target, Treatment};
 use vlct_train::logs::Progress;
 
-use crate::output::{Failure, grouped, print, size, tell};
+use crate::output::{Failure, grouped, print, size};
 use crate::signals::Signals;
 
 /// Where and how Arrow files are written.
@@ -68,11 +69,7 @@ impl Writing {
                 None => {
                     begun = now.done;
                     if begun > 0 {
-                        tell(&format!(
-                            "{} of {} rows are there already",
-                            grouped(begun),
-                            grouped(now.total)
-                        ));
+                        info!("{} of {} rows are there already", grouped(begun), grouped(now.total));
                     }
                     shown = Some(Progress::counting("row", now.total, begun));
                 }
@@ -88,22 +85,22 @@ impl Writing {
         drop(shown);
         match outcome {
             Outcome::Stopped => {
-                tell("stopped; the same command goes on from here");
+                info!("stopped; the same command goes on from here");
                 signals.outcome()
             }
             Outcome::WasDone(report) => {
-                tell("everything is there already, made from the same inputs");
+                info!("everything is there already, made from the same inputs");
                 self.show(&report, plan)
             }
             Outcome::Done(report) => {
                 let seconds = started.elapsed().as_secs_f64();
                 let rows = plan.rows() - begun;
-                tell(&format!(
+                info!(
                     "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of pictures",
                     grouped(rows),
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
-                ));
+                );
                 self.show(&report, plan)
             }
         }

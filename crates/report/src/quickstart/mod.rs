@@ -5,6 +5,7 @@ mod evaluation;
 mod examples;
 mod report;
 
+use log::info;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -61,48 +62,47 @@ const HELD_OUT: usize = 400;
 ///
 /// # Errors
 /// If something cannot be written, or the updates contradict each other.
-pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<QuickstartResult> {
+pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartResult> {
     let begin = Instant::now();
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
     trainer::use_threads(trainer::Threads::of(&config))?;
 
-    say("1/4  drawing a world of pictures with captions");
+    info!("1/4  drawing a world of pictures with captions");
     let pictures = synthetic::write(&data, &world(config.image_size), &mut |_, _| ())?;
     timings.push(("data".to_string(), begin.elapsed().as_secs_f64()));
-    say(&format!(
+    info!(
         "     {pictures} pictures in {:.1} s: {}",
         begin.elapsed().as_secs_f64(),
         data.display()
-    ));
+    );
 
     if stop.load(Ordering::Relaxed) {
         return Err(TrainError::Stopped);
     }
-    say("2/4  pre-training: masked words, masked patches, matching");
+    info!("2/4  pre-training: masked words, masked patches, matching");
     let training = Instant::now();
     let budget = options.minutes * 60.0 * TRAINING_SHARE;
     let given = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
     let config = if given {
         config
     } else {
-        plan_steps(config, budget, stop, say)?
+        plan_steps(config, budget, stop)?
     };
     let run = fresh_directory(&options.out)?;
-    let mut control = Control {
+    let control = Control {
         stop,
-        say: &mut *say,
         progress: true,
         run_directory: Some(run.clone()),
     };
-    let finished: Finished = trainer::run(&config, &mut control)?;
+    let finished: Finished = trainer::run(&config, &control)?;
     if finished.interrupted && finished.steps == 0 {
         return Err(TrainError::Stopped);
     }
     timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
 
-    say("3/4  evaluating on pictures that were held out");
+    info!("3/4  evaluating on pictures that were held out");
     let evaluating = Instant::now();
     let mut model = setup::fresh_model(&config)?;
     let checkpoint = vlct_train::checkpoint::last_path(&run);
@@ -110,12 +110,12 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool, say: &mut dyn FnMut(&
         load_path: checkpoint.display().to_string(),
         ..config.clone()
     };
-    setup::load_weights(&mut model, &load, &mut |_| ())?;
+    without_messages(|| setup::load_weights(&mut model, &load))?;
     // Evaluation goes on after an interruption: the report of a short run is a report too.
     let results = evaluation::evaluate(&model, &config)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
-    say("4/4  writing the report");
+    info!("4/4  writing the report");
     let writing = Instant::now();
     let examples = examples::collect(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
@@ -171,20 +171,17 @@ const FIXED: [&str; 7] = [
 const SMALL_VOCABULARY: usize = 256;
 
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
-fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<Config> {
+fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Config> {
     let trial = |n: u64| -> Result<f64> {
         let mut config = config.clone();
         config.set("fast_dev_run", &Value::Int(n as i64))?;
         let start = Instant::now();
-        trainer::run(
-            &config,
-            &mut Control {
-                stop,
-                say: &mut |_| (),
-                progress: false,
-                run_directory: None,
-            },
-        )?;
+        let control = Control {
+            stop,
+            progress: false,
+            run_directory: None,
+        };
+        without_messages(|| trainer::run(&config, &control))?;
         Ok(start.elapsed().as_secs_f64())
     };
     trial(2)?; // faults in memory and code
@@ -195,12 +192,18 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool, say: &mut dyn 
     let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
     let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
     let steps = ((budget / per_step) as u64).max(100);
-    say(&format!(
-        "     a step takes about {:.0} ms here: {steps} steps",
-        per_step * 1e3
-    ));
+    info!("     a step takes about {:.0} ms here: {steps} steps", per_step * 1e3);
     config.max_steps = Some(steps);
     Ok(config)
+}
+
+/// Runs something whose messages concern nobody.
+fn without_messages<T>(run: impl FnOnce() -> T) -> T {
+    let level = log::max_level();
+    log::set_max_level(log::LevelFilter::Off);
+    let result = run();
+    log::set_max_level(level);
+    result
 }
 
 /// What a trial run spends on a micro-batch, which it trains on and validates another of, as a multiple of training alone.

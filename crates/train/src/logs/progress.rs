@@ -3,10 +3,11 @@
 use std::{
     collections::VecDeque,
     io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Rates are means over this stretch of time.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -16,6 +17,22 @@ const SAMPLING: Duration = Duration::from_millis(250);
 
 /// Shortest and longest time between plain lines: often enough at the start, few in a run of days.
 const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// The bar that is on the terminal, if there is one.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn set_shown(bar: Option<ProgressBar>) {
+    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+/// Runs something that prints, with the progress bar, if one is shown, out of its way.
+pub fn suspend<T>(printing: impl FnOnce() -> T) -> T {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown {
+        Some(bar) => bar.suspend(printing),
+        None => printing(),
+    }
+}
 
 /// What happened since the last update.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +79,7 @@ impl Progress {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_position(done);
+        set_shown(Some(bar.clone()));
         let meter = Meter::new(Instant::now(), done);
         Self {
             unit,
@@ -157,7 +175,8 @@ impl Progress {
             });
             if rates.steps > 0.0 && update.step < self.total {
                 let left = (self.total - update.step) as f64 / rates.steps;
-                parts.push(format!("{} left", duration(left)));
+                let left = Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX);
+                parts.push(format!("{} left", FormattedDuration(left)));
             }
         }
         parts.extend(
@@ -172,25 +191,6 @@ impl Progress {
         parts.join("  ")
     }
 
-    /// Shows a line of text above the bar, or as it is.
-    pub fn message(&mut self, line: &str) {
-        match &mut self.view {
-            View::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-            View::Lines { out, .. } => {
-                let _ = writeln!(out, "{line}");
-            }
-            View::Quiet => {}
-        }
-    }
-
-    /// Runs something that prints, with the bar out of its way.
-    pub fn suspend<T>(&mut self, printing: impl FnOnce() -> T) -> T {
-        match &self.view {
-            View::Bar(bar) => bar.suspend(printing),
-            View::Lines { .. } | View::Quiet => printing(),
-        }
-    }
-
     /// Leaves the time since the last update out of the rates: to be called after a validation or a save.
     pub fn skip_pause(&mut self) {
         self.meter.restart(Instant::now());
@@ -198,8 +198,11 @@ impl Progress {
 
     /// Ends the display; the bar stays as it is.
     pub fn finish(&mut self) {
-        if let View::Bar(bar) = &self.view {
+        if let View::Bar(bar) = &self.view
+            && !bar.is_finished()
+        {
             bar.abandon();
+            set_shown(None);
         }
     }
 }
@@ -303,17 +306,6 @@ fn loss_text(value: f64) -> String {
     }
 }
 
-/// Seconds in words, to two units.
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -352,23 +344,21 @@ mod tests {
                 },
             );
         }
-        progress.message("checkpoint saved");
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 12, "{text}");
+        assert_eq!(lines.len(), 11, "{text}");
         assert_eq!(
             lines[0],
-            "step 1/1000  80.0 samples/s  1 min 40 s left  mlm 2.000  mae 1.0e-4  data wait 20 %"
+            "step 1/1000  80.0 samples/s  00:01:40 left  mlm 2.000  mae 1.0e-4  data wait 20 %"
         );
         assert_eq!(
             lines[3],
-            "step 301/1000  80.0 samples/s  1 min 10 s left  mlm 2.000  mae 1.0e-4  data wait 20 %"
+            "step 301/1000  80.0 samples/s  00:01:10 left  mlm 2.000  mae 1.0e-4  data wait 20 %"
         );
         assert_eq!(
             lines[10],
             "step 1000/1000  80.0 samples/s  mlm 2.000  mae 1.0e-4  data wait 20 %"
         );
-        assert_eq!(lines[11], "checkpoint saved");
     }
 
     #[test]
@@ -397,12 +387,6 @@ mod tests {
         meter.restart(start + Duration::from_secs(900));
         assert!(meter.rates().is_none());
         assert_eq!(step(&mut meter, 901, 58).samples, 100.0);
-    }
-
-    #[test]
-    fn durations() {
-        let texts = [0.4, 59.0, 61.0, 3600.0, 90061.0].map(duration);
-        assert_eq!(texts, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]);
     }
 
     #[test]

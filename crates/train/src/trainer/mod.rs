@@ -9,6 +9,7 @@ mod training;
 
 use crate::config::Config;
 use crate::error::{Result, TrainError};
+use log::{info, warn};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::Split;
@@ -32,12 +33,10 @@ pub struct Finished {
     pub best: Option<(f64, u64)>,
 }
 
-/// What a run may be told and tells while it goes on.
+/// What a run is told from outside.
 pub struct Control<'a> {
     /// Set from outside (a signal): the run saves and ends.
     pub stop: &'a AtomicBool,
-    /// Lines for people: warnings, what was loaded, where things are.
-    pub say: &'a mut dyn FnMut(&str),
     /// Whether to show progress.
     pub progress: bool,
     /// Where the run directory is to be, instead of under `log_dir`.
@@ -49,9 +48,9 @@ pub struct Control<'a> {
 /// # Errors
 /// If the configuration contradicts itself, data or weights cannot be read, a loss is not finite, or something cannot be
 /// saved.
-pub fn run(config: &Config, control: &mut Control) -> Result<Finished> {
+pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     for warning in config.validate()? {
-        (control.say)(&format!("warning: {warning}"));
+        warn!("{warning}");
     }
     setup::check_tasks(config)?;
     use_threads(Threads::of(config))?;
@@ -62,7 +61,7 @@ pub fn run(config: &Config, control: &mut Control) -> Result<Finished> {
 }
 
 /// One pass over the test split: the values under the original's names.
-fn test(config: &Config, control: &mut Control) -> Result<Finished> {
+fn test(config: &Config, control: &Control) -> Result<Finished> {
     let tokenizer = setup::tokenizer(config)?;
     let dataset = setup::dataset(config, Split::Test)?;
     if dataset.is_empty() {
@@ -72,13 +71,13 @@ fn test(config: &Config, control: &mut Control) -> Result<Finished> {
         )));
     }
     let mut model = setup::fresh_model(config)?;
-    setup::load_weights(&mut model, config, control.say)?;
-    (control.say)(&format!(
+    setup::load_weights(&mut model, config)?;
+    info!(
         "evaluating {} captions of {} pictures, {}",
         dataset.len(),
         dataset.rows(),
         setup::arithmetic(model.compute())
-    ));
+    );
     let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;
     let recalls = evaluate::measure_recalls(config, &model, Split::Test, &tokenizer, control.stop)?;
     let values = evaluate::with_recalls(&metrics, recalls);

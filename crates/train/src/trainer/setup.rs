@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
 use crate::objectives::Objectives;
+use log::info;
 use std::path::Path;
 use std::sync::Arc;
 use vlct_data::datasets::{CaptionDataset, Shards, Split};
@@ -201,11 +202,11 @@ pub(super) fn arithmetic(compute: Compute) -> String {
     format!("{threads} threads, {format}{recompute}")
 }
 
-/// Loads `pretrain_path` (MAE weights, into the backbone) and then `load_path` (a whole model); tells `report` what matched.
+/// Loads `pretrain_path` (MAE weights, into the backbone) and then `load_path` (a whole model); logs what matched.
 ///
 /// # Errors
 /// If a file cannot be read, nothing in it matches, or a tensor has another shape.
-pub fn load_weights(model: &mut Vlc, config: &Config, report: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn load_weights(model: &mut Vlc, config: &Config) -> Result<()> {
     for (path, scope) in [
         (&config.pretrain_path, Scope::Backbone),
         (&config.load_path, Scope::Model),
@@ -221,7 +222,7 @@ pub fn load_weights(model: &mut Vlc, config: &Config, report: &mut dyn FnMut(&st
         let (state, matched) =
             files::adapt(state, &model.shapes(), options).map_err(|e| TrainError::Invalid(format!("{path}: {e}")))?;
         model.load(&state)?;
-        report(&format!("weights of {path}: {matched}"));
+        info!("weights of {path}: {matched}");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::config::{Config, KEYS};
 use crate::error::{Result, TrainError};
 use crate::metrics::PretrainMetrics;
 use crate::plan::Window;
+use log::warn;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use vlct_data::loader::Position;
@@ -170,8 +171,8 @@ pub(super) fn restore(file: &Checkpoint, path: &Path, model: &mut Vlc, optimizer
     Ok(state)
 }
 
-/// Says which settings differ from those of the run that is continued: its result will not be the same.
-pub(super) fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut(&str)) -> Result<()> {
+/// Warns of settings that differ from those of the run that is continued: its result will not be the same.
+pub(super) fn warn_of_changes(before: &str, config: &Config) -> Result<()> {
     let before = Config::from_toml(before)?;
     // The position in an epoch is counted in micro-batches.
     if before.per_gpu_batchsize != config.per_gpu_batchsize {
@@ -199,10 +200,7 @@ pub(super) fn warn_of_changes(before: &str, config: &Config, say: &mut dyn FnMut
     for key in KEYS.iter().filter(|k| !harmless(k.name)) {
         let (old, new) = ((key.get)(&before), (key.get)(config));
         if old != new {
-            say(&format!(
-                "warning: {} was {old} when the run began and is {new} now",
-                key.name
-            ));
+            warn!("{} was {old} when the run began and is {new} now", key.name);
         }
     }
     Ok(())

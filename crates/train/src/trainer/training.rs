@@ -13,6 +13,7 @@ use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
 use crate::plan::{Plan, Window};
 use crate::schedule::LearningRate;
+use log::{info, warn};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +28,9 @@ use vlct_tensor::{Gradients, Tape};
 use vlct_util::lock::{Lock, try_lock};
 
 /// A run of training.
-pub(super) struct Trainer<'a, 'c> {
+pub(super) struct Trainer<'a> {
     config: &'a Config,
-    control: &'a mut Control<'c>,
+    control: &'a Control<'a>,
     tokenizer: Tokenizer,
     training: Arc<CaptionDataset>,
     validation: Arc<CaptionDataset>,
@@ -53,8 +54,8 @@ pub(super) struct Trainer<'a, 'c> {
     last_validation: Vec<(String, f64)>,
 }
 
-impl<'a, 'c> Trainer<'a, 'c> {
-    pub fn new(config: &'a Config, control: &'a mut Control<'c>) -> Result<Self> {
+impl<'a> Trainer<'a> {
+    pub fn new(config: &'a Config, control: &'a Control<'a>) -> Result<Self> {
         let tokenizer = setup::tokenizer(config)?;
         let training = setup::dataset(config, Split::Train)?;
         let validation = setup::dataset(config, Split::Val)?;
@@ -67,7 +68,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             None => setup::fresh_model(config)?,
         };
         if config.resume_from.is_none() {
-            setup::load_weights(&mut model, config, control.say)?;
+            setup::load_weights(&mut model, config)?;
         }
         let mut optimizer = Optimizer::new(setup::rule(config).0, model.parameters());
         let state = RunState {
@@ -92,8 +93,8 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 }
                 let file = checkpoint::load(&path)?;
                 let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
-                state::warn_of_changes(&restored.config, config, control.say)?;
-                (control.say)(&format!("resuming {} at step {}", path.display(), restored.global_step));
+                state::warn_of_changes(&restored.config, config)?;
+                info!("resuming {} at step {}", path.display(), restored.global_step);
                 (
                     RunState {
                         config: state.config,
@@ -136,7 +137,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             });
             let path = run.join("config.toml");
             std::fs::write(&path, &state.config).map_err(|source| TrainError::Io { path, source })?;
-            (control.say)(&format!("run directory: {}", run.display()));
+            info!("run directory: {}", run.display());
             Some(run)
         };
         Ok(Self {
@@ -163,7 +164,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
     }
 
     pub fn train(mut self) -> Result<Finished> {
-        self.say_what_runs();
+        self.log_run_summary();
         if self.validation.is_empty() {
             self.plan = self.plan.without_validation();
             self.state.validation_due = false;
@@ -173,9 +174,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             return self.finish();
         }
         if self.validation.is_empty() {
-            self.message(
-                "there is no validation data: nothing is validated, and of the checkpoints only the last is kept",
-            );
+            info!("there is no validation data: nothing is validated, and of the checkpoints only the last is kept");
         } else if self.config.sanity_steps > 0 && self.state.global_step == 0 {
             self.validate(self.config.sanity_steps)?;
         }
@@ -204,9 +203,9 @@ impl<'a, 'c> Trainer<'a, 'c> {
             let values = if self.validation.is_empty() {
                 "there is no validation data".into()
             } else {
-                listed(&evaluate::with_recalls(&metrics, Recall::NotAsked))
+                format_metrics(&evaluate::with_recalls(&metrics, Recall::NotAsked))
             };
-            self.message(&format!("trial run passed after {micro} batches: {values}"));
+            info!("trial run passed after {micro} batches: {values}");
         }
         Ok(())
     }
@@ -260,7 +259,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
                 return Ok(None);
             };
             pass.samples += batch.len() as u64;
-            self.note_replaced(&batch, pass.replaced);
+            self.log_replacements(&batch, pass.replaced);
             pass.replaced += batch.replaced as u64;
             pass.values = self.micro_batch(&batch, &mut pass.epoch_sums)?;
             loader.recycle(batch);
@@ -268,9 +267,9 @@ impl<'a, 'c> Trainer<'a, 'c> {
         Ok(Some(pass))
     }
 
-    fn say_what_runs(&mut self) {
+    fn log_run_summary(&self) {
         let parameters = self.model.parameters();
-        let line = format!(
+        info!(
             "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
             self.training.len(),
             self.training.rows(),
@@ -280,34 +279,24 @@ impl<'a, 'c> Trainer<'a, 'c> {
             self.plan.grad_steps,
             setup::arithmetic(self.model.compute()),
         );
-        self.message(&line);
     }
 
     fn stopping(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed)
     }
 
-    fn message(&mut self, line: &str) {
-        match &mut self.log {
-            Some(log) if self.control.progress => log.progress().message(line),
-            _ => (self.control.say)(line),
-        }
-    }
-
-    fn note_replaced(&mut self, batch: &Batch, before: u64) {
+    fn log_replacements(&self, batch: &Batch, before: u64) {
         let replaced = before + batch.replaced as u64;
         /// Pictures that are told of one by one; then only the count is told, each time it has doubled.
         const TOLD: u64 = 20;
         if batch.replaced > 0 && replaced > TOLD {
             if replaced.ilog2() > before.max(1).ilog2() {
-                self.message(&format!("warning: {replaced} unreadable pictures were replaced so far"));
+                warn!("{replaced} unreadable pictures were replaced so far");
             }
             return;
         }
         for warning in &batch.warnings {
-            self.message(&format!(
-                "warning: replaced an unreadable picture ({replaced} so far): {warning}"
-            ));
+            warn!("replaced an unreadable picture ({replaced} so far): {warning}");
         }
     }
 
@@ -468,7 +457,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             log.log(self.state.global_step, self.state.last_epoch(), &listed)?;
         }
-        self.message(&format!("step {}: {}", self.state.global_step, listed(&values)));
+        info!("step {}: {}", self.state.global_step, format_metrics(&values));
         self.last_validation = values;
         let improves = self.state.best_metric.is_none_or(|best| score > best);
         if improves {
@@ -531,7 +520,7 @@ impl<'a, 'c> Trainer<'a, 'c> {
             log.progress().finish();
         }
         if let (Some(run), Some(step)) = (&self.run, self.saved.as_ref().map(|s| s.global_step)) {
-            (self.control.say)(&format!("saved step {step}: {}", checkpoint::last_path(run).display()));
+            info!("saved step {step}: {}", checkpoint::last_path(run).display());
         }
         Ok(Finished {
             steps: self.state.global_step,
@@ -556,8 +545,8 @@ struct WindowPass {
     values: Vec<(&'static str, f64)>,
 }
 
-/// Metrics in a line for people.
-fn listed(values: &[(String, f64)]) -> String {
+/// Metrics in one line.
+fn format_metrics(values: &[(String, f64)]) -> String {
     let values: Vec<String> = values
         .iter()
         .map(|(name, value)| format!("{name} {value:.4}"))
