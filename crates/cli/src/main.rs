@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod check_images;
 mod convert;
+mod hints;
 mod inspect;
 mod map_vg_mscoco;
 mod output;

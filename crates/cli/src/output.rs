@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use indicatif::{HumanBytes, HumanCount};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use vlct_train::logs::progress::suspend;
+use crate::hints::with_hint;
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -19,9 +20,9 @@ pub enum Failure {
     BrokenPipe,
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(with_hint(&error))
     }
 }
 

@@ -1,45 +1,107 @@
-//! What can go wrong with data.
+//! Errors of this crate. A message is one line that says what is wrong and where; what a user can do about it with options of a
+//! program is for that program to add.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vlct_image::ImageError;
 use vlct_util::IoError;
 
-use crate::datasets::prepare_command;
-
-/// An error of this crate: one line that says what, where and, if it can be known, what to do.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// A file or directory cannot be read or written.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A file is not what it should be.
+    /// The content of a file is damaged, or not of the form that its reader needs.
     #[error("{path}: {reason}", path = path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, and where in the file.
         reason: String,
     },
-    /// Files of datasets that are not there: all of them.
+    /// A row beyond the end of a file.
+    #[error("{path}: there is no row {row}; there are {rows}", path = path.display())]
+    NoRow {
+        /// The file.
+        path: PathBuf,
+        /// The row that was asked for.
+        row: usize,
+        /// The number of rows in the file.
+        rows: usize,
+    },
+    /// A column that an Arrow file does not have.
+    #[error("{path}: there is no column {column:?}; there are {}", columns.join(", "), path = path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column that was asked for.
+        column: String,
+        /// The columns of the file.
+        columns: Vec<String>,
+    },
+    /// A row that is too large to be written.
+    #[error("{path}: a row of {bytes} bytes is too large for an Arrow file; leave the image out", path = path.display())]
+    RowTooLarge {
+        /// The file being written.
+        path: PathBuf,
+        /// The size of the row.
+        bytes: usize,
+    },
+    /// Files that datasets consist of do not exist; all of them.
     #[error("{}", missing_files(directory, missing))]
     MissingFiles {
         /// Where they were looked for.
         directory: PathBuf,
-        /// What is missing.
+        /// What is missing, ordered by dataset.
         missing: Vec<MissingFile>,
     },
-    /// An image that cannot be decoded, or an argument that image processing refuses.
+    /// A name that is not that of a dataset, and of which the directory has no files either.
+    #[error("{}", unknown_dataset(name, *similar, known, directory))]
+    UnknownDataset {
+        /// The name.
+        name: String,
+        /// The published dataset whose name is most similar, if it is similar enough.
+        similar: Option<&'static str>,
+        /// The names of the published datasets.
+        known: Vec<&'static str>,
+        /// Where files of that name were looked for.
+        directory: PathBuf,
+    },
+    /// A preparation of this file has begun and is not finished, so the dataset is not whole.
+    #[error("{path}: the preparation of {dataset} is not finished", path = path.display())]
+    Unfinished {
+        /// The missing file.
+        path: PathBuf,
+        /// What is being prepared.
+        dataset: String,
+    },
+    /// Another process holds the lock of this journal.
+    #[error("{path}: another process prepares the same dataset here", path = path.display())]
+    Locked {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// A journal that belongs to a preparation with another fingerprint, which has written rows.
+    #[error(
+        "{path}: this is the record of an unfinished preparation from other inputs or with other options",
+        path = path.display()
+    )]
+    OtherPreparation {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// An image cannot be decoded, or an argument of image processing is out of range.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A request that makes no sense (an unknown name, a size of zero, …).
+    /// An argument is out of range, unknown or inconsistent with another.
     #[error("{0}")]
     Invalid(String),
 }
 
 impl DataError {
-    /// The error of a file that does not have the expected content.
+    /// The error of a file whose content is not what its reader needs.
     pub fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Format {
             path: path.into(),
@@ -48,53 +110,46 @@ impl DataError {
     }
 }
 
-/// A file that is not there.
+/// A file that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingFile {
     /// The dataset that it belongs to.
     pub dataset: String,
-    /// Its name.
+    /// Its file name.
     pub file: String,
-    /// Whether only the shards that are there were asked for: then later ones are, and `fewer_shards` does not help.
+    /// Whether it is a gap: only the shards that exist were asked for, and later ones do.
     pub is_gap: bool,
 }
 
-fn missing_files(folder: &std::path::Path, missing: &[MissingFile]) -> String {
-    let mut datasets: Vec<&str> = missing.iter().map(|m| m.dataset.as_str()).collect();
-    datasets.dedup();
-    let lists: Vec<String> = datasets
-        .iter()
-        .map(|dataset| {
-            let files = missing
-                .iter()
-                .filter(|m| m.dataset == *dataset)
-                .map(|m| m.file.as_str());
-            format!("{} (of {dataset})", runs_shortened(&files.collect::<Vec<_>>()))
-        })
-        .collect();
-    let folder_note = if folder.is_dir() { "" } else { ", which is not a folder" };
-    let commands = datasets.iter().map(|dataset| prepare_command(dataset, folder));
-    let first_is_there = |file: &str| {
-        let number = file.trim_end_matches(".arrow").rsplit_once('_');
-        number.is_some_and(|(name, number)| {
-            number.parse::<u64>().is_ok() && folder.join(format!("{name}_0.arrow")).exists()
-        })
-    };
-    let fewer = match missing.iter().any(|m| !m.is_gap && first_is_there(&m.file)) {
-        true => ", or fewer_shards=True if there are no more",
-        false => "",
+fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
+    let lists = missing.chunk_by(|a, b| a.dataset == b.dataset).map(|files| {
+        let names: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
+        format!("{} (of {})", shorten_runs(&names), files[0].dataset)
+    });
+    let note = if directory.is_dir() {
+        ""
+    } else {
+        ", which is not a directory"
     };
     format!(
-        "not found in {}{folder_note}: {}; give data_root the folder that has the Arrow files of {}{fewer}, or make them: {}",
-        folder.display(),
-        lists.join("; "),
-        datasets.join(", "),
-        commands.collect::<Vec<_>>().join("; ")
+        "not found in {}{note}: {}",
+        directory.display(),
+        lists.collect::<Vec<_>>().join("; ")
     )
 }
 
-/// Names with commas between them; of a long run of numbered files the first and the last.
-fn runs_shortened(files: &[&str]) -> String {
+fn unknown_dataset(name: &str, similar: Option<&str>, known: &[&str], directory: &Path) -> String {
+    let similar = similar.map_or(String::new(), |similar| format!(" (did you mean {similar:?}?)"));
+    format!(
+        "unknown dataset {name:?}{similar}: it is none of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … nor \
+         {name}_train.arrow nor a directory {name} of .tar files (for validation and test {name}_val…, {name}_test…)",
+        known.join(", "),
+        directory.display()
+    )
+}
+
+/// Joins names with commas. Of a run of six or more consecutively numbered files, only the first and the last are named.
+fn shorten_runs(files: &[&str]) -> String {
     const LONG: usize = 6;
     let number = |file: &str| -> Option<(String, u64)> {
         let (name, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
@@ -111,7 +166,7 @@ fn runs_shortened(files: &[&str]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// Result with a [`DataError`], if not said otherwise.
+/// Result with a [`DataError`] unless another error is named.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
 
 #[cfg(test)]
@@ -119,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_runs_of_numbered_files_are_shortened() {
+    fn shortens_runs_of_numbered_files() {
         let names = |numbers: std::ops::Range<u64>| numbers.map(|i| format!("s_{i}.arrow"));
         let files: Vec<String> = ["a.arrow".into()]
             .into_iter()
@@ -128,7 +183,7 @@ mod tests {
             .collect();
         let files: Vec<&str> = files.iter().map(String::as_str).collect();
         assert_eq!(
-            runs_shortened(&files),
+            shorten_runs(&files),
             "a.arrow, s_1.arrow to s_8.arrow, s_10.arrow, s_11.arrow"
         );
     }

@@ -9,7 +9,7 @@ use crate::{ImageError, Result};
 /// A picture as a PNG file.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] for a picture without pixels.
+/// Returns [`ImageError::Encode`] for an image without pixels.
 pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     PngEncoder::new(&mut file)
@@ -21,10 +21,10 @@ pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
 /// A picture as a baseline JPEG file; `quality` 1 (smallest) to 100 (best).
 ///
 /// # Errors
-/// [`ImageError::Invalid`] for a picture without pixels, with a side above 65,535, or for another quality.
+/// Returns [`ImageError::Quality`] for another quality, [`ImageError::Encode`] for an image without pixels or with a side above 65,535.
 pub fn encode_jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>> {
     if !(1..=100).contains(&quality) {
-        return Err(ImageError::Invalid(format!("JPEG quality {quality} is not in 1..=100")));
+        return Err(ImageError::Quality(quality));
     }
     if image.width() == 0 || image.height() == 0 {
         return Err(refused(image, "JPEG", &"it has no pixels"));
@@ -36,12 +36,13 @@ pub fn encode_jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>> {
     Ok(file)
 }
 
-fn refused(image: &RgbImage, format: &str, reason: &dyn std::fmt::Display) -> ImageError {
-    ImageError::Invalid(format!(
-        "a picture of {}x{} pixels cannot be written as {format}: {reason}",
-        image.width(),
-        image.height()
-    ))
+fn refused(image: &RgbImage, format: &'static str, reason: &dyn std::fmt::Display) -> ImageError {
+    ImageError::Encode {
+        width: image.width(),
+        height: image.height(),
+        format,
+        reason: reason.to_string(),
+    }
 }
 
 #[cfg(test)]

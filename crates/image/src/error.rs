@@ -1,4 +1,4 @@
-//! What can go wrong with an image.
+//! Errors of this crate.
 
 use vlct_util::IoError;
 
@@ -9,12 +9,73 @@ pub enum ImageError {
     /// A file or directory cannot be read.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The bytes are not an image that can be decoded.
-    #[error("picture cannot be decoded: {0}")]
+    /// The bytes are not a whole image file of a supported format and size.
+    #[error("image cannot be decoded: {0}")]
     Decode(String),
-    /// An argument is out of range or inconsistent with another.
-    #[error("{0}")]
-    Invalid(String),
+    /// An image that a file format cannot hold.
+    #[error("an image of {width}x{height} pixels cannot be written as {format}: {reason}")]
+    Encode {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The file format.
+        format: &'static str,
+        /// The message of the encoder.
+        reason: String,
+    },
+    /// A JPEG quality that is not in 1..=100.
+    #[error("JPEG quality {0} is not in 1..=100")]
+    Quality(u8),
+    /// A name that is not that of a transform.
+    #[error("unknown image transform {name:?}: use one of {known}")]
+    UnknownTransform {
+        /// The name.
+        name: String,
+        /// The names of the transforms, separated by commas.
+        known: String,
+    },
+    /// A side length, in pixels, that is out of range.
+    #[error("image size {size} is not in 1..={max}")]
+    Size {
+        /// The side length.
+        size: usize,
+        /// The largest side length.
+        max: usize,
+    },
+    /// A resize from or to an image without pixels. Sizes are (width, height) in pixels.
+    #[error("cannot resize {}x{} pixels to {}x{}", from.0, from.1, to.0, to.1)]
+    NoPixels {
+        /// Size of the crop.
+        from: (u32, u32),
+        /// Size of the result.
+        to: (u32, u32),
+    },
+    /// A crop that is not inside its image. Sizes are (width, height) and positions (left, top), in pixels.
+    #[error(
+        "cannot cut {}x{} pixels at ({}, {}) out of an image of {}x{}",
+        size.0, size.1, position.0, position.1, image.0, image.1
+    )]
+    Crop {
+        /// Size of the crop.
+        size: (u32, u32),
+        /// Its top left corner.
+        position: (u32, u32),
+        /// Size of the image.
+        image: (u32, u32),
+    },
+    /// A buffer whose length is not that of an image of this size.
+    #[error("an image of {width}x{height} pixels needs {expected} values, the buffer has {found}")]
+    Length {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// Number of values of such an image: `3 · width · height`.
+        expected: u64,
+        /// Length of the buffer.
+        found: usize,
+    },
 }
 
 /// Result with an [`ImageError`].

@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 
+use super::decode;
 use super::resize::Levels;
 use crate::{ImageError, Result};
 
@@ -23,30 +24,34 @@ pub(super) fn levels() -> Levels {
 /// 0..=255; a value that is not a number becomes 0. For reports: reconstructions leave the range of real pictures.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] if `values` does not hold exactly `3 · size · size` numbers.
+/// Returns [`ImageError::Length`] if `values` has not `3 · size · size` elements, [`ImageError::Size`] if `size` is above
+/// [`MAX_SIDE`](crate::MAX_SIDE).
 pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
-    let expected = size.checked_mul(size).and_then(|p| p.checked_mul(3));
-    let side = u32::try_from(size).ok();
-    let (Some(expected), Some(side)) = (expected, side) else {
-        return Err(ImageError::Invalid(format!(
-            "a picture of {size}x{size} pixels is too large"
-        )));
+    let too_large = || ImageError::Size {
+        size,
+        max: decode::MAX_SIDE as usize,
     };
-    if values.len() != expected {
-        return Err(ImageError::Invalid(format!(
-            "a picture of {size}x{size} pixels needs {expected} values, {} were given",
-            values.len()
-        )));
+    let side = u32::try_from(size)
+        .ok()
+        .filter(|side| *side <= decode::MAX_SIDE)
+        .ok_or_else(too_large)?;
+    let expected = 3 * u64::from(side) * u64::from(side);
+    if values.len() as u64 != expected {
+        return Err(ImageError::Length {
+            width: size,
+            height: size,
+            expected,
+            found: values.len(),
+        });
     }
-    let mut pixels = vec![0u8; expected];
+    let mut pixels = vec![0u8; values.len()];
     for (channel, plane) in values.chunks_exact((size * size).max(1)).enumerate() {
         for (pixel, value) in pixels[channel..].iter_mut().step_by(3).zip(plane) {
             // `as` clips to the range of u8 and sends NaN to 0.
             *pixel = ((value * STD[channel] + MEAN[channel]) * 255.0).round() as u8;
         }
     }
-    RgbImage::from_raw(side, side, pixels)
-        .ok_or_else(|| ImageError::Invalid(format!("a picture of {size}x{size} pixels is too large")))
+    RgbImage::from_raw(side, side, pixels).ok_or_else(too_large)
 }
 
 #[cfg(test)]

@@ -56,12 +56,13 @@ impl FromStr for TransformKind {
     type Err = ImageError;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|k| k.name() == name).ok_or_else(|| {
-            ImageError::Invalid(format!(
-                "unknown picture transform {name:?}: use one of {}",
-                Self::ALL.map(Self::name).join(", ")
-            ))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|k| k.name() == name)
+            .ok_or_else(|| ImageError::UnknownTransform {
+                name: name.to_string(),
+                known: Self::ALL.map(Self::name).join(", "),
+            })
     }
 }
 
@@ -102,13 +103,11 @@ impl Transform {
     /// The transform `kind` to pictures of `size` × `size` pixels.
     ///
     /// # Errors
-    /// [`ImageError::Invalid`] unless `size` is in 1..=8192.
+    /// Returns [`ImageError::Size`] unless `size` is in 1..=8192.
     pub fn new(kind: TransformKind, size: usize) -> Result<Self> {
         match u32::try_from(size) {
             Ok(side) if (1..=MAX_SIZE).contains(&size) => Ok(Self { kind, size: side }),
-            _ => Err(ImageError::Invalid(format!(
-                "picture size {size} is not in 1..={MAX_SIZE}"
-            ))),
+            _ => Err(ImageError::Size { size, max: MAX_SIZE }),
         }
     }
 
@@ -133,7 +132,7 @@ impl Transform {
     /// Draws from `rng` in the order augmentation, crop, mirroring; `mae_test` draws nothing.
     ///
     /// # Errors
-    /// As [`decode()`], and [`ImageError::Invalid`] if `out` is not of [`Self::values`] numbers.
+    /// Returns [`ImageError::Decode`] as [`decode()`] does, and [`ImageError::Length`] if `out` has not [`Self::values`] elements.
     pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
         let begun = Instant::now();
         let mut image = decode(bytes)?;
@@ -172,7 +171,7 @@ impl Transform {
     /// A decoded picture transformed, as normalised planes `[3, size, size]`; see [`Self::load_into`].
     ///
     /// # Errors
-    /// [`ImageError::Invalid`] if the picture has no pixels.
+    /// Returns [`ImageError::NoPixels`] if the image has no pixels.
     pub fn apply(&self, mut image: RgbImage, rng: &mut impl Rng) -> Result<Vec<f32>> {
         let mut out = vec![0.0; self.values()];
         self.augment(&mut image, rng);

@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::statements::partner;
 use super::{Scene, Shape, SyntheticConfig, answers, captions, class_of, questions, render, statements, vocabulary};
-use crate::{DataError, Result};
+use crate::Result;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
 use vlct_data::random::{Purpose, stream};
-use vlct_util::IoError;
+use vlct_util::at;
 
 /// Groups of scenes. The discriminants are part of what makes a world reproducible: append, never renumber.
 #[derive(Clone, Copy)]
@@ -247,7 +247,7 @@ impl Painter<'_> {
             let path = folder
                 .join(class.word())
                 .join(format!("{i:08}.{}", config.format.extension()));
-            fs::write(&path, picture).map_err(|source| DataError::Io(IoError { path, source }))
+            fs::write(&path, picture).map_err(at(&path))
         })
     }
 }
@@ -257,24 +257,14 @@ fn draw(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
 }
 
 fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|source| {
-        DataError::Io(IoError {
-            path: path.to_owned(),
-            source,
-        })
-    })
+    fs::create_dir_all(path).map_err(at(path))
 }
 
 fn write_lines(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> Result<()> {
     let text: String = lines
         .flat_map(|line| [line.as_ref().to_owned(), "\n".to_owned()])
         .collect();
-    fs::write(path, text).map_err(|source| {
-        DataError::Io(IoError {
-            path: path.to_owned(),
-            source,
-        })
-    })
+    fs::write(path, text).map_err(at(path))
 }
 
 #[cfg(test)]

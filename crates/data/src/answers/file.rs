@@ -36,10 +36,7 @@ impl Vocabulary {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_at_most(path, LARGEST_FILE, "a vocabulary of answers")?;
-        vocabulary(&bytes).map_err(|reason| DataError::Format {
-            path: path.into(),
-            reason,
-        })
+        vocabulary(&bytes).map_err(|reason| DataError::format(path, reason))
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::Vocabulary;
 use crate::arrow::ArrowTable;
-use crate::datasets::QuestionDataset;
 use crate::{DataError, Result};
 
 /// Files with answers, of which a folder has at least one.
@@ -37,27 +36,12 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// The vocabulary that datasets of questions use, from the same columns: the original's table of answers is that of the
-    /// training and the validation questions. Empty if none has an answer.
-    ///
-    /// # Errors
-    /// As [`Self::from_prepared`].
-    pub fn of_questions(datasets: &[&QuestionDataset]) -> Result<Self> {
-        let mut vocabulary = Self::default();
-        for table in datasets.iter().flat_map(|dataset| dataset.arrow_files()) {
-            vocabulary.read_table(table?)?;
-        }
-        Ok(vocabulary)
-    }
-
     fn read_table(&mut self, table: &ArrowTable) -> Result<()> {
         for row in 0..table.rows() {
             let answers = table.text_lists(row, "answers")?;
             let labels = table.integer_lists(row, "answer_labels")?;
-            self.read_row(&answers, &labels).map_err(|reason| DataError::Format {
-                path: table.path().into(),
-                reason: format!("row {row}: {reason}"),
-            })?;
+            self.read_row(&answers, &labels)
+                .map_err(|reason| table.row_error(row, &reason))?;
             if row % ROWS_IN_MEMORY == ROWS_IN_MEMORY - 1 {
                 table.release_pages();
             }

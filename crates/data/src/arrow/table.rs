@@ -11,8 +11,8 @@ use vlct_util::MappedFile;
 /// What a column should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Bytes of picture files.
-    Pictures,
+    /// The bytes of image files.
+    Images,
     /// A list of texts in each row.
     Texts,
     /// A list of 64-bit integers in each row.
@@ -35,7 +35,7 @@ impl Values {
         // Lists that are empty in every row, as answers of a test split, have items of type null.
         let lists = |fits: &dyn Fn(&Kind) -> bool| list(kind, &|item| *item == Kind::Null || list(item, fits));
         match self {
-            Self::Pictures => matches!(kind, Kind::Bytes { text: false, .. }),
+            Self::Images => matches!(kind, Kind::Bytes { text: false, .. }),
             Self::Texts => list(kind, &is_text),
             Self::Integers => list(kind, &|item| *item == Kind::Int64),
             Self::TextLists => lists(&is_text),
@@ -48,7 +48,7 @@ impl Values {
 impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Pictures => "pictures (binary)",
+            Self::Images => "pictures (binary)",
             Self::Texts => "lists of text",
             Self::Integers => "lists of 64-bit integers",
             Self::TextLists => "lists of lists of text",
@@ -250,16 +250,22 @@ impl ArrowTable {
 
     /// The place of a value.
     fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
-        let position = self.layout.columns.iter().position(|c| c.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.columns().collect();
-            DataError::format(
-                self.map.path(),
-                format!("there is no column {name:?}; there are {}", names.join(", ")),
-            )
-        })?;
+        let position = self
+            .layout
+            .columns
+            .iter()
+            .position(|c| c.name == name)
+            .ok_or_else(|| DataError::NoColumn {
+                path: self.path().to_path_buf(),
+                column: name.to_string(),
+                columns: self.columns().map(str::to_string).collect(),
+            })?;
         if row >= self.rows {
-            let reason = format!("there is no row {row}; there are {}", self.rows);
-            return Err(DataError::format(self.map.path(), reason));
+            return Err(DataError::NoRow {
+                path: self.path().to_path_buf(),
+                row,
+                rows: self.rows,
+            });
         }
         // The last batch that begins at or before the row; empty batches before it begin at the same row.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;

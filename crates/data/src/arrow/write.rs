@@ -15,7 +15,7 @@ use flatbuffers::FlatBufferBuilder;
 use serde_json::json;
 
 use crate::{DataError, Result};
-use vlct_util::IoError;
+use vlct_util::at;
 use vlct_util::atomic::{hidden_sibling, sync_directory};
 
 /// A batch is written when it holds this many bytes, or ...
@@ -127,19 +127,13 @@ impl TableFile {
         let fields: Vec<Field> = columns.iter().map(|c| c.field.clone()).collect();
         let metadata = HashMap::from([("pandas".to_string(), pandas_metadata(columns))]);
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
-        let refused = |source| {
-            DataError::Io(IoError {
-                path: temporary.clone(),
-                source,
-            })
-        };
         let file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(blocks.is_empty())
             .open(&temporary)
-            .map_err(refused)?;
+            .map_err(at::<DataError>(&temporary))?;
         let mut table = Self {
             path: path.to_path_buf(),
             temporary: temporary.clone(),
@@ -190,36 +184,27 @@ impl TableFile {
     }
 
     fn format(&self, reason: &str) -> DataError {
-        DataError::Format {
-            path: self.temporary.clone(),
-            reason: reason.into(),
-        }
+        DataError::format(&self.temporary, reason)
     }
 
     fn error(&self, error: ArrowError) -> DataError {
         match error {
             ArrowError::IoError(_, source) => self.io(source),
-            other => DataError::Format {
-                path: self.path.clone(),
-                reason: format!("cannot be written: {other}"),
-            },
+            other => DataError::format(&self.path, format!("cannot be written: {other}")),
         }
     }
 
     fn io(&self, source: std::io::Error) -> DataError {
-        DataError::Io(IoError {
-            path: self.path.clone(),
-            source,
-        })
+        at(&self.path)(source)
     }
 
     /// Announces a row of `bytes` bytes. Answers whether the rows collected so far must be written first; the row is
     /// then to be announced again.
     pub fn admit(&mut self, bytes: usize) -> Result<bool> {
         if bytes > MAX_VALUE {
-            return Err(DataError::Format {
+            return Err(DataError::RowTooLarge {
                 path: self.path.clone(),
-                reason: format!("a row of {bytes} bytes is too large for an Arrow file; leave the picture out"),
+                bytes,
             });
         }
         let full =

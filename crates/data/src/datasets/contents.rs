@@ -27,9 +27,9 @@ impl Contents {
     /// The columns that an Arrow file must have.
     pub(super) fn columns(self) -> &'static [(&'static str, Values)] {
         match self {
-            Self::Captions => &[("image", Values::Pictures), ("caption", Values::Texts)],
+            Self::Captions => &[("image", Values::Images), ("caption", Values::Texts)],
             Self::Questions => &[
-                ("image", Values::Pictures),
+                ("image", Values::Images),
                 ("questions", Values::Texts),
                 ("question_id", Values::Integers),
                 ("answers", Values::TextLists),
@@ -37,8 +37,8 @@ impl Contents {
                 ("answer_scores", Values::FloatLists),
             ],
             Self::Pairs => &[
-                ("image_0", Values::Pictures),
-                ("image_1", Values::Pictures),
+                ("image_0", Values::Images),
+                ("image_1", Values::Images),
                 ("questions", Values::Texts),
                 ("answers", Values::Texts),
             ],

@@ -76,27 +76,11 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
 }
 
 fn unknown(data_root: &Path, name: &str) -> DataError {
-    let meant = match misspelt(name, registry::names()) {
-        Some(near) => format!(" (did you mean {near:?}?)"),
-        None => String::new(),
-    };
-    let known: Vec<&str> = registry::names().collect();
-    DataError::Invalid(format!(
-        "unknown dataset {name:?}{meant}: it is none of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … \
-         nor {name}_train.arrow nor a folder {name} of .tar files (for validation and test {name}_val…, {name}_test…); \
-         make them: {}",
-        known.join(", "),
-        data_root.display(),
-        prepare_command(name, data_root)
-    ))
-}
-
-/// The command that makes the files of a dataset.
-pub(crate) fn prepare_command(name: &str, data_root: &Path) -> String {
-    let out = data_root.display();
-    match registry::preparation(name) {
-        Some(preparation) => format!("vlct prepare {preparation} --root RAW --out {out}"),
-        None => format!("vlct prepare jsonl --root PICTURES --annotations FILE.jsonl --name {name} --out {out}"),
+    DataError::UnknownDataset {
+        name: name.to_string(),
+        similar: misspelt(name, registry::names()),
+        known: registry::names().collect(),
+        directory: data_root.to_path_buf(),
     }
 }
 
@@ -305,9 +289,8 @@ mod tests {
             "unknown dataset \"cocoa\" (did you mean \"coco\"?)",
             "cocoa_train_0.arrow",
             "cocoa_train.arrow",
-            "a folder cocoa of .tar files",
+            "a directory cocoa of .tar files",
             root.to_str().unwrap(),
-            "vlct prepare jsonl --root PICTURES --annotations FILE.jsonl --name cocoa --out ",
         ] {
             assert!(typo.contains(part), "{part:?} is not in {typo}");
         }

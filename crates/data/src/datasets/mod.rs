@@ -17,7 +17,6 @@ mod table;
 
 pub use captions::CaptionDataset;
 pub use contents::{Captions, Contents, Pairs, Questions, RowKind};
-pub(crate) use custom::prepare_command;
 pub use custom::split_tars;
 pub use custom::{is_custom_name, tars};
 pub use items::{ItemDataset, Location};

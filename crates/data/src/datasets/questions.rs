@@ -4,7 +4,7 @@ use super::contents::Questions;
 use super::items::{AROUND_BYTES, ItemDataset, Location};
 use crate::Result;
 use crate::answers::MAX_ANSWERS;
-use crate::arrow::{AnsweredQuestion, ArrowTable};
+use crate::arrow::AnsweredQuestion;
 
 /// Pictures and questions. An item is a picture with one of its questions; a question that is asked twice is two items
 /// (`vlc/datasets/vqav2_dataset.py`).
@@ -64,10 +64,5 @@ impl QuestionDataset {
     /// A file without that column, or with names in it.
     pub fn image_id_at(&self, at: &Location) -> Result<Option<i64>> {
         self.file(at)?.arrow()?.integer(at.row, "image_id")
-    }
-
-    /// The files, in reading order.
-    pub(crate) fn arrow_files(&self) -> impl Iterator<Item = Result<&ArrowTable>> {
-        self.files().map(|file| file.arrow())
     }
 }

@@ -198,11 +198,9 @@ fn prepared(data_root: &Path, preparation: &'static str, prefix: &str) -> Option
 /// Refuses a dataset some of whose files are not there yet: those that are would be taken for all of it.
 pub(super) fn refuse_unfinished(data_root: &Path, name: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
     match unfinished(data_root, name).into_iter().find(|file| wanted(file)) {
-        Some(file) => Err(DataError::Format {
+        Some(file) => Err(DataError::Unfinished {
             path: data_root.join(format!("{file}.arrow")),
-            reason: format!(
-                "the preparation of {name} is not finished; if it was stopped, the same vlct prepare command goes on with it"
-            ),
+            dataset: name.to_string(),
         }),
         None => Ok(()),
     }

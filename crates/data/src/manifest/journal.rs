@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::LeftOut;
+use super::report::LeftOut;
 use crate::arrow::BatchBlock;
 use crate::{DataError, Result};
-use vlct_util::IoError;
+use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
 
 /// What is known about one file.
@@ -85,34 +85,25 @@ impl Journal {
     /// [`DataError::Invalid`] if another process has it open, [`DataError::Format`] if it is of another preparation,
     /// [`DataError::Io`] if the disk refuses.
     pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
-        let io = |source| {
-            DataError::Io(IoError {
-                path: path.to_path_buf(),
-                source,
-            })
-        };
+        let io = at::<DataError>(path);
         let mut file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(io)?;
+            .map_err(&io)?;
         if try_lock(&file) == Lock::HeldElsewhere {
-            return Err(DataError::Invalid(format!(
-                "{}: another process prepares the same data set here; wait for it, or give another --out",
-                path.display()
-            )));
+            return Err(DataError::Locked {
+                path: path.to_path_buf(),
+            });
         }
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(io)?;
+        file.read_to_end(&mut text).map_err(&io)?;
         let (states, good) = read(&text, fingerprint, files.len());
         if good == 0 && lines(&text).count() > 1 && !replace {
-            return Err(DataError::Format {
+            return Err(DataError::OtherPreparation {
                 path: path.to_path_buf(),
-                reason: "this is the record of an unfinished preparation from other inputs or with other options; the same command \
-                         as then goes on with it, --overwrite begins anew"
-                    .into(),
             });
         }
         let mut journal = Self {
@@ -121,7 +112,7 @@ impl Journal {
             states,
         };
         // A line that was cut short is written over.
-        journal.file.set_len(good).map_err(io)?;
+        journal.file.set_len(good).map_err(&io)?;
         journal.file.seek(SeekFrom::Start(good)).map_err(io)?;
         if good == 0 {
             let head = Head {
@@ -177,12 +168,7 @@ impl Journal {
     /// # Errors
     /// [`DataError::Io`] if the disk refuses.
     pub fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(|source| {
-            DataError::Io(IoError {
-                path: self.path,
-                source,
-            })
-        })
+        std::fs::remove_file(&self.path).map_err(at(&self.path))
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<()> {
@@ -192,12 +178,7 @@ impl Journal {
             .file
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data());
-        written.map_err(|source| {
-            DataError::Io(IoError {
-                path: self.path.clone(),
-                source,
-            })
-        })
+        written.map_err(at(&self.path))
     }
 }
 

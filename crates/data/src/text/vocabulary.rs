@@ -2,7 +2,7 @@
 
 use super::trie::{Node, Trie};
 use crate::{DataError, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use vlct_util::read_at_most;
 
 /// One token a line, the first is number 0 (Google's release of BERT, 30,522 tokens).
@@ -61,7 +61,7 @@ impl Vocabulary {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
-            format_error(
+            DataError::format(
                 path,
                 format!("line {line} is not UTF-8; a vocab.txt of one token a line is needed"),
             )
@@ -72,9 +72,9 @@ impl Vocabulary {
             .unwrap_or(&text)
             .trim_end_matches(['\r', '\n']);
         if lines.is_empty() {
-            return Err(format_error(
+            return Err(DataError::format(
                 path,
-                "empty; a vocab.txt of one token a line is needed".into(),
+                "empty; a vocab.txt of one token a line is needed",
             ));
         }
         let tokens: Vec<&str> = lines.lines().collect();
@@ -147,7 +147,7 @@ fn find_specials(path: &Path, trie: &Trie) -> Result<Specials> {
             .filter(|(_, id)| id.is_none())
             .map(|(n, _)| *n)
             .collect();
-        return Err(format_error(
+        return Err(DataError::format(
             path,
             format!(
                 "no line {}; a BERT vocab.txt of one token a line is needed",
@@ -162,11 +162,4 @@ fn find_specials(path: &Path, trie: &Trie) -> Result<Specials> {
         sep,
         mask,
     })
-}
-
-fn format_error(path: &Path, reason: String) -> DataError {
-    DataError::Format {
-        path: PathBuf::from(path),
-        reason,
-    }
 }

@@ -251,9 +251,12 @@ impl TarTable {
     }
 
     fn sample(&self, row: usize) -> Result<Sample> {
-        let rows = self.rows();
         let sample = self.samples.get(row).copied();
-        sample.ok_or_else(|| DataError::format(self.map.path(), format!("there is no sample {row}; there are {rows}")))
+        sample.ok_or_else(|| DataError::NoRow {
+            path: self.path().to_path_buf(),
+            row,
+            rows: self.rows(),
+        })
     }
 
     fn member(&self, at: usize) -> Result<Option<Member<'_>>> {

@@ -10,8 +10,8 @@ use walkdir::WalkDir;
 
 use super::super::decode;
 use super::{Flaw, check};
-use crate::{ImageError, Result};
-use vlct_util::IoError;
+use crate::Result;
+use vlct_util::at;
 
 /// The largest file that is read: a picture of the most pixels, uncompressed, with four channels of 16 bits.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -142,10 +142,10 @@ pub fn files_under(folder: &Path) -> impl Iterator<Item = Result<PathBuf>> + use
     let walk = WalkDir::new(folder).sort_by_file_name().into_iter();
     walk.filter_map(move |entry| match entry {
         Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
-        Err(error) => Some(Err(ImageError::Io(IoError {
-            path: error.path().unwrap_or(&root).into(),
-            source: error.into(),
-        }))),
+        Err(error) => {
+            let path = error.path().unwrap_or(&root).to_path_buf();
+            Some(Err(at(path)(error.into())))
+        }
     })
 }
 

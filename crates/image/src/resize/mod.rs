@@ -64,7 +64,7 @@ impl Levels {
 /// Resizes a picture to exactly `width` × `height` pixels; the aspect ratio is not preserved.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] if the picture or the result has no pixels.
+/// Returns [`ImageError::NoPixels`] if the image or the result has no pixels.
 pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     picture(image, CropBox::whole(image), (width, height), false)
 }
@@ -72,7 +72,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
 /// Cuts `crop` out, resizes it to `size` × `size` pixels, and mirrors it left to right if `flip`.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] if the box has no pixels or is not inside the picture, or if `size` is 0.
+/// Returns [`ImageError::NoPixels`] if the crop has no pixels or `size` is 0, and [`ImageError::Crop`] if it is not inside the image.
 pub fn resized_crop(image: &RgbImage, crop: CropBox, size: u32, flip: bool) -> Result<RgbImage> {
     picture(image, crop, (size, size), flip)
 }
@@ -103,8 +103,8 @@ struct Scratch {
 /// `[3, height, width]`.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] if the box has no pixels or is not inside the picture, if the result has no pixels, or if `out` is not
-/// as long as it.
+/// Returns [`ImageError::NoPixels`] if the crop or the result has no pixels, [`ImageError::Crop`] if the crop is not inside the
+/// image, and [`ImageError::Length`] if `out` has not `3 · height · width` elements.
 pub fn resize_into(
     image: &RgbImage,
     crop: CropBox,
@@ -123,28 +123,27 @@ pub fn resize_into(
 
 fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), room: usize) -> Result<()> {
     if width == 0 || height == 0 || crop.width == 0 || crop.height == 0 {
-        return Err(ImageError::Invalid(format!(
-            "cannot resize {}x{} pixels to {width}x{height}",
-            crop.width, crop.height
-        )));
+        return Err(ImageError::NoPixels {
+            from: (crop.width, crop.height),
+            to: (width, height),
+        });
     }
     let inside = |first: u32, count: u32, all: u32| first.checked_add(count).is_some_and(|end| end <= all);
     if !inside(crop.left, crop.width, image.width()) || !inside(crop.top, crop.height, image.height()) {
-        return Err(ImageError::Invalid(format!(
-            "cannot cut {}x{} pixels at ({}, {}) out of a picture of {}x{}",
-            crop.width,
-            crop.height,
-            crop.left,
-            crop.top,
-            image.width(),
-            image.height()
-        )));
+        return Err(ImageError::Crop {
+            size: (crop.width, crop.height),
+            position: (crop.left, crop.top),
+            image: image.dimensions(),
+        });
     }
     let values = 3 * u64::from(width) * u64::from(height);
     if room as u64 != values {
-        return Err(ImageError::Invalid(format!(
-            "a picture of {width}x{height} pixels needs {values} values, the buffer has {room}"
-        )));
+        return Err(ImageError::Length {
+            width: width as usize,
+            height: height as usize,
+            expected: values,
+            found: room,
+        });
     }
     Ok(())
 }
