@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vlct_data::answers::Vocabulary;
-use vlct_prepare::vgqa::{self, Format, Layout};
+use vlct_prepare::vgqa::{self, Layout, QuestionsFormat};
 use vlct_util::atomic;
 
 use crate::output::{Failure, print};
@@ -52,13 +52,15 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     let selection = vgqa::select(&args.root, &vocabulary)?;
     let default = || args.root.join("valid_vgqa_info.pkl");
     let out = args.out.clone().unwrap_or_else(default);
-    atomic::write(&out, |file| vgqa::encode(&selection.pictures, Format::of(&out), file))
-        .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
+    atomic::write(&out, |file| {
+        vgqa::encode(&selection.images, QuestionsFormat::of(&out), file)
+    })
+    .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
     print(&format!(
         "wrote {}: {} questions considered, {} kept, about {} pictures\n",
         out.display(),
         selection.considered,
         selection.kept,
-        selection.pictures.len()
+        selection.images.len()
     ))
 }

@@ -8,9 +8,9 @@ use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Captions, ItemDataset, Location, Pairs, Questions, RowKind, Split};
 use vlct_data::webdataset::TarTable;
 use vlct_image::decode;
-use vlct_prepare::records::{self, Columns, Format};
+use vlct_prepare::tables::{self, ColumnNames, TableFormat};
 use vlct_prepare::vgqa;
-use vlct_prepare::{Dataset, Raw};
+use vlct_prepare::{Dataset, RawDataset};
 
 /// A reader of files.
 pub struct Target {
@@ -46,17 +46,17 @@ pub const TARGETS: [Target; 10] = [
     },
     Target {
         name: "jsonl",
-        read: |file, folder| table(file, folder, Format::Jsonl),
+        read: |file, folder| table(file, folder, TableFormat::Jsonl),
         endings: &["jsonl"],
     },
     Target {
         name: "csv",
-        read: |file, folder| table(file, folder, Format::Csv),
+        read: |file, folder| table(file, folder, TableFormat::Csv),
         endings: &["csv"],
     },
     Target {
         name: "parquet",
-        read: |file, folder| table(file, folder, Format::Parquet),
+        read: |file, folder| table(file, folder, TableFormat::Parquet),
         endings: &["parquet"],
     },
     Target {
@@ -157,7 +157,7 @@ fn annotations(file: &[u8], folder: &Path) {
             let _ = fs::create_dir_all(root.join(name).parent().unwrap_or(&root));
             put(file, &root, name);
         }
-        let mut raw = Raw::new(root);
+        let mut raw = RawDataset::new(root);
         raw.splits = match dataset {
             Dataset::Nlvr2 => Some(vec!["dev".into()]),
             Dataset::Vqav2 => Some(vec!["val".into()]),
@@ -172,9 +172,9 @@ fn annotations(file: &[u8], folder: &Path) {
     let _ = vgqa::select(folder, &Vocabulary::default());
 }
 
-fn table(file: &[u8], folder: &Path, format: Format) {
+fn table(file: &[u8], folder: &Path, format: TableFormat) {
     let path = put(file, folder, &format!("f.{}", format.extension()));
-    if let Ok(records) = records::read(path, format, &Columns::default()) {
+    if let Ok(records) = tables::read(path, format, &ColumnNames::default()) {
         records.take(1000).for_each(drop);
     }
 }

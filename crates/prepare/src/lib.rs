@@ -1,34 +1,33 @@
-//! Raw downloads to Arrow files.
+//! Prepares training data: raw downloads of the published datasets, or custom data, become the Arrow files that training reads.
 //!
 //! ```text
-//! annotations, folders ── datasets::… ──▶ Plan ── write ──▶ Arrow files, report
+//! annotations, image files ── Dataset::plan, CustomDataset::plan ──▶ Plan ── write ──▶ Arrow files, report
 //! ```
 //!
-//! A [`Plan`] says which files there will be and what the rows of each are, before the first picture is read. [`write()`] reads the
-//! pictures on all cores, leaves out those that cannot be decoded, and writes the files; killed and called again it goes on
-//! where it was. The files are those of the original's writers (`vlc/utils/write_*.py`), in an order that is a function of
-//! the seed instead of random.
+//! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on all cores, leaves
+//! out those that cannot be decoded, and writes the files; called again after it was killed, it resumes. The files are those of the
+//! original's writers (`vlc/utils/write_*.py`), except that the order of rows depends on a seed instead of being random.
+//!
+//! - `published`: one module per raw layout of a published dataset.
+//! - [`custom`]: tables, WebDataset tars and image folders of one's own.
+//! - [`tables`]: readers of JSONL, CSV, TSV and Parquet.
+//! - [`vgqa`]: the questions of Visual Genome and the file between their selection and their preparation.
 
 pub mod custom;
-mod cut;
-pub mod datasets;
-mod find;
-mod json;
-mod ordered;
-mod picture;
+mod image_files;
+mod image_processing;
+mod json_stream;
 mod plan;
-pub mod records;
-mod table;
-pub mod vgqa;
+mod published;
+pub mod tables;
 mod write;
 
-pub use cut::Cut;
-pub use datasets::{Dataset, ROWS_PER_FILE, Raw};
-pub use picture::{Shrink, Treatment};
-pub use plan::{Columns, Plan, PlannedFile, RowSource, RowText};
+pub use image_processing::{Downscale, ImageProcessing};
+pub use plan::{Plan, PlannedFile, ROWS_PER_FILE, RowSource, RowText, Schema, TailSplit};
+pub use published::{Dataset, RawDataset, vgqa};
 pub use vlct_data::manifest::{Coverage, LeftOut, Report, WrittenFile};
 pub use vlct_data::{DataError, Result};
-pub use write::{Outcome, Progress, Target, write};
+pub use write::{Outcome, Progress, WriteOptions, write};
 
 #[cfg(test)]
-mod tests;
+mod testing;

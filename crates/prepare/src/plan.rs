@@ -1,58 +1,60 @@
-//! What is to be written: files, and the rows of each. Made from the annotations before the first picture is read.
+//! What is to be written: files, and the rows of each. Made from the annotations before the first image is read.
 
 use std::borrow::Cow;
 use std::hash::Hasher;
-use std::path::PathBuf;
+use std::ops::Range;
 
-use super::cut::Cut;
 use crate::Result;
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, Region, VqaKind};
 use vlct_data::manifest::Coverage;
 
+/// Rows per file of the datasets that are written as numbered files, as in the original.
+pub const ROWS_PER_FILE: usize = 100_000;
+
 /// The columns of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Columns {
-    /// Pictures with captions.
+pub enum Schema {
+    /// Images with captions.
     Captions,
-    /// Pictures with described regions.
+    /// Images with described regions.
     Regions,
-    /// Pictures with questions.
+    /// Images with questions.
     Questions(VqaKind),
-    /// Pairs of pictures with sentences.
-    Pairs,
+    /// ImagePairs of images with sentences.
+    ImagePairs,
 }
 
-/// What a row says beside its pictures.
+/// What a row says beside its images.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowText<'a> {
-    /// Captions of a picture.
+    /// Captions of an image.
     Captions {
         /// The captions, in the order of the annotations.
         captions: Vec<Cow<'a, str>>,
-        /// Name of the picture.
+        /// Name of the image.
         image_id: Cow<'a, str>,
         /// Name of the split.
         split: Cow<'a, str>,
     },
-    /// Described regions of a picture.
+    /// Described regions of an image.
     Regions {
         /// The regions.
         regions: Cow<'a, [Region]>,
-        /// Number of the picture, in decimal digits.
+        /// Id of the image, in decimal digits.
         image_id: String,
     },
-    /// Questions about a picture.
+    /// Questions about an image.
     Questions {
         /// The questions, with answers unless it is a test split.
         questions: Cow<'a, [AnsweredQuestion]>,
-        /// Number of the picture.
+        /// Id of the image.
         image_id: i64,
         /// Name of the split.
         split: &'a str,
     },
-    /// Sentences about a pair of pictures.
-    Pair {
+    /// Sentences about a pair of images.
+    ImagePair {
         /// The sentences and whether each is true.
         sentences: Cow<'a, [(String, bool)]>,
         /// Name of the pair.
@@ -109,7 +111,7 @@ impl RowText<'_> {
                 hash.write_i64(*image_id);
                 text(hash, split);
             }
-            Self::Pair { sentences, identifier } => {
+            Self::ImagePair { sentences, identifier } => {
                 hash.write_usize(sentences.len());
                 for (sentence, truth) in sentences.iter() {
                     text(hash, sentence);
@@ -126,22 +128,22 @@ pub trait RowSource: Send + Sync {
     /// Number of rows.
     fn rows(&self) -> usize;
 
-    /// A name for the row in reports: the path of its picture.
+    /// A name for the row in reports: the path of its image.
     fn label(&self, row: usize) -> String;
 
-    /// Everything but the pictures.
+    /// Everything but the images.
     ///
     /// # Errors
     /// What is wrong with the annotation; it ends the preparation.
     fn text(&self, row: usize) -> Result<RowText<'_>>;
 
-    /// The bytes of the row's pictures, one or two files as they are.
+    /// The bytes of the row's images, one or two files as they are.
     ///
     /// # Errors
-    /// A picture that cannot be read; the row is left out.
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>>;
+    /// A image that cannot be read; the row is left out.
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
 
-    /// Feeds `hash` with everything that distinguishes these rows from others, but for the pictures' content.
+    /// Feeds `hash` with everything that distinguishes these rows from others, but for the images' content.
     ///
     /// # Errors
     /// What is wrong with an annotation.
@@ -159,9 +161,43 @@ pub struct PlannedFile {
     /// Its name, without `.arrow`.
     pub name: String,
     /// Its columns.
-    pub columns: Columns,
+    pub schema: Schema,
     /// Its rows, in order.
     pub rows: Box<dyn RowSource>,
+}
+
+impl PlannedFile {
+    /// Divides `rows` rows among numbered files, `{prefix}_0` and on, of `rows_per_file` rows; the last may have fewer. Unlike the
+    /// original, no empty file follows if the number of rows is a multiple of `rows_per_file`.
+    pub(crate) fn series<R: RowSource + 'static>(
+        prefix: &str,
+        rows: usize,
+        rows_per_file: usize,
+        schema: Schema,
+        source: impl Fn(Range<usize>) -> R,
+    ) -> Vec<Self> {
+        let count = rows.div_ceil(rows_per_file).max(1);
+        (0..count)
+            .map(|i| Self {
+                name: format!("{prefix}_{i}"),
+                schema,
+                rows: Box::new(source(i * rows_per_file..((i + 1) * rows_per_file).min(rows))),
+            })
+            .collect()
+    }
+}
+
+/// Splits a file of questions in two by row count, after it has been written, as VQA's validation questions are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailSplit {
+    /// Name of the file that is split.
+    pub from: String,
+    /// Name of the file that gets all rows but the last `count`.
+    pub head: String,
+    /// Name of the file that gets the last `count` rows.
+    pub tail: String,
+    /// Number of rows in the tail.
+    pub count: usize,
 }
 
 /// Everything that is to be written.
@@ -170,8 +206,8 @@ pub struct Plan {
     /// The files, in the order of writing.
     pub files: Vec<PlannedFile>,
     /// Files cut out of those.
-    pub cuts: Vec<Cut>,
-    /// Pictures against annotations.
+    pub tail_splits: Vec<TailSplit>,
+    /// Images against annotations.
     pub coverage: Vec<Coverage>,
     /// Remarks about the annotations: what was left out of them, and why.
     pub remarks: Vec<String>,
@@ -182,40 +218,12 @@ pub struct Plan {
 impl Plan {
     /// Names of all files, those that are cut out of others included.
     pub fn names(&self) -> impl Iterator<Item = &String> {
-        let cuts = self.cuts.iter().flat_map(|cut| [&cut.head, &cut.tail]);
-        self.files.iter().map(|file| &file.name).chain(cuts)
+        let tail_splits = self.tail_splits.iter().flat_map(|cut| [&cut.head, &cut.tail]);
+        self.files.iter().map(|file| &file.name).chain(tail_splits)
     }
 
     /// Number of rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows.rows() as u64).sum()
-    }
-}
-
-/// Pictures that were found in folders.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    /// Number of the folder in [`Listing::folders`].
-    pub folder: u32,
-    /// Name of the file.
-    pub name: Box<str>,
-    /// Number of its annotation; what that means depends on the dataset.
-    pub annotation: u32,
-}
-
-/// Pictures in folders: a name and two numbers each, since there may be millions.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The folders.
-    pub folders: Vec<PathBuf>,
-    /// The pictures.
-    pub pictures: Vec<Picture>,
-}
-
-impl Listing {
-    /// Path of picture `number`.
-    pub fn path(&self, number: usize) -> PathBuf {
-        let picture = &self.pictures[number];
-        self.folders[picture.folder as usize].join(&*picture.name)
     }
 }

@@ -1,6 +1,6 @@
 //! `vlct prepare DATASET`: raw downloads, or data of one's own, to the Arrow files that training reads.
 
-mod own;
+mod custom;
 pub mod valid_vgqa;
 mod writing;
 
@@ -10,12 +10,12 @@ use clap::{Args, ValueEnum};
 use log::info;
 use vlct_data::DataError;
 use vlct_data::answers::Vocabulary;
-use vlct_prepare::custom::Door;
-use vlct_prepare::{self as prepare, Dataset, Plan, Raw};
+use vlct_prepare::custom::InputFormat;
+use vlct_prepare::{self as prepare, Dataset, Plan, RawDataset};
 
 use crate::output::Failure;
 use crate::signals::Signals;
-use own::OwnArgs;
+use custom::CustomArgs;
 use writing::Writing;
 
 /// Turn the raw downloads of a data set, or data of your own, into the Arrow files that training reads
@@ -50,7 +50,7 @@ pub struct Prepare {
     pub writing: Writing,
     /// What is said about data of one's own.
     #[command(flatten)]
-    pub own: OwnArgs,
+    pub custom: CustomArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -91,18 +91,18 @@ pub enum Name {
     /// A published dataset.
     Published(Dataset),
     /// Data of one's own in this form.
-    Own(Door),
+    Custom(InputFormat),
 }
 
 impl ValueEnum for Name {
     fn value_variants<'a>() -> &'a [Self] {
-        const NAMES: [Name; Dataset::ALL.len() + Door::ALL.len()] = {
-            let mut names = [Name::Own(Door::Folders); Dataset::ALL.len() + Door::ALL.len()];
+        const NAMES: [Name; Dataset::ALL.len() + InputFormat::ALL.len()] = {
+            let mut names = [Name::Custom(InputFormat::ImageFolder); Dataset::ALL.len() + InputFormat::ALL.len()];
             let mut i = 0;
             while i < names.len() {
                 names[i] = match i < Dataset::ALL.len() {
                     true => Name::Published(Dataset::ALL[i]),
-                    false => Name::Own(Door::ALL[i - Dataset::ALL.len()]),
+                    false => Name::Custom(InputFormat::ALL[i - Dataset::ALL.len()]),
                 };
                 i += 1;
             }
@@ -114,7 +114,7 @@ impl ValueEnum for Name {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         Some(clap::builder::PossibleValue::new(match self {
             Self::Published(dataset) => dataset.name(),
-            Self::Own(door) => door.name(),
+            Self::Custom(format) => format.name(),
         }))
     }
 }
@@ -128,11 +128,11 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
     let reading = |what: &str| info!("{what}: reading the annotations and the names of the pictures");
     match args.dataset {
         Name::Published(dataset) => {
-            if args.own.given() {
+            if args.custom.given() {
                 let reason = "--name, --annotations, --min-answers and columns are for data of your own";
                 return Err(Failure::Usage(format!("prepare {dataset}: {reason}")));
             }
-            let raw = Raw {
+            let raw = RawDataset {
                 root: args.root.clone(),
                 seed: args.seed,
                 splits: args.splits.clone(),
@@ -142,11 +142,11 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
             reading(dataset.name());
             Ok((dataset.name().to_string(), dataset.plan(&raw)?))
         }
-        Name::Own(door) => {
-            let own = own::own(args, door)?;
-            reading(&own.name);
-            let plan = own.plan()?;
-            Ok((own.name, plan))
+        Name::Custom(format) => {
+            let dataset = custom::custom_dataset(args, format)?;
+            reading(&dataset.name);
+            let plan = dataset.plan()?;
+            Ok((dataset.name, plan))
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vlct_prepare::Raw;
-use vlct_prepare::datasets::vgqa::vgqa;
-use vlct_prepare::vgqa::Layout;
+use vlct_prepare::RawDataset;
+use vlct_prepare::vgqa::{self, Layout};
 
 use super::vocabulary;
 use super::writing::Writing;
@@ -40,6 +39,6 @@ pub struct WriteValidVgqa {
 pub fn run(args: &WriteValidVgqa) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let labels = args.labels.as_deref().map(vocabulary).transpose()?;
-    let plan = vgqa(&Raw::new(&args.root), Layout::ValidVgqa, labels.as_ref())?;
+    let plan = vgqa::plan(&RawDataset::new(&args.root), Layout::ValidVgqa, labels.as_ref())?;
     args.writing.write("vgqa", &plan, &signals)
 }

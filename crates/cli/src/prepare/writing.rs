@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use log::info;
-use vlct_prepare::{self as prepare, Outcome, Plan, Report, Shrink, Target, Treatment};
+use vlct_prepare::{self as prepare, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
 use vlct_train::logs::Progress;
 
 use crate::output::{Failure, grouped, print, size};
@@ -46,15 +46,15 @@ pub struct Writing {
 impl Writing {
     /// Writes the files of a plan for the data set `name`, and says what was written.
     pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
-        let shrink = self.max_side.map(|max_side| Shrink {
+        let downscale = self.max_side.map(|max_side| Downscale {
             max_side,
             quality: self.quality,
         });
-        let target = Target {
+        let options = WriteOptions {
             out: self.out.clone(),
-            treatment: Treatment {
+            processing: ImageProcessing {
                 validate: self.validate || !self.no_validate,
-                shrink,
+                downscale,
             },
             overwrite: self.overwrite,
             threads: match self.threads {
@@ -81,18 +81,18 @@ impl Writing {
                 false => ControlFlow::Continue(()),
             }
         };
-        let outcome = prepare::write(name, plan, &target, &mut watch)?;
+        let outcome = prepare::write(name, plan, &options, &mut watch)?;
         drop(shown);
         match outcome {
             Outcome::Stopped => {
                 info!("stopped; the same command goes on from here");
                 signals.outcome()
             }
-            Outcome::WasDone(report) => {
+            Outcome::UpToDate(report) => {
                 info!("everything is there already, made from the same inputs");
                 self.show(&report, plan)
             }
-            Outcome::Done(report) => {
+            Outcome::Written(report) => {
                 let seconds = started.elapsed().as_secs_f64();
                 let rows = plan.rows() - begun;
                 info!(

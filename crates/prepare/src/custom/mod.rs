@@ -1,19 +1,20 @@
-//! Data of one's own: tables of pictures and texts, WebDataset tars, folders of classes.
+//! Data of one's own: tables of images and texts, WebDataset tars, directories of classes.
 //!
 //! Whatever it comes from, it is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
 
-mod classes;
+mod image_folder;
 mod questions;
+mod row;
 mod tables;
-mod tars;
+mod webdataset;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::datasets::{Dataset, ROWS_PER_FILE};
-use super::plan::Plan;
-use crate::records::{Columns, Format};
+use crate::plan::{Plan, ROWS_PER_FILE};
+use crate::published::Dataset;
+use crate::tables::{ColumnNames, TableFormat};
 use crate::{DataError, Result};
 use vlct_data::datasets::{is_custom_name, is_published_file, names};
 
@@ -22,24 +23,24 @@ const SPLITS: [&str; 3] = ["train", "val", "test"];
 
 /// A form that data of one's own can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// Tables that name picture files, or hold pictures.
-    Table(Format),
+pub enum InputFormat {
+    /// Tables that name image files, or hold images.
+    Table(TableFormat),
     /// WebDataset tars.
     WebDataset,
-    /// A folder for each class.
-    Folders,
+    /// A directory for each class.
+    ImageFolder,
 }
 
-impl Door {
+impl InputFormat {
     /// All of them.
     pub const ALL: [Self; 6] = [
-        Self::Table(Format::Jsonl),
-        Self::Table(Format::Csv),
-        Self::Table(Format::Tsv),
-        Self::Table(Format::Parquet),
+        Self::Table(TableFormat::Jsonl),
+        Self::Table(TableFormat::Csv),
+        Self::Table(TableFormat::Tsv),
+        Self::Table(TableFormat::Parquet),
         Self::WebDataset,
-        Self::Folders,
+        Self::ImageFolder,
     ];
 
     /// Its name on the command line.
@@ -47,12 +48,12 @@ impl Door {
         match self {
             Self::Table(format) => format.extension(),
             Self::WebDataset => "webdataset",
-            Self::Folders => "folders",
+            Self::ImageFolder => "imagefolder",
         }
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for InputFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -60,14 +61,14 @@ impl fmt::Display for Door {
 
 /// A table and the split that its rows belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Annotations {
+pub struct AnnotationTable {
     /// The split; none if a column says it, or else `train`.
     pub split: Option<String>,
     /// The file.
     pub file: PathBuf,
 }
 
-impl FromStr for Annotations {
+impl FromStr for AnnotationTable {
     type Err = DataError;
 
     /// `SPLIT=FILE` or `FILE`.
@@ -87,17 +88,17 @@ impl FromStr for Annotations {
 
 /// Where data of one's own are and how they become rows.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct CustomDataset {
     /// The name that the data set gets.
     pub name: String,
     /// Form of the data.
-    pub door: Door,
-    /// Folder of the pictures, or of the tars. Tables name pictures relative to it.
+    pub format: InputFormat,
+    /// Directory of the images, or of the tars. Tables name images relative to it.
     pub root: PathBuf,
     /// The tables. If there are none: those in `root` whose names begin with that of a split.
-    pub annotations: Vec<Annotations>,
+    pub annotations: Vec<AnnotationTable>,
     /// The columns of the tables.
-    pub columns: Columns,
+    pub columns: ColumnNames,
     /// How many questions of the training split must have an answer as their most frequent one for it to be numbered.
     pub min_answers: usize,
     /// The splits to write; all if not given.
@@ -106,15 +107,15 @@ pub struct Own {
     pub rows_per_file: usize,
 }
 
-impl Own {
+impl CustomDataset {
     /// The data set `name` from `root`, with columns that have one of their usual names.
-    pub fn new(name: impl Into<String>, door: Door, root: impl Into<PathBuf>) -> Self {
+    pub fn new(name: impl Into<String>, format: InputFormat, root: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
-            door,
+            format,
             root: root.into(),
             annotations: Vec::new(),
-            columns: Columns::default(),
+            columns: ColumnNames::default(),
             min_answers: 1,
             splits: None,
             rows_per_file: ROWS_PER_FILE,
@@ -138,14 +139,14 @@ impl Own {
                 "there is no split {unknown:?}; there are {known}"
             )));
         }
-        if !matches!(self.door, Door::Table(_)) && !self.annotations.is_empty() {
-            let reason = format!("{} has its texts with the pictures: leave --annotations out", self.door);
+        if !matches!(self.format, InputFormat::Table(_)) && !self.annotations.is_empty() {
+            let reason = format!("{} has its texts with the images: leave --annotations out", self.format);
             return Err(DataError::Invalid(reason));
         }
-        match self.door {
-            Door::Table(format) => tables::plan(self, format),
-            Door::WebDataset => tars::plan(self),
-            Door::Folders => classes::plan(self),
+        match self.format {
+            InputFormat::Table(format) => tables::plan(self, format),
+            InputFormat::WebDataset => webdataset::plan(self),
+            InputFormat::ImageFolder => image_folder::plan(self),
         }
     }
 
@@ -167,7 +168,7 @@ impl Own {
         Ok(())
     }
 
-    fn wants(&self, split: &str) -> bool {
+    fn includes(&self, split: &str) -> bool {
         self.splits
             .as_ref()
             .is_none_or(|splits| splits.iter().any(|wanted| wanted == split))
@@ -178,8 +179,8 @@ impl Own {
         format!("{}_{split}", self.name)
     }
 
-    /// Nothing to write is more likely a wrong folder than a wish.
-    fn refuse_nothing(&self, plan: &Plan, what: &str) -> Result<()> {
+    /// Nothing to write is more likely a wrong directory than a wish.
+    fn require_rows(&self, plan: &Plan, what: &str) -> Result<()> {
         if plan.rows() > 0 {
             return Ok(());
         }

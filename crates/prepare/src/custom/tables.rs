@@ -1,121 +1,97 @@
-//! JSON lines, CSV, TSV and Parquet: rows that name a picture file or hold a picture.
+//! JSON lines, CSV, TSV and Parquet: rows that name an image file or hold an image.
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Annotations, Own, SPLITS, questions, split_of};
-use crate::datasets::{numbered, read_picture};
-use crate::plan::{Columns, Plan, RowSource, RowText};
-use crate::records::{self, Format, PackedPictures, Picture, Question};
+use super::row::{ImageLocation, Row};
+use super::{AnnotationTable, CustomDataset, SPLITS, questions, split_of};
+use crate::image_files::read_image;
+use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::tables::{self, EmbeddedImages, ImageSource, TableFormat};
 use crate::{DataError, Result};
-use vlct_data::arrow::AnsweredQuestion;
 use vlct_data::manifest::Coverage;
-use vlct_util::IoError;
+use vlct_util::at;
 
-/// A row to be written.
-pub(super) struct Row {
-    place: Place,
-    captions: Vec<String>,
-    pub asked: Vec<Question>,
-    /// The same, with numbers and labels.
-    pub questions: Vec<AnsweredQuestion>,
-    image_id: Option<String>,
-    /// Number of the picture in a file of questions.
-    pub number: i64,
-}
-
-/// Where the picture of a row is.
-enum Place {
-    /// In a file; the path as the table has it.
-    File(String),
-    /// In row `row` of table number `table`.
-    Packed { table: usize, row: u64 },
-}
-
-/// Rows of one split.
+/// Rows of one file: a range of the rows of a split.
 struct Rows {
     rows: Arc<Vec<Row>>,
     range: Range<usize>,
-    tables: Arc<Tables>,
+    images: Arc<Images>,
     split: &'static str,
-    asks: bool,
+    has_questions: bool,
 }
 
-/// What the rows of all splits need.
-struct Tables {
+/// The images of the rows of all splits.
+struct Images {
+    /// Directory of the image files.
     root: PathBuf,
-    files: Vec<PathBuf>,
-    /// The pictures that stand in them.
-    packed: Vec<PackedPictures>,
+    /// The tables, in the order that [`ImageLocation::Embedded`] counts them.
+    tables: Vec<PathBuf>,
+    /// The images in each of these tables.
+    embedded: Vec<EmbeddedImages>,
 }
 
-pub(super) fn plan(own: &Own, format: Format) -> Result<Plan> {
-    let annotations = match own.annotations.is_empty() {
-        true => find(own, format)?,
-        false => own.annotations.clone(),
+pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan> {
+    let annotations = if dataset.annotations.is_empty() {
+        find(&dataset.root, format)?
+    } else {
+        dataset.annotations.clone()
     };
     let mut splits: [Vec<Row>; 3] = Default::default();
-    for (table, Annotations { split, file }) in annotations.iter().enumerate() {
-        read(own, format, table, split.as_deref(), file, &mut splits)?;
+    for (table, annotations) in annotations.iter().enumerate() {
+        read(dataset, format, table, annotations, &mut splits)?;
     }
     let mut plan = Plan::default();
     let any = |has: fn(&Row) -> bool| splits.iter().flatten().any(has);
     let has_captions = any(|row| !row.captions.is_empty());
-    let asks = any(|row| !row.asked.is_empty()) && (own.columns.question.is_some() || !has_captions);
+    let has_questions = any(|row| !row.unnumbered.is_empty()) && (dataset.columns.question.is_some() || !has_captions);
     for (split, rows) in SPLITS.into_iter().zip(&mut splits) {
-        leave_out(own, split, rows, asks, &mut plan);
+        leave_out(dataset, split, rows, has_questions, &mut plan);
     }
-    let kinds = match asks {
-        true => questions::number(own, &mut splits, &mut plan)?.map(Columns::Questions),
-        false => [Columns::Captions; 3],
+    let schemas = if has_questions {
+        questions::number(dataset, &mut splits, &mut plan)?.map(Schema::Questions)
+    } else {
+        [Schema::Captions; 3]
     };
-    let tables = Arc::new(Tables {
-        root: own.root.clone(),
-        packed: annotations
-            .iter()
-            .map(|table| PackedPictures::new(&table.file, &own.columns))
-            .collect(),
-        files: annotations.into_iter().map(|table| table.file).collect(),
+    let embedded = |table: &AnnotationTable| EmbeddedImages::new(&table.file, &dataset.columns);
+    let images = Arc::new(Images {
+        root: dataset.root.clone(),
+        embedded: annotations.iter().map(embedded).collect(),
+        tables: annotations.into_iter().map(|table| table.file).collect(),
     });
-    for ((split, rows), columns) in SPLITS.into_iter().zip(splits).zip(kinds) {
+    for ((split, rows), schema) in SPLITS.into_iter().zip(splits).zip(schemas) {
         if rows.is_empty() {
             continue;
         }
         let (count, rows) = (rows.len(), Arc::new(rows));
-        plan.files.extend(numbered(
-            &own.prefix(split),
+        plan.files.extend(PlannedFile::series(
+            &dataset.prefix(split),
             count,
-            own.rows_per_file,
-            columns,
+            dataset.rows_per_file,
+            schema,
             |range| Rows {
                 rows: rows.clone(),
                 range,
-                tables: tables.clone(),
+                images: images.clone(),
                 split,
-                asks,
+                has_questions,
             },
         ));
     }
-    own.refuse_nothing(
+    dataset.require_rows(
         &plan,
         "no row has both a picture that is there and a text; paths are relative to --root",
     )?;
     Ok(plan)
 }
 
-/// The tables in the root: `train.csv`, `val-00000-of-00002.parquet`, …, by name.
-fn find(own: &Own, format: Format) -> Result<Vec<Annotations>> {
-    let io = |source| {
-        DataError::Io(IoError {
-            path: own.root.clone(),
-            source,
-        })
-    };
+/// Lists the tables in `root` by name: `train.csv`, `val-00000-of-00002.parquet`, and so on.
+fn find(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&own.root).map_err(io)? {
-        let file = entry.map_err(io)?.path();
+    for entry in std::fs::read_dir(root).map_err(at::<DataError>(root))? {
+        let file = entry.map_err(at::<DataError>(root))?.path();
         let (Some(stem), Some(extension)) = (file.file_stem().and_then(|s| s.to_str()), file.extension()) else {
             continue;
         };
@@ -127,37 +103,36 @@ fn find(own: &Own, format: Format) -> Result<Vec<Annotations>> {
             && let Some(split) = split_of(word)
         {
             let split = Some(split.to_string());
-            found.push(Annotations { split, file });
+            found.push(AnnotationTable { split, file });
         }
     }
     if found.is_empty() {
-        let ending = format.extension();
+        let extension = format.extension();
         return Err(DataError::Format {
-            path: own.root.clone(),
-            reason: format!("it has no train.{ending}; name the table with --annotations FILE.{ending}"),
+            path: root.to_path_buf(),
+            reason: format!("it has no train.{extension}; name the table with --annotations FILE.{extension}"),
         });
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(found)
 }
 
-/// Reads a table into the rows of the splits.
+/// Reads the table at position `table` and adds its rows to their splits.
 fn read(
-    own: &Own,
-    format: Format,
+    dataset: &CustomDataset,
+    format: TableFormat,
     table: usize,
-    split: Option<&str>,
-    file: &PathBuf,
+    AnnotationTable { split, file }: &AnnotationTable,
     splits: &mut [Vec<Row>; 3],
 ) -> Result<()> {
-    let outline = records::outline(file, format, &own.columns)?;
-    let mut places = Vec::new();
-    let numbered = outline.zip(0u64..).map(|(record, row)| {
+    let records = tables::read_without_images(file, format, &dataset.columns)?;
+    let mut embedded = Vec::new();
+    let records = records.zip(0u64..).map(|(record, row)| {
         let mut record = record?;
-        if let Picture::Bytes(_) = record.picture {
-            places.push(row);
+        if let ImageSource::Bytes(_) = record.image {
+            embedded.push(row);
         }
-        let word = split.or(record.split.as_deref()).unwrap_or(SPLITS[0]);
+        let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
         let known = split_of(word).ok_or_else(|| DataError::Format {
             path: file.clone(),
             reason: format!(
@@ -168,38 +143,37 @@ fn read(
         record.split = Some(known.to_string());
         Ok(record)
     });
-    let joined = records::join(numbered)?;
-    // Rows that hold their picture are not joined: they keep their order.
-    let mut packed = places.into_iter();
+    let joined = tables::join(records)?;
+    // Rows that hold their image are not joined and keep their order.
+    let mut embedded = embedded.into_iter();
     for record in joined {
-        let place = match record.picture {
-            Picture::File(path) => Place::File(path),
-            Picture::Bytes(_) => Place::Packed {
+        let image = match record.image {
+            ImageSource::File(path) => ImageLocation::File(path),
+            ImageSource::Bytes(_) => ImageLocation::Embedded {
                 table,
-                row: packed.next().unwrap_or(u64::MAX),
+                row: embedded.next().unwrap_or(u64::MAX),
             },
         };
         let known = record.split.as_deref();
-        let number = SPLITS.iter().position(|split| Some(*split) == known).unwrap_or(0);
-        splits[number].push(Row {
-            place,
+        let split = SPLITS.iter().position(|split| Some(*split) == known).unwrap_or(0);
+        splits[split].push(Row {
+            image,
             captions: record.captions,
-            asked: record.questions,
+            unnumbered: record.questions,
             questions: Vec::new(),
             image_id: record.image_id,
-            number: 0,
+            image_number: 0,
         });
     }
     Ok(())
 }
 
-/// Leaves out rows without text, and those whose picture file is not there; says how many.
-fn leave_out(own: &Own, split: &str, rows: &mut Vec<Row>, asks: bool, plan: &mut Plan) {
-    if !own.wants(split) {
-        // Answers of the training split are numbered whichever splits are wanted.
-        match asks && split == SPLITS[0] {
-            true => {}
-            false => rows.clear(),
+/// Removes rows without text and rows whose image file does not exist, and adds their counts to the plan.
+fn leave_out(dataset: &CustomDataset, split: &str, rows: &mut Vec<Row>, has_questions: bool, plan: &mut Plan) {
+    if !dataset.includes(split) {
+        // Answers are numbered by the training split, whichever splits are wanted.
+        if !has_questions || split != SPLITS[0] {
+            rows.clear();
         }
         return;
     }
@@ -207,12 +181,15 @@ fn leave_out(own: &Own, split: &str, rows: &mut Vec<Row>, asks: bool, plan: &mut
         return;
     }
     let total = rows.len();
-    rows.retain(|row| match asks {
-        true => !row.asked.is_empty(),
-        false => !row.captions.is_empty(),
+    rows.retain(|row| {
+        if has_questions {
+            !row.unnumbered.is_empty()
+        } else {
+            !row.captions.is_empty()
+        }
     });
     if rows.len() < total {
-        let what = if asks { "question" } else { "caption" };
+        let what = if has_questions { "question" } else { "caption" };
         plan.remarks.push(format!(
             "{split}: {} pictures have no {what} and were left out",
             total - rows.len()
@@ -223,8 +200,8 @@ fn leave_out(own: &Own, split: &str, rows: &mut Vec<Row>, asks: bool, plan: &mut
         annotated: rows.len(),
         ..Coverage::default()
     };
-    rows.retain(|row| match &row.place {
-        Place::File(path) if !own.root.join(path).is_file() => {
+    rows.retain(|row| match &row.image {
+        ImageLocation::File(path) if !dataset.root.join(path).is_file() => {
             coverage.without_image += 1;
             if coverage.examples.len() < Coverage::EXAMPLES {
                 coverage.examples.push(path.clone());
@@ -235,13 +212,6 @@ fn leave_out(own: &Own, split: &str, rows: &mut Vec<Row>, asks: bool, plan: &mut
     });
     (coverage.found, coverage.kept) = (rows.len(), rows.len());
     plan.coverage.push(coverage);
-}
-
-impl Row {
-    /// The number that the picture's name is, if it is one.
-    pub fn id_number(&self) -> Option<i64> {
-        self.image_id.as_deref()?.parse().ok()
-    }
 }
 
 impl Rows {
@@ -256,24 +226,24 @@ impl RowSource for Rows {
     }
 
     fn label(&self, row: usize) -> String {
-        match &self.row(row).place {
-            Place::File(path) => self.tables.root.join(path).display().to_string(),
-            Place::Packed { table, row } => format!("{}, row {row}", self.tables.files[*table].display()),
+        match &self.row(row).image {
+            ImageLocation::File(path) => self.images.root.join(path).display().to_string(),
+            ImageLocation::Embedded { table, row } => format!("{}, row {row}", self.images.tables[*table].display()),
         }
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
         let found = self.row(row);
-        if self.asks {
+        if self.has_questions {
             return Ok(RowText::Questions {
                 questions: Cow::Borrowed(&found.questions),
-                image_id: found.number,
+                image_id: found.image_number,
                 split: self.split,
             });
         }
-        let image_id = match (&found.image_id, &found.place) {
-            (Some(name), _) | (None, Place::File(name)) => Cow::Borrowed(name.as_str()),
-            (None, Place::Packed { row, .. }) => Cow::Owned(row.to_string()),
+        let image_id = match (&found.image_id, &found.image) {
+            (Some(name), _) | (None, ImageLocation::File(name)) => Cow::Borrowed(name.as_str()),
+            (None, ImageLocation::Embedded { row, .. }) => Cow::Owned(row.to_string()),
         };
         Ok(RowText::Captions {
             captions: found
@@ -286,13 +256,13 @@ impl RowSource for Rows {
         })
     }
 
-    fn pictures(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let tables = &self.tables;
-        let bytes = match &self.row(row).place {
-            Place::File(path) => read_picture(&tables.root.join(path))?,
-            Place::Packed { table, row } => match tables.packed[*table].picture(*row)? {
-                Picture::Bytes(bytes) => bytes,
-                Picture::File(path) => read_picture(&tables.root.join(path))?,
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        let images = &self.images;
+        let bytes = match &self.row(row).image {
+            ImageLocation::File(path) => read_image(&images.root.join(path))?,
+            ImageLocation::Embedded { table, row } => match images.embedded[*table].image(*row)? {
+                ImageSource::Bytes(bytes) => bytes,
+                ImageSource::File(path) => read_image(&images.root.join(path))?,
             },
         };
         Ok(vec![bytes])

@@ -6,26 +6,23 @@ use ::parquet::arrow::ArrowWriter;
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 
 use super::*;
-use crate::tests::target;
-use crate::{Outcome, Report, Target, write};
+use crate::testing::options;
+use crate::{Outcome, Report, WriteOptions, write};
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{CaptionDataset, Contents, Split, contents};
 use vlct_golden::write_tar;
 
 /// Writes the data set and gives the report.
-fn prepare(own: &Own, out: &Path) -> Result<Report> {
-    match write(
-        &own.name,
-        &own.plan()?,
-        &target(out),
-        &mut |_| ControlFlow::Continue(()),
-    )? {
-        Outcome::Done(report) | Outcome::WasDone(report) => Ok(report),
+fn prepare(dataset: &CustomDataset, out: &Path) -> Result<Report> {
+    match write(&dataset.name, &dataset.plan()?, &options(out), &mut |_| {
+        ControlFlow::Continue(())
+    })? {
+        Outcome::Written(report) | Outcome::UpToDate(report) => Ok(report),
         Outcome::Stopped => panic!("nobody stopped it"),
     }
 }
 
-/// Picture, captions and image_id of every row, through the name.
+/// Image, captions and image_id of every row, through the name.
 fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
     let dataset = CaptionDataset::open(root, &[name], split).unwrap();
     (0..dataset.rows())
@@ -44,16 +41,16 @@ fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, Stri
         .collect()
 }
 
-fn row(picture: &str, captions: &[&str], id: &str) -> (String, Vec<String>, String) {
+fn row(image: &str, captions: &[&str], id: &str) -> (String, Vec<String>, String) {
     (
-        picture.into(),
+        image.into(),
         captions.iter().map(|c| c.to_string()).collect(),
         id.into(),
     )
 }
 
-/// A folder with these files; the content of a picture is its name.
-fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+/// A directory with these files; the content of an image is its name.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = root.path().join(name);
@@ -63,8 +60,8 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-fn message(own: &Own) -> String {
-    let message = own.plan().map(drop).unwrap_err().to_string();
+fn message(dataset: &CustomDataset) -> String {
+    let message = dataset.plan().map(drop).unwrap_err().to_string();
     assert!(!message.contains('\n'), "{message}");
     message
 }
@@ -77,8 +74,8 @@ const LINES: &str = r#"{"image": "p/1.jpg", "caption": "one"}
 {"image": "p/4.jpg", "caption": null}
 "#;
 
-fn pictures() -> tempfile::TempDir {
-    folder(&[
+fn images() -> tempfile::TempDir {
+    directory(&[
         ("p/1.jpg", "1"),
         ("p/2.jpg", "2"),
         ("p/3.jpg", "3"),
@@ -91,12 +88,12 @@ fn pictures() -> tempfile::TempDir {
 
 #[test]
 fn tables_become_files_that_are_read_by_name() {
-    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
-    let own = Own {
+    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+    let dataset = CustomDataset {
         annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
-        ..Own::new("cats", Door::Table(Format::Jsonl), raw.path())
+        ..CustomDataset::new("cats", InputFormat::Table(TableFormat::Jsonl), raw.path())
     };
-    let report = prepare(&own, out.path()).unwrap();
+    let report = prepare(&dataset, out.path()).unwrap();
     let files: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
     assert_eq!(files, ["cats_train_0.arrow", "cats_val_0.arrow"]);
     assert_eq!(
@@ -107,17 +104,17 @@ fn tables_become_files_that_are_read_by_name() {
         ]
     );
     assert_eq!(rows(out.path(), "cats", Split::Val), [row("3", &["three"], "p/3.jpg")]);
-    assert_eq!(report.remarks, ["train: 1 pictures have no caption and were left out"]);
+    assert_eq!(report.remarks, ["train: 1 images have no caption and were left out"]);
     let train = &report.coverage[0];
     assert_eq!((train.kept, train.annotated, train.without_image), (2, 3, 1));
     assert_eq!(train.examples, ["p/none.jpg"]);
 
     // Tables are found by their names; a shorter series replaces a longer one.
-    let own = Own {
+    let dataset = CustomDataset {
         rows_per_file: 2,
-        ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
+        ..CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path())
     };
-    prepare(&own, out.path()).unwrap();
+    prepare(&dataset, out.path()).unwrap();
     assert!(out.path().join("dogs_train_1.arrow").exists());
     let captions: Vec<Vec<String>> = rows(out.path(), "dogs", Split::Train)
         .into_iter()
@@ -126,52 +123,57 @@ fn tables_become_files_that_are_read_by_name() {
     assert_eq!(captions, [["one"], ["two"], ["three"]]);
     assert_eq!(rows(out.path(), "dogs", Split::Val), [row("4", &["four"], "p/4.jpg")]);
 
-    let again = |own: &Own| {
-        let target = Target {
+    let again = |dataset: &CustomDataset| {
+        let options = WriteOptions {
             overwrite: true,
-            ..target(out.path())
+            ..options(out.path())
         };
-        let outcome = write(&own.name, &own.plan().unwrap(), &target, &mut |_| {
+        let outcome = write(&dataset.name, &dataset.plan().unwrap(), &options, &mut |_| {
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert!(matches!(outcome, Outcome::Done(_)));
+        assert!(matches!(outcome, Outcome::Written(_)));
     };
-    let mut own = own;
-    own.rows_per_file = 3;
-    again(&own);
+    let mut dataset = dataset;
+    dataset.rows_per_file = 3;
+    again(&dataset);
     assert!(!out.path().join("dogs_train_1.arrow").exists());
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     // One split written anew leaves the other alone.
-    own.splits = Some(vec!["val".into()]);
+    dataset.splits = Some(vec!["val".into()]);
     std::fs::remove_file(out.path().join("dogs_val_0.arrow")).unwrap();
-    again(&own);
+    again(&dataset);
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
 }
 
 #[test]
 fn a_stopped_replacement_is_not_taken_for_a_data_set() {
-    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
-    let own = |rows_per_file| Own {
+    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+    let dataset = |rows_per_file| CustomDataset {
         rows_per_file,
-        ..Own::new("dogs", Door::Table(Format::Csv), raw.path())
+        ..CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path())
     };
-    prepare(&own(1), out.path()).unwrap();
+    prepare(&dataset(1), out.path()).unwrap();
     // What is only refused changes nothing.
-    let refused = prepare(&own(2), out.path()).unwrap_err().to_string();
+    let refused = prepare(&dataset(2), out.path()).unwrap_err().to_string();
     assert!(refused.contains("--overwrite replaces"), "{refused}");
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert!(!out.path().join(".prepare_dogs.journal").exists());
-    let target = Target {
+    let options = WriteOptions {
         overwrite: true,
-        ..target(out.path())
+        ..options(out.path())
     };
-    let stopped = write("dogs", &own(2).plan().unwrap(), &target, &mut |now| match now.done {
-        // One row of val, which stays as it is, and three of train, the last of which is in no file yet.
-        4 => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
+    let stopped = write(
+        "dogs",
+        &dataset(2).plan().unwrap(),
+        &options,
+        &mut |now| match now.done {
+            // One row of val, which stays as it is, and three of train, the last of which is in no file yet.
+            4 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        },
+    );
     assert_eq!(stopped.unwrap(), Outcome::Stopped);
     // The first new file is there, and no old one with it.
     let there = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
@@ -182,14 +184,14 @@ fn a_stopped_replacement_is_not_taken_for_a_data_set() {
             .to_string()
     };
     assert!(message(Split::Train).contains("dogs_train_1.arrow: the preparation of dogs is not finished"));
-    prepare(&own(2), out.path()).unwrap();
+    prepare(&dataset(2), out.path()).unwrap();
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
 }
 
 #[test]
 fn answers_of_all_splits_are_numbered_alike() {
     let (raw, out) = (
-        folder(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
+        directory(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
         tempfile::tempdir().unwrap(),
     );
     let table = |split: &str, answers: &[&str]| {
@@ -199,9 +201,9 @@ fn answers_of_all_splits_are_numbered_alike() {
         let text = format!("image,question,answer,id\n{}", rows.collect::<String>());
         std::fs::write(raw.path().join(format!("{split}.csv")), text).unwrap();
     };
-    let split = |split: &str| Own {
+    let split = |split: &str| CustomDataset {
         splits: Some(vec![split.to_string()]),
-        ..Own::new("asks", Door::Table(Format::Csv), raw.path())
+        ..CustomDataset::new("asks", InputFormat::Table(TableFormat::Csv), raw.path())
     };
     table("train", &["yes", "yes", "no"]);
     table("val", &["no"]);
@@ -212,7 +214,7 @@ fn answers_of_all_splits_are_numbered_alike() {
         .map(|row| numbers.integer(row, "image_id").unwrap().unwrap())
         .collect();
     numbers.sort();
-    assert_eq!(numbers, [7, 8], "a name that is no number gets one of its own");
+    assert_eq!(numbers, [7, 8], "a name that is no number gets one of its dataset");
     table("train", &["no", "no", "no", "yes"]);
     let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
     assert!(
@@ -224,7 +226,7 @@ fn answers_of_all_splits_are_numbered_alike() {
 #[test]
 fn names_of_published_files_are_refused() {
     for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
-        let refused = message(&Own::new(name, Door::Folders, "/nowhere"));
+        let refused = message(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
         assert!(
             refused.contains("is the name of a published data set"),
             "{name}: {refused}"
@@ -238,14 +240,14 @@ fn rows_without_a_split_are_joined_with_those_of_train() {
 {"image": "1.jpg", "caption": "b", "split": "training"}
 "#;
     let (raw, out) = (
-        folder(&[("1.jpg", "1"), ("all.jsonl", lines)]),
+        directory(&[("1.jpg", "1"), ("all.jsonl", lines)]),
         tempfile::tempdir().unwrap(),
     );
-    let own = Own {
+    let dataset = CustomDataset {
         annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
-        ..Own::new("cats", Door::Table(Format::Jsonl), raw.path())
+        ..CustomDataset::new("cats", InputFormat::Table(TableFormat::Jsonl), raw.path())
     };
-    prepare(&own, out.path()).unwrap();
+    prepare(&dataset, out.path()).unwrap();
     assert_eq!(
         rows(out.path(), "cats", Split::Train),
         [row("1", &["a", "b"], "./1.jpg")]
@@ -254,28 +256,28 @@ fn rows_without_a_split_are_joined_with_those_of_train() {
 
 #[test]
 fn what_the_system_refuses_ends_the_preparation() {
-    let (raw, out) = (pictures(), tempfile::tempdir().unwrap());
-    let own = Own::new("dogs", Door::Table(Format::Csv), raw.path());
-    let plan = own.plan().unwrap();
-    let picture = raw.path().join("p/2.jpg");
-    std::fs::remove_file(&picture).unwrap();
-    std::os::unix::fs::symlink(&picture, &picture).unwrap();
+    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+    let dataset = CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path());
+    let plan = dataset.plan().unwrap();
+    let image = raw.path().join("p/2.jpg");
+    std::fs::remove_file(&image).unwrap();
+    std::os::unix::fs::symlink(&image, &image).unwrap();
     let mut go_on = |_| ControlFlow::Continue(());
-    let refused = write("dogs", &plan, &target(out.path()), &mut go_on);
-    assert!(matches!(refused, Err(DataError::Io(vlct_util::IoError { path, .. })) if path == picture));
-    std::fs::remove_file(&picture).unwrap();
-    std::fs::write(&picture, "2").unwrap();
-    prepare(&own, out.path()).unwrap();
+    let refused = write("dogs", &plan, &options(out.path()), &mut go_on);
+    assert!(matches!(refused, Err(DataError::Io(vlct_util::IoError { path, .. })) if path == image));
+    std::fs::remove_file(&image).unwrap();
+    std::fs::write(&image, "2").unwrap();
+    prepare(&dataset, out.path()).unwrap();
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
 }
 
 #[test]
 fn parquet_with_pictures_inside() {
-    let (raw, out) = (folder(&[]), tempfile::tempdir().unwrap());
-    let pictures: Vec<String> = (0..100).map(|i| format!("picture {i}")).collect();
+    let (raw, out) = (directory(&[]), tempfile::tempdir().unwrap());
+    let images: Vec<String> = (0..100).map(|i| format!("image {i}")).collect();
     let texts: Vec<String> = (0..100).map(|i| format!("text {i}")).collect();
     let batch = RecordBatch::try_from_iter([
-        ("image", Arc::new(BinaryArray::from_iter_values(&pictures)) as ArrayRef),
+        ("image", Arc::new(BinaryArray::from_iter_values(&images)) as ArrayRef),
         ("text", Arc::new(StringArray::from(texts.clone()))),
     ])
     .unwrap();
@@ -284,17 +286,17 @@ fn parquet_with_pictures_inside() {
         writer.write(&batch).unwrap();
         std::fs::write(raw.path().join(name), writer.into_inner().unwrap()).unwrap();
     }
-    let own = Own {
+    let dataset = CustomDataset {
         rows_per_file: 150,
-        ..Own::new("hub", Door::Table(Format::Parquet), raw.path())
+        ..CustomDataset::new("hub", InputFormat::Table(TableFormat::Parquet), raw.path())
     };
-    let report = prepare(&own, out.path()).unwrap();
+    let report = prepare(&dataset, out.path()).unwrap();
     let counts: Vec<u64> = report.files.iter().map(|file| file.rows).collect();
     assert_eq!(counts, [150, 50]);
     let found = rows(out.path(), "hub", Split::Train);
     for (number, found) in found.iter().enumerate() {
         let i = number % 100;
-        assert_eq!(*found, row(&pictures[i], &[&texts[i]], &i.to_string()));
+        assert_eq!(*found, row(&images[i], &[&texts[i]], &i.to_string()));
     }
 }
 
@@ -308,17 +310,17 @@ fn questions_get_labels_of_the_training_answers() {
 {"image": "1.jpg", "question": "why?", "split": "test"}
 "#;
     let (raw, out) = (
-        folder(&[("1.jpg", "1"), ("2.jpg", "2"), ("q.jsonl", lines)]),
+        directory(&[("1.jpg", "1"), ("2.jpg", "2"), ("q.jsonl", lines)]),
         tempfile::tempdir().unwrap(),
     );
-    let own = Own {
-        annotations: vec![Annotations {
+    let dataset = CustomDataset {
+        annotations: vec![AnnotationTable {
             split: None,
             file: raw.path().join("q.jsonl"),
         }],
-        ..Own::new("ask", Door::Table(Format::Jsonl), raw.path())
+        ..CustomDataset::new("ask", InputFormat::Table(TableFormat::Jsonl), raw.path())
     };
-    let report = prepare(&own, out.path()).unwrap();
+    let report = prepare(&dataset, out.path()).unwrap();
     assert_eq!(
         report.remarks,
         [
@@ -344,14 +346,17 @@ fn questions_get_labels_of_the_training_answers() {
     assert_eq!(test.texts(0, "questions").unwrap(), ["why?"]);
     assert!(test.text_lists(0, "answers").unwrap().is_empty());
 
-    let rare = Own { min_answers: 2, ..own };
+    let rare = CustomDataset {
+        min_answers: 2,
+        ..dataset
+    };
     assert!(message(&rare).contains("--min-answers"));
 }
 
 #[test]
 fn tars_and_folders() {
     let out = tempfile::tempdir().unwrap();
-    let raw = folder(&[("val/x", "")]);
+    let raw = directory(&[("val/x", "")]);
     write_tar(
         &raw.path().join("0.tar"),
         &[
@@ -362,7 +367,11 @@ fn tars_and_folders() {
     );
     write_tar(&raw.path().join("1.tar"), &[("c.jpg", b"C"), ("c.txt", b"z")]);
     write_tar(&raw.path().join("val/0.tar"), &[("d.jpg", b"D"), ("d.txt", b"w")]);
-    let report = prepare(&Own::new("web", Door::WebDataset, raw.path()), out.path()).unwrap();
+    let report = prepare(
+        &CustomDataset::new("web", InputFormat::WebDataset, raw.path()),
+        out.path(),
+    )
+    .unwrap();
     assert_eq!(
         rows(out.path(), "web", Split::Train),
         [row("A", &["x", "y"], "a"), row("C", &["z"], "c")]
@@ -370,13 +379,13 @@ fn tars_and_folders() {
     assert_eq!(rows(out.path(), "web", Split::Val), [row("D", &["w"], "d")]);
     assert_eq!((report.coverage[0].found, report.coverage[0].kept), (3, 2));
 
-    let raw = folder(&[
+    let raw = directory(&[
         ("train/dog/1.jpg", "D"),
         ("train/cat/2.png", "C"),
         ("val/dog/3.jpg", "E"),
     ]);
-    let own = Own::new("pets", Door::Folders, raw.path());
-    prepare(&own, out.path()).unwrap();
+    let dataset = CustomDataset::new("pets", InputFormat::ImageFolder, raw.path());
+    prepare(&dataset, out.path()).unwrap();
     assert_eq!(
         rows(out.path(), "pets", Split::Train),
         [row("C", &["cat"], "2.png"), row("D", &["dog"], "1.jpg")]
@@ -384,76 +393,76 @@ fn tars_and_folders() {
     assert_eq!(rows(out.path(), "pets", Split::Val), [row("E", &["dog"], "3.jpg")]);
     std::fs::create_dir(raw.path().join("val/bird")).unwrap();
     std::fs::write(raw.path().join("val/bird/4.jpg"), "B").unwrap();
-    assert!(message(&own).contains("\"bird\" is in no earlier split"));
+    assert!(message(&dataset).contains("\"bird\" is in no earlier split"));
 }
 
 #[test]
 fn what_cannot_be_meant_is_refused() {
-    let raw = pictures();
-    let own = |name: &str| Own::new(name, Door::Table(Format::Csv), raw.path());
-    for (own, part) in [
-        (own("coco"), "published"),
-        (own("vqav2"), "published"),
-        (own("a b"), "is no name"),
-        (own("../x"), "is no name"),
+    let raw = images();
+    let dataset = |name: &str| CustomDataset::new(name, InputFormat::Table(TableFormat::Csv), raw.path());
+    for (dataset, part) in [
+        (dataset("coco"), "published"),
+        (dataset("vqav2"), "published"),
+        (dataset("a b"), "is no name"),
+        (dataset("../x"), "is no name"),
         (
-            Own {
+            CustomDataset {
                 splits: Some(vec!["x".into()]),
-                ..own("cats")
+                ..dataset("cats")
             },
             "no split \"x\"",
         ),
         (
-            Own {
-                door: Door::Table(Format::Tsv),
-                ..own("cats")
+            CustomDataset {
+                format: InputFormat::Table(TableFormat::Tsv),
+                ..dataset("cats")
             },
             "no train.tsv",
         ),
         (
-            Own {
-                door: Door::WebDataset,
-                ..own("cats")
+            CustomDataset {
+                format: InputFormat::WebDataset,
+                ..dataset("cats")
             },
             "nothing to write",
         ),
         (
-            Own {
-                door: Door::Folders,
+            CustomDataset {
+                format: InputFormat::ImageFolder,
                 annotations: vec!["x".parse().unwrap()],
-                ..own("cats")
+                ..dataset("cats")
             },
             "leave --annotations out",
         ),
         (
-            Own {
+            CustomDataset {
                 root: raw.path().join("p"),
-                ..own("cats")
+                ..dataset("cats")
             },
             "no train.csv",
         ),
     ] {
-        let message = message(&own);
+        let message = message(&dataset);
         assert!(message.contains(part), "{part:?} is not in {message}");
     }
-    let elsewhere = Own {
-        annotations: vec![Annotations {
+    let elsewhere = CustomDataset {
+        annotations: vec![AnnotationTable {
             split: Some("train".into()),
             file: raw.path().join("train.csv"),
         }],
         root: raw.path().join("p"),
-        ..own("cats")
+        ..dataset("cats")
     };
     let message = message(&elsewhere);
     assert!(
         message.contains("nothing to write") && message.contains("p/1.jpg"),
         "{message}"
     );
-    let annotations: Annotations = "dev=a=b.csv".parse().unwrap();
+    let annotations: AnnotationTable = "dev=a=b.csv".parse().unwrap();
     assert_eq!(
         (annotations.split.as_deref(), annotations.file.to_str()),
         (Some("val"), Some("a=b.csv"))
     );
-    let annotations: Annotations = "x=b.csv".parse().unwrap();
+    let annotations: AnnotationTable = "x=b.csv".parse().unwrap();
     assert_eq!((annotations.split, annotations.file.to_str()), (None, Some("x=b.csv")));
 }

@@ -1,0 +1,76 @@
+//! Options for data of one's own.
+
+use clap::Args;
+use vlct_prepare::custom::{AnnotationTable, CustomDataset, InputFormat};
+use vlct_prepare::tables::ColumnNames;
+
+use super::Prepare;
+use crate::output::Failure;
+
+/// What is said about data of one's own.
+#[derive(Args, Default, PartialEq)]
+#[command(next_help_heading = "Data of your own")]
+pub struct CustomArgs {
+    /// The name that it gets: datasets='["NAME"]' then reads it
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// A table, and the split of its rows; may be given several times. A column can say the split too; else it is train
+    /// [default: train.*, val.* and test.* in --root]
+    #[arg(long, value_name = "[SPLIT=]FILE")]
+    pub annotations: Vec<AnnotationTable>,
+    /// Column of the pictures: paths relative to --root, or in Parquet their bytes
+    #[arg(long, value_name = "COLUMN")]
+    pub image_column: Option<String>,
+    /// Column of the captions
+    #[arg(long, value_name = "COLUMN")]
+    pub text_column: Option<String>,
+    /// Column of the questions
+    #[arg(long, value_name = "COLUMN")]
+    pub question_column: Option<String>,
+    /// Column of the answers
+    #[arg(long, value_name = "COLUMN")]
+    pub answer_column: Option<String>,
+    /// Column of the pictures' names
+    #[arg(long, value_name = "COLUMN")]
+    pub id_column: Option<String>,
+    /// Column of the splits
+    #[arg(long, value_name = "COLUMN")]
+    pub split_column: Option<String>,
+    /// Questions whose most frequent answer an answer must be to be one of the answers that are learned
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min_answers: Option<u32>,
+}
+
+impl CustomArgs {
+    /// Whether anything is said.
+    pub fn given(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// What the command line says about data of one's own.
+pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDataset, Failure> {
+    let given = &args.custom;
+    let Some(name) = &given.name else {
+        return Err(Failure::Usage(format!(
+            "prepare {format} needs --name NAME, the name that the data set gets"
+        )));
+    };
+    Ok(CustomDataset {
+        name: name.clone(),
+        format,
+        root: args.root.clone(),
+        annotations: given.annotations.clone(),
+        columns: ColumnNames {
+            image: given.image_column.clone(),
+            text: given.text_column.clone(),
+            question: given.question_column.clone(),
+            answer: given.answer_column.clone(),
+            id: given.id_column.clone(),
+            split: given.split_column.clone(),
+        },
+        min_answers: given.min_answers.map_or(1, |least| least as usize),
+        splits: args.splits.clone(),
+        rows_per_file: super::rows_per_file(args),
+    })
+}

@@ -1,0 +1,338 @@
+//! One directory of images per class, as torchvision's `ImageFolder` reads it. The name of the class is the caption.
+//!
+//! Hidden files and directories are skipped.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{CustomDataset, SPLITS};
+use crate::image_files::read_image;
+use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::{DataError, Result};
+use vlct_data::manifest::Coverage;
+use vlct_util::at;
+
+/// Extensions of image files, those of torchvision's `IMG_EXTENSIONS`.
+const IMAGE_EXTENSIONS: [&str; 9] = [
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+];
+/// Deepest nesting of directories in a class: symbolic links can make a cycle.
+const MAX_DEPTH: usize = 32;
+
+/// An image and the position of its class in [`ImageFolder::classes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClassImage {
+    path: PathBuf,
+    class: usize,
+}
+
+/// The classes of one split and their images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ImageFolder {
+    /// Names of the classes, sorted.
+    classes: Vec<String>,
+    /// Ordered by class, by directory in the class, and by name.
+    images: Vec<ClassImage>,
+}
+
+/// Rows of one file: a range of the images of a split.
+struct Rows {
+    images: Arc<ImageFolder>,
+    range: Range<usize>,
+    split: &'static str,
+}
+
+pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let mut first: Option<Arc<ImageFolder>> = None;
+    for (split, directory) in split_directories(&dataset.root)? {
+        if !dataset.includes(split) {
+            continue;
+        }
+        let images = Arc::new(ImageFolder::read(&directory)?);
+        let known = first.get_or_insert_with(|| images.clone());
+        if let Some(class) = images.classes.iter().find(|class| !known.classes.contains(class)) {
+            return Err(malformed(
+                &directory,
+                format!("class {class:?} is in no earlier split; classes of all splits must be those of train"),
+            ));
+        }
+        let count = images.images.len();
+        plan.coverage.push(Coverage {
+            part: split.to_string(),
+            found: count,
+            kept: count,
+            annotated: count,
+            ..Coverage::default()
+        });
+        plan.remarks.push(format!("{split}: {} classes", images.classes.len()));
+        plan.files.extend(PlannedFile::series(
+            &dataset.prefix(split),
+            count,
+            dataset.rows_per_file,
+            Schema::Captions,
+            |range| Rows {
+                images: images.clone(),
+                range,
+                split,
+            },
+        ));
+    }
+    dataset.require_rows(&plan, "there are no images in directories of classes")?;
+    Ok(plan)
+}
+
+impl Rows {
+    fn image(&self, row: usize) -> &ClassImage {
+        &self.images.images[self.range.start + row]
+    }
+}
+
+impl RowSource for Rows {
+    fn rows(&self) -> usize {
+        self.range.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        self.image(row).path.display().to_string()
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        let image = self.image(row);
+        let name = image.path.file_name().unwrap_or_default();
+        Ok(RowText::Captions {
+            captions: vec![Cow::Borrowed(&self.images.classes[image.class])],
+            image_id: name.to_string_lossy(),
+            split: Cow::Borrowed(self.split),
+        })
+    }
+
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![read_image(&self.image(row).path)?])
+    }
+}
+
+/// Returns the directories `train`, `val` and `test` in `root` with their names, if `root` has no others; otherwise `root` itself as
+/// `train`.
+///
+/// # Errors
+/// Returns an error if `root` cannot be read or has no directories, or if one of those three holds classes although there are other
+/// directories beside it.
+fn split_directories(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    let (directories, _) = entries(root)?;
+    if directories.is_empty() {
+        let reason =
+            "it has no directories; give a directory that has train, val or test, or a directory for each class";
+        return Err(malformed(root, reason));
+    }
+    let is_split = |name: &&OsString| SPLITS.iter().any(|split| *name == split);
+    if let Some(other) = directories.iter().find(|name| !is_split(name)) {
+        for name in directories.iter().filter(is_split) {
+            let (classes, files) = entries(&root.join(name))?;
+            if !classes.is_empty() && !files.iter().any(is_image) {
+                let (name, other) = (name.to_string_lossy(), other.to_string_lossy());
+                let reason = format!(
+                    "it has a directory {name} of classes beside a directory {other}: as splits there are train, val and test only; \
+                     rename {other}, move it away, or give one of them as --root"
+                );
+                return Err(malformed(root, reason));
+            }
+        }
+        return Ok(vec![("train", root.to_path_buf())]);
+    }
+    let found = SPLITS
+        .into_iter()
+        .filter(|split| directories.iter().any(|name| name == split));
+    Ok(found.map(|split| (split, root.join(split))).collect())
+}
+
+impl ImageFolder {
+    /// Lists the classes in `root` and their images.
+    ///
+    /// # Errors
+    /// Returns an error if a directory cannot be read, if there are no classes, if a class has no images (as in torchvision) or a name
+    /// that is not UTF-8, or if directories are nested more than [`MAX_DEPTH`] deep.
+    fn read(root: &Path) -> Result<Self> {
+        let (names, _) = entries(root)?;
+        let mut found = Self {
+            classes: Vec::new(),
+            images: Vec::new(),
+        };
+        for name in names {
+            let directory = root.join(&name);
+            let name = name
+                .into_string()
+                .map_err(|_| malformed(&directory, "its name is not UTF-8; rename it"))?;
+            let (class, before) = (found.classes.len(), found.images.len());
+            found.classes.push(name);
+            let mut directories = Vec::new();
+            collect(&directory, 0, &mut directories)?;
+            // By the text of their paths: `a-b` comes before `a/c`.
+            directories.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
+            for (directory, files) in directories {
+                let images = files.into_iter().filter(is_image);
+                found.images.extend(images.map(|name| ClassImage {
+                    path: directory.join(name),
+                    class,
+                }));
+            }
+            if found.images.len() == before {
+                let extensions = IMAGE_EXTENSIONS.join(", ");
+                let reason = format!("it has no image ({extensions}); remove it or add some");
+                return Err(malformed(&directory, reason));
+            }
+        }
+        if found.classes.is_empty() {
+            return Err(malformed(
+                root,
+                "it has no directories; give a directory that has one for each class",
+            ));
+        }
+        Ok(found)
+    }
+}
+
+fn is_image(name: &OsString) -> bool {
+    let name = name.to_string_lossy().to_lowercase();
+    IMAGE_EXTENSIONS.iter().any(|extension| name.ends_with(extension))
+}
+
+/// Adds a directory with the names of its files to `found`, and all directories in it.
+fn collect(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsString>)>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        let reason = format!(
+            "it lies more than {MAX_DEPTH} directories deep in its class; is it a link to a directory above it?"
+        );
+        return Err(malformed(directory, reason));
+    }
+    let (directories, files) = entries(directory)?;
+    found.push((directory.to_path_buf(), files));
+    for name in directories {
+        collect(&directory.join(name), depth + 1, found)?;
+    }
+    Ok(())
+}
+
+/// Returns the names of the directories and of the files in `directory` that are not hidden, sorted. Symbolic links are followed.
+fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
+    let (mut directories, mut files) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(directory).map_err(at::<DataError>(directory))? {
+        let entry = entry.map_err(at::<DataError>(directory))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if entry.path().is_dir() {
+            directories.push(entry.file_name());
+        } else {
+            files.push(entry.file_name());
+        }
+    }
+    directories.sort();
+    files.sort();
+    Ok((directories, files))
+}
+
+fn malformed(path: &Path, reason: impl Into<String>) -> DataError {
+    DataError::format(path, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for name in files {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn classes_are_read_as_torchvision_reads_them() {
+        let root = tree(&[
+            "b/2.JPG",
+            "b/10.jpg",
+            "b/sub/1.png",
+            "b/sub/deep/3.png",
+            "b/sub-a/0.webp",
+            "b/notes.txt",
+            "b/x.gif",
+            "B/1.jpeg",
+            "é/1.tiff",
+            "beside.jpg",
+        ]);
+        let found = ImageFolder::read(root.path()).unwrap();
+        assert_eq!(found.classes, ["B", "b", "é"]);
+        let images: Vec<(PathBuf, usize)> = found
+            .images
+            .iter()
+            .map(|p| (p.path.strip_prefix(root.path()).unwrap().to_path_buf(), p.class))
+            .collect();
+        let wanted = [
+            ("B/1.jpeg", 0),
+            ("b/10.jpg", 1),
+            ("b/2.JPG", 1),
+            ("b/sub/1.png", 1),
+            ("b/sub-a/0.webp", 1),
+            ("b/sub/deep/3.png", 1),
+            ("é/1.tiff", 2),
+        ];
+        assert_eq!(images, wanted.map(|(path, class)| (PathBuf::from(path), class)));
+        assert_eq!(
+            split_directories(root.path()).unwrap(),
+            [("train", root.path().to_path_buf())]
+        );
+
+        let message = ImageFolder::read(tree(&["a/1.jpg", "b/1.gif"]).path())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("/b: it has no image"), "{message}");
+        let root = tree(&["train/a/1.jpg", "val/a/1.jpg"]);
+        let splits = [("train", root.path().join("train")), ("val", root.path().join("val"))];
+        assert_eq!(split_directories(root.path()).unwrap(), splits);
+        assert!(split_directories(tree(&["1.jpg"]).path()).is_err());
+        assert!(ImageFolder::read(tree(&["1.jpg"]).path()).is_err());
+    }
+
+    #[test]
+    fn hidden_directories_are_no_classes_and_splits_have_no_siblings() {
+        let root = tree(&[
+            "train/cat/1.jpg",
+            "train/.cache/x/2.jpg",
+            "train/cat/._1.jpg",
+            "val/cat/3.jpg",
+            ".git/a/4.jpg",
+        ]);
+        let splits = split_directories(root.path()).unwrap();
+        assert_eq!(
+            splits.iter().map(|(split, _)| *split).collect::<Vec<_>>(),
+            ["train", "val"]
+        );
+        let classes = ImageFolder::read(&splits[0].1).unwrap();
+        assert_eq!((classes.classes, classes.images.len()), (vec!["cat".to_string()], 1));
+        let beside = tree(&["train/cat/1.jpg", "other/cat/2.jpg"]);
+        let message = split_directories(beside.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("a directory train of classes beside a directory other"),
+            "{message}"
+        );
+        // A class may be called `train`.
+        let vehicles = tree(&["train/1.jpg", "bus/2.jpg"]);
+        assert_eq!(split_directories(vehicles.path()).unwrap().len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn rejects_directories_that_contain_themselves() {
+        let root = tree(&["a/1.jpg"]);
+        std::os::unix::fs::symlink(root.path(), root.path().join("a/again")).unwrap();
+        let message = ImageFolder::read(root.path()).unwrap_err().to_string();
+        assert!(message.contains("directories deep"), "{message}");
+    }
+}

@@ -1,0 +1,83 @@
+//! WebDataset tars.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{CustomDataset, SPLITS};
+use crate::Result;
+use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use vlct_data::datasets::{CaptionDataset, Split, split_tars};
+use vlct_data::manifest::Coverage;
+
+/// Rows of one file: a range of the samples of a split.
+struct Rows {
+    samples: Arc<CaptionDataset>,
+    range: Range<usize>,
+    split: &'static str,
+}
+
+pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for (split, tars) in SPLITS.into_iter().zip([Split::Train, Split::Val, Split::Test]) {
+        let files = split_tars(&dataset.root, tars)?;
+        if files.is_empty() || !dataset.includes(split) {
+            continue;
+        }
+        let files = files.into_iter().map(|file| (0, file)).collect();
+        let samples = Arc::new(CaptionDataset::of_files(&[&dataset.name], files)?);
+        let counts = samples.tar_counts();
+        plan.coverage.push(Coverage {
+            part: split.to_string(),
+            found: counts.samples + counts.without_caption,
+            kept: counts.samples,
+            annotated: counts.samples + counts.without_image,
+            without_image: counts.without_image,
+            examples: Vec::new(),
+        });
+        let count = samples.rows();
+        plan.files.extend(PlannedFile::series(
+            &dataset.prefix(split),
+            count,
+            dataset.rows_per_file,
+            Schema::Captions,
+            |range| Rows {
+                samples: samples.clone(),
+                range,
+                split,
+            },
+        ));
+    }
+    dataset.require_rows(
+        &plan,
+        "it has no .tar files with pictures and captions, nor folders train, val or test of such",
+    )?;
+    Ok(plan)
+}
+
+impl RowSource for Rows {
+    fn rows(&self) -> usize {
+        self.range.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        match self.samples.locate_row(self.range.start + row) {
+            Ok(at) => self.samples.row_name(&at),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        let at = self.samples.locate_row(self.range.start + row)?;
+        Ok(RowText::Captions {
+            captions: self.samples.captions_at(&at)?,
+            image_id: Cow::Owned(self.samples.image_id_at(&at)?.unwrap_or_default()),
+            split: Cow::Borrowed(self.split),
+        })
+    }
+
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        let at = self.samples.locate_row(self.range.start + row)?;
+        Ok(vec![self.samples.image_at(&at)?.to_vec()])
+    }
+}

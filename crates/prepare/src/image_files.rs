@@ -1,0 +1,227 @@
+//! Image files in directories: which there are, as the original's globs find them but in an order that depends on the seed alone, and
+//! their bytes.
+
+use std::fs::{self, DirEntry};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+use crate::{DataError, Result};
+use vlct_data::manifest::Coverage;
+use vlct_data::random::{Purpose, stream};
+use vlct_image::ImageError;
+use vlct_util::at;
+
+/// An image file that has an annotation.
+#[derive(Clone, Debug)]
+pub struct ListedImage {
+    /// Position of its directory in [`ImageListing::directories`].
+    pub directory: u32,
+    /// Name of the file.
+    pub name: Box<str>,
+    /// Position of its annotation among those of the dataset.
+    pub annotation: u32,
+}
+
+/// Image files in directories: a name and two integers each, since there may be millions.
+#[derive(Debug, Default)]
+pub struct ImageListing {
+    pub directories: Vec<PathBuf>,
+    pub images: Vec<ListedImage>,
+}
+
+impl ImageListing {
+    /// Returns the path of the image at position `index`.
+    pub fn path(&self, index: usize) -> PathBuf {
+        let image = &self.images[index];
+        self.directories[image.directory as usize].join(&*image.name)
+    }
+}
+
+/// A directory to search for images.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageDirectory<'a> {
+    /// Path relative to the root.
+    pub path: &'a str,
+    /// Whether the images are one level deeper (`path/*/*`).
+    pub nested: bool,
+    /// The extension that names must have, with the dot; empty for any. Upper and lower case differ, as in the original.
+    pub extension: &'a str,
+}
+
+impl<'a> ImageDirectory<'a> {
+    /// `path/*.jpg`.
+    pub fn jpegs(path: &'a str) -> Self {
+        Self {
+            path,
+            nested: false,
+            extension: ".jpg",
+        }
+    }
+}
+
+/// The result of [`ImageSearch::find`].
+pub struct FoundImages {
+    /// Images that have an annotation.
+    pub listing: ImageListing,
+    /// Number of files with the right extension, annotated or not.
+    pub found: usize,
+}
+
+impl FoundImages {
+    /// Compares these images with `annotations` annotations, of which those at the positions for which `counts` holds are counted.
+    /// `name` returns the file name of the image of an annotation.
+    pub fn coverage(
+        &self,
+        part: &str,
+        annotations: usize,
+        counts: impl Fn(usize) -> bool,
+        name: impl Fn(usize) -> String,
+    ) -> Coverage {
+        let mut seen = vec![false; annotations];
+        let images = &self.listing.images;
+        images.iter().for_each(|image| seen[image.annotation as usize] = true);
+        let annotated = (0..annotations).filter(|index| counts(*index));
+        let missing = annotated.clone().filter(|index| !seen[*index]);
+        Coverage {
+            part: part.to_string(),
+            found: self.found,
+            kept: images.len(),
+            annotated: annotated.count(),
+            without_image: missing.clone().count(),
+            examples: missing.take(Coverage::EXAMPLES).map(name).collect(),
+        }
+    }
+}
+
+/// Where to search for images, and in which order to list them.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageSearch<'a> {
+    /// The directory of the raw downloads.
+    pub root: &'a Path,
+    /// Determines the order.
+    pub seed: u64,
+    /// Whether directories may be missing as long as one exists, because not all splits are wanted.
+    pub partial: bool,
+}
+
+impl ImageSearch<'_> {
+    /// Lists the images in `directories` to which `annotation`, called with directory and file name, assigns an annotation. Hidden
+    /// files and directories are skipped.
+    ///
+    /// Images are sorted by directory and name, and then shuffled by the seed; `group` keeps the shuffles of one dataset apart.
+    ///
+    /// # Errors
+    /// Returns an error if a directory is missing or cannot be read.
+    pub fn find(
+        &self,
+        group: u64,
+        directories: &[ImageDirectory<'_>],
+        annotation: impl Fn(&Path, &str) -> Option<u32> + Sync,
+    ) -> Result<FoundImages> {
+        let directories = self.expand(directories)?;
+        let lists: Vec<(usize, Vec<ListedImage>)> = (0u32..)
+            .zip(&directories)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|(number, (directory, extension))| {
+                let (mut found, mut images) = (0, Vec::new());
+                for entry in entries(directory)? {
+                    let Some(name) = visible(&entry).filter(|name| name.ends_with(extension)) else {
+                        continue;
+                    };
+                    found += 1;
+                    if let Some(annotation) = annotation(directory, &name) {
+                        images.push(ListedImage {
+                            directory: number,
+                            name: name.into(),
+                            annotation,
+                        });
+                    }
+                }
+                images.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok((found, images))
+            })
+            .collect::<Result<_>>()?;
+        let found = lists.iter().map(|(found, _)| found).sum();
+        let mut images: Vec<ListedImage> = lists.into_iter().flat_map(|(_, images)| images).collect();
+        images.shuffle(&mut stream(self.seed, Purpose::RowOrder, group, 0));
+        let directories = directories.into_iter().map(|(directory, _)| directory).collect();
+        Ok(FoundImages {
+            listing: ImageListing { directories, images },
+            found,
+        })
+    }
+
+    /// Returns the paths of the directories that hold image files, each with the extension that these must have.
+    fn expand<'a>(&self, directories: &[ImageDirectory<'a>]) -> Result<Vec<(PathBuf, &'a str)>> {
+        let exists = |directory: &ImageDirectory<'_>| self.root.join(directory.path).exists();
+        let may_skip = self.partial && directories.iter().any(exists);
+        let mut paths = Vec::new();
+        for directory in directories.iter().filter(|directory| !may_skip || exists(directory)) {
+            let path = self.root.join(directory.path);
+            if directory.nested {
+                let mut inner: Vec<PathBuf> = entries(&path)?
+                    .into_iter()
+                    // A symbolic link to a directory counts as one.
+                    .filter(|entry| visible(entry).is_some() && entry.path().is_dir())
+                    .map(|entry| entry.path())
+                    .collect();
+                inner.sort();
+                paths.extend(inner.into_iter().map(|path| (path, directory.extension)));
+            } else {
+                paths.push((path, directory.extension));
+            }
+        }
+        Ok(paths)
+    }
+}
+
+fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
+    let entries = fs::read_dir(directory).and_then(|entries| entries.collect());
+    entries.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => DataError::Format {
+            path: directory.to_path_buf(),
+            reason:
+                "no such folder; --root is the folder that the downloads were unpacked into, and --splits can leave \
+                     out what you do not have"
+                    .into(),
+        },
+        _ => at(directory)(error),
+    })
+}
+
+/// Returns the name of an entry that is not hidden. What is not Unicode in it is replaced; no annotation has such a name.
+fn visible(entry: &DirEntry) -> Option<String> {
+    let name = entry.file_name();
+    Some(name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))
+}
+
+/// Reads an image file of at most 512 MiB.
+///
+/// # Errors
+/// Returns [`ImageError::Decode`] if the path is no file, or a larger one, and an I/O error if the file cannot be read.
+pub fn read_image(path: &Path) -> Result<Vec<u8>> {
+    const MAX_BYTES: u64 = 512 << 20;
+    let unreadable = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => not_an_image("the file is not there any more"),
+        _ => at(path)(error),
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(not_an_image("this is a folder"));
+    }
+    if !metadata.is_file() {
+        return Err(not_an_image("this is not a file"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(not_an_image(format!("a file of {} bytes is too large", metadata.len())));
+    }
+    fs::read(path).map_err(unreadable)
+}
+
+fn not_an_image(reason: impl Into<String>) -> DataError {
+    ImageError::Decode(reason.into()).into()
+}

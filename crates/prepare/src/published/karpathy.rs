@@ -1,0 +1,161 @@
+//! COCO and Flickr30k captions in Karpathy's splits (`write_coco_karpathy.py`, `write_f30k_karpathy.py`).
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::raw::{ListedRows, RawDataset, RowTexts, require_rows};
+use crate::Result;
+use crate::image_files::{ImageDirectory, ImageListing, ListedImage};
+use crate::json_stream;
+use crate::plan::{Plan, PlannedFile, RowText, Schema};
+
+/// Where a dataset's files are and what they become.
+struct Layout {
+    name: &'static str,
+    annotations: &'static str,
+    directories: &'static [&'static str],
+    splits: &'static [&'static str],
+    prefix: &'static str,
+}
+
+const COCO: Layout = Layout {
+    name: "coco",
+    annotations: "karpathy/dataset_coco.json",
+    directories: &["train2014", "val2014"],
+    splits: &["train", "val", "restval", "test"],
+    prefix: "coco_caption_karpathy",
+};
+
+const F30K: Layout = Layout {
+    name: "f30k",
+    annotations: "karpathy/dataset_flickr30k.json",
+    directories: &["flickr30k-images"],
+    splits: &["train", "val", "test"],
+    prefix: "f30k_caption_karpathy",
+};
+
+/// COCO captions.
+///
+/// # Errors
+/// Annotations or directories that are missing or damaged.
+pub fn coco(raw: &RawDataset) -> Result<Plan> {
+    plan(raw, &COCO)
+}
+
+/// Flickr30k captions.
+///
+/// # Errors
+/// As [`coco`].
+pub fn f30k(raw: &RawDataset) -> Result<Plan> {
+    plan(raw, &F30K)
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    filename: String,
+    split: String,
+    sentences: Vec<Sentence>,
+}
+
+#[derive(Deserialize)]
+struct Sentence {
+    raw: String,
+}
+
+/// The captions of one image. Entries of the same file name add their captions; the last one's split counts.
+struct Annotation {
+    filename: String,
+    split: String,
+    captions: Vec<String>,
+}
+
+fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
+    let splits = raw.wanted(layout.splits)?;
+    let mut annotations: Vec<Annotation> = Vec::new();
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    json_stream::each_of_field(&raw.root.join(layout.annotations), "images", |entry: Entry| {
+        let captions = entry.sentences.into_iter().map(|s| s.raw);
+        let number = *numbers
+            .entry(entry.filename.clone())
+            .or_insert(annotations.len() as u32) as usize;
+        match annotations.get_mut(number) {
+            Some(earlier) => {
+                earlier.captions.extend(captions);
+                earlier.split = entry.split;
+            }
+            None => annotations.push(Annotation {
+                filename: entry.filename,
+                split: entry.split,
+                captions: captions.collect(),
+            }),
+        }
+        Ok(())
+    })?;
+
+    let directories: Vec<ImageDirectory<'_>> = layout
+        .directories
+        .iter()
+        .map(|path| ImageDirectory::jpegs(path))
+        .collect();
+    let found = raw.search().find(0, &directories, |_, name| {
+        // A image without sentences counts as not annotated.
+        let number = *numbers.get(name)?;
+        (!annotations[number as usize].captions.is_empty()).then_some(number)
+    })?;
+    require_rows(&raw.root, found.listing.images.len(), layout.annotations)?;
+    let has_captions = |number: usize| !annotations[number].captions.is_empty();
+    let file_name = |number: usize| annotations[number].filename.clone();
+    let coverage = found.coverage(layout.name, annotations.len(), has_captions, file_name);
+
+    let ImageListing { directories, images } = found.listing;
+    let mut of_split: HashMap<&str, Vec<ListedImage>> = HashMap::new();
+    let mut elsewhere = 0;
+    for image in images {
+        let split = annotations[image.annotation as usize].split.as_str();
+        match splits.iter().find(|s| **s == split) {
+            Some(split) => of_split.entry(split).or_default().push(image),
+            None => elsewhere += usize::from(!layout.splits.contains(&split)),
+        }
+    }
+    let mut remarks = Vec::new();
+    if elsewhere > 0 {
+        remarks.push(format!(
+            "{elsewhere} images are of another split than {} and were left out",
+            layout.splits.join(", ")
+        ));
+    }
+    let annotations = Arc::new(annotations);
+    let files = splits.iter().map(|split| PlannedFile {
+        name: format!("{}_{split}", layout.prefix),
+        schema: Schema::Captions,
+        rows: Box::new(ListedRows {
+            annotations: Captions(annotations.clone()),
+            listing: ImageListing {
+                directories: directories.clone(),
+                images: of_split.remove(split).unwrap_or_default(),
+            },
+        }),
+    });
+    Ok(Plan {
+        files: files.collect(),
+        coverage: vec![coverage],
+        remarks,
+        ..Plan::default()
+    })
+}
+
+struct Captions(Arc<Vec<Annotation>>);
+
+impl RowTexts for Captions {
+    fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a> {
+        let annotation = &self.0[image.annotation as usize];
+        RowText::Captions {
+            captions: annotation.captions.iter().map(Cow::from).collect(),
+            image_id: Cow::from(&annotation.filename),
+            split: Cow::from(&annotation.split),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! NLVR2 (`write_nlvr2.py`): pairs of images and sentences that are true of them or not.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::raw::{RawDataset, require_rows};
+use crate::Result;
+use crate::image_files::read_image;
+use crate::json_stream;
+use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use vlct_data::manifest::Coverage;
+
+/// Splits, and the annotations of each, one object per line.
+const SPLITS: [(&str, &str); 7] = [
+    ("train", "nlvr2/data/train.json"),
+    ("dev", "nlvr2/data/dev.json"),
+    ("test1", "nlvr2/data/test1.json"),
+    ("balanced_dev", "nlvr2/data/balanced/balanced_dev.json"),
+    ("balanced_test1", "nlvr2/data/balanced/balanced_test1.json"),
+    ("unbalanced_dev", "nlvr2/data/unbalanced/unbalanced_dev.json"),
+    ("unbalanced_test1", "nlvr2/data/unbalanced/unbalanced_test1.json"),
+];
+
+#[derive(Deserialize)]
+struct Entry {
+    identifier: String,
+    sentence: String,
+    label: String,
+    directory: Option<Directory>,
+}
+
+/// The number of a directory, as text or as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Directory {
+    Text(String),
+    Number(i64),
+}
+
+/// The sentences about one pair, in the order of the annotations.
+struct Pair {
+    identifier: String,
+    directory: PathBuf,
+    sentences: Vec<(String, bool)>,
+}
+
+/// NLVR2. Pairs are in the order of their first sentence; their directory is that of the first sentence.
+///
+/// # Errors
+/// Annotations that are missing or damaged; no image at all.
+pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
+    let names = SPLITS.map(|(name, _)| name);
+    let wanted = raw.wanted(&names)?;
+    let root: Arc<Path> = raw.root.as_path().into();
+    let mut plan = Plan::default();
+    let mut kept = 0;
+    for (split, annotations) in SPLITS.iter().filter(|(name, _)| wanted.contains(name)) {
+        let all = read(&root.join(annotations))?;
+        let annotated = all.len();
+        let (pairs, missing): (Vec<Pair>, Vec<Pair>) = all
+            .into_iter()
+            .partition(|pair| (0..2).all(|side| root.join(pair.image(side)).exists()));
+        kept += pairs.len();
+        plan.coverage.push(Coverage {
+            part: split.to_string(),
+            found: pairs.len(),
+            kept: pairs.len(),
+            annotated,
+            without_image: missing.len(),
+            examples: missing
+                .iter()
+                .take(Coverage::EXAMPLES)
+                .map(|p| p.identifier.clone())
+                .collect(),
+        });
+        let rows = Rows {
+            root: root.clone(),
+            pairs,
+        };
+        plan.files.push(PlannedFile {
+            name: format!("nlvr2_{split}"),
+            schema: Schema::ImagePairs,
+            rows: Box::new(rows),
+        });
+    }
+    require_rows(&raw.root, kept, "nlvr2/data")?;
+    Ok(plan)
+}
+
+fn read(path: &Path) -> Result<Vec<Pair>> {
+    let mut pairs: Vec<Pair> = Vec::new();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    json_stream::each_line(path, |entry: Entry| {
+        let Some((group, _)) = entry.identifier.rsplit_once('-') else {
+            return Err(format!("the identifier {:?} has no \"-\"", entry.identifier));
+        };
+        let truth = match entry.label.as_str() {
+            "True" => true,
+            "False" => false,
+            other => return Err(format!("label {other:?} is neither \"True\" nor \"False\"")),
+        };
+        let number = match numbers.get(group) {
+            Some(number) => *number,
+            None => {
+                numbers.insert(group.to_string(), pairs.len());
+                pairs.push(Pair {
+                    identifier: group.to_string(),
+                    directory: directory(group, entry.directory)?,
+                    sentences: Vec::new(),
+                });
+                pairs.len() - 1
+            }
+        };
+        pairs[number].sentences.push((entry.sentence, truth));
+        Ok(())
+    })?;
+    Ok(pairs)
+}
+
+/// The directory of a pair's images: `images/train/DIRECTORY` in training, else the first word of its name.
+fn directory(group: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
+    let split = group.split('-').next().unwrap_or_default();
+    if split != "train" {
+        return Ok(PathBuf::from(split));
+    }
+    let directory = match directory {
+        Some(Directory::Text(name)) => name,
+        Some(Directory::Number(number)) => number.to_string(),
+        None => return Err(format!("{group:?} has no \"directory\"")),
+    };
+    Ok(Path::new("images/train").join(directory))
+}
+
+impl Pair {
+    /// The path of a image below the root: 0 is the left one.
+    fn image(&self, side: usize) -> PathBuf {
+        self.directory.join(format!("{}-img{side}.png", self.identifier))
+    }
+}
+
+struct Rows {
+    root: Arc<Path>,
+    pairs: Vec<Pair>,
+}
+
+impl RowSource for Rows {
+    fn rows(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        let pair = &self.pairs[row];
+        self.root
+            .join(&pair.directory)
+            .join(format!("{}-img*.png", pair.identifier))
+            .display()
+            .to_string()
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        let pair = &self.pairs[row];
+        Ok(RowText::ImagePair {
+            sentences: Cow::from(&pair.sentences),
+            identifier: &pair.identifier,
+        })
+    }
+
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        (0..2)
+            .map(|side| read_image(&self.root.join(self.pairs[row].image(side))))
+            .collect()
+    }
+}

@@ -1,0 +1,259 @@
+//! Datasets whose annotations are an array of `[path, text]`: GCC, SBU and those of the large pre-training set
+//! (`write_conceptual_caption.py`, `write_sbu.py`, `write_openimages_caption.py`, `write_pretrain_*.py`).
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::raw::{ListedRows, RawDataset, RowTexts, require_rows};
+use crate::Result;
+use crate::image_files::{ImageDirectory, ImageListing, ListedImage};
+use crate::json_stream;
+use crate::plan::{Plan, PlannedFile, RowText, Schema};
+
+/// One split of a dataset.
+struct Layout {
+    split: &'static str,
+    annotations: &'static str,
+    directories: &'static [ImageDirectory<'static>],
+    /// Whether the text of an entry is a list of captions.
+    lists: bool,
+    /// Whether the rows go to numbered files, or to one.
+    numbered: bool,
+    prefix: &'static str,
+}
+
+const fn directory(path: &'static str, nested: bool, extension: &'static str) -> ImageDirectory<'static> {
+    ImageDirectory {
+        path,
+        nested,
+        extension,
+    }
+}
+
+const GCC: [Layout; 2] = [
+    Layout {
+        split: "val",
+        annotations: "val_annot.json",
+        directories: &[directory("images_val", true, "")],
+        lists: false,
+        numbered: true,
+        prefix: "conceptual_caption_val",
+    },
+    Layout {
+        split: "train",
+        annotations: "train_annot.json",
+        directories: &[directory("images_train", true, "")],
+        lists: false,
+        numbered: true,
+        prefix: "conceptual_caption_train",
+    },
+];
+
+const SBU: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "annot.json",
+    directories: &[directory("images_train", true, "")],
+    lists: false,
+    numbered: true,
+    prefix: "sbu",
+}];
+
+const OPENIMAGES: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "oi_annt.json",
+    directories: &[directory("images/train", false, "")],
+    lists: false,
+    numbered: true,
+    prefix: "openimages",
+}];
+
+const PRETRAIN_F30K: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "flickr30k_annt.json",
+    directories: &[directory("images", false, ".jpg")],
+    lists: false,
+    numbered: false,
+    prefix: "pretrain_flickr30k_train",
+}];
+
+const PRETRAIN_GQA: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "gqa_annt.json",
+    directories: &[directory("images", false, ".jpg")],
+    lists: false,
+    numbered: true,
+    prefix: "pretrain_gqa",
+}];
+
+/// The original writes `pretrain_vg` and reads `pretrain_vgqa`; the name that is read is the one that is of use.
+const PRETRAIN_VG: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "vgqa_annt.json",
+    directories: &[directory("images", false, ".jpg")],
+    lists: false,
+    numbered: true,
+    prefix: "pretrain_vgqa",
+}];
+
+const PRETRAIN_VQA: [Layout; 1] = [Layout {
+    split: "train",
+    annotations: "vqa_annt.json",
+    directories: &[
+        directory("train2014", false, ".jpg"),
+        directory("val2014", false, ".jpg"),
+    ],
+    lists: true,
+    numbered: true,
+    prefix: "pretrain_vqa",
+}];
+
+/// Defines the function of a dataset.
+macro_rules! datasets {
+    ($($(#[$doc:meta])* $name:ident = $layout:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// Captioned or directories that are missing or damaged.
+        pub fn $name(raw: &RawDataset) -> Result<Plan> {
+            plan(raw, &$layout)
+        }
+    )*};
+}
+
+datasets! {
+    /// Google's Conceptual Captions.
+    gcc = GCC;
+    /// SBU captions.
+    sbu = SBU;
+    /// Captions of OpenImages, for the large pre-training set.
+    openimages = OPENIMAGES;
+    /// Captions of Flickr30k, for the large pre-training set.
+    pretrain_f30k = PRETRAIN_F30K;
+    /// Statements from GQA, for the large pre-training set.
+    pretrain_gqa = PRETRAIN_GQA;
+    /// Statements from Visual Genome's questions, for the large pre-training set.
+    pretrain_vg = PRETRAIN_VG;
+    /// Statements from VQA v2, for the large pre-training set.
+    pretrain_vqa = PRETRAIN_VQA;
+}
+
+/// The second element of an entry.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Captions by name of the image file, in the order in which the names occur first; of entries of the same name the last counts.
+#[derive(Default)]
+struct Captioned {
+    names: Vec<Box<str>>,
+    captions: Vec<Captions>,
+}
+
+enum Captions {
+    One(Box<str>),
+    Several(Box<[String]>),
+}
+
+fn plan(raw: &RawDataset, layouts: &[Layout]) -> Result<Plan> {
+    let splits: Vec<&str> = layouts.iter().map(|layout| layout.split).collect();
+    let wanted = raw.wanted(&splits)?;
+    let mut plan = Plan::default();
+    for (group, layout) in layouts.iter().enumerate().filter(|(_, l)| wanted.contains(&l.split)) {
+        plan_split(raw, group as u64, layout, &mut plan)?;
+    }
+    Ok(plan)
+}
+
+fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) -> Result<()> {
+    let (annotations, numbers) = read(raw, layout)?;
+    let found = raw
+        .search()
+        .find(group, layout.directories, |_, name| numbers.get(name).copied())?;
+    drop(numbers);
+    require_rows(&raw.root, found.listing.images.len(), layout.annotations)?;
+    let file_name = |number: usize| annotations.names[number].to_string();
+    let count = annotations.names.len();
+    plan.coverage
+        .push(found.coverage(layout.split, count, |_| true, file_name));
+
+    let ImageListing { directories, images } = found.listing;
+    let annotations = Arc::new(annotations);
+    let rows = |images: &[ListedImage]| ListedRows {
+        listing: ImageListing {
+            directories: directories.clone(),
+            images: images.to_vec(),
+        },
+        annotations: SplitCaptions {
+            annotations: annotations.clone(),
+            split: layout.split,
+        },
+    };
+    if layout.numbered {
+        let count = images.len();
+        let source = |range: std::ops::Range<usize>| rows(&images[range]);
+        plan.files.extend(PlannedFile::series(
+            layout.prefix,
+            count,
+            raw.rows_per_file,
+            Schema::Captions,
+            source,
+        ));
+    } else {
+        plan.files.push(PlannedFile {
+            name: layout.prefix.to_string(),
+            schema: Schema::Captions,
+            rows: Box::new(rows(&images)),
+        });
+    }
+    Ok(())
+}
+
+/// Reads the annotations; also the number of each name.
+fn read(raw: &RawDataset, layout: &Layout) -> Result<(Captioned, HashMap<Box<str>, u32>)> {
+    let mut annotations = Captioned::default();
+    let mut numbers: HashMap<Box<str>, u32> = HashMap::new();
+    json_stream::each_of_array(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
+        let captions = match (text, layout.lists) {
+            (Text::One(caption), false) => Captions::One(caption.into()),
+            (Text::Several(captions), true) => Captions::Several(captions.into()),
+            (Text::One(_), true) => return Err("[path, list of captions] is expected, this is [path, caption]".into()),
+            (Text::Several(_), false) => return Err("[path, caption] is expected, this is [path, list]".into()),
+        };
+        let name = path.rsplit('/').next().unwrap_or_default();
+        match numbers.get(name) {
+            Some(number) => annotations.captions[*number as usize] = captions,
+            None => {
+                numbers.insert(name.into(), annotations.names.len() as u32);
+                annotations.names.push(name.into());
+                annotations.captions.push(captions);
+            }
+        }
+        Ok(())
+    })?;
+    Ok((annotations, numbers))
+}
+
+/// The captions of one split.
+struct SplitCaptions {
+    annotations: Arc<Captioned>,
+    split: &'static str,
+}
+
+impl RowTexts for SplitCaptions {
+    fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a> {
+        RowText::Captions {
+            captions: match &self.annotations.captions[image.annotation as usize] {
+                Captions::One(caption) => vec![Cow::from(&**caption)],
+                Captions::Several(captions) => captions.iter().map(Cow::from).collect(),
+            },
+            image_id: Cow::from(&*image.name),
+            split: Cow::from(self.split),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the published datasets have in common: raw downloads, and rows of one image each.
+
+use std::path::{Path, PathBuf};
+
+use crate::image_files::{ImageListing, ImageSearch, ListedImage, read_image};
+use crate::plan::{ROWS_PER_FILE, RowSource, RowText};
+use crate::{DataError, Result};
+use vlct_data::answers::Vocabulary;
+
+/// Where the raw downloads are and how they become rows.
+#[derive(Clone, Debug)]
+pub struct RawDataset {
+    /// The directory of the downloads.
+    pub root: PathBuf,
+    /// Decides the order of rows.
+    pub seed: u64,
+    /// The splits to write; all if not given.
+    pub splits: Option<Vec<String>>,
+    /// Rows per file of the datasets that are written as numbered files.
+    pub rows_per_file: usize,
+    /// The numbers of the answers of Visual Genome's questions; without it, a file in the root has them.
+    pub labels: Option<Vocabulary>,
+}
+
+impl RawDataset {
+    /// The downloads in `root`, all splits, the original's number of rows.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            seed: 0,
+            splits: None,
+            rows_per_file: ROWS_PER_FILE,
+            labels: None,
+        }
+    }
+
+    /// Those of the dataset's splits that are wanted.
+    pub(super) fn wanted<'a>(&self, splits: &[&'a str]) -> Result<Vec<&'a str>> {
+        let Some(wanted) = &self.splits else {
+            return Ok(splits.to_vec());
+        };
+        if let Some(unknown) = wanted.iter().find(|w| !splits.contains(&w.as_str())) {
+            return Err(DataError::Invalid(format!(
+                "there is no split {unknown:?}; this data set has {}",
+                splits.join(", ")
+            )));
+        }
+        Ok(splits
+            .iter()
+            .copied()
+            .filter(|s| wanted.iter().any(|w| w == s))
+            .collect())
+    }
+
+    pub(super) fn search(&self) -> ImageSearch<'_> {
+        ImageSearch {
+            root: &self.root,
+            seed: self.seed,
+            partial: self.splits.is_some(),
+        }
+    }
+}
+
+/// What annotations say about images that were found in directories.
+pub(super) trait RowTexts: Send + Sync {
+    /// What they say about this one.
+    fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a>;
+}
+
+/// Rows of one image each, found in directories.
+pub(super) struct ListedRows<T> {
+    pub listing: ImageListing,
+    pub annotations: T,
+}
+
+impl<T: RowTexts> RowSource for ListedRows<T> {
+    fn rows(&self) -> usize {
+        self.listing.images.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        self.listing.path(row).display().to_string()
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        Ok(self.annotations.text(&self.listing.images[row]))
+    }
+
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![read_image(&self.listing.path(row))?])
+    }
+}
+
+/// Returns an error if there are no rows: the root is almost certainly the wrong directory.
+pub(super) fn require_rows(root: &Path, rows: usize, what: &str) -> Result<()> {
+    if rows == 0 {
+        return Err(DataError::Format {
+            path: root.to_path_buf(),
+            reason: format!("no image here has an annotation in {what}; are they of the same data set?"),
+        });
+    }
+    Ok(())
+}

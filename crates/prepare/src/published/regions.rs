@@ -1,0 +1,99 @@
+//! Visual Genome's described regions (`write_vg.py`).
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::raw::{ListedRows, RawDataset, RowTexts, require_rows};
+use crate::Result;
+use crate::image_files::{ImageDirectory, ListedImage};
+use crate::json_stream;
+use crate::plan::{Plan, PlannedFile, RowText, Schema};
+use vlct_data::arrow::Region;
+
+const ANNOTATIONS: &str = "annotations/region_descriptions.json";
+
+#[derive(Deserialize)]
+struct Entry {
+    regions: Vec<Described>,
+}
+
+#[derive(Deserialize)]
+struct Described {
+    image_id: i64,
+    phrase: String,
+    width: i64,
+    height: i64,
+    x: i64,
+    y: i64,
+}
+
+/// Visual Genome. A region belongs to the image that it names itself, in whichever entry it stands.
+///
+/// # Errors
+/// Annotations or directories that are missing or damaged.
+pub fn vg(raw: &RawDataset) -> Result<Plan> {
+    raw.wanted(&["train"])?;
+    let mut images: Vec<(i64, Vec<Region>)> = Vec::new();
+    let mut numbers: HashMap<i64, u32> = HashMap::new();
+    json_stream::each_of_array(&raw.root.join(ANNOTATIONS), |entry: Entry| {
+        for described in entry.regions {
+            let number = *numbers.entry(described.image_id).or_insert(images.len() as u32) as usize;
+            if number == images.len() {
+                images.push((described.image_id, Vec::new()));
+            }
+            images[number].1.push(Region {
+                phrase: described.phrase,
+                width: described.width,
+                height: described.height,
+                x: described.x,
+                y: described.y,
+            });
+        }
+        Ok(())
+    })?;
+    images.iter_mut().for_each(|(_, regions)| regions.shrink_to_fit());
+
+    let directories = [
+        ImageDirectory::jpegs("images/VG_100K"),
+        ImageDirectory::jpegs("images/VG_100K_2"),
+    ];
+    let found = raw
+        .search()
+        .find(0, &directories, |_, name| numbers.get(&number_of(name)?).copied())?;
+    require_rows(&raw.root, found.listing.images.len(), ANNOTATIONS)?;
+    let file_name = |number: usize| format!("{}.jpg", images[number].0);
+    let coverage = found.coverage("vg", images.len(), |_| true, file_name);
+    let rows = ListedRows {
+        annotations: Regions(images),
+        listing: found.listing,
+    };
+    Ok(Plan {
+        files: vec![PlannedFile {
+            name: "vg".into(),
+            schema: Schema::Regions,
+            rows: Box::new(rows),
+        }],
+        coverage: vec![coverage],
+        ..Plan::default()
+    })
+}
+
+/// The number that a image's file name is, leading zeros or not.
+fn number_of(name: &str) -> Option<i64> {
+    name.strip_suffix(".jpg")?.parse().ok()
+}
+
+/// Regions by number of the image.
+struct Regions(Vec<(i64, Vec<Region>)>);
+
+impl RowTexts for Regions {
+    fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a> {
+        let (id, regions) = &self.0[image.annotation as usize];
+        RowText::Regions {
+            regions: Cow::from(regions),
+            image_id: id.to_string(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The file of selected questions: a dictionary from images to lists of (number, question, answer), as a pickle or JSON.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use vlct_pickle::{Pickle, Ref, Writer};
+
+use super::{Question, QuestionedImage};
+use crate::{DataError, Result};
+use vlct_util::read_at_most;
+use vlct_util::text::quoted;
+
+/// The file that is made of all of Visual Genome has about 40 MB.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// A pickle may say a text once and use it many times. Its texts may take this many times the bytes of the file.
+const REPEATED_TEXT: usize = 16;
+
+/// The form of a file of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuestionsFormat {
+    /// The original's, readable by Python 2 and 3 (protocol 2).
+    Pickle,
+    /// An object of lists, what Python's `json.dump` makes of the original's dictionary.
+    Json,
+}
+
+impl QuestionsFormat {
+    /// The form that the ending of a name stands for: JSON if it is `.json`.
+    pub fn of(path: &Path) -> Self {
+        match path.extension() {
+            Some(ending) if ending.eq_ignore_ascii_case("json") => Self::Json,
+            _ => Self::Pickle,
+        }
+    }
+}
+
+/// Writes a file of questions into `out`.
+///
+/// # Errors
+/// Whatever `out` reports; a text of 4 GiB or more, which a pickle cannot hold.
+pub fn encode(images: &[QuestionedImage], format: QuestionsFormat, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        QuestionsFormat::Pickle => out.write_all(&to_pickle(images)?),
+        QuestionsFormat::Json => {
+            write_json(images, out)?;
+            out.write_all(b"\n")
+        }
+    }
+}
+
+fn to_pickle(images: &[QuestionedImage]) -> io::Result<Vec<u8>> {
+    let mut writer = Writer::new();
+    writer.empty_dict();
+    for image in images {
+        writer.int(image.id).empty_list().mark();
+        for Question { id, question, answer } in &image.questions {
+            if u32::try_from(question.len().max(answer.len())).is_err() {
+                return Err(io::Error::other(format!("question {id} is too long for a pickle")));
+            }
+            writer.mark().int(*id).text(question).text(answer).tuple();
+        }
+        writer.append_items().set_item();
+    }
+    Ok(writer.finish())
+}
+
+fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Result<()> {
+    let mut serializer = serde_json::Serializer::new(out);
+    let mut object = serializer.serialize_map(Some(images.len()))?;
+    for image in images {
+        let questions = image.questions.iter().map(|q| (q.id, &q.question, &q.answer));
+        object.serialize_entry(&image.id, &questions.collect::<Vec<_>>())?;
+    }
+    object.end()
+}
+
+/// Reads a file of questions, a pickle (of any protocol) or JSON; the content decides which it is.
+///
+/// # Errors
+/// [`DataError::Io`] if it cannot be read; [`DataError::Format`] if it is neither, of another form, or has a image twice.
+pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
+    let bytes = read_at_most(path, LARGEST_FILE, "a file of questions")?;
+    parse(&bytes).map_err(|reason| DataError::Format {
+        path: path.into(),
+        reason,
+    })
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
+    // No pickle begins with a brace.
+    let images = if bytes.trim_ascii_start().starts_with(b"{") {
+        let Images(images) =
+            serde_json::from_slice(bytes).map_err(|error| format!("not images with their questions: {error}"))?;
+        images
+    } else {
+        let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
+        from_pickle(&pickle, REPEATED_TEXT * bytes.len())?
+    };
+    let mut seen = HashSet::new();
+    match images.iter().find(|image| !seen.insert(image.id)) {
+        Some(twice) => Err(format!("image {} occurs twice", twice.id)),
+        None => Ok(images),
+    }
+}
+
+/// The images of a pickle; `room` is how many bytes their questions may take.
+fn from_pickle(pickle: &Pickle<'_>, mut room: usize) -> Result<Vec<QuestionedImage>, String> {
+    let entries = pickle
+        .entries(pickle.root())
+        .ok_or("the pickle is not a dictionary from images to their questions")?;
+    let mut images = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let id = number(pickle, key)
+            .ok_or_else(|| format!("{} is not the number of a image", quoted(&pickle.describe(key))))?;
+        let malformed = || format!("image {id} has no list of (number, question, answer)");
+        let mut questions = Vec::new();
+        for item in pickle.items(value).ok_or_else(malformed)? {
+            let (id, question, answer) = triple(pickle, *item).ok_or_else(malformed)?;
+            room = room
+                .checked_sub(size_of::<i64>() + question.len() + answer.len())
+                .ok_or("its questions are repeated far too often")?;
+            questions.push(Question {
+                id,
+                question: question.to_owned(),
+                answer: answer.to_owned(),
+            });
+        }
+        images.push(QuestionedImage { id, questions });
+    }
+    Ok(images)
+}
+
+fn number(pickle: &Pickle<'_>, at: Ref) -> Option<i64> {
+    i64::try_from(pickle.int(at)?).ok()
+}
+
+fn triple<'p>(pickle: &'p Pickle<'_>, at: Ref) -> Option<(i64, &'p str, &'p str)> {
+    match pickle.items(at)? {
+        [id, question, answer] => Some((number(pickle, *id)?, pickle.text(*question)?, pickle.text(*answer)?)),
+        _ => None,
+    }
+}
+
+/// Images as the entries of a JSON object, in their order.
+struct Images(Vec<QuestionedImage>);
+
+impl<'de> Deserialize<'de> for Images {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vec<QuestionedImage>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object from images to lists of [number, question, answer]")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+                let mut images = Vec::new();
+                while let Some((id, questions)) = object.next_entry::<i64, Vec<(i64, String, String)>>()? {
+                    let questions =
+                        questions
+                            .into_iter()
+                            .map(|(id, question, answer)| Question { id, question, answer });
+                    images.push(QuestionedImage {
+                        id,
+                        questions: questions.collect(),
+                    });
+                }
+                Ok(images)
+            }
+        }
+
+        deserializer.deserialize_map(Entries).map(Images)
+    }
+}

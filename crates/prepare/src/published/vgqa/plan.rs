@@ -1,0 +1,202 @@
+//! The rows of `vgqa_train.arrow` (`data_preprocess/write_valid_vgqa.py`, `vlc/utils/write_vgqa.py`).
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use super::{QuestionedImage, file};
+use crate::image_files::read_image;
+use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::published::raw::{RawDataset, require_rows};
+use crate::{DataError, Result};
+use vlct_data::answers::Vocabulary;
+use vlct_data::arrow::{AnsweredQuestion, VqaKind};
+use vlct_data::manifest::Coverage;
+use vlct_util::text::quoted;
+
+/// Which of the original's two writers the names of the input files are those of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `write_valid_vgqa.py`: `valid_vgqa_info.pkl` and `coco_vqa_label_info.pkl`.
+    ValidVgqa,
+    /// `write_vgqa.py`: `vg_qa_info.dict` and `vqa_labels_info.pkl`.
+    Vgqa,
+}
+
+impl Layout {
+    /// Names that the file of questions may have; the first is the original's.
+    pub fn questions(self) -> [&'static str; 2] {
+        match self {
+            Self::ValidVgqa => ["valid_vgqa_info.pkl", "valid_vgqa_info.json"],
+            Self::Vgqa => ["vg_qa_info.dict", "vg_qa_info.json"],
+        }
+    }
+
+    /// Names that the file of the answer vocabulary may have.
+    fn labels(self) -> [&'static str; 2] {
+        match self {
+            Self::ValidVgqa => ["coco_vqa_label_info.pkl", "coco_vqa_label_info.json"],
+            Self::Vgqa => ["vqa_labels_info.pkl", "vqa_labels_info.json"],
+        }
+    }
+
+    /// Returns the layout of the files in `root`: that of `write_vgqa.py` if its file of questions exists.
+    pub fn in_directory(root: &Path) -> Self {
+        if Self::Vgqa.questions().iter().any(|name| root.join(name).exists()) {
+            Self::Vgqa
+        } else {
+            Self::ValidVgqa
+        }
+    }
+
+    /// The answer vocabulary in the directory `root`, under its usual name.
+    ///
+    /// # Errors
+    /// There is none, or it is not as [`Vocabulary::open`] wants it.
+    pub fn vocabulary(self, root: &Path) -> Result<Vocabulary> {
+        Vocabulary::open(first_of(root, self.labels(), "answer vocabulary of VQA v2")?)
+    }
+}
+
+/// A row of `vgqa_train.arrow`; its split is `train`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VgqaRow {
+    /// The file of the image, `ROOT/images/NUMBER.jpg`. It has not been looked for.
+    pub path: PathBuf,
+    /// The number of the image in Visual Genome.
+    pub image_id: i64,
+    /// Its questions, each with one answer of score 1.
+    pub questions: Vec<AnsweredQuestion>,
+}
+
+/// Plans `vgqa_train.arrow`: Visual Genome's questions in the order of their file. Answers are numbered by `labels` or, if that is None,
+/// by the vocabulary in the root.
+///
+/// # Errors
+/// Returns an error if a file is missing or damaged, if questions and vocabulary do not belong together, or if no image exists.
+pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Result<Plan> {
+    raw.wanted(&["train"])?;
+    let annotated = rows(&raw.root, layout, labels)?;
+    let count = annotated.len();
+    let (images, missing): (Vec<VgqaRow>, Vec<VgqaRow>) = annotated.into_iter().partition(|image| image.path.exists());
+    require_rows(&raw.root.join("images"), images.len(), "the file of questions")?;
+    let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let coverage = Coverage {
+        part: "vgqa".into(),
+        found: images.len(),
+        kept: images.len(),
+        annotated: count,
+        without_image: missing.len(),
+        examples: missing
+            .iter()
+            .take(Coverage::EXAMPLES)
+            .map(|p| file_name(&p.path))
+            .collect(),
+    };
+    Ok(Plan {
+        files: vec![PlannedFile {
+            name: "vgqa_train".into(),
+            schema: Schema::Questions(VqaKind::Answered),
+            rows: Box::new(Rows(images)),
+        }],
+        coverage: vec![coverage],
+        ..Plan::default()
+    })
+}
+
+/// Reads the questions in the directory `root` and numbers their answers by `labels`, or, without these, by the vocabulary in the
+/// directory. One row an image, in the order of the file of questions.
+///
+/// # Errors
+/// A file that is missing or damaged; answers that are not in the vocabulary, with their number and the first of them: then
+/// questions and vocabulary do not belong together.
+pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
+    let path = first_of(
+        root,
+        layout.questions(),
+        "questions of Visual Genome; vlct map-vg-mscoco writes it",
+    )?;
+    let images = file::read(&path)?;
+    match labels {
+        Some(labels) => number_answers(root, &path, images, labels),
+        None => {
+            let labels = layout.vocabulary(root)?;
+            number_answers(root, &path, images, &labels)
+        }
+    }
+}
+
+fn first_of(root: &Path, names: [&str; 2], what: &str) -> Result<PathBuf> {
+    let paths = names.map(|name| root.join(name));
+    let found = paths.into_iter().find(|path| path.exists());
+    found.ok_or_else(|| {
+        let [name, other] = names;
+        DataError::Invalid(format!(
+            "{}: neither {name} nor {other} is there, the {what}",
+            root.display()
+        ))
+    })
+}
+
+fn number_answers(root: &Path, path: &Path, images: Vec<QuestionedImage>, labels: &Vocabulary) -> Result<Vec<VgqaRow>> {
+    let directory = root.join("images");
+    let mut unknown = 0u64;
+    let mut first_unknown = None;
+    let mut rows = Vec::with_capacity(images.len());
+    for image in images {
+        let mut questions = Vec::with_capacity(image.questions.len());
+        for question in image.questions {
+            let Some(label) = labels.id(&question.answer) else {
+                unknown += 1;
+                first_unknown.get_or_insert((question.answer, question.id, image.id));
+                continue;
+            };
+            questions.push(AnsweredQuestion {
+                question: question.question,
+                question_id: question.id,
+                answers: vec![(question.answer, i64::from(label), 1.0)],
+            });
+        }
+        rows.push(VgqaRow {
+            path: directory.join(format!("{}.jpg", image.id)),
+            image_id: image.id,
+            questions,
+        });
+    }
+    match first_unknown {
+        None => Ok(rows),
+        Some((answer, question, image)) => Err(DataError::Format {
+            path: path.into(),
+            reason: format!(
+                "{unknown} answers are not in the vocabulary of {} answers, the first is {} to question {question} of \
+                 image {image}; use the vocabulary that the questions were selected with",
+                labels.len(),
+                quoted(&answer)
+            ),
+        }),
+    }
+}
+
+struct Rows(Vec<VgqaRow>);
+
+impl RowSource for Rows {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn label(&self, row: usize) -> String {
+        self.0[row].path.display().to_string()
+    }
+
+    fn text(&self, row: usize) -> Result<RowText<'_>> {
+        let image = &self.0[row];
+        Ok(RowText::Questions {
+            questions: Cow::from(&image.questions),
+            image_id: image.image_id,
+            split: "train",
+        })
+    }
+
+    fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![read_image(&self.0[row].path)?])
+    }
+}

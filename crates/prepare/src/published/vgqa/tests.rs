@@ -1,0 +1,268 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::file::parse;
+use super::plan::{VgqaRow, rows};
+use super::*;
+use vlct_data::answers::Vocabulary;
+
+fn golden(set: &str) -> Vec<PathBuf> {
+    vlct_golden::directories("prepare")
+        .iter()
+        .map(|directory| directory.join(set))
+        .collect()
+}
+
+/// Images as the golden data spell them.
+fn spelled(images: &[QuestionedImage]) -> Value {
+    let question = |q: &Question| json!([q.id, q.question, q.answer]);
+    let image = |p: &QuestionedImage| json!([p.id, p.questions.iter().map(question).collect::<Vec<_>>()]);
+    json!(images.iter().map(image).collect::<Vec<_>>())
+}
+
+fn encoded(images: &[QuestionedImage], format: QuestionsFormat) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(images, format, &mut bytes).unwrap();
+    bytes
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    let message = parse(bytes).unwrap_err();
+    assert!(!message.contains('\n') && message.len() < 1000, "{message}");
+    message
+}
+
+#[test]
+fn the_questions_of_the_original_are_selected() {
+    for directory in golden("map_vg_mscoco") {
+        let labels = Vocabulary::open(directory.join("raw/coco_vqa_label_info.pkl")).unwrap();
+        let selection = select(&directory.join("raw"), &labels).unwrap();
+        let expected = vlct_golden::json(directory.join("expected/valid_vgqa_info.json"));
+        assert_eq!(json!(selection.considered), expected["considered"]);
+        assert_eq!(json!(selection.kept), expected["kept"]);
+        assert_eq!(spelled(&selection.images), expected["images"]);
+        let pickled = read(&directory.join("expected/valid_vgqa_info.pkl")).unwrap();
+        assert_eq!(pickled, selection.images);
+        for format in [QuestionsFormat::Pickle, QuestionsFormat::Json] {
+            assert_eq!(parse(&encoded(&pickled, format)).unwrap(), pickled, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn pictures_keep_the_order_of_the_image_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let images = |ids: &[i64]| {
+        json!(
+            ids.iter()
+                .map(|id| json!({"image_id": id, "coco_id": 1}))
+                .collect::<Vec<_>>()
+        )
+    };
+    let qa =
+        |image: i64, id: i64, answer: &str| json!({"image_id": image, "qa_id": id, "question": "?", "answer": answer});
+    fs::write(root.join("image_data.json"), images(&[7, 5, 6]).to_string()).unwrap();
+    // The image of a question is the one it names itself.
+    let qas = json!([{"id": 5, "qas": [qa(5, 1, "Two."), qa(7, 2, "2")]}, {"id": 7, "qas": [qa(5, 3, "two"), qa(6, 4, "3")]}]);
+    fs::write(root.join("question_answers.json"), qas.to_string()).unwrap();
+    let labels = Vocabulary::of_majority_answers(["2"; 9]);
+    let selection = select(root, &labels).unwrap();
+    assert_eq!((selection.considered, selection.kept), (4, 3));
+    assert_eq!(
+        spelled(&selection.images),
+        json!([[7, [[2, "?", "2"]]], [5, [[1, "?", "2"], [3, "?", "2"]]]])
+    );
+
+    fs::write(root.join("image_data.json"), images(&[7, 5, 7]).to_string()).unwrap();
+    let error = select(root, &labels).unwrap_err().to_string();
+    assert!(
+        error.contains("image_data.json") && error.contains("image 7 occurs twice"),
+        "{error}"
+    );
+}
+
+/// The expected rows without the images' bytes.
+fn expected_rows(directory: &Path) -> Value {
+    let mut rows = vlct_golden::json(directory.join("expected/rows.json"))["vgqa_train.arrow"].clone();
+    for row in rows.as_array_mut().unwrap() {
+        row.as_object_mut().unwrap().remove("image");
+    }
+    rows
+}
+
+fn planned_rows(rows: &[VgqaRow]) -> Value {
+    let each = |row: &VgqaRow, value: &dyn Fn(&vlct_data::arrow::AnsweredQuestion) -> Value| {
+        json!(row.questions.iter().map(value).collect::<Vec<_>>())
+    };
+    let row = |row: &VgqaRow| {
+        json!({
+            "questions": each(row, &|q| json!(q.question)),
+            "answers": each(row, &|q| json!(q.answers.iter().map(|a| &a.0).collect::<Vec<_>>())),
+            "answer_labels": each(row, &|q| json!(q.answers.iter().map(|a| a.1).collect::<Vec<_>>())),
+            "answer_scores": each(row, &|q| json!(q.answers.iter().map(|a| a.2).collect::<Vec<_>>())),
+            "image_id": row.image_id,
+            "question_id": each(row, &|q| json!(q.question_id)),
+            "split": "train",
+        })
+    };
+    json!(rows.iter().map(row).collect::<Vec<_>>())
+}
+
+#[test]
+fn rows_are_those_of_the_original() {
+    for (set, layout) in [("valid_vgqa", Layout::ValidVgqa), ("vgqa", Layout::Vgqa)] {
+        for directory in golden(set) {
+            let root = directory.join("raw");
+            let rows = rows(&root, layout, None).unwrap();
+            assert_eq!(planned_rows(&rows), expected_rows(&directory));
+            let images = vlct_golden::json(directory.join("expected/rows.json"))["vgqa_train.arrow"].clone();
+            for (row, image) in rows.iter().zip(images.as_array().unwrap()) {
+                let length = fs::metadata(&row.path).unwrap().len();
+                assert_eq!(json!(length), image["image"]["bytes"], "{}", row.path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn json_files_do_instead_of_pickles() {
+    for directory in golden("valid_vgqa") {
+        let copy = tempfile::tempdir().unwrap();
+        let from = directory.join("raw");
+        let images = read(&from.join("valid_vgqa_info.pkl")).unwrap();
+        let bytes = encoded(&images, QuestionsFormat::Json);
+        fs::write(copy.path().join("valid_vgqa_info.json"), &bytes).unwrap();
+        let error = rows(copy.path(), Layout::ValidVgqa, None).unwrap_err().to_string();
+        assert!(
+            error.contains("neither coco_vqa_label_info.pkl nor coco_vqa_label_info.json"),
+            "{error}"
+        );
+        let labels = Vocabulary::open(from.join("coco_vqa_label_info.pkl")).unwrap();
+        let rows = rows(copy.path(), Layout::ValidVgqa, Some(&labels)).unwrap();
+        assert_eq!(planned_rows(&rows), expected_rows(&directory));
+    }
+}
+
+#[test]
+fn answers_outside_the_vocabulary_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let images = [(4, 11, "yes"), (8, 12, "no"), (9, 13, "2")].map(|(id, question, answer)| QuestionedImage {
+        id,
+        questions: vec![Question {
+            id: question,
+            question: "Is it?".into(),
+            answer: answer.into(),
+        }],
+    });
+    fs::write(
+        directory.path().join("vg_qa_info.dict"),
+        encoded(&images, QuestionsFormat::Pickle),
+    )
+    .unwrap();
+    let labels = Vocabulary::of_majority_answers(["yes"; 9]);
+    let error = rows(directory.path(), Layout::Vgqa, Some(&labels))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(
+            "2 answers are not in the vocabulary of 1 answers, the first is \"no\" to question 12 of image 8"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_files_are_refused() {
+    assert!(refusal(b"").contains("neither JSON nor a pickle"));
+    assert!(refusal(b"{\"1\": [[2, \"a\"]]}").contains("not images with their questions"));
+    assert!(refusal(b"{\"1\": [], \"1\": []}").contains("image 1 occurs twice"));
+    assert!(refusal(b"]K\x01a.").contains("not a dictionary"));
+    assert!(refusal(b"}X\x01\0\0\0a]s.").contains("is not the number of an image"));
+    assert!(refusal(b"}K\x01]K\x02as.").contains("image 1 has no list of"));
+    let error = read(Path::new("no such file")).unwrap_err().to_string();
+    assert!(error.starts_with("no such file: "), "{error}");
+}
+
+#[test]
+fn a_text_that_is_used_again_and_again_does_not_take_memory() {
+    // One text of 100,000 bytes, in a tuple that is in the list a million times.
+    let mut bytes = b"}K\x01](K\x01X\xa0\x86\x01\0".to_vec();
+    bytes.extend(vec![b'x'; 100_000]);
+    bytes.extend(b"X\x00\0\0\0\x87q\x01");
+    bytes.extend(b"h\x01".repeat(1_000_000));
+    bytes.extend(b"es.");
+    assert!(refusal(&bytes).contains("repeated far too often"));
+}
+
+proptest! {
+    #[test]
+    fn any_questions_survive_both_forms(
+        images in prop::collection::vec((any::<i64>(), prop::collection::vec((any::<i64>(), ".{0,8}", ".{0,8}"), 0..4)), 0..5),
+    ) {
+        let mut seen = std::collections::HashSet::new();
+        let images: Vec<QuestionedImage> = images
+            .into_iter()
+            .filter(|(id, _)| seen.insert(*id))
+            .map(|(id, questions)| QuestionedImage {
+                id,
+                questions: questions.into_iter().map(|(id, question, answer)| Question { id, question, answer }).collect(),
+            })
+            .collect();
+        for format in [QuestionsFormat::Pickle, QuestionsFormat::Json] {
+            prop_assert_eq!(&parse(&encoded(&images, format)).unwrap(), &images);
+        }
+    }
+
+    /// Damaged files are read as something or refused in one line, whatever is damaged.
+    #[test]
+    fn damage_is_an_error_of_one_line(
+        which in 0..4usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        keep in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let root = golden("map_vg_mscoco").remove(0);
+        let labels = Vocabulary::open(root.join("raw/coco_vqa_label_info.pkl")).unwrap();
+        let pickled = root.join("expected/valid_vgqa_info.pkl");
+        let names = ["image_data.json", "question_answers.json"];
+        let mut bytes = match which {
+            0 | 1 => fs::read(root.join("raw").join(names[which])).unwrap(),
+            2 => fs::read(&pickled).unwrap(),
+            _ => encoded(&read(&pickled).unwrap(), QuestionsFormat::Json),
+        };
+        for (place, value) in edits {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if cut {
+            bytes.truncate(keep.index(bytes.len()));
+        }
+        let error = if which < 2 {
+            let directory = tempfile::tempdir().unwrap();
+            fs::copy(root.join("raw").join(names[1 - which]), directory.path().join(names[1 - which])).unwrap();
+            fs::write(directory.path().join(names[which]), bytes).unwrap();
+            select(directory.path(), &labels).err().map(|error| error.to_string())
+        } else {
+            parse(&bytes).err()
+        };
+        if let Some(error) = error {
+            prop_assert!(!error.contains('\n'));
+        }
+    }
+}
+
+#[test]
+fn a_file_of_questions_cut_anywhere_is_refused() {
+    let path = golden("map_vg_mscoco").remove(0).join("expected/valid_vgqa_info.pkl");
+    let pickle = fs::read(&path).unwrap();
+    let json = encoded(&read(&path).unwrap(), QuestionsFormat::Json);
+    for bytes in [&pickle[..], json.trim_ascii_end()] {
+        for cut in 0..bytes.len() {
+            refusal(&bytes[..cut]);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Which column of a table is what, and how the values of a row become a record.
+
+use super::{ImageSource, Question, Record};
+
+/// What a column is to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The image.
+    Image,
+    /// Its caption, or a list of captions.
+    Text,
+    /// A question about it.
+    Question,
+    /// The answer to the question, or a list of answers.
+    Answer,
+    /// A name for the image.
+    Id,
+    /// The split of the row.
+    Split,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Image,
+        Self::Text,
+        Self::Question,
+        Self::Answer,
+        Self::Id,
+        Self::Split,
+    ];
+
+    /// The names that such columns have, in upper or lower case. The first one that a table has counts.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Image => &[
+                "image",
+                "image_path",
+                "filepath",
+                "file_path",
+                "file_name",
+                "filename",
+                "path",
+                "jpg",
+                "bytes",
+            ],
+            Self::Text => &["caption", "captions", "text", "sentence", "sentences"],
+            Self::Question => &["question"],
+            Self::Answer => &["answer", "answers"],
+            Self::Id => &["image_id", "id", "key"],
+            Self::Split => &["split"],
+        }
+    }
+}
+
+/// The names of the columns of a table; those that are None have one of the usual names ([`Role::names`]), or are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnNames {
+    /// The image.
+    pub image: Option<String>,
+    /// Captions.
+    pub text: Option<String>,
+    /// Questions.
+    pub question: Option<String>,
+    /// Answers.
+    pub answer: Option<String>,
+    /// Names of the images.
+    pub id: Option<String>,
+    /// Splits.
+    pub split: Option<String>,
+}
+
+/// The position of the column of each role, in the order of [`Role::ALL`].
+pub(super) type Positions = [Option<usize>; 6];
+
+/// The values of a row, in the order of [`Role::ALL`].
+pub(super) type Cells = [Cell; 6];
+
+/// A value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Cell {
+    /// Nothing.
+    #[default]
+    Null,
+    Text(String),
+    Texts(Vec<String>),
+    Number(i64),
+    Bytes(Vec<u8>),
+    /// A image in the form of Hugging Face's data sets.
+    Image {
+        bytes: Option<Vec<u8>>,
+        path: Option<String>,
+    },
+    /// Anything else: what it is.
+    Other(&'static str),
+}
+
+impl ColumnNames {
+    fn given(&self, role: Role) -> Option<&str> {
+        match role {
+            Role::Image => self.image.as_deref(),
+            Role::Text => self.text.as_deref(),
+            Role::Question => self.question.as_deref(),
+            Role::Answer => self.answer.as_deref(),
+            Role::Id => self.id.as_deref(),
+            Role::Split => self.split.as_deref(),
+        }
+    }
+
+    /// Finds the columns among those that a table has. The error says what is missing, and what is there.
+    pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
+        let positions = self.positions(names.clone());
+        self.complete(&positions, names)?;
+        Ok(positions)
+    }
+
+    /// Where the columns are among those that a table, or an object, has.
+    pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
+        Role::ALL.map(|role| match self.given(role) {
+            Some(given) => names.clone().position(|name| name == given),
+            None => role
+                .names()
+                .iter()
+                .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
+        })
+    }
+
+    /// Whether columns of these roles are all that a table needs: images, texts, and those whose names were given.
+    pub(super) fn are_all_in(&self, there: [bool; 6]) -> bool {
+        let [image, text, question, ..] = there;
+        let given = Role::ALL
+            .iter()
+            .zip(there)
+            .all(|(role, there)| there || self.given(*role).is_none());
+        image && (text || question) && given
+    }
+
+    /// The error says what is missing, and what is there.
+    pub(super) fn complete<'a>(
+        &self,
+        positions: &Positions,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), String> {
+        let list = || {
+            let quoted: Vec<String> = names.clone().map(|name| format!("{name:?}")).collect();
+            quoted.join(", ")
+        };
+        for (position, role) in positions.iter().zip(Role::ALL) {
+            if let (None, Some(given)) = (position, self.given(role)) {
+                return Err(format!("there is no column {given:?}; there are {}", list()));
+            }
+        }
+        let [image, text, question, ..] = positions;
+        if image.is_none() {
+            let url = match names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+                true => ". Addresses are not followed: download the images first, with img2dataset for example",
+                false => "",
+            };
+            return Err(format!(
+                "there is no column of images ({}); there are {}{url}",
+                Role::Image.names().join(", "),
+                list()
+            ));
+        }
+        if text.is_none() && question.is_none() {
+            return Err(format!(
+                "there is no column of captions ({}) or questions ({}); there are {}",
+                Role::Text.names().join(", "),
+                Role::Question.names().join(", "),
+                list()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Makes a record of the values of a row. The error begins with the column's name.
+pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Record, String> {
+    let refuse = |role: Role, what: &str| format!("column {:?} {what}", name(role));
+    let wrong = |role: Role, cell: &Cell, wanted: &str| refuse(role, &format!("holds {}, not {wanted}", cell.kind()));
+    let [image, text, question, answer, id, split] = cells;
+
+    let mut name_of_picture = None;
+    let image = match image {
+        Cell::Bytes(bytes) => ImageSource::Bytes(bytes),
+        Cell::Image {
+            bytes: Some(bytes),
+            path,
+        } => {
+            name_of_picture = path;
+            ImageSource::Bytes(bytes)
+        }
+        Cell::Image {
+            bytes: None,
+            path: Some(path),
+        } if !path.is_empty() => ImageSource::File(path),
+        Cell::Text(path) if path.contains("://") => {
+            let reason = format!("holds the address {path:?}: download the images and give their paths");
+            return Err(refuse(Role::Image, &reason));
+        }
+        Cell::Text(path) if !path.is_empty() => ImageSource::File(path),
+        Cell::Null | Cell::Text(_) | Cell::Image { .. } => return Err(refuse(Role::Image, "is empty")),
+        other => return Err(wrong(Role::Image, &other, "the path of an image or its bytes")),
+    };
+    let texts = |role: Role, cell: Cell| -> Result<Vec<String>, String> {
+        let mut texts = match cell {
+            Cell::Null => Vec::new(),
+            Cell::Text(text) => vec![text],
+            Cell::Texts(texts) => texts,
+            Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| refuse(role, "is not UTF-8"))?],
+            other => return Err(wrong(role, &other, "text or a list of texts")),
+        };
+        texts.retain(|text| !text.trim().is_empty());
+        Ok(texts)
+    };
+    let one = |role: Role, cell: Cell| -> Result<Option<String>, String> {
+        match cell {
+            Cell::Number(number) => Ok(Some(number.to_string())),
+            Cell::Texts(_) => Err(wrong(role, &cell, "one text")),
+            other => Ok(texts(role, other)?.pop()),
+        }
+    };
+    let answers = match answer {
+        Cell::Number(number) => vec![number.to_string()],
+        other => texts(Role::Answer, other)?,
+    };
+    let question = one(Role::Question, question)?;
+    Ok(Record {
+        image,
+        captions: texts(Role::Text, text)?,
+        questions: Vec::from_iter(question.map(|text| Question { text, answers })),
+        image_id: one(Role::Id, id)?.or(name_of_picture),
+        split: one(Role::Split, split)?,
+    })
+}
+
+impl Cell {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Text(_) => "text",
+            Self::Texts(_) => "a list of texts",
+            Self::Number(_) => "a number",
+            Self::Bytes(_) => "bytes",
+            Self::Image { .. } => "an image",
+            Self::Other(kind) => kind,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! CSV and TSV (RFC 4180): strict about quotes, and no row larger than [`MAX_ROW`].
+//!
+//! The `csv` crate is lenient: it takes what a stray quote swallows for a value, and reads a row of any length. [`StrictQuotes`]
+//! and [`Metered`] sit between the file and that parser.
+
+use std::cell::Cell as Counter;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
+
+use super::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
+use super::{MAX_ROW, Record, malformed, open_file};
+use crate::{DataError, Result};
+
+/// The rows of a file whose first line names the columns. Values that hold separators, quotes or line breaks are quoted, and quotes
+/// in them are doubled.
+pub(super) struct Rows {
+    path: PathBuf,
+    reader: Reader<Metered<StrictQuotes<File>>>,
+    allowance: Allowance,
+    header: StringRecord,
+    positions: Positions,
+    row: ByteRecord,
+}
+
+impl Rows {
+    pub fn open(path: &Path, separator: u8, columns: &ColumnNames) -> Result<Self> {
+        let (file, allowance) = Metered::new(StrictQuotes::new(open_file(path)?, separator));
+        let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
+        allowance.renew(MAX_ROW);
+        let header = reader.headers().cloned().map_err(|error| explain(path, &error))?;
+        let positions = columns.find(header.iter()).map_err(|reason| {
+            let name = if separator == b',' { "CSV" } else { "TSV" };
+            malformed(path, format!("{reason} ({name}: the first line names the columns)"))
+        })?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader,
+            allowance,
+            header,
+            positions,
+            row: ByteRecord::new(),
+        })
+    }
+
+    fn record(&self) -> Result<Record> {
+        let line = self.row.position().map_or(0, |position| position.line());
+        let name = |role: Role| match self.positions[role as usize] {
+            Some(position) => self.header.get(position).unwrap_or_default().to_string(),
+            None => String::new(),
+        };
+        let mut cells = Cells::default();
+        for (cell, position) in cells.iter_mut().zip(self.positions) {
+            if let Some(bytes) = position.and_then(|position| self.row.get(position)) {
+                *cell = match std::str::from_utf8(bytes) {
+                    Ok(text) => Cell::Text(text.to_string()),
+                    Err(_) => Cell::Other("text that is not UTF-8"),
+                };
+            }
+        }
+        record(cells, name).map_err(|reason| malformed(&self.path, format!("line {line}, {reason}")))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.allowance.renew(MAX_ROW);
+        match self.reader.read_byte_record(&mut self.row) {
+            Ok(true) => Some(self.record()),
+            Ok(false) => None,
+            Err(error) => Some(Err(explain(&self.path, &error))),
+        }
+    }
+}
+
+fn explain(path: &Path, error: &csv::Error) -> DataError {
+    let reason = match error.kind() {
+        ErrorKind::UnequalLengths { pos, expected_len, len } => {
+            let line = pos.as_ref().map_or(0, |position| position.line());
+            format!("line {line} has {len} values, the first line {expected_len}; quote values that hold separators")
+        }
+        ErrorKind::Utf8 { .. } => "its first line is not UTF-8; write the file as UTF-8".into(),
+        ErrorKind::Io(error) if error.get_ref().is_some_and(|error| error.is::<StrayQuote>()) => error.to_string(),
+        ErrorKind::Io(_) => format!("it cannot be read ({error}; a quote that is not closed makes a row too long)"),
+        _ => format!("it cannot be read: {error}"),
+    };
+    malformed(path, reason)
+}
+
+/// A quote that is not closed, or is closed in the middle of a value.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct StrayQuote(String);
+
+/// Position of the next byte in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QuoteState {
+    /// At the beginning of a value.
+    Begin,
+    /// In an unquoted value.
+    Plain,
+    /// In a quoted value.
+    Quoted,
+    /// After a quote in a quoted value: either its end, or the first of two.
+    Closed,
+}
+
+/// Passes bytes through until a quote is stray; from then on every read is a [`StrayQuote`] error that names the line.
+#[derive(Debug)]
+struct StrictQuotes<R> {
+    inner: R,
+    separator: u8,
+    state: QuoteState,
+    line: u64,
+    /// Line of the last opening quote.
+    opened: u64,
+    /// Bytes of the byte order mark seen so far, or its length once it cannot come any more.
+    mark: usize,
+}
+
+impl<R: Read> StrictQuotes<R> {
+    fn new(inner: R, separator: u8) -> Self {
+        Self {
+            inner,
+            separator,
+            state: QuoteState::Begin,
+            line: 1,
+            opened: 1,
+            mark: 0,
+        }
+    }
+
+    fn pass(&mut self, byte: u8) -> io::Result<()> {
+        const MARK: [u8; 3] = *b"\xef\xbb\xbf";
+        if MARK.get(self.mark) == Some(&byte) {
+            self.mark += 1;
+            return Ok(());
+        }
+        self.mark = MARK.len();
+        let ends_value = byte == self.separator || byte == b'\n' || byte == b'\r';
+        self.state = match (self.state, byte) {
+            (QuoteState::Begin, b'"') => {
+                self.opened = self.line;
+                QuoteState::Quoted
+            }
+            (QuoteState::Quoted, b'"') => QuoteState::Closed,
+            (QuoteState::Closed, b'"') | (QuoteState::Quoted, _) => QuoteState::Quoted,
+            (QuoteState::Closed, _) if !ends_value => return Err(self.error("is closed before the value ends")),
+            _ if ends_value => QuoteState::Begin,
+            _ => QuoteState::Plain,
+        };
+        self.line += u64::from(byte == b'\n');
+        Ok(())
+    }
+
+    fn error(&self, what: &str) -> io::Error {
+        let (opened, line) = (self.opened, self.line);
+        io::Error::other(StrayQuote(format!(
+            "line {line}: the quote that begins a value in line {opened} {what}; a value that begins with a quote has to be quoted, \
+             and quotes in it doubled"
+        )))
+    }
+}
+
+impl<R: Read> Read for StrictQuotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if read == 0 && !buffer.is_empty() && self.state == QuoteState::Quoted {
+            return Err(self.error("is not closed"));
+        }
+        buffer[..read].iter().try_for_each(|byte| self.pass(*byte))?;
+        Ok(read)
+    }
+}
+
+/// Number of bytes that a [`Metered`] reader may still read.
+#[derive(Clone, Debug)]
+struct Allowance(Rc<Counter<usize>>);
+
+impl Allowance {
+    fn renew(&self, bytes: usize) {
+        self.0.set(bytes);
+    }
+}
+
+/// Reads until the allowance is used up; from then on every read is an error.
+#[derive(Debug)]
+struct Metered<R> {
+    inner: R,
+    allowance: Allowance,
+}
+
+impl<R: Read> Metered<R> {
+    /// Returns a reader with an allowance of 0 bytes, and the handle that renews it.
+    fn new(inner: R) -> (Self, Allowance) {
+        let allowance = Allowance(Rc::new(Counter::new(0)));
+        let reader = Self {
+            inner,
+            allowance: allowance.clone(),
+        };
+        (reader, allowance)
+    }
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.allowance.0.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("a row is too long"));
+        }
+        let length = buffer.len().min(left);
+        let read = self.inner.read(&mut buffer[..length])?;
+        self.allowance.renew(left - read);
+        Ok(read)
+    }
+}

@@ -1,0 +1,132 @@
+//! JSON lines.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::columns::{Cell, Cells, ColumnNames, Role, record};
+use super::{MAX_ROW, Record, malformed, open_file};
+use crate::{DataError, Result};
+use vlct_util::at;
+
+/// The objects of a file with one on each line. Blank lines are passed over.
+pub(super) struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    columns: ColumnNames,
+    line: Vec<u8>,
+    number: u64,
+    /// Roles that some object so far has a key for.
+    seen: [bool; 6],
+    /// What the first object without a needed key lacks: an error, unless others have it.
+    lacking: Option<DataError>,
+}
+
+impl Lines {
+    pub fn open(path: &Path, columns: &ColumnNames) -> Result<Self> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader: BufReader::new(open_file(path)?),
+            columns: columns.clone(),
+            line: Vec::new(),
+            number: 0,
+            seen: [false; 6],
+            lacking: None,
+        })
+    }
+
+    /// Reads the next line that is not blank; `false` at the end.
+    fn advance(&mut self) -> Result<bool> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            let mut limited = Read::take(&mut self.reader, MAX_ROW as u64 + 1);
+            let read = limited
+                .read_until(b'\n', &mut self.line)
+                .map_err(at::<DataError>(&self.path))?;
+            if read > MAX_ROW {
+                return Err(self.error("is too long; a line is one object, of at most 16 MiB"));
+            }
+            if self.number == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
+                self.line.drain(..3);
+            }
+            if read == 0 || !self.line.trim_ascii().is_empty() {
+                return Ok(read > 0);
+            }
+        }
+    }
+
+    fn record(&mut self) -> Result<Record> {
+        let object: Map<String, Value> = serde_json::from_slice(&self.line).map_err(|error| {
+            let hint = match self.line.trim_ascii_start() {
+                [b'[', ..] => "; the file is a list: write each of its objects on a line, with jq -c '.[]' for example",
+                _ => "",
+            };
+            self.error(&format!("is not a JSON object ({error}){hint}"))
+        })?;
+        let names = object.keys().map(String::as_str);
+        let positions = self.columns.positions(names.clone());
+        if let Err(reason) = self.columns.complete(&positions, names) {
+            let error = self.error(&format!(": {reason}"));
+            if positions[Role::Image as usize].is_none() {
+                return Err(error);
+            }
+            self.lacking.get_or_insert(error);
+        }
+        for (seen, position) in self.seen.iter_mut().zip(positions) {
+            *seen |= position.is_some();
+        }
+        let name = |role: Role| {
+            let position = positions[role as usize];
+            position
+                .and_then(|position| object.keys().nth(position))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let mut cells = Cells::default();
+        for (cell, position) in cells.iter_mut().zip(positions) {
+            if let Some(value) = position.and_then(|position| object.values().nth(position)) {
+                *cell = value_cell(value);
+            }
+        }
+        record(cells, name).map_err(|reason| self.error(&format!(", {reason}")))
+    }
+
+    fn error(&self, reason: &str) -> DataError {
+        let space = if reason.starts_with([',', ':']) { "" } else { " " };
+        malformed(&self.path, format!("line {}{space}{reason}", self.number))
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.advance() {
+            Ok(true) => Some(self.record()),
+            Ok(false) => {
+                let lacking = self.lacking.take()?;
+                (!self.columns.are_all_in(self.seen)).then_some(Err(lacking))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn value_cell(value: &Value) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::String(text) => Cell::Text(text.clone()),
+        Value::Number(number) => number
+            .as_i64()
+            .map_or(Cell::Other("a number that is not whole"), Cell::Number),
+        Value::Array(items) => {
+            let texts: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_string)).collect();
+            texts.map_or(Cell::Other("a list of other things than texts"), Cell::Texts)
+        }
+        Value::Bool(_) => Cell::Other("true or false"),
+        Value::Object(_) => Cell::Other("an object"),
+    }
+}

@@ -1,0 +1,289 @@
+mod parquet;
+
+use proptest::prelude::*;
+
+use super::*;
+use ::parquet::basic::Compression;
+use parquet::{hugging_face, parquet_file};
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+fn read_bytes(format: TableFormat, bytes: &[u8], columns: &ColumnNames) -> Result<Vec<Record>> {
+    let file = file(bytes);
+    read(file.path(), format, columns)?.collect()
+}
+
+fn records(format: TableFormat, text: &str) -> Vec<Record> {
+    read_bytes(format, text.as_bytes(), &ColumnNames::default()).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The message without the file's path.
+fn refused_with(format: TableFormat, bytes: &[u8], columns: &ColumnNames) -> String {
+    let message = read_bytes(format, bytes, columns).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message.split_once(": ").expect("a path").1.to_string()
+}
+
+fn refused(format: TableFormat, text: &str) -> String {
+    refused_with(format, text.as_bytes(), &ColumnNames::default())
+}
+
+fn captions(path: &str, captions: &[&str]) -> Record {
+    Record {
+        image: ImageSource::File(path.into()),
+        captions: captions.iter().map(|c| c.to_string()).collect(),
+        questions: Vec::new(),
+        image_id: None,
+        split: None,
+    }
+}
+
+#[test]
+fn json_lines() {
+    let text = "\u{feff}{\"image\": \"a.jpg\", \"caption\": \"one\", \"url\": \"https://x\", \"size\": [1, 2]}\n\
+                \n  \r\n\
+                {\"captions\": [\"two\", \" \", \"three\"], \"FilePath\": \"b/c.png\", \"id\": 7, \"split\": \"val\"}\r\n\
+                {\"path\": \"d\", \"question\": \"what?\", \"answers\": [\"x\", \"y\"], \"caption\": null}\n\
+                {\"path\": \"d\", \"question\": \"why?\", \"answer\": 3}";
+    let mut second = captions("b/c.png", &["two", "three"]);
+    (second.image_id, second.split) = (Some("7".into()), Some("val".into()));
+    let asked = |text: &str, answers: &[&str]| Record {
+        questions: vec![Question {
+            text: text.into(),
+            answers: answers.iter().map(|a| a.to_string()).collect(),
+        }],
+        ..captions("d", &[])
+    };
+    assert_eq!(
+        records(TableFormat::Jsonl, text),
+        [
+            captions("a.jpg", &["one"]),
+            second,
+            asked("what?", &["x", "y"]),
+            asked("why?", &["3"])
+        ]
+    );
+    assert_eq!(records(TableFormat::Jsonl, ""), []);
+    // A key may be left out where there is no text.
+    let text = "{\"image\": \"a\"}\n{\"image\": \"b\", \"caption\": \"c\"}\n{\"image\": \"d\"}\n";
+    assert_eq!(
+        records(TableFormat::Jsonl, text),
+        [captions("a", &[]), captions("b", &["c"]), captions("d", &[])]
+    );
+}
+
+#[test]
+fn csv_and_tsv() {
+    let csv = "\u{feff}url,Image,Caption,split\n\
+               https://x,a.jpg,\"one, \"\"two\"\"\nthree\",train\n\
+               ,b.jpg,,\r\n";
+    let mut first = captions("a.jpg", &["one, \"two\"\nthree"]);
+    first.split = Some("train".into());
+    assert_eq!(records(TableFormat::Csv, csv), [first, captions("b.jpg", &[])]);
+    let tsv = "file_name\tTEXT\na.jpg\tone, 5\" wide\nb.jpg\ttwo\n";
+    assert_eq!(
+        records(TableFormat::Tsv, tsv),
+        [captions("a.jpg", &["one, 5\" wide"]), captions("b.jpg", &["two"])]
+    );
+}
+
+#[test]
+fn columns_can_be_named() {
+    let columns = ColumnNames {
+        image: Some("photo".into()),
+        text: Some("alt".into()),
+        id: Some("n".into()),
+        ..ColumnNames::default()
+    };
+    let mut wanted = captions("p.jpg", &["right"]);
+    wanted.image_id = Some("9".into());
+    for (format, text) in [
+        (TableFormat::Csv, "image,photo,caption,alt,n\nx,p.jpg,wrong,right,9\n"),
+        (
+            TableFormat::Tsv,
+            "image\tphoto\tcaption\talt\tn\nx\tp.jpg\twrong\tright\t9\n",
+        ),
+        (
+            TableFormat::Jsonl,
+            r#"{"image": "x", "photo": "p.jpg", "caption": "wrong", "alt": "right", "n": 9}"#,
+        ),
+    ] {
+        let read = read_bytes(format, text.as_bytes(), &columns).unwrap();
+        assert_eq!(read, std::slice::from_ref(&wanted), "{format:?}");
+    }
+    let message = refused_with(TableFormat::Csv, b"photo,caption,n\n", &columns);
+    assert!(
+        message.starts_with("there is no column \"alt\"; there are \"photo\", \"caption\", \"n\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    let long = format!("{{\"image\": \"{}\"}}", "x".repeat(MAX_ROW));
+    let open_quote = format!("image,caption\na,\"{}", "x\n".repeat(MAX_ROW / 2 + 70_000));
+    for (format, text, parts) in [
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"a\", \"caption\": \"b\"}\n{\"image\": ",
+            &["line 2 is not a JSON object"][..],
+        ),
+        (
+            TableFormat::Jsonl,
+            "[{\"image\": \"a\"}]",
+            &["line 1 is not", "jq -c '.[]'"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"caption\": \"b\", \"x\": 1}",
+            &["line 1: there is no column of images", "\"caption\", \"x\""],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"url\": \"b\", \"caption\": \"c\"}",
+            &["download the images first"],
+        ),
+        (TableFormat::Jsonl, "{\"image\": \"b\"}", &["no column of captions"]),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": 5, \"caption\": \"b\"}",
+            &["line 1, column \"image\" holds a number"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"\", \"caption\": \"b\"}",
+            &["line 1, column \"image\" is empty"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"http://x/a.jpg\", \"caption\": \"b\"}",
+            &["column \"image\" holds the address"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"a\", \"caption\": {}}",
+            &["column \"caption\" holds an object"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"a\", \"caption\": [1]}",
+            &["column \"caption\" holds a list of other things"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"a\", \"question\": [\"b\"]}",
+            &["column \"question\" holds a list of texts, not one"],
+        ),
+        (TableFormat::Jsonl, &long, &["line 1 is too long"]),
+        (
+            TableFormat::Csv,
+            "image,caption\na,b\nc\n",
+            &["line 3 has 1 values, the first line 2"],
+        ),
+        (
+            TableFormat::Csv,
+            "image;caption\na;b\n",
+            &["no column of images", "\"image;caption\""],
+        ),
+        (TableFormat::Csv, "", &["no column of images"]),
+        (
+            TableFormat::Csv,
+            "image,caption\na,b\n,b\n",
+            &["line 3, column \"image\" is empty"],
+        ),
+        (TableFormat::Csv, &open_quote, &["quote that is not closed"]),
+        (
+            TableFormat::Csv,
+            "\u{feff}\"image\",caption\r\na,b\r\nc,\"d\"\"\r\ne,f\r\n",
+            &["line 5: the quote that begins a value in line 3 is not closed"],
+        ),
+        (
+            TableFormat::Tsv,
+            "image\tcaption\na\t\"The sea\nb\tcats\nc\t\"Hello\n",
+            &["line 4: the quote that begins a value in line 2 is closed before the value ends"],
+        ),
+        (
+            TableFormat::Jsonl,
+            "{\"image\": \"a\", \"id\": 1}\n{\"image\": \"b\"}\n",
+            &["line 1: there is no column of captions"],
+        ),
+    ] {
+        let message = refused(format, text);
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+    }
+    let message = refused_with(TableFormat::Csv, b"image,caption\na,\xff\n", &ColumnNames::default());
+    assert_eq!(
+        message,
+        "line 2, column \"caption\" holds text that is not UTF-8, not text or a list of texts"
+    );
+    assert!(refused_with(TableFormat::Csv, b"image,\xff\n", &ColumnNames::default()).contains("not UTF-8"));
+    assert!(read("/no/such/file", TableFormat::Csv, &ColumnNames::default()).is_err());
+    assert!(read("/", TableFormat::Jsonl, &ColumnNames::default()).is_err());
+}
+
+#[test]
+fn rows_of_the_same_picture_are_joined() {
+    let text = "image,caption,split,id\na,1,,x\nb,2,,\n./a,3,,\na,4,val,\nb,5,,y\n";
+    let joined = join(records(TableFormat::Csv, text).into_iter().map(Ok)).unwrap();
+    let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {
+        split: split.map(str::to_string),
+        image_id: id.map(str::to_string),
+        ..captions(path, texts)
+    };
+    assert_eq!(
+        joined,
+        [
+            row("a", &["1", "3"], None, Some("x")),
+            row("b", &["2", "5"], None, Some("y")),
+            row("a", &["4"], Some("val"), None),
+        ]
+    );
+    let bytes = Record {
+        image: ImageSource::Bytes(vec![1]),
+        ..captions("", &["a"])
+    };
+    assert_eq!(join([Ok(bytes.clone()), Ok(bytes)].into_iter()).unwrap().len(), 2);
+}
+
+/// Bytes with some of them changed and the rest cut off.
+fn damage(bytes: &mut Vec<u8>, edits: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>, window: usize) {
+    let length = bytes.len();
+    for (at, value) in edits {
+        bytes[length - 1 - at.index(window.min(length))] = *value;
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(length));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_tables_never_panic(
+        which in 0..5usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        window in prop::sample::select(vec![500usize, 100_000]),
+    ) {
+        let (format, mut bytes) = match which {
+            0 => (TableFormat::Jsonl, br#"{"image": "a", "caption": ["b", "c"], "id": 1}
+                                     {"image": "a", "question": "b", "answers": ["c"]}"#.to_vec()),
+            1 => (TableFormat::Csv, b"image,caption,split\na,\"b\n, \"\"c\"\"\",train\nd,e,val\n".to_vec()),
+            2 => (TableFormat::Tsv, b"image\tcaption\na\tb\nc\t\"d\te\"\n".to_vec()),
+            3 => (TableFormat::Parquet, parquet_file(hugging_face(), Compression::SNAPPY)),
+            _ => (TableFormat::Parquet, parquet_file(hugging_face(), Compression::UNCOMPRESSED)),
+        };
+        damage(&mut bytes, &edits, cut, window);
+        if let Ok(rows) = read_bytes(format, &bytes, &ColumnNames::default()) {
+            prop_assert!(rows.len() <= bytes.len());
+            let _ = join(rows.into_iter().map(Ok));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Fingerprints: hashes of everything that determines the written files, except the content of images.
+//!
+//! They are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are hashed
+//! must not change with the names of types.
+
+use std::hash::Hasher;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::Result;
+use crate::image_processing::ImageProcessing;
+use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
+use vlct_data::arrow::VqaKind;
+
+/// Part of every fingerprint. To be changed when the same plan is written differently.
+const VERSION: &str = "2";
+
+/// The fingerprints of a plan, in hexadecimal digits.
+pub(super) struct Fingerprints {
+    /// One for each file of the plan.
+    pub files: Vec<String>,
+    /// One for the two files of each [`TailSplit`].
+    pub tail_splits: Vec<String>,
+    /// Of the whole plan.
+    pub all: String,
+}
+
+impl Fingerprints {
+    pub fn new(dataset: &str, plan: &Plan, processing: &ImageProcessing) -> Result<Self> {
+        let processing = processing_text(processing);
+        let of_file = |file: &PlannedFile| {
+            let mut hash = Xxh3::new();
+            let schema = schema_text(file.schema);
+            let head = format!("{VERSION} {dataset} {processing} {} {schema}", file.name);
+            Hasher::write(&mut hash, head.as_bytes());
+            file.rows.identify(&mut hash)?;
+            Ok(digits(&hash))
+        };
+        let files: Vec<String> = plan.files.iter().map(of_file).collect::<Result<_>>()?;
+        let of_tail_split = |split: &TailSplit| {
+            let from = plan.files.iter().position(|file| file.name == split.from);
+            let from = from.map_or("", |number| &files[number]);
+            of_text(&format!("{} {from}", tail_split_text(split)))
+        };
+        let tail_splits: Vec<String> = plan.tail_splits.iter().map(of_tail_split).collect();
+        let all = of_text(&format!("{} {}", files.join(" "), tail_splits.join(" ")));
+        Ok(Self {
+            files,
+            tail_splits,
+            all,
+        })
+    }
+
+    /// Names and fingerprints of all files of the plan, including those that are split off others.
+    pub fn of_names<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let files = plan.files.iter().zip(&self.files);
+        let splits = plan.tail_splits.iter().zip(&self.tail_splits);
+        let parts = splits.flat_map(|(split, print)| [(split.head.as_str(), print.as_str()), (&split.tail, print)]);
+        files
+            .map(|(file, print)| (file.name.as_str(), print.as_str()))
+            .chain(parts)
+    }
+}
+
+/// Returns the fingerprint of the plan's answer vocabulary, if it has one.
+pub(super) fn of_vocabulary(plan: &Plan) -> Option<String> {
+    let vocabulary = plan.vocabulary.as_ref()?;
+    let answers = (0..vocabulary.len() as u32).map(|id| vocabulary.answer(id));
+    Some(of_text(&format!("{:?}", answers.collect::<Vec<_>>())))
+}
+
+fn processing_text(processing: &ImageProcessing) -> String {
+    let downscale = match processing.downscale {
+        None => "None".to_string(),
+        Some(downscale) => {
+            let (max_side, quality) = (downscale.max_side, downscale.quality);
+            format!("Some(Shrink {{ max_side: {max_side}, quality: {quality} }})")
+        }
+    };
+    format!("Treatment {{ validate: {}, shrink: {downscale} }}", processing.validate)
+}
+
+fn schema_text(schema: Schema) -> &'static str {
+    match schema {
+        Schema::Captions => "Captions",
+        Schema::Regions => "Regions",
+        Schema::Questions(VqaKind::Answered) => "Questions(Answered)",
+        Schema::Questions(VqaKind::Test) => "Questions(Test)",
+        Schema::ImagePairs => "Pairs",
+    }
+}
+
+fn tail_split_text(split: &TailSplit) -> String {
+    let TailSplit {
+        from,
+        head,
+        tail,
+        count,
+    } = split;
+    format!("Cut {{ from: {from:?}, head: {head:?}, tail: {tail:?}, count: {count} }}")
+}
+
+fn of_text(text: &str) -> String {
+    let mut hash = Xxh3::new();
+    Hasher::write(&mut hash, text.as_bytes());
+    digits(&hash)
+}
+
+fn digits(hash: &Xxh3) -> String {
+    format!("{:032x}", hash.digest128())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Downscale;
+
+    #[test]
+    fn hashed_texts_are_those_of_the_first_release() {
+        let mut processing = ImageProcessing {
+            validate: true,
+            downscale: None,
+        };
+        assert_eq!(
+            processing_text(&processing),
+            "Treatment { validate: true, shrink: None }"
+        );
+        processing.downscale = Some(Downscale {
+            max_side: 512,
+            quality: 90,
+        });
+        assert_eq!(
+            processing_text(&processing),
+            "Treatment { validate: true, shrink: Some(Shrink { max_side: 512, quality: 90 }) }"
+        );
+        let split = TailSplit {
+            from: "a".into(),
+            head: "b".into(),
+            tail: "c".into(),
+            count: 7,
+        };
+        assert_eq!(
+            tail_split_text(&split),
+            "Cut { from: \"a\", head: \"b\", tail: \"c\", count: 7 }"
+        );
+        assert_eq!(of_text(""), "99aa06d3014798d86001c324468d497f");
+    }
+}

@@ -1,0 +1,187 @@
+//! Work done by several threads, its results used in order, with bounded memory.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Results that may wait to be used, counted in items: enough to even out images of different sizes.
+const MAX_AHEAD_PER_THREAD: usize = 16;
+
+/// Something that takes memory.
+pub trait ByteSize {
+    /// Bytes that it takes.
+    fn byte_size(&self) -> usize;
+}
+
+struct State<T> {
+    /// The next item to begin.
+    next: usize,
+    /// The next item to be used.
+    wanted: usize,
+    waiting: BTreeMap<usize, T>,
+    bytes: usize,
+    stop: bool,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Whoever panicked while holding the lock left no half-made state: every change is one statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops the threads when the user of the results leaves, for whatever reason; or when a thread leaves by a panic.
+struct StopOnDrop<'a, T>(&'a Shared<T>);
+
+impl<T> Drop for StopOnDrop<'_, T> {
+    fn drop(&mut self) {
+        self.0.lock().stop = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Makes every item of `items` on one of `threads` threads and calls `take` with each result, in order, on this one, until it answers
+/// with an error.
+///
+/// Results that wait for their turn take at most about `budget` bytes: beyond it only the item whose turn is next is begun.
+///
+/// # Errors
+/// What `take` answers.
+///
+/// # Panics
+/// If `make` does.
+pub fn map_in_order<T: ByteSize + Send, E>(
+    items: Range<usize>,
+    threads: usize,
+    budget: usize,
+    make: impl Fn(usize) -> T + Sync,
+    mut take: impl FnMut(usize, T) -> Result<(), E>,
+) -> Result<(), E> {
+    let shared = Shared {
+        state: Mutex::new(State {
+            next: items.start,
+            wanted: items.start,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            stop: false,
+        }),
+        changed: Condvar::new(),
+    };
+    let (shared, make) = (&shared, &make);
+    let ahead = MAX_AHEAD_PER_THREAD * threads.max(1);
+    let work = || {
+        let leaving = StopOnDrop(shared);
+        loop {
+            let mut state = shared.lock();
+            let item = loop {
+                if state.stop || state.next >= items.end {
+                    // Nothing is left to begin; those who still work do not stop for that.
+                    std::mem::forget(leaving);
+                    return;
+                }
+                let its_turn = state.next == state.wanted;
+                if its_turn || (state.next - state.wanted < ahead && state.bytes < budget) {
+                    break state.next;
+                }
+                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+            state.next += 1;
+            drop(state);
+            let made = make(item);
+            let mut state = shared.lock();
+            state.bytes += made.byte_size();
+            state.waiting.insert(item, made);
+            drop(state);
+            shared.changed.notify_all();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(work);
+        }
+        let _stop = StopOnDrop(shared);
+        for item in items.clone() {
+            let mut state = shared.lock();
+            let made = loop {
+                if let Some(made) = state.waiting.remove(&item) {
+                    break made;
+                }
+                if state.stop {
+                    // A thread panicked; leaving the scope passes that on.
+                    return Ok(());
+                }
+                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+            state.wanted = item + 1;
+            state.bytes -= made.byte_size();
+            drop(state);
+            shared.changed.notify_all();
+            take(item, made)?;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Item(usize, usize);
+
+    impl ByteSize for Item {
+        fn byte_size(&self) -> usize {
+            self.1
+        }
+    }
+
+    #[test]
+    fn results_come_in_order_whatever_the_threads_do() {
+        for threads in [1, 3, 8] {
+            for budget in [0, 10, 1 << 20] {
+                let mut seen = Vec::new();
+                let slow = |i: usize| {
+                    std::thread::sleep(std::time::Duration::from_micros((i % 7 * 50) as u64));
+                    Item(i, i % 5)
+                };
+                map_in_order::<_, ()>(3..60, threads, budget, slow, |i, item| {
+                    assert_eq!(i, item.0);
+                    seen.push(i);
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(seen, (3..60).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn little_is_made_ahead_of_a_full_budget_and_nothing_after_an_error() {
+        let made = AtomicUsize::new(0);
+        let heavy = |i| {
+            made.fetch_add(1, Ordering::SeqCst);
+            Item(i, 100)
+        };
+        let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("enough") } else { Ok(()) });
+        assert_eq!(result, Err("enough"));
+        // Up to item 5, what the threads had begun, and what they began before they saw the end.
+        assert!(made.load(Ordering::SeqCst) <= 6 + 2 * 4, "{made:?}");
+    }
+
+    #[test]
+    #[should_panic(expected = "a scoped thread panicked")]
+    fn a_panic_of_the_work_is_passed_on() {
+        let _ = map_in_order::<_, ()>(
+            0..10,
+            2,
+            100,
+            |i| if i == 4 { panic!("broken") } else { Item(i, 1) },
+            |_, _| Ok(()),
+        );
+    }
+}

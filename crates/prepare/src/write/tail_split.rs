@@ -1,0 +1,47 @@
+//! Splitting a written file in two by row count.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::plan::TailSplit;
+use vlct_data::arrow::{ArrowTable, VqaKind, VqaRow, VqaWriter};
+
+/// Bytes of images to read before their pages are released.
+const RELEASE_BYTES: usize = 64 << 20;
+
+impl TailSplit {
+    /// Cuts the file in the directory `out`.
+    ///
+    /// # Errors
+    /// A file that is damaged; a full disk.
+    pub(super) fn write(&self, out: &Path) -> Result<()> {
+        let path = |name: &str| out.join(format!("{name}.arrow"));
+        let table = ArrowTable::open(path(&self.from))?;
+        let head = table.rows().saturating_sub(self.count);
+        for (name, rows) in [(&self.head, 0..head), (&self.tail, head..table.rows())] {
+            if rows.is_empty() {
+                VqaWriter::write_none(path(name))?;
+                continue;
+            }
+            let mut writer = VqaWriter::create(path(name), VqaKind::Answered)?;
+            let mut since_release = 0;
+            for row in rows {
+                let image = table.image(row, "image")?;
+                let (image_id, split) = (table.integer(row, "image_id")?, table.string(row, "split")?);
+                writer.push(VqaRow {
+                    image,
+                    questions: &table.questions(row)?,
+                    image_id: image_id.unwrap_or_default(),
+                    split: split.unwrap_or_default(),
+                })?;
+                since_release += image.len();
+                if since_release > RELEASE_BYTES {
+                    table.release_pages();
+                    since_release = 0;
+                }
+            }
+            writer.finish()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Interruptions, damaged images, and files that exist before.
+
+use std::fs;
+
+use super::*;
+use crate::testing::{coco, options, prepare, sets};
+use crate::{Dataset, RawDataset};
+use vlct_data::testing::rows_as_json;
+
+#[test]
+fn validation_leaves_out_and_reports_damaged_images() {
+    let raw = coco(6);
+    let out = tempfile::tempdir().unwrap();
+    let mut options = options(out.path());
+    options.processing.validate = true;
+    let report = prepare(Dataset::Coco, &RawDataset::new(raw.path()), &options).unwrap();
+    assert_eq!(report.left_out.len(), 1);
+    assert!(report.left_out[0].image.ends_with("train2014/p3.jpg"), "{report:?}");
+    assert!(report.left_out[0].reason.contains("ends before"), "{report:?}");
+    let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
+    assert_eq!(rows.len(), 5);
+    assert!(rows.iter().all(|row| row["image_id"] != "p3.jpg"));
+    // What is on the disk is what was returned, and nothing else is there.
+    assert_eq!(Report::read(out.path(), "coco").unwrap(), report);
+    let mut names: Vec<_> = fs::read_dir(out.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
+/// As [`coco`], with images of a mebibyte, so that there are a few batches. They cannot be decoded.
+fn coco_with_large_images(count: usize) -> tempfile::TempDir {
+    let raw = coco(count);
+    let image = raw.path().join("train2014/p0.jpg");
+    fs::write(&image, vec![7; 1 << 20]).unwrap();
+    for i in 1..count {
+        let name = raw.path().join(format!("train2014/p{i}.jpg"));
+        fs::remove_file(&name).unwrap();
+        fs::hard_link(&image, &name).unwrap();
+    }
+    raw
+}
+
+/// Writes until `rows` rows are done, then stops. The rows that were done before.
+fn write_until(rows: u64, plan: &Plan, options: &WriteOptions) -> u64 {
+    let mut first = None;
+    let mut watch = |now: Progress| {
+        first.get_or_insert(now.done);
+        match now.done >= rows {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    assert_eq!(write("coco", plan, options, &mut watch).unwrap(), Outcome::Stopped);
+    first.unwrap()
+}
+
+#[test]
+fn resumed_preparation_ends_with_the_same_bytes() {
+    let raw = coco_with_large_images(100);
+    let file = "coco_caption_karpathy_train.arrow";
+    let raw = RawDataset::new(raw.path());
+    let whole = tempfile::tempdir().unwrap();
+    prepare(Dataset::Coco, &raw, &options(whole.path())).unwrap();
+    let whole = fs::read(whole.path().join(file)).unwrap();
+
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&raw).unwrap();
+    let before: Vec<u64> = [40, 40, 90]
+        .map(|rows| write_until(rows, &plan, &options(out.path())))
+        .to_vec();
+    assert!(before[0] == 0 && before[1] > 0 && before[2] == before[1], "{before:?}");
+    assert!(!out.path().join(file).exists());
+    prepare(Dataset::Coco, &raw, &options(out.path())).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() == whole);
+    let again = write("coco", &plan, &options(out.path()), &mut |_| {
+        panic!("nothing is to be done")
+    })
+    .unwrap();
+    assert!(matches!(again, Outcome::UpToDate(_)));
+
+    // Other inputs do not go on with it, nor replace it unasked.
+    let mut other = raw.clone();
+    other.seed = 1;
+    let refused = prepare(Dataset::Coco, &other, &options(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("--overwrite"), "{refused}");
+    let mut replacing = options(out.path());
+    replacing.overwrite = true;
+    prepare(Dataset::Coco, &other, &replacing).unwrap();
+    assert!(fs::read(out.path().join(file)).unwrap() != whole);
+}
+
+#[test]
+fn does_not_resume_a_shortened_or_deleted_file() {
+    let raw = coco_with_large_images(50);
+    let raw = RawDataset::new(raw.path());
+    let out = tempfile::tempdir().unwrap();
+    let plan = Dataset::Coco.plan(&raw).unwrap();
+    let file = out.path().join("coco_caption_karpathy_train.arrow");
+    let part = vlct_data::arrow::partial(&file).unwrap();
+    write_until(45, &plan, &options(out.path()));
+    fs::write(&part, &fs::read(&part).unwrap()[..1 << 20]).unwrap();
+    let refused = prepare(Dataset::Coco, &raw, &options(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("shorter than was recorded; delete it"), "{refused}");
+    fs::remove_file(part).unwrap();
+    // Other options do not wipe out what is known of it.
+    let mut other = raw.clone();
+    other.seed = 1;
+    let refused = prepare(Dataset::Coco, &other, &options(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("unfinished preparation"), "{refused}");
+    assert_eq!(write_until(1, &plan, &options(out.path())), 0);
+    prepare(Dataset::Coco, &raw, &options(out.path())).unwrap();
+    assert_eq!(ArrowTable::open(&file).unwrap().rows(), 50);
+}
+
+#[test]
+fn existing_splits_are_not_written_again() {
+    let directory = sets("vqav2").remove(0);
+    let whole = tempfile::tempdir().unwrap();
+    let raw = RawDataset::new(directory.join("raw"));
+    prepare(Dataset::Vqav2, &raw, &options(whole.path())).unwrap();
+
+    let out = tempfile::tempdir().unwrap();
+    let mut train = raw.clone();
+    train.splits = Some(vec!["train".into()]);
+    let train = Dataset::Vqav2.plan(&train).unwrap();
+    let go_on = |_| ControlFlow::Continue(());
+    write("vqav2", &train, &options(out.path()), &mut go_on.clone()).unwrap();
+
+    // A file from elsewhere that a split to come would replace.
+    let foreign = out.path().join("vqav2_rest_val.arrow");
+    fs::write(&foreign, b"mine").unwrap();
+    let all = Dataset::Vqav2.plan(&raw).unwrap();
+    let message = write("vqav2", &all, &options(out.path()), &mut go_on.clone()).unwrap_err();
+    assert!(
+        message.to_string().contains("vqav2_rest_val.arrow is there already"),
+        "{message}"
+    );
+    fs::remove_file(&foreign).unwrap();
+
+    let mut first = None;
+    let outcome = write("vqav2", &all, &options(out.path()), &mut |now| {
+        first.get_or_insert(now.done);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let Outcome::Written(report) = outcome else {
+        panic!("there was more to do");
+    };
+    assert_eq!(first, Some(train.rows()));
+    let mut names: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), report.files.len());
+    for name in names {
+        assert!(
+            fs::read(out.path().join(name)).unwrap() == fs::read(whole.path().join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    assert_eq!(Report::read(whole.path(), "vqav2").unwrap().left_out, report.left_out);
+}
+
+#[test]
+fn splits_prepared_separately_share_a_report() {
+    let directory = sets("gcc").remove(0);
+    let out = tempfile::tempdir().unwrap();
+    let mut raw = RawDataset::new(directory.join("raw"));
+    raw.rows_per_file = 3;
+    let mut of = |split: &str| {
+        raw.splits = Some(vec![split.to_string()]);
+        let plan = Dataset::Gcc.plan(&raw).unwrap();
+        write("gcc", &plan, &options(out.path()), &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let Outcome::Written(train) = of("train") else {
+        panic!("it was not there")
+    };
+    let Outcome::Written(both) = of("val") else {
+        panic!("it was not there")
+    };
+    assert!(train.files.iter().all(|file| both.files.contains(file)));
+    assert!(both.files.len() > train.files.len());
+    assert_eq!(both.coverage.len(), 2);
+    // Both are known to be there.
+    assert!(matches!(of("train"), Outcome::UpToDate(_)));
+    assert!(matches!(of("val"), Outcome::UpToDate(_)));
+
+    // Fewer, larger files replace the series of small ones, and nothing else.
+    raw.rows_per_file = 100;
+    raw.splits = Some(vec!["train".into()]);
+    let mut replacing = options(out.path());
+    replacing.overwrite = true;
+    let report = prepare(Dataset::Gcc, &raw, &replacing).unwrap();
+    let names: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
+    assert_eq!(names[0], "conceptual_caption_train_0.arrow");
+    assert!(
+        names[1..].iter().all(|name| name.starts_with("conceptual_caption_val")),
+        "{names:?}"
+    );
+    let there = fs::read_dir(out.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(there.filter(|name| name.ends_with(".arrow")).count(), names.len());
+}
