@@ -6,21 +6,28 @@ use std::path::Path;
 use vlct_data::DataError;
 use vlct_data::datasets::preparation;
 use vlct_data::error::MissingFile;
+use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
 
-/// The message of an error, with a hint if there is one.
+/// Returns the message of an error, followed by a hint if there is one.
 pub fn with_hint(error: &(dyn Error + 'static)) -> String {
-    let data = match error.downcast_ref() {
-        Some(TrainError::Data(error)) => Some(error),
-        _ => error.downcast_ref(),
-    };
-    match data.and_then(hint) {
+    match hint(error) {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
     }
 }
 
-fn hint(error: &DataError) -> Option<String> {
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(TrainError::Data(error)) = error.downcast_ref() {
+        return data_hint(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return prepare_hint(error);
+    }
+    error.downcast_ref().and_then(data_hint)
+}
+
+fn data_hint(error: &DataError) -> Option<String> {
     match error {
         DataError::MissingFiles { directory, missing } => Some(missing_files(directory, missing)),
         DataError::UnknownDataset { name, directory, .. } => {
@@ -33,6 +40,36 @@ fn hint(error: &DataError) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn prepare_hint(error: &PrepareError) -> Option<String> {
+    let hint = match error {
+        PrepareError::MissingAnnotations(_) => "--root is the directory that the downloads were unpacked into",
+        PrepareError::MissingDirectory(_) => {
+            "--root is the directory that the downloads were unpacked into, and --splits can leave out what you do not have"
+        }
+        PrepareError::MissingFile {
+            what: VgqaFile::Questions,
+            ..
+        } => "vlct map-vg-mscoco writes it",
+        PrepareError::MissingFile {
+            what: VgqaFile::Vocabulary,
+            ..
+        } => "--labels names another vocabulary",
+        PrepareError::MissingTable { extension, .. } => {
+            return Some(format!("name the table with --annotations FILE.{extension}"));
+        }
+        PrepareError::NoUsableRow { .. } => "paths are relative to --root",
+        PrepareError::UnknownRowSplit { .. } => "or give the file with --annotations SPLIT=FILE",
+        PrepareError::MixedDirectories { .. } => "or give one of them as --root",
+        PrepareError::UnexpectedAnnotations { .. } => "leave --annotations out",
+        PrepareError::NoFrequentAnswer { .. } => "or give a smaller --min-answers",
+        PrepareError::OtherVocabulary { .. } => "or into another --out",
+        PrepareError::OutputExists { .. } => "--overwrite replaces, another --out keeps",
+        PrepareError::Data(error) => return data_hint(error),
+        _ => return None,
+    };
+    Some(hint.into())
 }
 
 fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {

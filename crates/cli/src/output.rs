@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
+use crate::hints::with_hint;
 use indicatif::{HumanBytes, HumanCount};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use vlct_train::logs::progress::suspend;
-use crate::hints::with_hint;
 
 /// Why a command did not succeed.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
 use vlct_data::random::{Purpose, stream};
 use vlct_image::ImageError;
@@ -182,13 +182,7 @@ impl ImageSearch<'_> {
 fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
     let entries = fs::read_dir(directory).and_then(|entries| entries.collect());
     entries.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => DataError::Format {
-            path: directory.to_path_buf(),
-            reason:
-                "no such folder; --root is the folder that the downloads were unpacked into, and --splits can leave \
-                     out what you do not have"
-                    .into(),
-        },
+        ErrorKind::NotFound => PrepareError::MissingDirectory(directory.to_path_buf()),
         _ => at(directory)(error),
     })
 }
@@ -211,7 +205,7 @@ pub fn read_image(path: &Path) -> Result<Vec<u8>> {
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(not_an_image("this is a folder"));
+        return Err(not_an_image("this is a directory"));
     }
     if !metadata.is_file() {
         return Err(not_an_image("this is not a file"));
@@ -222,6 +216,6 @@ pub fn read_image(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(unreadable)
 }
 
-fn not_an_image(reason: impl Into<String>) -> DataError {
+fn not_an_image(reason: impl Into<String>) -> PrepareError {
     ImageError::Decode(reason.into()).into()
 }

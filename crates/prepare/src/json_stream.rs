@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::marker::PhantomData;
 use std::path::Path;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer;
 
-use crate::{DataError, Result};
-use vlct_util::IoError;
+use crate::{PrepareError, Result};
+use vlct_util::at;
 
 /// Calls `each` with every element of the array that the file consists of.
 ///
@@ -41,7 +41,7 @@ pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Re
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(|e| io(path, e))?;
+        let read = reader.read_until(b'\n', &mut line).map_err(at::<PrepareError>(path))?;
         if read == 0 {
             break;
         }
@@ -49,51 +49,36 @@ pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Re
             continue;
         }
         let value = serde_json::from_slice(&line).map_err(|e| e.to_string());
-        value.and_then(&mut each).map_err(|reason| DataError::Format {
-            path: path.to_path_buf(),
-            reason: format!("line {number}: {reason}"),
-        })?;
+        value
+            .and_then(&mut each)
+            .map_err(|reason| PrepareError::malformed(path, format!("line {number}: {reason}")))?;
     }
     Ok(())
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    let file = File::open(path).map_err(|e| io(path, e))?;
-    if file.metadata().map_err(|e| io(path, e))?.is_dir() {
-        return Err(DataError::Format {
-            path: path.to_path_buf(),
-            reason: "this is a directory, an annotation file is expected".into(),
-        });
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => PrepareError::MissingAnnotations(path.to_path_buf()),
+        _ => at(path)(error),
+    })?;
+    if file.metadata().map_err(at::<PrepareError>(path))?.is_dir() {
+        let reason = "this is a directory, an annotation file is expected";
+        return Err(PrepareError::malformed(path, reason));
     }
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 
-fn io(path: &Path, source: std::io::Error) -> DataError {
-    match source.kind() {
-        std::io::ErrorKind::NotFound => DataError::Format {
-            path: path.to_path_buf(),
-            reason: "no such annotation file; --root is the directory that the downloads were unpacked into".into(),
-        },
-        _ => DataError::Io(IoError {
-            path: path.to_path_buf(),
-            source,
-        }),
-    }
-}
-
 fn read<S: for<'de> DeserializeSeed<'de, Value = ()>>(path: &Path, seed: S) -> Result<()> {
     let mut json = Deserializer::from_reader(open(path)?);
-    seed.deserialize(&mut json)
-        .and_then(|()| json.end())
-        .map_err(|error| DataError::Format {
-            path: path.to_path_buf(),
-            reason: match error.classify() {
-                serde_json::error::Category::Eof => {
-                    format!("the file is cut short ({error}); download it again")
-                }
-                _ => format!("not the annotations expected here: {error}"),
-            },
-        })
+    seed.deserialize(&mut json).and_then(|()| json.end()).map_err(|error| {
+        let reason = match error.classify() {
+            serde_json::error::Category::Eof => {
+                format!("the file is cut short ({error}); download it again")
+            }
+            _ => format!("not the annotations expected here: {error}"),
+        };
+        PrepareError::malformed(path, reason)
+    })
 }
 
 /// Hands the elements of an array on.

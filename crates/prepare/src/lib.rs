@@ -14,6 +14,7 @@
 //! - [`vgqa`]: the questions of Visual Genome and the file between their selection and their preparation.
 
 pub mod custom;
+pub mod error;
 mod image_files;
 mod image_processing;
 mod json_stream;
@@ -22,11 +23,11 @@ mod published;
 pub mod tables;
 mod write;
 
+pub use error::{PrepareError, Result};
 pub use image_processing::{Downscale, ImageProcessing};
 pub use plan::{Plan, PlannedFile, ROWS_PER_FILE, RowSource, RowText, Schema, TailSplit};
 pub use published::{Dataset, RawDataset, vgqa};
 pub use vlct_data::manifest::{Coverage, LeftOut, Report, WrittenFile};
-pub use vlct_data::{DataError, Result};
 pub use write::{Outcome, Progress, WriteOptions, write};
 
 #[cfg(test)]

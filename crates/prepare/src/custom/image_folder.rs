@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{CustomDataset, SPLITS};
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
 use vlct_util::at;
 
@@ -55,7 +55,7 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
         let images = Arc::new(ImageFolder::read(&directory)?);
         let known = first.get_or_insert_with(|| images.clone());
         if let Some(class) = images.classes.iter().find(|class| !known.classes.contains(class)) {
-            return Err(malformed(
+            return Err(PrepareError::malformed(
                 &directory,
                 format!("class {class:?} is in no earlier split; classes of all splits must be those of train"),
             ));
@@ -81,7 +81,12 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             },
         ));
     }
-    dataset.require_rows(&plan, "there are no images in directories of classes")?;
+    if plan.rows() == 0 {
+        return Err(PrepareError::NothingToWrite {
+            root: dataset.root.clone(),
+            what: "images in directories of classes",
+        });
+    }
     Ok(plan)
 }
 
@@ -126,19 +131,18 @@ fn split_directories(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     if directories.is_empty() {
         let reason =
             "it has no directories; give a directory that has train, val or test, or a directory for each class";
-        return Err(malformed(root, reason));
+        return Err(PrepareError::malformed(root, reason));
     }
     let is_split = |name: &&OsString| SPLITS.iter().any(|split| *name == split);
     if let Some(other) = directories.iter().find(|name| !is_split(name)) {
         for name in directories.iter().filter(is_split) {
             let (classes, files) = entries(&root.join(name))?;
             if !classes.is_empty() && !files.iter().any(is_image) {
-                let (name, other) = (name.to_string_lossy(), other.to_string_lossy());
-                let reason = format!(
-                    "it has a directory {name} of classes beside a directory {other}: as splits there are train, val and test only; \
-                     rename {other}, move it away, or give one of them as --root"
-                );
-                return Err(malformed(root, reason));
+                return Err(PrepareError::MixedDirectories {
+                    root: root.to_path_buf(),
+                    split: name.to_string_lossy().into_owned(),
+                    other: other.to_string_lossy().into_owned(),
+                });
             }
         }
         return Ok(vec![("train", root.to_path_buf())]);
@@ -165,7 +169,7 @@ impl ImageFolder {
             let directory = root.join(&name);
             let name = name
                 .into_string()
-                .map_err(|_| malformed(&directory, "its name is not UTF-8; rename it"))?;
+                .map_err(|_| PrepareError::malformed(&directory, "its name is not UTF-8; rename it"))?;
             let (class, before) = (found.classes.len(), found.images.len());
             found.classes.push(name);
             let mut directories = Vec::new();
@@ -182,11 +186,11 @@ impl ImageFolder {
             if found.images.len() == before {
                 let extensions = IMAGE_EXTENSIONS.join(", ");
                 let reason = format!("it has no image ({extensions}); remove it or add some");
-                return Err(malformed(&directory, reason));
+                return Err(PrepareError::malformed(&directory, reason));
             }
         }
         if found.classes.is_empty() {
-            return Err(malformed(
+            return Err(PrepareError::malformed(
                 root,
                 "it has no directories; give a directory that has one for each class",
             ));
@@ -206,7 +210,7 @@ fn collect(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsStrin
         let reason = format!(
             "it lies more than {MAX_DEPTH} directories deep in its class; is it a link to a directory above it?"
         );
-        return Err(malformed(directory, reason));
+        return Err(PrepareError::malformed(directory, reason));
     }
     let (directories, files) = entries(directory)?;
     found.push((directory.to_path_buf(), files));
@@ -219,8 +223,8 @@ fn collect(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsStrin
 /// Returns the names of the directories and of the files in `directory` that are not hidden, sorted. Symbolic links are followed.
 fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     let (mut directories, mut files) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(at::<DataError>(directory))? {
-        let entry = entry.map_err(at::<DataError>(directory))?;
+    for entry in std::fs::read_dir(directory).map_err(at::<PrepareError>(directory))? {
+        let entry = entry.map_err(at::<PrepareError>(directory))?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
@@ -233,10 +237,6 @@ fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     directories.sort();
     files.sort();
     Ok((directories, files))
-}
-
-fn malformed(path: &Path, reason: impl Into<String>) -> DataError {
-    DataError::format(path, reason)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod row;
 mod tables;
 mod webdataset;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ use std::str::FromStr;
 use crate::plan::{Plan, ROWS_PER_FILE};
 use crate::published::Dataset;
 use crate::tables::{ColumnNames, TableFormat};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::datasets::{is_custom_name, is_published_file, names};
 
 /// The splits that are written, in that order.
@@ -69,10 +70,10 @@ pub struct AnnotationTable {
 }
 
 impl FromStr for AnnotationTable {
-    type Err = DataError;
+    type Err = Infallible;
 
     /// `SPLIT=FILE` or `FILE`.
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text.split_once('=') {
             Some((word, file)) if split_of(word).is_some() => Self {
                 split: split_of(word).map(str::to_string),
@@ -122,10 +123,10 @@ impl CustomDataset {
         }
     }
 
-    /// What is to be written.
+    /// Reads the annotations, and returns what will be written.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] for a name that cannot be used or an unknown split; files that are missing or damaged.
+    /// Returns an error if the name or a split is not allowed, or if a file is missing or damaged.
     pub fn plan(&self) -> Result<Plan> {
         self.check_name()?;
         if let Some(unknown) = self
@@ -134,14 +135,15 @@ impl CustomDataset {
             .flatten()
             .find(|split| !SPLITS.contains(&split.as_str()))
         {
-            let known = SPLITS.join(", ");
-            return Err(DataError::Invalid(format!(
-                "there is no split {unknown:?}; there are {known}"
-            )));
+            return Err(PrepareError::UnknownSplit {
+                split: unknown.clone(),
+                known: SPLITS.to_vec(),
+            });
         }
         if !matches!(self.format, InputFormat::Table(_)) && !self.annotations.is_empty() {
-            let reason = format!("{} has its texts with the images: leave --annotations out", self.format);
-            return Err(DataError::Invalid(reason));
+            return Err(PrepareError::UnexpectedAnnotations {
+                format: self.format.name(),
+            });
         }
         match self.format {
             InputFormat::Table(format) => tables::plan(self, format),
@@ -153,17 +155,13 @@ impl CustomDataset {
     fn check_name(&self) -> Result<()> {
         let name = &self.name;
         if !is_custom_name(name) {
-            let reason = "a name has letters, digits, - and _ only, the first a letter or digit";
-            return Err(DataError::Invalid(format!(
-                "{name:?} is no name of a data set: {reason}"
-            )));
+            return Err(PrepareError::InvalidName(name.clone()));
         }
         if names().any(|published| published == name)
             || Dataset::ALL.iter().any(|dataset| dataset.name() == name)
             || SPLITS.iter().any(|split| is_published_file(&self.prefix(split)))
         {
-            let reason = "is the name of a published data set, which would be read instead; take another";
-            return Err(DataError::Invalid(format!("{name} {reason}")));
+            return Err(PrepareError::PublishedName(name.clone()));
         }
         Ok(())
     }
@@ -177,19 +175,6 @@ impl CustomDataset {
     /// Name of a split's files, without their numbers.
     fn prefix(&self, split: &str) -> String {
         format!("{}_{split}", self.name)
-    }
-
-    /// Nothing to write is more likely a wrong directory than a wish.
-    fn require_rows(&self, plan: &Plan, what: &str) -> Result<()> {
-        if plan.rows() > 0 {
-            return Ok(());
-        }
-        let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
-        let example = missing.map_or(String::new(), |path| format!(", such as {path}"));
-        Err(DataError::Format {
-            path: self.root.clone(),
-            reason: format!("there is nothing to write: {what}{example}"),
-        })
     }
 }
 

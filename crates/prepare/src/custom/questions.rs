@@ -3,7 +3,7 @@
 use super::row::Row;
 use super::{CustomDataset, SPLITS};
 use crate::plan::Plan;
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
@@ -75,11 +75,10 @@ fn kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabular
             continue;
         }
         if vocabulary.is_empty() {
-            return Err(DataError::Invalid(format!(
-                "{split} has answers, but no answer is the most frequent one of {} questions of train, so none has a number; \
-                 give training questions with answers, or a smaller --min-answers",
-                dataset.min_answers
-            )));
+            return Err(PrepareError::NoFrequentAnswer {
+                split,
+                min_answers: dataset.min_answers,
+            });
         }
         *kind = VqaKind::Answered;
     }

@@ -10,7 +10,7 @@ use super::{AnnotationTable, CustomDataset, SPLITS, questions, split_of};
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::tables::{self, EmbeddedImages, ImageSource, TableFormat};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
 use vlct_util::at;
 
@@ -80,18 +80,21 @@ pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan>
             },
         ));
     }
-    dataset.require_rows(
-        &plan,
-        "no row has both a picture that is there and a text; paths are relative to --root",
-    )?;
+    if plan.rows() == 0 {
+        let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
+        return Err(PrepareError::NoUsableRow {
+            root: dataset.root.clone(),
+            missing: missing.cloned(),
+        });
+    }
     Ok(plan)
 }
 
 /// Lists the tables in `root` by name: `train.csv`, `val-00000-of-00002.parquet`, and so on.
 fn find(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(at::<DataError>(root))? {
-        let file = entry.map_err(at::<DataError>(root))?.path();
+    for entry in std::fs::read_dir(root).map_err(at::<PrepareError>(root))? {
+        let file = entry.map_err(at::<PrepareError>(root))?.path();
         let (Some(stem), Some(extension)) = (file.file_stem().and_then(|s| s.to_str()), file.extension()) else {
             continue;
         };
@@ -107,10 +110,9 @@ fn find(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
         }
     }
     if found.is_empty() {
-        let extension = format.extension();
-        return Err(DataError::Format {
-            path: root.to_path_buf(),
-            reason: format!("it has no train.{extension}; name the table with --annotations FILE.{extension}"),
+        return Err(PrepareError::MissingTable {
+            root: root.to_path_buf(),
+            extension: format.extension(),
         });
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
@@ -133,12 +135,9 @@ fn read(
             embedded.push(row);
         }
         let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
-        let known = split_of(word).ok_or_else(|| DataError::Format {
+        let known = split_of(word).ok_or_else(|| PrepareError::UnknownRowSplit {
             path: file.clone(),
-            reason: format!(
-                "it has the split {word:?}; known are train, val and test, and words for them such as validation; rename it, or \
-                 give the file with --annotations SPLIT=FILE"
-            ),
+            split: word.to_string(),
         })?;
         record.split = Some(known.to_string());
         Ok(record)
@@ -191,7 +190,7 @@ fn leave_out(dataset: &CustomDataset, split: &str, rows: &mut Vec<Row>, has_ques
     if rows.len() < total {
         let what = if has_questions { "question" } else { "caption" };
         plan.remarks.push(format!(
-            "{split}: {} pictures have no {what} and were left out",
+            "{split}: {} images have no {what} and were left out",
             total - rows.len()
         ));
     }

@@ -264,7 +264,7 @@ fn what_the_system_refuses_ends_the_preparation() {
     std::os::unix::fs::symlink(&image, &image).unwrap();
     let mut go_on = |_| ControlFlow::Continue(());
     let refused = write("dogs", &plan, &options(out.path()), &mut go_on);
-    assert!(matches!(refused, Err(DataError::Io(vlct_util::IoError { path, .. })) if path == image));
+    assert!(matches!(refused, Err(PrepareError::Io(vlct_util::IoError { path, .. })) if path == image));
     std::fs::remove_file(&image).unwrap();
     std::fs::write(&image, "2").unwrap();
     prepare(&dataset, out.path()).unwrap();

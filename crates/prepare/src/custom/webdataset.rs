@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{CustomDataset, SPLITS};
-use crate::Result;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::{PrepareError, Result};
 use vlct_data::datasets::{CaptionDataset, Split, split_tars};
 use vlct_data::manifest::Coverage;
 
@@ -48,10 +48,12 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             },
         ));
     }
-    dataset.require_rows(
-        &plan,
-        "it has no .tar files with pictures and captions, nor folders train, val or test of such",
-    )?;
+    if plan.rows() == 0 {
+        return Err(PrepareError::NothingToWrite {
+            root: dataset.root.clone(),
+            what: ".tar files with images and captions, nor directories train, val or test of such",
+        });
+    }
     Ok(plan)
 }
 

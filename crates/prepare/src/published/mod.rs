@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::plan::Plan;
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 pub use raw::RawDataset;
 
 /// A dataset with a raw layout of its own.
@@ -113,12 +113,13 @@ impl fmt::Display for Dataset {
 }
 
 impl FromStr for Dataset {
-    type Err = DataError;
+    type Err = PrepareError;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|d| d.name() == name).ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().map(|d| d.name()).collect();
-            DataError::Invalid(format!("unknown data set {name:?}; known are {}", known.join(", ")))
+        let found = Self::ALL.into_iter().find(|dataset| dataset.name() == name);
+        found.ok_or_else(|| PrepareError::UnknownDataset {
+            name: name.to_string(),
+            known: Self::ALL.map(Self::name).to_vec(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::image_files::{ImageListing, ImageSearch, ListedImage, read_image};
 use crate::plan::{ROWS_PER_FILE, RowSource, RowText};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::answers::Vocabulary;
 
 /// Where the raw downloads are and how they become rows.
@@ -35,15 +35,15 @@ impl RawDataset {
     }
 
     /// Those of the dataset's splits that are wanted.
-    pub(super) fn wanted<'a>(&self, splits: &[&'a str]) -> Result<Vec<&'a str>> {
+    pub(super) fn wanted(&self, splits: &[&'static str]) -> Result<Vec<&'static str>> {
         let Some(wanted) = &self.splits else {
             return Ok(splits.to_vec());
         };
         if let Some(unknown) = wanted.iter().find(|w| !splits.contains(&w.as_str())) {
-            return Err(DataError::Invalid(format!(
-                "there is no split {unknown:?}; this data set has {}",
-                splits.join(", ")
-            )));
+            return Err(PrepareError::UnknownSplit {
+                split: unknown.clone(),
+                known: splits.to_vec(),
+            });
         }
         Ok(splits
             .iter()
@@ -91,12 +91,12 @@ impl<T: RowTexts> RowSource for ListedRows<T> {
     }
 }
 
-/// Returns an error if there are no rows: the root is almost certainly the wrong directory.
-pub(super) fn require_rows(root: &Path, rows: usize, what: &str) -> Result<()> {
+/// Returns an error if no image has an annotation: the root is almost certainly the wrong directory.
+pub(super) fn require_rows(directory: &Path, rows: usize, annotations: &str) -> Result<()> {
     if rows == 0 {
-        return Err(DataError::Format {
-            path: root.to_path_buf(),
-            reason: format!("no image here has an annotation in {what}; are they of the same data set?"),
+        return Err(PrepareError::NoAnnotatedImage {
+            directory: directory.to_path_buf(),
+            annotations: annotations.to_string(),
         });
     }
     Ok(())

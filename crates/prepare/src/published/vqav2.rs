@@ -9,7 +9,7 @@ use super::raw::{ListedRows, RawDataset, RowTexts, require_rows};
 use crate::image_files::{ImageDirectory, ListedImage};
 use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowText, Schema, TailSplit};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
@@ -127,13 +127,12 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     }
     let vocabulary = Vocabulary::of_majority_answers(majority.iter().map(|number| &*texts.texts[*number as usize]));
     if vocabulary.is_empty() {
-        return Err(DataError::Format {
-            path: raw.root.join(SPLITS[0].annotations_file()),
-            reason:
-                "no answer is the most frequent one of nine questions, so there is no answer vocabulary; are these the \
-                     annotations of VQA v2?"
-                    .into(),
-        });
+        let reason = "no answer is the most frequent one of nine questions, so there is no answer vocabulary; are these the \
+                      annotations of VQA v2?";
+        return Err(PrepareError::malformed(
+            raw.root.join(SPLITS[0].annotations_file()),
+            reason,
+        ));
     }
 
     let mut plan = Plan::default();
@@ -149,10 +148,8 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
                 let text = &*texts.texts[number as usize];
                 vocabulary.id(text).map(|id| (text.to_string(), i64::from(id)))
             };
-            give_answers(&mut asked, answers, label).map_err(|reason| DataError::Format {
-                path: raw.root.join(split.annotations_file()),
-                reason,
-            })?;
+            give_answers(&mut asked, answers, label)
+                .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file()), reason))?;
             let dropped = drop_unanswered(&mut asked);
             if dropped > 0 {
                 plan.remarks.push(format!(

@@ -13,7 +13,7 @@ use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
 use super::{MAX_ROW, Record, malformed, open_file};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 
 /// The rows of a file whose first line names the columns. Values that hold separators, quotes or line breaks are quoted, and quotes
 /// in them are doubled.
@@ -78,7 +78,7 @@ impl Iterator for Rows {
     }
 }
 
-fn explain(path: &Path, error: &csv::Error) -> DataError {
+fn explain(path: &Path, error: &csv::Error) -> PrepareError {
     let reason = match error.kind() {
         ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let line = pos.as_ref().map_or(0, |position| position.line());

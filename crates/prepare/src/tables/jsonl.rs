@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::columns::{Cell, Cells, ColumnNames, Role, record};
 use super::{MAX_ROW, Record, malformed, open_file};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_util::at;
 
 /// The objects of a file with one on each line. Blank lines are passed over.
@@ -21,7 +21,7 @@ pub(super) struct Lines {
     /// Roles that some object so far has a key for.
     seen: [bool; 6],
     /// What the first object without a needed key lacks: an error, unless others have it.
-    lacking: Option<DataError>,
+    lacking: Option<PrepareError>,
 }
 
 impl Lines {
@@ -45,7 +45,7 @@ impl Lines {
             let mut limited = Read::take(&mut self.reader, MAX_ROW as u64 + 1);
             let read = limited
                 .read_until(b'\n', &mut self.line)
-                .map_err(at::<DataError>(&self.path))?;
+                .map_err(at::<PrepareError>(&self.path))?;
             if read > MAX_ROW {
                 return Err(self.error("is too long; a line is one object, of at most 16 MiB"));
             }
@@ -94,7 +94,7 @@ impl Lines {
         record(cells, name).map_err(|reason| self.error(&format!(", {reason}")))
     }
 
-    fn error(&self, reason: &str) -> DataError {
+    fn error(&self, reason: &str) -> PrepareError {
         let space = if reason.starts_with([',', ':']) { "" } else { " " };
         malformed(&self.path, format!("line {}{space}{reason}", self.number))
     }

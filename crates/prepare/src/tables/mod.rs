@@ -16,7 +16,7 @@ pub use columns::{ColumnNames, Role};
 pub use join::join;
 pub use parquet::EmbeddedImages;
 
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use parquet::Projection;
 use vlct_util::open_file;
 
@@ -87,8 +87,7 @@ pub type Records = Box<dyn Iterator<Item = Result<Record>>>;
 /// Opens a table.
 ///
 /// # Errors
-/// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if its beginning is not what it should be or columns are
-/// missing. An error of a row names the row and the column.
+/// Returns an error if it cannot be opened, is malformed, or lacks a column. An error of a row names the row and the column.
 pub fn read(path: impl AsRef<Path>, format: TableFormat, columns: &ColumnNames) -> Result<Records> {
     open(path.as_ref(), format, columns, Projection::All)
 }
@@ -114,8 +113,8 @@ fn open(path: &Path, format: TableFormat, columns: &ColumnNames, wanted: Project
     })))
 }
 
-fn malformed(path: &Path, reason: impl Into<String>) -> DataError {
-    DataError::format(path, reason)
+fn malformed(path: &Path, reason: impl Into<String>) -> PrepareError {
+    PrepareError::malformed(path, reason)
 }
 
 #[cfg(test)]

@@ -1,25 +1,21 @@
-//! One writer for files of any columns.
+//! A writer for files of any [`Schema`].
 
 use std::path::Path;
 
 use crate::plan::{RowText, Schema};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::arrow::{BatchBlock, CaptionWriter, Nlvr2Row, Nlvr2Writer, VgWriter, VqaRow, VqaWriter};
 
-/// A file being written that a later process can go on with.
+/// An Arrow file that is being written, and that a later process can resume.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum ArrowFileWriter {
-    /// Captions.
     Captions(CaptionWriter),
-    /// Regions.
     Regions(VgWriter),
-    /// Questions.
     Questions(VqaWriter),
-    /// Pairs.
     ImagePairs(Nlvr2Writer),
 }
 
-/// Calls the same method of whichever writer it is.
+/// Calls the same method on the writer of any schema.
 macro_rules! of_any {
     ($self:expr, $writer:ident => $call:expr) => {
         match $self {
@@ -32,10 +28,10 @@ macro_rules! of_any {
 }
 
 impl ArrowFileWriter {
-    /// Goes on behind the given batches of a file, or begins it if there are none.
+    /// Resumes a file after the given batches, or creates it if there are none.
     ///
     /// # Errors
-    /// [`DataError`] if the file cannot be written or is not as long as its batches.
+    /// Returns an error if the file cannot be written, or is shorter than its batches.
     pub fn resume(path: &Path, schema: Schema, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(match schema {
             Schema::Captions => Self::Captions(CaptionWriter::resume(path, blocks)?),
@@ -48,9 +44,9 @@ impl ArrowFileWriter {
     /// Adds a row.
     ///
     /// # Errors
-    /// [`DataError`] for a full disk, an image of 2 GiB or more, or a row of other columns.
+    /// Returns an error if writing fails, if the row is too large, or if it does not fit the schema.
     pub fn push(&mut self, images: &[Vec<u8>], text: &RowText<'_>) -> Result<()> {
-        match (self, text, images) {
+        let written = match (self, text, images) {
             (
                 Self::Captions(writer),
                 RowText::Captions {
@@ -84,28 +80,29 @@ impl ArrowFileWriter {
                     sentences,
                     identifier,
                 }),
-            _ => Err(DataError::Invalid("a row does not fit the columns of its file".into())),
-        }
+            _ => return Err(PrepareError::SchemaMismatch),
+        };
+        Ok(written?)
     }
 
-    /// The batches written so far.
+    /// Returns the batches written so far.
     pub fn blocks(&self) -> &[BatchBlock] {
         of_any!(self, writer => writer.blocks())
     }
 
-    /// Makes sure that they are on the disk.
+    /// Flushes the batches to the disk.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk refuses.
+    /// Returns an error if writing fails.
     pub fn sync(&mut self) -> Result<()> {
-        of_any!(self, writer => writer.sync())
+        Ok(of_any!(self, writer => writer.sync())?)
     }
 
-    /// Completes the file and gives it its name. Returns the number of rows.
+    /// Completes the file and renames it to its final name. Returns the number of rows.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk is full or refuses.
+    /// Returns an error if writing fails.
     pub fn finish(self) -> Result<u64> {
-        of_any!(self, writer => writer.finish())
+        Ok(of_any!(self, writer => writer.finish())?)
     }
 }

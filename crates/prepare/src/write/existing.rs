@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::fingerprints::of_vocabulary;
 use super::path;
 use crate::plan::Plan;
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::manifest::{Journal, Report};
 use vlct_util::at;
 
@@ -36,16 +36,9 @@ pub(super) fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> R
     if in_the_way.is_empty() {
         return Ok(());
     }
-    Err(DataError::Format {
-        path: out.to_path_buf(),
-        reason: format!(
-            "{} there already, made from other inputs or with other options; --overwrite replaces, another --out keeps",
-            match &in_the_way[..] {
-                [one] => format!("{one} is"),
-                [first, .., last] => format!("{} files, {first} to {last}, are", in_the_way.len()),
-                [] => String::new(),
-            }
-        ),
+    Err(PrepareError::OutputExists {
+        out: out.to_path_buf(),
+        files: in_the_way,
     })
 }
 
@@ -55,11 +48,8 @@ pub(super) fn refuse_other_vocabulary(plan: &Plan, out: &Path, earlier: &Report)
     let stay = earlier.other_files(plan.names().map(String::as_str));
     let there = stay.iter().find(|file| out.join(&file.file).exists());
     match (there, of_vocabulary(plan), &earlier.vocabulary) {
-        (Some(file), Some(new), Some(old)) if new != *old => Err(DataError::Format {
+        (Some(file), Some(new), Some(old)) if new != *old => Err(PrepareError::OtherVocabulary {
             path: out.join(&file.file),
-            reason: "its answers are numbered by another vocabulary than those that are to be written beside it, since training \
-                     annotations have changed; prepare all splits together, or into another --out"
-                .into(),
         }),
         _ => Ok(()),
     }

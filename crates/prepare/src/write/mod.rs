@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, RowText};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use arrow_file::ArrowFileWriter;
 use existing::{refuse_other_vocabulary, refuse_to_replace, remove_stale};
 use fingerprints::{Fingerprints, of_vocabulary};
 use parallel::{ByteSize, map_in_order};
+use vlct_data::DataError;
 use vlct_data::arrow::{ArrowTable, partial};
 use vlct_data::manifest::{FileState, Journal, LeftOut, Report, WrittenFile};
 use vlct_util::at;
@@ -76,12 +77,18 @@ impl ByteSize for Prepared<'_> {
 /// Why the loop over the rows of a file ended early.
 enum End {
     Stopped,
-    Failed(DataError),
+    Failed(PrepareError),
+}
+
+impl From<PrepareError> for End {
+    fn from(error: PrepareError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl From<DataError> for End {
     fn from(error: DataError) -> Self {
-        Self::Failed(error)
+        Self::Failed(error.into())
     }
 }
 
@@ -100,7 +107,7 @@ pub fn write(
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Outcome> {
     let out = &options.out;
-    std::fs::create_dir_all(out).map_err(at::<DataError>(out))?;
+    std::fs::create_dir_all(out).map_err(at::<PrepareError>(out))?;
     let fingerprints = Fingerprints::new(name, plan, &options.processing)?;
     let earlier = Report::read(out, name);
     if let Some(report) = &earlier {
@@ -225,7 +232,7 @@ fn write_file(
         match prepared.images {
             Ok(images) => writer.push(&images, &text)?,
             // The image is not damaged: reading it may succeed another time.
-            Err(error @ DataError::Io(_)) => return Err(error.into()),
+            Err(error) if error.is_io() => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
                 image: rows.label(row),
@@ -249,7 +256,7 @@ fn write_file(
     map_in_order(first..rows.rows(), options.threads, BUDGET, make, take)?;
     state.consumed = rows.rows();
     writer.finish()?;
-    let metadata = std::fs::metadata(&path).map_err(at::<DataError>(&path))?;
+    let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
     state.finished = Some(metadata.len());
     journal.note(number, state)?;
     Ok(())
@@ -261,7 +268,7 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, jour
         .map(|(name, fingerprint)| {
             let path = path(out, name);
             let table = ArrowTable::open(&path)?;
-            let metadata = std::fs::metadata(&path).map_err(at::<DataError>(&path))?;
+            let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
             Ok(WrittenFile {
                 file: format!("{name}.arrow"),
                 rows: table.rows() as u64,

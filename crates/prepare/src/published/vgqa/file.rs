@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 use vlct_pickle::{Pickle, Ref, Writer};
 
 use super::{Question, QuestionedImage};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
@@ -83,13 +83,10 @@ fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Re
 /// Reads a file of questions, a pickle (of any protocol) or JSON; the content decides which it is.
 ///
 /// # Errors
-/// [`DataError::Io`] if it cannot be read; [`DataError::Format`] if it is neither, of another form, or has a image twice.
+/// Returns an error if it cannot be read, is neither, has another form, or has an image twice.
 pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
     let bytes = read_at_most(path, LARGEST_FILE, "a file of questions")?;
-    parse(&bytes).map_err(|reason| DataError::Format {
-        path: path.into(),
-        reason,
-    })
+    parse(&bytes).map_err(|reason| PrepareError::malformed(path, reason))
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {

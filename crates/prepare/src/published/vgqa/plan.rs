@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::{QuestionedImage, file};
+use crate::error::VgqaFile;
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::published::raw::{RawDataset, require_rows};
-use crate::{DataError, Result};
+use crate::{PrepareError, Result};
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 use vlct_data::manifest::Coverage;
-use vlct_util::text::quoted;
 
 /// Which of the original's two writers the names of the input files are those of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +51,9 @@ impl Layout {
     /// The answer vocabulary in the directory `root`, under its usual name.
     ///
     /// # Errors
-    /// There is none, or it is not as [`Vocabulary::open`] wants it.
+    /// Returns an error if it does not exist, or as [`Vocabulary::open`].
     pub fn vocabulary(self, root: &Path) -> Result<Vocabulary> {
-        Vocabulary::open(first_of(root, self.labels(), "answer vocabulary of VQA v2")?)
+        Ok(Vocabulary::open(first_of(root, self.labels(), VgqaFile::Vocabulary)?)?)
     }
 }
 
@@ -110,11 +110,7 @@ pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Re
 /// A file that is missing or damaged; answers that are not in the vocabulary, with their number and the first of them: then
 /// questions and vocabulary do not belong together.
 pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
-    let path = first_of(
-        root,
-        layout.questions(),
-        "questions of Visual Genome; vlct map-vg-mscoco writes it",
-    )?;
+    let path = first_of(root, layout.questions(), VgqaFile::Questions)?;
     let images = file::read(&path)?;
     match labels {
         Some(labels) => number_answers(root, &path, images, labels),
@@ -125,15 +121,13 @@ pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> 
     }
 }
 
-fn first_of(root: &Path, names: [&str; 2], what: &str) -> Result<PathBuf> {
+fn first_of(root: &Path, names: [&'static str; 2], what: VgqaFile) -> Result<PathBuf> {
     let paths = names.map(|name| root.join(name));
     let found = paths.into_iter().find(|path| path.exists());
-    found.ok_or_else(|| {
-        let [name, other] = names;
-        DataError::Invalid(format!(
-            "{}: neither {name} nor {other} is there, the {what}",
-            root.display()
-        ))
+    found.ok_or_else(|| PrepareError::MissingFile {
+        root: root.to_path_buf(),
+        names,
+        what,
     })
 }
 
@@ -164,14 +158,13 @@ fn number_answers(root: &Path, path: &Path, images: Vec<QuestionedImage>, labels
     }
     match first_unknown {
         None => Ok(rows),
-        Some((answer, question, image)) => Err(DataError::Format {
+        Some((answer, question, image)) => Err(PrepareError::OutsideVocabulary {
             path: path.into(),
-            reason: format!(
-                "{unknown} answers are not in the vocabulary of {} answers, the first is {} to question {question} of \
-                 image {image}; use the vocabulary that the questions were selected with",
-                labels.len(),
-                quoted(&answer)
-            ),
+            unknown,
+            known: labels.len(),
+            answer,
+            question,
+            image,
         }),
     }
 }
