@@ -24,14 +24,14 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  vlct quickstart                              see everything work on generated pictures, in minutes
+  vlct quickstart                              see everything work on synthetic images, in minutes
   vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
   vlct run print_config with task_mlm_itm_mae  what a run would use
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
-  vlct check-images train2014                  list damaged picture files
+  vlct check-images train2014                  list damaged image files
   vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
@@ -89,7 +89,7 @@ Examples:
   vlct run print_config with quickstart batch_size=32
   vlct run help learning_rate";
 
-/// Generate pictures, pre-train a small model on them, evaluate it and write a report
+/// Generate images, pre-train a small model on them, evaluate it and write a report
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -97,13 +97,13 @@ Examples:
   vlct quickstart --out try --minutes 2
   vlct quickstart --minutes 30 depth=6 hidden_size=192")]
 pub struct Quickstart {
-    /// Folder for pictures, run and report
+    /// Directory for images, run and report
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     pub out: PathBuf,
     /// About how many minutes it may take in all; most of it is training. Not used if max_steps is given
     #[arg(long, value_name = "N", value_parser = minutes, default_value = "8")]
     pub minutes: f64,
-    /// Changes to the recipe, as in `vlct run`: KEY=VALUE. data_root and tokenizer are the generated world's
+    /// Changes to the recipe, as in `vlct run`: KEY=VALUE. data_root and tokenizer are those of the synthetic data
     #[arg(value_name = "UPDATE")]
     pub updates: Vec<String>,
 }
@@ -127,7 +127,7 @@ pub struct Convert {
     /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, told by content
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// File to write; its ending chooses the format
+    /// File to write; its extension determines the format
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
     /// Whose names the tensors get; those of IN if not given
@@ -144,10 +144,10 @@ pub enum Style {
     Mae,
 }
 
-/// Say what a file or folder holds and whether it is whole
+/// Describe a file or directory, and check whether it is whole
 #[derive(Args)]
 #[command(after_help = "\
-Knows Arrow tables, WebDataset shards (.tar) and folders of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
+Reads Arrow tables, WebDataset shards (.tar) and directories of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
 Exits with 1 if something is damaged.
 
 Examples:
@@ -156,18 +156,18 @@ Examples:
   vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
-    /// A file or folder
+    /// A file or directory
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Also list every tensor with its sizes
     #[arg(long)]
     pub tensors: bool,
-    /// Of data: also draw some rows, spread over all of them, picture and first text of each, as a PNG file
+    /// For data: also write a contact sheet, a PNG file with the images and first texts of rows spread over all of them
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
-    /// How many rows to draw
-    #[arg(long, value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
-    pub sheet_pictures: usize,
+    /// Number of rows on the contact sheet
+    #[arg(long, alias = "sheet-pictures", value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
+    pub sheet_images: usize,
 }
 
 /// Measure the speed of one kind of work and print it as one line of JSON
@@ -183,7 +183,7 @@ Examples:
   vlct bench vqa --image-size 384 --batch 4 --threads 2
   vlct bench infer --image-size 224 --batch 1 --steps 20
   vlct bench gemm --precision bf16
-  vlct bench loader --transform mae_randaug pictures/
+  vlct bench loader --transform mae_randaug images/
 
 `vlct bench TASK --help` explains the options of a task."
 )]
@@ -211,7 +211,7 @@ pub enum BenchTask {
 /// Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib.
 #[derive(Args)]
 pub struct BenchSteps {
-    /// Side of the pictures in pixels, a multiple of 16
+    /// Side of the images in pixels, a multiple of 16
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
     pub image_size: usize,
     /// Samples per step
@@ -228,21 +228,21 @@ pub struct BenchSteps {
     pub arithmetic: BenchArithmetic,
 }
 
-/// How the arithmetic is done.
+/// Precision and threads.
 #[derive(Args)]
 pub struct BenchArithmetic {
-    /// Number format [default: bf16 where the processor is fast at it, else f32]
+    /// Precision [default: bf16 where the CPU is fast at it, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
-    /// Threads of the arithmetic; 0: one for each core
+    /// Number of threads; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,
-    /// Keep each thread on a processor of its own (Linux)
+    /// Pin each thread to a core (Linux)
     #[arg(long)]
     pub pin_threads: bool,
 }
 
-/// The products of one linear layer, 1920 tokens from 768 to 3072 wide: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
+/// The matrix products of one linear layer, 1920 tokens, width 768 to 3072: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
 ///
 /// Prints task, style, precision, rows, inner, columns, forward_tflops, input_gradient_tflops, weight_gradient_tflops (medians).
 #[derive(Args)]
@@ -254,28 +254,28 @@ pub struct BenchGemm {
     pub arithmetic: BenchArithmetic,
 }
 
-/// Pictures of yours, from the bytes of their files to normalised numbers
+/// Loading of your images: from the bytes of their files to normalised pixels
 ///
 /// Prints transform, image_size, pictures_per_second, cores (threads that work). Files are held in memory, 64 MiB of them at
 /// most, and read once before the measurement.
 #[derive(Args)]
 pub struct BenchLoader {
-    /// Picture files, .arrow files, or folders of them
+    /// Image files, .arrow files, or directories of them
     #[arg(value_name = "DATA", required = true)]
     pub data: Vec<PathBuf>,
-    /// How pictures are cropped and augmented: mae, mae_randaug or mae_test
+    /// How images are cropped and augmented: mae, mae_randaug or mae_test
     #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
     pub transform: TransformKind,
     /// Side of the result in pixels
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = count)]
     pub image_size: usize,
-    /// Threads that make pictures; 0: one for each core
+    /// Threads that load images; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// About how long to measure
     #[arg(long, value_name = "N", default_value = "5", value_parser = seconds)]
     pub seconds: f64,
-    /// Also print, to standard error, what a picture spends on decoding, augmentation and resizing
+    /// Also print, to standard error, the time per image of decoding, augmentation and resizing
     #[arg(long)]
     pub profile: bool,
 }
@@ -309,13 +309,13 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Number formats that can be measured.
+/// Precisions that can be measured.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum BenchPrecision {
     /// 32-bit floating point
     #[value(name = "f32", alias = "32")]
     F32,
-    /// bfloat16 with sums in 32 bits; the machine needs AMX, or AVX-512 with a fast bfloat16
+    /// bfloat16 with f32 accumulation; the CPU needs AMX, or AVX-512 with a fast bfloat16
     #[value(alias = "16")]
     Bf16,
 }
@@ -326,17 +326,25 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_definitions_are_sound() {
+    fn definitions_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn words_of_run_are_taken_as_they_are() {
+    fn run_takes_words_verbatim() {
         let cli = Cli::try_parse_from(["vlct", "run", "with", "a=-1", "-p", "--x", "--", "b"]).unwrap();
         let Command::Run(run) = cli.command else {
             panic!("not run");
         };
         assert_eq!(run.words, ["with", "a=-1", "-p", "--x", "--", "b"]);
         assert!(Cli::try_parse_from(["vlct", "quickstart", "--minutes", "nan"]).is_err());
+    }
+
+    #[test]
+    fn accepts_names_of_earlier_versions() {
+        let inspect = ["vlct", "inspect", "x", "--sheet", "a.png", "--sheet-pictures", "3"];
+        assert!(Cli::try_parse_from(inspect).is_ok());
+        let prepare = ["vlct", "prepare", "folders", "--root", "a", "--out", "b"];
+        assert!(Cli::try_parse_from(prepare).is_ok());
     }
 }

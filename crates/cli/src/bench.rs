@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::info;
 use serde::Serialize;
 use serde_json::json;
-use vlct_data::loader::bench::{Images, Rate, measure as measure_pictures};
+use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
 use vlct_image::Transform;
 use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
@@ -13,7 +13,7 @@ use vlct_train::trainer::{Threads, use_threads};
 use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
 use crate::output::{Failure, print};
 
-/// Measures.
+/// Measures one kind of work and prints the result.
 pub fn run(args: &Bench) -> Result<(), Failure> {
     match &args.task {
         BenchTask::Pretrain(args) => steps(Task::Pretrain, args),
@@ -43,7 +43,7 @@ fn gemm(args: &BenchGemm) -> Result<(), Failure> {
     print_line(&measure_gemm(prepare(&args.arithmetic)?, args.steps))
 }
 
-/// Starts the threads; the number format that was asked for.
+/// Starts the threads and returns the precision that was asked for.
 fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
     use_threads(Threads {
         count: args.threads,
@@ -66,7 +66,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
         threads => threads,
     };
     let transform = Transform::new(args.transform, args.image_size)?;
-    let rate = measure_pictures(
+    let rate = measure_images(
         Images::read(&args.data)?,
         transform,
         threads,
@@ -84,7 +84,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
     }))
 }
 
-/// Milliseconds of each part of a picture's way, and their shares.
+/// Formats the milliseconds per image of each stage, and their shares.
 fn profile(rate: &Rate) -> String {
     let parts = [
         ("decode", rate.spent.decode),
@@ -93,7 +93,7 @@ fn profile(rate: &Rate) -> String {
     ];
     let all: Duration = parts.iter().map(|part| part.1).sum();
     let mut lines = vec![format!("{:<44} {:>9} {:>6}", "part", "ms", "%")];
-    for (name, time) in parts.into_iter().chain([("picture", all)]) {
+    for (name, time) in parts.into_iter().chain([("image", all)]) {
         let ms = 1e3 * time.as_secs_f64() / rate.images as f64;
         let share = 100.0 * time.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
         lines.push(format!("{name:<44} {ms:>9.3} {share:>6.1}"));

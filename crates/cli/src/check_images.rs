@@ -1,4 +1,4 @@
-//! `vlct check-images DIR...`: which picture files training could not use.
+//! `vlct check-images DIR...`: image files that training could not use.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -13,18 +13,18 @@ use vlct_train::logs::progress::suspend;
 
 use crate::output::{Failure, print};
 
-/// Find picture files that are damaged, and delete them or move them away if asked to
+/// Find image files that are damaged, and delete them or move them away if asked to
 ///
-/// Decodes every file in the folders and the folders in them, whatever its name, and prints the bad ones, one a line: path and
-/// reason. Bad is, as in the published script, what is no picture, what is damaged or cut short, and what Pillow would warn of:
-/// a palette with transparency, damaged camera tags, more than 89,478,485 pixels. Nothing is changed unless --delete or
-/// --move-to is given. Hidden files count; symbolic links are passed over.
+/// Decodes every file in the directories and their subdirectories, whatever its name, and prints the bad ones, one a line: path and
+/// reason. As in the published script, a file is bad if it is no image, if it is damaged or cut short, or if Pillow would warn of
+/// it: a palette with transparency, damaged EXIF tags, more than 89,478,485 pixels. Nothing is changed unless --delete or --move-to
+/// is given. Hidden files are checked, symbolic links are skipped.
 #[derive(Args)]
 #[command(after_help = "\
-A file that the system will not read (permissions, a failing disk) is reported but neither
+A file that cannot be read (permissions, a failing disk) is reported but neither
 deleted nor moved.
 
-Exit status: 0 if no bad file is left in the folders; 1 if bad ones were found and left where
+Exit status: 0 if no bad file is left in the directories; 1 if bad ones were found and left where
 they are, or something could not be read, deleted or moved.
 
 Examples:
@@ -33,16 +33,16 @@ Examples:
   vlct check-images VG/images --tolerate-warnings      only what cannot be decoded
   vlct check-images images --json > bad.jsonl          path, cause, reason, action of each")]
 pub struct CheckImages {
-    /// Folders with pictures
+    /// Directories with images
     #[arg(required = true, value_name = "DIR")]
-    pub folders: Vec<PathBuf>,
+    pub directories: Vec<PathBuf>,
     /// Delete bad files
     #[arg(long, conflicts_with = "move_to")]
     pub delete: bool,
-    /// Move bad files to this folder, with their path below DIR; no file there is replaced
+    /// Move bad files to this directory, with their path below DIR; no file there is replaced
     #[arg(long, value_name = "DIR")]
     pub move_to: Option<PathBuf>,
-    /// Keep files that can be decoded, although Pillow would warn [default: warnings are errors]
+    /// Keep files that can be decoded although Pillow would warn [default: warnings are errors]
     #[arg(long)]
     pub tolerate_warnings: bool,
     /// Print bad files as JSON, one object a line
@@ -53,20 +53,19 @@ pub struct CheckImages {
 /// Files that are checked before their results are printed.
 const FILES_AT_ONCE: usize = 1024;
 
-/// Checks the folders and says what is bad.
+/// Checks the directories and prints the bad files.
 pub fn run(args: &CheckImages) -> Result<(), Failure> {
     check_arguments(args)?;
     let checker = Checker::new(args.tolerate_warnings);
-    let mut progress = match io::stderr().is_terminal() {
-        true => {
-            let files = |folder: &PathBuf| files_under(folder).filter(Result::is_ok).count() as u64;
-            Progress::counting("file", args.folders.iter().map(files).sum(), 0)
-        }
-        false => Progress::quiet(),
+    let mut progress = if io::stderr().is_terminal() {
+        let files = |directory: &PathBuf| files_under(directory).filter(Result::is_ok).count() as u64;
+        Progress::counting("file", args.directories.iter().map(files).sum(), 0)
+    } else {
+        Progress::quiet()
     };
     let mut tally = Tally::default();
-    for folder in &args.folders {
-        let mut files = files_under(folder).peekable();
+    for directory in &args.directories {
+        let mut files = files_under(directory).peekable();
         while files.peek().is_some() {
             let mut paths = Vec::new();
             for file in files.by_ref().take(FILES_AT_ONCE) {
@@ -80,7 +79,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                 match verdict {
                     Verdict::Fine => {}
                     Verdict::Bad(flaw) => {
-                        let action = act(args, folder, path);
+                        let action = act(args, directory, path);
                         let line = tally.note(args, path, &flaw, &action);
                         suspend(|| print(&line))?;
                         if let Err(reason) = action {
@@ -98,11 +97,11 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
 }
 
 fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
-    for folder in &args.folders {
-        if !folder.is_dir() {
-            let path = folder.display();
+    for directory in &args.directories {
+        if !directory.is_dir() {
+            let path = directory.display();
             return Err(Failure::Failed(format!(
-                "{path}: not a folder; give folders that have pictures in them"
+                "{path}: not a directory; give directories that have images in them"
             )));
         }
     }
@@ -110,18 +109,18 @@ fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
         return Ok(());
     };
     let resolved = |path: &Path| resolve(path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())));
-    for folder in &args.folders {
-        if resolved(target)?.starts_with(resolved(folder)?) {
-            let (target, folder) = (target.display(), folder.display());
+    for directory in &args.directories {
+        if resolved(target)?.starts_with(resolved(directory)?) {
+            let (target, directory) = (target.display(), directory.display());
             return Err(Failure::Failed(format!(
-                "{target} is in {folder}; name a folder outside for --move-to"
+                "{target} is in {directory}; name a directory outside for --move-to"
             )));
         }
     }
     Ok(())
 }
 
-/// The path without links, as far as it exists.
+/// Resolves symbolic links, as far as the path exists.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&path);
@@ -136,8 +135,8 @@ enum Action {
     Moved(PathBuf),
 }
 
-/// Deletes or moves a bad file if that was asked for; an error is one line.
-fn act(args: &CheckImages, folder: &Path, path: &Path) -> Result<Action, String> {
+/// Deletes or moves a bad file if that was asked for. An error is one line.
+fn act(args: &CheckImages, directory: &Path, path: &Path) -> Result<Action, String> {
     if args.delete {
         let deleted = fs::remove_file(path).map(|()| Action::Deleted);
         return deleted.map_err(|error| format!("{} cannot be deleted: {error}", path.display()));
@@ -145,7 +144,7 @@ fn act(args: &CheckImages, folder: &Path, path: &Path) -> Result<Action, String>
     let Some(target) = &args.move_to else {
         return Ok(Action::Left);
     };
-    let target = target.join(path.strip_prefix(folder).unwrap_or(path));
+    let target = target.join(path.strip_prefix(directory).unwrap_or(path));
     match move_file(path, &target) {
         Ok(()) => Ok(Action::Moved(target)),
         Err(error) => {
@@ -158,8 +157,8 @@ fn act(args: &CheckImages, folder: &Path, path: &Path) -> Result<Action, String>
 /// Moves a file without ever replacing one: renaming would, so it gets a second name and loses the first. Where that is
 /// impossible, as between disks, it is copied.
 fn move_file(from: &Path, to: &Path) -> io::Result<()> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(directory) = to.parent() {
+        fs::create_dir_all(directory)?;
     }
     match fs::hard_link(from, to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
@@ -188,12 +187,12 @@ struct Tally {
     warnings: u64,
     deleted: u64,
     moved: u64,
-    /// Files and folders that could not be read, deleted or moved.
+    /// Files and directories that could not be read, deleted or moved.
     failures: u64,
 }
 
 impl Tally {
-    /// Counts a bad file. Returns what is printed of it.
+    /// Counts a bad file. Returns the text to print.
     fn note(&mut self, args: &CheckImages, path: &Path, flaw: &Flaw, action: &Result<Action, String>) -> String {
         let cause = match flaw {
             Flaw::Damaged(_) => {
@@ -229,13 +228,13 @@ impl Tally {
         line.chars().map(visible).chain(['\n']).collect()
     }
 
-    /// Says what could not be done.
+    /// Reports a file that could not be read, deleted or moved.
     fn fail(&mut self, reason: &str) {
         self.failures += 1;
         error!("{reason}");
     }
 
-    /// Says how many files there were, and fails if bad ones are still there or some could not be read.
+    /// Reports the counts. Fails if bad files are left, or if some could not be read.
     fn conclude(&self) -> Result<(), Failure> {
         let bad = self.damaged + self.warnings;
         let mut parts = vec![format!("{} files checked, {bad} bad", self.checked)];

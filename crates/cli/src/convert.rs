@@ -5,7 +5,7 @@ use vlct_model::files;
 use crate::args::{Convert, Style};
 use crate::output::{Failure, print};
 
-/// Converts and says what was done.
+/// Converts the file and prints what was done.
 pub fn run(args: &Convert) -> Result<(), Failure> {
     let style = args.style.map(|style| match style {
         Style::Vlc => files::Style::Vlc,

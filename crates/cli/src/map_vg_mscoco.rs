@@ -9,10 +9,10 @@ use vlct_util::atomic;
 
 use crate::output::{Failure, print};
 
-/// Select the questions of Visual Genome that can train VQA: pictures of COCO, answers of the VQA vocabulary
+/// Select the questions of Visual Genome that can train VQA: images of COCO, answers of the VQA vocabulary
 ///
-/// Reads image_data.json and question_answers.json of Visual Genome, keeps the questions about pictures that have a coco_id and
-/// whose answer, in VQA's spelling, is in the vocabulary, and writes them as a dictionary from pictures to lists of (number,
+/// Reads image_data.json and question_answers.json of Visual Genome, keeps the questions about images that have a coco_id and
+/// whose answer, in VQA's spelling, is in the vocabulary, and writes them as a dictionary from images to lists of (id,
 /// question, answer). Prints how many questions were considered and how many kept.
 #[derive(Args)]
 #[command(after_help = "\
@@ -20,7 +20,7 @@ What --root holds:
   image_data.json  question_answers.json            of Visual Genome
   coco_vqa_label_info.pkl                           the vocabulary, unless --labels or --vqa-arrow names another
 
-A vocabulary is a pickle or JSON: a dictionary with ans2label (answers to numbers) and label2ans (list of answers), or as JSON
+A vocabulary is a pickle or JSON: a dictionary with ans2label (answers to ids) and label2ans (list of answers), or as JSON
 the list alone. Nothing in a pickle is executed.
 
 Examples:
@@ -28,25 +28,25 @@ Examples:
   vlct map-vg-mscoco --root vgqa --vqa-arrow arrow               the vocabulary of prepared VQA v2 files
   vlct map-vg-mscoco --root vgqa --labels answers.json --out questions.json")]
 pub struct MapVgMscoco {
-    /// Folder of the downloads
+    /// Directory of the downloads
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
     /// File of the answer vocabulary [default: coco_vqa_label_info.pkl or .json in --root]
     #[arg(long, value_name = "FILE", conflicts_with = "vqa_arrow")]
     pub labels: Option<PathBuf>,
-    /// Folder with vqav2_train.arrow and the like; their vocabulary is used
+    /// Directory with vqav2_train.arrow and the like; their vocabulary is used
     #[arg(long, value_name = "DIR")]
     pub vqa_arrow: Option<PathBuf>,
-    /// File to write: JSON if it ends so, else a pickle for Python [default: valid_vgqa_info.pkl in --root]
+    /// File to write: JSON if its extension is .json, otherwise a pickle for Python [default: valid_vgqa_info.pkl in --root]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// Selects and says how many.
+/// Selects the questions and prints their counts.
 pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     let vocabulary = match (&args.labels, &args.vqa_arrow) {
         (Some(file), _) => Vocabulary::open(file)?,
-        (None, Some(folder)) => Vocabulary::from_prepared(folder)?,
+        (None, Some(directory)) => Vocabulary::from_prepared(directory)?,
         (None, None) => Layout::ValidVgqa.vocabulary(&args.root)?,
     };
     let selection = vgqa::select(&args.root, &vocabulary)?;
@@ -57,7 +57,7 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     })
     .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
     print(&format!(
-        "wrote {}: {} questions considered, {} kept, about {} pictures\n",
+        "wrote {}: {} questions considered, {} kept, about {} images\n",
         out.display(),
         selection.considered,
         selection.kept,

@@ -174,7 +174,7 @@ fn a_profile_of_the_loader_names_the_parts() {
     let output = loader(&["--profile"], &[folder.path()]);
     assert_success(&output);
     let profile = complaints(&output);
-    for part in ["decode", "augment", "crop, resize, normalise", "picture"] {
+    for part in ["decode", "augment", "crop, resize, normalise", "image"] {
         assert!(profile.lines().any(|line| line.starts_with(part)), "{part}: {profile}");
     }
 }

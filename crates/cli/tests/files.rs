@@ -15,9 +15,9 @@ fn golden(name: &str) -> PathBuf {
 }
 
 #[test]
-fn convert_there_and_back_keeps_every_tensor() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+fn converting_back_and_forth_keeps_every_tensor() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
     let original = golden("pretrain.ckpt");
     let original = original.to_str().unwrap();
     for (from, to) in [
@@ -55,9 +55,9 @@ fn convert_there_and_back_keeps_every_tensor() {
 }
 
 #[test]
-fn a_damaged_weight_file_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cut.ckpt");
+fn rejects_a_damaged_weight_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cut.ckpt");
     let bytes = std::fs::read(golden("pretrain.ckpt")).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let (status, out, complaint) = vlct(&["inspect", path.to_str().unwrap()]);
@@ -69,21 +69,21 @@ fn a_damaged_weight_file_is_an_error() {
 }
 
 #[test]
-fn arrow_tables_are_counted_and_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("vg.arrow");
+fn inspect_counts_and_checks_arrow_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vg.arrow");
     let mut writer = CaptionWriter::create(&path).unwrap();
     writer
         .push(&[1; 2048], &["a red circle", "a circle"], "1.png", "train")
         .unwrap();
     writer.push(&[2; 1024], &[] as &[&str], "2.png", "train").unwrap();
     writer.finish().unwrap();
-    for argument in [path.as_path(), folder.path()] {
+    for argument in [path.as_path(), directory.path()] {
         let (status, out, _) = vlct(&["inspect", argument.to_str().unwrap()]);
         assert_eq!(status, 0);
         for part in [
             "2 rows",
-            "image: 3.0 KiB of pictures",
+            "image: 3.0 KiB of images",
             "caption: 2 texts",
             "1 rows without any",
             "whole",
@@ -102,9 +102,9 @@ fn arrow_tables_are_counted_and_checked() {
 }
 
 #[test]
-fn run_directories_and_checkpoints_are_described_and_verified() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = folder.path();
+fn inspect_describes_and_verifies_run_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path();
     std::fs::write(run.join("config.toml"), "seed = 9\n").unwrap();
     std::fs::write(run.join("metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n").unwrap();
     let last = checkpoint::last_path(run);
@@ -150,9 +150,9 @@ fn run_directories_and_checkpoints_are_described_and_verified() {
 }
 
 #[test]
-fn converting_a_checkpoint_leaves_the_optimiser_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let from = folder.path().join("checkpoint.safetensors");
+fn converting_a_checkpoint_drops_the_optimizer_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = directory.path().join("checkpoint.safetensors");
     let values = [1.0, 2.0];
     let tensor = |name| TensorRef {
         name,
@@ -164,7 +164,7 @@ fn converting_a_checkpoint_leaves_the_optimiser_behind() {
         tensor("optimizer.exp_avg.transformer.norm.bias"),
     ];
     checkpoint::save(&from, &tensors, &serde_json::json!({ "global_step": 77, "epoch": 3 })).unwrap();
-    let to = folder.path().join("weights.ckpt");
+    let to = directory.path().join("weights.ckpt");
     let (status, _, complaint) = vlct(&["convert", from.to_str().unwrap(), to.to_str().unwrap()]);
     assert_eq!(status, 0, "{complaint}");
     let (_, out, _) = vlct(&["inspect", "--tensors", to.to_str().unwrap()]);
@@ -176,9 +176,9 @@ fn converting_a_checkpoint_leaves_the_optimiser_behind() {
 }
 
 #[test]
-fn converting_a_file_into_itself_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("mae.pth");
+fn rejects_converting_a_file_into_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mae.pth");
     std::fs::copy(golden("mae.pth"), &path).unwrap();
     let path = path.to_str().unwrap();
     let (status, _, complaint) = vlct(&["convert", path, path]);

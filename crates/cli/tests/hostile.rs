@@ -1,4 +1,4 @@
-//! Files that are not what they should be, through the program: one line each, exit status 1, no panic.
+//! Malformed and missing files, through the program: one line each, exit status 1, no panic.
 
 mod support;
 
@@ -10,22 +10,22 @@ use vlct_data::arrow::{CaptionWriter, Nlvr2Row, Nlvr2Writer};
 const TRAIN: &str = "data/coco_caption_karpathy_train.arrow";
 
 fn world() -> TempDir {
-    let folder = TempDir::new().expect("temporary folder");
-    write_synthetic(&folder.path().join("data"), 12);
-    folder
+    let directory = TempDir::new().expect("temporary directory");
+    write_synthetic(&directory.path().join("data"), 12);
+    directory
 }
 
-fn train(folder: &Path, more: &[&str]) -> std::process::Output {
+fn train(directory: &Path, more: &[&str]) -> std::process::Output {
     let mut words = vec!["max_steps=2", "limit_val_batches=1"];
     words.extend(more);
-    run_with(folder, &tiny("data", &words))
+    run_with(directory, &tiny("data", &words))
 }
 
 #[test]
-fn arrow_files_that_are_none() {
-    let folder = world();
-    let folder = folder.path();
-    let path = folder.join(TRAIN);
+fn rejects_files_that_are_not_arrow() {
+    let directory = world();
+    let directory = directory.path();
+    let path = directory.join(TRAIN);
     let whole = std::fs::read(&path).expect("written");
     for (what, bytes) in [
         ("truncated", whole[..whole.len() / 2].to_vec()),
@@ -34,7 +34,7 @@ fn arrow_files_that_are_none() {
         ("text", b"image,caption\na.jpg,a red circle\n".to_vec()),
     ] {
         std::fs::write(&path, bytes).expect("written");
-        assert_refused(what, &train(folder, &[]), &["coco_caption_karpathy_train.arrow"]);
+        assert_refused(what, &train(directory, &[]), &["coco_caption_karpathy_train.arrow"]);
     }
     std::fs::remove_file(&path).expect("removed");
     let mut writer = Nlvr2Writer::create(&path).expect("writable");
@@ -48,29 +48,29 @@ fn arrow_files_that_are_none() {
     writer.finish().expect("written");
     assert_refused(
         "another schema",
-        &train(folder, &[]),
+        &train(directory, &[]),
         &["coco_caption_karpathy_train.arrow", "caption"],
     );
 }
 
 #[test]
-fn missing_files_are_named_at_once() {
-    let folder = world();
-    std::fs::remove_file(folder.path().join(TRAIN)).expect("removed");
-    std::fs::remove_file(folder.path().join("data/coco_caption_karpathy_restval.arrow")).expect("removed");
+fn names_all_missing_files_in_one_message() {
+    let directory = world();
+    std::fs::remove_file(directory.path().join(TRAIN)).expect("removed");
+    std::fs::remove_file(directory.path().join("data/coco_caption_karpathy_restval.arrow")).expect("removed");
     let names = ["coco_caption_karpathy_train", "coco_caption_karpathy_restval"];
-    assert_refused("two files missing", &train(folder.path(), &[]), &names);
+    assert_refused("two files missing", &train(directory.path(), &[]), &names);
     assert_refused(
-        "no such folder",
-        &train(folder.path(), &["data_root=nowhere"]),
+        "no such directory",
+        &train(directory.path(), &["data_root=nowhere"]),
         &["nowhere"],
     );
 }
 
 #[test]
-fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
-    let folder = world();
-    let folder = folder.path();
+fn training_replaces_and_evaluation_rejects_undecodable_images() {
+    let directory = world();
+    let directory = directory.path();
     let good = {
         let scene = vlct_synthetic::Scene::generate(0, 0);
         vlct_image::encode_png(&vlct_synthetic::render(&scene, 32)).expect("encodes")
@@ -78,12 +78,12 @@ fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
     // A PNG header that claims 100,000 by 100,000 pixels.
     let mut huge = good.clone();
     huge[16..24].copy_from_slice(&[0, 1, 134, 160, 0, 1, 134, 160]);
-    let write = |name: &str, pictures: &[&[u8]]| {
-        let mut writer = CaptionWriter::create(folder.join(format!("data/{name}.arrow"))).expect("writable");
-        for (i, picture) in pictures.iter().enumerate() {
+    let write = |name: &str, images: &[&[u8]]| {
+        let mut writer = CaptionWriter::create(directory.join(format!("data/{name}.arrow"))).expect("writable");
+        for (i, image) in images.iter().enumerate() {
             writer
                 .push(
-                    picture,
+                    image,
                     &["a red circle above a blue square"],
                     &format!("{i}.png"),
                     "train",
@@ -92,31 +92,31 @@ fn pictures_that_are_none_are_replaced_in_training_and_named_in_evaluation() {
         }
         writer.finish().expect("written");
     };
-    let damaged: [&[u8]; 6] = [&good, b"", &huge, &good[..good.len() / 2], b"not a picture", &good];
+    let damaged: [&[u8]; 6] = [&good, b"", &huge, &good[..good.len() / 2], b"not an image", &good];
     write("coco_caption_karpathy_train", &damaged);
-    let output = train(folder, &[]);
+    let output = train(directory, &[]);
     assert_success(&output);
     let text = support::complaints(&output);
     assert!(
-        text.contains("replaced an unreadable picture") && text.contains("row"),
+        text.contains("replaced an unreadable") && text.contains("row"),
         "{text}"
     );
 
     write("coco_caption_karpathy_test", &[&good, &huge]);
     assert_refused(
         "evaluation",
-        &train(folder, &["test_only=True"]),
+        &train(directory, &["test_only=True"]),
         &["coco_caption_karpathy_test.arrow", "row 1"],
     );
     write("coco_caption_karpathy_train", &[b"", b"", b""]);
     write("coco_caption_karpathy_restval", &[b""]);
-    assert_refused("nothing readable", &train(folder, &[]), &["coco_caption_karpathy_"]);
+    assert_refused("nothing readable", &train(directory, &[]), &["coco_caption_karpathy_"]);
 }
 
 #[test]
-fn weight_files_that_are_none() {
-    let folder = world();
-    let folder = folder.path();
+fn rejects_non_weight_files() {
+    let directory = world();
+    let directory = directory.path();
     let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
     let whole = std::fs::read(golden).expect("golden data");
     // A pickle that would create a file when loaded by a program that does what it says.
@@ -127,19 +127,19 @@ fn weight_files_that_are_none() {
         ("text", b"these are not the weights\n".to_vec()),
         ("hostile", trap),
     ] {
-        std::fs::write(folder.join("weights.ckpt"), bytes).expect("written");
+        std::fs::write(directory.join("weights.ckpt"), bytes).expect("written");
         for key in ["load_path", "pretrain_path"] {
             let word = format!("{key}=weights.ckpt");
-            assert_refused(&format!("{what} {key}"), &train(folder, &[&word]), &["weights.ckpt"]);
+            assert_refused(&format!("{what} {key}"), &train(directory, &[&word]), &["weights.ckpt"]);
         }
         let output = vlct()
-            .current_dir(folder)
+            .current_dir(directory)
             .args(["convert", "weights.ckpt", "out.safetensors"])
             .output();
         assert_refused(what, &output.expect("the program starts"), &["weights.ckpt"]);
-        assert!(!folder.join("out.safetensors").exists());
+        assert!(!directory.join("out.safetensors").exists());
     }
-    assert!(!folder.join("trapped").exists(), "a pickle was executed");
+    assert!(!directory.join("trapped").exists(), "a pickle was executed");
 
     // Weights of something else: nothing matches, and the wrong sizes.
     let state = vlct_model::files::StateDict::from_iter([(
@@ -147,26 +147,26 @@ fn weight_files_that_are_none() {
         vlct_model::files::StoredTensor::f32(vec![2], vec![0.0, 1.0]),
     )]);
     let header = vlct_model::files::Style::Vlc.into();
-    vlct_model::files::write(&folder.join("other.safetensors"), &state, &header).expect("written");
+    vlct_model::files::write(&directory.join("other.safetensors"), &state, &header).expect("written");
     assert_refused(
         "foreign",
-        &train(folder, &["load_path=other.safetensors"]),
+        &train(directory, &["load_path=other.safetensors"]),
         &["other.safetensors"],
     );
-    std::fs::write(folder.join("weights.ckpt"), &whole).expect("written");
+    std::fs::write(directory.join("weights.ckpt"), &whole).expect("written");
     assert_refused(
         "another size",
-        &train(folder, &["load_path=weights.ckpt"]),
+        &train(directory, &["load_path=weights.ckpt"]),
         &["weights.ckpt", "shape"],
     );
 }
 
 #[test]
-fn checkpoints_that_were_altered_are_not_resumed() {
-    let folder = world();
-    let folder = folder.path();
-    assert_success(&train(folder, &["log_dir=runs"]));
-    let run = folder.join("runs/quickstart_seed0_from_/version_0");
+fn does_not_resume_altered_checkpoints() {
+    let directory = world();
+    let directory = directory.path();
+    assert_success(&train(directory, &["log_dir=runs"]));
+    let run = directory.join("runs/quickstart_seed0_from_/version_0");
     let path = vlct_train::checkpoint::last_path(&run);
     let whole = std::fs::read(&path).expect("saved");
     let resume = format!("resume_from={}", run.display());
@@ -176,22 +176,22 @@ fn checkpoints_that_were_altered_are_not_resumed() {
         std::fs::write(&path, altered).expect("written");
         assert_refused(
             "altered",
-            &train(folder, &[&resume, "max_steps=4"]),
+            &train(directory, &[&resume, "max_steps=4"]),
             &["checkpoint.safetensors"],
         );
     }
     std::fs::write(&path, &whole[..whole.len() - 100]).expect("written");
     assert_refused(
         "torn",
-        &train(folder, &[&resume, "max_steps=4"]),
+        &train(directory, &[&resume, "max_steps=4"]),
         &["checkpoint.safetensors"],
     );
     std::fs::write(&path, &whole).expect("written");
-    let other = train(folder, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
+    let other = train(directory, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
     assert_refused("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
     // The weights it began with are not needed any more.
-    assert_success(&train(folder, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
-    let nowhere = train(folder, &["resume_from=nowhere"]);
+    assert_success(&train(directory, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
+    let nowhere = train(directory, &["resume_from=nowhere"]);
     assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
     let published = format!(
         "resume_from={}",
@@ -199,14 +199,14 @@ fn checkpoints_that_were_altered_are_not_resumed() {
     );
     assert_refused(
         "a published checkpoint",
-        &train(folder, &[&published]),
+        &train(directory, &[&published]),
         &["pretrain.ckpt"],
     );
 }
 
 #[test]
-fn keys_out_of_range_and_tasks_that_are_not_there() {
-    let folder = world();
+fn rejects_keys_out_of_range_and_missing_tasks() {
+    let directory = world();
     for (word, part) in [
         ("mask_ratio=1.5", "mask_ratio"),
         ("per_gpu_batchsize=0", "per_gpu_batchsize"),
@@ -221,7 +221,7 @@ fn keys_out_of_range_and_tasks_that_are_not_there() {
         ("test_only=true", "True"),
         ("tokenizer=nowhere.txt", "nowhere.txt"),
     ] {
-        assert_refused(word, &train(folder.path(), &[word]), &[part]);
+        assert_refused(word, &train(directory.path(), &[word]), &[part]);
     }
     let vqa = [
         "loss_names.vqa=1",
@@ -230,17 +230,17 @@ fn keys_out_of_range_and_tasks_that_are_not_there() {
         "loss_names.mae=0",
         "use_mae=False",
     ];
-    assert_refused("vqa", &train(folder.path(), &vqa), &["vqa"]);
+    assert_refused("vqa", &train(directory.path(), &vqa), &["vqa"]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_leaves_the_previous_checkpoint() {
+fn full_disk_keeps_the_previous_checkpoint() {
     // A file size limit stands in for the full disk: the kernel refuses to write on in the middle of a checkpoint.
-    let folder = world();
-    let folder = folder.path();
-    assert_success(&train(folder, &["log_dir=runs", "max_steps=2"]));
-    let run = folder.join("runs/quickstart_seed0_from_/version_0");
+    let directory = world();
+    let directory = directory.path();
+    assert_success(&train(directory, &["log_dir=runs", "max_steps=2"]));
+    let run = directory.join("runs/quickstart_seed0_from_/version_0");
     let path = vlct_train::checkpoint::last_path(&run);
     let before = std::fs::read(&path).expect("saved");
     let mut words = tiny("data", &["max_steps=4", "limit_val_batches=1"]);
@@ -250,7 +250,7 @@ fn a_full_disk_leaves_the_previous_checkpoint() {
         before.len() / 2 / 1024
     );
     let output = std::process::Command::new("bash")
-        .current_dir(folder)
+        .current_dir(directory)
         .args(["-c", &limit, env!("CARGO_BIN_EXE_vlct")])
         .args(&words)
         .output()
@@ -261,10 +261,10 @@ fn a_full_disk_leaves_the_previous_checkpoint() {
         &["not saved", "the previous checkpoint (step 2) is intact"],
     );
     assert_eq!(std::fs::read(&path).expect("still there"), before);
-    let others: Vec<_> = std::fs::read_dir(path.parent().expect("folder"))
-        .expect("folder")
+    let others: Vec<_> = std::fs::read_dir(path.parent().expect("directory"))
+        .expect("directory")
         .flatten()
         .collect();
     assert_eq!(others.len(), 1, "{others:?}");
-    assert_success(&train(folder, &[words.last().expect("resume"), "max_steps=4"]));
+    assert_success(&train(directory, &[words.last().expect("resume"), "max_steps=4"]));
 }

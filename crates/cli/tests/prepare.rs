@@ -10,21 +10,17 @@ use support::{assert_refused, assert_success, complaints, vlct};
 use vlct_data::arrow::ArrowTable;
 use vlct_image::{RgbImage, decode, encode_jpeg};
 
-/// COCO-like raw data of `count` pictures.
-fn raw(folder: &Path, count: usize) -> PathBuf {
-    let root = folder.join("raw");
+/// COCO-like raw data of `count` images.
+fn raw(directory: &Path, count: usize) -> PathBuf {
+    let root = directory.join("raw");
     for name in ["karpathy", "train2014", "val2014"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    let picture = |i: usize| RgbImage::from_fn(64, 48, |x, y| [(x * 4) as u8, (y * 5) as u8, i as u8].into());
+    let image = |i: usize| RgbImage::from_fn(64, 48, |x, y| [(x * 4) as u8, (y * 5) as u8, i as u8].into());
     let mut images = Vec::new();
     for i in 0..count {
         let (name, split) = (format!("p{i}.jpg"), ["train", "val", "restval", "test"][i % 4]);
-        fs::write(
-            root.join("train2014").join(&name),
-            encode_jpeg(&picture(i), 95).unwrap(),
-        )
-        .unwrap();
+        fs::write(root.join("train2014").join(&name), encode_jpeg(&image(i), 95).unwrap()).unwrap();
         images
             .push(serde_json::json!({"filename": name, "split": split, "sentences": [{"raw": format!("shape {i}")}]}));
     }
@@ -44,22 +40,22 @@ fn prepare(root: &Path, out: &Path, more: &[&str]) -> Output {
 }
 
 #[test]
-fn what_is_written_is_said_and_can_be_inspected() {
-    let folder = tempfile::tempdir().unwrap();
-    let (root, out) = (raw(folder.path(), 9), folder.path().join("arrow"));
+fn reports_written_files_which_can_be_inspected() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, out) = (raw(directory.path(), 9), directory.path().join("arrow"));
     fs::write(root.join("train2014/p2.jpg"), "<html>not found</html>").unwrap();
     let output = prepare(&root, &out, &[]);
     assert_success(&output);
     let text = String::from_utf8(output.stdout).unwrap();
     for part in [
         "coco_caption_karpathy_train.arrow: 3 rows",
-        "coco: 9 pictures found, 9 annotated; 9 have both",
+        "coco: 9 images found, 9 annotated; 9 have both",
         "1 rows left out",
-        "p2.jpg: picture cannot be decoded: not a JPEG",
+        "p2.jpg: image cannot be decoded: not a JPEG",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
-    let sheet = folder.path().join("look.png");
+    let sheet = directory.path().join("look.png");
     let inspected = vlct()
         .arg("inspect")
         .arg(&out)
@@ -99,9 +95,9 @@ fn what_is_written_is_said_and_can_be_inspected() {
 }
 
 #[test]
-fn a_full_disk_is_one_line_and_leaves_nothing_under_a_final_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let (root, out) = (raw(folder.path(), 40), folder.path().join("arrow"));
+fn full_disk_leaves_no_file_under_its_final_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, out) = (raw(directory.path(), 40), directory.path().join("arrow"));
     // A limit on the size of files stands in for the disk: writing fails, in the middle, in the same way.
     let limited = Command::new("sh")
         .args([
@@ -128,24 +124,24 @@ fn a_full_disk_is_one_line_and_leaves_nothing_under_a_final_name() {
 }
 
 #[test]
-fn wrong_words_are_explained() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = raw(folder.path(), 4);
+fn explains_wrong_arguments() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = raw(directory.path(), 4);
     let output = vlct()
         .args(["prepare", "cocoo", "--root", "a", "--out", "b"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(complaints(&output).contains("'coco'"), "{}", complaints(&output));
-    let missing = prepare(Path::new("nowhere"), &folder.path().join("arrow"), &[]);
+    let missing = prepare(Path::new("nowhere"), &directory.path().join("arrow"), &[]);
     assert_refused("no root", &missing, &["nowhere/karpathy/dataset_coco.json", "--root"]);
-    let out = folder.path().join("file");
+    let out = directory.path().join("file");
     fs::write(&out, "in the way").unwrap();
     assert_refused("out is a file", &prepare(&root, &out, &[]), &["file"]);
 }
 
 #[test]
-fn questions_of_visual_genome_are_written_under_the_name_of_the_published_script() {
+fn write_valid_vgqa_equals_the_published_script() {
     let golden = vlct_golden::directories("prepare").remove(0).join("valid_vgqa");
     let out = tempfile::tempdir().unwrap();
     let output = vlct()
@@ -156,8 +152,8 @@ fn questions_of_visual_genome_are_written_under_the_name_of_the_published_script
         .output()
         .unwrap();
     assert_success(&output);
-    let [got, want] = [out.path(), &golden.join("expected")].map(|folder| {
-        let table = ArrowTable::open(folder.join("vgqa_train.arrow")).unwrap();
+    let [got, want] = [out.path(), &golden.join("expected")].map(|directory| {
+        let table = ArrowTable::open(directory.join("vgqa_train.arrow")).unwrap();
         let rows = (0..table.rows()).map(|row| {
             let labels = table.integer_lists(row, "answer_labels").unwrap();
             (

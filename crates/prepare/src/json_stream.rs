@@ -1,4 +1,4 @@
-//! Annotation files: JSON read value by value, so that memory holds what is kept and not the file.
+//! Streaming reader of JSON annotation files: one value at a time, so that memory holds what the caller keeps and not the file.
 
 use std::fmt;
 use std::fs::File;
@@ -12,15 +12,16 @@ use serde_json::Deserializer;
 use crate::{PrepareError, Result};
 use vlct_util::at;
 
-/// Calls `each` with every element of the array that the file consists of.
+/// Calls `each` with every element of the array that is the file's top-level value.
 ///
 /// # Errors
-/// A file that is missing, cut short, no JSON or of another form; what `each` refuses, with the number of the element.
+/// Returns an error if the file is missing, cut short, no JSON or of another form, or if `each` returns one; the message has the
+/// position of the element.
 pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     read(path, Elements(each, PhantomData))
 }
 
-/// Calls `each` with every element of the array under `key` of the object that the file consists of.
+/// Calls `each` with every element of the array under `key` of the object that is the file's top-level value.
 ///
 /// # Errors
 /// As [`each_of_array`].
@@ -35,7 +36,7 @@ pub fn each_of_field<T: DeserializeOwned>(
 /// Calls `each` with the value on every line of the file that is not blank.
 ///
 /// # Errors
-/// As [`each_of_array`]; the place is a line.
+/// As [`each_of_array`]; the message has the line number.
 pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     let mut reader = open(path)?;
     let mut line = Vec::new();
@@ -81,7 +82,7 @@ fn read<S: for<'de> DeserializeSeed<'de, Value = ()>>(path: &Path, seed: S) -> R
     })
 }
 
-/// Hands the elements of an array on.
+/// Passes the elements of an array to a function.
 struct Elements<F, T>(F, PhantomData<T>);
 
 impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> DeserializeSeed<'de> for Elements<F, T> {
@@ -109,7 +110,7 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> Visitor<'de> f
     }
 }
 
-/// Hands one field of an object on.
+/// Passes one field of an object to another seed, and skips the others.
 struct Field<S>(&'static str, S);
 
 impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {

@@ -9,7 +9,7 @@
 //! original's writers (`vlc/utils/write_*.py`), except that the order of rows depends on a seed instead of being random.
 //!
 //! - `published`: one module per raw layout of a published dataset.
-//! - [`custom`]: tables, WebDataset tars and image folders of one's own.
+//! - [`custom`]: custom datasets from tables, WebDataset tars or image folders.
 //! - [`tables`]: readers of JSONL, CSV, TSV and Parquet.
 //! - [`vgqa`]: the questions of Visual Genome and the file between their selection and their preparation.
 

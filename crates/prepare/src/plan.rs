@@ -1,4 +1,4 @@
-//! What is to be written: files, and the rows of each. Made from the annotations before the first image is read.
+//! A [`Plan`]: the files that will be written and the rows of each, known before the first image is read.
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -12,7 +12,7 @@ use vlct_data::manifest::Coverage;
 /// Rows per file of the datasets that are written as numbered files, as in the original.
 pub const ROWS_PER_FILE: usize = 100_000;
 
-/// The columns of a file.
+/// The schema of an Arrow file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
     /// Images with captions.
@@ -21,16 +21,16 @@ pub enum Schema {
     Regions,
     /// Images with questions.
     Questions(VqaKind),
-    /// ImagePairs of images with sentences.
+    /// Pairs of images with sentences.
     ImagePairs,
 }
 
-/// What a row says beside its images.
+/// The columns of a row that are not images.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowText<'a> {
     /// Captions of an image.
     Captions {
-        /// The captions, in the order of the annotations.
+        /// In the order of the annotations.
         captions: Vec<Cow<'a, str>>,
         /// Name of the image.
         image_id: Cow<'a, str>,
@@ -39,7 +39,7 @@ pub enum RowText<'a> {
     },
     /// Described regions of an image.
     Regions {
-        /// The regions.
+        /// Phrases with bounding boxes in pixels.
         regions: Cow<'a, [Region]>,
         /// Id of the image, in decimal digits.
         image_id: String,
@@ -62,14 +62,14 @@ pub enum RowText<'a> {
     },
 }
 
-/// Feeds `hash` with a text and its length, so that two texts are not taken for one.
+/// Hashes a text and its length, so that the boundary between two texts matters.
 fn text(hash: &mut dyn Hasher, text: &str) {
     hash.write_usize(text.len());
     hash.write(text.as_bytes());
 }
 
 impl RowText<'_> {
-    /// Feeds `hash` with everything that the row says.
+    /// Hashes all columns.
     fn identify(&self, hash: &mut dyn Hasher) {
         match self {
             Self::Captions {
@@ -123,30 +123,30 @@ impl RowText<'_> {
     }
 }
 
-/// The rows of a file, readable in any order and by several threads.
+/// The rows of a file. Several threads read them, in any order.
 pub trait RowSource: Send + Sync {
     /// Number of rows.
     fn rows(&self) -> usize;
 
-    /// A name for the row in reports: the path of its image.
+    /// Returns the name of a row in reports: the path of its image.
     fn label(&self, row: usize) -> String;
 
-    /// Everything but the images.
+    /// Returns the columns that are not images.
     ///
     /// # Errors
-    /// What is wrong with the annotation; it ends the preparation.
+    /// Returns an error if the annotation is wrong, which ends the preparation.
     fn text(&self, row: usize) -> Result<RowText<'_>>;
 
-    /// The bytes of the row's images, one or two files as they are.
+    /// Returns the bytes of the one or two image files of a row.
     ///
     /// # Errors
-    /// A image that cannot be read; the row is left out.
+    /// Returns an error if an image cannot be read. The row is then left out, unless the error [is one of I/O](crate::PrepareError::is_io).
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
 
-    /// Feeds `hash` with everything that distinguishes these rows from others, but for the images' content.
+    /// Hashes everything that distinguishes these rows from others, except the content of images.
     ///
     /// # Errors
-    /// What is wrong with an annotation.
+    /// Returns an error if an annotation is wrong.
     fn identify(&self, hash: &mut dyn Hasher) -> Result<()> {
         for row in 0..self.rows() {
             text(hash, &self.label(row));
@@ -158,11 +158,11 @@ pub trait RowSource: Send + Sync {
 
 /// A file to write.
 pub struct PlannedFile {
-    /// Its name, without `.arrow`.
+    /// Its name without `.arrow`.
     pub name: String,
-    /// Its columns.
+    /// Its schema, which all rows fit.
     pub schema: Schema,
-    /// Its rows, in order.
+    /// Its rows, in the order of writing.
     pub rows: Box<dyn RowSource>,
 }
 
@@ -200,29 +200,29 @@ pub struct TailSplit {
     pub count: usize,
 }
 
-/// Everything that is to be written.
+/// Everything that a preparation writes.
 #[derive(Default)]
 pub struct Plan {
     /// The files, in the order of writing.
     pub files: Vec<PlannedFile>,
-    /// Files cut out of those.
+    /// Files that are split into two others after they were written.
     pub tail_splits: Vec<TailSplit>,
-    /// Images against annotations.
+    /// How many images have annotations and vice versa, for each part of the dataset.
     pub coverage: Vec<Coverage>,
     /// Remarks about the annotations: what was left out of them, and why.
     pub remarks: Vec<String>,
-    /// The vocabulary by which answers are numbered, if they are: files that are used together must have the same.
+    /// The vocabulary of the answer ids, if there are answers. Files that are used together must share it.
     pub vocabulary: Option<Vocabulary>,
 }
 
 impl Plan {
-    /// Names of all files, those that are cut out of others included.
+    /// Names of all files, including those that are split off others.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         let tail_splits = self.tail_splits.iter().flat_map(|cut| [&cut.head, &cut.tail]);
         self.files.iter().map(|file| &file.name).chain(tail_splits)
     }
 
-    /// Number of rows of all files.
+    /// Returns the total number of rows.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows.rows() as u64).sum()
     }

@@ -1,9 +1,8 @@
-//! `vlct inspect PATH`: what a file or folder holds, and whether it is whole.
+//! `vlct inspect PATH`: what a file or directory holds, and whether it is whole.
 
 mod sheet;
 mod tables;
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use vlct_model::files;
 use vlct_train::checkpoint;
 use vlct_train::config::Config;
+use vlct_util::text::escape_control;
 
 use crate::args::Inspect;
 use crate::output::{Failure, grouped, print, size};
@@ -19,7 +19,7 @@ use crate::output::{Failure, grouped, print, size};
 /// What every Arrow IPC file begins with.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
 
-/// Characters shown of an entry that is no weight; optimiser states can be long.
+/// Longest text of an entry that is no weight: optimiser states can be long.
 const MAX_ENTRY: usize = 160;
 
 /// Describes the path.
@@ -36,7 +36,7 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     let files = tables::files(path)?;
     if files.is_empty() {
         return Err(Failure::Failed(format!(
-            "{}: neither a run directory (config.toml, last/, best/) nor a folder of .arrow or .tar files",
+            "{}: neither a run directory (config.toml, last/, best/) nor a directory of .arrow or .tar files",
             path.display()
         )));
     }
@@ -46,16 +46,19 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     draw_sheet(args, &files)
 }
 
-/// Draws the contact sheet if one is wanted.
+/// Writes the contact sheet if one is asked for.
 fn draw_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
     let Some(out) = &args.sheet else {
         return Ok(());
     };
-    if !out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+    if !out
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+    {
         let reason = "the sheet is a PNG file: give --sheet a name that ends in .png";
         return Err(Failure::Failed(format!("{}: {reason}", out.display())));
     }
-    let count = sheet::write(files, args.sheet_pictures, out)?;
+    let count = sheet::write(files, args.sheet_images, out)?;
     print(&format!("wrote {}: {count} rows\n", out.display()))
 }
 
@@ -102,7 +105,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     }
     for (key, value) in &file.summary.entries {
         if key != "epoch" && key != "global_step" {
-            let _ = writeln!(text, "  also holds {}: {}", printable(key), shortened(value));
+            let _ = writeln!(text, "  also holds {}: {}", escape_control(key), shortened(value));
         }
     }
     if !file.summary.skipped.is_empty() {
@@ -113,7 +116,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
             let _ = writeln!(
                 text,
                 "    {} {} {:?}",
-                printable(name),
+                escape_control(name),
                 tensor.data.dtype(),
                 tensor.shape
             );
@@ -123,15 +126,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A name of a stranger's file, without what a terminal would obey.
-fn printable(name: &str) -> Cow<'_, str> {
-    match name.chars().any(char::is_control) {
-        true => name.escape_debug().to_string().into(),
-        false => name.into(),
-    }
-}
-
-/// A description of bounded length.
+/// Cuts a description after [`MAX_ENTRY`] characters.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_ENTRY) {
         Some((end, _)) => format!("{}…", &text[..end]),

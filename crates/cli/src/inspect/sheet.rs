@@ -1,28 +1,30 @@
-//! `vlct inspect --sheet`: some rows of data as a picture.
+//! `vlct inspect --sheet`: some rows of data as an image.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vlct_data::datasets::Table;
 use vlct_image::sheet::{Cell, contact_sheet, thumbnail};
 use vlct_image::{decode, encode_png};
+use vlct_util::{IoError, at, atomic};
 
 use crate::output::Failure;
 
-/// Pictures side by side.
+/// Images per row of the sheet.
 const COLUMNS: u32 = 8;
 
-/// The first picture of a row, and the first of its texts.
+/// Returns the first image of a row and the first of its texts.
 fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     let (bytes, text) = match table {
         Table::Arrow(table) => {
-            let picture = ["image", "image_0"].into_iter().find(|c| table.has_values(c));
+            let image = ["image", "image_0"].into_iter().find(|c| table.has_values(c));
             let texts = ["caption", "questions"].into_iter().find(|c| table.has_values(c));
             let texts = texts
                 .map(|column| table.texts(row, column))
                 .transpose()?
                 .unwrap_or_default();
             let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-            (picture.map(|column| table.image(row, column)).transpose()?, text)
+            (image.map(|column| table.image(row, column)).transpose()?, text)
         }
         Table::Tar(table) => {
             let captions = table.captions(row)?;
@@ -30,10 +32,10 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
             (Some(table.image(row)?), text.unwrap_or_default())
         }
     };
-    let decoded = bytes.map(|bytes| decode(bytes).and_then(|picture| thumbnail(&picture)));
+    let decoded = bytes.map(|bytes| decode(bytes).and_then(|image| thumbnail(&image)));
     Ok(match decoded {
-        Some(Ok(picture)) => Cell {
-            image: Some(picture),
+        Some(Ok(image)) => Cell {
+            image: Some(image),
             text,
         },
         Some(Err(error)) => Cell {
@@ -65,12 +67,7 @@ pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failu
     if cells.is_empty() {
         return Err(Failure::Failed("there are no rows to make a sheet of".into()));
     }
-    let picture = encode_png(&contact_sheet(&cells, COLUMNS))?;
-    let temporary = out.with_extension("png.part");
-    let written = std::fs::write(&temporary, picture).and_then(|()| std::fs::rename(&temporary, out));
-    written.map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        Failure::Failed(format!("{}: {e}", out.display()))
-    })?;
+    let sheet = encode_png(&contact_sheet(&cells, COLUMNS))?;
+    atomic::write(out, |file| file.write_all(&sheet)).map_err(at::<IoError>(out))?;
     Ok(count)
 }

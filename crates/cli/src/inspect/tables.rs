@@ -1,4 +1,4 @@
-//! Descriptions of Arrow tables and WebDataset shards, and which of them a folder has.
+//! Descriptions of Arrow tables and WebDataset shards, and which of them a directory has.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -10,17 +10,17 @@ use vlct_data::webdataset::TarTable;
 
 use crate::output::{Failure, grouped, size};
 
-/// Columns that hold pictures, and columns that hold lists of text, in the tables of ViLT's layout.
-const PICTURES: [&str; 3] = ["image", "image_0", "image_1"];
+/// Columns that hold images, and columns that hold lists of text, in the tables of ViLT's layout.
+const IMAGES: [&str; 3] = ["image", "image_0", "image_1"];
 const TEXTS: [&str; 2] = ["caption", "questions"];
 
 /// Most splits that are listed.
 const MAX_SPLITS: usize = 16;
 
-/// How many words texts have.
+/// Histogram of the number of words in texts.
 #[derive(Default)]
 struct Lengths {
-    /// Number of texts of each number of words; the last one of that number or more.
+    /// Number of texts by number of words; the last bin is open.
     counts: Vec<u64>,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Lengths {
     }
 }
 
-/// Reads every row of a table once: pictures by their bounds, texts by their letters.
+/// Reads every row of a table once: images by their bounds, texts by their words.
 pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     let table = ArrowTable::open(path)?;
     let columns: Vec<&str> = table.columns().collect();
@@ -70,14 +70,14 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         table.batches().len(),
         columns.join(", ")
     );
-    for column in columns.iter().filter(|c| PICTURES.contains(c) && table.has_values(c)) {
+    for column in columns.iter().filter(|c| IMAGES.contains(c) && table.has_values(c)) {
         let mut bytes = 0u64;
         for row in 0..table.rows() {
             bytes += table.image(row, column)?.len() as u64;
         }
         let _ = writeln!(
             text,
-            "  {column}: {} of pictures, {} each",
+            "  {column}: {} of images, {} each",
             size(bytes),
             size(bytes / table.rows().max(1) as u64)
         );
@@ -124,14 +124,14 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let mut text = format!("{}\n", path.display());
     let _ = writeln!(
         text,
-        "  WebDataset shard of {} samples with {} captions and {} of pictures",
+        "  WebDataset shard of {} samples with {} captions and {} of images",
         grouped(counts.samples as u64),
         grouped(captions),
         size(bytes)
     );
     for (count, what) in [
-        (counts.without_caption, "pictures without a caption, left out"),
-        (counts.without_image, "captions without a picture, left out"),
+        (counts.without_caption, "images without a caption, left out"),
+        (counts.without_image, "captions without an image, left out"),
         (counts.others, "other members"),
     ] {
         if count > 0 {
@@ -142,23 +142,23 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The Arrow files in a folder, by name, and then the tars: in it, in its folders, and in their folders of splits.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", folder.display()));
-    let (mut paths, mut folders) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
+/// Lists the Arrow files in a directory by name, and then the tars in it, in its subdirectories, and in their directories of splits.
+pub fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", directory.display()));
+    let (mut paths, mut directories) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|e| e == "arrow") {
             paths.push(path);
         } else if path.is_dir() {
-            folders.extend(["", "train", "val", "test"].map(|split| path.join(split)));
+            directories.extend(["", "train", "val", "test"].map(|split| path.join(split)));
         }
     }
     paths.sort();
-    folders.sort();
-    folders.insert(0, folder.to_path_buf());
-    for folder in folders {
-        paths.extend(datasets::tars(&folder)?);
+    directories.sort();
+    directories.insert(0, directory.to_path_buf());
+    for directory in directories {
+        paths.extend(datasets::tars(&directory)?);
     }
     Ok(paths)
 }

@@ -1,4 +1,4 @@
-//! Options for data of one's own.
+//! Options of custom datasets.
 
 use clap::Args;
 use vlct_prepare::custom::{AnnotationTable, CustomDataset, InputFormat};
@@ -7,18 +7,18 @@ use vlct_prepare::tables::ColumnNames;
 use super::Prepare;
 use crate::output::Failure;
 
-/// What is said about data of one's own.
+/// Options of custom datasets.
 #[derive(Args, Default, PartialEq)]
-#[command(next_help_heading = "Data of your own")]
+#[command(next_help_heading = "Custom datasets")]
 pub struct CustomArgs {
-    /// The name that it gets: datasets='["NAME"]' then reads it
+    /// Name of the dataset: datasets='["NAME"]' then reads it
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// A table, and the split of its rows; may be given several times. A column can say the split too; else it is train
+    /// A table, and the split of its rows; may be given several times. A column can have the split, too; otherwise it is train
     /// [default: train.*, val.* and test.* in --root]
     #[arg(long, value_name = "[SPLIT=]FILE")]
     pub annotations: Vec<AnnotationTable>,
-    /// Column of the pictures: paths relative to --root, or in Parquet their bytes
+    /// Column of the images: paths relative to --root, or in Parquet their bytes
     #[arg(long, value_name = "COLUMN")]
     pub image_column: Option<String>,
     /// Column of the captions
@@ -30,30 +30,30 @@ pub struct CustomArgs {
     /// Column of the answers
     #[arg(long, value_name = "COLUMN")]
     pub answer_column: Option<String>,
-    /// Column of the pictures' names
+    /// Column of the images' names
     #[arg(long, value_name = "COLUMN")]
     pub id_column: Option<String>,
     /// Column of the splits
     #[arg(long, value_name = "COLUMN")]
     pub split_column: Option<String>,
-    /// Questions whose most frequent answer an answer must be to be one of the answers that are learned
+    /// An answer is learned if it is the most frequent one of at least N questions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_answers: Option<u32>,
 }
 
 impl CustomArgs {
-    /// Whether anything is said.
+    /// Returns whether any option is given.
     pub fn given(&self) -> bool {
         *self != Self::default()
     }
 }
 
-/// What the command line says about data of one's own.
+/// Returns the custom dataset of the command line.
 pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDataset, Failure> {
     let given = &args.custom;
     let Some(name) = &given.name else {
         return Err(Failure::Usage(format!(
-            "prepare {format} needs --name NAME, the name that the data set gets"
+            "prepare {format} needs --name NAME, the name of the dataset"
         )));
     };
     Ok(CustomDataset {

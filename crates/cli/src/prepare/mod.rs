@@ -1,4 +1,4 @@
-//! `vlct prepare DATASET`: raw downloads, or data of one's own, to the Arrow files that training reads.
+//! `vlct prepare DATASET`: raw downloads or a custom dataset become the Arrow files that training reads.
 
 mod custom;
 pub mod valid_vgqa;
@@ -6,6 +6,7 @@ mod writing;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use log::info;
 use vlct_data::DataError;
@@ -18,43 +19,43 @@ use crate::signals::Signals;
 use custom::CustomArgs;
 use writing::Writing;
 
-/// Turn the raw downloads of a data set, or data of your own, into the Arrow files that training reads
+/// Turn the raw downloads of a dataset, or a custom dataset, into the Arrow files that training reads
 ///
-/// Reads annotations and pictures below --root, decodes every picture once, leaves out those that cannot be decoded, and writes
-/// the files to --out under the names that the original program reads. Files appear when they are whole. Stopped or killed, the
-/// same command goes on where it was and ends with the same bytes.
+/// Reads annotations and images below --root, decodes every image once, leaves out those that cannot be decoded, and writes the
+/// files to --out under the names that the original program reads. Files appear when they are complete. If it is stopped or killed,
+/// the same command resumes and ends with the same bytes.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Prepare {
-    /// The data set, or the form of your own data
+    /// A published dataset, or the input format of a custom dataset
     #[arg(value_enum, value_name = "DATASET", hide_possible_values = true)]
     pub dataset: Name,
-    /// Folder that the downloads were unpacked into; the layouts are below
+    /// Directory that the downloads were unpacked into; the layouts are below
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Only these splits, with commas between them [default: all of the data set]
+    /// Only these splits, separated by commas [default: all]
     #[arg(long, value_name = "SPLIT,…", value_delimiter = ',')]
     pub splits: Option<Vec<String>>,
-    /// Decides the order of the rows
+    /// Seed of the order of rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Of vgqa: the numbers of the answers, a label file (.pkl, .json) or a folder with prepared vqav2 files [default: the
-    /// label file in --root]
+    /// For vgqa: the answer vocabulary, a label file (.pkl, .json) or a directory with prepared vqav2 files [default: the label
+    /// file in --root]
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
-    /// Rows per file of the data sets that are written as numbered files
+    /// Rows per file of datasets that are written as numbered files
     #[arg(long, value_name = "N", default_value_t = prepare::ROWS_PER_FILE as u64, value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_file: u64,
     /// Where and how the files are written.
     #[command(flatten)]
     pub writing: Writing,
-    /// What is said about data of one's own.
+    /// Options of custom datasets.
     #[command(flatten)]
     pub custom: CustomArgs,
 }
 
 const AFTER_HELP: &str = "\
-Data sets and what --root holds:
+Published datasets and what --root holds:
   coco                 karpathy/dataset_coco.json  train2014/  val2014/
   f30k                 karpathy/dataset_flickr30k.json  flickr30k-images/
   vg                   annotations/region_descriptions.json  images/VG_100K/  images/VG_100K_2/
@@ -71,13 +72,13 @@ Data sets and what --root holds:
   pretrain-f30k        flickr30k_annt.json  images/
   pretrain-vg          vgqa_annt.json  images/
 
-Your own data, under --name NAME, and what --root holds:
-  jsonl csv tsv        pictures; --annotations has their paths with captions, or questions and answers
-  parquet              train*.parquet, …; paths of pictures, or the pictures themselves
+Custom datasets, under --name NAME, and what --root holds:
+  jsonl csv tsv        images; --annotations has their paths with captions, or questions and answers
+  parquet              train*.parquet, …; paths of images, or the images themselves
   webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run reads them without this)
-  folders              CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
+  imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
 
-The report, with every picture that was left out and why, is OUT/prepare_DATASET.json or OUT/prepare_NAME.json.
+The report, with every image that was left out and why, is OUT/prepare_DATASET.json or OUT/prepare_NAME.json.
 
 Examples:
   vlct prepare coco --root downloads/coco --out arrow
@@ -85,12 +86,12 @@ Examples:
   vlct prepare gcc --root downloads/gcc --out arrow --max-side 512 --quality 90
   vlct prepare csv --root photos --annotations photos.csv --text-column alt --name photos --out arrow";
 
-/// What is prepared, as a word of the command line.
+/// The argument DATASET.
 #[derive(Clone, Copy)]
 pub enum Name {
     /// A published dataset.
     Published(Dataset),
-    /// Data of one's own in this form.
+    /// A custom dataset in this input format.
     Custom(InputFormat),
 }
 
@@ -100,9 +101,10 @@ impl ValueEnum for Name {
             let mut names = [Name::Custom(InputFormat::ImageFolder); Dataset::ALL.len() + InputFormat::ALL.len()];
             let mut i = 0;
             while i < names.len() {
-                names[i] = match i < Dataset::ALL.len() {
-                    true => Name::Published(Dataset::ALL[i]),
-                    false => Name::Custom(InputFormat::ALL[i - Dataset::ALL.len()]),
+                names[i] = if i < Dataset::ALL.len() {
+                    Name::Published(Dataset::ALL[i])
+                } else {
+                    Name::Custom(InputFormat::ALL[i - Dataset::ALL.len()])
                 };
                 i += 1;
             }
@@ -111,11 +113,15 @@ impl ValueEnum for Name {
         &NAMES
     }
 
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(match self {
-            Self::Published(dataset) => dataset.name(),
-            Self::Custom(format) => format.name(),
-        }))
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Published(dataset) => PossibleValue::new(dataset.name()),
+            // The name of earlier versions.
+            Self::Custom(InputFormat::ImageFolder) => {
+                PossibleValue::new(InputFormat::ImageFolder.name()).alias("folders")
+            }
+            Self::Custom(format) => PossibleValue::new(format.name()),
+        })
     }
 }
 
@@ -123,13 +129,13 @@ fn rows_per_file(args: &Prepare) -> usize {
     usize::try_from(args.rows_per_file).unwrap_or(usize::MAX)
 }
 
-/// Name of the dataset in reports, and what is to be written.
+/// Returns the name of the dataset in reports, and what will be written.
 fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
-    let reading = |what: &str| info!("{what}: reading the annotations and the names of the pictures");
+    let reading = |what: &str| info!("{what}: reading the annotations and the names of the images");
     match args.dataset {
         Name::Published(dataset) => {
             if args.custom.given() {
-                let reason = "--name, --annotations, --min-answers and columns are for data of your own";
+                let reason = "--name, --annotations, --min-answers and columns are options of custom datasets";
                 return Err(Failure::Usage(format!("prepare {dataset}: {reason}")));
             }
             let raw = RawDataset {
@@ -151,17 +157,18 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
     }
 }
 
-/// Prepares and says what was written.
+/// Prepares the dataset and prints what was written.
 pub fn run(args: &Prepare) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let (name, plan) = plan(args)?;
     args.writing.write(&name, &plan, &signals)
 }
 
-/// An answer vocabulary from a label file or from a folder of prepared files.
+/// Opens the answer vocabulary of a label file or of a directory of prepared files.
 pub fn vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
-    match path.is_dir() {
-        true => Vocabulary::from_prepared(path),
-        false => Vocabulary::open(path),
+    if path.is_dir() {
+        Vocabulary::from_prepared(path)
+    } else {
+        Vocabulary::open(path)
     }
 }

@@ -16,17 +16,17 @@ use crate::signals::Signals;
 /// The same as `vlct prepare vgqa`, with the names of files that the published script of this name reads.
 #[derive(Args)]
 #[command(after_help = "\
-What --root holds: valid_vgqa_info.pkl or .json, which vlct map-vg-mscoco writes; images/NUMBER.jpg; and, unless --labels is given,
+What --root holds: valid_vgqa_info.pkl or .json, which vlct map-vg-mscoco writes; images/ID.jpg; and, unless --labels is given,
 coco_vqa_label_info.pkl or .json.
 
 Examples:
   vlct write-valid-vgqa --root downloads/vg --out arrow
   vlct write-valid-vgqa --root downloads/vg --out arrow --labels arrow")]
 pub struct WriteValidVgqa {
-    /// Folder of the questions and pictures
+    /// Directory of the questions and images
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// The numbers of the answers: a label file (.pkl, .json) or a folder with prepared vqav2 files [default: the label file in
+    /// The answer vocabulary: a label file (.pkl, .json) or a directory with prepared vqav2 files [default: the label file in
     /// --root]
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub struct WriteValidVgqa {
     pub writing: Writing,
 }
 
-/// Writes and says what was written.
+/// Writes the file and prints what was written.
 pub fn run(args: &WriteValidVgqa) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let labels = args.labels.as_deref().map(vocabulary).transpose()?;

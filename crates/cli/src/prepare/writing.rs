@@ -1,4 +1,4 @@
-//! Writing a plan: the options that say where and how, progress, and what is said in the end.
+//! Writing a plan: options, progress and summary.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -17,25 +17,25 @@ use crate::signals::Signals;
 /// Where and how Arrow files are written.
 #[derive(Args)]
 pub struct Writing {
-    /// Folder for the Arrow files: data_root of `vlct run`. Created if it is missing
+    /// Directory for the Arrow files: data_root of `vlct run`. It is created if it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Decode every picture once and leave out what cannot be (the default)
+    /// Decode every image once and leave out those that cannot be decoded (the default)
     #[arg(long, overrides_with = "no_validate")]
     pub validate: bool,
-    /// Do not decode the pictures; damaged ones are then found in training
+    /// Do not decode the images; damaged ones are then found in training
     #[arg(long, overrides_with = "validate")]
     pub no_validate: bool,
-    /// Make larger pictures smaller, to this longest side in pixels, as JPEG
+    /// Downscale larger images to this longest side in pixels, as JPEG
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=65_535))]
     pub max_side: Option<u32>,
-    /// JPEG quality of pictures that are made smaller
+    /// JPEG quality of downscaled images
     #[arg(long, value_name = "Q", default_value_t = 90, requires = "max_side", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub quality: u8,
-    /// Replace files that are there already, made from other inputs or with other options
+    /// Replace existing files that were made from other inputs or with other options
     #[arg(long)]
     pub overwrite: bool,
-    /// Threads that read pictures; 0: one for each core
+    /// Threads that read images; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4096))]
     pub threads: u16,
     /// Print the report as JSON
@@ -44,7 +44,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Writes the files of a plan for the data set `name`, and says what was written.
+    /// Writes the files of a plan for the dataset `name`, and prints what was written.
     pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
         let downscale = self.max_side.map(|max_side| Downscale {
             max_side,
@@ -76,16 +76,17 @@ impl Writing {
                 Some(progress) => progress.reach(now.done),
             }
             bytes = now.bytes;
-            match signals.stop().load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if signals.stop().load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         let outcome = prepare::write(name, plan, &options, &mut watch)?;
         drop(shown);
         match outcome {
             Outcome::Stopped => {
-                info!("stopped; the same command goes on from here");
+                info!("stopped; the same command resumes from here");
                 signals.outcome()
             }
             Outcome::UpToDate(report) => {
@@ -96,7 +97,7 @@ impl Writing {
                 let seconds = started.elapsed().as_secs_f64();
                 let rows = plan.rows() - begun;
                 info!(
-                    "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of pictures",
+                    "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of images",
                     grouped(rows),
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
@@ -131,7 +132,7 @@ impl Writing {
         for part in &report.coverage {
             let _ = writeln!(
                 text,
-                "{}: {} pictures found, {} annotated; {} have both{}",
+                "{}: {} images found, {} annotated; {} have both{}",
                 part.part,
                 grouped(part.found as u64),
                 grouped(part.annotated as u64),
@@ -145,7 +146,7 @@ impl Writing {
                             ""
                         };
                         let count = grouped(part.without_image as u64);
-                        format!("; no picture for {count} ({}{dots})", examples.join(", "))
+                        format!("; no image for {count} ({}{dots})", examples.join(", "))
                     }
                 }
             );
@@ -157,7 +158,7 @@ impl Writing {
         if !report.left_out.is_empty() {
             let _ = writeln!(
                 text,
-                "{} rows left out, since a picture cannot be used:",
+                "{} rows left out, since an image cannot be used:",
                 grouped(report.left_out.len() as u64)
             );
             for left_out in report.left_out.iter().take(SHOWN) {

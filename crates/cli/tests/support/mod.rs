@@ -71,7 +71,7 @@ pub fn write_synthetic(folder: &Path, pictures: usize) {
     synthetic::write(folder, &config, &mut |_, _| ()).expect("a small world");
 }
 
-/// The words of a run of a tiny model on the world in `data`, relative to the working folder.
+/// The words of a run of a tiny model on the world in `data`, relative to the working directory.
 pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
     let data_root = format!("data_root={data}");
     let tokenizer = format!("tokenizer={data}/vocab.txt");

@@ -1,6 +1,6 @@
-//! Data of one's own: tables of images and texts, WebDataset tars, directories of classes.
+//! Custom datasets: tables of images and texts, WebDataset tars, image folders.
 //!
-//! Whatever it comes from, it is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
+//! Whatever the input format, a dataset is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
 
 mod image_folder;
 mod questions;
@@ -19,22 +19,22 @@ use crate::tables::{ColumnNames, TableFormat};
 use crate::{PrepareError, Result};
 use vlct_data::datasets::{is_custom_name, is_published_file, names};
 
-/// The splits that are written, in that order.
+/// The splits, in the order of writing.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
 
-/// A form that data of one's own can have.
+/// Input formats of custom datasets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputFormat {
     /// Tables that name image files, or hold images.
     Table(TableFormat),
     /// WebDataset tars.
     WebDataset,
-    /// A directory for each class.
+    /// One directory of images per class, whose name is the caption.
     ImageFolder,
 }
 
 impl InputFormat {
-    /// All of them.
+    /// All input formats.
     pub const ALL: [Self; 6] = [
         Self::Table(TableFormat::Jsonl),
         Self::Table(TableFormat::Csv),
@@ -44,7 +44,7 @@ impl InputFormat {
         Self::ImageFolder,
     ];
 
-    /// Its name on the command line.
+    /// Returns the name of the format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Table(format) => format.extension(),
@@ -63,16 +63,16 @@ impl fmt::Display for InputFormat {
 /// A table and the split that its rows belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationTable {
-    /// The split; none if a column says it, or else `train`.
+    /// The split; None if a column has it. Without such a column, it is `train`.
     pub split: Option<String>,
-    /// The file.
+    /// Path of the table.
     pub file: PathBuf,
 }
 
 impl FromStr for AnnotationTable {
     type Err = Infallible;
 
-    /// `SPLIT=FILE` or `FILE`.
+    /// Parses `SPLIT=FILE` or `FILE`.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text.split_once('=') {
             Some((word, file)) if split_of(word).is_some() => Self {
@@ -87,29 +87,29 @@ impl FromStr for AnnotationTable {
     }
 }
 
-/// Where data of one's own are and how they become rows.
+/// A custom dataset: where its data are, and how to turn them into rows.
 #[derive(Clone, Debug)]
 pub struct CustomDataset {
-    /// The name that the data set gets.
+    /// Name under which training reads the dataset.
     pub name: String,
-    /// Form of the data.
+    /// Format of the data.
     pub format: InputFormat,
     /// Directory of the images, or of the tars. Tables name images relative to it.
     pub root: PathBuf,
-    /// The tables. If there are none: those in `root` whose names begin with that of a split.
+    /// The tables. If empty, those in `root` whose names begin with that of a split.
     pub annotations: Vec<AnnotationTable>,
-    /// The columns of the tables.
+    /// The names of the tables' columns.
     pub columns: ColumnNames,
-    /// How many questions of the training split must have an answer as their most frequent one for it to be numbered.
+    /// An answer is in the vocabulary if it is the most frequent one of at least this many questions of the training split.
     pub min_answers: usize,
-    /// The splits to write; all if not given.
+    /// The splits to write; None for all.
     pub splits: Option<Vec<String>>,
     /// Rows per file.
     pub rows_per_file: usize,
 }
 
 impl CustomDataset {
-    /// The data set `name` from `root`, with columns that have one of their usual names.
+    /// The dataset `name` from `root`, whose columns have one of their usual names.
     pub fn new(name: impl Into<String>, format: InputFormat, root: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -172,13 +172,13 @@ impl CustomDataset {
             .is_none_or(|splits| splits.iter().any(|wanted| wanted == split))
     }
 
-    /// Name of a split's files, without their numbers.
+    /// Returns the name of a split's files without their numbers.
     fn prefix(&self, split: &str) -> String {
         format!("{}_{split}", self.name)
     }
 }
 
-/// The split that a word means.
+/// Returns the split that a word means.
 fn split_of(word: &str) -> Option<&'static str> {
     match word.to_lowercase().as_str() {
         "train" | "training" | "restval" => Some("train"),

@@ -12,7 +12,7 @@ use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{CaptionDataset, Contents, Split, contents};
 use vlct_golden::write_tar;
 
-/// Writes the data set and gives the report.
+/// Writes the dataset and gives the report.
 fn prepare(dataset: &CustomDataset, out: &Path) -> Result<Report> {
     match write(&dataset.name, &dataset.plan()?, &options(out), &mut |_| {
         ControlFlow::Continue(())
@@ -87,7 +87,7 @@ fn images() -> tempfile::TempDir {
 }
 
 #[test]
-fn tables_become_files_that_are_read_by_name() {
+fn tables_become_files_of_a_named_dataset() {
     let (raw, out) = (images(), tempfile::tempdir().unwrap());
     let dataset = CustomDataset {
         annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
@@ -148,7 +148,7 @@ fn tables_become_files_that_are_read_by_name() {
 }
 
 #[test]
-fn a_stopped_replacement_is_not_taken_for_a_data_set() {
+fn stopped_replacement_is_no_dataset() {
     let (raw, out) = (images(), tempfile::tempdir().unwrap());
     let dataset = |rows_per_file| CustomDataset {
         rows_per_file,
@@ -157,7 +157,7 @@ fn a_stopped_replacement_is_not_taken_for_a_data_set() {
     prepare(&dataset(1), out.path()).unwrap();
     // What is only refused changes nothing.
     let refused = prepare(&dataset(2), out.path()).unwrap_err().to_string();
-    assert!(refused.contains("--overwrite replaces"), "{refused}");
+    assert!(refused.contains("are there already, made from other inputs"), "{refused}");
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert!(!out.path().join(".prepare_dogs.journal").exists());
     let options = WriteOptions {
@@ -189,7 +189,7 @@ fn a_stopped_replacement_is_not_taken_for_a_data_set() {
 }
 
 #[test]
-fn answers_of_all_splits_are_numbered_alike() {
+fn all_splits_share_answer_ids() {
     let (raw, out) = (
         directory(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
         tempfile::tempdir().unwrap(),
@@ -214,7 +214,7 @@ fn answers_of_all_splits_are_numbered_alike() {
         .map(|row| numbers.integer(row, "image_id").unwrap().unwrap())
         .collect();
     numbers.sort();
-    assert_eq!(numbers, [7, 8], "a name that is no number gets one of its dataset");
+    assert_eq!(numbers, [7, 8], "an image whose name is no integer gets an unused id");
     table("train", &["no", "no", "no", "yes"]);
     let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
     assert!(
@@ -224,18 +224,18 @@ fn answers_of_all_splits_are_numbered_alike() {
 }
 
 #[test]
-fn names_of_published_files_are_refused() {
+fn rejects_names_of_published_datasets() {
     for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
         let refused = message(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
         assert!(
-            refused.contains("is the name of a published data set"),
+            refused.contains("is the name of a published dataset"),
             "{name}: {refused}"
         );
     }
 }
 
 #[test]
-fn rows_without_a_split_are_joined_with_those_of_train() {
+fn rows_without_a_split_belong_to_train() {
     let lines = r#"{"image": "./1.jpg", "caption": "a", "split": null}
 {"image": "1.jpg", "caption": "b", "split": "training"}
 "#;
@@ -255,7 +255,7 @@ fn rows_without_a_split_are_joined_with_those_of_train() {
 }
 
 #[test]
-fn what_the_system_refuses_ends_the_preparation() {
+fn unreadable_image_ends_the_preparation() {
     let (raw, out) = (images(), tempfile::tempdir().unwrap());
     let dataset = CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path());
     let plan = dataset.plan().unwrap();
@@ -272,7 +272,7 @@ fn what_the_system_refuses_ends_the_preparation() {
 }
 
 #[test]
-fn parquet_with_pictures_inside() {
+fn parquet_with_embedded_images() {
     let (raw, out) = (directory(&[]), tempfile::tempdir().unwrap());
     let images: Vec<String> = (0..100).map(|i| format!("image {i}")).collect();
     let texts: Vec<String> = (0..100).map(|i| format!("text {i}")).collect();
@@ -350,11 +350,11 @@ fn questions_get_labels_of_the_training_answers() {
         min_answers: 2,
         ..dataset
     };
-    assert!(message(&rare).contains("--min-answers"));
+    assert!(message(&rare).contains("the most frequent one of 2 questions"));
 }
 
 #[test]
-fn tars_and_folders() {
+fn reads_tars_and_image_folders() {
     let out = tempfile::tempdir().unwrap();
     let raw = directory(&[("val/x", "")]);
     write_tar(
@@ -397,7 +397,7 @@ fn tars_and_folders() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn rejects_contradictory_datasets() {
     let raw = images();
     let dataset = |name: &str| CustomDataset::new(name, InputFormat::Table(TableFormat::Csv), raw.path());
     for (dataset, part) in [
@@ -432,7 +432,7 @@ fn what_cannot_be_meant_is_refused() {
                 annotations: vec!["x".parse().unwrap()],
                 ..dataset("cats")
             },
-            "leave --annotations out",
+            "has its texts with the images",
         ),
         (
             CustomDataset {

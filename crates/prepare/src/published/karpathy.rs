@@ -12,7 +12,7 @@ use crate::image_files::{ImageDirectory, ImageListing, ListedImage};
 use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowText, Schema};
 
-/// Where a dataset's files are and what they become.
+/// The raw files of a dataset, and the prefix of the Arrow files.
 struct Layout {
     name: &'static str,
     annotations: &'static str,
@@ -37,15 +37,15 @@ const F30K: Layout = Layout {
     prefix: "f30k_caption_karpathy",
 };
 
-/// COCO captions.
+/// Plans COCO captions.
 ///
 /// # Errors
-/// Annotations or directories that are missing or damaged.
+/// Returns an error if annotations or directories are missing or damaged.
 pub fn coco(raw: &RawDataset) -> Result<Plan> {
     plan(raw, &COCO)
 }
 
-/// Flickr30k captions.
+/// Plans Flickr30k captions.
 ///
 /// # Errors
 /// As [`coco`].
@@ -101,7 +101,7 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
         .map(|path| ImageDirectory::jpegs(path))
         .collect();
     let found = raw.search().find(0, &directories, |_, name| {
-        // A image without sentences counts as not annotated.
+        // An image without sentences counts as not annotated.
         let number = *numbers.get(name)?;
         (!annotations[number as usize].captions.is_empty()).then_some(number)
     })?;

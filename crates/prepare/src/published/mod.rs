@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::{PrepareError, Result};
 pub use raw::RawDataset;
 
-/// A dataset with a raw layout of its own.
+/// A published dataset with its own raw layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dataset {
     /// COCO captions.
@@ -47,7 +47,7 @@ pub enum Dataset {
 }
 
 impl Dataset {
-    /// All of them.
+    /// All published datasets.
     pub const ALL: [Self; 13] = [
         Self::Coco,
         Self::F30k,
@@ -64,7 +64,7 @@ impl Dataset {
         Self::PretrainVg,
     ];
 
-    /// Its name on the command line and in reports.
+    /// Returns the name in reports and in [`FromStr`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Coco => "coco",
@@ -83,10 +83,10 @@ impl Dataset {
         }
     }
 
-    /// What is to be written, from the annotations and the names of the pictures.
+    /// Reads the annotations and the names of the images, and returns what will be written.
     ///
     /// # Errors
-    /// Annotations or folders that are missing, damaged or of another data set.
+    /// Returns an error if annotations or directories are missing, damaged, or of another dataset.
     pub fn plan(self, raw: &RawDataset) -> Result<Plan> {
         match self {
             Self::Coco => karpathy::coco(raw),

@@ -14,7 +14,7 @@ use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use vlct_data::manifest::Coverage;
 
-/// Splits, and the annotations of each, one object per line.
+/// Names of the splits, and the annotation file of each: one object per line.
 const SPLITS: [(&str, &str); 7] = [
     ("train", "nlvr2/data/train.json"),
     ("dev", "nlvr2/data/dev.json"),
@@ -33,7 +33,7 @@ struct Entry {
     directory: Option<Directory>,
 }
 
-/// The number of a directory, as text or as a number.
+/// The number of a directory as a JSON string or number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Directory {
@@ -48,10 +48,10 @@ struct Pair {
     sentences: Vec<(String, bool)>,
 }
 
-/// NLVR2. Pairs are in the order of their first sentence; their directory is that of the first sentence.
+/// Plans NLVR2. Pairs are in the order of their first sentence; their directory is that of the first sentence.
 ///
 /// # Errors
-/// Annotations that are missing or damaged; no image at all.
+/// Returns an error if annotations are missing or damaged, or if no image exists.
 pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
     let names = SPLITS.map(|(name, _)| name);
     let wanted = raw.wanted(&names)?;
@@ -121,7 +121,7 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// The directory of a pair's images: `images/train/DIRECTORY` in training, else the first word of its name.
+/// Returns the directory of a pair's images: `images/train/DIRECTORY` in training, otherwise the first word of its identifier.
 fn directory(group: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
     let split = group.split('-').next().unwrap_or_default();
     if split != "train" {
@@ -136,7 +136,7 @@ fn directory(group: &str, directory: Option<Directory>) -> Result<PathBuf, Strin
 }
 
 impl Pair {
-    /// The path of a image below the root: 0 is the left one.
+    /// Returns the path of the left (0) or right (1) image relative to the root.
     fn image(&self, side: usize) -> PathBuf {
         self.directory.join(format!("{}-img{side}.png", self.identifier))
     }

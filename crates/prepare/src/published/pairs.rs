@@ -20,7 +20,7 @@ struct Layout {
     directories: &'static [ImageDirectory<'static>],
     /// Whether the text of an entry is a list of captions.
     lists: bool,
-    /// Whether the rows go to numbered files, or to one.
+    /// Whether the rows go to numbered files or to one.
     numbered: bool,
     prefix: &'static str,
 }
@@ -88,7 +88,7 @@ const PRETRAIN_GQA: [Layout; 1] = [Layout {
     prefix: "pretrain_gqa",
 }];
 
-/// The original writes `pretrain_vg` and reads `pretrain_vgqa`; the name that is read is the one that is of use.
+/// The original writes `pretrain_vg` and reads `pretrain_vgqa`; this is the name that is read.
 const PRETRAIN_VG: [Layout; 1] = [Layout {
     split: "train",
     annotations: "vgqa_annt.json",
@@ -116,7 +116,7 @@ macro_rules! datasets {
         $(#[$doc])*
         ///
         /// # Errors
-        /// Captioned or directories that are missing or damaged.
+        /// Returns an error if annotations or directories are missing or damaged.
         pub fn $name(raw: &RawDataset) -> Result<Plan> {
             plan(raw, &$layout)
         }
@@ -124,19 +124,19 @@ macro_rules! datasets {
 }
 
 datasets! {
-    /// Google's Conceptual Captions.
+    /// Plans Google's Conceptual Captions.
     gcc = GCC;
-    /// SBU captions.
+    /// Plans SBU captions.
     sbu = SBU;
-    /// Captions of OpenImages, for the large pre-training set.
+    /// Plans captions of OpenImages, for the large pre-training set.
     openimages = OPENIMAGES;
-    /// Captions of Flickr30k, for the large pre-training set.
+    /// Plans captions of Flickr30k, for the large pre-training set.
     pretrain_f30k = PRETRAIN_F30K;
-    /// Statements from GQA, for the large pre-training set.
+    /// Plans statements from GQA, for the large pre-training set.
     pretrain_gqa = PRETRAIN_GQA;
-    /// Statements from Visual Genome's questions, for the large pre-training set.
+    /// Plans statements from Visual Genome's questions, for the large pre-training set.
     pretrain_vg = PRETRAIN_VG;
-    /// Statements from VQA v2, for the large pre-training set.
+    /// Plans statements from VQA v2, for the large pre-training set.
     pretrain_vqa = PRETRAIN_VQA;
 }
 
@@ -148,7 +148,7 @@ enum Text {
     Several(Vec<String>),
 }
 
-/// Captions by name of the image file, in the order in which the names occur first; of entries of the same name the last counts.
+/// Captions by name of the image file, in the order in which the names occur first; of entries with the same name, the last counts.
 #[derive(Default)]
 struct Captioned {
     names: Vec<Box<str>>,
@@ -214,7 +214,7 @@ fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) ->
     Ok(())
 }
 
-/// Reads the annotations; also the number of each name.
+/// Reads the annotations. Also returns the position of each name in them.
 fn read(raw: &RawDataset, layout: &Layout) -> Result<(Captioned, HashMap<Box<str>, u32>)> {
     let mut annotations = Captioned::default();
     let mut numbers: HashMap<Box<str>, u32> = HashMap::new();

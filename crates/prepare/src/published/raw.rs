@@ -7,23 +7,23 @@ use crate::plan::{ROWS_PER_FILE, RowSource, RowText};
 use crate::{PrepareError, Result};
 use vlct_data::answers::Vocabulary;
 
-/// Where the raw downloads are and how they become rows.
+/// The raw files of a published dataset, and how to turn them into rows.
 #[derive(Clone, Debug)]
 pub struct RawDataset {
-    /// The directory of the downloads.
+    /// The directory that the downloads were unpacked into.
     pub root: PathBuf,
-    /// Decides the order of rows.
+    /// Determines the order of rows.
     pub seed: u64,
-    /// The splits to write; all if not given.
+    /// The splits to write; None for all.
     pub splits: Option<Vec<String>>,
     /// Rows per file of the datasets that are written as numbered files.
     pub rows_per_file: usize,
-    /// The numbers of the answers of Visual Genome's questions; without it, a file in the root has them.
+    /// The vocabulary of the answers to Visual Genome's questions; None for the one in the root.
     pub labels: Option<Vocabulary>,
 }
 
 impl RawDataset {
-    /// The downloads in `root`, all splits, the original's number of rows.
+    /// All splits of the downloads in `root`, with the original's number of rows per file.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -34,7 +34,10 @@ impl RawDataset {
         }
     }
 
-    /// Those of the dataset's splits that are wanted.
+    /// Returns those of the dataset's splits that are wanted, in their order.
+    ///
+    /// # Errors
+    /// Returns an error if a wanted split is not among them.
     pub(super) fn wanted(&self, splits: &[&'static str]) -> Result<Vec<&'static str>> {
         let Some(wanted) = &self.splits else {
             return Ok(splits.to_vec());
@@ -61,13 +64,13 @@ impl RawDataset {
     }
 }
 
-/// What annotations say about images that were found in directories.
+/// The annotations of images that were found in directories.
 pub(super) trait RowTexts: Send + Sync {
-    /// What they say about this one.
+    /// Returns the columns of an image.
     fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a>;
 }
 
-/// Rows of one image each, found in directories.
+/// Rows of one image each, which was found in a directory.
 pub(super) struct ListedRows<T> {
     pub listing: ImageListing,
     pub annotations: T,

@@ -29,10 +29,10 @@ struct Described {
     y: i64,
 }
 
-/// Visual Genome. A region belongs to the image that it names itself, in whichever entry it stands.
+/// Plans Visual Genome. A region belongs to the image that it names, whichever entry it is in.
 ///
 /// # Errors
-/// Annotations or directories that are missing or damaged.
+/// Returns an error if annotations or directories are missing or damaged.
 pub fn vg(raw: &RawDataset) -> Result<Plan> {
     raw.wanted(&["train"])?;
     let mut images: Vec<(i64, Vec<Region>)> = Vec::new();
@@ -61,7 +61,7 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
     ];
     let found = raw
         .search()
-        .find(0, &directories, |_, name| numbers.get(&number_of(name)?).copied())?;
+        .find(0, &directories, |_, name| numbers.get(&image_id(name)?).copied())?;
     require_rows(&raw.root, found.listing.images.len(), ANNOTATIONS)?;
     let file_name = |number: usize| format!("{}.jpg", images[number].0);
     let coverage = found.coverage("vg", images.len(), |_| true, file_name);
@@ -80,12 +80,12 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
     })
 }
 
-/// The number that a image's file name is, leading zeros or not.
-fn number_of(name: &str) -> Option<i64> {
+/// Returns the image id in a file name, with or without leading zeros.
+fn image_id(name: &str) -> Option<i64> {
     name.strip_suffix(".jpg")?.parse().ok()
 }
 
-/// Regions by number of the image.
+/// The id of each image and its regions.
 struct Regions(Vec<(i64, Vec<Region>)>);
 
 impl RowTexts for Regions {

@@ -1,4 +1,4 @@
-//! VQA v2 (`write_vqa.py`): questions about COCO images, answers numbered by a vocabulary.
+//! VQA v2 (`write_vqa.py`): questions about COCO images, with answer ids of a vocabulary.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -81,7 +81,7 @@ struct Answer {
     answer: String,
 }
 
-/// Texts, each kept once.
+/// Interned texts.
 #[derive(Default)]
 struct Texts {
     numbers: HashMap<Box<str>, u32>,
@@ -100,7 +100,7 @@ impl Texts {
     }
 }
 
-/// The answers to a question: distinct ones in the order of their first occurrence, and how many gave each.
+/// The distinct answers to a question in the order of their first occurrence, with their counts.
 type Counted = Vec<(u32, u32)>;
 
 /// The annotations of a split: image, question and answers.
@@ -113,10 +113,10 @@ struct Asked {
     numbers: HashMap<i64, u32>,
 }
 
-/// VQA v2. Labels depend on the annotations of both `train` and `val`, which are read whichever splits are wanted.
+/// Plans VQA v2. Labels depend on the annotations of both `train` and `val`, which are read whichever splits are wanted.
 ///
 /// # Errors
-/// Annotations or directories that are missing or damaged, or that do not belong together.
+/// Returns an error if annotations or directories are missing or damaged, or do not belong together.
 pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     let wanted = raw.wanted(&SPLITS.map(|split| split.name))?;
     let mut texts = Texts::default();
@@ -223,8 +223,8 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<Asked> {
     Ok(asked)
 }
 
-/// Gives the questions those of their answers that have a label. Looked up as they were given, although the vocabulary has
-/// normalised answers: so the published heads were trained.
+/// Adds to each question those of its answers that have a label. They are looked up as given, although the vocabulary holds
+/// normalised answers, because the published heads were trained that way.
 fn give_answers(
     asked: &mut Asked,
     annotated: Annotated,
@@ -241,7 +241,7 @@ fn give_answers(
                 format!("it answers question {question} of image {image}, which the questions file does not have; the two files do \
                          not belong together")
             })?;
-        // Of several annotations of a question the first counts.
+        // Of several annotations of a question, the first counts.
         if asked.answers.is_empty() {
             let labelled = counted.iter().filter_map(|(number, count)| {
                 let (answer, label) = label(*number)?;
@@ -253,7 +253,7 @@ fn give_answers(
     Ok(())
 }
 
-/// Drops questions without answers, and images without questions. Returns how many questions.
+/// Drops questions without answers, and images without questions. Returns the number of dropped questions.
 fn drop_unanswered(asked: &mut Asked) -> usize {
     let count = |images: &[(i64, Vec<AnsweredQuestion>)]| images.iter().map(|p| p.1.len()).sum::<usize>();
     let before = count(&asked.images);
@@ -301,7 +301,7 @@ fn plan_split(raw: &RawDataset, group: u64, split: &'static Split, asked: Asked,
     Ok(())
 }
 
-/// The number in a image's file name: what stands between the last `_` and the ending.
+/// Returns the image id in a file name: the digits between the last `_` and the extension.
 fn image_id(name: &str) -> Option<i64> {
     name.strip_suffix(".jpg")?.rsplit('_').next()?.parse().ok()
 }

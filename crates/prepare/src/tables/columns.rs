@@ -1,26 +1,26 @@
-//! Which column of a table is what, and how the values of a row become a record.
+//! Assignment of columns to roles, and conversion of the values of a row to a [`Record`].
 
 use super::{ImageSource, Question, Record};
 
-/// What a column is to a record.
+/// Roles of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The image.
     Image,
-    /// Its caption, or a list of captions.
+    /// A caption of the image, or a list of captions.
     Text,
-    /// A question about it.
+    /// A question about the image.
     Question,
     /// The answer to the question, or a list of answers.
     Answer,
-    /// A name for the image.
+    /// Name of the image.
     Id,
     /// The split of the row.
     Split,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles; a role's position is its discriminant.
     pub const ALL: [Self; 6] = [
         Self::Image,
         Self::Text,
@@ -30,7 +30,7 @@ impl Role {
         Self::Split,
     ];
 
-    /// The names that such columns have, in upper or lower case. The first one that a table has counts.
+    /// Returns the usual names of such columns, in upper or lower case. The first one that a table has counts.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Image => &[
@@ -53,7 +53,7 @@ impl Role {
     }
 }
 
-/// The names of the columns of a table; those that are None have one of the usual names ([`Role::names`]), or are not there.
+/// The names of a table's columns. A column whose name is None has one of the usual names ([`Role::names`]), or does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnNames {
     /// The image.
@@ -76,22 +76,22 @@ pub(super) type Positions = [Option<usize>; 6];
 /// The values of a row, in the order of [`Role::ALL`].
 pub(super) type Cells = [Cell; 6];
 
-/// A value.
+/// A value of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Cell {
-    /// Nothing.
+    /// A missing value.
     #[default]
     Null,
     Text(String),
     Texts(Vec<String>),
     Number(i64),
     Bytes(Vec<u8>),
-    /// A image in the form of Hugging Face's data sets.
+    /// An image as Hugging Face's datasets store it.
     Image {
         bytes: Option<Vec<u8>>,
         path: Option<String>,
     },
-    /// Anything else: what it is.
+    /// A value that no role can use, and what it is.
     Other(&'static str),
 }
 
@@ -107,14 +107,14 @@ impl ColumnNames {
         }
     }
 
-    /// Finds the columns among those that a table has. The error says what is missing, and what is there.
+    /// Finds the columns among those of a table. The error names what is missing, and what exists.
     pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
         let positions = self.positions(names.clone());
         self.complete(&positions, names)?;
         Ok(positions)
     }
 
-    /// Where the columns are among those that a table, or an object, has.
+    /// Returns the positions of the columns among those of a table or the keys of an object.
     pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
         Role::ALL.map(|role| match self.given(role) {
             Some(given) => names.clone().position(|name| name == given),
@@ -125,7 +125,7 @@ impl ColumnNames {
         })
     }
 
-    /// Whether columns of these roles are all that a table needs: images, texts, and those whose names were given.
+    /// Returns whether columns of these roles suffice: images, texts, and those whose names were given.
     pub(super) fn are_all_in(&self, there: [bool; 6]) -> bool {
         let [image, text, question, ..] = there;
         let given = Role::ALL
@@ -135,7 +135,7 @@ impl ColumnNames {
         image && (text || question) && given
     }
 
-    /// The error says what is missing, and what is there.
+    /// Checks that all necessary columns exist. The error names what is missing, and what exists.
     pub(super) fn complete<'a>(
         &self,
         positions: &Positions,
@@ -152,9 +152,10 @@ impl ColumnNames {
         }
         let [image, text, question, ..] = positions;
         if image.is_none() {
-            let url = match names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
-                true => ". Addresses are not followed: download the images first, with img2dataset for example",
-                false => "",
+            let url = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+                ". URLs are not followed: download the images first, with img2dataset for example"
+            } else {
+                ""
             };
             return Err(format!(
                 "there is no column of images ({}); there are {}{url}",
@@ -174,20 +175,20 @@ impl ColumnNames {
     }
 }
 
-/// Makes a record of the values of a row. The error begins with the column's name.
+/// Converts the values of a row to a record. The error begins with the name of a column.
 pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Record, String> {
     let refuse = |role: Role, what: &str| format!("column {:?} {what}", name(role));
     let wrong = |role: Role, cell: &Cell, wanted: &str| refuse(role, &format!("holds {}, not {wanted}", cell.kind()));
     let [image, text, question, answer, id, split] = cells;
 
-    let mut name_of_picture = None;
+    let mut file_name = None;
     let image = match image {
         Cell::Bytes(bytes) => ImageSource::Bytes(bytes),
         Cell::Image {
             bytes: Some(bytes),
             path,
         } => {
-            name_of_picture = path;
+            file_name = path;
             ImageSource::Bytes(bytes)
         }
         Cell::Image {
@@ -195,7 +196,7 @@ pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Reco
             path: Some(path),
         } if !path.is_empty() => ImageSource::File(path),
         Cell::Text(path) if path.contains("://") => {
-            let reason = format!("holds the address {path:?}: download the images and give their paths");
+            let reason = format!("holds the URL {path:?}: download the images and give their paths");
             return Err(refuse(Role::Image, &reason));
         }
         Cell::Text(path) if !path.is_empty() => ImageSource::File(path),
@@ -229,7 +230,7 @@ pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Reco
         image,
         captions: texts(Role::Text, text)?,
         questions: Vec::from_iter(question.map(|text| Question { text, answers })),
-        image_id: one(Role::Id, id)?.or(name_of_picture),
+        image_id: one(Role::Id, id)?.or(file_name),
         split: one(Role::Split, split)?,
     })
 }

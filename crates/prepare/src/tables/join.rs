@@ -1,4 +1,4 @@
-//! Rows about the same image as one.
+//! Merging of rows about the same image.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,11 +6,11 @@ use std::path::{Component, Path, PathBuf};
 use super::{ImageSource, Record};
 use crate::Result;
 
-/// Joins the rows that name the same file in the same split, wherever they stand: captions and questions are collected, in
-/// order, at the place of the first. Rows that hold their image's bytes stay as they are.
+/// Merges the rows that name the same image file in the same split: captions and questions are collected, in order, in the first of
+/// these rows. Rows that hold the bytes of their image are not merged.
 ///
 /// # Errors
-/// The first error among the rows.
+/// Returns the first error among the rows.
 pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>> {
     let mut rows: Vec<Record> = Vec::new();
     let mut places: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
@@ -20,7 +20,7 @@ pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>
             rows.push(record);
             continue;
         };
-        // `./a//b` is `a/b`.
+        // `./a//b` and `a/b` are the same file.
         let components = Path::new(path).components().filter(|part| *part != Component::CurDir);
         let file = components.collect::<PathBuf>();
         let place = *places.entry((file, record.split.clone())).or_insert(rows.len());

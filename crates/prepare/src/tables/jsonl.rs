@@ -1,4 +1,4 @@
-//! JSON lines.
+//! JSONL: one JSON object per line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -11,16 +11,16 @@ use super::{MAX_ROW, Record, malformed, open_file};
 use crate::{PrepareError, Result};
 use vlct_util::at;
 
-/// The objects of a file with one on each line. Blank lines are passed over.
+/// The objects of a file. Blank lines are skipped.
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
     columns: ColumnNames,
     line: Vec<u8>,
     number: u64,
-    /// Roles that some object so far has a key for.
+    /// Whether an object so far has a key for each role.
     seen: [bool; 6],
-    /// What the first object without a needed key lacks: an error, unless others have it.
+    /// The error of the first object that lacks a necessary key. It is returned at the end unless another object has that key.
     lacking: Option<PrepareError>,
 }
 
@@ -37,7 +37,7 @@ impl Lines {
         })
     }
 
-    /// Reads the next line that is not blank; `false` at the end.
+    /// Reads the next line that is not blank. Returns false at the end of the file.
     fn advance(&mut self) -> Result<bool> {
         loop {
             self.line.clear();

@@ -1,8 +1,8 @@
-//! Tables of images and texts as people have them: JSON lines, CSV, TSV, Parquet; and directories of classes.
+//! Readers of tables of images and texts: JSONL, CSV, TSV and Parquet.
 //!
-//! Each format yields [`Record`]s: an image (the path of a file, or its bytes) with captions or a question. Which column
-//! is what is said by [`ColumnNames`]: named by the caller or found by its usual names. A row is read at a time (of Parquet a few
-//! dozen), and no row may be larger than [`MAX_ROW`].
+//! Each format yields [`Record`]s: an image (the path of a file, or its bytes) with captions or a question. [`ColumnNames`] assigns
+//! columns to these, by given or by usual names. One row is read at a time (of Parquet a few dozen), and no row of a text file may be
+//! larger than [`MAX_ROW`].
 
 mod columns;
 mod csv;
@@ -23,21 +23,21 @@ use vlct_util::open_file;
 /// Largest row of a text file, in bytes.
 pub const MAX_ROW: usize = 16 << 20;
 
-/// A kind of table.
+/// File formats of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     /// A JSON object per line.
     Jsonl,
-    /// Values between commas, the first line names the columns.
+    /// Comma-separated values; the first line names the columns.
     Csv,
-    /// As CSV, with tabs.
+    /// Tab-separated values; the first line names the columns.
     Tsv,
     /// Apache Parquet.
     Parquet,
 }
 
 impl TableFormat {
-    /// Ending of the names of such files.
+    /// Returns the extension of file names, without a dot.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",
@@ -48,40 +48,40 @@ impl TableFormat {
     }
 }
 
-/// Where an image is.
+/// Where the bytes of an image are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageSource {
-    /// In a file: its path as the table has it.
+    /// In a file, whose path is as in the table.
     File(String),
-    /// Here: the bytes of its file.
+    /// In the table.
     Bytes(Vec<u8>),
 }
 
 /// A question about an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
-    /// The question.
+    /// Text of the question.
     pub text: String,
-    /// Its answers: one, or one for each person who was asked; none in a test split.
+    /// One answer, or one for each person who was asked; none in a test split.
     pub answers: Vec<String>,
 }
 
-/// A row of a table: an image and what is said or asked about it.
+/// A row of a table: an image with captions or questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The image.
+    /// Where the image is.
     pub image: ImageSource,
     /// Captions. Blank ones are left out.
     pub captions: Vec<String>,
     /// Questions. Blank ones are left out.
     pub questions: Vec<Question>,
-    /// A name for the image.
+    /// Name of the image.
     pub image_id: Option<String>,
     /// The split that the row belongs to, as the table has it.
     pub split: Option<String>,
 }
 
-/// The rows of a table, in order. After an error there is no further row.
+/// The rows of a table, in order. The iterator ends after the first error.
 pub type Records = Box<dyn Iterator<Item = Result<Record>>>;
 
 /// Opens a table.
@@ -92,7 +92,7 @@ pub fn read(path: impl AsRef<Path>, format: TableFormat, columns: &ColumnNames) 
     open(path.as_ref(), format, columns, Projection::All)
 }
 
-/// As [`read`], but images that stand in the table itself are not read: their bytes are empty. [`EmbeddedImages`] has them.
+/// As [`read`], but the bytes of images that are embedded in the table are not read and left empty. [`EmbeddedImages`] reads them.
 ///
 /// # Errors
 /// As [`read`].

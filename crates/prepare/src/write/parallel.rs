@@ -1,22 +1,22 @@
-//! Work done by several threads, its results used in order, with bounded memory.
+//! A parallel map whose results are consumed in order, with bounded memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Results that may wait to be used, counted in items: enough to even out images of different sizes.
+/// Results per thread that may wait to be consumed: enough to even out images of different sizes.
 const MAX_AHEAD_PER_THREAD: usize = 16;
 
-/// Something that takes memory.
+/// A size in memory.
 pub trait ByteSize {
-    /// Bytes that it takes.
+    /// Returns the size in bytes.
     fn byte_size(&self) -> usize;
 }
 
 struct State<T> {
-    /// The next item to begin.
+    /// The next item to start.
     next: usize,
-    /// The next item to be used.
+    /// The next item to consume.
     wanted: usize,
     waiting: BTreeMap<usize, T>,
     bytes: usize,
@@ -30,12 +30,12 @@ struct Shared<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Whoever panicked while holding the lock left no half-made state: every change is one statement.
+        // A thread that panicked with the lock held left a consistent state: every change is one statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Stops the threads when the user of the results leaves, for whatever reason; or when a thread leaves by a panic.
+/// Stops the threads when it is dropped: when the consumer returns or panics, or when a worker panics.
 struct StopOnDrop<'a, T>(&'a Shared<T>);
 
 impl<T> Drop for StopOnDrop<'_, T> {
@@ -45,16 +45,16 @@ impl<T> Drop for StopOnDrop<'_, T> {
     }
 }
 
-/// Makes every item of `items` on one of `threads` threads and calls `take` with each result, in order, on this one, until it answers
-/// with an error.
+/// Calls `make` for every item on one of `threads` threads, and `take` with each result, in order, on the calling thread, until it
+/// returns an error.
 ///
-/// Results that wait for their turn take at most about `budget` bytes: beyond it only the item whose turn is next is begun.
+/// Waiting results have at most about `budget` bytes: beyond that, only the item that is consumed next is started.
 ///
 /// # Errors
-/// What `take` answers.
+/// Returns the error of `take`.
 ///
 /// # Panics
-/// If `make` does.
+/// Panics if `make` does.
 pub fn map_in_order<T: ByteSize + Send, E>(
     items: Range<usize>,
     threads: usize,
@@ -80,7 +80,7 @@ pub fn map_in_order<T: ByteSize + Send, E>(
             let mut state = shared.lock();
             let item = loop {
                 if state.stop || state.next >= items.end {
-                    // Nothing is left to begin; those who still work do not stop for that.
+                    // No item is left to start. The other workers continue.
                     std::mem::forget(leaving);
                     return;
                 }
@@ -112,7 +112,7 @@ pub fn map_in_order<T: ByteSize + Send, E>(
                     break made;
                 }
                 if state.stop {
-                    // A thread panicked; leaving the scope passes that on.
+                    // A worker panicked. Leaving the scope propagates the panic.
                     return Ok(());
                 }
                 state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn results_come_in_order_whatever_the_threads_do() {
+    fn results_are_consumed_in_order() {
         for threads in [1, 3, 8] {
             for budget in [0, 10, 1 << 20] {
                 let mut seen = Vec::new();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_made_ahead_of_a_full_budget_and_nothing_after_an_error() {
+    fn stops_at_a_full_budget_and_after_an_error() {
         let made = AtomicUsize::new(0);
         let heavy = |i| {
             made.fetch_add(1, Ordering::SeqCst);
@@ -169,13 +169,13 @@ mod tests {
         };
         let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("enough") } else { Ok(()) });
         assert_eq!(result, Err("enough"));
-        // Up to item 5, what the threads had begun, and what they began before they saw the end.
+        // Items up to 5, those that the workers had started, and those that they started before they saw the error.
         assert!(made.load(Ordering::SeqCst) <= 6 + 2 * 4, "{made:?}");
     }
 
     #[test]
     #[should_panic(expected = "a scoped thread panicked")]
-    fn a_panic_of_the_work_is_passed_on() {
+    fn propagates_panics() {
         let _ = map_in_order::<_, ()>(
             0..10,
             2,

@@ -10,10 +10,10 @@ use vlct_data::arrow::{ArrowTable, VqaKind, VqaRow, VqaWriter};
 const RELEASE_BYTES: usize = 64 << 20;
 
 impl TailSplit {
-    /// Cuts the file in the directory `out`.
+    /// Writes both parts of the file in the directory `out`.
     ///
     /// # Errors
-    /// A file that is damaged; a full disk.
+    /// Returns an error if the file is damaged, or if writing fails.
     pub(super) fn write(&self, out: &Path) -> Result<()> {
         let path = |name: &str| out.join(format!("{name}.arrow"));
         let table = ArrowTable::open(path(&self.from))?;

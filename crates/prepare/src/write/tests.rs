@@ -48,9 +48,10 @@ fn write_until(rows: u64, plan: &Plan, options: &WriteOptions) -> u64 {
     let mut first = None;
     let mut watch = |now: Progress| {
         first.get_or_insert(now.done);
-        match now.done >= rows {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if now.done >= rows {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     };
     assert_eq!(write("coco", plan, options, &mut watch).unwrap(), Outcome::Stopped);
@@ -87,7 +88,7 @@ fn resumed_preparation_ends_with_the_same_bytes() {
     let refused = prepare(Dataset::Coco, &other, &options(out.path()))
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("--overwrite"), "{refused}");
+    assert!(refused.contains("there already, made from other inputs"), "{refused}");
     let mut replacing = options(out.path());
     replacing.overwrite = true;
     prepare(Dataset::Coco, &other, &replacing).unwrap();

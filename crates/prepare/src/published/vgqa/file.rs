@@ -1,4 +1,4 @@
-//! The file of selected questions: a dictionary from images to lists of (number, question, answer), as a pickle or JSON.
+//! The file of selected questions: a dictionary from image ids to lists of (id, question, answer), as a pickle or JSON.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,26 +15,26 @@ use crate::{PrepareError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
-/// The file that is made of all of Visual Genome has about 40 MB.
+/// The file of the whole Visual Genome has about 40 MB.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// A pickle may say a text once and use it many times. Its texts may take this many times the bytes of the file.
+/// A pickle may store a text once and refer to it many times. All its texts may have this many times the bytes of the file.
 const REPEATED_TEXT: usize = 16;
 
-/// The form of a file of questions.
+/// The format of a file of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionsFormat {
-    /// The original's, readable by Python 2 and 3 (protocol 2).
+    /// The original's format, protocol 2, which Python 2 and 3 can read.
     Pickle,
-    /// An object of lists, what Python's `json.dump` makes of the original's dictionary.
+    /// An object of lists, as Python's `json.dump` writes the original's dictionary.
     Json,
 }
 
 impl QuestionsFormat {
-    /// The form that the ending of a name stands for: JSON if it is `.json`.
+    /// Returns the format for the extension of a path: JSON for `.json`, otherwise pickle.
     pub fn of(path: &Path) -> Self {
         match path.extension() {
-            Some(ending) if ending.eq_ignore_ascii_case("json") => Self::Json,
+            Some(extension) if extension.eq_ignore_ascii_case("json") => Self::Json,
             _ => Self::Pickle,
         }
     }
@@ -43,7 +43,7 @@ impl QuestionsFormat {
 /// Writes a file of questions into `out`.
 ///
 /// # Errors
-/// Whatever `out` reports; a text of 4 GiB or more, which a pickle cannot hold.
+/// Returns an error if writing fails, or if a text has 4 GiB or more, which a pickle cannot hold.
 pub fn encode(images: &[QuestionedImage], format: QuestionsFormat, out: &mut dyn Write) -> io::Result<()> {
     match format {
         QuestionsFormat::Pickle => out.write_all(&to_pickle(images)?),
@@ -90,7 +90,7 @@ pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
-    // No pickle begins with a brace.
+    // A pickle cannot begin with a brace.
     let images = if bytes.trim_ascii_start().starts_with(b"{") {
         let Images(images) =
             serde_json::from_slice(bytes).map_err(|error| format!("not images with their questions: {error}"))?;
@@ -106,7 +106,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
     }
 }
 
-/// The images of a pickle; `room` is how many bytes their questions may take.
+/// Reads the images of a pickle, whose questions may have `room` bytes.
 fn from_pickle(pickle: &Pickle<'_>, mut room: usize) -> Result<Vec<QuestionedImage>, String> {
     let entries = pickle
         .entries(pickle.root())
@@ -114,8 +114,8 @@ fn from_pickle(pickle: &Pickle<'_>, mut room: usize) -> Result<Vec<QuestionedIma
     let mut images = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         let id = number(pickle, key)
-            .ok_or_else(|| format!("{} is not the number of a image", quoted(&pickle.describe(key))))?;
-        let malformed = || format!("image {id} has no list of (number, question, answer)");
+            .ok_or_else(|| format!("{} is not the id of an image", quoted(&pickle.describe(key))))?;
+        let malformed = || format!("image {id} has no list of (id, question, answer)");
         let mut questions = Vec::new();
         for item in pickle.items(value).ok_or_else(malformed)? {
             let (id, question, answer) = triple(pickle, *item).ok_or_else(malformed)?;
@@ -144,7 +144,7 @@ fn triple<'p>(pickle: &'p Pickle<'_>, at: Ref) -> Option<(i64, &'p str, &'p str)
     }
 }
 
-/// Images as the entries of a JSON object, in their order.
+/// The entries of a JSON object, in their order.
 struct Images(Vec<QuestionedImage>);
 
 impl<'de> Deserialize<'de> for Images {
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Images {
             type Value = Vec<QuestionedImage>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object from images to lists of [number, question, answer]")
+                f.write_str("an object from images to lists of [id, question, answer]")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! About half of the images of Visual Genome are images of COCO. [`select`] takes those of their questions whose answer is
-//! in the vocabulary of VQA v2, [`plan`] gives the answers their numbers. Between the two lies a file, the original's pickle or
-//! JSON, which [`read`] and [`encode`] know.
+//! in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file between the two is the original's pickle, or JSON;
+//! [`read`] and [`encode`] handle both.
 
 mod file;
 mod plan;
@@ -16,21 +16,21 @@ pub use file::{QuestionsFormat, encode, read};
 pub use plan::{Layout, plan};
 pub use select::{Selection, select};
 
-/// A question about a image of Visual Genome with its answer.
+/// A question about an image of Visual Genome with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Its number in Visual Genome (`qa_id`).
+    /// `qa_id` in Visual Genome.
     pub id: i64,
-    /// The question.
+    /// Text of the question.
     pub question: String,
     /// The answer, spelled as in the vocabulary.
     pub answer: String,
 }
 
-/// A image of Visual Genome with its questions.
+/// An image of Visual Genome with its questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuestionedImage {
-    /// Its number in Visual Genome (`image_id`).
+    /// `image_id` in Visual Genome.
     pub id: i64,
     /// Its questions, in the order of `question_answers.json`.
     pub questions: Vec<Question>,

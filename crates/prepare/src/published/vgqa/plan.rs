@@ -13,7 +13,7 @@ use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 use vlct_data::manifest::Coverage;
 
-/// Which of the original's two writers the names of the input files are those of.
+/// The names of the input files: those of one of the original's two writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `write_valid_vgqa.py`: `valid_vgqa_info.pkl` and `coco_vqa_label_info.pkl`.
@@ -48,7 +48,7 @@ impl Layout {
         }
     }
 
-    /// The answer vocabulary in the directory `root`, under its usual name.
+    /// Opens the answer vocabulary in the directory `root`.
     ///
     /// # Errors
     /// Returns an error if it does not exist, or as [`Vocabulary::open`].
@@ -60,16 +60,16 @@ impl Layout {
 /// A row of `vgqa_train.arrow`; its split is `train`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VgqaRow {
-    /// The file of the image, `ROOT/images/NUMBER.jpg`. It has not been looked for.
+    /// The image file `ROOT/images/ID.jpg`, which may not exist.
     pub path: PathBuf,
-    /// The number of the image in Visual Genome.
+    /// Id of the image in Visual Genome.
     pub image_id: i64,
     /// Its questions, each with one answer of score 1.
     pub questions: Vec<AnsweredQuestion>,
 }
 
-/// Plans `vgqa_train.arrow`: Visual Genome's questions in the order of their file. Answers are numbered by `labels` or, if that is None,
-/// by the vocabulary in the root.
+/// Plans `vgqa_train.arrow`: Visual Genome's questions in the order of their file. Answer ids are those of `labels` or, if
+/// that is None, of the vocabulary in the root.
 ///
 /// # Errors
 /// Returns an error if a file is missing or damaged, if questions and vocabulary do not belong together, or if no image exists.
@@ -103,12 +103,10 @@ pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Re
     })
 }
 
-/// Reads the questions in the directory `root` and numbers their answers by `labels`, or, without these, by the vocabulary in the
-/// directory. One row an image, in the order of the file of questions.
+/// Reads the questions in the directory `root`, and returns one row per image in the order of their file.
 ///
 /// # Errors
-/// A file that is missing or damaged; answers that are not in the vocabulary, with their number and the first of them: then
-/// questions and vocabulary do not belong together.
+/// Returns an error if a file is missing or damaged, or if an answer is not in the vocabulary.
 pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
     let path = first_of(root, layout.questions(), VgqaFile::Questions)?;
     let images = file::read(&path)?;

@@ -1,4 +1,4 @@
-//! Which questions of Visual Genome can be asked of a VQA model (`data_preprocess/map_vg_mscoco.py`).
+//! Selection of the questions of Visual Genome that a VQA model can answer (`data_preprocess/map_vg_mscoco.py`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,25 +10,25 @@ use super::{Question, QuestionedImage};
 use crate::{Result, json_stream};
 use vlct_data::answers::{Vocabulary, normalize_word};
 
-/// The questions that were kept, and how many there were to choose from.
+/// The selected questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Number of questions about images of COCO.
     pub considered: u64,
     /// Number of those whose answer is in the vocabulary.
     pub kept: u64,
-    /// The images with a question that was kept, in the order of `image_data.json`.
+    /// The images with a selected question, in the order of `image_data.json`.
     pub images: Vec<QuestionedImage>,
 }
 
-/// What is read of an entry of `image_data.json`.
+/// An entry of `image_data.json`.
 #[derive(Deserialize)]
 struct ImageData {
     image_id: i64,
     coco_id: Option<i64>,
 }
 
-/// What is read of an entry of `question_answers.json`.
+/// An entry of `question_answers.json`.
 #[derive(Deserialize)]
 struct QuestionAnswers {
     qas: Vec<QuestionAnswer>,
@@ -45,11 +45,11 @@ struct QuestionAnswer {
 /// Reads `image_data.json` and `question_answers.json` in the directory `root` and keeps the questions about images with a
 /// `coco_id` whose answer, in the spelling of [`normalize_word`], is in the vocabulary.
 ///
-/// Like the original, it does not look whether the image belongs to VQA v2: test images of COCO are among them.
-/// Memory holds what is kept.
+/// Like the original, it does not check whether the image belongs to VQA v2: test images of COCO are among them. Memory holds the
+/// selected questions only.
 ///
 /// # Errors
-/// A file that is missing, cut short, no JSON or of another form; a image that `image_data.json` has twice.
+/// Returns an error if a file is missing, cut short, no JSON or of another form, or if `image_data.json` has an image twice.
 pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
     let mut images: Vec<QuestionedImage> = Vec::new();
     let mut places: HashMap<i64, usize> = HashMap::new();

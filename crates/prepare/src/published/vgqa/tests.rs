@@ -36,7 +36,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_questions_of_the_original_are_selected() {
+fn selects_the_questions_of_the_original() {
     for directory in golden("map_vg_mscoco") {
         let labels = Vocabulary::open(directory.join("raw/coco_vqa_label_info.pkl")).unwrap();
         let selection = select(&directory.join("raw"), &labels).unwrap();
@@ -53,7 +53,7 @@ fn the_questions_of_the_original_are_selected() {
 }
 
 #[test]
-fn pictures_keep_the_order_of_the_image_data() {
+fn selected_images_keep_the_order_of_the_image_data() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     let images = |ids: &[i64]| {
@@ -113,7 +113,7 @@ fn planned_rows(rows: &[VgqaRow]) -> Value {
 }
 
 #[test]
-fn rows_are_those_of_the_original() {
+fn rows_equal_those_of_the_original() {
     for (set, layout) in [("valid_vgqa", Layout::ValidVgqa), ("vgqa", Layout::Vgqa)] {
         for directory in golden(set) {
             let root = directory.join("raw");
@@ -129,7 +129,7 @@ fn rows_are_those_of_the_original() {
 }
 
 #[test]
-fn json_files_do_instead_of_pickles() {
+fn json_files_replace_pickles() {
     for directory in golden("valid_vgqa") {
         let copy = tempfile::tempdir().unwrap();
         let from = directory.join("raw");
@@ -148,7 +148,7 @@ fn json_files_do_instead_of_pickles() {
 }
 
 #[test]
-fn answers_outside_the_vocabulary_are_counted() {
+fn counts_answers_outside_the_vocabulary() {
     let directory = tempfile::tempdir().unwrap();
     let images = [(4, 11, "yes"), (8, 12, "no"), (9, 13, "2")].map(|(id, question, answer)| QuestionedImage {
         id,
@@ -176,19 +176,19 @@ fn answers_outside_the_vocabulary_are_counted() {
 }
 
 #[test]
-fn other_files_are_refused() {
+fn rejects_other_files() {
     assert!(refusal(b"").contains("neither JSON nor a pickle"));
     assert!(refusal(b"{\"1\": [[2, \"a\"]]}").contains("not images with their questions"));
     assert!(refusal(b"{\"1\": [], \"1\": []}").contains("image 1 occurs twice"));
     assert!(refusal(b"]K\x01a.").contains("not a dictionary"));
-    assert!(refusal(b"}X\x01\0\0\0a]s.").contains("is not the number of an image"));
+    assert!(refusal(b"}X\x01\0\0\0a]s.").contains("is not the id of an image"));
     assert!(refusal(b"}K\x01]K\x02as.").contains("image 1 has no list of"));
     let error = read(Path::new("no such file")).unwrap_err().to_string();
     assert!(error.starts_with("no such file: "), "{error}");
 }
 
 #[test]
-fn a_text_that_is_used_again_and_again_does_not_take_memory() {
+fn rejects_texts_repeated_many_times() {
     // One text of 100,000 bytes, in a tuple that is in the list a million times.
     let mut bytes = b"}K\x01](K\x01X\xa0\x86\x01\0".to_vec();
     bytes.extend(vec![b'x'; 100_000]);
@@ -200,7 +200,7 @@ fn a_text_that_is_used_again_and_again_does_not_take_memory() {
 
 proptest! {
     #[test]
-    fn any_questions_survive_both_forms(
+    fn questions_round_trip_in_both_formats(
         images in prop::collection::vec((any::<i64>(), prop::collection::vec((any::<i64>(), ".{0,8}", ".{0,8}"), 0..4)), 0..5),
     ) {
         let mut seen = std::collections::HashSet::new();
@@ -219,7 +219,7 @@ proptest! {
 
     /// Damaged files are read as something or refused in one line, whatever is damaged.
     #[test]
-    fn damage_is_an_error_of_one_line(
+    fn reports_damage_in_one_line(
         which in 0..4usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         keep in any::<prop::sample::Index>(),
@@ -256,7 +256,7 @@ proptest! {
 }
 
 #[test]
-fn a_file_of_questions_cut_anywhere_is_refused() {
+fn rejects_a_file_cut_at_any_byte() {
     let path = golden("map_vg_mscoco").remove(0).join("expected/valid_vgqa_info.pkl");
     let pickle = fs::read(&path).unwrap();
     let json = encoded(&read(&path).unwrap(), QuestionsFormat::Json);

@@ -21,34 +21,34 @@ use super::{ImageSource, Record, malformed, open_file};
 use crate::Result;
 use vlct_util::MappedFile;
 
-/// Rows decoded at a time: images are large.
+/// Rows decoded at a time. Images are large, so there are few.
 const BATCH_ROWS: usize = 32;
-/// Images that may wait to be asked for, when they are asked for out of order.
+/// Images that are kept for later calls when they are read out of order.
 const MAX_WAITING: usize = 256;
 
-/// What is read of a file.
+/// Which columns are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Projection {
-    /// Everything.
+    /// All columns that have a role.
     All,
-    /// Everything but the bytes of images: these are empty.
+    /// As `All`, but bytes of images are left empty.
     WithoutImages,
-    /// Images only.
+    /// The column of images.
     ImagesOnly,
 }
 
-/// The rows of a file, decoded a few at a time; columns that are not needed are not read.
+/// The rows of a file, decoded a few at a time. Columns without a role are not read.
 pub(super) struct Rows {
     path: PathBuf,
     reader: ParquetRecordBatchReader,
     /// Names of the columns of each role.
     names: [Option<String>; 6],
-    /// Their positions among the columns that are read.
+    /// Positions of the columns of each role among those that are read.
     positions: Positions,
-    /// Whether images stand in the file, but are not read.
+    /// Whether images are embedded in the file, but not read.
     left_out: bool,
     batch: Option<RecordBatch>,
-    /// Next row in the batch, and in the file.
+    /// Position of the next row in the batch, and in the file.
     next: usize,
     row: u64,
 }
@@ -59,7 +59,7 @@ impl Rows {
         let file = open_file(path)?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         let builder = guarded(path, || {
-            // Types as Parquet has them, not as the writing program had them in memory: there are fewer.
+            // Derive the types from the Parquet schema, not from the embedded Arrow schema, which allows more.
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
             ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
         })?;
@@ -118,7 +118,7 @@ impl Rows {
         })
     }
 
-    /// The next row's values; None at the end.
+    /// Returns the values of the next row, or None at the end.
     fn advance(&mut self) -> Result<Option<Cells>> {
         while self.batch.as_ref().is_none_or(|batch| self.next >= batch.num_rows()) {
             let reader = &mut self.reader;
@@ -165,25 +165,25 @@ impl Iterator for Rows {
     }
 }
 
-/// The images that stand in a Parquet file, by row. Several threads may ask; fastest when the rows are asked for about in order,
-/// each once.
+/// The images that are embedded in a Parquet file. Several threads can read them; fastest if each row is read once and about in
+/// order.
 pub struct EmbeddedImages {
     path: PathBuf,
     columns: ColumnNames,
     state: Mutex<Reading>,
 }
 
-/// How far the reader is.
+/// The state of the reader.
 #[derive(Default)]
 struct Reading {
     rows: Option<Rows>,
     next: u64,
-    /// Images that were passed on the way to another.
+    /// Images that were skipped on the way to another.
     waiting: HashMap<u64, Result<ImageSource>>,
 }
 
 impl EmbeddedImages {
-    /// The images of that file.
+    /// Creates a reader; the file is opened with the first image.
     pub fn new(path: &Path, columns: &ColumnNames) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -192,10 +192,10 @@ impl EmbeddedImages {
         }
     }
 
-    /// The image of a row, counted from 0.
+    /// Returns the image of a row, counted from 0.
     ///
     /// # Errors
-    /// No such row, a row without an image, a damaged file.
+    /// Returns an error if there is no such row, if it has no image, or if the file is damaged.
     pub fn image(&self, row: u64) -> Result<ImageSource> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Reading { rows, next, waiting } = &mut *state;
@@ -229,7 +229,7 @@ impl EmbeddedImages {
     }
 }
 
-/// Calls the library. A damaged file can make it panic; that is an error here.
+/// Calls the `parquet` crate, and converts its panics on damaged files to errors.
 fn guarded<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
     let damaged = |what: &str| {
         malformed(
@@ -246,12 +246,12 @@ fn guarded<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::res
     }
 }
 
-/// Refuses what cannot be decoded, before anything is.
+/// Rejects what cannot be decoded before anything is decoded.
 fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
     let rows = metadata.row_groups().iter().try_fold(0u64, |sum, group| {
         sum.checked_add(u64::try_from(group.num_rows()).ok()?)
     });
-    // A row names an image or holds one, and no two the same.
+    // Every row names or holds another image, so it has at least one byte.
     if rows.is_none_or(|rows| rows > length) {
         return Err(malformed(
             path,
@@ -280,7 +280,7 @@ fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// Refuses pages that claim to become more than they can.
+/// Rejects pages whose headers claim more than their bytes can decompress to.
 fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Result<()> {
     let file = MappedFile::open(path)?;
     file.expect_gaps(true);
@@ -302,7 +302,7 @@ fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Res
     Ok(())
 }
 
-/// A value of a column.
+/// Converts a value of a column.
 fn value(array: &dyn Array, row: usize, role: Role) -> Cell {
     if row >= array.len() || array.is_null(row) {
         return Cell::Null;

@@ -1,31 +1,31 @@
-//! What the pages of a Parquet column claim to become, before anything is allocated for them.
+//! Plausibility check of the page headers of a Parquet column.
 //!
-//! The library allocates the size that a page's header gives for its unpacked bytes. Here the headers are read first:
-//! structs of Thrift's compact protocol.
+//! The `parquet` crate allocates the uncompressed size that a page header claims, so a small damaged file can ask for gigabytes. The
+//! headers (structs of Thrift's compact protocol) are therefore read first.
 
 use std::ops::Range;
 
 use parquet::basic::Compression;
 
-/// Deepest nesting of a header that is followed; those of the format have three levels.
+/// Deepest nesting of structs in a header. Those of the format have three levels.
 const MAX_DEPTH: usize = 8;
-/// A page may unpack to so many bytes whatever its size.
+/// A page may decompress to this many bytes whatever its size.
 const SMALL: u64 = 1 << 16;
 
-/// What a page's header says.
+/// The fields of a page header that are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Page {
-    unpacked: u64,
-    packed: u64,
-    /// Values of a dictionary.
+    uncompressed: u64,
+    compressed: u64,
+    /// Number of values in a dictionary page, otherwise 0.
     values: u64,
 }
 
-/// Whether every page among these bytes of a file can become what it claims. A header that cannot be read here is not plausible: the
-/// library might read it all the same.
+/// Returns whether every page in this range of a file can decompress to the size that it claims. A header that cannot be read here
+/// is implausible, because the `parquet` crate might be able to read it.
 pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compression) -> bool {
-    // The most that a byte can become: a copy of 64 bytes takes three in snappy, lz4 goes on for 255 with a byte, gzip has pairs of
-    // bits for 258.
+    // Largest compression ratios: Snappy encodes a copy of 64 bytes in three, LZ4 extends a length by 255 per byte, and DEFLATE
+    // encodes 258 bytes in two bits.
     let ratio = match compression {
         Compression::UNCOMPRESSED => 1,
         Compression::SNAPPY => 22,
@@ -40,15 +40,15 @@ pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compres
         else {
             return false;
         };
-        if page.unpacked > page.packed.saturating_mul(ratio).max(SMALL) || page.values > page.unpacked {
+        if page.uncompressed > page.compressed.saturating_mul(ratio).max(SMALL) || page.values > page.uncompressed {
             return false;
         }
-        at = at.saturating_add(length as u64).saturating_add(page.packed);
+        at = at.saturating_add(length as u64).saturating_add(page.compressed);
     }
     true
 }
 
-/// Reads a page's header, and gives what follows it.
+/// Reads a page header. Also returns the bytes after it.
 fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     let mut reader = Reader(bytes);
     let mut page = Page::default();
@@ -56,9 +56,9 @@ fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     while let Some((kind, field)) = reader.field(id)? {
         id = field;
         match (kind, field) {
-            (5, 2) => page.unpacked = reader.size()?,
-            (5, 3) => page.packed = reader.size()?,
-            // The header of a dictionary, whose first field is its number of values.
+            (5, 2) => page.uncompressed = reader.size()?,
+            (5, 3) => page.compressed = reader.size()?,
+            // The header of a dictionary page, whose first field is its number of values.
             (12, 7) => {
                 let mut inner = 0;
                 while let Some((kind, field)) = reader.field(inner)? {
@@ -75,7 +75,7 @@ fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     Some((page, reader.0))
 }
 
-/// What is left of a header.
+/// A reader of the remaining bytes of a header.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -102,13 +102,13 @@ impl Reader<'_> {
         None
     }
 
-    /// A signed number that is no size if it is below 0.
+    /// Reads a signed integer. Returns None if it is negative.
     fn size(&mut self) -> Option<u64> {
         let zigzag = self.varint()?;
         (zigzag & 1 == 0).then_some(zigzag >> 1)
     }
 
-    /// Type and number of the next field, of a struct whose last one was `last`. None (inside) at its end.
+    /// Reads the type and id of the next field in a struct whose previous field had the id `last`. Returns `Some(None)` at its end.
     fn field(&mut self, last: i64) -> Option<Option<(u8, i64)>> {
         let head = self.byte()?;
         let kind = head & 0x0f;
@@ -125,13 +125,13 @@ impl Reader<'_> {
         Some(Some((kind, id)))
     }
 
-    /// Passes over a value of that type in a field.
+    /// Skips the value of a field.
     fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
         if depth > MAX_DEPTH {
             return None;
         }
         match kind {
-            // Truth values stand in the type.
+            // Booleans are encoded in the type.
             1 | 2 => Some(()),
             3 => self.take(1),
             4..=6 => self.varint().map(drop),
@@ -169,7 +169,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Passes over items of a list, where truth values take a byte. Every item takes at least one: the loop ends with the bytes.
+    /// Skips the items of a list, in which a boolean takes a byte. Every item has at least one byte, so the loop ends with the bytes.
     fn skip_items(&mut self, kind: u8, count: u64, depth: usize) -> Option<()> {
         for _ in 0..count {
             match kind {
@@ -187,9 +187,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// Type 0 (data), sizes, and the header of a data page with statistics.
-    fn data_page(unpacked: u8, packed: u8) -> Vec<u8> {
+    fn data_page(uncompressed: u8, packed: u8) -> Vec<u8> {
         // The numbers are below 64: zigzag makes one byte of each.
-        let mut bytes = vec![0x15, 0, 0x15, unpacked * 2, 0x15, packed * 2, 0x2c];
+        let mut bytes = vec![0x15, 0, 0x15, uncompressed * 2, 0x15, packed * 2, 0x2c];
         bytes.extend([
             0x15, 8, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x18, 2, b'a', b'b', 0x11, 0, 0, 0,
         ]);
@@ -197,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_to_their_end() {
+    fn reads_headers_to_their_end() {
         let mut bytes = data_page(40, 20);
         let length = bytes.len();
         bytes.extend([7; 3]);
         let (page, rest) = header(&bytes).unwrap();
         let wanted = Page {
-            unpacked: 40,
-            packed: 20,
+            uncompressed: 40,
+            compressed: 20,
             values: 0,
         };
         assert_eq!((page, rest), (wanted, &[7; 3][..]));
@@ -213,11 +213,14 @@ mod tests {
         }
         let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 6, 0x15, 0, 0, 0];
         let (page, rest) = header(&dictionary).unwrap();
-        assert_eq!((page.unpacked, page.packed, page.values, rest.len()), (10, 5, 3, 0));
+        assert_eq!(
+            (page.uncompressed, page.compressed, page.values, rest.len()),
+            (10, 5, 3, 0)
+        );
     }
 
     #[test]
-    fn claims_are_compared_with_what_is_there() {
+    fn rejects_implausible_sizes() {
         let large = |size: u32| {
             let mut bytes = vec![0x15, 0, 0x15];
             let mut value = u64::from(size) << 1;
@@ -242,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..400u64) {
+        fn terminates_on_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..400u64) {
             are_plausible(&bytes, start..u64::MAX, Compression::SNAPPY);
             if let Some((_, rest)) = header(&bytes) {
                 prop_assert!(rest.len() < bytes.len());

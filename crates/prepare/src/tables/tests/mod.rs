@@ -43,7 +43,7 @@ fn captions(path: &str, captions: &[&str]) -> Record {
 }
 
 #[test]
-fn json_lines() {
+fn reads_jsonl() {
     let text = "\u{feff}{\"image\": \"a.jpg\", \"caption\": \"one\", \"url\": \"https://x\", \"size\": [1, 2]}\n\
                 \n  \r\n\
                 {\"captions\": [\"two\", \" \", \"three\"], \"FilePath\": \"b/c.png\", \"id\": 7, \"split\": \"val\"}\r\n\
@@ -77,7 +77,7 @@ fn json_lines() {
 }
 
 #[test]
-fn csv_and_tsv() {
+fn reads_csv_and_tsv() {
     let csv = "\u{feff}url,Image,Caption,split\n\
                https://x,a.jpg,\"one, \"\"two\"\"\nthree\",train\n\
                ,b.jpg,,\r\n";
@@ -161,7 +161,7 @@ fn errors_name_line_and_column() {
         (
             TableFormat::Jsonl,
             "{\"image\": \"http://x/a.jpg\", \"caption\": \"b\"}",
-            &["column \"image\" holds the address"],
+            &["column \"image\" holds the URL"],
         ),
         (
             TableFormat::Jsonl,
@@ -228,7 +228,7 @@ fn errors_name_line_and_column() {
 }
 
 #[test]
-fn rows_of_the_same_picture_are_joined() {
+fn merges_rows_of_the_same_image() {
     let text = "image,caption,split,id\na,1,,x\nb,2,,\n./a,3,,\na,4,val,\nb,5,,y\n";
     let joined = join(records(TableFormat::Csv, text).into_iter().map(Ok)).unwrap();
     let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {

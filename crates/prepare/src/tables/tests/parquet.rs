@@ -44,7 +44,7 @@ pub(super) fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
 }
 
 #[test]
-fn parquet_as_hugging_face_writes_it() {
+fn reads_parquet_of_hugging_face() {
     let wanted = [
         Record {
             image: ImageSource::Bytes(b"1".to_vec()),
@@ -76,7 +76,7 @@ fn parquet_as_hugging_face_writes_it() {
 }
 
 #[test]
-fn pictures_in_parquet_are_read_by_row_and_left_out_of_the_outline() {
+fn embedded_images_are_read_by_row_and_left_empty_in_records() {
     let whole = parquet_file(hugging_face(), Compression::SNAPPY);
     let packed = file(&whole);
     let outlined: Vec<Record> = read_without_images(packed.path(), TableFormat::Parquet, &ColumnNames::default())
@@ -130,7 +130,7 @@ fn pictures_in_parquet_are_read_by_row_and_left_out_of_the_outline() {
 }
 
 #[test]
-fn parquet_with_plain_columns() {
+fn reads_parquet_with_plain_columns() {
     let bytes = parquet_file(
         vec![
             (

@@ -19,25 +19,36 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy(&path, &target),
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
             // Not `fs::copy`: the golden files may be read-only.
-            false => fs::write(target, fs::read(path).unwrap()).unwrap(),
+            fs::write(target, fs::read(path).unwrap()).unwrap();
         }
     }
 }
 
-/// All files below a folder, by their path in it.
-fn files(folder: &Path) -> BTreeSet<String> {
-    let walk = vlct_image::check::files_under(folder);
-    walk.map(|path| path.unwrap().strip_prefix(folder).unwrap().to_str().unwrap().to_owned())
-        .collect()
+/// All files below a directory, by their path in it.
+fn files(directory: &Path) -> BTreeSet<String> {
+    let walk = vlct_image::check::files_under(directory);
+    walk.map(|path| {
+        path.unwrap()
+            .strip_prefix(directory)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    })
+    .collect()
 }
 
-/// A copy of the golden pictures of GCC, and which of its files are bad.
-fn pictures() -> (tempfile::TempDir, BTreeSet<String>) {
-    let folder = tempfile::tempdir().unwrap();
-    copy(&prepare().join("gcc/raw/images_train"), &folder.path().join("images"));
+/// A copy of the golden images of GCC, and which of its files are bad.
+fn images() -> (tempfile::TempDir, BTreeSet<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    copy(
+        &prepare().join("gcc/raw/images_train"),
+        &directory.path().join("images"),
+    );
     let verdicts = vlct_golden::json(prepare().join("check_valid_images/expected/check_valid_images.json"));
     let bad = verdicts["files"]
         .as_array()
@@ -47,13 +58,13 @@ fn pictures() -> (tempfile::TempDir, BTreeSet<String>) {
     let bad = bad.filter_map(|file| file["path"].as_str().unwrap().strip_prefix("GCC/images_train/"));
     let bad: BTreeSet<String> = bad.map(str::to_owned).collect();
     assert!(bad.len() > 10);
-    (folder, bad)
+    (directory, bad)
 }
 
 #[test]
-fn bad_pictures_are_listed_and_nothing_else_happens() {
-    let (folder, bad) = pictures();
-    let images = folder.path().join("images");
+fn lists_bad_images_without_changing_anything() {
+    let (directory, bad) = images();
+    let images = directory.path().join("images");
     let before = files(&images);
     let (status, out, complaint) = vlct(&["check-images", images.to_str().unwrap()]);
     assert_eq!(status, 1);
@@ -77,9 +88,9 @@ fn bad_pictures_are_listed_and_nothing_else_happens() {
 }
 
 #[test]
-fn bad_pictures_are_deleted_on_request() {
-    let (folder, bad) = pictures();
-    let images = folder.path().join("images");
+fn deletes_bad_images_on_request() {
+    let (directory, bad) = images();
+    let images = directory.path().join("images");
     let before = files(&images);
     let (status, _, summary) = vlct(&["check-images", "--delete", images.to_str().unwrap()]);
     assert_eq!(status, 0, "{summary}");
@@ -92,9 +103,9 @@ fn bad_pictures_are_deleted_on_request() {
 }
 
 #[test]
-fn bad_pictures_are_moved_and_never_replace_a_file() {
-    let (folder, bad) = pictures();
-    let (images, target) = (folder.path().join("images"), folder.path().join("bad/ones"));
+fn moves_bad_images_without_replacing_files() {
+    let (directory, bad) = images();
+    let (images, target) = (directory.path().join("images"), directory.path().join("bad/ones"));
     let taken = bad.first().unwrap();
     fs::create_dir_all(target.join(taken).parent().unwrap()).unwrap();
     fs::write(target.join(taken), "mine").unwrap();
@@ -136,9 +147,9 @@ fn bad_pictures_are_moved_and_never_replace_a_file() {
 }
 
 #[test]
-fn what_pillow_warns_of_can_be_kept() {
-    let (folder, bad) = pictures();
-    let images = folder.path().join("images");
+fn tolerates_warnings_of_pillow() {
+    let (directory, bad) = images();
+    let images = directory.path().join("images");
     let (_, out, complaint) = vlct(&["check-images", "--tolerate-warnings", images.to_str().unwrap()]);
     let warned = ["7e7e_edge05.png", "7e7e_edge07.jpg"];
     assert_eq!(out.lines().count(), bad.len() - warned.len());
@@ -147,9 +158,9 @@ fn what_pillow_warns_of_can_be_kept() {
 }
 
 #[test]
-fn senseless_requests_are_refused_in_one_line() {
-    let (folder, _) = pictures();
-    let images = folder.path().join("images");
+fn rejects_contradictory_arguments_in_one_line() {
+    let (directory, _) = images();
+    let images = directory.path().join("images");
     let images = images.to_str().unwrap();
     let inside = format!("{images}/new/bad");
     let file = format!("{images}/0a1b/0a1b_000001.jpg");
@@ -157,9 +168,9 @@ fn senseless_requests_are_refused_in_one_line() {
         (
             &["check-images", images, "--move-to", &inside][..],
             1,
-            "name a folder outside",
+            "name a directory outside",
         ),
-        (&["check-images", &file], 1, "not a folder"),
+        (&["check-images", &file], 1, "not a directory"),
         (
             &["check-images", images, "--delete", "--move-to", "x"],
             2,
@@ -185,9 +196,9 @@ fn senseless_requests_are_refused_in_one_line() {
 }
 
 #[test]
-fn questions_are_mapped_with_any_source_of_labels() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("raw");
+fn maps_questions_with_any_source_of_labels() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("raw");
     copy(&prepare().join("map_vg_mscoco/raw"), &root);
     let root = root.to_str().unwrap();
     let expected = vgqa::read(&prepare().join("map_vg_mscoco/expected/valid_vgqa_info.pkl")).unwrap();
@@ -195,7 +206,7 @@ fn questions_are_mapped_with_any_source_of_labels() {
         prepare().join("vqav2/expected/vocabulary.json"),
         prepare().join("vqav2/expected"),
     );
-    let json = folder.path().join("questions.json");
+    let json = directory.path().join("questions.json");
     let (labels, arrow, json) = (
         labels.to_str().unwrap(),
         arrow.to_str().unwrap(),
@@ -211,7 +222,7 @@ fn questions_are_mapped_with_any_source_of_labels() {
         assert_eq!((status, complaint.as_str()), (0, ""));
         assert_eq!(
             said,
-            format!("wrote {out}: 32 questions considered, 24 kept, about 3 pictures\n")
+            format!("wrote {out}: 32 questions considered, 24 kept, about 3 images\n")
         );
         assert_eq!(vgqa::read(Path::new(out)).unwrap(), expected);
         assert_eq!(fs::read(out).unwrap().starts_with(b"{"), out.ends_with(".json"));

@@ -1,4 +1,4 @@
-//! Data sets of one's own through the program: Arrow files under a name, WebDataset folders.
+//! Custom datasets through the program: Arrow files under a name, and directories of WebDataset shards.
 
 mod support;
 
@@ -14,35 +14,35 @@ use vlct_train::checkpoint;
 /// Writes the rows of an Arrow file as a WebDataset shard, captions in JSON.
 fn as_tar(table: &Path, tar: &Path) {
     let table = ArrowTable::open(table).expect("an Arrow file");
-    std::fs::create_dir_all(tar.parent().expect("in a folder")).expect("created");
+    std::fs::create_dir_all(tar.parent().expect("in a directory")).expect("created");
     let mut builder = tar::Builder::new(std::fs::File::create(tar).expect("created"));
     for row in 0..table.rows() {
         let notes = serde_json::json!({"caption": table.texts(row, "caption").expect("captions")}).to_string();
-        let picture = table.image(row, "image").expect("a picture");
-        for (ending, bytes) in [("png", picture), ("json", notes.as_bytes())] {
+        let image = table.image(row, "image").expect("an image");
+        for (extension, bytes) in [("png", image), ("json", notes.as_bytes())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             builder
-                .append_data(&mut header, format!("{row:09}.{ending}"), bytes)
+                .append_data(&mut header, format!("{row:09}.{extension}"), bytes)
                 .expect("written");
         }
     }
     builder.finish().expect("written");
 }
 
-fn run(folder: &Path, log_dir: &str, datasets: &str) -> std::process::Output {
+fn run(directory: &Path, log_dir: &str, datasets: &str) -> std::process::Output {
     let (log_dir, datasets) = (format!("log_dir={log_dir}"), format!("datasets={datasets}"));
     run_with(
-        folder,
+        directory,
         &tiny("data", &["max_steps=6", "limit_val_batches=1", &log_dir, &datasets]),
     )
 }
 
 #[test]
-fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    let data = folder.join("data");
+fn arrow_files_and_tars_train_the_same_model() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    let data = directory.join("data");
     write_synthetic(&data, 24);
     for (published, own, tar) in [
         ("coco_caption_karpathy_train", "mine_train_0", "web/train/0.tar"),
@@ -54,25 +54,31 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
         std::fs::copy(published, data.join(own).with_extension("arrow")).expect("copied");
     }
     for (log_dir, datasets) in [("published", "['coco']"), ("arrow", "['mine']"), ("tar", "['web']")] {
-        assert_success(&run(folder, log_dir, datasets));
+        assert_success(&run(directory, log_dir, datasets));
     }
-    assert_same_weights(&last(folder, "published"), &last(folder, "arrow"));
-    assert_same_weights(&last(folder, "published"), &last(folder, "tar"));
+    assert_same_weights(&last(directory, "published"), &last(directory, "arrow"));
+    assert_same_weights(&last(directory, "published"), &last(directory, "tar"));
 
     // Nothing to validate: no best checkpoint either.
     std::fs::copy(data.join("mine_train_0.arrow"), data.join("only_train.arrow")).expect("copied");
-    let output = run(folder, "only", "['only']");
+    let output = run(directory, "only", "['only']");
     assert_success(&output);
     assert!(
         complaints(&output).contains("there is no validation data"),
         "{}",
         complaints(&output)
     );
-    assert!(last(folder, "only").is_file());
-    assert!(!checkpoint::best_path(&run_directory(folder, "only")).exists());
+    assert!(last(directory, "only").is_file());
+    assert!(!checkpoint::best_path(&run_directory(directory, "only")).exists());
 
     // Tars beside Arrow files are listed, too, and no sheet is drawn over data.
-    let inspect = |more: &[&str]| vlct().current_dir(folder).args(["inspect", "data"]).args(more).output();
+    let inspect = |more: &[&str]| {
+        vlct()
+            .current_dir(directory)
+            .args(["inspect", "data"])
+            .args(more)
+            .output()
+    };
     let output = inspect(&[]).expect("the program starts");
     assert_success(&output);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -107,7 +113,7 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
     std::fs::write(&tar, &whole[..whole.len() / 2]).expect("written");
     assert_refused(
         "a tar cut short",
-        &run(folder, "cut", "['web']"),
+        &run(directory, "cut", "['web']"),
         &["0.tar", "cut short"],
     );
     let output = vlct().arg("inspect").arg(&tar).output().expect("the program starts");
@@ -115,33 +121,33 @@ fn the_same_pictures_train_the_same_model_from_arrow_files_and_from_tars() {
 }
 
 #[test]
-fn a_misspelt_name_is_answered_with_the_nearest() {
-    let folder = TempDir::new().expect("temporary folder");
-    write_synthetic(&folder.path().join("data"), 12);
+fn suggests_the_nearest_dataset_name() {
+    let directory = TempDir::new().expect("temporary directory");
+    write_synthetic(&directory.path().join("data"), 12);
     assert_refused(
         "a typo",
-        &run(folder.path(), "typo", "['cocoa']"),
+        &run(directory.path(), "typo", "['cocoa']"),
         &["\"cocoa\"", "did you mean \"coco\"?", "cocoa_train_0.arrow"],
     );
 }
 
 #[test]
-fn a_table_is_prepared_and_trained_on() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    let data = folder.join("data");
+fn trains_on_a_prepared_table() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    let data = directory.join("data");
     write_synthetic(&data, 24);
     let table = ArrowTable::open(data.join("coco_caption_karpathy_train.arrow")).expect("an Arrow file");
-    std::fs::create_dir(folder.join("photos")).expect("created");
+    std::fs::create_dir(directory.join("photos")).expect("created");
     let mut csv = String::from("url,photo,alt\n");
     for row in 0..table.rows() {
-        let picture = table.image(row, "image").expect("a picture");
-        std::fs::write(folder.join(format!("photos/{row}.png")), picture).expect("written");
+        let image = table.image(row, "image").expect("an image");
+        std::fs::write(directory.join(format!("photos/{row}.png")), image).expect("written");
         for caption in table.texts(row, "caption").expect("captions") {
             csv.push_str(&format!("https://x/{row},{row}.png,\"{caption}\"\n"));
         }
     }
-    std::fs::write(folder.join("photos.csv"), csv).expect("written");
+    std::fs::write(directory.join("photos.csv"), csv).expect("written");
     let prepare = |arguments: &[&str]| {
         let fixed = [
             "prepare",
@@ -155,7 +161,7 @@ fn a_table_is_prepared_and_trained_on() {
         ];
         let mut command = vlct();
         command
-            .current_dir(folder)
+            .current_dir(directory)
             .args(fixed)
             .args(arguments)
             .output()
@@ -181,7 +187,7 @@ fn a_table_is_prepared_and_trained_on() {
     .expect("copied");
     for name in ["photos", "copy"] {
         let datasets = format!("['{name}']");
-        assert_success(&run(folder, name, &datasets));
+        assert_success(&run(directory, name, &datasets));
     }
-    assert_same_weights(&last(folder, "photos"), &last(folder, "copy"));
+    assert_same_weights(&last(directory, "photos"), &last(directory, "copy"));
 }
