@@ -21,6 +21,10 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
             info!("{stopped}");
             return signals.outcome();
         }
+        Err(refused) if quickstart::fixed_key(&options.updates).is_some() => {
+            let hint = "`vlct run with quickstart …` takes every key";
+            return Err(Failure::Failed(format!("{refused}; {hint}")));
+        }
         result => result?,
     };
     for line in &result.headline {

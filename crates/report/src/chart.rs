@@ -5,19 +5,19 @@ use super::{
     html::{add, escape, number},
 };
 
-/// Size of the drawing in its own units; about that many pixels on a phone, so that the text stays readable.
+/// Width and height of the view box. A phone shows it at about this many pixels, so that the text stays readable.
 const SIZE: (f64, f64) = (340.0, 200.0);
 
-/// Margins of the plotting area: left, top, right, bottom.
+/// Margins around the plotting area: left, top, right, bottom.
 const MARGIN: (f64, f64, f64, f64) = (46.0, 10.0, 12.0, 34.0);
 
-/// Curves with more points than this are also drawn smoothed.
+/// A curve with more points than this is also drawn smoothed.
 const SMOOTH_ABOVE: usize = 40;
 
-/// Points per curve that the drawing keeps.
+/// Largest count of points drawn per curve.
 const MAX_POINTS: usize = 300;
 
-/// The chart as a `<figure>`, identified by `id`.
+/// Returns the chart as a `<figure>` element. `id` makes the element's ids unique within the page.
 pub(super) fn figure(chart: &Chart, id: usize) -> String {
     let curves: Vec<Vec<(f64, f64)>> = chart.curves.iter().map(drawable).collect();
     let mut html = String::new();
@@ -28,7 +28,7 @@ pub(super) fn figure(chart: &Chart, id: usize) -> String {
     );
     add!(html, "<p>{}</p></figcaption>", escape(&chart.explanation));
     let Some(axes) = Axes::new(&curves, chart.reference.as_ref().map(|(_, value)| *value)) else {
-        html.push_str("<p>Nothing was recorded.</p></figure>");
+        html.push_str("<p>No values were recorded.</p></figure>");
         return html;
     };
     add!(
@@ -56,7 +56,7 @@ pub(super) fn figure(chart: &Chart, id: usize) -> String {
     html
 }
 
-/// The points that can be drawn: finite, and so far from the largest number that differences and sums are too.
+/// Returns the points that can be drawn: finite, and small enough that sums and differences of them are finite too.
 fn drawable(curve: &Curve) -> Vec<(f64, f64)> {
     let fits = |value: f64| value.abs() < 1e300;
     curve
@@ -67,7 +67,7 @@ fn drawable(curve: &Curve) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// What the picture shows, in words.
+/// Describes the chart in words, for screen readers.
 fn description(chart: &Chart, curves: &[Vec<(f64, f64)>]) -> String {
     let mut text = format!("{}.", chart.title);
     for (curve, points) in chart.curves.iter().zip(curves) {
@@ -137,7 +137,7 @@ fn path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str) {
     html.push_str("\"/>");
 }
 
-/// At most [`MAX_POINTS`] points: means of runs of equal length.
+/// Reduces `points` to at most [`MAX_POINTS`]: means of chunks of equal length.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let run = points.len().div_ceil(MAX_POINTS).max(1);
     let mean = |run: &[(f64, f64)]| {
@@ -149,8 +149,8 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(run).map(mean).collect()
 }
 
-/// Mean of each point and its neighbours within a twentieth of the curve, cut short alike on both sides at the ends so
-/// that the curve neither lags nor starts late.
+/// Centred moving average over a tenth of the curve. The window is shortened equally on both sides near the ends, so that the
+/// result neither lags nor starts late.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 20;
     (0..points.len())
@@ -172,7 +172,7 @@ struct Axes {
 }
 
 impl Axes {
-    /// Room for all points and the reference line; nothing if there is no point.
+    /// Returns axes that hold all points and the reference line, or `None` if there is no point.
     fn new(curves: &[Vec<(f64, f64)>], reference: Option<f64>) -> Option<Self> {
         let range = |values: &mut dyn Iterator<Item = f64>| {
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -187,12 +187,12 @@ impl Axes {
         let reference = reference.filter(|value| value.abs() < 1e300);
         let y = range(&mut points().map(|point| point.1).chain(reference));
         let (low, high) = widened(y);
-        // A little air above and below; not below zero for what is never negative.
-        let air = (high - low) * 0.05;
+        // Padding above and below, but not below zero if no value is negative.
+        let padding = (high - low) * 0.05;
         let floor = if y.0 >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
         Some(Self {
             x: widened(x),
-            y: ((low - air).max(floor), high + air),
+            y: ((low - padding).max(floor), high + padding),
         })
     }
 
@@ -237,7 +237,7 @@ impl Axes {
     }
 }
 
-/// The range, or room around it if it is a single value.
+/// Returns the range unchanged, or widened if it is a single value.
 fn widened((low, high): (f64, f64)) -> (f64, f64) {
     if high > low {
         return (low, high);
@@ -246,7 +246,7 @@ fn widened((low, high): (f64, f64)) -> (f64, f64) {
     (low - half, high + half)
 }
 
-/// Round numbers inside `range`, about `count` of them.
+/// Returns about `count` round values inside the range.
 fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
     let rough = (high - low) / count as f64;
     let power = 10f64.powf(rough.log10().floor());
@@ -265,7 +265,7 @@ fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
         .collect()
 }
 
-/// `tick` with as many decimals as tell it from its neighbours.
+/// Formats `tick` with as many decimals as distinguish neighbouring ticks.
 fn label(tick: f64, ticks: &[f64]) -> String {
     let step = match ticks {
         [first, second, ..] => second - first,
@@ -279,7 +279,7 @@ fn label(tick: f64, ticks: &[f64]) -> String {
     } else {
         0
     };
-    // Rounding may leave a negative zero.
+    // Adding zero turns -0.0 into 0.0.
     format!("{:.decimals$}", tick + 0.0)
 }
 
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round() {
+    fn ticks_are_round_values() {
         assert_eq!(ticks((0.0, 2500.0), 4), [0.0, 1000.0, 2000.0]);
         assert_eq!(ticks((0.0, 1.05), 4), [0.0, 0.5, 1.0]);
         assert_eq!(ticks((-3.0, 3.0), 4), [-2.0, 0.0, 2.0]);
@@ -306,7 +306,7 @@ mod tests {
             assert!((MARGIN.0..=SIZE.0 - MARGIN.2).contains(&axes.x(*x)));
             assert!((MARGIN.1..=SIZE.1 - MARGIN.3).contains(&axes.y(*y)));
         }
-        assert!(axes.y(9.0) < axes.y(5.0), "up is more");
+        assert!(axes.y(9.0) < axes.y(5.0), "y grows upwards");
         assert_eq!(axes.x(0.0), MARGIN.0);
     }
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_curves_are_drawn_without_nonsense() {
+    fn draws_no_non_finite_coordinates() {
         let chart = |points: Vec<(f64, f64)>| Chart {
             title: "t".into(),
             explanation: String::new(),

@@ -1,159 +1,160 @@
-//! What a report tells.
+//! The content of a report.
 
 use image::RgbImage;
 
-/// A run in numbers, curves and pictures. Every part may be empty: its section is then left out.
+/// The results of a run: metrics, curves and example images. The section of an empty part is left out of the page.
 #[derive(Debug, Clone, Default)]
 pub struct ReportData {
     /// Heading of the page.
     pub title: String,
-    /// One or two sentences below it: what was trained on what, with what result.
+    /// One or two sentences below the heading: what was trained on which data, with what result.
     pub summary: String,
-    /// The numbers that matter, most important first.
+    /// The metrics, most important first.
     pub metrics: Vec<Metric>,
-    /// What "chance" and "baseline" stand for beside the numbers.
+    /// What "chance" and "baseline" mean beside the metrics.
     pub baseline: String,
-    /// Training curves.
+    /// Training curves, one chart per entry.
     pub charts: Vec<Chart>,
-    /// Pictures completed from the patches left after masking.
+    /// Images whose masked patches the model predicted.
     pub reconstructions: Vec<Reconstruction>,
-    /// Hidden words guessed from picture and remaining words.
+    /// Captions with masked words and the model's predictions.
     pub fill_in: Vec<FillIn>,
-    /// Where in a picture the model finds a word.
+    /// Which patches of an image the model aligns with a word.
     pub heat_maps: Vec<HeatMap>,
-    /// Pictures found by a caption.
+    /// Results of text-to-image retrieval.
     pub retrieval: Vec<Retrieval>,
-    /// Facts about the data: name, text.
+    /// Facts about the data, as pairs of a name and a text.
     pub dataset: Vec<(String, String)>,
-    /// Stages of the run and the seconds each took.
+    /// Stages of the run, as pairs of a name and seconds.
     pub timings: Vec<(String, f64)>,
-    /// The configuration, as a text to read and copy.
+    /// The configuration, as the text of a TOML file.
     pub config: String,
 }
 
-/// One number, with what it has to be compared to.
+/// One metric, with the values to compare it with.
 #[derive(Debug, Clone)]
 pub struct Metric {
     /// Stable name for programs, the key in `metrics.json`: `itm/val/accuracy`.
     pub key: String,
-    /// Name for people: `Image–text matching`.
+    /// Name on the page: `Image-text matching`.
     pub name: String,
-    /// The value.
+    /// The measured value.
     pub value: f64,
-    /// How it is printed.
+    /// How `value`, `chance` and `baseline` are printed.
     pub format: NumberFormat,
-    /// What guessing reaches, where that is known.
+    /// Expected value of random guessing, if it is known.
     pub chance: Option<f64>,
-    /// What a simple method reaches, where one was measured.
+    /// Value of a simple method, if one was measured.
     pub baseline: Option<f64>,
-    /// One sentence for a newcomer: what this number says.
+    /// One sentence that explains the metric.
     pub explanation: String,
 }
 
-/// How a number is printed.
+/// How a value is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberFormat {
-    /// A share from 0 to 1, as per cent; drawn on a bar.
+    /// A fraction from 0 to 1, printed as a percentage and drawn as a bar.
     Percent,
-    /// A number with three decimals.
+    /// A value with three decimals.
     Number,
 }
 
-/// Curves that share their axes.
+/// A line chart: curves that share their axes.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// What is drawn: `Masked words: accuracy`.
+    /// Heading of the chart: `Masked words: accuracy`.
     pub title: String,
-    /// One sentence for a newcomer.
+    /// One sentence that explains the chart.
     pub explanation: String,
-    /// Name of the horizontal axis: `step`.
+    /// Label of the horizontal axis: `step`.
     pub x_label: String,
-    /// The curves; up to four are told apart by colour and dash.
+    /// The curves. Up to four are distinguished by colour and dash pattern.
     pub curves: Vec<Curve>,
-    /// A horizontal line to compare with, and its name: `("chance", 0.125)`.
+    /// Name and height of a horizontal reference line: `("chance", 0.125)`.
     pub reference: Option<(String, f64)>,
 }
 
-/// One curve.
+/// One curve of a [`Chart`].
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// Name in the legend; also the key in `metrics.json`, so it should be unique in a report.
+    /// Name in the legend and key in `metrics.json`; unique within a report.
     pub name: String,
-    /// (x, y) in order of x; what is not finite is left out of the drawing.
+    /// Points `(x, y)` in ascending order of x. Points that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A masked picture and what the model makes of it.
+/// A masked image and the model's reconstruction.
 #[derive(Debug, Clone)]
 pub struct Reconstruction {
-    /// The whole picture.
+    /// The image without masking.
     pub original: RgbImage,
-    /// What the model saw.
+    /// The image with the masked patches in grey: the model's input.
     pub masked: RgbImage,
-    /// What it painted.
+    /// The image with the masked patches replaced by the model's predictions.
     pub reconstruction: RgbImage,
-    /// The caption that went with it.
+    /// The caption that the model read.
     pub caption: String,
 }
 
-/// A caption with hidden words and the model's guesses.
+/// A caption with masked words and the model's predictions.
 #[derive(Debug, Clone)]
 pub struct FillIn {
-    /// The picture the model saw.
+    /// The image that the model saw.
     pub image: RgbImage,
-    /// The caption's tokens; those that begin with `##` continue a word.
+    /// The caption's WordPiece tokens; a token that begins with `##` continues the word before it.
     pub tokens: Vec<Token>,
 }
 
-/// A token of a caption.
+/// A token of a [`FillIn`].
 #[derive(Debug, Clone)]
 pub enum Token {
-    /// The model saw it.
+    /// A token that the model saw.
     Shown(String),
-    /// The model had to guess it.
+    /// A token that was masked.
     Hidden {
-        /// What stood there.
+        /// The token of the caption.
         truth: String,
-        /// The model's guesses with their probabilities (0 to 1), best first.
+        /// The model's predictions with their probabilities (0 to 1), most probable first.
         guesses: Vec<(String, f64)>,
     },
 }
 
-/// How strongly each patch of a picture goes with one word of its caption.
+/// How strongly the model aligns each patch of an image with one word of its caption.
 #[derive(Debug, Clone)]
 pub struct HeatMap {
-    /// The picture.
+    /// The image.
     pub image: RgbImage,
-    /// The caption's tokens; those that begin with `##` continue a word.
+    /// The caption's WordPiece tokens; a token that begins with `##` continues the word before it.
     pub tokens: Vec<String>,
     /// Index of the word in `tokens`.
     pub word: usize,
     /// Patches per row.
     pub columns: usize,
-    /// A value per patch, row by row from the top left; any scale.
+    /// One value per patch, row by row from the top left. The page scales them so that the lowest is dark and the highest
+    /// bright.
     pub map: Vec<f32>,
 }
 
-/// A caption and the pictures the model finds for it.
+/// A caption and the images that the model ranks first for it.
 #[derive(Debug, Clone)]
 pub struct Retrieval {
-    /// The caption.
+    /// The caption that is searched for.
     pub query: String,
-    /// The best pictures, best first.
+    /// The images with the highest scores, highest first.
     pub top: Vec<Hit>,
-    /// Rank of the right picture among all, from 1.
+    /// Rank of the caption's own image among all candidates, from 1.
     pub right_rank: usize,
-    /// Number of pictures searched.
+    /// Count of images that were ranked.
     pub candidates: usize,
 }
 
-/// A picture found.
+/// An image of a [`Retrieval`].
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// The picture.
+    /// The image itself.
     pub image: RgbImage,
-    /// The model's score for it.
+    /// The model's matching score.
     pub score: f64,
-    /// Whether it is the caption's own.
+    /// Whether this is the caption's own image.
     pub right: bool,
 }

@@ -1,6 +1,6 @@
-//! Writing HTML: escaping and numbers.
+//! Escaping of text and formatting of values for HTML.
 
-/// Adds formatted text to a string, which cannot fail.
+/// Appends formatted text to a `String`, which cannot fail.
 macro_rules! add {
     ($to:expr, $($text:tt)*) => {{
         use std::fmt::Write as _;
@@ -9,7 +9,7 @@ macro_rules! add {
 }
 pub(super) use add;
 
-/// `text` for use between tags and in quoted attributes. Characters that HTML does not allow become U+FFFD.
+/// Escapes `text` for use between tags and in quoted attributes. Characters that HTML does not allow become U+FFFD.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -27,16 +27,16 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A share as per cent, its sign not on the next line.
-pub(super) fn percent(share: f64) -> String {
-    if share.is_finite() {
-        format!("{:.1}\u{a0}%", share * 100.0)
+/// Formats a fraction as a percentage with one decimal; a no-break space precedes the sign.
+pub(super) fn percent(fraction: f64) -> String {
+    if fraction.is_finite() {
+        format!("{:.1}\u{a0}%", fraction * 100.0)
     } else {
         "not known".into()
     }
 }
 
-/// A number to about three digits.
+/// Formats a value to about three significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "not known".into(),
@@ -47,7 +47,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// Seconds in words.
+/// Formats a duration: `1.2 s`, `42 s`, `9 min 1 s`, `2 h 3 min`.
 pub(super) fn seconds(value: f64) -> String {
     match value {
         _ if !value.is_finite() => "not known".into(),
@@ -63,8 +63,8 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// Tokens as running text: those that begin with `##` continue the word before them. `mark` turns a token (its index and
-/// its text without `##`) into HTML.
+/// Joins WordPiece tokens to running text: a token that begins with `##` continues the word before it. `mark` turns a
+/// token (its index and its text without `##`) into HTML.
 pub(super) fn sentence<'t>(
     tokens: impl Iterator<Item = &'t str>,
     mut mark: impl FnMut(usize, &str) -> String,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_and_controls_are_disarmed() {
+    fn escapes_markup_and_control_characters() {
         assert_eq!(
             escape("<a href=\"x\" id='y'>&amp;\n\u{0}\u{85}ß"),
             "&lt;a href=&quot;x&quot; id=&#39;y&#39;&gt;&amp;amp;\n\u{fffd}\u{fffd}ß"
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_read_well() {
+    fn formats_values_and_durations() {
         let texts = [0.0, 0.23741, 12.5, 31250.4, 2e7, -4e-5, f64::NAN].map(number);
         assert_eq!(
             texts,
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_words_join() {
+    fn joins_wordpiece_tokens() {
         let html = sentence(["tri", "##angle", "##", "<"].into_iter(), |index, text| {
             format!("{index}{}", escape(text))
         });

@@ -1,14 +1,14 @@
 //! The self-contained HTML report.
 //!
-//! [`ReportData`] says what happened in a run; [`ReportData::write`] turns it into `report.html`, one file without
-//! scripts or links that reads on a phone, in light and dark, by eye and by screen reader, and `metrics.json` with the
-//! same numbers for programs. Equal data gives equal bytes.
+//! [`ReportData`] holds the results of a run. [`ReportData::write`] writes them as `report.html`, one file without scripts
+//! or external links that adapts to phones, dark mode and screen readers, and as `metrics.json`, the same values for
+//! programs. Equal data gives equal bytes. [`quickstart`] generates data, trains on it and reports the results.
 
 mod chart;
 mod data;
 mod html;
+mod images;
 mod page;
-mod picture;
 pub mod quickstart;
 
 use std::{
@@ -22,25 +22,25 @@ pub use data::{
     Chart, Curve, FillIn, HeatMap, Hit, Metric, NumberFormat, Reconstruction, ReportData, Retrieval, Token,
 };
 
-/// Name of the page.
+/// File name of the page.
 pub const HTML_NAME: &str = "report.html";
 
-/// Name of the file with the page's numbers.
+/// File name of the page's values for programs.
 pub const JSON_NAME: &str = "metrics.json";
 
-/// A report that cannot be made.
+/// Why a report was not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// A file cannot be written.
+    /// A file or directory cannot be written.
     #[error("{path}: report cannot be written: {source}", path = path.display())]
     Io {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// The cause.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The data contradicts itself.
+    /// The data is inconsistent; the text says where.
     #[error("report cannot be made: {0}")]
     Invalid(String),
 }
@@ -49,23 +49,24 @@ pub enum ReportError {
 pub type Result<T> = std::result::Result<T, ReportError>;
 
 impl ReportData {
-    /// The page.
+    /// Returns the page as one HTML document.
     ///
-    /// Large pictures are shrunk, and examples are left out, with a note, once the pictures take about three megabytes.
+    /// Large images are scaled down. Once the images take about three megabytes, further examples are left out, with a
+    /// note that counts them.
     ///
     /// # Errors
-    /// [`ReportError::Invalid`] for an empty picture, or a heat map whose grid or word does not exist.
+    /// Returns [`ReportError::Invalid`] if an image is empty, or if the grid or the word of a heat map does not exist.
     pub fn html(&self) -> Result<String> {
         page::render(self)
     }
 
-    /// The numbers of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
-    /// "baseline"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds}, "facts": {name: text}}`. What is not
-    /// known or not a number is `null`.
+    /// Returns the values of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
+    /// "baseline"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds}, "facts": {name: text}}`. A value that
+    /// is unknown or not finite is `null`.
     pub fn metrics(&self) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
-            let numbers = json!({"value": metric.value, "chance": metric.chance, "baseline": metric.baseline});
-            (metric.key.clone(), numbers)
+            let values = json!({"value": metric.value, "chance": metric.chance, "baseline": metric.baseline});
+            (metric.key.clone(), values)
         });
         let curves = self.charts.iter().flat_map(|chart| &chart.curves);
         let curves = curves.map(|curve| (curve.name.clone(), json!(curve.points)));
@@ -84,24 +85,24 @@ impl ReportData {
         })
     }
 
-    /// Writes `report.html` and `metrics.json` into `folder`, which is created if it is missing, and returns the path of
-    /// the page. Earlier files of these names are replaced.
+    /// Writes `report.html` and `metrics.json` into `directory`, which is created if it is missing, and returns the path
+    /// of the page. Existing files of these names are replaced.
     ///
     /// # Errors
-    /// As [`html`](Self::html), before anything is written; [`ReportError::Io`] if a file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+    /// Returns the errors of [`html`](Self::html) before anything is written, and [`ReportError::Io`] if a write fails.
+    pub fn write(&self, directory: &Path) -> Result<PathBuf> {
         let html = self.html()?;
         let io_error = |path: &Path, source| ReportError::Io {
             path: path.to_path_buf(),
             source,
         };
-        fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
+        fs::create_dir_all(directory).map_err(|source| io_error(directory, source))?;
         let json = format!("{:#}\n", self.metrics());
         for (name, text) in [(JSON_NAME, &json), (HTML_NAME, &html)] {
-            let path = folder.join(name);
+            let path = directory.join(name);
             fs::write(&path, text).map_err(|source| io_error(&path, source))?;
         }
-        Ok(folder.join(HTML_NAME))
+        Ok(directory.join(HTML_NAME))
     }
 }
 

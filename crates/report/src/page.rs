@@ -1,25 +1,30 @@
-//! The page: its sections from top to bottom.
+//! The HTML page: its sections from top to bottom.
 
 use super::{
     FillIn, HeatMap, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token, chart,
     html::{add, escape, number, percent, seconds, sentence},
-    picture,
+    images,
 };
 
-/// Colours and layout.
+/// The style sheet: colours and layout.
 const STYLE: &str = include_str!("style.css");
 
-/// Bytes of pictures in a page. Further examples are left out, so that a page opens quickly wherever it is sent.
-const PICTURE_BUDGET: usize = 3 << 20;
+/// Bytes of examples in a page, nearly all of them images. Further examples are left out, so that the page stays small enough
+/// to send by mail.
+const EXAMPLE_BUDGET: usize = 3 << 20;
 
-/// Guesses shown per hidden word.
+/// Predictions shown per masked word.
 const MAX_GUESSES: usize = 3;
 
-/// A section: where the contents point to, heading, one sentence for a newcomer, and what it shows.
+/// A section of the page.
 struct Section {
+    /// Anchor of the link in the table of contents.
     id: &'static str,
+    /// Heading.
     title: &'static str,
+    /// One or two sentences that explain the section, escaped.
     explanation: String,
+    /// HTML.
     body: String,
 }
 
@@ -58,55 +63,55 @@ pub(super) fn render(data: &ReportData) -> Result<String> {
             "<section id=\"{id}\" aria-labelledby=\"{id}-title\"><h2 id=\"{id}-title\">{title}</h2>"
         );
         if !explanation.is_empty() {
-            add!(html, "<p class=\"why\">{explanation}</p>");
+            add!(html, "<p class=\"explanation\">{explanation}</p>");
         }
         add!(html, "{body}</section>\n");
     }
     let version = env!("CARGO_PKG_VERSION");
     add!(
         html,
-        "</main><footer><p>Made by vlct {version}. The numbers are also in metrics.json.</p></footer>"
+        "</main><footer><p>Made by vlct {version}. The values are also in metrics.json.</p></footer>"
     );
     html.push_str("</body></html>\n");
     Ok(html)
 }
 
-/// All sections that have something to show.
+/// Returns the sections whose part of the data is not empty.
 fn sections(data: &ReportData) -> Result<Vec<Section>> {
-    let mut budget = PICTURE_BUDGET;
+    let mut budget = EXAMPLE_BUDGET;
     let mut sections = vec![
         section("results", "Results", &data.baseline, metrics(&data.metrics)),
         section(
             "curves",
-            "How it learned",
-            "Each drawing follows one quantity through training. A faint line is as measured, the strong one on it is \
-             smoothed.",
+            "Training curves",
+            "Each chart shows one quantity over the training steps. The faint line shows the recorded values, the strong \
+             line a moving average of them.",
             curves(data),
         ),
         section(
             "words",
-            "Hidden words",
-            "Some words of a caption are hidden; the model guesses them from the picture and the words that are left.",
+            "Masked words",
+            "Some words of a caption are masked; the model predicts them from the image and the other words.",
             examples(&data.fill_in, "wide", &mut budget, fill_in)?,
         ),
         section(
             "where",
-            "Where a word is in the picture",
-            "Bright are the parts of the picture that the model connects with the marked word. Nobody ever told it where \
-             things are: it has only seen pictures with their captions.",
+            "Word-patch alignment",
+            "The brighter a part of the image, the more strongly the model aligns it with the highlighted word. The model \
+             was trained on images and captions only, without boxes or other positions.",
             examples(&data.heat_maps, "narrow", &mut budget, heat_map)?,
         ),
         section(
-            "pictures",
-            "Hidden parts of pictures",
-            "Part of a picture is hidden; the model paints it from the patches it sees and the caption.",
+            "patches",
+            "Masked patches",
+            "Some patches of an image are masked; the model reconstructs them from the visible patches and the caption.",
             examples(&data.reconstructions, "wide", &mut budget, reconstruction)?,
         ),
         section(
-            "search",
-            "Finding a picture by its caption",
-            "The model scores every picture against a caption; the best ones are shown, best first. The picture the \
-             caption was written for is framed.",
+            "retrieval",
+            "Text-to-image retrieval",
+            "The model scores every held-out candidate image against a caption. The images with the highest scores are \
+             shown, highest first; the caption's own image has a frame.",
             examples(&data.retrieval, "full", &mut budget, retrieval)?,
         ),
         section("run", "Data and run", "", run(data)),
@@ -157,11 +162,12 @@ fn metrics(metrics: &[Metric]) -> String {
     }
 }
 
-/// A share as a bar with marks where chance and baseline lie; the text beside it says the same.
+/// Draws a fraction as a bar with marks at chance and baseline. The text beside it has the same values, so the bar is hidden
+/// from screen readers.
 fn bar(metric: &Metric) -> String {
-    let place = |share: f64| {
-        if share.is_finite() {
-            share.clamp(0.0, 1.0) * 100.0
+    let place = |fraction: f64| {
+        if fraction.is_finite() {
+            fraction.clamp(0.0, 1.0) * 100.0
         } else {
             0.0
         }
@@ -199,7 +205,8 @@ fn curves(data: &ReportData) -> String {
     }
 }
 
-/// As many examples as the budget of bytes allows, at least one, and a note on those left out.
+/// Renders as many examples as `budget`, in bytes, allows, at least one, and a note that counts the others. Subtracts the
+/// bytes used from `budget`.
 fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -> Result<String>) -> Result<String> {
     let mut html = String::new();
     let mut shown = 0;
@@ -244,19 +251,16 @@ fn fill_in(example: &FillIn) -> Result<String> {
         Token::Shown(_) => escape(text),
         Token::Hidden { .. } => {
             blank += 1;
-            format!("<span class=\"blank\">{blank}<span class=\"unseen\"> hidden</span></span>")
+            format!("<span class=\"blank\">{blank}<span class=\"unseen\"> masked</span></span>")
         }
     });
     let mut html = String::from("<article class=\"card split\">");
-    html.push_str(&picture::img(
-        &example.image,
-        "The picture that belongs to the caption",
-    )?);
+    html.push_str(&images::img(&example.image, "The image of the caption")?);
     add!(
         html,
-        "<div><p class=\"caption\">{caption}</p><table><thead><tr><th scope=\"col\">Gap</th>"
+        "<div><p class=\"caption\">{caption}</p><table><thead><tr><th scope=\"col\">Mask</th>"
     );
-    html.push_str("<th scope=\"col\">Guesses</th><th scope=\"col\">Truth</th></tr></thead><tbody>");
+    html.push_str("<th scope=\"col\">Predictions</th><th scope=\"col\">Caption</th></tr></thead><tbody>");
     for (index, (truth, guesses)) in hidden.iter().enumerate() {
         let right = guesses.first().is_some_and(|(guess, _)| guess == *truth);
         add!(html, "<tr><td>{}</td><td>", index + 1);
@@ -275,7 +279,7 @@ fn fill_in(example: &FillIn) -> Result<String> {
     Ok(html)
 }
 
-/// A sign, readable without colour and aloud.
+/// A check mark or cross, with a text for screen readers.
 fn verdict(right: bool) -> &'static str {
     if right {
         "<span class=\"yes\"><span aria-hidden=\"true\">✓</span><span class=\"unseen\">right:</span></span>"
@@ -288,7 +292,7 @@ fn heat_map(heat: &HeatMap) -> Result<String> {
     let Some(word) = heat.tokens.get(heat.word) else {
         let (word, count) = (heat.word, heat.tokens.len());
         return Err(ReportError::Invalid(format!(
-            "a heat map is for word {word} of a caption of {count}"
+            "a heat map is for word {word} of a caption of {count} words"
         )));
     };
     let caption = sentence(heat.tokens.iter().map(String::as_str), |index, text| {
@@ -298,10 +302,13 @@ fn heat_map(heat: &HeatMap) -> Result<String> {
             escape(text)
         }
     });
-    let alt = format!("The picture, lit where the model finds the word {}", escape(word));
+    let alt = format!(
+        "The image, bright where the model aligns it with the word {}",
+        escape(word)
+    );
     let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
-    html.push_str(&picture::img(&heat.image, "The picture as it is")?);
-    html.push_str(&picture::img(&picture::spotlight(heat)?, &alt)?);
+    html.push_str(&images::img(&heat.image, "The original image")?);
+    html.push_str(&images::img(&images::spotlight(heat)?, &alt)?);
     add!(
         html,
         "</div><figcaption class=\"caption\">{caption}</figcaption></figure>"
@@ -312,16 +319,16 @@ fn heat_map(heat: &HeatMap) -> Result<String> {
 fn reconstruction(example: &Reconstruction) -> Result<String> {
     let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
     let parts = [
-        (&example.masked, "What it saw", "The patches the model saw"),
+        (&example.masked, "Input", "The image with masked patches"),
         (
             &example.reconstruction,
-            "What it painted",
-            "The picture the model painted",
+            "Reconstruction",
+            "The image with reconstructed patches",
         ),
-        (&example.original, "The original", "The original picture"),
+        (&example.original, "Original", "The original image"),
     ];
     for (image, name, alt) in parts {
-        add!(html, "<div>{}<small>{name}</small></div>", picture::img(image, alt)?);
+        add!(html, "<div>{}<small>{name}</small></div>", images::img(image, alt)?);
     }
     add!(
         html,
@@ -337,18 +344,19 @@ fn retrieval(example: &Retrieval) -> Result<String> {
     let (rank, candidates) = (example.right_rank, example.candidates);
     add!(
         html,
-        "<small>The right picture is number {rank} of {candidates}.</small></figcaption><ol class=\"row\">"
+        "<small>Rank of the caption's own image: {rank} of {candidates}.</small></figcaption><ol class=\"row\">"
     );
     for hit in &example.top {
-        let (class, alt) = match hit.right {
-            true => (" class=\"right\"", "The right picture"),
-            false => ("", "Another picture"),
+        let (class, alt) = if hit.right {
+            (" class=\"right\"", "The caption's own image")
+        } else {
+            ("", "Another image")
         };
         let sign = if hit.right { verdict(true) } else { "" };
         add!(
             html,
             "<li{class}>{}<small>{sign} score {}</small></li>",
-            picture::img(&hit.image, alt)?,
+            images::img(&hit.image, alt)?,
             number(hit.score)
         );
     }
@@ -385,7 +393,7 @@ fn run(data: &ReportData) -> String {
         }
         add!(
             html,
-            "<div><dt>Together</dt><dd>{}</dd></div></dl></article>",
+            "<div><dt>Total</dt><dd>{}</dd></div></dl></article>",
             seconds(total)
         );
     }

@@ -1,4 +1,4 @@
-//! The page is safe, well-formed, small and always the same.
+//! Tests of the whole page: well-formed, escaped, bounded in size, deterministic.
 
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Disk, square or triangle on a plain ground, as the generated world of the quick start draws them.
+/// Draws two shapes (disk, square or triangle) on a plain background.
 fn scene(edge: u32, seed: u32) -> RgbImage {
     let colors = [
         [214, 69, 65],
@@ -38,7 +38,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// A report in which every part occurs, with pictures of `edge` pixels.
+/// Returns a report without empty parts, with images of `edge` pixels.
 fn sample(edge: u32) -> ReportData {
     let wave =
         |phase: f64| (0..400).map(move |i| (f64::from(i * 10), phase * (f64::from(i * i * 7 % 13) / 13.0 - 0.5)));
@@ -62,14 +62,14 @@ fn sample(edge: u32) -> ReportData {
         points,
     };
     let masked = |seed: u32| {
-        let mut picture = scene(edge, seed);
+        let mut image = scene(edge, seed);
         let patch = (edge / 8).max(1);
-        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        for (x, y, pixel) in image.enumerate_pixels_mut() {
             if (x / patch * 29 + y / patch * 53 + (x / patch) * (y / patch) * 7 + seed) % 11 > 3 {
                 *pixel = Rgb([128; 3]);
             }
         }
-        picture
+        image
     };
     let hidden = |truth: &str, guesses: &[(&str, f64)]| Token::Hidden {
         truth: truth.into(),
@@ -87,36 +87,35 @@ fn sample(edge: u32) -> ReportData {
     };
     ReportData {
         title: "A small VLC, trained from captions alone".into(),
-        summary: "A model of 3.1 million parameters saw 8,000 generated pictures with their captions for ten minutes. It now \
-                  tells right captions from wrong ones, guesses hidden words and finds things it was never shown the place of."
+        summary: "A model of 3.1 million parameters was trained for ten minutes on 8,000 synthetic images with their captions."
             .into(),
         metrics: vec![
-            metric("itm/val/accuracy", "Does the caption fit?", 0.942, Some(0.5), Some(0.51), "Half of the pictures are swapped; the model says which."),
-            metric("mlm/val/accuracy", "Hidden words", 0.873, Some(0.028), Some(0.412), "Share of hidden words that it guesses right."),
-            metric("recalls/ir_r1", "Picture for a caption", 0.61, Some(0.002), None, "The right picture of 500 comes first."),
-            Metric { format: NumberFormat::Number, ..metric("mae/val/loss", "Painting error", 0.2374, None, Some(1.0), "Mean squared error of the hidden patches, normalised.") },
+            metric("itm/val/accuracy", "Image-text matching", 0.942, Some(0.5), Some(0.51), "Accuracy on pairs of which half are mismatched."),
+            metric("mlm/val/accuracy", "Masked words", 0.873, Some(0.028), Some(0.412), "Fraction of masked words that are predicted correctly."),
+            metric("recalls/ir_r1", "Text-to-image retrieval", 0.61, Some(0.002), None, "Recall at 1 among 500 images."),
+            Metric { format: NumberFormat::Number, ..metric("mae/val/loss", "Masked patches", 0.2374, None, Some(1.0), "Mean squared error of the masked patches, normalised.") },
         ],
-        baseline: "Chance is what blind guessing reaches. The baseline is the same model given the captions but never the pictures.".into(),
+        baseline: "Chance is random guessing. The baseline predicts from the captions alone.".into(),
         charts: vec![
             Chart {
-                title: "Hidden words: loss".into(),
-                explanation: "How surprised the model is by the hidden words; lower is better.".into(),
+                title: "Masked words: loss".into(),
+                explanation: "Cross-entropy of the masked words; lower is better.".into(),
                 x_label: "step".into(),
-                curves: vec![curve("training", mlm.clone()), curve("held-out pictures", sparse(&mlm, 0.1))],
-                reference: Some(("without pictures".into(), 3.4)),
+                curves: vec![curve("training", mlm.clone()), curve("held-out images", sparse(&mlm, 0.1))],
+                reference: Some(("without images".into(), 3.4)),
             },
             Chart {
-                title: "Captions that fit: accuracy".into(),
-                explanation: "How often it tells a right caption from a wrong one.".into(),
+                title: "Matching: accuracy".into(),
+                explanation: "Fraction of pairs that are classified correctly.".into(),
                 x_label: "step".into(),
                 curves: vec![curve("matching", matching)],
                 reference: Some(("chance".into(), 0.5)),
             },
             Chart {
-                title: "Hidden patches: loss".into(),
-                explanation: "How far the painted patches are from the original; lower is better.".into(),
+                title: "Masked patches: loss".into(),
+                explanation: "Mean squared error of the reconstructed patches; lower is better.".into(),
                 x_label: "step".into(),
-                curves: vec![curve("painting", falling(1.0, 0.24, 0.02))],
+                curves: vec![curve("patches", falling(1.0, 0.24, 0.02))],
                 reference: None,
             },
         ],
@@ -160,15 +159,15 @@ fn sample(edge: u32) -> ReportData {
                 candidates: 500,
             })
             .collect(),
-        dataset: [("Pictures", "8,000 for training, 500 held out"), ("Captions", "2 per picture, 9 words on average"), ("Words", "36 different ones")]
+        dataset: [("Images", "8,000 for training, 500 held out"), ("Captions", "2 per image, 9 words on average"), ("Words", "36 different ones")]
             .map(|(name, fact)| (name.into(), fact.into()))
             .into(),
-        timings: vec![("Drawing the pictures".into(), 9.4), ("Training".into(), 541.0), ("Evaluation".into(), 31.5)],
+        timings: vec![("Data".into(), 9.4), ("Training".into(), 541.0), ("Evaluation".into(), 31.5)],
         config: "seed = 0\nimage_size = 64\n# <not a tag> & more\nlearning_rate = 1e-3\n".into(),
     }
 }
 
-/// Checks that every tag that is opened is closed in order, attributes are quoted, and nothing is fetched from anywhere.
+/// Panics unless every tag is closed in order, attributes are quoted, and the page refers to nothing outside itself.
 fn check_html(html: &str) {
     const EMPTY: [&str; 3] = ["meta", "img", "!DOCTYPE"];
     let mut open: Vec<&str> = Vec::new();
@@ -219,12 +218,12 @@ fn attributes(tag: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 #[test]
-fn well_formed_and_small() {
+fn page_is_well_formed_and_small() {
     let html = sample(64).html().unwrap();
     check_html(&html);
     assert!(html.len() < 200_000, "{} bytes", html.len());
     for text in [
-        "Does the caption fit?",
+        "Image-text matching",
         "94.2\u{a0}%",
         "chance\u{a0}50.0\u{a0}%",
         "triangle",
@@ -236,7 +235,7 @@ fn well_formed_and_small() {
 }
 
 #[test]
-fn empty_parts_are_left_out() {
+fn leaves_out_empty_sections() {
     let html = ReportData::default().html().unwrap();
     check_html(&html);
     assert!(!html.contains("<section"));
@@ -248,7 +247,7 @@ fn empty_parts_are_left_out() {
 }
 
 #[test]
-fn large_and_many_pictures_stay_within_the_limit() {
+fn bounds_the_size_of_many_large_images() {
     let noise = RgbImage::from_fn(640, 480, |x, y| {
         let hash = xxhash_rust::xxh3::xxh3_64(&[x.to_le_bytes(), y.to_le_bytes()].concat()).to_le_bytes();
         Rgb([hash[0], hash[1], hash[2]])
@@ -265,7 +264,7 @@ fn large_and_many_pictures_stay_within_the_limit() {
     check_html(&html);
     assert!(html.len() < 4 << 20, "{} bytes", html.len());
     assert!(html.contains("more examples were left out"));
-    assert!(html.contains("id=\"search\""), "later sections keep an example");
+    assert!(html.contains("id=\"retrieval\""), "each later section has an example");
 }
 
 #[test]
@@ -275,9 +274,9 @@ fn equal_data_gives_equal_bytes() {
 }
 
 #[test]
-fn both_files_are_written() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = sample(32).write(&folder.path().join("new")).unwrap();
+fn writes_page_and_metrics() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = sample(32).write(&directory.path().join("new")).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), sample(32).html().unwrap());
     let text = fs::read_to_string(path.with_file_name(JSON_NAME)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
@@ -288,14 +287,17 @@ fn both_files_are_written() {
     );
     assert_eq!(json["curves"]["matching"].as_array().unwrap().len(), 400);
     assert_eq!(json["timings"]["Training"], 541.0);
-    fs::create_dir(folder.path().join("block")).unwrap();
-    fs::create_dir(folder.path().join("block").join(JSON_NAME)).unwrap();
-    let error = sample(32).write(&folder.path().join("block")).unwrap_err().to_string();
+    fs::create_dir(directory.path().join("block")).unwrap();
+    fs::create_dir(directory.path().join("block").join(JSON_NAME)).unwrap();
+    let error = sample(32)
+        .write(&directory.path().join("block"))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(JSON_NAME), "{error}");
 }
 
 #[test]
-fn contradictions_are_errors() {
+fn rejects_inconsistent_data() {
     let mut data = sample(32);
     data.heat_maps[0].word = 99;
     assert!(
@@ -312,9 +314,8 @@ fn contradictions_are_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever stands in texts and numbers, the page keeps its structure.
     #[test]
-    fn nothing_escapes(text in "[ -~\n\u{0}\u{fffe}äß→]{0,30}|</?(script|title|style|textarea)>|\"' onload=\"x", value in any::<f64>()) {
+    fn arbitrary_texts_and_values_keep_the_page_well_formed(text in "[ -~\n\u{0}\u{fffe}äß→]{0,30}|</?(script|title|style|textarea)>|\"' onload=\"x", value in any::<f64>()) {
         let mut data = sample(8);
         data.title = text.clone();
         data.summary = text.clone();

@@ -157,7 +157,10 @@ fn stopped_replacement_is_no_dataset() {
     prepare(&dataset(1), out.path()).unwrap();
     // What is only refused changes nothing.
     let refused = prepare(&dataset(2), out.path()).unwrap_err().to_string();
-    assert!(refused.contains("are there already, made from other inputs"), "{refused}");
+    assert!(
+        refused.contains("are there already, made from other inputs"),
+        "{refused}"
+    );
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert!(!out.path().join(".prepare_dogs.journal").exists());
     let options = WriteOptions {

@@ -1,6 +1,5 @@
-//! Numbers on the held-out pictures.
+//! Evaluation on the held-out images, and the text-only baseline.
 
-use super::baseline;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{CaptionDataset, Split};
@@ -8,6 +7,7 @@ use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::Vlc;
+use vlct_synthetic::TextBaseline;
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 use vlct_train::metrics::{Accuracy, Scalar};
@@ -15,58 +15,65 @@ use vlct_train::retrieval::{Recalls, recalls, score_picture};
 use vlct_train::trainer::evaluate::evaluate_watching;
 use vlct_train::trainer::setup;
 
-/// Pictures among which the right one is searched.
+/// Images and captions of the retrieval evaluation.
 const CANDIDATES: usize = 200;
 
-/// Results and what examples are made from.
+/// Metrics, and the data that the examples are made from.
 pub struct Evaluation {
+    /// Tokenizer of the run.
     pub tokenizer: Tokenizer,
+    /// The dataset that was evaluated.
     pub held_out: Arc<CaptionDataset>,
     /// Matching accuracy with all patches visible.
     pub itm: Accuracy,
-    /// Matching accuracy with patches hidden as in training.
+    /// Matching accuracy with patches masked as in training.
     pub itm_masked: Accuracy,
     /// Masked-word accuracy with all patches visible.
     pub mlm: Accuracy,
-    /// The same positions guessed from the text alone.
+    /// Accuracy of the text-only baseline at the same masked positions.
     pub text_only: Accuracy,
     /// Masked-autoencoding loss.
     pub mae: Scalar,
+    /// Retrieval among the candidates.
     pub recalls: Recalls,
-    /// Normalised pictures of the candidates.
-    pub pictures: Vec<Vec<f32>>,
-    /// The first caption of each candidate, and its tokens.
+    /// Normalised images of the candidates, each `[3, size, size]`.
+    pub images: Vec<Vec<f32>>,
+    /// The first caption of each candidate.
     pub captions: Vec<String>,
+    /// The token ids of each caption.
     pub texts: Vec<Vec<u32>>,
-    /// `[candidates, candidates]`, pictures by captions.
+    /// Matching scores `[candidates, candidates]`, one row per image and one column per caption.
     pub scores: Vec<f32>,
 }
 
 /// Evaluates `model` on the held-out split.
+///
+/// # Errors
+/// Returns an error if the dataset or the vocabulary cannot be read.
 pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     let tokenizer = setup::tokenizer(config)?;
     let held_out = setup::dataset(config, Split::Test)?;
     let never = AtomicBool::new(false);
 
     let masked = evaluate_watching(model, config, &held_out, &tokenizer, 0, &never, &mut |_| ())?;
-    let guesser = baseline::fit(config, &tokenizer)?;
+    let baseline = text_baseline(config, &tokenizer)?;
     let mut text_only = Accuracy::default();
-    let whole = Config {
+    let unmasked = Config {
         is_pretrain: false,
         use_mae: false,
         ..config.clone()
     };
-    let visible = evaluate_watching(model, &whole, &held_out, &tokenizer, 0, &never, &mut |batch| {
+    let visible = evaluate_watching(model, &unmasked, &held_out, &tokenizer, 0, &never, &mut |batch| {
         for (ids, labels) in batch.mlm_ids.iter().zip(&batch.mlm_labels) {
             for (position, label) in labels.iter().enumerate() {
                 if let Some(label) = label {
-                    text_only.add(((guesser.predict(ids, position) == *label) as usize, 1));
+                    text_only.add(((baseline.predict(ids, position) == *label) as usize, 1));
                 }
             }
         }
     })?;
 
-    let (mut pictures, mut captions) = (Vec::new(), Vec::new());
+    let (mut images, mut captions) = (Vec::new(), Vec::new());
     let size = config.image_size;
     let loader = ImageLoader::new(
         Arc::clone(&held_out),
@@ -78,16 +85,16 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     )?;
     for batch in loader.take(CANDIDATES) {
         let batch = batch?;
-        for (picture, pixels) in batch.rows.zip(batch.images) {
-            pictures.push(pixels);
-            captions.push(held_out.caption(held_out.items_of(picture)?.start)?);
+        for (row, pixels) in batch.rows.zip(batch.images) {
+            images.push(pixels);
+            captions.push(held_out.caption(held_out.items_of(row)?.start)?);
         }
     }
     let texts: Vec<Vec<u32>> = captions
         .iter()
         .map(|c| tokenizer.encode(c, config.max_text_len))
         .collect();
-    let scores: Vec<f32> = pictures
+    let scores: Vec<f32> = images
         .iter()
         .flat_map(|pixels| score_picture(model, pixels, &texts))
         .collect();
@@ -101,9 +108,19 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
         mae: masked.mae_loss(),
         tokenizer,
         held_out,
-        pictures,
+        images,
         captions,
         texts,
         scores,
     })
+}
+
+/// Fits the text-only baseline to all captions of the training split.
+fn text_baseline(config: &Config, tokenizer: &Tokenizer) -> Result<TextBaseline> {
+    let training = CaptionDataset::open(&config.data_root, &config.datasets, Split::Train)?;
+    let mut sequences = Vec::with_capacity(training.len());
+    for index in 0..training.len() {
+        sequences.push(tokenizer.encode(&training.caption(index)?, config.max_text_len));
+    }
+    Ok(TextBaseline::fit(sequences.iter().map(Vec::as_slice)))
 }

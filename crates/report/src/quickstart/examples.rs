@@ -1,4 +1,4 @@
-//! Pictures for the report: reconstructions, filled-in words, heat maps, retrieved pictures.
+//! Examples for the report: reconstructions, predicted words, heat maps, retrieved images.
 
 use super::evaluation::Evaluation;
 use crate::{FillIn, HeatMap, Hit, Reconstruction, Retrieval, Token};
@@ -14,30 +14,40 @@ use vlct_tensor::ops::{Ipot, align};
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 
-/// Reconstructions and filled-in captions shown.
+/// Count of reconstructions, captions with masked words and heat maps.
 const SHOWN: usize = 6;
 
-/// Queries shown, and pictures for each.
+/// Captions of the retrieval examples.
 const QUERIES: usize = 4;
+
+/// Images shown for each of them.
 const HITS: usize = 5;
 
-/// The transport of the heat maps, sharper than that of training (as in the original's visualisations).
+/// Optimal transport of the heat maps: a smaller beta and more iterations than in training, as in the visualisations of the
+/// reference implementation, so that the plan is sharper.
 const SHARP: Ipot = Ipot {
     beta: 0.1,
     iterations: 1000,
 };
 
-/// Examples for the report.
+/// The example parts of [`ReportData`](crate::ReportData).
 pub struct Examples {
+    /// Masked patches and their reconstruction.
     pub reconstructions: Vec<Reconstruction>,
+    /// Masked words and their predictions.
     pub fill_in: Vec<FillIn>,
+    /// Word-patch alignment.
     pub heat_maps: Vec<HeatMap>,
+    /// Text-to-image retrieval.
     pub retrieval: Vec<Retrieval>,
 }
 
-/// Makes all examples, from the first held-out pictures.
+/// Makes all examples from the first held-out images.
+///
+/// # Errors
+/// Returns an error if an image has not the size of the configuration.
 pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
-    let shown = SHOWN.min(e.pictures.len());
+    let shown = SHOWN.min(e.images.len());
     let heat_maps = (0..shown)
         .filter_map(|i| heat_map(model, config, e, i).transpose())
         .collect::<Result<_>>()?;
@@ -49,13 +59,14 @@ pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples>
             .map(|i| fill_in(model, config, e, i))
             .collect::<Result<_>>()?,
         heat_maps,
-        retrieval: (0..QUERIES.min(e.pictures.len()))
+        retrieval: (0..QUERIES.min(e.images.len()))
             .map(|i| retrieved(config, e, i))
             .collect::<Result<_>>()?,
     })
 }
 
-fn picture(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
+/// Turns normalised pixels `[3, size, size]` back into an image.
+fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
     Ok(denormalise(pixels, config.image_size)?)
 }
 
@@ -76,11 +87,12 @@ fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&
     model.encode(tape, &inputs, None)
 }
 
-/// Hides patches as in training and paints the predicted ones in their place.
+/// Masks patches as in training and replaces them by the predicted ones.
 ///
-/// Predictions are of patches normalised each by itself; mean and spread of the true patch are put back for display.
+/// The model predicts patches normalised to mean 0 and variance 1; mean and standard deviation of the original patch are applied
+/// for display.
 fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Reconstruction> {
-    let pixels = &e.pictures[i];
+    let pixels = &e.images[i];
     let random = &mut stream(config.seed, Purpose::PatchMaskMlm, u64::MAX, i as u64);
     let noise: Vec<f32> = (0..model.config().patches()).map(|_| random.random()).collect();
     let mask = PatchMask::from_noise(&noise, config.mask_ratio);
@@ -90,7 +102,7 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     let values = prediction.tensor().to_host();
     let (size, side) = (config.image_size, model.config().backbone.patch_size);
     let grid = size / side;
-    let (mut hidden, mut painted) = (pixels.clone(), pixels.clone());
+    let (mut masked, mut reconstructed) = (pixels.clone(), pixels.clone());
     for (patch, predicted) in mask.removed.iter().zip(values.chunks_exact(3 * side * side)) {
         let (top, left) = (*patch as usize / grid * side, *patch as usize % grid * side);
         let at = |j: usize| (j % 3 * size + top + j / 3 / side) * size + left + j / 3 % side;
@@ -101,19 +113,19 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
             .sum::<f32>()
             / (n - 1.0);
         for (j, value) in predicted.iter().enumerate() {
-            hidden[at(j)] = 0.0;
-            painted[at(j)] = value * (variance + 1e-6).sqrt() + mean;
+            masked[at(j)] = 0.0;
+            reconstructed[at(j)] = value * (variance + 1e-6).sqrt() + mean;
         }
     }
     Ok(Reconstruction {
-        original: picture(config, pixels)?,
-        masked: picture(config, &hidden)?,
-        reconstruction: picture(config, &painted)?,
+        original: rgb_image(config, pixels)?,
+        masked: rgb_image(config, &masked)?,
+        reconstruction: rgb_image(config, &reconstructed)?,
         caption: e.captions[i].clone(),
     })
 }
 
-/// Hides every third word of a caption and lets the model guess each.
+/// Masks every third word of a caption and predicts each from the image and the other words.
 fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<FillIn> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let hidden: Vec<usize> = (1..text.len() - 1)
@@ -125,7 +137,7 @@ fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Fil
         .map(|(p, id)| if hidden.contains(&p) { t.mask() } else { *id })
         .collect();
     let tape = Tape::inference(model.compute());
-    let encoded = encode(model, &tape, &masked, &e.pictures[i], None);
+    let encoded = encode(model, &tape, &masked, &e.images[i], None);
     let logits = model.mlm_logits(&tape, &encoded, hidden.iter().map(|p| *p as u32).collect());
     let rows = logits.tensor().to_host();
     let guesses: Vec<_> = rows.chunks_exact(logits.columns()).map(|row| best(row, 3, t)).collect();
@@ -140,7 +152,7 @@ fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Fil
         }
     };
     Ok(FillIn {
-        image: picture(config, &e.pictures[i])?,
+        image: rgb_image(config, &e.images[i])?,
         tokens: (1..text.len() - 1).map(token).collect(),
     })
 }
@@ -149,10 +161,10 @@ fn is_word(tokenizer: &Tokenizer, id: u32) -> bool {
     tokenizer.token(id).is_some_and(|t| t.chars().all(char::is_alphabetic))
 }
 
-/// The `n` most probable tokens of a row of logits.
+/// Returns the `n` most probable tokens of a row of logits with their probabilities.
 fn best(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)> {
-    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let total: f64 = row.iter().map(|v| ((v - top) as f64).exp()).sum();
+    let max = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let total: f64 = row.iter().map(|v| ((v - max) as f64).exp()).sum();
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
     order
@@ -160,12 +172,12 @@ fn best(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)> {
         .take(n)
         .map(|i| {
             let name = tokenizer.token(*i as u32).unwrap_or("?").to_string();
-            (name, ((row[*i] - top) as f64).exp() / total)
+            (name, ((row[*i] - max) as f64).exp() / total)
         })
         .collect()
 }
 
-/// Which patches the plan of optimal transport gives to the first shape that a caption names; `None` if it names none.
+/// Returns the row of the optimal transport plan for the first word that names a shape, or `None` if the caption names none.
 fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Option<HeatMap>> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let tokens: Vec<String> = text[1..text.len() - 1]
@@ -177,7 +189,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
         return Ok(None);
     };
     let tape = Tape::inference(model.compute());
-    let encoded = encode(model, &tape, text, &e.pictures[i], None);
+    let encoded = encode(model, &tape, text, &e.images[i], None);
     let (words, image) = (encoded.text_rows(0), encoded.image_rows(0));
     let patches = image.start + 1..image.end;
     let count = patches.len();
@@ -189,7 +201,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     );
     let map = plan[word * count..][..count].to_vec();
     Ok(Some(HeatMap {
-        image: picture(config, &e.pictures[i])?,
+        image: rgb_image(config, &e.images[i])?,
         tokens,
         word,
         columns: model.config().grid(),
@@ -197,15 +209,15 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     }))
 }
 
-/// The best pictures for a caption.
+/// Ranks all candidate images for a caption and returns the first ones.
 fn retrieved(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieval> {
     let n = e.captions.len();
-    let scores: Vec<f32> = (0..e.pictures.len()).map(|p| e.scores[p * n + caption]).collect();
+    let scores: Vec<f32> = (0..e.images.len()).map(|p| e.scores[p * n + caption]).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let hit = |p: &usize| -> Result<Hit> {
         Ok(Hit {
-            image: picture(config, &e.pictures[*p])?,
+            image: rgb_image(config, &e.images[*p])?,
             score: scores[*p] as f64,
             right: *p == caption,
         })

@@ -1,6 +1,5 @@
-//! The quickstart: a generated picture world, pre-training on it, evaluation, a report to look at.
+//! The quickstart: generates synthetic data, pre-trains on it, evaluates the model and writes a report.
 
-mod baseline;
 mod evaluation;
 mod examples;
 mod report;
@@ -15,35 +14,35 @@ use vlct_train::error::{Result, TrainError};
 use vlct_train::plan::grad_steps;
 use vlct_train::trainer::{self, Control, Finished, setup};
 
-/// What the quickstart is to do.
+/// Options of the quickstart.
 #[derive(Clone, Debug)]
 pub struct QuickstartOptions {
-    /// Folder of everything it writes.
+    /// Directory of all files that the quickstart writes.
     pub out: PathBuf,
-    /// Time it may take in all, in minutes.
+    /// Approximate total time in minutes.
     pub minutes: f64,
-    /// Further configuration words (`KEY=VALUE`), for the curious.
+    /// Configuration updates (`KEY=VALUE`) applied to the recipe.
     pub updates: Vec<String>,
 }
 
-/// Where the quickstart ended.
+/// Result of the quickstart.
 #[derive(Clone, Debug)]
 pub struct QuickstartResult {
-    /// The report.
+    /// Path of the report.
     pub report: PathBuf,
-    /// Headline numbers: name, value and what to compare it with.
+    /// One line per metric: name, value, chance and baseline.
     pub headline: Vec<String>,
 }
 
-/// Shares of the time: the rest goes to data, evaluation and report.
+/// Fraction of the time that is spent on training; the rest is for data, evaluation and report.
 const TRAINING_SHARE: f64 = 0.8;
 
-/// Optimiser steps that are timed to find out how many fit.
+/// Optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
 
-/// Pictures of the world: more than a run of this length can learn by heart.
-fn world(side: usize) -> SyntheticConfig {
-    // Room for the random crops of training.
+/// Returns the dataset's configuration. It has more images than a short run can memorise.
+fn synthetic_config(side: usize) -> SyntheticConfig {
+    // Larger than the model's input, for the random crops of training.
     let side = (side * 9 / 8) as u32;
     SyntheticConfig {
         side,
@@ -55,13 +54,16 @@ fn world(side: usize) -> SyntheticConfig {
     }
 }
 
-/// Held-out pictures, on which everything is evaluated.
+/// Count of held-out images.
 const HELD_OUT: usize = 400;
 
-/// Runs the quickstart.
+/// Runs the quickstart and returns the path of the report.
+///
+/// `stop` ends the training early; evaluation and report follow.
 ///
 /// # Errors
-/// If something cannot be written, or the updates contradict each other.
+/// Returns [`TrainError::Stopped`] if `stop` is set before the first step, [`TrainError::Invalid`] if the updates are not
+/// valid, and the error of whatever file cannot be read or written.
 pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartResult> {
     let begin = Instant::now();
     let mut timings = Vec::new();
@@ -69,11 +71,11 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let config = config(&data, options)?;
     trainer::use_threads(trainer::Threads::of(&config))?;
 
-    info!("1/4  drawing a world of pictures with captions");
-    let pictures = synthetic::write(&data, &world(config.image_size), &mut |_, _| ())?;
+    info!("1/4  generating images with captions");
+    let images = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
     timings.push(("data".to_string(), begin.elapsed().as_secs_f64()));
     info!(
-        "     {pictures} pictures in {:.1} s: {}",
+        "     {images} images in {:.1} s: {}",
         begin.elapsed().as_secs_f64(),
         data.display()
     );
@@ -81,7 +83,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     if stop.load(Ordering::Relaxed) {
         return Err(TrainError::Stopped);
     }
-    info!("2/4  pre-training: masked words, masked patches, matching");
+    info!("2/4  pre-training: masked words, masked patches, image-text matching");
     let training = Instant::now();
     let budget = options.minutes * 60.0 * TRAINING_SHARE;
     let given = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
@@ -102,7 +104,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     }
     timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
 
-    info!("3/4  evaluating on pictures that were held out");
+    info!("3/4  evaluating on held-out images");
     let evaluating = Instant::now();
     let mut model = setup::fresh_model(&config)?;
     let checkpoint = vlct_train::checkpoint::last_path(&run);
@@ -111,7 +113,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
         ..config.clone()
     };
     without_messages(|| setup::load_weights(&mut model, &load))?;
-    // Evaluation goes on after an interruption: the report of a short run is a report too.
+    // An interrupted training is evaluated too: its report shows what the model learned until then.
     let results = evaluation::evaluate(&model, &config)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
@@ -119,7 +121,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let writing = Instant::now();
     let examples = examples::collect(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
-    timings.push(("in all".to_string(), begin.elapsed().as_secs_f64()));
+    timings.push(("total".to_string(), begin.elapsed().as_secs_f64()));
     let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
     let headline = report::headline(&data);
     let report = data
@@ -128,17 +130,11 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     Ok(QuickstartResult { report, headline })
 }
 
-/// The recipe `quickstart` on the data folder, with the user's updates.
+/// Returns the recipe `quickstart` on the data directory, with the user's updates.
 fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
-    let key = |update: &String| update.split('=').next().unwrap_or_default().trim().to_string();
-    if let Some(key) = options
-        .updates
-        .iter()
-        .map(key)
-        .find(|key| FIXED.contains(&key.as_str()))
-    {
+    if let Some(key) = fixed_key(&options.updates) {
         return Err(TrainError::Invalid(format!(
-            "{key} cannot be set in a quickstart, which makes its own data and trains on it; `vlct run with quickstart …` takes every key"
+            "{key} cannot be set in a quickstart, which generates its own data"
         )));
     }
     let mut words = vec!["quickstart".to_string()];
@@ -156,7 +152,15 @@ fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     Ok(config)
 }
 
-/// Keys that the quickstart sets itself, or that would leave nothing to report.
+/// Returns the first key in `updates` (`KEY=VALUE`) that a quickstart does not accept.
+pub fn fixed_key(updates: &[String]) -> Option<&str> {
+    updates
+        .iter()
+        .map(|update| update.split('=').next().unwrap_or_default().trim())
+        .find(|key| FIXED.contains(key))
+}
+
+/// Keys that the quickstart sets itself, or that would leave nothing to evaluate.
 const FIXED: [&str; 7] = [
     "data_root",
     "tokenizer",
@@ -167,10 +171,13 @@ const FIXED: [&str; 7] = [
     "resume_from",
 ];
 
-/// Rows of the word table: the words of the world and some to spare.
+/// Rows of the word embedding: at least the words of the synthetic captions.
 const SMALL_VOCABULARY: usize = 256;
 
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
+///
+/// # Errors
+/// Returns [`TrainError::Stopped`] if `stop` is set, and the errors of the timed runs.
 fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Config> {
     let trial = |n: u64| -> Result<f64> {
         let mut config = config.clone();
@@ -184,7 +191,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
         without_messages(|| trainer::run(&config, &control))?;
         Ok(start.elapsed().as_secs_f64())
     };
-    trial(2)?; // faults in memory and code
+    trial(2)?; // The first run also pays for page faults.
     let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
     if stop.load(Ordering::Relaxed) {
         return Err(TrainError::Stopped);
@@ -192,12 +199,15 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
     let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
     let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
     let steps = ((budget / per_step) as u64).max(100);
-    info!("     a step takes about {:.0} ms here: {steps} steps", per_step * 1e3);
+    info!(
+        "     one step takes about {:.0} ms on this machine: {steps} steps",
+        per_step * 1e3
+    );
     config.max_steps = Some(steps);
     Ok(config)
 }
 
-/// Runs something whose messages concern nobody.
+/// Runs something without log messages.
 fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
@@ -206,10 +216,10 @@ fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What a trial run spends on a micro-batch, which it trains on and validates another of, as a multiple of training alone.
+/// Cost of one micro-batch in a timed run, which trains on it and validates on another, in units of training alone.
 const TRIAL_COST: f64 = 1.35;
 
-/// `run`, or `run-2`, … if an earlier quickstart left one.
+/// Returns `out/run`, or `out/run-2`, … if earlier runs exist.
 fn fresh_directory(out: &Path) -> Result<PathBuf> {
     let candidates = std::iter::once(out.join("run")).chain((2..).map(|i| out.join(format!("run-{i}"))));
     for path in candidates {

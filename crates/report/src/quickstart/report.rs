@@ -1,4 +1,4 @@
-//! From the results to the report's data.
+//! Assembles the report from the results.
 
 use super::evaluation::Evaluation;
 use super::examples::Examples;
@@ -9,7 +9,10 @@ use vlct_train::config::Config;
 use vlct_train::error::{Result, TrainError};
 use vlct_train::trainer::Finished;
 
-/// Collects everything that the page shows.
+/// Assembles the report of a finished run.
+///
+/// # Errors
+/// Returns [`TrainError::Io`] if the metrics of the run directory `run` cannot be read.
 pub fn assemble(
     config: &Config,
     run: &Path,
@@ -23,7 +26,7 @@ pub fn assemble(
     Ok(ReportData {
         title: "VLC quickstart".into(),
         summary: format!(
-            "A vision-language transformer of {} blocks, trained from random weights on generated pictures and their captions \
+            "A vision-language transformer of {} blocks, trained from random weights on synthetic images and their captions \
              alone: {} steps of {} samples in {:.0} seconds.",
             config.depth.unwrap_or_default(),
             finished.steps,
@@ -32,8 +35,9 @@ pub fn assemble(
         ),
         metrics: metrics(&e, &records),
         baseline: format!(
-            "The text-only baseline sees the captions without the pictures: interpolated counts of the words on both sides of \
-             the hidden one, over all training captions, at the same {} hidden positions of {captions} held-out captions.",
+            "Chance is the expected value of random guessing. The text-only baseline predicts a masked word from the words beside \
+             it, without the image, by interpolated n-gram counts over all training captions; it is evaluated at the same {} masked \
+             positions of {captions} held-out captions.",
             e.mlm.total()
         ),
         charts: charts(&records, e.text_only.share()),
@@ -42,9 +46,9 @@ pub fn assemble(
         heat_maps: examples.heat_maps,
         retrieval: examples.retrieval,
         dataset: vec![
-            ("Held-out pictures".into(), e.held_out.rows().to_string()),
+            ("Held-out images".into(), e.held_out.rows().to_string()),
             ("Held-out captions".into(), captions.to_string()),
-            ("Words".into(), e.tokenizer.len().to_string()),
+            ("Vocabulary".into(), e.tokenizer.len().to_string()),
         ],
         timings,
         config: config.to_toml(),
@@ -75,15 +79,15 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             e.itm.share(),
             Some(0.5),
             None,
-            "How often the model tells whether a caption belongs to a picture.".into(),
+            "Accuracy of classifying whether a caption belongs to an image.".into(),
         ),
         percent(
             "itm/accuracy_masked",
-            "Image-text matching, patches hidden",
+            "Image-text matching, masked",
             e.itm_masked.share(),
             Some(0.5),
             None,
-            "The same while seeing only part of each picture, as in training.".into(),
+            "The same with patches masked as in training.".into(),
         ),
         percent(
             "mlm/accuracy",
@@ -91,50 +95,50 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             e.mlm.share(),
             None,
             Some(e.text_only.share()),
-            "How often the model guesses a hidden word of a caption with the picture in view.".into(),
+            "Accuracy of predicting the masked words of a caption from the image and the other words.".into(),
         ),
         percent(
             "retrieval/ir_r1",
-            "Caption to picture, first try",
+            "Text-to-image retrieval, recall at 1",
             e.recalls.ir_r1,
             chance,
             None,
-            format!("How often the right one of {candidates} held-out pictures comes first for its caption."),
+            format!("How often the image of a caption ranks first among {candidates} held-out images."),
         ),
         percent(
             "retrieval/tr_r1",
-            "Picture to caption, first try",
+            "Image-to-text retrieval, recall at 1",
             e.recalls.tr_r1,
             chance,
             None,
-            format!("How often the right one of {candidates} captions comes first for its picture."),
+            format!("How often the caption of an image ranks first among {candidates} held-out captions."),
         ),
         percent(
             "retrieval/ir_r10",
-            "Caption to picture, first ten",
+            "Text-to-image retrieval, recall at 10",
             e.recalls.ir_r10,
             chance.map(|c| 10.0 * c),
             None,
-            "How often the right picture is among the first ten.".into(),
+            "How often the image of a caption ranks among the first ten.".into(),
         ),
         percent(
             "retrieval/tr_r10",
-            "Picture to caption, first ten",
+            "Image-to-text retrieval, recall at 10",
             e.recalls.tr_r10,
             chance.map(|c| 10.0 * c),
             None,
-            "How often the right caption is among the first ten.".into(),
+            "How often the caption of an image ranks among the first ten.".into(),
         ),
         Metric {
             key: "mae/loss".into(),
-            name: "Masked patches: error".into(),
+            name: "Masked patches, squared error".into(),
             value: e.mae.mean(),
             format: NumberFormat::Number,
             chance: Some(1.0),
             baseline: early,
             explanation:
-                "Squared error of the repainted patches on held-out pictures; 1 is what grey patches reach, the \
-                          baseline is the training error at step 100."
+                "Mean squared error of the reconstructed patches of held-out images, each normalised to variance 1. \
+                 Chance is a patch of one colour; the baseline is the training loss at step 100."
                     .into(),
         },
     ]
@@ -149,7 +153,7 @@ fn charts(records: &[Value], text_only: f64) -> Vec<Chart> {
             .iter()
             .map(|(key, name)| Curve {
                 name: name.to_string(),
-                points: smooth(curve(records, key)),
+                points: thin(curve(records, key)),
             })
             .collect(),
         reference,
@@ -157,31 +161,31 @@ fn charts(records: &[Value], text_only: f64) -> Vec<Chart> {
     vec![
         chart(
             "Masked words: loss",
-            "Surprise at the hidden words; lower is better.",
+            "Cross-entropy of the masked words; lower is better.",
             &[("mlm/train/loss", "training loss, words")],
             None,
         ),
         chart(
             "Masked words: accuracy",
-            "Above the line, the model uses the picture.",
+            "Values above the line need the image.",
             &[("mlm/train/accuracy", "training accuracy, words")],
-            Some(("text alone".into(), text_only)),
+            Some(("text-only baseline".into(), text_only)),
         ),
         chart(
             "Matching: accuracy",
-            "Whether caption and picture belong together.",
+            "Fraction of image-caption pairs that are classified correctly.",
             &[("itm/train/accuracy", "training accuracy, matching")],
             Some(("chance".into(), 0.5)),
         ),
         chart(
             "Masked patches: loss",
-            "Error of the repainted patches; lower is better.",
+            "Mean squared error of the reconstructed patches; lower is better.",
             &[("mae/train/loss", "training loss, patches")],
             None,
         ),
         chart(
             "Matching and alignment: loss",
-            "The matching loss, and the alignment term, which grows negative as words find their patches.",
+            "The matching loss and the word-patch alignment loss, which becomes negative as words align with their patches.",
             &[
                 ("itm/train/loss", "training loss, matching"),
                 ("itm/train/wpa_loss", "alignment term"),
@@ -191,7 +195,7 @@ fn charts(records: &[Value], text_only: f64) -> Vec<Chart> {
     ]
 }
 
-/// The headline metrics as lines for the terminal.
+/// Formats the metrics as lines for the terminal.
 pub fn headline(data: &ReportData) -> Vec<String> {
     data.metrics
         .iter()
@@ -210,6 +214,7 @@ pub fn headline(data: &ReportData) -> Vec<String> {
         .collect()
 }
 
+/// Reads the lines of `metrics.jsonl`.
 fn records(run: &Path) -> Result<Vec<Value>> {
     let path = run.join(vlct_train::logs::metrics::FILE_NAME);
     let text = std::fs::read_to_string(&path).map_err(|source| TrainError::Io { path, source })?;
@@ -219,6 +224,7 @@ fn records(run: &Path) -> Result<Vec<Value>> {
         .collect())
 }
 
+/// Returns `(step, value)` of the records that have the metric `key`.
 fn curve(records: &[Value], key: &str) -> Vec<(f64, f64)> {
     records
         .iter()
@@ -226,8 +232,8 @@ fn curve(records: &[Value], key: &str) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Means of neighbouring points, so that at most about a hundred remain.
-fn smooth(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+/// Reduces a curve to at most about a hundred points: means of groups of neighbours.
+fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let group = points.len().div_ceil(100).max(1);
     points
         .chunks(group)

@@ -1,4 +1,4 @@
-//! Pictures inside the page.
+//! Images inside the page, as PNG data URLs.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{
@@ -9,27 +9,27 @@ use image::{
 
 use super::{HeatMap, ReportError, Result};
 
-/// Pictures are shrunk to this many pixels a side.
+/// Longest side in pixels; larger images are scaled down.
 pub(super) const MAX_EDGE: u32 = 224;
 
-/// Heat maps of smaller pictures are drawn at least this large, so that the light does not look blocky.
+/// Heat maps of smaller images are scaled up to at least this many pixels, so that the brightness does not look blocky.
 const MIN_HEAT_EDGE: u32 = 160;
 
-/// Brightness that remains where a heat map is darkest.
-const SHADE: f32 = 0.22;
+/// Brightness factor where a heat map is lowest.
+const MIN_BRIGHTNESS: f32 = 0.22;
 
-/// `picture` as an `<img>` with the description `alt` (already escaped).
-pub(super) fn img(picture: &RgbImage, alt: &str) -> Result<String> {
-    if picture.width() == 0 || picture.height() == 0 {
-        return Err(ReportError::Invalid(format!("a picture is empty ({alt})")));
+/// Returns `image` as an `<img>` element; `alt`, its description, is already escaped.
+pub(super) fn img(image: &RgbImage, alt: &str) -> Result<String> {
+    if image.width() == 0 || image.height() == 0 {
+        return Err(ReportError::Invalid(format!("an image is empty ({alt})")));
     }
-    let small = shrink(picture);
+    let small = scale_down(image);
     let (width, height) = small.dimensions();
     let mut png = Vec::new();
     PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::Adaptive)
         .write_image(small.as_raw(), width, height, ExtendedColorType::Rgb8)
-        .map_err(|error| ReportError::Invalid(format!("a picture cannot be encoded ({alt}): {error}")))?;
-    // Enlarged pictures of few pixels look truer with hard edges.
+        .map_err(|error| ReportError::Invalid(format!("an image cannot be encoded ({alt}): {error}")))?;
+    // Browsers enlarge small images; nearest-neighbour scaling keeps their edges sharp.
     let class = if width.max(height) < 96 { " class=\"px\"" } else { "" };
     let data = STANDARD.encode(png);
     Ok(format!(
@@ -37,17 +37,20 @@ pub(super) fn img(picture: &RgbImage, alt: &str) -> Result<String> {
     ))
 }
 
-fn shrink(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
+fn scale_down(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
     let edge = width.max(height);
     if edge <= MAX_EDGE {
-        return picture.clone();
+        return image.clone();
     }
     let scaled = |size: u32| (u64::from(size) * u64::from(MAX_EDGE) / u64::from(edge)).max(1) as u32;
-    imageops::resize(picture, scaled(width), scaled(height), imageops::FilterType::Triangle)
+    imageops::resize(image, scaled(width), scaled(height), imageops::FilterType::Triangle)
 }
 
-/// The picture of `heat`, lit where the map is high and dark where it is low.
+/// Returns the image of `heat` with the brightness of each pixel scaled by the interpolated map.
+///
+/// # Errors
+/// Returns [`ReportError::Invalid`] if the image is empty or the map is not a grid of `heat.columns` columns.
 pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
     let (columns, count) = (heat.columns, heat.map.len());
     if columns == 0 || count == 0 || count % columns != 0 {
@@ -56,47 +59,47 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
         )));
     }
     if heat.image.width() == 0 || heat.image.height() == 0 {
-        return Err(ReportError::Invalid("the picture of a heat map is empty".into()));
+        return Err(ReportError::Invalid("the image of a heat map is empty".into()));
     }
     let rows = count / columns;
     let finite = || heat.map.iter().copied().filter(|value| value.is_finite());
     let low = finite().fold(f32::INFINITY, f32::min);
     let range = finite().fold(f32::NEG_INFINITY, f32::max) - low;
-    // What is not finite stays dark; a flat map is evenly lit.
+    // Values that are not finite are dark; a constant map is bright everywhere.
     let level = |row: usize, column: usize| match heat.map[row * columns + column] {
         value if !value.is_finite() => 0.0,
         value if range > 0.0 => (value - low) / range,
         _ => 1.0,
     };
-    let mut picture = shrink(&heat.image);
-    let edge = picture.width().max(picture.height());
+    let mut image = scale_down(&heat.image);
+    let edge = image.width().max(image.height());
     if edge < MIN_HEAT_EDGE {
         let times = MIN_HEAT_EDGE.div_ceil(edge);
-        let (width, height) = (picture.width() * times, picture.height() * times);
-        picture = imageops::resize(&picture, width, height, imageops::FilterType::Nearest);
+        let (width, height) = (image.width() * times, image.height() * times);
+        image = imageops::resize(&image, width, height, imageops::FilterType::Nearest);
     }
-    let (width, height) = picture.dimensions();
-    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+    let (width, height) = image.dimensions();
+    for (x, y, pixel) in image.enumerate_pixels_mut() {
         let across = between(x, width, columns);
         let down = between(y, height, rows);
-        let row = |row: usize| mix(level(row, across.0), level(row, across.1), across.2);
-        let light = SHADE + (1.0 - SHADE) * mix(row(down.0), row(down.1), down.2);
+        let row = |row: usize| lerp(level(row, across.0), level(row, across.1), across.2);
+        let brightness = MIN_BRIGHTNESS + (1.0 - MIN_BRIGHTNESS) * lerp(row(down.0), row(down.1), down.2);
         for channel in &mut pixel.0 {
-            *channel = (f32::from(*channel) * light).round() as u8;
+            *channel = (f32::from(*channel) * brightness).round() as u8;
         }
     }
-    Ok(picture)
+    Ok(image)
 }
 
-/// The two cells of `cells` whose centres enclose pixel `at` of `size`, and how far it is towards the second.
+/// Returns the two cells of `cells` whose centres enclose pixel `at` of `size`, and the weight of the second (0 to 1).
 fn between(at: u32, size: u32, cells: usize) -> (usize, usize, f32) {
     let place = ((at as f32 + 0.5) * cells as f32 / size as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
     let first = place as usize;
     (first, (first + 1).min(cells - 1), place - first as f32)
 }
 
-fn mix(first: f32, second: f32, share: f32) -> f32 {
-    first + (second - first) * share
+fn lerp(first: f32, second: f32, weight: f32) -> f32 {
+    first + (second - first) * weight
 }
 
 #[cfg(test)]
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn light_falls_where_the_map_is_high() {
+    fn brightness_follows_the_map() {
         let image = RgbImage::from_pixel(204, 100, Rgb([200, 100, 50]));
         let heat = HeatMap {
             image,
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_maps_do_no_harm() {
+    fn rejects_invalid_maps_and_accepts_extreme_values() {
         let heat = |columns, map: Vec<f32>, edge| HeatMap {
             image: RgbImage::new(edge, edge),
             tokens: vec![],
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn large_pictures_shrink() {
+    fn scales_large_images_down() {
         let tag = img(&RgbImage::new(1000, 500), "wide").unwrap();
         assert!(tag.contains(r#"width="224" height="112" alt="wide""#), "{tag}");
         let tag = img(&RgbImage::new(2000, 1), "line").unwrap();
