@@ -15,7 +15,7 @@ use crate::prepare::valid_vgqa::WriteValidVgqa;
 /// Pre-trains and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
 /// PyTorch's files; needs neither Python nor a GPU. Fine-tuning is not there yet.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
+#[command(version = env!("VLCT_VERSION"), arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
