@@ -1,0 +1,259 @@
+//! The `vlct …` commands of README and `docs` run as printed, on small data under the names that the documents use.
+//!
+//! `.ci/run` runs the README's `cargo …` commands.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::write_world;
+use vlct_data::arrow::ArrowTable;
+
+/// Commands that are not run, each with the reason.
+const NOT_RUN: [(&str, &str); 4] = [
+    ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
+    (
+        "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",
+        "the base model, for minutes; tests/bench.rs runs a smaller step",
+    ),
+    (
+        "vlct bench pretrain --image-size 384 --batch 8 --profile",
+        "the base model, for minutes; tests/bench.rs runs a smaller step",
+    ),
+    (
+        "vlct bench gemm --precision bf16",
+        "needs a CPU that is fast at bfloat16; tests/bench.rs runs it in f32",
+    ),
+];
+
+/// What is appended to commands that begin like this, so that they take seconds: the model of `tests/golden/model`, one step.
+const APPENDED: [(&str, &str); 3] = [
+    ("vlct run with $RUN/config.toml", "max_steps=2"),
+    (
+        "vlct run with data_root=",
+        "hidden_size=64 depth=2 heads=4 decoder_width=32 decoder_depth=2 decoder_heads=4 patch_size=16 image_size=64 max_text_len=16 \
+         vocab_size=200 tokenizer=vocab.txt batch_size=4 per_gpu_batchsize=2 max_steps=1 sanity_steps=0 limit_val_batches=1 \
+         num_workers=1 threads=1 precision=32",
+    ),
+    ("vlct bench loader", "--seconds 0.1 --image-size 32"),
+];
+
+/// A command of a document.
+#[derive(Debug)]
+struct Documented {
+    /// As printed, without its comment, in one line.
+    text: String,
+    /// Assignments of shell variables before it.
+    variables: String,
+}
+
+/// The commands in indented and fenced blocks.
+fn commands(document: &str) -> Vec<Documented> {
+    let (mut found, mut variables, mut fenced, mut open) = (Vec::new(), String::new(), false, String::new());
+    for line in document.lines() {
+        fenced ^= line.starts_with("```");
+        if !(fenced || line.starts_with("    ")) {
+            continue;
+        }
+        let line = line.trim();
+        let line = line.split("  #").next().unwrap_or(line).trim_end();
+        if !open.is_empty() || line.starts_with("vlct ") {
+            open.push_str(line.trim_end_matches('\\'));
+            if !line.ends_with('\\') {
+                let text = open.split_whitespace().collect::<Vec<_>>().join(" ");
+                found.push(Documented {
+                    text,
+                    variables: variables.clone(),
+                });
+                open.clear();
+            }
+        } else if line
+            .split_once('=')
+            .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase()))
+        {
+            variables.push_str(line);
+            variables.push('\n');
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+    if from.is_dir() {
+        for entry in fs::read_dir(from).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            copy(&path, &to.join(path.file_name().expect("a name")));
+        }
+    } else {
+        // Not `fs::copy`, which would copy the permissions of read-only files too.
+        fs::write(to, fs::read(from).expect("a file")).expect("a file");
+    }
+}
+
+/// A directory with everything that the documents name.
+fn scratch() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let golden = root().join("tests/golden");
+    write_world(&at("data"), 8);
+    copy(&at("data/vocab.txt"), &at("vocab.txt"));
+    let train = at("data/coco_caption_karpathy_train.arrow");
+    copy(&train, &at("data/my-cats_train_0.arrow"));
+
+    // The four datasets of pre-training.
+    copy(&at("data"), &at("ARROW_ROOT"));
+    let numbered = [
+        ("sbu", 9),
+        ("conceptual_caption_train", 31),
+        ("conceptual_caption_val", 1),
+    ];
+    let numbered = numbered
+        .iter()
+        .flat_map(|(name, count)| (0..*count).map(move |i| format!("{name}_{i}")));
+    for name in numbered.chain(["vg".to_string()]) {
+        copy(&train, &at(&format!("ARROW_ROOT/{name}.arrow")));
+    }
+
+    // Custom images, as files with a table and as a tar.
+    let table = ArrowTable::open(&train).expect("an Arrow file");
+    let mut csv = String::from("path,caption\n");
+    fs::create_dir_all(at("data/laion")).expect("a directory");
+    fs::create_dir_all(at("photos")).expect("a directory");
+    let mut tar = tar::Builder::new(fs::File::create(at("data/laion/00000.tar")).expect("a file"));
+    for row in 0..table.rows() {
+        let image = table.picture(row, "image").expect("an image");
+        let caption = table.texts(row, "caption").expect("captions").remove(0).to_string();
+        csv.push_str(&format!("{row}.png,\"{caption}\"\n"));
+        fs::write(at(&format!("photos/{row}.png")), image).expect("a file");
+        for (extension, bytes) in [("png", image), ("txt", caption.as_bytes())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, format!("{row:05}.{extension}"), bytes)
+                .expect("a member");
+        }
+    }
+    tar.finish().expect("a tar");
+    fs::write(at("photos.csv"), csv).expect("a file");
+    for name in [
+        "images",
+        "GCC/images_train",
+        "SBU/images_train",
+        "VG/images",
+        "COCO/train2014",
+    ] {
+        copy(&at("photos"), &at(name));
+    }
+
+    copy(&golden.join("prepare/coco/raw"), &at("downloads/coco"));
+    copy(&golden.join("prepare/map_vg_mscoco/raw"), &at("vgqa"));
+    copy(&golden.join("model/pretrain.ckpt"), &at("vlc_baseset.ckpt"));
+    copy(&golden.join("model/mae.pth"), &at("mae_pretrain_vit_base_full.pth"));
+    fs::create_dir(at("bin")).expect("a directory");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vlct"), at("bin/vlct")).expect("a link");
+    directory
+}
+
+/// Runs the commands of a document one after the other; returns what failed.
+fn failures(name: &str, commands: &[Documented]) -> Vec<String> {
+    let directory = scratch();
+    if name == "docs/data.md" {
+        // Answers are looked up in prepared files of VQA.
+        copy(
+            &root().join("tests/golden/prepare/vqav2/expected"),
+            &directory.path().join("arrow"),
+        );
+    }
+    let path = format!(
+        "{}:{}",
+        directory.path().join("bin").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let mut failed = Vec::new();
+    for command in commands {
+        if NOT_RUN.iter().any(|(text, _)| *text == command.text) {
+            continue;
+        }
+        let appended = APPENDED.iter().find(|(start, _)| command.text.starts_with(start));
+        let appended = appended.map_or("", |(_, options)| options);
+        let output = Command::new("sh")
+            .args(["-ec", &format!("{}{} {appended}", command.variables, command.text)])
+            .current_dir(directory.path())
+            .env("PATH", &path)
+            .env_remove("RUST_BACKTRACE")
+            .output()
+            .expect("a shell");
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+            failed.push(format!("{name}: {}\n{}: {messages}", command.text, output.status));
+        }
+    }
+    failed
+}
+
+#[test]
+fn documented_commands_succeed() {
+    let mut documents = vec!["README.md".to_string()];
+    for entry in fs::read_dir(root().join("docs")).expect("docs") {
+        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+        if name.ends_with(".md") {
+            documents.push(format!("docs/{name}"));
+        }
+    }
+    let documents: Vec<(String, Vec<Documented>)> = documents
+        .into_iter()
+        .map(|name| {
+            let text = fs::read_to_string(root().join(&name)).expect("a document");
+            let found = commands(&text);
+            (name, found)
+        })
+        .filter(|(_, found)| !found.is_empty())
+        .collect();
+    let all: Vec<&Documented> = documents.iter().flat_map(|(_, found)| found).collect();
+    assert!(all.len() > 20, "{all:?}");
+    for (text, reason) in NOT_RUN {
+        assert!(
+            all.iter().any(|command| command.text == text),
+            "no document has {text:?} ({reason})"
+        );
+    }
+    for (start, _) in APPENDED {
+        assert!(
+            all.iter().any(|command| command.text.starts_with(start)),
+            "no document has {start:?}"
+        );
+    }
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let running: Vec<_> = documents
+            .iter()
+            .map(|(name, found)| scope.spawn(|| failures(name, found)))
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|one| one.join().expect("no panic"))
+            .collect()
+    });
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn reads_commands_of_blocks() {
+    let text = "`vlct inline`\n\n    RUN=a/b\n    vlct run with $RUN \\\n        x=1  # comment\n    other\n\n```\nvlct two 'a b'\n```\nvlct prose\n";
+    let found: Vec<_> = commands(text).into_iter().map(|c| (c.text, c.variables)).collect();
+    let variables = "RUN=a/b\n".to_string();
+    assert_eq!(
+        found,
+        [
+            ("vlct run with $RUN x=1".to_string(), variables.clone()),
+            ("vlct two 'a b'".to_string(), variables)
+        ]
+    );
+}
