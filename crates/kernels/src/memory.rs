@@ -53,6 +53,23 @@ impl Piece {
         // SAFETY: as above, and the piece is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
+
+    /// Cuts the piece in two, the first of `bytes`; `None` in place of an empty one. Each goes back to the arena by itself.
+    ///
+    /// # Panics
+    /// If the piece is smaller, or `bytes` is not a multiple of 64, to which pieces are aligned.
+    pub fn split_at(self, bytes: usize) -> (Option<Self>, Option<Self>) {
+        assert!(bytes <= self.len && bytes.is_multiple_of(64), "a cut inside the piece");
+        let part = |start: usize, len: usize| {
+            (len > 0).then(|| Self {
+                // SAFETY: `start` is at most the length of this piece, so the address is within its region or one past the end.
+                start: unsafe { self.start.add(start) },
+                len,
+                region: Arc::clone(&self.region),
+            })
+        };
+        (part(0, bytes), part(bytes, self.len - bytes))
+    }
 }
 
 /// Regions and what is free in them.
@@ -284,6 +301,26 @@ mod tests {
         assert!(piece.as_slice::<u8>().iter().all(|v| *v == 7));
         let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.free(piece)));
         assert!(taken.is_err());
+    }
+
+    #[test]
+    fn parts_of_a_piece_come_back_one_by_one() {
+        let mut arena = Arena::new(64, HUGE);
+        let piece = arena.take(1000);
+        let (start, len) = (piece.start, piece.len);
+        let (none, piece) = piece.split_at(0);
+        assert!(none.is_none());
+        let (first, rest) = piece.expect("all of it").split_at(128);
+        let (second, none) = rest.expect("the rest").split_at(len - 128);
+        assert!(none.is_none());
+        let (mut first, mut second) = (first.expect("not empty"), second.expect("not empty"));
+        assert!(first.start == start && first.len == 128 && second.len == len - 128);
+        first.as_mut_slice::<u8>().fill(1);
+        second.as_mut_slice::<u8>().fill(2);
+        assert!(first.as_slice::<u8>().iter().all(|v| *v == 1));
+        arena.free(second);
+        arena.free(first);
+        assert!(arena.regions.iter().all(Region::is_unused));
     }
 
     #[test]
