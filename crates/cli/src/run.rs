@@ -4,6 +4,7 @@ use std::path::Path;
 
 use log::{info, warn};
 use vlct_train::config::{self, Config, Key, RECIPES, Recipe};
+use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
 
 use crate::args::Run;
@@ -46,10 +47,10 @@ pub fn run(args: &Run) -> Result<(), Failure> {
             let config = resolve(&request.updates)?;
             print(&config.print())?;
             // Showing a configuration is how mistakes in it are found, so they do not stop it.
-            let refusal = match config.validate() {
+            let refusal = match spec::validate(&config) {
                 Ok(warnings) => {
                     warnings.iter().for_each(|warning| warn!("{warning}"));
-                    trainer::setup::check_tasks(&config).err().map(|e| e.to_string())
+                    RunSpec::resolve(&config).err().map(|e| e.to_string())
                 }
                 Err(e) => Some(e.to_string()),
             };

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::write_world;
+use support::write_synthetic;
 use vlct_data::arrow::ArrowTable;
 
 /// Commands that are not run, each with the reason.
@@ -104,7 +104,7 @@ fn scratch() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     let golden = root().join("tests/golden");
-    write_world(&at("data"), 8);
+    write_synthetic(&at("data"), 8);
     copy(&at("data/vocab.txt"), &at("vocab.txt"));
     let train = at("data/coco_caption_karpathy_train.arrow");
     copy(&train, &at("data/my-cats_train_0.arrow"));
@@ -130,7 +130,7 @@ fn scratch() -> tempfile::TempDir {
     fs::create_dir_all(at("photos")).expect("a directory");
     let mut tar = tar::Builder::new(fs::File::create(at("data/laion/00000.tar")).expect("a file"));
     for row in 0..table.rows() {
-        let image = table.picture(row, "image").expect("an image");
+        let image = table.image(row, "image").expect("an image");
         let caption = table.texts(row, "caption").expect("captions").remove(0).to_string();
         csv.push_str(&format!("{row}.png,\"{caption}\"\n"));
         fs::write(at(&format!("photos/{row}.png")), image).expect("a file");

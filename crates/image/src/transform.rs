@@ -22,7 +22,8 @@ use super::{decode, normalise, recycle};
 use crate::{ImageError, Result};
 
 /// Which steps a picture goes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransformKind {
     /// `mae`: random resized crop and random mirroring; pre-training.
     Mae,

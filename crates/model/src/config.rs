@@ -1,7 +1,7 @@
 //! Sizes of a model.
 
 /// Sizes and parts of a VLC model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct VlcConfig {
     /// Side of the square input pictures, in pixels.
     pub image_size: usize,
@@ -20,7 +20,7 @@ pub struct VlcConfig {
 }
 
 /// Sizes of the transformer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Backbone {
     /// Side of a patch, in pixels.
     pub patch_size: usize,
@@ -60,7 +60,7 @@ impl Backbone {
 }
 
 /// Which heads a model has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Heads {
     /// Masked language modelling.
     pub mlm: bool,

@@ -6,7 +6,7 @@ use crate::profile::span;
 use vlct_kernels::optimizer::{self, Betas, Update};
 
 /// Which update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Rule {
     /// AdamW of the transformers library with β = (0.9, 0.98).
     AdamW,

@@ -4,7 +4,7 @@ use vlct_kernels::bf16::{Support, support};
 
 /// Number format of products and of what is kept for the backward pass. Weights, sums, losses and the residual stream are
 /// f32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
     /// 32 bits.
     #[default]

@@ -3,10 +3,10 @@
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::logs::LogError;
-use std::path::PathBuf;
 use vlct_data::DataError;
 use vlct_image::ImageError;
 use vlct_model::files::{FileError, StateError};
+use vlct_util::IoError;
 
 /// An error of a run: one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +33,9 @@ pub enum TrainError {
     /// A log file.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The operating system refused.
-    #[error("{path}: {source}", path = path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    /// An error of the operating system.
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// Stopped before there was anything to show.
     #[error("stopped before training began: there is nothing to report")]
     Stopped,

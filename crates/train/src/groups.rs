@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::Config;
+use crate::spec::{GroupRule, OptimizerSpec};
 
 /// What the grouping needs to know of a parameter. Parameters are given in the order of the model's state dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,11 @@ const NO_DECAY: [&str; 9] = [
 /// Parts of a name that mark a task head in pre-training.
 const HEADS: [&str; 3] = ["vqa_classifier", "nlvr2_classifier", "snli_classifier"];
 
-/// The groups that a configuration asks for, of a model with `depth` encoder blocks.
-pub fn groups(config: &Config, parameters: &[Parameter<'_>], depth: usize) -> Vec<ParameterGroup> {
-    match config.is_pretrain {
-        true => pretrain_groups(parameters, config.weight_decay, config.lr_mult),
-        false => layer_decay_groups(parameters, config.weight_decay, depth, config.layer_decay),
+/// The groups of a run, of a model with `depth` encoder blocks.
+pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: usize) -> Vec<ParameterGroup> {
+    match optimizer.groups {
+        GroupRule::Heads { lr_mult } => pretrain_groups(parameters, optimizer.weight_decay, lr_mult),
+        GroupRule::Layers { layer_decay } => layer_decay_groups(parameters, optimizer.weight_decay, depth, layer_decay),
     }
 }
 
@@ -157,6 +157,8 @@ fn by_layer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::spec::RunSpec;
     use serde_json::Value as Json;
 
     /// Names and dimensions of a model's parameters in the order of its state dictionary.
@@ -298,7 +300,8 @@ mod tests {
                 lr_mult: 10.0,
                 ..Config::default()
             };
-            let groups = groups(&config, &names.parameters(), depth);
+            let spec = RunSpec::resolve(&config).unwrap();
+            let groups = groups(&spec.optimizer, &names.parameters(), depth);
             assert_groups(&groups, &recorded, |g| g["lr"].as_f64().unwrap() / rate);
         }
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 pub mod error;
 pub mod groups;
 pub mod logs;
@@ -10,8 +11,12 @@ pub mod metrics;
 pub mod objectives;
 pub mod plan;
 pub mod retrieval;
+mod run;
 pub mod schedule;
+pub mod spec;
+mod state;
 pub mod trainer;
+pub mod weights;
 
 pub use error::{Result, TrainError};
 pub use vlct_tensor::buffer::OutOfMemory;

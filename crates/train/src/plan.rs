@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use vlct_data::loader::Position;
 
-use crate::config::{Config, ConfigError, ValCheckInterval, Warmup};
+use crate::config::{ConfigError, ValCheckInterval, Warmup};
 
 /// Micro-batches per optimiser step: `batch_size / (per_gpu_batchsize × devices × nodes)`, rounded down.
 ///
@@ -69,6 +70,23 @@ pub fn validation_interval(interval: ValCheckInterval, batches: u64) -> Result<u
     }
 }
 
+/// Lengths as they are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Length {
+    /// Samples per optimiser step, before rounding down to whole micro-batches.
+    pub batch_size: u64,
+    /// Samples per micro-batch.
+    pub micro_batch: u64,
+    /// Optimiser steps of the run; `None`: `max_epoch` epochs.
+    pub max_steps: Option<u64>,
+    /// Epochs of the run where `max_steps` does not decide.
+    pub max_epoch: u64,
+    /// Warm-up of the learning rate.
+    pub warmup: Warmup,
+    /// Distance of validations.
+    pub validation: ValCheckInterval,
+}
+
 /// The micro-batches of one optimiser step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -124,37 +142,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a run whose epochs have `batches` micro-batches.
+    /// The plan of a run whose epochs have `batches` micro-batches, at least 1.
     ///
     /// With `max_steps` training stops after exactly that many optimiser steps, in the middle of an epoch if need be, and
     /// `max_epoch` is ignored; without it, after `max_epoch` epochs.
     ///
     /// # Errors
-    /// If there is no micro-batch, and as [`grad_steps`] and [`validation_interval`].
-    pub fn new(config: &Config, batches: u64) -> Result<Self, ConfigError> {
-        if batches == 0 {
-            return Err(ConfigError::Contradiction(format!(
-                "the training split of datasets={:?} is empty: nothing to train on",
-                config.datasets
-            )));
-        }
-        let devices = config.num_gpus.count().unwrap_or(1);
-        let grad_steps = grad_steps(config.batch_size, config.per_gpu_batchsize, devices, config.num_nodes)?;
+    /// Returns an error as [`grad_steps`] and [`validation_interval`] do.
+    pub fn new(length: &Length, batches: u64) -> Result<Self, ConfigError> {
+        let grad_steps = grad_steps(length.batch_size, length.micro_batch, 1, 1)?;
         let steps_per_epoch = steps_per_epoch(batches, grad_steps);
-        let schedule_steps = schedule_steps(config.max_steps, batches, config.max_epoch, grad_steps);
-        let total_steps = config
+        let schedule_steps = schedule_steps(length.max_steps, batches, length.max_epoch, grad_steps);
+        let total_steps = length
             .max_steps
-            .unwrap_or_else(|| steps_per_epoch.saturating_mul(config.max_epoch));
+            .unwrap_or_else(|| steps_per_epoch.saturating_mul(length.max_epoch));
         Ok(Self {
             batches_per_epoch: batches,
             grad_steps,
-            batch_size: grad_steps * config.per_gpu_batchsize * devices.max(1) * config.num_nodes,
+            batch_size: grad_steps * length.micro_batch,
             steps_per_epoch,
             total_steps,
             epochs: total_steps.div_ceil(steps_per_epoch),
             schedule_steps,
-            warmup_steps: warmup_steps(config.warmup_steps, schedule_steps),
-            validation_interval: Some(validation_interval(config.val_check_interval, batches)?),
+            warmup_steps: warmup_steps(length.warmup, schedule_steps),
+            validation_interval: Some(validation_interval(length.validation, batches)?),
         })
     }
 
@@ -238,7 +249,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn plan(words: &[&str], batches: u64) -> Result<Plan, ConfigError> {
-        Plan::new(&resolve(words).unwrap().config, batches)
+        let config = resolve(words).unwrap().config;
+        let length = Length {
+            batch_size: config.batch_size,
+            micro_batch: config.per_gpu_batchsize,
+            max_steps: config.max_steps,
+            max_epoch: config.max_epoch,
+            warmup: config.warmup_steps,
+            validation: config.val_check_interval,
+        };
+        Plan::new(&length, batches)
     }
 
     #[test]
@@ -336,7 +356,6 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("longer than an epoch of 3"), "{message}");
-        assert!(plan(&["per_gpu_batchsize=1"], 0).is_err());
     }
 
     #[test]

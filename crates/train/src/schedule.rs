@@ -2,8 +2,9 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{Config, DecayPower};
+use crate::config::DecayPower;
 use crate::plan::Plan;
+use crate::spec::OptimizerSpec;
 
 /// The vision-language schedule: a straight warm-up from 0, then a polynomial or half a cosine.
 ///
@@ -26,13 +27,13 @@ pub struct LearningRate {
 
 impl LearningRate {
     /// The schedule of a run.
-    pub fn new(config: &Config, plan: &Plan) -> Self {
+    pub fn new(optimizer: &OptimizerSpec, plan: &Plan) -> Self {
         Self {
-            base: config.learning_rate,
+            base: optimizer.learning_rate,
             warmup: plan.warmup_steps,
             total: plan.schedule_steps,
-            end_lr: config.end_lr,
-            power: config.decay_power,
+            end_lr: optimizer.end_lr,
+            power: optimizer.decay,
         }
     }
 
@@ -100,6 +101,7 @@ impl HalfCosine {
 mod tests {
     use super::*;
     use crate::config::resolve;
+    use crate::spec::RunSpec;
     use proptest::prelude::*;
 
     /// Recorded learning rates: relative to the peak, equal but for the last bits of a cosine.
@@ -185,8 +187,8 @@ mod tests {
             "per_gpu_batchsize=4",
             "batch_size=8",
         ];
-        let config = resolve(&words).unwrap().config;
-        let schedule = LearningRate::new(&config, &Plan::new(&config, 51).unwrap());
+        let spec = RunSpec::resolve(&resolve(&words).unwrap().config).unwrap();
+        let schedule = LearningRate::new(&spec.optimizer, &Plan::new(&spec.length, 51).unwrap());
         assert_eq!((schedule.warmup, schedule.total), (10, 102));
         assert_eq!(schedule.at(10), 1e-4);
     }

@@ -8,12 +8,12 @@ use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::Vlc;
 use vlct_synthetic::TextBaseline;
-use vlct_train::config::Config;
+use vlct_train::data;
 use vlct_train::error::Result;
 use vlct_train::metrics::{Accuracy, Scalar};
 use vlct_train::retrieval::{Recalls, recalls, score_picture};
+use vlct_train::spec::{DataSpec, RunSpec};
 use vlct_train::trainer::evaluate::evaluate_watching;
-use vlct_train::trainer::setup;
 
 /// Images and captions of the retrieval evaluation.
 const CANDIDATES: usize = 200;
@@ -50,20 +50,18 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// Returns an error if the dataset or the vocabulary cannot be read.
-pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
-    let tokenizer = setup::tokenizer(config)?;
-    let held_out = setup::dataset(config, Split::Test)?;
+pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
+    let tokenizer = data::tokenizer(spec)?;
+    let held_out = data::open(&spec.data, Split::Test)?;
     let never = AtomicBool::new(false);
 
-    let masked = evaluate_watching(model, config, &held_out, &tokenizer, 0, &never, &mut |_| ())?;
-    let baseline = text_baseline(config, &tokenizer)?;
+    let masked = evaluate_watching(model, spec, &held_out, &tokenizer, 0, &never, &mut |_| ())?;
+    let baseline = text_baseline(&spec.data, &tokenizer)?;
     let mut text_only = Accuracy::default();
-    let unmasked = Config {
-        is_pretrain: false,
-        use_mae: false,
-        ..config.clone()
-    };
-    let visible = evaluate_watching(model, &unmasked, &held_out, &tokenizer, 0, &never, &mut |batch| {
+    let mut whole = spec.clone();
+    whole.pretrain.mask_ratio = None;
+    whole.pretrain.objectives.mae = None;
+    let visible = evaluate_watching(model, &whole, &held_out, &tokenizer, 0, &never, &mut |batch| {
         for (ids, labels) in batch.mlm_ids.iter().zip(&batch.mlm_labels) {
             for (position, label) in labels.iter().enumerate() {
                 if let Some(label) = label {
@@ -74,13 +72,13 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     })?;
 
     let (mut images, mut captions) = (Vec::new(), Vec::new());
-    let size = config.image_size;
+    let size = spec.data.image_size;
     let loader = ImageLoader::new(
         Arc::clone(&held_out),
         TransformKind::MaeTest,
         size,
         1,
-        config.num_workers,
+        spec.data.workers,
         8,
     )?;
     for batch in loader.take(CANDIDATES) {
@@ -92,7 +90,7 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
     }
     let texts: Vec<Vec<u32>> = captions
         .iter()
-        .map(|c| tokenizer.encode(c, config.max_text_len))
+        .map(|c| tokenizer.encode(c, spec.data.max_text_len))
         .collect();
     let scores: Vec<f32> = images
         .iter()
@@ -116,11 +114,11 @@ pub fn evaluate(model: &Vlc, config: &Config) -> Result<Evaluation> {
 }
 
 /// Fits the text-only baseline to all captions of the training split.
-fn text_baseline(config: &Config, tokenizer: &Tokenizer) -> Result<TextBaseline> {
-    let training = CaptionDataset::open(&config.data_root, &config.datasets, Split::Train)?;
+fn text_baseline(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<TextBaseline> {
+    let training = data::open(spec, Split::Train)?;
     let mut sequences = Vec::with_capacity(training.len());
     for index in 0..training.len() {
-        sequences.push(tokenizer.encode(&training.caption(index)?, config.max_text_len));
+        sequences.push(tokenizer.encode(&training.caption(index)?, spec.max_text_len));
     }
     Ok(TextBaseline::fit(sequences.iter().map(Vec::as_slice)))
 }

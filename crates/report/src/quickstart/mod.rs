@@ -8,11 +8,16 @@ use log::info;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use vlct_model::files::Scope;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
+use vlct_train::checkpoint::last_path;
 use vlct_train::config::{Config, Value, resolve};
 use vlct_train::error::{Result, TrainError};
 use vlct_train::plan::grad_steps;
-use vlct_train::trainer::{self, Control, Finished, setup};
+use vlct_train::spec::{self, RunSpec};
+use vlct_train::trainer::{self, Control, Finished};
+use vlct_train::weights;
+use vlct_util::at;
 
 /// Options of the quickstart.
 #[derive(Clone, Debug)]
@@ -69,7 +74,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
-    trainer::use_threads(trainer::Threads::of(&config))?;
+    trainer::use_threads(trainer::Threads::of(&spec::compute(&config)))?;
 
     info!("1/4  generating images with captions");
     let images = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
@@ -106,15 +111,11 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("3/4  evaluating on held-out images");
     let evaluating = Instant::now();
-    let mut model = setup::fresh_model(&config)?;
-    let checkpoint = vlct_train::checkpoint::last_path(&run);
-    let load = Config {
-        load_path: checkpoint.display().to_string(),
-        ..config.clone()
-    };
-    without_messages(|| setup::load_weights(&mut model, &load))?;
+    let spec = RunSpec::resolve(&config)?;
+    let mut model = weights::fresh_model(&spec);
+    weights::load_file(&mut model, &last_path(&run), Scope::Model, spec.weights.skip_heads)?;
     // An interrupted training is evaluated too: its report shows what the model learned until then.
-    let results = evaluation::evaluate(&model, &config)?;
+    let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
     info!("4/4  writing the report");
@@ -148,7 +149,7 @@ fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     config.data_root = data.display().to_string();
     config.tokenizer = data.join("vocab.txt").display().to_string();
     config.vocab_size = config.vocab_size.min(SMALL_VOCABULARY);
-    config.validate()?;
+    spec::validate(&config)?;
     Ok(config)
 }
 
@@ -223,10 +224,7 @@ const TRIAL_COST: f64 = 1.35;
 fn fresh_directory(out: &Path) -> Result<PathBuf> {
     let candidates = std::iter::once(out.join("run")).chain((2..).map(|i| out.join(format!("run-{i}"))));
     for path in candidates {
-        if !path.try_exists().map_err(|source| TrainError::Io {
-            path: path.clone(),
-            source,
-        })? {
+        if !path.try_exists().map_err(at::<TrainError>(&path))? {
             return Ok(path);
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use vlct_train::config::Config;
 use vlct_train::error::{Result, TrainError};
 use vlct_train::trainer::Finished;
+use vlct_util::at;
 
 /// Assembles the report of a finished run.
 ///
@@ -217,7 +218,7 @@ pub fn headline(data: &ReportData) -> Vec<String> {
 /// Reads the lines of `metrics.jsonl`.
 fn records(run: &Path) -> Result<Vec<Value>> {
     let path = run.join(vlct_train::logs::metrics::FILE_NAME);
-    let text = std::fs::read_to_string(&path).map_err(|source| TrainError::Io { path, source })?;
+    let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
     Ok(text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())

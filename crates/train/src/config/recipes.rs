@@ -78,6 +78,7 @@ mod tests {
     use super::super::grammar::resolve;
     use super::super::setting::{ValCheckInterval, Warmup};
     use super::*;
+    use crate::spec::{model_size, validate};
 
     #[test]
     fn every_recipe_applies_and_says_how_to_run_it() {
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(pretrain.loss_names.active().collect::<Vec<_>>(), ["itm", "mlm", "mae"]);
         assert_eq!(pretrain.exp_name, "mlm_itm_mae");
         assert!(pretrain.is_pretrain && pretrain.whole_word_masking);
-        pretrain.validate().unwrap();
+        validate(&pretrain).unwrap();
 
         for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in [
             (
@@ -190,7 +191,7 @@ mod tests {
             assert_eq!(c.train_transform_keys, ["mae_randaug"], "{name}");
             assert_eq!(c.val_transform_keys, ["mae_test"], "{name}");
             assert_eq!(c.loss_names.itm, if task == "irtr" { 0.5 } else { 0.0 }, "{name}");
-            c.validate().unwrap();
+            validate(&c).unwrap();
         }
         let vqa = resolve(&["task_finetune_vqa_mae_randaug"]).unwrap().config;
         assert_eq!(
@@ -206,8 +207,8 @@ mod tests {
     #[test]
     fn the_quickstart_is_a_complete_run_but_for_its_data() {
         let c = resolve(&["quickstart", "data_root=/d"]).unwrap().config;
-        c.validate().unwrap();
-        let size = c.model_size().unwrap();
+        validate(&c).unwrap();
+        let size = model_size(&c).unwrap();
         assert!(size.width < 512 && size.depth < 12);
     }
 }

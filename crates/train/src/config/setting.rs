@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::value::Value;
+use serde::{Deserialize, Serialize};
 use vlct_data::datasets;
 use vlct_tensor::Precision;
 
@@ -201,7 +202,7 @@ impl Setting for LossNames {
 }
 
 /// Length of the warm-up. Whether the number is written with a decimal point decides which it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Warmup {
     /// This many optimiser steps.
     Steps(u64),
@@ -229,7 +230,7 @@ impl Setting for Warmup {
 }
 
 /// Distance between validations. Whether the number is written with a decimal point decides which it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ValCheckInterval {
     /// This part of an epoch.
     Fraction(f64),
@@ -257,7 +258,7 @@ impl Setting for ValCheckInterval {
 }
 
 /// Shape of the learning rate's way down after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DecayPower {
     /// `(1 - progress)^power` between the peak and `end_lr`; 1 is a straight line.
     Polynomial(f64),

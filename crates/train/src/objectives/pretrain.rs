@@ -13,7 +13,7 @@ use vlct_tensor::{Tape, Tensor, Var};
 const ALIGNMENT_WEIGHT: f32 = 0.1;
 
 /// What is computed, and how much it counts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Objectives {
     /// Masked language modelling.
     pub mlm: bool,

@@ -1,11 +1,11 @@
 //! Evaluation: one pass over a split with the training objectives.
 
-use super::{batch, setup};
-use crate::config::Config;
+use super::batch;
+use crate::data::{self, LoaderMode};
 use crate::error::Result;
 use crate::metrics::{Phase, PretrainMetrics};
 use crate::retrieval::{self, Recalls};
-use setup::Use;
+use crate::spec::RunSpec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::{CaptionDataset, Split};
@@ -20,19 +20,19 @@ use vlct_tensor::Tape;
 /// If a picture cannot be read, with its file and row.
 pub fn evaluate(
     model: &Vlc,
-    config: &Config,
+    spec: &RunSpec,
     dataset: &Arc<CaptionDataset>,
     tokenizer: &Tokenizer,
     limit: u64,
     stop: &AtomicBool,
 ) -> Result<PretrainMetrics> {
-    evaluate_watching(model, config, dataset, tokenizer, limit, stop, &mut |_| ())
+    evaluate_watching(model, spec, dataset, tokenizer, limit, stop, &mut |_| ())
 }
 
 /// As [`evaluate`]; `watch` sees each batch.
 pub fn evaluate_watching(
     model: &Vlc,
-    config: &Config,
+    spec: &RunSpec,
     dataset: &Arc<CaptionDataset>,
     tokenizer: &Tokenizer,
     limit: u64,
@@ -43,14 +43,14 @@ pub fn evaluate_watching(
     if dataset.is_empty() {
         return Ok(metrics);
     }
-    let mut loader = setup::loader(config, dataset, tokenizer, Use::Evaluation, Position::default())?;
+    let mut loader = data::loader(spec, dataset, tokenizer, LoaderMode::Evaluate, Position::default())?;
     let mut left = if limit == 0 { u64::MAX } else { limit };
     while left > 0 && !stop.load(Ordering::Relaxed) {
         let Some(batch) = loader.next() else { break };
         let batch = batch?;
         left -= 1;
-        let step = batch::step(&batch, config, model.config().patches(), false);
-        let outcome = step.run(model, &Tape::inference(model.compute()), setup::objectives(config));
+        let step = batch::step(&batch, &spec.pretrain, model.config().patches(), false);
+        let outcome = step.run(model, &Tape::inference(model.compute()), spec.pretrain.objectives);
         metrics.add(&outcome);
         watch(&batch);
         loader.recycle(batch);
@@ -69,41 +69,27 @@ pub(super) enum Recall {
 }
 
 /// Refuses at once what could not be measured after hours of training.
-pub(super) fn check_recalls(config: &Config) -> Result<()> {
-    match config.get_recall_metric && config.fast_dev_run.0 == 0 {
-        true => retrieval::check_size(setup::dataset(&recalled(config), Split::Val)?.rows()),
-        false => Ok(()),
+pub(super) fn check_recalls(spec: &RunSpec) -> Result<()> {
+    if spec.validation.recalls && spec.trial.is_none() {
+        retrieval::check_size(data::open_first(&spec.data, Split::Val)?.rows())?;
     }
+    Ok(())
 }
 
-/// Recalls are those of the first dataset.
-fn recalled(config: &Config) -> Config {
-    Config {
-        datasets: config.datasets[..1].to_vec(),
-        ..config.clone()
-    }
-}
-
-/// Recalls of a split of the first dataset, if the configuration asks for them.
+/// Recalls of a split of the first dataset, if the run measures them.
 pub(super) fn measure_recalls(
-    config: &Config,
     model: &Vlc,
+    spec: &RunSpec,
     split: Split,
     tokenizer: &Tokenizer,
     stop: &AtomicBool,
 ) -> Result<Recall> {
-    if !config.get_recall_metric {
+    if !spec.validation.recalls {
         return Ok(Recall::NotAsked);
     }
-    let dataset = &setup::dataset(&recalled(config), split)?;
-    let transform = config
-        .val_transform_keys
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default()
-        .parse()?;
-    let threads = config.num_workers.max(1);
-    let recalls = retrieval::evaluate(model, dataset, tokenizer, config.max_text_len, transform, threads, stop)?;
+    let dataset = &data::open_first(&spec.data, split)?;
+    let (length, transform) = (spec.data.max_text_len, spec.data.val_transform);
+    let recalls = retrieval::evaluate(model, dataset, tokenizer, length, transform, spec.data.workers, stop)?;
     Ok(recalls.map_or(Recall::Stopped, Recall::Measured))
 }
 

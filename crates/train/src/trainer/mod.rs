@@ -1,93 +1,68 @@
-//! The training loop: accumulation windows, validation, checkpoints, logs, resumption.
+//! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
 pub mod batch;
 pub mod evaluate;
-pub mod setup;
-mod state;
 mod threads;
 mod training;
 
-use crate::config::Config;
-use crate::error::{Result, TrainError};
+use std::sync::atomic::Ordering;
+
 use log::{info, warn};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_data::datasets::Split;
 
+use crate::config::Config;
+use crate::data;
+use crate::error::{Result, TrainError};
+use crate::spec::{self, RunSpec};
+use crate::weights;
+
 pub use threads::{Threads, use_threads};
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Finished {
-    /// The run directory; none for trial runs and tests.
-    pub run: Option<PathBuf>,
-    /// Optimiser steps completed.
-    pub steps: u64,
-    /// Whether it was asked to stop before its end.
-    pub interrupted: bool,
-    /// Seconds of training.
-    pub seconds: f64,
-    /// The metrics of the last validation or of the test.
-    pub metrics: Vec<(String, f64)>,
-    /// Best value of the monitored metric and the step it was reached at.
-    pub best: Option<(f64, u64)>,
-}
-
-/// What a run is told from outside.
-pub struct Control<'a> {
-    /// Set from outside (a signal): the run saves and ends.
-    pub stop: &'a AtomicBool,
-    /// Whether to show progress.
-    pub progress: bool,
-    /// Where the run directory is to be, instead of under `log_dir`.
-    pub run_directory: Option<PathBuf>,
-}
+pub use training::{Control, Finished};
 
 /// Runs what a configuration describes: training, or with `test_only` one pass over the test split.
 ///
 /// # Errors
-/// If the configuration contradicts itself, data or weights cannot be read, a loss is not finite, or something cannot be
-/// saved.
+/// Returns an error if the configuration contradicts itself, data or weights cannot be read, a loss is not finite, or something
+/// cannot be saved.
 pub fn run(config: &Config, control: &Control) -> Result<Finished> {
-    for warning in config.validate()? {
+    for warning in spec::validate(config)? {
         warn!("{warning}");
     }
-    setup::check_tasks(config)?;
-    use_threads(Threads::of(config))?;
-    match config.test_only {
-        true => test(config, control),
-        false => training::Trainer::new(config, control)?.train(),
+    let spec = RunSpec::resolve(config)?;
+    use_threads(Threads::of(&spec.compute))?;
+    if spec.test_only {
+        test(&spec, control)
+    } else {
+        training::Trainer::new(spec, control)?.train()
     }
 }
 
 /// One pass over the test split: the values under the original's names.
-fn test(config: &Config, control: &Control) -> Result<Finished> {
-    let tokenizer = setup::tokenizer(config)?;
-    let dataset = setup::dataset(config, Split::Test)?;
+fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
+    let tokenizer = data::tokenizer(spec)?;
+    let dataset = data::open(&spec.data, Split::Test)?;
     if dataset.is_empty() {
-        let names = config.datasets.join(", ");
+        let names = spec.data.datasets.join(", ");
         return Err(TrainError::Invalid(format!(
             "there is no test split of {names}: name coco, f30k or gcc"
         )));
     }
-    let mut model = setup::fresh_model(config)?;
-    setup::load_weights(&mut model, config)?;
+    let mut model = weights::fresh_model(spec);
+    weights::load_and_log(&mut model, &spec.weights)?;
     info!(
         "evaluating {} captions of {} pictures, {}",
         dataset.len(),
         dataset.rows(),
-        setup::arithmetic(model.compute())
+        spec.compute.describe()
     );
-    let metrics = evaluate::evaluate(&model, config, &dataset, &tokenizer, 0, control.stop)?;
-    let recalls = evaluate::measure_recalls(config, &model, Split::Test, &tokenizer, control.stop)?;
-    let values = evaluate::with_recalls(&metrics, recalls);
-    let interrupted = control.stop.load(Ordering::Relaxed);
+    let metrics = evaluate::evaluate(&model, spec, &dataset, &tokenizer, 0, control.stop)?;
+    let recalls = evaluate::measure_recalls(&model, spec, Split::Test, &tokenizer, control.stop)?;
     Ok(Finished {
         run: None,
         steps: 0,
-        interrupted,
+        interrupted: control.stop.load(Ordering::Relaxed),
         seconds: 0.0,
-        metrics: values,
+        metrics: evaluate::with_recalls(&metrics, recalls),
         best: None,
     })
 }

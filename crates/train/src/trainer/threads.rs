@@ -1,7 +1,7 @@
 //! The threads of the arithmetic.
 
-use crate::config::Config;
 use crate::error::{Result, TrainError};
+use crate::spec::ComputeSpec;
 use std::sync::OnceLock;
 
 /// How many threads the arithmetic has, and where they run.
@@ -14,11 +14,11 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// What a configuration asks for.
-    pub fn of(config: &Config) -> Self {
+    /// The threads of a run.
+    pub fn of(compute: &ComputeSpec) -> Self {
         Self {
-            count: config.threads,
-            pinned: config.pin_threads,
+            count: compute.threads,
+            pinned: compute.pin_threads,
         }
     }
 }

@@ -1,182 +1,128 @@
-//! The loop: micro-batches, accumulation windows, validation, checkpoints, logs.
+//! The loop over accumulation windows: gradients, update, logs, validation, checkpoints.
 
-use super::evaluate::Recall;
-use super::setup::{self, Use};
-use super::state::{self, RunState};
-use super::{Control, Finished, batch, evaluate};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use log::{info, warn};
+use vlct_data::datasets::Split;
+use vlct_data::loader::{Batch, Loader, SampleId};
+use vlct_tensor::Tape;
+
+use super::batch;
+use super::evaluate::{self, Recall};
 use crate::checkpoint;
-use crate::config::Config;
+use crate::config::{Config, KEYS};
+use crate::data::{self, Data, LoaderMode};
 use crate::error::{Result, TrainError};
-use crate::logs::RunLog;
 use crate::logs::progress::{Progress, Update};
 use crate::metrics::{Phase, PretrainMetrics, step_values};
 use crate::objectives::Outcome;
 use crate::plan::{Plan, Window};
+use crate::run::{self, RunDirectory};
 use crate::schedule::LearningRate;
-use log::{info, warn};
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use vlct_data::datasets::{CaptionDataset, Split};
-use vlct_data::loader::{Batch, Loader, SampleId};
-use vlct_data::text::Tokenizer;
-use vlct_model::Vlc;
-use vlct_tensor::optimizer::{Optimizer, Setting};
-use vlct_tensor::{Gradients, Tape};
-use vlct_util::lock::{Lock, try_lock};
+use crate::spec::{self, RunSpec};
+use crate::state::RunState;
+use crate::weights::Weights;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The run directory; none for trial runs and tests.
+    pub run: Option<PathBuf>,
+    /// Optimiser steps completed.
+    pub steps: u64,
+    /// Whether it was asked to stop before its end.
+    pub interrupted: bool,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// The metrics of the last validation or of the test.
+    pub metrics: Vec<(String, f64)>,
+    /// Best value of the monitored metric and the step it was reached at.
+    pub best: Option<(f64, u64)>,
+}
+
+/// What a run is told from outside.
+pub struct Control<'a> {
+    /// Set from outside (a signal): the run saves and ends.
+    pub stop: &'a AtomicBool,
+    /// Whether to show progress.
+    pub progress: bool,
+    /// The run directory, instead of a new one under `log_dir`.
+    pub run_directory: Option<PathBuf>,
+}
 
 /// A run of training.
 pub(super) struct Trainer<'a> {
-    config: &'a Config,
-    control: &'a Control<'a>,
-    tokenizer: Tokenizer,
-    training: Arc<CaptionDataset>,
-    validation: Arc<CaptionDataset>,
+    spec: RunSpec,
     plan: Plan,
-    rate: LearningRate,
-    /// For each parameter the factor of the learning rate and the weight decay.
-    settings: Vec<Setting>,
-    /// Learning-rate factor of each group, in order.
-    group_scales: Vec<f64>,
-    model: Vlc,
-    optimizer: Optimizer,
-    gradients: Gradients,
-    run: Option<PathBuf>,
-    /// Held as long as this run writes there.
-    _locked: Option<File>,
-    log: Option<RunLog>,
-    progress: Progress,
+    data: Data,
+    weights: Weights,
     state: RunState,
-    /// The state that the last checkpoint was written with.
-    saved: Option<RunState>,
+    /// None in a trial run, which writes nothing.
+    run: Option<RunDirectory>,
+    stop: &'a AtomicBool,
     last_validation: Vec<(String, f64)>,
 }
 
+/// What the micro-batches of a window give besides gradients.
+struct WindowPass {
+    /// Metrics of the epoch, this window's included.
+    epoch_sums: PretrainMetrics,
+    /// Replaced images of the run, this window's included.
+    replaced: u64,
+    /// Samples of the window.
+    samples: u64,
+    /// Values of the last micro-batch for the log.
+    values: Vec<(&'static str, f64)>,
+}
+
+/// The checkpoint that a run continues from.
+struct Resumed {
+    state: RunState,
+    /// Its run directory, if it lies in one.
+    directory: Option<PathBuf>,
+    lock: Option<File>,
+}
+
 impl<'a> Trainer<'a> {
-    pub fn new(config: &'a Config, control: &'a Control<'a>) -> Result<Self> {
-        let tokenizer = setup::tokenizer(config)?;
-        let training = setup::dataset(config, Split::Train)?;
-        let validation = setup::dataset(config, Split::Val)?;
-        let batches = (training.len() as u64).div_ceil(config.per_gpu_batchsize.max(1));
-        let plan = Plan::new(config, batches)?;
-        evaluate::check_recalls(config)?;
-        // A resumption replaces every weight.
-        let mut model = match config.resume_from {
-            Some(_) => setup::empty_model(config)?,
-            None => setup::fresh_model(config)?,
+    pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
+        let data = Data::open(&spec)?;
+        let plan = plan(&spec, &data)?;
+        evaluate::check_recalls(&spec)?;
+        let mut weights = Weights::new(&spec)?;
+        let resumed = match &spec.weights.resume_from {
+            Some(from) => Some(resume(from, &spec, &mut weights)?),
+            None => None,
         };
-        if config.resume_from.is_none() {
-            setup::load_weights(&mut model, config)?;
-        }
-        let mut optimizer = Optimizer::new(setup::rule(config).0, model.parameters());
-        let state = RunState {
-            epoch: 0,
-            batch: 0,
-            global_step: 0,
-            parameter_steps: optimizer.steps().to_vec(),
-            metrics: PretrainMetrics::default(),
-            best_metric: None,
-            best_step: None,
-            validation_due: false,
-            replaced: 0,
-            seconds: 0.0,
-            config: config.to_toml(),
-        };
-        let mut locked = None;
-        let (state, run) = match &config.resume_from {
-            Some(from) => {
-                let path = state::find(from)?;
-                if let Some(run) = state::run_directory(&path).filter(|_| config.fast_dev_run.0 == 0) {
-                    locked = lock(&run)?;
-                }
-                let file = checkpoint::load(&path)?;
-                let restored = state::restore(&file, &path, &mut model, &mut optimizer)?;
-                state::warn_of_changes(&restored.config, config)?;
-                info!("resuming {} at step {}", path.display(), restored.global_step);
-                (
-                    RunState {
-                        config: state.config,
-                        ..restored
-                    },
-                    state::run_directory(&path),
-                )
-            }
-            None => (state, None),
-        };
-        let (settings, group_scales) = setup::settings(config, &model);
-        let show = control.progress && config.fast_dev_run.0 == 0;
-        let new_progress = || match show {
-            true => Progress::new("step", plan.total_steps, state.global_step),
-            false => Progress::quiet(),
-        };
-        let (mut log, mut progress) = (None, Progress::quiet());
-        let run = if config.fast_dev_run.0 > 0 {
-            progress = new_progress();
-            None
-        } else {
-            let resumed = run.is_some();
-            let run = match (run, &control.run_directory) {
-                (Some(run), _) => run,
-                (None, Some(run)) => run.clone(),
-                (None, None) => {
-                    let experiment = config.experiment_dir();
-                    config.claim_run_dir().map_err(|source| TrainError::Io {
-                        path: experiment,
-                        source,
-                    })?
-                }
-            };
-            if locked.is_none() {
-                locked = lock(&run)?;
-            }
-            log = Some(match resumed {
-                true => RunLog::resume(&run, state.global_step, state.seconds, new_progress())?,
-                false => RunLog::create(&run, new_progress())?,
-            });
-            let path = run.join("config.toml");
-            std::fs::write(&path, &state.config).map_err(|source| TrainError::Io { path, source })?;
-            info!("run directory: {}", run.display());
-            Some(run)
-        };
+        let (state, run) = begin(&spec, &plan, resumed, control)?;
         Ok(Self {
-            rate: LearningRate::new(config, &plan),
-            gradients: Gradients::new(model.parameters()),
-            saved: None,
-            last_validation: Vec::new(),
-            config,
-            control,
-            tokenizer,
-            training,
-            validation,
+            spec,
             plan,
-            settings,
-            group_scales,
-            model,
-            optimizer,
-            run,
-            _locked: locked,
-            log,
-            progress,
+            data,
+            weights,
             state,
+            run,
+            stop: control.stop,
+            last_validation: Vec::new(),
         })
     }
 
     pub fn train(mut self) -> Result<Finished> {
         self.log_run_summary();
-        if self.validation.is_empty() {
+        if self.data.val.is_empty() {
             self.plan = self.plan.without_validation();
             self.state.validation_due = false;
         }
-        if self.config.fast_dev_run.0 > 0 {
-            self.trial(self.config.fast_dev_run.0)?;
-            return self.finish();
+        if let Some(batches) = self.spec.trial {
+            self.trial(batches)?;
+            return Ok(self.finish());
         }
-        if self.validation.is_empty() {
+        if self.data.val.is_empty() {
             info!("there is no validation data: nothing is validated, and of the checkpoints only the last is kept");
-        } else if self.config.sanity_steps > 0 && self.state.global_step == 0 {
-            self.validate(self.config.sanity_steps)?;
+        } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
+            self.validate(self.spec.validation.sanity_batches)?;
         }
         match self.windows() {
             Ok(()) => self.save_last()?,
@@ -187,7 +133,7 @@ impl<'a> Trainer<'a> {
                 return Err(error);
             }
         }
-        self.finish()
+        Ok(self.finish())
     }
 
     /// Trains and validates a few batches without writing anything.
@@ -195,17 +141,16 @@ impl<'a> Trainer<'a> {
         let begin = self.state.global_step;
         self.plan = self.plan.trial(batches);
         self.windows()?;
-        let batches = batches.min(self.plan.batches_per_epoch);
-        let metrics = self.validate(batches)?;
+        let metrics = self.validate(self.plan.batches_per_epoch)?;
         if !self.stopping() {
             let steps = self.state.global_step - begin;
-            let micro = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
-            let values = if self.validation.is_empty() {
+            let batches = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
+            let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
             } else {
                 format_metrics(&evaluate::with_recalls(&metrics, Recall::NotAsked))
             };
-            info!("trial run passed after {micro} batches: {values}");
+            info!("trial run passed after {batches} batches: {values}");
         }
         Ok(())
     }
@@ -213,16 +158,22 @@ impl<'a> Trainer<'a> {
     /// Trains window by window until the end of the run or a signal.
     fn windows(&mut self) -> Result<()> {
         if self.state.validation_due {
-            self.validated_checkpoint()?;
+            self.validate_and_save()?;
         }
         let start = self.state.position();
-        let mut loader = setup::loader(self.config, &self.training, &self.tokenizer, Use::Training, start)?;
+        let mut loader = data::loader(
+            &self.spec,
+            &self.data.train,
+            &self.data.tokenizer,
+            LoaderMode::Train,
+            start,
+        )?;
         let mut waited = loader.wait_time();
         while let Some(window) = self.plan.window_at(self.state.position(), self.state.global_step) {
             let Some(pass) = self.accumulate(&window, &mut loader)? else {
                 return Ok(());
             };
-            self.optimizer_step();
+            self.weights.update(self.schedule().at(window.step));
             let validates = self.plan.validates(&window);
             self.state.advance(&window, pass.epoch_sums, pass.replaced, validates);
             self.log_step(window.epoch, &pass.values)?;
@@ -230,12 +181,12 @@ impl<'a> Trainer<'a> {
             self.show(&pass.values, pass.samples, now - waited);
             waited = now;
             if window.ends_epoch {
-                self.end_epoch(window.epoch)?;
+                self.log_epoch(window.epoch)?;
             }
             if self.state.validation_due {
-                self.validated_checkpoint()?;
+                self.validate_and_save()?;
             }
-            let every = self.config.checkpoint_every;
+            let every = self.spec.checkpoint_every;
             if every > 0 && self.state.global_step.is_multiple_of(every) {
                 self.save_last()?;
             }
@@ -259,7 +210,7 @@ impl<'a> Trainer<'a> {
                 return Ok(None);
             };
             pass.samples += batch.len() as u64;
-            self.log_replacements(&batch, pass.replaced);
+            log_replacements(&batch, pass.replaced);
             pass.replaced += batch.replaced as u64;
             pass.values = self.micro_batch(&batch, &mut pass.epoch_sums)?;
             loader.recycle(batch);
@@ -267,50 +218,17 @@ impl<'a> Trainer<'a> {
         Ok(Some(pass))
     }
 
-    fn log_run_summary(&self) {
-        let parameters = self.model.parameters();
-        info!(
-            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
-            self.training.len(),
-            self.training.rows(),
-            parameters.trainable_values(),
-            self.plan.total_steps,
-            self.plan.batch_size,
-            self.plan.grad_steps,
-            setup::arithmetic(self.model.compute()),
-        );
-    }
-
-    fn stopping(&self) -> bool {
-        self.control.stop.load(Ordering::Relaxed)
-    }
-
-    fn log_replacements(&self, batch: &Batch, before: u64) {
-        let replaced = before + batch.replaced as u64;
-        /// Pictures that are told of one by one; then only the count is told, each time it has doubled.
-        const TOLD: u64 = 20;
-        if batch.replaced > 0 && replaced > TOLD {
-            if replaced.ilog2() > before.max(1).ilog2() {
-                warn!("{replaced} unreadable pictures were replaced so far");
-            }
-            return;
-        }
-        for warning in &batch.warnings {
-            warn!("replaced an unreadable picture ({replaced} so far): {warning}");
-        }
-    }
-
     /// Forward and backward pass of one micro-batch; its values for the log.
     fn micro_batch(&mut self, batch: &Batch, epoch_sums: &mut PretrainMetrics) -> Result<Vec<(&'static str, f64)>> {
-        let tape = Tape::new(self.model.compute());
-        let patches = self.model.config().patches();
-        let step = batch::step(batch, self.config, patches, true);
-        let outcome = step.run(&self.model, &tape, setup::objectives(self.config));
+        let model = &self.weights.model;
+        let tape = Tape::new(model.compute());
+        let step = batch::step(batch, &self.spec.pretrain, model.config().patches(), true);
+        let outcome = step.run(model, &tape, self.spec.pretrain.objectives);
         self.check_finite(&outcome, batch)?;
         epoch_sums.add(&outcome);
-        let values = step_values(&outcome);
-        tape.backward(&outcome.total, 1.0 / self.plan.grad_steps as f32, &mut self.gradients);
-        Ok(values)
+        let scale = 1.0 / self.plan.grad_steps as f32;
+        tape.backward(&outcome.total, scale, &mut self.weights.gradients);
+        Ok(step_values(&outcome))
     }
 
     fn check_finite(&self, outcome: &Outcome, batch: &Batch) -> Result<()> {
@@ -322,126 +240,45 @@ impl<'a> Trainer<'a> {
         else {
             return Ok(());
         };
-        let tables: Vec<&str> = self.training.tables().map(|(name, _)| name).collect();
+        let tables: Vec<&str> = self.data.train.tables().map(|(name, _)| name).collect();
         let row = |s: &SampleId| format!("{} {}", tables[s.location.table], s.location.row);
         let rows: Vec<String> = batch.samples.iter().map(row).collect();
-        let checkpoint = self.last_good();
-        let step = self.state.global_step;
         Err(TrainError::NonFinite {
             loss,
             value,
-            step,
+            step: self.state.global_step,
             rows: rows.join(", "),
-            checkpoint,
+            checkpoint: run::last_good(self.run.as_ref()),
         })
     }
 
-    /// Where the last good checkpoint is, for error messages.
-    fn last_good(&self) -> String {
-        match &self.run {
-            Some(run) if checkpoint::last_path(run).is_file() => {
-                format!("the last good checkpoint is {}", checkpoint::last_path(run).display())
-            }
-            _ => "there is no checkpoint yet".to_string(),
-        }
+    fn schedule(&self) -> LearningRate {
+        LearningRate::new(&self.spec.optimizer, &self.plan)
     }
 
-    /// Refuses to replace good weights by broken ones.
-    fn check_weights(&self) -> Result<()> {
-        match self.model.parameters().first_non_finite() {
-            None => Ok(()),
-            Some(parameter) => Err(TrainError::NonFiniteWeights {
-                name: parameter.name.clone(),
-                step: self.state.global_step,
-                checkpoint: self.last_good(),
-            }),
-        }
-    }
-
-    fn optimizer_step(&mut self) {
-        let rate = self.rate.at(self.state.global_step);
-        let settings = &self.settings;
-        self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
-            let setting = settings[id.index()];
-            Setting {
-                learning_rate: rate * setting.learning_rate,
-                ..setting
-            }
-        });
-        self.gradients.clear();
-        self.state.global_step += 1;
-    }
-
-    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)]) -> Result<()> {
-        let step = self.state.global_step;
-        if !step.is_multiple_of(self.config.log_every) {
-            return Ok(());
-        }
-        let Some(log) = &mut self.log else { return Ok(()) };
-        // The rate that this step used: the schedule counts completed steps.
-        let rate = self.rate.at(step - 1);
-        let (_, optimizer) = setup::rule(self.config);
-        let rates: Vec<(String, f64)> = self
-            .group_scales
-            .iter()
-            .enumerate()
-            .map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale))
-            .collect();
-        let all: Vec<(&str, f64)> = values
-            .iter()
-            .copied()
-            .chain(rates.iter().map(|(name, value)| (name.as_str(), *value)))
-            .collect();
-        Ok(log.log(step, epoch, &all)?)
-    }
-
-    fn show(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
-        const SHORT: [(&str, &str); 4] = [
-            ("mlm/train/loss", "mlm"),
-            ("mae/train/loss", "mae"),
-            ("itm/train/loss", "itm"),
-            ("itm/train/wpa_loss", "wpa"),
-        ];
-        let losses: Vec<(&str, f64)> = SHORT
-            .iter()
-            .filter_map(|(long, short)| Some((*short, values.iter().find(|(name, _)| name == long)?.1)))
-            .collect();
-        let update = Update {
-            step: self.state.global_step,
-            samples,
-            waited,
-            losses: &losses,
-        };
-        match &mut self.log {
-            Some(log) => log.progress().update(update),
-            None => self.progress.update(update),
-        }
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Metrics over at most `batches` batches of the validation split (0: all).
-    fn validate(&mut self, batches: u64) -> Result<PretrainMetrics> {
-        evaluate::evaluate(
-            &self.model,
-            self.config,
-            &self.validation,
-            &self.tokenizer,
-            batches,
-            self.control.stop,
-        )
+    fn validate(&self, batches: u64) -> Result<PretrainMetrics> {
+        let Data { tokenizer, val, .. } = &self.data;
+        evaluate::evaluate(&self.weights.model, &self.spec, val, tokenizer, batches, self.stop)
     }
 
-    /// Recalls of the validation split, if they are asked for.
-    fn recalls(&mut self) -> Result<Recall> {
-        evaluate::measure_recalls(self.config, &self.model, Split::Val, &self.tokenizer, self.control.stop)
+    /// Recalls of the validation split, if they are measured.
+    fn measure_recalls(&self) -> Result<Recall> {
+        let tokenizer = &self.data.tokenizer;
+        evaluate::measure_recalls(&self.weights.model, &self.spec, Split::Val, tokenizer, self.stop)
     }
 
     /// Validates the weights, keeps the best checkpoint and the last.
-    fn validated_checkpoint(&mut self) -> Result<()> {
-        let metrics = self.validate(self.config.limit_val_batches)?;
+    fn validate_and_save(&mut self) -> Result<()> {
+        let metrics = self.validate(self.spec.validation.batches)?;
         if self.stopping() {
             return Ok(()); // The validation is incomplete and stays due.
         }
-        let recalls = match self.recalls()? {
+        let recalls = match self.measure_recalls()? {
             Recall::Stopped => return Ok(()),
             recalls => recalls,
         };
@@ -449,100 +286,219 @@ impl<'a> Trainer<'a> {
         vlct_tensor::buffer::release_unused();
         self.state.validation_due = false;
         let values = evaluate::with_recalls(&metrics, recalls);
-        let score = values.last().map_or(
-            f64::NEG_INFINITY,
-            |(_, v)| if v.is_nan() { f64::NEG_INFINITY } else { *v },
-        );
-        if let Some(log) = &mut self.log {
-            let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            log.log(self.state.global_step, self.state.last_epoch(), &listed)?;
+        let (step, epoch) = (self.state.global_step, self.state.last_epoch());
+        if let Some(run) = &mut self.run {
+            run.log(step, epoch, &values)?;
         }
-        info!("step {}: {}", self.state.global_step, format_metrics(&values));
+        info!("step {step}: {}", format_metrics(&values));
+        let score = values
+            .last()
+            .map(|(_, value)| *value)
+            .filter(|value| !value.is_nan())
+            .unwrap_or(f64::NEG_INFINITY);
         self.last_validation = values;
         let improves = self.state.best_metric.is_none_or(|best| score > best);
         if improves {
-            (self.state.best_metric, self.state.best_step) = (Some(score), Some(self.state.global_step));
+            (self.state.best_metric, self.state.best_step) = (Some(score), Some(step));
         }
-        self.check_weights()?;
-        if let (true, Some(run)) = (improves, &self.run) {
-            state::save(
-                &checkpoint::best_path(run),
-                &self.model,
-                &self.optimizer,
-                &self.current_state(),
-            )?;
-        }
-        self.save_last()?;
-        if let Some(log) = &mut self.log {
-            log.progress().skip_pause();
+        if let Some(run) = &mut self.run {
+            if improves {
+                run.save_best(&self.weights, &self.state)?;
+            }
+            run.save_last(&self.weights, &self.state)?;
+            run.progress().skip_pause();
         }
         Ok(())
     }
 
-    fn end_epoch(&mut self, epoch: u64) -> Result<()> {
-        let values = std::mem::take(&mut self.state.metrics).epoch_values(Phase::Train, 0.0);
-        if let Some(log) = &mut self.log {
-            let listed: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            log.log(self.state.global_step, epoch, &listed)?;
-        }
-        Ok(())
-    }
-
-    /// The state as it is saved.
-    fn current_state(&self) -> RunState {
-        RunState {
-            parameter_steps: self.optimizer.steps().to_vec(),
-            seconds: self.log.as_ref().map_or(0.0, RunLog::seconds),
-            ..self.state.clone()
-        }
-    }
-
-    /// Writes the last checkpoint, unless it is there already.
     fn save_last(&mut self) -> Result<()> {
-        let state = self.current_state();
-        let same = |saved: &RunState| {
-            RunState {
-                seconds: saved.seconds,
-                ..state.clone()
-            } == *saved
-        };
-        if let Some(run) = self.run.as_ref().filter(|_| !self.saved.as_ref().is_some_and(same)) {
-            self.check_weights()?;
-            state::save(&checkpoint::last_path(run), &self.model, &self.optimizer, &state)?;
-            self.saved = Some(state);
+        match &mut self.run {
+            Some(run) => run.save_last(&self.weights, &self.state),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn finish(mut self) -> Result<Finished> {
-        let interrupted = self.stopping() && self.state.global_step < self.plan.total_steps;
-        if let Some(log) = &mut self.log {
-            log.progress().finish();
+    fn log_run_summary(&self) {
+        let parameters = self.weights.model.parameters();
+        info!(
+            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
+            self.data.train.len(),
+            self.data.train.rows(),
+            parameters.trainable_values(),
+            self.plan.total_steps,
+            self.plan.batch_size,
+            self.plan.grad_steps,
+            self.spec.compute.describe(),
+        );
+    }
+
+    /// Logs the values of a step and the learning rate of each parameter group.
+    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)]) -> Result<()> {
+        let step = self.state.global_step;
+        if !step.is_multiple_of(self.spec.log_every) {
+            return Ok(());
         }
-        if let (Some(run), Some(step)) = (&self.run, self.saved.as_ref().map(|s| s.global_step)) {
-            info!("saved step {step}: {}", checkpoint::last_path(run).display());
+        // The rate that this step used: the schedule counts completed steps.
+        let rate = self.schedule().at(step - 1);
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let optimizer = self.spec.optimizer.name();
+        let scales = self.weights.group_scales.iter().enumerate();
+        let rates = scales.map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale));
+        let values = values.iter().map(|(name, value)| (name.to_string(), *value));
+        let all: Vec<(String, f64)> = values.chain(rates).collect();
+        run.log(step, epoch, &all)
+    }
+
+    fn log_epoch(&mut self, epoch: u64) -> Result<()> {
+        let values = std::mem::take(&mut self.state.metrics).epoch_values(Phase::Train, 0.0);
+        match &mut self.run {
+            Some(run) => run.log(self.state.global_step, epoch, &values),
+            None => Ok(()),
         }
-        Ok(Finished {
+    }
+
+    /// Updates the progress display.
+    fn show(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
+        const SHORT: [(&str, &str); 4] = [
+            ("mlm/train/loss", "mlm"),
+            ("mae/train/loss", "mae"),
+            ("itm/train/loss", "itm"),
+            ("itm/train/wpa_loss", "wpa"),
+        ];
+        let Some(run) = &mut self.run else { return };
+        let losses: Vec<(&str, f64)> = SHORT
+            .iter()
+            .filter_map(|(long, short)| Some((*short, values.iter().find(|(name, _)| name == long)?.1)))
+            .collect();
+        run.progress().update(Update {
+            step: self.state.global_step,
+            samples,
+            waited,
+            losses: &losses,
+        });
+    }
+
+    fn finish(mut self) -> Finished {
+        if let Some(run) = &mut self.run {
+            run.finish();
+        }
+        Finished {
             steps: self.state.global_step,
-            interrupted,
-            seconds: self.log.as_ref().map_or(0.0, RunLog::seconds),
+            interrupted: self.stopping() && self.state.global_step < self.plan.total_steps,
+            seconds: self.run.as_ref().map_or(0.0, RunDirectory::seconds),
             metrics: self.last_validation,
             best: self.state.best_metric.zip(self.state.best_step),
-            run: self.run,
-        })
+            run: self.run.map(|run| run.path().to_path_buf()),
+        }
     }
 }
 
-/// What the micro-batches of a window give besides gradients.
-struct WindowPass {
-    /// Metrics of the epoch, this window's included.
-    epoch_sums: PretrainMetrics,
-    /// Replaced pictures of the run, this window's included.
-    replaced: u64,
-    /// Samples of the window.
-    samples: u64,
-    /// Values of the last micro-batch for the log.
-    values: Vec<(&'static str, f64)>,
+fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
+    let batches = (data.train.len() as u64).div_ceil(spec.length.micro_batch.max(1));
+    if batches == 0 {
+        return Err(TrainError::Invalid(format!(
+            "the training split of datasets={:?} is empty: nothing to train on",
+            spec.data.datasets
+        )));
+    }
+    Ok(Plan::new(&spec.length, batches)?)
+}
+
+/// Takes over the weights and the state of the checkpoint that `from` means.
+fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
+    let path = run::find_checkpoint(from)?;
+    let directory = run::directory_of(&path);
+    let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
+        Some(directory) => run::lock(directory)?,
+        None => None,
+    };
+    let file = checkpoint::load(&path)?;
+    let state = RunState::read(&file, &path)?;
+    weights.restore(&file, &path, &state.parameter_steps)?;
+    warn_of_changes(&state.config, &spec.config)?;
+    info!("resuming {} at step {}", path.display(), state.global_step);
+    Ok(Resumed { state, directory, lock })
+}
+
+/// The state that a run begins with, and its directory unless it is a trial.
+fn begin(
+    spec: &RunSpec,
+    plan: &Plan,
+    resumed: Option<Resumed>,
+    control: &Control,
+) -> Result<(RunState, Option<RunDirectory>)> {
+    let (state, directory, lock) = match resumed {
+        Some(Resumed { state, directory, lock }) => (state, directory, lock),
+        None => (RunState::default(), None, None),
+    };
+    let state = RunState {
+        config: spec.config.clone(),
+        ..state
+    };
+    if spec.trial.is_some() {
+        return Ok((state, None));
+    }
+    let progress = if control.progress {
+        Progress::new("step", plan.total_steps, state.global_step)
+    } else {
+        Progress::quiet()
+    };
+    let run = match directory {
+        Some(directory) => RunDirectory::resume(directory, lock, &state, progress)?,
+        None => RunDirectory::create(&spec.experiment, control.run_directory.clone(), &spec.config, progress)?,
+    };
+    Ok((state, Some(run)))
+}
+
+/// Warns of settings that differ from those of the run that is continued: its result will not be the same.
+fn warn_of_changes(before: &str, now: &str) -> Result<()> {
+    let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
+    // The position in an epoch is counted in micro-batches.
+    if before.per_gpu_batchsize != now.per_gpu_batchsize {
+        return Err(TrainError::Invalid(format!(
+            "per_gpu_batchsize was {} when the run began and is {} now: resume with the same, or start a new run from its \
+             weights with load_path",
+            before.per_gpu_batchsize, now.per_gpu_batchsize
+        )));
+    }
+    const HARMLESS: [&str; 10] = [
+        "resume_from",
+        "threads",
+        "pin_threads",
+        "activation_recompute",
+        "num_workers",
+        "log_dir",
+        "log_every",
+        "checkpoint_every",
+        "load_path",
+        "pretrain_path",
+    ];
+    // None and the format that it stands for here are the same.
+    let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
+    let harmless = |name: &str| HARMLESS.contains(&name) || (name == "precision" && same_format);
+    for key in KEYS.iter().filter(|k| !harmless(k.name)) {
+        let (old, new) = ((key.get)(&before), (key.get)(&now));
+        if old != new {
+            warn!("{} was {old} when the run began and is {new} now", key.name);
+        }
+    }
+    Ok(())
+}
+
+/// Warns of images of a batch that could not be read and were replaced, `before` of them earlier in the run.
+fn log_replacements(batch: &Batch, before: u64) {
+    /// Images that are reported one by one; after them only the count is reported, each time it has doubled.
+    const REPORTED: u64 = 20;
+    let replaced = before + batch.replaced as u64;
+    if batch.replaced > 0 && replaced > REPORTED {
+        if replaced.ilog2() > before.max(1).ilog2() {
+            warn!("{replaced} unreadable pictures were replaced so far");
+        }
+        return;
+    }
+    for warning in &batch.warnings {
+        warn!("replaced an unreadable picture ({replaced} so far): {warning}");
+    }
 }
 
 /// Metrics in one line.
@@ -552,37 +508,4 @@ fn format_metrics(values: &[(String, f64)]) -> String {
         .map(|(name, value)| format!("{name} {value:.4}"))
         .collect();
     values.join("  ")
-}
-
-/// Locks a run directory for this process, as long as the returned file is open. The lock is on the directory itself, so that
-/// nothing is left behind. `None` if the directory cannot be opened as a file.
-fn lock(run: &Path) -> Result<Option<File>> {
-    let Ok(directory) = File::open(run) else {
-        return Ok(None);
-    };
-    match try_lock(&directory) {
-        Lock::Acquired => Ok(Some(directory)),
-        Lock::HeldElsewhere => Err(TrainError::Invalid(format!(
-            "{}: another process trains in this run directory; wait for it, or stop it first",
-            run.display()
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rejects_a_run_directory_that_another_process_trains_in() {
-        let run = tempfile::tempdir().expect("a directory");
-        let held = lock(run.path()).expect("nobody has it");
-        let refused = lock(run.path()).expect_err("it is taken").to_string();
-        assert!(
-            refused.contains("another process trains in this run directory"),
-            "{refused}"
-        );
-        drop(held);
-        assert!(lock(run.path()).is_ok());
-    }
 }

@@ -1,0 +1,250 @@
+//! A run directory: its lock, `config.toml`, logs and checkpoints.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use log::info;
+use vlct_util::at;
+use vlct_util::lock::{Lock, try_lock};
+
+use crate::checkpoint;
+use crate::error::{Result, TrainError};
+use crate::logs::{Progress, RunLog};
+use crate::state::RunState;
+use crate::weights::Weights;
+
+/// Name of the file with all keys of the configuration.
+const CONFIG_FILE: &str = "config.toml";
+
+/// The directory that a run writes to, locked for this process.
+pub(crate) struct RunDirectory {
+    path: PathBuf,
+    log: RunLog,
+    /// The state that the last checkpoint was written with.
+    saved: Option<RunState>,
+    /// Held as long as this run writes there.
+    _lock: Option<File>,
+}
+
+impl RunDirectory {
+    /// Begins a run in `directory`, or in the next free version directory of `experiment`.
+    pub fn create(experiment: &Path, directory: Option<PathBuf>, config: &str, progress: Progress) -> Result<Self> {
+        let path = match directory {
+            Some(path) => path,
+            None => claim(experiment).map_err(at::<TrainError>(experiment))?,
+        };
+        let lock = lock(&path)?;
+        let log = RunLog::create(&path, progress)?;
+        Self::begin(path, lock, log, config)
+    }
+
+    /// Continues the run in `path` from a checkpoint with that state.
+    pub fn resume(path: PathBuf, lock: Option<File>, state: &RunState, progress: Progress) -> Result<Self> {
+        let log = RunLog::resume(&path, state.global_step, state.seconds, progress)?;
+        Self::begin(path, lock, log, &state.config)
+    }
+
+    fn begin(path: PathBuf, lock: Option<File>, log: RunLog, config: &str) -> Result<Self> {
+        let file = path.join(CONFIG_FILE);
+        std::fs::write(&file, config).map_err(at::<TrainError>(&file))?;
+        info!("run directory: {}", path.display());
+        Ok(Self {
+            path,
+            log,
+            saved: None,
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Seconds of training, those before an interruption included.
+    pub fn seconds(&self) -> f64 {
+        self.log.seconds()
+    }
+
+    /// The progress display.
+    pub fn progress(&mut self) -> &mut Progress {
+        self.log.progress()
+    }
+
+    /// Writes the values of an optimiser step to the logs.
+    pub fn log<N: AsRef<str>>(&mut self, step: u64, epoch: u64, values: &[(N, f64)]) -> Result<()> {
+        let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
+        Ok(self.log.log(step, epoch, &values)?)
+    }
+
+    /// Writes the last checkpoint, unless it is on disk already.
+    pub fn save_last(&mut self, weights: &Weights, state: &RunState) -> Result<()> {
+        let state = self.complete(weights, state);
+        let same = |saved: &RunState| {
+            RunState {
+                seconds: saved.seconds,
+                ..state.clone()
+            } == *saved
+        };
+        if !self.saved.as_ref().is_some_and(same) {
+            self.check_weights(weights, state.global_step)?;
+            weights.save(&checkpoint::last_path(&self.path), &state.to_json()?)?;
+            self.saved = Some(state);
+        }
+        Ok(())
+    }
+
+    /// Writes the best checkpoint.
+    pub fn save_best(&self, weights: &Weights, state: &RunState) -> Result<()> {
+        self.check_weights(weights, state.global_step)?;
+        let state = self.complete(weights, state);
+        weights.save(&checkpoint::best_path(&self.path), &state.to_json()?)
+    }
+
+    /// The state with what is known only when it is saved.
+    fn complete(&self, weights: &Weights, state: &RunState) -> RunState {
+        RunState {
+            parameter_steps: weights.optimizer.steps().to_vec(),
+            seconds: self.seconds(),
+            ..state.clone()
+        }
+    }
+
+    /// Refuses to replace good weights by broken ones.
+    fn check_weights(&self, weights: &Weights, step: u64) -> Result<()> {
+        match weights.model.parameters().first_non_finite() {
+            None => Ok(()),
+            Some(parameter) => Err(TrainError::NonFiniteWeights {
+                name: parameter.name.clone(),
+                step,
+                checkpoint: last_good(Some(self)),
+            }),
+        }
+    }
+
+    /// Ends the progress display and says what was saved.
+    pub fn finish(&mut self) {
+        self.progress().finish();
+        if let Some(saved) = &self.saved {
+            let path = checkpoint::last_path(&self.path);
+            info!("saved step {}: {}", saved.global_step, path.display());
+        }
+    }
+}
+
+/// Where the last good checkpoint is, for error messages.
+pub(crate) fn last_good(run: Option<&RunDirectory>) -> String {
+    let path = run.map(|run| checkpoint::last_path(&run.path));
+    match path.filter(|path| path.is_file()) {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "there is no checkpoint yet".to_string(),
+    }
+}
+
+/// Finds the checkpoint file that `resume_from` means: the file itself, or the last one of a run directory.
+pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
+    // Absolute, so that the run directory above it can be found.
+    let path = &std::path::absolute(resume_from).map_err(at::<TrainError>(resume_from))?;
+    let candidates = [
+        path.to_path_buf(),
+        path.join(checkpoint::FILE_NAME),
+        checkpoint::last_path(path),
+    ];
+    candidates.into_iter().find(|p| p.is_file()).ok_or_else(|| {
+        TrainError::Invalid(format!(
+            "resume_from={resume_from}: no checkpoint there; name a run directory (…/version_0) or its last/{}",
+            checkpoint::FILE_NAME
+        ))
+    })
+}
+
+/// The run directory of a checkpoint `<run>/last/checkpoint.safetensors`, if there is one.
+pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
+    let run = checkpoint.parent()?.parent()?;
+    run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
+}
+
+/// Locks a run directory for this process, as long as the returned file is open. The lock is on the directory itself, so that
+/// nothing is left behind. `None` if the directory cannot be opened as a file.
+pub(crate) fn lock(run: &Path) -> Result<Option<File>> {
+    let Ok(directory) = File::open(run) else {
+        return Ok(None);
+    };
+    match try_lock(&directory) {
+        Lock::Acquired => Ok(Some(directory)),
+        Lock::HeldElsewhere => Err(TrainError::Invalid(format!(
+            "{}: another process trains in this run directory; wait for it, or stop it first",
+            run.display()
+        ))),
+    }
+}
+
+/// Creates the next version directory of an experiment; of several runs that begin at once each gets its own.
+fn claim(experiment: &Path) -> io::Result<PathBuf> {
+    std::fs::create_dir_all(experiment)?;
+    loop {
+        let run = next_version(experiment)?;
+        match std::fs::create_dir(&run) {
+            Ok(()) => return Ok(run),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// `version_{k}` in `experiment`, where k is one more than the highest that exists, and 0 if there is none.
+fn next_version(experiment: &Path) -> io::Result<PathBuf> {
+    let mut next = 0u64;
+    for entry in std::fs::read_dir(experiment)? {
+        let name = entry?.file_name();
+        let version = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("version_"))
+            .and_then(|k| k.parse::<u64>().ok());
+        next = next.max(version.map_or(0, |k| k.saturating_add(1)));
+    }
+    Ok(experiment.join(format!("version_{next}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn rejects_a_run_directory_that_another_process_trains_in() {
+        let run = tempfile::tempdir().expect("a directory");
+        let held = lock(run.path()).expect("not locked");
+        let refused = lock(run.path()).expect_err("locked").to_string();
+        assert!(
+            refused.contains("another process trains in this run directory"),
+            "{refused}"
+        );
+        drop(held);
+        assert!(lock(run.path()).is_ok());
+    }
+
+    #[test]
+    fn concurrent_runs_get_different_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let experiment = directory.path().join("experiment");
+        let claimed: HashSet<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| claim(&experiment).unwrap())).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(claimed.len(), 8);
+        assert!(claimed.iter().all(|run| run.is_dir()));
+    }
+
+    #[test]
+    fn versions_count_up() {
+        let experiment = tempfile::tempdir().unwrap();
+        let experiment = experiment.path();
+        assert_eq!(next_version(experiment).unwrap(), experiment.join("version_0"));
+        for name in ["version_0", "version_7", "version_x", "other"] {
+            std::fs::create_dir_all(experiment.join(name)).unwrap();
+        }
+        assert_eq!(next_version(experiment).unwrap(), experiment.join("version_8"));
+    }
+}

@@ -1,0 +1,130 @@
+//! The size of the model that a configuration asks for.
+
+use vlct_model::config::Backbone;
+
+use crate::config::{Config, ConfigError};
+
+/// The size of the model: that of `vit`, with the sizes given on their own in its place.
+///
+/// # Errors
+/// If the sizes do not fit together: a width that contradicts `vit` without `heads` being given, a width that the
+/// heads do not divide or that is no multiple of 4 (the position tables have four parts), a picture that the patches
+/// do not divide.
+pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
+    let refuse = |message: String| Err(ConfigError::Contradiction(message));
+    let Some(vit) = Backbone::named(&config.vit) else {
+        return refuse(format!("vit={:?} is not a known backbone", config.vit));
+    };
+    let size = Backbone {
+        patch_size: config.patch_size.unwrap_or(vit.patch_size),
+        width: config.hidden_size.unwrap_or(vit.width),
+        depth: config.depth.unwrap_or(vit.depth),
+        heads: config.heads.unwrap_or(vit.heads),
+        decoder_width: config.decoder_width.unwrap_or(vit.decoder_width),
+        decoder_depth: config.decoder_depth.unwrap_or(vit.decoder_depth),
+        decoder_heads: config.decoder_heads.unwrap_or(vit.decoder_heads),
+    };
+    // A width alone is more likely a mistake than a wish: published commands give it to agree with `vit`.
+    if size.width != vit.width && config.heads.is_none() {
+        return refuse(format!(
+            "hidden_size={} contradicts vit={:?}, whose width is {}: leave hidden_size out, or give heads too for a model \
+             of your own size",
+            size.width, config.vit, vit.width
+        ));
+    }
+    for (what, width, heads_key, heads) in [
+        ("hidden_size", size.width, "heads", size.heads),
+        ("decoder_width", size.decoder_width, "decoder_heads", size.decoder_heads),
+    ] {
+        if !width.is_multiple_of(heads) {
+            return refuse(format!("{what}={width} is not a multiple of {heads_key}={heads}"));
+        }
+        if !width.is_multiple_of(4) {
+            return refuse(format!(
+                "{what}={width} is not a multiple of 4, which the position table needs"
+            ));
+        }
+    }
+    if !config.image_size.is_multiple_of(size.patch_size) {
+        let below = config.image_size / size.patch_size * size.patch_size;
+        let above = below + size.patch_size;
+        let choices = if below == 0 {
+            above.to_string()
+        } else {
+            format!("{below} or {above}")
+        };
+        return refuse(format!(
+            "image_size={} is not a multiple of the patch size {}: use {choices}",
+            config.image_size, size.patch_size
+        ));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve;
+
+    fn size(words: &[&str]) -> Result<Backbone, String> {
+        model_size(&resolve(words).unwrap().config).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_backbone_decides_unless_overridden() {
+        let base = size(&[]).unwrap();
+        assert_eq!((base.width, base.depth, base.heads, base.patch_size), (768, 12, 12, 16));
+        assert_eq!(
+            (base.decoder_width, base.decoder_depth, base.decoder_heads),
+            (512, 8, 16)
+        );
+        assert_eq!(size(&["hidden_size=768"]).unwrap(), base);
+        assert_eq!(size(&["vit=mae_vit_base_patch16_dec512d8b"]).unwrap(), base);
+        let large = size(&["vit=mae_vit_large_patch16", "hidden_size=1024"]).unwrap();
+        assert_eq!((large.width, large.depth, large.heads), (1024, 24, 16));
+        let huge = size(&["vit=mae_vit_huge_patch14", "image_size=224"]).unwrap();
+        assert_eq!(
+            (huge.width, huge.depth, huge.heads, huge.patch_size),
+            (1280, 32, 16, 14)
+        );
+        let own = size(&[
+            "hidden_size=128",
+            "heads=4",
+            "depth=3",
+            "patch_size=8",
+            "decoder_width=64",
+            "decoder_heads=2",
+        ]);
+        assert_eq!(
+            own.unwrap(),
+            Backbone {
+                patch_size: 8,
+                width: 128,
+                depth: 3,
+                heads: 4,
+                decoder_width: 64,
+                decoder_depth: 8,
+                decoder_heads: 2
+            }
+        );
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        for (words, part) in [
+            (&["vit=mae_vit_large_patch16", "hidden_size=768"][..], "contradicts vit"),
+            (&["hidden_size=770", "heads=12"], "not a multiple of heads=12"),
+            (&["hidden_size=6", "heads=3"], "not a multiple of 4"),
+            (
+                &["decoder_width=100", "decoder_heads=16"],
+                "not a multiple of decoder_heads=16",
+            ),
+            (&["image_size=390"], "use 384 or 400"),
+            (&["image_size=5"], "use 16"),
+            (&["vit=mae_vit_huge_patch14", "image_size=384"], "use 378 or 392"),
+        ] {
+            let message = size(words).unwrap_err();
+            assert!(message.contains(part), "{words:?}: {message}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Whether the values of a configuration agree with each other.
+
+use vlct_data::datasets;
+use vlct_tensor::Precision;
+
+use super::size::model_size;
+use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
+use crate::plan;
+
+/// Data sets whose samples are not one picture with captions.
+const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
+
+/// Checks that a run with this configuration makes sense.
+///
+/// Returns warnings, one line each: values that have no effect or probably not the one expected.
+///
+/// # Errors
+/// The first contradiction found.
+pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
+    check_devices(config)?;
+    model_size(config)?;
+    check_masking(config)?;
+    check_data(config)?;
+    let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
+    check_schedule(config)?;
+    Ok(warnings(config, grad_steps))
+}
+
+fn check_devices(config: &Config) -> Result<(), ConfigError> {
+    let needed = match &config.num_gpus {
+        NumGpus::Count(0 | 1) => None,
+        NumGpus::Count(-1) => Some("num_gpus=-1 asks for all CUDA devices".to_string()),
+        NumGpus::Count(n) if *n < 0 => {
+            return refuse(format!("num_gpus={n} is not a number of devices: use num_gpus=1"));
+        }
+        NumGpus::Count(n) => Some(format!("num_gpus={n} needs {n} CUDA devices")),
+        NumGpus::List(devices) if devices.len() <= 1 => None,
+        NumGpus::List(devices) => Some(format!("num_gpus={devices:?} needs {} CUDA devices", devices.len())),
+    };
+    if let Some(needed) = needed {
+        return refuse(format!("{needed}; this build runs on the processor: use num_gpus=1"));
+    }
+    if config.num_nodes > 1 {
+        return refuse(format!(
+            "num_nodes={} needs as many machines working together; this build runs on one: use num_nodes=1",
+            config.num_nodes
+        ));
+    }
+    Ok(())
+}
+
+/// Masked autoencoding is spread over three keys that must agree.
+fn check_masking(config: &Config) -> Result<(), ConfigError> {
+    let (mlm, mae) = (config.loss_names.mlm >= 1.0, config.loss_names.mae >= 1.0);
+    if config.use_mae != mae {
+        return refuse(match config.use_mae {
+            true => "use_mae=True needs loss_names.mae=1, which measures it: set both or neither".into(),
+            false => "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither".to_string(),
+        });
+    }
+    let size = model_size(config)?;
+    let patches = (config.image_size / size.patch_size).pow(2);
+    let kept = (patches as f64 * (1.0 - config.mask_ratio)) as usize;
+    if config.is_pretrain && kept == 0 {
+        return refuse(format!(
+            "mask_ratio={} keeps 0 of {patches} patches: the model would see nothing of the pictures",
+            config.mask_ratio
+        ));
+    }
+    if !mae {
+        return Ok(());
+    }
+    if !mlm {
+        return refuse("use_mae=True needs loss_names.mlm=1: masked autoencoding shares its pass".into());
+    }
+    if !config.is_pretrain {
+        return refuse("use_mae=True needs is_pretrain=True: without it no patch is hidden".into());
+    }
+    if kept >= patches {
+        return refuse(format!(
+            "mask_ratio={} keeps {kept} of {patches} patches: masked autoencoding needs some kept and some hidden",
+            config.mask_ratio
+        ));
+    }
+    Ok(())
+}
+
+fn check_data(config: &Config) -> Result<(), ConfigError> {
+    let Some(task) = config.loss_names.active().next() else {
+        return refuse("no task is active: set at least one entry of loss_names to 1".into());
+    };
+    if config.datasets.is_empty() {
+        return refuse("datasets is empty: name at least one, such as datasets='[\"coco\"]'".into());
+    }
+    for (name, keys) in [
+        ("train_transform_keys", &config.train_transform_keys),
+        ("val_transform_keys", &config.val_transform_keys),
+    ] {
+        if keys.is_empty() {
+            return refuse(format!("{name} is empty: name a transform, such as {name}='[\"mae\"]'"));
+        }
+    }
+    if config.image_only {
+        return refuse(format!(
+            "image_only=True leaves no text, which loss_names.{task} needs: use image_only=False"
+        ));
+    }
+    for task in config.loss_names.active() {
+        for dataset in &config.datasets {
+            // What a data set of one's own holds is known when its files are opened.
+            if !datasets::names().any(|name| name == dataset) {
+                continue;
+            }
+            let question_set = QUESTION_SETS.contains(&dataset.as_str());
+            let fits = match task {
+                "vqa" | "nlvr2" => dataset == task,
+                "mlm" | "mae" => dataset != "nlvr2",
+                _ => !question_set,
+            };
+            if !fits {
+                return refuse(format!(
+                    "loss_names.{task} is active, but data set {dataset:?} has no samples for it: set \
+                     loss_names.{task}=0 or change datasets"
+                ));
+            }
+        }
+    }
+    if config.loss_names.itm >= 1.0 && config.draw_false_image == 0 {
+        return refuse("loss_names.itm is active and needs a false picture per sample: set draw_false_image=1".into());
+    }
+    if config.loss_names.irtr >= 1.0 && config.draw_false_text == 0 {
+        return refuse(
+            "loss_names.irtr is active and needs false captions: set draw_false_text=15, as published".into(),
+        );
+    }
+    if config.get_recall_metric {
+        if config.loss_names.irtr <= 0.0 && config.loss_names.itm <= 0.0 {
+            return refuse(
+                "get_recall_metric=True needs a head that scores pairs: set loss_names.itm=1 or loss_names.irtr=1"
+                    .into(),
+            );
+        }
+        let first = config.datasets[0].as_str();
+        if datasets::names().any(|name| name == first) && !matches!(first, "coco" | "f30k") {
+            return refuse(format!(
+                "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {:?}",
+                config.datasets[0]
+            ));
+        }
+    }
+    if config.data_root.is_empty() {
+        return refuse("data_root is not set: give the folder that holds the Arrow files".into());
+    }
+    Ok(())
+}
+
+fn check_schedule(config: &Config) -> Result<(), ConfigError> {
+    if matches!(config.decay_power, DecayPower::Polynomial(_)) && config.learning_rate <= config.end_lr {
+        return refuse(format!(
+            "learning_rate={} must be greater than end_lr={}, where it ends",
+            config.learning_rate, config.end_lr
+        ));
+    }
+    Ok(())
+}
+
+fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |message: String| warnings.push(message);
+
+    let real_batch = grad_steps * config.per_gpu_batchsize;
+    if !config.test_only && real_batch != config.batch_size {
+        warn(format!(
+            "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {real_batch} samples",
+            config.batch_size, config.per_gpu_batchsize
+        ));
+    }
+    if config.precision == Some(Precision::Bf16) && !Precision::bf16_is_fast() {
+        warn(
+            "precision='bf16' is computed in 32 bits: this processor has no fast bfloat16 (AMX, or AVX-512 on AMD)"
+                .into(),
+        );
+    }
+    if let Ok(size) = model_size(config) {
+        let base = Config::default();
+        for (name, value, default, real) in [
+            ("num_heads", config.num_heads, base.num_heads, size.heads),
+            ("num_layers", config.num_layers, base.num_layers, size.depth),
+            ("mlp_ratio", config.mlp_ratio, base.mlp_ratio, 4),
+        ] {
+            if value != default && value != real {
+                warn(format!("{name}={value} has no effect: the model has {real}"));
+            }
+        }
+    }
+    if config.val_check_interval == ValCheckInterval::Batches(1) {
+        warn("val_check_interval=1 validates after every micro-batch; 1.0 is once per epoch".into());
+    }
+    for (name, keys) in [
+        ("train_transform_keys", &config.train_transform_keys),
+        ("val_transform_keys", &config.val_transform_keys),
+    ] {
+        if keys.len() > 1 {
+            warn(format!(
+                "{name} has {} entries; only the first, {:?}, is used",
+                keys.len(),
+                keys[0]
+            ));
+        }
+    }
+    if config.test_only {
+        if config.load_path.is_empty() && config.pretrain_path.is_empty() {
+            warn("test_only=True without load_path evaluates freshly initialised weights".into());
+        }
+        if config.resume_from.is_some() {
+            warn("resume_from has no effect with test_only=True: use load_path".into());
+        }
+        if config.is_pretrain {
+            warn(format!(
+                "is_pretrain=True hides {} % of the image patches in evaluation too; is_pretrain=False shows all",
+                100.0 * config.mask_ratio
+            ));
+        }
+        return warnings;
+    }
+    if let Some(steps) = config.max_steps {
+        if config.max_epoch != Config::default().max_epoch {
+            warn(format!(
+                "max_epoch={} has no effect: max_steps={steps} ends the run",
+                config.max_epoch
+            ));
+        }
+        if let Warmup::Steps(warmup) = config.warmup_steps
+            && warmup >= steps
+        {
+            warn(format!(
+                "warmup_steps={warmup} is not shorter than the run of max_steps={steps}"
+            ));
+        }
+    }
+    if config.decay_power == DecayPower::Cosine && config.end_lr > 0.0 {
+        warn(format!(
+            "end_lr={} has no effect with decay_power='cosine', which ends at 0",
+            config.end_lr
+        ));
+    }
+    if config.lr_mult != 1.0 && !config.is_pretrain {
+        warn(format!(
+            "lr_mult={} has no effect with is_pretrain=False",
+            config.lr_mult
+        ));
+    }
+    if config.loss_names.irtr >= 1.0 && !config.get_recall_metric {
+        warn(
+            "without get_recall_metric=True retrieval has no validation metric: the first checkpoint stays the best, use \
+             the last"
+                .into(),
+        );
+    }
+    warnings
+}
+
+fn refuse<T>(message: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Contradiction(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::resolve;
+    use vlct_tensor::Precision;
+
+    const RUN: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
+
+    fn validate(words: &[&str]) -> Result<Vec<String>, String> {
+        let words: Vec<&str> = RUN.iter().chain(words).copied().collect();
+        super::validate(&resolve(&words).unwrap().config).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_base_configuration_is_sound() {
+        assert_eq!(validate(&[]), Ok(vec![]));
+        assert_eq!(validate(&["num_gpus=0"]), Ok(vec![]));
+        assert_eq!(validate(&["num_gpus=[3]"]), Ok(vec![]));
+    }
+
+    #[test]
+    fn data_sets_of_ones_own_go_with_every_task() {
+        for words in [
+            &["datasets=['my-cats_2']"][..],
+            &["datasets=['coco','mine']", "get_recall_metric=True"],
+            &["datasets=['mine']", "get_recall_metric=True"],
+        ] {
+            assert_eq!(validate(words), Ok(vec![]), "{words:?}");
+        }
+        assert!(validate(&["task_finetune_vqa_mae_randaug", "datasets=['mine']"]).is_ok());
+    }
+
+    #[test]
+    fn contradictions() {
+        for (words, part) in [
+            (&["per_gpu_batchsize=0"][..], "per_gpu_batchsize is not set"),
+            (&["per_gpu_batchsize=128"], "smaller than one micro-batch"),
+            (
+                &["num_gpus=4"],
+                "num_gpus=4 needs 4 CUDA devices; this build runs on the processor: use num_gpus=1",
+            ),
+            (&["num_gpus=[0,1]"], "needs 2 CUDA devices"),
+            (&["num_gpus=-1"], "all CUDA devices"),
+            (&["num_gpus=-2"], "not a number of devices"),
+            (&["num_nodes=2"], "use num_nodes=1"),
+            (&["use_mae=True"], "needs loss_names.mae=1"),
+            (&["loss_names.mae=1"], "needs use_mae=True"),
+            (
+                &["loss_names.mae=1", "use_mae=True", "loss_names.mlm=0"],
+                "needs loss_names.mlm=1",
+            ),
+            (&["task_mlm_itm_mae", "is_pretrain=False"], "needs is_pretrain=True"),
+            (&["task_mlm_itm_mae", "mask_ratio=0"], "keeps 196 of 196"),
+            (&["task_mlm_itm_mae", "mask_ratio=0.999"], "keeps 0 of 196"),
+            (&["loss_names={'itm':0,'mlm':0}"], "no task is active"),
+            (&["datasets=[]"], "datasets is empty"),
+            (&["train_transform_keys=[]"], "train_transform_keys is empty"),
+            (&["image_only=True"], "image_only=True"),
+            (
+                &["task_finetune_vqa_mae_randaug", "datasets=['coco']"],
+                "loss_names.vqa is active",
+            ),
+            (
+                &["task_finetune_nlvr2_mae_randaug", "datasets=['nlvr2','vqa']"],
+                "data set \"vqa\"",
+            ),
+            (&["datasets=['vqa']"], "loss_names.itm is active"),
+            (&["draw_false_image=0"], "set draw_false_image=1"),
+            (
+                &["task_finetune_irtr_coco_mae_randaug", "draw_false_text=0"],
+                "set draw_false_text=15",
+            ),
+            (
+                &["get_recall_metric=True", "loss_names.itm=0"],
+                "needs a head that scores pairs",
+            ),
+            (
+                &["get_recall_metric=True", "loss_names.irtr=0.5", "datasets=['vg']"],
+                "needs coco, f30k or a data set of your own",
+            ),
+            (&["data_root="], "data_root is not set"),
+            (&["end_lr=1e-4"], "must be greater than end_lr"),
+            (&["image_size=100"], "image_size=100"),
+            (&["hidden_size=512"], "contradicts vit"),
+        ] {
+            let message = validate(words).expect_err(&words.join(" "));
+            assert!(
+                message.contains(part) && !message.contains('\n'),
+                "{words:?}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn bfloat16_is_warned_of_where_it_is_not_computed() {
+        let warnings = validate(&["precision=bf16"]).unwrap();
+        match Precision::bf16_is_fast() {
+            true => assert!(warnings.is_empty(), "{warnings:?}"),
+            false => assert!(
+                warnings.len() == 1 && warnings[0].contains("computed in 32 bits"),
+                "{warnings:?}"
+            ),
+        }
+    }
+
+    #[test]
+    fn warnings() {
+        for (words, part) in [
+            (&["batch_size=20"][..], "takes 16 samples"),
+            (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
+            (&["val_check_interval=1"], "1.0 is once per epoch"),
+            (&["val_transform_keys=['mae','mae_test']"], "only the first"),
+            (&["test_only=True"], "freshly initialised"),
+            (&["test_only=True", "load_path=x.ckpt"], "hides 75 %"),
+            (&["test_only=True", "resume_from=x"], "resume_from has no effect"),
+            (&["max_epoch=10"], "max_epoch=10 has no effect"),
+            (&["max_steps=100"], "not shorter than the run"),
+            (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),
+            (&["task_finetune_vqa_mae_randaug"], "lr_mult=10 has no effect"),
+            (
+                &["task_finetune_irtr_coco_mae_randaug", "batch_size=64"],
+                "use the last",
+            ),
+        ] {
+            let warnings = validate(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            assert!(warnings.iter().any(|w| w.contains(part)), "{words:?}: {warnings:?}");
+        }
+        assert_eq!(
+            validate(&["vit=mae_vit_large_patch16", "num_heads=16", "num_layers=24"]),
+            Ok(vec![])
+        );
+    }
+}

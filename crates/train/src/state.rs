@@ -1,0 +1,83 @@
+//! Everything besides tensors that a run needs to continue bit for bit.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use vlct_data::loader::Position;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Result, TrainError};
+use crate::metrics::PretrainMetrics;
+use crate::plan::Window;
+
+/// The state of a run besides weights and running averages.
+///
+/// It changes only when an accumulation window ends. The micro-batches of an incomplete window are gone through again after a
+/// resumption, with the same result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunState {
+    /// Epoch of the next micro-batch, from 0.
+    pub epoch: u64,
+    /// Next micro-batch within the epoch.
+    pub batch: u64,
+    /// Optimiser steps completed.
+    pub global_step: u64,
+    /// How often each parameter was updated.
+    pub parameter_steps: Vec<u64>,
+    /// Metrics of the epoch so far.
+    pub metrics: PretrainMetrics,
+    /// Best value of the monitored metric.
+    pub best_metric: Option<f64>,
+    /// Optimiser steps completed when it was reached.
+    pub best_step: Option<u64>,
+    /// Whether these weights are still to be validated. A run that is stopped before or in a validation makes up for it when it
+    /// is resumed.
+    #[serde(default)]
+    pub validation_due: bool,
+    /// Images that could not be read and were replaced.
+    pub replaced: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// The configuration, as TOML.
+    pub config: String,
+}
+
+impl RunState {
+    /// Reads the state of a checkpoint.
+    pub fn read(file: &Checkpoint, path: &Path) -> Result<Self> {
+        serde_json::from_value(file.state().clone())
+            .map_err(|e| TrainError::Invalid(format!("{}: not the state of a training run: {e}", path.display())))
+    }
+
+    /// The state as it stands in a checkpoint.
+    pub fn to_json(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self).map_err(|e| TrainError::Invalid(format!("state of the run: {e}")))
+    }
+
+    /// Moves behind a window after its optimiser step.
+    pub fn advance(&mut self, window: &Window, epoch_sums: PretrainMetrics, replaced: u64, validation_due: bool) {
+        let next = window.next_position();
+        (self.epoch, self.batch) = (next.epoch, next.batch);
+        self.global_step = window.step + 1;
+        self.metrics = epoch_sums;
+        self.replaced = replaced;
+        self.validation_due = validation_due;
+    }
+
+    /// The next micro-batch.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            batch: self.batch,
+        }
+    }
+
+    /// Epoch of the last micro-batch, from 0.
+    pub fn last_epoch(&self) -> u64 {
+        if self.batch == 0 {
+            self.epoch.saturating_sub(1)
+        } else {
+            self.epoch
+        }
+    }
+}

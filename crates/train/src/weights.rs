@@ -1,0 +1,195 @@
+//! The weights of a run and how they are updated: initialise, load, restore, save.
+
+use std::path::Path;
+
+use log::info;
+use vlct_data::random::{Purpose, stream};
+use vlct_model::Vlc;
+use vlct_model::files::{self, Options, Scope};
+use vlct_model::initialise::initialise;
+use vlct_tensor::Gradients;
+use vlct_tensor::optimizer::{Optimizer, Setting};
+
+use crate::checkpoint::{self, Checkpoint, TensorRef};
+use crate::error::{Result, TrainError};
+use crate::groups::{Parameter, groups};
+use crate::spec::{OptimizerSpec, RunSpec, WeightsSpec};
+
+/// A model, its optimiser and the gradients between them.
+pub(crate) struct Weights {
+    pub model: Vlc,
+    pub optimizer: Optimizer,
+    pub gradients: Gradients,
+    /// For each parameter the learning-rate factor (in place of a rate) and the weight decay.
+    settings: Vec<Setting>,
+    /// Learning-rate factor of each parameter group, in order.
+    pub group_scales: Vec<f64>,
+}
+
+impl Weights {
+    /// The weights that a run begins with. If it is resumed they are zero, for [`Weights::restore`] to replace.
+    pub fn new(spec: &RunSpec) -> Result<Self> {
+        let model = if spec.weights.resume_from.is_some() {
+            empty_model(spec)
+        } else {
+            let mut model = fresh_model(spec);
+            load_and_log(&mut model, &spec.weights)?;
+            model
+        };
+        let (settings, group_scales) = settings(&spec.optimizer, &model);
+        Ok(Self {
+            optimizer: Optimizer::new(spec.optimizer.rule, model.parameters()),
+            gradients: Gradients::new(model.parameters()),
+            settings,
+            group_scales,
+            model,
+        })
+    }
+
+    /// Updates the parameters by the gradients at learning rate `rate`, and clears the gradients.
+    pub fn update(&mut self, rate: f64) {
+        let settings = &self.settings;
+        self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
+            let setting = settings[id.index()];
+            Setting {
+                learning_rate: rate * setting.learning_rate,
+                ..setting
+            }
+        });
+        self.gradients.clear();
+    }
+
+    /// Writes model, running averages and `state` to the checkpoint file `path`.
+    pub fn save(&self, path: &Path, state: &serde_json::Value) -> Result<()> {
+        let parameters = self.model.parameters();
+        let values: Vec<_> = parameters.iter().map(|(id, p)| (p, parameters.tensor(id))).collect();
+        let weights: Vec<_> = values
+            .iter()
+            .map(|(p, tensor)| (&p.name, &p.shape, tensor.to_host()))
+            .collect();
+        let trainable = || parameters.iter().filter(|(_, p)| p.trainable);
+        let mut moments: Vec<(String, &Vec<usize>, &[f32])> = Vec::new();
+        for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
+            moments.extend(trainable().map(|(id, p)| {
+                let values = self.optimizer.moment(parameters, m, id);
+                (moment_name(moment, &p.name), &p.shape, values)
+            }));
+        }
+        let tensors: Vec<TensorRef> = weights
+            .iter()
+            .map(|(name, shape, data)| TensorRef { name, shape, data })
+            .chain(
+                moments
+                    .iter()
+                    .map(|(name, shape, data)| TensorRef { name, shape, data }),
+            )
+            .collect();
+        checkpoint::save(path, &tensors, state)?;
+        Ok(())
+    }
+
+    /// Replaces model and running averages by those of a checkpoint, strictly by name and shape. `parameter_steps` says how
+    /// often each parameter was updated.
+    pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
+        let list: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
+        if parameter_steps.len() != list.len() {
+            return Err(TrainError::Invalid(format!(
+                "{}: a model of {} parameters, this configuration has {}",
+                path.display(),
+                parameter_steps.len(),
+                list.len()
+            )));
+        }
+        let mut values = Vec::new();
+        for (id, parameter) in list {
+            values.resize(parameter.len(), 0.0);
+            file.copy_to(&parameter.name, &parameter.shape, &mut values)?;
+            self.model.parameters_mut().set(id, &values);
+            if !parameter.trainable {
+                continue;
+            }
+            for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
+                file.copy_to(&moment_name(moment, &parameter.name), &parameter.shape, &mut values)?;
+                self.optimizer.set_moment(self.model.parameters(), m, id, &values);
+            }
+        }
+        self.optimizer.set_steps(parameter_steps);
+        Ok(())
+    }
+}
+
+/// Name of a running average in checkpoints.
+fn moment_name(moment: &str, parameter: &str) -> String {
+    format!("optimizer.{moment}.{parameter}")
+}
+
+/// A model of the sizes of a run with freshly drawn weights.
+pub fn fresh_model(spec: &RunSpec) -> Vlc {
+    let mut model = empty_model(spec);
+    initialise(&mut model, |parameter| {
+        stream(spec.seed, Purpose::Initialisation, 0, parameter)
+    });
+    model
+}
+
+/// A model of the sizes of a run whose weights are all zero.
+fn empty_model(spec: &RunSpec) -> Vlc {
+    let mut model = Vlc::new(spec.model.clone());
+    model.set_compute(spec.compute.compute());
+    model
+}
+
+/// Loads the weight files of a run and logs how their tensors match.
+pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()> {
+    let files = [
+        (&weights.pretrain_path, Scope::Backbone),
+        (&weights.load_path, Scope::Model),
+    ];
+    for (path, scope) in files {
+        if let Some(path) = path {
+            let matched = load_file(model, path, scope, weights.skip_heads)?;
+            info!("weights of {}: {matched}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Loads a weight file into a model and returns how its tensors match, in words.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, nothing in it matches, or a tensor has another shape.
+pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
+    let state = files::read(path)?.state;
+    let (state, matched) = files::adapt(state, &model.shapes(), Options { scope, skip_heads })
+        .map_err(|e| TrainError::Invalid(format!("{}: {e}", path.display())))?;
+    model.load(&state)?;
+    Ok(matched.to_string())
+}
+
+/// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
+fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
+    let parameters: Vec<Parameter> = model
+        .parameters()
+        .iter()
+        .map(|(_, p)| Parameter {
+            name: &p.name,
+            dimensions: p.shape.len(),
+            frozen: !p.trainable,
+        })
+        .collect();
+    let groups = groups(optimizer, &parameters, model.config().backbone.depth);
+    let frozen = Setting {
+        learning_rate: 0.0,
+        weight_decay: 0.0,
+    };
+    let mut settings = vec![frozen; parameters.len()];
+    for group in &groups {
+        for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
+            settings[id.index()] = Setting {
+                learning_rate: group.learning_rate_scale,
+                weight_decay: group.weight_decay,
+            };
+        }
+    }
+    (settings, groups.iter().map(|g| g.learning_rate_scale).collect())
+}
