@@ -1,8 +1,7 @@
 //! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
 
 use log::info;
-use vlct_report::quickstart::{self, QuickstartOptions};
-use vlct_train::TrainError;
+use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions};
 
 use crate::args::Quickstart;
 use crate::output::{Failure, print};
@@ -17,7 +16,7 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         updates: args.updates.clone(),
     };
     let result = match quickstart::run(&options, signals.stop()) {
-        Err(stopped @ TrainError::Stopped) => {
+        Err(stopped @ QuickstartError::Stopped) => {
             info!("{stopped}");
             return signals.outcome();
         }

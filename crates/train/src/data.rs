@@ -54,13 +54,11 @@ pub fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::named(&spec.data.tokenizer)?;
     let vocab_size = spec.model.vocab_size;
     if tokenizer.len() > vocab_size {
-        return Err(TrainError::Invalid(format!(
-            "tokenizer={:?} has {} tokens, more than vocab_size={}: set vocab_size={}",
-            spec.data.tokenizer,
-            tokenizer.len(),
+        return Err(TrainError::VocabularyTooSmall {
+            tokenizer: spec.data.tokenizer.clone(),
+            tokens: tokenizer.len(),
             vocab_size,
-            tokenizer.len()
-        )));
+        });
     }
     Ok(tokenizer)
 }
@@ -71,8 +69,7 @@ pub fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
 /// Returns an error if the directory of the data is not named, or if files are missing or have another content.
 pub fn open(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> {
     if data.root == Path::new("") {
-        let advice = "name the folder of the Arrow files; `vlct quickstart` makes its own";
-        return Err(TrainError::Invalid(format!("data_root is not set: {advice}")));
+        return Err(TrainError::MissingDataRoot);
     }
     let shards = if data.fewer_shards {
         Shards::AsFound

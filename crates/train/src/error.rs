@@ -1,10 +1,12 @@
 //! What can go wrong in a run.
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{self, CheckpointError};
 use crate::config::ConfigError;
 use crate::logs::LogError;
+use std::path::PathBuf;
 use vlct_data::DataError;
 use vlct_image::ImageError;
+use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_util::IoError;
 
@@ -36,9 +38,6 @@ pub enum TrainError {
     /// An error of the operating system.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Stopped before there was anything to show.
-    #[error("stopped before training began: there is nothing to report")]
-    Stopped,
     /// A loss that is no number, or infinite.
     #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {
@@ -63,9 +62,109 @@ pub enum TrainError {
         /// Where the last good checkpoint is.
         checkpoint: String,
     },
-    /// Something this version cannot do, or that cannot work.
+    /// `data_root` is empty.
+    #[error("data_root is not set: name the folder of the Arrow files; `vlct quickstart` makes its own")]
+    MissingDataRoot,
+    /// The tokenizer has more tokens than the model has word embeddings.
+    #[error("tokenizer={tokenizer:?} has {tokens} tokens, more than vocab_size={vocab_size}: set vocab_size={tokens}")]
+    VocabularyTooSmall {
+        /// The tokenizer as configured.
+        tokenizer: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Word embeddings of the model.
+        vocab_size: usize,
+    },
+    /// A task that this version does not train.
+    #[error("loss_names.{task}={value}: this version trains itm, mlm and mae; the task {task} is not there yet")]
+    UntrainedTask {
+        /// The entry of `loss_names`.
+        task: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// No task is to be trained.
+    #[error("no task is active: set loss_names.mlm=1 or loss_names.itm=1")]
+    NoTask,
+    /// The datasets have no training items.
+    #[error("the training split of datasets={datasets:?} is empty: nothing to train on")]
+    EmptyTraining {
+        /// The datasets as configured.
+        datasets: Vec<String>,
+    },
+    /// The datasets have no test split.
+    #[error("there is no test split of {}: name coco, f30k or gcc", datasets.join(", "))]
+    NoTestSplit {
+        /// The datasets as configured.
+        datasets: Vec<String>,
+    },
+    /// Recalls of the first ten ranks need ten images.
+    #[error("retrieval needs at least 10 pictures, this split has {images}")]
+    TooFewForRetrieval {
+        /// Images of the split.
+        images: usize,
+    },
+    /// The tensors of a weight file do not fit the model.
+    #[error("{path}: {source}", path = path.display())]
+    Unfit {
+        /// The weight file.
+        path: PathBuf,
+        /// What does not fit.
+        source: AdaptError,
+    },
+    /// A checkpoint of a model with another number of parameters.
+    #[error("{path}: a model of {found} parameters, this configuration has {expected}", path = path.display())]
+    OtherModel {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its number of parameter tensors.
+        found: usize,
+        /// Those of the model.
+        expected: usize,
+    },
+    /// The state in a checkpoint is not that of a training run.
+    #[error("{path}: not the state of a training run: {source}", path = path.display())]
+    NotATrainingRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is missing or has another type.
+        source: serde_json::Error,
+    },
+    /// The state of the run cannot be written as JSON.
+    #[error("state of the run: {0}")]
+    StateNotWritten(serde_json::Error),
+    /// There is nothing to resume.
+    #[error(
+        "resume_from={resume_from}: no checkpoint there; name a run directory (…/version_0) or its last/{file}",
+        file = checkpoint::FILE_NAME
+    )]
+    NoCheckpoint {
+        /// What `resume_from` says.
+        resume_from: String,
+    },
+    /// Positions are counted in micro-batches, whose size has changed.
+    #[error(
+        "per_gpu_batchsize was {before} when the run began and is {now} now: resume with the same, or start a new run from its \
+         weights with load_path"
+    )]
+    OtherMicroBatch {
+        /// When the run began.
+        before: u64,
+        /// In this configuration.
+        now: u64,
+    },
+    /// Another process holds the lock of the run directory.
+    #[error(
+        "{path}: another process trains in this run directory; wait for it, or stop it first",
+        path = path.display()
+    )]
+    RunInUse {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// The threads of the arithmetic cannot be started.
     #[error("{0}")]
-    Invalid(String),
+    Threads(String),
 }
 
 /// Result with a [`TrainError`].

@@ -118,13 +118,11 @@ pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
 /// Whether recalls of so many pictures can be had: of the first ten ranks, that is.
 ///
 /// # Errors
-/// [`TrainError::Invalid`] if not.
+/// [`TrainError::TooFewForRetrieval`] if not.
 pub fn check_size(pictures: usize) -> Result<()> {
     match pictures {
         10.. => Ok(()),
-        _ => Err(TrainError::Invalid(format!(
-            "retrieval needs at least 10 pictures, this split has {pictures}"
-        ))),
+        images => Err(TrainError::TooFewForRetrieval { images }),
     }
 }
 

@@ -151,12 +151,12 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
         path.join(checkpoint::FILE_NAME),
         checkpoint::last_path(path),
     ];
-    candidates.into_iter().find(|p| p.is_file()).ok_or_else(|| {
-        TrainError::Invalid(format!(
-            "resume_from={resume_from}: no checkpoint there; name a run directory (…/version_0) or its last/{}",
-            checkpoint::FILE_NAME
-        ))
-    })
+    candidates
+        .into_iter()
+        .find(|p| p.is_file())
+        .ok_or_else(|| TrainError::NoCheckpoint {
+            resume_from: resume_from.into(),
+        })
 }
 
 /// The run directory of a checkpoint `<run>/last/checkpoint.safetensors`, if there is one.
@@ -173,10 +173,9 @@ pub(crate) fn lock(run: &Path) -> Result<Option<File>> {
     };
     match try_lock(&directory) {
         Lock::Acquired => Ok(Some(directory)),
-        Lock::HeldElsewhere => Err(TrainError::Invalid(format!(
-            "{}: another process trains in this run directory; wait for it, or stop it first",
-            run.display()
-        ))),
+        Lock::HeldElsewhere => Err(TrainError::RunInUse {
+            path: run.to_path_buf(),
+        }),
     }
 }
 

@@ -45,13 +45,15 @@ pub(crate) struct RunState {
 impl RunState {
     /// Reads the state of a checkpoint.
     pub fn read(file: &Checkpoint, path: &Path) -> Result<Self> {
-        serde_json::from_value(file.state().clone())
-            .map_err(|e| TrainError::Invalid(format!("{}: not the state of a training run: {e}", path.display())))
+        serde_json::from_value(file.state().clone()).map_err(|source| TrainError::NotATrainingRun {
+            path: path.to_path_buf(),
+            source,
+        })
     }
 
     /// The state as it stands in a checkpoint.
     pub fn to_json(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(self).map_err(|e| TrainError::Invalid(format!("state of the run: {e}")))
+        serde_json::to_value(self).map_err(TrainError::StateNotWritten)
     }
 
     /// Moves behind a window after its optimiser step.

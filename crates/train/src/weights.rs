@@ -93,12 +93,11 @@ impl Weights {
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
         let list: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
         if parameter_steps.len() != list.len() {
-            return Err(TrainError::Invalid(format!(
-                "{}: a model of {} parameters, this configuration has {}",
-                path.display(),
-                parameter_steps.len(),
-                list.len()
-            )));
+            return Err(TrainError::OtherModel {
+                path: path.to_path_buf(),
+                found: parameter_steps.len(),
+                expected: list.len(),
+            });
         }
         let mut values = Vec::new();
         for (id, parameter) in list {
@@ -160,8 +159,11 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
 /// Returns an error if the file cannot be read, nothing in it matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
     let state = files::read(path)?.state;
-    let (state, matched) = files::adapt(state, &model.shapes(), Options { scope, skip_heads })
-        .map_err(|e| TrainError::Invalid(format!("{}: {e}", path.display())))?;
+    let (state, matched) =
+        files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| TrainError::Unfit {
+            path: path.to_path_buf(),
+            source,
+        })?;
     model.load(&state)?;
     Ok(matched.to_string())
 }

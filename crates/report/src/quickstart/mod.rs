@@ -1,5 +1,6 @@
 //! The quickstart: generates synthetic data, pre-trains on it, evaluates the model and writes a report.
 
+mod error;
 mod evaluation;
 mod examples;
 mod report;
@@ -10,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vlct_model::files::Scope;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
+use vlct_train::TrainError;
 use vlct_train::checkpoint::last_path;
 use vlct_train::config::{Config, Value, resolve};
-use vlct_train::error::{Result, TrainError};
 use vlct_train::plan::grad_steps;
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control, Finished};
 use vlct_train::weights;
 use vlct_util::at;
+
+pub use error::{QuickstartError, Result};
 
 /// Options of the quickstart.
 #[derive(Clone, Debug)]
@@ -67,7 +70,7 @@ const HELD_OUT: usize = 400;
 /// `stop` ends the training early; evaluation and report follow.
 ///
 /// # Errors
-/// Returns [`TrainError::Stopped`] if `stop` is set before the first step, [`TrainError::Invalid`] if the updates are not
+/// Returns [`QuickstartError::Stopped`] if `stop` is set before the first step, [`TrainError::Invalid`] if the updates are not
 /// valid, and the error of whatever file cannot be read or written.
 pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartResult> {
     let begin = Instant::now();
@@ -86,7 +89,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     );
 
     if stop.load(Ordering::Relaxed) {
-        return Err(TrainError::Stopped);
+        return Err(QuickstartError::Stopped);
     }
     info!("2/4  pre-training: masked words, masked patches, image-text matching");
     let training = Instant::now();
@@ -105,7 +108,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     };
     let finished: Finished = trainer::run(&config, &control)?;
     if finished.interrupted && finished.steps == 0 {
-        return Err(TrainError::Stopped);
+        return Err(QuickstartError::Stopped);
     }
     timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
 
@@ -125,26 +128,20 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     timings.push(("total".to_string(), begin.elapsed().as_secs_f64()));
     let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
     let headline = report::headline(&data);
-    let report = data
-        .write(&options.out)
-        .map_err(|e| TrainError::Invalid(e.to_string()))?;
+    let report = data.write(&options.out)?;
     Ok(QuickstartResult { report, headline })
 }
 
 /// Returns the recipe `quickstart` on the data directory, with the user's updates.
 fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     if let Some(key) = fixed_key(&options.updates) {
-        return Err(TrainError::Invalid(format!(
-            "{key} cannot be set in a quickstart, which generates its own data"
-        )));
+        return Err(QuickstartError::FixedKey { key: key.to_string() });
     }
     let mut words = vec!["quickstart".to_string()];
     words.extend(options.updates.iter().cloned());
     let mut config = resolve(&words)?.config;
     if config.loss_names.itm < 1.0 || config.loss_names.mlm < 1.0 {
-        return Err(TrainError::Invalid(
-            "the quickstart's report needs loss_names.itm=1 and loss_names.mlm=1".into(),
-        ));
+        return Err(QuickstartError::MissingLosses);
     }
     config.data_root = data.display().to_string();
     config.tokenizer = data.join("vocab.txt").display().to_string();
@@ -178,7 +175,7 @@ const SMALL_VOCABULARY: usize = 256;
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
 ///
 /// # Errors
-/// Returns [`TrainError::Stopped`] if `stop` is set, and the errors of the timed runs.
+/// Returns [`QuickstartError::Stopped`] if `stop` is set, and the errors of the timed runs.
 fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Config> {
     let trial = |n: u64| -> Result<f64> {
         let mut config = config.clone();
@@ -195,7 +192,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
     trial(2)?; // The first run also pays for page faults.
     let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
     if stop.load(Ordering::Relaxed) {
-        return Err(TrainError::Stopped);
+        return Err(QuickstartError::Stopped);
     }
     let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
     let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;

@@ -327,15 +327,11 @@ fn check_tasks(config: &Config) -> Result<()> {
     let names = &config.loss_names;
     for (task, value) in [("vqa", names.vqa), ("nlvr2", names.nlvr2), ("irtr", names.irtr)] {
         if value >= 1.0 {
-            return Err(TrainError::Invalid(format!(
-                "loss_names.{task}={value}: this version trains itm, mlm and mae; the task {task} is not there yet"
-            )));
+            return Err(TrainError::UntrainedTask { task, value });
         }
     }
     if names.active().next().is_none() {
-        return Err(TrainError::Invalid(
-            "no task is active: set loss_names.mlm=1 or loss_names.itm=1".into(),
-        ));
+        return Err(TrainError::NoTask);
     }
     Ok(())
 }

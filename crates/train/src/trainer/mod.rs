@@ -42,10 +42,9 @@ fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
     let tokenizer = data::tokenizer(spec)?;
     let dataset = data::open(&spec.data, Split::Test)?;
     if dataset.is_empty() {
-        let names = spec.data.datasets.join(", ");
-        return Err(TrainError::Invalid(format!(
-            "there is no test split of {names}: name coco, f30k or gcc"
-        )));
+        return Err(TrainError::NoTestSplit {
+            datasets: spec.data.datasets.clone(),
+        });
     }
     let mut model = weights::fresh_model(spec);
     weights::load_and_log(&mut model, &spec.weights)?;

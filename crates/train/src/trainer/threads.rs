@@ -32,7 +32,7 @@ pub fn use_threads(threads: Threads) -> Result<()> {
     STARTED
         .get_or_init(|| start(threads))
         .clone()
-        .map_err(TrainError::Invalid)
+        .map_err(TrainError::Threads)
 }
 
 fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> {

@@ -396,10 +396,9 @@ impl<'a> Trainer<'a> {
 fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     let batches = (data.train.len() as u64).div_ceil(spec.length.micro_batch.max(1));
     if batches == 0 {
-        return Err(TrainError::Invalid(format!(
-            "the training split of datasets={:?} is empty: nothing to train on",
-            spec.data.datasets
-        )));
+        return Err(TrainError::EmptyTraining {
+            datasets: spec.data.datasets.clone(),
+        });
     }
     Ok(Plan::new(&spec.length, batches)?)
 }
@@ -455,11 +454,10 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
     // The position in an epoch is counted in micro-batches.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
-        return Err(TrainError::Invalid(format!(
-            "per_gpu_batchsize was {} when the run began and is {} now: resume with the same, or start a new run from its \
-             weights with load_path",
-            before.per_gpu_batchsize, now.per_gpu_batchsize
-        )));
+        return Err(TrainError::OtherMicroBatch {
+            before: before.per_gpu_batchsize,
+            now: now.per_gpu_batchsize,
+        });
     }
     const HARMLESS: [&str; 10] = [
         "resume_from",
