@@ -12,9 +12,9 @@ use serde_json::Value;
 use vlct_util::MappedFile;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{
-    CHECKSUM_AT, CHECKSUM_DIGITS, CheckpointError, EPOCH_KEY, FORMAT, HEADER_START, METRIC_KEY, Result, STEP_KEY,
-    write::checksum_digits,
+use super::error::{CheckpointError, Result};
+use super::format::{
+    CHECKSUM_AT, CHECKSUM_DIGITS, EPOCH_KEY, FILE_NAME, FORMAT, HEADER_START, METRIC_KEY, STEP_KEY, checksum_digits,
 };
 
 /// Advice at the end of every message about a damaged file.
@@ -177,7 +177,7 @@ fn damaged(path: &Path, reason: String) -> CheckpointError {
 fn map(path: &Path) -> Result<MappedFile> {
     let open = || -> std::io::Result<MappedFile> {
         if !std::fs::metadata(path)?.is_file() {
-            let reason = format!("not a file (a run directory's checkpoint is last/{})", super::FILE_NAME);
+            let reason = format!("not a file (a run directory's checkpoint is last/{})", FILE_NAME);
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
         }
         MappedFile::open(path).map_err(|error| error.source)

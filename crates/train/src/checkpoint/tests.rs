@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::format::HEADER_START;
 use super::*;
 use crate::checkpoint::write::{save_through, temporary_path};
 

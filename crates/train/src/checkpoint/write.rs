@@ -12,9 +12,9 @@ use serde_json::Value;
 use vlct_util::atomic::sync_directory;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{
-    CHECKSUM_AT, CHECKSUM_DIGITS, CheckpointError, FORMAT, HEADER_START, MAX_HEADER, Previous, Result, STEP_KEY, load,
-};
+use super::error::{CheckpointError, Previous, Result};
+use super::format::{CHECKSUM_AT, CHECKSUM_DIGITS, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
+use super::read::load;
 
 /// Bytes gathered before they are hashed and written: fits the second-level cache, large enough for the disk.
 const BUFFER: usize = 1 << 20;
@@ -182,10 +182,6 @@ fn write(file: &mut (impl Write + Seek), header: &[u8], tensors: &[TensorRef<'_>
     file.write_all(checksum_digits(digest).as_bytes())?;
     file.flush()?;
     Ok(length)
-}
-
-pub(super) fn checksum_digits(digest: u128) -> String {
-    format!("{digest:0width$x}", width = CHECKSUM_DIGITS)
 }
 
 /// Gathers bytes, and hashes them while they are still in the cache.

@@ -1,7 +1,7 @@
 //! Configuration: one table of keys, the command grammar, recipes.
 //!
 //! The way of a configuration: words after `with` → [`resolve`] (literals, named configs, precedence; types and ranges
-//! against [`KEYS`]) → [`Config`] → [`Config::validate`] (do the values agree?) → [`Plan`](crate::plan::Plan) (steps, epochs, validations,
+//! against [`KEYS`]) → [`Config`] → [`validate`](crate::spec::validate) (do the values agree?) → [`Plan`](crate::plan::Plan) (steps, epochs, validations,
 //! once the number of batches is known). Printing, help text and `config.toml` are made from the same table.
 
 mod error;
@@ -9,8 +9,11 @@ mod grammar;
 mod literal;
 mod print;
 mod recipes;
-mod setting;
 mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+mod update;
 mod value;
 
 pub use error::ConfigError;
@@ -18,6 +21,6 @@ pub use grammar::{Resolved, resolve};
 pub use literal::{parse, parse_literal};
 pub use print::{help, help_about, named_configs};
 pub use recipes::{RECIPES, Recipe};
-pub use setting::{DecayPower, FastDevRun, LossNames, NumGpus, Range, Setting, ValCheckInterval, Warmup};
 pub use table::{Config, KEYS, Key};
+pub use types::{DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup};
 pub use value::Value;

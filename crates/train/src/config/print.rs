@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use super::error::ConfigError;
-use super::grammar::toml_settings;
 use super::recipes::{RECIPES, Recipe};
 use super::table::{Config, KEYS, Key};
-use super::value::Value;
+use super::value::{Value, toml_entries};
 
 impl Config {
     /// The keys whose values differ from the base configuration.
@@ -69,7 +68,7 @@ impl Config {
     /// If the text is not TOML (the error's path is `config.toml`), names an unknown key, or a value is wrong.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
-        let settings = toml_settings(text).map_err(|reason| ConfigError::File {
+        let settings = toml_entries(text).map_err(|reason| ConfigError::File {
             path: "config.toml".into(),
             reason,
         })?;
@@ -133,7 +132,7 @@ pub fn help_about(word: &str) -> Result<String, ConfigError> {
 
 fn heading(key: &Key) -> String {
     let mut text = format!("{} = {}    ({}", key.name, key.default(), (key.type_name)());
-    if key.range != super::setting::Range::Any {
+    if key.range != super::types::Range::Any {
         let _ = write!(text, "; {}", key.range);
     }
     text.push(')');

@@ -1,8 +1,7 @@
 //! Named configs: the recipe files of this crate, part of the program.
 
 use super::error::ConfigError;
-use super::grammar::toml_settings;
-use super::value::Value;
+use super::value::{Value, toml_entries};
 
 /// A named config.
 pub struct Recipe {
@@ -66,149 +65,9 @@ impl Recipe {
     /// # Errors
     /// If the file is not TOML, which the tests exclude.
     pub fn settings(&self) -> Result<Vec<(String, Value)>, ConfigError> {
-        toml_settings(self.text).map_err(|reason| ConfigError::File {
+        toml_entries(self.text).map_err(|reason| ConfigError::File {
             path: format!("recipes/{}.toml", self.name).into(),
             reason,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::grammar::resolve;
-    use super::super::setting::{ValCheckInterval, Warmup};
-    use super::*;
-    use crate::spec::{model_size, validate};
-
-    #[test]
-    fn every_recipe_applies_and_says_how_to_run_it() {
-        for recipe in RECIPES {
-            resolve(&[recipe.name]).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
-            assert!(!recipe.summary().is_empty());
-            let description = recipe.description();
-            for part in ["vlct ", recipe.name] {
-                assert!(description.contains(part), "{} does not mention {part}", recipe.name);
-            }
-        }
-    }
-
-    /// The documented commands, with the values that they must arrive at.
-    #[test]
-    fn documented_commands() {
-        let pretrain = resolve(&[
-            "data_root=/d",
-            "num_gpus=1",
-            "num_nodes=1",
-            "task_mlm_itm_mae",
-            "per_gpu_batchsize=8",
-            "whole_word_masking=True",
-            "step25k",
-            "image_size=384",
-            "pretrain_path=/mae.pth",
-            "log_dir=logs",
-            "mae_weight=1.0",
-        ])
-        .unwrap()
-        .config;
-        assert_eq!(
-            (pretrain.image_size, pretrain.mask_ratio, pretrain.use_mae),
-            (384, 0.6, true)
-        );
-        assert_eq!((pretrain.max_epoch, pretrain.max_steps), (100, Some(25_000)));
-        assert_eq!(pretrain.loss_names.active().collect::<Vec<_>>(), ["itm", "mlm", "mae"]);
-        assert_eq!(pretrain.exp_name, "mlm_itm_mae");
-        assert!(pretrain.is_pretrain && pretrain.whole_word_masking);
-        validate(&pretrain).unwrap();
-
-        for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in [
-            (
-                "task_finetune_vqa_mae_randaug",
-                "finetune_vqa_randaug",
-                "vqa",
-                "vqa",
-                256,
-                10,
-                0,
-                false,
-            ),
-            (
-                "task_finetune_nlvr2_mae_randaug",
-                "finetune_nlvr2_randaug",
-                "nlvr2",
-                "nlvr2",
-                128,
-                20,
-                0,
-                false,
-            ),
-            (
-                "task_finetune_irtr_coco_mae_randaug",
-                "finetune_irtr_coco_randaug",
-                "coco",
-                "irtr",
-                256,
-                20,
-                15,
-                false,
-            ),
-            (
-                "task_finetune_irtr_f30k_mae_randaug",
-                "finetune_irtr_f30k_mae_randaug",
-                "f30k",
-                "irtr",
-                256,
-                10,
-                15,
-                true,
-            ),
-        ] {
-            let c = resolve(&[
-                "data_root=/d",
-                name,
-                "per_gpu_batchsize=4",
-                "load_path=/w/vlc_baseset.ckpt",
-                "learning_rate=5e-4",
-            ])
-            .unwrap()
-            .config;
-            assert_eq!(
-                (c.exp_name.as_str(), &c.datasets[..]),
-                (exp_name, &[dataset.to_string()][..]),
-                "{name}"
-            );
-            assert_eq!(c.loss_names.active().collect::<Vec<_>>(), [task], "{name}");
-            assert_eq!(
-                (c.batch_size, c.max_epoch, c.max_steps),
-                (batch, epochs, None),
-                "{name}"
-            );
-            assert_eq!((c.draw_false_text, c.get_recall_metric), (false_text, recall), "{name}");
-            assert_eq!(
-                (c.warmup_steps, c.is_pretrain),
-                (Warmup::Fraction(0.1), false),
-                "{name}"
-            );
-            assert_eq!(c.train_transform_keys, ["mae_randaug"], "{name}");
-            assert_eq!(c.val_transform_keys, ["mae_test"], "{name}");
-            assert_eq!(c.loss_names.itm, if task == "irtr" { 0.5 } else { 0.0 }, "{name}");
-            validate(&c).unwrap();
-        }
-        let vqa = resolve(&["task_finetune_vqa_mae_randaug"]).unwrap().config;
-        assert_eq!(
-            (vqa.val_check_interval, vqa.lr_mult),
-            (ValCheckInterval::Fraction(0.1), 10.0)
-        );
-        for (name, steps) in [("step25k", 25), ("step50k", 50), ("step100k", 100), ("step200k", 200)] {
-            let c = resolve(&["task_finetune_vqa_mae_randaug", name]).unwrap().config;
-            assert_eq!((c.max_steps, c.max_epoch), (Some(steps * 1000), 100));
-        }
-    }
-
-    #[test]
-    fn the_quickstart_is_a_complete_run_but_for_its_data() {
-        let c = resolve(&["quickstart", "data_root=/d"]).unwrap().config;
-        validate(&c).unwrap();
-        let size = model_size(&c).unwrap();
-        assert!(size.width < 512 && size.depth < 12);
     }
 }

@@ -1,7 +1,7 @@
 //! The table of configuration keys: name, type, default, allowed range and meaning of each, in one place.
 
-use super::setting::{
-    DecayPower, FastDevRun, LossNames, NumGpus, Range, Setting, ValCheckInterval, Warmup, above, between, from,
+use super::types::{
+    DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup, above, between, from,
     from_below,
 };
 use super::value::Value;
@@ -59,9 +59,9 @@ macro_rules! table {
                 section: $section,
                 help: $help,
                 range: $range,
-                type_name: <$type as Setting>::type_name,
+                type_name: <$type as KeyType>::type_name,
                 get: |config| config.$name.to_value(),
-                set: |config, value| match <$type as Setting>::from_value(value) {
+                set: |config, value| match <$type as KeyType>::from_value(value) {
                     Some(value) => {
                         config.$name = value;
                         true

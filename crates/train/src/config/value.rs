@@ -87,6 +87,20 @@ impl Value {
     }
 }
 
+/// Keys and values of a TOML text.
+pub(super) fn toml_entries(text: &str) -> Result<Vec<(String, Value)>, String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let line = e
+            .span()
+            .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        format!("line {line}: {}", e.message().replace('\n', " "))
+    })?;
+    Ok(table
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from_toml(value)))
+        .collect())
+}
+
 /// Writes the value as the Python literal that parses back to it.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{LogError, Result};
+/// A log file that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: log cannot be {action}: {source}", path = path.display())]
+pub struct LogError {
+    /// The file.
+    pub path: PathBuf,
+    /// `written`, `opened`, `started` or `shortened`.
+    pub action: &'static str,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// Result with a [`LogError`].
+pub type Result<T> = std::result::Result<T, LogError>;
 
 /// A file to which records are appended, each in one write. A record that could not be written whole is taken back, so
 /// that a full disk does not leave half a record before the next one.

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Result, append::AppendFile, append::log_error};
+use super::append::{AppendFile, Result, log_error};
 
 /// Name of the file in a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";

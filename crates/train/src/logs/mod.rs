@@ -7,30 +7,14 @@ pub mod metrics;
 pub mod progress;
 pub mod tensorboard;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, io, path::Path, time::Instant};
 
+use append::log_error;
+
+pub use append::{LogError, Result};
 pub use metrics::MetricsWriter;
 pub use progress::Progress;
 pub use tensorboard::EventWriter;
-
-/// A log file that cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: log cannot be {action}: {source}", path = path.display())]
-pub struct LogError {
-    /// The file.
-    pub path: PathBuf,
-    /// `written`, `opened`, `started` or `shortened`.
-    pub action: &'static str,
-    /// The cause.
-    pub source: io::Error,
-}
-
-/// Result with a [`LogError`].
-pub type Result<T> = std::result::Result<T, LogError>;
 
 /// Everything a training run writes down while it goes on.
 pub struct RunLog {
@@ -48,13 +32,13 @@ impl RunLog {
     /// If the folder already holds records of a run (they are left alone), or a file cannot be created.
     pub fn create(run: &Path, progress: Progress) -> Result<Self> {
         let path = run.join(metrics::FILE_NAME);
-        fs::create_dir_all(run).map_err(|source| append::log_error(run, "started", source))?;
+        fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
         if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
             let source = io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "another run's records are there; continue that run or choose another folder",
             );
-            return Err(append::log_error(&path, "started", source));
+            return Err(log_error(&path, "started", source));
         }
         Self::open(run, None, 0.0, progress)
     }
@@ -65,7 +49,7 @@ impl RunLog {
     /// # Errors
     /// If a file cannot be read or written.
     pub fn resume(run: &Path, step: u64, seconds: f64, progress: Progress) -> Result<Self> {
-        fs::create_dir_all(run).map_err(|source| append::log_error(run, "started", source))?;
+        fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
         metrics::truncate_after(run, step)?;
         Self::open(run, Some(step), seconds, progress)
     }

@@ -16,7 +16,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Result, append::AppendFile, append::log_error};
+use super::append::{AppendFile, Result, log_error};
 
 /// What every event file's name begins with.
 const FILE_PREFIX: &str = "events.out.tfevents.";

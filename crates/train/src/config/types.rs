@@ -8,16 +8,16 @@ use vlct_data::datasets;
 use vlct_tensor::Precision;
 
 /// A type of configuration value.
-pub trait Setting: Sized {
+pub trait KeyType: Sized {
     /// The type's name in help texts and errors.
     fn type_name() -> String;
     /// The value, or nothing if it has the wrong type.
     fn from_value(value: &Value) -> Option<Self>;
-    /// The value that [`Setting::from_value`] turns back into this one.
+    /// The value that [`KeyType::from_value`] turns back into this one.
     fn to_value(&self) -> Value;
 }
 
-impl Setting for bool {
+impl KeyType for bool {
     fn type_name() -> String {
         "bool".into()
     }
@@ -44,7 +44,7 @@ fn whole(value: &Value) -> Option<i64> {
 
 macro_rules! whole_number {
     ($($type:ty),+) => {$(
-        impl Setting for $type {
+        impl KeyType for $type {
             fn type_name() -> String {
                 "int".into()
             }
@@ -60,7 +60,7 @@ macro_rules! whole_number {
 }
 whole_number!(i64, u64, usize);
 
-impl Setting for f64 {
+impl KeyType for f64 {
     fn type_name() -> String {
         "float".into()
     }
@@ -76,7 +76,7 @@ impl Setting for f64 {
     }
 }
 
-impl Setting for String {
+impl KeyType for String {
     fn type_name() -> String {
         "str".into()
     }
@@ -91,7 +91,7 @@ impl Setting for String {
     }
 }
 
-impl Setting for Vec<String> {
+impl KeyType for Vec<String> {
     fn type_name() -> String {
         "list of str".into()
     }
@@ -102,12 +102,12 @@ impl Setting for Vec<String> {
         }
     }
     fn to_value(&self) -> Value {
-        Value::List(self.iter().map(Setting::to_value).collect())
+        Value::List(self.iter().map(KeyType::to_value).collect())
     }
 }
 
 /// Nothing is written `None`. In TOML that is text, so the text `None` means nothing here.
-impl<T: Setting> Setting for Option<T> {
+impl<T: KeyType> KeyType for Option<T> {
     fn type_name() -> String {
         format!("{} or None", T::type_name())
     }
@@ -119,7 +119,7 @@ impl<T: Setting> Setting for Option<T> {
         }
     }
     fn to_value(&self) -> Value {
-        self.as_ref().map_or(Value::None, Setting::to_value)
+        self.as_ref().map_or(Value::None, KeyType::to_value)
     }
 }
 
@@ -173,7 +173,7 @@ impl LossNames {
 }
 
 /// Entries that are not mentioned are 0.
-impl Setting for LossNames {
+impl KeyType for LossNames {
     fn type_name() -> String {
         "dict of numbers".into()
     }
@@ -210,7 +210,7 @@ pub enum Warmup {
     Fraction(f64),
 }
 
-impl Setting for Warmup {
+impl KeyType for Warmup {
     fn type_name() -> String {
         "int (steps) or float (part of all steps)".into()
     }
@@ -238,7 +238,7 @@ pub enum ValCheckInterval {
     Batches(u64),
 }
 
-impl Setting for ValCheckInterval {
+impl KeyType for ValCheckInterval {
     fn type_name() -> String {
         "float (part of an epoch) or int (micro-batches)".into()
     }
@@ -266,7 +266,7 @@ pub enum DecayPower {
     Cosine,
 }
 
-impl Setting for DecayPower {
+impl KeyType for DecayPower {
     fn type_name() -> String {
         "number or 'cosine'".into()
     }
@@ -305,7 +305,7 @@ impl NumGpus {
     }
 }
 
-impl Setting for NumGpus {
+impl KeyType for NumGpus {
     fn type_name() -> String {
         "int or list of int".into()
     }
@@ -327,7 +327,7 @@ impl Setting for NumGpus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FastDevRun(pub u64);
 
-impl Setting for FastDevRun {
+impl KeyType for FastDevRun {
     fn type_name() -> String {
         "bool or int".into()
     }
@@ -347,7 +347,7 @@ impl Setting for FastDevRun {
 }
 
 /// Both `16` and `'bf16'` choose bfloat16.
-impl Setting for Precision {
+impl KeyType for Precision {
     fn type_name() -> String {
         "32, 16 or 'bf16'".into()
     }
