@@ -88,7 +88,7 @@ impl Tensors {
                 .as_chunks()
                 .0
                 .iter()
-                .map(|b: &[u8; 2]| f16_to_f32(u16::from_le_bytes(*b)))
+                .map(|b: &[u8; 2]| half::f16::from_le_bytes(*b).to_f32())
                 .collect(),
             other => panic!("{name} is {other:?}, not floating point"),
         }
@@ -110,22 +110,6 @@ impl Tensors {
             other => panic!("{name} is {other:?}, not an integer"),
         }
     }
-}
-
-fn f16_to_f32(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 31, (bits & 1023) as f32);
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 => {
-            if fraction == 0.0 {
-                f32::INFINITY
-            } else {
-                f32::NAN
-            }
-        }
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent as i32 - 15),
-    };
-    if sign == 1 { -magnitude } else { magnitude }
 }
 
 /// Panics unless `got` equals `want` within `tolerance`, relative to the largest magnitude in `want`.

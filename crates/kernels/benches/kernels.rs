@@ -1,5 +1,4 @@
-//! Rates of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name has NAME
-//! in it. An element of "Gelem/s" is a floating-point operation (two for a product that is added) where matrices are
+//! Throughput of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name contains NAME. An element of "Gelem/s" is a floating-point operation (two for a product that is added) where matrices are
 //! multiplied, an iteration's term in optimal transport; other kernels move memory and give bytes per second, each byte
 //! that has to be read or written counted once.
 
@@ -14,7 +13,7 @@ use vlct_kernels::attention::{self, Varlen};
 use vlct_kernels::bf16::blocks::{self, Blocks};
 use vlct_kernels::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32Transposed};
 use vlct_kernels::bf16::gemm::gemm as gemm_bf16;
-use vlct_kernels::bf16::{self, Bf16, PackedRhs, Rhs, Support, support};
+use vlct_kernels::bf16::{self, Bf16, PackedRhs, Rhs, engine};
 use vlct_kernels::gemm::gemm;
 use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::memory::Scratch;
@@ -113,7 +112,7 @@ fn gemm_f32(c: &mut Criterion) {
 
 /// The layers around a GELU as training and inference compute them.
 fn gemm_bf16_fused(c: &mut Criterion) {
-    if support() == Support::None {
+    if engine().is_none() {
         return;
     }
     let mut g = group(c, "gemm bf16");
@@ -123,7 +122,7 @@ fn gemm_bf16_fused(c: &mut Criterion) {
     let (x, dy) = (Blocks::new(&x, ROWS, WIDTH), Blocks::new(&dy, ROWS, WIDTH));
     let d_hidden = noise_blocks(ROWS, HIDDEN);
     let d_hidden = Blocks::new(&d_hidden, ROWS, HIDDEN);
-    let [mut hidden, mut active] = [0; 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, HIDDEN)));
+    let [mut hidden, mut active] = [(); 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, HIDDEN)));
 
     g.bench_function("forward, bias, GELU", |bench| {
         bench.iter(|| {
@@ -151,14 +150,14 @@ fn gemm_bf16_fused(c: &mut Criterion) {
             gemm_bf16(d_hidden, Rhs::Weight(&fc1), &mut epilogue);
         })
     });
-    let mut turned = Values::<Bf16>::zeros(blocks::len(WIDTH, ROWS));
+    let mut transposed = Values::<Bf16>::zeros(blocks::len(WIDTH, ROWS));
     let (mut dw, mut db) = (Values::zeros(HIDDEN * WIDTH), Values::zeros(HIDDEN));
     g.bench_function("weight gradient, bias sums", |bench| {
         bench.iter(|| {
-            blocks::transpose(x, &mut turned);
+            blocks::transpose(x, &mut transposed);
             let mut epilogue = StoreF32Transposed::new(&mut dw, WIDTH, HIDDEN, Beta::Zero);
             let right = Rhs::WithColumnSums(d_hidden, &mut db);
-            gemm_bf16(Blocks::new(&turned, WIDTH, ROWS), right, &mut epilogue);
+            gemm_bf16(Blocks::new(&transposed, WIDTH, ROWS), right, &mut epilogue);
         })
     });
     g.finish();
@@ -248,7 +247,7 @@ fn attention_f32(c: &mut Criterion) {
 }
 
 fn attention_bf16(c: &mut Criterion) {
-    if support() == Support::None {
+    if engine().is_none() {
         return;
     }
     let mut g = group(c, "attention bf16");
@@ -276,8 +275,8 @@ fn layer_norms(c: &mut Criterion) {
     let mut g = group(c, "layer norm");
     let (x, dy, w, b) = (noise(ROWS * WIDTH), noise(ROWS * WIDTH), noise(WIDTH), noise(WIDTH));
     let (mut y, mut dx) = (Values::zeros(x.len()), Values::zeros(x.len()));
-    let [mut mean, mut rstd] = [0; 2].map(|_| Values::zeros(ROWS));
-    let [mut dw, mut db] = [0; 2].map(|_| Values::zeros(WIDTH));
+    let [mut mean, mut rstd] = [(); 2].map(|_| Values::zeros(ROWS));
+    let [mut dw, mut db] = [(); 2].map(|_| Values::zeros(WIDTH));
     g.throughput(Throughput::Bytes(2 * bytes(&x)));
     g.bench_function("forward f32", |bench| {
         bench.iter(|| layer_norm::forward(&x, &w, &b, EPS, &mut y, &mut mean, &mut rstd))
@@ -286,8 +285,8 @@ fn layer_norms(c: &mut Criterion) {
     g.bench_function("backward f32", |bench| {
         bench.iter(|| layer_norm::backward(&dy, &x, &w, &mean, &rstd, &mut dx, Beta::One, &mut dw, &mut db))
     });
-    if support() != Support::None {
-        let [mut normalised, mut y] = [0; 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH)));
+    if engine().is_some() {
+        let [mut normalised, mut y] = [(); 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, WIDTH)));
         g.throughput(Throughput::Bytes(bytes(&x) + 2 * bytes(&y)));
         g.bench_function("forward bf16", |bench| {
             bench.iter(|| bf16::layer_norm::forward(&x, &w, &b, EPS, &mut normalised, &mut y, &mut rstd))
@@ -337,7 +336,7 @@ fn cross_entropies(c: &mut Criterion) {
 fn optimizers(c: &mut Criterion) {
     let mut g = group(c, "AdamW");
     let gradient = noise(16 << 20);
-    let [mut p, mut m, mut v] = [0; 3].map(|_| Values::zeros(gradient.len()));
+    let [mut p, mut m, mut v] = [(); 3].map(|_| Values::zeros(gradient.len()));
     let update = Update {
         learning_rate: 1e-4,
         weight_decay: 0.01,

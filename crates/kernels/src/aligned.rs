@@ -22,7 +22,7 @@ impl<T: Pod> AlignedVec<T> {
         }
     }
 
-    /// Values, including those that rounding up has added.
+    /// Number of values, including those added by rounding up.
     pub fn len(&self) -> usize {
         self.lines.len() * 64 / size_of::<T>()
     }

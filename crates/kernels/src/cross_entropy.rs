@@ -1,4 +1,6 @@
-//! Softmax cross-entropy of rows of logits with one right class each.
+//! Softmax cross-entropy of rows of logits with one target class each. The plain versions are
+//! [`reference::cross_entropy_forward`](crate::reference::cross_entropy_forward) and
+//! [`reference::cross_entropy_backward`](crate::reference::cross_entropy_backward).
 
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
@@ -32,7 +34,7 @@ pub fn backward_in_place(probabilities: &mut [f32], targets: &[u32], scale: f32)
     let shared = SharedMut::new(probabilities);
     targets.par_iter().enumerate().for_each(|(r, target)| {
         assert!((*target as usize) < classes, "class {target} of {classes}");
-        // SAFETY: one row per task, within `targets.len() · classes` values.
+        // SAFETY: each task has a row of its own, and the slice has `classes` values per target.
         let row = unsafe { std::slice::from_raw_parts_mut(shared.at(r * classes), classes) };
         row[*target as usize] -= 1.0;
         for v in row {
@@ -60,17 +62,28 @@ fn softmax_row(row: &mut [f32], target: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
 
     #[test]
-    fn loss_and_gradient_of_a_known_case() {
-        let mut p = vec![1.0f32, 2.0, 3.0, 0.0, 0.0, 0.0];
-        let mut loss = [0f32; 2];
-        forward_in_place(&mut p, &[2, 0], &mut loss);
-        assert!((loss[0] - 0.407_605_96).abs() < 1e-6 && (loss[1] - 3f32.ln()).abs() < 1e-6);
-        backward_in_place(&mut p, &[2, 0], 0.5);
-        let want = [0.045_015_3, 0.122_364_2, -0.167_379_5, -1.0 / 3.0, 1.0 / 6.0, 1.0 / 6.0];
-        for (g, w) in p.iter().zip(want) {
-            assert!((g - w).abs() < 1e-6, "{g} {w}");
-        }
+    fn both_directions_equal_the_reference() {
+        let (rows, classes) = (5, 33);
+        let logits: Vec<f32> = (0..rows * classes)
+            .map(|i| ((i * 7919) % 101) as f32 / 9.0 - 5.0)
+            .collect();
+        let targets = [2, 0, 32, 7, 7];
+        let [mut loss, mut want_loss] = [[0f32; 5]; 2];
+        let (mut p, mut want) = (logits.clone(), vec![0f32; logits.len()]);
+        forward_in_place(&mut p, &targets, &mut loss);
+        reference::cross_entropy_forward(&mut want_loss, &mut want, &logits, &targets);
+        let close = |got: &[f32], want: &[f32]| {
+            for (got, want) in got.iter().zip(want) {
+                assert!((got - want).abs() < 5e-6, "{got} instead of {want}");
+            }
+        };
+        close(&loss, &want_loss);
+        close(&p, &want);
+        reference::cross_entropy_backward(&mut want, &p, &targets, 0.5);
+        backward_in_place(&mut p, &targets, 0.5);
+        close(&p, &want);
     }
 }

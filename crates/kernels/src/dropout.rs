@@ -1,4 +1,5 @@
-//! Dropout (Srivastava et al. 2014) whose mask is a function of a key, so that nothing needs to be saved.
+//! Dropout (Srivastava et al. 2014) whose mask is a function of a key, so that it need not be saved. The plain version is
+//! [`reference::dropout`](crate::reference::dropout).
 
 use crate::parallel::over_rows;
 use rand::Rng;
@@ -26,18 +27,27 @@ pub fn apply_in_place(x: &mut [f32], width: usize, p: f32, key: [u64; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
 
     #[test]
-    fn drops_the_right_share_and_keeps_the_mean() {
-        let mut x = vec![1f32; 1000 * 64];
-        apply_in_place(&mut x, 64, 0.1, [1, 2, 3, 4]);
-        let kept = x.iter().filter(|v| **v != 0.0).count() as f32 / x.len() as f32;
-        let mean = x.iter().sum::<f32>() / x.len() as f32;
-        assert!((kept - 0.9).abs() < 0.01 && (mean - 1.0).abs() < 0.01);
-        let mut again = vec![1f32; x.len()];
-        apply_in_place(&mut again, 64, 0.1, [1, 2, 3, 4]);
-        assert_eq!(x, again);
-        apply_in_place(&mut again, 64, 0.1, [1, 2, 3, 5]);
-        assert_ne!(x, again);
+    fn equals_the_reference_with_the_mask_of_the_key() {
+        let (rows, width, p, key) = (1000, 64, 0.1, [1, 2, 3, 4]);
+        let x: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 + 1.0).collect();
+        let mut got = x.clone();
+        apply_in_place(&mut got, width, p, key);
+        let keep: Vec<bool> = got.iter().map(|v| *v != 0.0).collect();
+        let mut want = vec![0f32; x.len()];
+        reference::dropout(&mut want, &x, &keep, p);
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() <= f32::EPSILON * want, "{got} instead of {want}");
+        }
+        let share = keep.iter().filter(|keep| **keep).count() as f32 / x.len() as f32;
+        assert!((share - 0.9).abs() < 0.01);
+        let mut again = x.clone();
+        apply_in_place(&mut again, width, p, key);
+        assert_eq!(got, again);
+        let mut other = x;
+        apply_in_place(&mut other, width, p, [1, 2, 3, 5]);
+        assert_ne!(got, other);
     }
 }

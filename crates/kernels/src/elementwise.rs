@@ -1,4 +1,4 @@
-//! Element by element: sums, hyperbolic tangent, bias rows.
+//! Element-wise operations: sums, hyperbolic tangent, bias rows.
 
 use crate::parallel::over_rows;
 use vlct_simd::multiversion;
@@ -9,7 +9,7 @@ pub fn add(x: &[f32], y: &mut [f32]) {
     over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
 }
 
-/// Every row of `out [rows, bias.len()]` becomes `bias`, plus the row of `residual` if there is one.
+/// Sets every row of `out [T, D]` to `bias [D]`, plus the row of `residual [T, D]` if there is one.
 pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
     over_rows(out, width, |first, block| match residual {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_does_what_it_says() {
+    fn results_equal_their_definitions() {
         let mut y = vec![1.0, 2.0];
         add(&[3.0, 4.0], &mut y);
         assert_eq!(y, [4.0, 6.0]);

@@ -1,10 +1,11 @@
-//! Rows picked from tables, and the gradients that go back to them.
+//! Rows picked from tables, and their gradients. The plain versions are [`reference::gather`](crate::reference::gather) and
+//! [`reference::scatter_add`](crate::reference::scatter_add).
 
 use crate::elementwise::add_scaled;
 use crate::parallel::{SharedMut, over_rows};
 use rayon::prelude::*;
 
-/// A row number that means "no row".
+/// A row index that means "no row".
 pub const NONE: u32 = u32::MAX;
 
 /// `out[i] = table[rows[i]]`, or left as it is where `rows[i]` is [`NONE`].
@@ -19,7 +20,7 @@ pub fn copy_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     });
 }
 
-/// `out[i] += table[rows[i]]`, nothing where `rows[i]` is [`NONE`].
+/// `out[i] += table[rows[i]]`, except where `rows[i]` is [`NONE`].
 pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), rows.len() * width);
     over_rows(out, width, |first, block| {
@@ -33,7 +34,7 @@ pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
 
 /// `d_table[rows[i]] += d_out[i]`: the gradient of [`copy_rows`] and [`add_rows`] to the table.
 ///
-/// Rows that are picked often are summed in fixed blocks of picks, so the result does not depend on the threads.
+/// Rows that are picked often are summed in blocks of fixed size, so that the result does not depend on the number of threads.
 pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32]) {
     /// Picks of one row that are summed before their sum is added to the table.
     const BLOCK: usize = 256;
@@ -50,7 +51,7 @@ pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32
     let groups: Vec<&[u32]> = order.chunk_by(|a, b| rows[*a as usize] == rows[*b as usize]).collect();
     groups.par_iter().for_each(|picks| {
         let row = rows[picks[0] as usize] as usize;
-        // SAFETY: each group is another row of the table, and the last one lies within it (asserted above).
+        // SAFETY: groups are different rows of the table, and the assert above has checked the last one.
         let target = unsafe { std::slice::from_raw_parts_mut(table.at(row * width), width) };
         let pick = |i: &u32| &d_out[*i as usize * width..][..width];
         if picks.len() <= BLOCK {
@@ -72,26 +73,34 @@ pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
 
     #[test]
-    fn picks_and_returns() {
-        let table = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let rows = [2, NONE, 0, 2];
-        let mut out = vec![0f32; 8];
-        copy_rows(&table, 2, &rows, &mut out);
-        assert_eq!(out, [5.0, 6.0, 0.0, 0.0, 1.0, 2.0, 5.0, 6.0]);
-        add_rows(&table, 2, &rows, &mut out);
-        assert_eq!(out, [10.0, 12.0, 0.0, 0.0, 2.0, 4.0, 10.0, 12.0]);
-        let mut d = vec![1f32; 6];
-        scatter_add(&out, 2, &rows, &mut d);
-        assert_eq!(d, [3.0, 5.0, 1.0, 1.0, 21.0, 25.0]);
-    }
-
-    #[test]
-    fn a_row_picked_often_gets_every_contribution() {
-        let rows: Vec<u32> = (0..2000).map(|i| (i % 3 == 0) as u32).collect();
-        let mut d = vec![0f32; 4];
-        scatter_add(&vec![1f32; 4000], 2, &rows, &mut d);
-        assert_eq!(d, [1333.0, 1333.0, 667.0, 667.0]);
+    fn gathers_and_scatters_like_the_reference() {
+        let width = 3;
+        // Row 0 is picked more often than a block of picks, and some rows are `NONE`.
+        let rows: Vec<u32> = (0..2000)
+            .map(|i| match i % 7 {
+                0 => NONE,
+                1 => (i % 5) as u32,
+                _ => 0,
+            })
+            .collect();
+        let table: Vec<f32> = (0..5 * width).map(|i| i as f32).collect();
+        let [mut out, mut want] = [(); 2].map(|_| vec![7f32; rows.len() * width]);
+        copy_rows(&table, width, &rows, &mut out);
+        reference::gather(&mut want, &table, &rows, width);
+        assert_eq!(out, want);
+        add_rows(&table, width, &rows, &mut out);
+        for (i, row) in rows.iter().enumerate() {
+            let factor = if *row == NONE { 1.0 } else { 2.0 };
+            for c in 0..width {
+                assert_eq!(out[i * width + c], factor * want[i * width + c]);
+            }
+        }
+        let [mut d, mut want_d] = [(); 2].map(|_| vec![1f32; table.len()]);
+        scatter_add(&out, width, &rows, &mut d);
+        reference::scatter_add(&mut want_d, &out, &rows, width);
+        assert_eq!(d, want_d);
     }
 }

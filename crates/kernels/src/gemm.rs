@@ -122,6 +122,7 @@ fn with_padded_copy(rhs: MatRef, multiply: impl FnOnce(MatRef)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
     use proptest::prelude::*;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -140,16 +141,17 @@ mod tests {
             let mut out = before.clone();
             let parallelism = if serial { Parallelism::Serial } else { Parallelism::Pool };
             gemm(&mut out, n, if add { Beta::One } else { Beta::Zero }, 0.5, va, vb, parallelism);
-            for r in 0..m {
-                for c in 0..n {
-                    let mut want = 0.0;
-                    for i in 0..k {
-                        want += if ta { a[i * m + r] } else { a[r * k + i] } * if tb { b[c * k + i] } else { b[i * n + c] };
-                    }
-                    let want = want * 0.5 + if add { before[r * n + c] } else { 0.0 };
-                    prop_assert_eq!(out[r * n + c], want);
+            let row_major = |x: &[f32], is_transposed, rows, columns| {
+                let mut out = x.to_vec();
+                if is_transposed {
+                    reference::transpose(&mut out, x, columns, rows);
                 }
-            }
+                out
+            };
+            let mut want = before;
+            let beta = if add { 1.0 } else { 0.0 };
+            reference::gemm(&mut want, beta, 0.5, &row_major(&a, ta, m, k), &row_major(&b, tb, k, n), m, n, k);
+            prop_assert_eq!(out, want);
         }
     }
 
@@ -168,10 +170,10 @@ mod tests {
             weight,
             Parallelism::Pool,
         );
-        for (i, got) in out.iter().enumerate() {
-            let want: f32 = (0..k).map(|p| a[i / n * k + p] * b[i % n * k + p]).sum();
-            assert_eq!(*got, want + 1.0);
-        }
+        let (mut rhs, mut want) = (vec![0f32; k * n], vec![1f32; m * n]);
+        reference::transpose(&mut rhs, &b, n, k);
+        reference::gemm(&mut want, 1.0, 1.0, &a, &rhs, m, n, k);
+        assert_eq!(out, want);
     }
 
     #[test]

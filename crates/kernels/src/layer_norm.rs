@@ -1,6 +1,8 @@
-//! Layer normalisation over the last axis (Ba et al. 2016): `y = (x − μ)/sqrt(σ² + ε) · w + b`.
+//! Layer normalisation of rows (Ba et al. 2016): `y = (x − μ)/sqrt(σ² + ε) · w + b`.
 //!
-//! Statistics in f32 with the mean subtracted before squaring.
+//! Statistics are f32, with the mean subtracted before squaring. The plain versions are
+//! [`reference::layer_norm_forward`](crate::reference::layer_norm_forward) and
+//! [`reference::layer_norm_backward`](crate::reference::layer_norm_backward).
 
 use crate::mat::Beta;
 use crate::parallel::{SharedMut, over_rows};
@@ -15,7 +17,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: &
     let (mean, rstd) = (SharedMut::new(mean), SharedMut::new(rstd));
     over_rows(y, width, |first, y| {
         let rows = y.len() / width;
-        // SAFETY: each task has rows of its own, and `first + rows` is at most the number of rows.
+        // SAFETY: tasks have disjoint rows, and the assert has checked that both slices have a value per row.
         let (mean, rstd) = unsafe {
             (
                 std::slice::from_raw_parts_mut(mean.at(first), rows),
@@ -41,7 +43,7 @@ fn forward_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: 
 }
 }
 
-/// The gradients: `dx = β·dx + …`, `dw += Σ dy·x̂`, `db += Σ dy`.
+/// The gradients of `y`: `dx = β·dx + …`, `dw += Σ dy·x̂`, `db += Σ dy`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: &[f32],
@@ -110,66 +112,40 @@ fn backward_rows(dy: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32], d
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run(x: &[f32], w: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-        let rows = x.len() / w.len();
-        let (mut y, mut mean, mut rstd) = (vec![0f32; x.len()], vec![0f32; rows], vec![0f32; rows]);
-        forward(x, w, b, 1e-6, &mut y, &mut mean, &mut rstd);
-        (y, mean, rstd)
-    }
+    use crate::reference;
 
     #[test]
-    fn rows_have_mean_zero_and_variance_one() {
-        let (rows, width) = (50, 72);
-        let x: Vec<f32> = (0..rows * width).map(|i| ((i * 31) % 101) as f32 * 0.1 + 5.0).collect();
-        let (y, _, _) = run(&x, &vec![1.0; width], &vec![0.0; width]);
-        for row in y.chunks_exact(width) {
-            let mean = row.iter().sum::<f32>() / width as f32;
-            let variance = row.iter().map(|v| v * v).sum::<f32>() / width as f32;
-            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4);
-        }
-    }
-
-    #[test]
-    fn gradients_equal_finite_differences() {
-        let (rows, width) = (3, 20);
-        let value = |i: usize, s: usize| (((i + s) * 37) % 29) as f32 / 14.0 - 1.0;
-        let x: Vec<f32> = (0..rows * width).map(|i| value(i, 1)).collect();
-        let (w, b): (Vec<f32>, Vec<f32>) = (0..width).map(|i| (value(i, 2), value(i, 3))).unzip();
-        let dy: Vec<f32> = (0..rows * width).map(|i| value(i, 4)).collect();
-        let loss = |x: &[f32], w: &[f32], b: &[f32]| -> f64 {
-            run(x, w, b).0.iter().zip(&dy).map(|(y, d)| *y as f64 * *d as f64).sum()
-        };
-        let (_, mean, rstd) = run(&x, &w, &b);
-        let (mut dx, mut dw, mut db) = (vec![1f32; x.len()], vec![0f32; width], vec![0f32; width]);
-        backward(&dy, &x, &w, &mean, &rstd, &mut dx, Beta::One, &mut dw, &mut db);
-        let check = |got: f32, plus: f64, minus: f64| {
-            let want = ((plus - minus) / 2e-3) as f32;
-            assert!((got - want).abs() < 5e-3 * want.abs().max(1.0), "{got} against {want}");
-        };
-        let nudged = |v: &[f32], i: usize, e: f32| {
-            let mut v = v.to_vec();
-            v[i] += e;
-            v
-        };
-        for i in 0..x.len() {
-            check(
-                dx[i] - 1.0,
-                loss(&nudged(&x, i, 1e-3), &w, &b),
-                loss(&nudged(&x, i, -1e-3), &w, &b),
-            );
-        }
-        for i in 0..width {
-            check(
-                dw[i],
-                loss(&x, &nudged(&w, i, 1e-3), &b),
-                loss(&x, &nudged(&w, i, -1e-3), &b),
-            );
-            check(
-                db[i],
-                loss(&x, &w, &nudged(&b, i, 1e-3)),
-                loss(&x, &w, &nudged(&b, i, -1e-3)),
-            );
+    fn both_directions_equal_the_reference() {
+        for (rows, width) in [(3, 20), (150, 72)] {
+            let value = |i: usize, seed: usize| (((i + seed) * 37) % 101) as f32 / 40.0 - 1.0;
+            let values = |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| value(i, seed)).collect() };
+            let (x, dy) = (values(rows * width, 1), values(rows * width, 4));
+            let (w, b) = (values(width, 2), values(width, 3));
+            let close = |got: &[f32], want: &[f32]| {
+                for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                    assert!(
+                        (got - want).abs() < 2e-5 * want.abs().max(1.0),
+                        "{i}: {got} instead of {want}"
+                    );
+                }
+            };
+            let [mut y, mut want_y] = [(); 2].map(|_| vec![0f32; x.len()]);
+            let [mut mean, mut rstd, mut want_mean, mut want_rstd] = [(); 4].map(|_| vec![0f32; rows]);
+            forward(&x, &w, &b, 1e-6, &mut y, &mut mean, &mut rstd);
+            reference::layer_norm_forward(&mut want_y, &mut want_mean, &mut want_rstd, &x, &w, &b, 1e-6);
+            close(&y, &want_y);
+            close(&mean, &want_mean);
+            close(&rstd, &want_rstd);
+            for beta in [Beta::Zero, Beta::One] {
+                let before = if beta == Beta::One { 1.0 } else { 0.0 };
+                let (mut dx, mut want_dx) = (vec![1f32; x.len()], vec![before; x.len()]);
+                let [mut dw, mut db, mut want_dw, mut want_db] = [(); 4].map(|_| vec![0.5f32; width]);
+                backward(&dy, &x, &w, &mean, &rstd, &mut dx, beta, &mut dw, &mut db);
+                reference::layer_norm_backward(&mut want_dx, &mut want_dw, &mut want_db, &dy, &x, &w, &mean, &rstd);
+                close(&dx, &want_dx);
+                close(&dw, &want_dw);
+                close(&db, &want_db);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Memory in large regions of the system, handed out in pieces and joined again when they come back.
+//! An arena allocator over large memory mappings.
 //!
-//! A step needs the same memory as the one before, in pieces of a few sizes whose order changes little: pieces that come
-//! back are joined with their free neighbours, so that what the forward pass kept can become gradients. Regions ask for
-//! huge pages, which spare most of the address translation.
+//! A training step needs the same memory as the one before, in pieces of a few sizes whose order changes little. Freed pieces are
+//! merged with their free neighbours, so that the memory of saved activations can become gradients. Mappings request huge pages,
+//! which avoid most TLB misses.
 
 use bytemuck::Pod;
 use memmap2::MmapMut;
@@ -11,24 +11,22 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// What [`Arena::take`] panics with when the system has no more memory: the one panic that is no bug, for programs to catch.
+/// The payload with which [`Arena::take`] panics when the system has no more memory: the one panic that is not a bug. Programs catch it.
 #[derive(Clone, Copy, Debug)]
 pub struct OutOfMemory {
-    /// How much more was needed.
+    /// Bytes of the failed request.
     pub bytes: usize,
 }
 
-/// What part of a region makes a piece large: 1 of so many. Found by running the pieces of recorded steps through several
-/// rules.
+/// Pieces of at least 1/96 of a region count as large. The value was found by replaying the requests of recorded steps.
 const LARGE: usize = 96;
 
-/// A huge page of the processors this runs on.
+/// Bytes of a huge page on x86-64 and (with 4 KiB pages) AArch64.
 const HUGE: usize = 2 << 20;
 
-/// Memory of one region, or part of it. Its content is arbitrary.
+/// Exclusive memory within one region, of arbitrary content.
 ///
-/// Whoever holds one may use its memory and no other; it goes back to its arena by [`Arena::free`]. The region stays mapped as
-/// long as there is a piece of it.
+/// [`Arena::free`] returns it to its arena. The region stays mapped as long as one of its pieces exists.
 #[derive(Debug)]
 pub struct Piece {
     start: NonNull<u8>,
@@ -36,21 +34,23 @@ pub struct Piece {
     region: Arc<MmapMut>,
 }
 
-// SAFETY: a piece is exclusive memory, and what it keeps of the mapping is its life.
+// SAFETY: a piece is exclusive memory, and its `Arc` only keeps the mapping alive.
 unsafe impl Send for Piece {}
-// SAFETY: shared use is reading.
+// SAFETY: a shared piece only gives shared slices.
 unsafe impl Sync for Piece {}
 
 impl Piece {
-    /// The values.
+    /// The memory as values of `T`; bytes that are not a whole value are left out.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
-        // SAFETY: initialised memory of this length (regions begin as zeros), 64-byte aligned, any bits are a `T`.
+        // SAFETY: the memory is initialised (mappings begin as zeros), of this length, 64-byte aligned and exclusive to this piece; any
+        // bits are a valid `T: Pod`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
-    /// The values, to be changed.
+    /// The memory as mutable values of `T`; bytes that are not a whole value are left out.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: as above, and the piece is exclusive.
+        // SAFETY: the memory is initialised, of this length, 64-byte aligned and exclusive to this piece, which is borrowed mutably; any
+        // bits are a valid `T: Pod`.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
@@ -72,29 +72,29 @@ impl Piece {
     }
 }
 
-/// Regions and what is free in them.
+/// An allocator of pieces.
 ///
-/// Regions mapped first are used first, so that the later ones stay untouched as long as possible: pages cost memory once
-/// they are written, whether or not they are free again. Within a region, large pieces come from the lowest free place and
-/// small ones from the upper end of the highest, so that small ones that are kept do not lie where large ones are needed.
+/// Regions that were mapped first are used first, so that later ones stay untouched as long as possible: a page costs memory once it
+/// is written, even if it is free again. Within a region, large pieces come from the lowest free range and small ones from the upper
+/// end of the highest, so that small pieces with a long life do not fragment the ranges of large ones.
 pub struct Arena {
     granularity: usize,
     region: usize,
-    /// In the order of mapping.
+    /// In the order of their mapping.
     regions: Vec<Region>,
 }
 
-/// Memory of the system, and what of it is free.
+/// A memory mapping and its free ranges.
 struct Region {
     map: Arc<MmapMut>,
-    /// Where the part of it begins and ends that pieces are cut from.
+    /// Addresses that pieces are cut from: whole huge pages.
     range: Range<usize>,
-    /// Address of each free piece, and its length.
+    /// Address and length of each free range.
     free: BTreeMap<usize, usize>,
 }
 
 impl Region {
-    /// Takes `len` bytes from the lowest free piece that has them, or from the upper end of the highest. Gives the address.
+    /// Takes `len` bytes from the lowest free range that has them, or from the upper end of the highest. Returns the address.
     fn take(&mut self, len: usize, lowest: bool) -> Option<usize> {
         let mut free = self.free.iter().map(|(start, len)| (*start, *len));
         let fits = |(_, found): &(usize, usize)| *found >= len;
@@ -117,8 +117,8 @@ impl Region {
 }
 
 impl Arena {
-    /// An empty one. Pieces are multiples of `granularity` bytes, itself a multiple of 64. Regions have `region` bytes; a piece of
-    /// more than half of that has one of its own, since it would leave a rest that is of little use.
+    /// An empty arena. Pieces are multiples of `granularity` bytes, itself a multiple of 64. Regions have `region` bytes; a piece of more
+    /// than half of that gets a region of its own, since it would leave little usable space.
     pub const fn new(granularity: usize, region: usize) -> Self {
         assert!(granularity > 0 && granularity.is_multiple_of(64) && region > 0);
         Self {
@@ -128,10 +128,10 @@ impl Arena {
         }
     }
 
-    /// A piece of at least `bytes`, of the first region that has one, or of a new one.
+    /// A piece of at least `bytes` from the first region with enough space, or from a new region.
     ///
     /// # Panics
-    /// With [`OutOfMemory`], if the system has no more to give.
+    /// With [`OutOfMemory`] if the system has no more memory.
     pub fn take(&mut self, bytes: usize) -> Piece {
         if bytes > isize::MAX as usize / 2 {
             std::panic::panic_any(OutOfMemory { bytes });
@@ -153,10 +153,10 @@ impl Arena {
         Piece { start, len, region }
     }
 
-    /// Takes a piece of this arena back.
+    /// Frees a piece of this arena.
     ///
     /// # Panics
-    /// If it is another arena's.
+    /// If the piece belongs to another arena.
     pub fn free(&mut self, piece: Piece) {
         let own = self.regions.iter_mut().find(|own| Arc::ptr_eq(&own.map, &piece.region));
         let Some(region) = own else {
@@ -174,7 +174,7 @@ impl Arena {
         region.free.insert(start, len);
     }
 
-    /// Gives regions of which nothing is in use back to the system.
+    /// Unmaps regions without pieces in use.
     pub fn release(&mut self) {
         self.regions.retain(|region| !region.is_unused());
     }
@@ -182,13 +182,13 @@ impl Arena {
     fn grow(&mut self, len: usize) {
         let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
         let wanted = if len > self.region / 2 { len } else { self.region };
-        // Pages cost memory only once they are used; where even addresses are scarce, take as little as will do.
+        // Untouched pages cost no memory; if even addresses are scarce, map as little as possible.
         let map = match map(wanted).or_else(|_| map(len)) {
             Ok(map) => map,
             Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
         };
         #[cfg(target_os = "linux")]
-        // Where huge pages are switched off, small ones do.
+        // If huge pages are disabled, small ones are used.
         map.advise(memmap2::Advice::HugePage).ok();
         let range = usable(&map);
         self.regions.push(Region {
@@ -199,14 +199,14 @@ impl Arena {
     }
 }
 
-/// Memory of one thread for intermediate results, kept from one use to the next.
+/// A buffer for intermediate results of one thread, kept from one use to the next.
 pub struct Scratch {
     arena: Arena,
     piece: Option<Piece>,
 }
 
 impl Scratch {
-    /// None yet.
+    /// An empty buffer.
     pub const fn new() -> Self {
         Self {
             arena: Arena::new(HUGE, HUGE),
@@ -214,7 +214,7 @@ impl Scratch {
         }
     }
 
-    /// Memory for `len` values, of arbitrary content.
+    /// The first `len` values of the buffer, which grows if needed. Their content is arbitrary.
     pub fn take<T: Pod>(&mut self, len: usize) -> &mut [T] {
         if self.piece.as_ref().is_none_or(|p| p.len < len * size_of::<T>())
             && let Some(old) = self.piece.take()
@@ -226,7 +226,7 @@ impl Scratch {
         &mut piece.as_mut_slice()[..len]
     }
 
-    /// What was taken last, perhaps with more behind it.
+    /// All values of the buffer: at least those that were taken last.
     pub fn taken<T: Pod>(&self) -> &[T] {
         self.piece.as_ref().map_or(&[], Piece::as_slice)
     }
@@ -238,7 +238,7 @@ impl Default for Scratch {
     }
 }
 
-/// Pieces of one memory, one after the other.
+/// Splits one buffer into consecutive slices.
 pub(crate) struct Take<'a, T>(&'a mut [T]);
 
 impl<'a, T: Pod> Take<'a, T> {
@@ -253,7 +253,7 @@ impl<'a, T: Pod> Take<'a, T> {
     }
 }
 
-/// The part of a mapping that begins and ends at huge pages.
+/// The addresses of the whole huge pages of a mapping.
 fn usable(region: &MmapMut) -> Range<usize> {
     let address = region.as_ptr().expose_provenance();
     let start = address.next_multiple_of(HUGE);
@@ -267,7 +267,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_overlap_and_are_joined_again(requests in proptest::collection::vec((1usize..300_000, 0usize..8), 1..200)) {
+        fn pieces_do_not_overlap_and_are_merged_when_freed(requests in proptest::collection::vec((1usize..300_000, 0usize..8), 1..200)) {
             let mut arena = Arena::new(4096, 1 << 20);
             let mut held: Vec<(Piece, u8)> = Vec::new();
             for (i, (bytes, give_back)) in requests.into_iter().enumerate() {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_outlives_its_arena_and_is_not_taken_by_another() {
+    fn a_piece_outlives_its_arena_and_cannot_be_freed_elsewhere() {
         let (mut arena, mut other) = (Arena::new(64, HUGE), Arena::new(64, HUGE));
         let mut piece = arena.take(100);
         drop(arena);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn large_pieces_lie_low_and_small_ones_high() {
+    fn large_pieces_come_from_low_addresses_and_small_ones_from_high() {
         let mut arena = Arena::new(64, HUGE);
         let large = HUGE / LARGE + 64;
         let low = [large, large].map(|bytes| arena.take(bytes));
@@ -334,7 +334,7 @@ mod tests {
         let end = arena.regions[0].range.end;
         assert_eq!(high[0].start.addr().get(), end - 640);
         assert_eq!(high[1].start.addr().get(), end - 704);
-        // The lowest free place that is large enough, not the first.
+        // The lowest free range that is large enough, not the first.
         let [first, second] = low;
         arena.free(first);
         let larger = arena.take(large + 64);
@@ -348,12 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn earlier_regions_come_first_and_large_pieces_have_their_own() {
+    fn earlier_regions_are_used_first_and_large_pieces_get_their_own() {
         let mut arena = Arena::new(64, 4 * HUGE);
         let first = arena.take(HUGE);
         let rest = arena.take(arena.regions[0].free.values().sum());
         let large = arena.take(3 * HUGE);
-        // At most a huge page more than it needs, for the sake of alignment.
+        // At most one huge page more than needed, for alignment.
         assert!(arena.regions[1].range.len() <= 4 * HUGE);
         let second = arena.take(2 * HUGE);
         assert_eq!(arena.regions.len(), 3);
@@ -361,7 +361,7 @@ mod tests {
         for piece in [first, second] {
             arena.free(piece);
         }
-        // There is room in the last region too.
+        // The last region has room as well.
         let again = arena.take(HUGE / 2);
         assert_eq!(again.start, place);
         for piece in [again, large, rest] {

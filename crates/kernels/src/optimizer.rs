@@ -1,4 +1,6 @@
-//! The optimisers' updates of one parameter, each in one pass over its memory.
+//! Updates of one parameter by AdamW, Adam and SGD, each in one pass over its memory. The plain versions are
+//! [`reference::adamw`](crate::reference::adamw), [`reference::adam`](crate::reference::adam) and
+//! [`reference::sgd`](crate::reference::sgd).
 
 use rayon::prelude::*;
 use vlct_simd::multiversion;
@@ -6,14 +8,14 @@ use vlct_simd::multiversion;
 /// Values per task.
 const BLOCK: usize = 32 * 1024;
 
-/// The numbers of one update of one parameter.
+/// What distinguishes one update of one parameter from another.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
-    /// Learning rate.
+    /// Learning rate, schedule and layer factor included.
     pub learning_rate: f64,
-    /// Weight decay.
+    /// Weight decay of this parameter.
     pub weight_decay: f64,
-    /// Which update of this parameter this is, from 1.
+    /// The number of this update of the parameter, from 1.
     pub step: u64,
 }
 
@@ -24,7 +26,7 @@ pub struct Betas {
     pub beta1: f64,
     /// Decay of the squared gradient's running mean.
     pub beta2: f64,
-    /// Keeps the quotient finite.
+    /// Added to the denominator.
     pub epsilon: f32,
 }
 
@@ -55,11 +57,11 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b
 pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
     assert!(p.len() == g.len() && p.len() == m.len());
     let (rate, decay) = (u.learning_rate as f32, u.weight_decay as f32);
-    let keep = if u.step == 1 { 0.0 } else { momentum };
+    let momentum = if u.step == 1 { 0.0 } else { momentum };
     p.par_chunks_mut(BLOCK)
         .zip(g.par_chunks(BLOCK))
         .zip(m.par_chunks_mut(BLOCK))
-        .for_each(|((p, g), m)| sgd_block(p, g, m, rate, decay, keep));
+        .for_each(|((p, g), m)| sgd_block(p, g, m, rate, decay, momentum));
 }
 
 fn corrections(u: Update, b: Betas) -> (f64, f64) {
@@ -105,9 +107,9 @@ fn adam_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32
 }
 
 multiversion! {
-fn sgd_block(p: &mut [f32], g: &[f32], m: &mut [f32], rate: f32, decay: f32, keep: f32) {
+fn sgd_block(p: &mut [f32], g: &[f32], m: &mut [f32], rate: f32, decay: f32, momentum: f32) {
     for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-        *m = keep * *m + (g + decay * *p);
+        *m = momentum * *m + (g + decay * *p);
         *p -= rate * *m;
     }
 }
@@ -116,68 +118,69 @@ fn sgd_block(p: &mut [f32], g: &[f32], m: &mut [f32], rate: f32, decay: f32, kee
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
 
-    const BETAS: Betas = Betas {
-        beta1: 0.9,
-        beta2: 0.98,
-        epsilon: 1e-8,
-    };
+    const RATE: f32 = 1e-3;
+    const BETAS: [f32; 2] = [0.9, 0.98];
+    const DECAY: f32 = 0.01;
 
-    fn run(mut update: impl FnMut(&mut [f32], &[f32], Update)) -> Vec<f64> {
-        let mut p = [1f32];
-        [0.5f32, -0.2, 0.1]
-            .iter()
-            .enumerate()
-            .map(|(i, g)| {
-                update(
-                    &mut p,
-                    &[*g],
-                    Update {
-                        learning_rate: 1e-3,
-                        weight_decay: 0.01,
-                        step: i as u64 + 1,
-                    },
-                );
-                p[0] as f64
-            })
-            .collect()
-    }
-
-    fn assert_sequence(got: Vec<f64>, want: [f64; 3]) {
-        for (g, w) in got.iter().zip(want) {
-            assert!((g - w).abs() < 2e-7, "{g} against {w}");
+    fn betas() -> Betas {
+        Betas {
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-8,
         }
     }
 
+    /// Three updates of several parameters; each must agree with that of the reference.
+    fn compare(
+        mut update: impl FnMut(&mut [f32], &[f32], Update),
+        mut reference: impl FnMut(&mut [f32], &[f32], i32),
+    ) -> [f32; 3] {
+        let mut p: Vec<f32> = (0..100).map(|i| 1.0 + i as f32 / 50.0).collect();
+        let mut want = p.clone();
+        [1u8, 2, 3].map(|step| {
+            let g: Vec<f32> = (0..100)
+                .map(|i| [0.5, -0.2, 0.1][step as usize - 1] * (1.0 - i as f32 / 300.0))
+                .collect();
+            let u = Update {
+                learning_rate: RATE as f64,
+                weight_decay: DECAY as f64,
+                step: step.into(),
+            };
+            update(&mut p, &g, u);
+            reference(&mut want, &g, step.into());
+            for (got, want) in p.iter().zip(&want) {
+                assert!((got - want).abs() < 1e-6, "step {step}: {got} instead of {want}");
+            }
+            p[0]
+        })
+    }
+
     #[test]
-    fn adamw_gives_the_published_sequence() {
-        let (mut m, mut v) = ([0f32], [0f32]);
-        let got = run(|p, g, u| adamw(p, g, &mut m, &mut v, u, BETAS));
-        assert_sequence(
-            got,
-            [0.998_990_010_014_142, 0.998_633_209_793_467_7, 0.998_240_893_211_803_8],
+    fn adamw_equals_the_reference_and_the_published_sequence() {
+        let [(mut m, mut v), (mut mr, mut vr)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+        let got = compare(
+            |p, g, u| adamw(p, g, &mut m, &mut v, u, betas()),
+            |p, g, t| reference::adamw(p, g, &mut mr, &mut vr, RATE, BETAS, 1e-8, DECAY, t),
         );
+        let published = [0.998_990_010_014_142, 0.998_633_209_793_467_7, 0.998_240_893_211_803_8];
+        for (got, want) in got.iter().zip(published) {
+            assert!((*got as f64 - want).abs() < 2e-7, "{got} instead of {want}");
+        }
     }
 
     #[test]
-    fn adam_and_sgd_follow_their_formulas_in_double_precision() {
-        let (mut m, mut v, mut p, mut want) = (0f64, 0f64, 1f64, [0f64; 3]);
-        for (i, g) in [0.5, -0.2, 0.1].into_iter().enumerate() {
-            let (g, t) = (g + 0.01 * p, i as i32 + 1);
-            m = 0.9 * m + 0.1 * g;
-            v = 0.98 * v + 0.02 * g * g;
-            p -= 1e-3 * (m / (1.0 - 0.9f64.powi(t))) / ((v / (1.0 - 0.98f64.powi(t))).sqrt() + 1e-8);
-            want[i] = p;
-        }
-        let (mut m, mut v) = ([0f32], [0f32]);
-        assert_sequence(run(|p, g, u| adam(p, g, &mut m, &mut v, u, BETAS)), want);
-        let (mut m, mut p, mut want) = (0f64, 1f64, [0f64; 3]);
-        for (i, g) in [0.5, -0.2, 0.1].into_iter().enumerate() {
-            m = 0.9 * m + g + 0.01 * p;
-            p -= 1e-3 * m;
-            want[i] = p;
-        }
-        let mut m = [0f32];
-        assert_sequence(run(|p, g, u| sgd(p, g, &mut m, u, 0.9)), want);
+    fn adam_and_sgd_equal_the_reference() {
+        let [(mut m, mut v), (mut mr, mut vr)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+        compare(
+            |p, g, u| adam(p, g, &mut m, &mut v, u, betas()),
+            |p, g, t| reference::adam(p, g, &mut mr, &mut vr, RATE, BETAS, 1e-8, DECAY, t),
+        );
+        let [mut m, mut mr] = [[0f32; 100]; 2];
+        compare(
+            |p, g, u| sgd(p, g, &mut m, u, 0.9),
+            |p, g, t| reference::sgd(p, g, &mut mr, RATE, 0.9, DECAY, t),
+        );
     }
 }

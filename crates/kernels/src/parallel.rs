@@ -1,4 +1,4 @@
-//! Splitting work among threads in ways that do not depend on how many there are.
+//! Dividing work among threads in ways that do not depend on their number.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ pub enum Parallelism {
     Pool,
 }
 
-/// Rows that one task handles, chosen so that a task touches about 64 KiB; a function of the width alone.
+/// Rows per task: about 64 KiB, a function of the width alone.
 pub fn rows_per_task(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
 }
@@ -30,7 +30,7 @@ pub fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32])
         .for_each(|(i, block)| task(i * rows, block));
 }
 
-/// Adds up columns: `out[c] += Σ_r x[r, c]`, by fixed blocks of columns, rows in order.
+/// Column sums: `out[c] += Σ_r x[r, c]`, with rows added in order.
 pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
     const BLOCK: usize = 64;
     out.par_chunks_mut(BLOCK)
@@ -53,7 +53,7 @@ fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
 }
 }
 
-/// A raw pointer that tasks may share because each of them writes to places of its own.
+/// A pointer that tasks share because they access disjoint elements.
 pub(crate) struct SharedMut<T>(*mut T);
 
 impl<T> Clone for SharedMut<T> {
@@ -64,9 +64,9 @@ impl<T> Clone for SharedMut<T> {
 
 impl<T> Copy for SharedMut<T> {}
 
-// SAFETY: users of `SharedMut` write to disjoint places only (said at each use).
+// SAFETY: `at` requires that tasks access disjoint elements.
 unsafe impl<T: Send> Send for SharedMut<T> {}
-// SAFETY: as above.
+// SAFETY: `at` requires that tasks access disjoint elements.
 unsafe impl<T: Send> Sync for SharedMut<T> {}
 
 impl<T> SharedMut<T> {
@@ -74,12 +74,12 @@ impl<T> SharedMut<T> {
         Self(slice.as_mut_ptr())
     }
 
-    /// The address `offset` values from the start.
+    /// A pointer to element `offset`.
     ///
     /// # Safety
-    /// `offset` lies within the slice, and no two tasks touch the same value.
+    /// `offset` lies within the slice, which is borrowed for as long as the pointer is used, and no two tasks access the same element.
     pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
-        // SAFETY: by the contract of this function.
+        // SAFETY: `offset` lies within the slice (caller).
         unsafe { self.0.add(offset) }
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn column_sums_equal_the_plain_ones() {
+    fn column_sums_add_every_row() {
         let (rows, width) = (37, 131);
         let x: Vec<f32> = (0..rows * width).map(|i| (i % 17) as f32).collect();
         let mut out = vec![1f32; width];
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_visited_once() {
+    fn over_rows_visits_every_row_once() {
         let mut x = vec![0f32; 5000 * 7];
         over_rows(&mut x, 7, |first, block| {
             for (i, row) in block.chunks_exact_mut(7).enumerate() {

@@ -1,9 +1,8 @@
 //! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
 //!
 //! A [`Tensor`] is a matrix whose memory comes from a pool ([`buffer`]): of f32, or of bfloat16 where it is an operand of
-//! products (`matmul`) in that precision. Operations live in [`ops`], one
-//! file each, forward and backward together, as methods of [`Tape`]: they take and give [`Var`]s and, where they are
-//! differentiable, leave a closure on the tape. [`Parameters`] holds the weights by name in one flat memory, [`Gradients`]
+//! products (`matmul`) in that precision. Operations live in [`ops`], one file each, forward and backward together, as methods of
+//! [`Tape`]: they take and return [`Var`]s and, if they are differentiable, push a closure onto the tape. [`Parameters`] holds the weights by name in one flat memory, [`Gradients`]
 //! the same for their gradients. Nothing above this crate sees where values lie, so that a second device can be added here.
 
 pub mod buffer;

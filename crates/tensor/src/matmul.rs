@@ -1,4 +1,4 @@
-//! Matrix products and what is fused with them, in either precision: the formats of the operands decide.
+//! Matrix products and the operations fused with them, in f32 or bfloat16: the formats of the operands decide.
 //!
 //! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
 
@@ -14,7 +14,7 @@ use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::parallel::{Parallelism, add_column_sums};
 use vlct_kernels::{bf16, gelu, layer_norm};
 
-/// A weight `[out, in]` and, where there is one, a bias `[1, out]`.
+/// A linear layer: a weight `[out, in]` and optionally a bias `[1, out]`.
 #[derive(Clone)]
 pub(crate) struct Layer {
     pub weight: Tensor,
@@ -27,7 +27,7 @@ impl Layer {
     }
 }
 
-/// Reports a product of `[rows, inner]` with `[inner, columns]` that reads and writes so many bytes.
+/// Reports a product of `[rows, inner]` with `[inner, columns]` that reads and writes `moved` bytes.
 fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) -> Option<Span> {
     span(|| {
         (
@@ -42,7 +42,7 @@ fn view(t: &Tensor) -> MatRef<'_> {
     MatRef::new(t.data(), t.rows(), t.columns(), t.columns())
 }
 
-/// The form in which `x` enters products.
+/// `x` as an operand of products in this precision.
 pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
     match (x.format(), precision) {
         (Format::F32, Precision::Bf16) => {
@@ -57,12 +57,13 @@ pub(crate) fn operand(x: &Tensor, precision: Precision) -> Tensor {
     }
 }
 
-/// Calls `run` with the weight as right operand of `x·wᵀ`: as it was packed before, if it has a place for that.
+/// Calls `run` with the weight as the rhs of `x·wᵀ`; packs it once if the tensor has a slot for its packed form.
 fn with_rhs<R>(w: &Tensor, run: impl FnOnce(Rhs) -> R) -> R {
     match w.packed() {
         Some(slot) => {
             let packed = slot.get().unwrap_or_else(|| {
-                // Before the slot is locked: a thread that packs may take up another product, which would wait for its own.
+                // Packing before the slot is locked: during packing, rayon may run another product on this thread, which would then
+                // wait for the slot that its own thread holds.
                 let made = PackedRhs::pack_transposed(w.data(), w.rows(), w.columns());
                 slot.get_or_init(|| made)
             });
@@ -110,7 +111,7 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
     })
 }
 
-/// `x·wᵀ + b` as an operand again.
+/// `x·wᵀ + b` as an operand.
 pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
     if x.format() == Format::F32 {
         return linear(x, layer, None);
@@ -125,7 +126,7 @@ pub(crate) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
     })
 }
 
-/// `hidden = x·wᵀ + b`, if it is to be kept, and `gelu(hidden)`, both operands.
+/// `hidden = x·wᵀ + b`, if `keep`, and `gelu(hidden)`, both operands.
 ///
 /// # Panics
 /// If the layer has no bias.
@@ -161,7 +162,7 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
     )
 }
 
-/// `dx = dy·w` in f32, or added to it.
+/// `dx = β·dx + dy·w` in f32.
 pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], beta: Beta) {
     let moved = bytes(dy) + bytes(w) + size_of_val(dx) as f64;
     let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
@@ -194,7 +195,7 @@ pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
     })
 }
 
-/// Through the layer after a GELU and the GELU itself: the gradient of `hidden`, an operand.
+/// The gradient of `hidden` as an operand, through the layer after the GELU and the GELU.
 pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> Tensor {
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
@@ -211,7 +212,7 @@ pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> T
     })
 }
 
-/// The input of a layer, as its weight's gradient needs it: what can be computed from something that is kept is not kept.
+/// The input of a layer for the gradient of its weight. What can be recomputed from saved tensors is not saved.
 pub(crate) enum Input<'a> {
     /// An operand.
     Operand(&'a Tensor),
@@ -221,7 +222,7 @@ pub(crate) enum Input<'a> {
     Gelu(&'a Tensor),
 }
 
-/// `dw [out, in] = dyᵀ·x`, or added to it, and `db += Σ rows of dy`.
+/// `dw [out, in] = β·dw + dyᵀ·x` and `db += Σ rows of dy`.
 pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, db: Option<&mut [f32]>) {
     let out = dy.columns();
     let kept = match &x {
@@ -243,14 +244,14 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, 
         }
         return;
     }
-    // One of the two matrices is turned around, which is dearer than bringing the other one into steps: the smaller one. What
-    // is computed on the way has its way: norms when they are turned, GELUs when they are brought into steps.
-    let turned_x = match x {
+    // One of the two matrices is transposed, which costs more than packing the other one: the smaller one. A layer norm is recomputed
+    // while it is transposed, a GELU while it is packed.
+    let x_t = match x {
         Input::Normed(normed, scale) => Some(normed.transpose(scale)),
         Input::Operand(x) if width <= out => Some(transpose(x)),
         _ => None,
     };
-    if let Some(x) = turned_x {
+    if let Some(x) = x_t {
         let rhs = match db {
             Some(db) => Rhs::WithColumnSums(dy.blocks(), db),
             None => Rhs::Blocks(dy.blocks()),
@@ -258,20 +259,20 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, 
         gemm_bf16(x.blocks(), rhs, &mut StoreF32Transposed::new(dw, width, out, beta));
         return;
     }
-    let turned = transpose(dy);
+    let dy_t = transpose(dy);
     if let Some(db) = db {
-        blocks::add_row_sums(turned.blocks(), db);
+        blocks::add_row_sums(dy_t.blocks(), db);
     }
     let rhs = match x {
         Input::Gelu(x) => Rhs::Gelu(x.blocks()),
         _ => Rhs::Blocks(kept.blocks()),
     };
-    gemm_bf16(turned.blocks(), rhs, &mut StoreF32::new(dw, width, beta));
+    gemm_bf16(dy_t.blocks(), rhs, &mut StoreF32::new(dw, width, beta));
 }
 
-/// The transpose of an operand in blocks.
+/// The transpose of an operand, in blocks.
 fn transpose(x: &Tensor) -> Tensor {
-    Tensor::build_blocks(x.columns(), x.rows(), |turned| blocks::transpose(x.blocks(), turned))
+    Tensor::build_blocks(x.columns(), x.rows(), |out| blocks::transpose(x.blocks(), out))
 }
 
 /// `db += Σ rows of dy` alone, for a layer whose weight is frozen.
@@ -283,11 +284,11 @@ pub(crate) fn bias_gradient(dy: &Tensor, db: &mut [f32]) {
     }
 }
 
-/// What a layer norm keeps for its backward pass.
+/// The tensors that a layer norm saves for its backward pass.
 pub(crate) enum Normed {
-    /// The input, and mean and reciprocal deviation of its rows.
+    /// The input, and the mean and `rstd` of its rows.
     F32 { x: Tensor, mean: Tensor, rstd: Tensor },
-    /// The normalised rows, and the reciprocal deviations.
+    /// The normalised rows, and their `rstd`.
     Bf16 { normalised: Tensor, rstd: Tensor },
 }
 
@@ -341,29 +342,29 @@ impl Normed {
         }
     }
 
-    /// What [`norm`] gave, once more, in f32.
+    /// Recomputes the output of [`norm`] in f32.
     fn output(&self, scale: &Scale) -> Tensor {
         match self {
             Self::F32 { x, .. } => norm(x, scale, Precision::F32).1,
-            Self::Bf16 { .. } => unreachable!("operands have the format of what is kept"),
+            Self::Bf16 { .. } => unreachable!("operands have the format of saved tensors"),
         }
     }
 
-    /// What [`norm`] gave, once more, in blocks and turned around.
+    /// Recomputes the output of [`norm`] in blocks, transposed.
     fn transpose(&self, scale: &Scale) -> Tensor {
         match self {
-            Self::F32 { .. } => unreachable!("operands have the format of what is kept"),
-            Self::Bf16 { normalised: n, .. } => Tensor::build_blocks(n.columns(), n.rows(), |turned| {
-                blocks::transpose_scaled(n.blocks(), scale.weight.data(), scale.bias.data(), turned);
+            Self::F32 { .. } => unreachable!("operands have the format of saved tensors"),
+            Self::Bf16 { normalised: n, .. } => Tensor::build_blocks(n.columns(), n.rows(), |out| {
+                blocks::transpose_scaled(n.blocks(), scale.weight.data(), scale.bias.data(), out);
             }),
         }
     }
 
-    /// Adds to `dx` (f32), and gives it back together with the gradients of scale and shift.
+    /// Adds to `dx` (f32), and returns it together with the gradients of scale and shift.
     pub fn backward(&self, dy: &Tensor, scale: &Scale, mut dx: Tensor) -> (Tensor, [Tensor; 2]) {
         let _span = pass("layer norm gradient", bytes(self.kept()) + bytes(dy) + 2.0 * bytes(&dx));
         let w = scale.weight.data();
-        let [mut dw, mut db] = [0; 2].map(|_| Tensor::zeros(1, w.len()));
+        let [mut dw, mut db] = [(); 2].map(|_| Tensor::zeros(1, w.len()));
         match self {
             Self::F32 { x, mean, rstd } => {
                 let (mean, rstd) = (mean.data(), rstd.data());

@@ -1,6 +1,6 @@
 //! The number format of a computation.
 
-use vlct_kernels::bf16::{Support, support};
+use vlct_kernels::bf16::engine;
 
 /// Number format of products and of what is kept for the backward pass. Weights, sums, losses and the residual stream are
 /// f32 in any case.
@@ -16,6 +16,6 @@ pub enum Precision {
 impl Precision {
     /// Whether this CPU multiplies bfloat16 faster than f32.
     pub fn bf16_is_fast() -> bool {
-        support() != Support::None
+        engine().is_some()
     }
 }

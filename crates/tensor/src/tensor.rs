@@ -1,4 +1,4 @@
-//! A matrix.
+//! Matrices in f32 or bfloat16.
 
 use crate::buffer::Buffer;
 use std::borrow::Cow;
@@ -8,16 +8,16 @@ use vlct_kernels::bf16::{Bf16, PackedRhs};
 pub use vlct_kernels::patches::Order;
 use vlct_kernels::patches::extract;
 
-/// How the values of a tensor lie in memory.
+/// The number format and memory order of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// 32 bits, row by row.
+    /// 32 bits, row-major.
     F32,
-    /// bfloat16 in blocks ([`vlct_kernels::bf16::blocks`]): operands of products, and what is kept for backward passes.
+    /// bfloat16 in blocks ([`vlct_kernels::bf16::blocks`]): operands of products, and tensors saved for backward passes.
     Bf16,
 }
 
-/// A weight as products take it, made when it is first needed.
+/// A weight packed for products, filled at its first use.
 pub(crate) type PackedSlot = Arc<OnceLock<PackedRhs>>;
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
@@ -29,7 +29,7 @@ pub struct Tensor {
     columns: usize,
     format: Format,
     packed: Option<PackedSlot>,
-    /// Its values as an operand of products, where whoever wrote them has made that as well.
+    /// The values as an operand of products, if the operation that wrote them has also rounded them.
     rounded: Option<Arc<Tensor>>,
 }
 
@@ -49,7 +49,7 @@ impl Tensor {
         }
     }
 
-    /// The same for a matrix in blocks; zeros beyond its edges are `fill`'s business, too.
+    /// A matrix in blocks, whose content is arbitrary until `fill` has written all of it, including the zeros of the padding.
     pub(crate) fn build_blocks(rows: usize, columns: usize, fill: impl FnOnce(&mut [Bf16])) -> Self {
         let len = blocks::len(rows, columns);
         let mut buffer = Buffer::new::<Bf16>(len);
@@ -65,12 +65,12 @@ impl Tensor {
         }
     }
 
-    /// Zeros.
+    /// A matrix of zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
         Self::build(rows, columns, |out| out.fill(0.0))
     }
 
-    /// Values from host memory.
+    /// Copies row-major values from host memory.
     ///
     /// # Panics
     /// If there are not `rows · columns` of them.
@@ -78,24 +78,24 @@ impl Tensor {
         Self::build(rows, columns, |out| out.copy_from_slice(values))
     }
 
-    /// Patches of pictures `[3, size, size]` in host memory, one row each: the named ones of the first picture, then those
-    /// of the second, …
+    /// Patches of images `[3, size, size]` in host memory, one row each: the listed patches of the first image, then those of the second,
+    /// and so on.
     ///
     /// # Panics
-    /// If a picture has another size or a patch lies outside it.
-    pub fn patches(pictures: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Self {
-        let (rows, width) = (pictures.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
+    /// If an image has another size or a patch lies outside it.
+    pub fn patches(images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Self {
+        let (rows, width) = (images.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
         let _span = crate::profile::pass("cut patches", (2 * rows * width * 4) as f64);
         Self::build(rows, width, |mut out| {
-            for (picture, patches) in pictures {
+            for (image, patches) in images {
                 let (head, rest) = out.split_at_mut(patches.len() * width);
-                extract(picture, size, side, patches, order, head);
+                extract(image, size, side, patches, order, head);
                 out = rest;
             }
         })
     }
 
-    /// A window into shared memory.
+    /// A row-major f32 matrix in shared memory.
     pub(crate) fn window(buffer: &Arc<Buffer>, start: usize, rows: usize, columns: usize) -> Self {
         Self {
             buffer: Arc::clone(buffer),
@@ -117,29 +117,29 @@ impl Tensor {
         Self::window(&self.buffer, self.start, rows, columns)
     }
 
-    /// The same matrix, with a place for its form as a right operand.
+    /// The same matrix with a slot for its packed form.
     pub(crate) fn with_packed(mut self, slot: PackedSlot) -> Self {
         self.packed = Some(slot);
         self
     }
 
-    /// That place, if there is one.
+    /// The slot for the packed form, if the tensor has one.
     pub(crate) fn packed(&self) -> Option<&PackedSlot> {
         self.packed.as_ref()
     }
 
-    /// The same matrix, with its values as an operand of products beside it; they last until they are changed.
+    /// The same matrix together with its values as an operand, which are dropped when the matrix is changed.
     pub(crate) fn with_rounded(mut self, rounded: Tensor) -> Self {
         self.rounded = Some(Arc::new(rounded));
         self
     }
 
-    /// Those, if there are any.
+    /// The values as an operand, if an operation has stored them.
     pub(crate) fn rounded(&self) -> Option<&Tensor> {
         self.rounded.as_deref()
     }
 
-    /// How the values lie in memory.
+    /// Number format and memory order.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -154,7 +154,7 @@ impl Tensor {
         self.columns
     }
 
-    /// The values in host memory, row by row; a copy only where they lie elsewhere.
+    /// The values in host memory, row-major; borrowed if they are stored so.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
         match self.format {
             Format::F32 => Cow::Borrowed(self.data()),
@@ -175,7 +175,7 @@ impl Tensor {
         self.data()[0]
     }
 
-    /// The values, for this crate's operations.
+    /// The row-major f32 values.
     ///
     /// # Panics
     /// If they are not f32.
@@ -184,7 +184,7 @@ impl Tensor {
         &self.buffer.as_slice()[self.start..][..self.rows * self.columns]
     }
 
-    /// The matrix in blocks, for this crate's operations.
+    /// The matrix in blocks.
     ///
     /// # Panics
     /// If it is not in blocks.
@@ -193,7 +193,7 @@ impl Tensor {
         Blocks::new(self.buffer.as_slice(), self.rows, self.columns)
     }
 
-    /// The values, to be changed; the memory is copied first if it is shared.
+    /// The mutable row-major f32 values; the memory is copied first if it is shared.
     ///
     /// # Panics
     /// If they are not f32.

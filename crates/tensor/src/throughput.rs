@@ -1,4 +1,4 @@
-//! How long the products of a linear layer take, apart from everything else.
+//! Times of the matrix products of a linear layer.
 
 use crate::matmul::{self, Input, Layer, operand};
 use crate::{Precision, Tensor};
@@ -15,11 +15,10 @@ pub struct LayerTimes {
     pub weight_gradient: Vec<Duration>,
 }
 
-/// Times each product `repetitions` times, after one that is not counted. Activations are operands already and results become
-/// operands again, as inside a transformer block: in bfloat16 the bias, the rounding and the bringing of weights and
-/// activations into the order of the matrix unit are in the times.
+/// Times each product `repetitions` times, after one that is not counted. Activations are operands and results become operands, as
+/// inside a transformer block: in bfloat16 the times include bias, rounding and packing.
 pub fn layer_times(rows: usize, inner: usize, out: usize, precision: Precision, repetitions: usize) -> LayerTimes {
-    // What is multiplied decides nothing, as long as it is neither all zero nor very small.
+    // Any values will do that are neither all zero nor subnormal.
     let ramp = |rows: usize, columns: usize| {
         Tensor::build(rows, columns, |values| {
             (0u32..)
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_time_for_each_repetition() {
+    fn measures_each_repetition() {
         let mut calls = 0;
         assert_eq!(times(3, || calls += 1).len(), 3);
         assert_eq!(calls, 4);

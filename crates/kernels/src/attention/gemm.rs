@@ -195,6 +195,7 @@ impl MicroTile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
     use proptest::prelude::*;
     use vlct_simd::at_each_level;
 
@@ -216,12 +217,15 @@ mod tests {
                 let mut out = before.clone();
                 let left = if transposed { Lhs::Transposed(Strided::new(&a, a_stride)) } else { Lhs::Packed(&a) };
                 gemm(left, rows, inner, Strided::new(&b, stride), panels, &mut out, stride, if add { Beta::One } else { Beta::Zero });
+                let left = |r, i| a[if transposed { i * a_stride + r } else { r * width + i }];
+                let lhs: Vec<f32> = (0..rows * inner).map(|at| left(at / inner, at % inner)).collect();
+                let rhs: Vec<f32> = b.chunks(stride.max(1)).flat_map(|row| &row[..columns]).copied().collect();
+                let mut sums = vec![0f32; rows * columns];
+                reference::gemm(&mut sums, 0.0, 1.0, &lhs, &rhs, rows, columns, inner);
                 for (at, got) in out.iter().enumerate() {
                     let (r, c) = (at / stride, at % stride);
-                    let left = |i| a[if transposed { i * a_stride + r } else { r * width + i }];
-                    let sum: f32 = (0..inner).map(|i| left(i) * b[i * stride + c]).sum();
                     let kept = if add || c >= columns { before[at] } else { 0.0 };
-                    assert_eq!(*got, if c < columns { sum + kept } else { kept });
+                    assert_eq!(*got, if c < columns { sums[r * columns + c] + kept } else { kept });
                 }
             });
         }

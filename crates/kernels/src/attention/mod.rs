@@ -29,7 +29,7 @@ use std::ops::Range;
 use vlct_simd::math::sum2;
 
 thread_local! {
-    /// Operands, scores and q_rows of the sequence and head in work.
+    /// Operands, scores and results of the running task.
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
@@ -56,25 +56,25 @@ impl Shape {
         Self { width, head }
     }
 
-    /// `part` 0, 1 or 2 (query, key, value) of one head in the rows from `row` on.
+    /// Query, key or value (part 0, 1 or 2) of one head in the rows from `row` on.
     fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Strided<'a> {
         let start = row * 3 * self.width + part * self.width + head * self.head;
         Strided::new(&qkv[start..], 3 * self.width)
     }
 
-    /// What a product of query and key is multiplied with.
+    /// Factor of the scores, `1/√dh`.
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
 
-    /// The same, to be an exponent of 2.
+    /// Factor that turns the product of query and key into an exponent of 2.
     fn factor(&self) -> f32 {
         std::f32::consts::LOG2_E * self.scale()
     }
 }
 
-/// Calls `task(head, rows, q_rows)` for every head of every sequence that has rows, in parallel; `q_rows` are its rows in
-/// what attention gives.
+/// Calls `task(head, rows, q_rows)` for every head of every sequence that has tokens, in parallel: the rows of the sequence in `qkv`,
+/// and the rows of its results.
 fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
     (0..varlen.batch() * heads).into_par_iter().for_each(|i| {
         let (rows, q_rows) = varlen.rows(i / heads);
@@ -84,7 +84,10 @@ fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(usize, Range<usize>
     });
 }
 
-/// Writes `out [q_rows, width]` and `log_sum_exp [heads, q_rows]`. The logarithm is to base 2.
+/// Writes `out [total_q, D]` and `log_sum_exp [H, total_q]`, which is to base 2.
+///
+/// # Panics
+/// If the sizes do not fit.
 pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_sum_exp: &mut [f32]) {
     let shape = Shape::new(qkv, varlen, heads);
     let total_q = varlen.total_q();
@@ -101,8 +104,8 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
             let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * nr);
             let k_t = take.next(head * stride);
             let scores = take.next(n * nr);
-            let [q_t, out_t, result] = [0; 3].map(|_| take.next(head * nr));
-            let [row_max, row_sum] = [0; 2].map(|_| take.next(nr));
+            let [q_t, out_t, result] = [(); 3].map(|_| take.next(head * nr));
+            let [row_max, row_sum] = [(); 2].map(|_| take.next(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
             k.transpose(n, head, k_t, stride);
             for first in (0..q_rows.len()).step_by(nr) {
@@ -118,7 +121,7 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
                 Strided::new(out_t, nr).transpose(head, count, result, head);
                 for (i, row) in result.chunks_exact(head).take(count).enumerate() {
                     let at = q_rows.start + first + i;
-                    // SAFETY: these columns of this row, and this value, belong to this task alone.
+                    // SAFETY: these columns of this row, and this log-sum-exp, belong to this task alone.
                     unsafe {
                         *lse.at(h * total_q + at) = row_max[i] + row_sum[i].log2();
                         std::slice::from_raw_parts_mut(out.at(at * shape.width + h * head), head).copy_from_slice(row);
@@ -129,7 +132,10 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
     });
 }
 
-/// Writes `d_qkv [tokens, 3·width]` from `d_out [q_rows, width]`, given what [`forward`] wrote.
+/// Writes `d_qkv [T, 3·D]` from `d_out [total_q, D]`, given what [`forward`] wrote.
+///
+/// # Panics
+/// If the sizes do not fit.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: &[f32],
@@ -151,7 +157,7 @@ pub fn backward(
         // Row `row` of the sequence in one part of the result.
         let target = |part: usize, row: usize| {
             let column = part * shape.width + h * head;
-            // SAFETY: these columns of this row belong to this task alone, which sees one row at a time.
+            // SAFETY: these columns of this row belong to this task alone, which uses one row at a time.
             unsafe { std::slice::from_raw_parts_mut(d_qkv.at((rows.start + row) * 3 * shape.width + column), head) }
         };
         let write = |part: usize, row: usize, values: &[f32], factor: f32| {
@@ -159,7 +165,7 @@ pub fn backward(
                 *to = value * factor;
             }
         };
-        // Tokens that do not ask have no gradient of a query; where none asks, there is none at all.
+        // Only query tokens have a query gradient; without query tokens all gradients are zero.
         for row in q_rows.len()..n {
             target(0, row).fill(0.0);
         }
@@ -172,21 +178,21 @@ pub fn backward(
         }
         SCRATCH.with_borrow_mut(|memory| {
             let stride = padded_stride(n);
-            // The columns of a right operand come in whole panels.
+            // The columns of rhs are padded to whole panels.
             let padded = head.next_multiple_of(nr);
             let len = 2 * head * stride + 2 * n * (padded + nr) + (2 * padded + 4 * head + 2) * nr;
             let mut take = Take::new(memory, len);
-            let [k_t, v_t] = [0; 2].map(|_| take.next(head * stride));
-            let [d_k, d_v] = [0; 2].map(|_| take.next(n * padded));
-            let [p, ds] = [0; 2].map(|_| take.next(n * nr));
-            let [q, d_o] = [0; 2].map(|_| take.next(nr * padded));
-            let [q_t, d_o_t, d_q_t, d_q] = [0; 4].map(|_| take.next(head * nr));
-            let [lse, delta] = [0; 2].map(|_| take.next(nr));
+            let [k_t, v_t] = [(); 2].map(|_| take.next(head * stride));
+            let [d_k, d_v] = [(); 2].map(|_| take.next(n * padded));
+            let [p, ds] = [(); 2].map(|_| take.next(n * nr));
+            let [q, d_o] = [(); 2].map(|_| take.next(nr * padded));
+            let [q_t, d_o_t, d_q_t, d_q] = [(); 4].map(|_| take.next(head * nr));
+            let [lse, delta] = [(); 2].map(|_| take.next(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
             k.transpose(n, head, k_t, stride);
             v.transpose(n, head, v_t, stride);
             for m in [&mut *q, &mut *d_o] {
-                m.fill(0.0); // the columns beyond the head
+                m.fill(0.0); // the padding
             }
             for first in (0..q_rows.len()).step_by(nr) {
                 let count = nr.min(q_rows.len() - first);
@@ -198,7 +204,7 @@ pub fn backward(
                 gradient.copy(count, head, d_o, padded);
                 query.transpose_padded(count, head, q_t, nr);
                 gradient.transpose_padded(count, head, d_o_t, nr);
-                // Of each query, the product of its result and the gradient of that.
+                // delta: for each query, the dot product of its result and the gradient of that.
                 for (i, delta) in delta.iter_mut().enumerate() {
                     *delta = if i < count {
                         sum2(gradient.row(i, head), result.row(i, head), |a, b| a * b)
@@ -243,31 +249,13 @@ pub fn backward(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference;
 
     fn value(i: usize) -> f32 {
         ((i * 7919) % 1009) as f32 / 500.0 - 1.0
     }
 
-    fn plain(qkv: &[f32], offsets: &[usize], heads: usize, width: usize) -> Vec<f32> {
-        let (head, mut out) = (width / heads, vec![0f32; qkv.len() / 3]);
-        for w in offsets.windows(2) {
-            for h in 0..heads {
-                let at = |row: usize, part: usize, c: usize| qkv[row * 3 * width + part * width + h * head + c] as f64;
-                for i in w[0]..w[1] {
-                    let score = |j| (0..head).map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>() / (head as f64).sqrt();
-                    let weights: Vec<f64> = (w[0]..w[1]).map(|j| score(j).exp()).collect();
-                    let row_sum: f64 = weights.iter().sum();
-                    for c in 0..head {
-                        let sum: f64 = (w[0]..w[1]).zip(&weights).map(|(j, p)| p * at(j, 2, c)).sum();
-                        out[i * width + h * head + c] = (sum / row_sum) as f32;
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    /// On one thread: others do not know which instructions the machine is taken to have.
+    /// Runs on one thread, since other threads keep the level of the CPU.
     fn at_each_level(test: impl Fn() + Send) {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
@@ -277,39 +265,37 @@ mod tests {
     }
 
     #[test]
-    fn equals_the_plain_statement_and_its_finite_differences() {
+    fn both_directions_equal_the_reference() {
         at_each_level(|| {
-            let (heads, width, offsets) = (2, 12, [0, 3, 3, 10]);
-            let tokens = offsets[3];
-            let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
-            let d_out: Vec<f32> = (0..tokens * width).map(|i| value(i + 5)).collect();
-            let (mut out, mut lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
-            forward(&qkv, Varlen::full(&offsets), heads, &mut out, &mut lse);
-            for (got, want) in out.iter().zip(plain(&qkv, &offsets, heads, width)) {
-                assert!((got - want).abs() < 1e-6);
-            }
-            let mut d_qkv = vec![f32::NAN; qkv.len()];
-            backward(&d_out, &qkv, &out, &lse, Varlen::full(&offsets), heads, &mut d_qkv);
-            let loss = |q: &[f32]| -> f64 {
-                plain(q, &offsets, heads, width)
-                    .iter()
-                    .zip(&d_out)
-                    .map(|(a, b)| *a as f64 * *b as f64)
-                    .sum()
-            };
-            for i in 0..qkv.len() {
-                let mut nudged = qkv.clone();
-                nudged[i] += 1e-2;
-                let plus = loss(&nudged);
-                nudged[i] -= 2e-2;
-                let want = ((plus - loss(&nudged)) / 2e-2) as f32;
-                assert!((d_qkv[i] - want).abs() < 1e-3, "{i}: {} against {want}", d_qkv[i]);
+            for (heads, width, k, q) in [
+                (2, 12, [0, 3, 3, 10], [0, 3, 3, 10]),
+                (3, 27, [0, 40, 41, 110], [0, 35, 36, 36]),
+            ] {
+                let (tokens, queries) = (k[3], q[3]);
+                let qkv: Vec<f32> = (0..tokens * 3 * width).map(value).collect();
+                let d_out: Vec<f32> = (0..queries * width).map(|i| value(i + 5)).collect();
+                let [(mut out, mut lse), (mut want, mut want_lse)] =
+                    [(); 2].map(|_| (vec![0f32; queries * width], vec![0f32; queries * heads]));
+                let varlen = Varlen::prefix_queries(&k, &q);
+                forward(&qkv, varlen, heads, &mut out, &mut lse);
+                reference::attention_forward(&mut want, &mut want_lse, &qkv, &k, &q, heads);
+                let close = |got: &[f32], want: &[f32], bound: f32| {
+                    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                        assert!((got - want).abs() < bound, "{i}: {got} instead of {want}");
+                    }
+                };
+                close(&out, &want, 2e-6);
+                close(&lse, &want_lse, 1e-5);
+                let [mut d_qkv, mut want] = [(); 2].map(|_| vec![f32::NAN; qkv.len()]);
+                backward(&d_out, &qkv, &out, &lse, varlen, heads, &mut d_qkv);
+                reference::attention_backward(&mut want, &d_out, &qkv, &k, &q, heads);
+                close(&d_qkv, &want, 1e-5);
             }
         });
     }
 
     #[test]
-    fn leading_tokens_alone_get_what_they_get_among_all() {
+    fn query_tokens_get_the_same_results_as_among_all_tokens() {
         at_each_level(|| {
             let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
             let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();

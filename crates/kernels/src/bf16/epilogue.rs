@@ -1,14 +1,17 @@
-//! What is done with the sums of a product while they are at hand: bias, residual, GELU and its gradient, rounding.
+//! Epilogues of products: bias, residual, GELU and its gradient, rounding.
 
-use super::blocks::{BLOCK, Blocks, SIDE, check};
+use super::blocks::{BLOCK, Blocks, SIDE, check, transpose_in_place};
 use super::gemm::Epilogue;
+use super::math::{self, gelu_slope};
 use super::number::Bf16;
+use super::prefetch::{Level, prefetch};
+use super::registers::{Registers, for_registers, load, masks};
 use crate::mat::Beta;
 use crate::parallel::SharedMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Row-major f32: `out = sums (+ bias) (+ residual)`, or `out += sums`.
+/// Stores row-major f32: `out = β·out + sums (+ bias) (+ residual)`.
 pub struct StoreF32<'a> {
     out: SharedMut<f32>,
     rows: usize,
@@ -19,10 +22,10 @@ pub struct StoreF32<'a> {
 }
 
 impl<'a> StoreF32<'a> {
-    /// Writes to `out [rows, columns]`, or adds to it.
+    /// Stores to `out [rows, columns]`.
     ///
     /// # Panics
-    /// If the slice has another size.
+    /// If the slice is not a multiple of `columns` long.
     pub fn new(out: &'a mut [f32], columns: usize, beta: Beta) -> Self {
         assert!(out.len().is_multiple_of(columns.max(1)), "result outside its slice");
         Self {
@@ -36,6 +39,9 @@ impl<'a> StoreF32<'a> {
     }
 
     /// Adds a vector to each row.
+    ///
+    /// # Panics
+    /// If it has another width.
     pub fn bias(mut self, bias: Option<&'a [f32]>) -> Self {
         assert!(bias.is_none_or(|b| b.len() == self.columns), "bias of another width");
         self.bias = bias;
@@ -43,6 +49,9 @@ impl<'a> StoreF32<'a> {
     }
 
     /// Adds a matrix of the same size.
+    ///
+    /// # Panics
+    /// If it has another size.
     pub fn residual(mut self, residual: Option<&'a [f32]>) -> Self {
         assert!(
             residual.is_none_or(|r| r.len() == self.rows * self.columns),
@@ -53,7 +62,7 @@ impl<'a> StoreF32<'a> {
     }
 }
 
-/// Row-major f32, transposed: `out[c, r] = sums[r, c]`, or added to.
+/// Stores the transpose in row-major f32: `out[c, r] = β·out[c, r] + sums[r, c]`.
 pub struct StoreF32Transposed<'a> {
     out: SharedMut<f32>,
     rows: usize,
@@ -63,7 +72,7 @@ pub struct StoreF32Transposed<'a> {
 }
 
 impl<'a> StoreF32Transposed<'a> {
-    /// Writes the transpose of `[rows, columns]` sums to `out`, or adds it.
+    /// Stores the transpose of `[rows, columns]` sums.
     ///
     /// # Panics
     /// If the slice has another size.
@@ -79,7 +88,7 @@ impl<'a> StoreF32Transposed<'a> {
     }
 }
 
-/// Blocks: `out = sums (+ bias)`, rounded.
+/// Stores blocks: `out = sums (+ bias)`, rounded.
 pub struct StoreBf16<'a> {
     out: SharedMut<Bf16>,
     rows: usize,
@@ -88,7 +97,7 @@ pub struct StoreBf16<'a> {
 }
 
 impl<'a> StoreBf16<'a> {
-    /// Writes to `out`, blocks of `[rows, columns]`.
+    /// Stores blocks of `[rows, columns]`.
     ///
     /// # Panics
     /// If the sizes do not fit, or `out` is off a cache line.
@@ -104,7 +113,7 @@ impl<'a> StoreBf16<'a> {
     }
 }
 
-/// Blocks: `active = gelu(sums + bias)` and, where a backward pass is to follow, `hidden = sums + bias`, both rounded.
+/// Stores blocks: `active = gelu(sums + bias)` and, for a backward pass, `hidden = sums + bias`, both rounded.
 pub struct Gelu<'a> {
     hidden: Option<SharedMut<Bf16>>,
     active: SharedMut<Bf16>,
@@ -114,10 +123,10 @@ pub struct Gelu<'a> {
 }
 
 impl<'a> Gelu<'a> {
-    /// Writes blocks of `[rows, bias.len()]`.
+    /// Stores blocks of `[rows, bias.len()]`.
     ///
     /// # Panics
-    /// If the sizes do not fit.
+    /// If the sizes do not fit, or a matrix is off a cache line.
     pub fn new(hidden: Option<&'a mut [Bf16]>, active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
         check(active, rows, bias.len());
         if let Some(hidden) = &hidden {
@@ -133,17 +142,17 @@ impl<'a> Gelu<'a> {
     }
 }
 
-/// Blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
+/// Stores blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
 pub struct GeluBackward<'a> {
     hidden: Blocks<'a>,
     d_hidden: SharedMut<Bf16>,
 }
 
 impl<'a> GeluBackward<'a> {
-    /// Writes blocks of the size of `hidden`.
+    /// Stores blocks of the size of `hidden`.
     ///
     /// # Panics
-    /// If the sizes do not fit.
+    /// If `d_hidden` is too short or off a cache line.
     pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16]) -> Self {
         check(d_hidden, hidden.rows(), hidden.columns());
         Self {
@@ -153,17 +162,17 @@ impl<'a> GeluBackward<'a> {
     }
 }
 
-/// How a result gets to its place.
+/// How a result is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
     Add,
     Write,
-    /// Past the caches: what was there is not read first.
+    /// With non-temporal stores, which do not read the cache line first.
     Stream,
 }
 
 impl Writing {
-    /// Of a result of so many values. A large one has left the second caches before it is read.
+    /// Chooses non-temporal stores for results of 2 MiB and more, which have left L2 before they are read.
     fn of(beta: Beta, values: usize) -> Self {
         const LARGE: usize = 2 << 20;
         match (beta, values * size_of::<f32>() >= LARGE) {
@@ -174,7 +183,7 @@ impl Writing {
     }
 }
 
-/// Place of a block in memory.
+/// Offset of a block in memory.
 fn place(row: usize, column: usize, columns: usize) -> usize {
     (row / SIDE * columns.div_ceil(SIDE) + column / SIDE) * BLOCK
 }
@@ -189,9 +198,10 @@ impl Epilogue for StoreF32<'_> {
         let start = row * self.columns + column;
         let bias = self.bias.map(|b| &b[column..][..columns]);
         let residual = self.residual.map(|r| r[start..].as_ptr());
-        // SAFETY: the block lies within the result, which `new` has measured; one call at a time for a place (contract).
+        // SAFETY: the block lies within the result, whose size `new` has checked, and one thread processes it (caller); `gemm` has
+        // found an engine.
         unsafe {
-            x86::store(
+            store(
                 self.out.at(start),
                 rows,
                 columns,
@@ -214,12 +224,13 @@ impl Epilogue for StoreF32Transposed<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
-        // SAFETY: as for `StoreF32`, with rows and columns exchanged.
+        // SAFETY: the transposed block lies within the result, whose size `new` has checked, and one thread processes it (caller);
+        // `gemm` has found an engine.
         unsafe {
             if range.start == 0 {
-                super::blocks::transpose_in_place(sums);
+                transpose_in_place(sums);
             }
-            x86::store(
+            store(
                 self.out.at(start),
                 rows,
                 columns,
@@ -242,8 +253,8 @@ impl Epilogue for StoreBf16<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let bias = self.bias.map(|b| &b[column..][..columns]);
-        // SAFETY: a whole block within the result; one call at a time for a place (contract).
-        unsafe { x86::round(self.out.at(place(row, column, self.columns)), rows, sums, bias, range) };
+        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
+        unsafe { round(self.out.at(place(row, column, self.columns)), rows, sums, bias, range) };
     }
 }
 
@@ -255,11 +266,11 @@ impl Epilogue for Gelu<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let place = place(row, column, self.columns);
-        // SAFETY: as for `StoreBf16`.
+        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
         unsafe {
             let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.at(place));
-            x86::gelu(hidden, self.active.at(place), rows, sums, bias, range);
+            gelu(hidden, self.active.at(place), rows, sums, bias, range);
         }
     }
 }
@@ -276,138 +287,149 @@ impl Epilogue for GeluBackward<'_> {
     unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
         let place = place(row, column, self.hidden.columns());
-        // SAFETY: as for `StoreBf16`.
-        unsafe { x86::gelu_gradient(hidden, self.d_hidden.at(place), sums, range) };
+        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
+        unsafe { gelu_backward(hidden, self.d_hidden.at(place), sums, range) };
     }
 }
 
-mod x86 {
-    use super::super::avx512::{round2, widen};
-    use super::super::blocks::{load, masks};
-    use super::super::math::{self, slope};
-    use super::super::prefetch::{Level, prefetch};
-    use super::{BLOCK, Bf16, SIDE, Writing};
-    use std::arch::x86_64::*;
-    use std::ops::Range;
-
-    /// # Safety
-    /// All rows lie within their matrices.
-    #[allow(clippy::too_many_arguments)]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub unsafe fn store(
-        out: *mut f32,
-        rows: usize,
-        columns: usize,
-        stride: usize,
-        sums: &[f32; BLOCK],
-        bias: Option<&[f32]>,
-        residual: Option<*const f32>,
-        writing: Writing,
-        range: Range<usize>,
-    ) {
-        // SAFETY: loads are masked.
-        let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| unsafe { load(b, 0) });
+for_registers! {
+/// Rows `range` of [`StoreF32`] and [`StoreF32Transposed`].
+///
+/// # Safety
+/// An engine is in use; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values `stride` apart.
+unsafe fn store<R>(
+    out: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    sums: &[f32; BLOCK],
+    bias: Option<&[f32]>,
+    residual: Option<*const f32>,
+    writing: Writing,
+    range: Range<usize>,
+) {
+    // SAFETY: `r` is below `rows` and 32, and the masks end with `columns` (caller).
+    unsafe {
+        let bias = load_or_zero::<R>(bias);
         let masks = masks(columns);
         for r in range.start..range.end.min(rows) {
             for half in 0..2 {
                 let (mask, place) = (masks[half], r * stride + 16 * half);
-                // SAFETY: masked-out addresses are not touched; the others are inside by the contract.
-                unsafe {
-                    let sums = sums.as_ptr().add(r * SIDE + 16 * half);
-                    let mut v = _mm512_add_ps(_mm512_loadu_ps(sums), bias[half]);
-                    if let Some(residual) = residual {
-                        let residual = residual.wrapping_add(place);
-                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, residual));
-                        // The next block of the same rows comes after one more product.
-                        prefetch(Level::L1, residual.wrapping_add(SIDE), 1);
-                    }
-                    let out = out.wrapping_add(place);
-                    if writing == Writing::Add {
-                        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out));
-                    }
-                    if writing == Writing::Stream && mask == u16::MAX && (out as usize).is_multiple_of(64) {
-                        _mm512_stream_ps(out, v);
-                    } else {
-                        _mm512_mask_storeu_ps(out, mask, v);
-                    }
+                let mut v = R::add(R::load(sums.as_ptr().add(r * SIDE + 16 * half)), bias[half]);
+                if let Some(residual) = residual {
+                    let residual = residual.wrapping_add(place);
+                    v = R::add(v, R::load_masked(mask, residual));
+                    // The next block of the same rows is processed after one more product.
+                    prefetch(Level::L1, residual.wrapping_add(SIDE), 1);
                 }
-            }
-        }
-    }
-
-    /// A row of sums with the bias.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn biased(sums: *const f32, bias: [__m512; 2]) -> [__m512; 2] {
-        // SAFETY: a row is 32 values.
-        unsafe {
-            [
-                _mm512_add_ps(_mm512_loadu_ps(sums), bias[0]),
-                _mm512_add_ps(_mm512_loadu_ps(sums.add(16)), bias[1]),
-            ]
-        }
-    }
-
-    /// # Safety
-    /// `out` is a block.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn round(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
-        // SAFETY: by the contract.
-        unsafe {
-            let bias = bias.map_or([_mm512_setzero_ps(); 2], |b| load(b, 0));
-            for r in range {
-                let values = if r < rows {
-                    let [low, high] = biased(sums.as_ptr().add(r * SIDE), bias);
-                    round2(low, high)
+                let out = out.wrapping_add(place);
+                if writing == Writing::Add {
+                    v = R::add(v, R::load_masked(mask, out));
+                }
+                if writing == Writing::Stream && mask == u16::MAX && out.addr().is_multiple_of(64) {
+                    R::stream(out, v);
                 } else {
-                    _mm512_setzero_si512()
-                };
-                _mm512_stream_si512(out.add(r * SIDE).cast(), values);
+                    R::store_masked(out, mask, v);
+                }
             }
         }
     }
+}
+}
 
-    /// # Safety
-    /// `active`, and `hidden` if it is there, are blocks.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu(
-        hidden: Option<*mut Bf16>,
-        active: *mut Bf16,
-        rows: usize,
-        sums: &[f32; BLOCK],
-        bias: &[f32],
-        range: Range<usize>,
-    ) {
-        // SAFETY: by the contract.
-        unsafe {
-            let bias = load(bias, 0);
-            for r in range {
-                let (mut h, mut g) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-                if r < rows {
-                    let x = biased(sums.as_ptr().add(r * SIDE), bias);
-                    (h, g) = (round2(x[0], x[1]), math::gelu(x));
-                }
-                if let Some(hidden) = hidden {
-                    _mm512_stream_si512(hidden.add(r * SIDE).cast(), h);
-                }
-                _mm512_stream_si512(active.add(r * SIDE).cast(), g);
-            }
+/// The values of a bias of up to 32 columns; zeros beyond, and without a bias.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+unsafe fn load_or_zero<R: Registers>(bias: Option<&[f32]>) -> [R::F32; 2] {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe {
+        match bias {
+            Some(bias) => load::<R>(bias, 0),
+            None => [R::splat(0.0); 2],
         }
     }
+}
 
-    /// # Safety
-    /// Both are blocks.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-    pub unsafe fn gelu_gradient(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
+/// A row of sums plus the bias.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`, and `sums` is valid for 32 values.
+#[inline(always)]
+unsafe fn biased<R: Registers>(sums: *const f32, bias: [R::F32; 2]) -> [R::F32; 2] {
+    // SAFETY: `sums` is valid for 32 values (caller).
+    unsafe { [R::add(R::load(sums), bias[0]), R::add(R::load(sums.add(16)), bias[1])] }
+}
+
+for_registers! {
+/// Rows `range` of [`StoreBf16`].
+///
+/// # Safety
+/// An engine is in use; `out` is valid for a block at a cache line.
+unsafe fn round<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
+    // SAFETY: a block has 32 rows of 32 (caller).
+    unsafe {
+        let bias = load_or_zero::<R>(bias);
         for r in range {
-            // SAFETY: by the contract.
-            unsafe {
-                let x = widen(_mm512_loadu_si512(hidden.add(r * SIDE).cast()));
-                let d = sums.as_ptr().add(r * SIDE);
-                let low = _mm512_mul_ps(_mm512_loadu_ps(d), slope(x[0]));
-                let high = _mm512_mul_ps(_mm512_loadu_ps(d.add(16)), slope(x[1]));
-                _mm512_stream_si512(d_hidden.add(r * SIDE).cast(), round2(low, high));
-            }
+            let values = if r < rows {
+                let [low, high] = biased::<R>(sums.as_ptr().add(r * SIDE), bias);
+                R::round(low, high)
+            } else {
+                R::zero_bf16()
+            };
+            R::stream_bf16(out.add(r * SIDE), values);
         }
     }
+}
+}
+
+for_registers! {
+/// Rows `range` of [`Gelu`].
+///
+/// # Safety
+/// An engine is in use; `active` and `hidden` are valid for a block at a cache line.
+unsafe fn gelu<R>(
+    hidden: Option<*mut Bf16>,
+    active: *mut Bf16,
+    rows: usize,
+    sums: &[f32; BLOCK],
+    bias: &[f32],
+    range: Range<usize>,
+) {
+    // SAFETY: a block has 32 rows of 32 (caller).
+    unsafe {
+        let bias = load::<R>(bias, 0);
+        for r in range {
+            let (mut h, mut g) = (R::zero_bf16(), R::zero_bf16());
+            if r < rows {
+                let x = biased::<R>(sums.as_ptr().add(r * SIDE), bias);
+                (h, g) = (R::round(x[0], x[1]), math::gelu::<R>(x));
+            }
+            if let Some(hidden) = hidden {
+                R::stream_bf16(hidden.add(r * SIDE), h);
+            }
+            R::stream_bf16(active.add(r * SIDE), g);
+        }
+    }
+}
+}
+
+for_registers! {
+/// Rows `range` of [`GeluBackward`].
+///
+/// # Safety
+/// An engine is in use; `hidden` and `d_hidden` are valid for a block at a cache line.
+unsafe fn gelu_backward<R>(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
+    for r in range {
+        // SAFETY: a block has 32 rows of 32 (caller).
+        unsafe {
+            let x = R::widen(R::load_bf16(hidden.add(r * SIDE)));
+            let d = sums.as_ptr().add(r * SIDE);
+            let low = R::mul(R::load(d), gelu_slope::<R>(x[0]));
+            let high = R::mul(R::load(d.add(16)), gelu_slope::<R>(x[1]));
+            R::stream_bf16(d_hidden.add(r * SIDE), R::round(low, high));
+        }
+    }
+}
 }

@@ -1,8 +1,11 @@
-//! Layer normalisation ([`crate::layer_norm`]) from f32 to blocks, keeping the normalised values in blocks as well: the
-//! backward pass needs them and nothing else of the input.
+//! Layer normalisation ([`crate::layer_norm`]) from f32 to blocks. It keeps the normalised values in blocks as well: the backward
+//! pass needs nothing else of the input.
 
 use super::blocks::{self, BLOCK, Blocks, SIDE};
+use super::micro_kernel::store_fence;
 use super::number::Bf16;
+use super::prefetch::{Level, prefetch};
+use super::registers::{for_registers, load, masks};
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
@@ -10,7 +13,7 @@ use rayon::prelude::*;
 /// `rstd = 1/sqrt(σ² + ε)`.
 ///
 /// # Panics
-/// If the sizes do not fit, blocks are off a cache line, or the machine does not multiply bfloat16.
+/// If the sizes do not fit, a matrix is off a cache line, or the CPU does not multiply bfloat16.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16], y: &mut [Bf16], rstd: &mut [f32]) {
     let (width, rows) = (w.len(), rstd.len());
     let len = blocks::len(rows, width);
@@ -24,14 +27,14 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         .zip(rstd.par_chunks_mut(SIDE))
         .zip(x.par_chunks(SIDE * width))
         .for_each(|(((normalised, y), rstd), x)| {
-            // SAFETY: a row of blocks each, `x` as many rows as `rstd`; the machine has the instructions.
-            unsafe { x86::forward_rows(x, w, b, eps, normalised, y, rstd) };
-            super::micro_kernel::store_fence();
+            // SAFETY: `check` has found an engine and room for these rows of blocks; `x` has a row for each of `rstd`.
+            unsafe { forward_rows(x, w, b, eps, normalised, y, rstd) };
+            store_fence();
         });
 }
 
-/// Adds the gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`. `rounded` becomes the new `dx` in blocks: the layer
-/// before multiplies with it.
+/// The gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`. `rounded` becomes the new `dx` in blocks, an operand of the
+/// backward pass of the layer before.
 ///
 /// # Panics
 /// If the sizes do not fit, or `rounded` is off a cache line.
@@ -62,12 +65,12 @@ pub fn backward(
             let (dw, db) = partial.split_at_mut(padded);
             for i in task * TASK..((task + 1) * TASK).min(dy.row_blocks()) {
                 let count = SIDE.min(rows - i * SIDE);
-                // SAFETY: these rows of both results belong to this task alone; the machine has the instructions.
+                // SAFETY: these rows of both results belong to this task alone, and `check` has found an engine.
                 unsafe {
                     let dx = std::slice::from_raw_parts_mut(dx.at(i * SIDE * width), count * width);
                     let row = padded * SIDE;
                     let rounded = std::slice::from_raw_parts_mut(rounded.at(i * row), row);
-                    x86::backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, rounded, dw, db);
+                    backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, rounded, dw, db);
                 }
             }
         });
@@ -78,162 +81,153 @@ pub fn backward(
     }
 }
 
-mod x86 {
-    use super::super::avx512::{round2, widen};
-    use super::super::blocks::{load, masks};
-    use super::super::prefetch::{Level, prefetch};
-    use super::{BLOCK, Bf16, Blocks, SIDE};
-    use std::arch::x86_64::*;
-
-    /// # Safety
-    /// `normalised` and `y` are rows of blocks; `x` holds a row for each of `rstd`, at most 32.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn forward_rows(
-        x: &[f32],
-        w: &[f32],
-        b: &[f32],
-        eps: f32,
-        normalised: &mut [Bf16],
-        y: &mut [Bf16],
-        rstd: &mut [f32],
-    ) {
-        let width = w.len();
-        let mut means = [_mm512_setzero_ps(); SIDE];
+for_registers! {
+/// A row of blocks of [`forward`].
+///
+/// # Safety
+/// An engine is in use; `normalised` and `y` are rows of blocks at cache lines; `x` holds a row for each of `rstd`, at most 32.
+unsafe fn forward_rows<R>(
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    eps: f32,
+    normalised: &mut [Bf16],
+    y: &mut [Bf16],
+    rstd: &mut [f32],
+) {
+    let width = w.len();
+    // SAFETY: a block has 32 rows of 32 (caller), and loads are masked.
+    unsafe {
+        let mut means = [R::splat(0.0); SIDE];
         for (r, rstd) in rstd.iter_mut().enumerate() {
             let x = &x[r * width..][..width];
-            // SAFETY: loads are masked.
-            unsafe {
-                let mut sums = [_mm512_setzero_ps(); 2];
-                for c in (0..width).step_by(SIDE) {
-                    let values = load(x, c);
-                    sums = [_mm512_add_ps(sums[0], values[0]), _mm512_add_ps(sums[1], values[1])];
-                }
-                let mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) / width as f32);
-                let mut squares = [_mm512_setzero_ps(); 2];
-                for c in (0..width).step_by(SIDE) {
-                    let (values, masks) = (load(x, c), masks(width - c));
-                    for half in 0..2 {
-                        let d = _mm512_maskz_sub_ps(masks[half], values[half], mean);
-                        squares[half] = _mm512_fmadd_ps(d, d, squares[half]);
-                    }
-                }
-                let variance = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) / width as f32;
-                *rstd = 1.0 / (variance + eps).sqrt();
-                means[r] = mean;
+            let mut sums = [R::splat(0.0); 2];
+            for c in (0..width).step_by(SIDE) {
+                let values = load::<R>(x, c);
+                sums = [R::add(sums[0], values[0]), R::add(sums[1], values[1])];
             }
+            let mean = R::splat(R::reduce_add(R::add(sums[0], sums[1])) / width as f32);
+            let mut squares = [R::splat(0.0); 2];
+            for c in (0..width).step_by(SIDE) {
+                let (values, masks) = (load::<R>(x, c), masks(width - c));
+                for half in 0..2 {
+                    let d = R::select(masks[half], R::sub(values[half], mean), R::splat(0.0));
+                    squares[half] = R::mul_add(d, d, squares[half]);
+                }
+            }
+            let variance = R::reduce_add(R::add(squares[0], squares[1])) / width as f32;
+            *rstd = 1.0 / (variance + eps).sqrt();
+            means[r] = mean;
         }
         // Block by block, so that each is written as it lies in memory.
         for c in (0..width).step_by(SIDE) {
-            // SAFETY: a block has 32 rows of 32; loads are masked.
-            unsafe {
-                let (masks, w, b) = (masks(width - c), load(w, c), load(b, c));
-                for r in 0..SIDE {
-                    let place = c * SIDE + r * SIDE;
-                    let (normalised, y) = (normalised.as_mut_ptr().add(place), y.as_mut_ptr().add(place));
-                    let Some(rstd) = rstd.get(r) else {
-                        _mm512_store_si512(normalised.cast(), _mm512_setzero_si512());
-                        _mm512_store_si512(y.cast(), _mm512_setzero_si512());
-                        continue;
-                    };
-                    let (values, mean, factor) = (load(&x[r * width..][..width], c), means[r], _mm512_set1_ps(*rstd));
-                    let n = [
-                        _mm512_maskz_mul_ps(masks[0], _mm512_sub_ps(values[0], mean), factor),
-                        _mm512_maskz_mul_ps(masks[1], _mm512_sub_ps(values[1], mean), factor),
-                    ];
-                    let scaled = [_mm512_fmadd_ps(n[0], w[0], b[0]), _mm512_fmadd_ps(n[1], w[1], b[1])];
-                    // Read again in the backward pass only: past the caches.
-                    _mm512_stream_si512(normalised.cast(), round2(n[0], n[1]));
-                    _mm512_store_si512(y.cast(), round2(scaled[0], scaled[1]));
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// Row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`, `rounded` is a row of blocks; `dw` and `db` are padded to whole blocks.
-    #[allow(clippy::too_many_arguments)]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn backward_rows(
-        dy: Blocks,
-        normalised: Blocks,
-        i: usize,
-        w: &[f32],
-        rstd: &[f32],
-        dx: &mut [f32],
-        rounded: &mut [Bf16],
-        dw: &mut [f32],
-        db: &mut [f32],
-    ) {
-        let width = w.len();
-        // Per row: Σ dy·w and Σ dy·w·normalised.
-        let mut sums = [[_mm512_setzero_ps(); 2]; SIDE];
-        // SAFETY: by the contract; a block has 32 rows of 32.
-        unsafe {
-            for c in 0..width.div_ceil(SIDE) {
-                let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
-                let [mut dws, mut dbs] = [load(dw, c * SIDE), load(db, c * SIDE)];
-                for r in 0..rstd.len() {
-                    let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
-                    let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
-                    // The second pass reads them, rows far apart in memory.
-                    prefetch(Level::L2, dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
-                    for half in 0..2 {
-                        let g = _mm512_mul_ps(d[half], w[half]);
-                        sums[r][0] = _mm512_add_ps(sums[r][0], g);
-                        sums[r][1] = _mm512_fmadd_ps(g, n[half], sums[r][1]);
-                        dws[half] = _mm512_fmadd_ps(d[half], n[half], dws[half]);
-                        dbs[half] = _mm512_add_ps(dbs[half], d[half]);
-                    }
-                }
-                for half in 0..2 {
-                    _mm512_storeu_ps(dw.as_mut_ptr().add(c * SIDE + 16 * half), dws[half]);
-                    _mm512_storeu_ps(db.as_mut_ptr().add(c * SIDE + 16 * half), dbs[half]);
-                }
-            }
-            let mut means = sums;
-            for mean in means.as_flattened_mut() {
-                *mean = _mm512_set1_ps(_mm512_reduce_add_ps(*mean) / width as f32);
-            }
-            for c in 0..width.div_ceil(SIDE) {
-                let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load(w, c * SIDE));
-                let masks = masks(width - c * SIDE);
-                for r in 0..SIDE {
-                    let target = rounded.as_mut_ptr().add(c * BLOCK + r * SIDE);
-                    let Some(rstd) = rstd.get(r) else {
-                        _mm512_store_si512(target.cast(), _mm512_setzero_si512());
-                        continue;
-                    };
-                    let d = widen(_mm512_loadu_si512(dy.add(r * SIDE).cast()));
-                    let n = widen(_mm512_loadu_si512(n.add(r * SIDE).cast()));
-                    let rstd = _mm512_set1_ps(*rstd);
-                    let mut new = [_mm512_setzero_ps(); 2];
-                    for half in 0..2 {
-                        let g = _mm512_fmsub_ps(d[half], w[half], means[r][0]);
-                        let g = _mm512_fnmadd_ps(n[half], means[r][1], g);
-                        let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
-                        let old = _mm512_maskz_loadu_ps(masks[half], at);
-                        new[half] = _mm512_maskz_fmadd_ps(masks[half], g, rstd, old);
-                        _mm512_mask_storeu_ps(at, masks[half], new[half]);
-                    }
-                    _mm512_store_si512(target.cast(), round2(new[0], new[1]));
-                }
+            let (masks, w, b) = (masks(width - c), load::<R>(w, c), load::<R>(b, c));
+            for r in 0..SIDE {
+                let place = c * SIDE + r * SIDE;
+                let (normalised, y) = (normalised.as_mut_ptr().add(place), y.as_mut_ptr().add(place));
+                let Some(rstd) = rstd.get(r) else {
+                    R::store_bf16(normalised, R::zero_bf16());
+                    R::store_bf16(y, R::zero_bf16());
+                    continue;
+                };
+                let (values, mean, factor) = (load::<R>(&x[r * width..][..width], c), means[r], R::splat(*rstd));
+                let n = [
+                    R::select(masks[0], R::mul(R::sub(values[0], mean), factor), R::splat(0.0)),
+                    R::select(masks[1], R::mul(R::sub(values[1], mean), factor), R::splat(0.0)),
+                ];
+                let scaled = [R::mul_add(n[0], w[0], b[0]), R::mul_add(n[1], w[1], b[1])];
+                // Only the backward pass reads these again, hence a non-temporal store.
+                R::stream_bf16(normalised, R::round(n[0], n[1]));
+                R::store_bf16(y, R::round(scaled[0], scaled[1]));
             }
         }
     }
 }
+}
+
+for_registers! {
+/// Row `i` of blocks of [`backward`].
+///
+/// # Safety
+/// An engine is in use; row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`, at most 32; `rounded` is a row of
+/// blocks at a cache line; `dw` and `db` are padded to whole blocks.
+unsafe fn backward_rows<R>(
+    dy: Blocks,
+    normalised: Blocks,
+    i: usize,
+    w: &[f32],
+    rstd: &[f32],
+    dx: &mut [f32],
+    rounded: &mut [Bf16],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let width = w.len();
+    // SAFETY: a block has 32 rows of 32 (caller); loads and stores of `w` and `dx` are masked.
+    unsafe {
+        // Per row: Σ dy·w and Σ dy·w·normalised.
+        let mut sums = [[R::splat(0.0); 2]; SIDE];
+        for c in 0..width.div_ceil(SIDE) {
+            let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load::<R>(w, c * SIDE));
+            let [mut dws, mut dbs] = [load::<R>(dw, c * SIDE), load::<R>(db, c * SIDE)];
+            for r in 0..rstd.len() {
+                let d = R::widen(R::load_bf16(dy.add(r * SIDE)));
+                let n = R::widen(R::load_bf16(n.add(r * SIDE)));
+                // The second pass reads `dx`, whose rows are far apart in memory.
+                prefetch(Level::L2, dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
+                for half in 0..2 {
+                    let g = R::mul(d[half], w[half]);
+                    sums[r][0] = R::add(sums[r][0], g);
+                    sums[r][1] = R::mul_add(g, n[half], sums[r][1]);
+                    dws[half] = R::mul_add(d[half], n[half], dws[half]);
+                    dbs[half] = R::add(dbs[half], d[half]);
+                }
+            }
+            for half in 0..2 {
+                R::store(dw.as_mut_ptr().add(c * SIDE + 16 * half), dws[half]);
+                R::store(db.as_mut_ptr().add(c * SIDE + 16 * half), dbs[half]);
+            }
+        }
+        let mut means = sums;
+        for mean in means.as_flattened_mut() {
+            *mean = R::splat(R::reduce_add(*mean) / width as f32);
+        }
+        for c in 0..width.div_ceil(SIDE) {
+            let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load::<R>(w, c * SIDE));
+            let masks = masks(width - c * SIDE);
+            for r in 0..SIDE {
+                let target = rounded.as_mut_ptr().add(c * BLOCK + r * SIDE);
+                let Some(rstd) = rstd.get(r) else {
+                    R::store_bf16(target, R::zero_bf16());
+                    continue;
+                };
+                let d = R::widen(R::load_bf16(dy.add(r * SIDE)));
+                let n = R::widen(R::load_bf16(n.add(r * SIDE)));
+                let rstd = R::splat(*rstd);
+                let mut new = [R::splat(0.0); 2];
+                for half in 0..2 {
+                    let g = R::mul_sub(d[half], w[half], means[r][0]);
+                    let g = R::neg_mul_add(n[half], means[r][1], g);
+                    let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
+                    let old = R::load_masked(masks[half], at);
+                    new[half] = R::select(masks[half], R::mul_add(g, rstd, old), R::splat(0.0));
+                    R::store_masked(at, masks[half], new[half]);
+                }
+                R::store_bf16(target, R::round(new[0], new[1]));
+            }
+        }
+    }
+}
+}
 
 #[cfg(test)]
 mod tests {
-    use super::super::support::{Support, support};
     use super::*;
     use crate::aligned::AlignedVec;
-    use crate::mat::Beta;
+    use crate::reference;
 
     #[test]
-    fn both_directions_are_those_of_f32_up_to_rounding() {
-        if support() == Support::None {
-            return;
-        }
+    fn both_directions_equal_the_reference_up_to_rounding() {
         for (rows, width) in [(70, 96), (33, 50), (150, 768)] {
             let values = |n: usize, seed: usize| -> Vec<f32> {
                 (0..n)
@@ -246,14 +240,13 @@ mod tests {
                 values(width, 3),
                 values(rows * width, 4),
             );
-            let [mut want, mut want_dx] = [0; 2].map(|_| vec![0.5f32; x.len()]);
-            let [mut mean, mut want_rstd] = [0; 2].map(|_| vec![0f32; rows]);
-            let [mut want_dw, mut want_db] = [0; 2].map(|_| vec![1f32; width]);
-            crate::layer_norm::forward(&x, &w, &b, 1e-6, &mut want, &mut mean, &mut want_rstd);
-            let (dws, dbs) = (&mut want_dw, &mut want_db);
-            crate::layer_norm::backward(&dy, &x, &w, &mean, &want_rstd, &mut want_dx, Beta::One, dws, dbs);
+            let [mut want, mut want_dx] = [(); 2].map(|_| vec![0.5f32; x.len()]);
+            let [mut mean, mut want_rstd] = [(); 2].map(|_| vec![0f32; rows]);
+            let [mut want_dw, mut want_db] = [(); 2].map(|_| vec![1f32; width]);
+            reference::layer_norm_forward(&mut want, &mut mean, &mut want_rstd, &x, &w, &b, 1e-6);
+            reference::layer_norm_backward(&mut want_dx, &mut want_dw, &mut want_db, &dy, &x, &w, &mean, &want_rstd);
 
-            let [mut normalised, mut y, mut d] = [0; 3].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
+            let [mut normalised, mut y, mut d] = [(); 3].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
             let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(width, rows));
             let mut rstd = vec![0f32; rows];
             forward(&x, &w, &b, 1e-6, normalised.as_mut_slice(), y.as_mut_slice(), &mut rstd);
@@ -272,12 +265,12 @@ mod tests {
             close(&read(&y), &want, 1.0);
             close(&rstd, &want_rstd, 1e-3);
             blocks::transpose_scaled(normalised, &w, &b, again.as_mut_slice());
-            let mut turned = vec![0f32; rows * width];
-            blocks::to_f32(Blocks::new(again.as_slice(), width, rows), &mut turned);
-            let turned: Vec<f32> = (0..rows * width)
-                .map(|i| turned[i % width * rows + i / width])
+            let mut transposed = vec![0f32; rows * width];
+            blocks::to_f32(Blocks::new(again.as_slice(), width, rows), &mut transposed);
+            let transposed: Vec<f32> = (0..rows * width)
+                .map(|i| transposed[i % width * rows + i / width])
                 .collect();
-            close(&turned, &want, 2.0);
+            close(&transposed, &want, 2.0);
             blocks::from_f32(&dy, rows, width, d.as_mut_slice());
             let (mut dx, mut dw, mut db) = (vec![0.5f32; x.len()], vec![1f32; width], vec![1f32; width]);
             let dy = Blocks::new(d.as_slice(), rows, width);

@@ -1,24 +1,25 @@
-//! Elementary functions of AVX-512 registers, as exact as results of 8 bits need.
+//! Elementary functions of registers, as accurate as results of 8 bits need.
 
-use super::avx512::round2;
-use std::arch::x86_64::*;
+use super::registers::Registers;
 
 /// `2^x`, relative error below 8e-5: `2^⌊x⌋` times a polynomial of degree 3 (minimax on [0, 1]).
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-pub(super) fn exp2(x: __m512) -> __m512 {
-    const ROUND_DOWN: i32 = 0b1001; // no fraction bits, toward −∞, no exceptions
-    let f = _mm512_reduce_ps::<ROUND_DOWN>(x);
-    let c = |v: f32| _mm512_set1_ps(v);
-    let p = _mm512_fmadd_ps(c(0.078_024_51), f, c(0.226_067_2));
-    let p = _mm512_fmadd_ps(p, f, c(0.695_833_5));
-    let p = _mm512_fmadd_ps(p, f, c(0.999_925_2));
-    _mm512_scalef_ps(p, x)
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+pub(super) unsafe fn exp2<R: Registers>(x: R::F32) -> R::F32 {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe {
+        let f = R::fraction(x);
+        let p = R::mul_add(R::splat(0.078_024_51), f, R::splat(0.226_067_2));
+        let p = R::mul_add(p, f, R::splat(0.695_833_5));
+        let p = R::mul_add(p, f, R::splat(0.999_925_2));
+        R::scale_by_pow2(p, x)
+    }
 }
 
-/// Coefficients of odd polynomials on [−4, 4] (minimax, scaled to be exactly ±½ at the ends, where they
-/// stay).
-const DISTRIBUTION: [f32; 8] = [
+/// Coefficients of odd minimax polynomials on [−4, 4], scaled to be exactly ±½ at the ends; beyond, the functions are constant.
+const CDF: [f32; 8] = [
     0.398_799_66,
     -0.066_010_13,
     0.009_560_341,
@@ -40,87 +41,96 @@ const SLOPE: [f32; 9] = [
     9.785_185e-10,
 ];
 
-/// `½ + x·p(x²)`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn half_plus_odd(x: __m512, square: __m512, coefficients: &[f32]) -> __m512 {
-    let mut p = _mm512_setzero_ps();
-    for c in coefficients.iter().rev() {
-        p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(*c));
+/// `½ + x·p(x²)` for `x` clamped to [−4, 4].
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+unsafe fn half_plus_odd<R: Registers>(x: R::F32, coefficients: &[f32]) -> R::F32 {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe {
+        let x = R::min(R::max(x, R::splat(-4.0)), R::splat(4.0));
+        let square = R::mul(x, x);
+        let mut p = R::splat(0.0);
+        for c in coefficients.iter().rev() {
+            p = R::mul_add(p, square, R::splat(*c));
+        }
+        R::mul_add(p, x, R::splat(0.5))
     }
-    _mm512_fmadd_ps(p, x, _mm512_set1_ps(0.5))
 }
 
-/// The normal distribution function Φ(x), so that `x·Φ(x)` is the GELU, absolute error of that below 2.2e-4.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn distribution(x: __m512) -> __m512 {
-    let x = clamp(x);
-    half_plus_odd(x, _mm512_mul_ps(x, x), &DISTRIBUTION)
+/// The normal distribution function Φ(x); the absolute error of the GELU `x·Φ(x)` is below 2.2e-4.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+pub(super) unsafe fn normal_cdf<R: Registers>(x: R::F32) -> R::F32 {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe { half_plus_odd::<R>(x, &CDF) }
 }
 
-/// The GELU's slope `Φ(x) + x·φ(x)`, absolute error below 8e-4.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn slope(x: __m512) -> __m512 {
-    let x = clamp(x);
-    half_plus_odd(x, _mm512_mul_ps(x, x), &SLOPE)
+/// The derivative of the GELU, `Φ(x) + x·φ(x)`, absolute error below 8e-4.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+pub(super) unsafe fn gelu_slope<R: Registers>(x: R::F32) -> R::F32 {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe { half_plus_odd::<R>(x, &SLOPE) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn clamp(x: __m512) -> __m512 {
-    _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-4.0)), _mm512_set1_ps(4.0))
-}
-
-/// The GELU of 32 numbers, rounded.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn gelu([low, high]: [__m512; 2]) -> __m512i {
-    round2(
-        _mm512_mul_ps(low, distribution(low)),
-        _mm512_mul_ps(high, distribution(high)),
-    )
+/// The GELU of 32 values, rounded.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+pub(super) unsafe fn gelu<R: Registers>([low, high]: [R::F32; 2]) -> R::Bf16 {
+    // SAFETY: the CPU has the instruction set of `R` (caller).
+    unsafe { R::round(R::mul(low, normal_cdf::<R>(low)), R::mul(high, normal_cdf::<R>(high))) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::support::{Support, support};
+    use super::super::registers::for_registers;
     use super::*;
+    use crate::reference;
 
-    #[target_feature(enable = "avx512f,avx512dq")]
-    unsafe fn at(x: f32) -> [f32; 3] {
-        let v = _mm512_set1_ps(x);
-        [exp2(v), distribution(v), slope(v)].map(|v| _mm512_cvtss_f32(v))
+    for_registers! {
+        /// `[exp2(x), normal_cdf(x), gelu_slope(x)]`
+        unsafe fn at<R>(x: f32) -> [f32; 3] {
+            let mut out = [0f32; 48];
+            // SAFETY: `for_registers!` has chosen registers that the CPU has; `out` has room for three.
+            unsafe {
+                let x = R::splat(x);
+                let to = out.as_mut_ptr();
+                R::store(to, exp2::<R>(x));
+                R::store(to.add(16), normal_cdf::<R>(x));
+                R::store(to.add(32), gelu_slope::<R>(x));
+            }
+            [out[0], out[16], out[32]]
+        }
     }
 
     #[test]
-    fn functions_are_as_exact_as_they_say() {
-        if support() == Support::None {
-            return;
-        }
+    fn functions_keep_their_error_bounds() {
         for i in -10_000..10_000 {
             let x = i as f32 / 100.0;
-            // SAFETY: the machine has the instructions.
-            let [power, distribution, slope] = unsafe { at(x) };
+            // SAFETY: `at` uses no pointers of the caller.
+            let [power, cdf, slope] = unsafe { at(x) };
             let bound = if x < -126.0 { 1e-30 } else { 8e-5 * x.exp2() };
             assert!((power - x.exp2()).abs() < bound, "2^{x}");
-            let mut gelu = [0f32];
-            crate::gelu::forward(&[x], &mut gelu);
+            let (mut gelu, mut want_slope) = ([0f32], [0f32]);
+            reference::gelu_forward(&mut gelu, &[x]);
+            reference::gelu_backward(&mut want_slope, &[x], &[1.0]);
+            assert!((x * cdf - gelu[0]).abs() < 2.2e-4, "gelu({x}) = {}", x * cdf);
             assert!(
-                (x * distribution - gelu[0]).abs() < 2.2e-4,
-                "gelu({x}) = {}",
-                x * distribution
-            );
-            let mut want = [1f32];
-            crate::gelu::backward_in_place(&[x], &mut want);
-            assert!(
-                (slope - want[0]).abs() < 8e-4,
+                (slope - want_slope[0]).abs() < 8e-4,
                 "gelu'({x}) = {slope} instead of {}",
-                want[0]
+                want_slope[0]
             );
         }
-        // SAFETY: as above.
-        assert!(unsafe { at(-1e30) }.iter().all(|v| *v == 0.0));
+        // SAFETY: `at` uses no pointers of the caller.
+        let powers = unsafe { [at(-1e30)[0], at(f32::NEG_INFINITY)[0]] };
+        assert_eq!(powers, [0.0; 2]);
     }
 }

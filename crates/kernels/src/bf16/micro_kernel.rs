@@ -1,90 +1,105 @@
-//! The smallest product: 32 rows with 32 columns, by the best unit of the machine.
+//! The micro kernel: the product of packed 32-row and 32-column panels, by the best engine of the CPU.
 
-use super::bf16x3::{K_BLOCK, PRODUCTS};
-use super::blocks::BLOCK;
+#[cfg(target_arch = "x86_64")]
+use super::engine::{Amx, Avx512Bf16, TileConfig};
+use super::engine::{BF16X3_BLOCK, BLOCK, Engine, Portable, TileEngine, engine};
 use super::number::Bf16;
-use super::support::{Support, support};
-use super::{amx, avx512};
 use crate::mat::Beta;
 
-/// The machine's best way to multiply 32 rows with 32 columns, ready on the thread that started it; it stays there.
+/// The engine of this CPU, ready on the thread that has started it; it cannot be sent to another one.
 pub(super) struct MicroKernel {
-    /// The matrix unit, where there is one.
-    tiles: Option<amx::Tiles>,
+    engine: Engine,
+    /// AMX's registers, configured for this thread.
+    #[cfg(target_arch = "x86_64")]
+    _tiles: Option<TileConfig>,
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+/// Calls a function of the trait [`TileEngine`] on the type that belongs to an [`Engine`].
+macro_rules! with_engine {
+    ($engine:expr, $function:ident($($arg:expr),*)) => {
+        match $engine {
+            Engine::Portable => Portable::$function($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512Bf16 => Avx512Bf16::$function($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Amx => Amx::$function($($arg),*),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("an engine of x86-64"),
+        }
+    };
 }
 
 impl MicroKernel {
     /// # Panics
-    /// If the machine does not multiply bfloat16.
+    /// If the CPU does not multiply bfloat16.
     pub fn start() -> Self {
-        let tiles = match support() {
-            // SAFETY: `support` found the unit.
-            Support::Amx => Some(unsafe { amx::Tiles::configure() }),
-            Support::Avx512Bf16 => None,
-            Support::None => panic!("this machine does not multiply bfloat16"),
+        let Some(engine) = engine() else {
+            panic!("this CPU does not multiply bfloat16")
         };
-        Self { tiles }
+        Self {
+            engine,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `engine` returns `Amx` only if the process may use it.
+            _tiles: (engine == Engine::Amx).then(|| unsafe { TileConfig::load() }),
+            _thread: std::marker::PhantomData,
+        }
     }
 
-    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`: `steps` steps of 32 of the inner dimension.
+    /// `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    ///
+    /// # Panics
+    /// If a slice is too short.
     #[inline]
-    pub fn multiply(&self, left: &[Bf16], right: &[Bf16], steps: usize, sums: &mut [f32], beta: Beta) {
-        self.gemm_block_interleaved(left, right, steps, sums, beta, [left; 2], |_| ());
+    pub fn gemm_block(&self, lhs: &[Bf16], rhs: &[Bf16], k_blocks: usize, dst: &mut [f32], beta: Beta) {
+        self.gemm_block_interleaved(lhs, rhs, k_blocks, dst, beta, [lhs; 2], |_| ());
     }
 
-    /// The same. Meanwhile, `beside(step)` is called once for each step, for work of the vector units that the matrix unit
-    /// does not wait for (it must not multiply), and 256 bytes for each step are fetched from the beginning of each of
-    /// `fetched` into the second cache.
+    /// `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    ///
+    /// Per k-block it runs `vector_work(k_block)` in the shadow of the AMX product (it must not use tiles), and prefetches 256 bytes
+    /// from each of `prefetch` into L2.
+    ///
+    /// # Panics
+    /// If an operand is too short.
     #[allow(clippy::too_many_arguments)]
     #[inline]
     pub fn gemm_block_interleaved(
         &self,
-        left: &[Bf16],
-        right: &[Bf16],
-        steps: usize,
-        sums: &mut [f32],
+        lhs: &[Bf16],
+        rhs: &[Bf16],
+        k_blocks: usize,
+        dst: &mut [f32],
         beta: Beta,
-        fetched: [&[Bf16]; 2],
-        beside: impl FnMut(usize),
+        prefetch: [&[Bf16]; 2],
+        vector_work: impl FnMut(usize),
     ) {
-        assert!(left.len() >= steps * BLOCK && right.len() >= steps * BLOCK && sums.len() >= BLOCK);
-        let (left, right, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
-        let fetched = fetched.map(<[Bf16]>::as_ptr);
-        // SAFETY: the operands are long enough, and `start` has made this thread ready; fetching touches nothing. A `beside`
-        // that multiplied would spoil the sums, no memory.
+        assert!(lhs.len() >= k_blocks * BLOCK && rhs.len() >= k_blocks * BLOCK && dst.len() >= BLOCK);
+        let (lhs, rhs, dst) = (lhs.as_ptr(), rhs.as_ptr(), dst.as_mut_ptr());
+        let prefetch = prefetch.map(<[Bf16]>::as_ptr);
+        // SAFETY: the assert has checked the lengths, and `start` has found the engine and made this thread ready. A `vector_work`
+        // that used tiles would spoil the sums, no memory.
         unsafe {
-            if self.tiles.is_some() {
-                amx::multiply(left, right, steps, sums, beta, fetched, beside);
-            } else {
-                avx512::multiply(left, right, steps, sums, beta, fetched);
-                (0..steps).for_each(beside);
-            }
+            with_engine!(
+                self.engine,
+                gemm_block(lhs, rhs, k_blocks, dst, beta, prefetch, vector_work)
+            )
         }
     }
 
-    /// `sums [32, 32] = left · right`, or added to what `sums` holds if `keep`, of operands in three parts ([`super::bf16x3`]).
+    /// `dst[32×32] = β·dst + lhs·rhs` of packed bf16x3 operands, as many k-blocks as they have.
     ///
     /// # Panics
-    /// If the operands are not as many whole steps.
-    pub fn gemm_block_bf16x3(&self, left: &[Bf16], right: &[Bf16], sums: &mut [f32], beta: Beta) {
-        assert!(left.len() == right.len() && left.len().is_multiple_of(K_BLOCK) && sums.len() >= BLOCK);
-        let (steps, out) = (left.len() / K_BLOCK, sums.as_mut_ptr());
-        if self.tiles.is_some() {
-            // SAFETY: the operands are so many steps, and `start` has made this thread ready.
-            unsafe { amx::gemm_block_bf16x3(left.as_ptr(), right.as_ptr(), steps, out, beta) };
-            return;
-        }
-        // Slower than f32 arithmetic, but the same numbers, for tests where there is no matrix unit.
-        let part = |of: &[Bf16], step: usize, i: usize| of[step * K_BLOCK + i * BLOCK..].as_ptr();
-        for (step, (i, j)) in (0..steps).flat_map(|step| PRODUCTS.map(|parts| (step, parts))) {
-            let beta = if step > 0 || (i, j) != PRODUCTS[0] {
-                Beta::One
-            } else {
-                beta
-            };
-            let (a, b) = (part(left, step, i), part(right, step, j));
-            // SAFETY: both are blocks, and `start` found the instructions.
-            unsafe { avx512::multiply(a, b, 1, out, beta, [a; 2]) };
+    /// If the operands differ in length or are not whole k-blocks, or `dst` is no block.
+    pub fn gemm_block_bf16x3(&self, lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
+        assert!(lhs.len() == rhs.len() && lhs.len().is_multiple_of(BF16X3_BLOCK) && dst.len() >= BLOCK);
+        let (k_blocks, lhs, rhs) = (lhs.len() / BF16X3_BLOCK, lhs.as_ptr(), rhs.as_ptr());
+        // SAFETY: the assert has checked the lengths, and `start` has found the engine and made this thread ready.
+        unsafe {
+            with_engine!(
+                self.engine,
+                gemm_block_bf16x3(lhs, rhs, k_blocks, dst.as_mut_ptr(), beta)
+            )
         }
     }
 }
@@ -95,9 +110,11 @@ impl Drop for MicroKernel {
     }
 }
 
-/// Lets what was written past the caches be seen by the threads that read it next.
+/// `sfence`: orders the non-temporal stores above before later stores, so that other threads see them.
 pub(super) fn store_fence() {
-    // SAFETY: every machine that multiplies bfloat16 has the instruction.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unused_unsafe, reason = "the intrinsic was unsafe before Rust 1.95")]
+    // SAFETY: every x86-64 CPU has the instruction.
     unsafe {
         std::arch::x86_64::_mm_sfence();
     }

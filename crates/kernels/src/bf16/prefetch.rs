@@ -1,8 +1,7 @@
 //! Prefetching operands into L1 and L2 before they are needed.
 
-use super::blocks::{BLOCK, Blocks, SIDE};
+use super::engine::BLOCK;
 use super::number::Bf16;
-use std::ops::Range;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -48,37 +47,18 @@ pub struct Prefetcher<'a, I> {
     share: usize,
 }
 
-/// A matrix, the rows of it that a head is loaded from, and the head's first column.
-pub type Region<'a> = (Blocks<'a>, Range<usize>, usize);
-
-impl<'a> Prefetcher<'a, std::iter::Empty<&'a [Bf16]>> {
-    /// A prefetcher of `columns` columns of each region in `shares` shares.
-    pub fn new(
-        regions: &'a [Region<'a>],
-        columns: usize,
-        shares: usize,
-    ) -> Prefetcher<'a, impl Iterator<Item = &'a [Bf16]>> {
-        /// Bytes; larger heads are not prefetched. More does not fit into L2 beside the operands in use, and loading a long
-        /// sequence takes little time compared with its products.
+impl<'a, I: Iterator<Item = &'a [Bf16]> + Clone> Prefetcher<'a, I> {
+    /// A prefetcher of these runs of elements in `shares` shares. Nothing is prefetched if they are larger than 256 KiB: more does
+    /// not fit into L2 beside the operands in use, and loading a long sequence takes little time compared with its products.
+    pub fn new(runs: I, shares: usize) -> Self {
         const MAX_BYTES: usize = 256 << 10;
-        let runs = || {
-            regions.iter().flat_map(move |(from, rows, column)| {
-                let blocks = column / SIDE..(column + columns).div_ceil(SIDE);
-                let rows = rows.start / SIDE..rows.end.div_ceil(SIDE);
-                rows.map(move |row| &from.at(row, blocks.start)[..blocks.len() * BLOCK])
-            })
-        };
-        let len: usize = runs().map(<[_]>::len).sum();
-        let most = if len * size_of::<Bf16>() > MAX_BYTES {
+        let len: usize = runs.clone().map(<[_]>::len).sum();
+        let share = if len * size_of::<Bf16>() > MAX_BYTES {
             0
         } else {
-            usize::MAX
+            len.div_ceil(shares).next_multiple_of(BLOCK / 2)
         };
-        Prefetcher {
-            runs: runs().take(most),
-            rest: &[],
-            share: len.div_ceil(shares).next_multiple_of(BLOCK / 2),
-        }
+        Self { runs, rest: &[], share }
     }
 }
 

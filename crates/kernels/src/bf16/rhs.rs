@@ -1,15 +1,15 @@
-//! Right operands: weights and matrices in blocks, brought into the steps that kernels multiply.
+//! The rhs of a product: weights and matrices in blocks, and packing them.
 
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
+use super::engine::assert_supported;
 use super::number::Bf16;
-use super::support::assert_supported;
 use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Steps that are multiplied together: the left operand's share of them, 16 KiB, stays in the first cache.
-pub(super) const GROUP: usize = 8;
+/// `kc` in k-blocks: 256 inner elements are multiplied at a time, so that 32 rows of lhs, 16 KiB, stay in L1.
+pub(super) const KC: usize = 8;
 
 /// The rhs `[k, n]` of a product ([`gemm`](super::gemm::gemm)).
 pub enum Rhs<'a> {
@@ -27,10 +27,10 @@ pub enum Rhs<'a> {
     Packed(&'a PackedRhs),
 }
 
-/// A right operand, measured, for the tasks of one product.
+/// An [`Rhs`] of known size that the tasks of a product share.
 #[derive(Clone, Copy)]
 pub(super) struct RhsView<'a> {
-    form: Storage<'a>,
+    storage: Storage<'a>,
     k: usize,
     n: usize,
 }
@@ -45,22 +45,22 @@ enum Storage<'a> {
     Packed(&'a PackedRhs),
 }
 
-/// How the right operand decides what stays in the second cache.
+/// What decides which matrix of a product stays in L2.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reuse {
-    /// Passes by once for each part of the result's rows.
-    Matrix,
-    /// Has to be packed, row by row as it lies in memory, or column by column.
+    /// An activation, packed once per block of rows of the result.
+    Activation,
+    /// A weight that has to be packed, row by row as it lies in memory, or column by column.
     Weight { by_rows: bool },
-    /// Is packed.
+    /// A packed weight.
     Packed,
 }
 
 impl<'a> Rhs<'a> {
     /// # Panics
     /// If it is not `[k, n]`.
-    pub(super) fn source(self, k: usize, n: usize) -> RhsView<'a> {
-        let (form, fits) = match self {
+    pub(super) fn view(self, k: usize, n: usize) -> RhsView<'a> {
+        let (storage, fits) = match self {
             Self::WeightTransposed(w) => (Storage::WeightTransposed(w), k.checked_mul(n) == Some(w.len())),
             Self::Weight(w) => (Storage::Weight(w), k.checked_mul(n) == Some(w.len())),
             Self::Blocks(b) => (Storage::Blocks(b), b.rows() == k && b.columns() == n),
@@ -71,216 +71,215 @@ impl<'a> Rhs<'a> {
             }
             Self::Packed(p) => (Storage::Packed(p), p.k == k && p.n == n),
         };
-        assert!(fits, "the right operand is not {k} × {n}");
-        RhsView { form, k, n }
+        assert!(fits, "the rhs is not {k} × {n}");
+        RhsView { storage, k, n }
     }
 }
 
 impl<'a> RhsView<'a> {
-    pub fn kind(&self) -> Reuse {
-        match self.form {
-            Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => Reuse::Matrix,
+    pub fn reuse(&self) -> Reuse {
+        match self.storage {
+            Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => Reuse::Activation,
             Storage::Weight(_) => Reuse::Weight { by_rows: true },
             Storage::WeightTransposed(_) => Reuse::Weight { by_rows: false },
             Storage::Packed(_) => Reuse::Packed,
         }
     }
 
-    /// The same without sums: of several parts with the same columns, one adds them up.
-    pub fn unsummed(self) -> Self {
-        let form = match self.form {
+    /// The same rhs without column sums: of several tasks with the same columns, one adds them up.
+    pub fn without_sums(self) -> Self {
+        let storage = match self.storage {
             Storage::WithColumnSums(blocks, _) => Storage::Blocks(blocks),
-            form => form,
+            storage => storage,
         };
-        Self { form, ..self }
+        Self { storage, ..self }
     }
 
-    /// Its steps in the columns of `panels`, brought into form in `memory`, which has room for them, if they are not.
-    pub fn pieces<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> Panels<'m>
+    /// The columns of `panels`, all k-blocks, packed into `memory` unless they are packed already.
+    pub fn packed_panels<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> PackedPanels<'m>
     where
         'a: 'm,
     {
-        if let Some(pieces) = self.packed(panels.start) {
-            return pieces;
+        if let Some(packed) = self.already_packed(panels.start) {
+            return packed;
         }
-        let depth = self.k.div_ceil(SIDE);
-        let steps = &mut memory[..panels.len() * depth * BLOCK];
-        for (group, out) in groups(depth).zip(steps.chunks_mut(GROUP * panels.len() * BLOCK)) {
+        let k_blocks = self.k.div_ceil(SIDE);
+        let memory = &mut memory[..panels.len() * k_blocks * BLOCK];
+        for (group, out) in groups(k_blocks).zip(memory.chunks_mut(KC * panels.len() * BLOCK)) {
             self.pack(panels.clone(), group, out);
         }
-        Panels::new(steps, panels.len(), 0..depth)
+        PackedPanels::new(memory, panels.len(), 0..k_blocks)
     }
 
-    /// Its steps in the columns from `first_panel` on, if it is in this form.
-    pub fn packed(&self, first_panel: usize) -> Option<Panels<'a>> {
-        match self.form {
-            Storage::Packed(packed) => Some(packed.pieces(first_panel)),
+    /// The columns from `first_panel` on, if the rhs is [`Rhs::Packed`].
+    pub fn already_packed(&self, first_panel: usize) -> Option<PackedPanels<'a>> {
+        match self.storage {
+            Storage::Packed(packed) => Some(packed.panels(first_panel)),
             _ => None,
         }
     }
 
-    /// Brings the steps of a group, in the columns of `panels`, into the form of [`Panels`].
+    /// Packs the k-blocks of a group, at most [`KC`], in the columns of `panels`.
     fn pack(&self, panels: Range<usize>, group: Range<usize>, out: &mut [Bf16]) {
-        let Storage::WeightTransposed(w) = self.form else {
+        let Storage::WeightTransposed(w) = self.storage else {
             Packer::new(*self, panels, group.start).advance(usize::MAX, group, out);
             return;
         };
         for (panel, out) in panels.zip(out.chunks_exact_mut(group.len() * BLOCK)) {
-            for (step, out) in group.clone().zip(out.chunks_exact_mut(BLOCK)) {
-                let (column, row) = (panel * SIDE, step * SIDE);
+            for (k_block, out) in group.clone().zip(out.chunks_exact_mut(BLOCK)) {
+                let (column, row) = (panel * SIDE, k_block * SIDE);
                 let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                 let w = w[column * self.k + row..].as_ptr();
-                // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory.
-                unsafe { blocks::step_of_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
+                // SAFETY: `view` has checked that the weight is `[n, k]`, and blocks lie at multiples of 2 KiB of aligned memory.
+                unsafe { blocks::pack_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
             }
         }
     }
 
-    /// Brings some pairs of rows of a step into form.
+    /// Packs some pairs of rows of a block.
     ///
     /// # Safety
-    /// There is such a step, and it consists of rows in memory; `out` is one at a cache line; nobody else adds to the sums
-    /// of these columns.
-    unsafe fn pack_pairs(&self, panel: usize, step: usize, pairs: Range<usize>, out: *mut Bf16) {
-        // SAFETY: by the contract.
+    /// The rhs has this block and is stored by rows; `out` is valid for a block at a cache line; no other thread adds to the sums of
+    /// these columns.
+    unsafe fn pack_pairs(&self, panel: usize, k_block: usize, pairs: Range<usize>, out: *mut Bf16) {
+        // SAFETY: `view` has checked the size of the storage, and the block lies in it (caller); `out` is as required (caller).
         unsafe {
-            match self.form {
+            match self.storage {
                 Storage::Weight(w) => {
-                    let (column, row) = (panel * SIDE, step * SIDE);
+                    let (column, row) = (panel * SIDE, k_block * SIDE);
                     let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                     let w = w[row * self.n + column..].as_ptr();
-                    blocks::step_of_weight_columns(w, rows, columns, self.n, pairs, out);
+                    blocks::pack_weight_columns(w, rows, columns, self.n, pairs, out);
                 }
-                Storage::Blocks(b) => blocks::step_of_rows(b.at(step, panel).as_ptr(), pairs, out),
-                Storage::Gelu(b) => blocks::step_of_gelu(b.at(step, panel).as_ptr(), pairs, out),
+                Storage::Blocks(b) => blocks::pack_rows(b.at(k_block, panel).as_ptr(), pairs, out),
+                Storage::Gelu(b) => blocks::pack_gelu(b.at(k_block, panel).as_ptr(), pairs, out),
                 Storage::WithColumnSums(b, sums) => {
-                    let block = b.at(step, panel).as_ptr();
+                    let block = b.at(k_block, panel).as_ptr();
                     let columns = SIDE.min(self.n - panel * SIDE);
                     let sums = std::slice::from_raw_parts_mut(sums.at(panel * SIDE), columns);
                     blocks::add_rows(block, 2 * pairs.start..2 * pairs.end, sums);
-                    blocks::step_of_rows(block, pairs, out);
+                    blocks::pack_rows(block, pairs, out);
                 }
                 Storage::WeightTransposed(_) | Storage::Packed(_) => {
-                    unreachable!("has no rows in memory, or is packed")
+                    unreachable!("is not stored by rows, or is packed")
                 }
             }
         }
     }
 }
 
-/// The groups of so many steps.
-fn groups(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..depth)
-        .step_by(GROUP)
-        .map(move |first| first..(first + GROUP).min(depth))
+/// `k_blocks` k-blocks in groups of [`KC`].
+fn groups(k_blocks: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k_blocks)
+        .step_by(KC)
+        .map(move |first| first..(first + KC).min(k_blocks))
 }
 
-/// The work of bringing rows into steps, which can be done bit by bit: step after step, in each of them panel after panel.
+/// Packs an rhs that is stored by rows in small portions: k-block after k-block, and in each of them panel after panel.
 pub(super) struct Packer<'a> {
-    source: RhsView<'a>,
+    rhs: RhsView<'a>,
     panels: Range<usize>,
-    /// Pairs of rows that are done, counted from the first step of all.
+    /// Pairs of rows that are packed, counted from k-block 0.
     done: usize,
 }
 
 impl<'a> Packer<'a> {
-    /// From step `first` on. Of the forms of an operand, those that consist of rows.
-    pub fn new(source: RhsView<'a>, panels: Range<usize>, first: usize) -> Self {
+    /// Packs these panels from k-block `first` on.
+    pub fn new(rhs: RhsView<'a>, panels: Range<usize>, first: usize) -> Self {
         let done = first * panels.len() * PAIRS;
-        Self { source, panels, done }
+        Self { rhs, panels, done }
     }
 
-    /// Goes on for so many pairs, until the end of `group` at most, of which `out` are the steps in the form of [`Panels`].
+    /// Packs the next `pairs` pairs of rows, at most to the end of `group`, whose memory is `out`.
     pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
         let end = (group.end * self.panels.len() * PAIRS).min(self.done.saturating_add(pairs));
         while self.done < end {
             let (block, pair) = (self.done / PAIRS, self.done % PAIRS);
-            let (step, panel) = (block / self.panels.len(), block % self.panels.len());
+            let (k_block, panel) = (block / self.panels.len(), block % self.panels.len());
             let pairs = pair..PAIRS.min(pair + end - self.done);
             self.done += pairs.len();
-            let at = (panel * group.len() + step - group.start) * BLOCK;
+            let at = (panel * group.len() + k_block - group.start) * BLOCK;
             let out = out[at..][..BLOCK].as_mut_ptr();
-            // SAFETY: `source` has checked sizes; steps lie at multiples of 2 KiB of aligned memory; the parts that sum have
-            // columns of their own.
-            unsafe { self.source.pack_pairs(self.panels.start + panel, step, pairs, out) };
+            // SAFETY: the block lies in the rhs; blocks lie at multiples of 2 KiB of aligned memory; of the tasks with the same
+            // columns, only one has an rhs with sums.
+            unsafe { self.rhs.pack_pairs(self.panels.start + panel, k_block, pairs, out) };
         }
     }
 
-    /// The block of a matrix that comes after the next one.
-    pub fn ahead(&self) -> Option<&'a [Bf16]> {
+    /// The block of an activation that is packed after the next one, for prefetching.
+    pub fn block_after_next(&self) -> Option<&'a [Bf16]> {
         let block = self.done / PAIRS + 2;
-        let (step, panel) = (block / self.panels.len(), block % self.panels.len());
-        match self.source.form {
-            Storage::Blocks(b) | Storage::Gelu(b) | Storage::WithColumnSums(b, _) if step < b.row_blocks() => {
-                Some(b.at(step, self.panels.start + panel))
+        let (k_block, panel) = (block / self.panels.len(), block % self.panels.len());
+        match self.rhs.storage {
+            Storage::Blocks(b) | Storage::Gelu(b) | Storage::WithColumnSums(b, _) if k_block < b.row_blocks() => {
+                Some(b.at(k_block, self.panels.start + panel))
             }
             _ => None,
         }
     }
 }
 
-/// A weight in steps, for use in several products.
+/// A packed weight, for use in several products.
 pub struct PackedRhs {
-    steps: Scratch,
+    memory: Scratch,
     k: usize,
     n: usize,
 }
 
 impl PackedRhs {
-    /// The transpose of the row-major weight `[n, k]`.
+    /// Packs the transpose of a row-major weight `[n, k]`.
     ///
     /// # Panics
-    /// If the weight has another size, or the machine does not multiply bfloat16.
+    /// If the weight has another size, or the CPU does not multiply bfloat16.
     pub fn pack_transposed(weight: &[f32], n: usize, k: usize) -> Self {
         assert_supported();
-        let source = Rhs::WeightTransposed(weight).source(k, n);
-        let (panels, depth) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
-        let mut steps = Scratch::new();
-        steps
-            .take::<Bf16>(panels * depth * BLOCK)
-            .par_chunks_mut((GROUP * panels * BLOCK).max(1))
-            .zip(groups(depth).collect::<Vec<_>>())
-            .for_each(|(out, group)| source.pack(0..panels, group, out));
-        Self { steps, k, n }
+        let rhs = Rhs::WeightTransposed(weight).view(k, n);
+        let (panels, k_blocks) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
+        let mut memory = Scratch::new();
+        memory
+            .take::<Bf16>(panels * k_blocks * BLOCK)
+            .par_chunks_mut((KC * panels * BLOCK).max(1))
+            .zip(groups(k_blocks).collect::<Vec<_>>())
+            .for_each(|(out, group)| rhs.pack(0..panels, group, out));
+        Self { memory, k, n }
     }
 
-    fn pieces(&self, first_panel: usize) -> Panels<'_> {
-        Panels {
-            steps: self.steps.taken(),
-            depth: self.k.div_ceil(SIDE),
+    fn panels(&self, first_panel: usize) -> PackedPanels<'_> {
+        PackedPanels {
+            memory: self.memory.taken(),
+            k_blocks: self.k.div_ceil(SIDE),
             panels: self.n.div_ceil(SIDE),
-            first_step: 0,
+            first_k_block: 0,
             first_panel,
         }
     }
 }
 
-/// A right operand in steps: groups of steps, in each of them the panels of 32 columns one after the other.
-pub(super) struct Panels<'a> {
-    steps: &'a [Bf16],
-    depth: usize,
+/// Packed columns of an rhs: groups of [`KC`] k-blocks, and in each of them panels of 32 columns, one after the other.
+pub(super) struct PackedPanels<'a> {
+    memory: &'a [Bf16],
+    k_blocks: usize,
     panels: usize,
-    first_step: usize,
+    first_k_block: usize,
     first_panel: usize,
 }
 
-impl<'a> Panels<'a> {
-    /// The steps `depth`, the first of which is that of a group, of so many panels.
-    pub fn new(steps: &'a [Bf16], panels: usize, depth: Range<usize>) -> Self {
+impl<'a> PackedPanels<'a> {
+    /// These k-blocks, the first of which begins a group, of `panels` panels.
+    pub fn new(memory: &'a [Bf16], panels: usize, k_blocks: Range<usize>) -> Self {
         Self {
-            steps,
-            depth: depth.len(),
+            memory,
+            k_blocks: k_blocks.len(),
             panels,
-            first_step: depth.start,
+            first_k_block: k_blocks.start,
             first_panel: 0,
         }
     }
 
-    /// The steps of a panel from `step`, the first of a group, to the end of that group; panels are counted from the first
-    /// that was asked for.
-    pub fn at(&self, step: usize, panel: usize) -> &[Bf16] {
-        let step = step - self.first_step;
-        let count = GROUP.min(self.depth - step);
-        &self.steps[(step * self.panels + (self.first_panel + panel) * count) * BLOCK..][..count * BLOCK]
+    /// The group of k-blocks of a panel that begins with `k_block`. Panels are counted from the first one of this view.
+    pub fn at(&self, k_block: usize, panel: usize) -> &[Bf16] {
+        let k_block = k_block - self.first_k_block;
+        let count = KC.min(self.k_blocks - k_block);
+        &self.memory[(k_block * self.panels + (self.first_panel + panel) * count) * BLOCK..][..count * BLOCK]
     }
 }

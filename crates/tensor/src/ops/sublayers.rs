@@ -1,5 +1,5 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
-//! stream stays f32, everything between is an operand of products and kept as such, or computed again.
+//! stream stays f32, everything between is an operand of products and saved as such, or recomputed.
 
 use crate::matmul::{self, Input, Layer, Normed, Scale, operand};
 use crate::precision::Precision;
@@ -268,7 +268,7 @@ impl Tape {
     }
 }
 
-/// What a backward pass needs, or the input that it is computed from again.
+/// The tensors that a backward pass needs, or the input that they are recomputed from.
 enum Kept<T> {
     Values(Option<T>),
     Input(Tensor),
@@ -283,7 +283,7 @@ impl<T> Kept<T> {
         }
     }
 
-    /// Gives the values away, once.
+    /// Returns the values; can be called once.
     fn take(&mut self, compute: impl FnOnce(&Tensor) -> T) -> T {
         match self {
             Self::Values(values) => values

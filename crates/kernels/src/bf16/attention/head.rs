@@ -1,4 +1,4 @@
-//! One head of one sequence: out of a matrix in blocks into operands, and back.
+//! One head of one sequence: from a matrix in blocks to packed operands, and back.
 
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::super::number::Bf16;
@@ -7,12 +7,14 @@ use super::softmax;
 use crate::parallel::SharedMut;
 use std::ops::Range;
 
-/// One head of one sequence in blocks: `panels` for its rows, `depth` for its columns.
+/// The size of one head of one sequence, `rows` tokens × `dh`, in elements and in blocks.
 pub struct Extent {
     rows: usize,
     columns: usize,
+    /// Blocks of 32 tokens.
     pub panels: usize,
-    pub depth: usize,
+    /// Blocks of 32 columns: the k-blocks of `q·kᵀ`.
+    pub k_blocks: usize,
 }
 
 impl Extent {
@@ -21,22 +23,23 @@ impl Extent {
             rows,
             columns,
             panels: rows.div_ceil(SIDE),
-            depth: columns.div_ceil(SIDE),
+            k_blocks: columns.div_ceil(SIDE),
         }
     }
 
+    /// Elements of a packed operand.
     pub fn operand(&self) -> usize {
-        self.panels * self.depth * BLOCK
+        self.panels * self.k_blocks * BLOCK
     }
 
-    /// Copies the block at local (`panel`, `depth`) out of the columns from `column` and the rows from `start`.
-    pub fn load(&self, from: Blocks, start: usize, column: usize, panel: usize, depth: usize, out: &mut [Bf16]) {
+    /// Copies block (`panel`, `k_block`) of the head whose first element is at (`start`, `column`) of the matrix.
+    pub fn load(&self, from: Blocks, start: usize, column: usize, panel: usize, k_block: usize, out: &mut [Bf16]) {
         let rows = SIDE.min(self.rows - panel * SIDE);
-        let columns = SIDE.min(self.columns - depth * SIDE);
-        let (row, column) = (start + panel * SIDE, column + depth * SIDE);
+        let columns = SIDE.min(self.columns - k_block * SIDE);
+        let (row, column) = (start + panel * SIDE, column + k_block * SIDE);
         out[rows * SIDE..BLOCK].fill(Bf16::default());
         if column.is_multiple_of(SIDE) && columns == SIDE {
-            // The rows lie one after the other in one block, or in two.
+            // The rows are contiguous in one block, or in two.
             let (upper, lower) = out[..rows * SIDE].split_at_mut(rows.min(SIDE - row % SIDE) * SIDE);
             upper.copy_from_slice(&from.rest(row, column)[..upper.len()]);
             if !lower.is_empty() {
@@ -55,134 +58,134 @@ impl Extent {
         }
     }
 
-    /// Weights of all keys for 32 queries, without their division by the row_sums, which are returned. `score(j, out)` gives
-    /// the scores of the keys of panel `j`, and `scores[0]` holds those of the first; `top` is about the largest score of each
-    /// query, times the factor. `beside` is called for each panel.
-    pub fn weigh(
+    /// The online softmax of 32 queries over all keys, without its division: writes `2^(factor·score − row_max)` of each block of keys
+    /// to `probs` and returns the row sums.
+    ///
+    /// `score(j, out)` computes the scores of block `j` of keys; `scores[0]` holds those of block 0. `row_max` is about the largest
+    /// score of each query, times the factor. `per_panel` is called for each block of keys.
+    pub fn exp_scores(
         &self,
         factor: f32,
         score: &impl Fn(usize, &mut [f32]),
         scores: &mut [&mut [f32]; 2],
-        top: &[f32; SIDE],
-        weights: &mut [Bf16],
-        mut beside: impl FnMut(),
+        row_max: &[f32; SIDE],
+        probs: &mut [Bf16],
+        mut per_panel: impl FnMut(),
     ) -> [f32; SIDE] {
-        let mut sums = softmax::Rows::default();
-        for (j, weights) in weights.chunks_exact_mut(BLOCK).enumerate() {
+        let mut sums = softmax::RowSums::default();
+        for (j, probs) in probs.chunks_exact_mut(BLOCK).enumerate() {
             let [now, next] = scores;
-            // The matrix unit works on the next scores while the vector units are busy with these.
+            // AMX computes the next scores while the vector units process these.
             if j + 1 < self.panels {
                 score(j + 1, next);
             }
-            beside();
-            // SAFETY: the machine has the instructions; all are blocks.
-            unsafe { softmax::exp_scores(now, self.rows - j * SIDE, factor, top, weights, &mut sums) };
+            per_panel();
+            // SAFETY: `score` has used an engine; both are blocks, and `probs` begins at a cache line.
+            unsafe { softmax::exp_scores(now, self.rows - j * SIDE, factor, row_max, probs, &mut sums) };
             std::mem::swap(now, next);
         }
-        // SAFETY: the machine has the instructions.
+        // SAFETY: `score` has used an engine.
         unsafe { softmax::row_sums(&sums) }
     }
 
-    /// Calls `use_block(panel, depth, block)` for every block of the columns from `column` and the rows from `start`, and
-    /// fetches the next one meanwhile: they lie far apart.
+    /// Calls `use_block(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`), and
+    /// prefetches the next one, which lies far away in memory.
     fn each_block(&self, from: Blocks, start: usize, column: usize, mut use_block: impl FnMut(usize, usize, &Aligned)) {
         let mut block = Aligned::default();
         let end = start + self.rows;
         for panel in 0..self.panels {
-            for depth in 0..self.depth {
-                // The rows that come next lie in one block, or in two.
-                let (row, below) = (
-                    start + (panel + 1) * SIDE,
-                    (start + (panel + 1) * SIDE).next_multiple_of(SIDE),
-                );
+            for k_block in 0..self.k_blocks {
+                // The next rows lie in one block, or in two.
+                let row = start + (panel + 1) * SIDE;
+                let below = row.next_multiple_of(SIDE);
                 if row < end {
-                    let rows = from.rest(row, column + depth * SIDE);
+                    let rows = from.rest(row, column + k_block * SIDE);
                     prefetch(Level::L1, rows.as_ptr(), rows.len().div_ceil(SIDE));
                 }
                 if row < below && below < end {
-                    prefetch(Level::L1, from.rest(below, column + depth * SIDE).as_ptr(), row % SIDE);
+                    let rows = from.rest(below, column + k_block * SIDE);
+                    prefetch(Level::L1, rows.as_ptr(), row % SIDE);
                 }
-                self.load(from, start, column, panel, depth, &mut block.0);
-                use_block(panel, depth, &block);
+                self.load(from, start, column, panel, k_block, &mut block.0);
+                use_block(panel, k_block, &block);
             }
         }
     }
 
-    /// A block of a left operand `[rows, columns]`: panels of `depth` steps.
-    fn row_place(&self, panel: usize, depth: usize) -> Range<usize> {
-        let at = (panel * self.depth + depth) * BLOCK;
+    /// The place of a block in an operand whose inner dimension are the columns: `k_blocks` blocks for each 32 rows.
+    fn row_place(&self, panel: usize, k_block: usize) -> Range<usize> {
+        let at = (panel * self.k_blocks + k_block) * BLOCK;
         at..at + BLOCK
     }
 
-    /// A block of a left operand `[columns, rows]` or a right operand `[rows, columns]`: for each 32 columns, `panels` steps.
-    fn column_place(&self, panel: usize, depth: usize) -> Range<usize> {
-        let at = (depth * self.panels + panel) * BLOCK;
+    /// The place of a block in an operand whose inner dimension are the rows: `panels` blocks for each 32 columns.
+    fn column_place(&self, panel: usize, k_block: usize) -> Range<usize> {
+        let at = (k_block * self.panels + panel) * BLOCK;
         at..at + BLOCK
     }
 
-    /// Left operand `[rows, columns]`, and, if wanted, that of the transpose.
-    pub fn load_left(
+    /// Packs the head as lhs `[rows, columns]` and, if wanted, its transpose as lhs `[columns, rows]`.
+    pub fn pack_lhs(
         &self,
         from: Blocks,
         start: usize,
         column: usize,
         rows: &mut [Bf16],
-        mut turned: Option<&mut [Bf16]>,
+        mut transposed: Option<&mut [Bf16]>,
     ) {
-        self.each_block(from, start, column, |panel, depth, block| {
-            rows[self.row_place(panel, depth)].copy_from_slice(&block.0);
-            if let Some(turned) = &mut turned {
-                let out = turned[self.column_place(panel, depth)].as_mut_ptr();
-                // SAFETY: two blocks at cache lines; the machine has the instructions.
+        self.each_block(from, start, column, |panel, k_block, block| {
+            rows[self.row_place(panel, k_block)].copy_from_slice(&block.0);
+            if let Some(transposed) = &mut transposed {
+                let out = transposed[self.column_place(panel, k_block)].as_mut_ptr();
+                // SAFETY: both are blocks at cache lines; `Blocks::new` has found an engine.
                 unsafe { blocks::transpose_block(block.0.as_ptr(), out) };
             }
         });
     }
 
-    /// Right operands: `columns`, the transpose `[columns, rows]`, and `steps`, `[rows, columns]`; either may be left out.
-    /// `also` sees each block with its place.
-    pub fn load_right(
+    /// Packs the head as rhs: its transpose `[columns, rows]` to `transposed`, itself, `[rows, columns]`, to `rows`; either may be
+    /// left out. `inspect` sees each block with its place.
+    pub fn pack_rhs(
         &self,
         from: Blocks,
         start: usize,
         column: usize,
-        mut columns: Option<&mut [Bf16]>,
-        mut steps: Option<&mut [Bf16]>,
-        mut also: impl FnMut(usize, usize, &Aligned),
+        mut transposed: Option<&mut [Bf16]>,
+        mut rows: Option<&mut [Bf16]>,
+        mut inspect: impl FnMut(usize, usize, &Aligned),
     ) {
-        self.each_block(from, start, column, |panel, depth, block| {
-            // SAFETY: blocks at cache lines; the machine has the instructions.
+        self.each_block(from, start, column, |panel, k_block, block| {
+            // SAFETY: all are blocks at cache lines; `Blocks::new` has found an engine.
             unsafe {
-                if let Some(columns) = &mut columns {
-                    let out = columns[self.row_place(panel, depth)].as_mut_ptr();
-                    blocks::step_of_columns(block.0.as_ptr(), out);
+                if let Some(transposed) = &mut transposed {
+                    let out = transposed[self.row_place(panel, k_block)].as_mut_ptr();
+                    blocks::pack_columns(block.0.as_ptr(), out);
                 }
-                if let Some(steps) = &mut steps {
-                    let out = steps[self.column_place(panel, depth)].as_mut_ptr();
-                    blocks::step_of_rows(block.0.as_ptr(), 0..blocks::PAIRS, out);
+                if let Some(rows) = &mut rows {
+                    let out = rows[self.column_place(panel, k_block)].as_mut_ptr();
+                    blocks::pack_rows(block.0.as_ptr(), 0..blocks::PAIRS, out);
                 }
             }
-            also(panel, depth, block);
+            inspect(panel, k_block, block);
         });
     }
 }
 
-/// A matrix in blocks that several tasks write to, each to its own rows and columns.
+/// A matrix in blocks that several tasks write, each its own rows and columns.
 #[derive(Clone, Copy)]
 pub struct Target {
     pub data: SharedMut<Bf16>,
     pub width: usize,
-    /// Whether whole rows of blocks are written past the caches: much of what nobody reads soon. [`super::MicroKernel`] sees to it that
-    /// other threads see them.
-    pub streamed: bool,
+    /// Whether whole rows of blocks are written with non-temporal stores, because they are not read soon. Dropping the
+    /// `MicroKernel` makes them visible to other threads.
+    pub stream: bool,
 }
 
 impl Target {
-    /// Writes the first `rows` and `columns` of a block, row `r` times `factors[r]`, to the rows from `row` and the columns
-    /// from `column`.
+    /// Rounds the first `rows` and `columns` of a block, row `r` times `factors[r]`, to the matrix at (`row`, `column`).
     ///
     /// # Safety
-    /// The place lies in the matrix and belongs to the caller alone; the machine has the instructions.
+    /// These elements lie in the matrix, and no other task accesses them; there is an engine.
     pub unsafe fn write(
         self,
         block: &[f32],
@@ -196,16 +199,16 @@ impl Target {
             let block = row / SIDE * self.width.div_ceil(SIDE) + column / SIDE;
             block * BLOCK + row % SIDE * SIDE + column % SIDE
         };
-        // SAFETY: by the contract.
+        // SAFETY: the elements lie in the matrix and belong to this task, and there is an engine (caller).
         unsafe {
             if column.is_multiple_of(SIDE) && columns == SIDE {
-                // The rows lie one after the other in one block, or in two.
+                // The rows are contiguous in one block, or in two.
                 let upper = rows.min(SIDE - row % SIDE);
                 let out = self.data.at(place(row, column));
-                softmax::round_rows(block, &factors[..upper], out, self.streamed);
+                softmax::round_rows(block, &factors[..upper], out, self.stream);
                 if upper < rows {
                     let out = self.data.at(place(row + upper, column));
-                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out, self.streamed);
+                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out, self.stream);
                 }
                 return;
             }

@@ -1,9 +1,9 @@
 //! Multi-head self-attention over packed sequences ([`crate::attention`]) on matrices in blocks.
 //!
-//! One task is one head of one sequence: its queries, keys and values are brought into operands of the matrix kernels, and
-//! scores exist for 32 rows at a time. Forward, a row of blocks of scores gets its softmax without the division, which is
-//! done to the 32 results. Backward, 32 keys meet all queries: scores are computed again, transposed, so that what the
-//! forward pass kept for each query (logarithm of the sum, dot product of result and gradient) lies along the registers.
+//! One task is one head of one sequence: it packs queries, keys and values, and scores exist for 32 rows at a time. Forward, the scores
+//! of 32 queries get an online softmax without its division, which is applied to the 32 results. Backward, 32 keys meet all queries:
+//! scores are recomputed, transposed, so that what the forward pass has saved for each query (log-sum-exp, and the dot product of the
+//! result and its gradient) lies along the registers.
 
 mod head;
 mod softmax;
@@ -24,82 +24,84 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 thread_local! {
-    /// Operands and sums of the head in work.
+    /// Packed operands, and sums, of the running task.
     static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
 }
 
-/// Writes `out [results, width]` (blocks) and `log_sum_exp [heads, results]` from `qkv [tokens, 3·width]`, each row
-/// `q | k | v`. The logarithm is to base 2.
+/// Writes `out [total_q, D]` (blocks) and `log_sum_exp [H, total_q]` from `qkv [total_k, 3·D]`, each row `q | k | v`. The logarithm is
+/// to base 2. The plain version is [`reference::attention_forward`](crate::reference::attention_forward).
 ///
 /// # Panics
 /// If the sizes do not fit, or `out` is off a cache line.
 pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
-    /// A sum of weights beyond this means that the first scores were far from the largest.
+    /// A row sum beyond this means that the scores of the first keys were far from the largest.
     const FAR: f32 = 1e30;
     let shape = Shape::new(qkv, varlen, heads);
-    let all = varlen.total_q();
-    blocks::check(out, all, shape.width);
-    assert_eq!(log_sum_exp.len(), all * heads);
-    blocks::clear_edges(out, all, shape.width);
+    let total_q = varlen.total_q();
+    blocks::check(out, total_q, shape.width);
+    assert_eq!(log_sum_exp.len(), total_q * heads);
+    blocks::clear_edges(out, total_q, shape.width);
     let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
     let out = Target {
         data,
         width: shape.width,
-        streamed: false,
+        stream: false,
     };
-    for_each_head(varlen, heads, |engine, Head { h, rows, results }, next| {
-        if results.is_empty() {
+    for_each_head(varlen, heads, |kernel, Head { h, rows, q_rows }, next| {
+        if q_rows.is_empty() {
             return;
         }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
-            let kv = Extent::new(rows.len(), shape.head);
-            let q_ext = Extent::new(results.len(), shape.head);
-            let panel = kv.panels * BLOCK;
-            let mut take = Take::new(memory, q_ext.operand() + kv.operand() * 2 + panel);
-            let q = take.next(q_ext.operand());
-            let [k, v] = [0; 2].map(|_| take.next(kv.operand()));
-            let weights = take.next(panel);
+            let k_size = Extent::new(rows.len(), shape.head);
+            let q_size = Extent::new(q_rows.len(), shape.head);
+            let (panel, k_blocks) = (k_size.panels * BLOCK, k_size.k_blocks);
+            let mut take = Take::new(memory, q_size.operand() + k_size.operand() * 2 + panel);
+            let q = take.next(q_size.operand());
+            let [k_t, v] = [(); 2].map(|_| take.next(k_size.operand()));
+            let probs = take.next(panel);
             let mut take = Take::new(sums, 3 * BLOCK);
-            let (mut scores, result) = ([0; 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
-            q_ext.load_left(qkv, rows.start, shape.column(h, 0), q, None);
-            kv.load_right(qkv, rows.start, shape.column(h, 1), Some(k), None, |_, _, _| ());
-            kv.load_right(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
-            let parts = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            // Narrow heads lost by it on a matrix unit: a block of their scores is one step of a product, too short to fetch beside.
-            let worth = if kv.depth > 1 { &parts[..] } else { &[] };
-            let mut next_head = Prefetcher::new(worth, shape.head, q_ext.panels * kv.panels);
-            // SAFETY: one task per sequence and head, each with its own part of the row.
-            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * all + results.start), results.len()) };
+            let (mut scores, result) = ([(); 2].map(|_| take.next(BLOCK)), take.next(BLOCK));
+            q_size.pack_lhs(qkv, rows.start, shape.column(h, 0), q, None);
+            k_size.pack_rhs(qkv, rows.start, shape.column(h, 1), Some(k_t), None, |_, _, _| ());
+            k_size.pack_rhs(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
+            let regions = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
+            // Prefetching made heads of one k-block slower on AMX: the products of their scores are too short to prefetch beside.
+            let regions = if k_blocks > 1 { &regions[..] } else { &[] };
+            let mut next_head = prefetcher(regions, shape.head, q_size.panels * k_size.panels);
+            // SAFETY: these values belong to this head and sequence, of which there is one task.
+            let lse = unsafe { std::slice::from_raw_parts_mut(lse.at(h * total_q + q_rows.start), q_rows.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
-                let q = &q[i * kv.depth * BLOCK..];
+                let q = &q[i * k_blocks * BLOCK..];
                 let score = |j: usize, scores: &mut [f32]| {
-                    engine.multiply(q, &k[j * kv.depth * BLOCK..], kv.depth, scores, Beta::Zero);
+                    kernel.gemm_block(q, &k_t[j * k_blocks * BLOCK..], k_blocks, scores, Beta::Zero);
                 };
-                // Any number near the largest score will do for the softmax: the first block's.
+                // The softmax needs any value near the largest score: the largest one of the first 32 keys.
                 score(0, scores[0]);
-                let mut top = [f32::NEG_INFINITY; SIDE];
-                // SAFETY: the machine has the instructions; a block.
-                unsafe { softmax::update_row_max(scores[0], rows.len(), shape.factor(), &mut top) };
-                let mut row_sums = kv.weigh(shape.factor(), &score, &mut scores, &top, weights, || {
+                let mut row_max = [f32::NEG_INFINITY; SIDE];
+                // SAFETY: `kernel` is an engine; the scores are a block.
+                unsafe { softmax::update_row_max(scores[0], rows.len(), shape.factor(), &mut row_max) };
+                let mut row_sum = k_size.exp_scores(shape.factor(), &score, &mut scores, &row_max, probs, || {
                     next_head.advance()
                 });
-                if row_sums.iter().any(|total| !(total.is_finite() && *total < FAR)) {
-                    for j in 1..kv.panels {
+                if row_sum.iter().any(|sum| !(sum.is_finite() && *sum < FAR)) {
+                    for j in 1..k_size.panels {
                         score(j, scores[0]);
-                        // SAFETY: as above.
-                        unsafe { softmax::update_row_max(scores[0], rows.len() - j * SIDE, shape.factor(), &mut top) };
+                        // SAFETY: `kernel` is an engine; the scores are a block.
+                        unsafe {
+                            softmax::update_row_max(scores[0], rows.len() - j * SIDE, shape.factor(), &mut row_max)
+                        };
                     }
                     score(0, scores[0]);
-                    row_sums = kv.weigh(shape.factor(), &score, &mut scores, &top, weights, || ());
+                    row_sum = k_size.exp_scores(shape.factor(), &score, &mut scores, &row_max, probs, || ());
                 }
-                for (lse, (top, total)) in lse.iter_mut().zip(top.iter().zip(&row_sums)) {
-                    *lse = top + total.log2();
+                for (lse, (max, sum)) in lse.iter_mut().zip(row_max.iter().zip(&row_sum)) {
+                    *lse = max + sum.log2();
                 }
-                let factors = row_sums.map(|total| 1.0 / total);
-                for c in 0..kv.depth {
-                    engine.multiply(weights, &v[c * panel..], kv.panels, result, Beta::Zero);
-                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), results.start + i * SIDE);
-                    // SAFETY: these columns of these rows belong to this task alone.
+                let factors = row_sum.map(|sum| 1.0 / sum);
+                for c in 0..k_blocks {
+                    kernel.gemm_block(probs, &v[c * panel..], k_size.panels, result, Beta::Zero);
+                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), q_rows.start + i * SIDE);
+                    // SAFETY: these columns of these rows belong to this task alone; `kernel` is an engine.
                     unsafe { out.write(result, lse.len(), columns, &factors, row, h * shape.head + c * SIDE) };
                 }
             }
@@ -107,10 +109,11 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
     });
 }
 
-/// Writes `d_qkv [tokens, 3·width]` (blocks) from `d_out [results, width]`, given what [`forward`] wrote.
+/// Writes `d_qkv [total_k, 3·D]` (blocks) from `d_out [total_q, D]`, given what [`forward`] wrote. The plain version is
+/// [`reference::attention_backward`](crate::reference::attention_backward).
 ///
 /// # Panics
-/// As [`forward`].
+/// If the sizes do not fit, or `d_qkv` is off a cache line.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: Blocks,
@@ -124,113 +127,89 @@ pub fn backward(
     /// Bytes of score gradients that are kept until they are multiplied with the keys.
     const KEPT: usize = 512 << 10;
     let shape = Shape::new(qkv, varlen, heads);
-    let all = varlen.total_q();
+    let total_q = varlen.total_q();
     for m in [d_out, out] {
-        assert!(m.rows() == all && m.columns() == shape.width);
+        assert!(m.rows() == total_q && m.columns() == shape.width);
     }
     blocks::check(d_qkv, shape.tokens, 3 * shape.width);
-    assert_eq!(log_sum_exp.len(), all * heads);
+    assert_eq!(log_sum_exp.len(), total_q * heads);
     blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
     let d_qkv = Target {
         data: SharedMut::new(d_qkv),
         width: 3 * shape.width,
-        streamed: true,
+        stream: true,
     };
-    for_each_head(varlen, heads, |engine, Head { h, rows, results }, next| {
-        if results.is_empty() {
-            let zeros = [0f32; BLOCK];
-            for (row, part) in rows
-                .clone()
-                .step_by(SIDE)
-                .flat_map(|row| [0, 1, 2].map(|part| (row, part)))
-            {
-                for column in (0..shape.head).step_by(SIDE) {
-                    let (valid, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
-                    // SAFETY: these columns of these rows belong to this task alone.
-                    unsafe {
-                        d_qkv.write(
-                            &zeros,
-                            valid,
-                            columns,
-                            &[0.0; SIDE],
-                            row,
-                            shape.column(h, part) + column,
-                        )
-                    };
-                }
-            }
+    for_each_head(varlen, heads, |kernel, Head { h, rows, q_rows }, next| {
+        if q_rows.is_empty() {
+            zero_gradient(d_qkv, shape, h, rows);
             return;
         }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let (n, start) = (rows.len(), rows.start);
-            let kv = Extent::new(n, shape.head);
-            let q_ext = Extent::new(results.len(), shape.head);
-            let (panel, depth) = (q_ext.panels * BLOCK, kv.depth);
-            let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, kv.panels);
-            let len = 3 * kv.operand() + 4 * q_ext.operand() + 2 * panel + together * panel;
+            let k_size = Extent::new(n, shape.head);
+            let q_size = Extent::new(q_rows.len(), shape.head);
+            let (panel, k_blocks) = (q_size.panels * BLOCK, k_size.k_blocks);
+            let together = (KEPT / (panel * size_of::<Bf16>())).clamp(1, k_size.panels);
+            let len = 3 * k_size.operand() + 4 * q_size.operand() + 2 * panel + together * panel;
             let mut take = Take::new(memory, len);
-            let [k_rows, k_turned, v_rows] = [0; 3].map(|_| take.next(kv.operand()));
-            let [q_columns, q_steps, o_columns, o_steps] = [0; 4].map(|_| take.next(q_ext.operand()));
-            let [weights, slopes] = [0; 2].map(|_| take.next(panel));
-            let kept = take.next(together * panel);
-            let mut take = Take::new(sums, q_ext.operand() + 5 * BLOCK + 2 * q_ext.panels * SIDE);
-            let d_q = take.next(q_ext.operand());
-            let mut scores = [0; 2].map(|_| [0; 2].map(|_| take.next(BLOCK)));
+            // lhs of the scores, lhs of the query gradients, lhs of the gradients of the probabilities.
+            let [k_lhs, k_t_lhs, v_lhs] = [(); 3].map(|_| take.next(k_size.operand()));
+            // Queries and output gradients, each transposed and as they are.
+            let [q_t, q, d_o_t, d_o] = [(); 4].map(|_| take.next(q_size.operand()));
+            let [probs, d_scores] = [(); 2].map(|_| take.next(panel));
+            let d_scores_packed = take.next(together * panel);
+            let mut take = Take::new(sums, q_size.operand() + 5 * BLOCK + 2 * q_size.panels * SIDE);
+            let d_q_t = take.next(q_size.operand());
+            let mut scores = [(); 2].map(|_| [(); 2].map(|_| take.next(BLOCK)));
             let result = take.next(BLOCK);
-            let [lse, delta] = [0; 2].map(|_| take.next(q_ext.panels * SIDE));
-            let [q, k, v] = [0, 1, 2].map(|part| shape.column(h, part));
+            let [lse, delta] = [(); 2].map(|_| take.next(q_size.panels * SIDE));
+            let [q_column, k_column, v_column] = [0, 1, 2].map(|part| shape.column(h, part));
             let column = h * shape.head;
-            q_ext.load_right(qkv, start, q, Some(&mut *q_columns), Some(&mut *q_steps), |_, _, _| ());
-            kv.load_left(qkv, start, k, k_rows, Some(&mut *k_turned));
-            kv.load_left(qkv, start, v, v_rows, None);
-            // Of each query, the product of its result and the gradient of that.
+            q_size.pack_rhs(qkv, start, q_column, Some(&mut *q_t), Some(&mut *q), |_, _, _| ());
+            k_size.pack_lhs(qkv, start, k_column, k_lhs, Some(&mut *k_t_lhs));
+            k_size.pack_lhs(qkv, start, v_column, v_lhs, None);
+            // delta: for each query, the dot product of its result and the gradient of that.
             delta.fill(0.0);
-            let mut own = Aligned::default();
-            let (columns, steps) = (Some(&mut *o_columns), Some(&mut *o_steps));
-            q_ext.load_right(d_out, results.start, column, columns, steps, |panel, depth, d| {
-                q_ext.load(out, results.start, column, panel, depth, &mut own.0);
-                // SAFETY: two blocks; the machine has the instructions.
-                unsafe { softmax::add_row_products(&d.0, &own.0, &mut delta[panel * SIDE..][..SIDE]) };
-            });
-            let (known, beyond) = lse.split_at_mut(results.len());
-            known.copy_from_slice(&log_sum_exp[h * all + results.start..][..results.len()]);
-            beyond.fill(f32::INFINITY); // no weight for queries beyond the end
+            let mut o = Aligned::default();
+            q_size.pack_rhs(
+                d_out,
+                q_rows.start,
+                column,
+                Some(&mut *d_o_t),
+                Some(&mut *d_o),
+                |panel, k_block, d| {
+                    q_size.load(out, q_rows.start, column, panel, k_block, &mut o.0);
+                    // SAFETY: `kernel` is an engine; both are blocks, and `delta` has 32 values per panel.
+                    unsafe { softmax::add_row_dots(&d.0, &o.0, &mut delta[panel * SIDE..][..SIDE]) };
+                },
+            );
+            let (known, padding) = lse.split_at_mut(q_rows.len());
+            known.copy_from_slice(&log_sum_exp[h * total_q + q_rows.start..][..q_rows.len()]);
+            padding.fill(f32::INFINITY); // probability 0
             let scale = 1.0 / (shape.head as f32).sqrt();
             let [q_next, k_next, v_next] = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            let [o_next, d_next] = [out, d_out].map(|of| (of, next.results.clone(), next.h * shape.head));
-            let parts = [q_next, k_next, v_next, d_next, o_next];
-            let mut next_head = Prefetcher::new(&parts, shape.head, q_ext.panels * kv.panels);
+            let [o_next, d_next] = [out, d_out].map(|of| (of, next.q_rows.clone(), next.h * shape.head));
+            let regions = [q_next, k_next, v_next, d_next, o_next];
+            let mut next_head = prefetcher(&regions, shape.head, q_size.panels * k_size.panels);
 
-            for first in (0..kv.panels).step_by(together) {
-                let keys = first..(first + together).min(kv.panels);
+            for first in (0..k_size.panels).step_by(together) {
+                let keys = first..(first + together).min(k_size.panels);
                 for j in keys.clone() {
                     let valid = SIDE.min(n - j * SIDE);
-                    let score = |i: usize, [scores, d_scores]: &mut [&mut [f32]; 2]| {
-                        let at = i * depth * BLOCK;
-                        engine.multiply(
-                            &k_rows[j * depth * BLOCK..],
-                            &q_columns[at..],
-                            depth,
-                            scores,
-                            Beta::Zero,
-                        );
-                        engine.multiply(
-                            &v_rows[j * depth * BLOCK..],
-                            &o_columns[at..],
-                            depth,
-                            d_scores,
-                            Beta::Zero,
-                        );
+                    let score = |i: usize, [scores, d_probs]: &mut [&mut [f32]; 2]| {
+                        let (lhs, rhs) = (j * k_blocks * BLOCK, i * k_blocks * BLOCK);
+                        kernel.gemm_block(&k_lhs[lhs..], &q_t[rhs..], k_blocks, scores, Beta::Zero);
+                        kernel.gemm_block(&v_lhs[lhs..], &d_o_t[rhs..], k_blocks, d_probs, Beta::Zero);
                     };
                     score(0, &mut scores[0]);
-                    for i in 0..q_ext.panels {
+                    for i in 0..q_size.panels {
                         let [now, next] = &mut scores;
-                        if i + 1 < q_ext.panels {
+                        if i + 1 < q_size.panels {
                             score(i + 1, next);
                         }
                         next_head.advance();
-                        let step = &mut kept[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
-                        // SAFETY: the machine has the instructions; all slices are blocks, or 32 values.
+                        let packed = &mut d_scores_packed[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
+                        // SAFETY: `kernel` is an engine; all slices are blocks at cache lines, or 32 values.
                         unsafe {
                             softmax::score_gradient(
                                 now[0],
@@ -239,67 +218,93 @@ pub fn backward(
                                 &delta[i * SIDE..][..SIDE],
                                 shape.factor(),
                                 valid,
-                                &mut weights[i * BLOCK..][..BLOCK],
-                                &mut slopes[i * BLOCK..][..BLOCK],
-                                step,
+                                &mut probs[i * BLOCK..][..BLOCK],
+                                &mut d_scores[i * BLOCK..][..BLOCK],
+                                packed,
                             );
                         }
                         std::mem::swap(now, next);
                     }
-                    for c in 0..depth {
+                    for c in 0..k_blocks {
                         let columns = SIDE.min(shape.head - c * SIDE);
-                        for (left, right, to, factor) in
-                            [(&*slopes, &*q_steps, k, scale), (&*weights, &*o_steps, v, 1.0)]
+                        for (lhs, rhs, to, factor) in
+                            [(&*d_scores, &*q, k_column, scale), (&*probs, &*d_o, v_column, 1.0)]
                         {
-                            engine.multiply(left, &right[c * panel..], q_ext.panels, result, Beta::Zero);
+                            kernel.gemm_block(lhs, &rhs[c * panel..], q_size.panels, result, Beta::Zero);
                             let (row, factors) = (start + j * SIDE, [factor; SIDE]);
-                            // SAFETY: these columns of these rows belong to this task alone.
+                            // SAFETY: these columns of these rows belong to this task alone; `kernel` is an engine.
                             unsafe { d_qkv.write(result, valid, columns, &factors, row, to + c * SIDE) };
                         }
                     }
                 }
-                for i in 0..q_ext.panels {
-                    for c in 0..depth {
-                        let left = &k_turned[(c * kv.panels + first) * BLOCK..];
-                        let target = &mut d_q[(i * depth + c) * BLOCK..][..BLOCK];
-                        engine.multiply(
-                            left,
-                            &kept[i * keys.len() * BLOCK..],
-                            keys.len(),
-                            target,
-                            Beta::of_k_block(first),
-                        );
+                for i in 0..q_size.panels {
+                    for c in 0..k_blocks {
+                        let lhs = &k_t_lhs[(c * k_size.panels + first) * BLOCK..];
+                        let rhs = &d_scores_packed[i * keys.len() * BLOCK..];
+                        let sums = &mut d_q_t[(i * k_blocks + c) * BLOCK..][..BLOCK];
+                        kernel.gemm_block(lhs, rhs, keys.len(), sums, Beta::of_k_block(first));
                     }
                 }
             }
-            for i in 0..kv.panels {
-                for c in 0..depth {
+            for i in 0..k_size.panels {
+                for c in 0..k_blocks {
                     let columns = SIDE.min(shape.head - c * SIDE);
                     let (valid, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
-                    let block = match d_q.get_mut((i * depth + c) * BLOCK..) {
-                        Some(block) if i < q_ext.panels => {
-                            blocks::transpose_sums(&mut block[..BLOCK]);
-                            &mut block[..BLOCK]
+                    let block = d_q_t.as_chunks_mut::<BLOCK>().0.get_mut(i * k_blocks + c);
+                    let block = match block {
+                        Some(block) => {
+                            // SAFETY: `kernel` is an engine.
+                            unsafe { blocks::transpose_in_place(block) };
+                            &mut block[..]
                         }
-                        // Tokens that do not ask have no gradient of a query.
-                        _ => {
+                        // Tokens that are not query tokens have no query gradient.
+                        None => {
                             result.fill(0.0);
                             &mut *result
                         }
                     };
-                    // SAFETY: as above.
-                    unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q + c * SIDE) };
+                    // SAFETY: these columns of these rows belong to this task alone; `kernel` is an engine.
+                    unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q_column + c * SIDE) };
                 }
             }
         });
     });
 }
 
+/// Writes the gradient of a sequence without query tokens.
+fn zero_gradient(d_qkv: Target, shape: Shape, h: usize, rows: Range<usize>) {
+    for row in rows.clone().step_by(SIDE) {
+        for part in 0..3 {
+            for column in (0..shape.head).step_by(SIDE) {
+                let (valid, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
+                let to = shape.column(h, part) + column;
+                // SAFETY: these columns of these rows belong to this task alone; `for_each_head` has started an engine.
+                unsafe { d_qkv.write(&[0f32; BLOCK], valid, columns, &[0.0; SIDE], row, to) };
+            }
+        }
+    }
+}
+
+/// Prefetches a head of each of these matrices (matrix, rows, first column) in `shares` shares.
+fn prefetcher<'a>(
+    regions: &'a [(Blocks<'a>, Range<usize>, usize)],
+    head: usize,
+    shares: usize,
+) -> Prefetcher<'a, impl Iterator<Item = &'a [Bf16]> + Clone> {
+    let runs = regions
+        .iter()
+        .flat_map(move |(from, rows, column)| from.runs(rows.clone(), *column..column + head));
+    Prefetcher::new(runs, shares)
+}
+
 /// Sizes shared by both directions.
 #[derive(Clone, Copy)]
 struct Shape {
+    /// `T`
     tokens: usize,
+    /// `D`
     width: usize,
+    /// `dh`
     head: usize,
 }
 
@@ -318,34 +323,34 @@ impl Shape {
         }
     }
 
-    /// First column of a head's query, key or value.
+    /// First column of a head's query (part 0), key (1) or value (2).
     fn column(&self, head: usize, part: usize) -> usize {
         part * self.width + head * self.head
     }
 
-    /// What a product of query and key is multiplied with to be an exponent of 2.
+    /// Factor that turns the product of query and key into an exponent of 2.
     fn factor(&self) -> f32 {
         std::f32::consts::LOG2_E / (self.head as f32).sqrt()
     }
 }
 
-/// The head number `h` of one sequence: `rows` of what it is made from, and `results` of what attention gives.
+/// Head `h` of one sequence: its rows in `qkv`, and the rows of its result.
 struct Head {
     h: usize,
     rows: Range<usize>,
-    results: Range<usize>,
+    q_rows: Range<usize>,
 }
 
-/// Calls `task(engine, head, next)` for every head of every sequence that has rows, in parallel; `next` is the head that, as a
-/// rule, the same thread will be given after this one.
+/// Calls `task(kernel, head, next)` for every head of every sequence that has tokens, in parallel; `next` is the head that the same
+/// thread usually processes after this one.
 fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(&MicroKernel, Head, Head) + Sync) {
     let all = varlen.batch() * heads;
     let head = |i: usize| {
-        let (rows, results) = varlen.rows(i / heads);
+        let (rows, q_rows) = varlen.rows(i / heads);
         Head {
             h: i % heads,
             rows,
-            results,
+            q_rows,
         }
     };
     (0..all).into_par_iter().for_each(|i| {

@@ -1,233 +1,249 @@
-//! Softmax and its gradient on blocks of scores, and what else is done to rows of them.
+//! Softmax and its gradient on blocks of scores, and other functions of their rows.
 
-use super::super::avx512::{round2, transpose, widen, zip};
-use super::super::blocks::{SIDE, masks};
+use super::super::blocks::{BLOCK, SIDE};
 use super::super::math::exp2;
 use super::super::number::Bf16;
-use std::arch::x86_64::*;
+use super::super::registers::{Registers, for_registers, masks};
 
-/// A register for each of 32 rows.
-pub struct Rows([__m512; SIDE]);
+/// Partial sums of 32 rows, a register each.
+#[repr(align(64))]
+pub struct RowSums([[f32; 16]; SIDE]);
 
-impl Default for Rows {
+impl Default for RowSums {
     fn default() -> Self {
-        // SAFETY: zeros are numbers.
-        unsafe { std::mem::zeroed() }
+        Self([[0.0; 16]; SIDE])
     }
 }
 
-/// `top[r] = max(top[r], factor · the largest score of row r)`, of the first `keys` columns.
+for_registers! {
+/// `row_max[r] = max(row_max[r], factor · max_c scores[r, c])` over the first `keys` columns.
 ///
 /// # Safety
-/// `scores` is a block.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-pub unsafe fn update_row_max(scores: &[f32], keys: usize, factor: f32, top: &mut [f32; SIDE]) {
-    let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
-    let [low, high] = masks(keys);
-    let mut rows = [lowest; SIDE];
-    for (r, out) in rows.iter_mut().enumerate() {
-        // SAFETY: a block has 32 rows of 32.
-        unsafe {
+/// An engine is in use; `scores` is a block.
+pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_max: &mut [f32; SIDE]) {
+    // SAFETY: a block has 32 rows of 32 (caller).
+    unsafe {
+        let lowest = R::splat(f32::NEG_INFINITY);
+        let [low, high] = masks(keys);
+        let mut rows = [lowest; SIDE];
+        for (r, out) in rows.iter_mut().enumerate() {
             let row = scores.as_ptr().add(r * SIDE);
-            let left = _mm512_mask_mov_ps(lowest, low, _mm512_loadu_ps(row));
-            *out = _mm512_mask_max_ps(left, high, left, _mm512_loadu_ps(row.add(16)));
+            let left = R::select(low, R::load(row), lowest);
+            *out = R::select(high, R::max(left, R::load(row.add(16))), left);
+        }
+        let largest = reduce_rows::<R, true>(rows);
+        for (row_max, largest) in row_max.iter_mut().zip(largest) {
+            // The clamp keeps infinite scores from becoming differences of infinities.
+            *row_max = row_max.max((largest * factor).clamp(f32::MIN, f32::MAX));
         }
     }
-    let largest = across(rows, |a, b| _mm512_max_ps(a, b));
-    for (top, largest) in top.iter_mut().zip(largest) {
-        // The clamp keeps infinite scores from becoming differences of infinities.
-        *top = top.max((largest * factor).clamp(f32::MIN, f32::MAX));
-    }
+}
 }
 
-/// `2^(factor·score − top of the row)`, rounded, to `weights`, and added to `sums`. Columns from `keys` on have no weight.
+for_registers! {
+/// `2^(factor·score − row_max)`, rounded, to `probs`, and added to `sums`. Columns from `keys` on are zero.
 ///
 /// # Safety
-/// `scores` is a block, `weights` one at a cache line.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-pub unsafe fn exp_scores(
+/// An engine is in use; `scores` is a block, `probs` one at a cache line.
+pub unsafe fn exp_scores<R>(
     scores: &[f32],
     keys: usize,
     factor: f32,
-    top: &[f32; SIDE],
-    weights: &mut [Bf16],
-    sums: &mut Rows,
+    row_max: &[f32; SIDE],
+    probs: &mut [Bf16],
+    sums: &mut RowSums,
 ) {
-    let factor = _mm512_set1_ps(factor);
-    let masks = masks(keys);
-    for r in 0..SIDE {
-        // SAFETY: a block has 32 rows of 32.
-        unsafe {
+    // SAFETY: a block has 32 rows of 32 (caller).
+    unsafe {
+        let factor = R::splat(factor);
+        let masks = masks(keys);
+        for r in 0..SIDE {
             let row = scores.as_ptr().add(r * SIDE);
-            let top = _mm512_set1_ps(top[r]);
-            let mut p = [_mm512_setzero_ps(); 2];
+            let row_max = R::splat(row_max[r]);
+            let mut p = [R::splat(0.0); 2];
             for half in 0..2 {
                 // Not fused: the largest score has to give exactly 0, however large it is.
-                let s = _mm512_mul_ps(_mm512_loadu_ps(row.add(16 * half)), factor);
-                p[half] = exp2(_mm512_sub_ps(s, top));
+                let s = R::mul(R::load(row.add(16 * half)), factor);
+                p[half] = exp2::<R>(R::sub(s, row_max));
                 if keys < SIDE {
-                    p[half] = _mm512_maskz_mov_ps(masks[half], p[half]);
+                    p[half] = R::select(masks[half], p[half], R::splat(0.0));
                 }
             }
-            sums.0[r] = _mm512_add_ps(sums.0[r], _mm512_add_ps(p[0], p[1]));
-            _mm512_store_si512(weights.as_mut_ptr().add(r * SIDE).cast(), round2(p[0], p[1]));
+            let sum = sums.0[r].as_mut_ptr();
+            R::store(sum, R::add(R::load(sum), R::add(p[0], p[1])));
+            R::store_bf16(probs.as_mut_ptr().add(r * SIDE), R::round(p[0], p[1]));
         }
     }
 }
-
-/// The sum of each row's register.
-///
-/// # Safety
-/// The machine has the instructions.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub unsafe fn row_sums(sums: &Rows) -> [f32; SIDE] {
-    across(sums.0, |a, b| _mm512_add_ps(a, b))
 }
 
-/// Reduces each of 32 registers to one number.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn across(rows: [__m512; SIDE], fold: impl Fn(__m512, __m512) -> __m512) -> [f32; SIDE] {
+for_registers! {
+/// The sum of each row.
+///
+/// # Safety
+/// An engine is in use.
+pub unsafe fn row_sums<R>(sums: &RowSums) -> [f32; SIDE] {
+    // SAFETY: each row has sixteen values.
+    unsafe {
+        let mut rows = [R::splat(0.0); SIDE];
+        for (row, sums) in rows.iter_mut().zip(&sums.0) {
+            *row = R::load(sums.as_ptr());
+        }
+        reduce_rows::<R, false>(rows)
+    }
+}
+}
+
+/// Reduces each of 32 registers to the maximum of its lanes if `MAX`, else to their sum.
+///
+/// # Safety
+/// The CPU has the instruction set of `R`.
+#[inline(always)]
+unsafe fn reduce_rows<R: Registers, const MAX: bool>(rows: [R::F32; SIDE]) -> [f32; SIDE] {
     let mut out = [0f32; SIDE];
     for half in [0, 16] {
-        let mut sixteen = [_mm512_setzero_si512(); 16];
-        for (turned, row) in sixteen.iter_mut().zip(&rows[half..]) {
-            *turned = _mm512_castps_si512(*row);
+        // SAFETY: `out` has sixteen values from `half` on.
+        unsafe {
+            let mut sixteen = [R::splat(0.0); 16];
+            sixteen.copy_from_slice(&rows[half..half + 16]);
+            let columns = R::transpose(sixteen);
+            let mut all = columns[0];
+            for column in &columns[1..] {
+                all = if MAX {
+                    R::max(all, *column)
+                } else {
+                    R::add(all, *column)
+                };
+            }
+            R::store(out.as_mut_ptr().add(half), all);
         }
-        let turned = transpose(sixteen);
-        let mut all = _mm512_castsi512_ps(turned[0]);
-        for row in &turned[1..] {
-            all = fold(all, _mm512_castsi512_ps(*row));
-        }
-        // SAFETY: sixteen of 32 values.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(half), all) };
     }
     out
 }
 
-/// From scores and their gradients before the softmax, both with keys as rows and queries as columns: weights
-/// `p = 2^(factor·score − lse)`, slopes `p·(d − delta)`, both rounded, and the slopes once more as a step. Rows from
-/// `keys` on are zero.
+for_registers! {
+/// From transposed scores (keys are rows, queries are columns) and the gradients of the probabilities: probabilities
+/// `p = 2^(factor·score − lse)`, gradients of the scores `p·(d − delta)`, both rounded, and the latter packed as rhs once more. Rows
+/// from `keys` on are zero.
 ///
 /// # Safety
-/// `scores`, `d_scores` and the results are blocks at cache lines, `lse` and `delta` 32 values.
-#[allow(clippy::too_many_arguments)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-pub unsafe fn score_gradient(
+/// An engine is in use; `scores`, `d_probs` and the results are blocks at cache lines, `lse` and `delta` have 32 values.
+pub unsafe fn score_gradient<R>(
     scores: &[f32],
-    d_scores: &[f32],
+    d_probs: &[f32],
     lse: &[f32],
     delta: &[f32],
     factor: f32,
     keys: usize,
-    weights: &mut [Bf16],
-    slopes: &mut [Bf16],
-    step: &mut [Bf16],
+    probs: &mut [Bf16],
+    d_scores: &mut [Bf16],
+    d_scores_packed: &mut [Bf16],
 ) {
-    let factor = _mm512_set1_ps(factor);
-    // SAFETY: by the contract.
+    // SAFETY: a block has 32 rows of 32, or sixteen pairs of them (caller).
     unsafe {
-        let lse = [_mm512_loadu_ps(lse.as_ptr()), _mm512_loadu_ps(lse.as_ptr().add(16))];
-        let delta = [_mm512_loadu_ps(delta.as_ptr()), _mm512_loadu_ps(delta.as_ptr().add(16))];
-        // Each row is written out: in a loop over both, they would pass through memory on their way to `zip`.
+        let factor = R::splat(factor);
+        let lse = [R::load(lse.as_ptr()), R::load(lse.as_ptr().add(16))];
+        let delta = [R::load(delta.as_ptr()), R::load(delta.as_ptr().add(16))];
+        let (probs, d_scores, packed) = (probs.as_mut_ptr(), d_scores.as_mut_ptr(), d_scores_packed.as_mut_ptr());
+        // Both rows are written out: in a loop over them, registers would pass through memory on their way to `interleave`.
         for pair in 0..16 {
             let (r, at) = (2 * pair, 2 * pair * SIDE);
-            let row = |r: usize| probs_and_dscores(scores, d_scores, r, keys, factor, &lse, &delta);
-            let ([even, even_slope], [odd, odd_slope]) = (row(r), row(r + 1));
-            let [low, high] = zip(even_slope, odd_slope);
-            _mm512_store_si512(weights.as_mut_ptr().add(at).cast(), even);
-            _mm512_store_si512(weights.as_mut_ptr().add(at + SIDE).cast(), odd);
-            _mm512_store_si512(slopes.as_mut_ptr().add(at).cast(), even_slope);
-            _mm512_store_si512(slopes.as_mut_ptr().add(at + SIDE).cast(), odd_slope);
-            _mm512_store_si512(step.as_mut_ptr().add(pair * SIDE).cast(), low);
-            _mm512_store_si512(step.as_mut_ptr().add(512 + pair * SIDE).cast(), high);
+            let [even, d_even] = probs_and_dscores::<R>(scores, d_probs, r, keys, factor, &lse, &delta);
+            let [odd, d_odd] = probs_and_dscores::<R>(scores, d_probs, r + 1, keys, factor, &lse, &delta);
+            let [low, high] = R::interleave(d_even, d_odd);
+            R::store_bf16(probs.add(at), even);
+            R::store_bf16(probs.add(at + SIDE), odd);
+            R::store_bf16(d_scores.add(at), d_even);
+            R::store_bf16(d_scores.add(at + SIDE), d_odd);
+            R::store_bf16(packed.add(pair * SIDE), low);
+            R::store_bf16(packed.add(BLOCK / 2 + pair * SIDE), high);
         }
     }
 }
+}
 
-/// Row `r` of the weights and the slopes, rounded; see [`score_gradient`].
+/// Row `r` of the probabilities and of the gradients of the scores, rounded; see [`score_gradient`].
 ///
 /// # Safety
-/// `scores` and `d_scores` are blocks.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512bf16")]
-unsafe fn probs_and_dscores(
+/// The CPU has the instruction set of `R`; `scores` and `d_probs` are blocks.
+#[inline(always)]
+unsafe fn probs_and_dscores<R: Registers>(
     scores: &[f32],
-    d_scores: &[f32],
+    d_probs: &[f32],
     r: usize,
     keys: usize,
-    factor: __m512,
-    lse: &[__m512; 2],
-    delta: &[__m512; 2],
-) -> [__m512i; 2] {
-    if r >= keys {
-        return [_mm512_setzero_si512(); 2];
-    }
-    // SAFETY: by the contract.
+    factor: R::F32,
+    lse: &[R::F32; 2],
+    delta: &[R::F32; 2],
+) -> [R::Bf16; 2] {
+    // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
-        let (s, d) = (scores.as_ptr().add(r * SIDE), d_scores.as_ptr().add(r * SIDE));
-        let left = prob_and_dscore(s, d, factor, lse[0], delta[0]);
-        let right = prob_and_dscore(s.add(16), d.add(16), factor, lse[1], delta[1]);
-        [round2(left[0], right[0]), round2(left[1], right[1])]
+        if r >= keys {
+            return [R::zero_bf16(); 2];
+        }
+        let (s, d) = (scores.as_ptr().add(r * SIDE), d_probs.as_ptr().add(r * SIDE));
+        let left = prob_and_dscore::<R>(s, d, factor, lse[0], delta[0]);
+        let right = prob_and_dscore::<R>(s.add(16), d.add(16), factor, lse[1], delta[1]);
+        [R::round(left[0], right[0]), R::round(left[1], right[1])]
     }
 }
 
-/// Sixteen weights and slopes; see [`score_gradient`].
+/// Sixteen probabilities and gradients of scores; see [`score_gradient`].
 ///
 /// # Safety
-/// Both pointers are to sixteen values.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-unsafe fn prob_and_dscore(
+/// The CPU has the instruction set of `R`; both pointers are valid for sixteen values.
+#[inline(always)]
+unsafe fn prob_and_dscore<R: Registers>(
     scores: *const f32,
-    d_scores: *const f32,
-    factor: __m512,
-    lse: __m512,
-    delta: __m512,
-) -> [__m512; 2] {
-    // SAFETY: by the contract.
-    let (s, d) = unsafe { (_mm512_loadu_ps(scores), _mm512_loadu_ps(d_scores)) };
-    let weight = exp2(_mm512_fmsub_ps(s, factor, lse));
-    [weight, _mm512_mul_ps(weight, _mm512_sub_ps(d, delta))]
+    d_probs: *const f32,
+    factor: R::F32,
+    lse: R::F32,
+    delta: R::F32,
+) -> [R::F32; 2] {
+    // SAFETY: both pointers are valid for sixteen values (caller).
+    unsafe {
+        let prob = exp2::<R>(R::mul_sub(R::load(scores), factor, lse));
+        [prob, R::mul(prob, R::sub(R::load(d_probs), delta))]
+    }
 }
 
+for_registers! {
 /// `out[r] += Σ_c a[r, c] · b[r, c]` of two blocks.
 ///
 /// # Safety
-/// `a` and `b` are blocks, `out` has 32 values.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub unsafe fn add_row_products(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
+/// An engine is in use; `a` and `b` are blocks, `out` has at most 32 values.
+pub unsafe fn add_row_dots<R>(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
     for (r, out) in out.iter_mut().enumerate() {
-        // SAFETY: by the contract.
-        let [a, b] = unsafe {
-            [
-                widen(_mm512_loadu_si512(a.as_ptr().add(r * SIDE).cast())),
-                widen(_mm512_loadu_si512(b.as_ptr().add(r * SIDE).cast())),
-            ]
-        };
-        *out += _mm512_reduce_add_ps(_mm512_fmadd_ps(a[0], b[0], _mm512_mul_ps(a[1], b[1])));
+        // SAFETY: a block has 32 rows of 32 (caller).
+        unsafe {
+            let a = R::widen(R::load_bf16(a.as_ptr().add(r * SIDE)));
+            let b = R::widen(R::load_bf16(b.as_ptr().add(r * SIDE)));
+            *out += R::reduce_add(R::mul_add(a[0], b[0], R::mul(a[1], b[1])));
+        }
     }
 }
+}
 
-/// Rows of 32 values, each times its factor, rounded; past the caches, if `streamed`.
+for_registers! {
+/// Rounds rows of 32 values, each times its factor; with non-temporal stores if `stream`.
 ///
 /// # Safety
-/// `values` has a row for each of `factors`, `out` room for as many, at a cache line.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn round_rows(values: &[f32], factors: &[f32], out: *mut Bf16, streamed: bool) {
+/// An engine is in use; `values` has a row for each of `factors`, `out` is valid for as many at a cache line.
+pub unsafe fn round_rows<R>(values: &[f32], factors: &[f32], out: *mut Bf16, stream: bool) {
     for (r, factor) in factors.iter().enumerate() {
-        let factor = _mm512_set1_ps(*factor);
-        // SAFETY: by the contract.
+        // SAFETY: there is a row for each factor (caller).
         unsafe {
+            let factor = R::splat(*factor);
             let row = values.as_ptr().add(r * SIDE);
-            let low = _mm512_mul_ps(_mm512_loadu_ps(row), factor);
-            let high = _mm512_mul_ps(_mm512_loadu_ps(row.add(16)), factor);
-            let (out, rounded) = (out.add(r * SIDE).cast(), round2(low, high));
-            if streamed {
-                _mm512_stream_si512(out, rounded);
+            let low = R::mul(R::load(row), factor);
+            let high = R::mul(R::load(row.add(16)), factor);
+            let (out, rounded) = (out.add(r * SIDE), R::round(low, high));
+            if stream {
+                R::stream_bf16(out, rounded);
             } else {
-                _mm512_store_si512(out.cast(), rounded);
+                R::store_bf16(out, rounded);
             }
         }
     }
+}
 }

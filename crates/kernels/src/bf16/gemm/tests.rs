@@ -3,10 +3,11 @@
 use super::*;
 use crate::aligned::AlignedVec;
 use crate::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32, StoreF32Transposed};
-use crate::bf16::{PackedRhs, Support, avx512, blocks, support};
+use crate::bf16::{PackedRhs, blocks};
+use crate::reference;
 use proptest::prelude::*;
 
-/// Small whole numbers: their products and sums are exact in both formats.
+/// Small integers, whose products and sums are exact in both formats.
 fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| (((i + seed) * 7919) % 7) as f32 - 3.0).collect()
 }
@@ -39,40 +40,40 @@ impl Matrix {
     }
 }
 
-fn turned(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
+fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0f32; x.len()];
+    reference::transpose(&mut out, x, rows, columns);
+    out
 }
 
-/// The same right operand in each of its forms.
-fn all_forms<'a>(b: &'a [f32], turned: &'a [f32], blocks: &'a Matrix, packed: &'a PackedRhs) -> [Rhs<'a>; 4] {
+/// The same rhs in each of its forms.
+fn all_forms<'a>(b: &'a [f32], b_t: &'a [f32], blocks: &'a Matrix, packed: &'a PackedRhs) -> [Rhs<'a>; 4] {
     [
         Rhs::Weight(b),
-        Rhs::WeightTransposed(turned),
+        Rhs::WeightTransposed(b_t),
         Rhs::Blocks(blocks.blocks()),
         Rhs::Packed(packed),
     ]
 }
 
-fn plain(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
-    (0..m * n)
-        .map(|i| (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum())
-        .collect()
+/// `a [m, k] · b [k, n]`
+fn product(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
+    let mut out = vec![0f32; m * n];
+    reference::gemm(&mut out, 0.0, 1.0, a, b, m, n, k);
+    out
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn equals_the_plain_product(m in 1usize..90, n in 1usize..90, k in 1usize..400, threads in 1usize..4, add: bool) {
-        if support() == Support::None {
-            return Ok(());
-        }
+    fn equals_the_reference(m in 1usize..90, n in 1usize..90, k in 1usize..400, threads in 1usize..4, add: bool) {
         let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
-        let want = plain(&a, &b, m, n, k);
-        let b_turned = turned(&b, k, n);
+        let want = product(&a, &b, m, n, k);
+        let b_t = transposed(&b, k, n);
         let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-        let packed = PackedRhs::pack_transposed(&b_turned, n, k);
+        let packed = PackedRhs::pack_transposed(&b_t, n, k);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        for right in all_forms(&b, &b_turned, &right, &packed) {
+        for right in all_forms(&b, &b_t, &right, &packed) {
             let mut out = before.clone();
             pool.install(|| gemm(left.blocks(), right, &mut StoreF32::new(&mut out, n, if add { Beta::One } else { Beta::Zero })));
             for (i, got) in out.iter().enumerate() {
@@ -81,15 +82,12 @@ proptest! {
         }
         let mut out = vec![f32::NAN; m * n];
         gemm(left.blocks(), Rhs::Weight(&b), &mut StoreF32Transposed::new(&mut out, m, n, Beta::Zero));
-        prop_assert_eq!(out, turned(&want, m, n));
+        prop_assert_eq!(out, transposed(&want, m, n));
     }
 }
 
 #[test]
-fn without_an_inner_dimension_sums_are_zero() {
-    if support() == Support::None {
-        return;
-    }
+fn sums_are_zero_without_inner_dimension() {
     let (m, n) = (40, 70);
     let (left, right) = (Matrix::zeros(m, 0), Matrix::zeros(0, n));
     let packed = PackedRhs::pack_transposed(&[], n, 0);
@@ -101,16 +99,13 @@ fn without_an_inner_dimension_sums_are_zero() {
 }
 
 #[test]
-fn a_long_inner_dimension_is_summed_whole() {
-    if support() == Support::None {
-        return;
-    }
+fn equals_the_reference_for_long_inner_dimensions() {
     let (m, n, k) = (40, 70, 32 * 150 + 5);
     let (a, b) = (values(m * k, 1), values(k * n, 2));
-    let (left, right, b_turned) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n), turned(&b, k, n));
-    let packed = PackedRhs::pack_transposed(&b_turned, n, k);
-    let want = plain(&a, &b, m, n, k);
-    for right in all_forms(&b, &b_turned, &right, &packed) {
+    let (left, right, b_t) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n), transposed(&b, k, n));
+    let packed = PackedRhs::pack_transposed(&b_t, n, k);
+    let want = product(&a, &b, m, n, k);
+    for right in all_forms(&b, &b_t, &right, &packed) {
         let mut out = vec![1f32; m * n];
         gemm(left.blocks(), right, &mut StoreF32::new(&mut out, n, Beta::One));
         assert!(out.iter().zip(&want).all(|(got, want)| *got == want + 1.0));
@@ -118,17 +113,14 @@ fn a_long_inner_dimension_is_summed_whole() {
 }
 
 #[test]
-fn threads_help_each_other_with_many_rows() {
-    if support() == Support::None {
-        return;
-    }
-    // Many rows for few columns: three threads share parts of them, and take rows from each other.
+fn threads_share_the_rows_of_a_task() {
+    // Many rows and few columns: three threads take rows of the same task.
     let (m, n, k) = (32 * 100 + 3, 32 * 5, 40);
     let (a, b) = (values(m * k, 1), values(k * n, 2));
-    let (left, b_turned, want) = (Matrix::new(&a, m, k), turned(&b, k, n), plain(&a, &b, m, n, k));
-    let packed = PackedRhs::pack_transposed(&b_turned, n, k);
+    let (left, b_t, want) = (Matrix::new(&a, m, k), transposed(&b, k, n), product(&a, &b, m, n, k));
+    let packed = PackedRhs::pack_transposed(&b_t, n, k);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-    for right in [Rhs::Weight(&b), Rhs::WeightTransposed(&b_turned), Rhs::Packed(&packed)] {
+    for right in [Rhs::Weight(&b), Rhs::WeightTransposed(&b_t), Rhs::Packed(&packed)] {
         let mut out = vec![f32::NAN; m * n];
         pool.install(|| gemm(left.blocks(), right, &mut StoreF32::new(&mut out, n, Beta::Zero)));
         assert!(out == want);
@@ -136,31 +128,11 @@ fn threads_help_each_other_with_many_rows() {
 }
 
 #[test]
-fn the_kernel_on_registers_multiplies_the_same() {
-    if support() == Support::None {
-        return;
-    }
-    let (m, n, k) = (32, 32, 100);
-    let (a, b) = (values(m * k, 1), values(k * n, 2));
-    let (left, mut memory) = (Matrix::new(&a, m, k), Scratch::new());
-    let steps = Rhs::Weight(&b).source(k, n).pieces(0..1, memory.take(4 * BLOCK));
-    let mut sums = vec![1f32; BLOCK];
-    let (left, steps) = (left.blocks().at(0, 0).as_ptr(), steps.at(0, 0).as_ptr());
-    // SAFETY: four steps each; the machine has AVX-512 with bfloat16, else `support` finds nothing.
-    unsafe { avx512::multiply(left, steps, 4, sums.as_mut_ptr(), Beta::One, [left; 2]) };
-    let want = plain(&a, &b, m, n, k);
-    assert!(sums.iter().zip(&want).all(|(s, w)| *s == w + 1.0));
-}
-
-#[test]
-fn epilogues_do_what_they_say() {
-    if support() == Support::None {
-        return;
-    }
+fn epilogues_equal_the_reference() {
     let (m, n, k) = (45, 50, 64);
     let scaled = |n, seed| -> Vec<f32> { values(n, seed).iter().map(|v| v * 0.25).collect() };
     let (a, b, bias, residual) = (scaled(m * k, 1), scaled(k * n, 2), scaled(n, 3), scaled(m * n, 4));
-    let sums = plain(&a, &b, m, n, k);
+    let sums = product(&a, &b, m, n, k);
     let left = Matrix::new(&a, m, k);
     let mut out = vec![f32::NAN; m * n];
     let mut store = StoreF32::new(&mut out, n, Beta::Zero)
@@ -182,7 +154,7 @@ fn epilogues_do_what_they_say() {
         .iter()
         .enumerate()
         .for_each(|(i, v)| close(*v, sums[i] + bias[i % n]));
-    let [mut hidden, mut active, mut d_hidden] = [0; 3].map(|_| Matrix::zeros(m, n));
+    let [mut hidden, mut active, mut d_hidden] = [(); 3].map(|_| Matrix::zeros(m, n));
     let mut gelu = Gelu::new(
         Some(hidden.memory.as_mut_slice()),
         active.memory.as_mut_slice(),
@@ -192,18 +164,17 @@ fn epilogues_do_what_they_say() {
     gemm(left.blocks(), Rhs::Weight(&b), &mut gelu);
     let x: Vec<f32> = sums.iter().enumerate().map(|(i, s)| s + bias[i % n]).collect();
     let mut want = vec![0f32; m * n];
-    crate::gelu::forward(&x, &mut want);
+    reference::gelu_forward(&mut want, &x);
     active.values().iter().zip(&want).for_each(|(g, w)| close(*g, *w));
     let x = hidden.values();
     let mut gradient = GeluBackward::new(hidden.blocks(), d_hidden.memory.as_mut_slice());
     gemm(left.blocks(), Rhs::Weight(&b), &mut gradient);
-    let mut want = sums.clone();
-    crate::gelu::backward_in_place(&x, &mut want);
+    reference::gelu_backward(&mut want, &x, &sums);
     for (i, got) in d_hidden.values().iter().enumerate() {
         let bound = Bf16::EPSILON * want[i].abs() + 1e-3 * sums[i].abs() + 1e-4;
         assert!((got - want[i]).abs() <= bound, "{got} {}", want[i]);
     }
-    // What lies beyond the edge is zero: it is multiplied in the next product.
+    // The padding is zero, since the next product multiplies it.
     for matrix in [rounded, hidden, active, d_hidden] {
         let beyond = matrix.memory.as_slice()[..blocks::len(m, n)]
             .iter()
@@ -217,17 +188,14 @@ fn epilogues_do_what_they_say() {
 }
 
 #[test]
-fn right_operands_are_changed_and_summed_on_the_way() {
-    if support() == Support::None {
-        return;
-    }
+fn rhs_gelu_and_column_sums_equal_the_reference() {
     let (m, n, k) = (40, 70, 300);
     let (a, b) = (values(m * k, 1), values(k * n, 2));
     let (left, right) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
     let (mut out, mut sums) = (vec![0f32; m * n], vec![1f32; n]);
     let summed = Rhs::WithColumnSums(right.blocks(), &mut sums);
     gemm(left.blocks(), summed, &mut StoreF32::new(&mut out, n, Beta::Zero));
-    assert_eq!(out, plain(&a, &b, m, n, k));
+    assert_eq!(out, product(&a, &b, m, n, k));
     for (c, sum) in sums.iter().enumerate() {
         assert_eq!(*sum, 1.0 + (0..k).map(|r| b[r * n + c]).sum::<f32>());
     }
@@ -237,8 +205,8 @@ fn right_operands_are_changed_and_summed_on_the_way() {
         &mut StoreF32::new(&mut out, n, Beta::Zero),
     );
     let mut active = vec![0f32; b.len()];
-    crate::gelu::forward(&b, &mut active);
-    for (got, want) in out.iter().zip(plain(&a, &active, m, n, k)) {
+    reference::gelu_forward(&mut active, &b);
+    for (got, want) in out.iter().zip(product(&a, &active, m, n, k)) {
         assert!(
             (got - want).abs() < 4.0 * Bf16::EPSILON * (k as f32).sqrt(),
             "{got} {want}"

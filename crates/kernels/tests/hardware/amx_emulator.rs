@@ -1,49 +1,46 @@
-//! An AMX unit in software, for tests on machines without one: what the processor refuses to execute arrives here as a signal,
-//! and takes a few microseconds.
+//! AMX in software, for CPUs without it: the instructions that the CPU refuses arrive here as a signal.
 //!
-//! Only the instructions and operands of the file above are known. Arithmetic is that of Intel's manual ("TDPBF16PS"): two sums
-//! for each number, over the even and the odd places of the inner dimension, then both are added.
+//! Only the instructions and operands of `bf16/engine/amx.rs` are known.
 
-use super::super::number::Bf16;
 use std::cell::UnsafeCell;
-use std::sync::OnceLock;
+use std::sync::Once;
+use vlct_kernels::bf16::Bf16;
+use vlct_kernels::bf16::engine::tdpbf16ps;
 
 /// Rows of a tile, and bytes of a row.
 const ROWS: usize = 16;
 const ROW: usize = 64;
 
-/// The unit of one thread.
+type Tile = [[u8; ROW]; ROWS];
+
+/// The tile registers of one thread.
 struct Unit {
     configured: bool,
-    tiles: [[[u8; ROW]; ROWS]; 8],
+    tiles: [Tile; 8],
 }
 
 thread_local! {
-    /// Constant at first and without a destructor, so that a signal handler may reach it.
+    /// It is constant at first and has no destructor, so that a signal handler may access it.
     static UNIT: UnsafeCell<Unit> = const { UnsafeCell::new(Unit { configured: false, tiles: [[[0; ROW]; ROWS]; 8] }) };
 }
 
-/// Whether the tests are to run with this unit (`VLCT_TEST_LEVEL=tiles`), which is then ready.
-pub fn wanted() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| {
-        let wanted = std::env::var_os("VLCT_TEST_LEVEL").is_some_and(|level| level == "tiles");
-        if wanted {
-            // SAFETY: the handler has the signature that `SA_SIGINFO` asks for, and does nothing that a handler must not.
-            unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = on_illegal_instruction as *const () as usize;
-                action.sa_flags = libc::SA_SIGINFO;
-                assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
-            }
+/// Executes AMX instructions in software from now on.
+pub fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: the handler has the signature that `SA_SIGINFO` asks for, and does nothing that a handler must not do.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_illegal_instruction as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
         }
-        wanted
-    })
+    });
 }
 
-/// Executes the instruction that the processor refused and goes on behind it; ends the program if it is none of the unit's.
+/// Executes the instruction that the CPU has refused and continues after it; ends the program if it is not an AMX instruction.
 extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system passes the registers of the interrupted code, which was at an instruction; tests pass good addresses.
+    // SAFETY: the system passes the registers of the interrupted code, which was at an instruction; tests use valid addresses.
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = registers[libc::REG_RIP as usize] as *const u8;
@@ -56,12 +53,12 @@ extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, co
     }
 }
 
-/// Executes the instruction at `code` and gives its length; none, if the unit does not know it.
+/// Executes the instruction at `code` and returns its length, or `None` if it is unknown.
 ///
 /// # Safety
-/// `code` is an instruction, and memory operands are addresses of a tile.
+/// `code` is an instruction, and its memory operand is valid for a tile.
 unsafe fn execute(code: *const u8, registers: &[i64; 23], unit: &mut Unit) -> Option<usize> {
-    // SAFETY: each byte is read when those before it say that the instruction goes on.
+    // SAFETY: each byte is read only if those before it say that the instruction has it.
     let byte = |i: usize| unsafe { *code.add(i) };
     // A prefix of three bytes with the opcode map 0F 38, 128 bits, W = 0. Its register bits are stored inverted.
     if byte(0) != 0xc4 || byte(1) & 0x1f != 2 || byte(2) & 0x84 != 0 {
@@ -113,13 +110,13 @@ unsafe fn execute(code: *const u8, registers: &[i64; 23], unit: &mut Unit) -> Op
         };
         return unit.configured.then_some(length);
     }
-    // Rows that are not whole cache lines would work, at half the speed.
+    // Rows that are not whole cache lines would work on a CPU, at half the speed.
     if opcode != 0x4b || !unit.configured || start.align_offset(ROW) != 0 || !(stride as usize).is_multiple_of(ROW) {
         return None;
     }
     for (r, row) in unit.tiles[tile].iter_mut().enumerate() {
         let memory = start.wrapping_offset(stride * r as isize).cast::<[u8; ROW]>();
-        // SAFETY: by the contract.
+        // SAFETY: the memory operand is valid for a tile (caller).
         unsafe {
             match prefix {
                 3 => *row = *memory,
@@ -131,7 +128,7 @@ unsafe fn execute(code: *const u8, registers: &[i64; 23], unit: &mut Unit) -> Op
     Some(length)
 }
 
-/// A register of the interrupted code by its number in instructions.
+/// The general-purpose register with this number in instruction encodings.
 fn register(registers: &[i64; 23], number: u8) -> i64 {
     use libc::{REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX, REG_RSI, REG_RSP};
     let lower = [REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI];
@@ -141,26 +138,10 @@ fn register(registers: &[i64; 23], number: u8) -> i64 {
         .map_or_else(|| upper(number), |place| *place as usize)]
 }
 
-/// `sums [16, 16] += left [16, 32] · right`, of which a row holds two of the inner dimension, side by side for each column.
-fn multiply(sums: &mut [[u8; ROW]; ROWS], left: &[[u8; ROW]; ROWS], right: &[[u8; ROW]; ROWS]) {
-    let number = |row: &[u8; ROW], i: usize| bytemuck::cast::<[u8; 2], Bf16>([row[2 * i], row[2 * i + 1]]).to_f32();
-    let mut wide = [[0f32; 32]; ROWS];
-    for (wide, row) in wide.iter_mut().zip(right) {
-        for (i, wide) in wide.iter_mut().enumerate() {
-            *wide = number(row, i);
-        }
-    }
-    for (sums, left) in sums.iter_mut().zip(left) {
-        let mut alternating = [0f32; 32];
-        for (k, right) in wide.iter().enumerate() {
-            let pair = [number(left, 2 * k), number(left, 2 * k + 1)];
-            for (i, sum) in alternating.iter_mut().enumerate() {
-                *sum += pair[i % 2] * right[i];
-            }
-        }
-        for (sum, pair) in sums.chunks_exact_mut(4).zip(alternating.chunks_exact(2)) {
-            let before = f32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]);
-            sum.copy_from_slice(&(before + (pair[0] + pair[1])).to_le_bytes());
-        }
-    }
+/// `tdpbf16ps` on bytes.
+fn multiply(sums: &mut Tile, lhs: &Tile, rhs: &Tile) {
+    let operand = |tile: &Tile| bytemuck::cast::<Tile, [[Bf16; 32]; ROWS]>(*tile);
+    let mut dst = bytemuck::cast::<Tile, [[f32; 16]; ROWS]>(*sums);
+    tdpbf16ps(&mut dst, &operand(lhs), &operand(rhs));
+    *sums = bytemuck::cast(dst);
 }

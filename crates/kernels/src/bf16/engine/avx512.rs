@@ -1,0 +1,93 @@
+//! AVX-512 with `vdpbf16ps`, which multiplies pairs of bfloat16 and adds them to f32 lanes.
+
+use super::{BLOCK, Beta, Bf16, SIDE, TileEngine};
+use crate::bf16::prefetch::{Level, prefetch};
+use std::arch::x86_64::*;
+
+/// Multiplies on AVX-512 registers.
+pub struct Avx512Bf16;
+
+impl Avx512Bf16 {
+    /// Whether the CPU has AVX-512 with bfloat16.
+    pub fn is_present() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx512bf16")
+    }
+
+    /// Whether `vdpbf16ps` is faster than f32 arithmetic: on AMD CPUs.
+    pub(super) fn is_fast() -> bool {
+        let vendor = __cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+    }
+}
+
+impl TileEngine for Avx512Bf16 {
+    unsafe fn gemm_block(
+        lhs: *const Bf16,
+        rhs: *const Bf16,
+        k_blocks: usize,
+        dst: *mut f32,
+        beta: Beta,
+        prefetch: [*const Bf16; 2],
+        vector_work: impl FnMut(usize),
+    ) {
+        // SAFETY: the CPU has the instructions, and the pointers are valid for these blocks (caller).
+        unsafe { gemm_block(lhs, rhs, k_blocks, dst, beta, prefetch) };
+        (0..k_blocks).for_each(vector_work);
+    }
+}
+
+/// # Safety
+/// `lhs` and `rhs` are valid for `k_blocks` blocks, `dst` for one, and [`Avx512Bf16::is_present`].
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn gemm_block(
+    lhs: *const Bf16,
+    rhs: *const Bf16,
+    k_blocks: usize,
+    dst: *mut f32,
+    beta: Beta,
+    prefetched: [*const Bf16; 2],
+) {
+    for start in prefetched {
+        prefetch(Level::L2, start, 4 * k_blocks);
+    }
+    /// Rows whose sums stay in registers: 8 rows of two registers, beside two registers of rhs and a broadcast pair of lhs.
+    const ROWS: usize = 8;
+    for first in (0..SIDE).step_by(ROWS) {
+        // SAFETY: all offsets lie within the blocks, for which the pointers are valid (caller).
+        unsafe {
+            let dst = dst.add(first * SIDE);
+            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            if beta == Beta::One {
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = [
+                        _mm512_loadu_ps(dst.add(r * SIDE)),
+                        _mm512_loadu_ps(dst.add(r * SIDE + 16)),
+                    ];
+                }
+            }
+            for k_block in 0..k_blocks {
+                let (lhs, rhs) = (lhs.add(k_block * BLOCK + first * SIDE), rhs.add(k_block * BLOCK));
+                for pair in 0..16 {
+                    let rhs = rhs.add(pair * SIDE).cast::<__m512bh>();
+                    let right = [rhs.read_unaligned(), rhs.byte_add(1024).read_unaligned()];
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let two = lhs.add(r * SIDE + pair * 2).cast::<i32>().read_unaligned();
+                        let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(two));
+                        for (sum, right) in sum.iter_mut().zip(right) {
+                            *sum = _mm512_dpbf16_ps(*sum, left, right);
+                        }
+                    }
+                }
+            }
+            for (r, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(dst.add(r * SIDE), sum[0]);
+                _mm512_storeu_ps(dst.add(r * SIDE + 16), sum[1]);
+            }
+        }
+    }
+}

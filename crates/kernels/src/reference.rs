@@ -1,0 +1,606 @@
+//! Every kernel, forward and backward, as plain f32 loops on one thread.
+//!
+//! This is what the fast kernels of this crate compute, in the style of llm.c's
+//! [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking, no threads, nothing clever.
+//! It is the oracle of their tests and runs nowhere else. Results agree with the fast kernels up to the order of additions, and the
+//! accuracy of `exp` and `erf`.
+//!
+//! Outputs come first, then inputs. `T` are tokens (rows), `D` is the width, `H` are heads of `dh = D/H` columns, `C` are classes.
+//! Gradients are named `d_x`; those of weights are added to, as in all kernels.
+
+use crate::patches::Order;
+
+/// `dst [m, n] = β·dst + alpha · lhs [m, k] · rhs [k, n]`
+pub fn gemm(dst: &mut [f32], beta: f32, alpha: f32, lhs: &[f32], rhs: &[f32], m: usize, n: usize, k: usize) {
+    for i in 0..m {
+        for j in 0..n {
+            let mut sum = 0.0;
+            for p in 0..k {
+                sum += lhs[i * k + p] * rhs[p * n + j];
+            }
+            dst[i * n + j] = beta * dst[i * n + j] + alpha * sum;
+        }
+    }
+}
+
+/// `out [columns, rows]`, the transpose of `x [rows, columns]`.
+pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
+    for r in 0..rows {
+        for c in 0..columns {
+            out[c * rows + r] = x[r * columns + c];
+        }
+    }
+}
+
+/// Attention within packed sequences: `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
+/// equation 1), without a mask.
+///
+/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` and to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has
+/// the tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`, the first of which have the results `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
+pub fn attention_forward(
+    out: &mut [f32],
+    log_sum_exp: &mut [f32],
+    qkv: &[f32],
+    cu_seqlens_k: &[usize],
+    cu_seqlens_q: &[usize],
+    heads: usize,
+) {
+    let total_q = cu_seqlens_q[cu_seqlens_q.len() - 1];
+    let width = qkv.len() / (3 * cu_seqlens_k[cu_seqlens_k.len() - 1]);
+    let dh = width / heads;
+    for s in 0..cu_seqlens_k.len() - 1 {
+        let (first_k, keys) = (cu_seqlens_k[s], cu_seqlens_k[s + 1] - cu_seqlens_k[s]);
+        let (first_q, queries) = (cu_seqlens_q[s], cu_seqlens_q[s + 1] - cu_seqlens_q[s]);
+        for h in 0..heads {
+            for i in 0..queries {
+                let probs = attention_probs(qkv, width, dh, h, first_k, keys, i);
+                log_sum_exp[h * total_q + first_q + i] = probs.1;
+                for c in 0..dh {
+                    let mut sum = 0.0;
+                    for j in 0..keys {
+                        sum += probs.0[j] * qkv[(first_k + j) * 3 * width + 2 * width + h * dh + c];
+                    }
+                    out[(first_q + i) * width + h * dh + c] = sum;
+                }
+            }
+        }
+    }
+}
+
+/// Probabilities `[keys]` of query `i` of a sequence, and the log-sum-exp of its scores to base 2.
+fn attention_probs(
+    qkv: &[f32],
+    width: usize,
+    dh: usize,
+    h: usize,
+    first: usize,
+    keys: usize,
+    i: usize,
+) -> (Vec<f32>, f32) {
+    let mut scores = vec![0f32; keys];
+    let mut max = f32::NEG_INFINITY;
+    for j in 0..keys {
+        for c in 0..dh {
+            let q = qkv[(first + i) * 3 * width + h * dh + c];
+            let k = qkv[(first + j) * 3 * width + width + h * dh + c];
+            scores[j] += q * k;
+        }
+        scores[j] /= (dh as f32).sqrt();
+        max = max.max(scores[j]);
+    }
+    let mut sum = 0.0;
+    for score in &mut scores {
+        *score = (*score - max).exp();
+        sum += *score;
+    }
+    for score in &mut scores {
+        *score /= sum;
+    }
+    (scores, (max + sum.ln()) * std::f32::consts::LOG2_E)
+}
+
+/// The backward pass of [`attention_forward`]: writes `d_qkv [T, 3·D]` from `d_out [total_q, D]`.
+///
+/// With the probabilities `p` and `d_p = d_out·vᵀ`, the gradient of the scores is `p·(d_p − Σ p·d_p)`.
+pub fn attention_backward(
+    d_qkv: &mut [f32],
+    d_out: &[f32],
+    qkv: &[f32],
+    cu_seqlens_k: &[usize],
+    cu_seqlens_q: &[usize],
+    heads: usize,
+) {
+    let width = qkv.len() / (3 * cu_seqlens_k[cu_seqlens_k.len() - 1]);
+    let dh = width / heads;
+    let scale = 1.0 / (dh as f32).sqrt();
+    d_qkv.fill(0.0);
+    for s in 0..cu_seqlens_k.len() - 1 {
+        let (first_k, keys) = (cu_seqlens_k[s], cu_seqlens_k[s + 1] - cu_seqlens_k[s]);
+        let (first_q, queries) = (cu_seqlens_q[s], cu_seqlens_q[s + 1] - cu_seqlens_q[s]);
+        for h in 0..heads {
+            // Element `c` of part 0 (query), 1 (key) or 2 (value) of token `j`.
+            let at = |part: usize, j: usize, c: usize| (first_k + j) * 3 * width + part * width + h * dh + c;
+            for i in 0..queries {
+                let (probs, _) = attention_probs(qkv, width, dh, h, first_k, keys, i);
+                let d = &d_out[(first_q + i) * width + h * dh..][..dh];
+                let mut d_probs = vec![0f32; keys];
+                let mut mean = 0.0;
+                for j in 0..keys {
+                    for c in 0..dh {
+                        d_probs[j] += d[c] * qkv[at(2, j, c)];
+                        d_qkv[at(2, j, c)] += probs[j] * d[c];
+                    }
+                    mean += probs[j] * d_probs[j];
+                }
+                for j in 0..keys {
+                    let d_score = probs[j] * (d_probs[j] - mean) * scale;
+                    for c in 0..dh {
+                        d_qkv[at(0, i, c)] += d_score * qkv[at(1, j, c)];
+                        d_qkv[at(1, j, c)] += d_score * qkv[at(0, i, c)];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Layer normalisation (Ba et al. 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)): `out = (x − μ)·rstd·w + b` with
+/// `rstd = 1/√(σ² + eps)`. `x` and `out` are `[T, D]`, `mean` and `rstd` `[T]`, `w` and `b` `[D]`.
+pub fn layer_norm_forward(
+    out: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    eps: f32,
+) {
+    let width = w.len();
+    for t in 0..x.len() / width {
+        let row = &x[t * width..][..width];
+        let m = row.iter().sum::<f32>() / width as f32;
+        let variance = row.iter().map(|v| (v - m) * (v - m)).sum::<f32>() / width as f32;
+        let s = 1.0 / (variance + eps).sqrt();
+        for c in 0..width {
+            out[t * width + c] = (row[c] - m) * s * w[c] + b[c];
+        }
+        (mean[t], rstd[t]) = (m, s);
+    }
+}
+
+/// The backward pass of [`layer_norm_forward`]: adds to `d_x [T, D]`, `d_w [D]` and `d_b [D]`.
+pub fn layer_norm_backward(
+    d_x: &mut [f32],
+    d_w: &mut [f32],
+    d_b: &mut [f32],
+    d_out: &[f32],
+    x: &[f32],
+    w: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+) {
+    let width = w.len();
+    for t in 0..x.len() / width {
+        let norm = |c: usize| (x[t * width + c] - mean[t]) * rstd[t];
+        let d_norm = |c: usize| d_out[t * width + c] * w[c];
+        let (mut mean_d, mut mean_dn) = (0.0, 0.0);
+        for c in 0..width {
+            mean_d += d_norm(c) / width as f32;
+            mean_dn += d_norm(c) * norm(c) / width as f32;
+        }
+        for c in 0..width {
+            d_x[t * width + c] += (d_norm(c) - mean_d - norm(c) * mean_dn) * rstd[t];
+            d_w[c] += d_out[t * width + c] * norm(c);
+            d_b[c] += d_out[t * width + c];
+        }
+    }
+}
+
+/// GELU, exact form (Hendrycks & Gimpel 2016, [arXiv:1606.08415](https://arxiv.org/abs/1606.08415)): `x·Φ(x)`.
+pub fn gelu_forward(out: &mut [f32], x: &[f32]) {
+    for i in 0..x.len() {
+        out[i] = x[i] * normal_cdf(x[i]);
+    }
+}
+
+/// The backward pass of [`gelu_forward`]: `d_x = d_out·(Φ(x) + x·φ(x))`.
+pub fn gelu_backward(d_x: &mut [f32], x: &[f32], d_out: &[f32]) {
+    for i in 0..x.len() {
+        let density = (-0.5 * x[i] * x[i]).exp() / (2.0 * std::f32::consts::PI).sqrt();
+        d_x[i] = d_out[i] * (normal_cdf(x[i]) + x[i] * density);
+    }
+}
+
+/// The normal distribution function `Φ(x) = (1 + erf(x/√2))/2`, with the Maclaurin series of `erf` in double precision.
+fn normal_cdf(x: f32) -> f32 {
+    let x = (x as f64 / std::f64::consts::SQRT_2).clamp(-5.0, 5.0);
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    (0.5 + sum / std::f64::consts::PI.sqrt()) as f32
+}
+
+/// Softmax cross-entropy: `loss [T]` and `probs [T, C]` from `logits [T, C]` and one class per row.
+pub fn cross_entropy_forward(loss: &mut [f32], probs: &mut [f32], logits: &[f32], targets: &[u32]) {
+    let classes = logits.len() / targets.len();
+    for t in 0..targets.len() {
+        let row = &logits[t * classes..][..classes];
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = row.iter().map(|v| (v - max).exp()).sum();
+        for c in 0..classes {
+            probs[t * classes + c] = (row[c] - max).exp() / sum;
+        }
+        loss[t] = sum.ln() - (row[targets[t] as usize] - max);
+    }
+}
+
+/// The backward pass of [`cross_entropy_forward`]: `d_logits = (probs − onehot(targets))·scale`.
+pub fn cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[u32], scale: f32) {
+    let classes = probs.len() / targets.len();
+    for t in 0..targets.len() {
+        for c in 0..classes {
+            let target = if targets[t] as usize == c { 1.0 } else { 0.0 };
+            d_logits[t * classes + c] = (probs[t * classes + c] - target) * scale;
+        }
+    }
+}
+
+/// Binary cross-entropy: the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))` for logits `x` and targets `t`, `[T, C]`. Written as
+/// `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
+pub fn binary_cross_entropy_forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {
+    let mut sum = 0.0;
+    for i in 0..logits.len() {
+        let (x, t) = (logits[i], targets[i]);
+        sum += x.max(0.0) - x * t + (-x.abs()).exp().ln_1p();
+    }
+    sum / (logits.len() / classes) as f32
+}
+
+/// The backward pass of [`binary_cross_entropy_forward`]: `d_logits = (σ(logits) − targets)·scale / T`.
+pub fn binary_cross_entropy_backward(
+    d_logits: &mut [f32],
+    logits: &[f32],
+    targets: &[f32],
+    classes: usize,
+    scale: f32,
+) {
+    let rows = (logits.len() / classes) as f32;
+    for i in 0..logits.len() {
+        d_logits[i] = (1.0 / (1.0 + (-logits[i]).exp()) - targets[i]) * scale / rows;
+    }
+}
+
+/// Normalises each row of `x [T, D]` by its mean and unbiased variance: the targets of masked autoencoding (He et al. 2022,
+/// [arXiv:2111.06377](https://arxiv.org/abs/2111.06377)).
+pub fn normalise_patches(x: &mut [f32], width: usize) {
+    for row in x.chunks_exact_mut(width) {
+        let mean = row.iter().sum::<f32>() / width as f32;
+        let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / (width - 1) as f32;
+        for v in row {
+            *v = (*v - mean) / (variance + 1e-6).sqrt();
+        }
+    }
+}
+
+/// The masked-autoencoding loss: the mean squared difference of `prediction` and `target`, both `[T, D]`.
+pub fn patch_loss_forward(prediction: &[f32], target: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    for i in 0..prediction.len() {
+        sum += (prediction[i] - target[i]) * (prediction[i] - target[i]);
+    }
+    sum / prediction.len() as f32
+}
+
+/// The backward pass of [`patch_loss_forward`]: `d_prediction = 2·(prediction − target)·scale / (T·D)`.
+pub fn patch_loss_backward(d_prediction: &mut [f32], prediction: &[f32], target: &[f32], scale: f32) {
+    for i in 0..prediction.len() {
+        d_prediction[i] = 2.0 * (prediction[i] - target[i]) * scale / prediction.len() as f32;
+    }
+}
+
+/// Picks rows of a table: `out[i] = table[rows[i]]`; row [`NONE`](crate::gather::NONE) leaves `out[i]` as it is.
+pub fn gather(out: &mut [f32], table: &[f32], rows: &[u32], width: usize) {
+    for (i, row) in rows.iter().enumerate() {
+        if *row != crate::gather::NONE {
+            out[i * width..][..width].copy_from_slice(&table[*row as usize * width..][..width]);
+        }
+    }
+}
+
+/// The backward pass of [`gather`]: `d_table[rows[i]] += d_out[i]`.
+pub fn scatter_add(d_table: &mut [f32], d_out: &[f32], rows: &[u32], width: usize) {
+    for (i, row) in rows.iter().enumerate() {
+        if *row != crate::gather::NONE {
+            for c in 0..width {
+                d_table[*row as usize * width + c] += d_out[i * width + c];
+            }
+        }
+    }
+}
+
+/// Dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)` where it is
+/// true, else 0. The same function of a gradient is the backward pass.
+pub fn dropout(out: &mut [f32], x: &[f32], keep: &[bool], p: f32) {
+    for i in 0..x.len() {
+        out[i] = if keep[i] { x[i] / (1.0 - p) } else { 0.0 };
+    }
+}
+
+/// Update `step` (from 1) of AdamW as in the transformers library (Loshchilov & Hutter 2019,
+/// [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)): `epsilon` outside the bias correction, decay after the step.
+pub fn adamw(
+    params: &mut [f32],
+    grads: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    learning_rate: f32,
+    [beta1, beta2]: [f32; 2],
+    epsilon: f32,
+    weight_decay: f32,
+    step: i32,
+) {
+    let correction = (1.0 - beta2.powi(step)).sqrt() / (1.0 - beta1.powi(step));
+    for i in 0..params.len() {
+        m[i] = beta1 * m[i] + (1.0 - beta1) * grads[i];
+        v[i] = beta2 * v[i] + (1.0 - beta2) * grads[i] * grads[i];
+        params[i] -= learning_rate * correction * m[i] / (v[i].sqrt() + epsilon);
+        params[i] -= learning_rate * weight_decay * params[i];
+    }
+}
+
+/// Update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight decay is
+/// added to the gradient.
+pub fn adam(
+    params: &mut [f32],
+    grads: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    learning_rate: f32,
+    [beta1, beta2]: [f32; 2],
+    epsilon: f32,
+    weight_decay: f32,
+    step: i32,
+) {
+    for i in 0..params.len() {
+        let g = grads[i] + weight_decay * params[i];
+        m[i] = beta1 * m[i] + (1.0 - beta1) * g;
+        v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+        let m_hat = m[i] / (1.0 - beta1.powi(step));
+        let v_hat = v[i] / (1.0 - beta2.powi(step));
+        params[i] -= learning_rate * m_hat / (v_hat.sqrt() + epsilon);
+    }
+}
+
+/// Update `step` (from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the first momentum
+/// is the first gradient.
+pub fn sgd(
+    params: &mut [f32],
+    grads: &[f32],
+    m: &mut [f32],
+    learning_rate: f32,
+    momentum: f32,
+    weight_decay: f32,
+    step: i32,
+) {
+    for i in 0..params.len() {
+        let g = grads[i] + weight_decay * params[i];
+        m[i] = if step == 1 { g } else { momentum * m[i] + g };
+        params[i] -= learning_rate * m[i];
+    }
+}
+
+/// Cosines `[n, m]` of the rows of `text [n, D]` and `image [m, D]`; norms below 1e-5 count as 1e-5.
+pub fn cosines(out: &mut [f32], text: &[f32], image: &[f32], width: usize) {
+    let norm = |x: &[f32]| x.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-5);
+    let m = image.len() / width;
+    for (i, t) in text.chunks_exact(width).enumerate() {
+        for (j, v) in image.chunks_exact(width).enumerate() {
+            let dot: f32 = t.iter().zip(v).map(|(a, b)| a * b).sum();
+            out[i * m + j] = dot / (norm(t) * norm(v));
+        }
+    }
+}
+
+/// The transport plan `[n, m]` between uniform distributions for the costs `1 − cosine`, by the inexact proximal point method IPOT (Xie et
+/// al. 2020, [arXiv:1802.04307](https://arxiv.org/abs/1802.04307), algorithm 1 with one inner iteration), as UNITER uses it (Chen et
+/// al. 2020, [arXiv:1909.11740](https://arxiv.org/abs/1909.11740)).
+pub fn transport_plan(plan: &mut [f32], cosine: &[f32], n: usize, m: usize, beta: f32, iterations: usize) {
+    plan.fill(1.0);
+    let mut sigma = vec![1.0 / n as f32; n];
+    for _ in 0..iterations {
+        let mut q = vec![0f32; n * m];
+        for i in 0..n * m {
+            q[i] = (-(1.0 - cosine[i]) / beta).exp() * plan[i];
+        }
+        let mut delta = vec![0f32; m];
+        for j in 0..m {
+            let sum: f32 = (0..n).map(|i| q[i * m + j] * sigma[i]).sum();
+            delta[j] = 1.0 / (m as f32 * sum);
+        }
+        for i in 0..n {
+            let sum: f32 = (0..m).map(|j| q[i * m + j] * delta[j]).sum();
+            sigma[i] = 1.0 / (n as f32 * sum);
+        }
+        for i in 0..n {
+            for j in 0..m {
+                plan[i * m + j] = delta[j] * q[i * m + j] * sigma[i];
+            }
+        }
+    }
+}
+
+/// The transport distance `Σ (1 − cosine)·plan`.
+pub fn transport_distance(cosine: &[f32], plan: &[f32]) -> f32 {
+    let mut sum = 0.0;
+    for i in 0..plan.len() {
+        sum += (1.0 - cosine[i]) * plan[i];
+    }
+    sum
+}
+
+/// The gradient of [`transport_distance`] times `weight` at a constant plan, through [`cosines`]: adds to `d_text [n, D]` and
+/// `d_image [m, D]`. The derivative of `cos(t, v)` by `t` is `(v̂ − t̂·cos)/|t|`.
+pub fn transport_backward(
+    d_text: &mut [f32],
+    d_image: &mut [f32],
+    plan: &[f32],
+    text: &[f32],
+    image: &[f32],
+    width: usize,
+    weight: f32,
+) {
+    let norm = |x: &[f32]| x.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-5);
+    let m = image.len() / width;
+    for (i, t) in text.chunks_exact(width).enumerate() {
+        for (j, v) in image.chunks_exact(width).enumerate() {
+            let (nt, nv) = (norm(t), norm(v));
+            let cosine = t.iter().zip(v).map(|(a, b)| a * b).sum::<f32>() / (nt * nv);
+            let d_cosine = -weight * plan[i * m + j];
+            for c in 0..width {
+                d_text[i * width + c] += d_cosine * (v[c] / nv - t[c] / nt * cosine) / nt;
+                d_image[j * width + c] += d_cosine * (t[c] / nt - v[c] / nv * cosine) / nv;
+            }
+        }
+    }
+}
+
+/// Square patches of `image [3, size, size]` as rows of `out [patches, 3·side²]`; patch `p` is row `p / (size/side)` and column
+/// `p % (size/side)` of the grid.
+pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches: &[u32], order: Order) {
+    let grid = size / side;
+    for (i, patch) in patches.iter().enumerate() {
+        let (top, left) = (*patch as usize / grid * side, *patch as usize % grid * side);
+        for channel in 0..3 {
+            for y in 0..side {
+                for x in 0..side {
+                    let place = match order {
+                        Order::ChannelFirst => (channel * side + y) * side + x,
+                        Order::ChannelLast => (y * side + x) * 3 + channel,
+                    };
+                    out[i * 3 * side * side + place] = image[(channel * size + top + y) * size + left + x];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n)
+            .map(|i| (((i + seed) * 7919) % 1009) as f32 / 500.0 - 1.0)
+            .collect()
+    }
+
+    /// Compares a gradient with central differences of `loss`.
+    fn check(x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
+        const STEP: f32 = 1e-2;
+        let mut x = x.to_vec();
+        for i in 0..x.len() {
+            let value = x[i];
+            x[i] = value + STEP;
+            let plus = loss(&x);
+            x[i] = value - STEP;
+            let want = (plus - loss(&x)) / (2.0 * STEP as f64);
+            x[i] = value;
+            let got = gradient[i] as f64;
+            assert!(
+                (got - want).abs() < 2e-3 * want.abs().max(1.0),
+                "{i}: {got} instead of {want}"
+            );
+        }
+    }
+
+    fn dot(x: &[f32], y: &[f32]) -> f64 {
+        x.iter().zip(y).map(|(x, y)| *x as f64 * *y as f64).sum()
+    }
+
+    #[test]
+    fn attention_gradient_equals_finite_differences() {
+        let (heads, width, k, q) = (2, 6, [0, 3, 3, 8], [0, 2, 2, 7]);
+        let (qkv, d_out) = (values(8 * 3 * width, 1), values(7 * width, 2));
+        let mut d_qkv = vec![f32::NAN; qkv.len()];
+        attention_backward(&mut d_qkv, &d_out, &qkv, &k, &q, heads);
+        check(&qkv, &d_qkv, |qkv| {
+            let (mut out, mut lse) = (vec![0f32; 7 * width], vec![0f32; 7 * heads]);
+            attention_forward(&mut out, &mut lse, qkv, &k, &q, heads);
+            dot(&out, &d_out)
+        });
+    }
+
+    #[test]
+    fn layer_norm_gradients_equal_finite_differences() {
+        let (rows, width) = (3, 20);
+        let (x, w, b, d_out) = (
+            values(rows * width, 1),
+            values(width, 2),
+            values(width, 3),
+            values(rows * width, 4),
+        );
+        let run = |x: &[f32], w: &[f32], b: &[f32]| {
+            let (mut y, mut mean, mut rstd) = (vec![0f32; rows * width], vec![0f32; rows], vec![0f32; rows]);
+            layer_norm_forward(&mut y, &mut mean, &mut rstd, x, w, b, 1e-6);
+            (y, mean, rstd)
+        };
+        let (_, mean, rstd) = run(&x, &w, &b);
+        let (mut d_x, mut d_w, mut d_b) = (vec![0f32; x.len()], vec![0f32; width], vec![0f32; width]);
+        layer_norm_backward(&mut d_x, &mut d_w, &mut d_b, &d_out, &x, &w, &mean, &rstd);
+        check(&x, &d_x, |x| dot(&run(x, &w, &b).0, &d_out));
+        check(&w, &d_w, |w| dot(&run(&x, w, &b).0, &d_out));
+        check(&b, &d_b, |b| dot(&run(&x, &w, b).0, &d_out));
+    }
+
+    #[test]
+    fn loss_gradients_equal_finite_differences() {
+        let (x, targets) = (
+            values(12, 1),
+            values(12, 2).iter().map(|v| v * 0.5 + 0.5).collect::<Vec<_>>(),
+        );
+        let mut d = vec![0f32; 12];
+        gelu_backward(&mut d, &x, &targets);
+        check(&x, &d, |x| {
+            let mut out = [0f32; 12];
+            gelu_forward(&mut out, x);
+            dot(&out, &targets)
+        });
+        binary_cross_entropy_backward(&mut d, &x, &targets, 3, 1.5);
+        check(&x, &d, |x| 1.5 * binary_cross_entropy_forward(x, &targets, 3) as f64);
+        patch_loss_backward(&mut d, &x, &targets, 1.5);
+        check(&x, &d, |x| 1.5 * patch_loss_forward(x, &targets) as f64);
+        let (classes, mut loss, mut probs) = ([2, 0, 1, 1], [0f32; 4], [0f32; 12]);
+        cross_entropy_forward(&mut loss, &mut probs, &x, &classes);
+        cross_entropy_backward(&mut d, &probs, &classes, 0.5);
+        check(&x, &d, |x| {
+            let (mut loss, mut probs) = ([0f32; 4], [0f32; 12]);
+            cross_entropy_forward(&mut loss, &mut probs, x, &classes);
+            0.5 * loss.iter().map(|v| *v as f64).sum::<f64>()
+        });
+    }
+
+    #[test]
+    fn transport_gradient_equals_finite_differences_at_a_fixed_plan() {
+        let (width, n, m) = (5, 3, 4);
+        let (text, image) = (values(n * width, 1), values(m * width, 2));
+        let distance = |text: &[f32], image: &[f32], plan: &mut [f32], fixed: bool| {
+            let mut cosine = vec![0f32; n * m];
+            cosines(&mut cosine, text, image, width);
+            if !fixed {
+                transport_plan(plan, &cosine, n, m, 0.5, 50);
+            }
+            2.0 * transport_distance(&cosine, plan) as f64
+        };
+        let mut plan = vec![0f32; n * m];
+        distance(&text, &image, &mut plan, false);
+        assert!((plan.iter().sum::<f32>() - 1.0).abs() < 1e-4);
+        let (mut d_text, mut d_image) = (vec![0f32; text.len()], vec![0f32; image.len()]);
+        transport_backward(&mut d_text, &mut d_image, &plan, &text, &image, width, 2.0);
+        check(&text, &d_text, |text| distance(text, &image, &mut plan.clone(), true));
+        check(&image, &d_image, |image| {
+            distance(&text, image, &mut plan.clone(), true)
+        });
+    }
+}

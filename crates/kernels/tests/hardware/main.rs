@@ -1,0 +1,36 @@
+//! Tests of instructions that not every CPU has, against the portable engine.
+//!
+//! A test whose instructions this machine lacks is reported as ignored, with the reason in brackets. AMX is executed in software where
+//! the CPU lacks it, so that its instructions and addresses are tested anyway.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx_emulator;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test that needs something; `missing` says what, if the machine does not have it.
+fn trial(name: &str, missing: Option<&str>, test: fn()) -> Trial {
+    let trial = Trial::test(name, move || {
+        test();
+        Ok(())
+    });
+    match missing {
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+        None => trial,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod x86 {
+    pub fn trials() -> Vec<libtest_mimic::Trial> {
+        ["avx512_bf16", "amx"]
+            .map(|name| super::trial(name, Some("needs x86-64"), || ()))
+            .into()
+    }
+}
+
+fn main() {
+    libtest_mimic::run(&Arguments::from_args(), x86::trials()).exit();
+}
