@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use vlct_data::DataError;
-use vlct_data::datasets::preparation;
+use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
@@ -100,8 +100,8 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
 /// The command that makes the files of a dataset.
 fn prepare_command(name: &str, data_root: &Path) -> String {
     let out = data_root.display();
-    match preparation(name) {
-        Some(preparation) => format!("vlct prepare {preparation} --root RAW --out {out}"),
+    match Published::find(name) {
+        Some(dataset) => format!("vlct prepare {} --root RAW --out {out}", dataset.preparation),
         None => format!("vlct prepare jsonl --root IMAGES --annotations FILE.jsonl --name {name} --out {out}"),
     }
 }

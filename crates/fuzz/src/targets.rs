@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::ArrowTable;
-use vlct_data::datasets::{Captions, ItemDataset, Location, Pairs, Questions, RowKind, Split};
+use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::webdataset::TarTable;
 use vlct_image::decode;
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
@@ -100,26 +100,18 @@ fn arrow(file: &[u8], folder: &Path) {
             let _ = table.float_lists(row, column);
         }
     }
-    items::<Captions>(folder, |dataset, at| {
-        let _ = (dataset.caption_at(at), dataset.image_at(at));
-    });
-    items::<Questions>(folder, |dataset, at| {
-        let _ = (dataset.question_at(at), dataset.image_at(at));
-    });
-    items::<Pairs>(folder, |dataset, at| {
-        let _ = (dataset.sentence_at(at), dataset.images_at(at));
-    });
+    for contents in [Contents::Captions, Contents::Questions, Contents::Pairs] {
+        items(contents, folder);
+    }
 }
 
-/// Opens the file as the dataset `f` of a kind, if it is one, and reads its items.
-fn items<K: RowKind>(folder: &Path, read: impl Fn(&ItemDataset<K>, &Location)) {
-    let Ok(dataset) = ItemDataset::<K>::open(folder, &["f"], Split::Train) else {
+/// Opens the file as the dataset `f` of these contents, if it has them, and reads its items.
+fn items(contents: Contents, directory: &Path) {
+    let Ok(dataset) = TableDataset::open(contents, directory, &["f"], Split::Train) else {
         return;
     };
     for item in 0..dataset.len().min(1000) {
-        if let Ok(at) = dataset.locate(item) {
-            read(&dataset, &at);
-        }
+        let _ = dataset.example(item);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vlct_data::datasets::{CaptionDataset, Shards, Split};
+use vlct_data::datasets::{Contents, Shards, Split, TableDataset};
 use vlct_data::loader::{Loader, LoaderConfig, Position};
 use vlct_data::text::Tokenizer;
 
@@ -27,9 +27,9 @@ pub struct Data {
     /// Splits captions into tokens.
     pub tokenizer: Tokenizer,
     /// The training split.
-    pub train: Arc<CaptionDataset>,
+    pub train: Arc<TableDataset>,
     /// The validation split. Empty if the datasets have none.
-    pub val: Arc<CaptionDataset>,
+    pub val: Arc<TableDataset>,
 }
 
 impl Data {
@@ -67,7 +67,7 @@ pub fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
 ///
 /// # Errors
 /// Returns an error if the directory of the data is not named, or if files are missing or have another content.
-pub fn open(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> {
+pub fn open(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     if data.root == Path::new("") {
         return Err(TrainError::MissingDataRoot);
     }
@@ -76,7 +76,7 @@ pub fn open(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> {
     } else {
         Shards::All
     };
-    let dataset = CaptionDataset::open_with(&data.root, &data.datasets, split, shards)?;
+    let dataset = TableDataset::open_with(Contents::Captions, &data.root, &data.datasets, split, shards)?;
     Ok(Arc::new(dataset))
 }
 
@@ -84,7 +84,7 @@ pub fn open(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> {
 ///
 /// # Errors
 /// Returns an error as [`open`] does.
-pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> {
+pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     let first = DataSpec {
         datasets: data.datasets[..1].to_vec(),
         ..data.clone()
@@ -98,7 +98,7 @@ pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<CaptionDataset>> 
 /// Returns an error if the dataset is empty.
 pub fn loader(
     spec: &RunSpec,
-    dataset: &Arc<CaptionDataset>,
+    dataset: &Arc<TableDataset>,
     tokenizer: &Tokenizer,
     mode: LoaderMode,
     start: Position,

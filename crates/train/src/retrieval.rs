@@ -4,7 +4,7 @@ use crate::error::{Result, TrainError};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vlct_data::datasets::CaptionDataset;
+use vlct_data::datasets::{Dataset, TableDataset};
 use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
@@ -134,7 +134,7 @@ pub fn check_size(pictures: usize) -> Result<()> {
 /// If a picture or caption cannot be read, or there are fewer than ten of either.
 pub fn evaluate(
     model: &Vlc,
-    dataset: &Arc<CaptionDataset>,
+    dataset: &Arc<TableDataset>,
     tokenizer: &Tokenizer,
     max_text_len: usize,
     transform: TransformKind,
@@ -145,7 +145,7 @@ pub fn evaluate(
     let (mut texts, mut owner) = (Vec::new(), Vec::new());
     for picture in 0..dataset.rows() {
         for index in dataset.items_of(picture)? {
-            texts.push(tokenizer.encode(&dataset.caption(index)?, max_text_len));
+            texts.push(tokenizer.encode(&dataset.text(index)?.unwrap_or_default(), max_text_len));
             owner.push(picture);
         }
     }

@@ -7,11 +7,11 @@ use crate::arrow::Values;
 /// What the rows of a dataset hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// A picture and its captions.
+    /// An image and its captions.
     Captions,
-    /// A picture and questions about it.
+    /// An image and questions about it.
     Questions,
-    /// A pair of pictures and sentences about it.
+    /// A pair of images and sentences about it.
     Pairs,
 }
 
@@ -51,37 +51,7 @@ impl fmt::Display for Contents {
         f.write_str(match self {
             Self::Captions => "captions",
             Self::Questions => "questions",
-            Self::Pairs => "pairs of pictures",
+            Self::Pairs => "pairs of images",
         })
     }
-}
-
-/// A kind of rows, as a type.
-pub trait RowKind: fmt::Debug + Send + Sync + 'static {
-    /// What it stands for.
-    const CONTENTS: Contents;
-}
-
-/// Rows of a picture and captions.
-#[derive(Clone, Copy, Debug)]
-pub enum Captions {}
-
-/// Rows of a picture and questions.
-#[derive(Clone, Copy, Debug)]
-pub enum Questions {}
-
-/// Rows of two pictures and sentences.
-#[derive(Clone, Copy, Debug)]
-pub enum Pairs {}
-
-impl RowKind for Captions {
-    const CONTENTS: Contents = Contents::Captions;
-}
-
-impl RowKind for Questions {
-    const CONTENTS: Contents = Contents::Questions;
-}
-
-impl RowKind for Pairs {
-    const CONTENTS: Contents = Contents::Pairs;
 }

@@ -1,27 +1,21 @@
-//! Datasets of one's own: a name, and files in the data root that carry it.
+//! Custom datasets: a name, and files in the data root that carry it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::registry::{self, Split};
+use super::files::{Split, refuse_unfinished};
+use super::name::is_custom_name;
+use super::published::NAMES;
 use crate::error::MissingFile;
 use crate::{DataError, Result};
 use vlct_util::IoError;
 use vlct_util::text::misspelt;
 
-/// Ending of WebDataset shards.
+/// Extension of WebDataset shards.
 const TAR: &str = "tar";
 
-/// Whether `name` can be that of a dataset of one's own: letters and digits of ASCII, `-` and `_`, at most 100, a letter or
-/// digit first.
-pub fn is_custom_name(name: &str) -> bool {
-    name.len() <= 100
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-}
-
 /// Files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. Without any
-/// such file of any split, the tars in the folder `NAME`. Empty if the dataset has no such validation or test split.
+/// such file of any split, the tars in the directory `NAME`. Empty if the dataset has no such validation or test split.
 pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
     if !is_custom_name(name) {
         let reason = "a name has letters, digits, - and _ only, the first a letter or digit";
@@ -30,7 +24,7 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
         )));
     }
     let prefix = format!("{name}_{split}");
-    registry::refuse_unfinished(data_root, name, |file| {
+    refuse_unfinished(data_root, name, |file| {
         file.strip_prefix(&prefix).is_some_and(is_number_or_nothing)
     })?;
     let mut found = false;
@@ -78,8 +72,8 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
 fn unknown(data_root: &Path, name: &str) -> DataError {
     DataError::UnknownDataset {
         name: name.to_string(),
-        similar: misspelt(name, registry::names()),
-        known: registry::names().collect(),
+        similar: misspelt(name, NAMES),
+        known: NAMES.to_vec(),
         directory: data_root.to_path_buf(),
     }
 }
@@ -120,65 +114,74 @@ fn tar_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>>
     split_tars(&data_root.join(name), split)
 }
 
-/// The tars of a split in a folder of WebDataset shards, by name.
-pub fn split_tars(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
-    let of_split = tars(&folder.join(split.to_string()))?;
+/// The tars of a split in a directory of WebDataset shards, by name.
+///
+/// # Errors
+/// Returns [`DataError::Io`] if the directory cannot be read.
+pub fn split_tars(directory: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    let of_split = tars(&directory.join(split.to_string()))?;
     match split {
-        Split::Train if of_split.is_empty() => tars(folder),
+        Split::Train if of_split.is_empty() => tars(directory),
         _ => Ok(of_split),
     }
 }
 
-/// The tars in a folder, by name. None if there is no such folder.
-pub fn tars(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = entries(folder)?;
+/// The tars in a directory, by name. Empty if there is no such directory.
+///
+/// # Errors
+/// Returns [`DataError::Io`] if the directory cannot be read.
+pub fn tars(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(directory)?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == TAR));
     paths.sort();
     Ok(paths)
 }
 
-/// What is in a folder. Nothing if there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
+/// Entries of a directory. Empty if there is no such directory.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    if !directory.is_dir() {
         return Ok(Vec::new());
     }
     let io = |source| {
         DataError::Io(IoError {
-            path: folder.to_path_buf(),
+            path: directory.to_path_buf(),
             source,
         })
     };
-    let entries = std::fs::read_dir(folder).map_err(io)?;
+    let entries = std::fs::read_dir(directory).map_err(io)?;
     entries.map(|entry| Ok(entry.map_err(io)?.path())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CaptionDataset, Contents, contents, verify};
+    use super::super::tests::text;
+    use super::super::{Contents, Dataset, TableDataset, contents};
     use super::*;
     use crate::arrow::{CaptionWriter, VqaKind, VqaWriter};
-    use crate::datasets::Shards;
     use vlct_golden::write_tar;
 
-    fn write(folder: &Path, file: &str, caption: &str) {
-        let mut writer = CaptionWriter::create(folder.join(file)).unwrap();
+    fn write(directory: &Path, file: &str, caption: &str) {
+        let mut writer = CaptionWriter::create(directory.join(file)).unwrap();
         writer.push(file.as_bytes(), &[caption], file, "").unwrap();
         writer.finish().unwrap();
     }
 
-    fn shard(folder: &Path, file: &str, caption: &str) {
-        let path = folder.join(file);
+    fn shard(directory: &Path, file: &str, caption: &str) {
+        let path = directory.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         write_tar(&path, &[("1.jpg", file.as_bytes()), ("1.txt", caption.as_bytes())]);
     }
 
     fn captions(root: &Path, name: &str, split: Split) -> String {
-        let dataset = CaptionDataset::open(root, &[name], split).unwrap_or_else(|e| panic!("{name} {split}: {e}"));
-        (0..dataset.len()).map(|item| dataset.caption(item).unwrap()).collect()
+        let dataset = TableDataset::open(Contents::Captions, root, &[name], split)
+            .unwrap_or_else(|e| panic!("{name} {split}: {e}"));
+        (0..dataset.len()).map(|item| text(&dataset, item)).collect()
     }
 
     fn message(root: &Path, name: &str, split: Split) -> String {
-        let message = CaptionDataset::open(root, &[name], split).unwrap_err().to_string();
+        let message = TableDataset::open(Contents::Captions, root, &[name], split)
+            .unwrap_err()
+            .to_string();
         assert!(!message.contains('\n'), "{message}");
         message
     }
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_tars() {
+    fn directories_of_tars() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         shard(root, "web/00001.tar", "b");
@@ -234,19 +237,21 @@ mod tests {
         assert_eq!(
             captions(root, "web", Split::Train),
             "t",
-            "a folder train goes before what lies beside it"
+            "a directory train takes precedence over tars beside it"
         );
-        let dataset = CaptionDataset::open(root, &["web"], Split::Train).unwrap();
-        assert_eq!(dataset.image(0).unwrap(), b"web/train/0.tar");
+        let dataset = TableDataset::open(Contents::Captions, root, &["web"], Split::Train).unwrap();
+        assert_eq!(
+            dataset.image_at(&dataset.locate(0).unwrap()).unwrap(),
+            b"web/train/0.tar"
+        );
         let at = dataset.locate(0).unwrap();
         assert_eq!(dataset.image_id_at(&at).unwrap().as_deref(), Some("1"));
-        let error = dataset.row_error(&at, "is blue").to_string();
+        let error = dataset.error(0, "is blue").to_string();
         assert!(error.ends_with("0.tar: row 0 (1): is blue"), "{error}");
         // Once converted, the Arrow files count.
         write(root, "web_train_0.arrow", "converted");
         assert_eq!(captions(root, "web", Split::Train), "converted");
         assert_eq!(captions(root, "web", Split::Val), "");
-        assert!(verify(root, &["web"], Split::Train, Shards::All).is_empty());
     }
 
     #[test]
@@ -256,8 +261,8 @@ mod tests {
         shard(root, "web/0.tar", "a");
         write(root, "vg.arrow", "b");
         write(root, "cats_train.arrow", "c");
-        let dataset = CaptionDataset::open(root, &["web", "vg", "cats"], Split::Train).unwrap();
-        let texts: String = (0..dataset.len()).map(|item| dataset.caption(item).unwrap()).collect();
+        let dataset = TableDataset::open(Contents::Captions, root, &["web", "vg", "cats"], Split::Train).unwrap();
+        let texts: String = (0..dataset.len()).map(|item| text(&dataset, item)).collect();
         assert_eq!(texts, "abc");
         let parts: Vec<_> = dataset.datasets().collect();
         assert_eq!(parts, [("web", 0..1), ("vg", 1..2), ("cats", 2..3)]);

@@ -1,16 +1,17 @@
-//! The texts of one table as numbered items, with an index that is small beside them.
+//! The texts of one table as numbered items, with one index entry per 128 texts.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::contents::Contents;
-use super::items::AROUND_BYTES;
 use super::table::Table;
 use crate::{DataError, Result};
 
 /// Texts, and rows, that one index entry covers. Finding an item reads at most that many texts (and those of one row).
 const BLOCK: usize = 128;
-/// Bytes read in a scan before the pages are given back.
+/// Bytes that the system may map around a place that is read: since Linux 6.18 a whole large folio of its cache.
+pub(super) const AROUND_BYTES: usize = 2 << 20;
+/// Bytes read in a scan before pages are released.
 const SCAN_BYTES: usize = 8 << 20;
 
 /// Where a run of rows begins.
@@ -41,7 +42,7 @@ fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     texts
 }
 
-/// Those of a row's texts that are items. A question that is asked twice counts twice, as in the original.
+/// The texts of a row that are items. A question that is asked twice is two items, as in the original.
 fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>> {
     match contents {
         Contents::Captions => distinct(texts),
@@ -53,7 +54,7 @@ impl TableIndex {
     /// Reads all texts once.
     ///
     /// # Errors
-    /// A damaged text; more than 4 billion rows or texts.
+    /// Returns [`DataError::Format`] if a text is damaged or there are more than 2³² rows or texts.
     pub fn new(table: Table, contents: Contents) -> Result<Self> {
         let too_many = || DataError::Format {
             path: table.path().to_path_buf(),
@@ -117,7 +118,7 @@ impl TableIndex {
         })
     }
 
-    /// Number of the first item of a row.
+    /// The first item of a row.
     pub fn first_item(&self, row: usize) -> Result<usize> {
         let block = self.blocks.partition_point(|b| b.row as usize <= row).saturating_sub(1);
         let Some(start) = self.blocks.get(block) else {

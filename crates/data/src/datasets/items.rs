@@ -1,31 +1,27 @@
-//! Several datasets of one kind as one space of items: a row, and one of its texts.
+//! Files of several datasets as one space of items, with an index that is small beside them.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use super::contents::RowKind;
-use super::index::TableIndex;
-use super::registry::{self, Shards, Split};
+use super::contents::Contents;
+use super::files::{Shards, Split};
+use super::index::{AROUND_BYTES, TableIndex};
+use super::registry;
 use super::table::Table as File;
 use crate::{DataError, Result};
 
-/// Bytes read from the mapped files before their pages are given back to the system.
+/// Bytes read from the mapped files before their pages are released.
 const RELEASE_BYTES: usize = 16 << 20;
-/// What the system may map around a place that is read: since Linux 6.18 a whole large folio of its cache.
-pub(super) const AROUND_BYTES: usize = 2 << 20;
-
 /// Where an item lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// Number of the dataset among the names that were given.
+    /// Index of the dataset among the names that were given.
     pub dataset: usize,
-    /// Number of the file, counted over all datasets.
+    /// Index of the file, over all datasets.
     pub table: usize,
     /// Row in the file.
     pub row: usize,
@@ -47,34 +43,39 @@ struct Table {
     dataset: usize,
     first_item: usize,
     first_row: usize,
-    /// Whether it was read since its pages were given back last.
+    /// Whether it was read since its pages were last released.
     touched: AtomicBool,
 }
 
-/// Several datasets of one kind as one space of items (row, text): datasets in the order given, files in reading order,
-/// rows in order, texts in order; of captions that occur twice in a row the first.
+/// Several datasets with the same contents as one space of items (row, text): datasets in the order given, files in reading
+/// order, rows in order, texts in order. A caption that occurs twice in a row is one item, a question or sentence two
+/// (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
 ///
-/// What the rows are is `K`: see [`CaptionDataset`](super::CaptionDataset), [`QuestionDataset`](super::QuestionDataset) and
-/// [`PairDataset`](super::PairDataset).
+/// Texts stay in the mapped files; memory holds one index entry per 128 texts.
 #[derive(Debug)]
-pub struct ItemDataset<K> {
+pub struct TableDataset {
+    contents: Contents,
     parts: Vec<Part>,
     tables: Vec<Table>,
     items: usize,
     rows: usize,
-    /// Bytes read since the pages were given back last.
+    /// Bytes read since pages were last released.
     touched: AtomicUsize,
-    kind: PhantomData<K>,
 }
 
-impl<K: RowKind> ItemDataset<K> {
-    /// Opens the named datasets' split in the folder `data_root`; every shard must be there. Reads all texts once.
+impl TableDataset {
+    /// Opens a split of the named datasets in the directory `data_root`; every shard must exist. Reads all texts once.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] for a name that is unknown or of a dataset of another kind, [`DataError::MissingFiles`] with all missing
-    /// files, or what is wrong with a file.
-    pub fn open(data_root: impl AsRef<Path>, names: &[impl AsRef<str>], split: Split) -> Result<Self> {
-        Self::open_with(data_root, names, split, Shards::All)
+    /// Returns [`DataError::UnknownDataset`] or [`DataError::Invalid`] for a name that is unknown or of a dataset with other
+    /// contents, [`DataError::MissingFiles`] with all missing files, or what is wrong with a file.
+    pub fn open(
+        contents: Contents,
+        data_root: impl AsRef<Path>,
+        names: &[impl AsRef<str>],
+        split: Split,
+    ) -> Result<Self> {
+        Self::open_with(contents, data_root, names, split, Shards::All)
     }
 
     /// As [`Self::open`], with a choice whether shards may be absent.
@@ -82,34 +83,35 @@ impl<K: RowKind> ItemDataset<K> {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(
+        contents: Contents,
         data_root: impl AsRef<Path>,
         names: &[impl AsRef<str>],
         split: Split,
         shards: Shards,
     ) -> Result<Self> {
         for name in names {
-            let contents = registry::contents(data_root.as_ref(), name.as_ref())?;
-            if contents != K::CONTENTS {
+            let found = registry::contents(data_root.as_ref(), name.as_ref())?;
+            if found != contents {
                 return Err(DataError::Invalid(format!(
-                    "{} is a dataset of {contents}, not of {}",
-                    name.as_ref(),
-                    K::CONTENTS
+                    "{} is a dataset of {found}, not of {contents}",
+                    name.as_ref()
                 )));
             }
         }
-        Self::of_files(names, registry::files_of_all(data_root.as_ref(), names, split, shards)?)
+        let files = registry::files_of_all(data_root.as_ref(), names, split, shards)?;
+        Self::of_files(contents, names, files)
     }
 
-    /// Opens files, each with the number of its dataset in `names`, in that order.
+    /// Opens files, each with the index of its dataset in `names`, in that order.
     ///
     /// # Errors
-    /// What is wrong with a file.
-    pub fn of_files(names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
+    /// Returns what is wrong with a file.
+    pub fn of_files(contents: Contents, names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
-                let table = File::with(file, K::CONTENTS)?;
-                Ok((*dataset, TableIndex::new(table, K::CONTENTS)?))
+                let table = File::with(file, contents)?;
+                Ok((*dataset, TableIndex::new(table, contents)?))
             })
             .collect::<Result<_>>()?;
 
@@ -137,27 +139,27 @@ impl<K: RowKind> ItemDataset<K> {
             });
         }
         Ok(Self {
+            contents,
             parts,
             tables,
             items,
             rows,
             touched: AtomicUsize::new(0),
-            kind: PhantomData,
         })
     }
 
-    /// Number of items: the texts of every row.
-    pub fn len(&self) -> usize {
+    /// What the rows hold.
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// Number of items.
+    pub(super) fn items(&self) -> usize {
         self.items
     }
 
-    /// Whether there is no item.
-    pub fn is_empty(&self) -> bool {
-        self.items == 0
-    }
-
-    /// Number of rows, with or without texts: pictures, or pairs of them.
-    pub fn rows(&self) -> usize {
+    /// Number of rows.
+    pub(super) fn row_count(&self) -> usize {
         self.rows
     }
 
@@ -166,7 +168,7 @@ impl<K: RowKind> ItemDataset<K> {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
-    /// Names of the files in reading order, without their endings, and the number of rows of each.
+    /// Names of the files in reading order, without extension, and the number of rows of each.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
     }
@@ -174,7 +176,7 @@ impl<K: RowKind> ItemDataset<K> {
     /// Where item `index` lies.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if there is no such item.
+    /// Returns [`DataError::Invalid`] if there is no such item.
     pub fn locate(&self, index: usize) -> Result<Location> {
         if index >= self.items {
             return Err(DataError::Invalid(format!(
@@ -196,18 +198,21 @@ impl<K: RowKind> ItemDataset<K> {
     }
 
     /// All texts of the row at a location that are items.
-    pub(super) fn texts_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
+    ///
+    /// # Errors
+    /// Returns an error if there is no such place, or a text is damaged.
+    pub fn texts_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
         let table = self.table(at)?;
         let texts = table.index.texts(at.row)?;
         self.touch(table, AROUND_BYTES);
         Ok(texts)
     }
 
-    /// The picture at a location, of an Arrow file the one in that column: the bytes of its file.
+    /// The image at a location, of an Arrow file the one in that column: the bytes of its file.
     pub(super) fn image_in(&self, at: &Location, column: &str) -> Result<&[u8]> {
-        let picture = self.file(at)?.image(at.row, column)?;
-        self.read(at, picture.len() + AROUND_BYTES);
-        Ok(picture)
+        let image = self.file(at)?.image(at.row, column)?;
+        self.read(at, image.len() + AROUND_BYTES);
+        Ok(image)
     }
 
     /// The file of a location.
@@ -220,7 +225,7 @@ impl<K: RowKind> ItemDataset<K> {
         self.tables.iter().map(|table| &table.index.table)
     }
 
-    /// A name for a row in reports: its file and what it is called there.
+    /// File and row of a location, for reports.
     pub fn row_name(&self, at: &Location) -> String {
         match self.tables.get(at.table) {
             Some(table) => format!(
@@ -232,8 +237,8 @@ impl<K: RowKind> ItemDataset<K> {
         }
     }
 
-    /// An error about a row: names the file and the row.
-    pub fn row_error(&self, at: &Location, reason: &str) -> DataError {
+    /// An error about a row; it names the file and the row.
+    pub(crate) fn row_error(&self, at: &Location, reason: &str) -> DataError {
         match self.tables.get(at.table) {
             Some(table) => table.index.table.row_error(at.row, reason),
             None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),
@@ -243,7 +248,7 @@ impl<K: RowKind> ItemDataset<K> {
     /// The location of row `row` of all rows (its first text).
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if there is no such row.
+    /// Returns [`DataError::Invalid`] if there is no such row.
     pub fn locate_row(&self, row: usize) -> Result<Location> {
         if row >= self.rows {
             return Err(DataError::Invalid(format!(
@@ -261,36 +266,14 @@ impl<K: RowKind> ItemDataset<K> {
         })
     }
 
-    /// Number of the row at a location, over all files.
-    pub fn row_of(&self, at: &Location) -> usize {
-        self.tables.get(at.table).map_or(0, |t| t.first_row) + at.row
-    }
-
-    /// The items that are texts of row `row` of all rows. Empty for a row without texts.
-    ///
-    /// # Errors
-    /// [`DataError::Invalid`] if there is no such row.
-    pub fn items_of(&self, row: usize) -> Result<Range<usize>> {
+    /// The items of row `row` of all rows.
+    pub(super) fn items_of_row(&self, row: usize) -> Result<Range<usize>> {
         let at = self.locate_row(row)?;
         let table = self.table(&at)?;
         let first = table.first_item + table.index.first_item(at.row)?;
         let count = table.index.texts(at.row)?.len();
         self.touch(table, AROUND_BYTES);
         Ok(first..first + count)
-    }
-
-    /// A uniformly random item of the dataset that item `index` belongs to. It may be the item itself: negatives of
-    /// image-text matching are drawn this way, weighted by captions.
-    ///
-    /// # Errors
-    /// [`DataError::Invalid`] if there is no item `index`.
-    pub fn random_of_same_dataset(&self, index: usize, rng: &mut impl Rng) -> Result<usize> {
-        let part = self
-            .parts
-            .iter()
-            .find(|p| p.items.contains(&index))
-            .ok_or_else(|| DataError::Invalid(format!("there is no item {index}; there are {}", self.items)))?;
-        Ok(rng.random_range(part.items.clone()))
     }
 
     /// Bytes of memory that the index takes.
@@ -304,18 +287,19 @@ impl<K: RowKind> ItemDataset<K> {
             .ok_or_else(|| DataError::Invalid(format!("there is no table {}", at.table)))
     }
 
-    /// Says that `bytes` of the file of a location were read; see [`Self::touch`].
+    /// Counts `bytes` of the file of a location as read; see [`Self::touch`].
     pub(super) fn read(&self, at: &Location, bytes: usize) {
         if let Some(table) = self.tables.get(at.table) {
             self.touch(table, bytes);
         }
     }
 
-    /// Counts what was read, and now and then gives the pages back, so that this process does not grow to the size of the files.
+    /// Counts bytes that were read. Every [`RELEASE_BYTES`] it releases the pages of all files that were read, so that the
+    /// resident size of this process does not grow to that of the files.
     fn touch(&self, table: &Table, bytes: usize) {
         table.touched.store(true, Ordering::Relaxed);
         let before = self.touched.fetch_add(bytes, Ordering::Relaxed);
-        // One thread crosses the line. Others may read on meanwhile: a page that was given back returns when it is read.
+        // Exactly one thread crosses the limit. Others may read meanwhile: a released page is mapped again when it is read.
         if before <= RELEASE_BYTES && before + bytes > RELEASE_BYTES {
             for table in &self.tables {
                 if table.touched.swap(false, Ordering::Relaxed) {

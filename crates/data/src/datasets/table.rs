@@ -1,4 +1,4 @@
-//! A file of a dataset, whatever its kind: rows of pictures and texts.
+//! A file of a dataset in either format: rows of images and texts.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::arrow::ArrowTable;
 use crate::webdataset::{TarCounts, TarTable};
 use crate::{DataError, Result};
 
-/// A file that is open.
+/// An open file.
 #[derive(Debug)]
 pub enum Table {
     /// An Arrow file.
@@ -18,10 +18,10 @@ pub enum Table {
 }
 
 impl Table {
-    /// Opens a file; its ending says what it is.
+    /// Opens a file; the extension decides its format.
     ///
     /// # Errors
-    /// A file that cannot be read or is not what its ending says.
+    /// Returns an error if the file cannot be read or has another format than its extension says.
     pub fn open(path: &Path) -> Result<Self> {
         if is_tar(path) {
             return Ok(Self::Tar(TarTable::open(path)?));
@@ -29,10 +29,10 @@ impl Table {
         Ok(Self::Arrow(ArrowTable::open(path)?))
     }
 
-    /// Opens a file and checks that it has what its dataset is said to hold.
+    /// Opens a file and checks that it has the columns of its contents.
     ///
     /// # Errors
-    /// As [`Self::open`]; a column that is not there or of another type.
+    /// As [`Self::open`], and if a column is missing or of another type.
     pub fn with(path: &Path, contents: Contents) -> Result<Self> {
         let table = Self::open(path)?;
         if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {
@@ -41,10 +41,10 @@ impl Table {
         Ok(table)
     }
 
-    /// What a file holds, told by its columns.
+    /// The contents of a file, told by its columns.
     ///
     /// # Errors
-    /// A file that cannot be read, or with neither captions nor questions.
+    /// Returns an error if the file cannot be read, or has neither captions nor questions.
     pub fn contents(path: &Path) -> Result<Contents> {
         if is_tar(path) {
             return Ok(Contents::Captions);
@@ -67,7 +67,7 @@ impl Table {
         }
     }
 
-    /// Where the file lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         match self {
             Self::Arrow(table) => table.path(),
@@ -75,7 +75,7 @@ impl Table {
         }
     }
 
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     pub fn name(&self) -> &str {
         match self {
             Self::Arrow(table) => table.name(),
@@ -94,7 +94,7 @@ impl Table {
     /// The Arrow file.
     ///
     /// # Errors
-    /// A tar.
+    /// Returns [`DataError::Format`] for a tar.
     pub(super) fn arrow(&self) -> Result<&ArrowTable> {
         match self {
             Self::Arrow(table) => Ok(table),
@@ -102,7 +102,7 @@ impl Table {
         }
     }
 
-    /// Whether the texts of each row lie in a part of the file of their own, away from those of the row before.
+    /// For each row, whether its texts lie in another part of the file than those of the row before.
     pub fn new_parts(&self) -> Box<dyn Iterator<Item = bool> + '_> {
         match self {
             Self::Arrow(table) => Box::new(table.batches().flat_map(|rows| (0..rows).map(|row| row == 0))),
@@ -113,7 +113,7 @@ impl Table {
     /// The captions, questions or sentences of a row, in order. Those of a tar are captions.
     ///
     /// # Errors
-    /// No such row, or a damaged text.
+    /// Returns an error if there is no such row or a text is damaged.
     pub fn texts(&self, row: usize, contents: Contents) -> Result<Vec<Cow<'_, str>>> {
         match self {
             Self::Arrow(table) => {
@@ -124,10 +124,10 @@ impl Table {
         }
     }
 
-    /// The bytes of a picture file of a row, of an Arrow file the one in that column.
+    /// The bytes of the image file of a row, of an Arrow file the one in that column.
     ///
     /// # Errors
-    /// No such row, or no picture in it.
+    /// Returns an error if there is no such row or it has no image.
     pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         match self {
             Self::Arrow(table) => table.image(row, column),
@@ -135,10 +135,10 @@ impl Table {
         }
     }
 
-    /// The name of a row's picture.
+    /// The name of a row's image.
     ///
     /// # Errors
-    /// No such row, or an Arrow file without that column.
+    /// Returns an error if there is no such row, or an Arrow file has no such column.
     pub fn image_id(&self, row: usize) -> Result<Option<String>> {
         match self {
             Self::Arrow(table) => Ok(table.string(row, "image_id")?.map(str::to_string)),
@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// What a row is called in messages.
+    /// A row's name in messages: its index and, in a tar, its key.
     pub fn row_name(&self, row: usize) -> String {
         let name = match self {
             Self::Arrow(_) => None,
@@ -155,12 +155,12 @@ impl Table {
         name.map_or(format!("row {row}"), |name| format!("row {row} ({name})"))
     }
 
-    /// An error about a row: names the file and the row.
+    /// An error about a row; it names the file and the row.
     pub fn row_error(&self, row: usize, reason: &str) -> DataError {
         self.error(&format!("{}: {reason}", self.row_name(row)))
     }
 
-    /// What a tar holds.
+    /// Samples of a tar, and what was left out of it.
     pub fn tar_counts(&self) -> Option<TarCounts> {
         match self {
             Self::Arrow(_) => None,
@@ -168,7 +168,7 @@ impl Table {
         }
     }
 
-    /// Takes the pages of the file out of this process's memory until they are read again.
+    /// Releases the pages of the file from this process's memory until they are read again.
     pub fn release_pages(&self) {
         match self {
             Self::Arrow(table) => table.release_pages(),

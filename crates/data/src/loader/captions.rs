@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::buffers::Buffers;
 use super::pipeline::{Job, Pipeline, Position};
 use super::{Order, images};
-use crate::datasets::{CaptionDataset, Location};
+use crate::datasets::{Dataset, Location, TableDataset};
 use crate::random::{Purpose, stream};
 use crate::text::{self, MaskingConfig, Tokenizer};
 use crate::{DataError, Result};
@@ -52,7 +53,7 @@ pub struct LoaderConfig {
 /// Which item a sample is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SampleId {
-    /// Number of the item in the dataset; [`CaptionDataset::caption`] gives its text.
+    /// Number of the item in the dataset; [`TableDataset::text`] gives its text.
     pub index: usize,
     /// Dataset, file, row and caption.
     pub location: Location,
@@ -132,7 +133,7 @@ impl Loader {
     /// # Errors
     /// [`DataError::Invalid`] for an empty dataset or a number out of range.
     pub fn new(
-        dataset: Arc<CaptionDataset>,
+        dataset: Arc<TableDataset>,
         tokenizer: Tokenizer,
         config: LoaderConfig,
         start: Position,
@@ -206,7 +207,7 @@ impl Iterator for Loader {
 
 /// Makes samples of a caption dataset.
 struct Captions {
-    dataset: Arc<CaptionDataset>,
+    dataset: Arc<TableDataset>,
     tokenizer: Tokenizer,
     transform: Transform,
     masking: MaskingConfig,
@@ -324,10 +325,10 @@ impl Job for Captions {
                 Ok(picture) => break picture,
                 Err(error) => replacements.note(error, self.config.training)?,
             }
-            index = self.dataset.random_of_same_dataset(wanted, &mut replacement)?;
+            index = replacement.random_range(self.dataset.peers(wanted));
         };
 
-        let caption = self.dataset.caption_at(&id.location)?;
+        let caption = self.dataset.text(id.index)?.unwrap_or_default();
         let text_ids = self.tokenizer.encode(&caption, self.config.max_text_len);
         let masked = text::mask_tokens(
             &self.tokenizer,
@@ -340,7 +341,7 @@ impl Job for Captions {
         if !matched {
             let mut rng = random(Purpose::FalseImage);
             while false_image.is_none() {
-                let index = self.dataset.random_of_same_dataset(id.index, &mut rng)?;
+                let index = rng.random_range(self.dataset.peers(id.index));
                 match self.picture(index, &mut rng) {
                     Ok(picture) => false_image = Some(picture),
                     Err(error) => replacements.note(error, self.config.training)?,

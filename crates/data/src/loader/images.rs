@@ -7,14 +7,14 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::pipeline::{Job, Pipeline, Position};
-use crate::datasets::{CaptionDataset, Location};
+use crate::datasets::{Dataset, Location, TableDataset};
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
 use vlct_image::{Transform, TransformKind};
 
 /// Reads, decodes and transforms the picture at a location into `out` `[3, size, size]`. Errors name file and row.
 pub(super) fn load_into(
-    dataset: &CaptionDataset,
+    dataset: &TableDataset,
     at: &Location,
     transform: &Transform,
     rng: &mut impl Rng,
@@ -29,7 +29,7 @@ pub(super) fn load_into(
 /// Some consecutive pictures of a dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageBatch {
-    /// Their rows in the dataset; [`CaptionDataset::items_of`] gives their captions.
+    /// Their rows in the dataset; [`TableDataset::items_of`] gives their captions.
     pub rows: Range<usize>,
     /// The pictures, each `[3, size, size]`, normalised.
     pub images: Vec<Vec<f32>>,
@@ -47,7 +47,7 @@ impl ImageLoader {
     /// # Errors
     /// [`DataError::Invalid`] for a dataset without pictures or a number out of range.
     pub fn new(
-        dataset: Arc<CaptionDataset>,
+        dataset: Arc<TableDataset>,
         kind: TransformKind,
         image_size: usize,
         batch_size: usize,
@@ -82,7 +82,7 @@ impl Iterator for ImageLoader {
 }
 
 struct Images {
-    dataset: Arc<CaptionDataset>,
+    dataset: Arc<TableDataset>,
     transform: Transform,
     batch_size: usize,
 }

@@ -1,7 +1,7 @@
 //! Batches: sampling order, decoding threads, prefetch.
 //!
 //! ```text
-//! position ── Order ──▶ item ── CaptionDataset ──▶ picture, caption ──▶ decode, transform, tokenise, mask ──▶ Batch
+//! position ── Order ──▶ item ── TableDataset ──▶ picture, caption ──▶ decode, transform, tokenise, mask ──▶ Batch
 //! ```
 //!
 //! [`Loader`] makes batches for pre-training and image-text matching, [`ImageLoader`] images for retrieval, both on the threads of

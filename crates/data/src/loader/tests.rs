@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::Result;
 use crate::arrow::CaptionWriter;
-use crate::datasets::{CaptionDataset, Shards, Split};
+use crate::datasets::{Contents, Dataset, Shards, Split, TableDataset};
 use crate::random::{Purpose, stream};
 use crate::text::Tokenizer;
 use vlct_image::{RgbImage, Transform, TransformKind, decode, encode_png};
@@ -58,11 +58,15 @@ fn folder(rows: usize, broken: &[usize]) -> tempfile::TempDir {
     folder
 }
 
-fn dataset(folder: &Path, names: &[&str]) -> Arc<CaptionDataset> {
-    Arc::new(CaptionDataset::open(folder, names, Split::Train).unwrap())
+fn dataset(folder: &Path, names: &[&str]) -> Arc<TableDataset> {
+    Arc::new(TableDataset::open(Contents::Captions, folder, names, Split::Train).unwrap())
 }
 
-fn batches(dataset: &Arc<CaptionDataset>, config: LoaderConfig, start: Position) -> Vec<Batch> {
+fn image(dataset: &TableDataset, item: usize) -> Vec<u8> {
+    dataset.example(item).unwrap().images[0].as_deref().unwrap().to_vec()
+}
+
+fn batches(dataset: &Arc<TableDataset>, config: LoaderConfig, start: Position) -> Vec<Batch> {
     let loader = Loader::new(dataset.clone(), tokenizer(), config, start).unwrap();
     loader.collect::<Result<_>>().unwrap()
 }
@@ -151,12 +155,15 @@ fn samples_are_what_the_dataset_says() {
             let place = batch.index * 4 + i as u64;
             let mut rng = stream(7, Purpose::Augmentation, batch.epoch, place);
             let want = transform
-                .apply(decode(dataset.image(sample.index).unwrap()).unwrap(), &mut rng)
+                .apply(decode(&image(&dataset, sample.index)).unwrap(), &mut rng)
                 .unwrap();
             assert_eq!(batch.images[i], want);
 
             let (text, ids, labels) = (&batch.text_ids[i], &batch.mlm_ids[i], &batch.mlm_labels[i]);
-            assert_eq!(*text, tokenizer().encode(&dataset.caption(sample.index).unwrap(), 12));
+            assert_eq!(
+                *text,
+                tokenizer().encode(&dataset.text(sample.index).unwrap().unwrap(), 12)
+            );
             assert_eq!((ids.len(), labels.len()), (text.len(), text.len()));
             for ((original, id), label) in text.iter().zip(ids).zip(labels) {
                 match label {
@@ -191,7 +198,7 @@ fn half_of_a_batch_is_shown_other_pictures_of_the_same_dataset() {
             assert_eq!(batch.false_position(*i), Some(k));
             let other = batch.false_samples[k];
             assert_eq!(other.location.dataset, batch.samples[*i].location.dataset);
-            let picture = decode(dataset.image(other.index).unwrap()).unwrap();
+            let picture = decode(&image(&dataset, other.index)).unwrap();
             let want = transform.apply(picture, &mut stream(0, Purpose::Order, 0, 0)).unwrap();
             assert_eq!(batch.false_images[k], want);
         }
@@ -245,7 +252,7 @@ fn unreadable_pictures_are_replaced_in_training_and_counted() {
             );
         }
         for (i, sample) in batch.samples.iter().enumerate() {
-            let caption = dataset.caption(sample.index).unwrap();
+            let caption = dataset.text(sample.index).unwrap().unwrap();
             assert_eq!(
                 batch.text_ids[i],
                 tokenizer().encode(&caption, 12),
@@ -300,7 +307,7 @@ fn pictures_come_in_order_for_retrieval() {
     assert_eq!(images.len(), 10);
     for (i, got) in images.into_iter().enumerate() {
         let item = dataset.items_of(i).unwrap().start;
-        let picture = decode(dataset.image(item).unwrap()).unwrap();
+        let picture = decode(&image(&dataset, item)).unwrap();
         assert_eq!(
             got,
             transform.apply(picture, &mut stream(0, Purpose::Order, 0, 0)).unwrap()
@@ -313,7 +320,9 @@ fn golden_datasets_load() {
     for golden in vlct_golden::directories("prepare") {
         for (set, name) in [("coco", "coco"), ("gcc", "gcc"), ("vg", "vg")] {
             let root = golden.join(set).join("expected");
-            let dataset = Arc::new(CaptionDataset::open_with(root, &[name], Split::Train, Shards::AsFound).unwrap());
+            let dataset = Arc::new(
+                TableDataset::open_with(Contents::Captions, root, &[name], Split::Train, Shards::AsFound).unwrap(),
+            );
             let all = batches(
                 &dataset,
                 LoaderConfig {
@@ -360,7 +369,7 @@ fn senseless_numbers_are_refused() {
     ] {
         assert!(Loader::new(dataset.clone(), tokenizer(), wrong, Position::default()).is_err());
     }
-    let empty = Arc::new(CaptionDataset::open(folder.path(), &["vg"], Split::Val).unwrap());
+    let empty = Arc::new(TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Val).unwrap());
     assert!(Loader::new(empty.clone(), tokenizer(), config(), Position::default()).is_err());
     assert!(ImageLoader::new(empty, TransformKind::MaeTest, 8, 4, 1, 1).is_err());
 }

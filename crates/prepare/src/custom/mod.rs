@@ -17,7 +17,7 @@ use crate::plan::{Plan, ROWS_PER_FILE};
 use crate::published::Dataset;
 use crate::tables::{ColumnNames, TableFormat};
 use crate::{PrepareError, Result};
-use vlct_data::datasets::{is_custom_name, is_published_file, names};
+use vlct_data::datasets::{NAMES, is_custom_name, is_published_file};
 
 /// The splits, in the order of writing.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
@@ -157,7 +157,7 @@ impl CustomDataset {
         if !is_custom_name(name) {
             return Err(PrepareError::InvalidName(name.clone()));
         }
-        if names().any(|published| published == name)
+        if NAMES.contains(&name.as_str())
             || Dataset::ALL.iter().any(|dataset| dataset.name() == name)
             || SPLITS.iter().any(|split| is_published_file(&self.prefix(split)))
         {

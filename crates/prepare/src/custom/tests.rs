@@ -9,7 +9,7 @@ use super::*;
 use crate::testing::options;
 use crate::{Outcome, Report, WriteOptions, write};
 use vlct_data::arrow::ArrowTable;
-use vlct_data::datasets::{CaptionDataset, Contents, Split, contents};
+use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, contents};
 use vlct_golden::write_tar;
 
 /// Writes the dataset and gives the report.
@@ -24,7 +24,7 @@ fn prepare(dataset: &CustomDataset, out: &Path) -> Result<Report> {
 
 /// Image, captions and image_id of every row, through the name.
 fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
-    let dataset = CaptionDataset::open(root, &[name], split).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, root, &[name], split).unwrap();
     (0..dataset.rows())
         .map(|image| {
             let at = dataset.locate_row(image).unwrap();
@@ -33,7 +33,7 @@ fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, Stri
                 dataset
                     .items_of(image)
                     .unwrap()
-                    .map(|item| dataset.caption(item).unwrap())
+                    .map(|item| dataset.text(item).unwrap().unwrap().into_owned())
                     .collect(),
                 dataset.image_id_at(&at).unwrap().unwrap(),
             )
@@ -182,7 +182,7 @@ fn stopped_replacement_is_no_dataset() {
     let there = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
     assert_eq!([0, 1, 2].map(there), [true, false, false]);
     let message = |split| {
-        CaptionDataset::open(out.path(), &["dogs"], split)
+        TableDataset::open(Contents::Captions, out.path(), &["dogs"], split)
             .unwrap_err()
             .to_string()
     };

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::{CustomDataset, SPLITS};
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
-use vlct_data::datasets::{CaptionDataset, Split, split_tars};
+use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, split_tars};
 use vlct_data::manifest::Coverage;
 
 /// Rows of one file: a range of the samples of a split.
 struct Rows {
-    samples: Arc<CaptionDataset>,
+    samples: Arc<TableDataset>,
     range: Range<usize>,
     split: &'static str,
 }
@@ -25,7 +25,7 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             continue;
         }
         let files = files.into_iter().map(|file| (0, file)).collect();
-        let samples = Arc::new(CaptionDataset::of_files(&[&dataset.name], files)?);
+        let samples = Arc::new(TableDataset::of_files(Contents::Captions, &[&dataset.name], files)?);
         let counts = samples.tar_counts();
         plan.coverage.push(Coverage {
             part: split.to_string(),
@@ -72,7 +72,7 @@ impl RowSource for Rows {
     fn text(&self, row: usize) -> Result<RowText<'_>> {
         let at = self.samples.locate_row(self.range.start + row)?;
         Ok(RowText::Captions {
-            captions: self.samples.captions_at(&at)?,
+            captions: self.samples.texts_at(&at)?,
             image_id: Cow::Owned(self.samples.image_id_at(&at)?.unwrap_or_default()),
             split: Cow::Borrowed(self.split),
         })

@@ -332,8 +332,10 @@ fn loader_expects_as_many_shards_as_were_prepared() {
     let count = plan.files.len();
     assert!((2..9).contains(&count));
     write("sbu", &plan, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    use vlct_data::datasets::Dataset as _;
     let open = |shards| {
-        vlct_data::datasets::CaptionDataset::open_with(
+        vlct_data::datasets::TableDataset::open_with(
+            vlct_data::datasets::Contents::Captions,
             directory.path(),
             &["sbu"],
             vlct_data::datasets::Split::Train,
@@ -347,13 +349,17 @@ fn loader_expects_as_many_shards_as_were_prepared() {
     std::fs::remove_file(Report::path(directory.path(), "sbu")).unwrap();
     let message = open(vlct_data::datasets::Shards::All).unwrap_err().to_string();
     assert!(message.contains("sbu_8.arrow"), "{message}");
-    assert_eq!(open(vlct_data::datasets::Shards::AsFound).unwrap().len(), all.len());
+    assert_eq!(open(vlct_data::datasets::Shards::AsFound).unwrap().rows(), all.rows());
 }
 
 #[test]
 fn every_published_dataset_of_the_loader_can_be_prepared() {
-    for name in vlct_data::datasets::names() {
-        let preparation = vlct_data::datasets::preparation(name).unwrap();
-        assert!(preparation.parse::<Dataset>().is_ok(), "{name}: {preparation}");
+    for dataset in vlct_data::datasets::DATASETS {
+        let preparation = dataset.preparation;
+        assert!(
+            preparation.parse::<Dataset>().is_ok(),
+            "{}: {preparation}",
+            dataset.name
+        );
     }
 }

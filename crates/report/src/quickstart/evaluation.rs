@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use vlct_data::datasets::{CaptionDataset, Split};
+use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
@@ -23,7 +23,7 @@ pub struct Evaluation {
     /// Tokenizer of the run.
     pub tokenizer: Tokenizer,
     /// The dataset that was evaluated.
-    pub held_out: Arc<CaptionDataset>,
+    pub held_out: Arc<TableDataset>,
     /// Matching accuracy with all patches visible.
     pub itm: Accuracy,
     /// Matching accuracy with patches masked as in training.
@@ -85,7 +85,8 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
         let batch = batch?;
         for (row, pixels) in batch.rows.zip(batch.images) {
             images.push(pixels);
-            captions.push(held_out.caption(held_out.items_of(row)?.start)?);
+            let first = held_out.items_of(row)?.start;
+            captions.push(held_out.text(first)?.unwrap_or_default().into_owned());
         }
     }
     let texts: Vec<Vec<u32>> = captions
@@ -118,7 +119,7 @@ fn text_baseline(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<TextBaseline>
     let training = data::open(spec, Split::Train)?;
     let mut sequences = Vec::with_capacity(training.len());
     for index in 0..training.len() {
-        sequences.push(tokenizer.encode(&training.caption(index)?, spec.max_text_len));
+        sequences.push(tokenizer.encode(&training.text(index)?.unwrap_or_default(), spec.max_text_len));
     }
     Ok(TextBaseline::fit(sequences.iter().map(Vec::as_slice)))
 }

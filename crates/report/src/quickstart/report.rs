@@ -5,6 +5,7 @@ use super::examples::Examples;
 use crate::{Chart, Curve, Metric, NumberFormat, ReportData};
 use serde_json::Value;
 use std::path::Path;
+use vlct_data::datasets::Dataset;
 use vlct_train::config::Config;
 use vlct_train::error::{Result, TrainError};
 use vlct_train::trainer::Finished;

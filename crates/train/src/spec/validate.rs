@@ -108,7 +108,7 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
     for task in config.loss_names.active() {
         for dataset in &config.datasets {
             // What a data set of one's own holds is known when its files are opened.
-            if !datasets::names().any(|name| name == dataset) {
+            if !datasets::NAMES.contains(&dataset.as_str()) {
                 continue;
             }
             let question_set = QUESTION_SETS.contains(&dataset.as_str());
@@ -141,7 +141,7 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
             );
         }
         let first = config.datasets[0].as_str();
-        if datasets::names().any(|name| name == first) && !matches!(first, "coco" | "f30k") {
+        if datasets::NAMES.contains(&first) && !matches!(first, "coco" | "f30k") {
             return refuse(format!(
                 "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {:?}",
                 config.datasets[0]

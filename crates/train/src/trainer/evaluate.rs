@@ -8,7 +8,7 @@ use crate::retrieval::{self, Recalls};
 use crate::spec::RunSpec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vlct_data::datasets::{CaptionDataset, Split};
+use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_data::loader::{Batch, Position};
 use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
@@ -21,7 +21,7 @@ use vlct_tensor::Tape;
 pub fn evaluate(
     model: &Vlc,
     spec: &RunSpec,
-    dataset: &Arc<CaptionDataset>,
+    dataset: &Arc<TableDataset>,
     tokenizer: &Tokenizer,
     limit: u64,
     stop: &AtomicBool,
@@ -33,7 +33,7 @@ pub fn evaluate(
 pub fn evaluate_watching(
     model: &Vlc,
     spec: &RunSpec,
-    dataset: &Arc<CaptionDataset>,
+    dataset: &Arc<TableDataset>,
     tokenizer: &Tokenizer,
     limit: u64,
     stop: &AtomicBool,

@@ -8,7 +8,7 @@ mod training;
 use std::sync::atomic::Ordering;
 
 use log::{info, warn};
-use vlct_data::datasets::Split;
+use vlct_data::datasets::{Dataset, Split};
 
 use crate::config::Config;
 use crate::data;

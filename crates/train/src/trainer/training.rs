@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{info, warn};
-use vlct_data::datasets::Split;
+use vlct_data::datasets::{Dataset, Split};
 use vlct_data::loader::{Batch, Loader, SampleId};
 use vlct_tensor::Tape;
 

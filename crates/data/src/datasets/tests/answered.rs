@@ -5,18 +5,17 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::*;
-use super::split_name;
+use super::{row_of, split_name, text};
 use crate::answers::Vocabulary;
 use crate::arrow::{AnsweredQuestion, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
 
-/// What is recorded of every kind of dataset: numbers of items and rows, files, texts, and which item lies where. Lists that
-/// are not recorded are not compared.
-fn assert_items<K: RowKind>(
-    dataset: &ItemDataset<K>,
-    text: impl Fn(&Location) -> String,
-    want: &Value,
-    what: &str,
-) -> Vec<Location> {
+fn open(contents: Contents, root: &Path, names: &[&str], split: Split) -> TableDataset {
+    TableDataset::open(contents, root, names, split).unwrap()
+}
+
+/// Compares what is recorded of every kind of dataset: numbers of items and rows, files, texts, and the row of each item.
+/// Lists that are not recorded are not compared.
+fn assert_items(dataset: &TableDataset, want: &Value, what: &str) -> Vec<Location> {
     assert_eq!(json!(dataset.len()), want["length"], "{what}");
     assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
     assert_eq!(
@@ -27,23 +26,38 @@ fn assert_items<K: RowKind>(
     let places: Vec<Location> = (0..dataset.len()).map(|item| dataset.locate(item).unwrap()).collect();
     if let Some(texts) = want.get("texts") {
         let got: Vec<Vec<String>> = (0..dataset.rows())
-            .map(|row| dataset.items_of(row).unwrap().map(|item| text(&places[item])).collect())
+            .map(|row| dataset.items_of(row).unwrap().map(|item| text(dataset, item)).collect())
             .collect();
         assert_eq!(&json!(got), texts, "{what}");
-        let mapper: Vec<(usize, usize)> = places.iter().map(|at| (dataset.row_of(at), at.text)).collect();
+        let mapper: Vec<(usize, usize)> = places.iter().map(|at| (row_of(dataset, at), at.text)).collect();
         assert_eq!(json!(mapper), want["index_mapper"], "{what}");
     }
     places
 }
 
-fn assert_questions(dataset: &QuestionDataset, want: &Value, what: &str) {
-    let text = |at: &Location| dataset.question_at(at).unwrap().question;
-    let places = assert_items(dataset, text, want, what);
-    let questions: Vec<AnsweredQuestion> = places.iter().map(|at| dataset.question_at(at).unwrap()).collect();
-    for (item, (at, question)) in places.iter().zip(&questions).enumerate() {
-        assert_eq!(&dataset.question(item).unwrap(), question);
-        assert!(!dataset.image_at(at).unwrap().is_empty(), "{what}");
+fn ids(dataset: &TableDataset) -> Vec<Option<String>> {
+    (0..dataset.rows())
+        .map(|row| dataset.image_id_at(&dataset.locate_row(row).unwrap()).unwrap())
+        .collect()
+}
+
+/// An item as a question.
+fn asked(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
+    let example = dataset.example(item).unwrap();
+    assert!(example.images[0].as_ref().is_some_and(|image| !image.is_empty()));
+    let Answer::Scored { question_id, answers } = example.answer else {
+        panic!("{:?}", example.answer);
+    };
+    AnsweredQuestion {
+        question: example.text.unwrap().into_owned(),
+        question_id,
+        answers,
     }
+}
+
+fn assert_questions(dataset: &TableDataset, want: &Value, what: &str) {
+    assert_items(dataset, want, what);
+    let questions: Vec<AnsweredQuestion> = (0..dataset.len()).map(|item| asked(dataset, item)).collect();
     if let Some(items) = want.get("items") {
         let got: Vec<Value> = questions
             .iter()
@@ -58,10 +72,9 @@ fn assert_questions(dataset: &QuestionDataset, want: &Value, what: &str) {
             })
             .collect();
         assert_eq!(&json!(got), items, "{what}");
-        let ids: Vec<Option<i64>> = (0..dataset.rows())
-            .map(|row| dataset.image_id_at(&dataset.locate_row(row).unwrap()).unwrap())
-            .collect();
-        assert_eq!(json!(ids), want["image_id"], "{what}");
+        let recorded: Vec<i64> = serde_json::from_value(want["image_id"].clone()).unwrap();
+        let recorded: Vec<Option<String>> = recorded.iter().map(|id| Some(id.to_string())).collect();
+        assert_eq!(ids(dataset), recorded, "{what}");
     } else {
         let ids: Vec<i64> = questions.iter().map(|question| question.question_id).collect();
         let last = &ids[ids.len().saturating_sub(3)..];
@@ -79,7 +92,7 @@ fn questions_read_as_the_original_reads_them() {
             let root = folder.join(set).join("expected");
             let recorded = vlct_golden::json(root.join("reader.json"));
             let recorded = &recorded["VQAv2Dataset"];
-            let datasets = SPLITS.map(|split| QuestionDataset::open(&root, &["vqa"], split).unwrap());
+            let datasets = SPLITS.map(|split| open(Contents::Questions, &root, &["vqa"], split));
             for (dataset, split) in datasets.iter().zip(SPLITS) {
                 assert_questions(dataset, &recorded[split_name(split)], &format!("{set} {split}"));
             }
@@ -107,7 +120,7 @@ fn copy(from: &Path, files: &[&str], to: &Path) {
 fn questions_of_visual_genome_read_as_the_original_reads_them() {
     for folder in vlct_golden::directories("prepare") {
         let expected = |set: &str| folder.join(set).join("expected");
-        let alone = QuestionDataset::open(expected("vgqa"), &["vgqa"], Split::Train).unwrap();
+        let alone = open(Contents::Questions, &expected("vgqa"), &["vgqa"], Split::Train);
         let recorded = vlct_golden::json(expected("vgqa").join("reader.json"));
         let recorded = &recorded["VQAv2Dataset with vgqa_train as only training file"]["train"];
         assert_questions(&alone, recorded, "vgqa");
@@ -119,7 +132,7 @@ fn questions_of_visual_genome_read_as_the_original_reads_them() {
             root.path(),
         );
         copy(&expected("valid_vgqa"), &["vgqa_train.arrow"], root.path());
-        let both = QuestionDataset::open(root.path(), &["vqa", "vgqa"], Split::Train).unwrap();
+        let both = open(Contents::Questions, root.path(), &["vqa", "vgqa"], Split::Train);
         let recorded = vlct_golden::json(expected("valid_vgqa").join("reader.json"));
         let recorded = &recorded["VQAv2Dataset with vgqa_train as third training file"]["train"];
         assert_questions(&both, recorded, "vqav2 and vgqa");
@@ -134,24 +147,22 @@ fn pairs_read_as_the_original_reads_them() {
         for split in SPLITS {
             let want = &recorded["NLVR2Dataset"][split_name(split)];
             let what = format!("nlvr2 {split}");
-            let dataset = PairDataset::open(&root, &["nlvr2"], split).unwrap();
-            let text = |at: &Location| dataset.sentence_at(at).unwrap().text;
-            let places = assert_items(&dataset, text, want, &what);
+            let dataset = open(Contents::Pairs, &root, &["nlvr2"], split);
+            let places = assert_items(&dataset, want, &what);
             let tables: Vec<&str> = dataset.tables().map(|(name, _)| name).collect();
             let items: Vec<Value> = (0..)
                 .zip(&places)
                 .map(|(item, at)| {
-                    let sentence = dataset.sentence(item).unwrap();
-                    let [left, right] = dataset.images_at(at).unwrap();
+                    let example = dataset.example(item).unwrap();
+                    let [Some(left), Some(right)] = &example.images else {
+                        panic!("{what}: two images");
+                    };
                     assert!(!left.is_empty() && !right.is_empty() && left != right);
-                    json!({"answers": sentence.truth, "table_name": tables[at.table]})
+                    json!({"answers": example.answer == Answer::Truth(true), "table_name": tables[at.table]})
                 })
                 .collect();
             assert_eq!(json!(items), want["items"], "{what}");
-            let names: Vec<Option<String>> = (0..dataset.rows())
-                .map(|row| dataset.identifier_at(&dataset.locate_row(row).unwrap()).unwrap())
-                .collect();
-            assert_eq!(json!(names), want["identifier"], "{what}");
+            assert_eq!(json!(ids(&dataset)), want["identifier"], "{what}");
         }
     }
 }
@@ -160,16 +171,19 @@ fn pairs_read_as_the_original_reads_them() {
 fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
     for folder in vlct_golden::directories("prepare") {
         let questions = |root: &Path| {
-            let dataset = QuestionDataset::open(root, &["vqa"], Split::Train).unwrap();
-            let questions = (0..dataset.len()).map(|item| dataset.question(item).unwrap());
+            let dataset = open(Contents::Questions, root, &["vqa"], Split::Train);
+            let questions = (0..dataset.len()).map(|item| asked(&dataset, item));
             let mut questions: Vec<AnsweredQuestion> = questions.collect();
             questions.sort_by_key(|question| question.question_id);
             questions
         };
         let sentences = |root: &Path, split| {
-            let dataset = PairDataset::open(root, &["nlvr2"], split).unwrap();
+            let dataset = open(Contents::Pairs, root, &["nlvr2"], split);
             (0..dataset.len())
-                .map(|item| dataset.sentence(item).unwrap())
+                .map(|item| {
+                    let example = dataset.example(item).unwrap();
+                    (example.text.map(|text| text.into_owned()), example.answer)
+                })
                 .collect::<Vec<_>>()
         };
         let (vqa, nlvr2) = (folder.join("vqav2/expected"), folder.join("nlvr2/expected"));
@@ -206,7 +220,7 @@ fn question(id: i64, answers: &[(&str, i64, f64)]) -> AnsweredQuestion {
 fn write_questions(folder: &Path, file: &str, kind: VqaKind, questions: &[AnsweredQuestion]) {
     let mut writer = VqaWriter::create(folder.join(file), kind).unwrap();
     let row = VqaRow {
-        image: b"picture",
+        image: b"image",
         questions,
         image_id: 1,
         split: "train",
@@ -227,18 +241,18 @@ fn answers_that_cannot_be_are_errors_that_name_the_row() {
     ] {
         let questions = [question(5, &[("b", 1, 0.3)]), question(6, &[answer])];
         write_questions(root, "ask_train.arrow", VqaKind::Answered, &questions);
-        let dataset = QuestionDataset::open(root, &["ask"], Split::Train).unwrap();
-        assert_eq!(dataset.question(0).unwrap(), questions[0]);
-        let message = dataset.question(1).unwrap_err().to_string();
+        let dataset = open(Contents::Questions, root, &["ask"], Split::Train);
+        assert_eq!(asked(&dataset, 0), questions[0]);
+        let message = dataset.example(1).unwrap_err().to_string();
         assert!(
             message.contains(says) && message.contains("ask_train.arrow: row 0: question 1"),
             "{message}"
         );
     }
     write_questions(root, "ask_test.arrow", VqaKind::Test, &[question(7, &[])]);
-    let test = QuestionDataset::open(root, &["ask"], Split::Test).unwrap();
-    assert_eq!(test.question(0).unwrap(), question(7, &[]));
-    assert_eq!(QuestionDataset::open(root, &["ask"], Split::Val).unwrap().len(), 0);
+    let test = open(Contents::Questions, root, &["ask"], Split::Test);
+    assert_eq!(asked(&test, 0), question(7, &[]));
+    assert_eq!(open(Contents::Questions, root, &["ask"], Split::Val).len(), 0);
 }
 
 #[test]
@@ -257,38 +271,40 @@ fn a_dataset_of_another_kind_is_refused() {
     writer.push(pair).unwrap();
     writer.finish().unwrap();
 
-    let pairs = PairDataset::open(root, &["two"], Split::Train).unwrap();
+    let pairs = open(Contents::Pairs, root, &["two"], Split::Train);
     assert_eq!(pairs.len(), 2, "sentences that occur twice are two items");
-    assert_eq!([0, 1].map(|item| pairs.sentence(item).unwrap().truth), [true, false]);
-    assert_eq!(
-        pairs.images_at(&pairs.locate(1).unwrap()).unwrap(),
-        [&b"left"[..], b"right"]
-    );
+    for (item, truth) in [true, false].into_iter().enumerate() {
+        let example = pairs.example(item).unwrap();
+        assert_eq!(example.answer, Answer::Truth(truth));
+        assert_eq!(
+            example.images.map(|image| image.unwrap().into_owned()),
+            [b"left".to_vec(), b"right".to_vec()]
+        );
+    }
 
-    for (error, says) in [
+    for (contents, names, says) in [
         (
-            QuestionDataset::open(root, &["ask", "two"], Split::Train).unwrap_err(),
-            "two is a dataset of pairs of pictures, not of questions",
+            Contents::Questions,
+            &["ask", "two"][..],
+            "two is a dataset of pairs of images, not of questions",
         ),
         (
-            PairDataset::open(root, &["ask"], Split::Train).unwrap_err(),
-            "ask is a dataset of questions, not of pairs of pictures",
+            Contents::Pairs,
+            &["ask"],
+            "ask is a dataset of questions, not of pairs of images",
         ),
         (
-            CaptionDataset::open(root, &["vqa"], Split::Train).unwrap_err(),
+            Contents::Captions,
+            &["vqa"],
             "vqa is a dataset of questions, not of captions",
         ),
     ] {
+        let error = TableDataset::open(contents, root, names, Split::Train).unwrap_err();
         assert_eq!(error.to_string(), says);
     }
 
-    // A file that lacks what only its questions need is found before anything is read.
+    // A file that lacks a column that only questions need is found before anything is read.
     std::fs::copy(root.join("two_train.arrow"), root.join("vqav2_rest_val.arrow")).unwrap();
-    let problems = verify(root, &["vqa"], Split::Val, Shards::All);
-    assert_eq!(problems.len(), 1);
-    assert!(
-        problems[0].to_string().contains("no column \"image\""),
-        "{}",
-        problems[0]
-    );
+    let error = TableDataset::open(Contents::Questions, root, &["vqa"], Split::Val).unwrap_err();
+    assert!(error.to_string().contains("no column \"image\""), "{error}");
 }

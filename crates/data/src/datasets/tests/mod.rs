@@ -3,25 +3,24 @@ mod answered;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rand::SeedableRng;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::DataError;
 use crate::arrow::CaptionWriter;
 
-/// Folder of the golden set, name of the dataset, name of the original class.
+/// Directory of the golden set, name of the dataset, name of the original class.
 const SETS: &[(&str, &str, &str)] = &[
     ("coco", "coco", "CocoCaptionKarpathyDataset"),
     ("f30k", "f30k", "F30KCaptionKarpathyDataset"),
-    ("vg", "vg", "VisualGenomeCaptionDataset"),
-    ("gcc", "gcc", "ConceptualCaptionDataset"),
-    ("sbu", "sbu", "SBUCaptionDataset"),
-    ("pretrain_vqav2", "pretrainVQA", "VQACaptionDataset"),
-    ("pretrain_gqa", "pretrainGQA", "GQACaptionDataset"),
-    ("pretrain_openimages", "pretrainOI", "OICaptionDataset"),
-    ("pretrain_f30k", "pretrainFlickr30k", "Flickr30kCaptionDataset"),
-    ("pretrain_vg", "pretrainVGQA", "VGQACaptionDataset"),
+    ("vg", "vg", "VisualGenomeTableDataset"),
+    ("gcc", "gcc", "ConceptualTableDataset"),
+    ("sbu", "sbu", "SBUTableDataset"),
+    ("pretrain_vqav2", "pretrainVQA", "VQATableDataset"),
+    ("pretrain_gqa", "pretrainGQA", "GQATableDataset"),
+    ("pretrain_openimages", "pretrainOI", "OITableDataset"),
+    ("pretrain_f30k", "pretrainFlickr30k", "Flickr30kTableDataset"),
+    ("pretrain_vg", "pretrainVGQA", "VGQATableDataset"),
 ];
 
 fn split_name(split: Split) -> String {
@@ -34,17 +33,27 @@ fn sorted(texts: &[String]) -> Vec<String> {
     texts
 }
 
-/// Captions of every picture, through the item space.
-fn captions(dataset: &CaptionDataset) -> Vec<Vec<String>> {
+/// The text of an item.
+pub(super) fn text(dataset: &TableDataset, item: usize) -> String {
+    dataset.text(item).unwrap().unwrap().into_owned()
+}
+
+/// Position of a row among the rows of all files.
+fn row_of(dataset: &TableDataset, at: &Location) -> usize {
+    dataset.tables().take(at.table).map(|(_, rows)| rows).sum::<usize>() + at.row
+}
+
+/// Texts of every row, through the item space.
+fn captions(dataset: &TableDataset) -> Vec<Vec<String>> {
     (0..dataset.rows())
         .map(|image| {
             let items = dataset.items_of(image).unwrap();
-            items.map(|item| dataset.caption(item).unwrap()).collect()
+            items.map(|item| text(dataset, item)).collect()
         })
         .collect()
 }
 
-fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
+fn assert_as_recorded(dataset: &TableDataset, want: &Value, what: &str) {
     assert_eq!(json!(dataset.len()), want["length"], "{what}");
     if dataset.tables().len() == 0 {
         assert_eq!(want["files"], json!([]), "{what}");
@@ -61,9 +70,10 @@ fn assert_as_recorded(dataset: &CaptionDataset, want: &Value, what: &str) {
     let mapper: Vec<(usize, usize)> = (0..dataset.len())
         .map(|item| {
             let at = dataset.locate(item).unwrap();
-            assert_eq!(dataset.caption_at(&at).unwrap(), got[dataset.row_of(&at)][at.text]);
-            assert_eq!(dataset.image(item).unwrap(), dataset.image_at(&at).unwrap());
-            (dataset.row_of(&at), at.text)
+            let example = dataset.example(item).unwrap();
+            assert_eq!(example.text.unwrap(), got[row_of(dataset, &at)][at.text]);
+            assert_eq!(example.images[0].as_deref().unwrap(), dataset.image_at(&at).unwrap());
+            (row_of(dataset, &at), at.text)
         })
         .collect();
     assert_eq!(json!(mapper), want["index_mapper"], "{what}");
@@ -83,7 +93,8 @@ fn every_split_reads_as_the_original_reads_it() {
             let recorded = &vlct_golden::json(root.join("reader.json"))[class];
             for split in [Split::Train, Split::Val, Split::Test] {
                 let what = format!("{name} {split}");
-                let dataset = CaptionDataset::open_with(&root, &[name], split, Shards::AsFound).unwrap();
+                let dataset =
+                    TableDataset::open_with(Contents::Captions, &root, &[name], split, Shards::AsFound).unwrap();
                 assert_as_recorded(&dataset, &recorded[split_name(split)], &what);
             }
         }
@@ -119,7 +130,7 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
                 }
             }
             let content = |root: &Path| {
-                let dataset = CaptionDataset::open(root, &["coco"], split).unwrap();
+                let dataset = TableDataset::open(Contents::Captions, root, &["coco"], split).unwrap();
                 let texts: BTreeSet<Vec<String>> = captions(&dataset).into_iter().collect();
                 (dataset.len(), dataset.rows(), texts)
             };
@@ -131,10 +142,16 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
 #[test]
 fn empty_shards_are_read_and_shards_join() {
     for folder in vlct_golden::directories("prepare") {
-        let whole =
-            CaptionDataset::open_with(folder.join("gcc/expected"), &["gcc"], Split::Train, Shards::AsFound).unwrap();
+        let whole = TableDataset::open_with(
+            Contents::Captions,
+            folder.join("gcc/expected"),
+            &["gcc"],
+            Split::Train,
+            Shards::AsFound,
+        )
+        .unwrap();
         let root = folder.join("gcc/expected/shard_size_4");
-        let cut = CaptionDataset::open_with(&root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
+        let cut = TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
         assert!(cut.tables().len() > 2);
         assert_eq!(cut.tables().last().unwrap().1, 0, "the last shard is empty");
         assert_eq!(captions(&cut), captions(&whole));
@@ -157,12 +174,12 @@ fn folder_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
 }
 
 #[test]
-fn rows_without_captions_are_pictures_but_not_items() {
+fn rows_without_captions_are_rows_but_not_items() {
     // Where the original cannot be built: the first row has no text.
     let folder = folder_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
-    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
     assert_eq!((dataset.len(), dataset.rows()), (3, 6));
-    let texts: Vec<String> = (0..3).map(|i| dataset.caption(i).unwrap()).collect();
+    let texts: Vec<String> = (0..3).map(|i| text(&dataset, i)).collect();
     assert_eq!(texts, ["a", "b", "c"]);
     assert_eq!(dataset.locate(2).unwrap().row, 4);
     assert_eq!(dataset.items_of(0).unwrap(), 0..0);
@@ -174,23 +191,26 @@ fn rows_without_captions_are_pictures_but_not_items() {
 #[test]
 fn duplicates_go_and_the_first_occurrence_keeps_its_place() {
     let folder = folder_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
-    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["b", "a", "", "c"]]);
 }
 
 #[test]
-fn several_datasets_are_one_space_and_draws_stay_inside_one() {
+fn several_datasets_are_one_space_and_peers_stay_inside_one() {
     let coco: &[(&str, &[&[&str]])] = &[
         ("coco_caption_karpathy_train", &[&["a", "b"], &["c"]]),
         ("coco_caption_karpathy_restval", &[&["d", "e", "f"]]),
         ("vg", &[&["g"], &["h"]]),
     ];
     let folder = folder_of(coco);
-    let dataset = CaptionDataset::open(folder.path(), &["vg", "coco"], Split::Train).unwrap();
-    let texts: String = (0..dataset.len()).map(|i| dataset.caption(i).unwrap()).collect();
+    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg", "coco"], Split::Train).unwrap();
+    let texts: String = (0..dataset.len()).map(|i| text(&dataset, i)).collect();
     assert_eq!(texts, "ghabcdef");
     assert_eq!(dataset.datasets().collect::<Vec<_>>(), [("vg", 0..2), ("coco", 2..8)]);
-    assert_eq!(dataset.image(7).unwrap(), b"coco_caption_karpathy_restval 0");
+    assert_eq!(
+        dataset.image_at(&dataset.locate(7).unwrap()).unwrap(),
+        b"coco_caption_karpathy_restval 0"
+    );
     assert_eq!(
         dataset.locate(5).unwrap(),
         Location {
@@ -200,22 +220,16 @@ fn several_datasets_are_one_space_and_draws_stay_inside_one() {
             text: 0
         }
     );
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
-    let mut drawn = |item| -> BTreeSet<usize> {
-        (0..300)
-            .map(|_| dataset.random_of_same_dataset(item, &mut rng).unwrap())
-            .collect()
-    };
-    assert_eq!(drawn(1), (0..2).collect());
-    assert_eq!(drawn(4), (2..8).collect());
-    assert!(dataset.random_of_same_dataset(8, &mut rng).is_err());
+    assert_eq!(dataset.peers(1), 0..2);
+    assert_eq!(dataset.peers(4), 2..8);
+    assert_eq!(dataset.peers(8), 0..0);
 }
 
 #[test]
 fn all_missing_files_are_named_at_once() {
     let folder = folder_of(&[("coco_caption_karpathy_restval", &[&["a"]]), ("sbu_3", &[&["a"]])]);
     let names = ["coco", "vg", "sbu"];
-    let error = CaptionDataset::open(folder.path(), &names, Split::Train).unwrap_err();
+    let error = TableDataset::open(Contents::Captions, folder.path(), &names, Split::Train).unwrap_err();
     let message = error.to_string();
     let mut expected = vec!["coco_caption_karpathy_train.arrow".to_string(), "vg.arrow".into()];
     expected.extend((0..9).filter(|i| *i != 3).map(|i| format!("sbu_{i}.arrow")));
@@ -233,14 +247,21 @@ fn all_missing_files_are_named_at_once() {
     }
     assert!(!message.contains('\n'));
     // A gap is not a smaller download.
-    let gap = CaptionDataset::open_with(folder.path(), &["sbu"], Split::Train, Shards::AsFound).unwrap_err();
+    let gap = TableDataset::open_with(
+        Contents::Captions,
+        folder.path(),
+        &["sbu"],
+        Split::Train,
+        Shards::AsFound,
+    )
+    .unwrap_err();
     assert!(
         gap.to_string()
             .contains("sbu_0.arrow, sbu_1.arrow, sbu_2.arrow (of sbu)"),
         "{gap}"
     );
 
-    let nowhere = CaptionDataset::open("/no/such/folder", &["vg"], Split::Train).unwrap_err();
+    let nowhere = TableDataset::open(Contents::Captions, "/no/such/folder", &["vg"], Split::Train).unwrap_err();
     assert!(nowhere.to_string().contains("not a directory"), "{nowhere}");
 }
 
@@ -262,11 +283,11 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
             ),
         ] {
             assert!(recorded[case].is_string(), "{case}");
-            let error = CaptionDataset::open(root.path(), &["coco"], split).unwrap_err();
+            let error = TableDataset::open(Contents::Captions, root.path(), &["coco"], split).unwrap_err();
             assert!(matches!(error, DataError::MissingFiles { .. }), "{case}: {error}");
         }
         assert!(recorded["empty_split_image_only"].is_string());
-        let empty = CaptionDataset::open(folder_of(&[]).path(), &["vg"], Split::Val).unwrap();
+        let empty = TableDataset::open(Contents::Captions, folder_of(&[]).path(), &["vg"], Split::Val).unwrap();
         assert_eq!((empty.len(), empty.rows(), empty.is_empty()), (0, 0, true));
         assert_eq!(recorded["later_row_has_no_text"], Value::Null);
     }
@@ -274,32 +295,38 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
 
 #[test]
 fn names_are_checked() {
-    let unknown = CaptionDataset::open(".", &["cocoa"], Split::Train)
+    let unknown = TableDataset::open(Contents::Captions, ".", &["cocoa"], Split::Train)
         .unwrap_err()
         .to_string();
     assert!(unknown.contains("cocoa") && unknown.contains("f30k"), "{unknown}");
-    let other = CaptionDataset::open(".", &["vqa"], Split::Train)
+    let other = TableDataset::open(Contents::Captions, ".", &["vqa"], Split::Train)
         .unwrap_err()
         .to_string();
     assert!(other.contains("vqa"), "{other}");
     let none: [&str; 0] = [];
-    assert!(CaptionDataset::open(".", &none, Split::Train).is_err());
-    assert_eq!(names().len(), 12);
+    assert!(TableDataset::open(Contents::Captions, ".", &none, Split::Train).is_err());
+    assert_eq!(NAMES.len(), 12);
 }
 
 #[test]
 fn the_written_name_of_visual_genome_answers_is_accepted_too() {
     let written = folder_of(&[("pretrain_vg_0", &[&["a"]]), ("pretrain_vg_1", &[&["b"]])]);
-    let dataset = CaptionDataset::open(written.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, written.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(dataset.len(), 2);
     let both = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
-    let dataset = CaptionDataset::open(both.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, both.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"]]);
     // The original reads the first shard of that name alone.
     let several = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
-    let dataset = CaptionDataset::open(several.path(), &["pretrainVGQA"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, several.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"], ["d"]]);
-    let none = CaptionDataset::open(folder_of(&[]).path(), &["pretrainVGQA"], Split::Train).unwrap_err();
+    let none = TableDataset::open(
+        Contents::Captions,
+        folder_of(&[]).path(),
+        &["pretrainVGQA"],
+        Split::Train,
+    )
+    .unwrap_err();
     assert!(
         none.to_string().contains("pretrain_vgqa_0.arrow (of pretrainVGQA)"),
         "{none}"
@@ -307,39 +334,22 @@ fn the_written_name_of_visual_genome_answers_is_accepted_too() {
 }
 
 #[test]
-fn verify_finds_everything_that_is_wrong() {
-    let folder = folder_of(&[
-        ("coco_caption_karpathy_train", &[&["a"]]),
-        ("f30k_caption_karpathy_val", &[&["a"]]),
-    ]);
-    std::fs::write(
-        folder.path().join("f30k_caption_karpathy_train.arrow"),
-        b"<html>404</html>",
-    )
-    .unwrap();
+fn files_without_the_columns_of_their_dataset_are_rejected() {
+    let root = folder_of(&[("f30k_caption_karpathy_val", &[&["a"]])]);
+    let root = root.path();
+    std::fs::write(root.join("f30k_caption_karpathy_train.arrow"), b"<html>404</html>").unwrap();
+    let message = |name: &str| {
+        let opened = TableDataset::open(Contents::Captions, root, &[name], Split::Train);
+        opened.unwrap_err().to_string()
+    };
+    assert!(message("f30k").contains("f30k_caption_karpathy_train.arrow"));
     for golden in vlct_golden::directories("prepare") {
-        std::fs::copy(
-            golden.join("nlvr2/expected/nlvr2_dev.arrow"),
-            folder.path().join("vg.arrow"),
-        )
-        .unwrap();
-        let problems = verify(folder.path(), &["coco", "f30k", "vg", "xyz"], Split::Train, Shards::All);
-        let text: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
-        assert_eq!(text.len(), 4, "{text:?}");
-        assert!(text[0].contains("coco_caption_karpathy_restval.arrow"), "{text:?}");
-        assert!(text[1].contains("f30k_caption_karpathy_train.arrow"), "{text:?}");
+        std::fs::copy(golden.join("nlvr2/expected/nlvr2_dev.arrow"), root.join("vg.arrow")).unwrap();
+        let message = message("vg");
         assert!(
-            text[2].contains("vg.arrow") && text[2].contains("no column \"image\""),
-            "{text:?}"
+            message.contains("vg.arrow") && message.contains("no column \"image\""),
+            "{message}"
         );
-        assert!(text[3].contains("xyz"), "{text:?}");
-
-        for (set, name) in [("nlvr2", "nlvr2"), ("vqav2", "vqa"), ("coco", "coco")] {
-            for split in [Split::Train, Split::Val, Split::Test] {
-                let problems = verify(&golden.join(set).join("expected"), &[name], split, Shards::All);
-                assert!(problems.is_empty(), "{problems:?}");
-            }
-        }
     }
 }
 
@@ -357,7 +367,7 @@ fn the_index_stays_small_and_finds_every_item() {
         writer.push(b"", &captions, "", "").unwrap();
     }
     writer.finish().unwrap();
-    let dataset = CaptionDataset::open(folder.path(), &["vg"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(dataset.len(), want.len());
     for (item, (row, caption)) in want.iter().enumerate() {
         let at = dataset.locate(item).unwrap();

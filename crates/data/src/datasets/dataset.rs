@@ -1,0 +1,84 @@
+//! What loaders ask of a dataset: random access to items, nothing decoded.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::Result;
+use crate::loader::Order;
+
+/// A numbered set of items, each a row with one of its texts.
+pub trait Dataset: Send + Sync {
+    /// Number of items.
+    fn len(&self) -> usize;
+
+    /// Whether there is no item.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Item `item` as it is stored.
+    ///
+    /// # Errors
+    /// Returns an error that names file and row if there is no such item, a column is damaged or an image is missing.
+    fn example(&self, item: usize) -> Result<Example<'_>>;
+
+    /// The text of item `item`, if it has one.
+    ///
+    /// # Errors
+    /// As [`Self::example`].
+    fn text(&self, item: usize) -> Result<Option<Cow<'_, str>>> {
+        Ok(self.example(item)?.text)
+    }
+
+    /// Number of rows, with or without texts.
+    fn rows(&self) -> usize;
+
+    /// The items of row `row`; empty for a row without texts.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such row or its texts are damaged.
+    fn items_of(&self, row: usize) -> Result<Range<usize>>;
+
+    /// The items among which negatives and replacements of item `item` are drawn: those of the same named dataset. Empty if
+    /// there is no such item.
+    fn peers(&self, item: usize) -> Range<usize>;
+
+    /// The items of an epoch of training, by position.
+    fn order(&self, seed: u64, epoch: u64) -> Order {
+        Order::shuffled(seed, epoch, self.len())
+    }
+
+    /// File and row of an item, for messages.
+    fn describe(&self, item: usize) -> String;
+
+    /// An error about an item; it names file and row.
+    fn error(&self, item: usize, reason: &str) -> crate::DataError;
+}
+
+/// One item as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example<'a> {
+    /// The bytes of the image files: one image, or left and right of a pair.
+    pub images: [Option<Cow<'a, [u8]>>; 2],
+    /// The caption, question or sentence.
+    pub text: Option<Cow<'a, str>>,
+    /// What is to be predicted.
+    pub answer: Answer,
+}
+
+/// What is to be predicted of an item.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Answer {
+    /// Nothing is stored.
+    #[default]
+    None,
+    /// Whether the sentence is true of the pair of images.
+    Truth(bool),
+    /// Answers to a question.
+    Scored {
+        /// Id of the question in the annotations.
+        question_id: i64,
+        /// Answers: text, id in the answer vocabulary, score from 0 to 1. Empty in test splits.
+        answers: Vec<(String, i64, f64)>,
+    },
+}

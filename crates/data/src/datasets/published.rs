@@ -1,0 +1,179 @@
+//! The published datasets: what each is called, which preparation makes it, what its rows hold, and its files.
+//!
+//! [`DATASETS`] is the only list of them; the registry, the configuration and a test of `docs/data.md` read it.
+
+use super::contents::Contents;
+use super::files::Split;
+
+/// The files of one split, by name without `.arrow`.
+#[derive(Debug)]
+pub enum Files {
+    /// The split does not exist: no items.
+    None,
+    /// These files.
+    Named(&'static [&'static str]),
+    /// `{prefix}_0` to `{prefix}_{count - 1}`.
+    Shards(&'static str, usize),
+    /// `{first}_0` and those that follow it, else `{second}_0` and those that follow it.
+    EitherShards(&'static str, &'static str),
+}
+
+/// One published dataset.
+#[derive(Debug)]
+pub struct Published {
+    /// Its name in a configuration.
+    pub name: &'static str,
+    /// The preparation that writes its files.
+    pub preparation: &'static str,
+    /// What its rows hold.
+    pub contents: Contents,
+    /// Files of the training split.
+    pub train: Files,
+    /// Files of the validation split; for COCO and Flickr30k the Karpathy *test* split, as published.
+    pub val: Files,
+    /// Files of the test split.
+    pub test: Files,
+}
+
+/// Image captions with a training split only.
+const fn train_only(name: &'static str, preparation: &'static str, train: Files) -> Published {
+    Published {
+        name,
+        preparation,
+        contents: Contents::Captions,
+        train,
+        val: Files::None,
+        test: Files::None,
+    }
+}
+
+/// All of them.
+pub const DATASETS: &[Published] = &[
+    Published {
+        name: "coco",
+        preparation: "coco",
+        contents: Contents::Captions,
+        train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
+        val: Files::Named(&["coco_caption_karpathy_test"]),
+        test: Files::Named(&["coco_caption_karpathy_test"]),
+    },
+    Published {
+        name: "f30k",
+        preparation: "f30k",
+        contents: Contents::Captions,
+        train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
+        val: Files::Named(&["f30k_caption_karpathy_test"]),
+        test: Files::Named(&["f30k_caption_karpathy_test"]),
+    },
+    train_only("vg", "vg", Files::Named(&["vg"])),
+    Published {
+        name: "gcc",
+        preparation: "gcc",
+        contents: Contents::Captions,
+        train: Files::Shards("conceptual_caption_train", 31),
+        val: Files::Named(&["conceptual_caption_val_0"]),
+        test: Files::Named(&["conceptual_caption_val_0"]),
+    },
+    train_only("sbu", "sbu", Files::Shards("sbu", 9)),
+    Published {
+        name: "vqa",
+        preparation: "vqav2",
+        contents: Contents::Questions,
+        train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
+        val: Files::Named(&["vqav2_rest_val"]),
+        test: Files::Named(&["vqav2_test"]),
+    },
+    Published {
+        name: "nlvr2",
+        preparation: "nlvr2",
+        contents: Contents::Pairs,
+        train: Files::Named(&["nlvr2_train"]),
+        val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
+        test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
+    },
+    train_only("pretrainVQA", "pretrain-vqa", Files::Shards("pretrain_vqa", 2)),
+    train_only("pretrainOI", "pretrain-openimages", Files::Shards("openimages", 17)),
+    train_only("pretrainGQA", "pretrain-gqa", Files::Named(&["pretrain_gqa_0"])),
+    train_only(
+        "pretrainFlickr30k",
+        "pretrain-f30k",
+        Files::Named(&["pretrain_flickr30k_train"]),
+    ),
+    // The original reads the first name, its shard 0 alone, and writes the second.
+    train_only(
+        "pretrainVGQA",
+        "pretrain-vg",
+        Files::EitherShards("pretrain_vgqa", "pretrain_vg"),
+    ),
+];
+
+/// Their names.
+pub const NAMES: [&str; DATASETS.len()] = {
+    let mut names = [""; DATASETS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = DATASETS[i].name;
+        i += 1;
+    }
+    names
+};
+
+impl Published {
+    /// The published dataset of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        DATASETS.iter().find(|dataset| dataset.name == name)
+    }
+
+    /// The files of a split.
+    pub fn files(&self, split: Split) -> &Files {
+        match split {
+            Split::Train => &self.train,
+            Split::Val => &self.val,
+            Split::Test => &self.test,
+        }
+    }
+}
+
+/// Whether a published dataset has files of this name, without number and `.arrow`.
+pub fn is_published_file(name: &str) -> bool {
+    let all = DATASETS
+        .iter()
+        .flat_map(|dataset| [&dataset.train, &dataset.val, &dataset.test]);
+    all.into_iter().any(|files| match files {
+        Files::None => false,
+        Files::Named(names) => names.contains(&name),
+        Files::Shards(prefix, _) => *prefix == name,
+        Files::EitherShards(first, second) => [first, second].contains(&&name),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_document_lists_every_published_dataset() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/data.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        for dataset in DATASETS {
+            let row = format!("`{}`", dataset.name);
+            assert!(document.contains(&row), "{path} does not mention {row}");
+            let preparation = format!("`{}`", dataset.preparation);
+            assert!(document.contains(&preparation), "{path} does not mention {preparation}");
+            let mut names = Vec::new();
+            for files in [&dataset.train, &dataset.val, &dataset.test] {
+                match files {
+                    Files::None => {}
+                    Files::Named(files) => names.extend(files.iter().map(|file| file.to_string())),
+                    Files::Shards(prefix, _) => names.push(format!("{prefix}_0")),
+                    Files::EitherShards(first, second) => names.extend([first, second].map(|p| format!("{p}_0"))),
+                }
+            }
+            if dataset.contents == Contents::Captions {
+                for file in names {
+                    assert!(document.contains(&file), "{path} does not mention {file} of {row}");
+                }
+            }
+        }
+    }
+}
