@@ -25,6 +25,7 @@
 )]
 
 pub mod aligned;
+pub mod argmax;
 pub mod attention;
 pub mod bf16;
 pub mod binary_cross_entropy;

@@ -5,6 +5,7 @@ mod binary_cross_entropy;
 mod cross_entropy;
 mod dropout;
 mod gather;
+mod hits;
 mod layer_norm;
 mod linear;
 mod lookup;
