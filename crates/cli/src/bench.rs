@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
 use vlct_image::Transform;
-use vlct_train::bench::{BenchOptions, Precision, Task, measure, measure_gemm};
+use vlct_train::bench::{BenchOptions, Precision, Workload, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
@@ -16,17 +16,17 @@ use crate::output::{Failure, print};
 /// Measures one kind of work and prints the result.
 pub fn run(args: &Bench) -> Result<(), Failure> {
     match &args.task {
-        BenchTask::Pretrain(args) => steps(Task::Pretrain, args),
-        BenchTask::Vqa(args) => steps(Task::Vqa, args),
-        BenchTask::Infer(args) => steps(Task::Infer, args),
+        BenchTask::Pretrain(args) => steps(Workload::Pretrain, args),
+        BenchTask::Vqa(args) => steps(Workload::Vqa, args),
+        BenchTask::Infer(args) => steps(Workload::Infer, args),
         BenchTask::Gemm(args) => gemm(args),
         BenchTask::Loader(args) => loader(args),
     }
 }
 
-fn steps(task: Task, args: &BenchSteps) -> Result<(), Failure> {
+fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
     let (result, profile) = measure(BenchOptions {
-        task,
+        workload,
         image_size: args.image_size,
         batch: args.batch,
         precision: prepare(&args.arithmetic)?,

@@ -190,7 +190,7 @@ fn data_that_the_loader_cannot_read_are_one_line() {
     std::fs::write(&table, "ARROW1").expect("a file");
     for (what, path, reason) in [
         ("missing", &missing, "No such file"),
-        ("empty", &empty, "no pictures in"),
+        ("empty", &empty, "no images in"),
         ("cut short", &broken, "ends before the picture does"),
         ("no table", &table, "broken.arrow"),
     ] {

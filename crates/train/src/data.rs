@@ -1,11 +1,11 @@
-//! The data of a run: tokenizer, splits and loaders.
+//! The data of a run: splits, and how they become batches.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use vlct_data::datasets::{Contents, Shards, Split, TableDataset};
-use vlct_data::loader::{Loader, LoaderConfig, Position};
 use vlct_data::text::Tokenizer;
+use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 
 use crate::error::{Result, TrainError};
 use crate::spec::{DataSpec, RunSpec};
@@ -13,19 +13,10 @@ use crate::spec::{DataSpec, RunSpec};
 /// Batches that the loader works ahead.
 const PREFETCH: usize = 4;
 
-/// Which batches a loader makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoaderMode {
-    /// For training: shuffled, endless, unreadable images are replaced.
-    Train,
-    /// For evaluation: one pass in order, an unreadable image is an error.
-    Evaluate,
-}
-
-/// Tokenizer and splits of a training run.
+/// Splits of a training run, and how they are read.
 pub struct Data {
-    /// Splits captions into tokens.
-    pub tokenizer: Tokenizer,
+    /// How images and texts are read.
+    pub inputs: Arc<InputSpec>,
     /// The training split.
     pub train: Arc<TableDataset>,
     /// The validation split. Empty if the datasets have none.
@@ -33,24 +24,34 @@ pub struct Data {
 }
 
 impl Data {
-    /// Opens the tokenizer and the splits for training and validation.
+    /// Opens the splits for training and validation, and the tokenizer.
     ///
     /// # Errors
-    /// Returns an error as [`tokenizer`] and [`open`] do.
+    /// Returns an error as [`inputs`] and [`open`] do.
     pub fn open(spec: &RunSpec) -> Result<Self> {
         Ok(Self {
-            tokenizer: tokenizer(spec)?,
+            inputs: inputs(spec)?,
             train: open(&spec.data, Split::Train)?,
             val: open(&spec.data, Split::Val)?,
         })
     }
 }
 
-/// Opens the tokenizer of a run.
+/// How images and texts are read in a run.
 ///
 /// # Errors
 /// Returns an error if there is no such tokenizer, or if it has more tokens than the model has word embeddings.
-pub fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
+pub fn inputs(spec: &RunSpec) -> Result<Arc<InputSpec>> {
+    Ok(Arc::new(InputSpec {
+        image_size: spec.data.image_size,
+        train_transform: spec.data.train_transform,
+        eval_transform: spec.data.val_transform,
+        tokenizer: tokenizer(spec)?,
+        max_text_len: spec.data.max_text_len,
+    }))
+}
+
+fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::named(&spec.data.tokenizer)?;
     let vocab_size = spec.model.vocab_size;
     if tokenizer.len() > vocab_size {
@@ -92,36 +93,14 @@ pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     open(&first, split)
 }
 
-/// Starts a loader of the batches of a dataset, from `start` on.
-///
-/// # Errors
-/// Returns an error if the dataset is empty.
-pub fn loader(
-    spec: &RunSpec,
-    dataset: &Arc<TableDataset>,
-    tokenizer: &Tokenizer,
-    mode: LoaderMode,
-    start: Position,
-) -> Result<Loader> {
-    let data = &spec.data;
-    let training = mode == LoaderMode::Train;
-    let config = LoaderConfig {
+/// How a run makes batches.
+pub fn loader(spec: &RunSpec, mode: Mode) -> LoaderSpec {
+    LoaderSpec {
         seed: spec.seed,
-        batch_size: spec.pretrain.micro_batch as usize,
-        image_size: data.image_size,
-        transform: if training {
-            data.train_transform
-        } else {
-            data.val_transform
-        },
-        max_text_len: data.max_text_len,
-        whole_word_masking: data.whole_word_masking,
-        mlm_prob: data.mlm_prob,
-        draw_false_image: spec.pretrain.objectives.itm,
-        training,
-        threads: data.workers,
+        mode,
+        batch_size: spec.length.micro_batch as usize,
+        threads: spec.data.workers,
         prefetch: PREFETCH,
-        end_epoch: (!training).then_some(1),
-    };
-    Ok(Loader::new(Arc::clone(dataset), tokenizer.clone(), config, start)?)
+        end_epoch: (mode == Mode::Evaluate).then_some(1),
+    }
 }

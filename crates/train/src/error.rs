@@ -8,6 +8,7 @@ use vlct_data::DataError;
 use vlct_image::ImageError;
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
+use vlct_tasks::TaskError;
 use vlct_util::IoError;
 
 /// An error of a run: one line that says what, where and what to do.
@@ -20,6 +21,9 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An evaluation.
+    #[error(transparent)]
+    Task(TaskError),
     /// An image, or how it is to be transformed.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -98,12 +102,6 @@ pub enum TrainError {
         /// The datasets as configured.
         datasets: Vec<String>,
     },
-    /// Recalls of the first ten ranks need ten images.
-    #[error("retrieval needs at least 10 pictures, this split has {images}")]
-    TooFewForRetrieval {
-        /// Images of the split.
-        images: usize,
-    },
     /// The tensors of a weight file do not fit the model.
     #[error("{path}: {source}", path = path.display())]
     Unfit {
@@ -165,6 +163,15 @@ pub enum TrainError {
     /// The threads of the arithmetic cannot be started.
     #[error("{0}")]
     Threads(String),
+}
+
+impl From<TaskError> for TrainError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Data(error) => Self::Data(error),
+            other => Self::Task(other),
+        }
+    }
 }
 
 /// Result with a [`TrainError`].

@@ -1,4 +1,4 @@
-//! Training: configuration, objectives, optimiser groups, schedule, trainer, checkpoints, logs.
+//! Training: configuration, optimiser groups, schedule, trainer, checkpoints, logs.
 
 pub mod bench;
 pub mod checkpoint;
@@ -7,10 +7,7 @@ pub mod data;
 pub mod error;
 pub mod groups;
 pub mod logs;
-pub mod metrics;
-pub mod objectives;
 pub mod plan;
-pub mod retrieval;
 mod run;
 pub mod schedule;
 pub mod spec;

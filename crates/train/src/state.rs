@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vlct_data::loader::Position;
+use vlct_tasks::Tally;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, TrainError};
-use crate::metrics::PretrainMetrics;
 use crate::plan::Window;
 
 /// The state of a run besides weights and running averages.
@@ -24,8 +24,8 @@ pub(crate) struct RunState {
     pub global_step: u64,
     /// How often each parameter was updated.
     pub parameter_steps: Vec<u64>,
-    /// Metrics of the epoch so far.
-    pub metrics: PretrainMetrics,
+    /// Sums of the measures of the epoch so far.
+    pub metrics: Tally,
     /// Best value of the monitored metric.
     pub best_metric: Option<f64>,
     /// Optimiser steps completed when it was reached.
@@ -57,7 +57,7 @@ impl RunState {
     }
 
     /// Moves behind a window after its optimiser step.
-    pub fn advance(&mut self, window: &Window, epoch_sums: PretrainMetrics, replaced: u64, validation_due: bool) {
+    pub fn advance(&mut self, window: &Window, epoch_sums: Tally, replaced: u64, validation_due: bool) {
         let next = window.next_position();
         (self.epoch, self.batch) = (next.epoch, next.batch);
         self.global_step = window.step + 1;

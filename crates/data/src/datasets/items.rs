@@ -238,7 +238,7 @@ impl TableDataset {
     }
 
     /// An error about a row; it names the file and the row.
-    pub(crate) fn row_error(&self, at: &Location, reason: &str) -> DataError {
+    pub(super) fn row_error(&self, at: &Location, reason: &str) -> DataError {
         match self.tables.get(at.table) {
             Some(table) => table.index.table.row_error(at.row, reason),
             None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),

@@ -14,6 +14,7 @@ mod items;
 mod name;
 mod published;
 mod registry;
+mod rows;
 mod table;
 
 pub use contents::Contents;
@@ -24,6 +25,7 @@ pub use items::{Location, TableDataset};
 pub use name::is_custom_name;
 pub use published::{DATASETS, Files, NAMES, Published, is_published_file};
 pub use registry::{contents, files};
+pub use rows::RowsOf;
 pub use table::Table;
 
 #[cfg(test)]

@@ -1,28 +1,28 @@
-//! How fast pictures come out of the loader: from the bytes of their files to normalised numbers.
+//! Speed of the way of an image through the loader: from the bytes of its file to normalised values.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
-use super::{Job, Pipeline, Position};
+use super::{Job, Pipeline, Pixels, Position};
 use crate::arrow::ArrowTable;
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
 use vlct_image::{StageTimes, Transform};
 use vlct_util::IoError;
 
-/// Picture files are kept in memory while they are measured: so many bytes of them at most.
+/// Image files are kept in memory while they are measured: at most so many bytes of them.
 const MAX_BYTES: usize = 64 << 20;
-/// Endings of the picture files that a folder is searched for.
-const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "arrow"];
-/// Columns of Arrow files that hold pictures.
+/// Extensions of the image files that a directory is searched for.
+const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "arrow"];
+/// Columns of Arrow files that hold images.
 const COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
-/// Pictures of a batch, and batches made ahead.
+/// Images of a batch, and batches made ahead.
 const BATCH: usize = 8;
 const PREFETCH: usize = 4;
 
-/// Picture files in memory.
+/// Image files in memory.
 #[derive(Debug, Default)]
 pub struct Images {
     /// Where each comes from, and its bytes.
@@ -31,30 +31,29 @@ pub struct Images {
 }
 
 impl Images {
-    /// Reads pictures: files, `.arrow` files, and those that lie in folders (not in folders of these), in order, until 64 MiB of
-    /// them are there.
+    /// Reads images: files, `.arrow` files, and both in directories (not in subdirectories), in order, until 64 MiB are read.
     ///
     /// # Errors
-    /// If a path cannot be read, an Arrow file is damaged, or there is no picture.
+    /// Returns an error if a path cannot be read, an Arrow file is damaged, or there is no image.
     pub fn read(paths: &[PathBuf]) -> Result<Self> {
-        let mut pictures = Self::default();
+        let mut images = Self::default();
         for path in paths {
             if path.is_dir() {
-                for file in picture_files(path)? {
-                    pictures.add(&file)?;
+                for file in image_files(path)? {
+                    images.add(&file)?;
                 }
             } else {
-                pictures.add(path)?;
+                images.add(path)?;
             }
         }
-        if pictures.files.is_empty() {
+        if images.files.is_empty() {
             let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
             return Err(DataError::Invalid(format!(
-                "no pictures in {}; give picture files, .arrow files, or folders of them",
+                "no images in {}; give image files, .arrow files, or directories of them",
                 names.join(", ")
             )));
         }
-        Ok(pictures)
+        Ok(images)
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -96,13 +95,13 @@ fn io(path: &Path, source: std::io::Error) -> DataError {
     })
 }
 
-/// The picture and Arrow files of a folder, sorted.
-fn picture_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The image and Arrow files of a directory, sorted.
+fn image_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| io(folder, e))? {
-        let path = entry.map_err(|e| io(folder, e))?.path();
-        let ending = path.extension().and_then(|e| e.to_str());
-        if ending.is_some_and(|e| ENDINGS.iter().any(|known| e.eq_ignore_ascii_case(known))) {
+    for entry in std::fs::read_dir(directory).map_err(|e| io(directory, e))? {
+        let path = entry.map_err(|e| io(directory, e))?.path();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known))) {
             files.push(path);
         }
     }
@@ -110,27 +109,27 @@ fn picture_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What [`measure`] found.
+/// Result of [`measure`].
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Pictures measured.
+    /// Images measured.
     pub images: u64,
     /// Time that they took, by the clock.
     pub time: Duration,
-    /// What the threads spent on them, added up.
+    /// Time of each stage, added up over the threads.
     pub spent: StageTimes,
 }
 
-/// Runs pictures, again and again, through the threads of a loader for as long as `duration`, after each was read once. The memory
-/// of batches is used again, as in training.
+/// Runs images, again and again, through the threads of a loader for as long as `duration`, after each was read once. The
+/// memory of batches is used again, as in training.
 ///
 /// # Errors
-/// A picture that cannot be read, by name; a thread that cannot be started.
-pub fn measure(pictures: Images, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
+/// Returns an error if an image cannot be read, with its name, or a thread cannot be started.
+pub fn measure(images: Images, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
     let job = Repeat {
-        pictures: pictures.files,
+        images: images.files,
         transform,
-        buffers: Buffers::new(2 * BATCH),
+        buffers: Arc::new(Buffers::new(2 * BATCH)),
         spent: Mutex::default(),
     };
     let mut pipeline = Pipeline::new(job, Position::default(), None, threads, PREFETCH)?;
@@ -152,21 +151,17 @@ pub fn measure(pictures: Images, transform: Transform, threads: usize, duration:
     })
 }
 
-/// Takes a batch and gives its memory back: its number of pictures.
+/// Takes a batch and drops it: its number of images.
 fn take_batch(pipeline: &mut Pipeline<Repeat>) -> Result<u64> {
     let batch = pipeline.next().transpose()?.unwrap_or_default();
-    let count = batch.len() as u64;
-    for picture in batch {
-        pipeline.job().buffers.give_back(picture);
-    }
-    Ok(count)
+    Ok(batch.len() as u64)
 }
 
-/// The same pictures in each epoch.
+/// The same images in each epoch.
 struct Repeat {
-    pictures: Vec<(String, Vec<u8>)>,
+    images: Vec<(String, Vec<u8>)>,
     transform: Transform,
-    buffers: Buffers,
+    buffers: Arc<Buffers>,
     spent: Mutex<StageTimes>,
 }
 
@@ -177,23 +172,23 @@ impl Repeat {
 }
 
 impl Job for Repeat {
-    /// Epoch, and first picture.
+    /// Epoch, and first image.
     type Plan = (u64, usize);
-    type Sample = Vec<f32>;
-    type Batch = Vec<Vec<f32>>;
+    type Sample = Pixels;
+    type Batch = Vec<Pixels>;
 
     fn epoch_len(&self) -> u64 {
-        self.pictures.len().div_ceil(BATCH) as u64
+        self.images.len().div_ceil(BATCH) as u64
     }
 
     fn plan(&self, position: Position) -> (usize, Self::Plan) {
         let first = position.batch as usize * BATCH;
-        ((self.pictures.len() - first).min(BATCH), (position.epoch, first))
+        ((self.images.len() - first).min(BATCH), (position.epoch, first))
     }
 
-    fn sample(&self, (epoch, first): &Self::Plan, number: usize) -> Result<Vec<f32>> {
+    fn sample(&self, (epoch, first): &Self::Plan, number: usize) -> Result<Pixels> {
         let place = first + number;
-        let (name, bytes) = &self.pictures[place];
+        let (name, bytes) = &self.images[place];
         let mut out = self.buffers.take(self.transform.values());
         let mut rng = stream(0, Purpose::Augmentation, *epoch, place as u64);
         let spent = self
@@ -204,7 +199,7 @@ impl Job for Repeat {
         Ok(out)
     }
 
-    fn collate(&self, _: &Self::Plan, samples: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+    fn collate(&self, _: &Self::Plan, samples: Vec<Pixels>) -> Result<Vec<Pixels>> {
         Ok(samples)
     }
 }

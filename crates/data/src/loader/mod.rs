@@ -1,24 +1,14 @@
-//! Batches: sampling order, decoding threads, prefetch.
+//! What loaders are made of: the order of an epoch, threads that make batches ahead of time, image memory that is used again.
 //!
-//! ```text
-//! position ── Order ──▶ item ── TableDataset ──▶ picture, caption ──▶ decode, transform, tokenise, mask ──▶ Batch
-//! ```
-//!
-//! [`Loader`] makes batches for pre-training and image-text matching, [`ImageLoader`] images for retrieval, both on the threads of
-//! a [`Pipeline`]. Every random decision is a function of seed, epoch and position ([`crate::random`]), so the
-//! number of threads does not matter and a run can be taken up at any batch.
+//! The loader of training and evaluation is in the crate `vlct-tasks`; here are the parts that know no task. Every random
+//! decision is a function of seed, epoch and position ([`crate::random`]), so the number of threads does not matter and a run
+//! can be resumed at any batch.
 
 pub mod bench;
 mod buffers;
-mod captions;
-mod images;
 mod order;
 mod pipeline;
 
-pub use captions::{Batch, Loader, LoaderConfig, SampleId};
-pub use images::{ImageBatch, ImageLoader};
+pub use buffers::{Buffers, Pixels};
 pub use order::Order;
 pub use pipeline::{Job, Pipeline, Position};
-
-#[cfg(test)]
-mod tests;

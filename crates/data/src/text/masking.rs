@@ -5,6 +5,7 @@
 
 use super::Tokenizer;
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 /// No more tokens of one text are chosen (the original's `max_predictions`).
 const MOST_PREDICTIONS: usize = 512;
@@ -16,7 +17,7 @@ const MASK_PROBABILITY: f64 = 0.8;
 const RANDOM_PROBABILITY: f64 = 0.5;
 
 /// How tokens are chosen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MaskingConfig {
     /// Whether words are chosen (all of their pieces, up to a budget), or pieces, each by itself.
     pub whole_word: bool,

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
-use vlct_data::loader::ImageLoader;
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::Vlc;
 use vlct_synthetic::TextBaseline;
+use vlct_tasks::scoring::{Recalls, Scoring};
+use vlct_tasks::{Batch, InputSpec, Ratio, Tally, TaskSpec};
 use vlct_train::data;
 use vlct_train::error::Result;
-use vlct_train::metrics::{Accuracy, Scalar};
-use vlct_train::retrieval::{Recalls, recalls, score_picture};
 use vlct_train::spec::{DataSpec, RunSpec};
-use vlct_train::trainer::evaluate::evaluate_watching;
+use vlct_train::trainer::evaluate::split_pass;
 
 /// Images and captions of the retrieval evaluation.
 const CANDIDATES: usize = 200;
@@ -25,15 +24,15 @@ pub struct Evaluation {
     /// The dataset that was evaluated.
     pub held_out: Arc<TableDataset>,
     /// Matching accuracy with all patches visible.
-    pub itm: Accuracy,
+    pub itm: Ratio,
     /// Matching accuracy with patches masked as in training.
-    pub itm_masked: Accuracy,
+    pub itm_masked: Ratio,
     /// Masked-word accuracy with all patches visible.
-    pub mlm: Accuracy,
+    pub mlm: Ratio,
     /// Accuracy of the text-only baseline at the same masked positions.
-    pub text_only: Accuracy,
+    pub text_only: Ratio,
     /// Masked-autoencoding loss.
-    pub mae: Scalar,
+    pub mae: Ratio,
     /// Retrieval among the candidates.
     pub recalls: Recalls,
     /// Normalised images of the candidates, each `[3, size, size]`.
@@ -51,61 +50,60 @@ pub struct Evaluation {
 /// # Errors
 /// Returns an error if the dataset or the vocabulary cannot be read.
 pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
-    let tokenizer = data::tokenizer(spec)?;
+    let inputs = data::inputs(spec)?;
     let held_out = data::open(&spec.data, Split::Test)?;
     let never = AtomicBool::new(false);
+    let tally = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
+        let tally = split_pass(spec, held_out.clone(), &inputs)?.tally(model, &never, watch)?;
+        Ok(tally.unwrap_or_default())
+    };
 
-    let masked = evaluate_watching(model, spec, &held_out, &tokenizer, 0, &never, &mut |_| ())?;
-    let baseline = text_baseline(&spec.data, &tokenizer)?;
-    let mut text_only = Accuracy::default();
+    let masked = tally(spec, &mut |_| ())?;
+    let baseline = text_baseline(&spec.data, &inputs.tokenizer)?;
+    let mut text_only = Ratio::default();
     let mut whole = spec.clone();
-    whole.pretrain.mask_ratio = None;
-    whole.pretrain.objectives.mae = None;
-    let visible = evaluate_watching(model, &whole, &held_out, &tokenizer, 0, &never, &mut |batch| {
-        for (ids, labels) in batch.mlm_ids.iter().zip(&batch.mlm_labels) {
-            for (position, label) in labels.iter().enumerate() {
+    if let TaskSpec::Pretrain(pretrain) = &mut whole.task {
+        (pretrain.mask_ratio, pretrain.mae) = (None, None);
+    }
+    let visible = tally(&whole, &mut |batch| {
+        for text in &batch.texts {
+            for (position, label) in text.labels.iter().enumerate() {
                 if let Some(label) = label {
-                    text_only.add(((baseline.predict(ids, position) == *label) as usize, 1));
+                    let right = baseline.predict(&text.ids, position) == *label;
+                    text_only.add(Ratio::new(right as u8 as f64, 1));
                 }
             }
         }
     })?;
 
-    let (mut images, mut captions) = (Vec::new(), Vec::new());
-    let size = spec.data.image_size;
-    let loader = ImageLoader::new(
-        Arc::clone(&held_out),
-        TransformKind::MaeTest,
-        size,
-        1,
-        spec.data.workers,
-        8,
-    )?;
-    for batch in loader.take(CANDIDATES) {
-        let batch = batch?;
-        for (row, pixels) in batch.rows.zip(batch.images) {
-            images.push(pixels);
-            let first = held_out.items_of(row)?.start;
-            captions.push(held_out.text(first)?.unwrap_or_default().into_owned());
-        }
+    let candidates = held_out.rows().min(CANDIDATES);
+    let mut captions = Vec::with_capacity(candidates);
+    for row in 0..candidates {
+        let first = held_out.items_of(row)?.start;
+        captions.push(held_out.text(first)?.unwrap_or_default().into_owned());
     }
     let texts: Vec<Vec<u32>> = captions
         .iter()
-        .map(|c| tokenizer.encode(c, spec.data.max_text_len))
+        .map(|c| inputs.tokenizer.encode(c, spec.data.max_text_len))
         .collect();
-    let scores: Vec<f32> = images
-        .iter()
-        .flat_map(|pixels| score_picture(model, pixels, &texts))
-        .collect();
-    let owner: Vec<usize> = (0..captions.len()).collect();
+    let plain = Arc::new(InputSpec {
+        eval_transform: TransformKind::MaeTest,
+        ..(*inputs).clone()
+    });
+    let mut images = Vec::with_capacity(candidates);
+    let scoring = Scoring::new(held_out.clone(), plain, texts.clone(), spec.data.workers);
+    let scores = scoring.scores(model, candidates, &never, &mut |image| images.push(image.to_vec()))?;
+    let scores = scores.unwrap_or_default();
+    let owner: Vec<usize> = (0..candidates).collect();
+    let of = |tally: &Tally, key| tally.get(key).unwrap_or_default();
     Ok(Evaluation {
-        recalls: recalls(&scores, &owner),
-        itm: visible.itm_accuracy(),
-        itm_masked: masked.itm_accuracy(),
-        mlm: visible.mlm_accuracy(),
+        recalls: Recalls::of(&scores, &owner),
+        itm: of(&visible, "itm/accuracy"),
+        itm_masked: of(&masked, "itm/accuracy"),
+        mlm: of(&visible, "mlm/accuracy"),
         text_only,
-        mae: masked.mae_loss(),
-        tokenizer,
+        mae: of(&masked, "mae/loss"),
+        tokenizer: inputs.tokenizer.clone(),
         held_out,
         images,
         captions,

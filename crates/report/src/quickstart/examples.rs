@@ -225,7 +225,7 @@ fn retrieved(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieva
     Ok(Retrieval {
         query: e.captions[caption].clone(),
         top: order.iter().take(HITS).map(hit).collect::<Result<_>>()?,
-        right_rank: vlct_train::retrieval::rank(&scores, |p| p == caption) + 1,
+        right_rank: vlct_tasks::scoring::rank(&scores, |p| p == caption) + 1,
         candidates: scores.len(),
     })
 }

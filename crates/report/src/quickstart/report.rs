@@ -40,9 +40,9 @@ pub fn assemble(
             "Chance is the expected value of random guessing. The text-only baseline predicts a masked word from the words beside \
              it, without the image, by interpolated n-gram counts over all training captions; it is evaluated at the same {} masked \
              positions of {captions} held-out captions.",
-            e.mlm.total()
+            e.mlm.count()
         ),
-        charts: charts(&records, e.text_only.share()),
+        charts: charts(&records, e.text_only.mean()),
         reconstructions: examples.reconstructions,
         fill_in: examples.fill_in,
         heat_maps: examples.heat_maps,
@@ -78,7 +78,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
         percent(
             "itm/accuracy",
             "Image-text matching",
-            e.itm.share(),
+            e.itm.mean(),
             Some(0.5),
             None,
             "Accuracy of classifying whether a caption belongs to an image.".into(),
@@ -86,7 +86,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
         percent(
             "itm/accuracy_masked",
             "Image-text matching, masked",
-            e.itm_masked.share(),
+            e.itm_masked.mean(),
             Some(0.5),
             None,
             "The same with patches masked as in training.".into(),
@@ -94,9 +94,9 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
         percent(
             "mlm/accuracy",
             "Masked words",
-            e.mlm.share(),
+            e.mlm.mean(),
             None,
-            Some(e.text_only.share()),
+            Some(e.text_only.mean()),
             "Accuracy of predicting the masked words of a caption from the image and the other words.".into(),
         ),
         percent(

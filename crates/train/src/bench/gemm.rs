@@ -1,4 +1,4 @@
-//! The rates of matrix products.
+//! Throughput of matrix products.
 
 use super::{Precision, format_name, median, round};
 use serde::Serialize;

@@ -1,26 +1,28 @@
-//! Timing of steps on made-up batches, for comparison with other implementations of the same model.
+//! Timing of steps on synthetic batches, for comparison with other implementations of the same model.
 
 mod gemm;
-mod made_up;
+mod synthetic;
 
-use crate::objectives::Objectives;
 pub use gemm::{GemmResult, measure_gemm};
-use made_up::MadeUp;
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use synthetic::Synthetic;
 use vlct_data::random::{Purpose, stream};
+use vlct_data::text::MaskingConfig;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
+use vlct_tasks::pretrain::PretrainSpec;
+use vlct_tasks::{Task, TaskSpec};
 pub use vlct_tensor::Precision;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::profile::{self, Entry};
-use vlct_tensor::{Compute, Gradients, Tape, Var};
+use vlct_tensor::{Compute, Gradients, Tape};
 
 /// Kinds of work that are timed, each on the base model with the heads for masked words and matching; the last two also with
 /// that for answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum Workload {
     /// A pre-training step: both passes and all their losses forward and backward, AdamW.
     Pretrain,
     /// A fine-tuning step of question answering, all patches visible: forward, backward, AdamW.
@@ -29,13 +31,13 @@ pub enum Task {
     Infer,
 }
 
-impl Task {
+impl Workload {
     /// Its name in results.
     pub fn name(self) -> &'static str {
         match self {
-            Task::Pretrain => "pretrain",
-            Task::Vqa => "vqa",
-            Task::Infer => "infer",
+            Workload::Pretrain => "pretrain",
+            Workload::Vqa => "vqa",
+            Workload::Infer => "infer",
         }
     }
 }
@@ -44,8 +46,8 @@ impl Task {
 #[derive(Clone, Copy, Debug)]
 pub struct BenchOptions {
     /// The kind of work.
-    pub task: Task,
-    /// Side of the pictures in pixels.
+    pub workload: Workload,
+    /// Side of the images in pixels.
     pub image_size: usize,
     /// Samples of a step.
     pub batch: usize,
@@ -66,7 +68,7 @@ pub struct BenchResult {
     pub style: &'static str,
     /// Number format.
     pub precision: &'static str,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub image_size: usize,
     /// Samples of a step.
     pub batch: usize,
@@ -77,6 +79,9 @@ pub struct BenchResult {
     /// Largest resident size of the process.
     pub peak_mib: u64,
 }
+
+/// Hidden part of the patches, as in the published recipe.
+const MASK_RATIO: f64 = 0.6;
 
 /// Answers of VQAv2, as published.
 const ANSWERS: usize = 3129;
@@ -92,7 +97,7 @@ pub struct Profile {
 }
 
 impl std::fmt::Display for Profile {
-    /// Per step: calls, milliseconds, share, how many processors were busy, arithmetic and traffic rates.
+    /// Per step: calls, milliseconds, share, how many cores were busy, arithmetic and traffic rates.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let steps = self.steps.max(1) as f64;
         let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -108,9 +113,9 @@ impl std::fmt::Display for Profile {
         };
         for e in &self.entries {
             let seconds = e.time.as_secs_f64();
-            let processors = e.processors.as_secs_f64();
+            let cores_busy = e.processors.as_secs_f64();
             known += seconds;
-            worked += processors;
+            worked += cores_busy;
             let rate = |amount: f64, digits: usize| match amount {
                 0.0 => String::new(),
                 _ => format!("{:.digits$}", amount / seconds.max(f64::MIN_POSITIVE) / 1e9),
@@ -121,7 +126,7 @@ impl std::fmt::Display for Profile {
                 f,
                 "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {:>6} {flops:>9} {bytes:>7}",
                 e.name,
-                cores(processors, seconds)
+                cores(cores_busy, seconds)
             )?;
         }
         let (other, all) = (1e3 * (total - known) / steps, 1e3 * total / steps);
@@ -143,37 +148,45 @@ impl std::fmt::Display for Profile {
 /// Also gives the profile of the timed steps, if it is asked for.
 pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     let BenchOptions {
-        task,
+        workload,
         image_size,
         batch,
         precision,
         profile,
         steps,
     } = options;
-    let mut model = base_model(image_size, (task != Task::Pretrain).then_some(ANSWERS));
+    let mut model = base_model(image_size, (workload != Workload::Pretrain).then_some(ANSWERS));
     model.set_compute(Compute {
         precision,
         recompute: false,
     });
-    let made = MadeUp::new(batch, image_size);
-    let times = match task {
-        Task::Pretrain => {
-            let objectives = Objectives {
-                mlm: true,
-                mae: Some(1.0),
-                itm: true,
-            };
-            let patches = model.config().patches();
-            train(model, options, |model, tape, step| {
-                made.pretrain_step(step, patches).run(model, tape, objectives).total
-            })
-        }
-        Task::Vqa => train(model, options, |model, tape, step| {
-            made.vqa_step(step).run(model, tape).total
+    let spec = match workload {
+        Workload::Pretrain => TaskSpec::Pretrain(PretrainSpec {
+            mlm: true,
+            mae: Some(1.0),
+            itm: true,
+            masking: MaskingConfig {
+                whole_word: false,
+                probability: 0.15,
+                max_text_len: model.config().max_text_len,
+            },
+            mask_ratio: Some(MASK_RATIO),
         }),
-        Task::Infer => time(steps, profile, |_| {
+        Workload::Vqa | Workload::Infer => TaskSpec::Vqa,
+    };
+    let patches = model.config().patches();
+    let task = spec
+        .build(model.config())
+        .unwrap_or_else(|error| unreachable!("{error}"));
+    let mut synthetic = match workload {
+        Workload::Pretrain => Synthetic::pretrain(batch, image_size, patches),
+        Workload::Vqa | Workload::Infer => Synthetic::vqa(batch, image_size, workload == Workload::Vqa),
+    };
+    let times = match workload {
+        Workload::Pretrain | Workload::Vqa => train(model, options, &*task, synthetic),
+        Workload::Infer => time(steps, profile, |step| {
             let tape = Tape::inference(model.compute());
-            model.vqa_logits(&tape, &model.read(&tape, &made.pools().inputs(), None));
+            task.forward(&model, &tape, synthetic.at(step, false));
         }),
     };
     let profile = profile.then(|| Profile {
@@ -183,7 +196,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     });
     let seconds = median(times);
     let result = BenchResult {
-        task: task.name(),
+        task: workload.name(),
         style: "vlct",
         precision: format_name(precision),
         image_size,
@@ -216,15 +229,15 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
     model
 }
 
-/// Seconds of each step of training on `loss`.
-fn train(mut model: Vlc, options: BenchOptions, loss: impl Fn(&Vlc, &Tape, u64) -> Var) -> Vec<f64> {
+/// Seconds of each step of training on a task.
+fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     time(options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());
-        let loss = loss(&model, &tape, step);
-        tape.backward(&loss, 1.0, &mut gradients);
-        drop(loss);
+        let outcome = task.forward(&model, &tape, synthetic.at(step, true));
+        tape.backward(outcome.total(), 1.0, &mut gradients);
+        drop(outcome);
         optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
             learning_rate: 1e-4,
             weight_decay: 0.01,

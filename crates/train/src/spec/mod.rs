@@ -9,15 +9,17 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vlct_data::text::MaskingConfig;
 use vlct_image::TransformKind;
 use vlct_model::VlcConfig;
 use vlct_model::config::Heads;
+use vlct_tasks::TaskSpec;
+use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tensor::optimizer::Rule;
 use vlct_tensor::{Compute, Precision};
 
 use crate::config::{Config, DecayPower};
 use crate::error::{Result, TrainError};
-use crate::objectives::Objectives;
 use crate::plan::Length;
 
 pub use size::model_size;
@@ -41,7 +43,7 @@ pub struct RunSpec {
     /// Where weights come from.
     pub weights: WeightsSpec,
     /// What is trained.
-    pub pretrain: PretrainSpec,
+    pub task: TaskSpec,
     /// Files and how they become batches.
     pub data: DataSpec,
     /// Update rule, learning rates and weight decay.
@@ -84,19 +86,6 @@ pub struct WeightsSpec {
     pub resume_from: Option<String>,
 }
 
-/// What a pre-training step computes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PretrainSpec {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Samples per micro-batch; numbers the samples of an epoch.
-    pub micro_batch: u64,
-    /// Losses.
-    pub objectives: Objectives,
-    /// Part of the image patches hidden from the encoder, in training and validation alike; `None`: all are visible.
-    pub mask_ratio: Option<f64>,
-}
-
 /// Files and how they become batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSpec {
@@ -116,10 +105,6 @@ pub struct DataSpec {
     pub train_transform: TransformKind,
     /// Image transform of validation and test.
     pub val_transform: TransformKind,
-    /// Whether all pieces of a word are masked together.
-    pub whole_word_masking: bool,
-    /// Part of the text tokens chosen for masked language modelling.
-    pub mlm_prob: f64,
     /// Threads that prepare batches, at least 1.
     pub workers: usize,
 }
@@ -205,16 +190,18 @@ impl RunSpec {
                 skip_heads: !config.test_only && !config.load_heads,
                 resume_from: config.resume_from.clone(),
             },
-            pretrain: PretrainSpec {
-                seed: config.seed,
-                micro_batch: config.per_gpu_batchsize,
-                objectives: Objectives {
-                    mlm: names.mlm >= 1.0,
-                    mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
-                    itm: names.itm >= 1.0,
+            task: TaskSpec::Pretrain(PretrainSpec {
+                mlm: names.mlm >= 1.0,
+                mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
+                itm: names.itm >= 1.0,
+                masking: MaskingConfig {
+                    whole_word: config.whole_word_masking,
+                    probability: config.mlm_prob,
+                    max_text_len: config.max_text_len,
                 },
+                // As in the original, patches are hidden in training and in validation alike.
                 mask_ratio: config.is_pretrain.then_some(config.mask_ratio),
-            },
+            }),
             data: DataSpec {
                 root: PathBuf::from(&config.data_root),
                 datasets: config.datasets.clone(),
@@ -224,8 +211,6 @@ impl RunSpec {
                 image_size: config.image_size,
                 train_transform: transform(&config.train_transform_keys)?,
                 val_transform: transform(&config.val_transform_keys)?,
-                whole_word_masking: config.whole_word_masking,
-                mlm_prob: config.mlm_prob,
                 workers: config.num_workers.max(1),
             },
             optimizer: OptimizerSpec {
@@ -391,8 +376,10 @@ mod tests {
             "num_workers=0",
         ];
         let spec = RunSpec::resolve(&resolve(&words).unwrap().config).unwrap();
-        assert_eq!(spec.pretrain.mask_ratio, None);
-        assert_eq!(spec.pretrain.objectives.mae, Some(1.0));
+        let TaskSpec::Pretrain(pretrain) = &spec.task else {
+            panic!("{:?}", spec.task);
+        };
+        assert_eq!((pretrain.mask_ratio, pretrain.mae), (None, Some(1.0)));
         assert_eq!(spec.optimizer.groups, GroupRule::Layers { layer_decay: 0.5 });
         assert_eq!(spec.optimizer.name(), "AdamW");
         assert_eq!(

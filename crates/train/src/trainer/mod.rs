@@ -1,6 +1,5 @@
 //! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
-pub mod batch;
 pub mod evaluate;
 mod threads;
 mod training;
@@ -39,7 +38,7 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
 
 /// One pass over the test split: the values under the original's names.
 fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
-    let tokenizer = data::tokenizer(spec)?;
+    let inputs = data::inputs(spec)?;
     let dataset = data::open(&spec.data, Split::Test)?;
     if dataset.is_empty() {
         return Err(TrainError::NoTestSplit {
@@ -54,14 +53,15 @@ fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
         dataset.rows(),
         spec.compute.describe()
     );
-    let metrics = evaluate::evaluate(&model, spec, &dataset, &tokenizer, 0, control.stop)?;
-    let recalls = evaluate::measure_recalls(&model, spec, Split::Test, &tokenizer, control.stop)?;
+    let recall = evaluate::recall(spec, Split::Test, &inputs)?;
+    let pass = evaluate::split_pass(spec, dataset, &inputs)?;
+    let values = evaluate::evaluate(recall.as_ref(), &pass, &model, control.stop)?;
     Ok(Finished {
         run: None,
         steps: 0,
-        interrupted: control.stop.load(Ordering::Relaxed),
+        interrupted: values.is_none() || control.stop.load(Ordering::Relaxed),
         seconds: 0.0,
-        metrics: evaluate::with_recalls(&metrics, recalls),
+        metrics: values.unwrap_or_default(),
         best: None,
     })
 }

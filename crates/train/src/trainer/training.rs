@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{info, warn};
 use vlct_data::datasets::{Dataset, Split};
-use vlct_data::loader::{Batch, Loader, SampleId};
+use vlct_tasks::evaluate::SplitPass;
+use vlct_tasks::metrics::short_name;
+use vlct_tasks::scoring::Recall;
+use vlct_tasks::{Batch, Loader, Meters, Mode, NonFinite, Phase, Tally, Task};
 use vlct_tensor::Tape;
 
-use super::batch;
-use super::evaluate::{self, Recall};
+use super::evaluate;
 use crate::checkpoint;
 use crate::config::{Config, KEYS};
-use crate::data::{self, Data, LoaderMode};
+use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::logs::progress::{Progress, Update};
-use crate::metrics::{Phase, PretrainMetrics, step_values};
-use crate::objectives::Outcome;
 use crate::plan::{Plan, Window};
 use crate::run::{self, RunDirectory};
 use crate::schedule::LearningRate;
@@ -57,7 +58,10 @@ pub struct Control<'a> {
 pub(super) struct Trainer<'a> {
     spec: RunSpec,
     plan: Plan,
+    task: Arc<dyn Task>,
     data: Data,
+    validation: SplitPass,
+    recall: Option<Recall>,
     weights: Weights,
     state: RunState,
     /// None in a trial run, which writes nothing.
@@ -68,8 +72,8 @@ pub(super) struct Trainer<'a> {
 
 /// What the micro-batches of a window give besides gradients.
 struct WindowPass {
-    /// Metrics of the epoch, this window's included.
-    epoch_sums: PretrainMetrics,
+    /// Sums of the epoch, this window's included.
+    epoch_sums: Tally,
     /// Replaced images of the run, this window's included.
     replaced: u64,
     /// Samples of the window.
@@ -90,7 +94,11 @@ impl<'a> Trainer<'a> {
     pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
         let data = Data::open(&spec)?;
         let plan = plan(&spec, &data)?;
-        evaluate::check_recalls(&spec)?;
+        // Rejects at once what could not be measured after hours of training.
+        let recall = match spec.trial {
+            None => evaluate::recall(&spec, Split::Val, &data.inputs)?,
+            Some(_) => None,
+        };
         let mut weights = Weights::new(&spec)?;
         let resumed = match &spec.weights.resume_from {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
@@ -98,6 +106,9 @@ impl<'a> Trainer<'a> {
         };
         let (state, run) = begin(&spec, &plan, resumed, control)?;
         Ok(Self {
+            task: spec.task.build(&spec.model)?,
+            validation: evaluate::split_pass(&spec, data.val.clone(), &data.inputs)?,
+            recall,
             spec,
             plan,
             data,
@@ -141,14 +152,13 @@ impl<'a> Trainer<'a> {
         let begin = self.state.global_step;
         self.plan = self.plan.trial(batches);
         self.windows()?;
-        let metrics = self.validate(self.plan.batches_per_epoch)?;
-        if !self.stopping() {
+        if let Some(values) = self.validate(self.plan.batches_per_epoch)? {
             let steps = self.state.global_step - begin;
             let batches = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
             } else {
-                format_metrics(&evaluate::with_recalls(&metrics, Recall::NotAsked))
+                format_metrics(&values)
             };
             info!("trial run passed after {batches} batches: {values}");
         }
@@ -161,11 +171,11 @@ impl<'a> Trainer<'a> {
             self.validate_and_save()?;
         }
         let start = self.state.position();
-        let mut loader = data::loader(
-            &self.spec,
-            &self.data.train,
-            &self.data.tokenizer,
-            LoaderMode::Train,
+        let mut loader = Loader::new(
+            Arc::clone(&self.task),
+            self.data.train.clone(),
+            Arc::clone(&self.data.inputs),
+            data::loader(&self.spec, Mode::Train),
             start,
         )?;
         let mut waited = loader.wait_time();
@@ -197,11 +207,12 @@ impl<'a> Trainer<'a> {
     /// Adds up the gradients of a window; `None` if told to stop within it.
     fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowPass>> {
         let mut pass = WindowPass {
-            epoch_sums: self.state.metrics,
+            epoch_sums: self.state.metrics.clone(),
             replaced: self.state.replaced,
             samples: 0,
             values: Vec::new(),
         };
+        let mut meters = Meters::default();
         for _ in window.batches.clone() {
             if self.stopping() {
                 return Ok(None);
@@ -211,45 +222,34 @@ impl<'a> Trainer<'a> {
             };
             pass.samples += batch.len() as u64;
             log_replacements(&batch, pass.replaced);
-            pass.replaced += batch.replaced as u64;
-            pass.values = self.micro_batch(&batch, &mut pass.epoch_sums)?;
-            loader.recycle(batch);
+            pass.replaced += batch.replaced;
+            self.micro_batch(&batch, &mut meters);
         }
+        pass.values = meters
+            .close(&mut pass.epoch_sums)
+            .map_err(|non_finite| self.non_finite_error(non_finite))?;
         Ok(Some(pass))
     }
 
-    /// Forward and backward pass of one micro-batch; its values for the log.
-    fn micro_batch(&mut self, batch: &Batch, epoch_sums: &mut PretrainMetrics) -> Result<Vec<(&'static str, f64)>> {
+    /// Forward and backward pass of one micro-batch.
+    fn micro_batch(&mut self, batch: &Batch, meters: &mut Meters) {
         let model = &self.weights.model;
         let tape = Tape::new(model.compute());
-        let step = batch::step(batch, &self.spec.pretrain, model.config().patches(), true);
-        let outcome = step.run(model, &tape, self.spec.pretrain.objectives);
-        self.check_finite(&outcome, batch)?;
-        epoch_sums.add(&outcome);
+        let outcome = self.task.forward(model, &tape, batch);
         let scale = 1.0 / self.plan.grad_steps as f32;
-        tape.backward(&outcome.total, scale, &mut self.weights.gradients);
-        Ok(step_values(&outcome))
+        tape.backward(outcome.total(), scale, &mut self.weights.gradients);
+        meters.add(&batch.items, outcome.measures);
     }
 
-    fn check_finite(&self, outcome: &Outcome, batch: &Batch) -> Result<()> {
-        let l = outcome.losses;
-        let parts = [("mlm", l.mlm), ("mae", l.mae), ("itm", l.itm), ("wpa", l.wpa)];
-        let Some((loss, value)) = parts
-            .into_iter()
-            .find_map(|(n, v)| v.filter(|v| !v.is_finite()).map(|v| (n, v)))
-        else {
-            return Ok(());
-        };
-        let tables: Vec<&str> = self.data.train.tables().map(|(name, _)| name).collect();
-        let row = |s: &SampleId| format!("{} {}", tables[s.location.table], s.location.row);
-        let rows: Vec<String> = batch.samples.iter().map(row).collect();
-        Err(TrainError::NonFinite {
+    fn non_finite_error(&self, NonFinite { loss, value, items }: NonFinite) -> TrainError {
+        let rows: Vec<String> = items.iter().map(|item| self.data.train.describe(*item)).collect();
+        TrainError::NonFinite {
             loss,
             value,
             step: self.state.global_step,
             rows: rows.join(", "),
             checkpoint: run::last_good(self.run.as_ref()),
-        })
+        }
     }
 
     fn schedule(&self) -> LearningRate {
@@ -260,32 +260,28 @@ impl<'a> Trainer<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Metrics over at most `batches` batches of the validation split (0: all).
-    fn validate(&self, batches: u64) -> Result<PretrainMetrics> {
-        let Data { tokenizer, val, .. } = &self.data;
-        evaluate::evaluate(&self.weights.model, &self.spec, val, tokenizer, batches, self.stop)
-    }
-
-    /// Recalls of the validation split, if they are measured.
-    fn measure_recalls(&self) -> Result<Recall> {
-        let tokenizer = &self.data.tokenizer;
-        evaluate::measure_recalls(&self.weights.model, &self.spec, Split::Val, tokenizer, self.stop)
+    /// Values over at most `batches` batches of the validation split (0: all), without recalls; `None` if told to stop.
+    fn validate(&self, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
+        let pass = SplitPass {
+            limit: batches,
+            ..self.validation.clone()
+        };
+        evaluate::evaluate(None, &pass, &self.weights.model, self.stop)
     }
 
     /// Validates the weights, keeps the best checkpoint and the last.
     fn validate_and_save(&mut self) -> Result<()> {
-        let metrics = self.validate(self.spec.validation.batches)?;
-        if self.stopping() {
+        let pass = SplitPass {
+            limit: self.spec.validation.batches,
+            ..self.validation.clone()
+        };
+        let values = evaluate::evaluate(self.recall.as_ref(), &pass, &self.weights.model, self.stop)?;
+        let Some(values) = values else {
             return Ok(()); // The validation is incomplete and stays due.
-        }
-        let recalls = match self.measure_recalls()? {
-            Recall::Stopped => return Ok(()),
-            recalls => recalls,
         };
         // Evaluation works with sizes of its own, whose memory training would not use.
         vlct_tensor::buffer::release_unused();
         self.state.validation_due = false;
-        let values = evaluate::with_recalls(&metrics, recalls);
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
         if let Some(run) = &mut self.run {
             run.log(step, epoch, &values)?;
@@ -344,13 +340,14 @@ impl<'a> Trainer<'a> {
         let optimizer = self.spec.optimizer.name();
         let scales = self.weights.group_scales.iter().enumerate();
         let rates = scales.map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale));
-        let values = values.iter().map(|(name, value)| (name.to_string(), *value));
+        let values = values.iter().map(|(key, value)| (Phase::Train.name(key), *value));
         let all: Vec<(String, f64)> = values.chain(rates).collect();
         run.log(step, epoch, &all)
     }
 
     fn log_epoch(&mut self, epoch: u64) -> Result<()> {
-        let values = std::mem::take(&mut self.state.metrics).epoch_values(Phase::Train, 0.0);
+        let sums = std::mem::take(&mut self.state.metrics);
+        let values = self.task.report(Phase::Train, &sums).into_values(Phase::Train);
         match &mut self.run {
             Some(run) => run.log(self.state.global_step, epoch, &values),
             None => Ok(()),
@@ -359,16 +356,11 @@ impl<'a> Trainer<'a> {
 
     /// Updates the progress display.
     fn show(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
-        const SHORT: [(&str, &str); 4] = [
-            ("mlm/train/loss", "mlm"),
-            ("mae/train/loss", "mae"),
-            ("itm/train/loss", "itm"),
-            ("itm/train/wpa_loss", "wpa"),
-        ];
         let Some(run) = &mut self.run else { return };
-        let losses: Vec<(&str, f64)> = SHORT
+        let losses: Vec<(&str, f64)> = values
             .iter()
-            .filter_map(|(long, short)| Some((*short, values.iter().find(|(name, _)| name == long)?.1)))
+            .filter(|(key, _)| key.ends_with("loss"))
+            .map(|(key, value)| (short_name(key), *value))
             .collect();
         run.progress().update(Update {
             step: self.state.global_step,

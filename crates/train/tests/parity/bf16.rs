@@ -1,9 +1,11 @@
 //! Steps in bfloat16 against the same steps in f32, and steps whose activations are computed again against those that keep them.
 
-use super::{config, irtr, load, pretrain, vqa};
+use super::{config, load, measured, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
 use vlct_kernels::bf16::Bf16;
 use vlct_model::Vlc;
+use vlct_tasks::Task;
+use vlct_tasks::vqa::Vqa;
 use vlct_tensor::{Compute, Gradients, Precision, Tape, Var};
 
 /// Largest relative error of rounding to bfloat16, the unit of the tolerances here.
@@ -51,34 +53,33 @@ fn with_portable_engine(name: &str) {
 
 /// The recorded steps.
 #[derive(Clone, Copy, Debug)]
-enum Task {
+enum Recorded {
     Pretraining,
     Answering,
     Ranking,
 }
 
 /// Calls `check` with the model and the step of each recorded task.
-fn each_step(check: impl Fn(Task, &mut Vlc, Step)) {
+fn each_step(check: impl Fn(Recorded, &mut Vlc, Step)) {
     for folder in directories("model") {
         let (config, mask_ratio) = config(&folder, pretrain::HEADS);
         let t = Tensors::open(folder.join("pretrain_step.safetensors"));
         let recorded = pretrain::Recorded::read(&t, "", mask_ratio);
         let mut model = load(&folder, "pretrain.ckpt", config);
-        check(Task::Pretraining, &mut model, &|model, tape| {
-            let outcome = recorded.step().run(model, tape, pretrain::ALL);
-            let l = outcome.losses;
-            let parts = [l.mlm, l.mae, l.itm, l.wpa].map(|l| l.expect("computed"));
-            (parts.to_vec(), outcome.total)
+        check(Recorded::Pretraining, &mut model, &|model, tape| {
+            let outcome = pretrain::task().forward(model, tape, &recorded.batch());
+            let losses = pretrain::LOSSES.map(|key| measured(&outcome, key));
+            (losses.to_vec(), outcome.total().clone())
         });
         let t = Tensors::open(folder.join("vqa_step.safetensors"));
-        let recorded = vqa::Recorded::read(&t);
-        check(Task::Answering, &mut vqa::model(&folder, &t), &|model, tape| {
-            (Vec::new(), recorded.step().run(model, tape).total)
+        let batch = vqa::batch(&t);
+        check(Recorded::Answering, &mut vqa::model(&folder, &t), &|model, tape| {
+            (Vec::new(), Vqa.forward(model, tape, &batch).total().clone())
         });
         let t = Tensors::open(folder.join("irtr_step.safetensors"));
-        let recorded = irtr::Recorded::read(&t);
-        check(Task::Ranking, &mut irtr::model(&folder), &|model, tape| {
-            (Vec::new(), recorded.step().run(model, tape).total)
+        let (batch, task) = retrieval::batch(&t);
+        check(Recorded::Ranking, &mut retrieval::model(&folder), &|model, tape| {
+            (Vec::new(), task.forward(model, tape, &batch).total().clone())
         });
     }
 }
@@ -142,9 +143,9 @@ fn losses_and_gradients_are_those_of_f32_but_for_rounding() {
     }
     each_step(|task, model, step| {
         let tolerance = match task {
-            Task::Pretraining => 10.0,
-            Task::Answering => 6.0,
-            Task::Ranking => 18.0,
+            Recorded::Pretraining => 10.0,
+            Recorded::Answering => 6.0,
+            Recorded::Ranking => 18.0,
         };
         let want = take(model, Precision::F32, false, step);
         let got = take(model, Precision::Bf16, false, step);

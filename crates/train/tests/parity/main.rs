@@ -1,15 +1,16 @@
 //! The model, its objectives and training steps against the numbers of the original.
 
 mod bf16;
-mod irtr;
 mod pretrain;
 mod retrieval;
+mod scoring;
 mod vqa;
 
 use std::path::Path;
 use vlct_golden::{Tensors, assert_close, assert_within, json};
 use vlct_model::config::{Backbone, Heads};
-use vlct_model::{Vlc, VlcConfig, files};
+use vlct_model::{Sequence, Vlc, VlcConfig, files};
+use vlct_tasks::Outcome;
 use vlct_tensor::{Gradients, Tape, Var};
 
 const WHOLE_MODEL: files::Options = files::Options {
@@ -63,6 +64,28 @@ fn texts(t: &Tensors, ids: &str, masks: &str) -> Vec<Vec<u32>> {
         .zip(masks.chunks_exact(length))
         .map(real)
         .collect()
+}
+
+/// A sequence of a text and the first image, all patches visible.
+fn whole_image(text: u32) -> Sequence {
+    Sequence {
+        group: 0,
+        text: Some(text),
+        image: Some(0),
+        token_type: 1,
+        mask: None,
+    }
+}
+
+/// The value of a measure.
+fn measured(outcome: &Outcome, key: &str) -> f32 {
+    let measure = outcome.measures.iter().find(|measure| measure.key == key);
+    measure.unwrap_or_else(|| panic!("{key}")).read()
+}
+
+/// Position of the largest value, the first of equals.
+fn argmax(row: &[f32]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
 /// Compares a gradient or weight. Where the exact gradient is zero and the recorded one is rounding noise, absolutely: the key

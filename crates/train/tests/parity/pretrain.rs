@@ -1,13 +1,16 @@
-//! The pre-training step and ten training steps against the numbers of the original.
+//! The pre-training step and ten training steps against the values of the original.
 
-use super::{assert_gradients, assert_parameter, config, load};
+use super::{argmax, assert_gradients, assert_parameter, config, load, measured};
+use vlct_data::loader::{Pixels, Position};
+use vlct_data::text::MaskingConfig;
 use vlct_golden::{Tensors, assert_close, assert_within, directories};
 use vlct_model::config::Heads;
 use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
+use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
+use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
-use vlct_train::objectives::{Matching, Modelling, Objectives, PretrainStep};
 
 pub(super) const HEADS: Heads = Heads {
     mlm: true,
@@ -16,20 +19,33 @@ pub(super) const HEADS: Heads = Heads {
     rank: false,
 };
 
-pub(super) const ALL: Objectives = Objectives {
-    mlm: true,
-    mae: Some(1.0),
-    itm: true,
-};
+/// Keys of the losses.
+pub(super) const LOSSES: [&str; 4] = ["mlm/loss", "mae/loss", "itm/loss", "itm/wpa_loss"];
 
-/// A recorded batch, in the form that the objectives take.
+/// The task, with all objectives. Masks are recorded, not drawn.
+pub(super) fn task() -> Pretrain {
+    let spec = PretrainSpec {
+        mlm: true,
+        mae: Some(1.0),
+        itm: true,
+        masking: MaskingConfig {
+            whole_word: false,
+            probability: 0.0,
+            max_text_len: 0,
+        },
+        mask_ratio: None,
+    };
+    Pretrain::new(spec, 0).expect("in range")
+}
+
+/// A recorded batch.
 pub(super) struct Recorded {
     lengths: Vec<usize>,
     texts: Vec<Vec<u32>>,
     mlm_texts: Vec<Vec<u32>>,
     labels: Vec<Vec<Option<u32>>>,
-    pictures: Vec<Vec<f32>>,
-    itm_pictures: Vec<Vec<f32>>,
+    images: Vec<Vec<f32>>,
+    false_images: Vec<Vec<f32>>,
     matched: Vec<bool>,
     mlm_masks: Vec<PatchMask>,
     itm_masks: Vec<PatchMask>,
@@ -59,17 +75,7 @@ impl Recorded {
                 .collect()
         };
         let order = t.i64(&key("itm_permutation"));
-        let matched: Vec<bool> = order.iter().map(|i| (*i as usize) < batch / 2).collect();
-        let (pictures, wrong) = (planes("image"), planes("false_image_0"));
-        let itm_pictures = (0..batch)
-            .map(|i| {
-                if matched[i] {
-                    pictures[i].clone()
-                } else {
-                    wrong[i].clone()
-                }
-            })
-            .collect();
+        let matched = order.iter().map(|i| (*i as usize) < batch / 2).collect();
         let masks = |name: &str| {
             planes(name)
                 .iter()
@@ -85,30 +91,44 @@ impl Recorded {
                 .map(|(r, n)| r[..*n].iter().map(|v| u32::try_from(*v).ok()).collect())
                 .collect(),
             lengths,
-            pictures,
-            itm_pictures,
+            images: planes("image"),
+            false_images: planes("false_image_0"),
             matched,
             mlm_masks: masks("mask_noise_mlm"),
             itm_masks: masks("mask_noise_itm"),
         }
     }
 
-    pub(super) fn step(&self) -> PretrainStep<'_> {
-        PretrainStep {
-            modelling: Some(Modelling {
-                texts: self.mlm_texts.iter().map(Vec::as_slice).collect(),
-                labels: self.labels.iter().map(Vec::as_slice).collect(),
-                pictures: self.pictures.iter().map(Vec::as_slice).collect(),
-                masks: Some(self.mlm_masks.clone()),
-            }),
-            matching: Some(Matching {
-                texts: self.texts.iter().map(Vec::as_slice).collect(),
-                pictures: self.itm_pictures.iter().map(Vec::as_slice).collect(),
-                matched: self.matched.clone(),
-                masks: Some(self.itm_masks.clone()),
-            }),
-            dropout: None,
-        }
+    /// As the loader makes it, without dropout.
+    pub(super) fn batch(&self) -> Batch {
+        let sample = |i: usize| {
+            let sequence = |group, text, image, mask: &PatchMask| Sequence {
+                group,
+                text: Some(text),
+                image: Some(image),
+                token_type: 1,
+                mask: Some(mask.clone()),
+            };
+            let mut images = vec![self.images[i].clone()];
+            if !self.matched[i] {
+                images.push(self.false_images[i].clone());
+            }
+            let masked = Text {
+                ids: self.mlm_texts[i].clone(),
+                labels: self.labels[i].clone(),
+            };
+            Sample {
+                item: i,
+                sequences: vec![
+                    sequence(MODELLING, 0, 0, &self.mlm_masks[i]),
+                    sequence(MATCHING, 1, images.len() as u32 - 1, &self.itm_masks[i]),
+                ],
+                images: images.into_iter().map(Pixels::from).collect(),
+                texts: vec![masked, Text::plain(self.texts[i].clone())],
+                target: Target::Class(self.matched[i] as u32),
+            }
+        };
+        Batch::collate(Position::default(), (0..self.texts.len()).map(sample).collect())
     }
 }
 
@@ -137,11 +157,11 @@ fn assert_packed(
 
 #[test]
 fn one_pretraining_step_equals_the_original() {
-    for folder in directories("model") {
-        let (config, mask_ratio) = config(&folder, HEADS);
+    for directory in directories("model") {
+        let (config, mask_ratio) = config(&directory, HEADS);
         let text_length = config.max_text_len;
-        let model = load(&folder, "pretrain.ckpt", config);
-        let t = Tensors::open(folder.join("pretrain_step.safetensors"));
+        let model = load(&directory, "pretrain.ckpt", config);
+        let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let batch = recorded.lengths.len();
         let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
@@ -149,10 +169,14 @@ fn one_pretraining_step_equals_the_original() {
 
         let tape = Tape::new(model.compute());
         let mut intermediates = Vec::new();
-        let step = recorded.step();
-        let outcome = step.run_tracing(&model, &tape, ALL, &mut |name, v| {
+        let outcome = task().forward_tracing(&model, &tape, &recorded.batch(), &mut |name, v| {
             intermediates.push((name.to_string(), v.tensor().to_host().to_vec()));
         });
+        let mut logits = |name: &str| {
+            let at = intermediates.iter().position(|(n, _)| n == name).expect("logits");
+            intermediates.remove(at).1
+        };
+        let (mlm_logits, itm_logits) = (logits("mlm_logits"), logits("itm_logits"));
         let kept = recorded.mlm_masks[0].kept.len();
         for (name, values) in &intermediates {
             for (pass, first) in [("mlm", 0), ("itm", batch)] {
@@ -176,13 +200,6 @@ fn one_pretraining_step_equals_the_original() {
             }
         }
 
-        let logits = outcome
-            .mlm_logits
-            .as_ref()
-            .expect("masked tokens")
-            .tensor()
-            .to_host()
-            .to_vec();
         let (padded, classes) = (t.f32("mlm_logits"), t.shape("mlm_logits")[2]);
         let wanted: Vec<f32> = recorded
             .labels
@@ -196,47 +213,45 @@ fn one_pretraining_step_equals_the_original() {
             })
             .flat_map(|row| padded[row * classes..][..classes].to_vec())
             .collect();
-        assert_close("mlm_logits", &logits, &wanted, 2e-5);
-        let itm = outcome
-            .itm_logits
-            .as_ref()
-            .expect("matching")
-            .tensor()
-            .to_host()
-            .to_vec();
-        assert_close("itm_logits", &itm, &t.f32("itm_logits"), 2e-5);
+        assert_close("mlm_logits", &mlm_logits, &wanted, 2e-5);
+        assert_close("itm_logits", &itm_logits, &t.f32("itm_logits"), 2e-5);
 
-        let losses = outcome.losses;
-        for (name, loss) in [
-            ("mlm_loss", losses.mlm),
-            ("mae_loss", losses.mae),
-            ("itm_loss", losses.itm),
-        ] {
-            assert_close(name, &[loss.expect("computed")], &t.f32(&format!("loss.{name}")), 1e-5);
+        let [mlm, mae, itm, wpa] = LOSSES.map(|key| measured(&outcome, key));
+        for (name, loss) in [("mlm_loss", mlm), ("mae_loss", mae), ("itm_loss", itm)] {
+            assert_close(name, &[loss], &t.f32(&format!("loss.{name}")), 1e-5);
         }
-        assert_within(
-            "itm_wpa_loss",
-            &[losses.wpa.expect("computed")],
-            &t.f32("loss.itm_wpa_loss"),
-            1e-6,
-        );
-        assert_close("total", &[outcome.total.tensor().item()], &t.f32("loss.total"), 1e-5);
+        assert_within("itm_wpa_loss", &[wpa], &t.f32("loss.itm_wpa_loss"), 1e-6);
+        let right = mlm_logits
+            .chunks_exact(classes)
+            .zip(recorded.labels.iter().flatten().flatten());
+        let right = right.filter(|(row, label)| argmax(row) == **label as usize).count();
+        assert_eq!(measured(&outcome, "mlm/accuracy"), right as f32);
+        assert_close("total", &[outcome.total().tensor().item()], &t.f32("loss.total"), 1e-5);
 
-        assert_gradients(&model, tape, &outcome.total, &t);
+        assert_gradients(&model, tape, outcome.total(), &t);
     }
 }
 
 #[test]
 fn pooled_features_and_decoder_equal_the_original() {
-    for folder in directories("model") {
-        let (config, mask_ratio) = config(&folder, HEADS);
-        let model = load(&folder, "pretrain.ckpt", config);
-        let t = Tensors::open(folder.join("pretrain_step.safetensors"));
+    for directory in directories("model") {
+        let (config, mask_ratio) = config(&directory, HEADS);
+        let model = load(&directory, "pretrain.ckpt", config);
+        let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
-        for (pass, texts, pictures, masks) in [
-            ("mlm", &recorded.mlm_texts, &recorded.pictures, &recorded.mlm_masks),
-            ("itm", &recorded.texts, &recorded.itm_pictures, &recorded.itm_masks),
+        let shown = |i: usize| {
+            let from = if recorded.matched[i] {
+                &recorded.images
+            } else {
+                &recorded.false_images
+            };
+            from[i].clone()
+        };
+        let itm_images: Vec<Vec<f32>> = (0..recorded.texts.len()).map(shown).collect();
+        for (pass, texts, images, masks) in [
+            ("mlm", &recorded.mlm_texts, &recorded.images, &recorded.mlm_masks),
+            ("itm", &recorded.texts, &itm_images, &recorded.itm_masks),
         ] {
             let sequences: Vec<Sequence> = (0..texts.len())
                 .map(|i| Sequence {
@@ -248,7 +263,7 @@ fn pooled_features_and_decoder_equal_the_original() {
                 })
                 .collect();
             let inputs = Inputs {
-                images: pictures.iter().map(Vec::as_slice).collect(),
+                images: images.iter().map(Vec::as_slice).collect(),
                 texts: texts.iter().map(Vec::as_slice).collect(),
                 sequences: &sequences,
             };
@@ -297,10 +312,10 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
     let take = |(step, rate): (usize, f32)| {
         let recorded = Recorded::read(t, &format!("{step}."), mask_ratio);
         let tape = Tape::new(model.compute());
-        let outcome = recorded.step().run(model, &tape, ALL);
-        let losses = outcome.losses;
+        let outcome = task().forward(model, &tape, &recorded.batch());
+        let losses = LOSSES.map(|key| measured(&outcome, key));
         gradients.clear();
-        tape.backward(&outcome.total, 1.0, &mut gradients);
+        tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
         optimizer.step(model.parameters_mut(), &gradients, |id| {
             let group = groups
@@ -311,17 +326,17 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
                 weight_decay: group.expect("in a group").weight_decay,
             }
         });
-        [losses.mlm, losses.mae, losses.itm, losses.wpa].map(|l| l.expect("computed"))
+        losses
     };
     t.f32("lrs").into_iter().enumerate().map(take).collect()
 }
 
 #[test]
 fn ten_training_steps_equal_the_original() {
-    for folder in directories("model") {
-        let (config, mask_ratio) = config(&folder, HEADS);
-        let mut model = load(&folder, "pretrain.ckpt", config);
-        let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));
+    for directory in directories("model") {
+        let (config, mask_ratio) = config(&directory, HEADS);
+        let mut model = load(&directory, "pretrain.ckpt", config);
+        let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let losses = t.f32("losses");
         for (step, got) in ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
             let want = &losses[step * 4..][..4];

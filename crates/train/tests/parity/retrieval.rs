@@ -1,36 +1,60 @@
-//! Retrieval scores and recalls against the numbers of the original.
+//! One fine-tuning step of retrieval against the numbers of the original.
 
-use super::{config, load, texts};
-use vlct_golden::{Tensors, assert_close, directories, json};
+use super::{assert_gradients, config, load, measured, texts, whole_image};
+use std::path::Path;
+use vlct_data::loader::{Pixels, Position};
+use vlct_golden::{Tensors, assert_close, directories};
+use vlct_model::Vlc;
 use vlct_model::config::Heads;
+use vlct_tasks::retrieval::Retrieval;
+use vlct_tasks::{Batch, Sample, Target, Task, Text};
+use vlct_tensor::Tape;
+
+/// The recorded batch of images, each with its caption and false ones, without dropout; and the task.
+pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
+    let name = |i: usize, what: &str| format!("false_text_{i}_{what}");
+    let mut captions = vec![texts(t, "text_ids", "text_masks")];
+    captions.extend(
+        (0..)
+            .take_while(|i| t.has(&name(*i, "ids")))
+            .map(|i| texts(t, &name(i, "ids"), &name(i, "masks"))),
+    );
+    assert!(captions.len() > 1, "false captions");
+    let images = t.f32("image");
+    let images = images.chunks_exact(images.len() / captions[0].len());
+    let samples = images.enumerate().map(|(i, image)| Sample {
+        item: i,
+        images: vec![Pixels::from(image.to_vec())],
+        texts: captions.iter().map(|c| Text::plain(c[i].clone())).collect(),
+        sequences: (0..captions.len() as u32).map(whole_image).collect(),
+        target: Target::Class(0),
+    });
+    let batch = Batch::collate(Position::default(), samples.collect());
+    let false_texts = captions.len() - 1;
+    (batch, Retrieval { false_texts })
+}
+
+/// The recorded model.
+pub(super) fn model(folder: &Path) -> Vlc {
+    let heads = Heads {
+        itm: true,
+        rank: true,
+        ..Heads::default()
+    };
+    load(folder, "irtr.ckpt", config(folder, heads).0)
+}
 
 #[test]
-fn retrieval_scores_and_recalls_equal_the_original() {
+fn one_ranking_step_equals_the_original() {
     for folder in directories("model") {
-        let heads = Heads {
-            itm: true,
-            rank: true,
-            ..Heads::default()
-        };
-        let model = load(&folder, "irtr.ckpt", config(&folder, heads).0);
-        let t = Tensors::open(folder.join("retrieval_scores.safetensors"));
-        let pictures = t.shape("scores")[0];
-        let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
-        let scores: Vec<f32> = images
-            .chunks_exact(images.len() / pictures)
-            .flat_map(|pixels| vlct_train::retrieval::score_picture(&model, pixels, &texts))
-            .collect();
-        assert_close("scores", &scores, &t.f32("scores"), 2e-5);
-        let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
-        let recalls = vlct_train::retrieval::recalls(&scores, &owner);
-        let want = json(folder.join("retrieval_recall.json"));
-        for (key, images, texts) in [
-            ("R@1", recalls.ir_r1, recalls.tr_r1),
-            ("R@5", recalls.ir_r5, recalls.tr_r5),
-        ] {
-            let want = |direction: &str| want[key][direction].as_f64().expect("recall");
-            assert!((images - want("image_retrieval")).abs() < 1e-6, "{key}");
-            assert!((texts - want("text_retrieval")).abs() < 1e-6, "{key}");
-        }
+        let t = Tensors::open(folder.join("irtr_step.safetensors"));
+        let (model, (batch, task)) = (model(&folder), batch(&t));
+        let tape = Tape::new(model.compute());
+        let outcome = task.forward(&model, &tape, &batch);
+        let scores = outcome.logits.as_ref().expect("scores");
+        assert_eq!((scores.rows(), scores.columns()), (batch.len(), 1 + task.false_texts));
+        let loss = measured(&outcome, "irtr/irtr_loss");
+        assert_close("irtr_loss", &[loss], &t.f32("irtr_loss"), 1e-5);
+        assert_gradients(&model, tape, outcome.total(), &t);
     }
 }

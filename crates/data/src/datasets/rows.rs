@@ -1,0 +1,62 @@
+//! The rows of a dataset as items: images alone.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::dataset::{Answer, Dataset, Example};
+use super::items::TableDataset;
+use crate::{DataError, Result};
+
+/// The rows of a dataset as items, each the (only or left) image of its row without a text.
+#[derive(Clone, Debug)]
+pub struct RowsOf(Arc<TableDataset>);
+
+impl RowsOf {
+    /// The rows of `dataset`.
+    pub fn new(dataset: Arc<TableDataset>) -> Self {
+        Self(dataset)
+    }
+}
+
+impl Dataset for RowsOf {
+    fn len(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn example(&self, item: usize) -> Result<Example<'_>> {
+        let image = self.0.image_at(&self.0.locate_row(item)?)?;
+        Ok(Example {
+            images: [Some(Cow::Borrowed(image)), None],
+            text: None,
+            answer: Answer::None,
+        })
+    }
+
+    fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    fn items_of(&self, row: usize) -> Result<Range<usize>> {
+        self.0.locate_row(row)?;
+        Ok(row..row + 1)
+    }
+
+    fn peers(&self, item: usize) -> Range<usize> {
+        if item < self.len() { 0..self.len() } else { 0..0 }
+    }
+
+    fn describe(&self, item: usize) -> String {
+        match self.0.locate_row(item) {
+            Ok(at) => self.0.row_name(&at),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn error(&self, item: usize, reason: &str) -> DataError {
+        match self.0.locate_row(item) {
+            Ok(at) => self.0.row_error(&at, reason),
+            Err(error) => error,
+        }
+    }
+}

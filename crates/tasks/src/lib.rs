@@ -1,0 +1,29 @@
+//! Tasks: what a model is trained on and evaluated by.
+//!
+//! ```text
+//! item ── Task::sample ──▶ Sample ── Batch::collate ──▶ Batch ── Task::forward ──▶ Outcome ── Meters, Tally ──▶ Report
+//!         (loader threads)                                       (model, tape)
+//! ```
+//!
+//! A [`Task`] is one file ([`pretrain`], [`vqa`], [`retrieval`]): it turns items into sequences and targets, and the model's
+//! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures, the
+//! pass over a split ([`evaluate`]). The crate knows data and model, but no optimiser, run directory or configuration.
+
+pub mod batch;
+pub mod error;
+pub mod evaluate;
+pub mod loader;
+pub mod metrics;
+pub mod pretrain;
+pub mod retrieval;
+pub mod scoring;
+mod spec;
+mod task;
+pub mod vqa;
+
+pub use batch::{Batch, Sample, Target, Text};
+pub use error::{Result, TaskError};
+pub use loader::{Loader, LoaderSpec, SampleCx};
+pub use metrics::{Measure, Meters, NonFinite, Phase, Ratio, Report, Tally};
+pub use spec::{InputSpec, TaskSpec};
+pub use task::{Mode, Outcome, SampleError, Task};

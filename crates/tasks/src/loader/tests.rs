@@ -1,0 +1,495 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+use crate::batch::Target;
+use crate::pretrain::{MATCHING, MODELLING, PretrainSpec};
+use crate::retrieval::Retrieval;
+use crate::spec::TaskSpec;
+use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
+use vlct_data::datasets::{Contents, RowsOf, Shards, Split, TableDataset};
+use vlct_data::text::{MaskingConfig, Tokenizer};
+use vlct_image::{RgbImage, TransformKind, decode, encode_png};
+use vlct_model::config::{Backbone, Heads, VlcConfig};
+
+const SIZE: usize = 16;
+
+fn inputs(train_transform: TransformKind) -> Arc<InputSpec> {
+    Arc::new(InputSpec {
+        image_size: SIZE,
+        train_transform,
+        eval_transform: TransformKind::MaeTest,
+        tokenizer: Tokenizer::bert_base_uncased(),
+        max_text_len: 12,
+    })
+}
+
+fn spec() -> LoaderSpec {
+    LoaderSpec {
+        seed: 7,
+        mode: Mode::Train,
+        batch_size: 4,
+        threads: 2,
+        prefetch: 2,
+        end_epoch: Some(2),
+    }
+}
+
+fn build(task: TaskSpec) -> Arc<dyn Task> {
+    let backbone = Backbone {
+        patch_size: 4,
+        width: 16,
+        depth: 1,
+        heads: 2,
+        decoder_width: 8,
+        decoder_depth: 1,
+        decoder_heads: 2,
+    };
+    let model = VlcConfig {
+        image_size: SIZE,
+        backbone,
+        vocab_size: 30522,
+        max_text_len: 12,
+        token_types: 2,
+        drop_rate: 0.0,
+        heads: Heads::default(),
+    };
+    task.build(&model).unwrap()
+}
+
+fn pretrain(itm: bool) -> Arc<dyn Task> {
+    build(TaskSpec::Pretrain(PretrainSpec {
+        mlm: true,
+        mae: Some(1.0),
+        itm,
+        masking: MaskingConfig {
+            whole_word: true,
+            probability: 0.15,
+            max_text_len: 12,
+        },
+        mask_ratio: Some(0.6),
+    }))
+}
+
+/// The file of an image of one colour.
+fn png(value: u8) -> Vec<u8> {
+    encode_png(&RgbImage::from_pixel(20, 14, image::Rgb([value, 100, 255 - value]))).unwrap()
+}
+
+/// A directory with the files of `vg` (rows of two captions; no image in the rows in `broken`) and `pretrainGQA`.
+fn directory(rows: usize, broken: &[usize]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, word) in [("vg", "house"), ("pretrain_gqa_0", "tree")] {
+        let mut writer = CaptionWriter::create(directory.path().join(format!("{name}.arrow"))).unwrap();
+        for row in 0..rows {
+            let image = if broken.contains(&row) {
+                b"<html>".to_vec()
+            } else {
+                png(row as u8)
+            };
+            let captions = [
+                format!("a {word} in a wide green field {row}"),
+                format!("the {word} of number {row}"),
+            ];
+            writer.push(&image, &captions, &row.to_string(), "train").unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    directory
+}
+
+fn dataset(directory: &Path, names: &[&str]) -> Arc<TableDataset> {
+    Arc::new(TableDataset::open(Contents::Captions, directory, names, Split::Train).unwrap())
+}
+
+fn loader(task: Arc<dyn Task>, data: &Arc<TableDataset>, spec: LoaderSpec, start: Position) -> Loader {
+    Loader::new(task, data.clone(), inputs(TransformKind::Mae), spec, start).unwrap()
+}
+
+fn batches(data: &Arc<TableDataset>, spec: LoaderSpec, start: Position) -> Vec<Batch> {
+    loader(pretrain(true), data, spec, start)
+        .collect::<Result<_>>()
+        .unwrap()
+}
+
+/// The image of an item, transformed.
+fn transformed(data: &TableDataset, item: usize, kind: TransformKind, rng: &mut impl Rng) -> Vec<f32> {
+    let example = data.example(item).unwrap();
+    let image = decode(example.images[0].as_deref().unwrap()).unwrap();
+    Transform::new(kind, SIZE).unwrap().apply(image, rng).unwrap()
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing_and_any_batch_is_a_beginning() {
+    let directory = directory(9, &[4]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    let all = batches(&data, spec(), Position::default());
+    assert_eq!(all.len(), 2 * 9);
+    for (threads, prefetch) in [(1, 1), (3, 5)] {
+        let spec = LoaderSpec {
+            threads,
+            prefetch,
+            ..spec()
+        };
+        assert!(batches(&data, spec, Position::default()) == all, "{threads} threads");
+    }
+    for done in [1, 8, 9, 15] {
+        let rest = batches(&data, spec(), all[done - 1].next_position());
+        assert!(rest == all[done..], "after {done} batches");
+    }
+    let other_seed = batches(&data, LoaderSpec { seed: 8, ..spec() }, Position::default());
+    assert!(other_seed[0].items != all[0].items);
+}
+
+#[test]
+fn memory_that_is_used_again_changes_nothing() {
+    let directory = directory(9, &[4]);
+    let data = dataset(directory.path(), &["vg"]);
+    let all = batches(&data, spec(), Position::default());
+    // Each batch is dropped before the next is fetched.
+    let again = loader(pretrain(true), &data, spec(), Position::default());
+    assert!(
+        again
+            .map(|batch| batch.unwrap())
+            .zip(&all)
+            .all(|(batch, want)| batch == *want)
+    );
+}
+
+#[test]
+fn an_epoch_has_every_item_once_and_ends_with_a_smaller_batch() {
+    let directory = directory(9, &[]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    for mode in [Mode::Train, Mode::Evaluate] {
+        let spec = LoaderSpec {
+            mode,
+            batch_size: 5,
+            ..spec()
+        };
+        let all = batches(&data, spec, Position::default());
+        for epoch in 0..2 {
+            let of_epoch: Vec<&Batch> = all.iter().filter(|b| b.at.epoch == epoch).collect();
+            assert!(of_epoch.iter().map(|b| b.at.batch).eq(0..8));
+            assert!(of_epoch.iter().map(|b| b.len()).eq([5, 5, 5, 5, 5, 5, 5, 1]));
+            let items: Vec<usize> = of_epoch.iter().flat_map(|b| b.items.clone()).collect();
+            assert_eq!(items.iter().copied().collect::<BTreeSet<_>>(), (0..36).collect());
+            assert_eq!(items.is_sorted(), mode == Mode::Evaluate);
+        }
+    }
+}
+
+#[test]
+fn samples_hold_image_text_and_masks_of_their_item() {
+    let directory = directory(6, &[]);
+    let data = dataset(directory.path(), &["vg"]);
+    let tokenizer = Tokenizer::bert_base_uncased();
+    let mut masked = 0;
+    for batch in batches(&data, spec(), Position::default()) {
+        let n = batch.len();
+        assert_eq!([batch.group(MODELLING), batch.group(MATCHING)], [0..n, n..2 * n]);
+        for (i, item) in batch.items.iter().enumerate() {
+            let place = batch.at.batch * 4 + i as u64;
+            let (own, clean) = (&batch.sequences[i], &batch.sequences[n + i]);
+            let mut rng = stream(7, Purpose::Augmentation, batch.at.epoch, place);
+            let want = transformed(&data, *item, TransformKind::Mae, &mut rng);
+            assert_eq!(batch.image_of(own).unwrap(), want);
+
+            let (text, clean) = (batch.text_of(own).unwrap(), batch.text_of(clean).unwrap());
+            let caption = data.text(*item).unwrap().unwrap();
+            assert_eq!(clean.ids, tokenizer.encode(&caption, 12));
+            assert!(clean.labels.is_empty());
+            assert_eq!((text.ids.len(), text.labels.len()), (clean.ids.len(), clean.ids.len()));
+            for ((original, id), label) in clean.ids.iter().zip(&text.ids).zip(&text.labels) {
+                match label {
+                    Some(label) => assert_eq!(label, original),
+                    None => assert_eq!(id, original),
+                }
+            }
+            masked += text.labels.iter().flatten().count();
+            assert!(
+                [i, n + i]
+                    .iter()
+                    .all(|s| batch.sequences[*s].mask.as_ref().unwrap().kept.len() == 6)
+            );
+        }
+    }
+    assert!(masked > 0);
+}
+
+#[test]
+fn dropout_and_patch_masks_differ_between_training_and_evaluation() {
+    let directory = directory(4, &[]);
+    let data = dataset(directory.path(), &["vg"]);
+    let evaluation = LoaderSpec {
+        mode: Mode::Evaluate,
+        ..spec()
+    };
+    let position = Position { epoch: 1, batch: 1 };
+    let train = &batches(&data, spec(), position)[0];
+    let evaluate = &batches(&data, evaluation, position)[0];
+    assert_eq!(train.dropout, Some([7, Purpose::Dropout as u64, 1, 1]));
+    assert_eq!(evaluate.dropout, None);
+    for (batch, seed) in [(train, 7), (evaluate, 7 ^ EVALUATION)] {
+        for (group, purpose) in [(MODELLING, Purpose::PatchMaskMlm), (MATCHING, Purpose::PatchMaskItm)] {
+            for (i, s) in batch.group(group).enumerate() {
+                let mut rng = stream(seed, purpose, 1, 4 + i as u64);
+                let noise: Vec<f32> = (0..16).map(|_| rng.random()).collect();
+                let want = vlct_model::PatchMask::from_noise(&noise, 0.6);
+                assert_eq!(batch.sequences[s].mask, Some(want));
+            }
+        }
+    }
+}
+
+#[test]
+fn half_of_a_batch_is_matched_with_images_of_the_same_dataset() {
+    let directory = directory(9, &[]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    let spec = LoaderSpec {
+        batch_size: 5,
+        ..spec()
+    };
+    let make = |itm| -> Vec<Batch> {
+        let inputs = inputs(TransformKind::MaeTest);
+        let loader = Loader::new(pretrain(itm), data.clone(), inputs, spec, Position::default()).unwrap();
+        loader.collect::<Result<_>>().unwrap()
+    };
+    // Evaluation transforms draw nothing.
+    let image = |item| {
+        transformed(
+            &data,
+            item,
+            TransformKind::MaeTest,
+            &mut stream(0, Purpose::Order, 0, 0),
+        )
+    };
+    let images: Vec<Vec<f32>> = (0..data.len()).map(image).collect();
+    let mut firsts = BTreeSet::new();
+    for batch in make(true) {
+        let n = batch.len();
+        let matched: Vec<bool> = batch.targets.iter().map(|t| *t == Target::Class(1)).collect();
+        assert_eq!(matched.iter().filter(|m| **m).count(), n / 2);
+        assert_eq!(batch.images.len(), n + n - n / 2);
+        for (i, item) in batch.items.iter().enumerate() {
+            let (own, shown) = (&batch.sequences[i], &batch.sequences[n + i]);
+            assert_eq!(batch.image_of(own).unwrap(), images[*item]);
+            assert_eq!(own.image == shown.image, matched[i]);
+            let peers = &images[data.peers(*item)];
+            assert!(peers.iter().any(|peer| batch.image_of(shown).unwrap() == peer));
+        }
+        firsts.insert(matched);
+    }
+    assert!(firsts.len() > 3, "the labels must be permuted");
+
+    for batch in make(false) {
+        assert_eq!(batch.images.len(), batch.len());
+        assert!(batch.group(MATCHING).is_empty() && batch.targets.iter().all(|t| *t == Target::None));
+    }
+}
+
+#[test]
+fn unreadable_images_are_replaced_in_training_and_counted() {
+    let directory = directory(9, &[0, 5]);
+    let data = dataset(directory.path(), &["vg"]);
+    let all: Vec<Batch> = loader(pretrain(false), &data, spec(), Position::default())
+        .collect::<Result<_>>()
+        .unwrap();
+    let rows: BTreeSet<usize> = all
+        .iter()
+        .flat_map(|b| b.items.iter().map(|item| data.locate(*item).unwrap().row))
+        .collect();
+    assert!(!rows.contains(&0) && !rows.contains(&5));
+    let samples: usize = all.iter().map(Batch::len).sum();
+    assert_eq!(samples, 36, "the number of samples stays");
+    // Two captions of two rows in each of two epochs; a replacement may be unreadable in its turn.
+    assert!(all.iter().map(|b| b.replaced).sum::<u64>() >= 8);
+    for batch in &all {
+        assert_eq!(batch.warnings.len(), batch.replaced.min(4) as usize);
+        for warning in &batch.warnings {
+            assert!(
+                warning.contains("vg.arrow: row 0") || warning.contains("vg.arrow: row 5"),
+                "{warning}"
+            );
+        }
+        for (i, item) in batch.items.iter().enumerate() {
+            let mut ids = batch.texts[i].ids.clone();
+            let labels = &batch.texts[i].labels;
+            ids.iter_mut()
+                .zip(labels)
+                .for_each(|(id, label)| *id = label.unwrap_or(*id));
+            let caption = data.text(*item).unwrap().unwrap();
+            let want = Tokenizer::bert_base_uncased().encode(&caption, 12);
+            assert_eq!(ids, want, "image and caption belong together");
+        }
+    }
+}
+
+#[test]
+fn unreadable_images_are_errors_in_evaluation() {
+    let directory = directory(3, &[1]);
+    let data = dataset(directory.path(), &["vg"]);
+    let spec = LoaderSpec {
+        mode: Mode::Evaluate,
+        batch_size: 2,
+        ..spec()
+    };
+    let mut items = loader(pretrain(false), &data, spec, Position::default());
+    assert_eq!(items.epoch_len(), 3);
+    assert!(items.next().unwrap().is_ok());
+    let error = items.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("vg.arrow: row 1"), "{error}");
+    assert!(items.next().unwrap().is_ok());
+}
+
+#[test]
+fn a_dataset_without_a_readable_image_is_given_up() {
+    let directory = directory(3, &[0, 1, 2]);
+    let data = dataset(directory.path(), &["vg"]);
+    let mut loader = loader(pretrain(true), &data, spec(), Position::default());
+    let error = loader.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("in a row cannot be read"), "{error}");
+}
+
+#[test]
+fn rows_are_items_for_retrieval() {
+    let directory = directory(5, &[]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    let rows = Arc::new(RowsOf::new(data.clone()));
+    let spec = LoaderSpec {
+        mode: Mode::Evaluate,
+        end_epoch: Some(1),
+        ..spec()
+    };
+    let loader = Loader::new(
+        pretrain(false),
+        rows,
+        inputs(TransformKind::Mae),
+        spec,
+        Position::default(),
+    )
+    .unwrap();
+    let all: Vec<Batch> = loader.collect::<Result<_>>().unwrap();
+    assert!(all.iter().flat_map(|b| b.items.clone()).eq(0..10));
+    let mut images = all.iter().flat_map(|b| &b.images);
+    for row in 0..10 {
+        let item = data.items_of(row).unwrap().start;
+        let mut rng = stream(0, Purpose::Order, 0, 0);
+        let want = transformed(&data, item, TransformKind::MaeTest, &mut rng);
+        assert_eq!(**images.next().unwrap(), want);
+    }
+}
+
+#[test]
+fn retrieval_ranks_the_caption_among_captions_of_the_same_dataset() {
+    let directory = directory(5, &[]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    let task = Arc::new(Retrieval { false_texts: 3 });
+    let tokenizer = Tokenizer::bert_base_uncased();
+    let tokens = |item| tokenizer.encode(&data.text(item).unwrap().unwrap(), 12);
+    for batch in loader(task, &data, spec(), Position::default()) {
+        let batch = batch.unwrap();
+        assert_eq!(
+            (batch.images.len(), batch.sequences.len()),
+            (batch.len(), 4 * batch.len())
+        );
+        for (i, item) in batch.items.iter().enumerate() {
+            let of_sample = &batch.sequences[4 * i..][..4];
+            assert!(of_sample.iter().all(|s| s.image == Some(i as u32)));
+            assert_eq!(batch.text_of(&of_sample[0]).unwrap().ids, tokens(*item));
+            let peers: Vec<Vec<u32>> = data.peers(*item).map(tokens).collect();
+            assert!(of_sample.iter().all(|s| peers.contains(&batch.text_of(s).unwrap().ids)));
+        }
+    }
+}
+
+#[test]
+fn questions_have_the_scores_of_their_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let question = AnsweredQuestion {
+        question: "what is it?".into(),
+        question_id: 3,
+        answers: vec![("house".into(), 4, 1.0), ("home".into(), 2, 0.3)],
+    };
+    let mut writer = VqaWriter::create(directory.path().join("ask_train.arrow"), VqaKind::Answered).unwrap();
+    let row = VqaRow {
+        image: &png(3),
+        questions: &[question],
+        image_id: 1,
+        split: "train",
+    };
+    writer.push(row).unwrap();
+    writer.finish().unwrap();
+    let task = build(TaskSpec::Vqa);
+    let data = TableDataset::open(task.contents(), directory.path(), &["ask"], Split::Train).unwrap();
+    let batch = loader(task, &Arc::new(data), spec(), Position::default())
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(batch.targets, [Target::Scores(vec![(4, 1.0), (2, 0.3)])]);
+    assert_eq!(
+        (batch.images.len(), batch.texts.len(), batch.sequences.len()),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn golden_datasets_load() {
+    for golden in vlct_golden::directories("prepare") {
+        for (set, name) in [("coco", "coco"), ("gcc", "gcc"), ("vg", "vg")] {
+            let root = golden.join(set).join("expected");
+            let data =
+                TableDataset::open_with(Contents::Captions, root, &[name], Split::Train, Shards::AsFound).unwrap();
+            let data = Arc::new(data);
+            let spec = LoaderSpec {
+                end_epoch: Some(1),
+                ..spec()
+            };
+            let all = batches(&data, spec, Position::default());
+            assert_eq!(all.iter().map(Batch::len).sum::<usize>(), data.len(), "{name}");
+            let mut values = all.iter().flat_map(|b| &b.images).flat_map(|image| image.iter());
+            assert!(values.all(|v| v.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn values_out_of_range_are_rejected() {
+    let directory = directory(2, &[]);
+    let data = dataset(directory.path(), &["vg"]);
+    let new = |inputs: InputSpec, batch_size| {
+        let spec = LoaderSpec { batch_size, ..spec() };
+        Loader::new(
+            pretrain(true),
+            data.clone(),
+            Arc::new(inputs),
+            spec,
+            Position::default(),
+        )
+    };
+    let good = || (*inputs(TransformKind::Mae)).clone();
+    assert!(new(good(), 4).is_ok());
+    assert!(new(good(), 0).is_err());
+    assert!(new(good(), usize::MAX).is_err());
+    let small = InputSpec {
+        image_size: 0,
+        ..good()
+    };
+    assert!(new(small, 4).is_err());
+    let short = InputSpec {
+        max_text_len: 1,
+        ..good()
+    };
+    assert!(new(short, 4).is_err());
+    let empty = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Val).unwrap();
+    let start = Position::default();
+    assert!(
+        Loader::new(
+            pretrain(true),
+            Arc::new(empty),
+            inputs(TransformKind::Mae),
+            spec(),
+            start
+        )
+        .is_err()
+    );
+}

@@ -1,0 +1,325 @@
+//! Pre-training (VLC, section 3.2): masked language modelling, masked autoencoding, image-text matching with word-patch
+//! alignment.
+//!
+//! A sample has two sequences: the masked caption with its image (group 0), and the clean caption with its own or a false
+//! image (group 1). The encoder runs once over all sequences of a batch.
+
+use crate::batch::{Batch, Sample, Target, Text};
+use crate::loader::SampleCx;
+use crate::metrics::{Phase, Report, Tally};
+use crate::task::{Outcome, SampleError, Task};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use vlct_data::DataError;
+use vlct_data::datasets::Contents;
+use vlct_data::random::Purpose;
+use vlct_data::text::{MaskingConfig, mask_tokens};
+use vlct_model::{Encoded, PatchMask, Sequence, Vlc};
+use vlct_tensor::ops::{Ipot, Pair};
+use vlct_tensor::tensor::Order;
+use vlct_tensor::{Tape, Tensor, Var};
+
+/// Group of the masked captions with their images.
+pub const MODELLING: u8 = 0;
+/// Group of the clean captions with their own or false images.
+pub const MATCHING: u8 = 1;
+
+/// Weight of the alignment term inside the matching objective.
+const ALIGNMENT_WEIGHT: f32 = 0.1;
+
+/// Row of the modality table for images.
+const IMAGE_TYPE: u32 = 1;
+
+/// What pre-training computes, and what it hides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainSpec {
+    /// Masked language modelling.
+    pub mlm: bool,
+    /// Weight of masked autoencoding, which shares the sequences of masked language modelling; `None`: left out.
+    pub mae: Option<f32>,
+    /// Image-text matching with word-patch alignment.
+    pub itm: bool,
+    /// How tokens are masked.
+    pub masking: MaskingConfig,
+    /// Part of the patches that the encoder does not see, in training and evaluation; `None`: it sees all of them, and there is
+    /// nothing to autoencode.
+    pub mask_ratio: Option<f64>,
+}
+
+/// The task of pre-training.
+#[derive(Clone, Debug)]
+pub struct Pretrain {
+    spec: PretrainSpec,
+    /// Patches of an image.
+    patches: usize,
+}
+
+impl Pretrain {
+    /// The task for a model with so many patches per image.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Invalid`] if the part of tokens to mask is not in 0..=1.
+    pub fn new(spec: PretrainSpec, patches: usize) -> Result<Self, DataError> {
+        let probability = spec.masking.probability;
+        if !(0.0..=1.0).contains(&probability) {
+            return Err(DataError::Invalid(format!("mlm_prob {probability} is not in 0..=1")));
+        }
+        Ok(Self { spec, patches })
+    }
+
+    /// Whether matching shows the sample its own image: `floor(n / 2)` of `n` are true, in random order.
+    fn is_matched(&self, cx: &SampleCx) -> bool {
+        let mut matched = vec![true; cx.count()];
+        matched[cx.count() / 2..].fill(false);
+        matched.shuffle(&mut cx.batch_rng(Purpose::MatchLabels));
+        matched[cx.number()]
+    }
+
+    fn mask(&self, cx: &SampleCx, purpose: Purpose) -> Option<PatchMask> {
+        let ratio = self.spec.mask_ratio?;
+        let mut rng = cx.rng(purpose);
+        let noise: Vec<f32> = (0..self.patches).map(|_| rng.random()).collect();
+        Some(PatchMask::from_noise(&noise, ratio))
+    }
+
+    /// As [`Task::forward`]; `trace` sees the encoder's intermediates (see [`Vlc::encode_tracing`]), and `mlm_logits` (the
+    /// masked positions, in order) and `itm_logits`.
+    pub fn forward_tracing(
+        &self,
+        model: &Vlc,
+        tape: &Tape,
+        batch: &Batch,
+        trace: &mut dyn FnMut(&str, &Var),
+    ) -> Outcome {
+        let (modelling, matching) = (batch.group(MODELLING), batch.group(MATCHING));
+        let encoded = model.encode_tracing(tape, &batch.inputs(), batch.dropout, trace);
+        let mut outcome = Outcome::default();
+        let mut terms: Vec<(Var, f32)> = Vec::new();
+        if self.spec.mlm {
+            let (rows, targets) = masked(batch, &encoded, modelling.clone());
+            let (loss, hits) = if rows.is_empty() {
+                (Var::constant(Tensor::zeros(1, 1)), Tensor::zeros(1, 1))
+            } else {
+                let logits = model.mlm_logits(tape, &encoded, rows);
+                trace("mlm_logits", &logits);
+                let hits = tape.hits(&logits, &targets);
+                (tape.cross_entropy(&logits, targets.as_slice()), hits)
+            };
+            outcome = outcome
+                .with_loss("mlm/loss", &loss, 1.0)
+                .with_sum("mlm/accuracy", hits, targets.len());
+            terms.push((loss, 1.0));
+            let masks: Option<Vec<&PatchMask>> = batch.sequences[modelling.clone()]
+                .iter()
+                .map(|sequence| sequence.mask.as_ref())
+                .collect();
+            if let (Some(weight), Some(masks)) = (self.spec.mae, masks) {
+                let loss = autoencoding(model, tape, batch, &encoded, modelling, &masks);
+                outcome = outcome.with_loss("mae/loss", &loss, weight);
+                terms.push((loss, weight));
+            }
+        }
+        if self.spec.itm {
+            let pooled = model.pool(tape, &encoded, matching.clone());
+            let logits = model.itm_logits(tape, &pooled);
+            trace("itm_logits", &logits);
+            let targets = matches(batch);
+            let hits = tape.hits(&logits, &targets);
+            let loss = tape.cross_entropy(&logits, targets.as_slice());
+            let wpa = alignment(tape, &encoded, matching, &targets);
+            outcome = outcome
+                .with_loss("itm/loss", &loss, 1.0)
+                .with_loss("itm/wpa_loss", &wpa, ALIGNMENT_WEIGHT)
+                .with_sum("itm/accuracy", hits, targets.len());
+            terms.extend([(loss, 1.0), (wpa, ALIGNMENT_WEIGHT)]);
+        }
+        outcome.loss = Some(tape.weighted_sum(&terms.iter().map(|(loss, weight)| (loss, *weight)).collect::<Vec<_>>()));
+        outcome
+    }
+}
+
+impl Task for Pretrain {
+    fn contents(&self) -> Contents {
+        Contents::Captions
+    }
+
+    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+        let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
+        let ids = cx.tokens();
+        let (mut images, mut texts, mut sequences) = (vec![image], Vec::new(), Vec::new());
+        let mut push = |group, text, image, mask| {
+            texts.push(text);
+            sequences.push(Sequence {
+                group,
+                text: Some(texts.len() as u32 - 1),
+                image: Some(image),
+                token_type: IMAGE_TYPE,
+                mask,
+            });
+        };
+        if self.spec.mlm {
+            let masked = mask_tokens(
+                cx.tokenizer(),
+                &ids,
+                &self.spec.masking,
+                &mut cx.rng(Purpose::TokenMask),
+            );
+            let text = Text {
+                ids: masked.ids,
+                labels: masked.labels,
+            };
+            push(MODELLING, text, 0, self.mask(cx, Purpose::PatchMaskMlm));
+        }
+        let mut target = Target::None;
+        if self.spec.itm {
+            let matched = self.is_matched(cx);
+            if !matched {
+                images.push(cx.peer_image(&mut cx.rng(Purpose::FalseImage))?);
+            }
+            let mask = self.mask(cx, Purpose::PatchMaskItm);
+            push(MATCHING, Text::plain(ids), images.len() as u32 - 1, mask);
+            target = Target::Class(matched as u32);
+        }
+        Ok(Sample {
+            item: cx.item(),
+            images,
+            texts,
+            sequences,
+            target,
+        })
+    }
+
+    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+        self.forward_tracing(model, tape, batch, &mut |_, _| ())
+    }
+
+    /// Mean losses and accuracies under the original's names; the accuracies choose the best checkpoint.
+    fn report(&self, phase: Phase, tally: &Tally) -> Report {
+        let keys = [
+            "itm/accuracy",
+            "itm/loss",
+            "itm/wpa_loss",
+            "mlm/accuracy",
+            "mlm/loss",
+            "mae/loss",
+        ];
+        // An epoch without a single masked token has no accuracy; it counts as 0 in the choice of the best.
+        Report::of(phase, tally, &keys, &["itm/accuracy", "mlm/accuracy"])
+    }
+}
+
+/// Rows of the tokens to predict, and their ids.
+fn masked(batch: &Batch, encoded: &Encoded, sequences: Range<usize>) -> (Vec<u32>, Vec<u32>) {
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for s in sequences {
+        let labels = batch.text_of(&batch.sequences[s]).map_or(&[][..], |text| &text.labels);
+        for (row, label) in encoded.text_rows(s).zip(labels) {
+            if let Some(label) = label {
+                rows.push(row as u32);
+                targets.push(*label);
+            }
+        }
+    }
+    (rows, targets)
+}
+
+/// Of each sample, whether caption and image belong together (1) or not (0).
+fn matches(batch: &Batch) -> Vec<u32> {
+    let class = |target: &Target| match target {
+        Target::Class(class) => *class,
+        other => panic!("a sample of matching has a class, not {other:?}"),
+    };
+    batch.targets.iter().map(class).collect()
+}
+
+/// Error at the hidden patches.
+fn autoencoding(
+    model: &Vlc,
+    tape: &Tape,
+    batch: &Batch,
+    encoded: &Encoded,
+    sequences: Range<usize>,
+    masks: &[&PatchMask],
+) -> Var {
+    let prediction = model.decode(tape, encoded, sequences.clone(), masks, |mask| mask.removed.clone());
+    let hidden: Vec<(&[f32], &[u32])> = batch.sequences[sequences]
+        .iter()
+        .zip(masks)
+        .map(|(sequence, mask)| (batch.image_of(sequence).unwrap_or_default(), mask.removed.as_slice()))
+        .collect();
+    let (size, side) = (model.config().image_size, model.config().backbone.patch_size);
+    tape.patch_loss(&prediction, Tensor::patches(&hidden, size, side, Order::ChannelLast))
+}
+
+/// Transport distances between words (without `[CLS]` and `[SEP]`) and patches (without the class token): the sum over matched
+/// pairs minus the sum over the others, divided by the number of pairs.
+fn alignment(tape: &Tape, encoded: &Encoded, sequences: Range<usize>, matched: &[u32]) -> Var {
+    let n = matched.len() as f32;
+    let pair = |(s, matched): (usize, &u32)| {
+        let (text, image) = (encoded.text_rows(s), encoded.image_rows(s));
+        Pair {
+            text: text.start + 1..(text.end - 1).max(text.start + 1),
+            image: image.start + 1..image.end,
+            weight: if *matched == 1 { 1.0 / n } else { -1.0 / n },
+        }
+    };
+    let pairs = sequences.zip(matched).map(pair).collect();
+    tape.transport(&encoded.features, pairs, Ipot::TRAINING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Ratio;
+
+    #[test]
+    fn the_selection_is_the_sum_of_the_accuracies() {
+        let masking = MaskingConfig {
+            whole_word: false,
+            probability: 0.15,
+            max_text_len: 8,
+        };
+        let spec = PretrainSpec {
+            mlm: true,
+            mae: None,
+            itm: true,
+            masking,
+            mask_ratio: None,
+        };
+        let task = Pretrain::new(spec.clone(), 4).unwrap();
+        let mut tally = Tally::default();
+        for (key, sum, count) in [
+            ("mlm/loss", 2.0, 1),
+            ("mlm/accuracy", 1.0, 4),
+            ("itm/accuracy", 3.0, 4),
+            ("itm/loss", 0.5, 1),
+            ("itm/wpa_loss", 0.25, 1),
+        ] {
+            tally.add(key, Ratio::new(sum, count));
+        }
+        let mut report = Report {
+            values: vec![("recalls/ir_r1".into(), 0.125)],
+            selection: vec![0.25],
+        };
+        report.extend(task.report(Phase::Val, &tally));
+        let values = report.into_values(Phase::Val);
+        let want = [
+            ("recalls/ir_r1", 0.125),
+            ("itm/val/accuracy_epoch", 0.75),
+            ("itm/val/loss_epoch", 0.5),
+            ("itm/val/wpa_loss_epoch", 0.25),
+            ("mlm/val/accuracy_epoch", 0.25),
+            ("mlm/val/loss_epoch", 2.0),
+            ("val/the_metric", 1.25),
+        ];
+        assert_eq!(values, want.map(|(name, value)| (name.to_string(), value)));
+
+        for probability in [1.5, f64::NAN] {
+            let mut wrong = spec.clone();
+            wrong.masking.probability = probability;
+            assert!(Pretrain::new(wrong, 4).is_err());
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Retrieval: every image scored against every caption, and how often the right one is among the best.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+use vlct_data::datasets::{Contents, Dataset, RowsOf, TableDataset};
+use vlct_data::loader::Position;
+use vlct_data::random::Purpose;
+use vlct_model::{Inputs, Sequence, Vlc};
+use vlct_tensor::{Tape, Tensor, Var};
+
+use crate::batch::{Batch, Sample, Target};
+use crate::error::{Result, TaskError};
+use crate::evaluate::{Evaluator, pass};
+use crate::loader::{Loader, LoaderSpec, SampleCx};
+use crate::metrics::{Phase, Report, Tally};
+use crate::spec::InputSpec;
+use crate::task::{Mode, Outcome, SampleError, Task};
+
+/// Pairs that the encoder reads at once.
+const PAIRS: usize = 64;
+
+/// Images read ahead.
+const PREFETCH: usize = 8;
+
+/// Shares of queries whose right answer is among the best 1, 5 and 10.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Recalls {
+    /// Caption → image, at 1.
+    pub ir_r1: f64,
+    /// Caption → image, at 5.
+    pub ir_r5: f64,
+    /// Caption → image, at 10.
+    pub ir_r10: f64,
+    /// Image → caption, at 1.
+    pub tr_r1: f64,
+    /// Image → caption, at 5.
+    pub tr_r5: f64,
+    /// Image → caption, at 10.
+    pub tr_r10: f64,
+}
+
+impl Recalls {
+    /// The recalls of `scores [images, texts]`, where text `t` belongs to image `owner[t]`.
+    ///
+    /// As in the original, an image counts as a hit if any of its captions is among the best. Of equal scores the first is
+    /// taken.
+    pub fn of(scores: &[f32], owner: &[usize]) -> Self {
+        let texts = owner.len();
+        if texts == 0 {
+            return Self::default();
+        }
+        let images = scores.len() / texts;
+        let column = |t: usize| -> Vec<f32> { (0..images).map(|i| scores[i * texts + t]).collect() };
+        let of_text: Vec<usize> = (0..texts).map(|t| rank(&column(t), |i| i == owner[t])).collect();
+        let of_image: Vec<usize> = (0..images)
+            .map(|i| rank(&scores[i * texts..][..texts], |t| owner[t] == i))
+            .collect();
+        let share = |ranks: &[usize], k: usize| ranks.iter().filter(|r| **r < k).count() as f64 / ranks.len() as f64;
+        Self {
+            ir_r1: share(&of_text, 1),
+            ir_r5: share(&of_text, 5),
+            ir_r10: share(&of_text, 10),
+            tr_r1: share(&of_image, 1),
+            tr_r5: share(&of_image, 5),
+            tr_r10: share(&of_image, 10),
+        }
+    }
+
+    /// The values under the original's names. Both recalls at 1 choose the best checkpoint.
+    pub fn report(&self) -> Report {
+        let values = [
+            ("recalls/ir_r1", self.ir_r1),
+            ("recalls/ir_r5", self.ir_r5),
+            ("recalls/ir_r10", self.ir_r10),
+            ("recalls/tr_r1", self.tr_r1),
+            ("recalls/tr_r5", self.tr_r5),
+            ("recalls/tr_r10", self.tr_r10),
+        ];
+        Report {
+            values: values.map(|(name, value)| (name.to_string(), value)).to_vec(),
+            selection: vec![self.ir_r1 + self.tr_r1],
+        }
+    }
+}
+
+/// Rank (from 0) of the best candidate that is `right`; the number of candidates if none is.
+pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
+    // NaN is the lowest score, and never right.
+    let scores: Vec<f32> = scores
+        .iter()
+        .map(|s| if s.is_nan() { f32::NEG_INFINITY } else { *s })
+        .collect();
+    let right = |i: usize| scores[i] > f32::NEG_INFINITY && right(i);
+    let best = (0..scores.len())
+        .filter(|i| right(*i))
+        .max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)));
+    let Some(best) = best else { return scores.len() };
+    (0..scores.len())
+        .filter(|i| scores[*i] > scores[best] || (scores[*i] == scores[best] && *i < best))
+        .count()
+}
+
+/// Scores of one image `[3, S, S]`, all patches visible, against each text.
+pub fn score_image(model: &Vlc, image: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
+    let score = |texts: &[Vec<u32>]| {
+        let sequence = |text| Sequence {
+            group: 0,
+            text: Some(text),
+            image: Some(0),
+            token_type: 1,
+            mask: None,
+        };
+        let sequences: Vec<Sequence> = (0..texts.len() as u32).map(sequence).collect();
+        let inputs = Inputs {
+            images: vec![image],
+            texts: texts.iter().map(Vec::as_slice).collect(),
+            sequences: &sequences,
+        };
+        let tape = Tape::inference(model.compute());
+        let pooled = model.read(&tape, &inputs, None);
+        model.rank_scores(&tape, &pooled).tensor().to_host().into_owned()
+    };
+    texts.chunks(PAIRS).flat_map(score).collect()
+}
+
+/// Images alone, each scored against the same texts.
+struct AgainstTexts {
+    texts: Vec<Vec<u32>>,
+}
+
+impl Task for AgainstTexts {
+    fn contents(&self) -> Contents {
+        Contents::Captions
+    }
+
+    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+        Ok(Sample {
+            item: cx.item(),
+            images: vec![cx.image(0, &mut cx.rng(Purpose::Augmentation))?],
+            texts: Vec::new(),
+            sequences: Vec::new(),
+            target: Target::None,
+        })
+    }
+
+    /// Logits `[images, texts]`.
+    fn forward(&self, model: &Vlc, _tape: &Tape, batch: &Batch) -> Outcome {
+        let rows = batch
+            .images
+            .iter()
+            .flat_map(|image| score_image(model, image, &self.texts));
+        let scores: Vec<f32> = rows.collect();
+        Outcome {
+            logits: Some(Var::constant(Tensor::from_slice(
+                batch.len(),
+                self.texts.len(),
+                &scores,
+            ))),
+            ..Outcome::default()
+        }
+    }
+
+    fn report(&self, _phase: Phase, _tally: &Tally) -> Report {
+        Report::default()
+    }
+}
+
+/// Scores the images of a dataset, in order, against texts.
+pub struct Scoring {
+    task: Arc<AgainstTexts>,
+    data: Arc<TableDataset>,
+    inputs: Arc<InputSpec>,
+    threads: usize,
+}
+
+impl Scoring {
+    /// Scores against `texts`, token ids from `[CLS]` to `[SEP]`; so many threads read the images.
+    pub fn new(data: Arc<TableDataset>, inputs: Arc<InputSpec>, texts: Vec<Vec<u32>>, threads: usize) -> Self {
+        Self {
+            task: Arc::new(AgainstTexts { texts }),
+            data,
+            inputs,
+            threads,
+        }
+    }
+
+    /// Scores of the first `limit` images, `[images, texts]`; `watch` sees each image. `None` if told to stop on the way.
+    ///
+    /// # Errors
+    /// Returns an error that names file and row if an image cannot be read: leaving it out would shift the ranks of the others.
+    pub fn scores(
+        &self,
+        model: &Vlc,
+        limit: usize,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(&[f32]),
+    ) -> Result<Option<Vec<f32>>> {
+        let spec = LoaderSpec {
+            seed: 0,
+            mode: Mode::Evaluate,
+            batch_size: 1,
+            threads: self.threads,
+            prefetch: PREFETCH,
+            end_epoch: Some(1),
+        };
+        let rows = Arc::new(RowsOf::new(Arc::clone(&self.data)));
+        let (task, inputs) = (self.task.clone(), self.inputs.clone());
+        let loader = Loader::new(task, rows, inputs, spec, Position::default())?;
+        let mut scores = Vec::new();
+        let complete = pass(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
+            batch.images.iter().for_each(|image| watch(image));
+            if let Some(logits) = &outcome.logits {
+                scores.extend_from_slice(&logits.tensor().to_host());
+            }
+        })?;
+        Ok(complete.then_some(scores))
+    }
+}
+
+/// Recalls of a split: all images against all captions.
+///
+/// Memory: the captions' token ids and one score for each image and caption.
+pub struct Recall {
+    data: Arc<TableDataset>,
+    inputs: Arc<InputSpec>,
+    threads: usize,
+}
+
+impl Recall {
+    /// The recalls of a dataset, read by so many threads.
+    ///
+    /// # Errors
+    /// Returns [`TaskError::TooFewImages`] if there are no ten ranks.
+    pub fn new(data: Arc<TableDataset>, inputs: Arc<InputSpec>, threads: usize) -> Result<Self> {
+        match data.rows() {
+            10.. => Ok(Self { data, inputs, threads }),
+            few => Err(TaskError::TooFewImages(few)),
+        }
+    }
+}
+
+impl Evaluator for Recall {
+    fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>> {
+        let (mut texts, mut owner) = (Vec::new(), Vec::new());
+        for image in 0..self.data.rows() {
+            for item in self.data.items_of(image)? {
+                let text = self.data.text(item)?.unwrap_or_default();
+                texts.push(self.inputs.tokenizer.encode(&text, self.inputs.max_text_len));
+                owner.push(image);
+            }
+        }
+        let scoring = Scoring::new(self.data.clone(), self.inputs.clone(), texts, self.threads);
+        let scores = scoring.scores(model, usize::MAX, stop, &mut |_| ())?;
+        Ok(scores.map(|scores| Recalls::of(&scores, &owner).report()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_count_better_candidates() {
+        assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i == 1), 0);
+        assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i == 0), 2);
+        assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i != 1), 1);
+        assert_eq!(rank(&[0.5, 0.5], |i| i == 1), 1);
+        assert_eq!(rank(&[0.5, 0.5], |_| false), 2);
+        assert_eq!(rank(&[f32::NAN, f32::NAN], |i| i == 0), 2);
+        assert_eq!(rank(&[f32::NAN, 0.5], |i| i == 1), 0);
+    }
+
+    #[test]
+    fn recalls_of_a_small_case() {
+        // Two images with two captions each; caption 1 is found at the wrong image.
+        let scores = [0.9, 0.1, 0.2, 0.3, 0.0, 0.8, 0.7, 0.1];
+        let r = Recalls::of(&scores, &[0, 0, 1, 1]);
+        assert_eq!((r.ir_r1, r.ir_r5), (0.5, 1.0));
+        assert_eq!((r.tr_r1, r.tr_r5), (0.5, 1.0));
+        assert_eq!(r.report().the_metric(), 1.0);
+    }
+}

@@ -1,0 +1,122 @@
+//! Synthetic batches: noise of the sizes that captions and images have.
+
+use super::MASK_RATIO;
+use rand::RngExt;
+use vlct_data::loader::{Pixels, Position};
+use vlct_data::random::{Purpose, stream};
+use vlct_model::{PatchMask, Sequence};
+use vlct_tasks::pretrain::{MATCHING, MODELLING};
+use vlct_tasks::{Batch, Sample, Target, Text};
+
+/// The only answer to every question.
+const TARGET: (u32, f32) = (7, 1.0);
+
+/// `[MASK]`.
+const MASK: u32 = 103;
+
+/// One batch, of which masks and dropout change from step to step.
+pub(super) struct Synthetic {
+    batch: Batch,
+    /// Patches of an image, if some are hidden.
+    patches: Option<usize>,
+}
+
+impl Synthetic {
+    /// A batch of pre-training: 15 % of the tokens are masked, half of the samples are matched.
+    pub fn pretrain(batch: usize, image_size: usize, patches: usize) -> Self {
+        let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
+        let samples = samples.map(|(i, ((ids, chosen), [own, other]))| {
+            let labels: Vec<Option<u32>> = ids.iter().zip(chosen).map(|(id, c)| c.then_some(*id)).collect();
+            let masked = ids.iter().zip(&labels).map(|(id, label)| label.map_or(*id, |_| MASK));
+            let masked = Text {
+                ids: masked.collect(),
+                labels,
+            };
+            let matched = i < batch / 2;
+            Sample {
+                item: i,
+                images: if matched { vec![own] } else { vec![own, other] },
+                texts: vec![masked, Text::plain(ids)],
+                sequences: vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)],
+                target: Target::Class(matched as u32),
+            }
+        });
+        Self {
+            batch: Batch::collate(Position::default(), samples.collect()),
+            patches: Some(patches),
+        }
+    }
+
+    /// A batch of questions, all patches visible; without answers there is no loss.
+    pub fn vqa(batch: usize, image_size: usize, answered: bool) -> Self {
+        let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
+        let samples = samples.map(|(i, ((ids, _), [image, _]))| Sample {
+            item: i,
+            images: vec![image],
+            texts: vec![Text::plain(ids)],
+            sequences: vec![sequence(0, 0, 0)],
+            target: if answered {
+                Target::Scores(vec![TARGET])
+            } else {
+                Target::None
+            },
+        });
+        Self {
+            batch: Batch::collate(Position::default(), samples.collect()),
+            patches: None,
+        }
+    }
+
+    /// The batch with the masks of a step, and its dropout in training.
+    pub fn at(&mut self, step: u64, training: bool) -> &Batch {
+        self.batch.dropout = training.then_some([0, Purpose::Dropout as u64, step, 0]);
+        if let Some(patches) = self.patches {
+            let samples = self.batch.len();
+            for (i, sequence) in self.batch.sequences.iter_mut().enumerate() {
+                let purpose = match sequence.group {
+                    MODELLING => Purpose::PatchMaskMlm,
+                    _ => Purpose::PatchMaskItm,
+                };
+                let random = &mut stream(0, purpose, step, (i % samples) as u64);
+                let noise: Vec<f32> = (0..patches).map(|_| random.random()).collect();
+                sequence.mask = Some(PatchMask::from_noise(&noise, MASK_RATIO));
+            }
+        }
+        &self.batch
+    }
+}
+
+fn sequence(group: u8, text: u32, image: u32) -> Sequence {
+    Sequence {
+        group,
+        text: Some(text),
+        image: Some(image),
+        token_type: 1,
+        mask: None,
+    }
+}
+
+/// Two images for each sample.
+fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
+    let mut random = stream(0, Purpose::Synthetic, 0, 0);
+    (0..batch).map(move |_| {
+        std::array::from_fn(|_| {
+            let values: Vec<f32> = (0..3 * size * size).map(|_| random.random_range(-1.7..1.7)).collect();
+            Pixels::from(values)
+        })
+    })
+}
+
+/// Captions of 9 to 18 tokens, and which of their tokens are to be predicted.
+fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
+    let random = &mut stream(0, Purpose::Synthetic, 0, 1);
+    let texts: Vec<Vec<u32>> = (0..batch)
+        .map(|_| {
+            let length = random.random_range(9..19);
+            (0..length).map(|_| random.random_range(1000..30000)).collect()
+        })
+        .collect();
+    let mut choose = |text: &Vec<u32>| (0..text.len()).map(|i| i == 1 || random.random_bool(0.15)).collect();
+    let chosen: Vec<Vec<bool>> = texts.iter().map(&mut choose).collect();
+    texts.into_iter().zip(chosen).collect()
+}

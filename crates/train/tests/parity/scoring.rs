@@ -1,0 +1,37 @@
+//! Retrieval scores and recalls against the numbers of the original.
+
+use super::{config, load, texts};
+use vlct_golden::{Tensors, assert_close, directories, json};
+use vlct_model::config::Heads;
+use vlct_tasks::scoring::{Recalls, score_image};
+
+#[test]
+fn retrieval_scores_and_recalls_equal_the_original() {
+    for folder in directories("model") {
+        let heads = Heads {
+            itm: true,
+            rank: true,
+            ..Heads::default()
+        };
+        let model = load(&folder, "irtr.ckpt", config(&folder, heads).0);
+        let t = Tensors::open(folder.join("retrieval_scores.safetensors"));
+        let count = t.shape("scores")[0];
+        let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
+        let scores: Vec<f32> = images
+            .chunks_exact(images.len() / count)
+            .flat_map(|image| score_image(&model, image, &texts))
+            .collect();
+        assert_close("scores", &scores, &t.f32("scores"), 2e-5);
+        let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
+        let recalls = Recalls::of(&scores, &owner);
+        let want = json(folder.join("retrieval_recall.json"));
+        for (key, images, texts) in [
+            ("R@1", recalls.ir_r1, recalls.tr_r1),
+            ("R@5", recalls.ir_r5, recalls.tr_r5),
+        ] {
+            let want = |direction: &str| want[key][direction].as_f64().expect("recall");
+            assert!((images - want("image_retrieval")).abs() < 1e-6, "{key}");
+            assert!((texts - want("text_retrieval")).abs() < 1e-6, "{key}");
+        }
+    }
+}
