@@ -3,7 +3,7 @@
 /// Sizes and parts of a VLC model.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct VlcConfig {
-    /// Side of the square input pictures, in pixels.
+    /// Side of the square input images, in pixels.
     pub image_size: usize,
     /// Backbone sizes.
     pub backbone: Backbone,
@@ -11,7 +11,7 @@ pub struct VlcConfig {
     pub vocab_size: usize,
     /// Rows of the text position table: the longest token sequence.
     pub max_text_len: usize,
-    /// Rows of the modality table: 2, or 3 for picture pairs.
+    /// Rows of the modality table: 2, or 3 for pairs of images.
     pub token_types: usize,
     /// Dropout inside the text embedding.
     pub drop_rate: f32,
@@ -78,7 +78,7 @@ impl VlcConfig {
         self.image_size / self.backbone.patch_size
     }
 
-    /// Patches of a picture.
+    /// Patches of an image.
     pub fn patches(&self) -> usize {
         self.grid() * self.grid()
     }

@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 /// Standard deviation of embeddings and heads.
 const STD: f64 = 0.02;
 
-/// Draws all weights, on all cores; `random(i)` is the generator for parameter number `i`.
+/// Draws all weights, on all cores; `random(i)` is the generator for parameter `i`.
 ///
 /// Embeddings, `cls_token`, `mask_token`, pooler and heads: normal, σ 0.02. Backbone linear weights: Xavier uniform (qkv as
 /// one matrix, the patch projection as `[D, 3·P²]`). Norms 1 and 0, biases 0; the patch projection's bias uniform in
@@ -52,7 +52,7 @@ fn uniform(values: &mut [f32], bound: f64, random: &mut impl Rng) {
     values.fill_with(|| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32);
 }
 
-/// A standard normal number by Box and Muller's transform.
+/// A standard normal value by Box and Muller's transform.
 fn standard_normal(random: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.random::<f64>()).cos()

@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn tables_of_the_original() {
-        for folder in vlct_golden::directories("model") {
-            let source = files::read(&folder.join("mae.pth")).unwrap().state;
+        for directory in vlct_golden::directories("model") {
+            let source = files::read(&directory.join("mae.pth")).unwrap().state;
             let mut compared = 0;
-            for entry in std::fs::read_dir(&folder).unwrap() {
+            for entry in std::fs::read_dir(&directory).unwrap() {
                 let path = entry.unwrap().path();
                 if !path.file_name().unwrap().to_string_lossy().starts_with("pos_embed_") {
                     continue;
@@ -205,7 +205,7 @@ mod tests {
                     compared += 1;
                 }
             }
-            assert!(compared > 0, "no tables in {}", folder.display());
+            assert!(compared > 0, "no tables in {}", directory.display());
         }
     }
 }

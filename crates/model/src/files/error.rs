@@ -112,7 +112,7 @@ pub enum TensorProblem {
     /// Its description does not have the form PyTorch gives it.
     #[error("malformed {0}")]
     Malformed(&'static str),
-    /// A kind of number that weights do not use.
+    /// An element type that weights do not use.
     #[error("holds values of the unsupported kind {}", vlct_util::text::one_line(.0))]
     UnsupportedDtype(String),
     /// The file lacks its values.
@@ -123,7 +123,7 @@ pub enum TensorProblem {
     BeyondStorage {
         /// The sizes it claims.
         shape: Vec<usize>,
-        /// Number of values there are.
+        /// Number of values that exist.
         available: usize,
     },
 }

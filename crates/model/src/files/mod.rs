@@ -2,7 +2,8 @@
 //!
 //! [`read`] tells a file's format by its content and gives back a [`StateDict`], [`write()`] takes the format from the
 //! extension. [`mapping::adapt`] fits what was read to a model: names with or without `transformer.`, other image sizes, other
-//! numbers of token types. Files come from strangers: nothing in them is executed, nothing is allocated on their word alone.
+//! numbers of token types. Input files are untrusted: nothing in them is
+//! executed, and no allocation is sized by an unchecked field.
 
 pub mod convert;
 mod error;

@@ -45,7 +45,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
             name: name.clone(),
             problem: TensorProblem::UnsupportedDtype(info.dtype.to_string()),
         })?;
-        // Offsets and lengths agree with each other and with the file, or `read_metadata` would have refused them.
+        // Offsets and lengths agree with each other and with the file, or `read_metadata` would have rejected them.
         let (start, end) = info.data_offsets;
         let data = decode(dtype, &values[start..end], false);
         state.insert(name, StoredTensor::new(info.shape.clone(), data));

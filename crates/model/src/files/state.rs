@@ -57,7 +57,7 @@ impl TensorData {
         self.len() == 0
     }
 
-    /// The kind of number.
+    /// The element type.
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::F32(_) => Dtype::F32,
@@ -104,7 +104,7 @@ impl TensorData {
     }
 }
 
-/// Kinds of numbers that a tensor can hold.
+/// Element types of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it; TensorData describes each")]
 pub enum Dtype {
@@ -235,7 +235,7 @@ pub enum StateError {
     /// No tensor of that name.
     #[error("there is no tensor {0}")]
     Missing(String),
-    /// A tensor of integers or truth values where real numbers are needed.
+    /// A tensor of integers or booleans where floats are needed.
     #[error("tensor {name} holds {dtype} values where floating point is needed")]
     NotFloating {
         /// The tensor.
@@ -277,7 +277,7 @@ impl StateDict {
     /// The values of the tensor of that name in single precision.
     ///
     /// # Errors
-    /// If there is none, or it holds no real numbers.
+    /// Returns an error if there is no such tensor, or it holds no floats.
     pub fn f32(&self, name: &str) -> Result<Cow<'_, [f32]>, StateError> {
         let tensor = self.get(name).ok_or_else(|| StateError::Missing(name.to_owned()))?;
         tensor.to_f32().ok_or_else(|| StateError::NotFloating {
@@ -338,13 +338,13 @@ fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Exact for every bit pattern; not-a-number keeps its payload.
+/// Exact for every bit pattern; NaN keeps its payload.
 fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let exponent = u32::from(bits >> 10) & 0x1f;
     let fraction = u32::from(bits & 0x3ff);
     let magnitude = match exponent {
-        // Zero and subnormal numbers are multiples of 2^-24, which single precision holds exactly.
+        // Zero and subnormal values are multiples of 2^-24, which single precision holds exactly.
         0 => (fraction as f32 * f32::from_bits((127 - 24) << 23)).to_bits(),
         0x1f => 0x7f80_0000 | (fraction << 13),
         _ => ((exponent + 127 - 15) << 23) | (fraction << 13),

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The checkpoints of every golden folder.
+/// The checkpoints of every golden directory.
 fn checkpoints() -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for folder in vlct_golden::directories("model") {
-        for entry in std::fs::read_dir(folder).unwrap() {
+    for directory in vlct_golden::directories("model") {
+        for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "ckpt" || e == "pth") {
                 paths.push(path);
@@ -21,8 +21,12 @@ fn checkpoints() -> Vec<PathBuf> {
 }
 
 fn named(name: &str) -> Vec<PathBuf> {
-    let folders = vlct_golden::directories("model");
-    let paths: Vec<_> = folders.iter().map(|f| f.join(name)).filter(|p| p.exists()).collect();
+    let directories = vlct_golden::directories("model");
+    let paths: Vec<_> = directories
+        .iter()
+        .map(|f| f.join(name))
+        .filter(|p| p.exists())
+        .collect();
     assert!(!paths.is_empty(), "no {name} among the golden data");
     paths
 }
@@ -118,7 +122,7 @@ fn both_serialisations_hold_the_same() {
 
 #[test]
 fn all_formats_keep_everything() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut states = vec![mixed()];
     states.extend(checkpoints().iter().map(|path| read(path).unwrap().state));
     for state in states {
@@ -128,12 +132,12 @@ fn all_formats_keep_everything() {
             ..Style::of(&state).into()
         };
         for extension in ["ckpt", "pth", "safetensors"] {
-            let path = folder.path().join("weights").with_extension(extension);
+            let path = directory.path().join("weights").with_extension(extension);
             write(&path, &state, &header).unwrap();
             let back = read(&path).unwrap();
             assert_eq!(back.style, header.style);
             if extension == "safetensors" {
-                // Kinds of numbers are grouped, for alignment.
+                // Element types are grouped, for alignment.
                 assert_eq!(sorted(back.state), sorted(state.clone()));
             } else {
                 assert_eq!(back.format, Format::TorchZip);
@@ -149,9 +153,9 @@ fn all_formats_keep_everything() {
 
 #[test]
 fn the_same_weights_give_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for extension in ["pth", "safetensors"] {
-        let path = folder.path().join("a").with_extension(extension);
+        let path = directory.path().join("a").with_extension(extension);
         let header = Header {
             metadata: vec![("task".into(), "vqa".into()), ("config".into(), "{}".into())],
             ..Style::Vlc.into()
@@ -167,8 +171,8 @@ fn the_same_weights_give_the_same_bytes() {
 
 #[test]
 fn other_readers_agree_on_safetensors() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("weights.safetensors");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weights.safetensors");
     for source in named("vqa.ckpt") {
         let state = read(&source).unwrap().state;
         write(&path, &state, &Style::Vlc.into()).unwrap();
@@ -184,9 +188,9 @@ fn other_readers_agree_on_safetensors() {
 
 #[test]
 fn names_go_both_ways() {
-    let folder = tempfile::tempdir().unwrap();
-    let mae = folder.path().join("mae.safetensors");
-    let back = folder.path().join("back.ckpt");
+    let directory = tempfile::tempdir().unwrap();
+    let mae = directory.path().join("mae.safetensors");
+    let back = directory.path().join("back.ckpt");
     for path in named("vqa.ckpt") {
         let state = read(&path).unwrap().state;
         let report = convert(&path, &mae, Some(Style::Mae)).unwrap();
@@ -236,9 +240,9 @@ fn names_go_both_ways() {
 fn cut_files_are_errors() {
     /// Bytes between one cut and the next.
     const STEP: usize = 97;
-    let folder = tempfile::tempdir().unwrap();
-    let safetensors = folder.path().join("w.safetensors");
-    let pth = folder.path().join("w.pth");
+    let directory = tempfile::tempdir().unwrap();
+    let safetensors = directory.path().join("w.safetensors");
+    let pth = directory.path().join("w.pth");
     write(&safetensors, &mixed(), &Style::Vlc.into()).unwrap();
     write(&pth, &mixed(), &Style::Vlc.into()).unwrap();
     let mut paths = checkpoints();
@@ -272,13 +276,13 @@ fn other_files_are_told_apart() {
     tar[257..262].copy_from_slice(b"ustar");
     assert!(read_bytes(&tar).unwrap_err().to_string().contains("tar archive"));
 
-    let folder = tempfile::tempdir().unwrap();
-    let message = read(folder.path()).unwrap_err().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let message = read(directory.path()).unwrap_err().to_string();
     assert!(message.ends_with("is not a regular file"), "{message}");
-    let missing = folder.path().join("none.ckpt");
+    let missing = directory.path().join("none.ckpt");
     let message = read(&missing).unwrap_err().to_string();
     assert!(message.starts_with(&missing.display().to_string()), "{message}");
-    let message = write(&folder.path().join("x.onnx"), &mixed(), &Style::Vlc.into())
+    let message = write(&directory.path().join("x.onnx"), &mixed(), &Style::Vlc.into())
         .unwrap_err()
         .to_string();
     assert!(message.contains(".safetensors"), "{message}");
@@ -292,8 +296,8 @@ proptest! {
         extension in prop::sample::select(vec!["ckpt", "safetensors"]),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("w").with_extension(extension);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("w").with_extension(extension);
         write(&path, &mixed(), &Style::Vlc.into()).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         for (index, value) in changes {

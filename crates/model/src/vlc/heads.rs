@@ -53,7 +53,7 @@ impl Vlc {
         self.pool_first(tape, &tape.rows(&encoded.features, rows))
     }
 
-    /// The same of the first tokens themselves.
+    /// `tanh` of a linear map of the first tokens, `[sequences, width]`.
     pub(super) fn pool_first(&self, tape: &Tape, first: &Var) -> Var {
         tape.tanh(&self.pooler.forward(tape, &self.parameters, first, None))
     }
@@ -75,7 +75,7 @@ impl Vlc {
         )
     }
 
-    /// Matching logits of pooled sequences: `[sequences, 2]`, class 1 = the caption belongs to the picture.
+    /// Matching logits of pooled sequences: `[sequences, 2]`, class 1 = the text belongs to the image.
     ///
     /// # Panics
     /// If the model has no such head.

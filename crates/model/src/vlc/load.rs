@@ -18,7 +18,7 @@ impl Vlc {
     /// Takes over the weights that `state` has, leaves the others as they are. Names without a parameter are ignored.
     ///
     /// # Errors
-    /// If a tensor holds no real numbers.
+    /// Returns an error if a tensor holds no floats.
     ///
     /// # Panics
     /// If a tensor has another size than its parameter: fit the state first.

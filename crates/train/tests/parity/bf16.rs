@@ -61,24 +61,24 @@ enum Recorded {
 
 /// Calls `check` with the model and the step of each recorded task.
 fn each_step(check: impl Fn(Recorded, &mut Vlc, Step)) {
-    for folder in directories("model") {
-        let (config, mask_ratio) = config(&folder, pretrain::HEADS);
-        let t = Tensors::open(folder.join("pretrain_step.safetensors"));
+    for directory in directories("model") {
+        let (config, mask_ratio) = config(&directory, pretrain::HEADS);
+        let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = pretrain::Recorded::read(&t, "", mask_ratio);
-        let mut model = load(&folder, "pretrain.ckpt", config);
+        let mut model = load(&directory, "pretrain.ckpt", config);
         check(Recorded::Pretraining, &mut model, &|model, tape| {
             let outcome = pretrain::task().forward(model, tape, &recorded.batch());
             let losses = pretrain::LOSSES.map(|key| measured(&outcome, key));
             (losses.to_vec(), outcome.total().clone())
         });
-        let t = Tensors::open(folder.join("vqa_step.safetensors"));
+        let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let batch = vqa::batch(&t);
-        check(Recorded::Answering, &mut vqa::model(&folder, &t), &|model, tape| {
+        check(Recorded::Answering, &mut vqa::model(&directory, &t), &|model, tape| {
             (Vec::new(), Vqa.forward(model, tape, &batch).total().clone())
         });
-        let t = Tensors::open(folder.join("irtr_step.safetensors"));
+        let t = Tensors::open(directory.join("irtr_step.safetensors"));
         let (batch, task) = retrieval::batch(&t);
-        check(Recorded::Ranking, &mut retrieval::model(&folder), &|model, tape| {
+        check(Recorded::Ranking, &mut retrieval::model(&directory), &|model, tape| {
             (Vec::new(), task.forward(model, tape, &batch).total().clone())
         });
     }
@@ -122,8 +122,8 @@ fn assert_gradient(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
         within(&format!("{what}, keys"), gk, wk, scale(wq));
         within(&format!("{what}, values"), gv, wv, scale(wv));
     } else if what.ends_with("rank_output.bias") {
-        // It moves all scores of a picture alike: zero in exact arithmetic. What is summed here has a sum of magnitudes of at
-        // most 2, being the mean over pictures of differences between two distributions.
+        // It moves all scores of an image alike: zero in exact arithmetic. What is summed here has a sum of magnitudes of at
+        // most 2, being the mean over images of differences between two distributions.
         within(what, got, want, 2.0);
     } else {
         within(what, got, want, scale(want));
@@ -183,14 +183,14 @@ fn ten_training_steps_follow_the_original() {
     if !Precision::bf16_is_fast() {
         return with_portable_engine("ten_training_steps_follow_the_original");
     }
-    for folder in directories("model") {
-        let (config, mask_ratio) = config(&folder, pretrain::HEADS);
-        let mut model = load(&folder, "pretrain.ckpt", config);
+    for directory in directories("model") {
+        let (config, mask_ratio) = config(&directory, pretrain::HEADS);
+        let mut model = load(&directory, "pretrain.ckpt", config);
         model.set_compute(Compute {
             precision: Precision::Bf16,
             recompute: false,
         });
-        let t = Tensors::open(folder.join("pretrain_10_steps.safetensors"));
+        let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let recorded = t.f32("losses");
         for (step, got) in pretrain::ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
             for (i, (got, want)) in got.iter().zip(&recorded[step * 4..]).enumerate() {

@@ -1,4 +1,4 @@
-//! The model, its objectives and training steps against the numbers of the original.
+//! The model, its objectives and training steps against the values of the original.
 
 mod bf16;
 mod pretrain;
@@ -19,8 +19,8 @@ const WHOLE_MODEL: files::Options = files::Options {
 };
 
 /// The recorded model's sizes, with these heads, and its mask ratio.
-fn config(folder: &Path, heads: Heads) -> (VlcConfig, f64) {
-    let j = json(folder.join("config.json"));
+fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
+    let j = json(directory.join("config.json"));
     let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
     let backbone = Backbone {
         patch_size: size("patch"),
@@ -43,9 +43,9 @@ fn config(folder: &Path, heads: Heads) -> (VlcConfig, f64) {
     (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
 }
 
-fn load(folder: &Path, file: &str, config: VlcConfig) -> Vlc {
+fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {
     let mut model = Vlc::new(config);
-    let state = files::read(&folder.join(file)).expect("readable").state;
+    let state = files::read(&directory.join(file)).expect("readable").state;
     let (state, report) = files::adapt(state, &model.shapes(), WHOLE_MODEL).expect("fits");
     assert!(report.missing.is_empty(), "{report}");
     model.load(&state).expect("floats");
@@ -89,7 +89,7 @@ fn argmax(row: &[f32]) -> usize {
 }
 
 /// Compares a gradient or weight. Where the exact gradient is zero and the recorded one is rounding noise, absolutely: the key
-/// third of a qkv bias, and the ranking head's bias, which moves all scores of a picture alike.
+/// third of a qkv bias, and the ranking head's bias, which moves all scores of an image alike.
 fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
     if name.ends_with("attn.qkv.bias") {
         let third = got.len() / 3;
@@ -97,7 +97,7 @@ fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
         assert_close(name, &rest(got), &rest(want), 2e-5);
         assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
     } else if name == "rank_output.bias" {
-        // Dozens of terms of up to 1, divided by the number of pictures, cancel here.
+        // Dozens of terms of up to 1, divided by the number of images, cancel here.
         assert_within(name, got, want, 1e-6);
     } else {
         assert_close(name, got, want, 2e-5);

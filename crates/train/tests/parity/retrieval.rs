@@ -1,4 +1,4 @@
-//! One fine-tuning step of retrieval against the numbers of the original.
+//! One fine-tuning step of retrieval against the values of the original.
 
 use super::{assert_gradients, config, load, measured, texts, whole_image};
 use std::path::Path;
@@ -35,20 +35,20 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
 }
 
 /// The recorded model.
-pub(super) fn model(folder: &Path) -> Vlc {
+pub(super) fn model(directory: &Path) -> Vlc {
     let heads = Heads {
         itm: true,
         rank: true,
         ..Heads::default()
     };
-    load(folder, "irtr.ckpt", config(folder, heads).0)
+    load(directory, "irtr.ckpt", config(directory, heads).0)
 }
 
 #[test]
 fn one_ranking_step_equals_the_original() {
-    for folder in directories("model") {
-        let t = Tensors::open(folder.join("irtr_step.safetensors"));
-        let (model, (batch, task)) = (model(&folder), batch(&t));
+    for directory in directories("model") {
+        let t = Tensors::open(directory.join("irtr_step.safetensors"));
+        let (model, (batch, task)) = (model(&directory), batch(&t));
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, &batch);
         let scores = outcome.logits.as_ref().expect("scores");

@@ -1,4 +1,4 @@
-//! Retrieval scores and recalls against the numbers of the original.
+//! Retrieval scores and recalls against the values of the original.
 
 use super::{config, load, texts};
 use vlct_golden::{Tensors, assert_close, directories, json};
@@ -7,14 +7,14 @@ use vlct_tasks::scoring::{Recalls, score_image};
 
 #[test]
 fn retrieval_scores_and_recalls_equal_the_original() {
-    for folder in directories("model") {
+    for directory in directories("model") {
         let heads = Heads {
             itm: true,
             rank: true,
             ..Heads::default()
         };
-        let model = load(&folder, "irtr.ckpt", config(&folder, heads).0);
-        let t = Tensors::open(folder.join("retrieval_scores.safetensors"));
+        let model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
+        let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
         let scores: Vec<f32> = images
@@ -24,7 +24,7 @@ fn retrieval_scores_and_recalls_equal_the_original() {
         assert_close("scores", &scores, &t.f32("scores"), 2e-5);
         let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
         let recalls = Recalls::of(&scores, &owner);
-        let want = json(folder.join("retrieval_recall.json"));
+        let want = json(directory.join("retrieval_recall.json"));
         for (key, images, texts) in [
             ("R@1", recalls.ir_r1, recalls.tr_r1),
             ("R@5", recalls.ir_r5, recalls.tr_r5),

@@ -1,4 +1,4 @@
-//! One fine-tuning step of visual question answering against the numbers of the original.
+//! One fine-tuning step of visual question answering against the values of the original.
 
 use super::{argmax, assert_gradients, config, load, measured, texts, whole_image};
 use std::path::Path;
@@ -33,20 +33,20 @@ pub(super) fn batch(t: &Tensors) -> Batch {
 }
 
 /// The recorded model.
-pub(super) fn model(folder: &Path, t: &Tensors) -> Vlc {
+pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
     let heads = Heads {
         vqa: Some(t.shape("vqa_logits")[1]),
         ..Heads::default()
     };
-    load(folder, "vqa.ckpt", config(folder, heads).0)
+    load(directory, "vqa.ckpt", config(directory, heads).0)
 }
 
 #[test]
 fn one_answering_step_equals_the_original() {
-    for folder in directories("model") {
-        let t = Tensors::open(folder.join("vqa_step.safetensors"));
+    for directory in directories("model") {
+        let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));
-        let (model, batch) = (model(&folder, &t), batch(&t));
+        let (model, batch) = (model(&directory, &t), batch(&t));
         let tape = Tape::new(model.compute());
         let outcome = Vqa.forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();

@@ -87,9 +87,9 @@ const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
 #[test]
 fn questions_read_as_the_original_reads_them() {
-    for folder in vlct_golden::directories("prepare") {
+    for directory in vlct_golden::directories("prepare") {
         for set in ["vqav2", "vqav2_large_val"] {
-            let root = folder.join(set).join("expected");
+            let root = directory.join(set).join("expected");
             let recorded = vlct_golden::json(root.join("reader.json"));
             let recorded = &recorded["VQAv2Dataset"];
             let datasets = SPLITS.map(|split| open(Contents::Questions, &root, &["vqa"], split));
@@ -118,8 +118,8 @@ fn copy(from: &Path, files: &[&str], to: &Path) {
 
 #[test]
 fn questions_of_visual_genome_read_as_the_original_reads_them() {
-    for folder in vlct_golden::directories("prepare") {
-        let expected = |set: &str| folder.join(set).join("expected");
+    for directory in vlct_golden::directories("prepare") {
+        let expected = |set: &str| directory.join(set).join("expected");
         let alone = open(Contents::Questions, &expected("vgqa"), &["vgqa"], Split::Train);
         let recorded = vlct_golden::json(expected("vgqa").join("reader.json"));
         let recorded = &recorded["VQAv2Dataset with vgqa_train as only training file"]["train"];
@@ -141,8 +141,8 @@ fn questions_of_visual_genome_read_as_the_original_reads_them() {
 
 #[test]
 fn pairs_read_as_the_original_reads_them() {
-    for folder in vlct_golden::directories("prepare") {
-        let root = folder.join("nlvr2/expected");
+    for directory in vlct_golden::directories("prepare") {
+        let root = directory.join("nlvr2/expected");
         let recorded = vlct_golden::json(root.join("reader.json"));
         for split in SPLITS {
             let want = &recorded["NLVR2Dataset"][split_name(split)];
@@ -169,7 +169,7 @@ fn pairs_read_as_the_original_reads_them() {
 
 #[test]
 fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
-    for folder in vlct_golden::directories("prepare") {
+    for directory in vlct_golden::directories("prepare") {
         let questions = |root: &Path| {
             let dataset = open(Contents::Questions, root, &["vqa"], Split::Train);
             let questions = (0..dataset.len()).map(|item| asked(&dataset, item));
@@ -186,8 +186,8 @@ fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
                 })
                 .collect::<Vec<_>>()
         };
-        let (vqa, nlvr2) = (folder.join("vqav2/expected"), folder.join("nlvr2/expected"));
-        let variants = folder.join("variants");
+        let (vqa, nlvr2) = (directory.join("vqav2/expected"), directory.join("nlvr2/expected"));
+        let variants = directory.join("variants");
 
         let mixed = tempfile::tempdir().unwrap();
         let mixed = mixed.path();
@@ -217,8 +217,8 @@ fn question(id: i64, answers: &[(&str, i64, f64)]) -> AnsweredQuestion {
     }
 }
 
-fn write_questions(folder: &Path, file: &str, kind: VqaKind, questions: &[AnsweredQuestion]) {
-    let mut writer = VqaWriter::create(folder.join(file), kind).unwrap();
+fn write_questions(directory: &Path, file: &str, kind: VqaKind, questions: &[AnsweredQuestion]) {
+    let mut writer = VqaWriter::create(directory.join(file), kind).unwrap();
     let row = VqaRow {
         image: b"image",
         questions,

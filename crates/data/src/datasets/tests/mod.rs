@@ -87,9 +87,9 @@ fn assert_as_recorded(dataset: &TableDataset, want: &Value, what: &str) {
 
 #[test]
 fn every_split_reads_as_the_original_reads_it() {
-    for folder in vlct_golden::directories("prepare") {
+    for directory in vlct_golden::directories("prepare") {
         for (set, name, class) in SETS {
-            let root = folder.join(set).join("expected");
+            let root = directory.join(set).join("expected");
             let recorded = &vlct_golden::json(root.join("reader.json"))[class];
             for split in [Split::Train, Split::Val, Split::Test] {
                 let what = format!("{name} {split}");
@@ -109,8 +109,8 @@ fn link(from: &Path, to: &Path, names: &[&str]) {
 
 #[test]
 fn batch_boundaries_and_wide_strings_make_no_difference() {
-    for folder in vlct_golden::directories("prepare") {
-        let plain = folder.join("coco/expected");
+    for directory in vlct_golden::directories("prepare") {
+        let plain = directory.join("coco/expected");
         let files = |split| -> &[&str] {
             match split {
                 Split::Train => &[
@@ -124,7 +124,7 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
             let mixed = tempfile::tempdir().unwrap();
             link(&plain, mixed.path(), files(split));
             for name in files(split) {
-                let replacement = folder.join("variants").join(variant).join(name);
+                let replacement = directory.join("variants").join(variant).join(name);
                 if replacement.exists() {
                     std::fs::copy(replacement, mixed.path().join(name)).unwrap();
                 }
@@ -141,16 +141,16 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
 
 #[test]
 fn empty_shards_are_read_and_shards_join() {
-    for folder in vlct_golden::directories("prepare") {
+    for directory in vlct_golden::directories("prepare") {
         let whole = TableDataset::open_with(
             Contents::Captions,
-            folder.join("gcc/expected"),
+            directory.join("gcc/expected"),
             &["gcc"],
             Split::Train,
             Shards::AsFound,
         )
         .unwrap();
-        let root = folder.join("gcc/expected/shard_size_4");
+        let root = directory.join("gcc/expected/shard_size_4");
         let cut = TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
         assert!(cut.tables().len() > 2);
         assert_eq!(cut.tables().last().unwrap().1, 0, "the last shard is empty");
@@ -158,11 +158,11 @@ fn empty_shards_are_read_and_shards_join() {
     }
 }
 
-/// A folder with one file per entry: name and rows of captions.
-fn folder_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with one file per entry: name and rows of captions.
+fn directory_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
     for (name, rows) in files {
-        let mut writer = CaptionWriter::create(folder.path().join(format!("{name}.arrow"))).unwrap();
+        let mut writer = CaptionWriter::create(directory.path().join(format!("{name}.arrow"))).unwrap();
         for (row, captions) in rows.iter().enumerate() {
             writer
                 .push(format!("{name} {row}").as_bytes(), captions, &row.to_string(), "train")
@@ -170,14 +170,14 @@ fn folder_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
         }
         writer.finish().unwrap();
     }
-    folder
+    directory
 }
 
 #[test]
 fn rows_without_captions_are_rows_but_not_items() {
     // Where the original cannot be built: the first row has no text.
-    let folder = folder_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
-    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
+    let directory = directory_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
+    let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!((dataset.len(), dataset.rows()), (3, 6));
     let texts: Vec<String> = (0..3).map(|i| text(&dataset, i)).collect();
     assert_eq!(texts, ["a", "b", "c"]);
@@ -190,8 +190,8 @@ fn rows_without_captions_are_rows_but_not_items() {
 
 #[test]
 fn duplicates_go_and_the_first_occurrence_keeps_its_place() {
-    let folder = folder_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
-    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
+    let directory = directory_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
+    let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["b", "a", "", "c"]]);
 }
 
@@ -202,8 +202,8 @@ fn several_datasets_are_one_space_and_peers_stay_inside_one() {
         ("coco_caption_karpathy_restval", &[&["d", "e", "f"]]),
         ("vg", &[&["g"], &["h"]]),
     ];
-    let folder = folder_of(coco);
-    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg", "coco"], Split::Train).unwrap();
+    let directory = directory_of(coco);
+    let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg", "coco"], Split::Train).unwrap();
     let texts: String = (0..dataset.len()).map(|i| text(&dataset, i)).collect();
     assert_eq!(texts, "ghabcdef");
     assert_eq!(dataset.datasets().collect::<Vec<_>>(), [("vg", 0..2), ("coco", 2..8)]);
@@ -227,9 +227,9 @@ fn several_datasets_are_one_space_and_peers_stay_inside_one() {
 
 #[test]
 fn all_missing_files_are_named_at_once() {
-    let folder = folder_of(&[("coco_caption_karpathy_restval", &[&["a"]]), ("sbu_3", &[&["a"]])]);
+    let directory = directory_of(&[("coco_caption_karpathy_restval", &[&["a"]]), ("sbu_3", &[&["a"]])]);
     let names = ["coco", "vg", "sbu"];
-    let error = TableDataset::open(Contents::Captions, folder.path(), &names, Split::Train).unwrap_err();
+    let error = TableDataset::open(Contents::Captions, directory.path(), &names, Split::Train).unwrap_err();
     let message = error.to_string();
     let mut expected = vec!["coco_caption_karpathy_train.arrow".to_string(), "vg.arrow".into()];
     expected.extend((0..9).filter(|i| *i != 3).map(|i| format!("sbu_{i}.arrow")));
@@ -241,7 +241,7 @@ fn all_missing_files_are_named_at_once() {
         .iter()
         .map(String::as_str)
         .chain(names)
-        .chain([folder.path().to_str().unwrap()])
+        .chain([directory.path().to_str().unwrap()])
     {
         assert!(message.contains(part), "{part} is not in {message}");
     }
@@ -249,7 +249,7 @@ fn all_missing_files_are_named_at_once() {
     // A gap is not a smaller download.
     let gap = TableDataset::open_with(
         Contents::Captions,
-        folder.path(),
+        directory.path(),
         &["sbu"],
         Split::Train,
         Shards::AsFound,
@@ -261,7 +261,7 @@ fn all_missing_files_are_named_at_once() {
         "{gap}"
     );
 
-    let nowhere = TableDataset::open(Contents::Captions, "/no/such/folder", &["vg"], Split::Train).unwrap_err();
+    let nowhere = TableDataset::open(Contents::Captions, "/no/such/directory", &["vg"], Split::Train).unwrap_err();
     assert!(nowhere.to_string().contains("not a directory"), "{nowhere}");
 }
 
@@ -270,15 +270,15 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
     for golden in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(golden.join("reader_errors.json"));
         for (case, root, split) in [
-            ("file_missing", folder_of(&[]), Split::Train),
+            ("file_missing", directory_of(&[]), Split::Train),
             (
                 "second_of_two_files_missing",
-                folder_of(&[("coco_caption_karpathy_train", &[&["a"]])]),
+                directory_of(&[("coco_caption_karpathy_train", &[&["a"]])]),
                 Split::Train,
             ),
             (
                 "first_of_two_files_missing",
-                folder_of(&[("coco_caption_karpathy_restval", &[&["a"]])]),
+                directory_of(&[("coco_caption_karpathy_restval", &[&["a"]])]),
                 Split::Train,
             ),
         ] {
@@ -287,7 +287,7 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
             assert!(matches!(error, DataError::MissingFiles { .. }), "{case}: {error}");
         }
         assert!(recorded["empty_split_image_only"].is_string());
-        let empty = TableDataset::open(Contents::Captions, folder_of(&[]).path(), &["vg"], Split::Val).unwrap();
+        let empty = TableDataset::open(Contents::Captions, directory_of(&[]).path(), &["vg"], Split::Val).unwrap();
         assert_eq!((empty.len(), empty.rows(), empty.is_empty()), (0, 0, true));
         assert_eq!(recorded["later_row_has_no_text"], Value::Null);
     }
@@ -310,19 +310,19 @@ fn names_are_checked() {
 
 #[test]
 fn the_written_name_of_visual_genome_answers_is_accepted_too() {
-    let written = folder_of(&[("pretrain_vg_0", &[&["a"]]), ("pretrain_vg_1", &[&["b"]])]);
+    let written = directory_of(&[("pretrain_vg_0", &[&["a"]]), ("pretrain_vg_1", &[&["b"]])]);
     let dataset = TableDataset::open(Contents::Captions, written.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(dataset.len(), 2);
-    let both = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
+    let both = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
     let dataset = TableDataset::open(Contents::Captions, both.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"]]);
     // The original reads the first shard of that name alone.
-    let several = folder_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
+    let several = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
     let dataset = TableDataset::open(Contents::Captions, several.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"], ["d"]]);
     let none = TableDataset::open(
         Contents::Captions,
-        folder_of(&[]).path(),
+        directory_of(&[]).path(),
         &["pretrainVGQA"],
         Split::Train,
     )
@@ -335,7 +335,7 @@ fn the_written_name_of_visual_genome_answers_is_accepted_too() {
 
 #[test]
 fn files_without_the_columns_of_their_dataset_are_rejected() {
-    let root = folder_of(&[("f30k_caption_karpathy_val", &[&["a"]])]);
+    let root = directory_of(&[("f30k_caption_karpathy_val", &[&["a"]])]);
     let root = root.path();
     std::fs::write(root.join("f30k_caption_karpathy_train.arrow"), b"<html>404</html>").unwrap();
     let message = |name: &str| {
@@ -355,8 +355,8 @@ fn files_without_the_columns_of_their_dataset_are_rejected() {
 
 #[test]
 fn the_index_stays_small_and_finds_every_item() {
-    let folder = tempfile::tempdir().unwrap();
-    let path: PathBuf = folder.path().join("vg.arrow");
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("vg.arrow");
     let mut writer = CaptionWriter::create(&path).unwrap();
     let mut want = Vec::new();
     for row in 0..3000usize {
@@ -367,7 +367,7 @@ fn the_index_stays_small_and_finds_every_item() {
         writer.push(b"", &captions, "", "").unwrap();
     }
     writer.finish().unwrap();
-    let dataset = TableDataset::open(Contents::Captions, folder.path(), &["vg"], Split::Train).unwrap();
+    let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(dataset.len(), want.len());
     for (item, (row, caption)) in want.iter().enumerate() {
         let at = dataset.locate(item).unwrap();

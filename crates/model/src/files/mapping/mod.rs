@@ -121,7 +121,7 @@ pub enum AdaptError {
         /// Its rows.
         rows: usize,
     },
-    /// Integers where the model has real numbers.
+    /// Integers where the model has floats.
     #[error("tensor {name} holds {dtype} values where the model has floating point")]
     NotFloating {
         /// The model's name of the tensor.

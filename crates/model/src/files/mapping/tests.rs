@@ -109,15 +109,15 @@ fn the_backbone_from_every_spelling() {
 #[test]
 fn position_tables_follow_the_image_size() {
     let mut resized = 0;
-    for folder in vlct_golden::directories("model") {
-        for entry in std::fs::read_dir(&folder).unwrap() {
+    for directory in vlct_golden::directories("model") {
+        for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if !path.file_name().unwrap().to_string_lossy().starts_with("pos_embed_") {
                 continue;
             }
             let want = vlct_golden::Tensors::open(&path);
-            let model = read(&folder.join("pretrain.ckpt")).unwrap().state;
-            let mae = read(&folder.join("mae.pth")).unwrap().state;
+            let model = read(&directory.join("pretrain.ckpt")).unwrap().state;
+            let mae = read(&directory.join("mae.pth")).unwrap().state;
             let mut target = target_of(&model);
             for name in want.names() {
                 set_shape(&mut target, &format!("transformer.{name}"), |shape| {
@@ -296,7 +296,7 @@ fn position_ids_may_be_there_or_not() {
 }
 
 #[test]
-fn the_wrong_file_is_refused() {
+fn rejects_files_without_a_matching_name() {
     let target = vec![
         ("transformer.norm.weight".to_owned(), vec![2]),
         (POSITION_IDS.to_owned(), vec![1, 4]),

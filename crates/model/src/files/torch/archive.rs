@@ -27,14 +27,14 @@ pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
         .collect();
     let find = |wanted: &str| names.iter().position(|name| name == wanted);
 
-    // The folder's name is that of the file when it was written; an archive packed by hand may have none.
-    let folder = names
+    // The directory's name is that of the file when it was written; an archive packed by hand may have none.
+    let directory = names
         .iter()
         .filter_map(|name| name.strip_suffix("data.pkl"))
-        .filter(|folder| folder.is_empty() || folder.ends_with('/'))
-        .min_by_key(|folder| folder.matches('/').count())
+        .filter(|directory| directory.is_empty() || directory.ends_with('/'))
+        .min_by_key(|directory| directory.matches('/').count())
         .ok_or(Problem::NoPickle)?;
-    if find(&format!("{folder}constants.pkl")).is_some() {
+    if find(&format!("{directory}constants.pkl")).is_some() {
         return Err(Problem::TorchScript);
     }
 
@@ -52,16 +52,16 @@ pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
             .ok_or_else(|| Problem::Archive(format!("entry {} reaches beyond the end", names[index])))
     };
 
-    let pickle = match find(&format!("{folder}data.pkl")) {
+    let pickle = match find(&format!("{directory}data.pkl")) {
         Some(index) => entry(index)?,
         None => return Err(Problem::NoPickle),
     };
-    let big_endian = match find(&format!("{folder}byteorder")) {
+    let big_endian = match find(&format!("{directory}byteorder")) {
         Some(index) => entry(index)? == b"big",
         // Not written before version 2.1, when there were only little-endian files.
         None => false,
     };
-    let data = format!("{folder}data/");
+    let data = format!("{directory}data/");
     let mut storages = HashMap::new();
     for (index, name) in names.iter().enumerate() {
         if let Some(key) = name.strip_prefix(&data) {

@@ -327,9 +327,9 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 fn archives_of_other_makers() {
     let content = wrapped("model", |p| tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
     let values = dozen();
-    // The folder may have any name or be missing; `byteorder` may be missing.
-    for folder in ["", "archive/", "epoch=3/"] {
-        let names = [format!("{folder}data.pkl"), format!("{folder}data/s")];
+    // The directory may have any name or be missing; `byteorder` may be missing.
+    for directory in ["", "archive/", "epoch=3/"] {
+        let names = [format!("{directory}data.pkl"), format!("{directory}data/s")];
         let file = read_bytes(&archive(&[(&names[0], &content), (&names[1], &values)])).unwrap();
         assert_eq!(file.state.get("w").unwrap().data.len(), 12);
     }

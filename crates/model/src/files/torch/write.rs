@@ -11,8 +11,8 @@ use super::super::{Header, Style};
 use super::tensor::storage_class;
 use vlct_pickle::Writer;
 
-/// The folder that all entries lie in. PyTorch takes any name.
-const FOLDER: &str = "archive";
+/// The directory that all entries lie in. PyTorch takes any name.
+const DIRECTORY: &str = "archive";
 /// Storages begin at multiples of this many bytes, so that they can be used in place when the file is memory-mapped.
 const ALIGNMENT: u16 = 64;
 /// An entry of this size or more needs the 64-bit fields of the zip format.
@@ -32,7 +32,7 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
             .last_modified_time(DateTime::default())
             .with_alignment(ALIGNMENT)
             .large_file(length >= ZIP64_FROM);
-        zip.start_file(format!("{FOLDER}/{name}"), options)?;
+        zip.start_file(format!("{DIRECTORY}/{name}"), options)?;
         write(&mut zip)?;
         Ok::<(), Problem>(())
     };
