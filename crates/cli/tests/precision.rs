@@ -16,14 +16,14 @@ fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
     let folder = folder.path();
     write_synthetic(&folder.join("data"), 12);
     let fast = Precision::bf16_is_fast();
-    let best = if fast { "bfloat16" } else { "float32" };
+    let best = if fast { "bfloat16" } else { "float32 by FMA" };
     let words = |log_dir: &str, more: &[&str]| {
         let log_dir = format!("log_dir={log_dir}");
         tiny("data", &[&[log_dir.as_str(), "max_steps=4"], more].concat())
     };
     for (log_dir, more, format) in [
         ("a", &["threads=1"][..], best),
-        ("b", &["threads=1", "precision=32"], "float32"),
+        ("b", &["threads=1", "precision=32"], "float32 by FMA"),
         ("c", &["threads=1", "precision=bf16"], best),
     ] {
         let output = run_with(folder, &words(log_dir, more));

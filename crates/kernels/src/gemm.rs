@@ -1,4 +1,4 @@
-//! Matrix products in f32: as bf16x3 on AMX ([`crate::bf16`]) where the CPU has it, else by the kernels of the `gemm` crate.
+//! Matrix products in f32: as bf16x3 on AMX ([`crate::bf16`]), or by FMA with the kernels of the `gemm` crate.
 
 use crate::aligned::padded_stride;
 use crate::bf16::bf16x3;
@@ -17,10 +17,13 @@ const MAX_ROWS: usize = 2048;
 /// Strides of 4 KiB (in f32 values) map a column to one L1 set; with more rows than ways every access misses.
 const L1_ALIASING: usize = 1024;
 
-/// `dst = β·dst + alpha·lhs·rhs`, where `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
-///
-/// The order of additions depends on neither the number of threads nor `parallelism`. The plain version is
-/// [`reference::gemm`](crate::reference::gemm).
+/// Whether [`gemm`] computes large products as bf16x3 on this CPU; otherwise it is [`gemm_fma`].
+pub fn has_bf16x3() -> bool {
+    bf16x3::is_faster(MAX_ROWS, NC, NC)
+}
+
+/// `dst = β·dst + alpha·lhs·rhs` as bf16x3 where the CPU has AMX and the product is large enough, else by FMA. `dst` is row-major
+/// `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -34,16 +37,42 @@ pub fn gemm(
     parallelism: Parallelism,
 ) {
     let (m, n, k) = (lhs.rows(), rhs.columns(), lhs.columns());
-    assert_eq!(k, rhs.rows(), "inner sizes differ");
-    assert!(fits(m, n, dst_stride, dst.len()), "result outside its slice");
-    assert!(m <= 1 || dst_stride >= n, "rows of the result overlap");
-    if m == 0 || n == 0 {
-        return;
-    }
     // Single-threaded calls are too small for packing to pay off.
     if parallelism == Parallelism::Pool && bf16x3::is_faster(m, n, k) {
+        assert_shapes(dst, dst_stride, lhs, rhs);
         // SAFETY: the sizes were checked, and `is_faster` has found an engine.
         unsafe { bf16x3::gemm(dst, dst_stride, beta, alpha, lhs, rhs) };
+        return;
+    }
+    gemm_fma(dst, dst_stride, beta, alpha, lhs, rhs, parallelism);
+}
+
+fn assert_shapes(dst: &[f32], dst_stride: usize, lhs: MatRef, rhs: MatRef) {
+    let (m, n) = (lhs.rows(), rhs.columns());
+    assert_eq!(lhs.columns(), rhs.rows(), "inner sizes differ");
+    assert!(fits(m, n, dst_stride, dst.len()), "result outside its slice");
+    assert!(m <= 1 || dst_stride >= n, "rows of the result overlap");
+}
+
+/// `dst = β·dst + alpha·lhs·rhs` by FMA, where `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
+///
+/// The order of additions depends on neither the number of threads nor `parallelism`. The plain version is
+/// [`reference::gemm`](crate::reference::gemm).
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn gemm_fma(
+    dst: &mut [f32],
+    dst_stride: usize,
+    beta: Beta,
+    alpha: f32,
+    lhs: MatRef,
+    rhs: MatRef,
+    parallelism: Parallelism,
+) {
+    let (m, n, k) = (lhs.rows(), rhs.columns(), lhs.columns());
+    assert_shapes(dst, dst_stride, lhs, rhs);
+    if m == 0 || n == 0 {
         return;
     }
     if parallelism == Parallelism::Pool
@@ -51,7 +80,7 @@ pub fn gemm(
         && rhs.column_stride().is_multiple_of(L1_ALIASING)
         && m.min(n) >= 16
     {
-        return with_padded_copy(rhs, |rhs| gemm(dst, dst_stride, beta, alpha, lhs, rhs, parallelism));
+        return with_padded_copy(rhs, |rhs| gemm_fma(dst, dst_stride, beta, alpha, lhs, rhs, parallelism));
     }
     let shared = SharedMut::new(dst);
     let panel = |columns: Range<usize>, threads: gemm_common::Parallelism| {

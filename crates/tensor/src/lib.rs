@@ -17,6 +17,6 @@ pub mod tensor;
 pub mod throughput;
 
 pub use parameters::{Gradients, ParameterId, Parameters};
-pub use precision::Precision;
+pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};
 pub use tensor::Tensor;

@@ -2,16 +2,15 @@
 //!
 //! Activations that enter products are *operands*: the f32 matrix itself, or its rounded copy in blocks.
 
-use crate::precision::Precision;
+use crate::precision::{F32Products, Precision};
 use crate::profile::{Span, pass, span};
 use crate::tensor::{Format, Tensor, bytes};
 use vlct_kernels::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32, StoreF32Transposed};
 use vlct_kernels::bf16::gemm::gemm as gemm_bf16;
 use vlct_kernels::bf16::{PackedRhs, Rhs, blocks};
 use vlct_kernels::elementwise::bias_rows;
-use vlct_kernels::gemm::gemm;
 use vlct_kernels::mat::{Beta, MatRef};
-use vlct_kernels::parallel::{Parallelism, add_column_sums};
+use vlct_kernels::parallel::add_column_sums;
 use vlct_kernels::{bf16, gelu, layer_norm};
 
 /// A linear layer: a weight `[out, in]` and optionally a bias `[1, out]`.
@@ -19,6 +18,8 @@ use vlct_kernels::{bf16, gelu, layer_norm};
 pub(crate) struct Layer {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+    /// How f32 products with the weight are computed.
+    pub f32_products: F32Products,
 }
 
 impl Layer {
@@ -92,15 +93,9 @@ pub(crate) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
                 }
                 (None, None) => Beta::Zero,
             };
-            gemm(
-                y,
-                out,
-                beta,
-                1.0,
-                view(x),
-                view(&layer.weight).transposed(),
-                Parallelism::Pool,
-            );
+            layer
+                .f32_products
+                .gemm(y, out, beta, view(x), view(&layer.weight).transposed());
         }
         Format::Bf16 => with_rhs(&layer.weight, |rhs| {
             let mut store = StoreF32::new(y, out, Beta::Zero)
@@ -163,11 +158,12 @@ pub(crate) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tens
 }
 
 /// `dx = β·dx + dy·w` in f32.
-pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], beta: Beta) {
+pub(crate) fn input_gradient(dy: &Tensor, layer: &Layer, dx: &mut [f32], beta: Beta) {
+    let w = &layer.weight;
     let moved = bytes(dy) + bytes(w) + size_of_val(dx) as f64;
     let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
     match dy.format() {
-        Format::F32 => gemm(dx, w.columns(), beta, 1.0, view(dy), view(w), Parallelism::Pool),
+        Format::F32 => layer.f32_products.gemm(dx, w.columns(), beta, view(dy), view(w)),
         Format::Bf16 => {
             gemm_bf16(
                 dy.blocks(),
@@ -179,10 +175,11 @@ pub(crate) fn input_gradient(dy: &Tensor, w: &Tensor, dx: &mut [f32], beta: Beta
 }
 
 /// `dy·w` as an operand.
-pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
+pub(crate) fn input_gradient_operand(dy: &Tensor, layer: &Layer) -> Tensor {
+    let w = &layer.weight;
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
-        return Tensor::build(rows, columns, |dx| input_gradient(dy, w, dx, Beta::Zero));
+        return Tensor::build(rows, columns, |dx| input_gradient(dy, layer, dx, Beta::Zero));
     }
     let moved = bytes(w) + bytes(dy) * (1.0 + columns as f64 / dy.columns() as f64);
     let _span = product("input gradient", rows, dy.columns(), columns, moved);
@@ -196,10 +193,11 @@ pub(crate) fn input_gradient_operand(dy: &Tensor, w: &Tensor) -> Tensor {
 }
 
 /// The gradient of `hidden` as an operand, through the layer after the GELU and the GELU.
-pub(crate) fn input_gradient_gelu(dy: &Tensor, w: &Tensor, hidden: &Tensor) -> Tensor {
+pub(crate) fn input_gradient_gelu(dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor {
+    let w = &layer.weight;
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
-        let mut d_hidden = input_gradient_operand(dy, w);
+        let mut d_hidden = input_gradient_operand(dy, layer);
         let _span = pass("GELU gradient", 3.0 * bytes(hidden));
         gelu::backward_in_place(hidden.data(), d_hidden.make_mut());
         return d_hidden;
@@ -223,7 +221,14 @@ pub(crate) enum Input<'a> {
 }
 
 /// `dw [out, in] = β·dw + dyᵀ·x` and `db += Σ rows of dy`.
-pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, db: Option<&mut [f32]>) {
+pub(crate) fn layer_gradient(
+    dy: &Tensor,
+    x: Input,
+    dw: &mut [f32],
+    beta: Beta,
+    products: F32Products,
+    db: Option<&mut [f32]>,
+) {
     let out = dy.columns();
     let kept = match &x {
         Input::Operand(x) | Input::Gelu(x) => x,
@@ -238,7 +243,7 @@ pub(crate) fn layer_gradient(dy: &Tensor, x: Input, dw: &mut [f32], beta: Beta, 
             Input::Normed(normed, scale) => normed.output(scale),
             Input::Gelu(x) => Tensor::build(rows, width, |y| gelu::forward(x.data(), y)),
         };
-        gemm(dw, width, beta, 1.0, view(dy).transposed(), view(&x), Parallelism::Pool);
+        products.gemm(dw, width, beta, view(dy).transposed(), view(&x));
         if let Some(db) = db {
             add_column_sums(dy.data(), out, db);
         }

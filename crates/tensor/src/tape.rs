@@ -2,7 +2,7 @@
 
 use crate::matmul::{self, Input};
 use crate::parameters::{Gradients, ParameterId, Parameters};
-use crate::precision::Precision;
+use crate::precision::{F32Products, Precision};
 use crate::tensor::Tensor;
 use std::cell::RefCell;
 use vlct_kernels::mat::Beta;
@@ -12,6 +12,8 @@ use vlct_kernels::mat::Beta;
 pub struct Compute {
     /// Number format; where the machine has no fast bfloat16, everything is f32.
     pub precision: Precision,
+    /// How f32 products are computed.
+    pub f32_products: F32Products,
     /// Whether transformer layers keep their input only and compute the rest again for the backward pass: less memory, more
     /// time.
     pub recompute: bool,
@@ -158,6 +160,7 @@ impl Tape {
         let mut state = Backward {
             pending: (0..nodes.len()).map(|_| None).collect(),
             gradients,
+            f32_products: self.compute.f32_products,
         };
         state.add(loss.target(), Tensor::from_slice(1, 1, &[seed]));
         for (i, backward) in nodes.into_iter().enumerate().rev() {
@@ -172,6 +175,7 @@ impl Tape {
 pub(crate) struct Backward<'a> {
     pending: Vec<Option<Tensor>>,
     gradients: &'a mut Gradients,
+    f32_products: F32Products,
 }
 
 impl Backward<'_> {
@@ -202,9 +206,10 @@ impl Backward<'_> {
     pub(crate) fn layer(&mut self, to_w: Target, to_b: Option<Target>, dy: &Tensor, x: Input, width: usize) {
         let out = dy.columns();
         let mut db = to_b.filter(|b| self.wants(*b)).map(|_| Tensor::zeros(1, out));
+        let products = self.f32_products;
         if self.wants(to_w) {
             self.accumulate(to_w, out, width, |dw, beta| {
-                matmul::layer_gradient(dy, x, dw, beta, db.as_mut().map(Tensor::make_mut));
+                matmul::layer_gradient(dy, x, dw, beta, products, db.as_mut().map(Tensor::make_mut));
             });
         } else if let Some(db) = &mut db {
             matmul::bias_gradient(dy, db.make_mut());

@@ -1,7 +1,7 @@
 //! Times of the matrix products of a linear layer.
 
 use crate::matmul::{self, Input, Layer, operand};
-use crate::{Precision, Tensor};
+use crate::{F32Products, Precision, Tensor};
 use std::time::{Duration, Instant};
 use vlct_kernels::mat::Beta;
 
@@ -26,20 +26,22 @@ pub fn layer_times(rows: usize, inner: usize, out: usize, precision: Precision, 
                 .for_each(|(i, v)| *v = (i % 253) as f32 / 126.0 - 1.0);
         })
     };
+    let products = F32Products::measure();
     let x = operand(&ramp(rows, inner), precision);
     let dy = operand(&ramp(rows, out), precision);
     let layer = Layer {
         weight: ramp(out, inner),
         bias: Some(ramp(1, out)),
+        f32_products: products,
     };
     let mut dw = Tensor::zeros(out, inner);
     LayerTimes {
         forward: times(repetitions, || drop(matmul::linear_operand(&x, &layer))),
         input_gradient: times(repetitions, || {
-            drop(matmul::input_gradient_operand(&dy, &layer.weight));
+            drop(matmul::input_gradient_operand(&dy, &layer));
         }),
         weight_gradient: times(repetitions, || {
-            matmul::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), Beta::Zero, None);
+            matmul::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), Beta::Zero, products, None);
         }),
     }
 }

@@ -9,6 +9,7 @@ use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
 
 use crate::checkpoint;
+use crate::config::Config;
 use crate::error::{Result, TrainError};
 use crate::logs::{Progress, RunLog};
 use crate::state::RunState;
@@ -163,6 +164,21 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
 pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
     let run = checkpoint.parent()?.parent()?;
     run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
+}
+
+/// The configuration of the run that a checkpoint lies in, if there is one.
+pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
+    read_config(&directory_of(checkpoint)?).ok()
+}
+
+/// Reads the configuration that a run wrote to its directory.
+///
+/// # Errors
+/// Returns an error if `config.toml` cannot be read or is not a configuration.
+pub fn read_config(run: &Path) -> Result<Config> {
+    let path = run.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
+    Ok(Config::from_toml(&text)?)
 }
 
 /// Locks a run directory for this process, as long as the returned file is open. The lock is on the directory itself, so that

@@ -90,6 +90,7 @@ pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
         "batch_size=8",
         "per_gpu_batchsize=4",
         "sanity_steps=0",
+        "f32_products=fma",
     ];
     fixed.iter().chain(more).map(|w| w.to_string()).collect()
 }

@@ -114,7 +114,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("3/4  evaluating on held-out images");
     let evaluating = Instant::now();
-    let spec = RunSpec::resolve(&config)?;
+    let spec = RunSpec::resolve(&trainer::read_config(&run)?)?;
     let mut model = weights::fresh_model(&spec);
     weights::load_file(&mut model, &last_path(&run), Scope::Model, spec.weights.skip_heads)?;
     // An interrupted training is evaluated too: its report shows what the model learned until then.

@@ -18,6 +18,7 @@ impl Tape {
         let layer = Layer {
             weight: w.tensor().clone(),
             bias: b.map(|b| b.tensor().clone()),
+            f32_products: self.compute().f32_products,
         };
         let precision = self.compute().precision;
         let xt = operand(x.tensor(), precision);
@@ -28,7 +29,7 @@ impl Tape {
             let width_in = xt.columns();
             let d = operand(&dy, precision);
             back.accumulate(to_x, xt.rows(), width_in, |dx, beta| {
-                matmul::input_gradient(&d, &layer.weight, dx, beta);
+                matmul::input_gradient(&d, &layer, dx, beta);
             });
             back.layer(to_w, to_b, &d, Input::Operand(&xt), width_in);
             if let Some(to_r) = to_r {

@@ -2,7 +2,7 @@
 //! stream stays f32, everything between is an operand of products and saved as such, or recomputed.
 
 use crate::matmul::{self, Input, Layer, Normed, Scale, operand};
-use crate::precision::Precision;
+use crate::precision::{F32Products, Precision};
 use crate::profile::{Span, span};
 use crate::tape::Target;
 use crate::tensor::{Format, bytes};
@@ -27,10 +27,11 @@ impl<'a> From<&'a [Var; 2]> for Affine<'a> {
 }
 
 impl Affine<'_> {
-    fn layer(self) -> (Layer, [Target; 2]) {
+    fn layer(self, f32_products: F32Products) -> (Layer, [Target; 2]) {
         let layer = Layer {
             weight: self.weight.tensor().clone(),
             bias: Some(self.bias.tensor().clone()),
+            f32_products,
         };
         (layer, [self.weight.target(), self.bias.target()])
     }
@@ -186,7 +187,8 @@ impl Tape {
         );
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
-        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(), proj.layer());
+        let products = self.compute().f32_products;
+        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(products), proj.layer(products));
         let varlen = varlen.clone();
         let attended = Attended::new(x.tensor(), &norm, &qkv, &varlen, heads, precision);
         let query_rows = varlen.query_rows();
@@ -202,7 +204,7 @@ impl Tape {
             let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &varlen, heads, precision));
             let d = operand(&dy, precision);
             back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
-            let d_out = matmul::input_gradient_operand(&d, &proj.weight);
+            let d_out = matmul::input_gradient_operand(&d, &proj);
             drop(d);
             let d_qkv = attended.backward(&d_out, &varlen, heads);
             if let Some(rows) = query_rows {
@@ -212,7 +214,7 @@ impl Tape {
             }
             let Attended { normed, .. } = attended;
             back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
-            let d_normed = matmul::input_gradient_operand(&d_qkv, &qkv.weight);
+            let d_normed = matmul::input_gradient_operand(&d_qkv, &qkv);
             drop(d_qkv);
             let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);
@@ -229,7 +231,8 @@ impl Tape {
         let (width, precision) = (x.columns(), self.compute().precision);
         let inputs = [x, norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias];
         let (norm, to_norm) = norm.scale(eps);
-        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(), fc2.layer());
+        let products = self.compute().f32_products;
+        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(products), fc2.layer(products));
         let (normed, hidden, active) = {
             let (normed, y) = matmul::norm(x.tensor(), &norm, precision);
             let keep = self.is_recording() && !self.compute().recompute;
@@ -249,7 +252,7 @@ impl Tape {
             let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
             let d = operand(&dy, precision);
             back.layer(to_fc2[0], Some(to_fc2[1]), &d, Input::Gelu(&hidden), hidden.columns());
-            let d_hidden = matmul::input_gradient_gelu(&d, &fc2.weight, &hidden);
+            let d_hidden = matmul::input_gradient_gelu(&d, &fc2, &hidden);
             drop((d, hidden));
             back.layer(
                 to_fc1[0],
@@ -258,7 +261,7 @@ impl Tape {
                 Input::Normed(&normed, &norm),
                 width,
             );
-            let d_normed = matmul::input_gradient_operand(&d_hidden, &fc1.weight);
+            let d_normed = matmul::input_gradient_operand(&d_hidden, &fc1);
             drop(d_hidden);
             let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
             back.add(to_norm[0], dw);

@@ -70,6 +70,7 @@ fn inference_in_parallel_packs_weights_without_waiting_for_itself() {
     let compute = Compute {
         precision: Precision::Bf16,
         recompute: false,
+        ..Compute::default()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
     for _ in 0..30 {

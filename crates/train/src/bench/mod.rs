@@ -17,7 +17,7 @@ use vlct_tasks::{Task, TaskSpec};
 pub use vlct_tensor::Precision;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::profile::{self, Entry};
-use vlct_tensor::{Compute, Gradients, Tape};
+use vlct_tensor::{Compute, F32Products, Gradients, Tape};
 
 /// Kinds of work that are timed, each on the base model with the heads for masked words and matching; the last two also with
 /// that for answers.
@@ -159,6 +159,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     model.set_compute(Compute {
         precision,
         recompute: false,
+        f32_products: F32Products::measure(),
     });
     let spec = match workload {
         Workload::Pretrain => TaskSpec::Pretrain(PretrainSpec {

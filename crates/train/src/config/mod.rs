@@ -21,6 +21,6 @@ pub use grammar::{Resolved, resolve};
 pub use literal::{parse, parse_literal};
 pub use print::{help, help_about, named_configs};
 pub use recipes::{RECIPES, Recipe};
-pub use table::{Config, KEYS, Key};
+pub use table::{AUTO, Config, KEYS, Key};
 pub use types::{DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup};
 pub use value::Value;

@@ -73,6 +73,9 @@ macro_rules! table {
     };
 }
 
+/// The value of `f32_products` that is resolved when a run begins.
+pub const AUTO: &str = "auto";
+
 /// Names of the backbones, short and long.
 pub(super) const VITS: &[&str] = &[
     "mae_vit_base_patch16",
@@ -104,6 +107,7 @@ table! {
         threads: usize = 0, between(0.0, 4096.0), "Processor threads of the arithmetic; 0 takes all cores.";
         pin_threads: bool = false, Range::Any, "Keep each of them on a processor of its own (Linux), for machines that do nothing else.";
         precision: Option<Precision> = None, Range::Any, "Number format of products and kept activations: 32, or 16 and 'bf16', both of which mean bfloat16; None takes bfloat16 where the processor is fast at it, else 32.";
+        f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "How f32 matrix products are computed: by fused multiply-add ('fma') or as products of three bfloat16 parts on AMX ('bf16x3'). 'auto' times both when a run begins; resumed runs and tests take what the run took.";
         activation_recompute: bool = false, Range::Any, "Less memory, more time: layers keep their input only and compute the rest again for the backward pass. Results stay the same.";
     }
     "Tasks" {

@@ -16,7 +16,7 @@ use vlct_model::config::Heads;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tensor::optimizer::Rule;
-use vlct_tensor::{Compute, Precision};
+use vlct_tensor::{Compute, F32Products, Precision};
 
 use crate::config::{Config, DecayPower};
 use crate::error::{Result, TrainError};
@@ -69,6 +69,8 @@ pub struct ComputeSpec {
     pub pin_threads: bool,
     /// Number format of products and of kept activations, as this machine computes it.
     pub precision: Precision,
+    /// How f32 products are computed.
+    pub f32_products: F32Products,
     /// Whether layers compute their activations again for the backward pass.
     pub recompute: bool,
 }
@@ -255,14 +257,15 @@ impl ComputeSpec {
         Compute {
             precision: self.precision,
             recompute: self.recompute,
+            f32_products: self.f32_products,
         }
     }
 
     /// What the first line of a run says about its arithmetic: threads and number format.
     pub fn describe(&self) -> String {
         let format = match self.precision {
-            Precision::F32 => "float32",
-            Precision::Bf16 => "bfloat16",
+            Precision::F32 => format!("float32 by {}", self.f32_products),
+            Precision::Bf16 => "bfloat16".into(),
         };
         let threads = rayon::current_num_threads();
         let recompute = if self.recompute {
@@ -285,7 +288,8 @@ impl OptimizerSpec {
     }
 }
 
-/// How a configuration computes on this machine, in training and evaluation alike: bfloat16 only where it is fast.
+/// How a configuration computes on this machine, in training and evaluation alike: bfloat16 only where it is fast, bf16x3 only
+/// where there is AMX.
 pub fn compute(config: &Config) -> ComputeSpec {
     let precision = match config.precision {
         None | Some(Precision::Bf16) if Precision::bf16_is_fast() => Precision::Bf16,
@@ -295,8 +299,17 @@ pub fn compute(config: &Config) -> ComputeSpec {
         threads: config.threads,
         pin_threads: config.pin_threads,
         precision,
+        f32_products: f32_products(config),
         recompute: config.activation_recompute,
     }
+}
+
+/// The method that `f32_products` names if this CPU has it, else FMA. That of `auto` is chosen before, when a run begins.
+fn f32_products(config: &Config) -> F32Products {
+    F32Products::ALL
+        .into_iter()
+        .find(|products| products.name() == config.f32_products && products.is_available())
+        .unwrap_or_default()
 }
 
 fn optimizer_kind(config: &Config) -> Rule {

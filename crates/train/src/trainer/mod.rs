@@ -4,17 +4,21 @@ pub mod evaluate;
 mod threads;
 mod training;
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use log::{info, warn};
 use vlct_data::datasets::{Dataset, Split};
+use vlct_tensor::{F32Products, Precision};
 
-use crate::config::Config;
+use crate::config::{AUTO, Config};
 use crate::data;
 use crate::error::{Result, TrainError};
+use crate::run;
 use crate::spec::{self, RunSpec};
 use crate::weights;
 
+pub use crate::run::read_config;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
@@ -27,13 +31,41 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     for warning in spec::validate(config)? {
         warn!("{warning}");
     }
-    let spec = RunSpec::resolve(config)?;
-    use_threads(Threads::of(&spec.compute))?;
+    use_threads(Threads::of(&spec::compute(config)))?;
+    let spec = RunSpec::resolve(&with_f32_products(config.clone())?)?;
     if spec.test_only {
         test(&spec, control)
     } else {
         training::Trainer::new(spec, control)?.train()
     }
+}
+
+/// Decides how f32 products are computed where the configuration leaves it open: as in the run that is resumed or tested, else by
+/// timing both methods.
+fn with_f32_products(mut config: Config) -> Result<Config> {
+    if spec::compute(&config).precision != Precision::F32 {
+        return Ok(config);
+    }
+    let available = F32Products::Bf16x3.is_available();
+    if config.f32_products == AUTO {
+        let checkpoint = match &config.resume_from {
+            _ if config.test_only => Some(PathBuf::from(&config.load_path)),
+            Some(from) => Some(run::find_checkpoint(from)?),
+            None => None,
+        };
+        config.f32_products = match checkpoint.and_then(|path| run::config_of(&path)) {
+            // Versions without this key took bf16x3 where there is AMX.
+            Some(saved) if saved.f32_products == AUTO && available => F32Products::Bf16x3.name().into(),
+            Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),
+            Some(saved) => saved.f32_products,
+            None => F32Products::measure().name().into(),
+        };
+    }
+    if config.f32_products == F32Products::Bf16x3.name() && !available {
+        warn!("f32_products='bf16x3' is computed by FMA: this CPU has no AMX");
+        config.f32_products = F32Products::Fma.name().into();
+    }
+    Ok(config)
 }
 
 /// One pass over the test split: the values under the original's names.

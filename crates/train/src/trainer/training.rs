@@ -16,7 +16,7 @@ use vlct_tensor::Tape;
 
 use super::evaluate;
 use crate::checkpoint;
-use crate::config::{Config, KEYS};
+use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::logs::progress::{Progress, Update};
@@ -465,7 +465,12 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     ];
     // None and the format that it stands for here are the same.
     let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
-    let harmless = |name: &str| HARMLESS.contains(&name) || (name == "precision" && same_format);
+    let harmless = |name: &str| match name {
+        "precision" => same_format,
+        // Versions without this key did not decide it.
+        "f32_products" => before.f32_products == AUTO,
+        name => HARMLESS.contains(&name),
+    };
     for key in KEYS.iter().filter(|k| !harmless(k.name)) {
         let (old, new) = ((key.get)(&before), (key.get)(&now));
         if old != new {

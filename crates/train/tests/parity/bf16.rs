@@ -23,7 +23,11 @@ struct Taken {
 type Step<'a> = &'a dyn Fn(&Vlc, &Tape) -> (Vec<f32>, Var);
 
 fn take(model: &mut Vlc, precision: Precision, recompute: bool, step: Step) -> Taken {
-    model.set_compute(Compute { precision, recompute });
+    model.set_compute(Compute {
+        precision,
+        recompute,
+        ..Compute::default()
+    });
     let tape = Tape::new(model.compute());
     let (mut losses, total) = step(model, &tape);
     losses.push(total.tensor().item());
@@ -189,6 +193,7 @@ fn ten_training_steps_follow_the_original() {
         model.set_compute(Compute {
             precision: Precision::Bf16,
             recompute: false,
+            ..Compute::default()
         });
         let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let recorded = t.f32("losses");
