@@ -119,6 +119,7 @@ fn inspect_describes_and_verifies_run_directories() {
         &last,
         &[tensor],
         &serde_json::json!({ "global_step": 1234, "epoch": 2 }),
+        &serde_json::Value::Null,
     )
     .unwrap();
 
@@ -163,7 +164,8 @@ fn converting_a_checkpoint_drops_the_optimizer_state() {
         tensor("transformer.norm.bias"),
         tensor("optimizer.exp_avg.transformer.norm.bias"),
     ];
-    checkpoint::save(&from, &tensors, &serde_json::json!({ "global_step": 77, "epoch": 3 })).unwrap();
+    let state = serde_json::json!({ "global_step": 77, "epoch": 3 });
+    checkpoint::save(&from, &tensors, &state, &serde_json::Value::Null).unwrap();
     let to = directory.path().join("weights.ckpt");
     let (status, _, complaint) = vlct(&["convert", from.to_str().unwrap(), to.to_str().unwrap()]);
     assert_eq!(status, 0, "{complaint}");

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod description;
 pub mod error;
 pub mod groups;
 pub mod logs;

@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use log::info;
+use serde_json::Value;
 use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
 
 use crate::checkpoint;
 use crate::config::Config;
+use crate::description::Description;
 use crate::error::{Result, TrainError};
 use crate::logs::{Progress, RunLog};
 use crate::state::RunState;
@@ -22,6 +24,8 @@ const CONFIG_FILE: &str = "config.toml";
 pub(crate) struct RunDirectory {
     path: PathBuf,
     log: RunLog,
+    /// What its checkpoints say of themselves.
+    description: Value,
     /// The state that the last checkpoint was written with.
     saved: Option<RunState>,
     /// Held as long as this run writes there.
@@ -53,9 +57,16 @@ impl RunDirectory {
         Ok(Self {
             path,
             log,
+            description: Value::Null,
             saved: None,
             _lock: lock,
         })
+    }
+
+    /// Sets what the checkpoints of the run say of themselves.
+    pub fn describe(&mut self, description: &Description) -> Result<()> {
+        self.description = serde_json::to_value(description).map_err(TrainError::StateNotWritten)?;
+        Ok(())
     }
 
     /// The directory.
@@ -90,7 +101,7 @@ impl RunDirectory {
         };
         if !self.saved.as_ref().is_some_and(same) {
             self.check_weights(weights, state.global_step)?;
-            weights.save(&checkpoint::last_path(&self.path), &state.to_json()?)?;
+            weights.save(&checkpoint::last_path(&self.path), &state.to_json()?, &self.description)?;
             self.saved = Some(state);
         }
         Ok(())
@@ -100,7 +111,7 @@ impl RunDirectory {
     pub fn save_best(&self, weights: &Weights, state: &RunState) -> Result<()> {
         self.check_weights(weights, state.global_step)?;
         let state = self.complete(weights, state);
-        weights.save(&checkpoint::best_path(&self.path), &state.to_json()?)
+        weights.save(&checkpoint::best_path(&self.path), &state.to_json()?, &self.description)
     }
 
     /// The state with what is known only when it is saved.

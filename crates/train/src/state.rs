@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use vlct_data::loader::Position;
 use vlct_tasks::Tally;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, STEP_KEY};
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
 
@@ -25,6 +26,7 @@ pub(crate) struct RunState {
     /// How often each parameter was updated.
     pub parameter_steps: Vec<u64>,
     /// Sums of the measures of the epoch so far.
+    #[serde(default)]
     pub metrics: Tally,
     /// Best value of the monitored metric.
     pub best_metric: Option<f64>,
@@ -32,7 +34,6 @@ pub(crate) struct RunState {
     pub best_step: Option<u64>,
     /// Whether these weights are still to be validated. A run that is stopped before or in a validation makes up for it when it
     /// is resumed.
-    #[serde(default)]
     pub validation_due: bool,
     /// Images that could not be read and were replaced.
     pub replaced: u64,
@@ -45,7 +46,11 @@ pub(crate) struct RunState {
 impl RunState {
     /// Reads the state of a checkpoint.
     pub fn read(file: &Checkpoint, path: &Path) -> Result<Self> {
-        serde_json::from_value(file.state().clone()).map_err(|source| TrainError::NotATrainingRun {
+        let state = match file.format() {
+            1 => upgraded(file.state().clone()),
+            _ => file.state().clone(),
+        };
+        serde_json::from_value(state).map_err(|source| TrainError::NotATrainingRun {
             path: path.to_path_buf(),
             source,
         })
@@ -81,5 +86,48 @@ impl RunState {
         } else {
             self.epoch
         }
+    }
+}
+
+/// The state of format 1 as one of format 2: an interrupted validation is due if it came after the first update, and the metrics of
+/// the epoch begin anew.
+fn upgraded(mut state: Value) -> Value {
+    if let Some(entries) = state.as_object_mut() {
+        let interrupted = entries.get("pending_validation").is_some_and(|at| !at.is_null());
+        let updated = entries.get(STEP_KEY).and_then(Value::as_u64) > Some(0);
+        entries.insert("validation_due".into(), (interrupted && updated).into());
+        entries.remove("metrics");
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn format_1_resumes_with_empty_epoch_sums() {
+        let state = |step: u64, pending: Value| {
+            let old = json!({
+                "epoch": 1, "batch": 8, "global_step": step, "parameter_steps": [4, 4], "metrics": {"mlm_loss": [1.0, 2]},
+                "best_metric": 0.5, "best_step": 3, "validated": [1, 6], "pending_validation": pending, "replaced": 2,
+                "seconds": 1.5, "config": "seed = 1",
+            });
+            serde_json::from_value::<RunState>(upgraded(old)).unwrap()
+        };
+        let read = state(4, json!([1, 9]));
+        assert_eq!(
+            (read.global_step, read.position()),
+            (4, Position { epoch: 1, batch: 8 })
+        );
+        assert_eq!(
+            (read.best_metric, read.replaced, &read.config[..]),
+            (Some(0.5), 2, "seed = 1")
+        );
+        assert_eq!(read.metrics, Tally::default());
+        assert!(read.validation_due);
+        assert!(!state(4, Value::Null).validation_due);
+        assert!(!state(0, json!([0, 1])).validation_due, "before the first update");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use log::info;
+use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::Vlc;
 use vlct_model::files::{self, Options, Scope};
@@ -59,8 +60,8 @@ impl Weights {
         self.gradients.clear();
     }
 
-    /// Writes model, running averages and `state` to the checkpoint file `path`.
-    pub fn save(&self, path: &Path, state: &serde_json::Value) -> Result<()> {
+    /// Writes model, running averages, `state` and `description` to the checkpoint file `path`.
+    pub fn save(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
         let parameters = self.model.parameters();
         let values: Vec<_> = parameters.iter().map(|(id, p)| (p, parameters.tensor(id))).collect();
         let weights: Vec<_> = values
@@ -84,7 +85,7 @@ impl Weights {
                     .map(|(name, shape, data)| TensorRef { name, shape, data }),
             )
             .collect();
-        checkpoint::save(path, &tensors, state)?;
+        checkpoint::save(path, &tensors, state, description)?;
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// What `__metadata__.format` says in files of this layout.
-pub const FORMAT: &str = "vlct-checkpoint-1";
+pub const FORMAT: &str = "vlct-checkpoint-2";
+
+/// The first format: without a description, and with the state of the beginning of a window.
+pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 
 /// Name of the file inside `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";

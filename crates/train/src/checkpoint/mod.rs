@@ -5,8 +5,8 @@
 //!
 //! - the model's tensors under their published names,
 //! - the optimiser's tensors as `optimizer.exp_avg.<name>` and `optimizer.exp_avg_sq.<name>`,
-//! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: whatever else the trainer needs to continue) and
-//!   `checksum` (XXH3, 128 bits, over every byte of the file with the checksum's own 32 digits taken as zeros).
+//! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: whatever else the trainer needs to continue), `description` (JSON:
+//!   what model, task and inputs these are weights of) and `checksum` (XXH3, 128 bits, over every byte of the file with the checksum's own 32 digits taken as zeros).
 //!
 //! Saving writes a temporary file beside the target, flushes it to the disk, renames it and flushes the folder: at
 //! every moment either the previous or the new checkpoint is there, whole. Loading checks the checksum before anything

@@ -14,7 +14,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{CheckpointError, Result};
 use super::format::{
-    CHECKSUM_AT, CHECKSUM_DIGITS, EPOCH_KEY, FILE_NAME, FORMAT, HEADER_START, METRIC_KEY, STEP_KEY, checksum_digits,
+    CHECKSUM_AT, CHECKSUM_DIGITS, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY, STEP_KEY,
+    checksum_digits,
 };
 
 /// Advice at the end of every message about a damaged file.
@@ -25,7 +26,15 @@ const ADVICE: &str = "take another checkpoint of the run (`last` or `best`) or s
 pub struct Checkpoint {
     path: PathBuf,
     map: MappedFile,
+    header: Header,
+}
+
+/// What stands before the tensors.
+#[derive(Debug)]
+struct Header {
+    format: u32,
     state: Value,
+    description: Option<Value>,
     table: IndexMap<String, Entry>,
 }
 
@@ -43,29 +52,38 @@ struct Entry {
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let map = map(path)?;
     verify(&map).map_err(|reason| damaged(path, reason))?;
-    let (state, table) = parse(&map).map_err(|reason| damaged(path, reason))?;
+    let header = parse(&map).map_err(|reason| damaged(path, reason))?;
     Ok(Checkpoint {
         path: path.to_path_buf(),
         map,
-        state,
-        table,
+        header,
     })
 }
 
 impl Checkpoint {
     /// What the trainer put beside the tensors.
     pub fn state(&self) -> &Value {
-        &self.state
+        &self.header.state
+    }
+
+    /// The version of the format that it was written in: 1 or 2.
+    pub fn format(&self) -> u32 {
+        self.header.format
+    }
+
+    /// Model, task and inputs; `None` in format 1.
+    pub fn description(&self) -> Option<&Value> {
+        self.header.description.as_ref()
     }
 
     /// Names of all tensors in the order they were saved, the optimiser's included.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.table.keys().map(String::as_str)
+        self.header.table.keys().map(String::as_str)
     }
 
     /// Sizes of the tensor `name`, if there is one.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.table.get(name).map(|entry| entry.shape.as_slice())
+        self.header.table.get(name).map(|entry| entry.shape.as_slice())
     }
 
     /// The values of the tensor `name`, copied out of the file.
@@ -103,14 +121,14 @@ impl Checkpoint {
     }
 
     fn floats(&self, name: &str) -> Result<impl ExactSizeIterator<Item = f32> + '_> {
-        let Some(entry) = self.table.get(name) else {
+        let Some(entry) = self.header.table.get(name) else {
             return Err(self.mismatch(format!("there is no tensor `{name}` in this checkpoint")));
         };
         let chunks = self.map[entry.bytes.clone()].as_chunks::<4>().0;
         Ok(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)))
     }
 
-    fn mismatch(&self, reason: String) -> CheckpointError {
+    pub(crate) fn mismatch(&self, reason: String) -> CheckpointError {
         CheckpointError::Mismatch {
             path: self.path.clone(),
             reason,
@@ -149,8 +167,8 @@ pub struct Summary {
 pub fn inspect(path: &Path) -> Result<Summary> {
     let map = map(path)?;
     let damage = verify(&map).err();
-    let (state, table) = match parse(&map) {
-        Ok(parsed) => parsed,
+    let Header { state, table, .. } = match parse(&map) {
+        Ok(header) => header,
         Err(reason) => return Err(damaged(path, damage.unwrap_or(reason))),
     };
     let model = || table.iter().filter(|(name, _)| !name.starts_with("optimizer."));
@@ -235,19 +253,25 @@ fn expected_length(file: &[u8]) -> Option<u64> {
     ends.max().unwrap_or(0).checked_add(8)?.checked_add(length)
 }
 
-type Parsed = (Value, IndexMap<String, Entry>);
-
-/// State and table of tensors; every range lies inside the file.
-fn parse(file: &[u8]) -> std::result::Result<Parsed, String> {
+/// The header; every range of its table lies inside the file.
+fn parse(file: &[u8]) -> std::result::Result<Header, String> {
     let (length, metadata) = SafeTensors::read_metadata(file).map_err(|error| format!("not a whole file: {error}"))?;
     let text = |key: &str| metadata.metadata().as_ref().and_then(|texts| texts.get(key));
-    match text("format") {
-        Some(format) if format == FORMAT => {}
+    let format = match text("format").map(String::as_str) {
+        Some(FORMAT) => 2,
+        Some(FORMAT_1) => 1,
         Some(format) => return Err(format!("format `{format}` is not known here, only {FORMAT}")),
         None => return Err(format!("not a checkpoint of this program (format {FORMAT})")),
-    }
+    };
     let state = text("state").ok_or("its state is missing")?;
     let state = serde_json::from_str(state).map_err(|error| format!("its state does not read: {error}"))?;
+    let description = match text("description").filter(|_| format > 1) {
+        Some(text) => {
+            let read = serde_json::from_str(text);
+            Some(read.map_err(|error| format!("its description does not read: {error}"))?)
+        }
+        None => None,
+    };
     let data = length + 8;
     let mut table = IndexMap::new();
     for name in metadata.offset_keys() {
@@ -261,5 +285,10 @@ fn parse(file: &[u8]) -> std::result::Result<Parsed, String> {
         };
         table.insert(name, entry);
     }
-    Ok((state, table))
+    Ok(Header {
+        format,
+        state,
+        description,
+        table,
+    })
 }

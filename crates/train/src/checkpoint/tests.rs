@@ -1,14 +1,17 @@
 //! Checkpoints survive what disks and kills do to them.
 
-use std::{fs, fs::File, path::Path, process::Command};
+use std::{fs, fs::File, io::Write, path::Path, process::Command};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vlct_util::atomic::Output;
 
 use super::format::HEADER_START;
 use super::*;
-use crate::checkpoint::write::{save_through, temporary_path};
+use crate::checkpoint::format::{CHECKSUM_AT, CHECKSUM_DIGITS, FORMAT_1, checksum_digits};
+use crate::checkpoint::write::save_content;
+use xxhash_rust::xxh3::xxh3_128;
 
 fn tensor<'a>(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> TensorRef<'a> {
     TensorRef { name, shape, data }
@@ -28,7 +31,7 @@ fn save_small(path: &Path, step: u64) {
         tensor("nothing", &[0, 4], &[]),
         tensor("optimizer.exp_avg.head.bias", &[1], &[0.5]),
     ];
-    let bytes = save(path, &tensors, &state).unwrap();
+    let bytes = save(path, &tensors, &state, &json!({"model": step})).unwrap();
     assert_eq!(bytes, fs::metadata(path).unwrap().len());
 }
 
@@ -71,6 +74,39 @@ fn round_trip() {
     assert!(error.contains("`absent`") && error.contains(FILE_NAME), "{error}");
 }
 
+/// Rewrites a checkpoint as the first format had it.
+fn to_format_1(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let at = |part: &str| {
+        bytes
+            .windows(part.len())
+            .position(|w| w == part.as_bytes())
+            .expect("there")
+    };
+    let mut old = bytes.clone();
+    old[at(FORMAT)..][..FORMAT.len()].copy_from_slice(FORMAT_1.as_bytes());
+    let digits = CHECKSUM_AT..CHECKSUM_AT + CHECKSUM_DIGITS;
+    old[digits.clone()].fill(b'0');
+    let checksum = checksum_digits(xxh3_128(&old));
+    old[digits].copy_from_slice(checksum.as_bytes());
+    fs::write(path, old).unwrap();
+}
+
+#[test]
+fn reads_format_1() {
+    let run = TempDir::new().unwrap();
+    let path = last_path(run.path());
+    save_small(&path, 12);
+    let new = load(&path).unwrap();
+    assert_eq!((new.format(), new.description()), (2, Some(&json!({"model": 12}))));
+    to_format_1(&path);
+    let old = load(&path).unwrap();
+    assert_eq!((old.format(), old.description()), (1, None));
+    assert_eq!(old.state(), new.state());
+    assert_eq!(old.values("head.weight").unwrap(), new.values("head.weight").unwrap());
+    assert_eq!(inspect(&path).unwrap().step, Some(12));
+}
+
 #[test]
 fn other_readers_open_the_file() {
     let run = TempDir::new().unwrap();
@@ -100,7 +136,7 @@ fn a_tensor_larger_than_the_buffer() {
         tensor("b", &[700_001], &data),
         tensor("c", &[2], &data[5..7]),
     ];
-    save(&path, &tensors, &Value::Null).unwrap();
+    save(&path, &tensors, &Value::Null, &Value::Null).unwrap();
     let checkpoint = load(&path).unwrap();
     assert_eq!(checkpoint.values("b").unwrap(), data);
     assert_eq!(checkpoint.values("c").unwrap(), data[5..7]);
@@ -117,7 +153,7 @@ fn impossible_tensors_are_refused_before_anything_is_touched() {
     ];
     for tensors in cases {
         assert!(matches!(
-            save(&path, tensors, &Value::Null),
+            save(&path, tensors, &Value::Null, &Value::Null),
             Err(CheckpointError::Invalid(_))
         ));
     }
@@ -189,7 +225,7 @@ proptest! {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
         let state = json!({"sums": values, "seed": n, "text": "ü\u{0}\"\\"});
-        save(&path, &[], &state).unwrap();
+        save(&path, &[], &state, &Value::Null).unwrap();
         let checkpoint = load(&path).unwrap();
         prop_assert_eq!(checkpoint.state(), &state);
     }
@@ -247,17 +283,18 @@ fn inspect_tells_whole_from_damaged() {
 fn full_disk_leaves_the_previous_checkpoint() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
-    let full = |temporary: &Path| {
-        File::create(temporary)?;
-        File::options().write(true).open("/dev/full")
+    let full = |out: &mut Output| {
+        out.write_all(b"half of a checkpoint")?;
+        out.flush()?;
+        File::options().write(true).open("/dev/full")?.write_all(b"the rest")?;
+        Ok(0)
     };
-    let new = [tensor("head.bias", &[1], &[9.0])];
-    let error = save_through(&path, &new, &Value::Null, full).unwrap_err().to_string();
+    let error = save_content(&path, full).unwrap_err().to_string();
     assert!(error.contains("there is no earlier checkpoint"), "{error}");
     assert!(files(run.path()).is_empty());
 
     save_small(&path, 7);
-    let error = save_through(&path, &new, &Value::Null, full).unwrap_err().to_string();
+    let error = save_content(&path, full).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
     assert!(error.contains("the previous checkpoint (step 7) is intact"), "{error}");
     assert_eq!(files(run.path()), [FILE_NAME]);
@@ -273,6 +310,7 @@ fn limited_child() {
     let error = save(
         Path::new(&path),
         &[tensor("x", &[100_000], &[1.0; 100_000])],
+        &Value::Null,
         &Value::Null,
     )
     .unwrap_err();
@@ -308,8 +346,9 @@ fn killed_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_KILLED_CHECKPOINT") else {
         return;
     };
-    let _ = save_through(Path::new(&path), &[], &Value::Null, |temporary| {
-        fs::write(temporary, b"half of a checkpoint")?;
+    let _ = save_content(Path::new(&path), |out| {
+        out.write_all(b"half of a checkpoint")?;
+        out.flush()?;
         std::process::abort()
     });
 }
@@ -328,8 +367,6 @@ fn a_kill_before_the_rename_is_survived() {
     assert!(!status.success());
     assert_eq!(files(run.path()).len(), 2, "the killed save left its file");
     assert_eq!(load(&path).unwrap().state()["global_step"], 5);
-    // A whole file that only missed its rename is a leftover too.
-    fs::copy(&path, temporary_path(&path).unwrap()).unwrap();
     fs::write(run.path().join("notes.txt"), "mine").unwrap();
     save_small(&path, 6);
     assert_eq!(files(run.path()), [FILE_NAME, "notes.txt"]);

@@ -3,13 +3,13 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde_json::Value;
-use vlct_util::atomic::sync_directory;
+use vlct_util::atomic::{self, Output, remove_leftovers};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{CheckpointError, Previous, Result};
@@ -30,86 +30,40 @@ pub struct TensorRef<'a> {
     pub data: &'a [f32],
 }
 
-/// Saves `tensors` (in this order) and `state` at `path` and returns the file's size in bytes.
+/// Saves `tensors` (in this order), `state` and `description` at `path` and returns the file's size in bytes.
 ///
-/// The folder is created if it is missing. The file is written under a temporary name in the same folder, flushed to
-/// the disk and renamed; temporary files that a killed run left there are removed first (so two processes must not save
-/// to the same path). Peak memory beyond the arguments: the header and one megabyte.
+/// The directory is created if it is missing. The file is written under a temporary name in the same directory, flushed to the
+/// disk and renamed; temporary files that a killed run left there are removed first (so two processes must not save to the same
+/// path). Peak memory beyond the arguments: the header and two megabytes.
 ///
 /// # Errors
-/// [`CheckpointError::Invalid`] for names used twice or reserved and data that does not fit its shape, before anything is
-/// touched. [`CheckpointError::NotSaved`] where the system refuses, as on a full disk: the temporary file is removed, the
-/// previous checkpoint is as it was, and the message says so.
-pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value) -> Result<u64> {
-    save_through(path, tensors, state, |temporary| {
-        OpenOptions::new().write(true).create_new(true).open(temporary)
-    })
+/// Returns [`CheckpointError::Invalid`] for names used twice or reserved and data that does not fit its shape, before anything is
+/// touched, and [`CheckpointError::NotSaved`] if the write fails, as on a full disk: the temporary file is removed, the previous
+/// checkpoint is as it was, and the message says so.
+pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Result<u64> {
+    let header = header(tensors, state, description)?;
+    save_content(path, |out| write(out, &header, tensors))
 }
 
-/// [`save`] with the way to open the temporary file left to the caller.
-pub(super) fn save_through(
-    path: &Path,
-    tensors: &[TensorRef<'_>],
-    state: &Value,
-    open: impl FnOnce(&Path) -> io::Result<File>,
-) -> Result<u64> {
-    let header = header(tensors, state)?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let temporary = temporary_path(path)?;
+/// Makes a checkpoint of what `content` writes and returns the size that it returns.
+pub(super) fn save_content(path: &Path, content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
     let attempt = || -> io::Result<u64> {
-        fs::create_dir_all(folder)?;
-        remove_leftovers(folder, path)?;
-        let mut file = open(&temporary)?;
-        let bytes = write(&mut file, &header, tensors)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&temporary, path)?;
-        sync_directory(path)?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        remove_leftovers(path)?;
+        let mut bytes = 0;
+        atomic::write(path, |out| -> io::Result<()> {
+            bytes = content(out)?;
+            Ok(())
+        })?;
         Ok(bytes)
     };
-    attempt().map_err(|source| {
-        // Best effort: whatever made the save fail is what the user needs to read.
-        let _ = fs::remove_file(&temporary);
-        CheckpointError::NotSaved {
-            path: path.to_path_buf(),
-            source,
-            previous: previous(path),
-        }
+    attempt().map_err(|source| CheckpointError::NotSaved {
+        path: path.to_path_buf(),
+        source,
+        previous: previous(path),
     })
-}
-
-/// Beginning of the temporary names of `path`; the process's number follows.
-fn temporary_prefix(path: &Path) -> Result<String> {
-    match path.file_name() {
-        Some(name) => Ok(format!(".{}.tmp-", name.to_string_lossy())),
-        None => Err(CheckpointError::Invalid(format!(
-            "`{}` is no file name",
-            path.display()
-        ))),
-    }
-}
-
-/// Where this process writes before it renames to `path`.
-pub(super) fn temporary_path(path: &Path) -> Result<PathBuf> {
-    let prefix = temporary_prefix(path)?;
-    Ok(path.with_file_name(format!("{prefix}{}", std::process::id())))
-}
-
-/// Removes the temporary files that earlier, killed saves to `path` left in `folder`.
-fn remove_leftovers(folder: &Path, path: &Path) -> io::Result<()> {
-    let Ok(prefix) = temporary_prefix(path) else {
-        return Ok(());
-    };
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn previous(path: &Path) -> Previous {
@@ -123,11 +77,12 @@ fn previous(path: &Path) -> Previous {
 }
 
 /// The file up to the data: length of the header, header with zeros for the checksum, spaces up to a multiple of eight.
-fn header(tensors: &[TensorRef<'_>], state: &Value) -> Result<Vec<u8>> {
+fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Result<Vec<u8>> {
     let invalid = |reason: String| Err(CheckpointError::Invalid(reason));
     let zeros = "0".repeat(CHECKSUM_DIGITS);
-    let state = quoted(&state.to_string());
-    let mut text = format!(r#"{HEADER_START}{zeros}","format":"{FORMAT}","state":{state}}}"#);
+    let [state, description] = [state, description].map(|value| quoted(&value.to_string()));
+    let mut text =
+        format!(r#"{HEADER_START}{zeros}","format":"{FORMAT}","state":{state},"description":{description}}}"#);
     let mut names = HashSet::with_capacity(tensors.len());
     let mut offset = 0usize;
     for tensor in tensors {

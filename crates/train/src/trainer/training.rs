@@ -18,6 +18,7 @@ use super::evaluate;
 use crate::checkpoint;
 use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
+use crate::description::Description;
 use crate::error::{Result, TrainError};
 use crate::logs::progress::{Progress, Update};
 use crate::plan::{Plan, Window};
@@ -104,7 +105,10 @@ impl<'a> Trainer<'a> {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
             None => None,
         };
-        let (state, run) = begin(&spec, &plan, resumed, control)?;
+        let (state, mut run) = begin(&spec, &plan, resumed, control)?;
+        if let Some(run) = &mut run {
+            run.describe(&Description::new(&spec, &data.inputs.tokenizer))?;
+        }
         Ok(Self {
             task: spec.task.build(&spec.model)?,
             validation: evaluate::split_pass(&spec, data.val.clone(), &data.inputs)?,

@@ -1,0 +1,116 @@
+//! What a checkpoint is a model of: sizes, task and how inputs are made. It stands in the checkpoint itself, so that weights can be
+//! used without the configuration, the datasets and the vocabulary file of the run that made them.
+
+use serde::{Deserialize, Serialize};
+use vlct_data::text::Tokenizer;
+use vlct_image::{MEAN, STD, TransformKind};
+use vlct_model::VlcConfig;
+use vlct_tasks::TaskSpec;
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::spec::RunSpec;
+
+/// Model, task and inputs of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// Sizes and heads of the model.
+    pub model: VlcConfig,
+    /// What it was trained for.
+    pub task: TaskSpec,
+    /// How images and texts become its inputs.
+    pub inputs: InputDescription,
+    /// Which weights these are.
+    pub weights: WeightsKind,
+}
+
+/// How images and texts become inputs of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputDescription {
+    /// Side of the square images, in pixels.
+    pub image_size: usize,
+    /// Mean of each channel, of values from 0 to 1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel, by which the difference to the mean is divided.
+    pub deviation: [f32; 3],
+    /// Image transform of training.
+    pub train_transform: TransformKind,
+    /// Image transform of validation and test.
+    pub eval_transform: TransformKind,
+    /// WordPiece tokens by id.
+    pub vocabulary: Vec<String>,
+    /// Whether the tokenizer lower-cases text and removes accents.
+    pub lower_case: bool,
+    /// Longest token sequence, `[CLS]` and `[SEP]` included.
+    pub max_text_len: usize,
+}
+
+/// Which of the weights of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightsKind {
+    /// Those that the optimiser updates.
+    Raw,
+    /// Their exponential moving average.
+    Ema,
+}
+
+impl Description {
+    /// The description of the checkpoints of a run.
+    pub fn new(spec: &RunSpec, tokenizer: &Tokenizer) -> Self {
+        Self {
+            model: spec.model.clone(),
+            task: spec.task.clone(),
+            inputs: InputDescription {
+                image_size: spec.data.image_size,
+                mean: MEAN,
+                deviation: STD,
+                train_transform: spec.data.train_transform,
+                eval_transform: spec.data.val_transform,
+                vocabulary: tokenizer.vocabulary().iter().map(str::to_owned).collect(),
+                lower_case: tokenizer.lower_case(),
+                max_text_len: spec.data.max_text_len,
+            },
+            weights: WeightsKind::Raw,
+        }
+    }
+
+    /// Reads the description of a checkpoint; `None` for the first format, which has none.
+    ///
+    /// # Errors
+    /// Returns [`CheckpointError::Mismatch`] if the description is not of this form.
+    pub fn read(checkpoint: &Checkpoint) -> Result<Option<Self>, CheckpointError> {
+        let Some(description) = checkpoint.description() else {
+            return Ok(None);
+        };
+        match serde_json::from_value(description.clone()) {
+            Ok(description) => Ok(Some(description)),
+            Err(error) => Err(checkpoint.mismatch(format!("its description does not read: {error}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint;
+    use crate::config::resolve;
+
+    #[test]
+    fn a_checkpoint_describes_itself() {
+        let spec = RunSpec::resolve(&resolve(&["quickstart", "data_root=/d"]).unwrap().config).unwrap();
+        let tokenizer = Tokenizer::bert_base_uncased();
+        let description = Description::new(&spec, &tokenizer);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint.safetensors");
+        let json = serde_json::to_value(&description).unwrap();
+        checkpoint::save(&path, &[], &serde_json::Value::Null, &json).unwrap();
+        let read = Description::read(&checkpoint::load(&path).unwrap()).unwrap();
+        assert_eq!(read.as_ref(), Some(&description));
+        let inputs = read.unwrap().inputs;
+        assert_eq!((inputs.vocabulary.len(), inputs.lower_case), (30_522, true));
+        assert_eq!(inputs.vocabulary[101], "[CLS]");
+        checkpoint::save(&path, &[], &serde_json::Value::Null, &"nothing".into()).unwrap();
+        let error = Description::read(&checkpoint::load(&path).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("description does not read"), "{error}");
+    }
+}
