@@ -137,7 +137,7 @@ impl<'a> Trainer<'a> {
         if self.data.val.is_empty() {
             info!("there is no validation data: nothing is validated, and of the checkpoints only the last is kept");
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
-            self.validate(self.spec.validation.sanity_batches)?;
+            self.validate(None, self.spec.validation.sanity_batches)?;
         }
         match self.windows() {
             Ok(()) => self.save_last()?,
@@ -156,7 +156,7 @@ impl<'a> Trainer<'a> {
         let begin = self.state.global_step;
         self.plan = self.plan.trial(batches);
         self.windows()?;
-        if let Some(values) = self.validate(self.plan.batches_per_epoch)? {
+        if let Some(values) = self.validate(None, self.plan.batches_per_epoch)? {
             let steps = self.state.global_step - begin;
             let batches = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
@@ -264,23 +264,18 @@ impl<'a> Trainer<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Values over at most `batches` batches of the validation split (0: all), without recalls; `None` if told to stop.
-    fn validate(&self, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
+    /// Values over at most `batches` batches of the validation split (0: all); `None` if told to stop.
+    fn validate(&self, recall: Option<&Recall>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
         let pass = SplitPass {
             limit: batches,
             ..self.validation.clone()
         };
-        evaluate::evaluate(None, &pass, &self.weights.model, self.stop)
+        evaluate::evaluate(recall, &pass, &self.weights.model, self.stop)
     }
 
     /// Validates the weights, keeps the best checkpoint and the last.
     fn validate_and_save(&mut self) -> Result<()> {
-        let pass = SplitPass {
-            limit: self.spec.validation.batches,
-            ..self.validation.clone()
-        };
-        let values = evaluate::evaluate(self.recall.as_ref(), &pass, &self.weights.model, self.stop)?;
-        let Some(values) = values else {
+        let Some(values) = self.validate(self.recall.as_ref(), self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete and stays due.
         };
         // Evaluation works with sizes of its own, whose memory training would not use.
