@@ -48,7 +48,7 @@ pub struct InputDescription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightsKind {
-    /// Those that the optimiser updates.
+    /// The weights that the optimiser updates.
     Raw,
     /// Their exponential moving average.
     Ema,

@@ -42,7 +42,7 @@ pub enum TrainError {
     /// An error of the operating system.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A loss that is no number, or infinite.
+    /// A loss that is NaN or infinite.
     #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {
         /// Which loss.
@@ -56,7 +56,7 @@ pub enum TrainError {
         /// Where the last good checkpoint is.
         checkpoint: String,
     },
-    /// Weights that are no numbers, or infinite: they are not saved over good ones.
+    /// Weights that are NaN or infinite; they are not saved.
     #[error("weights {name} are not finite after step {step}, so they are not saved; {checkpoint}")]
     NonFiniteWeights {
         /// Which parameter.
@@ -117,7 +117,7 @@ pub enum TrainError {
         path: PathBuf,
         /// Its number of parameter tensors.
         found: usize,
-        /// Those of the model.
+        /// The number of parameter tensors of the model.
         expected: usize,
     },
     /// The state in a checkpoint is not that of a training run.
@@ -137,7 +137,7 @@ pub enum TrainError {
         file = checkpoint::FILE_NAME
     )]
     NoCheckpoint {
-        /// What `resume_from` says.
+        /// The value of `resume_from`.
         resume_from: String,
     },
     /// Positions are counted in micro-batches, whose size has changed.
@@ -146,9 +146,9 @@ pub enum TrainError {
          weights with load_path"
     )]
     OtherMicroBatch {
-        /// When the run began.
+        /// The value when the run began.
         before: u64,
-        /// In this configuration.
+        /// The value in this configuration.
         now: u64,
     },
     /// Another process holds the lock of the run directory.

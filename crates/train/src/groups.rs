@@ -251,13 +251,13 @@ mod tests {
         }
     }
 
-    fn depths(folder: &std::path::Path) -> (usize, usize) {
-        let sizes = vlct_golden::json(folder.join("config.json"));
+    fn depths(directory: &std::path::Path) -> (usize, usize) {
+        let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |name: &str| sizes[name].as_u64().unwrap() as usize;
         (size("depth"), size("decoder_depth"))
     }
 
-    /// The largest of the recorded numbers.
+    /// The largest recorded value of `key`.
     fn largest(recorded: &Json, key: &str) -> f64 {
         recorded
             .as_array()

@@ -69,12 +69,12 @@ impl RunDirectory {
         Ok(())
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Seconds of training, those before an interruption included.
+    /// Seconds of training, including those before an interruption.
     pub fn seconds(&self) -> f64 {
         self.log.seconds()
     }
@@ -123,7 +123,7 @@ impl RunDirectory {
         }
     }
 
-    /// Refuses to replace good weights by broken ones.
+    /// Returns an error if weights are not finite, so that they do not replace good ones.
     fn check_weights(&self, weights: &Weights, step: u64) -> Result<()> {
         match weights.model.parameters().first_non_finite() {
             None => Ok(()),
@@ -135,7 +135,7 @@ impl RunDirectory {
         }
     }
 
-    /// Ends the progress display and says what was saved.
+    /// Ends the progress display and logs what was saved.
     pub fn finish(&mut self) {
         self.progress().finish();
         if let Some(saved) = &self.saved {

@@ -21,7 +21,7 @@ pub struct LearningRate {
     pub total: u64,
     /// Learning rate at the end and ever after; polynomial only, the cosine ends at 0.
     pub end_lr: f64,
-    /// Shape of the way down.
+    /// Shape of the decay after the warm-up.
     pub power: DecayPower,
 }
 

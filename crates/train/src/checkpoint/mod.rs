@@ -8,7 +8,7 @@
 //! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: whatever else the trainer needs to continue), `description` (JSON:
 //!   what model, task and inputs these are weights of) and `checksum` (XXH3, 128 bits, over every byte of the file with the checksum's own 32 digits taken as zeros).
 //!
-//! Saving writes a temporary file beside the target, flushes it to the disk, renames it and flushes the folder: at
+//! Saving writes a temporary file beside the target, flushes it to the disk, renames it and flushes the directory: at
 //! every moment either the previous or the new checkpoint is there, whole. Loading checks the checksum before anything
 //! else is believed.
 

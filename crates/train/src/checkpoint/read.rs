@@ -100,7 +100,7 @@ impl Checkpoint {
     /// [`CheckpointError::Mismatch`] if there is no such tensor or its shape is not `shape`.
     ///
     /// # Panics
-    /// If `target` is not as long as `shape` says.
+    /// Panics if `target` is not as long as `shape` says.
     pub fn copy_to(&self, name: &str, shape: &[usize], target: &mut [f32]) -> Result<()> {
         assert_eq!(
             shape.iter().product::<usize>(),
@@ -136,12 +136,12 @@ impl Checkpoint {
     }
 }
 
-/// What a checkpoint holds, in numbers.
+/// Sizes and position of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The file.
     pub path: PathBuf,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
     /// Optimiser steps taken, where the state says so.
     pub step: Option<u64>,
@@ -160,7 +160,7 @@ pub struct Summary {
 }
 
 /// Looks into the checkpoint at `path` and verifies it. A damaged file whose header still reads is described too, with
-/// [`Summary::damage`] set (its numbers are then only what the file claims).
+/// [`Summary::damage`] set (its fields are then only what the file claims).
 ///
 /// # Errors
 /// As [`load`], if not even the header reads.

@@ -35,8 +35,8 @@ fn save_small(path: &Path, step: u64) {
     assert_eq!(bytes, fs::metadata(path).unwrap().len());
 }
 
-fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -45,7 +45,7 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn round_trip() {
+fn reads_what_was_saved() {
     let run = TempDir::new().unwrap();
     let path = last_path(run.path());
     save_small(&path, 12);
@@ -108,7 +108,7 @@ fn reads_format_1() {
 }
 
 #[test]
-fn other_readers_open_the_file() {
+fn other_safetensors_readers_open_the_file() {
     let run = TempDir::new().unwrap();
     let path = best_path(run.path());
     save_small(&path, 3);
@@ -127,7 +127,7 @@ fn other_readers_open_the_file() {
 }
 
 #[test]
-fn a_tensor_larger_than_the_buffer() {
+fn writes_tensors_larger_than_the_buffer() {
     let run = TempDir::new().unwrap();
     let path = run.path().join("big.safetensors");
     let data: Vec<f32> = (0..700_001).map(|i| i as f32 * 0.25).collect();
@@ -143,9 +143,9 @@ fn a_tensor_larger_than_the_buffer() {
 }
 
 #[test]
-fn impossible_tensors_are_refused_before_anything_is_touched() {
+fn rejects_impossible_tensors_before_writing() {
     let run = TempDir::new().unwrap();
-    let path = run.path().join("folder").join(FILE_NAME);
+    let path = run.path().join("directory").join(FILE_NAME);
     let cases: [&[TensorRef]; 3] = [
         &[tensor("a", &[1], &[1.0]), tensor("a", &[1], &[2.0])],
         &[tensor("__metadata__", &[1], &[1.0])],
@@ -161,7 +161,7 @@ fn impossible_tensors_are_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn every_cut_is_recognised() {
+fn detects_every_truncation() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 1);
@@ -180,7 +180,7 @@ fn every_cut_is_recognised() {
 }
 
 #[test]
-fn every_changed_bit_is_recognised() {
+fn detects_every_changed_bit() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 1);
@@ -196,7 +196,7 @@ fn every_changed_bit_is_recognised() {
 
 proptest! {
     #[test]
-    fn any_damage_is_recognised(at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn detects_any_damage(at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9)) {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
         save_small(&path, 1);
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_files_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), keep_start in any::<bool>()) {
+    fn rejects_arbitrary_files(bytes in prop::collection::vec(any::<u8>(), 0..200), keep_start in any::<bool>()) {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
         let start: &[u8] = if keep_start { HEADER_START.as_bytes() } else { b"" };
@@ -232,7 +232,7 @@ proptest! {
 }
 
 #[test]
-fn missing_file_and_folder_are_named() {
+fn errors_name_missing_files_and_directories() {
     let run = TempDir::new().unwrap();
     let error = load(&run.path().join("absent.safetensors")).unwrap_err().to_string();
     assert!(
@@ -258,7 +258,7 @@ fn another_safetensors_file_is_not_a_checkpoint() {
 }
 
 #[test]
-fn inspect_tells_whole_from_damaged() {
+fn inspect_reports_damage() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 40);
@@ -317,7 +317,7 @@ fn limited_child() {
     println!("child says: {error}");
 }
 
-/// A limit on the size of files (`ulimit -f`) refuses in the middle of a real file.
+/// A limit on the size of files (`ulimit -f`) fails a write in the middle of a real file.
 #[cfg(target_os = "linux")]
 #[test]
 fn limited_file_size_leaves_the_previous_checkpoint() {
@@ -340,7 +340,7 @@ fn limited_file_size_leaves_the_previous_checkpoint() {
     assert!(load(&path).is_ok());
 }
 
-/// The child of [`a_kill_before_the_rename_is_survived`]: it dies inside the save.
+/// The child of [`survives_a_kill_before_the_rename`]: it dies inside the save.
 #[test]
 fn killed_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_KILLED_CHECKPOINT") else {
@@ -354,7 +354,7 @@ fn killed_child() {
 }
 
 #[test]
-fn a_kill_before_the_rename_is_survived() {
+fn survives_a_kill_before_the_rename() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 5);

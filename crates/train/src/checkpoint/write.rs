@@ -16,7 +16,7 @@ use super::error::{CheckpointError, Previous, Result};
 use super::format::{CHECKSUM_AT, CHECKSUM_DIGITS, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
 use super::read::load;
 
-/// Bytes gathered before they are hashed and written: fits the second-level cache, large enough for the disk.
+/// Bytes gathered before they are hashed and written: fits L2, large enough for the disk.
 const BUFFER: usize = 1 << 20;
 
 /// A tensor to be saved.
@@ -24,7 +24,7 @@ const BUFFER: usize = 1 << 20;
 pub struct TensorRef<'a> {
     /// Its name in the file; unique.
     pub name: &'a str,
-    /// Its sizes.
+    /// Its dimensions.
     pub shape: &'a [usize],
     /// Its values, as many as `shape` says, last dimension fastest.
     pub data: &'a [f32],

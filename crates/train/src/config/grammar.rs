@@ -15,10 +15,10 @@ use super::value::{Value, toml_entries};
 use vlct_tensor::Precision;
 use vlct_util::text::nearest;
 
-/// A larger config file is refused.
+/// Largest config file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A configuration, and what the user should be told about how it came about.
+/// A configuration and remarks about how it was resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The configuration. Its values have the right types and ranges; [`spec::validate`](crate::spec::validate) checks that they agree.
@@ -30,7 +30,7 @@ pub struct Resolved {
 /// The configuration that the words after `with` make.
 ///
 /// # Errors
-/// For an unknown key or named config, a value of the wrong type or out of range, a file that cannot be read.
+/// Returns an error for an unknown key or named config, a value of the wrong type or out of range, a file that cannot be read.
 pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
     let mut config = Config::default();
     let mut updates = Vec::new();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn values_reach_their_keys() {
+    fn sets_keys_to_values() {
         let c = config(&[
             "data_root = /data/arrow",
             "learning_rate=5e-4",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_beat_named_configs_and_later_ones_beat_earlier_ones() {
+    fn updates_override_named_configs_and_later_ones_override_earlier_ones() {
         let vqa = "task_finetune_vqa_mae_randaug";
         assert_eq!(config(&["learning_rate=5e-4", vqa]).learning_rate, 5e-4);
         assert_eq!(config(&[vqa, "learning_rate=5e-4"]).learning_rate, 5e-4);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_nearest_and_the_expected() {
+    fn errors_name_the_nearest_key_and_the_expected_type() {
         for (words, parts) in [
             (
                 &["batchsize=3"][..],
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_named_configs() {
+    fn reads_config_files() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_explained() {
+    fn notes_that_16_selects_bf16() {
         for word in ["precision=16", "precision='16'"] {
             let resolved = resolve(&[word]).unwrap();
             assert_eq!(resolved.config.precision, Some(Precision::Bf16));

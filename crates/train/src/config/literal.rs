@@ -299,7 +299,7 @@ fn number(written: &str, negative: bool) -> Option<Value> {
         return i64::from_str_radix(&signed, radix).ok().map(Value::Int);
     }
     if digits.bytes().all(|b| b.is_ascii_digit()) {
-        // Python refuses 007, but not 000.
+        // Python rejects 007, but not 000.
         if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
             return None;
         }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers() {
+    fn parses_numbers() {
         for (written, value) in [
             ("4096", Value::Int(4096)),
             ("1_000", Value::Int(1000)),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn words_strings_and_collections() {
+    fn parses_words_strings_and_collections() {
         for (written, value) in [
             ("True", Value::Bool(true)),
             ("False", Value::Bool(false)),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_stays_text() {
+    fn rejects_what_is_not_a_literal() {
         for written in [
             "",
             "true",

@@ -1,4 +1,4 @@
-//! A configuration as text: for people, as JSON, as the `config.toml` of a run directory; and the help for its keys.
+//! Prints a configuration as a list, as JSON or as the `config.toml` of a run directory, and the help for its keys.
 
 use std::fmt::Write;
 
@@ -65,7 +65,7 @@ impl Config {
     /// The configuration of a TOML text; keys that it lacks have their base values.
     ///
     /// # Errors
-    /// If the text is not TOML (the error's path is `config.toml`), names an unknown key, or a value is wrong.
+    /// Returns an error if the text is not TOML (the error's path is `config.toml`), names an unknown key, or a value is wrong.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let settings = toml_entries(text).map_err(|reason| ConfigError::File {
@@ -113,7 +113,7 @@ pub fn help() -> String {
 /// The help for one word: a key, or a named config with the comment of its recipe.
 ///
 /// # Errors
-/// If it is neither.
+/// Returns an error if the word is neither.
 pub fn help_about(word: &str) -> Result<String, ConfigError> {
     if let Some(key) = Key::find(word) {
         return Ok(format!("{}\n    {}\n", heading(key), key.help));

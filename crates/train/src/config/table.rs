@@ -9,7 +9,7 @@ use vlct_tensor::Precision;
 
 /// One key of the configuration.
 pub struct Key {
-    /// Its name.
+    /// The name on the command line and in config files.
     pub name: &'static str,
     /// The heading it stands under.
     pub section: &'static str,
@@ -19,9 +19,9 @@ pub struct Key {
     pub range: Range,
     /// The name of its type.
     pub type_name: fn() -> String,
-    /// Reads it.
+    /// Reads the key of a configuration.
     pub get: fn(&Config) -> Value,
-    /// Writes it; `false` if the value has the wrong type.
+    /// Writes the key of a configuration; `false` if the value has the wrong type.
     pub(super) set: fn(&mut Config, &Value) -> bool,
 }
 
@@ -86,7 +86,7 @@ pub(super) const VITS: &[&str] = &[
     "mae_vit_huge_patch14_dec512d8b",
 ];
 
-/// Names of the picture transforms.
+/// Names of the image transforms.
 const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test"];
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -98,15 +98,15 @@ table! {
     "Run" {
         exp_name: String = "vlc".into(), Range::Any, "Name of the experiment; part of the run directory's name.";
         seed: u64 = 0, from(0.0), "Seed of every random decision.";
-        log_dir: String = "result".into(), Range::Any, "Folder of the run directories.";
+        log_dir: String = "result".into(), Range::Any, "Directory of the run directories.";
         test_only: bool = false, Range::Any, "Evaluate the test split once instead of training.";
         fast_dev_run: FastDevRun = FastDevRun(0), from(0.0), "Trial run: this many training and validation batches (True is 1), one epoch at most, no sanity check, no checkpoints, no logs.";
         log_every: u64 = 10, from(1.0), "Optimiser steps between log entries.";
-        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a number or a list; 0 and 1 run on this machine's processor.";
+        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a count or a list; 0 and 1 run on this machine's CPU.";
         num_nodes: u64 = 1, from(1.0), "Number of machines.";
-        threads: usize = 0, between(0.0, 4096.0), "Processor threads of the arithmetic; 0 takes all cores.";
-        pin_threads: bool = false, Range::Any, "Keep each of them on a processor of its own (Linux), for machines that do nothing else.";
-        precision: Option<Precision> = None, Range::Any, "Number format of products and kept activations: 32, or 16 and 'bf16', both of which mean bfloat16; None takes bfloat16 where the processor is fast at it, else 32.";
+        threads: usize = 0, between(0.0, 4096.0), "Threads of the arithmetic; 0 takes all cores.";
+        pin_threads: bool = false, Range::Any, "Bind each of these threads to one CPU (Linux), for machines that do nothing else.";
+        precision: Option<Precision> = None, Range::Any, "Number format of products and kept activations: 32, or 16 and 'bf16', both of which mean bfloat16; None takes bfloat16 where the CPU is fast at it, else 32.";
         f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "How f32 matrix products are computed: by fused multiply-add ('fma') or as products of three bfloat16 parts on AMX ('bf16x3'). 'auto' times both when a run begins; resumed runs and tests take what the run took.";
         activation_recompute: bool = false, Range::Any, "Less memory, more time: layers keep their input only and compute the rest again for the backward pass. Results stay the same.";
     }
@@ -121,15 +121,15 @@ table! {
         get_recall_metric: bool = false, Range::Any, "Score every image against every caption in each validation and test.";
     }
     "Data" {
-        data_root: String = String::new(), Range::Any, "Folder of the Arrow files.";
-        datasets: Vec<String> = words(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Data sets, concatenated in this order: published ones, or NAME for files NAME_train_0.arrow, … or a folder NAME of WebDataset tars in data_root.";
-        fewer_shards: bool = false, Range::Any, "Take the numbered files of gcc, sbu and other published data sets that are there, though fewer than published.";
-        train_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of training.";
-        val_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Picture transform of validation and test.";
-        image_size: usize = 384, between(1.0, 16384.0), "Side of the square pictures given to the model, in pixels.";
-        draw_false_image: u64 = 1, between(0.0, 1024.0), "False pictures drawn per sample; itm needs 1.";
+        data_root: String = String::new(), Range::Any, "Directory of the Arrow files.";
+        datasets: Vec<String> = words(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones, or NAME for files NAME_train_0.arrow, … or a directory NAME of WebDataset tars in data_root.";
+        fewer_shards: bool = false, Range::Any, "Take the numbered files of gcc, sbu and other published datasets that are there, though fewer than published.";
+        train_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
+        val_transform_keys: Vec<String> = words(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
+        image_size: usize = 384, between(1.0, 16384.0), "Side of the square images given to the model, in pixels.";
+        draw_false_image: u64 = 1, between(0.0, 1024.0), "False images drawn per sample; itm needs 1.";
         draw_false_text: u64 = 0, between(0.0, 1024.0), "False captions drawn per sample; irtr needs at least 1.";
-        image_only: bool = false, Range::Any, "Data sets without text; no task can use them.";
+        image_only: bool = false, Range::Any, "Datasets without text; no task can use them.";
         tokenizer: String = "bert-base-uncased".into(), Range::Any, "WordPiece tokeniser; lower-cases if the name contains 'uncased'.";
         max_text_len: usize = 40, between(2.0, 65536.0), "Tokens of a caption or question, the two special ones included; longer ones are cut.";
         num_workers: usize = 1, between(0.0, 4096.0), "Threads that prepare batches.";
@@ -163,7 +163,7 @@ table! {
         optim_type: String = "adamw".into(), Range::OneOf(&["adamw", "adam", "sgd"]), "Optimiser.";
         learning_rate: f64 = 1e-4, above(0.0), "Peak learning rate.";
         weight_decay: f64 = 0.01, from(0.0), "Weight decay of the parameters that decay.";
-        decay_power: DecayPower = DecayPower::Polynomial(1.0), from(0.0), "Way down after the warm-up: power of a polynomial, or 'cosine'.";
+        decay_power: DecayPower = DecayPower::Polynomial(1.0), from(0.0), "Decay after the warm-up: power of a polynomial, or 'cosine'.";
         end_lr: f64 = 0.0, from(0.0), "Learning rate at the end of a polynomial decay.";
         warmup_steps: Warmup = Warmup::Steps(2500), Range::PartOrCount { least: 0 }, "Warm-up: an int counts optimiser steps, a float is a part of all of them.";
         max_steps: Option<u64> = Some(25000), between(1.0, 1e15), "Optimiser steps of the run; None trains for max_epoch epochs.";
@@ -185,7 +185,7 @@ mod tests {
     use vlct_image::TransformKind;
 
     #[test]
-    fn the_names_allowed_are_those_that_exist() {
+    fn allowed_names_exist() {
         assert_eq!(
             TRANSFORMS.to_vec(),
             TransformKind::ALL.map(TransformKind::name).to_vec()

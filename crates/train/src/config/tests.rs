@@ -4,7 +4,7 @@ use super::*;
 use crate::spec::{model_size, validate};
 
 #[test]
-fn every_recipe_applies_and_says_how_to_run_it() {
+fn recipes_apply_and_name_their_command() {
     for recipe in RECIPES {
         resolve(&[recipe.name]).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
         assert!(!recipe.summary().is_empty());
@@ -15,9 +15,9 @@ fn every_recipe_applies_and_says_how_to_run_it() {
     }
 }
 
-/// The documented commands, with the values that they must arrive at.
+/// The published pre-training command, with the values that it must arrive at.
 #[test]
-fn documented_commands() {
+fn published_pre_training_command() {
     let pretrain = resolve(&[
         "data_root=/d",
         "num_gpus=1",
@@ -42,7 +42,11 @@ fn documented_commands() {
     assert_eq!(pretrain.exp_name, "mlm_itm_mae");
     assert!(pretrain.is_pretrain && pretrain.whole_word_masking);
     validate(&pretrain).unwrap();
+}
 
+/// The published fine-tuning commands.
+#[test]
+fn published_fine_tuning_commands() {
     for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in [
         (
             "task_finetune_vqa_mae_randaug",
@@ -121,6 +125,10 @@ fn documented_commands() {
         (vqa.val_check_interval, vqa.lr_mult),
         (ValCheckInterval::Fraction(0.1), 10.0)
     );
+}
+
+#[test]
+fn step_configs_set_the_length() {
     for (name, steps) in [("step25k", 25), ("step50k", 50), ("step100k", 100), ("step200k", 200)] {
         let c = resolve(&["task_finetune_vqa_mae_randaug", name]).unwrap().config;
         assert_eq!((c.max_steps, c.max_epoch), (Some(steps * 1000), 100));
@@ -128,7 +136,7 @@ fn documented_commands() {
 }
 
 #[test]
-fn the_quickstart_is_a_complete_run_but_for_its_data() {
+fn the_quickstart_needs_only_data() {
     let c = resolve(&["quickstart", "data_root=/d"]).unwrap().config;
     validate(&c).unwrap();
     let size = model_size(&c).unwrap();

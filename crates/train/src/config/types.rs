@@ -133,7 +133,7 @@ pub struct LossNames {
     pub mlm: f64,
     /// Visual question answering.
     pub vqa: f64,
-    /// Natural language for visual reasoning, two pictures.
+    /// Natural language for visual reasoning, two images.
     pub nlvr2: f64,
     /// Image-text retrieval.
     pub irtr: f64,
@@ -257,7 +257,7 @@ impl KeyType for ValCheckInterval {
     }
 }
 
-/// Shape of the learning rate's way down after the warm-up.
+/// Decay of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DecayPower {
     /// `(1 - progress)^power` between the peak and `end_lr`; 1 is a straight line.
@@ -289,14 +289,14 @@ impl KeyType for DecayPower {
 /// How many devices, or which ones.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NumGpus {
-    /// Their number; −1 asks for all.
+    /// Their count; −1 asks for all.
     Count(i64),
-    /// Their numbers.
+    /// Their ids.
     List(Vec<i64>),
 }
 
 impl NumGpus {
-    /// How many devices are asked for, if that can be told without looking (−1 cannot).
+    /// The number of devices; `None` for −1, which means all.
     pub fn count(&self) -> Option<u64> {
         match self {
             Self::Count(n) => (*n).try_into().ok(),
@@ -371,9 +371,9 @@ impl KeyType for Precision {
 /// The values that a key allows, beyond having its type. Text ranges apply to every element of a list.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
-    /// Everything (numbers must be finite).
+    /// Every value (floats must be finite).
     Any,
-    /// Numbers in an interval.
+    /// The values of an interval.
     Numbers {
         /// Lower end.
         low: f64,
@@ -391,7 +391,7 @@ pub enum Range {
     },
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// One of these words, or a name for a data set of one's own.
+    /// One of these words, or the name of a custom dataset.
     OneOfOrName(&'static [&'static str]),
 }
 
@@ -436,7 +436,7 @@ pub(super) const fn from_below(low: f64, high: f64) -> Range {
 }
 
 impl Range {
-    /// Whether the value is allowed. Values that the range does not speak of (text for a range of numbers) are.
+    /// Whether the value is allowed. A range allows all values of types that it does not concern, such as text for an interval.
     pub fn allows(&self, value: &Value) -> bool {
         match (self, value) {
             (_, Value::List(items)) => items.iter().all(|v| self.allows(v)),

@@ -1,4 +1,4 @@
-//! Setting a key of a configuration to a value, and explaining why a value is refused.
+//! Sets a key of a configuration to a value, or explains why it cannot be set.
 
 use vlct_util::text::nearest;
 
@@ -31,7 +31,8 @@ impl Config {
     /// and leaves the others.
     ///
     /// # Errors
-    /// If there is no such key, or the value has the wrong type or is out of range. The configuration is unchanged then.
+    /// Returns an error if there is no such key, or if the value has the wrong type or is out of range. The configuration is then
+    /// unchanged.
     pub fn set(&mut self, path: &str, value: &Value) -> Result<(), ConfigError> {
         self.try_set(path, value).map_err(|refusal| match refusal {
             Refusal::Unknown(path) => ConfigError::UnknownKey {
@@ -193,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_refused_value_changes_nothing(key in 0..KEYS.len(), text in ".{0,12}") {
+        fn rejected_values_change_nothing(key in 0..KEYS.len(), text in ".{0,12}") {
             let mut config = Config::default();
             if config.set(KEYS[key].name, &literal::parse(&text)).is_err() {
                 prop_assert_eq!(config, Config::default());

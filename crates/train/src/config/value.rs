@@ -22,7 +22,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The value as a JSON document. Numbers that JSON cannot hold (infinities) become text.
+    /// The value as a JSON document. Infinities, which JSON cannot hold, become text.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {

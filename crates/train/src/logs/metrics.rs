@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object per line, for people with `grep` and programs alike.
+//! `metrics.jsonl`: one JSON object per line.
 //!
 //! `{"step":120,"epoch":0,"time":43.2,"mlm/train/loss":5.25,"mlm/train/accuracy":0.125}`: optimiser step, epoch, seconds
 //! of training (interrupted runs add up), then the values under the original's names. What is not a number is `null`.

@@ -26,10 +26,10 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Starts the logs of a new run in the folder `run`, which is created if it is missing.
+    /// Starts the logs of a new run in the directory `run`, which is created if it is missing.
     ///
     /// # Errors
-    /// If the folder already holds records of a run (they are left alone), or a file cannot be created.
+    /// Returns an error if the directory already holds records of a run, which are left as they are, or if a file cannot be created.
     pub fn create(run: &Path, progress: Progress) -> Result<Self> {
         let path = run.join(metrics::FILE_NAME);
         fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
@@ -77,7 +77,7 @@ impl RunLog {
         self.events.scalars(step, epoch, values)
     }
 
-    /// Seconds of training so far, those before an interruption included.
+    /// Seconds of training so far, including those before an interruption.
     pub fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_resumed_not_overwritten() {
-        let folder = TempDir::new().unwrap();
-        let run = folder.path().join("run");
+    fn resumes_a_run_without_overwriting_it() {
+        let directory = TempDir::new().unwrap();
+        let run = directory.path().join("run");
         let mut log = RunLog::create(&run, Progress::quiet()).unwrap();
         for step in 1..=3 {
             log.log(step, 0, &[("mlm/train/loss", 1.0 / step as f64)]).unwrap();

@@ -50,7 +50,7 @@ pub struct Update<'a> {
 /// Shows how far a loop is, how fast it goes and when it will be done.
 pub struct Progress {
     unit: &'static str,
-    /// Whether steps are all there is to tell: no samples, no waiting.
+    /// Whether only steps are shown, without samples and waiting.
     counting: bool,
     total: u64,
     meter: Meter,
@@ -90,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// Progress of work that consists of `total` things called `unit` (`"picture"`), of which `done` are done already.
+    /// Progress of work that consists of `total` things called `unit` (`"image"`), of which `done` are done already.
     pub fn counting(unit: &'static str, total: u64, done: u64) -> Self {
         let mut progress = Self::new(unit, total, done);
         progress.counting = true;
@@ -158,7 +158,7 @@ impl Progress {
                 bar.set_message(line);
             }
             View::Lines { out, last, .. } => {
-                // Nobody reads a closed standard error.
+                // Nothing can be done if standard error is closed.
                 let _ = writeln!(out, "{line}");
                 *last = Some(now);
             }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_are_short_and_rare() {
+    fn prints_plain_lines_at_growing_intervals() {
         let out = Shared::default();
         let start = Instant::now();
         let mut progress = Progress::lines("step", 1000, 0, Box::new(out.clone()), start);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_has_a_style() {
+    fn the_template_of_the_bar_is_valid() {
         assert!(ProgressStyle::with_template("{bar:20} {wide_msg}").is_ok());
     }
 }

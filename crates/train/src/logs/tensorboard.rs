@@ -1,4 +1,4 @@
-//! TensorBoard event files, written by hand.
+//! TensorBoard event files.
 //!
 //! A file is a sequence of TFRecords: length (u64), masked CRC-32C of the length, bytes, masked CRC-32C of the bytes,
 //! all little-endian. The bytes are a protocol-buffer `Event` (tensorflow/core/util/event.proto); the few fields used
@@ -31,7 +31,7 @@ impl EventWriter {
     /// Creates `<run>/events.out.tfevents.{unix time}.{host}.{process}`.
     ///
     /// # Errors
-    /// If the folder cannot be read or the file not be written.
+    /// Returns an error if the directory cannot be read or the file cannot be written.
     pub fn create(run: &Path) -> Result<Self> {
         let time = file_time(run).map_err(|source| log_error(run, "started", source))?;
         let name = format!("{FILE_PREFIX}{time:010}.{}.{}", host(), std::process::id());
@@ -40,8 +40,8 @@ impl EventWriter {
         Ok(Self { file })
     }
 
-    /// Says that training continues after optimiser step `step`: TensorBoard then drops what other event files of the
-    /// folder hold for later steps.
+    /// Records that training continues after optimiser step `step`: TensorBoard then drops what other event files of the
+    /// directory hold for later steps.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -58,7 +58,7 @@ impl EventWriter {
     }
 }
 
-/// Now in Unix seconds, but later than every event file already in the folder, since TensorBoard reads them in the order
+/// Now in Unix seconds, but later than every event file already in the directory, since TensorBoard reads them in the order
 /// of their names and a resumed run's file must come last.
 fn file_time(run: &Path) -> io::Result<u64> {
     let mut time = now() as u64;
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn known_bytes() {
+    fn writes_known_bytes() {
         // Checksum of the digits 1 to 9 from the CRC catalogue, and the masked value computed from it by hand.
         assert_eq!(crc32c_by_definition(b"123456789"), 0xe306_9283);
         assert_eq!(masked_crc(b"123456789"), 0xc78a_b0e5);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_reads_back() {
+    fn reads_what_was_written() {
         let run = TempDir::new().unwrap();
         let mut writer = EventWriter::create(run.path()).unwrap();
         writer.restart(40).unwrap();

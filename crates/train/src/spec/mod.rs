@@ -25,7 +25,7 @@ use crate::plan::Length;
 pub use size::model_size;
 pub use validate::validate;
 
-/// Everything that a run is told.
+/// Everything that decides a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// Seed of every random decision.
@@ -163,82 +163,18 @@ impl RunSpec {
     /// that contradict each other.
     pub fn resolve(config: &Config) -> Result<Self> {
         check_tasks(config)?;
-        let names = &config.loss_names;
-        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-        let transform = |keys: &[String]| keys.first().map(String::as_str).unwrap_or_default().parse();
         Ok(Self {
             seed: config.seed,
             test_only: config.test_only,
             trial: (config.fast_dev_run.0 > 0).then_some(config.fast_dev_run.0),
             experiment: experiment(config),
             compute: compute(config),
-            model: VlcConfig {
-                image_size: config.image_size,
-                backbone: model_size(config)?,
-                vocab_size: config.vocab_size,
-                max_text_len: config.max_text_len,
-                token_types: 2,
-                drop_rate: config.drop_rate as f32,
-                heads: Heads {
-                    mlm: names.mlm > 0.0,
-                    itm: names.itm > 0.0,
-                    vqa: (names.vqa > 0.0).then_some(config.vqav2_label_size),
-                    rank: names.irtr > 0.0,
-                },
-            },
-            weights: WeightsSpec {
-                pretrain_path: path(&config.pretrain_path),
-                load_path: path(&config.load_path),
-                skip_heads: !config.test_only && !config.load_heads,
-                resume_from: config.resume_from.clone(),
-            },
-            task: TaskSpec::Pretrain(PretrainSpec {
-                mlm: names.mlm >= 1.0,
-                mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
-                itm: names.itm >= 1.0,
-                masking: MaskingConfig {
-                    whole_word: config.whole_word_masking,
-                    probability: config.mlm_prob,
-                    max_text_len: config.max_text_len,
-                },
-                // As in the original, patches are hidden in training and in validation alike.
-                mask_ratio: config.is_pretrain.then_some(config.mask_ratio),
-            }),
-            data: DataSpec {
-                root: PathBuf::from(&config.data_root),
-                datasets: config.datasets.clone(),
-                fewer_shards: config.fewer_shards,
-                tokenizer: config.tokenizer.clone(),
-                max_text_len: config.max_text_len,
-                image_size: config.image_size,
-                train_transform: transform(&config.train_transform_keys)?,
-                val_transform: transform(&config.val_transform_keys)?,
-                workers: config.num_workers.max(1),
-            },
-            optimizer: OptimizerSpec {
-                rule: optimizer_kind(config),
-                weight_decay: config.weight_decay,
-                groups: if config.is_pretrain {
-                    GroupRule::Heads {
-                        lr_mult: config.lr_mult,
-                    }
-                } else {
-                    GroupRule::Layers {
-                        layer_decay: config.layer_decay,
-                    }
-                },
-                learning_rate: config.learning_rate,
-                end_lr: config.end_lr,
-                decay: config.decay_power,
-            },
-            length: Length {
-                batch_size: config.batch_size,
-                micro_batch: config.per_gpu_batchsize,
-                max_steps: config.max_steps,
-                max_epoch: config.max_epoch,
-                warmup: config.warmup_steps,
-                validation: config.val_check_interval,
-            },
+            model: model(config)?,
+            weights: weights(config),
+            task: TaskSpec::Pretrain(pretrain(config)),
+            data: data(config)?,
+            optimizer: optimizer(config),
+            length: length(config),
             validation: ValidationSpec {
                 batches: config.limit_val_batches,
                 sanity_batches: config.sanity_steps,
@@ -248,6 +184,96 @@ impl RunSpec {
             log_every: config.log_every,
             config: config.to_toml(),
         })
+    }
+}
+
+fn model(config: &Config) -> Result<VlcConfig> {
+    let names = &config.loss_names;
+    Ok(VlcConfig {
+        image_size: config.image_size,
+        backbone: model_size(config)?,
+        vocab_size: config.vocab_size,
+        max_text_len: config.max_text_len,
+        token_types: 2,
+        drop_rate: config.drop_rate as f32,
+        heads: Heads {
+            mlm: names.mlm > 0.0,
+            itm: names.itm > 0.0,
+            vqa: (names.vqa > 0.0).then_some(config.vqav2_label_size),
+            rank: names.irtr > 0.0,
+        },
+    })
+}
+
+fn weights(config: &Config) -> WeightsSpec {
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    WeightsSpec {
+        pretrain_path: path(&config.pretrain_path),
+        load_path: path(&config.load_path),
+        skip_heads: !config.test_only && !config.load_heads,
+        resume_from: config.resume_from.clone(),
+    }
+}
+
+fn pretrain(config: &Config) -> PretrainSpec {
+    let names = &config.loss_names;
+    PretrainSpec {
+        mlm: names.mlm >= 1.0,
+        mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
+        itm: names.itm >= 1.0,
+        masking: MaskingConfig {
+            whole_word: config.whole_word_masking,
+            probability: config.mlm_prob,
+            max_text_len: config.max_text_len,
+        },
+        // As in the original, patches are masked in training and in validation alike.
+        mask_ratio: config.is_pretrain.then_some(config.mask_ratio),
+    }
+}
+
+fn data(config: &Config) -> Result<DataSpec> {
+    let transform = |keys: &[String]| keys.first().map(String::as_str).unwrap_or_default().parse();
+    Ok(DataSpec {
+        root: PathBuf::from(&config.data_root),
+        datasets: config.datasets.clone(),
+        fewer_shards: config.fewer_shards,
+        tokenizer: config.tokenizer.clone(),
+        max_text_len: config.max_text_len,
+        image_size: config.image_size,
+        train_transform: transform(&config.train_transform_keys)?,
+        val_transform: transform(&config.val_transform_keys)?,
+        workers: config.num_workers.max(1),
+    })
+}
+
+fn optimizer(config: &Config) -> OptimizerSpec {
+    let groups = if config.is_pretrain {
+        GroupRule::Heads {
+            lr_mult: config.lr_mult,
+        }
+    } else {
+        GroupRule::Layers {
+            layer_decay: config.layer_decay,
+        }
+    };
+    OptimizerSpec {
+        rule: optimizer_kind(config),
+        weight_decay: config.weight_decay,
+        groups,
+        learning_rate: config.learning_rate,
+        end_lr: config.end_lr,
+        decay: config.decay_power,
+    }
+}
+
+fn length(config: &Config) -> Length {
+    Length {
+        batch_size: config.batch_size,
+        micro_batch: config.per_gpu_batchsize,
+        max_steps: config.max_steps,
+        max_epoch: config.max_epoch,
+        warmup: config.warmup_steps,
+        validation: config.val_check_interval,
     }
 }
 
@@ -261,7 +287,7 @@ impl ComputeSpec {
         }
     }
 
-    /// What the first line of a run says about its arithmetic: threads and number format.
+    /// Threads and number format, for the first line of a run.
     pub fn describe(&self) -> String {
         let format = match self.precision {
             Precision::F32 => format!("float32 by {}", self.f32_products),
@@ -320,7 +346,7 @@ fn optimizer_kind(config: &Config) -> Rule {
     }
 }
 
-/// Refuses tasks that this version does not train.
+/// Returns an error for tasks that this version does not train.
 fn check_tasks(config: &Config) -> Result<()> {
     let names = &config.loss_names;
     for (task, value) in [("vqa", names.vqa), ("nlvr2", names.nlvr2), ("irtr", names.irtr)] {

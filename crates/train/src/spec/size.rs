@@ -7,8 +7,8 @@ use crate::config::{Config, ConfigError};
 /// The size of the model: that of `vit`, with the sizes given on their own in its place.
 ///
 /// # Errors
-/// If the sizes do not fit together: a width that contradicts `vit` without `heads` being given, a width that the
-/// heads do not divide or that is no multiple of 4 (the position tables have four parts), a picture that the patches
+/// Returns an error if the sizes do not fit together: a width that contradicts `vit` without `heads` being given, a width that the
+/// heads do not divide or that is no multiple of 4 (the position tables have four parts), an image that the patches
 /// do not divide.
 pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
     let refuse = |message: String| Err(ConfigError::Contradiction(message));
@@ -24,7 +24,7 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
         decoder_depth: config.decoder_depth.unwrap_or(vit.decoder_depth),
         decoder_heads: config.decoder_heads.unwrap_or(vit.decoder_heads),
     };
-    // A width alone is more likely a mistake than a wish: published commands give it to agree with `vit`.
+    // A width alone is almost always a mistake: published commands give it to agree with `vit`.
     if size.width != vit.width && config.heads.is_none() {
         return refuse(format!(
             "hidden_size={} contradicts vit={:?}, whose width is {}: leave hidden_size out, or give heads too for a model \
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backbone_decides_unless_overridden() {
+    fn vit_decides_unless_overridden() {
         let base = size(&[]).unwrap();
         assert_eq!((base.width, base.depth, base.heads, base.patch_size), (768, 12, 12, 16));
         assert_eq!(
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_do_not_fit_are_refused() {
+    fn rejects_sizes_that_do_not_fit() {
         for (words, part) in [
             (&["vit=mae_vit_large_patch16", "hidden_size=768"][..], "contradicts vit"),
             (&["hidden_size=770", "heads=12"], "not a multiple of heads=12"),

@@ -7,15 +7,15 @@ use super::size::model_size;
 use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use crate::plan;
 
-/// Data sets whose samples are not one picture with captions.
+/// Datasets whose samples are not one image with captions.
 const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
 
 /// Checks that a run with this configuration makes sense.
 ///
-/// Returns warnings, one line each: values that have no effect or probably not the one expected.
+/// Returns warnings, one line each, about values that have no effect or probably not the intended one.
 ///
 /// # Errors
-/// The first contradiction found.
+/// Returns the first contradiction found.
 pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     check_devices(config)?;
     model_size(config)?;
@@ -105,9 +105,20 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
             "image_only=True leaves no text, which loss_names.{task} needs: use image_only=False"
         ));
     }
+    check_datasets_fit_tasks(config)?;
+    check_negatives(config)?;
+    check_recalls(config)?;
+    if config.data_root.is_empty() {
+        return refuse("data_root is not set: give the folder that holds the Arrow files".into());
+    }
+    Ok(())
+}
+
+/// Each dataset must have samples for each active task.
+fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
     for task in config.loss_names.active() {
         for dataset in &config.datasets {
-            // What a data set of one's own holds is known when its files are opened.
+            // What a custom dataset holds is known when its files are opened.
             if !datasets::NAMES.contains(&dataset.as_str()) {
                 continue;
             }
@@ -125,6 +136,11 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
             }
         }
     }
+    Ok(())
+}
+
+/// Matching and retrieval need negatives.
+fn check_negatives(config: &Config) -> Result<(), ConfigError> {
     if config.loss_names.itm >= 1.0 && config.draw_false_image == 0 {
         return refuse("loss_names.itm is active and needs a false picture per sample: set draw_false_image=1".into());
     }
@@ -133,23 +149,24 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
             "loss_names.irtr is active and needs false captions: set draw_false_text=15, as published".into(),
         );
     }
-    if config.get_recall_metric {
-        if config.loss_names.irtr <= 0.0 && config.loss_names.itm <= 0.0 {
-            return refuse(
-                "get_recall_metric=True needs a head that scores pairs: set loss_names.itm=1 or loss_names.irtr=1"
-                    .into(),
-            );
-        }
-        let first = config.datasets[0].as_str();
-        if datasets::NAMES.contains(&first) && !matches!(first, "coco" | "f30k") {
-            return refuse(format!(
-                "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {:?}",
-                config.datasets[0]
-            ));
-        }
+    Ok(())
+}
+
+/// Recalls need a head that scores pairs and a dataset of captions.
+fn check_recalls(config: &Config) -> Result<(), ConfigError> {
+    if !config.get_recall_metric {
+        return Ok(());
     }
-    if config.data_root.is_empty() {
-        return refuse("data_root is not set: give the folder that holds the Arrow files".into());
+    if config.loss_names.irtr <= 0.0 && config.loss_names.itm <= 0.0 {
+        return refuse(
+            "get_recall_metric=True needs a head that scores pairs: set loss_names.itm=1 or loss_names.irtr=1".into(),
+        );
+    }
+    let first = config.datasets[0].as_str();
+    if datasets::NAMES.contains(&first) && !matches!(first, "coco" | "f30k") {
+        return refuse(format!(
+            "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {first:?}"
+        ));
     }
     Ok(())
 }
@@ -208,21 +225,37 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
             ));
         }
     }
-    if config.test_only {
-        if config.load_path.is_empty() && config.pretrain_path.is_empty() {
-            warn("test_only=True without load_path evaluates freshly initialised weights".into());
-        }
-        if config.resume_from.is_some() {
-            warn("resume_from has no effect with test_only=True: use load_path".into());
-        }
-        if config.is_pretrain {
-            warn(format!(
-                "is_pretrain=True hides {} % of the image patches in evaluation too; is_pretrain=False shows all",
-                100.0 * config.mask_ratio
-            ));
-        }
-        return warnings;
+    warnings.extend(if config.test_only {
+        test_warnings(config)
+    } else {
+        training_warnings(config)
+    });
+    warnings
+}
+
+/// Warnings that concern a pass over the test split.
+fn test_warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |message: String| warnings.push(message);
+    if config.load_path.is_empty() && config.pretrain_path.is_empty() {
+        warn("test_only=True without load_path evaluates freshly initialised weights".into());
     }
+    if config.resume_from.is_some() {
+        warn("resume_from has no effect with test_only=True: use load_path".into());
+    }
+    if config.is_pretrain {
+        warn(format!(
+            "is_pretrain=True hides {} % of the image patches in evaluation too; is_pretrain=False shows all",
+            100.0 * config.mask_ratio
+        ));
+    }
+    warnings
+}
+
+/// Warnings that concern training.
+fn training_warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |message: String| warnings.push(message);
     if let Some(steps) = config.max_steps {
         if config.max_epoch != Config::default().max_epoch {
             warn(format!(
@@ -277,14 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn the_base_configuration_is_sound() {
+    fn accepts_the_base_configuration() {
         assert_eq!(validate(&[]), Ok(vec![]));
         assert_eq!(validate(&["num_gpus=0"]), Ok(vec![]));
         assert_eq!(validate(&["num_gpus=[3]"]), Ok(vec![]));
     }
 
     #[test]
-    fn data_sets_of_ones_own_go_with_every_task() {
+    fn custom_datasets_go_with_every_task() {
         for words in [
             &["datasets=['my-cats_2']"][..],
             &["datasets=['coco','mine']", "get_recall_metric=True"],
@@ -296,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions() {
+    fn rejects_contradictions() {
         for (words, part) in [
             (&["per_gpu_batchsize=0"][..], "per_gpu_batchsize is not set"),
             (&["per_gpu_batchsize=128"], "smaller than one micro-batch"),
@@ -357,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn bfloat16_is_warned_of_where_it_is_not_computed() {
+    fn warns_of_bf16_on_cpus_without_it() {
         let warnings = validate(&["precision=bf16"]).unwrap();
         match Precision::bf16_is_fast() {
             true => assert!(warnings.is_empty(), "{warnings:?}"),
@@ -369,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings() {
+    fn warns_of_values_without_effect() {
         for (words, part) in [
             (&["batch_size=20"][..], "takes 16 samples"),
             (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),

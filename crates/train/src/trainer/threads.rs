@@ -4,12 +4,12 @@ use crate::error::{Result, TrainError};
 use crate::spec::ComputeSpec;
 use std::sync::OnceLock;
 
-/// How many threads the arithmetic has, and where they run.
+/// Number and placement of the threads of the arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Threads {
-    /// Their number; 0: one for each processor.
+    /// Number of threads; 0: one per CPU.
     pub count: usize,
-    /// Whether each keeps to a processor of its own, the first ones of those that this process may use. Linux only.
+    /// Whether each thread is bound to one CPU, in the order of the CPUs that this process may use. Linux only.
     pub pinned: bool,
 }
 
@@ -23,10 +23,10 @@ impl Threads {
     }
 }
 
-/// Starts the threads of the arithmetic. Takes effect once: a process keeps what was asked first.
+/// Starts the threads of the arithmetic. Only the first call of a process has an effect.
 ///
 /// # Errors
-/// If the system refuses so many, or they are to be pinned and there are fewer processors, or the system cannot do that.
+/// Returns an error if the system cannot start so many threads, or cannot bind them to as many CPUs.
 pub fn use_threads(threads: Threads) -> Result<()> {
     static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     STARTED
@@ -38,20 +38,20 @@ pub fn use_threads(threads: Threads) -> Result<()> {
 fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> {
     let mut pool = rayon::ThreadPoolBuilder::new().num_threads(count);
     if pinned {
-        let processors = affinity::allowed()?;
+        let cpus = affinity::allowed()?;
         let count = match count {
-            0 => processors.len(),
+            0 => cpus.len(),
             count => count,
         };
-        if count > processors.len() {
+        if count > cpus.len() {
             return Err(format!(
                 "pin_threads: {count} threads, but this process may use {} processors: take threads={0}",
-                processors.len()
+                cpus.len()
             ));
         }
         pool = pool.num_threads(count).start_handler(move |i| {
             // What the system just said to be allowed may have changed since; an unpinned thread computes the same.
-            let _ = affinity::keep_to(processors[i]);
+            let _ = affinity::bind_to(cpus[i]);
         });
     }
     pool.build_global().map_err(|e| format!("threads={count}: {e}"))
@@ -61,16 +61,16 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
 mod affinity {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The processors that the calling thread may run on.
+    /// The CPUs that the calling thread may run on.
     pub fn allowed() -> Result<Vec<usize>, String> {
         let set = sched_getaffinity(None).map_err(|e| format!("pin_threads: which processors may be used? {e}"))?;
         Ok((0..CpuSet::MAX_CPU).filter(|i| set.is_set(*i)).collect())
     }
 
-    /// Makes it run on one of them only.
-    pub fn keep_to(processor: usize) -> rustix::io::Result<()> {
+    /// Binds the calling thread to one CPU.
+    pub fn bind_to(cpu: usize) -> rustix::io::Result<()> {
         let mut set = CpuSet::new();
-        set.set(processor);
+        set.set(cpu);
         sched_setaffinity(None, &set)
     }
 
@@ -79,11 +79,11 @@ mod affinity {
         use super::*;
 
         #[test]
-        fn a_thread_keeps_to_its_processor() {
+        fn binds_a_thread_to_a_cpu() {
             let before = allowed().unwrap();
             let last = *before.last().unwrap();
             std::thread::spawn(move || {
-                keep_to(last).unwrap();
+                bind_to(last).unwrap();
                 assert_eq!(allowed().unwrap(), [last]);
             })
             .join()
@@ -99,7 +99,7 @@ mod affinity {
         Err("pin_threads works on Linux only: leave it out".into())
     }
 
-    pub fn keep_to(_processor: usize) -> Result<(), String> {
+    pub fn bind_to(_cpu: usize) -> Result<(), String> {
         allowed().map(|_| ())
     }
 }

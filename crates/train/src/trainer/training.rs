@@ -45,7 +45,7 @@ pub struct Finished {
     pub best: Option<(f64, u64)>,
 }
 
-/// What a run is told from outside.
+/// How a run is controlled from outside.
 pub struct Control<'a> {
     /// Set from outside (a signal): the run saves and ends.
     pub stop: &'a AtomicBool,
@@ -208,7 +208,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Adds up the gradients of a window; `None` if told to stop within it.
+    /// Adds up the gradients of a window; `None` if the stop flag is set within it.
     fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowPass>> {
         let mut pass = WindowPass {
             epoch_sums: self.state.metrics.clone(),
