@@ -16,6 +16,18 @@ pub type Output = BufWriter<File>;
 /// Writes a file under a temporary name in the same directory, flushes it to the disk, and renames it to `path`, replacing an existing
 /// file. After an error, or if the machine stops in between, an existing file is unchanged.
 ///
+/// ```
+/// use std::io::{self, Write};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("config.toml");
+/// vlct_util::atomic::write(&path, |out| out.write_all(b"seed = 1"))?;
+/// let failed = vlct_util::atomic::write(&path, |_| Err(io::Error::other("interrupted")));
+/// assert!(failed.is_err());
+/// assert_eq!(std::fs::read(&path)?, b"seed = 1");
+/// # Ok::<(), io::Error>(())
+/// ```
+///
 /// # Errors
 /// Returns the error of `content`, or of the operating system.
 pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) -> Result<(), E>) -> Result<(), E> {

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn second_lock_is_refused_until_the_first_is_closed() {
+    fn rejects_a_second_lock_until_the_first_is_closed() {
         let directory = tempfile::tempdir().unwrap();
         let open = || File::open(directory.path()).unwrap();
         let (first, second) = (open(), open());
