@@ -1,4 +1,4 @@
-//! The bytes of a pickle: instructions, their arguments, and the literals of protocol 0.
+//! A reader of opcodes and arguments, and the literals of protocol 0.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::PickleError;
 
 type Result<T> = std::result::Result<T, PickleError>;
 
-/// Where in the bytes the machine is.
+/// The bytes of a pickle and the current position.
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -27,12 +27,12 @@ impl<'a> Input<'a> {
         self.at
     }
 
-    /// Notes that an instruction begins here, for errors.
+    /// Marks the beginning of an instruction, for errors.
     pub fn begin(&mut self) {
         self.opcode_at = self.at;
     }
 
-    /// Where the current instruction began.
+    /// The offset of the current instruction.
     pub fn opcode_at(&self) -> usize {
         self.opcode_at
     }
@@ -50,7 +50,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The next `length` bytes.
+    /// Reads `length` bytes.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let end = self.at.checked_add(length);
         let taken = end.and_then(|end| self.bytes.get(self.at..end));
@@ -69,7 +69,7 @@ impl<'a> Input<'a> {
         Ok(array)
     }
 
-    /// The bytes up to the next line feed, without it and without a carriage return before it.
+    /// Reads a line, without its LF or CR LF.
     pub fn line(&mut self) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|b| *b == b'\n');
@@ -95,7 +95,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The text of a Python 2 string literal: `'…'` or `"…"` with backslash escapes.
+/// Parses a Python 2 string literal: `'…'` or `"…"` with backslash escapes.
 pub(super) fn quoted(line: &[u8]) -> Option<String> {
     let line = line.trim_ascii();
     let quote = *line.first().filter(|b| matches!(b, b'\'' | b'"'))?;
@@ -125,7 +125,7 @@ pub(super) fn quoted(line: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Python's `raw-unicode-escape`: Latin-1, where `\u` with four and `\U` with eight hexadecimal digits stand for any character.
+/// Decodes Python's `raw-unicode-escape`: Latin-1, in which `\u` with four and `\U` with eight hexadecimal digits stand for any character.
 pub(super) fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return std::str::from_utf8(line).ok().map(Cow::Borrowed);

@@ -4,16 +4,34 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::input::{Input, quoted, raw_unicode};
-use super::{MAX_MEMO, MAX_REFERENCES, MAX_STACK, MAX_VALUES, Object, Pickle, PickleError, Ref, Value};
+use super::{Object, Pickle, PickleError, Ref, Value};
+
+/// Most values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000.
+pub const MAX_VALUES: usize = 1 << 22;
+/// Most references in all containers of a pickle together.
+pub const MAX_REFERENCES: usize = 1 << 24;
+/// Most values and, separately, marks on the stack of the machine.
+pub const MAX_STACK: usize = 1 << 22;
+/// Most entries of the memo.
+pub const MAX_MEMO: usize = 1 << 22;
 
 type Result<T> = std::result::Result<T, PickleError>;
 
-/// Reads the pickle at the start of `bytes`; what follows its `STOP` is not looked at.
+/// Reads the pickle at the beginning of `bytes`. Bytes after its `STOP` are ignored, and nothing is executed.
 ///
-/// Nothing is executed, see the module's description.
+/// ```
+/// // `{"epoch": 3, "hook": os.system("reboot")}` as Python writes it in protocol 0.
+/// let bytes = b"(dS'epoch'\nI3\nsS'hook'\ncos\nsystem\n(S'reboot'\ntRs.";
+/// let pickle = vlct_pickle::parse(bytes)?;
+/// let entries = pickle.entries(pickle.root()).unwrap();
+/// assert_eq!(pickle.int(entries[0].1), Some(3));
+/// // The call is data.
+/// assert_eq!(pickle.callable(entries[1].1).as_deref(), Some("os.system"));
+/// # Ok::<(), vlct_pickle::PickleError>(())
+/// ```
 ///
 /// # Errors
-/// [`PickleError`] for anything that is not a well-formed pickle of protocol 0 to 5 or exceeds a limit.
+/// Returns a [`PickleError`] if `bytes` do not begin with a valid pickle of protocol 0 to 5, or if it exceeds a limit.
 pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
     let mut machine = Machine {
         input: Input::new(bytes),
@@ -39,15 +57,15 @@ struct Machine<'a> {
     input: Input<'a>,
     values: Vec<Value<'a>>,
     stack: Vec<Ref>,
-    /// Heights of the stack at which marks were set.
+    /// The height of the stack at each mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Ref>,
-    /// References held by all containers together.
+    /// References in all containers together.
     references: usize,
 }
 
 impl<'a> Machine<'a> {
-    /// Carries out one instruction; the result of the pickle if it was `STOP`.
+    /// Executes an instruction. Returns the result of the pickle if it was `STOP`.
     fn step(&mut self) -> Result<Option<Ref>> {
         self.input.begin();
         match self.input.byte()? {
@@ -192,7 +210,7 @@ impl<'a> Machine<'a> {
                 self.marks.push(self.stack.len());
             }
             b'0' => {
-                // As in Python, POP takes a mark when no value lies above it.
+                // As in Python, POP removes a mark if no value is above it.
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                 } else {
@@ -232,7 +250,7 @@ impl<'a> Machine<'a> {
                 self.fetch(key)?;
             }
 
-            // Callables and what they would have made.
+            // Callables and calls.
             b'c' => {
                 let value = self.global_lines()?;
                 self.push(value)?;
@@ -291,7 +309,7 @@ impl<'a> Machine<'a> {
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                // State set on anything else (a class, a plain dictionary) has no meaning for a reader of data.
+                // The state of anything else (a class, a plain dictionary) is ignored.
                 if let Value::Object(object) = &mut self.values[target.0 as usize] {
                     object.state = Some(state);
                 }
@@ -314,7 +332,7 @@ impl<'a> Machine<'a> {
                 }
             }
             0x95 => {
-                // A frame only tells how many bytes follow; the bytes themselves are checked as they are read.
+                // The length of a frame is ignored: every read is checked.
                 self.input.array::<8>()?;
             }
             0x97 | 0x98 => {
@@ -411,7 +429,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Values below the last mark cannot be taken before the mark is.
+    /// Values below the last mark cannot be popped.
     fn available(&self) -> usize {
         self.stack.len() - self.marks.last().copied().unwrap_or(0)
     }
@@ -442,7 +460,7 @@ impl<'a> Machine<'a> {
             offset: self.input.opcode_at(),
         })?;
         self.count_references(self.stack.len() - height)?;
-        // Copied rather than `split_off`, which would hand on the whole stack's capacity for a mark at height zero.
+        // A copy, because `split_off` at height zero would keep the capacity of the whole stack.
         let items = self.stack[height..].to_vec();
         self.stack.truncate(height);
         Ok(items)

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::borrow::Cow;
+
 use super::*;
 
 fn described(bytes: &[u8]) -> String {
@@ -8,7 +10,7 @@ fn described(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn numbers() {
+fn reads_numbers() {
     for (bytes, want) in [
         (&b"K\xff."[..], Value::Int(255)),
         (b"M\xff\xff.", Value::Int(65535)),
@@ -39,7 +41,7 @@ fn numbers() {
 }
 
 #[test]
-fn strings_and_bytes() {
+fn reads_strings_and_bytes() {
     for (bytes, want) in [
         (&b"X\x02\0\0\0\xc3\xa9."[..], "é"),
         (b"\x8c\x01a.", "a"),
@@ -65,7 +67,7 @@ fn strings_and_bytes() {
 }
 
 #[test]
-fn containers() {
+fn reads_containers() {
     for (bytes, want) in [
         (&b")."[..], "[]"),
         (b"K\x01\x85.", "[1]"),
@@ -94,7 +96,7 @@ fn containers() {
 }
 
 #[test]
-fn callables_are_only_named() {
+fn callables_are_named_and_not_called() {
     for bytes in [
         &b"cos\nsystem\n(X\x06\0\0\0reboottR."[..],
         b"(X\x02\0\0\0rmios\nsystem\n.",
@@ -149,7 +151,7 @@ fn objects_hold_what_is_added_to_them() {
 }
 
 #[test]
-fn one_sentence_for_every_mistake() {
+fn every_error_has_a_message() {
     for (bytes, want) in [
         (&b""[..], "the pickle ends too early, at byte 0"),
         (b"K", "the pickle ends too early, at byte 1"),
@@ -218,7 +220,7 @@ fn one_sentence_for_every_mistake() {
 }
 
 #[test]
-fn cycles_and_deep_nesting_cost_no_stack() {
+fn cycles_and_deep_nesting_use_no_stack() {
     // A list that contains itself.
     let text = described(b"]q\x00h\x00a.");
     assert!(text.contains('…'), "{text}");
@@ -259,7 +261,7 @@ fn limits_hold() {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_pickles_round_trip() {
     let numbers = [
         0,
         255,

@@ -1,8 +1,8 @@
-//! Writes pickles of protocol 2, the one that every version of PyTorch reads.
+//! A writer of pickles of protocol 2, which every version of PyTorch reads.
 
 use std::collections::HashMap;
 
-/// A pickle under construction: each method appends the instructions that push one value, or that combine the topmost ones.
+/// A pickle under construction. Each method appends the instructions that push a value, or that combine the topmost values.
 ///
 /// ```
 /// use vlct_pickle::Writer;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 #[derive(Debug, Clone)]
 pub struct Writer {
     bytes: Vec<u8>,
-    /// Classes and functions already named, by module and name, and their memo entries.
+    /// The memo entries of classes and functions, by module and name.
     globals: HashMap<(String, String), u32>,
 }
 
@@ -26,7 +26,7 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// An empty pickle.
+    /// Creates an empty pickle.
     pub fn new() -> Self {
         Self {
             bytes: vec![0x80, 2],
@@ -34,7 +34,7 @@ impl Writer {
         }
     }
 
-    /// Ends the pickle; its value is the one on top.
+    /// Ends the pickle, whose result is the topmost value, and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.push(b'.');
         self.bytes
@@ -46,12 +46,12 @@ impl Writer {
         self
     }
 
-    /// `True` or `False`.
+    /// Pushes `True` or `False`.
     pub fn bool(&mut self, value: bool) -> &mut Self {
         self.op(if value { 0x88 } else { 0x89 }, &[])
     }
 
-    /// An integer.
+    /// Pushes an integer.
     pub fn int(&mut self, value: i64) -> &mut Self {
         if let Ok(small) = u8::try_from(value) {
             self.op(b'K', &[small])
@@ -64,16 +64,16 @@ impl Writer {
         }
     }
 
-    /// A string.
+    /// Pushes a string.
     ///
     /// # Panics
-    /// If the text is longer than protocol 2 can say (4 GiB).
+    /// Panics if the text has 4 GiB or more, the limit of protocol 2.
     pub fn text(&mut self, value: &str) -> &mut Self {
         let length = u32::try_from(value.len()).expect("text of less than 4 GiB");
         self.op(b'X', &length.to_le_bytes()).op_bytes(value.as_bytes())
     }
 
-    /// A class or function.
+    /// Pushes a class or function.
     pub fn global(&mut self, module: &str, name: &str) -> &mut Self {
         let key = (module.to_owned(), name.to_owned());
         if let Some(memo) = self.globals.get(&key).copied() {
@@ -85,47 +85,47 @@ impl Writer {
             .op(b'r', &memo.to_le_bytes())
     }
 
-    /// A mark, up to which [`Writer::tuple`] and [`Writer::append_items`] collect.
+    /// Pushes a mark for [`Writer::tuple`] and [`Writer::append_items`].
     pub fn mark(&mut self) -> &mut Self {
         self.op(b'(', &[])
     }
 
-    /// Everything above the last mark as a tuple.
+    /// Replaces the values above the last mark by a tuple of them.
     pub fn tuple(&mut self) -> &mut Self {
         self.op(b't', &[])
     }
 
-    /// An empty tuple.
+    /// Pushes an empty tuple.
     pub fn empty_tuple(&mut self) -> &mut Self {
         self.op(b')', &[])
     }
 
-    /// An empty list.
+    /// Pushes an empty list.
     pub fn empty_list(&mut self) -> &mut Self {
         self.op(b']', &[])
     }
 
-    /// Appends everything above the last mark to the list below it.
+    /// Appends the values above the last mark to the list below it.
     pub fn append_items(&mut self) -> &mut Self {
         self.op(b'e', &[])
     }
 
-    /// An empty dictionary.
+    /// Pushes an empty dictionary.
     pub fn empty_dict(&mut self) -> &mut Self {
         self.op(b'}', &[])
     }
 
-    /// Puts the topmost two values, a key and a value, into the dictionary below them.
+    /// Inserts the topmost two values, a key and a value, into the dictionary below them.
     pub fn set_item(&mut self) -> &mut Self {
         self.op(b's', &[])
     }
 
-    /// Calls the callable below the topmost value, a tuple of arguments.
+    /// Replaces the topmost two values, a callable and a tuple of arguments, by a call.
     pub fn reduce(&mut self) -> &mut Self {
         self.op(b'R', &[])
     }
 
-    /// Makes the topmost value a reference to something outside the pickle.
+    /// Replaces the topmost value, an id, by a persistent reference.
     pub fn persistent(&mut self) -> &mut Self {
         self.op(b'Q', &[])
     }

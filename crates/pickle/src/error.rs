@@ -1,0 +1,71 @@
+//! Errors of the reader.
+
+/// A pickle that cannot be read. Offsets are in bytes from its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PickleError {
+    /// The bytes end inside an instruction or before the final `STOP`.
+    #[error("the pickle ends too early, at byte {offset}")]
+    Truncated {
+        /// Where the missing bytes would begin.
+        offset: usize,
+    },
+    /// A byte that is not an opcode of any protocol.
+    #[error("byte {offset} of the pickle, {opcode:#04x}, is no instruction")]
+    UnknownOpcode {
+        /// The offset of the byte.
+        offset: usize,
+        /// The byte.
+        opcode: u8,
+    },
+    /// A protocol newer than 5.
+    #[error("the pickle uses protocol {0}; this reader knows 0 to 5")]
+    Protocol(u8),
+    /// An instruction pops a value from an empty stack.
+    #[error("the instruction at byte {offset} of the pickle takes a value from an empty stack")]
+    StackUnderflow {
+        /// The offset of the instruction.
+        offset: usize,
+    },
+    /// An instruction needs a mark, but there is none on the stack.
+    #[error("the instruction at byte {offset} of the pickle looks for a mark that was not set")]
+    NoMark {
+        /// The offset of the instruction.
+        offset: usize,
+    },
+    /// An instruction reads a memo entry that was not written.
+    #[error("the instruction at byte {offset} of the pickle reads memo entry {key}, which was not written")]
+    NotInMemo {
+        /// The offset of the instruction.
+        offset: usize,
+        /// The key of the entry.
+        key: u64,
+    },
+    /// An argument has the wrong form.
+    #[error("the instruction at byte {offset} of the pickle has a malformed {what}")]
+    Malformed {
+        /// The offset of the instruction.
+        offset: usize,
+        /// Which argument.
+        what: &'static str,
+    },
+    /// An instruction adds items to a value that is not a container.
+    #[error("the instruction at byte {offset} of the pickle adds items to a value that holds none")]
+    NotAContainer {
+        /// The offset of the instruction.
+        offset: usize,
+    },
+    /// A buffer of protocol 5 that is outside the pickle.
+    #[error("the instruction at byte {offset} of the pickle refers to a buffer outside the file")]
+    OutOfBand {
+        /// The offset of the instruction.
+        offset: usize,
+    },
+    /// One of the limits is exceeded.
+    #[error("the pickle has more than {limit} {what}")]
+    TooMany {
+        /// What the limit is for.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
