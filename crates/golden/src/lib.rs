@@ -1,6 +1,6 @@
-//! Reference numbers for tests: where they lie, how they are read, how results are compared with them.
+//! Golden data for tests: finding and reading it, and comparing results with it.
 //!
-//! A directory of golden data has the directories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
+//! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
 //! optional. A small copy is part of the repository (`tests/golden`). Tests run on it and also on the directory that the
 //! environment variable `VLC_GOLDEN` names, or on `../shared/golden` beside the repository where that exists.
 
@@ -25,14 +25,14 @@ pub fn directories(part: &str) -> Vec<PathBuf> {
     directories
 }
 
-/// Parses a JSON file.
+/// Reads a JSON file.
 pub fn json(path: impl AsRef<Path>) -> serde_json::Value {
     let path = path.as_ref();
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The tensors of a `.safetensors` file, widened to `f32` or `i64` on access.
+/// The tensors of a `.safetensors` file, converted to `f32` or `i64` on access.
 pub struct Tensors {
     bytes: Vec<u8>,
 }
@@ -63,17 +63,17 @@ impl Tensors {
         names
     }
 
-    /// Whether a tensor of that name exists.
+    /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.names().iter().any(|n| n == name)
     }
 
-    /// Sizes of the tensor.
+    /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Vec<usize> {
         self.view(name).shape().to_vec()
     }
 
-    /// Values of an `F32` or `F16` tensor.
+    /// The values of an `F32` or `F16` tensor, as `f32`.
     pub fn f32(&self, name: &str) -> Vec<f32> {
         let view = self.view(name);
         let data = view.data();
@@ -94,7 +94,7 @@ impl Tensors {
         }
     }
 
-    /// Values of an `I64`, `I32` or `BOOL` tensor.
+    /// The values of an `I64`, `I32` or `BOOL` tensor, as `i64`.
     pub fn i64(&self, name: &str) -> Vec<i64> {
         let view = self.view(name);
         let data = view.data();
@@ -114,14 +114,14 @@ impl Tensors {
 
 /// Panics unless `got` equals `want` within `tolerance`, relative to the largest magnitude in `want`.
 pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
-    assert_eq!(got.len(), want.len(), "{what}: number of values");
+    assert_eq!(got.len(), want.len(), "{what}: length");
     let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
     assert_within(what, got, want, tolerance * scale);
 }
 
 /// Panics unless every value of `got` is within `tolerance` (absolute) of `want`.
 pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
-    assert_eq!(got.len(), want.len(), "{what}: number of values");
+    assert_eq!(got.len(), want.len(), "{what}: length");
     let mut worst = (0usize, 0f32);
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let difference = (g - w).abs();
@@ -139,7 +139,7 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     );
 }
 
-/// Writes a tar of these members with the `tar` crate.
+/// Writes a tar file of these members with the `tar` crate.
 pub fn write_tar(path: &Path, members: &[(&str, &[u8])]) {
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     for (name, bytes) in members {
