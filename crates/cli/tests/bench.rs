@@ -191,7 +191,7 @@ fn data_that_the_loader_cannot_read_are_one_line() {
     for (what, path, reason) in [
         ("missing", &missing, "No such file"),
         ("empty", &empty, "no images in"),
-        ("cut short", &broken, "ends before the picture does"),
+        ("cut short", &broken, "ends before the image does"),
         ("no table", &table, "broken.arrow"),
     ] {
         let name = path.file_name().and_then(|n| n.to_str()).expect("a name");

@@ -1,5 +1,5 @@
-//! What a picture costs from the bytes of its file to the numbers that the model sees, whole and in parts.
-//! `cargo bench -p vlct-image -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is a picture.
+//! The time that an image takes from the bytes of its file to normalised values, whole and by stage.
+//! `cargo bench -p vlct-image -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is an image.
 
 use std::time::Duration;
 
@@ -10,20 +10,21 @@ use vlct_image::augment::OPERATIONS;
 use vlct_image::resize::{Levels, resize_into};
 use vlct_image::{CropBox, RgbImage, Transform, TransformKind, decode, encode_jpeg};
 
-/// Size of the pictures, as in MS-COCO, and of what is made of them.
+/// Size of the images, as in MS-COCO.
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
+/// Side of the transformed images.
 const SIZE: u32 = 384;
 
 /// Waves with some grain, so that a file of it is about as long as that of a photograph.
-fn picture() -> RgbImage {
+fn image() -> RgbImage {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
-        let wave = |c: u8| {
+        let mut wave = |c: u8| {
             let phase = x as f32 / (37.0 + 9.0 * f32::from(c)) + y as f32 / (53.0 - 7.0 * f32::from(c));
             (127.0 + 90.0 * phase.sin() + random.random_range(-8.0..8.0)) as u8
         };
-        image::Rgb([0, 1, 2].map(wave))
+        image::Rgb(std::array::from_fn(|c| wave(c as u8)))
     })
 }
 
@@ -36,8 +37,8 @@ fn main() {
     group.measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(1));
 
-    let picture = picture();
-    let file = encode_jpeg(&picture, 90).expect("a file");
+    let image = image();
+    let file = encode_jpeg(&image, 90).expect("a file");
     for kind in TransformKind::ALL {
         let transform = Transform::new(kind, SIZE as usize).expect("a size");
         let mut out = vec![0.0; transform.values()];
@@ -57,15 +58,15 @@ fn main() {
         offset: [-2.0; 3],
     };
     group.bench_function("resize", |bench| {
-        bench.iter(|| resize_into(&picture, CropBox::whole(&picture), (SIZE, SIZE), true, levels, &mut out))
+        bench.iter(|| resize_into(&image, CropBox::whole(&image), (SIZE, SIZE), true, levels, &mut out))
     });
     for operation in &OPERATIONS {
         group.bench_function(operation.name, |bench| {
-            let apply = |mut picture: RgbImage| {
-                (operation.apply)(&mut picture, operation.value(9.0));
-                picture
+            let apply = |mut image: RgbImage| {
+                (operation.apply)(&mut image, operation.value(9.0));
+                image
             };
-            bench.iter_batched(|| picture.clone(), apply, BatchSize::SmallInput)
+            bench.iter_batched(|| image.clone(), apply, BatchSize::SmallInput)
         });
     }
     group.finish();

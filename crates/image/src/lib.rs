@@ -1,13 +1,15 @@
-//! Pictures: from the bytes of a file to the normalised tensor that the model sees, and back.
+//! Image processing: from the bytes of a file to the normalised input `[3, S, S]` of the model, and back.
 //!
 //! ```text
 //! bytes ── decode ──▶ RgbImage ── augment ──▶ RgbImage ── resize ──▶ [S, S] ── normalise ──▶ f32 [3, S, S]
 //!                                └────────────────── transform ──────────────────────────┘
 //! ```
 //!
-//! The models were trained on what Pillow and torchvision produce, so every step is defined by those libraries'
-//! arithmetic: [`mod@decode`] gives Pillow's `convert("RGB")`, [`mod@resize`] its bicubic filter, [`augment`] its
-//! image operations, [`transform`] torchvision's random crop. Reference outputs decide (`tests/golden/augment`).
+//! The published models were trained on images that Pillow and torchvision processed, so every step reproduces the arithmetic of
+//! these libraries: [`mod@decode`] Pillow's `convert("RGB")`, [`mod@resize`] its bicubic filter, [`augment`] its image operations,
+//! [`transform`] torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
+//!
+//! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
 
 pub mod augment;
 pub mod check;
@@ -20,15 +22,15 @@ pub mod resize;
 pub mod sheet;
 pub mod transform;
 
-/// Takes back the memory of a picture that is no longer needed, for the next one that this thread decodes.
-pub fn recycle(picture: RgbImage) {
-    memory::give_back(picture.into_raw());
+/// Keeps the memory of an image that is no longer needed, for the next one that this thread decodes.
+pub fn recycle(image: RgbImage) {
+    memory::give_back(image.into_raw());
 }
 
 #[cfg(test)]
 mod parity;
 
-pub use decode::{MAX_PIXELS, MAX_SIDE, decode};
+pub use decode::{EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode};
 pub use encode::{encode_jpeg, encode_png};
 pub use error::{ImageError, Result};
 pub use image::RgbImage;

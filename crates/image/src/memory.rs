@@ -1,32 +1,31 @@
-//! Memory of pixels that a thread uses again.
+//! Reuse of pixel buffers within a thread.
 //!
-//! Fresh memory of this size comes from the system page by page, which takes a third as long as rotating the picture that goes
-//! into it.
+//! The system maps a fresh buffer of this size page by page, which takes a third of the time of rotating the image in it.
 
 use std::cell::RefCell;
 
-/// Buffers kept by a thread: a picture, and what an operation makes of it.
+/// Buffers kept by a thread: for an image, and for the result of an operation on it.
 const MOST: usize = 2;
 
-/// Larger buffers are not kept: those of single very large pictures.
+/// Largest buffer that is kept, in bytes. Very large images are rare.
 const LARGEST: usize = 16 << 20;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Memory for `len` values, whatever they are.
+/// Returns a buffer of `len` bytes with arbitrary content.
 pub(super) fn take(len: usize) -> Vec<u8> {
     let mut buffer = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.capacity() < len {
-        // Nothing of it is to be moved.
+        // Growing the old buffer would copy its content.
         buffer = Vec::new();
     }
     buffer.resize(len, 0);
     buffer
 }
 
-/// Takes memory that is no longer needed.
+/// Keeps a buffer for the next call of [`take`].
 pub(super) fn give_back(buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spare| {
         if spare.len() < MOST && buffer.capacity() <= LARGEST {
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_used_again_unless_it_is_large() {
+    fn reuses_buffers_unless_they_are_large() {
         let first = take(1000);
         let place = first.as_ptr();
         give_back(first);

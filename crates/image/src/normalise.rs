@@ -1,4 +1,4 @@
-//! Pixels to the numbers that the model sees, and back: `(pixel / 255 - mean) / std` per channel.
+//! Normalisation of pixels, `(pixel / 255 - mean) / std` per channel, and its inverse.
 
 use image::RgbImage;
 
@@ -6,13 +6,13 @@ use super::decode;
 use super::resize::Levels;
 use crate::{ImageError, Result};
 
-/// Mean of red, green and blue over ImageNet, in units of full brightness.
+/// Mean of red, green and blue over ImageNet, where 1 is full brightness.
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 
-/// Standard deviation of red, green and blue over ImageNet, in units of full brightness.
+/// Standard deviation of red, green and blue over ImageNet, where 1 is full brightness.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// What a resize makes of levels so that they are normalised.
+/// The [`Levels`] that make a resize normalise its result.
 pub(super) fn levels() -> Levels {
     Levels {
         scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
@@ -20,8 +20,8 @@ pub(super) fn levels() -> Levels {
     }
 }
 
-/// Turns normalised planes `[3, size, size]` back into a picture: rounded to the nearest pixel value, clipped to
-/// 0..=255; a value that is not a number becomes 0. For reports: reconstructions leave the range of real pictures.
+/// Converts normalised planes `[3, size, size]` to an image. Values are rounded and clipped to 0..=255, because reconstructions
+/// exceed the range of images; NaN becomes 0.
 ///
 /// # Errors
 /// Returns [`ImageError::Length`] if `values` has not `3 · size · size` elements, [`ImageError::Size`] if `size` is above
@@ -66,15 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn denormalise_undoes_normalise() {
-        let picture = denormalise(&all_levels(), 16).unwrap();
-        for (level, pixel) in picture.pixels().enumerate() {
+    fn denormalise_inverts_normalise() {
+        let image = denormalise(&all_levels(), 16).unwrap();
+        for (level, pixel) in image.pixels().enumerate() {
             assert_eq!(pixel.0, [level as u8; 3]);
         }
     }
 
     #[test]
-    fn normalised_values_are_those_of_imagenet_statistics() {
+    fn levels_normalise_by_imagenet_statistics() {
         let want: Vec<f32> = (0..768)
             .map(|i| ((i % 256) as f32 / 255.0 - MEAN[i / 256]) / STD[i / 256])
             .collect();
@@ -82,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn out_of_range_values_are_clipped_and_wrong_lengths_refused() {
-        let picture = denormalise(&[f32::NAN, 1e9, -1e9], 1).unwrap();
-        assert_eq!(picture.as_raw(), &[0, 255, 0]);
+    fn clips_values_out_of_range_and_rejects_wrong_lengths() {
+        let image = denormalise(&[f32::NAN, 1e9, -1e9], 1).unwrap();
+        assert_eq!(image.as_raw(), &[0, 255, 0]);
         assert!(denormalise(&[0.0; 5], 1).is_err());
         assert!(denormalise(&[], usize::MAX).is_err());
     }

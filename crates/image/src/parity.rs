@@ -1,4 +1,4 @@
-//! Our pictures against Pillow's (`tests/golden/images`, `tests/golden/augment`).
+//! Comparison with recorded results of Pillow (`tests/golden/images`, `tests/golden/augment`).
 
 use std::path::Path;
 
@@ -33,11 +33,11 @@ fn assert_resampled(what: &str, got: &RgbImage, want: &RgbImage) {
 #[test]
 fn decoding_equals_pillow() {
     let mut seen = 0;
-    for folder in vlct_golden::directories("images") {
-        for entry in std::fs::read_dir(&folder).unwrap() {
+    for directory in vlct_golden::directories("images") {
+        for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_string();
-            let decoded = folder.join(format!("{name}.decoded.png"));
+            let decoded = directory.join(format!("{name}.decoded.png"));
             if !decoded.exists() {
                 continue;
             }
@@ -54,14 +54,18 @@ fn decoding_equals_pillow() {
 
 #[test]
 fn operations_equal_pillow() {
-    for folder in vlct_golden::directories("augment") {
-        let images = folder.with_file_name("images");
-        let cases = vlct_golden::json(folder.join("cases.json"));
+    for directory in vlct_golden::directories("augment") {
+        let images = directory.with_file_name("images");
+        let cases = vlct_golden::json(directory.join("cases.json"));
         let cases = cases.as_array().unwrap();
         assert!(!cases.is_empty());
         for case in cases {
             let text = |key: &str| case[key].as_str().unwrap();
-            check(case, &read(&images.join(text("input"))), &folder.join(text("output")));
+            check(
+                case,
+                &read(&images.join(text("input"))),
+                &directory.join(text("output")),
+            );
         }
     }
 }

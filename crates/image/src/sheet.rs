@@ -1,4 +1,4 @@
-//! A contact sheet: many small pictures with a few words below each, to look at data with one's own eyes.
+//! Contact sheets: thumbnails with captions, for visual inspection of data.
 
 use image::imageops::replace;
 use image::{Rgb, RgbImage};
@@ -7,40 +7,40 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_wid
 use super::resize;
 use crate::Result;
 
-/// Longest side of a small picture in pixels.
+/// Longest side of a thumbnail in pixels.
 const SIDE: u32 = 192;
 /// Space around every cell in pixels.
 const GAP: u32 = 12;
-/// Lines of text below a picture.
+/// Lines of text below a thumbnail.
 const LINES: u32 = 3;
 const LINE_HEIGHT: u32 = 18;
 const FONT: (FontWeight, RasterHeight) = (FontWeight::Regular, RasterHeight::Size16);
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([32, 32, 32]);
-/// In place of a picture that is not there.
+/// Colour of the square that stands for a missing image.
 const MISSING: Rgb<u8> = Rgb([230, 200, 200]);
 
-/// A picture with words about it.
+/// A thumbnail and its caption.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// The picture, made small with [`thumbnail`]; none if it cannot be decoded.
+    /// The thumbnail (see [`thumbnail`]), or none if the image cannot be decoded.
     pub image: Option<RgbImage>,
-    /// What stands below; broken into lines, and cut where it is too long.
+    /// The caption. It is wrapped, and cut where it is too long.
     pub text: String,
 }
 
-/// The picture as it goes into a cell: no side longer than that of a cell.
+/// Downscales an image so that it fits into a cell. Smaller images are unchanged.
 ///
 /// # Errors
-/// A picture without pixels.
-pub fn thumbnail(picture: &RgbImage) -> Result<RgbImage> {
-    let (width, height) = picture.dimensions();
+/// Returns [`ImageError::NoPixels`](crate::ImageError::NoPixels) for an image without pixels.
+pub fn thumbnail(image: &RgbImage) -> Result<RgbImage> {
+    let (width, height) = image.dimensions();
     let factor = (f64::from(SIDE) / f64::from(width.max(height).max(1))).min(1.0);
     let side = |pixels: u32| ((f64::from(pixels) * factor).round() as u32).clamp(1, SIDE);
-    resize(picture, side(width), side(height))
+    resize(image, side(width), side(height))
 }
 
-/// Draws the cells in rows of `columns`, at least one.
+/// Draws cells in rows of `columns`; 0 counts as 1.
 pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
     let columns = columns.clamp(1, cells.len().clamp(1, 256) as u32);
     let rows = (cells.len() as u32).div_ceil(columns).max(1);
@@ -50,11 +50,11 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
         let left = GAP + number % columns * cell_width;
         let top = GAP + number / columns * cell_height;
         let missing = RgbImage::from_pixel(SIDE, SIDE, MISSING);
-        let picture = cell.image.as_ref().unwrap_or(&missing);
-        // In the middle of its square.
-        let x = left + SIDE.saturating_sub(picture.width()) / 2;
-        let y = top + SIDE.saturating_sub(picture.height()) / 2;
-        replace(&mut sheet, picture, i64::from(x), i64::from(y));
+        let image = cell.image.as_ref().unwrap_or(&missing);
+        // Centred in its square.
+        let x = left + SIDE.saturating_sub(image.width()) / 2;
+        let y = top + SIDE.saturating_sub(image.height()) / 2;
+        replace(&mut sheet, image, i64::from(x), i64::from(y));
         let letters = SIDE as usize / get_raster_width(FONT.0, FONT.1);
         for (line, text) in (0..).zip(wrap(&cell.text, letters, LINES as usize)) {
             write(&mut sheet, left, top + SIDE + 2 + line * LINE_HEIGHT, &text);
@@ -63,7 +63,8 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
     sheet
 }
 
-/// Breaks a text into at most `lines` lines of `letters`, between words where it can; an ellipsis ends what is cut.
+/// Wraps a text into at most `lines` lines of `letters` characters, between words where possible. Text that is cut ends in an
+/// ellipsis.
 fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
     let (mut wrapped, mut line, mut length) = (Vec::new(), String::new(), 0);
     for word in text.split_whitespace() {
@@ -98,11 +99,11 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
     wrapped
 }
 
-/// Writes a line of text with its upper left corner at a place. Letters that the font does not have become a box.
+/// Draws a line of text with its upper left corner at (`left`, `top`). Characters that the font lacks are drawn as boxes.
 fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     let width = get_raster_width(FONT.0, FONT.1) as u32;
     for (number, letter) in (0..).zip(text.chars()) {
-        // Of the marks that are common in captions the font has the plain ones.
+        // The font lacks typographic punctuation, which is common in captions.
         let letter = match letter {
             '…' => '~',
             '‘' | '’' => '\'',
@@ -129,7 +130,7 @@ fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     }
 }
 
-/// Puts some ink, 0 to 255, on a pixel.
+/// Blends a pixel with the text colour; `ink` is its opacity, 0 to 255.
 fn blend(sheet: &mut RgbImage, x: u32, y: u32, ink: u8) {
     if ink > 0
         && let Some(pixel) = sheet.get_pixel_mut_checked(x, y)
@@ -147,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn words_are_kept_together_where_they_fit() {
+    fn wraps_between_words_where_they_fit() {
         assert_eq!(wrap("a cat on a mat", 6, 3), ["a cat", "on a", "mat"]);
         assert_eq!(wrap("a cat on a mat and more", 6, 3), ["a cat", "on a", "mat…"]);
         assert_eq!(wrap("incomprehensible", 6, 2), ["incomp", "rehen…"]);
@@ -155,16 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_words_are_where_they_belong() {
+    fn cells_are_placed_in_a_grid() {
         let red = RgbImage::from_pixel(400, 200, Rgb([255, 0, 0]));
-        let cell = |picture| Cell {
-            image: picture,
+        let cell = |image| Cell {
+            image,
             text: "été 图".into(),
         };
         let sheet = contact_sheet(&[cell(Some(thumbnail(&red).unwrap())), cell(None), cell(None)], 2);
         assert_eq!(sheet.width(), 2 * (SIDE + GAP) + GAP);
         assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 2), &Rgb([255, 0, 0]));
-        // The picture is half as high as wide, in the middle of its square.
+        // The image is half as high as wide, in the middle of its square.
         assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 8), &PAPER);
         assert_eq!(sheet.get_pixel(2 * GAP + SIDE + SIDE / 2, GAP + 1), &MISSING);
         let words = (0..60).any(|x| (0..16).any(|y| sheet.get_pixel(GAP + x, GAP + SIDE + 2 + y) != &PAPER));
@@ -173,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_fits(text in ".{0,200}", letters in 1usize..40, lines in 1usize..5) {
+        fn wrapped_text_never_exceeds_the_cell(text in ".{0,200}", letters in 1usize..40, lines in 1usize..5) {
             let wrapped = wrap(&text, letters, lines);
             prop_assert!(wrapped.len() <= lines);
             prop_assert!(wrapped.iter().all(|line| line.chars().count() <= letters), "{wrapped:?}");

@@ -1,4 +1,4 @@
-//! The named transforms: picture in, normalised `[3, S, S]` out.
+//! The named transforms, from an image to normalised values `[3, S, S]`.
 //!
 //! | name | steps |
 //! | --- | --- |
@@ -21,7 +21,7 @@ use super::resize::{CropBox, resize_into};
 use super::{decode, normalise, recycle};
 use crate::{ImageError, Result};
 
-/// Which steps a picture goes through.
+/// The steps of a [`Transform`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransformKind {
@@ -34,7 +34,7 @@ pub enum TransformKind {
 }
 
 impl TransformKind {
-    /// All kinds.
+    /// Every kind, for lists of valid names.
     pub const ALL: [Self; 3] = [Self::Mae, Self::MaeRandaug, Self::MaeTest];
 
     /// The name in configurations.
@@ -67,14 +67,14 @@ impl FromStr for TransformKind {
     }
 }
 
-/// Operations per picture of `mae_randaug`.
+/// Operations per image of `mae_randaug`.
 const RANDAUG_OPERATIONS: usize = 2;
-/// Strength of the operations of `mae_randaug`, of [`super::augment::MAX_MAGNITUDE`].
+/// Magnitude of the operations of `mae_randaug`, on the scale of [`super::augment::MAX_MAGNITUDE`].
 const RANDAUG_MAGNITUDE: f64 = 9.0;
-/// The largest picture side that the model may be given.
+/// The largest side of a result in pixels.
 const MAX_SIZE: usize = 8192;
 
-/// Where the time of a picture goes.
+/// The time that each stage of [`Transform::load_into`] took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// From the bytes of the file to pixels.
@@ -93,7 +93,24 @@ impl AddAssign for StageTimes {
     }
 }
 
-/// A transform for pictures of one size.
+/// A transform to images of one size.
+///
+/// ```
+/// use rand_chacha::ChaCha8Rng;
+/// use rand_chacha::rand_core::SeedableRng;
+/// use vlct_image::{RgbImage, Transform, TransformKind, decode, encode_png};
+///
+/// let file = encode_png(&RgbImage::new(640, 480))?;
+/// let image = decode(&file)?;
+/// assert_eq!(image.dimensions(), (640, 480));
+///
+/// let transform = Transform::new(TransformKind::MaeTest, 224)?;
+/// let values = transform.apply(image, &mut ChaCha8Rng::seed_from_u64(0))?;
+/// assert_eq!(values.len(), 3 * 224 * 224);
+/// // Black, in units of ImageNet's standard deviation.
+/// assert!((values[0] + 0.485 / 0.229).abs() < 1e-6);
+/// # Ok::<(), vlct_image::ImageError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transform {
     kind: TransformKind,
@@ -101,7 +118,7 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// The transform `kind` to pictures of `size` × `size` pixels.
+    /// Creates the transform `kind`, whose results have `size` × `size` pixels.
     ///
     /// # Errors
     /// Returns [`ImageError::Size`] unless `size` is in 1..=8192.
@@ -112,7 +129,7 @@ impl Transform {
         }
     }
 
-    /// The steps.
+    /// The kind that the transform was created with.
     pub fn kind(&self) -> TransformKind {
         self.kind
     }
@@ -127,7 +144,7 @@ impl Transform {
         3 * self.size() * self.size()
     }
 
-    /// Decodes the bytes of a picture file and writes the picture, transformed and normalised, into `out`
+    /// Decodes the bytes of an image file and writes the image, transformed and normalised, into `out`
     /// `[3, size, size]`.
     ///
     /// Draws from `rng` in the order augmentation, crop, mirroring; `mae_test` draws nothing.
@@ -169,7 +186,7 @@ impl Transform {
         resize_into(image, crop, (self.size, self.size), flip, normalise::levels(), out)
     }
 
-    /// A decoded picture transformed, as normalised planes `[3, size, size]`; see [`Self::load_into`].
+    /// Transforms a decoded image and returns normalised planes `[3, size, size]`; see [`Self::load_into`].
     ///
     /// # Errors
     /// Returns [`ImageError::NoPixels`] if the image has no pixels.
@@ -186,7 +203,7 @@ const MIN_ASPECT: f64 = 3.0 / 4.0;
 /// Widest aspect ratio of a random crop.
 const MAX_ASPECT: f64 = 4.0 / 3.0;
 
-/// torchvision's `RandomResizedCrop.get_params`: a box of `min_area`..=1 of the area, uniformly, and an aspect ratio
+/// Draws a crop as torchvision's `RandomResizedCrop.get_params` does: a box of `min_area`..=1 of the area, uniformly, and an aspect ratio
 /// between 3/4 and 4/3, uniformly in its logarithm; up to ten draws until it fits. If none fits, the largest centred
 /// box within the aspect limits.
 pub fn random_resized_crop(width: u32, height: u32, min_area: f64, rng: &mut impl Rng) -> CropBox {
@@ -237,7 +254,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn names_round_trip_and_unknown_ones_list_the_valid() {
+    fn names_round_trip_and_errors_list_them() {
         for kind in TransformKind::ALL {
             assert_eq!(kind.name().parse::<TransformKind>().unwrap(), kind);
         }
@@ -246,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn unsuitable_sizes_are_refused() {
+    fn rejects_sizes_out_of_range() {
         assert!(Transform::new(TransformKind::Mae, 0).is_err());
         assert!(Transform::new(TransformKind::Mae, usize::MAX).is_err());
         let transform = Transform::new(TransformKind::MaeTest, 4).unwrap();
@@ -258,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn mae_covers_area_aspect_and_mirroring() {
+    fn mae_crops_cover_the_area_range_and_half_are_mirrored() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let (width, height) = (200, 160);
         let crops: Vec<CropBox> = (0..2000)
@@ -278,7 +295,7 @@ mod tests {
         );
         assert!(crops.iter().any(|c| c.top == 0) && crops.iter().any(|c| c.top + c.height == height));
 
-        // A picture that is dark on the left shows which results were mirrored.
+        // An image that is dark on the left shows which results were mirrored.
         let half = RgbImage::from_fn(64, 64, |x, _| image::Rgb([if x < 32 { 0 } else { 255 }; 3]));
         let transform = Transform::new(TransformKind::Mae, 8).unwrap();
         let mirrored = (0..200)
@@ -293,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_aspects_fall_back_to_the_centre() {
+    fn extreme_aspect_ratios_fall_back_to_a_central_crop() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let wide = random_resized_crop(1000, 30, 0.8, &mut rng);
         assert_eq!(
@@ -319,7 +336,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn crops_lie_inside(width in 1u32..3000, height in 1u32..3000, seed in 0u64..1000) {
+        fn crops_are_inside_the_image(width in 1u32..3000, height in 1u32..3000, seed in 0u64..1000) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             for crop in [random_resized_crop(width, height, 0.8, &mut rng), central_crop(width, height)] {
                 prop_assert!(crop.width >= 1 && crop.height >= 1);
@@ -328,14 +345,14 @@ mod tests {
         }
 
         #[test]
-        fn every_transform_of_every_size_is_finite_and_repeatable(
+        fn every_transform_is_finite_and_deterministic(
             width in 1u32..40, height in 1u32..40, size in 1usize..20, seed in 0u64..1000
         ) {
-            let picture = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 9) as u8, (y * 7) as u8, (x ^ y) as u8]));
+            let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 9) as u8, (y * 7) as u8, (x ^ y) as u8]));
             for kind in TransformKind::ALL {
                 let transform = Transform::new(kind, size).unwrap();
-                let once = transform.apply(picture.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
-                let again = transform.apply(picture.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+                let once = transform.apply(image.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+                let again = transform.apply(image.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
                 prop_assert_eq!(&once, &again);
                 prop_assert!(once.iter().all(|v| v.abs() < 3.0));
             }

@@ -1,5 +1,5 @@
-//! Pillow's enhancers (`ImageEnhance`): a blend of the picture with a degenerate version of itself. A factor of 0
-//! gives the degenerate version, 1 the picture, more exaggerates.
+//! Pillow's enhancers (`ImageEnhance`): a blend of the image with a degenerate version of itself. A factor of 0 gives the
+//! degenerate version, 1 the image; a larger factor extrapolates.
 
 #![allow(
     clippy::needless_range_loop,
@@ -14,8 +14,7 @@ use vlct_simd::multiversion;
 fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {
     let (degenerate, value) = (i32::from(degenerate), i32::from(value));
     let blended = degenerate as f32 + factor * (value - degenerate) as f32;
-    // A number so large that the sum's last place is one: its last byte is the whole number, in one addition. A conversion
-    // that also clips is not made of whole vectors.
+    // Adding 2^23 moves the integer into the low byte of the mantissa. A saturating conversion (`as u8`) does not vectorise.
     const WHOLE: f32 = (1 << 23) as f32;
     (blended.clamp(0.0, 255.0).floor() + WHOLE).to_bits() as u8
 }
@@ -27,13 +26,13 @@ fn grey(red: u8, green: u8, blue: u8) -> u8 {
     ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16) as u8
 }
 
-/// Pixels that are taken apart into channels at once.
+/// Pixels per iteration.
 const LANES: usize = 16;
 
 /// Values of one channel.
 type Channel = [u8; LANES];
 
-/// The channels of some pixels.
+/// Splits interleaved pixels into channels.
 #[inline(always)]
 fn channels(pixels: &[[u8; 3]; LANES]) -> [Channel; 3] {
     let mut channels = [[0; LANES]; 3];
@@ -45,7 +44,7 @@ fn channels(pixels: &[[u8; 3]; LANES]) -> [Channel; 3] {
     channels
 }
 
-/// [`grey`] of some pixels.
+/// [`grey`] of each pixel.
 #[inline(always)]
 fn greys([red, green, blue]: &[Channel; 3]) -> Channel {
     let mut greys = [0; LANES];
@@ -64,7 +63,7 @@ multiversion! {
     fn blend_with_grey(pixels: &mut [[u8; 3]], factor: f32) {
         let (chunks, rest) = pixels.as_chunks_mut::<LANES>();
         for pixels in chunks {
-            // The grey of a pixel for each of its channels.
+            // The grey of each pixel, three times.
             let mut degenerate = [0; 3 * LANES];
             for (i, grey) in greys(&channels(pixels)).into_iter().enumerate() {
                 for c in 0..3 {
@@ -134,7 +133,7 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
         return;
     }
     let stride = 3 * width;
-    // What the rows above and in the middle were before they changed.
+    // Copies of the row above and of the current row before they are overwritten.
     let values: &mut [u8] = image;
     let (mut above, mut here) = (values[..stride].to_vec(), vec![0; stride]);
     for rows in (stride..).step_by(stride).take(height - 2) {
@@ -146,7 +145,7 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
 }
 
 multiversion! {
-    /// `out` are the changed values of the row in the middle, but for its first and its last pixel.
+    /// Writes the sharpened middle row without its first and last pixel to `out`.
     fn sharpen(above: &[u8], here: &[u8], below: &[u8], factor: f32, out: &mut [u8]) {
         // Values of one channel are three apart.
         let count = out.len();
@@ -167,30 +166,30 @@ multiversion! {
 mod tests {
     use super::*;
 
-    fn picture() -> RgbImage {
+    fn image() -> RgbImage {
         RgbImage::from_fn(7, 6, |x, y| {
             image::Rgb([(x * 36) as u8, (y * 50) as u8, (x * y * 8) as u8])
         })
     }
 
     #[test]
-    fn factor_one_changes_nothing() {
+    fn factor_one_is_the_identity() {
         for enhance in [color, contrast, brightness, sharpness] {
-            let mut changed = picture();
+            let mut changed = image();
             enhance(&mut changed, 1.0);
-            assert_eq!(changed, picture());
+            assert_eq!(changed, image());
         }
     }
 
     #[test]
-    fn factor_zero_gives_the_degenerate_picture() {
-        let mut black = picture();
+    fn factor_zero_gives_the_degenerate_image() {
+        let mut black = image();
         brightness(&mut black, 0.0);
         assert!(black.iter().all(|&v| v == 0));
-        let mut grey = picture();
+        let mut grey = image();
         color(&mut grey, 0.0);
         assert!(grey.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2]));
-        let mut flat = picture();
+        let mut flat = image();
         contrast(&mut flat, 0.0);
         assert!(flat.iter().all(|v| *v == flat.as_raw()[0]));
         let mut dot = RgbImage::new(3, 3);

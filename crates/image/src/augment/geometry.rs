@@ -15,7 +15,7 @@ fn fixed(value: f64) -> i64 {
     (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
 }
 
-/// The numbers i, from 0, for which `start + i · step`, in fixed point, lies in 0..limit.
+/// The range of integers i ≥ 0 for which `start + i · step`, in fixed point, lies in 0..limit.
 fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
     let last = (limit << 16) - 1;
     let (near, far) = match step {
@@ -112,13 +112,13 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
     }
 }
 
-/// Takes each pixel from `pixels` columns to its right: a positive value moves the picture to the left.
+/// Takes each pixel from `pixels` columns to its right: a positive value moves the image to the left.
 pub fn translate_x(image: &mut RgbImage, pixels: f64) {
     let shift = nearest(pixels);
     shift_rows(image, |_| shift);
 }
 
-/// Takes each pixel from `pixels` rows below it: a positive value moves the picture up.
+/// Takes each pixel from `pixels` rows below it: a positive value moves the image up.
 pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     let stride = 3 * image.width() as usize;
     let height = image.height() as usize;
@@ -161,36 +161,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn picture(width: u32, height: u32) -> RgbImage {
+    fn image(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 + 1, y as u8 + 1, 7]))
     }
 
     #[test]
     fn translation_moves_and_fills_with_black() {
-        let mut left = picture(4, 2);
+        let mut left = image(4, 2);
         translate_x(&mut left, 1.0);
         assert_eq!(
             left.pixels().map(|p| p.0[0]).collect::<Vec<_>>(),
             [2, 3, 4, 0, 2, 3, 4, 0]
         );
-        let mut down = picture(1, 4);
+        let mut down = image(1, 4);
         translate_y(&mut down, -2.6);
         assert_eq!(down.pixels().map(|p| p.0[1]).collect::<Vec<_>>(), [0, 0, 0, 1]);
         for far in [-1e300, 1e300, 5.0] {
-            let mut gone = picture(3, 3);
+            let mut gone = image(3, 3);
             translate_y(&mut gone, far);
             assert!(gone.iter().all(|&v| v == 0));
         }
         for absurd in [f64::NAN, f64::INFINITY, -1e300] {
             for operation in [rotate, shear_x, shear_y, translate_x] {
-                operation(&mut picture(3, 3), absurd);
+                operation(&mut image(3, 3), absurd);
             }
         }
     }
 
     proptest! {
         #[test]
-        fn inside_is_where_the_coordinate_is_in_the_picture(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
+        fn inside_is_the_range_of_coordinates_in_the_image(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
             let range = inside(start, step, limit);
             for i in 0..200 {
                 prop_assert_eq!(range.contains(&i), (0..limit).contains(&((start + i * step) >> 16)), "{}", i);
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn rotation_by_right_angles_is_exact() {
-        let source = picture(5, 5);
+        let source = image(5, 5);
         let mut turned = source.clone();
         rotate(&mut turned, 90.0);
         assert_eq!(turned, image::imageops::rotate270(&source));
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn shears_are_transposes_of_each_other() {
-        let source = picture(9, 14);
+        let source = image(9, 14);
         let transpose = |p: &RgbImage| RgbImage::from_fn(p.height(), p.width(), |x, y| *p.get_pixel(y, x));
         for factor in [0.09, -0.3, 1.0] {
             let mut x = source.clone();

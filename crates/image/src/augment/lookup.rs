@@ -1,6 +1,6 @@
-//! Operations that replace every pixel value by a function of it, for all channels or for each one.
+//! Operations that map each pixel value by itself, with one function for all channels or one for each.
 //!
-//! Functions that are plain arithmetic are computed, by whole vectors; the others go through a table.
+//! Simple arithmetic is computed with SIMD; other functions use a table.
 
 #![allow(
     clippy::needless_range_loop,
@@ -10,15 +10,15 @@
 use image::RgbImage;
 use vlct_simd::multiversion;
 
-/// A table for one channel.
+/// The results of a function for the 256 values of a channel.
 type Table = [u8; 256];
 
-/// The table that maps each value by a function.
+/// Tabulates a function.
 fn table(f: impl Fn(u8) -> u8) -> Table {
     std::array::from_fn(|value| f(value as u8))
 }
 
-/// Replaces every value of red, green and blue through its table.
+/// Maps red, green and blue by their tables.
 fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
     for pixel in image.as_chunks_mut::<3>().0 {
         *pixel = [
@@ -29,9 +29,9 @@ fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
     }
 }
 
-/// How often each value occurs, per channel. Pictures have less than 2³² pixels.
+/// The histogram of each channel. Images have less than 2³² pixels.
 fn histograms(image: &RgbImage) -> [[u32; 256]; 3] {
-    // Neighbours are often equal, and a count must not wait for the one before: they are kept apart.
+    // Neighbouring pixels are often equal. Two sets of counts avoid that an increment waits for the previous one of the same count.
     let mut counts = [[[0u32; 256]; 3]; 2];
     let (pairs, rest) = image.as_chunks::<3>().0.as_chunks::<2>();
     for pair in pairs {
@@ -51,7 +51,7 @@ fn histograms(image: &RgbImage) -> [[u32; 256]; 3] {
     sums
 }
 
-/// Values that are compared at once: whole pixels, whole vectors.
+/// Values per iteration: a multiple of the three channels and of the vector width.
 const LANES: usize = 48;
 
 multiversion! {
@@ -82,7 +82,7 @@ multiversion! {
 /// Pillow's `ImageOps.autocontrast` without cut-off.
 pub fn auto_contrast(image: &mut RgbImage) {
     let [low, high] = extremes(image);
-    // Photographs mostly reach both ends already.
+    // Most photographs span the full range already.
     if (0..3).all(|c| high[c] <= low[c] || (low[c], high[c]) == (0, u8::MAX)) {
         return;
     }
@@ -126,18 +126,18 @@ pub fn posterize(image: &mut RgbImage, bits: u32) {
 
 /// Inverts every value that is not below `threshold` (0..=256). Pillow's `ImageOps.solarize`.
 pub fn solarize(image: &mut RgbImage, threshold: f64) {
-    // A whole number is below the threshold where it is below the next whole number.
+    // An integer is below the threshold if and only if it is below its ceiling.
     invert_from(image, threshold.ceil() as u16, 0);
 }
 
 /// Adds `amount` to every value (clipped to 0..=255, truncated), then solarizes at 128.
 pub fn solarize_add(image: &mut RgbImage, amount: f64) {
-    // Truncating a sum that is not negative is truncating what is added downwards.
+    // The sum is clipped at 0, so truncating it equals adding the floor of `amount`.
     invert_from(image, 128, amount.floor().clamp(-255.0, 255.0) as i16);
 }
 
 multiversion! {
-    /// Adds a number, clips, and inverts what is not below a threshold.
+    /// Adds `amount`, clips to 0..=255, and inverts values that are not below `threshold`.
     fn invert_from(values: &mut [u8], threshold: u16, amount: i16) {
         for value in values {
             let sum = (i16::from(*value) + amount).clamp(0, 255) as u8;
@@ -161,44 +161,44 @@ mod tests {
     }
 
     #[test]
-    fn auto_contrast_reaches_both_ends_and_leaves_constants() {
-        let mut picture = row(&[50, 100, 150]);
-        auto_contrast(&mut picture);
-        assert_eq!(reds(&picture), [0, 127, 255]);
+    fn auto_contrast_stretches_to_the_full_range_and_keeps_constants() {
+        let mut image = row(&[50, 100, 150]);
+        auto_contrast(&mut image);
+        assert_eq!(reds(&image), [0, 127, 255]);
         let mut constant = row(&[9, 9]);
         auto_contrast(&mut constant);
         assert_eq!(reds(&constant), [9, 9]);
     }
 
     #[test]
-    fn equalize_clips_small_steps_and_leaves_tiny_pictures() {
+    fn equalize_clips_small_steps_and_keeps_tiny_images() {
         let mut tiny = row(&[1, 2, 3]);
         equalize(&mut tiny);
         assert_eq!(reds(&tiny), [1, 2, 3]);
         // 400 pixels before the last bin: step 1, running sum beyond 255.
         let mut values = vec![10; 400];
         values.push(20);
-        let mut picture = row(&values);
-        equalize(&mut picture);
-        assert_eq!((reds(&picture)[0], reds(&picture)[400]), (0, 255));
+        let mut image = row(&values);
+        equalize(&mut image);
+        assert_eq!((reds(&image)[0], reds(&image)[400]), (0, 255));
     }
 
     #[test]
-    fn posterize_and_solarize_by_hand() {
-        let mut picture = row(&[0, 127, 128, 255]);
-        posterize(&mut picture, 0);
-        assert_eq!(reds(&picture), [0, 0, 128, 128], "at least one bit");
-        let mut picture = row(&[76, 77]);
-        solarize(&mut picture, 76.8);
-        assert_eq!(reds(&picture), [76, 178]);
-        let mut picture = row(&[0, 94, 95, 250]);
-        solarize_add(&mut picture, 33.0);
-        assert_eq!(reds(&picture), [33, 127, 127, 0]);
+    fn posterize_and_solarize_give_computed_values() {
+        let mut image = row(&[0, 127, 128, 255]);
+        posterize(&mut image, 0);
+        assert_eq!(reds(&image), [0, 0, 128, 128], "at least one bit");
+        let mut image = row(&[76, 77]);
+        solarize(&mut image, 76.8);
+        assert_eq!(reds(&image), [76, 178]);
+        let mut image = row(&[0, 94, 95, 250]);
+        solarize_add(&mut image, 33.0);
+        assert_eq!(reds(&image), [33, 127, 127, 0]);
     }
 
     proptest! {
         #[test]
-        fn computed_operations_are_those_of_a_table(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
+        fn arithmetic_operations_equal_their_tables(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
             let all = row(&std::array::from_fn::<u8, 256, _>(|v| v as u8));
             let mut inverted = all.clone();
             solarize(&mut inverted, threshold);
@@ -213,16 +213,16 @@ mod tests {
         }
 
         #[test]
-        fn counts_and_extremes_are_those_of_the_values(values in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn histograms_and_extremes_equal_naive_ones(values in proptest::collection::vec(any::<u8>(), 0..200)) {
             let pixels: Vec<u8> = values.iter().flat_map(|v| [*v, v / 2, 255 - v]).collect();
-            let picture = RgbImage::from_raw(values.len() as u32, 1, pixels).unwrap();
-            let [red, _, blue] = histograms(&picture);
+            let image = RgbImage::from_raw(values.len() as u32, 1, pixels).unwrap();
+            let [red, _, blue] = histograms(&image);
             for value in 0..=255u8 {
                 let count = values.iter().filter(|v| **v == value).count() as u32;
                 prop_assert_eq!((red[value as usize], blue[255 - value as usize]), (count, count));
             }
             if let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) {
-                prop_assert_eq!(extremes(&picture), [[*low, low / 2, 255 - high], [*high, high / 2, 255 - low]]);
+                prop_assert_eq!(extremes(&image), [[*low, low / 2, 255 - high], [*high, high / 2, 255 - low]]);
             }
         }
     }

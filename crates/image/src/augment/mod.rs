@@ -1,9 +1,9 @@
-//! RandAugment: a few operations drawn at random, all at one strength.
+//! RandAugment: a few operations drawn at random, all at one magnitude.
 //!
 //! After Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
 //! from ViLT. Each operation is Pillow's arithmetic on 8-bit pixels, in place, with an explicit value; the table
 //! [`OPERATIONS`] gives its range. Three properties look odd and are kept, because the published models were trained
-//! with them: strength 9 leaves one bit to posterize, solarize-add brightens every pixel, and the enhancers only ever
+//! with them: magnitude 9 leaves one bit to posterize, solarize-add brightens every pixel, and the enhancers only ever
 //! weaken (0.64).
 
 use image::RgbImage;
@@ -17,25 +17,25 @@ pub use enhance::{brightness, color, contrast, sharpness};
 pub use geometry::{rotate, shear_x, shear_y, translate_x, translate_y};
 pub use lookup::{auto_contrast, equalize, posterize, solarize, solarize_add};
 
-/// One operation on pictures.
+/// An operation of RandAugment.
 pub struct Operation {
     /// The name in configurations and reference data.
     pub name: &'static str,
-    /// The value at strength 0.
+    /// The value at magnitude 0.
     pub low: f64,
-    /// The value at strength [`MAX_MAGNITUDE`].
+    /// The value at magnitude [`MAX_MAGNITUDE`].
     pub high: f64,
     /// Whether the value's sign is drawn at random.
     pub signed: bool,
-    /// Changes the picture in place, by a value.
+    /// Applies the operation with a value, in place.
     pub apply: fn(&mut RgbImage, f64),
 }
 
-/// The strength at which an operation takes the high end of its range.
+/// The magnitude at which an operation has the high end of its range.
 pub const MAX_MAGNITUDE: f64 = 30.0;
 
 impl Operation {
-    /// The value at a strength of 0..=[`MAX_MAGNITUDE`], before the random sign.
+    /// The value at a magnitude of 0..=[`MAX_MAGNITUDE`], before the random sign.
     pub fn value(&self, magnitude: f64) -> f64 {
         magnitude / MAX_MAGNITUDE * (self.high - self.low) + self.low
     }
@@ -72,7 +72,7 @@ pub static OPERATIONS: [Operation; 14] = [
     operation("TranslateYabs", 0.0, 100.0, true, translate_y),
 ];
 
-/// Applies `count` operations, drawn independently (the same one may come twice), at strength `magnitude`
+/// Applies `count` operations, drawn independently with replacement, at `magnitude`
 /// (0..=[`MAX_MAGNITUDE`]).
 pub fn rand_augment(image: &mut RgbImage, count: usize, magnitude: f64, rng: &mut impl Rng) {
     for _ in 0..count {
@@ -91,7 +91,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn values_at_the_published_strength() {
+    fn values_at_magnitude_9_are_the_published_ones() {
         let value = |name| {
             let operation = OPERATIONS.iter().find(|o| o.name == name).unwrap();
             operation.value(9.0)
@@ -110,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_independent_of_each_other_and_repeatable() {
-        let picture = RgbImage::from_fn(50, 40, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, (x * y) as u8]));
+    fn augmentation_varies_with_the_seed_and_is_deterministic() {
+        let image = RgbImage::from_fn(50, 40, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, (x * y) as u8]));
         let run = |seed| {
-            let mut augmented = picture.clone();
+            let mut augmented = image.clone();
             rand_augment(&mut augmented, 2, 9.0, &mut ChaCha8Rng::seed_from_u64(seed));
             augmented
         };
@@ -124,14 +124,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_operation_keeps_the_size_of_every_picture(
+        fn every_operation_keeps_the_size(
             width in 0u32..12, height in 0u32..12, pixels in proptest::collection::vec(any::<u8>(), 3 * 11 * 11),
             magnitude in -40.0f64..80.0,
         ) {
             let length = (3 * width * height) as usize;
-            let picture = RgbImage::from_raw(width, height, pixels[..length].to_vec()).unwrap();
+            let image = RgbImage::from_raw(width, height, pixels[..length].to_vec()).unwrap();
             for operation in &OPERATIONS {
-                let mut changed = picture.clone();
+                let mut changed = image.clone();
                 (operation.apply)(&mut changed, operation.value(magnitude));
                 prop_assert_eq!(changed.dimensions(), (width, height));
                 prop_assert_eq!(changed.as_raw().len(), length);

@@ -1,4 +1,4 @@
-//! Checking many files, on all cores and in bounded memory.
+//! Checks of many files, on all cores and in bounded memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,30 +13,30 @@ use super::{Flaw, check};
 use crate::Result;
 use vlct_util::at;
 
-/// The largest file that is read: a picture of the most pixels, uncompressed, with four channels of 16 bits.
+/// The largest file that is read, in bytes: more than the largest image, uncompressed, with four channels of 16 bits.
 const LARGEST_FILE: u64 = 1 << 30;
 
-/// Bytes of files that may be in memory at once.
+/// Limit of the file contents in memory at a time, in bytes.
 const FILES_AT_ONCE: u64 = LARGEST_FILE;
 
-/// Bytes that pictures may take at once while they are decoded: two of the largest.
+/// Limit of the memory of all decoders at a time, in bytes: two of the largest images.
 const PIXELS_AT_ONCE: u64 = 2 << 30;
 
-/// Enough of a file to know its format.
+/// Bytes of a file that suffice to detect its format.
 const START: u64 = 64;
 
-/// What has been found out about a file.
+/// The result of checking a file.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is a picture, and whole.
+    /// It is a complete image.
     Fine,
-    /// It is not.
+    /// It is not an image, is damaged, or Pillow would warn.
     Bad(Flaw),
-    /// The system would not read it, which says nothing about the picture.
+    /// It cannot be read, so nothing is known about its content.
     Unread(io::Error),
 }
 
-/// Checks files with [`check`].
+/// Checks files with [`check`], in bounded memory.
 pub struct Checker {
     tolerate_warnings: bool,
     files: Gate,
@@ -44,7 +44,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// With `tolerate_warnings`, a file is fine if it can be decoded; the original also rejects what Pillow would warn of.
+    /// With `tolerate_warnings`, a file is fine if it can be decoded. The original also rejects files that Pillow warns about.
     pub fn new(tolerate_warnings: bool) -> Self {
         Self {
             tolerate_warnings,
@@ -53,13 +53,13 @@ impl Checker {
         }
     }
 
-    /// Checks files in parallel; one verdict for each, in their order. However many threads there are, the pictures in memory
-    /// take no more than about 3 GiB.
+    /// Checks files in parallel and returns one verdict for each, in their order. Files and images take at most about 3 GiB of
+    /// memory for any number of threads.
     pub fn check_all(&self, paths: &[PathBuf]) -> Vec<Verdict> {
         paths.par_iter().map(|path| self.check(path)).collect()
     }
 
-    /// Checks one file.
+    /// Checks one file. Waits while other threads use the memory that it needs.
     pub fn check(&self, path: &Path) -> Verdict {
         match self.flaw(path) {
             Ok(None) => Verdict::Fine,
@@ -81,7 +81,7 @@ impl Checker {
             let limit = LARGEST_FILE >> 30;
             return Ok(Some(Flaw::Damaged(format!("a file of more than {limit} GiB"))));
         }
-        // Who waits at the second gate holds a place behind the first, but never the other way round.
+        // The gates are always entered in this order, so threads cannot deadlock.
         let _file = self.files.enter(length);
         file.take(LARGEST_FILE).read_to_end(&mut bytes)?;
         let _pixels = self.pixels.enter(decode::memory_for(&bytes));
@@ -89,14 +89,14 @@ impl Checker {
     }
 }
 
-/// Lets threads in as long as what they need together does not exceed a limit.
+/// A counting semaphore: threads enter while their sizes sum to at most a limit.
 struct Gate {
     limit: u64,
     free: Mutex<u64>,
     left: Condvar,
 }
 
-/// A place behind a [`Gate`], given back when dropped.
+/// A share of a [`Gate`], released when dropped.
 struct Place<'a> {
     gate: &'a Gate,
     size: u64,
@@ -111,10 +111,10 @@ impl Gate {
         }
     }
 
-    /// Waits for room. Who needs more than the limit gets in alone.
+    /// Waits until `size` is free. A size above the limit counts as the limit.
     fn enter(&self, size: u64) -> Place<'_> {
         let size = size.min(self.limit);
-        // Numbers are never left half-changed: a panic elsewhere does not matter here.
+        // The count is valid even if another thread panicked while it held the lock.
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self
             .left
@@ -132,14 +132,14 @@ impl Drop for Place<'_> {
     }
 }
 
-/// All files in a folder and the folders in it, hidden ones included, sorted by name folder by folder. Symbolic links below
-/// `folder` are not followed and, like pipes and devices, passed over.
+/// Iterates over all regular files below a directory, hidden ones included, sorted by name within each directory. Symbolic links
+/// below `directory` are not followed.
 ///
 /// # Errors
-/// Each item can be one: [`ImageError::Io`] of a folder that cannot be read. The walk goes on after it.
-pub fn files_under(folder: &Path) -> impl Iterator<Item = Result<PathBuf>> + use<> {
-    let root = folder.to_path_buf();
-    let walk = WalkDir::new(folder).sort_by_file_name().into_iter();
+/// An item is [`ImageError::Io`](crate::ImageError::Io) if a directory cannot be read; the iteration continues after it.
+pub fn files_under(directory: &Path) -> impl Iterator<Item = Result<PathBuf>> + use<> {
+    let root = directory.to_path_buf();
+    let walk = WalkDir::new(directory).sort_by_file_name().into_iter();
     walk.filter_map(move |entry| match entry {
         Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
         Err(error) => {
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_never_lets_in_more_than_its_limit() {
+    fn gate_never_exceeds_its_limit() {
         use std::sync::atomic::{AtomicU64, Ordering};
         let (gate, inside, most) = (Gate::new(10), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -162,7 +162,7 @@ mod tests {
                 let (gate, inside, most) = (&gate, &inside, &most);
                 scope.spawn(move || {
                     for round in 0..200 {
-                        // Some need more than there is; they count as all of it.
+                        // Some sizes exceed the limit; they count as the limit.
                         let size = (thread * 7 + round) % 13;
                         let _place = gate.enter(size);
                         let now = inside.fetch_add(size.min(10), Ordering::SeqCst) + size.min(10);
@@ -179,12 +179,12 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_walk_takes_hidden_files_and_leaves_links_alone() {
+    fn lists_hidden_files_and_skips_links() {
         use std::ffi::OsStr;
         use std::fs;
         use std::os::unix::ffi::OsStrExt;
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
         fs::create_dir_all(root.join("b/.c")).unwrap();
         let odd = OsStr::from_bytes(b"z \xff.jpg");
         for name in ["b/.c/x y.jpg", "b/.hidden", "a"]
@@ -194,8 +194,8 @@ mod tests {
         {
             fs::write(root.join(name), "x").unwrap();
         }
-        fs::create_dir(folder.path().join("outside")).unwrap();
-        fs::write(folder.path().join("outside/file"), "x").unwrap();
+        fs::create_dir(directory.path().join("outside")).unwrap();
+        fs::write(directory.path().join("outside/file"), "x").unwrap();
         std::os::unix::fs::symlink("../outside", root.join("link")).unwrap();
         std::os::unix::fs::symlink("../outside/file", root.join("file link")).unwrap();
         let found: Vec<PathBuf> = files_under(&root).map(Result::unwrap).collect();
@@ -208,21 +208,21 @@ mod tests {
                 .map(|name| root.join(name))
                 .collect::<Vec<_>>()
         );
-        // The folder itself may be a link.
+        // The root may be a symbolic link.
         fs::remove_file(root.join("link")).unwrap();
-        std::os::unix::fs::symlink("root", folder.path().join("named")).unwrap();
-        assert_eq!(files_under(&folder.path().join("named")).count(), 4);
-        assert!(files_under(Path::new("no such folder")).next().unwrap().is_err());
+        std::os::unix::fs::symlink("root", directory.path().join("named")).unwrap();
+        assert_eq!(files_under(&directory.path().join("named")).count(), 4);
+        assert!(files_under(Path::new("no such directory")).next().unwrap().is_err());
     }
 
     #[test]
-    fn what_the_system_will_not_read_is_no_bad_picture() {
-        let folder = tempfile::tempdir().unwrap();
+    fn unreadable_files_are_not_bad_images() {
+        let directory = tempfile::tempdir().unwrap();
         let checker = Checker::new(false);
         assert!(matches!(
-            checker.check(&folder.path().join("gone.jpg")),
+            checker.check(&directory.path().join("gone.jpg")),
             Verdict::Unread(_)
         ));
-        assert!(matches!(checker.check(folder.path()), Verdict::Unread(_)));
+        assert!(matches!(checker.check(directory.path()), Verdict::Unread(_)));
     }
 }

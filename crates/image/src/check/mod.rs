@@ -1,9 +1,9 @@
-//! Is a picture file worth keeping? The rules of the original's `data_preprocess/check_valid_images.py`.
+//! Validity of image files, by the rules of the original's `data_preprocess/check_valid_images.py`.
 //!
-//! It opens every file with Pillow, converts it to RGB and rejects it if anything fails or *warns*. [`check`] decodes with this
-//! program's own decoder, whose tolerance is Pillow's, and then looks for what Pillow would warn of.
+//! That script opens every file with Pillow, converts it to RGB, and rejects it if there is an error or a *warning*. [`check`]
+//! decodes with [`mod@decode`], which has Pillow's tolerance, and then detects the conditions of Pillow's warnings.
 //!
-//! [`Checker`] and [`files_under`] do that for folders.
+//! [`Checker`] and [`files_under`] check directories.
 
 mod files;
 mod tags;
@@ -14,12 +14,12 @@ use image::ImageFormat;
 
 use super::decode;
 
-/// Why a picture file is rejected.
+/// Why an image file is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It cannot be decoded; the reason, one line.
+    /// It cannot be decoded, for this reason (one line).
     Damaged(String),
-    /// It can be decoded, and training would use it, but Pillow would warn: of what, one line.
+    /// It can be decoded, and training would use it, but Pillow would give this warning (one line).
     Warning(&'static str),
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// Checks a picture, given as the bytes of its file. Nothing is wrong with it if the answer is none.
+/// Checks an image, given as the bytes of its file. Returns none if the image is valid.
 pub fn check(bytes: &[u8]) -> Option<Flaw> {
     let format = match decode::decode(bytes)
         .map(super::recycle)
@@ -49,7 +49,7 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
     }
 }
 
-/// Pillow looks into the tags of a camera for the resolution, unless the JFIF header has it, and warns if they are damaged.
+/// Unless the JFIF header has the resolution, Pillow reads it from the EXIF tags and warns if they are damaged.
 fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     const PER_INCH: u8 = 1;
     let mut tags = None;
@@ -63,7 +63,7 @@ fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     tags::flaw(tags?).map(Flaw::Warning)
 }
 
-/// Markers and contents of the segments in front of the pixels. Ends early where there is no segment.
+/// Iterates over the markers and contents of the segments before the pixels. Ends early at bytes that are not a segment.
 fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     const START_OF_SCAN: u8 = 0xda;
     let mut rest = bytes.get(2..).unwrap_or_default();
@@ -105,13 +105,13 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
             b"IEND" => return None,
             _ => {}
         }
-        // Behind the data is a checksum.
+        // Four bytes of checksum follow the data.
         rest = after.get(length + 4..)?;
     }
     None
 }
 
-/// Bytes that the transparent colour of a grey or coloured picture takes.
+/// The least size, in bytes, of the `tRNS` chunk of a grey or RGB image.
 fn shortest_transparency(colour_type: Option<u8>) -> usize {
     match colour_type {
         Some(0) => 2,
@@ -120,8 +120,8 @@ fn shortest_transparency(colour_type: Option<u8>) -> usize {
     }
 }
 
-/// Whether the opacities are one 0 among 255s, which Pillow takes as the number of a colour. Its regular expression
-/// (`_simple_palette`) also allows a line feed at the end.
+/// Whether one opacity is 0 and all others are 255, in which case Pillow stores the index of a transparent colour. Its regular
+/// expression (`_simple_palette`) also allows a line feed at the end.
 fn hides_one_colour(opacities: &[u8]) -> bool {
     let opacities = opacities.strip_suffix(b"\n").unwrap_or(opacities);
     opacities.iter().filter(|v| **v == 0).count() == 1 && opacities.iter().all(|v| matches!(v, 0 | 255))

@@ -1,14 +1,14 @@
-//! Tags of TIFF files, which are also those that cameras write into JPEG (EXIF): would Pillow warn of them?
+//! Warnings of Pillow about TIFF tags, which are also the EXIF tags of JPEG files.
 
-/// What Pillow says of a directory that reaches beyond its file.
+/// Pillow's warning about a directory that extends beyond its file.
 const CUT: &str = "damaged tags (EXIF)";
-/// What it says of a resolution that is a list.
+/// Pillow's warning about a resolution of several values.
 const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
 
 const X_RESOLUTION: u16 = 0x011a;
 const RESOLUTION_UNIT: u16 = 0x0128;
 
-/// Reads numbers in the file's order of bytes.
+/// A reader of integers in the byte order of the file.
 #[derive(Clone, Copy)]
 struct Input<'a> {
     bytes: &'a [u8],
@@ -35,11 +35,11 @@ impl Input<'_> {
     }
 }
 
-/// What Pillow would warn of when it reads the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) and then
-/// the resolution. Without a proper header nothing is read, and nothing warned of.
+/// Returns Pillow's warning about the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) or the resolution in
+/// it. Without a valid header Pillow reads nothing and does not warn.
 pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let big_endian = match bytes.first_chunk()? {
-        // The second form of each is wrong, but accepted.
+        // Pillow also accepts the second, invalid form of each.
         b"MM\0\x2a" | b"MM\x2a\0" => true,
         b"II\x2a\0" | b"II\0\x2a" => false,
         _ => return None,
@@ -53,14 +53,14 @@ pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// How many values the tags of the resolution have. The unit is looked up first; without it there is no second look.
+/// The number of values of the resolution tags. Pillow looks up the unit first, and the resolution only if there is a unit.
 #[derive(Default)]
 struct Resolution {
     unit: Option<u32>,
     x: Option<u32>,
 }
 
-/// Goes through a directory; none if it, or a value it refers to, is not all there.
+/// Reads a directory; none if it, or a value that it refers to, extends beyond the file.
 fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
     const ENTRY: usize = 12;
     let mut resolution = Resolution::default();
@@ -76,7 +76,7 @@ fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
         if size > 4 && u64::from(value) + size > input.bytes.len() as u64 {
             return None;
         }
-        // Texts and raw bytes are one value, whatever their length.
+        // Text and raw bytes are one value of any length.
         let values = if matches!(kind, 1 | 2 | 7) { count.min(1) } else { count };
         match tag {
             _ if values == 0 => {}
@@ -85,12 +85,12 @@ fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
             _ => {}
         }
     }
-    // Where the next directory lies: not used, but missed.
+    // The offset of the next directory is not used, but Pillow warns if it is missing.
     input.u32(first + entries * ENTRY)?;
     Some(resolution)
 }
 
-/// Bytes of a value of a type; none for types that Pillow passes over.
+/// The size in bytes of a value of a type; none for types that Pillow skips.
 fn size_of_kind(kind: u16) -> Option<u64> {
     match kind {
         1 | 2 | 6 | 7 => Some(1),

@@ -5,18 +5,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::encode_png;
 
-/// Where the golden data has a file that the original examined as `path`.
+/// The golden copy of the file that the original examined as `path`.
 fn raw(prepare: &Path, path: &str) -> PathBuf {
     let (set, rest) = path.split_once('/').unwrap();
     prepare.join(set.to_lowercase()).join("raw").join(rest)
 }
 
 #[test]
-fn verdicts_and_causes_are_those_of_the_original() {
-    for folder in vlct_golden::directories("prepare") {
-        let expected = vlct_golden::json(folder.join("check_valid_images/expected/check_valid_images.json"));
+fn verdicts_and_causes_equal_the_originals() {
+    for directory in vlct_golden::directories("prepare") {
+        let expected = vlct_golden::json(directory.join("check_valid_images/expected/check_valid_images.json"));
         for file in expected["files"].as_array().unwrap() {
-            let path = raw(&folder, file["path"].as_str().unwrap());
+            let path = raw(&directory, file["path"].as_str().unwrap());
             let cause = match Checker::new(false).check(&path) {
                 Verdict::Fine => None,
                 Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
@@ -30,14 +30,14 @@ fn verdicts_and_causes_are_those_of_the_original() {
 }
 
 #[test]
-fn warnings_can_be_tolerated() {
-    let folder = vlct_golden::directories("prepare").remove(0);
+fn tolerates_warnings_on_request() {
+    let directory = vlct_golden::directories("prepare").remove(0);
     for (file, tolerated) in [
         ("7e7e_edge05.png", true),
         ("7e7e_edge07.jpg", true),
         ("7e7e_edge01.jpg", false),
     ] {
-        let path = raw(&folder, &format!("GCC/images_train/7e7e/{file}"));
+        let path = raw(&directory, &format!("GCC/images_train/7e7e/{file}"));
         assert!(matches!(Checker::new(false).check(&path), Verdict::Bad(_)), "{file}");
         assert_eq!(
             matches!(Checker::new(true).check(&path), Verdict::Fine),
@@ -59,11 +59,11 @@ fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
     bytes
 }
 
-/// A JPEG file with segments put in front of its own.
+/// A JPEG file with segments inserted before its own.
 fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
-    let picture = crate::RgbImage::new(8, 8);
-    let file = crate::encode_jpeg(&picture, 90).unwrap();
-    // Without the JFIF header of the encoder.
+    let image = crate::RgbImage::new(8, 8);
+    let file = crate::encode_jpeg(&image, 90).unwrap();
+    // The JFIF header of the encoder is removed.
     let header = 2 + if file[3] == 0xe0 {
         2 + usize::from(u16::from_be_bytes([file[4], file[5]]))
     } else {
@@ -80,7 +80,7 @@ fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn camera_tags_count_if_the_resolution_is_not_known_without_them() {
+fn damaged_exif_is_a_warning_unless_jfif_has_the_resolution() {
     let jfif = |unit: u8| [b"JFIF\0\x01\x01".as_slice(), &[unit, 0, 72, 0, 72, 0, 0]].concat();
     let exif = |tags: &[u8]| [b"Exif\0\0", tags].concat();
     let whole = exif(&tags(&[(0x0112, 3, 1, 6), (0x011a, 5, 1, 18), (0x0128, 3, 1, 2)]));
@@ -97,20 +97,20 @@ fn camera_tags_count_if_the_resolution_is_not_known_without_them() {
     assert!(flawed(&[(0xe0, &jfif(2)), (0xe1, &cut)]));
     assert!(!flawed(&[(0xe0, &jfif(1)), (0xe1, &cut)]));
     assert!(!flawed(&[(0xe1, &cut), (0xe0, &jfif(1))]));
-    // The first of several blocks counts.
+    // The first of several EXIF segments counts.
     assert!(!flawed(&[(0xe1, &whole), (0xe1, &cut)]));
     assert!(!flawed(&[(0xe1, &exif(b"no tags at all"))]));
-    // Without the place of the next directory, or cut within an entry.
+    // The offset of the next directory is missing, or an entry is truncated.
     assert!(flawed(&[(0xe1, &whole[..whole.len() - 1])]));
     assert!(flawed(&[(0xe1, &whole[..30])]));
-    // Types that are not known are passed over; a resolution is one number.
+    // Unknown types are skipped; a resolution of several values is a warning.
     assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x010f, 99, 4000, 9000)])))]));
     assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 2, 2)])))]));
     assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 1, 2), (0x011a, 3, 2, 2)])))]));
     assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x011a, 3, 2, 2)])))]));
 }
 
-/// A PNG file with a chunk put in front of its pixels.
+/// A PNG file with a chunk inserted before its pixels.
 fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let file = encode_png(&crate::RgbImage::new(4, 4)).unwrap();
     let chunk = |kind: &[u8; 4], data: &[u8]| {
@@ -129,7 +129,7 @@ fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     } else {
         Vec::new()
     };
-    // Rows of a picture in colour are long enough for all.
+    // Rows of an RGB image are long enough for every colour type.
     [
         &file[..8],
         &chunk(b"IHDR", &header),
@@ -141,7 +141,7 @@ fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn transparency_and_animations_of_png() {
+fn png_transparency_and_animation_chunks_are_checked() {
     let flaw = |colour_type, kind, data: &[u8]| png_flaw(&png(colour_type, kind, data));
     for (opacities, fine) in [
         (&[255, 0, 255][..], true),
@@ -165,18 +165,18 @@ fn transparency_and_animations_of_png() {
 
 proptest! {
     #[test]
-    fn any_tags_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..80), big in any::<bool>()) {
+    fn arbitrary_tags_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), big in any::<bool>()) {
         let header: &[u8] = if big { b"MM\0\x2a\0\0\0\x08" } else { b"II\x2a\0\x08\0\0\0" };
         let _ = tags::flaw(&bytes);
         let whole = [header, &bytes].concat();
-        // What is cut further is not better.
+        // Truncating damaged tags further does not repair them.
         if tags::flaw(&whole) == Some("damaged tags (EXIF)") && whole.len() > 8 {
             prop_assert!(tags::flaw(&whole[..whole.len() - 1]).is_some());
         }
     }
 
     #[test]
-    fn any_bytes_are_judged_without_harm(kind in 0..2usize, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn arbitrary_bytes_never_panic(kind in 0..2usize, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let file = [jpeg(&[(0xe1, &bytes)]), png(3, b"tRNS", &bytes)];
         if let Some(flaw) = check(&file[kind]) {
             prop_assert!(!flaw.to_string().contains('\n'));

@@ -1,14 +1,14 @@
-//! Whatever a decoder delivers to 8-bit RGB, by Pillow's rules.
+//! Conversion of decoded samples to 8-bit RGB, by Pillow's rules.
 
 use image::{ColorType, RgbImage};
 
 /// Converts `width` × `height` pixels of interleaved samples (16-bit ones in native byte order).
 ///
 /// Pillow keeps the high byte of 16-bit colour, but holds 16-bit grey as integers and *clips* those to 255 when it
-/// converts them to RGB, so that most such pictures come out nearly white. The models have seen them so.
+/// converts them to RGB, so that most such images become nearly white. The published models were trained on these results.
 ///
 /// # Errors
-/// A reason, if the layout has no Pillow equivalent or the number of samples is wrong.
+/// Returns the reason if the layout has no equivalent in Pillow or the number of samples is wrong.
 pub(super) fn to_rgb(samples: Vec<u8>, layout: ColorType, width: u32, height: u32) -> Result<RgbImage, String> {
     let pixels = match layout {
         ColorType::Rgb8 => samples,
@@ -37,7 +37,7 @@ fn wide<const N: usize>(samples: &[u8]) -> impl Iterator<Item = [u16; N]> {
     pixels.iter().map(|pixel| pixel.map(u16::from_ne_bytes))
 }
 
-/// Removes every fourth byte, in place: the pictures can be large.
+/// Removes every fourth byte, in place, because images can be large.
 fn drop_fourth(mut samples: Vec<u8>) -> Vec<u8> {
     let pixels = samples.len() / 4;
     for i in 1..pixels {
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bit_grey_is_clipped_and_colour_cut() {
+    fn sixteen_bit_grey_is_clipped_and_colour_truncated() {
         let grey = to_rgb(native(&[7, 256, 65535]), ColorType::L16, 3, 1).unwrap();
         assert_eq!(grey.as_raw(), &[7, 7, 7, 255, 255, 255, 255, 255, 255]);
         let rgb = to_rgb(native(&[0x1234, 0xff00, 0x00ff]), ColorType::Rgb16, 1, 1).unwrap();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_and_floats_are_refused() {
+    fn rejects_wrong_lengths_and_floats() {
         assert!(to_rgb(vec![0; 5], ColorType::Rgb8, 2, 1).is_err());
         assert!(to_rgb(vec![0; 12], ColorType::Rgb32F, 1, 1).is_err());
     }

@@ -1,4 +1,4 @@
-//! JPEG with Pillow's refusals, decoded where the file lies: its bytes are not copied.
+//! JPEG, without copying the file. Files that Pillow rejects are rejected.
 
 use image::{ImageFormat, RgbImage};
 use zune_core::bytestream::ZCursor;
@@ -14,7 +14,7 @@ use crate::memory;
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let damaged = |reason: &dyn std::fmt::Display| damaged(ImageFormat::Jpeg, reason);
     if !is_complete(bytes) {
-        return Err(damaged(&"the file ends before the picture does"));
+        return Err(damaged(&"the file ends before the image does"));
     }
     let options = DecoderOptions::default()
         .set_strict_mode(false)
@@ -27,16 +27,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     check_size(width, height)?;
     let mut pixels = memory::take(3 * width as usize * height as usize);
-    // The decoder may leave out what is damaged, and a picture must not depend on the one before.
+    // The decoder may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
     pixels.fill(0);
     decoder.decode_into(&mut pixels).map_err(|e| damaged(&e))?;
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| damaged(&"too few pixels"))
 }
 
-/// Is the file whole? The pixel decoder fills what is missing with grey; Pillow refuses such files.
+/// Whether the file has an end marker (`FF D9`). The decoder fills missing pixels with grey; Pillow rejects such files.
 ///
-/// Whether the end marker (`FF D9`) is reached when walking the file as a JPEG reader does: segments are skipped by
-/// their length, so a thumbnail's end marker inside one does not count, and bytes after the end marker do not matter.
+/// Segments are skipped by their length, so the end marker of a thumbnail inside one does not count. Bytes after the end marker are
+/// ignored.
 fn is_complete(bytes: &[u8]) -> bool {
     const END: u8 = 0xd9;
     let mut rest = bytes.get(2..).unwrap_or_default();
@@ -53,7 +53,7 @@ fn is_complete(bytes: &[u8]) -> bool {
         rest = &rest[fill + 1..];
         match marker {
             END => return true,
-            // A stuffed zero, a restart, a start without length: no segment follows.
+            // A stuffed zero, a restart marker, or a marker without a length: no segment follows.
             0x00 | 0x01 | 0xd0..=0xd8 => {}
             _ => {
                 let Some((length, _)) = rest.split_first_chunk::<2>() else {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_marker_counts_only_outside_of_segments() {
+    fn end_marker_counts_only_outside_segments() {
         let start = [0xff, 0xd8];
         let thumbnail = [0xff, 0xe1, 0x00, 0x04, 0xff, 0xd9];
         let scan = [0xff, 0xda, 0x00, 0x02, 1, 2, 0xff, 0x00, 3, 0xff, 0xd0, 4];
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_segment_lengths_end_the_walk() {
+    fn invalid_segment_lengths_end_the_search() {
         assert!(!is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0xff, 0xd9]));
         assert!(is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0x00, 0x00, 0xff, 0xd9]));
     }

@@ -1,11 +1,11 @@
-//! Bytes of a picture file to RGB pixels, as Pillow's `Image.open(…).convert("RGB")` gives them.
+//! Decoding of image files to RGB, with the results of Pillow's `Image.open(…).convert("RGB")`.
 //!
 //! JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page) and
 //! WebP (first frame). Not read: arithmetic-coded JPEG, TIFF with a palette or with floating-point pixels.
 //! Transparency is dropped, not blended; the orientation tag of cameras is not applied; colour profiles are ignored.
 //!
-//! Files come from the web: nothing is allocated before the size has been checked, a file that ends early is an error,
-//! and no input may bring the program down.
+//! Input is untrusted: sizes are checked before memory is allocated, a truncated file is an error, and a panic of a decoder is
+//! caught.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,29 +23,28 @@ mod png;
 /// bytes each), above which it suspects a decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// The longest side that is decoded, which is also JPEG's own limit. Resizing needs memory in proportion to it.
+/// The longest side, in pixels, that is decoded; it is also the limit of JPEG. Resizing needs memory in proportion to it.
 pub const MAX_SIDE: u32 = 65_535;
 
-/// Memory that a decoder may use: the largest picture with four channels of 16 bits.
+/// The largest memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
 const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
 
-/// Decodes a picture to RGB.
+/// Decodes an image to RGB.
 ///
 /// # Errors
-/// [`ImageError::Decode`] if the bytes are empty, of an unknown format, damaged, cut short, or of more than
-/// [`MAX_PIXELS`] pixels or [`MAX_SIDE`] on a side.
+/// Returns [`ImageError::Decode`] if the bytes are empty, of an unknown format, damaged or truncated, or if the image has more
+/// than [`MAX_PIXELS`] pixels or a side above [`MAX_SIDE`].
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let format = format_of(bytes)?;
-    // The decoders are meant not to panic, but they are large and the files are hostile: a training run must not die
-    // of one picture. Nothing is shared with the closure, so nothing can be left half-changed.
+    // A panic in a decoder must not end a training run. The closure mutates nothing outside, so it is unwind-safe.
     catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format)))
         .unwrap_or_else(|_| Err(damaged(format, &"the decoder gave up")))
 }
 
-/// The format that a file with these first bytes has; a few dozen of them suffice.
+/// Detects the format from the first bytes of a file; a few dozen suffice.
 ///
 /// # Errors
-/// [`ImageError::Decode`] if there are none, or they belong to no format that is decoded.
+/// Returns [`ImageError::Decode`] if `start` is empty or the format is not supported.
 pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
     if start.is_empty() {
         return Err(ImageError::Decode("the file is empty".into()));
@@ -56,7 +55,7 @@ pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
         .ok_or_else(|| unknown_format(start))
 }
 
-/// About how many bytes [`decode`] would take for a picture beside its file: samples as the decoder gives them, and RGB.
+/// Estimates the memory that [`decode`] needs beside the file, in bytes: the samples of the decoder, and RGB.
 pub(super) fn memory_for(bytes: &[u8]) -> u64 {
     const BYTES_PER_PIXEL: u64 = 8 + 3;
     let size = catch_unwind(AssertUnwindSafe(|| {
@@ -66,10 +65,13 @@ pub(super) fn memory_for(bytes: &[u8]) -> u64 {
     }));
     match size {
         Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
-        // It is refused before anything is allocated.
+        // Such a file is rejected before memory is allocated.
         _ => 0,
     }
 }
+
+/// The usual extensions of files of the supported formats, in lower case.
+pub const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"];
 
 const SUPPORTED: [ImageFormat; 6] = [
     ImageFormat::Jpeg,
@@ -86,9 +88,9 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
         ImageFormat::Png => return png::decode(bytes),
         _ => {}
     }
-    // The decoders of the other formats notice.
+    // The WebP decoder accepts a truncated animation; the decoders of the other formats report truncation.
     if format == ImageFormat::WebP && !riff_is_complete(bytes) {
-        return Err(damaged(format, &"the file ends before the picture does"));
+        return Err(damaged(format, &"the file ends before the image does"));
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -106,14 +108,14 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
         .filter(|&n| n as u64 <= MAX_ALLOCATION)
         .ok_or_else(|| damaged(format, &"too many bytes per pixel"))?;
     let mut samples = memory::take(length);
-    // Decoders may leave out what is damaged, and a picture must not depend on the one before.
+    // Decoders may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
     samples.fill(0);
     decoder.read_image(&mut samples).map_err(|e| damaged(format, &e))?;
     convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(format, &e))
 }
 
-/// Whether as many bytes are there as the RIFF header announces. The decoder would be content with the first frame of
-/// a cut animation, Pillow is not.
+/// Whether the file is as long as its RIFF header says. Pillow rejects a truncated animation, of which the decoder would read the
+/// first frame.
 fn riff_is_complete(bytes: &[u8]) -> bool {
     let announced = bytes.get(4..).and_then(|rest| rest.first_chunk()).copied();
     announced.is_some_and(|size| (bytes.len() as u64) >= 8 + u64::from(u32::from_le_bytes(size)))
@@ -140,7 +142,7 @@ fn unknown_format(bytes: &[u8]) -> ImageError {
 }
 
 fn damaged(format: ImageFormat, reason: &dyn std::fmt::Display) -> ImageError {
-    // Some decoders' messages have several lines.
+    // Messages of some decoders have several lines.
     let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     ImageError::Decode(format!("damaged or unsupported {format:?} data: {reason}"))
 }
@@ -156,8 +158,8 @@ mod tests {
 
     /// One file of every kind, from the repository's own reference data.
     fn files() -> Vec<(String, Vec<u8>)> {
-        let folder = vlct_golden::directories("images").remove(0);
-        let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        let directory = vlct_golden::directories("images").remove(0);
+        let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), path))
@@ -168,23 +170,23 @@ mod tests {
         files
     }
 
-    fn refusal(bytes: &[u8]) -> String {
-        let message = decode(bytes).expect_err("must be refused").to_string();
+    fn decode_error(bytes: &[u8]) -> String {
+        let message = decode(bytes).expect_err("must be rejected").to_string();
         assert!(!message.contains('\n'), "{message}");
         message
     }
 
     #[test]
-    fn other_files_are_refused_by_their_first_bytes() {
-        assert!(refusal(b"").contains("empty"));
-        assert!(refusal(b"<html>").contains("not a JPEG"));
-        assert!(refusal(&[0; 400]).contains("00 00 00 00 00 00 00 00"));
-        // A known format, but not one of ours.
-        assert!(refusal(b"P6 1 1 255 abc").contains("not a JPEG"));
+    fn rejects_unknown_formats_by_their_first_bytes() {
+        assert!(decode_error(b"").contains("empty"));
+        assert!(decode_error(b"<html>").contains("not a JPEG"));
+        assert!(decode_error(&[0; 400]).contains("00 00 00 00 00 00 00 00"));
+        // A known format that is not supported.
+        assert!(decode_error(b"P6 1 1 255 abc").contains("not a JPEG"));
     }
 
     #[test]
-    fn enormous_sizes_are_refused_before_anything_is_allocated() {
+    fn rejects_enormous_sizes_before_allocating() {
         let (mut seen, huge) = (0, [0x7f, 0xff]);
         for (name, mut bytes) in files() {
             match name.rsplit('.').next().unwrap() {
@@ -206,7 +208,7 @@ mod tests {
                 _ => continue,
             }
             seen += 1;
-            let message = refusal(&bytes);
+            let message = decode_error(&bytes);
             assert!(
                 message.contains("too many") || message.contains("too large"),
                 "{name}: {message}"
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_cut_anywhere_is_refused() {
+    fn rejects_truncated_jpeg() {
         for (name, bytes) in files().into_iter().filter(|(name, _)| name.ends_with(".jpg")) {
             for cut in (2..bytes.len()).step_by(7).chain(bytes.len() - 8..bytes.len()) {
                 assert!(decode(&bytes[..cut]).is_err(), "{name} cut at {cut}");
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_picture_is_refused() {
+    fn rejects_the_first_half_of_each_file() {
         for (name, bytes) in files() {
             assert!(decode(&bytes[..bytes.len() / 2]).is_err(), "{name}");
         }
@@ -251,9 +253,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 
-        /// Damaged files give a picture of a sane size or a refusal of one line.
+        /// Damaged files give an image within the size limits or an error of one line.
         #[test]
-        fn damage_never_brings_the_decoders_down(
+        fn damaged_files_never_panic(
             which in any::<prop::sample::Index>(),
             edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
             near_start in any::<bool>(),
@@ -278,7 +280,7 @@ mod tests {
         }
 
         #[test]
-        fn noise_behind_a_magic_number_is_refused_or_decoded(
+        fn noise_after_a_magic_number_never_panics(
             magic in prop::sample::select(vec![
                 &b"\xff\xd8\xff"[..], b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF\0\0\0\0WEBP",
             ]),

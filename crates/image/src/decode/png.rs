@@ -1,8 +1,8 @@
-//! PNG with Pillow's tolerance. Pillow checks the checksums of the chunks before the pixels and the one within the pixel
-//! stream, if it is there: wrong checksums of pixel chunks, a missing end chunk, even a pixel stream that ends early but cleanly
-//! are accepted (what is missing stays black). A stream that is cut short is not, nor is one with a wrong checksum.
+//! PNG with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the one inside the pixel
+//! stream if there is one. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of too few
+//! rows (the missing rows are black). It rejects a pixel stream that is cut short or has a wrong checksum.
 //!
-//! Transparency given by a colour or a palette is not even expanded, since it would be dropped anyway.
+//! Transparency by a colour key or a palette is not expanded, because alpha is dropped.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -14,12 +14,13 @@ use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
 use crate::Result;
 
 const SIGNATURE: usize = 8;
-/// Length and type in front of a chunk's data, checksum behind it.
+/// Bytes of the length and type before a chunk's data.
 const CHUNK_HEAD: usize = 8;
+/// Bytes of the checksum after it.
 const CHUNK_TAIL: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
-/// Decodes a PNG file (its first picture, if animated) to RGB.
+/// Decodes a PNG file (its first image, if animated) to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let bytes = checked(bytes).map_err(|e| damaged(&e))?;
     let limits = png::Limits {
@@ -54,7 +55,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     };
     let mut samples = read_rows(&mut reader, layout, width, height)?;
     if layout.bytes_per_pixel() > layout.channel_count() {
-        // The file is big-endian, the conversion expects native order.
+        // PNG is big-endian; the conversion expects native order.
         for sample in samples.as_chunks_mut::<2>().0 {
             *sample = u16::from_be_bytes(*sample).to_ne_bytes();
         }
@@ -62,7 +63,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(&e))
 }
 
-/// All rows of the first picture, interleaved samples; black where the stream ended early.
+/// Reads the interleaved samples of the first image; they are black where the stream ended early.
 fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: u32, height: u32) -> Result<Vec<u8>> {
     let pixel = layout.bytes_per_pixel();
     let stride = width as usize * usize::from(pixel);
@@ -78,7 +79,7 @@ fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: 
         Err(error) if !ended_early_but_cleanly(&error) => return Err(damaged(&error)),
         _ => {}
     }
-    // The checksum of the stream lies behind the last row. Nothing else there matters.
+    // The checksum of the stream follows the last row. Other damage there is accepted.
     match reader.finish() {
         Err(error) if is_wrong_checksum(&error) => Err(damaged(&error)),
         _ => Ok(samples),
@@ -99,28 +100,28 @@ fn read_interlaced(
     Ok(())
 }
 
-/// The decoder has no other way to tell this case from a stream that is cut short.
+/// Whether a complete stream had too few rows. The `png` crate distinguishes this from a stream that is cut short only by text.
 fn ended_early_but_cleanly(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("does not have enough data")
 }
 
-/// Whether the pixel stream has another checksum than it says. The decoder has no other way to tell this either.
+/// Whether the pixel stream does not match its checksum. The `png` crate reports this, too, only by text.
 fn is_wrong_checksum(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
 
-/// The file, if the chunks before the pixels are whole; if it ends within the pixel chunks, a copy that is rounded off
-/// so that the decoder looks at all pixel data there is.
+/// Verifies the chunks before the pixels. If the file ends within the pixel chunks, returns a copy with the last chunk completed and
+/// an end chunk added, so that the decoder reads all pixel data.
 fn checked(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
     let mut at = SIGNATURE;
     let mut in_pixels = false;
     loop {
         let Some((length, kind)) = head(bytes, at) else {
-            // Cut between chunks or within a chunk's head.
+            // The file ends between chunks or within the head of one.
             return if in_pixels {
                 Ok(Cow::Owned([&bytes[..at.min(bytes.len())], END_CHUNK].concat()))
             } else {
-                Err("the file ends before the picture begins".into())
+                Err("the file ends before the image begins".into())
             };
         };
         let is_pixels = kind == b"IDAT";
@@ -128,12 +129,12 @@ fn checked(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
             return Ok(Cow::Borrowed(bytes));
         }
         in_pixels |= is_pixels;
-        // `head` has seen that these bytes exist; lengths are below 2^32.
+        // `head` has read these bytes, so they exist; lengths are below 2^32.
         let data = at + CHUNK_HEAD;
         let next = data.saturating_add(length).saturating_add(CHUNK_TAIL);
         if next > bytes.len() {
             if !in_pixels {
-                return Err("the file ends before the picture begins".into());
+                return Err("the file ends before the image begins".into());
             }
             let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
             let head = (rest.len() as u32).to_be_bytes();
@@ -162,7 +163,7 @@ fn head(bytes: &[u8], at: usize) -> Option<(usize, &[u8; 4])> {
 mod tests {
     use super::*;
 
-    fn picture() -> RgbImage {
+    fn image() -> RgbImage {
         RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8]))
     }
 
@@ -172,9 +173,9 @@ mod tests {
         [&(data.len() as u32).to_be_bytes()[..], &body, &checksum].concat()
     }
 
-    /// Signature and header, pixel data, end chunk, as our encoder wrote them.
+    /// Signature and header, pixel data, and end chunk of an encoded file.
     fn parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
-        let file = crate::encode_png(&picture()).unwrap();
+        let file = crate::encode_png(&image()).unwrap();
         let start = file.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
         let (length, _) = head(&file, start).unwrap();
         let data = file[start + 8..start + 8 + length].to_vec();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_behind_the_pixels_does_not_matter() {
+    fn accepts_damage_after_the_pixels() {
         let (front, data, end) = parts();
         let mut pixels = chunk(b"IDAT", &data);
         let last = pixels.len() - 1;
@@ -204,12 +205,12 @@ mod tests {
             [&front[..], &two].concat(),
             [&front[..], &chunk(b"tEXt", b"Comment\0hello"), &pixels, &end].concat(),
         ] {
-            assert_eq!(decode(&file).unwrap(), picture());
+            assert_eq!(decode(&file).unwrap(), image());
         }
     }
 
     #[test]
-    fn damage_before_the_pixels_and_cut_pixels_are_refused() {
+    fn rejects_damage_before_the_pixels_and_cut_pixels() {
         let (front, data, end) = parts();
         let pixels = chunk(b"IDAT", &data);
         let mut header = front.clone();
@@ -253,8 +254,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_early_but_cleanly_leaves_the_rest_black() {
-        // 10 rows for a picture of 30.
+    fn rows_missing_from_a_complete_stream_are_black() {
+        // 10 rows for an image of 30.
         let (front, _, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
         let stream = stored(&row.repeat(10));
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_with_a_wrong_checksum_is_refused() {
+    fn rejects_streams_with_wrong_checksums() {
         let (front, data, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
         for whole in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {

@@ -1,11 +1,11 @@
 //! Pillow's bicubic resize, with a crop.
 //!
-//! The filter is Catmull-Rom (cubic with a = -0.5), widened when the picture shrinks (anti-aliasing), applied in two
-//! passes with values of 8 bits between them, in Pillow's order and fixed-point arithmetic: the results are Pillow's, on every
-//! machine. Rows between the passes are few, a ring as long as the vertical filter reaches or the group that is made at once,
-//! so that they stay in cache and their memory does not grow with the height of the picture.
+//! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing), applied in two
+//! passes with 8-bit values between them, in Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit
+//! on every machine. The intermediate rows are a ring buffer of the vertical filter's support, or one group of rows: they stay in
+//! cache, and their memory does not grow with the height of the image.
 //!
-//! A crop is cut out *before* filtering, as torchvision's `resized_crop` does: pixels outside of it have no influence.
+//! A crop is cut out *before* filtering, as torchvision's `resized_crop` does: pixels outside it have no influence.
 
 use std::cell::RefCell;
 
@@ -16,10 +16,10 @@ use crate::{ImageError, Result};
 mod passes;
 mod weights;
 
-use passes::{Column, ROWS, horizontal, turn_back, vertical, vertical_levels};
+use passes::{Column, ROWS, horizontal, transpose_back, vertical, vertical_levels};
 use weights::Weights;
 
-/// A rectangle of a picture, in pixels from the top left corner.
+/// A rectangle of an image, in pixels from the top left corner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CropBox {
     /// First column.
@@ -33,7 +33,7 @@ pub struct CropBox {
 }
 
 impl CropBox {
-    /// The whole picture.
+    /// The box that covers all of an image.
     pub fn whole(image: &RgbImage) -> Self {
         Self {
             left: 0,
@@ -44,29 +44,29 @@ impl CropBox {
     }
 }
 
-/// What becomes of a level (0..=255) of red, green and blue: `level · scale + offset`.
+/// The map from a level (0..=255) to a value, for red, green and blue: `level · scale + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
-    /// Factors.
+    /// The factor of each channel.
     pub scale: [f32; 3],
-    /// Terms.
+    /// The summand of each channel.
     pub offset: [f32; 3],
 }
 
 impl Levels {
-    /// Levels as they are.
-    const PLAIN: Self = Self {
+    /// Keeps levels unchanged.
+    const IDENTITY: Self = Self {
         scale: [1.0; 3],
         offset: [0.0; 3],
     };
 }
 
-/// Resizes a picture to exactly `width` × `height` pixels; the aspect ratio is not preserved.
+/// Resizes an image to exactly `width` × `height` pixels; the aspect ratio is not preserved.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the image or the result has no pixels.
 pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
-    picture(image, CropBox::whole(image), (width, height), false)
+    resize_crop(image, CropBox::whole(image), (width, height), false)
 }
 
 /// Cuts `crop` out, resizes it to `size` × `size` pixels, and mirrors it left to right if `flip`.
@@ -74,28 +74,28 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the crop has no pixels or `size` is 0, and [`ImageError::Crop`] if it is not inside the image.
 pub fn resized_crop(image: &RgbImage, crop: CropBox, size: u32, flip: bool) -> Result<RgbImage> {
-    picture(image, crop, (size, size), flip)
+    resize_crop(image, crop, (size, size), flip)
 }
 
-fn picture(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> Result<RgbImage> {
+fn resize_crop(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> Result<RgbImage> {
     let mut out = RgbImage::new(width, height);
     let plane = width as usize * height as usize;
     let mut planes = vec![0.0; 3 * plane];
-    resize_into(image, crop, (width, height), flip, Levels::PLAIN, &mut planes)?;
+    resize_into(image, crop, (width, height), flip, Levels::IDENTITY, &mut planes)?;
     for (i, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-        *pixel = [0, 1, 2].map(|c| planes[c * plane + i] as u8);
+        *pixel = std::array::from_fn(|c| planes[c * plane + i] as u8);
     }
     Ok(out)
 }
 
-/// Kept from picture to picture of one thread.
+/// Scratch memory of one thread, reused from image to image.
 #[derive(Default)]
 struct Scratch {
-    /// Some rows of the picture, turned.
-    turned: Vec<Column>,
-    /// The same, resized.
+    /// A group of rows of the image, transposed.
+    transposed: Vec<Column>,
+    /// The same group after the horizontal pass.
     columns: Vec<Column>,
-    /// Rows between the passes.
+    /// The intermediate rows.
     between: Vec<u8>,
 }
 
@@ -148,14 +148,14 @@ fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), room: usi
     Ok(())
 }
 
-/// A resize whose parts fit together.
+/// The checked arguments of a resize.
 struct Job<'a> {
-    /// The pixels of the picture.
+    /// The pixels of the image.
     pixels: &'a [u8],
-    /// Where the crop begins in them, and how many lie from one of its rows to the next.
+    /// Index of the first value of the crop, and distance between its rows, in values.
     first: usize,
     pitch: usize,
-    /// Number of values in a row of the crop, and of rows.
+    /// Number of values in a row of the crop, and number of its rows.
     values: usize,
     rows: usize,
     across: Weights,
@@ -185,16 +185,18 @@ fn run(
         flip,
         levels,
     };
-    scratch.turned.resize(job.values, [0; ROWS]);
+    scratch.transposed.resize(job.values, [0; ROWS]);
     scratch.columns.resize(3 * width as usize, [0; ROWS]);
-    match vertical_is_first(crop, (width, height)) {
-        false => job.across_then_down(scratch, out),
-        true => job.down_then_across(scratch, out),
+    if vertical_is_first(crop, (width, height)) {
+        job.down_then_across(scratch, out);
+    } else {
+        job.across_then_down(scratch, out);
     }
 }
 
-/// Pillow's order, which shows where the filter overshoots black or white and the picture between the passes clips it: vertical
-/// first where the height shrinks by more than twice what the width does. Found by trying thousands of sizes in Pillow 13; Pillow 8.2 gave the golden files.
+/// Pillow's order of the passes: vertical first if the height shrinks by more than twice as many pixels as the width. The order
+/// matters where the filter overshoots, because the intermediate values are clipped. Determined by trying thousands of sizes in
+/// Pillow 13; the golden files come from Pillow 8.2.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
     let [width_lost, height_lost] =
         [(crop.width, width), (crop.height, height)].map(|(before, after)| i64::from(before) - i64::from(after));
@@ -209,13 +211,13 @@ impl Job<'_> {
 
     fn across_then_down(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let Scratch {
-            turned,
+            transposed,
             columns,
             between,
         } = scratch;
         let (across, down, levels) = (&self.across, &self.down, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // Whole groups of rows, as many as a result needs and one that is begun.
+        // The ring holds whole groups of rows: those that one result needs, and one more that is partly needed.
         let groups = down.most().div_ceil(ROWS) + 1;
         between.resize(groups * ROWS * stride, 0);
         let mut made = 0;
@@ -223,11 +225,11 @@ impl Job<'_> {
         for y in 0..height {
             let (top, weights) = down.of(y);
             while made < top + weights.len() {
-                // Beyond the last row there is nothing; it stands in.
+                // The last group repeats the last row where the image ends.
                 let group: [&[u8]; ROWS] = std::array::from_fn(|r| self.row((made + r).min(self.rows - 1)));
-                horizontal(&group, across, self.flip, turned, columns);
+                horizontal(&group, across, self.flip, transposed, columns);
                 let place = made / ROWS % groups * ROWS * stride;
-                turn_back(columns, &mut between[place..][..ROWS * stride]);
+                transpose_back(columns, &mut between[place..][..ROWS * stride]);
                 made += ROWS;
             }
             for c in 0..3 {
@@ -241,13 +243,13 @@ impl Job<'_> {
 
     fn down_then_across(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let Scratch {
-            turned,
+            transposed,
             columns,
             between,
         } = scratch;
         let (across, down, levels) = (&self.across, &self.down, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // A group of rows after the first pass, and the same after the second.
+        // A group of rows after the vertical pass, and the same group after the horizontal one.
         between.resize(ROWS * (self.values + stride), 0);
         let (high, resized) = between.split_at_mut(ROWS * self.values);
         let mut taps = Vec::with_capacity(down.most());
@@ -259,10 +261,10 @@ impl Job<'_> {
                 taps.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
                 vertical_levels(self.pixels, &taps, weights, row);
             }
-            // Rows that a last, smaller group lacks are made of whatever is there, and not used.
+            // If the last group is smaller, the surplus rows hold stale values and their results are not used.
             let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &high[r * self.values..][..self.values]);
-            horizontal(&rows, across, self.flip, turned, columns);
-            turn_back(columns, resized);
+            horizontal(&rows, across, self.flip, transposed, columns);
+            transpose_back(columns, resized);
             for (r, row) in resized.chunks_exact(stride).take(count).enumerate() {
                 for (c, channel) in row.chunks_exact(width).enumerate() {
                     let out = &mut out[(c * height + group + r) * width..][..width];
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn same_size_is_a_copy_and_flip_mirrors() {
+    fn equal_sizes_copy_and_flip_mirrors() {
         let p = gradients(24, 24);
         assert_eq!(resize(&p, 24, 24).unwrap(), p);
         let mirrored = resized_crop(&p, CropBox::whole(&p), 24, true).unwrap();
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn very_tall_pictures_agree_with_very_wide_ones() {
+    fn very_tall_images_equal_transposed_wide_ones() {
         let tall = RgbImage::from_fn(3, 9000, |x, y| {
             image::Rgb([(y / 40) as u8, (x * 80) as u8, (y % 256) as u8])
         });
@@ -330,8 +332,8 @@ mod tests {
         }
     }
 
-    /// The two passes over a whole picture, value by value.
-    fn plain(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> RgbImage {
+    /// The reference: the two passes over the whole image, value by value.
+    fn naive(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> RgbImage {
         let weigh = |weights: &Weights, i: u32, value: &dyn Fn(u32) -> u8| {
             let (first, weights) = weights.of(i as usize);
             let sum: i32 = (first as u32..)
@@ -343,19 +345,24 @@ mod tests {
         let across = |image: &RgbImage| {
             let weights = Weights::new(image.width(), width);
             RgbImage::from_fn(width, image.height(), |x, y| {
-                image::Rgb([0, 1, 2].map(|c| weigh(&weights, x, &|j| image.get_pixel(j, y).0[c])))
+                image::Rgb(std::array::from_fn(|c| {
+                    weigh(&weights, x, &|j| image.get_pixel(j, y).0[c])
+                }))
             })
         };
         let down = |image: &RgbImage| {
             let weights = Weights::new(image.height(), height);
             RgbImage::from_fn(image.width(), height, |x, y| {
-                image::Rgb([0, 1, 2].map(|c| weigh(&weights, y, &|j| image.get_pixel(x, j).0[c])))
+                image::Rgb(std::array::from_fn(|c| {
+                    weigh(&weights, y, &|j| image.get_pixel(x, j).0[c])
+                }))
             })
         };
         let cut = image::imageops::crop_imm(image, crop.left, crop.top, crop.width, crop.height).to_image();
-        let mut out = match vertical_is_first(crop, (width, height)) {
-            false => down(&across(&cut)),
-            true => across(&down(&cut)),
+        let mut out = if vertical_is_first(crop, (width, height)) {
+            across(&down(&cut))
+        } else {
+            down(&across(&cut))
         };
         if flip {
             image::imageops::flip_horizontal_in_place(&mut out);
@@ -365,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_size_is_that_of_two_plain_passes(
+        fn equals_two_naive_passes(
             width in 1u32..90, height in 1u32..120, to in (1u32..70, 1u32..70), cut in (0u32..20, 0u32..20), flip: bool,
         ) {
             let p = RgbImage::from_fn(width, height, |x, y| {
@@ -373,12 +380,12 @@ mod tests {
             });
             let (left, top) = (cut.0.min(width - 1), cut.1.min(height - 1));
             let crop = CropBox { left, top, width: width - left, height: height - top };
-            prop_assert_eq!(super::picture(&p, crop, to, flip).unwrap(), plain(&p, crop, to, flip));
+            prop_assert_eq!(resize_crop(&p, crop, to, flip).unwrap(), naive(&p, crop, to, flip));
         }
     }
 
     #[test]
-    fn impossible_boxes_are_refused() {
+    fn rejects_empty_and_outside_crops() {
         let p = gradients(10, 8);
         let whole = CropBox::whole(&p);
         assert!(resized_crop(&p, whole, 0, false).is_err());

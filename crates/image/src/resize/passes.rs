@@ -1,7 +1,7 @@
 //! The two passes of a resize on plain slices.
 //!
-//! The horizontal pass takes sixteen rows at once: turned so that the same value of all of them lies together, they are weighed
-//! by whole vectors. It leaves each channel by itself, red first.
+//! The horizontal pass processes sixteen rows at once. They are transposed, so that a SIMD vector holds the same value of all of
+//! them. Its result is planar: red, then green, then blue.
 
 #![allow(
     clippy::needless_range_loop,
@@ -12,23 +12,23 @@ use vlct_simd::multiversion;
 
 use super::weights::{WEIGHT_BITS, Weights};
 
-/// Rows that the horizontal pass makes at once.
+/// Rows per call of the horizontal pass.
 pub(super) const ROWS: usize = 16;
 
-/// The same value of all rows.
+/// The same value of [`ROWS`] rows.
 pub(super) type Column = [u8; ROWS];
 
-/// Half of the last place, for rounding.
+/// One half in the fixed-point format of the sums, for rounding to nearest.
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-/// Values that the vertical pass sums up at once.
+/// Values per iteration of the vertical pass.
 const LANES: usize = 32;
 
 multiversion! {
-    /// Resizes [`ROWS`] rows of interleaved pixels. `turned` is room for the values of a row; `columns` `[3 · weights.len()]` are
-    /// the resized rows, the three channels one after the other, mirrored if `flip`.
+    /// Resizes [`ROWS`] rows of interleaved pixels. `turned` is scratch memory for one element per value of a row. The result,
+    /// `columns` `[3 · weights.len()]`, has the three channels one after the other, mirrored if `flip`.
     pub(super) fn horizontal(rows: &[&[u8]; ROWS], weights: &Weights, flip: bool, turned: &mut [Column], columns: &mut [Column]) {
-        turn(rows, turned);
+        transpose_rows(rows, turned);
         let pixels = turned.as_chunks::<3>().0;
         let width = weights.len();
         for x in 0..width {
@@ -48,21 +48,21 @@ multiversion! {
 }
 
 multiversion! {
-    /// Weighs rows of one channel, which begin at `taps` of `rows`; writes `value · scale + offset` for each value of the resized
-    /// row.
+    /// Sums rows of one channel, which begin at the offsets `taps` of `rows`, with their weights, and writes
+    /// `level · scale + offset` for each value of the resized row.
     pub(super) fn vertical(rows: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
         weigh(rows, taps, weights, out, scale, offset);
     }
 }
 
 multiversion! {
-    /// As [`vertical`], but the levels themselves.
+    /// As [`vertical`], but writes the levels themselves.
     pub(super) fn vertical_levels(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [u8]) {
         weigh(rows, taps, weights, out, 1.0, 0.0);
     }
 }
 
-/// What a level becomes.
+/// A result of the vertical pass.
 trait FromLevel {
     fn from_level(level: u8, scale: f32, offset: f32) -> Self;
 }
@@ -102,7 +102,7 @@ fn weigh<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [
     }
 }
 
-/// Sums with weighted values added. By value, so that the sums of a loop stay in registers.
+/// Returns `sums + weight · values`. By value, so that the sums of a loop stay in registers.
 #[inline(always)]
 fn add_weighted<const N: usize>(mut sums: [i32; N], weight: i32, values: &[u8; N]) -> [i32; N] {
     for i in 0..N {
@@ -111,7 +111,7 @@ fn add_weighted<const N: usize>(mut sums: [i32; N], weight: i32, values: &[u8; N
     sums
 }
 
-/// The levels that sums of weighted values stand for.
+/// Converts fixed-point sums to levels, clipped to 0..=255.
 #[inline(always)]
 fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
     let mut levels = [0; N];
@@ -121,15 +121,15 @@ fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
     levels
 }
 
-/// The first `N` of some values.
+/// The first `N` elements of `values`.
 #[inline(always)]
 fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
     &values.as_chunks::<N>().0[0]
 }
 
-/// Turns rows of equal length into columns.
+/// Transposes rows of equal length into columns.
 #[inline(always)]
-fn turn(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
+fn transpose_rows(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
     let length = columns.len();
     let whole = length - length % 8;
     for half in [0, 8] {
@@ -138,7 +138,7 @@ fn turn(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
             for r in 0..8 {
                 block[r] = u64::from_le_bytes(eight(&rows[half + r][at..]));
             }
-            transpose(&mut block);
+            transpose_8x8(&mut block);
             for (column, values) in columns[at..at + 8].iter_mut().zip(block) {
                 column[half..half + 8].copy_from_slice(&values.to_le_bytes());
             }
@@ -152,8 +152,8 @@ fn turn(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
 }
 
 multiversion! {
-    /// Turns columns back into [`ROWS`] rows, one after the other.
-    pub(super) fn turn_back(columns: &[Column], rows: &mut [u8]) {
+    /// Transposes columns back into [`ROWS`] rows, one after the other.
+    pub(super) fn transpose_back(columns: &[Column], rows: &mut [u8]) {
         let length = columns.len();
         let whole = length - length % 8;
         for half in [0, 8] {
@@ -162,7 +162,7 @@ multiversion! {
                 for i in 0..8 {
                     block[i] = u64::from_le_bytes(eight(&columns[at + i][half..]));
                 }
-                transpose(&mut block);
+                transpose_8x8(&mut block);
                 for i in 0..8 {
                     rows[(half + i) * length + at..][..8].copy_from_slice(&block[i].to_le_bytes());
                 }
@@ -183,9 +183,9 @@ fn eight(bytes: &[u8]) -> [u8; 8] {
     values
 }
 
-/// Transposes 8 × 8 bytes: swaps the halves of pairs of rows, of pairs of columns, and so on with quarters and eighths.
+/// Transposes 8 × 8 bytes by swapping blocks of 4 × 4, then of 2 × 2, then single bytes.
 #[inline(always)]
-fn transpose(rows: &mut [u64; 8]) {
+fn transpose_8x8(rows: &mut [u64; 8]) {
     for (distance, shift, mask) in [
         (4, 32, 0x0000_0000_ffff_ffff),
         (2, 16, 0x0000_ffff_0000_ffff),
@@ -206,17 +206,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn turning_back_undoes_turning(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
+        fn transposing_back_undoes_transposing(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
             let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &values[r * 45..r * 45 + length]);
             let mut columns = vec![[0; ROWS]; length];
-            turn(&rows, &mut columns);
+            transpose_rows(&rows, &mut columns);
             for (at, column) in columns.iter().enumerate() {
                 for (r, value) in column.iter().enumerate() {
                     prop_assert_eq!(*value, rows[r][at]);
                 }
             }
             let mut back = vec![0; ROWS * length];
-            turn_back(&columns, &mut back);
+            transpose_back(&columns, &mut back);
             prop_assert_eq!(back, rows.concat());
         }
     }

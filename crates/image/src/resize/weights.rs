@@ -1,9 +1,9 @@
-//! Pillow's bicubic filter: which values make one, with which weights.
+//! Weights of Pillow's bicubic filter.
 
-/// Bits of a weight behind the point, as in Pillow for pictures of 8 bits.
+/// Fractional bits of a fixed-point weight, as in Pillow for 8-bit images (`PRECISION_BITS`).
 pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 
-/// Reach of the filter in pixels of the larger of the two pictures.
+/// Support radius of the filter, in pixels of the source or, if that is smaller, of the result.
 const REACH: f64 = 2.0;
 
 /// Catmull-Rom: the cubic filter with a = −0.5.
@@ -19,18 +19,18 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// For every value of a resized row or column those that it is made of.
+/// The source values and weights of every value of a resized row or column.
 pub(super) struct Weights {
-    /// First value, and where its weights begin; one entry more than there are results.
+    /// The first source value of each result, and the index of its first weight; one entry more than there are results.
     taps: Vec<(usize, usize)>,
     values: Vec<i32>,
 }
 
 impl Weights {
-    /// From `from` values to `to`, both at least 1. The arithmetic is Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
+    /// Computes the weights from `from` values to `to`, both at least 1. The arithmetic is Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
     pub(super) fn new(from: u32, to: u32) -> Self {
         let scale = f64::from(from) / f64::from(to);
-        // A picture that shrinks is smoothed.
+        // When the image shrinks, the filter is widened (anti-aliasing).
         let stretch = scale.max(1.0);
         let (reach, inverse) = (REACH * stretch, 1.0 / stretch);
         let mut taps = Vec::with_capacity(to as usize + 1);
@@ -61,7 +61,7 @@ impl Weights {
         self.taps.len() - 1
     }
 
-    /// The first value that makes a result, and the weights of it and of those that follow.
+    /// The first source value of a result, and the weights of it and its successors.
     pub(super) fn of(&self, result: usize) -> (usize, &[i32]) {
         let (first, start) = self.taps[result];
         (first, &self.values[start..self.taps[result + 1].1])
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn equal_sizes_take_each_value_as_it_is() {
+    fn weights_of_equal_sizes_are_the_identity() {
         let weights = Weights::new(9, 9);
         for i in 0..9 {
             let (first, w) = weights.of(i);
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn weights_lie_inside_sum_to_one_and_do_not_overflow(from in 1u32..5000, to in 1u32..600) {
+        fn weights_are_in_range_sum_to_one_and_do_not_overflow(from in 1u32..5000, to in 1u32..600) {
             let weights = Weights::new(from, to);
             prop_assert_eq!(weights.len(), to as usize);
             for i in 0..weights.len() {
