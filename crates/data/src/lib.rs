@@ -1,5 +1,4 @@
-//! Data of vlct: Arrow tables, pictures, text, answers, the named datasets, the loader, questions of Visual
-//! Genome and the generated picture world.
+//! What training reads: Arrow and WebDataset files, text, answers, the datasets, and the loader.
 
 pub mod answers;
 pub mod arrow;

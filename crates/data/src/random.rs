@@ -1,18 +1,18 @@
-//! Randomness as a function: every random decision comes from a generator keyed by what it decides.
+//! Randomness as a function: every random decision has its own generator, keyed by (seed, purpose, epoch, sample).
 //!
-//! Nothing carries generator state from one sample or step to the next, so results do not depend on the number of
-//! loader threads, and a resumed run draws what the uninterrupted one would have drawn.
+//! No generator state is carried from one sample or step to the next, so results do not depend on the number of loader threads, and a
+//! resumed run draws the same values as an uninterrupted one.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// What a stream of random numbers is used for. Streams of different purposes are independent.
+/// What random values are used for. Streams of different purposes are independent.
 ///
-/// The discriminants are part of the reproducibility contract: append, never renumber.
+/// The discriminants are part of the keys: append, never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Initial weights; keyed by parameter number.
+    /// Initial weights; keyed by the index of the parameter.
     Initialisation = 1,
     /// Order of the samples; keyed by epoch.
     Order = 2,
@@ -20,17 +20,17 @@ pub enum Purpose {
     Augmentation = 3,
     /// Which tokens of a caption are masked and how they are corrupted.
     TokenMask = 4,
-    /// Which image stands in as the false one of a sample.
+    /// The image that replaces the true one in a negative pair.
     FalseImage = 5,
-    /// Which captions stand in as the false ones of a sample.
+    /// The captions that replace the true one in negative pairs.
     FalseText = 6,
-    /// Which pairs of a batch are matched.
+    /// Which pairs of a batch are positive.
     MatchLabels = 7,
     /// Which patches the first encoder pass (masked language modelling, masked autoencoding) sees.
     PatchMaskMlm = 8,
     /// Which patches the second encoder pass (image-text matching) sees.
     PatchMaskItm = 9,
-    /// Dropout.
+    /// Dropout masks.
     Dropout = 10,
     /// The sample that replaces an unreadable one.
     Replacement = 11,
@@ -40,8 +40,8 @@ pub enum Purpose {
     RowOrder = 13,
 }
 
-/// The generator for one decision: `seed` of the run, its `purpose`, and two numbers that say which one it is
-/// (epoch and sample, say).
+/// Returns the generator of a decision: `seed` is that of the run; `major` and `minor` identify the decision within its purpose, for
+/// example epoch and sample.
 pub fn stream(seed: u64, purpose: Purpose, major: u64, minor: u64) -> ChaCha8Rng {
     let mut key = [0u8; 32];
     for (chunk, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, major, minor]) {
@@ -56,7 +56,7 @@ mod tests {
     use rand::Rng;
 
     #[test]
-    fn streams_are_repeatable_and_differ_by_every_part_of_the_key() {
+    fn streams_are_deterministic_and_differ_by_each_part_of_the_key() {
         let first = |s, p, a, b| stream(s, p, a, b).next_u64();
         let base = first(1, Purpose::Order, 2, 3);
         assert_eq!(base, first(1, Purpose::Order, 2, 3));

@@ -1,4 +1,4 @@
-//! Reading Arrow files in tests, also in those of other crates (feature `testing`).
+//! Readers of Arrow files for tests, also those of other crates (feature `testing`).
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::arrow::ArrowTable;
 
-/// Reads a value as the golden data spell it, by the type of its column.
+/// Reads a value of a column of this type, as JSON in the form of the golden data.
 pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> Result<Value> {
     use DataType::*;
     let item = |t: &DataType| match t {
@@ -33,7 +33,7 @@ pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType)
     })
 }
 
-/// The schema, read by the library's own reader.
+/// Reads the schema with the reader of `arrow-ipc`.
 pub fn schema(path: &Path) -> Schema {
     let file = std::fs::File::open(path).expect("file");
     FileReader::try_new(file, None)
@@ -43,7 +43,7 @@ pub fn schema(path: &Path) -> Schema {
         .clone()
 }
 
-/// All rows of an Arrow file, each an object with one value per column.
+/// Reads all rows of an Arrow file, each as an object with one value per column.
 pub fn rows_as_json(path: &Path) -> Vec<Value> {
     let (table, schema) = (ArrowTable::open(path).unwrap(), schema(path));
     (0..table.rows())
@@ -57,7 +57,24 @@ pub fn rows_as_json(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Reduces a golden binary value to its length, leaves others alone.
+/// Reads up to `rows` rows with every method for every column, to find panics. Errors are ignored.
+pub fn read_values(table: &ArrowTable, rows: usize) {
+    let columns: Vec<&str> = table.columns().collect();
+    for row in 0..table.rows().min(rows) {
+        for column in &columns {
+            let _ = table.image(row, column);
+            let _ = table.string(row, column);
+            let _ = table.texts(row, column);
+            let _ = table.integer(row, column);
+            let _ = table.integers(row, column);
+            let _ = table.text_lists(row, column);
+            let _ = table.integer_lists(row, column);
+            let _ = table.float_lists(row, column);
+        }
+    }
+}
+
+/// Replaces golden binary values, which are a length and a hash, by their length.
 pub fn without_hash(row: &Value) -> Value {
     let object = row.as_object().expect("a row");
     let fields = object.iter().map(|(name, value)| match value.get("sha256") {

@@ -1,4 +1,4 @@
-//! Vocabularies in files: the pickle of the original, or JSON.
+//! Readers of vocabulary files: the original's pickle, and JSON.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use crate::{DataError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
-/// The file of VQA v2 has 0.1 MB.
+/// Largest file that is read, in bytes. That of VQA v2 has 0.1 MB.
 const LARGEST_FILE: u64 = 64 << 20;
 
-/// What a file says: answers in the order of their numbers, answers with their numbers, or both.
+/// The content of a file: answers ordered by id, and optionally the id of each answer.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Content<'a> {
@@ -27,12 +27,12 @@ enum Content<'a> {
 }
 
 impl Vocabulary {
-    /// Reads `coco_vqa_label_info.pkl` (a dictionary of `ans2label`, answers to numbers, and `label2ans`, the list of answers),
-    /// or JSON of the same form, or a JSON list of answers. The content decides which it is.
+    /// Reads `coco_vqa_label_info.pkl` (a dictionary with `ans2label`, the id of each answer, and `label2ans`, the list of answers),
+    /// JSON of the same structure, or a JSON list of answers. The format is detected by the content.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the file cannot be read; [`DataError::Format`] if it is none of these, has no answers, or
-    /// contradicts itself: an answer with two numbers, a number without an answer, two orders that differ.
+    /// Returns [`DataError::Io`] if the file cannot be read, [`DataError::Format`] if it has none of these formats, has no answers, or
+    /// is contradictory: an answer has two ids, an id has no answer, or the two orders differ.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_at_most(path, LARGEST_FILE, "a vocabulary of answers")?;
@@ -40,7 +40,7 @@ impl Vocabulary {
     }
 }
 
-/// The vocabulary that the bytes of a file say. No pickle begins with a bracket or brace that JSON begins with.
+/// Parses the content of a file. No pickle begins with a bracket or brace.
 fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
     let is_json = bytes
         .trim_ascii_start()
@@ -49,7 +49,7 @@ fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
     if is_json {
         let content = serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
-                "neither a list of answers nor an object with ans2label (answers to numbers) and label2ans (list of answers)".into()
+                "neither a list of answers nor an object with ans2label (answers to ids) and label2ans (list of answers)".into()
             } else {
                 format!("not JSON: {error}")
             }
@@ -59,13 +59,12 @@ fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
     let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
     let content = from_pickle(&pickle);
     checked(
-        content.ok_or(
-            "the pickle is not a dictionary with ans2label (answers to numbers) and label2ans (list of answers)",
-        )?,
+        content
+            .ok_or("the pickle is not a dictionary with ans2label (answers to ids) and label2ans (list of answers)")?,
     )
 }
 
-/// Borrowed texts: a pickle may use the same one any number of times.
+/// Texts are borrowed, because a pickle may refer to the same text many times.
 fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     let entries = pickle.entries(pickle.root())?;
     let find = |name| {
@@ -86,7 +85,7 @@ fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
 }
 
 fn checked(content: Content<'_>) -> Result<Vocabulary, String> {
-    let (numbers, list) = match content {
+    let (ids, list) = match content {
         Content::List(list) => (None, list),
         Content::Both { ans2label, label2ans } => (Some(ans2label), label2ans),
     };
@@ -97,14 +96,14 @@ fn checked(content: Content<'_>) -> Result<Vocabulary, String> {
     for (id, answer) in (0i128..).zip(&list) {
         vocabulary.insert(answer, id)?;
     }
-    if let Some(numbers) = numbers {
+    if let Some(ids) = ids {
         for (id, answer) in list.iter().enumerate() {
-            match numbers.get(answer) {
-                Some(number) if usize::try_from(*number) == Ok(id) => {}
-                Some(number) => {
+            match ids.get(answer) {
+                Some(other) if usize::try_from(*other) == Ok(id) => {}
+                Some(other) => {
                     let answer = quoted(answer);
                     return Err(format!(
-                        "answer {answer} is number {id} in label2ans and {number} in ans2label"
+                        "answer {answer} has the id {id} in label2ans and {other} in ans2label"
                     ));
                 }
                 None => {
@@ -115,7 +114,7 @@ fn checked(content: Content<'_>) -> Result<Vocabulary, String> {
                 }
             }
         }
-        if let Some(extra) = numbers.keys().filter(|answer| vocabulary.id(answer).is_none()).min() {
+        if let Some(extra) = ids.keys().filter(|answer| vocabulary.id(answer).is_none()).min() {
             return Err(format!("answer {} is in ans2label but not in label2ans", quoted(extra)));
         }
     }

@@ -1,7 +1,7 @@
-//! Answers to questions about pictures: how they are spelled, numbered and scored.
+//! Answers to questions about images.
 //!
-//! VQA is a choice among the answers that people gave often. [`normalize_word`] gives every answer one spelling, a
-//! [`Vocabulary`] numbers the frequent ones, [`score`] says how much a choice is worth.
+//! VQA is classification over frequent answers. [`normalize_word`] normalises the spelling of an answer, a [`Vocabulary`] gives the
+//! frequent answers ids, and [`score`] is the target value of an answer.
 //!
 //! ```
 //! use vlct_data::answers::{Vocabulary, normalize_word, score};
@@ -20,10 +20,9 @@ mod vocabulary;
 pub use normalise::normalize_word;
 pub use vocabulary::{MAX_ANSWERS, MIN_OCCURRENCES, Vocabulary};
 
-/// What an answer is worth that `count` of a question's ten annotators gave, 0 to 1.
+/// The score, 0 to 1, of an answer that `count` of the ten annotators of a question gave.
 ///
-/// VQA's measure, min(1, count / 3), with the values that the original has instead of thirds (`get_score` in
-/// `vlc/utils/write_vqa.py`).
+/// It is VQA's min(1, count / 3), with the original's values instead of thirds (`get_score` in `vlc/utils/write_vqa.py`).
 pub fn score(count: usize) -> f64 {
     match count {
         0 => 0.0,

@@ -1,32 +1,31 @@
-//! One spelling for every answer, with the original's rules and slips (`normalize_word` in `vlc/utils/glossary.py`).
-//!
-//! Published heads are trained on answers so spelled: whatever looks wrong here is in their vocabularies.
+//! Normalisation of answers by the original's rules, including its mistakes (`normalize_word` in `vlc/utils/glossary.py`), because the
+//! vocabularies of published heads contain their results.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Marks that are removed or become a blank, in the order of the original.
+/// Marks that are removed or replaced by a space, in the order of the original.
 const PUNCTUATION: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
 ];
 
-/// Most periods that are removed: the original passes the value of a flag, 32, as the count.
+/// Most periods that are removed. The original passes `re.UNICODE`, 32, as the count.
 const MAX_PERIODS: usize = 32;
 
-/// Word and replacement on a line, as in the original, whose entries with capitals can never match.
+/// Lines of a word and its replacement. As in the original, entries with capitals never match.
 const CONTRACTIONS: &str = include_str!("contractions.txt");
 
-/// Brings an answer to the spelling that vocabularies use: lower case, no articles, hardly any punctuation, numbers up to
-/// ten in digits, apostrophes where contractions lack them. May become empty (`a`, `...`).
+/// Normalises the spelling of an answer: lower case, no articles, little punctuation, digits for numbers up to ten, and apostrophes
+/// in contractions. The result may be empty (`a`, `...`).
 ///
-/// Characters are classed as Python classes them: digits are Unicode's decimal digits of any script.
+/// Characters are classified as in Python: digits are the decimal digits of all scripts.
 pub fn normalize_word(answer: &str) -> String {
     let mut text = answer.to_owned();
     let comma_in_number = has_comma_in_number(answer);
     for mark in PUNCTUATION.into_iter().filter(|mark| answer.contains(*mark)) {
-        // The original looks at the unchanged answer, whatever earlier marks have become.
+        // The original tests the unchanged answer, not the result of earlier replacements.
         let detached = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
         text = text.replace(mark, if detached || comma_in_number { "" } else { " " });
     }
@@ -37,16 +36,16 @@ pub fn normalize_word(answer: &str) -> String {
         .map(number_in_digits)
         .filter(|word| !matches!(*word, "a" | "an" | "the"))
         .map(contraction);
-    // The original removes commas once more at the end. None is left.
+    // The original removes commas once more at the end, but none is left.
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `\d` of Python.
+/// Whether Python's `\d` matches.
 fn is_digit(c: char) -> bool {
     c.is_ascii_digit() || (!c.is_ascii() && get_general_category(c) == GeneralCategory::DecimalNumber)
 }
 
-/// Where Python's `str.split()` splits: Unicode's white space and four control characters.
+/// Whether Python's `str.split()` splits here: at Unicode white space and four control characters.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
@@ -63,8 +62,8 @@ fn has_comma_in_number(text: &str) -> bool {
     false
 }
 
-/// Without the first [`MAX_PERIODS`] periods that no digit follows. (A digit before should have saved a period too, but the
-/// original's look-behind is misspelled.)
+/// Removes the first [`MAX_PERIODS`] periods that no digit follows. (The original means to keep a period after a digit, too, but its
+/// look-behind is misspelled.)
 fn remove_periods(text: &str) -> String {
     let mut removed = 0;
     let mut result = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! The vocabulary that prepared VQA files were written with.
+//! The vocabulary of prepared VQA files.
 
 use std::path::Path;
 
@@ -6,31 +6,31 @@ use super::Vocabulary;
 use crate::arrow::ArrowTable;
 use crate::{DataError, Result};
 
-/// Files with answers, of which a folder has at least one.
+/// The files that may have answers.
 const FILES: [&str; 4] = ["vqav2_train", "vqav2_trainable_val", "vqav2_val", "vqav2_rest_val"];
 
-/// Rows read before pages of a file are given back to the system.
+/// Rows that are read between two calls of [`ArrowTable::release_pages`].
 const ROWS_IN_MEMORY: usize = 4096;
 
 impl Vocabulary {
-    /// The vocabulary that the `vqav2_*.arrow` files in `folder` use, from their columns `answers` and `answer_labels`, like the
-    /// original's VQA data module. Answers of the vocabulary that no question has are unknown: their numbers are left out.
+    /// Reads the vocabulary of the `vqav2_*.arrow` files in `directory` from their columns `answers` and `answer_labels`, as the
+    /// original's VQA data module does. Ids whose answer no question has remain without an answer.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if the folder has none of the files; [`DataError::Format`] if one is damaged, has no answers or
-    /// contradicts itself or another one, with its row.
-    pub fn from_prepared(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
+    /// Returns [`DataError::Invalid`] if no file has answers, [`DataError::Format`] if a file is damaged or contradicts itself or
+    /// another one.
+    pub fn from_prepared(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref();
         let mut vocabulary = Self::default();
-        let paths = FILES.map(|name| folder.join(format!("{name}.arrow")));
+        let paths = FILES.map(|name| directory.join(format!("{name}.arrow")));
         for path in paths.iter().filter(|path| path.exists()) {
             vocabulary.read_table(&ArrowTable::open(path)?)?;
         }
         if vocabulary.is_empty() {
             let names = FILES.join(".arrow, ");
             return Err(DataError::Invalid(format!(
-                "{}: no answers found in any of {names}.arrow; name the folder that has the prepared VQA v2 files",
-                folder.display(),
+                "{}: no answers found in any of {names}.arrow; name the directory that has the prepared VQA v2 files",
+                directory.display(),
             )));
         }
         Ok(vocabulary)

@@ -7,7 +7,7 @@ use vlct_pickle::Writer;
 use super::*;
 use crate::arrow::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
 
-/// Answers and what the original makes of them.
+/// Answers and their spelling by the original.
 const NORMALISED: [(&str, &str); 33] = [
     ("Yes", "yes"),
     ("a man", "man"),
@@ -41,17 +41,17 @@ const NORMALISED: [(&str, &str); 33] = [
     ("shouldnt've", "shouldn't've"),
     ("@home", "home"),
     ("e.g. this", "eg this"),
-    // One rule for the whole answer: the comma in the number makes the slash go without a blank.
+    // The rule is one for the whole answer: because of the comma in the number, the slash is removed without a space.
     ("1,000 black/white", "1000 blackwhite"),
 ];
 
 #[test]
-fn answers_are_spelled_as_in_the_original() {
+fn normalises_answers_as_the_original() {
     for (answer, expected) in NORMALISED {
         assert_eq!(normalize_word(answer), expected, "{answer:?}");
     }
-    for folder in vlct_golden::directories("text") {
-        let pairs = vlct_golden::json(folder.join("answer_normalisation.json"));
+    for directory in vlct_golden::directories("text") {
+        let pairs = vlct_golden::json(directory.join("answer_normalisation.json"));
         for pair in pairs.as_array().unwrap() {
             let answer = pair[0].as_str().unwrap();
             assert_eq!(normalize_word(answer), pair[1].as_str().unwrap(), "{answer:?}");
@@ -60,16 +60,16 @@ fn answers_are_spelled_as_in_the_original() {
 }
 
 #[test]
-fn characters_are_classed_as_python_does() {
+fn characters_are_classified_as_in_python() {
     for (answer, expected) in [
         // Arabic-Indic digits count, a superscript two does not.
         ("٣,٤ a/b", "٣٤ ab"),
         ("x²,² a/b", "x² ² b"),
         ("x.٣ y.²", "x.٣ y²"),
-        // White space, though not by Rust's definition.
+        // White space in Python, but not in Rust.
         ("one\u{1c}two\u{1f}three", "1 2 3"),
         ("one\u{a0}two\u{3000}three", "1 2 3"),
-        // No white space.
+        // Not white space.
         ("one\u{200b}two", "one\u{200b}two"),
         ("ΟΔΟΣ İ", "οδος i\u{307}"),
     ] {
@@ -78,9 +78,9 @@ fn characters_are_classed_as_python_does() {
 }
 
 #[test]
-fn no_more_than_32_periods_are_removed() {
+fn removes_at_most_32_periods() {
     assert_eq!(normalize_word(&"x.".repeat(34)), format!("{}x.x.", "x".repeat(32)));
-    // Those that stay because of a digit do not count.
+    // Periods that are kept because of a digit do not count.
     assert_eq!(
         normalize_word(&format!("{}z.", "x.1".repeat(40))),
         format!("{}z", "x.1".repeat(40))
@@ -88,14 +88,14 @@ fn no_more_than_32_periods_are_removed() {
 }
 
 #[test]
-fn scores() {
+fn scores_are_the_originals() {
     assert_eq!([0, 1, 2, 3, 4, 10].map(score), [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]);
 }
 
 fn prepared(set: &str) -> Vec<PathBuf> {
     vlct_golden::directories("prepare")
         .iter()
-        .map(|folder| folder.join(set))
+        .map(|directory| directory.join(set))
         .collect()
 }
 
@@ -105,29 +105,32 @@ fn numbered(vocabulary: &Vocabulary) -> Value {
 }
 
 #[test]
-fn majority_answers_make_the_vocabulary_of_the_original() {
-    for folder in prepared("vqav2") {
+fn majority_answers_give_the_originals_vocabulary() {
+    for directory in prepared("vqav2") {
         let answers = ["train", "val"].iter().flat_map(|split| {
-            let file = vlct_golden::json(folder.join(format!("raw/v2_mscoco_{split}2014_annotations.json")));
+            let file = vlct_golden::json(directory.join(format!("raw/v2_mscoco_{split}2014_annotations.json")));
             let annotations = file["annotations"].as_array().unwrap().clone();
             annotations
                 .into_iter()
                 .map(|a| a["multiple_choice_answer"].as_str().unwrap().to_owned())
         });
         let vocabulary = Vocabulary::of_majority_answers(answers);
-        let path = folder.join("expected/vocabulary.json");
+        let path = directory.join("expected/vocabulary.json");
         let expected = vlct_golden::json(&path);
         assert_eq!(numbered(&vocabulary), expected["label2ans"]);
         for (answer, id) in expected["ans2label"].as_object().unwrap() {
             assert_eq!(vocabulary.id(answer).map(u64::from), id.as_u64());
         }
         assert_eq!(Vocabulary::open(&path).unwrap(), vocabulary);
-        assert_eq!(Vocabulary::from_prepared(folder.join("expected")).unwrap(), vocabulary);
+        assert_eq!(
+            Vocabulary::from_prepared(directory.join("expected")).unwrap(),
+            vocabulary
+        );
     }
 }
 
 #[test]
-fn pickles_of_the_original_are_read() {
+fn reads_the_originals_pickles() {
     for (set, file) in [
         ("map_vg_mscoco", "coco_vqa_label_info.pkl"),
         ("vgqa", "vqa_labels_info.pkl"),
@@ -140,10 +143,10 @@ fn pickles_of_the_original_are_read() {
     }
 }
 
-fn label_pickle(numbers: &[(&str, i64)], list: &[&str]) -> Vec<u8> {
+fn label_pickle(ids: &[(&str, i64)], list: &[&str]) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.empty_dict().text("ans2label").empty_dict();
-    for (answer, id) in numbers {
+    for (answer, id) in ids {
         writer.text(answer).int(*id).set_item();
     }
     writer.set_item().text("label2ans").mark();
@@ -154,10 +157,10 @@ fn label_pickle(numbers: &[(&str, i64)], list: &[&str]) -> Vec<u8> {
     writer.finish()
 }
 
-/// The one line that says why a file with these bytes is refused.
-fn refusal(bytes: &[u8]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("labels");
+/// The error message of a file with these bytes.
+fn open_error(bytes: &[u8]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("labels");
     std::fs::write(&path, bytes).unwrap();
     let message = Vocabulary::open(&path).unwrap_err().to_string();
     assert!(!message.contains('\n') && message.contains("labels: "), "{message}");
@@ -165,17 +168,17 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn contradictions_are_named() {
-    for (numbers, list, reason) in [
+fn rejects_contradictory_and_other_files() {
+    for (ids, list, reason) in [
         (
             &[("a", 0), ("b", 1)][..],
             &["b", "a"][..],
-            "\"b\" is number 0 in label2ans and 1 in ans2label",
+            "\"b\" has the id 0 in label2ans and 1 in ans2label",
         ),
         (
             &[("a", 0), ("b", -1)],
             &["a", "b"],
-            "\"b\" is number 1 in label2ans and -1 in ans2label",
+            "\"b\" has the id 1 in label2ans and -1 in ans2label",
         ),
         (
             &[("a", 0)],
@@ -187,20 +190,19 @@ fn contradictions_are_named() {
             &["a"],
             "\"b\" is in ans2label but not in label2ans",
         ),
-        (&[("a", 0)], &["a", "a"], "\"a\" has two numbers, 0 and 1"),
+        (&[("a", 0)], &["a", "a"], "\"a\" has two ids, 0 and 1"),
         (&[], &[], "no answers"),
     ] {
-        assert!(refusal(&label_pickle(numbers, list)).contains(reason), "{reason}");
-        let numbers: serde_json::Map<String, Value> =
-            numbers.iter().map(|(a, id)| (a.to_string(), json!(id))).collect();
-        let text = json!({"ans2label": numbers, "label2ans": list}).to_string();
-        assert!(refusal(text.as_bytes()).contains(reason), "{reason}");
+        assert!(open_error(&label_pickle(ids, list)).contains(reason), "{reason}");
+        let ids: serde_json::Map<String, Value> = ids.iter().map(|(a, id)| (a.to_string(), json!(id))).collect();
+        let text = json!({"ans2label": ids, "label2ans": list}).to_string();
+        assert!(open_error(text.as_bytes()).contains(reason), "{reason}");
     }
-    assert!(refusal(b"[\"a\", 1]").contains("neither a list of answers nor an object"));
-    assert!(refusal(b"[\"a\", ").contains("not JSON"));
-    assert!(refusal(b"hello").contains("neither JSON nor a pickle"));
-    assert!(refusal(b"").contains("neither JSON nor a pickle"));
-    assert!(refusal(b"\x80\x02K\x01.").contains("not a dictionary"));
+    assert!(open_error(b"[\"a\", 1]").contains("neither a list of answers nor an object"));
+    assert!(open_error(b"[\"a\", ").contains("not JSON"));
+    assert!(open_error(b"hello").contains("neither JSON nor a pickle"));
+    assert!(open_error(b"").contains("neither JSON nor a pickle"));
+    assert!(open_error(b"\x80\x02K\x01.").contains("not a dictionary"));
     assert!(
         Vocabulary::open("no such file")
             .unwrap_err()
@@ -232,55 +234,56 @@ fn write_vqa(path: &Path, rows: &[&[(&str, i64)]]) {
 }
 
 #[test]
-fn prepared_files_must_agree() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let error = || Vocabulary::from_prepared(folder).unwrap_err().to_string();
+fn rejects_contradictory_prepared_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let error = || Vocabulary::from_prepared(directory).unwrap_err().to_string();
     assert!(error().contains("no answers found"), "{}", error());
 
-    write_vqa(&folder.join("vqav2_train.arrow"), &[&[("a", 0), ("c", 2)], &[]]);
-    let vocabulary = Vocabulary::from_prepared(folder).unwrap();
+    write_vqa(&directory.join("vqav2_train.arrow"), &[&[("a", 0), ("c", 2)], &[]]);
+    let vocabulary = Vocabulary::from_prepared(directory).unwrap();
     assert_eq!(numbered(&vocabulary), json!(["a", null, "c"]));
     assert_eq!((vocabulary.len(), vocabulary.id("b")), (3, None));
 
-    write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", 1)], &[("b", 2)]]);
+    write_vqa(&directory.join("vqav2_val.arrow"), &[&[("b", 1)], &[("b", 2)]]);
     assert!(
-        error().contains("vqav2_val.arrow: row 1: answer \"b\" has two numbers, 1 and 2"),
+        error().contains("vqav2_val.arrow: row 1: answer \"b\" has two ids, 1 and 2"),
         "{}",
         error()
     );
-    write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", 2)]]);
+    write_vqa(&directory.join("vqav2_val.arrow"), &[&[("b", 2)]]);
     assert!(
-        error().contains("row 0: number 2 stands for two answers, \"c\" and \"b\""),
+        error().contains("row 0: id 2 has two answers, \"c\" and \"b\""),
         "{}",
         error()
     );
     for impossible in [-1, i64::MAX] {
-        write_vqa(&folder.join("vqav2_val.arrow"), &[&[("b", impossible)]]);
-        assert!(error().contains(&format!("has the number {impossible}")), "{}", error());
+        write_vqa(&directory.join("vqav2_val.arrow"), &[&[("b", impossible)]]);
+        assert!(error().contains(&format!("has the id {impossible}")), "{}", error());
     }
 }
 
 proptest! {
     #[test]
-    fn words_are_separated_by_single_blanks(answer in "[ -~\\x1c\u{a0}٣²ΣİA.,]{0,40}") {
+    fn normalised_words_are_separated_by_single_spaces(answer in "[ -~\\x1c\u{a0}٣²ΣİA.,]{0,40}") {
         let normalised = normalize_word(&answer);
         prop_assert!(normalised.split(' ').all(|word| !word.is_empty()) || normalised.is_empty());
         let gone = ['/', ',', '?', '\u{a0}', '\u{1c}', 'A'];
         prop_assert!(!normalised.contains(gone), "{}", normalised);
     }
 
-    /// A damaged vocabulary is read as something or refused in one line.
+    /// A damaged vocabulary is either read or rejected in one line.
     #[test]
-    fn damaged_vocabularies_are_refused_in_one_line(
+    fn rejects_damaged_vocabularies_in_one_line(
         pickle in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         keep in any::<prop::sample::Index>(),
         cut in any::<bool>(),
     ) {
-        let mut bytes = match pickle {
-            true => label_pickle(&[("yes", 0), ("no", 1), ("2", 2)], &["yes", "no", "2"]),
-            false => br#"{"ans2label": {"yes": 0, "no": 1}, "label2ans": ["yes", "no"]}"#.to_vec(),
+        let mut bytes = if pickle {
+            label_pickle(&[("yes", 0), ("no", 1), ("2", 2)], &["yes", "no", "2"])
+        } else {
+            br#"{"ans2label": {"yes": 0, "no": 1}, "label2ans": ["yes", "no"]}"#.to_vec()
         };
         for (place, value) in edits {
             let place = place.index(bytes.len());
@@ -289,8 +292,8 @@ proptest! {
         if cut {
             bytes.truncate(keep.index(bytes.len()));
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("labels");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("labels");
         std::fs::write(&path, bytes).unwrap();
         match Vocabulary::open(&path) {
             Ok(vocabulary) => prop_assert!(!vocabulary.is_empty()),

@@ -1,17 +1,17 @@
-//! Numbered answers.
+//! Answer vocabularies.
 
 use std::collections::HashMap;
 
 use super::normalize_word;
 use vlct_util::text::quoted;
 
-/// How often the most frequent answer to a question must be the same for it to be in the vocabulary.
+/// Fewest questions of which an answer is the most frequent one for it to be in the vocabulary.
 pub const MIN_OCCURRENCES: usize = 9;
 
-/// Most numbers that a vocabulary read from a file may use; that of VQA v2 has 3,129 answers.
+/// Most ids of a vocabulary that is read from a file. That of VQA v2 has 3,129 answers.
 pub const MAX_ANSWERS: usize = 1 << 20;
 
-/// The answers that a model chooses from, numbered from 0.
+/// The answers that a model chooses from, with ids from 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vocabulary {
     answers: Vec<Option<String>>,
@@ -19,15 +19,15 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The vocabulary of a dataset: those answers, in the spelling of [`normalize_word`], that are the majority's for at
-    /// least [`MIN_OCCURRENCES`] questions, numbered in the order of their first occurrence. All training and then all
-    /// validation questions of VQA v2 give 3,129 (`vlc/utils/write_vqa.py`).
+    /// Builds the vocabulary of the most frequent answers to questions, one for each question: those that, normalised by
+    /// [`normalize_word`], occur at least [`MIN_OCCURRENCES`] times, with ids in the order of their first occurrence. The training and
+    /// then the validation questions of VQA v2 give 3,129 (`vlc/utils/write_vqa.py`).
     pub fn of_majority_answers<S: AsRef<str>>(answers: impl IntoIterator<Item = S>) -> Self {
         let spelled = answers.into_iter().map(|answer| normalize_word(answer.as_ref()));
         Self::of_frequent_answers(spelled, MIN_OCCURRENCES)
     }
 
-    /// As [`Self::of_majority_answers`], of answers in one spelling, those that are the majority's for at least `least` questions.
+    /// As [`Self::of_majority_answers`], for normalised answers that occur at least `least` times.
     pub fn of_frequent_answers(answers: impl IntoIterator<Item = String>, least: usize) -> Self {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut counts: Vec<usize> = Vec::new();
@@ -52,18 +52,17 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// The number of an answer, spelled as in the vocabulary.
+    /// The id of an answer, spelled as in the vocabulary.
     pub fn id(&self, answer: &str) -> Option<u32> {
         self.ids.get(answer).copied()
     }
 
-    /// The answer of a number; none if the number is too large, or if the vocabulary was taken from prepared files and
-    /// these do not have it.
+    /// The answer of an id; none if the id is too large, or if the vocabulary was read from prepared files that do not have it.
     pub fn answer(&self, id: u32) -> Option<&str> {
         self.answers.get(id as usize)?.as_deref()
     }
 
-    /// How many numbers there are: the largest one and 1.
+    /// The number of ids: the largest id plus 1.
     pub fn len(&self) -> usize {
         self.answers.len()
     }
@@ -73,26 +72,23 @@ impl Vocabulary {
         self.answers.is_empty()
     }
 
-    /// Takes in one answer with its number.
+    /// Adds an answer with its id.
     ///
     /// # Errors
-    /// What contradicts what: the answer has another number, the number another answer, or it is impossible.
+    /// Returns a message if the answer has another id, the id has another answer, or the id is out of range.
     pub(super) fn insert(&mut self, answer: &str, id: i128) -> Result<(), String> {
         let place = usize::try_from(id).ok().filter(|place| *place < MAX_ANSWERS);
         let place = place.ok_or_else(|| {
             let largest = MAX_ANSWERS - 1;
-            format!(
-                "answer {} has the number {id}, possible are 0 to {largest}",
-                quoted(answer)
-            )
+            format!("answer {} has the id {id}, possible are 0 to {largest}", quoted(answer))
         })?;
         let id = place as u32;
         match (self.id(answer), self.answer(id)) {
             (Some(known), _) if known == id => return Ok(()),
-            (Some(known), _) => return Err(format!("answer {} has two numbers, {known} and {id}", quoted(answer))),
+            (Some(known), _) => return Err(format!("answer {} has two ids, {known} and {id}", quoted(answer))),
             (None, Some(known)) => {
                 let (known, answer) = (quoted(known), quoted(answer));
-                return Err(format!("number {id} stands for two answers, {known} and {answer}"));
+                return Err(format!("id {id} has two answers, {known} and {answer}"));
             }
             (None, None) => {}
         }

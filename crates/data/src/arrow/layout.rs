@@ -1,8 +1,8 @@
-//! Where the values of an Arrow IPC file lie: schema and record batches, reduced to byte ranges.
+//! The layout of an Arrow IPC file: its schema and record batches as byte ranges.
 //!
 //! The metadata of the format are FlatBuffers, which `arrow-ipc` verifies and reads. Its array decoder is not used: it
-//! validates all values when a batch is opened (a walk through every caption), and it trusts lengths and offsets
-//! of the footer, so a damaged file can make it panic.
+//! validates all values when a batch is opened, which reads every caption, and it trusts lengths and offsets of
+//! the footer, so a damaged file can make it panic.
 
 use std::ops::Range;
 
@@ -12,16 +12,16 @@ use arrow_ipc::{Endianness, Field, MessageHeader, MetadataVersion, Precision, Ty
 const MAGIC: &[u8] = b"ARROW1";
 /// Footer length (4 bytes) and closing magic.
 const TRAILER: usize = 4 + MAGIC.len();
-/// Precedes the length of a message since format version 0.15.
+/// The bytes before the length of a message since format version 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Largest footer or message header that is read. A batch of ten columns needs less than 2 KB, its entry in the
 /// footer 24 bytes.
 const MAX_METADATA: usize = 64 << 20;
 
-/// The type of a column, as far as its values can be read.
+/// The type of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// No values at all (an empty shard, answers of a test split).
+    /// No values (columns of an empty shard, answers of a test split).
     Null,
     /// Text or binary, with offsets of 8 bytes (`wide`) or 4.
     Bytes { wide: bool, text: bool },
@@ -31,7 +31,7 @@ pub(super) enum Kind {
     Int64,
     /// Floating point of 64 bits.
     Float64,
-    /// Anything else: skipped. Holds its name, its number of buffers and its children.
+    /// A type whose values cannot be read: its name, number of buffers and children.
     Other {
         name: &'static str,
         buffers: usize,
@@ -60,21 +60,21 @@ pub(super) struct Column {
     pub kind: Kind,
 }
 
-/// One array of a batch. All ranges are positions in the file and lie inside it; they are long enough for `len`.
+/// An array of a batch. All ranges are positions inside the file; `validity` and `fixed` are long enough for `len` values.
 #[derive(Debug, Default)]
 pub(super) struct Array {
     pub len: usize,
-    /// Validity bitmap, if any value is null.
+    /// The validity bitmap, if a value is null.
     pub validity: Option<Range<usize>>,
-    /// `len + 1` offsets (text, binary, lists) or `len` numbers.
+    /// `len + 1` offsets (text, binary, lists) or `len` values of eight bytes.
     pub fixed: Range<usize>,
-    /// Bytes of text and binary.
+    /// The bytes of text and binary values.
     pub data: Range<usize>,
-    /// Items of a list.
+    /// The items of all lists.
     pub items: Option<Box<Array>>,
 }
 
-/// One record batch: an array per column.
+/// A record batch: an array for each column.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub rows: usize,
@@ -88,7 +88,7 @@ pub(super) struct Layout {
     pub batches: Vec<Batch>,
 }
 
-/// Reads the layout of the file whose bytes are given. The error says what is wrong and what to do.
+/// Reads the layout of a file. The error is a message that says what is wrong and what to do.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
     let (footer_at, footer) = footer_bytes(bytes)?;
     let footer = arrow_ipc::root_as_footer(&footer)
@@ -124,7 +124,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
             .checked_add(body)
             .filter(|end| *end <= footer_at)
             .ok_or_else(damaged)?;
-        // No writer makes batches share bytes. Refusing it bounds the number of rows by the size of the file.
+        // Batches that share bytes are rejected, which bounds the number of rows by the size of the file.
         total = total.saturating_add(header + body);
         if total > bytes.len() {
             return Err(format!(
@@ -133,7 +133,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
         }
         let batch = batch(&bytes[start..body_at], body_at..end, &columns)
             .map_err(|reason| format!("record batch {number} {reason}"))?;
-        // A row with a picture takes at least an offset. Columns without buffers could claim any number of rows.
+        // Each row of a useful column has an offset. Columns without buffers could claim any number of rows.
         if batch.rows > bytes.len() {
             return Err(format!(
                 "record batch {number} claims {} rows, more than the file can hold",
@@ -174,11 +174,11 @@ fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
         .and_then(|length| trailer.checked_sub(length))
         .filter(|at| *at >= 8 && trailer - at <= MAX_METADATA)
         .ok_or("the length of its footer is impossible; the file is damaged, make or copy it again")?;
-    // FlatBuffers are verified at their address, hence an aligned copy.
+    // The verifier of FlatBuffers requires alignment, so the footer is copied.
     Ok((footer_at, Buffer::from(&bytes[footer_at..trailer])))
 }
 
-/// The readable type of a field.
+/// The [`Kind`] of a field.
 fn kind(field: &Field<'_>) -> Result<Kind, String> {
     let children = || {
         field
@@ -253,7 +253,7 @@ fn kind(field: &Field<'_>) -> Result<Kind, String> {
     }
 }
 
-/// Reads one batch from the bytes of its message header; `body` is where its buffers lie.
+/// Reads a batch from the bytes of its message header; `body` is the range of its buffers in the file.
 fn batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch, String> {
     let start = if header.starts_with(&CONTINUATION) { 8 } else { 4 };
     let header = header
@@ -295,7 +295,7 @@ fn batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch,
     Ok(Batch { rows, arrays })
 }
 
-/// What is left to hand out of a batch's array lengths and buffers, in depth-first order of the columns.
+/// The remaining array lengths and buffers of a batch, in depth-first order of the columns.
 struct Parts<N, B> {
     nodes: N,
     buffers: B,
@@ -303,7 +303,7 @@ struct Parts<N, B> {
 }
 
 impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B> {
-    /// Takes the next buffer: its place in the file.
+    /// Takes the next buffer and returns its range in the file.
     fn buffer(&mut self) -> Result<Range<usize>, String> {
         let (offset, length) = self.buffers.next().ok_or("has too few buffers")?;
         let outside = || "has a buffer outside its body".to_string();
@@ -319,8 +319,8 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
         Ok(start..end)
     }
 
-    /// Takes a buffer that must hold `count` numbers of `width` bytes.
-    fn numbers(&mut self, count: usize, width: usize) -> Result<Range<usize>, String> {
+    /// Takes a buffer that must hold `count` elements of `width` bytes.
+    fn elements(&mut self, count: usize, width: usize) -> Result<Range<usize>, String> {
         let range = self.buffer()?;
         match count.checked_mul(width) {
             Some(needed) if needed <= range.len() => Ok(range),
@@ -331,10 +331,10 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
     /// Takes `len + 1` offsets. An empty array may have none.
     fn offsets(&mut self, len: usize, wide: bool) -> Result<Range<usize>, String> {
         let count = if len == 0 { 0 } else { len.saturating_add(1) };
-        self.numbers(count, if wide { 8 } else { 4 })
+        self.elements(count, if wide { 8 } else { 4 })
     }
 
-    /// Takes the arrays of one column or list item type.
+    /// Takes the arrays of a column or of a list's items.
     fn array(&mut self, kind: &Kind) -> Result<Array, String> {
         let (length, nulls) = self.nodes.next().ok_or("has too few arrays")?;
         let len = usize::try_from(length).map_err(|_| "has an array of negative length")?;
@@ -374,7 +374,7 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
                 array.fixed = self.offsets(len, *wide)?;
                 array.items = Some(Box::new(self.array(item)?));
             }
-            Kind::Int64 | Kind::Float64 => array.fixed = self.numbers(len, 8)?,
+            Kind::Int64 | Kind::Float64 => array.fixed = self.elements(len, 8)?,
             Kind::Null | Kind::Other { .. } => {}
         }
         Ok(array)

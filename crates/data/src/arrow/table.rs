@@ -1,4 +1,4 @@
-//! Reading rows of an Arrow file in place.
+//! A reader of Arrow files that reads values in place.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use super::layout::{self, Array, Column, Kind, Layout};
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
 
-/// What a column should hold.
+/// The required type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
     /// The bytes of image files.
@@ -32,7 +32,7 @@ impl Values {
             Kind::List { item, .. } => fits(item),
             _ => false,
         };
-        // Lists that are empty in every row, as answers of a test split, have items of type null.
+        // Lists that are empty in every row, such as answers of a test split, have items of type null.
         let lists = |fits: &dyn Fn(&Kind) -> bool| list(kind, &|item| *item == Kind::Null || list(item, fits));
         match self {
             Self::Images => matches!(kind, Kind::Bytes { text: false, .. }),
@@ -48,7 +48,7 @@ impl Values {
 impl fmt::Display for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Images => "pictures (binary)",
+            Self::Images => "images (binary)",
             Self::Texts => "lists of text",
             Self::Integers => "lists of 64-bit integers",
             Self::TextLists => "lists of lists of text",
@@ -58,10 +58,26 @@ impl fmt::Display for Values {
     }
 }
 
-/// A memory-mapped Arrow IPC file: all its record batches as one space of rows.
+/// A memory-mapped Arrow IPC file. Its rows are numbered from 0 over all record batches.
 ///
-/// Values are handed out as slices of the file. A damaged value is an error of the call that reads it.
-/// The file must not be changed while it is open (replacing it by renaming another over it is fine).
+/// Values are slices of the file. A damaged value is an error of the call that reads it.
+/// The file must not be changed while it is open; replacing it by renaming another file over it is fine.
+///
+/// ```
+/// use vlct_data::arrow::{ArrowTable, CaptionWriter};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// let path = directory.path().join("photos_train.arrow");
+/// let mut writer = CaptionWriter::create(&path)?;
+/// writer.push(b"the bytes of a JPEG file", &["a dog", "a dog on a surfboard"], "1.jpg", "train")?;
+/// writer.finish()?;
+///
+/// let table = ArrowTable::open(&path)?;
+/// assert_eq!(table.rows(), 1);
+/// assert_eq!(table.image(0, "image")?, b"the bytes of a JPEG file");
+/// assert_eq!(table.texts(0, "caption")?, ["a dog", "a dog on a surfboard"]);
+/// # Ok::<(), vlct_data::DataError>(())
+/// ```
 #[derive(Debug)]
 pub struct ArrowTable {
     map: MappedFile,
@@ -72,10 +88,11 @@ pub struct ArrowTable {
 }
 
 impl ArrowTable {
-    /// Maps the file and checks its structure. Costs some microseconds, whatever its size.
+    /// Maps the file and checks its structure. The time depends on the number of record batches, not on the size of the file.
     ///
     /// # Errors
-    /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole, uncompressed Arrow file.
+    /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete, uncompressed Arrow
+    /// file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let map = MappedFile::open(path)?;
         let layout = layout::parse(&map).map_err(|reason| DataError::format(map.path(), reason))?;
@@ -95,12 +112,12 @@ impl ArrowTable {
         })
     }
 
-    /// Where the file lies.
+    /// The path that the file was opened under.
     pub fn path(&self) -> &Path {
         self.map.path()
     }
 
-    /// Name of the table: the file name without `.arrow`.
+    /// The file name without `.arrow`.
     pub fn name(&self) -> &str {
         self.map.stem()
     }
@@ -120,7 +137,7 @@ impl ArrowTable {
         self.layout.columns.iter().map(|c| c.name.as_str())
     }
 
-    /// Whether there is a column of that name which holds values (a column of type null holds none).
+    /// Whether there is a column of that name and it has a type other than null.
     pub fn has_values(&self, column: &str) -> bool {
         self.layout
             .columns
@@ -128,11 +145,11 @@ impl ArrowTable {
             .any(|c| c.name == column && c.kind != Kind::Null)
     }
 
-    /// Checks that columns are there and hold what they should. A table without rows passes: the original writers give its
-    /// columns the type null.
+    /// Checks that columns exist and have these types. A table without rows passes, because the original writers give its columns
+    /// the type null.
     ///
     /// # Errors
-    /// [`DataError::Format`], naming the column and what it holds.
+    /// Returns [`DataError::NoColumn`] or, for a column of another type, [`DataError::Format`].
     pub fn check_columns(&self, columns: &[(&str, Values)]) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
@@ -147,23 +164,25 @@ impl ArrowTable {
         Ok(())
     }
 
-    /// The bytes of a picture (or of any binary or text value).
+    /// The bytes of an image file, or of another binary or text value.
     ///
     /// # Errors
-    /// No such row or column, a column of another type, a null, or a damaged value.
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
+    /// null or damaged.
     pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         let at = self.find(row, column)?;
         match at.column.kind {
             Kind::Bytes { wide, .. } => at.bytes(at.array, at.index, wide)?.ok_or_else(|| at.error("is null")),
             Kind::Null => Err(at.error("is null")),
-            _ => Err(at.wrong_kind("pictures (binary)")),
+            _ => Err(at.wrong_kind("images (binary)")),
         }
     }
 
     /// A text value; none if it is null.
     ///
     /// # Errors
-    /// No such row or column, a column of another type, or a damaged value.
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
+    /// damaged.
     pub fn string(&self, row: usize, column: &str) -> Result<Option<&str>> {
         let at = self.find(row, column)?;
         match at.column.kind {
@@ -176,7 +195,8 @@ impl ArrowTable {
     /// The texts of a list (captions, questions), in order; empty if the list is empty or null.
     ///
     /// # Errors
-    /// No such row or column, a column of another type, a null among the texts, or a damaged value.
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type, a text is null,
+    /// or a value is damaged.
     pub fn texts(&self, row: usize, column: &str) -> Result<Vec<&str>> {
         let at = self.find(row, column)?;
         let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
@@ -188,7 +208,7 @@ impl ArrowTable {
     /// A 64-bit integer; none if it is null.
     ///
     /// # Errors
-    /// No such row or column, or a column of another type.
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type.
     pub fn integer(&self, row: usize, column: &str) -> Result<Option<i64>> {
         let at = self.find(row, column)?;
         match at.column.kind {
@@ -201,7 +221,7 @@ impl ArrowTable {
     /// The 64-bit integers of a list; empty if the list is empty or null.
     ///
     /// # Errors
-    /// As [`Self::texts`].
+    /// Returns the errors of [`Self::texts`].
     pub fn integers(&self, row: usize, column: &str) -> Result<Vec<i64>> {
         let at = self.find(row, column)?;
         let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
@@ -213,7 +233,7 @@ impl ArrowTable {
     /// A list of lists of texts (answers of each question).
     ///
     /// # Errors
-    /// As [`Self::texts`].
+    /// Returns the errors of [`Self::texts`].
     pub fn text_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<&str>>> {
         let at = self.find(row, column)?;
         at.lists(|item, items, range| at.text_items(item, items, range))
@@ -222,7 +242,7 @@ impl ArrowTable {
     /// A list of lists of 64-bit integers (answer labels of each question).
     ///
     /// # Errors
-    /// As [`Self::texts`].
+    /// Returns the errors of [`Self::texts`].
     pub fn integer_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<i64>>> {
         let at = self.find(row, column)?;
         at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes))
@@ -231,24 +251,23 @@ impl ArrowTable {
     /// A list of lists of 64-bit floating-point numbers (answer scores of each question).
     ///
     /// # Errors
-    /// As [`Self::texts`].
+    /// Returns the errors of [`Self::texts`].
     pub fn float_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<f64>>> {
         let at = self.find(row, column)?;
         at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
     }
 
-    /// An error about a row: names the file and the row.
+    /// An error that names the file and the row.
     pub(crate) fn row_error(&self, row: usize, reason: &str) -> DataError {
         DataError::format(self.map.path(), format!("row {row}: {reason}"))
     }
 
-    /// Takes the pages of the file out of this process's memory; they stay in the system's cache and return when they are
-    /// read. Called now and then, it keeps the memory of a walk through a file small.
+    /// Removes the pages of the file from this process's resident memory; see [`MappedFile::release_pages`].
     pub fn release_pages(&self) {
         self.map.release_pages();
     }
 
-    /// The place of a value.
+    /// Finds a value by row and column.
     fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
         let position = self
             .layout
@@ -267,7 +286,7 @@ impl ArrowTable {
                 rows: self.rows,
             });
         }
-        // The last batch that begins at or before the row; empty batches before it begin at the same row.
+        // The last batch that begins at or before the row. Empty batches before it begin at the same row.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
         Ok(Place {
             table: self,
@@ -279,16 +298,16 @@ impl ArrowTable {
     }
 }
 
-/// Item type, items and range of items of a list value.
+/// A list value: the type of its items, the items of all lists, and its range of them.
 type List<'a> = (&'a Kind, &'a Array, Range<usize>);
 
-/// A value of a table: row and column, found.
+/// The position of a value.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     table: &'a ArrowTable,
     /// Row in the table, for messages.
     row: usize,
-    /// Row in the batch.
+    /// Row in its batch.
     index: usize,
     column: &'a Column,
     array: &'a Array,
@@ -318,7 +337,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Offsets `index` and `index + 1` of an array, as a range that is at most `limit`.
+    /// The range between offsets `index` and `index + 1` of an array, which must end at or before `limit`.
     fn span(&self, array: &Array, index: usize, wide: bool, limit: usize) -> Result<Range<usize>> {
         let offset = |index: usize| -> Option<usize> {
             let width = if wide { 8 } else { 4 };
@@ -374,7 +393,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Reads a list of lists.
+    /// Reads a list of lists with `read` for each inner list.
     fn lists<T>(&self, read: impl Fn(&'a Kind, &'a Array, Range<usize>) -> Result<Vec<T>>) -> Result<Vec<Vec<T>>> {
         let Some((item, items, range)) = self.list(&self.column.kind, self.array, self.index)? else {
             return Ok(Vec::new());
@@ -421,7 +440,7 @@ impl<'a> Place<'a> {
             .map(|i| {
                 let bytes = self
                     .number(items, i)?
-                    .ok_or_else(|| self.error("has a null among its numbers"))?;
+                    .ok_or_else(|| self.error("has a null among its values"))?;
                 Ok(convert(bytes))
             })
             .collect()

@@ -1,4 +1,4 @@
-//! Writing an Arrow IPC file: under a temporary name, in batches of bounded size, renamed when it is whole.
+//! A writer of Arrow IPC files: in batches of bounded size, under a temporary name, renamed when it is complete.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,30 +18,30 @@ use crate::{DataError, Result};
 use vlct_util::at;
 use vlct_util::atomic::{hidden_sibling, sync_directory};
 
-/// A batch is written when it holds this many bytes, or ...
+/// A batch is written when the next row would exceed this many bytes, ...
 const BATCH_BYTES: usize = 32 << 20;
-/// ... this many rows.
+/// ... or when it has this many rows.
 const BATCH_ROWS: usize = 8192;
-/// Offsets inside a batch are 32-bit.
-const MAX_VALUE: usize = i32::MAX as usize - BATCH_BYTES;
+/// The largest row in bytes: offsets inside a batch are 32-bit.
+const MAX_ROW: usize = i32::MAX as usize - BATCH_BYTES;
 
 /// The first and the last bytes of the file.
 const MAGIC: [u8; 6] = *b"ARROW1";
-/// A message without content: no more batches.
+/// The message that ends the sequence of batches.
 const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// Stands in the pandas metadata for the number of rows, which is known when the file is finished. Wide enough for any
-/// number, and found nowhere else.
+/// Placeholder in the pandas metadata for the number of rows, which is known when the file is finished. It is as wide as the
+/// largest count and occurs nowhere else.
 const ROWS_PLACEHOLDER: &str = "11111111111111111111";
 
-/// A column to write: the Arrow field and the names that pandas has for its type.
+/// A column to write: the Arrow field, and the pandas names of its type.
 pub(super) struct ColumnSpec {
     pub field: Field,
     pub pandas_type: &'static str,
     pub numpy_type: &'static str,
 }
 
-/// Metadata that pandas writes and reads back: a range index (no column) and the types of the columns.
+/// The metadata that pandas writes: a range index, which is not a column, and the types of the columns.
 fn pandas_metadata(columns: &[ColumnSpec]) -> String {
     let columns: Vec<_> = columns
         .iter()
@@ -62,7 +62,7 @@ fn pandas_metadata(columns: &[ColumnSpec]) -> String {
     .replace("\"ROWS\"", ROWS_PLACEHOLDER)
 }
 
-/// A record batch in a file: where its message begins, and the lengths of its two parts in bytes.
+/// The position of a record batch in a file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BatchBlock {
     /// Offset of the message from the beginning of the file.
@@ -83,11 +83,11 @@ impl BatchBlock {
     }
 }
 
-/// An Arrow file being written. Dropped before [`Self::finish`], it leaves nothing behind, unless it was created by
+/// An Arrow file being written. If it is dropped before [`Self::finish`], its temporary file is deleted, unless it was created by
 /// [`Self::resume`].
 ///
-/// `arrow-ipc` encodes schema and batches; the frame around them is written here, since its `FileWriter` cannot go on with a
-/// file that another process began.
+/// `arrow-ipc` encodes schema and batches. The framing is written here, because its `FileWriter` cannot continue a file that another
+/// process began.
 pub(super) struct TableFile {
     path: PathBuf,
     temporary: PathBuf,
@@ -96,9 +96,9 @@ pub(super) struct TableFile {
     schema: Arc<Schema>,
     options: IpcWriteOptions,
     context: IpcWriteContext,
-    /// The batches written so far.
+    /// The written batches.
     blocks: Vec<BatchBlock>,
-    /// Where the next message begins.
+    /// Offset of the next message.
     end: u64,
     pending_rows: usize,
     pending_bytes: usize,
@@ -111,8 +111,8 @@ impl TableFile {
         Self::open(path, temporary, columns, Vec::new(), false)
     }
 
-    /// As [`Self::create`], but the temporary file, `.NAME.part`, stays if the writer is dropped, and a later call with the batches
-    /// that were written (see [`Self::blocks`]) goes on behind them. Without batches it begins anew.
+    /// As [`Self::create`], but the temporary file is [`partial`] and is kept if the writer is dropped. It is continued after
+    /// `blocks`, the batches that an earlier writer had written ([`Self::blocks`]); without batches it begins anew.
     pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
         Self::open(path, partial(path)?, columns, blocks, true)
     }
@@ -151,7 +151,7 @@ impl TableFile {
         Ok(table)
     }
 
-    /// Writes what comes before the batches, or goes behind those that are there.
+    /// Writes the magic bytes and the schema, or seeks to the end of the batches that exist.
     fn begin(&mut self) -> Result<()> {
         let magic = [&MAGIC[..], &[0; 2]].concat();
         let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
@@ -177,10 +177,10 @@ impl TableFile {
             return Err(self.format("it is shorter than was recorded; delete it and begin anew"));
         }
         let file = self.out.get_mut();
-        let behind = file
+        let resized = file
             .set_len(self.end)
             .and_then(|()| file.seek(SeekFrom::Start(self.end)));
-        behind.map(|_| ()).map_err(|e| self.io(e))
+        resized.map(|_| ()).map_err(|e| self.io(e))
     }
 
     fn format(&self, reason: &str) -> DataError {
@@ -198,10 +198,10 @@ impl TableFile {
         at(&self.path)(source)
     }
 
-    /// Announces a row of `bytes` bytes. Answers whether the rows collected so far must be written first; the row is
-    /// then to be announced again.
-    pub fn admit(&mut self, bytes: usize) -> Result<bool> {
-        if bytes > MAX_VALUE {
+    /// Reserves space for a row of `bytes` bytes. Returns true if the buffered rows must be written first; then nothing is
+    /// reserved, and the caller calls again after writing.
+    pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
+        if bytes > MAX_ROW {
             return Err(DataError::RowTooLarge {
                 path: self.path.clone(),
                 bytes,
@@ -216,25 +216,25 @@ impl TableFile {
         Ok(full)
     }
 
-    /// The batches written so far. Rows that are collected but not written are in none of them.
+    /// The batches written so far.
     pub fn blocks(&self) -> &[BatchBlock] {
         &self.blocks
     }
 
-    /// Makes sure that the batches written so far are on the disk.
+    /// Flushes the batches written so far to the disk.
     pub fn sync(&mut self) -> Result<()> {
         let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
         synced.map_err(|e| self.io(e))
     }
 
-    /// Writes the collected rows as one batch (none if there are none).
+    /// Writes the buffered rows as a batch, if there are any.
     pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
         let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| self.error(e))?;
         (self.pending_rows, self.pending_bytes) = (0, 0);
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        // None of the columns is a dictionary, so there is nothing but the batch.
+        // No column has a dictionary, so the encoder returns only the batch.
         let encoded = IpcDataGenerator::default()
             .encode(
                 &batch,
@@ -255,7 +255,7 @@ impl TableFile {
         Ok(())
     }
 
-    /// The footer: schema and places of the batches.
+    /// Encodes the footer: schema and positions of the batches.
     fn footer(&self) -> Vec<u8> {
         let mut builder = FlatBufferBuilder::new();
         let blocks: Vec<Block> = self
@@ -276,7 +276,7 @@ impl TableFile {
         builder.finished_data().to_vec()
     }
 
-    /// Completes the file, makes sure it is on the disk, and gives it its name. Returns its number of rows.
+    /// Completes the file, flushes it to the disk, and renames it. Returns its number of rows.
     pub fn finish(mut self) -> Result<u64> {
         let rows = self.blocks.iter().map(|b| b.rows).sum();
         let footer = self.footer();
@@ -297,27 +297,27 @@ impl TableFile {
 impl Drop for TableFile {
     fn drop(&mut self) {
         if !self.keep_temporary {
-            // After `finish` the temporary name is gone and this does nothing.
+            // After `finish` the temporary file does not exist, and this has no effect.
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// The name of the unfinished file of a writer that can be resumed: `.NAME.part` beside it.
+/// The path of the unfinished file of a resumable writer: `.NAME.part` beside `path`.
 ///
 /// # Errors
-/// [`DataError::Invalid`] if `path` does not end in a name.
+/// Returns [`DataError::Invalid`] if `path` does not end in a file name.
 pub fn partial(path: &Path) -> Result<PathBuf> {
     beside(path, "part")
 }
 
-/// The hidden name `.NAME.SUFFIX` beside `path`.
+/// The path `.NAME.SUFFIX` beside `path`.
 fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     hidden_sibling(path, suffix)
         .map_err(|_| DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display())))
 }
 
-/// Replaces the placeholder by the number of rows in both copies of the schema: the message at the beginning and the footer.
+/// Replaces the placeholder by the number of rows in both copies of the schema, in the first message and in the footer.
 fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
     let number = format!("{rows:>width$}", width = ROWS_PLACEHOLDER.len());
     let length = file.metadata()?.len();
@@ -325,7 +325,7 @@ fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
     file.seek(SeekFrom::End(-10))?;
     file.read_exact(&mut trailer)?;
     let footer = u64::from(u32::from_le_bytes(trailer)) + 10;
-    // The schema message follows the magic; it is about as long as the schema in the footer without the batches.
+    // The schema message, of a few KiB, follows the magic bytes.
     for (start, size) in [
         (0, length.min(64 << 10)),
         (length - footer.min(length), footer.min(length)),

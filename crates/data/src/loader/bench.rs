@@ -9,13 +9,11 @@ use super::{Job, Pipeline, Pixels, Position};
 use crate::arrow::ArrowTable;
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
-use vlct_image::{StageTimes, Transform};
+use vlct_image::{EXTENSIONS, StageTimes, Transform};
 use vlct_util::IoError;
 
 /// Image files are kept in memory while they are measured: at most so many bytes of them.
 const MAX_BYTES: usize = 64 << 20;
-/// Extensions of the image files that a directory is searched for.
-const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "arrow"];
 /// Columns of Arrow files that hold images.
 const COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
 /// Images of a batch, and batches made ahead.
@@ -101,7 +99,9 @@ fn image_files(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(directory).map_err(|e| io(directory, e))? {
         let path = entry.map_err(|e| io(directory, e))?.path();
         let extension = path.extension().and_then(|e| e.to_str());
-        if extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known))) {
+        if extension.is_some_and(|e| {
+            e.eq_ignore_ascii_case("arrow") || EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known))
+        }) {
             files.push(path);
         }
     }

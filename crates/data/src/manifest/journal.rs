@@ -1,4 +1,4 @@
-//! What a preparation has done so far, so that the next one can go on: a file of JSON lines beside the unfinished Arrow files.
+//! The journal of a preparation, with which a later one resumes it: JSON lines beside the unfinished Arrow files.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,30 +12,30 @@ use crate::{DataError, Result};
 use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
 
-/// What is known about one file.
+/// The progress of one file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileState {
-    /// Planned rows that are dealt with: written in `blocks`, or left out.
+    /// Planned rows that are done: written in `blocks`, or left out.
     pub consumed: usize,
-    /// Batches on the disk.
+    /// The batches that are on the disk.
     pub blocks: Vec<BatchBlock>,
-    /// Rows left out among those.
+    /// The rows among `consumed` that are left out.
     pub left_out: Vec<LeftOut>,
-    /// Bytes of the file, if it has its final name.
+    /// The size of the file in bytes, if it is finished.
     pub finished: Option<u64>,
 }
 
-/// The first line.
+/// The first line of a journal.
 #[derive(Serialize, Deserialize)]
 struct Head {
-    /// Of the plan and of everything else that decides what is written.
+    /// Hash of the plan and of everything else that determines the content of the files.
     fingerprint: String,
     /// Names of the files, without `.arrow`.
     #[serde(default)]
     files: Vec<String>,
 }
 
-/// What has been added to one file since its last entry.
+/// The changes of one file since its last entry.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     file: usize,
@@ -52,8 +52,8 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// The files of the dataset `name`, without `.arrow`, that are not there since a preparation in `out`, which has begun to write, was
-/// stopped or goes on.
+/// The files of the dataset `name`, without `.arrow`, that do not exist because a preparation in `out` has begun to write and is
+/// running or was stopped.
 pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -73,17 +73,17 @@ pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
 }
 
 impl Journal {
-    /// Where the journal of the dataset `name` lies.
+    /// The path of the journal of the dataset `name`.
     pub fn path(out: &Path, name: &str) -> PathBuf {
         out.join(format!(".prepare_{name}.journal"))
     }
 
-    /// Opens the journal at `path`, made by a preparation of `files` (names) with this fingerprint, or begins it. One of another
-    /// preparation is replaced if `replace` says so, or if that had written nothing yet.
+    /// Opens and locks the journal at `path` of a preparation of `files` (names without `.arrow`) with this fingerprint, or creates
+    /// it. The journal of another preparation is replaced if `replace` is true or if it had written nothing.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if another process has it open, [`DataError::Format`] if it is of another preparation,
-    /// [`DataError::Io`] if the disk refuses.
+    /// Returns [`DataError::Locked`] if another process has it open, [`DataError::OtherPreparation`] if it has another fingerprint,
+    /// [`DataError::Io`] if reading or writing fails.
     pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
         let io = at::<DataError>(path);
         let mut file = File::options()
@@ -111,7 +111,7 @@ impl Journal {
             file,
             states,
         };
-        // A line that was cut short is written over.
+        // A truncated last line is overwritten.
         journal.file.set_len(good).map_err(&io)?;
         journal.file.seek(SeekFrom::Start(good)).map_err(io)?;
         if good == 0 {
@@ -124,15 +124,15 @@ impl Journal {
         Ok(journal)
     }
 
-    /// What is known about file number `file` of the plan.
+    /// The progress of a file, by its index in the plan.
     pub fn state(&self, file: usize) -> &FileState {
         &self.states[file]
     }
 
-    /// Forgets what is known about a file: it is not there any more.
+    /// Resets the progress of a file that was deleted.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk refuses.
+    /// Returns [`DataError::Io`] if writing fails.
     pub fn forget(&mut self, file: usize) -> Result<()> {
         self.states[file] = FileState::default();
         let entry = Entry {
@@ -145,10 +145,10 @@ impl Journal {
         self.append(&entry)
     }
 
-    /// Notes what has become of a file. What is new since the last time must be on the disk.
+    /// Records the progress of a file. New batches must have been flushed to the disk.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk refuses.
+    /// Returns [`DataError::Io`] if writing fails.
     pub fn note(&mut self, file: usize, state: FileState) -> Result<()> {
         let before = &self.states[file];
         let entry = Entry {
@@ -163,10 +163,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes the journal: everything is done.
+    /// Deletes the journal, when all files are finished.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk refuses.
+    /// Returns [`DataError::Io`] if the file cannot be deleted.
     pub fn remove(self) -> Result<()> {
         std::fs::remove_file(&self.path).map_err(at(&self.path))
     }
@@ -182,13 +182,14 @@ impl Journal {
     }
 }
 
-/// The lines of a journal that are whole.
+/// The complete lines of a journal.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split_inclusive(|b| *b == b'\n')
         .filter(|line| line.last() == Some(&b'\n'))
 }
 
-/// The states that a journal's text tells, and the length of the text that is whole. A journal of another plan tells nothing.
+/// Replays a journal. Returns the progress of each file, and the length of the valid part of `text`, which is 0 for another
+/// fingerprint.
 fn read(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
     let mut states = vec![FileState::default(); files];
     let mut good = 0;
@@ -239,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_is_known_after_opening_again_even_if_the_last_line_was_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
+    fn progress_survives_reopening_and_a_truncated_last_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
         let first = FileState {
             consumed: 3,
             blocks: vec![block(0)],
@@ -277,7 +278,7 @@ mod tests {
         let other = |replace| Journal::open(&path, "other", &["a", "b"], replace);
         assert!(other(false).is_err());
         assert_eq!(other(true).unwrap().state(1), &FileState::default());
-        // It had written nothing.
+        // The second preparation had written nothing.
         assert!(Journal::open(&path, "third", &["a", "b"], false).is_ok());
     }
 }

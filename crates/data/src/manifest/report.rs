@@ -1,4 +1,4 @@
-//! What a preparation wrote and what it left out, kept beside the files.
+//! The report of a preparation.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -7,89 +7,87 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result};
-
 use vlct_util::{at, atomic};
 
-/// Pictures against annotations, for one group of pictures.
+/// How many images of a group have files and annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// The group: a split, or the dataset's name.
     pub part: String,
-    /// Picture files found.
+    /// Image files found.
     pub found: usize,
-    /// Of these, those with an annotation: what is written.
+    /// Image files with an annotation, which are written.
     pub kept: usize,
-    /// Annotated pictures, with a file or without.
+    /// Annotated images, with or without a file.
     pub annotated: usize,
-    /// Annotated pictures without a file.
+    /// Annotated images without a file.
     #[serde(rename = "without_picture")]
     pub without_image: usize,
-    /// The first few of them.
+    /// The names of the first few annotated images without a file.
     pub examples: Vec<String>,
 }
 
 impl Coverage {
-    /// How many examples are kept.
+    /// Most names in [`Self::examples`].
     pub const EXAMPLES: usize = 5;
 }
 
-/// A row that is not in its file, since a picture of it cannot be used.
+/// A row that is not written, because an image of it cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// The file that it would be in, without `.arrow`.
+    /// The name of the file that it would be in, without `.arrow`.
     pub file: String,
-    /// The image.
+    /// The path of the image.
     #[serde(rename = "picture")]
     pub image: String,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub reason: String,
 }
 
-/// A file that was written.
+/// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenFile {
-    /// Its name.
+    /// Its name, with `.arrow`.
     pub file: String,
     /// Number of rows.
     pub rows: u64,
-    /// Its length in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Of everything that decided what was written to it, but for the content of pictures.
+    /// Hash of everything that determined its content, except the content of images.
     pub fingerprint: String,
 }
 
-/// The report of a preparation, `prepare_NAME.json` in the folder of the files.
+/// The report of a preparation: `prepare_NAME.json` in the directory of the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// The dataset.
+    /// The name of the dataset.
     pub dataset: String,
-    /// The files, also those of other splits that were prepared before.
+    /// The files, including those of other splits that were prepared before.
     pub files: Vec<WrittenFile>,
-    /// Pictures against annotations.
+    /// Images and annotations of each group.
     pub coverage: Vec<Coverage>,
-    /// Remarks about the annotations.
+    /// Remarks about the annotations, for users.
     pub remarks: Vec<String>,
-    /// Rows left out.
+    /// The rows that are left out.
     pub left_out: Vec<LeftOut>,
-    /// Of the vocabulary by which answers are numbered, if they are.
+    /// Hash of the answer vocabulary, if there are answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<String>,
 }
 
 impl Report {
-    /// Where the report of the dataset `name` lies.
+    /// The path of the report of the dataset `name`.
     pub fn path(out: &Path, name: &str) -> PathBuf {
         out.join(format!("prepare_{name}.json"))
     }
 
-    /// The report in `out`, if there is one.
+    /// Reads the report in `out`; none if it does not exist or is damaged.
     pub fn read(out: &Path, name: &str) -> Option<Self> {
         let text = std::fs::read(Self::path(out, name)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// What the report says of the file `name` (without `.arrow`), if it was written with this fingerprint and is there, as long
-    /// as it was.
+    /// The entry of the file `name` (without `.arrow`), if it has this fingerprint and the file exists with the recorded size.
     pub fn finished(&self, out: &Path, name: &str, fingerprint: &str) -> Option<&WrittenFile> {
         let name = format!("{name}.arrow");
         let written = self.files.iter().find(|file| file.file == name)?;
@@ -98,9 +96,8 @@ impl Report {
         as_it_was.then_some(written)
     }
 
-    /// The files of this report that stay as they are when the named ones (without `.arrow`) are written: neither one of those
-    /// nor numbered like one. Readers take numbered files as they find them, and would read those of an earlier, longer series
-    /// with the new ones.
+    /// The files of this report that are kept when files with these names (without `.arrow`) are written: all but those and the
+    /// other files of their numbered series. Readers read all files of a series, so those of an earlier, longer one must not remain.
     pub fn other_files<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&WrittenFile> {
         let names: HashSet<&str> = names.collect();
         let written_series: HashSet<&str> = names.iter().filter_map(|name| series(name)).collect();
@@ -111,7 +108,7 @@ impl Report {
         self.files.iter().filter(stays).collect()
     }
 
-    /// Takes in what an earlier report says of other files.
+    /// Adds the entries of an earlier report about other files.
     pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));
@@ -142,10 +139,10 @@ impl Report {
         );
     }
 
-    /// Writes the report, whole or not at all.
+    /// Writes the report atomically.
     ///
     /// # Errors
-    /// [`DataError::Io`] if the disk is full or refuses.
+    /// Returns [`DataError::Io`] if writing fails.
     pub fn write(&self, out: &Path) -> Result<()> {
         let path = Self::path(out, &self.dataset);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| DataError::Invalid(e.to_string()))?;
@@ -154,7 +151,7 @@ impl Report {
     }
 }
 
-/// What the names of a numbered series have in common: `x` of `x_3`.
+/// The common part of the names of a numbered series: `x` of `x_3`.
 fn series(name: &str) -> Option<&str> {
     let (series, number) = name.rsplit_once('_')?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(series)

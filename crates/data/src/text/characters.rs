@@ -1,17 +1,17 @@
-//! What a character is to the tokenizer.
+//! Classification of characters for the tokenizer.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// The part that a character of the raw text plays.
+/// The role of a character of the raw text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// Ends a word and is dropped.
     Space,
     /// Dropped without ending a word.
     Dropped,
-    /// A word of its own, known to be so before normalisation.
+    /// A word by itself, before normalisation.
     Alone,
-    /// Part of a word. (Non-ASCII punctuation is told apart after normalisation.)
+    /// Part of a word. Non-ASCII punctuation is split off after normalisation.
     Word,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn classify(c: char) -> Class {
     }
     use GeneralCategory as G;
     match get_general_category(c) {
-        // The original turns only Zs into blanks, but then splits at every kind of white space, which these two are.
+        // The original replaces only category Zs by spaces, but then splits at all white space, which includes Zl and Zp.
         G::SpaceSeparator | G::LineSeparator | G::ParagraphSeparator => Class::Space,
         G::Control | G::Format | G::PrivateUse | G::Surrogate | G::Unassigned => Class::Dropped,
         _ if c == char::REPLACEMENT_CHARACTER => Class::Dropped,
@@ -38,8 +38,7 @@ pub(super) fn classify(c: char) -> Class {
     }
 }
 
-/// Whether `c` is split off as punctuation: the ASCII symbols that are neither letter, digit nor blank (also those that
-/// Unicode calls symbols, such as `$`), and the categories P*.
+/// Whether `c` is split off as punctuation: all ASCII punctuation, including symbols such as `$`, and the Unicode categories P*.
 pub(super) fn is_punctuation(c: char) -> bool {
     use GeneralCategory as G;
     if c.is_ascii() {
@@ -57,12 +56,12 @@ pub(super) fn is_punctuation(c: char) -> bool {
     )
 }
 
-/// Whether `c` is an accent or other mark that lower-casing vocabularies drop.
+/// Whether `c` is an accent or another non-spacing mark, which uncased vocabularies drop.
 pub(super) fn is_accent(c: char) -> bool {
     !c.is_ascii() && get_general_category(c) == GeneralCategory::NonspacingMark
 }
 
-/// Whether `c` lies in a block of CJK ideographs (not kana, not hangul: those are written in words).
+/// Whether `c` is in a block of CJK ideographs. Kana and hangul are not: they form words.
 fn is_cjk_ideograph(c: char) -> bool {
     matches!(
         c,

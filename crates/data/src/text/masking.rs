@@ -1,50 +1,50 @@
-//! Which tokens of a caption masked language modelling hides, and behind what.
+//! Choice and corruption of tokens for masked language modelling.
 //!
-//! Both ways of choosing have the distribution of the original's collators (BERT's, over captions padded to a fixed
-//! length), although captions here are unpadded.
+//! Both ways of choosing have the distribution of the original's collators (BERT's, over captions padded to a fixed length), although
+//! captions here are not padded.
 
 use super::Tokenizer;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// No more tokens of one text are chosen (the original's `max_predictions`).
+/// Most tokens of a text that are chosen (the original's `max_predictions`).
 const MOST_PREDICTIONS: usize = 512;
 
-/// A chosen token becomes `[MASK]` with this probability (BERT, section 3.1).
+/// Probability that a chosen token becomes `[MASK]` (BERT, section 3.1).
 const MASK_PROBABILITY: f64 = 0.8;
 
-/// A chosen token that does not become `[MASK]` becomes a random one with this probability: one in ten altogether.
+/// Probability that a chosen token that does not become `[MASK]` becomes a random one: 10 % of the chosen.
 const RANDOM_PROBABILITY: f64 = 0.5;
 
-/// How tokens are chosen.
+/// Parameters of [`mask_tokens`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MaskingConfig {
-    /// Whether words are chosen (all of their pieces, up to a budget), or pieces, each by itself.
+    /// Whether whole words are chosen, up to a budget of tokens, or tokens independently.
     pub whole_word: bool,
-    /// The share of tokens to choose, in `[0, 1]`.
+    /// The share of tokens to choose, 0 to 1.
     pub probability: f64,
-    /// The length, in tokens, that the original pads a text to. Sets the budget of whole words.
+    /// The length in tokens to which the original pads a text; determines the budget of whole words.
     pub max_text_len: usize,
 }
 
-/// A text with tokens to predict.
+/// A text with corrupted tokens, and their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskedText {
-    /// The text as the model sees it.
+    /// The input of the model.
     pub ids: Vec<u32>,
-    /// For each token, the original if it is to be predicted.
+    /// For each token, the original token if it is to be predicted.
     pub labels: Vec<Option<u32>>,
 }
 
 /// Chooses tokens of the unpadded text `ids` and corrupts them: of the chosen, 80 % become `[MASK]`, 10 % a token drawn
-/// from the whole vocabulary, and 10 % stay.
+/// from the whole vocabulary, and 10 % are kept.
 ///
-/// Token by token, each is chosen with the given probability, except `[CLS]` at the beginning and `[SEP]` at the end: the
-/// original goes by their places, so that special tokens which the caption spells itself are chosen like any other.
-/// With whole words, a number of tokens is set for every text alike, `probability · max_text_len`, and the text's words
-/// share it with the padding that the original appends: short texts get few masks, often none. (Ten words of one piece
-/// in 40 tokens: none at all in 13.6 % of cases.) Here the original goes by the numbers: `[CLS]`, `[SEP]` and `[PAD]` are
-/// never chosen, wherever they stand.
+/// Without `whole_word`, each token is chosen independently with the given probability, except `[CLS]` at the beginning and `[SEP]` at
+/// the end. As in the original, special tokens that the caption itself contains are chosen like others.
+///
+/// With `whole_word`, the budget is the same for all texts, `probability · max_text_len` tokens. The words of the text share it with
+/// the padding that the original appends, so few tokens of a short text are chosen, often none (ten words of one piece in 40 tokens:
+/// none in 13.6 % of cases). As in the original, `[CLS]`, `[SEP]` and `[PAD]` are never chosen at any position.
 pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> MaskedText {
     let chosen = if config.whole_word {
         choose_words(tokenizer, ids, config, rng)
@@ -69,7 +69,7 @@ pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, r
     masked
 }
 
-/// For each token, whether it is chosen, by itself.
+/// For each token, whether it is chosen; tokens are independent.
 fn choose_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
     let last = ids.len().saturating_sub(1);
     let frame = |at, id| (at == 0 && id == tokenizer.cls()) || (at == last && id == tokenizer.sep());
@@ -79,7 +79,7 @@ fn choose_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng
 
 /// For each token, whether the word that it belongs to is chosen.
 fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
-    /// Belongs to no word.
+    /// Marks tokens that belong to no word.
     const NONE: usize = usize::MAX;
     // The word of each token, and the number of tokens of each word.
     let mut word_of = Vec::with_capacity(ids.len());
@@ -107,7 +107,7 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
         if tokens >= budget {
             break;
         }
-        // One more step of a shuffle: words are drawn only as long as the budget lasts.
+        // A step of a Fisher-Yates shuffle; it ends when the budget is used.
         let drawn = rng.random_range(next..order.len());
         order.swap(next, drawn);
         let word = order[next];
@@ -116,7 +116,7 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
             word_chosen[word] = true;
         }
     }
-    // A literal [PAD] in the text is a word and takes its part of the budget, but there is nothing to predict.
+    // A literal [PAD] in the text is a word and uses the budget, but is not predicted.
     let chosen = |(&word, &id): (&usize, &u32)| word != NONE && word_chosen[word] && id != tokenizer.pad();
     word_of.iter().zip(ids).map(chosen).collect()
 }

@@ -1,16 +1,7 @@
-//! Text: WordPiece tokens and the masking of masked language modelling.
+//! Text: WordPiece tokenisation, and masking for masked language modelling.
 //!
-//! A [`Vocabulary`] numbers the tokens, a [`Tokenizer`] cuts a caption into them, and [`masking`] chooses and corrupts
-//! the ones that the model has to predict. Captions stay unpadded throughout.
-//!
-//! ```
-//! use vlct_data::text::Tokenizer;
-//!
-//! let tokenizer = Tokenizer::bert_base_uncased();
-//! let ids = tokenizer.encode("A man riding a surfboard.", 40);
-//! assert_eq!(tokenizer.tokens(&ids), ["[CLS]", "a", "man", "riding", "a", "surf", "##board", ".", "[SEP]"]);
-//! assert_eq!(tokenizer.decode(&ids), "[CLS] a man riding a surfboard. [SEP]");
-//! ```
+//! A [`Vocabulary`] maps tokens to ids, a [`Tokenizer`] splits a caption into tokens, and [`masking`] chooses and corrupts the tokens to
+//! predict. Captions are not padded.
 
 mod characters;
 pub mod masking;

@@ -1,4 +1,4 @@
-//! The tokenizer against a second implementation, which follows the written rules of BERT's tokenizer one by one.
+//! Comparison of the tokenizer with a naive implementation that applies the rules of BERT's tokenizer one after the other.
 
 use super::{Tokenizer, Vocabulary};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use std::path::Path;
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 use unicode_normalization::UnicodeNormalization;
 
-/// A small vocabulary that distinguishes case.
+/// A small cased vocabulary.
 fn cased() -> Tokenizer {
     let tokens = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nDog\ndog\n##s\nA\na\né\n##é\n'\n[\n]\nM\n東\n!\nMASK\nσ\n##ς\n";
     Tokenizer::new(
@@ -16,8 +16,8 @@ fn cased() -> Tokenizer {
     )
 }
 
-/// The rules as they are written down, one pass over the whole text for each, and the slowest possible search.
-fn slow_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
+/// The reference: one pass over the whole text for each rule, and exhaustive search.
+fn naive_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
     let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let ids: HashMap<&str, ()> = t.vocabulary().iter().map(|t| (t, ())).collect();
     let mut segments = vec![text.to_owned()];
@@ -46,9 +46,10 @@ fn slow_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
             out.push(segment);
             continue;
         }
-        let lowered: String = match t.lower_case() {
-            true => segment.chars().flat_map(char::to_lowercase).collect(),
-            false => segment,
+        let lowered: String = if t.lower_case() {
+            segment.chars().flat_map(char::to_lowercase).collect()
+        } else {
+            segment
         };
         let cleaned: String = lowered
             .chars()
@@ -74,22 +75,21 @@ fn slow_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
         let spaced: String = cleaned
             .chars()
             .map(|c| {
-                match ranges
-                    .iter()
-                    .any(|r: &std::ops::RangeInclusive<u32>| r.contains(&(c as u32)))
-                {
-                    true => format!(" {c} "),
-                    false => c.to_string(),
+                let is_ideograph = |r: &std::ops::RangeInclusive<u32>| r.contains(&(c as u32));
+                if ranges.iter().any(is_ideograph) {
+                    format!(" {c} ")
+                } else {
+                    c.to_string()
                 }
             })
             .collect();
         for word in spaced.split_whitespace() {
-            let folded: String = match t.lower_case() {
-                true => word
-                    .nfd()
+            let folded: String = if t.lower_case() {
+                word.nfd()
                     .filter(|&c| get_general_category(c) != Category::NonspacingMark)
-                    .collect(),
-                false => word.to_owned(),
+                    .collect()
+            } else {
+                word.to_owned()
             };
             let split: String = folded
                 .chars()
@@ -103,14 +103,14 @@ fn slow_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
                 })
                 .collect();
             for part in split.split_whitespace() {
-                out.extend(slow_word(&ids, part));
+                out.extend(naive_word(&ids, part));
             }
         }
     }
     out
 }
 
-fn slow_word(known: &HashMap<&str, ()>, word: &str) -> Vec<String> {
+fn naive_word(known: &HashMap<&str, ()>, word: &str) -> Vec<String> {
     let characters: Vec<char> = word.chars().collect();
     let unknown = vec!["[UNK]".to_owned()];
     if characters.len() > 100 {
@@ -131,7 +131,7 @@ fn slow_word(known: &HashMap<&str, ()>, word: &str) -> Vec<String> {
     pieces
 }
 
-/// Text of everything that the rules mention, denser than chance would make it.
+/// Text with a high density of the characters that the rules mention.
 fn difficult_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         4 => "[a-zA-Z]{1,12}",
@@ -153,15 +153,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn follows_the_written_rules(text in difficult_text()) {
+    fn equals_the_naive_implementation(text in difficult_text()) {
         for tokenizer in [Tokenizer::bert_base_uncased(), cased()] {
             let ids = tokenizer.encode(&text, usize::MAX);
-            prop_assert_eq!(tokenizer.tokens(&ids[1..ids.len() - 1]), slow_pieces(&tokenizer, &text), "{:?}", text);
+            prop_assert_eq!(tokenizer.tokens(&ids[1..ids.len() - 1]), naive_pieces(&tokenizer, &text), "{:?}", text);
         }
     }
 
     #[test]
-    fn what_was_decoded_encodes_to_the_same_ids(text in "[a-z0-9 .,!?']{0,60}") {
+    fn decoded_text_encodes_to_the_same_ids(text in "[a-z0-9 .,!?']{0,60}") {
         let tokenizer = Tokenizer::bert_base_uncased();
         let ids = tokenizer.encode(&text, usize::MAX);
         let decoded = tokenizer.decode(&ids[1..ids.len() - 1]);

@@ -1,21 +1,28 @@
-//! WordPiece tokenisation as BERT's own Python code does it.
+//! WordPiece tokenisation, with the results of BERT's Python code.
 
 use super::characters::{Class, classify, is_accent, is_punctuation};
-use super::vocabulary::{CONTINUATION, Specials, Vocabulary};
+use super::vocabulary::{CONTINUATION, Vocabulary};
 use crate::{DataError, Result};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use unicode_normalization::UnicodeNormalization;
 
-/// Longer words become `[UNK]` untried (BERT's `max_input_chars_per_word`).
+/// Words of more characters become `[UNK]` (BERT's `max_input_chars_per_word`).
 const LONGEST_WORD: usize = 100;
 
-/// What every encoded text has beside its pieces: `[CLS]` and `[SEP]`.
+/// Tokens of an encoded text beside its pieces: `[CLS]` and `[SEP]`.
 const FRAME: usize = 2;
 
-/// Cuts text into the tokens of a [`Vocabulary`].
+/// Splits text into the tokens of a [`Vocabulary`]. Clones share the vocabulary.
 ///
-/// Copies share the vocabulary.
+/// ```
+/// use vlct_data::text::Tokenizer;
+///
+/// let tokenizer = Tokenizer::bert_base_uncased();
+/// let ids = tokenizer.encode("A man riding a surfboard.", 40);
+/// assert_eq!(tokenizer.tokens(&ids), ["[CLS]", "a", "man", "riding", "a", "surf", "##board", ".", "[SEP]"]);
+/// assert_eq!(tokenizer.decode(&ids), "[CLS] a man riding a surfboard. [SEP]");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
@@ -23,30 +30,30 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// A tokenizer over `vocabulary`. With `lower_case`, text is lower-cased and loses its accents first.
+    /// Creates a tokenizer. With `lower_case`, text is lower-cased and stripped of accents first.
     pub fn new(vocabulary: Arc<Vocabulary>, lower_case: bool) -> Self {
         Self { vocabulary, lower_case }
     }
 
-    /// The tokenizer of `bert-base-uncased`, which needs no file.
+    /// The tokenizer of `bert-base-uncased`, whose vocabulary is embedded.
     pub fn bert_base_uncased() -> Self {
         static VOCABULARY: LazyLock<Arc<Vocabulary>> = LazyLock::new(|| Arc::new(Vocabulary::bert_base_uncased()));
         Self::new(Arc::clone(&VOCABULARY), true)
     }
 
-    /// A tokenizer over the vocabulary in `path`; for its form and the errors see [`Vocabulary::open`].
+    /// Creates a tokenizer with the vocabulary in a file; for its format and the errors see [`Vocabulary::open`].
     pub fn from_file(path: impl AsRef<Path>, lower_case: bool) -> Result<Self> {
         Ok(Self::new(Arc::new(Vocabulary::open(path.as_ref())?), lower_case))
     }
 
-    /// The tokenizer that a configuration names: `bert-base-uncased`, the path of a `vocab.txt`, or that of a folder with
-    /// a `vocab.txt` in it.
+    /// The tokenizer of a name in a configuration: `bert-base-uncased`, the path of a `vocab.txt`, or that of a directory with a
+    /// `vocab.txt` in it.
     ///
-    /// A file's tokenizer lower-cases if `name` contains `uncased`, or if the vocabulary has no upper-case letter outside
-    /// tokens in brackets, such as `[CLS]`: it could not match any then.
+    /// With a file, text is lower-cased if `name` contains `uncased`, or if the vocabulary has no upper-case letter outside tokens in
+    /// brackets, such as `[CLS]`.
     ///
     /// # Errors
-    /// If `name` is neither, or the file is not as [`Vocabulary::open`] wants it.
+    /// Returns [`DataError::Invalid`] if `name` is none of these, and the errors of [`Vocabulary::open`].
     pub fn named(name: &str) -> Result<Self> {
         if name == "bert-base-uncased" {
             return Ok(Self::bert_base_uncased());
@@ -59,7 +66,7 @@ impl Tokenizer {
         };
         if name.is_empty() || !file.exists() {
             return Err(DataError::Invalid(format!(
-                "no tokenizer {name:?}: give bert-base-uncased, or the path of a vocab.txt or of a folder that has one"
+                "no tokenizer {name:?}: give bert-base-uncased, or the path of a vocab.txt or of a directory that has one"
             )));
         }
         let vocabulary = Vocabulary::open(&file)?;
@@ -67,16 +74,16 @@ impl Tokenizer {
         Ok(Self::new(Arc::new(vocabulary), lower_case))
     }
 
-    /// `[CLS]`, the pieces of `text`, `[SEP]`: at most `max_len` numbers, surplus pieces left away at the end, unpadded.
+    /// Encodes a text as `[CLS]`, its pieces and `[SEP]`, unpadded and truncated to `max_len` ids.
     ///
-    /// A `max_len` below 2 counts as 2. The names of special tokens (`[MASK]`, …) in the text become those tokens, as in
-    /// the original. Takes time only for the part of the text that fits.
+    /// A `max_len` below 2 counts as 2. The names of special tokens (`[MASK]`, …) in the text become those tokens, as in the original.
+    /// Only the part of the text that fits is read.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let room = max_len.max(FRAME) - FRAME;
         let mut pieces = Pieces {
             tokenizer: self,
             ids: Vec::with_capacity((text.len() / 3 + FRAME + 1).min(room + FRAME)),
-            room: room + 1, // beside [CLS], which is the first
+            room: room + 1, // plus [CLS], which is the first
             word: String::new(),
             normal: String::new(),
         };
@@ -88,12 +95,12 @@ impl Tokenizer {
         ids
     }
 
-    /// The spelling of each number; `[UNK]` for numbers outside the vocabulary.
+    /// The token of each id; `[UNK]` for ids outside the vocabulary.
     pub fn tokens(&self, ids: &[u32]) -> Vec<&str> {
         ids.iter().map(|&id| self.token_or_unk(id)).collect()
     }
 
-    /// Readable text: pieces joined to words, and no blank before `.`, `?`, `!` and `,`. Special tokens stay.
+    /// Decodes ids to text: pieces are joined to words, and there is no space before `.`, `?`, `!` and `,`. Special tokens are kept.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut text = String::new();
         for (at, &id) in ids.iter().enumerate() {
@@ -111,83 +118,71 @@ impl Tokenizer {
         text
     }
 
-    /// The spelling of a number.
+    /// The token of an id.
     pub fn token(&self, id: u32) -> Option<&str> {
         self.vocabulary.token(id)
     }
 
-    /// The number of a token, spelled as in the vocabulary (`##ing`, `[MASK]`).
+    /// The id of a token, spelled as in the vocabulary (`##ing`, `[MASK]`).
     pub fn id(&self, token: &str) -> Option<u32> {
         self.vocabulary.id(token)
     }
 
-    /// The vocabulary.
+    /// The vocabulary that the tokenizer was created with.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
     }
 
-    /// How many tokens the vocabulary has: every number is below.
+    /// The number of tokens in the vocabulary; every id is less.
     pub fn len(&self) -> usize {
         self.vocabulary.len()
     }
 
-    /// Never true: a vocabulary has at least its special tokens.
+    /// Always false: a vocabulary has at least its special tokens.
     pub fn is_empty(&self) -> bool {
         self.vocabulary.is_empty()
     }
 
-    /// Whether text is lower-cased and stripped of accents before it is cut.
+    /// Whether text is lower-cased and stripped of accents.
     pub fn lower_case(&self) -> bool {
         self.lower_case
     }
 
-    /// The number of `[PAD]`.
+    /// The id of `[PAD]`.
     pub fn pad(&self) -> u32 {
         self.vocabulary.specials().pad
     }
 
-    /// The number of `[UNK]`, which stands for words that the vocabulary cannot spell.
+    /// The id of `[UNK]`, which replaces words that have no segmentation.
     pub fn unk(&self) -> u32 {
         self.vocabulary.specials().unk
     }
 
-    /// The number of `[CLS]`, which begins every text.
+    /// The id of `[CLS]`, which begins every text.
     pub fn cls(&self) -> u32 {
         self.vocabulary.specials().cls
     }
 
-    /// The number of `[SEP]`, which ends every text.
+    /// The id of `[SEP]`, which ends every text.
     pub fn sep(&self) -> u32 {
         self.vocabulary.specials().sep
     }
 
-    /// The number of `[MASK]`.
+    /// The id of `[MASK]`.
     pub fn mask(&self) -> u32 {
         self.vocabulary.specials().mask
     }
 
-    /// Whether the token continues the word before it (`##ing`).
+    /// Whether the token continues a word (`##ing`).
     pub fn is_continuation(&self, id: u32) -> bool {
         self.token(id).is_some_and(|token| token.starts_with(CONTINUATION))
-    }
-
-    /// Whether the token is `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` or `[MASK]`.
-    pub fn is_special(&self, id: u32) -> bool {
-        let Specials {
-            pad,
-            unk,
-            cls,
-            sep,
-            mask,
-        } = self.vocabulary.specials();
-        [pad, unk, cls, sep, mask].contains(&id)
     }
 
     fn token_or_unk(&self, id: u32) -> &str {
         self.token(id).unwrap_or("[UNK]")
     }
 
-    /// The special token whose name `text` begins with, and the length of the name.
+    /// The special token whose name is a prefix of `text`, and the length of the name in bytes.
     fn special_at(&self, text: &str) -> Option<(u32, usize)> {
         let specials = self.vocabulary.specials();
         [
@@ -210,15 +205,15 @@ fn has_upper_case(vocabulary: &Vocabulary) -> bool {
         .any(|token| token.chars().any(char::is_uppercase))
 }
 
-/// The pieces found so far, and two buffers that every word uses anew.
+/// The state of [`Tokenizer::encode`].
 struct Pieces<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<u32>,
-    /// As many numbers are wanted; there may be a few more, from the last word.
+    /// The wanted number of ids. The last word may add more.
     room: usize,
-    /// The word being read: cleaned and, if wanted, lower-cased.
+    /// The current word, cleaned and lower-cased.
     word: String,
-    /// A part of it: without accents and between punctuation.
+    /// The current part of the word, without accents and between punctuation.
     normal: String,
 }
 
@@ -227,14 +222,14 @@ impl Pieces<'_> {
         self.ids.len() >= self.room
     }
 
-    /// Appends the pieces of `text`, until there are enough.
+    /// Appends the pieces of `text` until there are enough.
     fn read(&mut self, text: &str) {
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             if self.full() {
                 return;
             }
-            // Special tokens are found in the raw text, before anything is cleaned or lower-cased.
+            // Special tokens are matched in the raw text, before cleaning and lower-casing.
             if c == '['
                 && let Some((id, length)) = self.tokenizer.special_at(rest)
             {
@@ -264,19 +259,19 @@ impl Pieces<'_> {
         } else if c.is_ascii() {
             self.word.push(c.to_ascii_lowercase());
         } else {
-            // One by one, as in the original: a capital sigma at the end of a word becomes σ, not ς.
+            // Character by character, as in the original: a capital sigma at the end of a word becomes σ, not ς.
             self.word.extend(c.to_lowercase());
         }
     }
 
-    /// Cuts the word that has been read, and begins the next.
+    /// Splits the current word into pieces and begins the next one.
     fn end_word(&mut self) {
         if self.word.is_empty() {
             return;
         }
         let mut word = std::mem::take(&mut self.word);
         if word.is_ascii() {
-            self.cut(&word); // no accents, and punctuation stands alone already
+            self.cut(&word); // ASCII has no accents, and its punctuation is split off already
         } else if self.tokenizer.lower_case {
             // Decomposition can yield punctuation (U+037E is a semicolon), so punctuation is split off afterwards.
             self.split_at_punctuation(word.nfd().filter(|&c| !is_accent(c)));
@@ -303,11 +298,11 @@ impl Pieces<'_> {
         self.normal = part;
     }
 
-    /// Greedy longest match: the pieces of `word`, or `[UNK]` if it has no complete segmentation.
+    /// Appends the pieces of `word` by greedy longest match, or `[UNK]` if it has no complete segmentation.
     fn cut(&mut self, word: &str) {
         let before = self.ids.len();
         let mut rest = word.as_bytes();
-        // A word has no more characters than bytes, so most need no counting.
+        // A word has at most as many characters as bytes, so most words need no counting.
         let mut possible = rest.len() <= LONGEST_WORD || word.chars().count() <= LONGEST_WORD;
         while possible && !rest.is_empty() {
             match self.tokenizer.vocabulary.longest_piece(rest, rest.len() == word.len()) {

@@ -4,28 +4,28 @@ use std::collections::VecDeque;
 
 /// A byte trie in three flat arrays.
 ///
-/// Nodes are numbered breadth first, so the children of a node are neighbours, sorted by byte, and end where those of
-/// the next node begin.
+/// Nodes are numbered breadth first, so the children of a node are contiguous, sorted by byte, and end where those of the next node
+/// begin.
 #[derive(Debug)]
 pub(super) struct Trie {
-    /// The byte that leads to the node.
+    /// The byte of the edge to each node.
     bytes: Vec<u8>,
-    /// The first child of the node; one entry more than there are nodes.
+    /// The first child of each node; one entry more than there are nodes.
     first_child: Vec<u32>,
-    /// The number of the string that ends at the node, or [`NO_TOKEN`].
+    /// The id of the string that ends at each node, or [`NO_TOKEN`].
     token: Vec<u32>,
 }
 
 const NO_TOKEN: u32 = u32::MAX;
 
-/// A place in the trie.
+/// A node of the trie, which stands for a prefix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node(u32);
 
 impl Trie {
-    /// The trie of `tokens`, numbered in their order; of equal strings the last number counts.
+    /// Builds the trie of `tokens`, whose ids are their indices. Of equal strings the last id counts.
     ///
-    /// Together they must have less than 2³² bytes.
+    /// Together the tokens must have less than 2³² bytes.
     pub(super) fn new(tokens: &[&str]) -> Self {
         let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
         order.sort_by_key(|&id| tokens[id as usize].as_bytes()); // stable: equal strings stay in order
@@ -66,7 +66,7 @@ impl Trie {
         Node(0)
     }
 
-    /// The node that `byte` leads to.
+    /// The child of a node by its byte.
     pub(super) fn step(&self, Node(node): Node, byte: u8) -> Option<Node> {
         let first = self.first_child[node as usize];
         let end = self.first_child[node as usize + 1];
@@ -74,17 +74,17 @@ impl Trie {
         Some(Node(first + child as u32))
     }
 
-    /// The node that `prefix` leads to from the root.
+    /// The node of a prefix.
     pub(super) fn walk(&self, prefix: &str) -> Option<Node> {
         prefix.bytes().try_fold(self.root(), |node, byte| self.step(node, byte))
     }
 
-    /// The number of the string that ends at `node`.
+    /// The id of the string that ends at `node`.
     pub(super) fn token(&self, Node(node): Node) -> Option<u32> {
         Some(self.token[node as usize]).filter(|&token| token != NO_TOKEN)
     }
 
-    /// The number and length of the longest string that continues `from` and is a beginning of `text`; never the empty one.
+    /// The id and length, in bytes, of the longest non-empty string below `from` that is a prefix of `text`.
     pub(super) fn longest(&self, from: Node, text: &[u8]) -> Option<(u32, usize)> {
         let (mut node, mut best) = (from, None);
         for (at, &byte) in text.iter().enumerate() {
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longest_match_is_the_one_that_trying_all_finds(
+        fn longest_match_equals_exhaustive_search(
             tokens in prop::collection::vec("[abé]{0,4}", 0..30),
             text in "[abé]{0,8}",
         ) {

@@ -1,20 +1,20 @@
-//! Numbered tokens.
+//! WordPiece vocabularies.
 
 use super::trie::{Node, Trie};
 use crate::{DataError, Result};
 use std::path::Path;
 use vlct_util::read_at_most;
 
-/// One token a line, the first is number 0 (Google's release of BERT, 30,522 tokens).
+/// One token per line, ids from 0 (Google's release of BERT, 30,522 tokens).
 const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");
 
-/// No file of a WordPiece vocabulary comes near this many bytes (the multilingual ones have about one million).
+/// Largest file that is read, in bytes. Multilingual WordPiece vocabularies have about one million.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// What marks a token that continues a word.
+/// The prefix of tokens that continue a word.
 pub(super) const CONTINUATION: &str = "##";
 
-/// The numbers of the tokens that stand for no text.
+/// The ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Specials {
     pub pad: u32,
@@ -24,14 +24,14 @@ pub(super) struct Specials {
     pub mask: u32,
 }
 
-/// The tokens that a model knows, numbered from 0.
+/// The tokens of a model, with ids from 0.
 #[derive(Debug)]
 pub struct Vocabulary {
     text: String,
-    /// Where each token begins and ends in `text`.
+    /// Begin and end of each token in `text`, in bytes.
     spans: Vec<(u32, u32)>,
     trie: Trie,
-    /// Where words go on in the trie, if any token does.
+    /// The node of [`CONTINUATION`], if any token begins with it.
     continuation: Option<Node>,
     specials: Specials,
 }
@@ -43,20 +43,20 @@ impl Vocabulary {
             .expect("the embedded vocabulary is whole, as a test shows")
     }
 
-    /// Reads a `vocab.txt`: UTF-8, one token a line, numbered by line from 0.
+    /// Reads a `vocab.txt`: UTF-8, one token per line; its id is the index of the line.
     ///
-    /// Line ends may be those of Windows. Of a token that stands on several lines the last number counts, as in the
-    /// original; empty lines keep their number unless they end the file.
+    /// Lines may end in CR LF. Of a token on several lines the last id counts, as in the original. Empty lines have ids, except at the
+    /// end of the file.
     ///
     /// # Errors
-    /// If the file cannot be read, has more than 16 MiB, is not UTF-8, or lacks one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`
-    /// and `[MASK]`.
+    /// Returns [`DataError::Io`] if the file cannot be read or has more than 16 MiB, [`DataError::Format`] if it is not UTF-8 or lacks
+    /// one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = read_at_most(path, LARGEST_FILE, "a vocab.txt of one token a line")?;
         Self::parse(path, bytes)
     }
 
-    /// The vocabulary of a file's contents; `path` is for messages.
+    /// Parses the content of a file; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -66,7 +66,7 @@ impl Vocabulary {
                 format!("line {line} is not UTF-8; a vocab.txt of one token a line is needed"),
             )
         })?;
-        // Editors on Windows begin a file with a mark that is no part of the first token.
+        // The byte order mark that editors on Windows write is not part of the first token.
         let lines = text
             .strip_prefix('\u{feff}')
             .unwrap_or(&text)
@@ -98,28 +98,28 @@ impl Vocabulary {
         })
     }
 
-    /// How many numbers are in use.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Never true: a vocabulary has at least its special tokens.
+    /// Always false: a vocabulary has at least its special tokens.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// The token of a number.
+    /// The token of an id.
     pub fn token(&self, id: u32) -> Option<&str> {
         let &(begin, end) = self.spans.get(id as usize)?;
         Some(&self.text[begin as usize..end as usize])
     }
 
-    /// The number of a token, spelled as in the file (`##ing`, `[MASK]`).
+    /// The id of a token, spelled as in the file (`##ing`, `[MASK]`).
     pub fn id(&self, token: &str) -> Option<u32> {
         self.trie.walk(token).and_then(|node| self.trie.token(node))
     }
 
-    /// Every token, in the order of the numbers.
+    /// All tokens, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.spans
             .iter()
@@ -130,7 +130,7 @@ impl Vocabulary {
         self.specials
     }
 
-    /// The longest token that `rest` begins with, and its length in bytes; `first` says whether a word starts here.
+    /// The id and length, in bytes, of the longest token that is a prefix of `rest`; `first` says whether a word begins here.
     pub(super) fn longest_piece(&self, rest: &[u8], first: bool) -> Option<(u32, usize)> {
         let from = if first { self.trie.root() } else { self.continuation? };
         self.trie.longest(from, rest)

@@ -1,37 +1,39 @@
-//! Members of a tar file in memory: names and places of their data.
+//! A parser of tar headers in memory: names of members, and positions of their data.
 //!
-//! POSIX ustar and pax, and GNU's long names. Sparse files and archives in several volumes are refused. Nothing is
-//! unpacked: names are names, wherever they point.
+//! It reads POSIX ustar and pax, and GNU's long names. Sparse files and multi-volume archives are rejected. Nothing is unpacked.
+//!
+//! The `tar` crate is not used, because it takes an archive that is cut between members, or within the data of the last, for a
+//! complete one, and ignores the high bytes of sizes.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Headers and data come in blocks of this size.
+/// Size of the blocks of headers and data, in bytes.
 const BLOCK: usize = 512;
-/// Longest name that is read. Systems allow 4,096 bytes.
+/// Longest name that is read, in bytes. Linux allows 4,096.
 const MAX_NAME: usize = 64 << 10;
-/// Largest header of long names or other extensions, ...
+/// Largest extension header (long name, pax records), in bytes.
 const MAX_EXTENSION: usize = 1 << 20;
-/// ... and their largest number before a member: GNU writes two.
+/// Most extension headers of a member. GNU tar writes two.
 const MAX_EXTENSIONS: usize = 8;
 
 /// A member of a tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member<'a> {
-    /// Its name, as written.
+    /// Its name as it is in the file.
     pub name: Cow<'a, [u8]>,
-    /// Where its bytes lie.
+    /// Range of its content in the file.
     pub data: Range<usize>,
-    /// Where the next member begins.
+    /// Offset of the next member.
     pub next: usize,
-    /// Whether it is a plain file, not a folder, a link or a device.
+    /// Whether it is a regular file, not a directory, a link or a device.
     pub is_file: bool,
 }
 
-/// Reads the member that begins at `at`: its headers only. None at the end mark.
+/// Reads the headers of the member at offset `at`. Returns none at the end mark.
 ///
 /// # Errors
-/// What is wrong, and what to do.
+/// Returns a message that says what is wrong and what to do.
 pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, String> {
     let (mut long_name, mut long_size) = (None, None);
     for _ in 0..=MAX_EXTENSIONS {
@@ -74,10 +76,10 @@ pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, 
                     }
                 }
             }
-            // Names of link targets and what holds for all members, such as a comment.
+            // Names of link targets, and records for all members, such as a comment.
             b'K' | b'g' => {}
             b'S' => return Err(sparse(at)),
-            // A member without data: link, device, folder, pipe, label of the volume.
+            // Members without data: links, devices, directories, pipes, volume labels.
             b'1'..=b'6' | b'V' if size != 0 => return Err(damaged("has data where there should be none")),
             kind @ (b'0' | 0 | b'7' | b'1'..=b'6' | b'V') => {
                 let name = long_name.map_or_else(|| header.name(), Cow::Borrowed);
@@ -85,7 +87,7 @@ pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, 
                     return Err(damaged("has a name of impossible length"));
                 }
                 return Ok(Some(Member {
-                    // Before 1988 a folder was a file whose name ends in a slash.
+                    // In pre-POSIX archives a directory is a file whose name ends in a slash.
                     is_file: matches!(kind, b'0' | 0 | b'7') && !name.ends_with(b"/"),
                     name,
                     data,
@@ -115,11 +117,11 @@ fn sparse(at: usize) -> String {
     format!("the tar member at byte {at} is a sparse file; make the file again without --sparse")
 }
 
-/// One block that describes a member.
+/// A header block.
 struct Header<'a>(&'a [u8]);
 
 impl<'a> Header<'a> {
-    /// The header at `at`, its checksum verified. None if it is the end mark: a block of zeros.
+    /// Reads the header at offset `at` and verifies its checksum. Returns none at the end mark, a block of zeros.
     fn at(bytes: &'a [u8], at: usize) -> Result<Option<Self>, String> {
         let block = at.checked_add(BLOCK).and_then(|end| bytes.get(at..end));
         let block = match block {
@@ -138,7 +140,7 @@ impl<'a> Header<'a> {
                 .sum()
         };
         let stored = number(&block[148..156]).and_then(|sum| i64::try_from(sum).ok());
-        // Some old programs summed up signed bytes.
+        // Some old programs sum signed bytes.
         if stored != Some(sum(i64::from)) && stored != Some(sum(|byte| i64::from(byte as i8))) {
             return Err(match at {
                 0 => no_tar(bytes),
@@ -150,7 +152,7 @@ impl<'a> Header<'a> {
         Ok(Some(Self(block)))
     }
 
-    /// The type of the member.
+    /// The type flag of the member.
     fn kind(&self) -> u8 {
         self.0[156]
     }
@@ -165,7 +167,7 @@ impl<'a> Header<'a> {
             &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
         };
         let (name, prefix) = (text(0..100), text(345..500));
-        // GNU's own format has other things in the place of the prefix.
+        // GNU's format has other fields at the position of the prefix.
         if &self.0[257..263] != b"ustar\0" || prefix.is_empty() {
             return Cow::Borrowed(name);
         }
@@ -182,7 +184,7 @@ fn no_tar(bytes: &[u8]) -> String {
     }
 }
 
-/// A number of a header: octal digits, or GNU's binary form for what they cannot hold.
+/// Parses a numeric field: octal digits, or GNU's binary form for larger numbers.
 fn number(field: &[u8]) -> Option<u64> {
     if let [0x80, rest @ ..] = field {
         return rest
@@ -198,7 +200,7 @@ fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// The records `LENGTH KEY=VALUE\n` of a pax header. A damaged record is None, and the last.
+/// Iterates over the records `LENGTH KEY=VALUE\n` of a pax header. A damaged record is `None` and ends the iteration.
 struct Records<'a>(&'a [u8]);
 
 impl<'a> Iterator for Records<'a> {

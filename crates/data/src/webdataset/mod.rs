@@ -1,6 +1,4 @@
-//! WebDataset shards, as img2dataset writes them: tar files of pictures with captions beside them, read in place.
-//!
-//! [`TarTable`] maps a file and indexes its samples. `members.rs` reads the headers of the format.
+//! WebDataset shards: tar files of images and captions, as img2dataset writes them. [`TarTable`] reads them in place.
 
 mod members;
 mod table;

@@ -1,4 +1,4 @@
-//! A tar file of pictures and captions as rows.
+//! A reader of tar files whose rows are images with captions.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -7,27 +7,25 @@ use serde::Deserialize;
 
 use super::members::{self, Member};
 use crate::{DataError, Result};
+use vlct_image::EXTENSIONS;
 use vlct_util::MappedFile;
 
-/// Endings of picture files.
-const PICTURES: [&[u8]; 8] = [b"jpg", b"jpeg", b"png", b"webp", b"gif", b"bmp", b"tif", b"tiff"];
-/// Longest `.txt` or `.json` that is read. Those of img2dataset have a few thousand bytes.
+/// Longest `.txt` or `.json` that is read, in bytes. Those of img2dataset have a few thousand.
 const MAX_TEXT: usize = 16 << 20;
-/// Stands for a member that a sample does not have.
+/// Offset that marks a member that a sample does not have.
 const NONE: u64 = u64::MAX;
-/// Members whose headers and texts are read before the pages are given back to the system, which may map two megabytes
-/// around each.
+/// Members that are indexed between two calls of [`MappedFile::release_pages`]. The system may map 2 MiB around each.
 const RELEASE_MEMBERS: usize = 64;
 
-/// Where the members of a sample begin in the file. Their headers are read again whenever they are needed.
+/// Offsets of the members of a sample. Their headers are parsed again at each access.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    picture: u64,
+    image: u64,
     txt: u64,
     json: u64,
 }
 
-/// A sample that may still lack something.
+/// A sample that may be incomplete.
 struct Found {
     sample: Sample,
     has_caption: bool,
@@ -36,7 +34,7 @@ struct Found {
 impl Found {
     const NOTHING: Self = Self {
         sample: Sample {
-            picture: NONE,
+            image: NONE,
             txt: NONE,
             json: NONE,
         },
@@ -45,31 +43,31 @@ impl Found {
 
     fn place(&mut self, part: Part) -> &mut u64 {
         match part {
-            Part::Picture => &mut self.sample.picture,
+            Part::Image => &mut self.sample.image,
             Part::Txt => &mut self.sample.txt,
             Part::Json => &mut self.sample.json,
         }
     }
 }
 
-/// What a tar file holds.
+/// Counts of the samples and members of a tar file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TarCounts {
-    /// Pictures with a caption: the rows of the table.
+    /// Images with a caption, which are the rows.
     pub samples: usize,
-    /// Pictures without a caption, left out.
+    /// Images without a caption, which are left out.
     pub without_caption: usize,
-    /// Captions without a picture, left out.
+    /// Captions without an image, which are left out.
     pub without_image: usize,
-    /// Members that are neither.
+    /// Files of other extensions.
     pub others: usize,
 }
 
-/// A mapped tar file whose rows are its samples: members that follow each other and have the same name up to the first dot of
-/// its last part, a picture among them and a caption: the text of a `.txt`, or else `caption` of a `.json`.
+/// A memory-mapped tar file whose rows are its samples. A sample is a run of members with the same key, which is the path up to the
+/// first dot of the file name. It has an image and a caption: the text of a `.txt`, or else `caption` of a `.json`.
 ///
-/// The index takes 24 bytes for each sample. The file must not be changed while it is open (replacing it by renaming
-/// another over it is fine).
+/// The index takes 24 bytes per sample. The file must not be changed while it is open; replacing it by renaming another file over it
+/// is fine.
 #[derive(Debug)]
 pub struct TarTable {
     map: MappedFile,
@@ -77,9 +75,9 @@ pub struct TarTable {
     counts: TarCounts,
 }
 
-/// What is read of a `.json`.
+/// The fields of a `.json` that are read.
 #[derive(Deserialize)]
-struct Notes {
+struct Metadata {
     caption: Option<Texts>,
     key: Option<Key>,
 }
@@ -99,18 +97,18 @@ enum Key {
 }
 
 impl TarTable {
-    /// Maps the file, reads all headers and captions once, and numbers the samples.
+    /// Maps the file and reads all headers and captions once, to index the samples.
     ///
     /// # Errors
-    /// [`DataError::Io`] if it cannot be opened, [`DataError::Format`] if it is not a whole tar file, or a caption is not UTF-8 or
-    /// not JSON.
+    /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete tar file or a caption is
+    /// not UTF-8 or not JSON.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let mut table = Self {
             map: MappedFile::open(path)?,
             samples: Vec::new(),
             counts: TarCounts::default(),
         };
-        // Only headers and texts are read here; reading ahead would bring in all pictures.
+        // Only headers and texts are read here; read-ahead would load all images.
         table.map.expect_gaps(true);
         table.index()?;
         table.map.expect_gaps(false);
@@ -120,7 +118,7 @@ impl TarTable {
         if counts.samples == 0 && counts.without_caption > 0 && counts.without_image > 0 {
             return Err(DataError::format(
                 table.map.path(),
-                "no picture stands beside its caption: members of a sample must follow each other; make the file again \
+                "no image stands beside its caption: members of a sample must follow each other; make the file again \
                  with tar --sort=name",
             ));
         }
@@ -139,11 +137,11 @@ impl TarTable {
             match member.is_file.then(|| Part::of(&member.name)).flatten() {
                 Some((its_key, part)) => {
                     let has_caption = match part {
-                        Part::Picture => false,
+                        Part::Image => false,
                         Part::Txt => !self.txt(&member)?.is_empty(),
-                        Part::Json => !self.notes(&member)?.captions().is_empty(),
+                        Part::Json => !self.metadata(&member)?.captions().is_empty(),
                     };
-                    // A second picture, text or JSON begins another sample.
+                    // A second image, text or JSON begins another sample.
                     let another = key != its_key || *found.place(part) != NONE;
                     if another {
                         key.clear();
@@ -161,9 +159,9 @@ impl TarTable {
         Ok(())
     }
 
-    /// Numbers a sample, or counts what it lacks.
+    /// Adds a sample to the index, or counts what it lacks.
     fn keep(&mut self, found: Found) {
-        match (found.sample.picture != NONE, found.has_caption) {
+        match (found.sample.image != NONE, found.has_caption) {
             (true, true) => {
                 self.counts.samples += 1;
                 self.samples.push(found.sample);
@@ -174,12 +172,12 @@ impl TarTable {
         }
     }
 
-    /// Where the file lies.
+    /// The path that the file was opened under.
     pub fn path(&self) -> &Path {
         self.map.path()
     }
 
-    /// Name of the table: the file name without `.tar`.
+    /// The file name without `.tar`.
     pub fn name(&self) -> &str {
         self.map.stem()
     }
@@ -189,24 +187,24 @@ impl TarTable {
         self.samples.len()
     }
 
-    /// What the file holds, with what was left out.
+    /// Counts of the samples and of what was left out.
     pub fn counts(&self) -> TarCounts {
         self.counts
     }
 
-    /// The bytes of a sample's picture file.
+    /// The bytes of a sample's image file.
     ///
     /// # Errors
-    /// No such row, or a file that was changed.
+    /// Returns [`DataError::NoRow`], or [`DataError::Format`] if the file was changed.
     pub fn image(&self, row: usize) -> Result<&[u8]> {
-        let member = self.part(self.sample(row)?.picture)?;
+        let member = self.part(self.sample(row)?.image)?;
         Ok(&self.map[member.data])
     }
 
     /// The captions of a sample.
     ///
     /// # Errors
-    /// As [`Self::picture`].
+    /// Returns the errors of [`Self::image`].
     pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
         let sample = self.sample(row)?;
         if sample.txt != NONE {
@@ -218,34 +216,34 @@ impl TarTable {
         if sample.json == NONE {
             return Ok(Vec::new());
         }
-        let captions = self.notes(&self.part(sample.json)?)?.captions();
+        let captions = self.metadata(&self.part(sample.json)?)?.captions();
         Ok(captions.into_iter().map(Cow::Owned).collect())
     }
 
-    /// The name of a sample: `key` of its `.json`, or else what its members' names have in common.
+    /// The name of a sample: `key` of its `.json`, or else the key of its members.
     ///
     /// # Errors
-    /// As [`Self::picture`].
+    /// Returns the errors of [`Self::image`].
     pub fn image_id(&self, row: usize) -> Result<String> {
         let sample = self.sample(row)?;
         if sample.json != NONE {
-            match self.notes(&self.part(sample.json)?)?.key {
+            match self.metadata(&self.part(sample.json)?)?.key {
                 Some(Key::Text(text)) => return Ok(text),
                 Some(Key::Number(number)) => return Ok(number.to_string()),
                 None => {}
             }
         }
-        let member = self.part(sample.picture)?;
+        let member = self.part(sample.image)?;
         let key = Part::of(&member.name).map(|(key, _)| key);
         Ok(String::from_utf8_lossy(key.unwrap_or_default()).into_owned())
     }
 
-    /// Takes the pages of the file out of this process's memory; see [`crate::arrow::ArrowTable::release_pages`].
+    /// Removes the pages of the file from this process's resident memory; see [`MappedFile::release_pages`].
     pub fn release_pages(&self) {
         self.map.release_pages();
     }
 
-    /// Bytes of memory that the index takes.
+    /// The memory of the index in bytes.
     pub fn index_memory(&self) -> usize {
         self.samples.capacity() * size_of::<Sample>()
     }
@@ -263,7 +261,7 @@ impl TarTable {
         members::member(&self.map, at).map_err(|reason| DataError::format(self.map.path(), reason))
     }
 
-    /// A member that was there when the file was indexed.
+    /// A member that existed when the file was indexed.
     fn part(&self, at: u64) -> Result<Member<'_>> {
         let member = usize::try_from(at)
             .ok()
@@ -287,14 +285,14 @@ impl TarTable {
         Ok(text)
     }
 
-    /// The text of a `.txt`, without white space around it.
+    /// The text of a `.txt`, trimmed.
     fn txt<'a>(&'a self, member: &Member<'_>) -> Result<&'a str> {
         let text = std::str::from_utf8(self.text(member)?)
             .map_err(|_| self.member_error(member, "is not UTF-8; write it as UTF-8 or leave it out"))?;
         Ok(text.trim())
     }
 
-    fn notes(&self, member: &Member<'_>) -> Result<Notes> {
+    fn metadata(&self, member: &Member<'_>) -> Result<Metadata> {
         serde_json::from_slice(self.text(member)?).map_err(|error| {
             let reason =
                 format!("is not as expected ({error}): an object whose \"caption\" is text or a list of texts");
@@ -310,8 +308,8 @@ impl TarTable {
     }
 }
 
-impl Notes {
-    /// The captions without white space around them; empty ones are none.
+impl Metadata {
+    /// The captions, trimmed, without empty ones.
     fn captions(self) -> Vec<String> {
         let mut captions = match self.caption {
             Some(Texts::One(text)) => vec![text],
@@ -326,17 +324,16 @@ impl Notes {
     }
 }
 
-/// What a member is to a sample.
+/// The role of a member in its sample.
 #[derive(Clone, Copy)]
 enum Part {
-    Picture,
+    Image,
     Txt,
     Json,
 }
 
 impl Part {
-    /// Key of the sample that a member of this name belongs to, and what it is to it. None for hidden files (such as those that
-    /// macOS adds) and for those of other endings.
+    /// The key and the role of a member by its name. None for hidden files, such as those that macOS adds, and for other extensions.
     fn of(name: &[u8]) -> Option<(&[u8], Self)> {
         let name = name.strip_prefix(b"./").unwrap_or(name);
         let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
@@ -344,12 +341,12 @@ impl Part {
             .iter()
             .position(|byte| *byte == b'.')
             .filter(|dot| *dot > 0)?;
-        let (key, ending) = (&name[..base + dot], &name[base + dot + 1..]);
-        let is = |text: &[u8]| ending.eq_ignore_ascii_case(text);
-        let part = match ending {
+        let (key, extension) = (&name[..base + dot], &name[base + dot + 1..]);
+        let is = |text: &[u8]| extension.eq_ignore_ascii_case(text);
+        let part = match extension {
             _ if is(b"txt") => Self::Txt,
             _ if is(b"json") => Self::Json,
-            _ if PICTURES.into_iter().any(is) => Self::Picture,
+            _ if EXTENSIONS.iter().any(|extension| is(extension.as_bytes())) => Self::Image,
             _ => return None,
         };
         Some((key, part))

@@ -8,19 +8,19 @@ use super::*;
 use crate::DataError;
 
 fn tar_of(members: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("00000.tar");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("00000.tar");
     write_tar(&path, members);
-    (folder, path)
+    (directory, path)
 }
 
 fn open(members: &[(&str, &[u8])]) -> crate::Result<TarTable> {
-    let (_folder, path) = tar_of(members);
+    let (_directory, path) = tar_of(members);
     TarTable::open(path)
 }
 
-/// The message of the error.
-fn refused(bytes: &[u8]) -> String {
+/// The error message of a file with these bytes.
+fn open_error(bytes: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let error = TarTable::open(file.path()).unwrap_err();
@@ -43,16 +43,16 @@ fn rows(table: &TarTable) -> Vec<(Vec<u8>, Vec<String>, String)> {
         .collect()
 }
 
-fn row(picture: &[u8], captions: &[&str], id: &str) -> (Vec<u8>, Vec<String>, String) {
+fn row(image: &[u8], captions: &[&str], id: &str) -> (Vec<u8>, Vec<String>, String) {
     (
-        picture.to_vec(),
+        image.to_vec(),
         captions.iter().map(|c| c.to_string()).collect(),
         id.to_string(),
     )
 }
 
 #[test]
-fn samples_as_img2dataset_writes_them() {
+fn reads_samples_of_img2dataset() {
     let notes = br#"{"caption": "two dogs", "url": "https://x/1.jpg", "key": "000000001", "status": "success",
                     "error_message": null, "width": 256, "exif": "{}", "nested": [{"a": [1]}]}"#;
     let table = open(&[
@@ -80,14 +80,14 @@ fn samples_as_img2dataset_writes_them() {
 }
 
 #[test]
-fn names_are_taken_apart_as_webdataset_does() {
-    let long = format!("{}/7.jpg", "folder".repeat(30));
+fn keys_end_at_the_first_dot_as_in_webdataset() {
+    let long = format!("{}/7.jpg", "directory".repeat(30));
     let long_text = long.replace(".jpg", ".txt");
     let table = open(&[
         ("./a/1.JPG", b"1"),
         ("./a/1.txt", b"first"),
         ("b/1.PNG", b"2"),
-        ("b/1.Txt", b"another folder"),
+        ("b/1.Txt", b"another directory"),
         ("._b/1.jpg", b"3"),
         ("b/._1.jpg", b"made by macOS"),
         ("c.seg.jpg", b"a mask"),
@@ -96,14 +96,14 @@ fn names_are_taken_apart_as_webdataset_does() {
         ("c.txt", b"dots"),
         (&long, b"5"),
         (&long_text, b"long"),
-        ("d.txt", b"no picture"),
+        ("d.txt", b"no image"),
     ])
     .unwrap();
     assert_eq!(
         rows(&table),
         [
             row(b"1", &["first"], "a/1"),
-            row(b"2", &["another folder"], "b/1"),
+            row(b"2", &["another directory"], "b/1"),
             row(b"4", &["dots"], "c"),
             row(b"5", &["long"], &long[..long.len() - 4]),
         ]
@@ -118,7 +118,7 @@ fn names_are_taken_apart_as_webdataset_does() {
 }
 
 #[test]
-fn a_repeated_part_begins_another_sample() {
+fn repeated_extension_begins_another_sample() {
     let table = open(&[
         ("a.jpg", b"1"),
         ("a.txt", b"one"),
@@ -132,20 +132,20 @@ fn a_repeated_part_begins_another_sample() {
 }
 
 #[test]
-fn pax_headers_and_other_members_are_read_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("p.tar");
+fn reads_pax_headers_and_skips_other_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p.tar");
     let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());
     let mut directory = tar::Header::new_ustar();
     directory.set_entry_type(tar::EntryType::Directory);
     directory.set_size(0);
-    builder.append_data(&mut directory, "pictures", &b""[..]).unwrap();
+    builder.append_data(&mut directory, "images", &b""[..]).unwrap();
     let mut link = tar::Header::new_ustar();
     link.set_entry_type(tar::EntryType::Symlink);
     link.set_size(0);
     builder.append_link(&mut link, "link.jpg", "/etc/passwd").unwrap();
     let member = |builder: &mut tar::Builder<std::fs::File>, name: &str, bytes: &[u8]| {
-        let long = format!("pictures/{name}");
+        let long = format!("images/{name}");
         let size = bytes.len().to_string();
         let records = [("path", long.as_bytes()), ("mtime", b"1.5"), ("size", size.as_bytes())];
         builder.append_pax_extensions(records).unwrap();
@@ -158,13 +158,13 @@ fn pax_headers_and_other_members_are_read_over() {
     builder.finish().unwrap();
     assert_eq!(
         rows(&TarTable::open(&path).unwrap()),
-        [row(b"one", &["a caption"], "pictures/1")]
+        [row(b"one", &["a caption"], "images/1")]
     );
 }
 
-/// A tar of one picture whose header is edited and its checksum made right.
+/// A tar of one image with an edited header and a valid checksum.
 fn edited(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let (_folder, path) = tar_of(&[("a.jpg", b"1")]);
+    let (_directory, path) = tar_of(&[("a.jpg", b"1")]);
     let mut bytes = std::fs::read(path).unwrap();
     let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
     edit(header.as_mut_bytes());
@@ -174,8 +174,8 @@ fn edited(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_not_a_whole_tar_is_one_clear_error() {
-    let (_folder, path) = tar_of(&[
+fn rejects_damaged_and_other_files_in_one_line() {
+    let (_directory, path) = tar_of(&[
         ("a.jpg", &[7; 3000]),
         ("a.txt", b"one"),
         ("b.jpg", b"1"),
@@ -184,20 +184,20 @@ fn what_is_not_a_whole_tar_is_one_clear_error() {
     let whole = std::fs::read(path).unwrap();
     let end = whole.len() - 1024;
     for length in [512, 600, 3000, 4096, 4600, end - 512, end] {
-        let message = refused(&whole[..length]);
+        let message = open_error(&whole[..length]);
         assert!(message.contains("cut short"), "{length}: {message}");
     }
-    assert!(refused(&whole[..511]).contains("not a tar file"));
-    assert!(refused(b"").contains("is empty"));
-    assert!(refused(b"\x1f\x8b\x08\0").contains("gunzip"));
-    assert!(refused(&[b'<'; 2000]).contains("not a tar file"));
+    assert!(open_error(&whole[..511]).contains("not a tar file"));
+    assert!(open_error(b"").contains("is empty"));
+    assert!(open_error(b"\x1f\x8b\x08\0").contains("gunzip"));
+    assert!(open_error(&[b'<'; 2000]).contains("not a tar file"));
 
     let mut wrong = whole.clone();
     wrong[3584 + 100] ^= 1;
     assert!(
-        refused(&wrong).contains("byte 3584 has a wrong checksum"),
+        open_error(&wrong).contains("byte 3584 has a wrong checksum"),
         "{}",
-        refused(&wrong)
+        open_error(&wrong)
     );
 
     for (what, bytes) in [
@@ -219,17 +219,17 @@ fn what_is_not_a_whole_tar_is_one_clear_error() {
         ("where there should be none", edited(|h| h[156] = b'2')),
         ("damaged pax records", edited(|h| h[156] = b'x')),
     ] {
-        let message = refused(&bytes);
+        let message = open_error(&bytes);
         assert!(message.contains(what), "{what}: {message}");
     }
-    // Names that lead elsewhere are names: nothing is unpacked.
+    // Absolute and relative paths are only names; nothing is unpacked.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), edited(|h| h[..9].copy_from_slice(b"/../a.jpg"))).unwrap();
     assert_eq!(TarTable::open(file.path()).unwrap().counts().without_caption, 1);
 }
 
 #[test]
-fn captions_that_cannot_be_read_are_errors_that_name_them() {
+fn errors_of_captions_name_the_member() {
     for (name, bytes, reason) in [
         ("a.txt", &b"\xff\xfe"[..], "not UTF-8"),
         ("a.json", b"{\"caption\": ", "not as expected"),
@@ -248,7 +248,7 @@ fn captions_that_cannot_be_read_are_errors_that_name_them() {
     assert!(message.contains("--sort=name"), "{message}");
 }
 
-/// Reads everything there is to read. Errors are fine, panics are not.
+/// Reads every value of a file, to find panics. Errors are ignored.
 fn read_everything(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
@@ -273,7 +273,7 @@ proptest! {
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
         let long = format!("{}.jpg", "n".repeat(150));
-        let (_folder, path) = tar_of(&[
+        let (_directory, path) = tar_of(&[
             ("a.jpg", b"1"), ("a.json", br#"{"caption": "c", "key": "k"}"#), (&long, b"2"), ("b.txt", b"one"),
         ]);
         let mut bytes = std::fs::read(path).unwrap();
@@ -294,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn members_survive_writing_and_reading(
+    fn members_round_trip(
         samples in prop::collection::vec(
             (prop::collection::vec(any::<u8>(), 0..1200), "[a-z]{1,20}( [a-z]{1,20}){0,3}", "[a-z/]{0,200}[a-z0-9]"), 0..8),
     ) {
@@ -302,11 +302,11 @@ proptest! {
             .map(|(i, (.., name))| [format!("x{name}{i}.jpg"), format!("x{name}{i}.txt")])
             .collect();
         let members: Vec<(&str, &[u8])> = names.iter().zip(&samples)
-            .flat_map(|(names, (picture, text, _))| [(&*names[0], &**picture), (&*names[1], text.as_bytes())])
+            .flat_map(|(names, (image, text, _))| [(&*names[0], &**image), (&*names[1], text.as_bytes())])
             .collect();
         let table = open(&members).unwrap();
-        let read: Vec<(Vec<u8>, String)> = rows(&table).into_iter().map(|(picture, texts, _)| (picture, texts.concat())).collect();
-        let want: Vec<(Vec<u8>, String)> = samples.into_iter().map(|(picture, text, _)| (picture, text)).collect();
+        let read: Vec<(Vec<u8>, String)> = rows(&table).into_iter().map(|(image, texts, _)| (image, texts.concat())).collect();
+        let want: Vec<(Vec<u8>, String)> = samples.into_iter().map(|(image, text, _)| (image, text)).collect();
         prop_assert_eq!(read, want);
     }
 }

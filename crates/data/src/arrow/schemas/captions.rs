@@ -1,11 +1,11 @@
-//! `image`, `caption`, `image_id`, `split`.
+//! Caption datasets: `image`, `caption`, `image_id`, `split`.
 
 use std::path::Path;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
 
-use super::{TakeArray, picture_column, text_column, texts_column};
+use super::{TakeArray, image_column, text_column, texts_column};
 use crate::Result;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
@@ -21,14 +21,14 @@ pub struct CaptionWriter {
 impl CaptionWriter {
     fn columns() -> [ColumnSpec; 4] {
         [
-            picture_column("image"),
+            image_column("image"),
             texts_column("caption"),
             text_column("image_id"),
             text_column("split"),
         ]
     }
 
-    fn on(file: TableFile) -> Self {
+    fn with_file(file: TableFile) -> Self {
         Self {
             file,
             image: BinaryBuilder::new(),
@@ -38,27 +38,31 @@ impl CaptionWriter {
         }
     }
 
-    /// Begins the file `path`. Nothing has that name before [`Self::finish`].
+    /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
     ///
     /// # Errors
-    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::on(TableFile::create(path.as_ref(), &Self::columns())?))
+        Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Goes on with a file that an earlier writer, also from here, left behind the given batches ([`Self::blocks`]); without any, begins.
-    /// What is written stays, under a hidden name, if this writer too is dropped.
+    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
+    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
     ///
     /// # Errors
-    /// As [`Self::create`]; [`crate::DataError::Format`] if that file is not as long as its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
-        Ok(Self::on(TableFile::resume(path.as_ref(), &Self::columns(), blocks)?))
+        Ok(Self::with_file(TableFile::resume(
+            path.as_ref(),
+            &Self::columns(),
+            blocks,
+        )?))
     }
 
-    /// Adds a picture (the bytes of its file) with its captions.
+    /// Adds an image (the bytes of its file) with its captions.
     ///
     /// # Errors
-    /// A picture of 2 GiB or more; a disk that is full.
+    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push<S: AsRef<str>>(&mut self, image: &[u8], captions: &[S], image_id: &str, split: &str) -> Result<()> {
         let text: usize = captions.iter().map(|c| c.as_ref().len()).sum();
         make_room!(self, image.len() + text + image_id.len() + split.len());

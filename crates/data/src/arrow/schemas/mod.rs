@@ -1,4 +1,4 @@
-//! The schemas of ViLT's files, one writer each.
+//! The schemas of ViLT's files, with a writer for each.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn column(name: &str, data_type: DataType, pandas_type: &'static str) -> ColumnS
     }
 }
 
-fn picture_column(name: &str) -> ColumnSpec {
+fn image_column(name: &str) -> ColumnSpec {
     column(name, DataType::Binary, "bytes")
 }
 
@@ -37,43 +37,43 @@ fn integers_column(name: &str) -> ColumnSpec {
     column(name, list(DataType::Int64), "list[int64]")
 }
 
-/// Writes the collected rows of `$self` if the next row, of `$bytes` bytes, would make the batch too large.
+/// Writes the buffered rows of `$self` if the next row, of `$bytes` bytes, would make the batch too large.
 macro_rules! make_room {
     ($self:ident, $bytes:expr) => {
         let bytes: usize = $bytes;
-        if $self.file.admit(bytes)? {
+        if $self.file.reserve(bytes)? {
             let columns = $self.take();
             $self.file.write(columns)?;
-            $self.file.admit(bytes)?;
+            $self.file.reserve(bytes)?;
         }
     };
 }
 
-/// Builds the methods that all writers share.
+/// Defines the methods that all writers share.
 macro_rules! finish {
     ($($builder:ident),*) => {
-        /// The collected rows, column by column.
+        /// Takes the buffered rows as columns.
         fn take(&mut self) -> Vec<ArrayRef> {
             vec![$(self.$builder.take_array()),*]
         }
 
-        /// The batches written so far; rows pushed since the last of them are in none yet.
+        /// The batches written so far. Rows that are still buffered are in none of them.
         pub fn blocks(&self) -> &[$crate::arrow::BatchBlock] {
             self.file.blocks()
         }
 
-        /// Makes sure that the batches written so far are on the disk.
+        /// Flushes the batches written so far to the disk.
         ///
         /// # Errors
-        /// [`crate::DataError::Io`] if the disk refuses.
+        /// Returns [`crate::DataError::Io`] if writing fails.
         pub fn sync(&mut self) -> $crate::Result<()> {
             self.file.sync()
         }
 
-        /// Completes the file and gives it its name. Returns the number of rows.
+        /// Completes the file and renames it to its final name, replacing an existing file. Returns the number of rows.
         ///
         /// # Errors
-        /// [`crate::DataError::Io`] if the disk is full or refuses. The file that had the name before is then still there.
+        /// Returns [`crate::DataError::Io`] if writing fails; an existing file is then unchanged.
         pub fn finish(mut self) -> $crate::Result<u64> {
             let columns = self.take();
             self.file.write(columns)?;
@@ -90,7 +90,7 @@ trait TakeArray: ArrayBuilder {
 }
 impl<B: ArrayBuilder> TakeArray for B {}
 
-// After the macros, which they use.
+// Declared after the macros that they use.
 mod captions;
 mod pairs;
 mod questions;

@@ -1,24 +1,24 @@
-//! NLVR2: pairs of pictures and sentences about them.
+//! NLVR2: pairs of images and sentences about them.
 
 use std::path::Path;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
 
-use super::{TakeArray, picture_column, text_column, texts_column};
+use super::{TakeArray, image_column, text_column, texts_column};
 use crate::Result;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
-/// One row of an NLVR2 file: a pair of pictures and the sentences about it.
+/// One row of an NLVR2 file: a pair of images and the sentences about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Nlvr2Row<'a> {
-    /// The bytes of the left picture's file.
+    /// The bytes of the left image's file.
     pub image_0: &'a [u8],
-    /// The bytes of the right picture's file.
+    /// The bytes of the right image's file.
     pub image_1: &'a [u8],
-    /// Sentences, and whether each is true of the pair.
+    /// The sentences, and whether each is true of the pair.
     pub sentences: &'a [(String, bool)],
-    /// Name of the pair.
+    /// The name of the pair, such as `dev-850-0`.
     pub identifier: &'a str,
 }
 
@@ -35,15 +35,15 @@ pub struct Nlvr2Writer {
 impl Nlvr2Writer {
     fn columns() -> [ColumnSpec; 5] {
         [
-            picture_column("image_0"),
-            picture_column("image_1"),
+            image_column("image_0"),
+            image_column("image_1"),
             texts_column("questions"),
             texts_column("answers"),
             text_column("identifier"),
         ]
     }
 
-    fn on(file: TableFile) -> Self {
+    fn with_file(file: TableFile) -> Self {
         Self {
             file,
             image_0: BinaryBuilder::new(),
@@ -54,27 +54,31 @@ impl Nlvr2Writer {
         }
     }
 
-    /// Begins the file `path`. Nothing has that name before [`Self::finish`].
+    /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
     ///
     /// # Errors
-    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::on(TableFile::create(path.as_ref(), &Self::columns())?))
+        Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Goes on with a file that an earlier writer, also from here, left behind the given batches ([`Self::blocks`]); without any, begins.
-    /// What is written stays, under a hidden name, if this writer too is dropped.
+    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
+    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
     ///
     /// # Errors
-    /// As [`Self::create`]; [`crate::DataError::Format`] if that file is not as long as its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
-        Ok(Self::on(TableFile::resume(path.as_ref(), &Self::columns(), blocks)?))
+        Ok(Self::with_file(TableFile::resume(
+            path.as_ref(),
+            &Self::columns(),
+            blocks,
+        )?))
     }
 
-    /// Adds a pair of pictures with its sentences.
+    /// Adds a pair of images with its sentences.
     ///
     /// # Errors
-    /// Pictures of 2 GiB or more; a disk that is full.
+    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
         let text: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
         make_room!(

@@ -1,4 +1,4 @@
-//! VQA: questions about a picture, with or without answers.
+//! VQA: questions about an image, with or without answers.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use arrow_array::builder::{
 };
 use arrow_schema::DataType;
 
-use super::{TakeArray, column, integers_column, list, picture_column, text_column, texts_column};
+use super::{TakeArray, column, image_column, integers_column, list, text_column, texts_column};
 use crate::Result;
 use crate::arrow::ArrowTable;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
-/// A question about a picture with the answers that count.
+/// A question about an image, with the answers that have a label.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnsweredQuestion {
-    /// The question.
+    /// The text of the question.
     pub question: String,
-    /// Its number in the annotations.
+    /// Its id in the annotations.
     pub question_id: i64,
-    /// Answers: text, number in the answer vocabulary, score in 0..=1. Empty in test splits.
+    /// Answers: text, label (id in the answer vocabulary), score in 0..=1. Empty in test splits.
     pub answers: Vec<(String, i64, f64)>,
 }
 
@@ -28,7 +28,8 @@ impl ArrowTable {
     /// The questions of a row of a VQA file, with their answers.
     ///
     /// # Errors
-    /// As [`Self::texts`]; columns that disagree about how many questions or answers there are.
+    /// Returns the errors of [`Self::texts`], and [`crate::DataError::Format`] if the columns have different numbers of questions
+    /// or answers.
     pub fn questions(&self, row: usize) -> Result<Vec<AnsweredQuestion>> {
         let questions = self.texts(row, "questions")?;
         let ids = self.integers(row, "question_id")?;
@@ -39,14 +40,14 @@ impl ArrowTable {
         let asked = questions.len();
         let counts = [ids.len(), answers.len(), labels.len(), scores.len()];
         if counts == [asked, 0, 0, 0] {
-            // A test split.
+            // Test splits have empty answer columns.
             answers.resize_with(asked, Vec::new);
             labels.resize_with(asked, Vec::new);
             scores.resize_with(asked, Vec::new);
         } else if counts != [asked; 4] {
             let [ids, answers, labels, scores] = counts;
             let reason = format!(
-                "{asked} questions, but numbers of {ids}, answers of {answers}, labels of {labels} and scores of {scores}"
+                "{asked} questions, but ids of {ids}, answers of {answers}, labels of {labels} and scores of {scores}"
             );
             return Err(self.row_error(row, &reason));
         }
@@ -75,14 +76,14 @@ impl ArrowTable {
     }
 }
 
-/// One row of a VQA file: a picture and its questions.
+/// One row of a VQA file: an image and its questions.
 #[derive(Clone, Copy, Debug)]
 pub struct VqaRow<'a> {
-    /// The bytes of the picture's file.
+    /// The bytes of the image's file.
     pub image: &'a [u8],
-    /// The questions.
+    /// The questions about the image.
     pub questions: &'a [AnsweredQuestion],
-    /// Number of the picture.
+    /// Id of the image.
     pub image_id: i64,
     /// `train`, `val`, `test` or `test-dev`.
     pub split: &'a str,
@@ -93,7 +94,7 @@ pub struct VqaRow<'a> {
 pub enum VqaKind {
     /// Questions with answers, labels and scores.
     Answered,
-    /// Test questions: empty lists, of type null, in place of the answers.
+    /// Test questions: the answer columns have empty lists of type null.
     Test,
 }
 
@@ -154,7 +155,7 @@ impl VqaWriter {
             VqaKind::Test => column(name, list(DataType::Null), "list[empty]"),
         };
         [
-            picture_column("image"),
+            image_column("image"),
             texts_column("questions"),
             answers("answers", DataType::Utf8, "list[list[unicode]]"),
             answers("answer_labels", DataType::Int64, "list[list[int64]]"),
@@ -165,7 +166,7 @@ impl VqaWriter {
         ]
     }
 
-    fn on(file: TableFile, kind: VqaKind) -> Self {
+    fn with_file(file: TableFile, kind: VqaKind) -> Self {
         Self {
             file,
             image: BinaryBuilder::new(),
@@ -179,30 +180,33 @@ impl VqaWriter {
         }
     }
 
-    /// Begins the file `path`. Nothing has that name before [`Self::finish`].
+    /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
     ///
     /// # Errors
-    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>, kind: VqaKind) -> Result<Self> {
-        Ok(Self::on(TableFile::create(path.as_ref(), &Self::columns(kind))?, kind))
+        Ok(Self::with_file(
+            TableFile::create(path.as_ref(), &Self::columns(kind))?,
+            kind,
+        ))
     }
 
-    /// Goes on with a file that an earlier writer, also from here, left behind the given batches ([`Self::blocks`]); without any, begins.
-    /// What is written stays, under a hidden name, if this writer too is dropped.
+    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
+    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
     ///
     /// # Errors
-    /// As [`Self::create`]; [`crate::DataError::Format`] if that file is not as long as its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
     pub fn resume(path: impl AsRef<Path>, kind: VqaKind, blocks: Vec<BatchBlock>) -> Result<Self> {
-        Ok(Self::on(
+        Ok(Self::with_file(
             TableFile::resume(path.as_ref(), &Self::columns(kind), blocks)?,
             kind,
         ))
     }
 
-    /// Adds a picture with its questions.
+    /// Adds an image with its questions.
     ///
     /// # Errors
-    /// A picture of 2 GiB or more; a disk that is full.
+    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: VqaRow<'_>) -> Result<()> {
         let text: usize = row
             .questions
@@ -226,11 +230,10 @@ impl VqaWriter {
         Ok(())
     }
 
-    /// Writes the file `path` without rows, with the columns that pandas gives an empty selection of them: of type null, but for
-    /// the number of the picture.
+    /// Writes the file `path` without rows. As in an empty pandas selection, all columns but `image_id` have the type null.
     ///
     /// # Errors
-    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    /// Returns [`crate::DataError::Io`] if the directory does not exist or writing fails.
     pub fn write_none(path: impl AsRef<Path>) -> Result<()> {
         let columns = Self::columns(VqaKind::Answered).map(|answered| match answered.field.data_type() {
             DataType::Int64 => answered,

@@ -5,22 +5,22 @@ use std::path::Path;
 use arrow_array::ArrayRef;
 use arrow_array::builder::{BinaryBuilder, Int64Builder, ListBuilder, StringBuilder};
 
-use super::{TakeArray, integers_column, picture_column, text_column, texts_column};
+use super::{TakeArray, image_column, integers_column, text_column, texts_column};
 use crate::Result;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
-/// A described region of a Visual Genome picture, in pixels.
+/// A described region of a Visual Genome image, in pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// The description.
+    /// The description of the region.
     pub phrase: String,
-    /// Width of the region.
+    /// Width in pixels.
     pub width: i64,
-    /// Height of the region.
+    /// Height in pixels.
     pub height: i64,
-    /// Left edge; negative values occur.
+    /// Column of the left edge; negative values occur.
     pub x: i64,
-    /// Upper edge; negative values occur.
+    /// Row of the upper edge; negative values occur.
     pub y: i64,
 }
 
@@ -39,7 +39,7 @@ pub struct VgWriter {
 impl VgWriter {
     fn columns() -> [ColumnSpec; 7] {
         [
-            picture_column("image"),
+            image_column("image"),
             texts_column("caption"),
             integers_column("width"),
             integers_column("height"),
@@ -49,7 +49,7 @@ impl VgWriter {
         ]
     }
 
-    fn on(file: TableFile) -> Self {
+    fn with_file(file: TableFile) -> Self {
         let integers = || ListBuilder::new(Int64Builder::new());
         Self {
             file,
@@ -63,27 +63,31 @@ impl VgWriter {
         }
     }
 
-    /// Begins the file `path`. Nothing has that name before [`Self::finish`].
+    /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
     ///
     /// # Errors
-    /// [`crate::DataError::Io`] if the folder does not exist or cannot be written.
+    /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::on(TableFile::create(path.as_ref(), &Self::columns())?))
+        Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Goes on with a file that an earlier writer, also from here, left behind the given batches ([`Self::blocks`]); without any, begins.
-    /// What is written stays, under a hidden name, if this writer too is dropped.
+    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
+    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
     ///
     /// # Errors
-    /// As [`Self::create`]; [`crate::DataError::Format`] if that file is not as long as its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
-        Ok(Self::on(TableFile::resume(path.as_ref(), &Self::columns(), blocks)?))
+        Ok(Self::with_file(TableFile::resume(
+            path.as_ref(),
+            &Self::columns(),
+            blocks,
+        )?))
     }
 
-    /// Adds a picture (the bytes of its file) with its regions.
+    /// Adds an image (the bytes of its file) with its regions.
     ///
     /// # Errors
-    /// A picture of 2 GiB or more; a disk that is full.
+    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, image: &[u8], regions: &[Region], image_id: &str) -> Result<()> {
         let text: usize = regions.iter().map(|r| r.phrase.len() + 32).sum();
         make_room!(self, image.len() + text + image_id.len());
