@@ -1,8 +1,8 @@
-//! Damages whole files and gives them to the readers, for as long as one likes.
+//! A fuzzer: damages valid files and gives them to every reader of untrusted files.
 //!
-//! `cargo run --release -p vlct-fuzz -- --seconds 60` tries every reader. What it looks for: a panic, more memory than a file of its
-//! size has any reason to need, an input that takes longer than [`SLOW`]. Inputs are a function of `--seed`, target and
-//! number. A finding is saved and ends the program with status 1; the input becomes a test beside the reader.
+//! `cargo run --release -p vlct-fuzz -- --seconds 60` tries every reader. A finding is a panic, an allocation beyond `--memory`, or an
+//! input that takes longer than [`SLOW`]. Inputs are a function of `--seed`, target and iteration. The input of a finding is saved, and
+//! the exit status is 1; such inputs become tests beside the readers.
 
 mod mutate;
 mod targets;
@@ -22,16 +22,16 @@ use rand_chacha::rand_core::SeedableRng;
 
 use targets::{TARGETS, Target, seeds};
 
-/// Counts what is allocated, and refuses what is beyond the limit; the program is then aborted, and the input is `last-input` in the
-/// temporary folder that it leaves.
+/// Counts allocated memory and rejects allocations beyond the limit. The process is then aborted, and the input is the file `last-input`
+/// in the temporary directory, which remains.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Longer than any input of less than a mebibyte takes.
+/// More time than any input of less than 1 MiB needs.
 const SLOW: Duration = Duration::from_secs(10);
 
 thread_local! {
-    /// Whether a panic happened, also one that was caught on the way.
+    /// Whether there was a panic, including one that the reader caught.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -40,13 +40,13 @@ thread_local! {
 struct Options {
     /// Readers to try [default: all]
     targets: Vec<String>,
-    /// Time for each reader
+    /// Seconds for each reader
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Decides the inputs
+    /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Memory that may be allocated at once, in MiB: the largest picture that is decoded takes four bytes a pixel, and some
+    /// Memory that may be allocated at once, in MiB: the largest image that is decoded takes four bytes a pixel, and some
     /// decoders hold it twice
     #[arg(long, default_value_t = 1024)]
     memory: usize,
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         eprintln!("--memory {}: the program itself needs more", options.memory);
         return ExitCode::from(2);
     }
-    // Panics inside decoders are turned into errors; they are told apart here, not printed.
+    // Panics are counted and not printed. Readers convert those of decoders to errors.
     panic::set_hook(Box::new(|_| PANICKED.set(true)));
     let wanted = |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|t| t == target.name);
     let mut found = false;
@@ -68,14 +68,14 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(found))
 }
 
-/// Tries one reader; whether something was found.
+/// Fuzzes a reader. Returns whether there were findings.
 fn fuzz(target: &Target, options: &Options) -> bool {
     let whole = seeds(target);
     let Some(first) = whole.first() else {
-        eprintln!("{}: no whole files to damage", target.name);
+        eprintln!("{}: no files to damage", target.name);
         return true;
     };
-    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("a temporary folder: {e}"));
+    let directory = tempfile::tempdir().unwrap_or_else(|e| panic!("a temporary directory: {e}"));
     let (started, time) = (Instant::now(), Duration::from_secs(options.seconds));
     let (mut tried, mut caught, mut findings, mut slowest) = (0u64, 0u64, 0u64, Duration::ZERO);
     while started.elapsed() < time {
@@ -83,11 +83,11 @@ fn fuzz(target: &Target, options: &Options) -> bool {
         let mut file = whole.choose(&mut rng).unwrap_or(first).clone();
         let other = whole.choose(&mut rng).unwrap_or(first);
         mutate::damage(&mut file, other, &mut rng);
-        // If memory runs out, the process ends and this is what is left of the input.
-        let _ = fs::write(folder.path().join("last-input"), &file);
+        // If memory runs out, the process is aborted and this file is the only copy of the input.
+        let _ = fs::write(directory.path().join("last-input"), &file);
         PANICKED.set(false);
         let begun = Instant::now();
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.read)(&file, folder.path())));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.read)(&file, directory.path())));
         let taken = begun.elapsed();
         tried += 1;
         caught += u64::from(PANICKED.get() && outcome.is_ok());

@@ -1,10 +1,10 @@
-//! Damage: what happens to files on disks and networks, and what somebody does who means harm.
+//! Random damage of files.
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
-/// Numbers at which sizes, offsets and counts go wrong.
-const NUMBERS: [u64; 14] = [
+/// Boundary values of sizes, offsets and counts.
+const BOUNDARIES: [u64; 14] = [
     0,
     1,
     0x7f,
@@ -21,7 +21,7 @@ const NUMBERS: [u64; 14] = [
     u64::MAX,
 ];
 
-/// Pieces that mean something in the formats that are read.
+/// Byte strings that have a meaning in the file formats.
 const WORDS: [&[u8]; 16] = [
     b"ARROW1",
     b"PAR1",
@@ -41,10 +41,10 @@ const WORDS: [&[u8]; 16] = [
     b"cos\nsystem\n",
 ];
 
-/// Most bytes that a damaged file may have beyond its original.
+/// Most bytes by which damage makes a file longer.
 const MAX_GROWTH: usize = 1 << 16;
 
-/// Damages `file` in one to eight places; `other` lends pieces.
+/// Damages `file` in one to eight places, partly with pieces of `other`.
 pub fn damage(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
     let limit = file.len() + MAX_GROWTH;
     for _ in 0..rng.random_range(1..=8) {
@@ -53,7 +53,7 @@ pub fn damage(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
     file.truncate(limit);
 }
 
-/// A place in the file; beginnings and ends, where headers and footers are, are likelier than the rest.
+/// A random offset. The beginning and the end, where headers and footers are, are more probable than the rest.
 fn place(file: &[u8], rng: &mut impl Rng) -> usize {
     let length = file.len();
     match rng.random_range(0..4) {
@@ -64,7 +64,7 @@ fn place(file: &[u8], rng: &mut impl Rng) -> usize {
     }
 }
 
-/// A stretch of up to `longest` bytes.
+/// A random range of up to `longest` bytes.
 fn stretch(file: &[u8], longest: usize, rng: &mut impl Rng) -> std::ops::Range<usize> {
     let start = place(file, rng);
     let length = rng.random_range(0..=longest.min(file.len() - start));
@@ -77,9 +77,9 @@ fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
         0 if !file.is_empty() => file[at] ^= 1 << rng.random_range(0..8),
         1 if !file.is_empty() => file[at] = rng.random(),
         2 => {
-            // A number of one to eight bytes, in either order.
+            // A boundary value of one to eight bytes, in either byte order.
             let width = 1 << rng.random_range(0..4);
-            let number = *NUMBERS.choose(rng).unwrap_or(&0);
+            let number = *BOUNDARIES.choose(rng).unwrap_or(&0);
             let mut bytes = number.to_le_bytes()[..width].to_vec();
             if rng.random_bool(0.3) {
                 bytes.reverse();
@@ -88,12 +88,12 @@ fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             file.splice(at..end, bytes);
         }
         3 => {
-            // The file ends here.
+            // Truncation.
             file.truncate(at);
         }
         4 => drop(file.drain(stretch(file, 64, rng))),
         5 => {
-            // The same again.
+            // Repetition.
             let piece = file[stretch(file, 512, rng)].to_vec();
             file.splice(at..at, piece);
         }
@@ -109,7 +109,7 @@ fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             file.splice(at..end, word.iter().copied());
         }
         _ if !file.is_empty() => {
-            // A digit of a number that is written out.
+            // A digit of a decimal number.
             if let Some(digit) = file[at..].iter().position(u8::is_ascii_digit) {
                 file[at + digit] = rng.random_range(b'0'..=b'9');
             }
@@ -125,7 +125,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn damage_changes_files_of_any_size_and_does_not_make_them_huge() {
+    fn damage_changes_files_and_bounds_their_growth() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut unchanged = 0;
         for length in [0usize, 1, 2, 7, 300, 5000] {

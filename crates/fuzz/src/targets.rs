@@ -1,4 +1,4 @@
-//! The readers, and whole files of the kinds that they read.
+//! The readers, and valid files to damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,106 +6,95 @@ use std::path::{Path, PathBuf};
 use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
+use vlct_data::testing::read_values;
 use vlct_data::webdataset::TarTable;
 use vlct_image::decode;
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
 use vlct_prepare::vgqa;
 use vlct_prepare::{Dataset, RawDataset};
 
-/// A reader of files.
+/// A reader to fuzz.
 pub struct Target {
-    /// Its name.
+    /// The name on the command line.
     pub name: &'static str,
-    /// Reads all of a file. The folder is empty and for the reader's use.
+    /// Reads all of a file. The directory is scratch space.
     pub read: fn(&[u8], &Path),
-    /// Endings of the whole files to damage.
-    pub endings: &'static [&'static str],
+    /// Extensions of the files to damage.
+    pub extensions: &'static [&'static str],
 }
 
-/// All readers of files that come from elsewhere.
+/// All readers of untrusted files.
 pub const TARGETS: [Target; 10] = [
     Target {
         name: "arrow",
         read: arrow,
-        endings: &["arrow"],
+        extensions: &["arrow"],
     },
     Target {
-        name: "picture",
+        name: "image",
         read: |file, _| drop(decode(file)),
-        endings: &["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"],
+        extensions: &vlct_image::EXTENSIONS,
     },
     Target {
         name: "tar",
         read: tar,
-        endings: &["tar"],
+        extensions: &["tar"],
     },
     Target {
         name: "annotations",
         read: annotations,
-        endings: &["json"],
+        extensions: &["json"],
     },
     Target {
         name: "jsonl",
-        read: |file, folder| table(file, folder, TableFormat::Jsonl),
-        endings: &["jsonl"],
+        read: |file, directory| table(file, directory, TableFormat::Jsonl),
+        extensions: &["jsonl"],
     },
     Target {
         name: "csv",
-        read: |file, folder| table(file, folder, TableFormat::Csv),
-        endings: &["csv"],
+        read: |file, directory| table(file, directory, TableFormat::Csv),
+        extensions: &["csv"],
     },
     Target {
         name: "parquet",
-        read: |file, folder| table(file, folder, TableFormat::Parquet),
-        endings: &["parquet"],
+        read: |file, directory| table(file, directory, TableFormat::Parquet),
+        extensions: &["parquet"],
     },
     Target {
         name: "pickle",
         read: pickle,
-        endings: &["pkl", "dict"],
+        extensions: &["pkl", "dict"],
     },
     Target {
         name: "weights",
         read: |file, _| drop(vlct_model::files::read_bytes(file)),
-        endings: &["ckpt", "pth", "safetensors"],
+        extensions: &["ckpt", "pth", "safetensors"],
     },
     Target {
         name: "check",
         read: |file, _| drop(vlct_image::check::check(file)),
-        endings: &["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"],
+        extensions: &vlct_image::EXTENSIONS,
     },
 ];
 
-/// Writes the file into the folder.
-fn put(file: &[u8], folder: &Path, name: &str) -> PathBuf {
-    let path = folder.join(name);
+/// Writes the file into a directory and returns its path.
+fn put(file: &[u8], directory: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
     fs::write(&path, file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     path
 }
 
-fn arrow(file: &[u8], folder: &Path) {
-    let Ok(table) = ArrowTable::open(put(file, folder, "f_train.arrow")) else {
+fn arrow(file: &[u8], directory: &Path) {
+    let Ok(table) = ArrowTable::open(put(file, directory, "f_train.arrow")) else {
         return;
     };
-    let columns: Vec<String> = table.columns().map(str::to_string).collect();
-    for row in 0..table.rows().min(1000) {
-        for column in &columns {
-            let _ = table.image(row, column);
-            let _ = table.string(row, column);
-            let _ = table.texts(row, column);
-            let _ = table.integer(row, column);
-            let _ = table.integers(row, column);
-            let _ = table.text_lists(row, column);
-            let _ = table.integer_lists(row, column);
-            let _ = table.float_lists(row, column);
-        }
-    }
+    read_values(&table, 1000);
     for contents in [Contents::Captions, Contents::Questions, Contents::Pairs] {
-        items(contents, folder);
+        items(contents, directory);
     }
 }
 
-/// Opens the file as the dataset `f` of these contents, if it has them, and reads its items.
+/// Opens the file as a dataset of these contents, if it has the columns, and reads its items.
 fn items(contents: Contents, directory: &Path) {
     let Ok(dataset) = TableDataset::open(contents, directory, &["f"], Split::Train) else {
         return;
@@ -115,8 +104,8 @@ fn items(contents: Contents, directory: &Path) {
     }
 }
 
-fn tar(file: &[u8], folder: &Path) {
-    let Ok(table) = TarTable::open(put(file, folder, "f.tar")) else {
+fn tar(file: &[u8], directory: &Path) {
+    let Ok(table) = TarTable::open(put(file, directory, "f.tar")) else {
         return;
     };
     for row in 0..table.rows().min(1000) {
@@ -125,9 +114,9 @@ fn tar(file: &[u8], folder: &Path) {
     }
 }
 
-/// The same file in the place of each kind of annotation file.
-fn annotations(file: &[u8], folder: &Path) {
-    for (dataset, names, pictures) in [
+/// Uses the file as each kind of annotation file.
+fn annotations(file: &[u8], directory: &Path) {
+    for (dataset, names, images) in [
         (Dataset::Coco, &["karpathy/dataset_coco.json"][..], "train2014"),
         (Dataset::Vg, &["annotations/region_descriptions.json"], "images/VG_100K"),
         (Dataset::Sbu, &["annot.json"], "images_train/a"),
@@ -143,8 +132,8 @@ fn annotations(file: &[u8], folder: &Path) {
             "val2014",
         ),
     ] {
-        let root = folder.join(dataset.name());
-        let _ = fs::create_dir_all(root.join(pictures));
+        let root = directory.join(dataset.name());
+        let _ = fs::create_dir_all(root.join(images));
         for name in names {
             let _ = fs::create_dir_all(root.join(name).parent().unwrap_or(&root));
             put(file, &root, name);
@@ -157,43 +146,43 @@ fn annotations(file: &[u8], folder: &Path) {
         };
         let _ = dataset.plan(&raw);
     }
-    let _ = Vocabulary::open(put(file, folder, "labels.json"));
-    let _ = vgqa::read(&put(file, folder, "questions.json"));
-    put(file, folder, "image_data.json");
-    put(file, folder, "question_answers.json");
-    let _ = vgqa::select(folder, &Vocabulary::default());
+    let _ = Vocabulary::open(put(file, directory, "labels.json"));
+    let _ = vgqa::read(&put(file, directory, "questions.json"));
+    put(file, directory, "image_data.json");
+    put(file, directory, "question_answers.json");
+    let _ = vgqa::select(directory, &Vocabulary::default());
 }
 
-fn table(file: &[u8], folder: &Path, format: TableFormat) {
-    let path = put(file, folder, &format!("f.{}", format.extension()));
+fn table(file: &[u8], directory: &Path, format: TableFormat) {
+    let path = put(file, directory, &format!("f.{}", format.extension()));
     if let Ok(records) = tables::read(path, format, &ColumnNames::default()) {
         records.take(1000).for_each(drop);
     }
 }
 
-fn pickle(file: &[u8], folder: &Path) {
+fn pickle(file: &[u8], directory: &Path) {
     if let Ok(pickle) = vlct_pickle::parse(file) {
         let _ = pickle.describe(pickle.root());
     }
-    let _ = Vocabulary::open(put(file, folder, "labels.pkl"));
-    let _ = vgqa::read(&put(file, folder, "questions.pkl"));
+    let _ = Vocabulary::open(put(file, directory, "labels.pkl"));
+    let _ = vgqa::read(&put(file, directory, "questions.pkl"));
 }
 
-/// The whole files of a target: those of its endings among the golden data, and those that are made.
+/// The valid files of a target: those of its extensions in the golden data, and those of [`made`].
 pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
     let mut files = made(target.name);
     for part in ["prepare", "images", "model"] {
-        for folder in vlct_golden::directories(part) {
-            collect(&folder, target.endings, &mut files);
+        for directory in vlct_golden::directories(part) {
+            collect(&directory, target.extensions, &mut files);
         }
     }
-    // Large files are slow to damage and read, and have nothing that small ones lack.
+    // Large files are slow and have no structure that small ones lack.
     files.retain(|file| file.len() < 1 << 20);
     files
 }
 
-fn collect(folder: &Path, endings: &[&str], files: &mut Vec<Vec<u8>>) {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<Vec<u8>>) {
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
@@ -202,17 +191,17 @@ fn collect(folder: &Path, endings: &[&str], files: &mut Vec<Vec<u8>>) {
     paths.sort();
     for path in paths {
         if path.is_dir() {
-            collect(&path, endings, files);
+            collect(&path, extensions, files);
         } else if path
             .extension()
-            .is_some_and(|e| endings.iter().any(|ending| e.eq_ignore_ascii_case(ending)))
+            .is_some_and(|e| extensions.iter().any(|extension| e.eq_ignore_ascii_case(extension)))
         {
             files.extend(fs::read(path));
         }
     }
 }
 
-/// Files of kinds that the golden data do not have.
+/// Files of formats that the golden data does not have.
 fn made(name: &str) -> Vec<Vec<u8>> {
     let text = |text: &str| vec![text.as_bytes().to_vec()];
     match name {
