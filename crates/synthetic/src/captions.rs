@@ -1,4 +1,4 @@
-//! Captions: five ways to say what a picture shows.
+//! Captions of a scene.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
@@ -7,16 +7,16 @@ use super::phrases::{Detail, Phrase, adjectives, backdrop, backdrop_clause, be, 
 use super::scene::Scene;
 use super::words::Relation;
 
-/// How many captions a picture has, as in COCO.
+/// Number of captions of an image, as in COCO.
 pub const CAPTIONS_PER_IMAGE: usize = 5;
-/// Fewest and most words of a caption.
+/// Range of the number of words of a caption.
 pub(super) const CAPTION_WORDS: std::ops::RangeInclusive<usize> = 6..=20;
-/// Attempts at a caption that differs from the ones before it. One suffices nearly always.
+/// Most draws until there are five different captions. Five nearly always suffice.
 const ATTEMPTS: usize = 200;
 
-/// Five different captions of a scene: lower case, 6 to 20 words, without a full stop.
+/// Draws five different captions of a scene: lower case, 6 to 20 words, without a full stop.
 ///
-/// Each names at least three independent attributes (colours, shapes, counts, sizes, fills, heights, relations,
+/// Each caption names at least three independent attributes (colours, shapes, counts, sizes, fills, heights, relations,
 /// background).
 pub fn captions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<String> {
     let mut captions: Vec<String> = Vec::with_capacity(CAPTIONS_PER_IMAGE);
@@ -99,7 +99,7 @@ fn about_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     }
 }
 
-/// About the kinds `a` and `b`, in the order a coin decides.
+/// A caption of the kinds `a` and `b`, in random order.
 fn about_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize, detail: Detail) -> Phrase {
     let (a, b) = if rng.random_bool(0.5) { (a, b) } else { (b, a) };
     let (first, second) = (&scene.kinds[a], &scene.kinds[b]);
@@ -151,7 +151,7 @@ fn about_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize, de
     }
 }
 
-/// About all three kinds of a scene.
+/// A caption of all three kinds of a scene.
 fn about_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     let detail = Detail { size: 0.3, fill: 0.3 };
     let style = scene.background.style;
@@ -196,7 +196,7 @@ fn about_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     }
 }
 
-/// The kind of three that lies in the same way to both others, and how.
+/// The kind of three that has the same relation to both others, and this relation.
 fn lone_kind(scene: &Scene) -> Option<(usize, Relation)> {
     [(0, 1, 2), (1, 0, 2), (2, 0, 1)].into_iter().find_map(|(kind, a, b)| {
         let lies = scene.relation(kind, a)?;

@@ -1,44 +1,44 @@
-//! What of the picture world is written, and how much of it.
+//! The configuration of synthetic datasets.
 
 use image::RgbImage;
 
 use crate::{DataError, Result};
 use vlct_image::{encode_jpeg, encode_png};
 
-/// Most pictures of one set: their numbers stay apart from those of other sets.
-const MOST_PICTURES: usize = 1 << 32;
-/// Smallest and largest side of a picture.
+/// Most images of a set, so that its scene indices are disjoint from those of other sets.
+const MOST_IMAGES: usize = 1 << 32;
+/// Range of the side of an image in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 16..=1024;
 
-/// How pictures are encoded.
+/// The file format of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFormat {
-    /// PNG: exact.
+    /// PNG, which is lossless.
     Png,
     /// JPEG of the given quality, 1 to 100.
     Jpeg(u8),
 }
 
-/// What [`write`](super::write()) writes. Counts are numbers of pictures (NLVR2: of pairs).
+/// The configuration of [`write`](super::write()). Counts are numbers of images, for NLVR2 of pairs.
 ///
-/// A family of files whose training count is 0 is left out; otherwise all its counts must be at least 1.
+/// The files of a dataset whose training count is 0 are not written; otherwise all its counts must be at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntheticConfig {
-    /// Which world: different seeds share no picture.
+    /// The seed of all scenes and texts.
     pub seed: u64,
-    /// Width and height of the pictures in pixels, 16 to 1024.
+    /// Width and height of the images in pixels, 16 to 1024.
     pub side: u32,
-    /// How they are encoded.
+    /// The file format of the images.
     pub format: ImageFormat,
-    /// Captioned pictures in `coco_caption_karpathy_train`.
+    /// Captioned images in `coco_caption_karpathy_train`.
     pub train: usize,
-    /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training pictures.
+    /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training images.
     pub restval: usize,
     /// In `coco_caption_karpathy_val`.
     pub val: usize,
     /// In `coco_caption_karpathy_test`, on which `coco` validates and tests.
     pub test: usize,
-    /// Pictures with questions in `vqav2_train`.
+    /// Images with questions in `vqav2_train`.
     pub vqa_train: usize,
     /// In `vqav2_val`; all but the last half also in `vqav2_trainable_val`, the last half in `vqav2_rest_val`. At least 2.
     pub vqa_val: usize,
@@ -48,15 +48,15 @@ pub struct SyntheticConfig {
     pub nlvr2_train: usize,
     /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`; halves of each in the balanced and unbalanced files. At least 2.
     pub nlvr2_dev: usize,
-    /// Pictures in `classes/train/CLASS/`, with objects of one shape each.
+    /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,
-    /// Pictures in `classes/val/CLASS/`.
+    /// Images in `classes/val/CLASS/`.
     pub class_val: usize,
 }
 
 impl Default for SyntheticConfig {
-    /// 20,000 captioned training pictures, 200 held out for each of validation and test, and smaller sets for the
-    /// other tasks, as PNG pictures of 72×72 pixels: room for a crop of 64.
+    /// 20,000 captioned training images, 200 each for validation and test, and smaller sets for the other tasks, as PNG images of 72×72
+    /// pixels, so that crops have about 64.
     fn default() -> Self {
         SyntheticConfig {
             seed: 0,
@@ -78,12 +78,12 @@ impl Default for SyntheticConfig {
 }
 
 impl SyntheticConfig {
-    /// Whether everything asked for can be written.
+    /// Checks the ranges of all fields.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] naming the field that is out of range.
+    /// Returns [`DataError::Invalid`] with the name of a field that is out of range.
     pub fn check(&self) -> Result<()> {
-        let invalid = |reason: String| Err(DataError::Invalid(format!("generated world: {reason}")));
+        let invalid = |reason: String| Err(DataError::Invalid(format!("synthetic data: {reason}")));
         if !SIDES.contains(&self.side) {
             return invalid(format!(
                 "side {} is not in {}..={}",
@@ -98,13 +98,13 @@ impl SyntheticConfig {
             return invalid(format!("JPEG quality {quality} is not in 1..=100"));
         }
         let family = |name: &str, train: usize, others: &[(&str, usize, usize)]| {
-            if train > MOST_PICTURES {
-                return invalid(format!("{name} is {train}, the most is {MOST_PICTURES}"));
+            if train > MOST_IMAGES {
+                return invalid(format!("{name} is {train}, the most is {MOST_IMAGES}"));
             }
             for &(other, count, least) in others {
-                if train > 0 && !(least..=MOST_PICTURES).contains(&count) {
+                if train > 0 && !(least..=MOST_IMAGES).contains(&count) {
                     return invalid(format!(
-                        "{other} is {count} but {name} is {train}: give {least} to {MOST_PICTURES}"
+                        "{other} is {count} but {name} is {train}: give {least} to {MOST_IMAGES}"
                     ));
                 }
             }
@@ -123,7 +123,7 @@ impl SyntheticConfig {
         Ok(())
     }
 
-    /// Number of pictures that [`write`](super::write()) draws.
+    /// The number of images that [`write`](super::write()) draws.
     pub fn images(&self) -> u64 {
         let family = |train: usize, all: &[usize]| {
             if train > 0 {
@@ -140,7 +140,7 @@ impl SyntheticConfig {
 }
 
 impl ImageFormat {
-    /// Ending of the file names.
+    /// The extension of file names.
     pub(super) fn extension(self) -> &'static str {
         match self {
             ImageFormat::Png => "png",
@@ -148,11 +148,11 @@ impl ImageFormat {
         }
     }
 
-    /// The picture as a file of this format.
-    pub(super) fn encode(self, picture: &RgbImage) -> Result<Vec<u8>> {
+    /// Encodes an image.
+    pub(super) fn encode(self, image: &RgbImage) -> Result<Vec<u8>> {
         match self {
-            ImageFormat::Png => Ok(encode_png(picture)?),
-            ImageFormat::Jpeg(quality) => Ok(encode_jpeg(picture, quality)?),
+            ImageFormat::Png => Ok(encode_png(image)?),
+            ImageFormat::Jpeg(quality) => Ok(encode_jpeg(image, quality)?),
         }
     }
 }
@@ -162,33 +162,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn impossible_configurations_are_refused_by_name() {
-        let refused = |config: SyntheticConfig, word: &str| {
+    fn rejects_fields_out_of_range_by_name() {
+        let assert_rejected = |config: SyntheticConfig, word: &str| {
             let error = config.check().unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         };
-        refused(
+        assert_rejected(
             SyntheticConfig {
                 side: 8,
                 ..SyntheticConfig::default()
             },
             "side 8",
         );
-        refused(
+        assert_rejected(
             SyntheticConfig {
                 format: ImageFormat::Jpeg(0),
                 ..SyntheticConfig::default()
             },
             "quality 0",
         );
-        refused(
+        assert_rejected(
             SyntheticConfig {
                 test: 0,
                 ..SyntheticConfig::default()
             },
             "test is 0",
         );
-        refused(
+        assert_rejected(
             SyntheticConfig {
                 vqa_val: 1,
                 ..SyntheticConfig::default()

@@ -1,16 +1,14 @@
-//! The generated picture world: scenes of coloured shapes, drawn and described.
+//! Synthetic data: images of coloured shapes with captions, questions and answers, statements about pairs, and classes, in the Arrow
+//! files of the real datasets. Compare CLEVR (arXiv 1612.06890) and NLVR.
 //!
-//! It stands in for real data where none is at hand: pictures with captions, questions and answers, statements about
-//! pairs, and classes, written through the same Arrow writers as the real datasets.
-//!
-//! * A [`Scene`] is drawn from (seed, number) alone: one to four objects of one to three kinds on a background.
-//!   Colours, shapes, sizes, fills, counts and places are independent and uniform, so a word that names one of them
-//!   cannot be guessed from its neighbours ([`TextBaseline`] measures how far guessing gets).
-//! * [`render`] draws it; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
-//! * Nothing ever says "left" or "right": training mirrors pictures, which must not make a caption false. For the
-//!   same reason slanting stripes are just "striped". "Above", "below", "beside", "in front of" and "behind" survive.
-//! * A size is named only where either size would have fitted, a height ("near the top") only where all objects of
-//!   the kind lie clearly in one third.
+//! * A [`Scene`] is a function of (seed, index): one to four objects of one to three kinds on a background. Colours, shapes, sizes,
+//!   fills, counts and positions are independent and uniform, so a word that names one of them cannot be predicted from its
+//!   neighbours; [`TextBaseline`] measures this.
+//! * [`render`] draws a scene; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
+//! * Texts contain neither "left" nor "right", because training mirrors images, which must not make a caption false. For the same
+//!   reason, the direction of stripes is not named. "Above", "below", "beside", "in front of" and "behind" are invariant.
+//! * A size is named only if either size would have fitted, and a height ("near the top") only if all objects of the kind are clearly in
+//!   one third.
 
 mod captions;
 mod config;

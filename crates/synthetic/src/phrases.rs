@@ -1,4 +1,4 @@
-//! The parts that captions, questions and statements are put together from.
+//! The building blocks of captions, questions and statements.
 
 use rand::{Rng, RngExt};
 
@@ -10,7 +10,7 @@ use super::words::{COUNTS, Height, Pattern, Relation, Shape};
 pub(super) struct Phrase(Vec<&'static str>);
 
 impl Phrase {
-    /// Starts with the words of a literal.
+    /// Creates a phrase of the words of a literal.
     pub fn new(words: &'static str) -> Phrase {
         Phrase::default().then(words)
     }
@@ -27,7 +27,7 @@ impl Phrase {
         self
     }
 
-    /// Number of words, punctuation not counted.
+    /// The number of words, without punctuation.
     pub fn words(&self) -> usize {
         self.0.iter().filter(|word| !is_mark(word)).count()
     }
@@ -53,17 +53,17 @@ fn is_mark(word: &str) -> bool {
     matches!(word, "," | "?")
 }
 
-/// How much of an object a phrase tells beside its colour and shape.
+/// How much of an object a phrase names beside its colour and shape.
 #[derive(Clone, Copy)]
 pub(super) struct Detail {
-    /// Probability of naming a size that was free.
+    /// Probability of naming the size, if [`Kind::size_is_free`].
     pub size: f64,
     /// Probability of naming a fill other than plain. Plain is twice as common as each of the others and is named
     /// half as often, so that all four words are equally likely.
     pub fill: f64,
 }
 
-/// The adjectives of a kind before its colour: size and fill, as far as `detail` lets them through.
+/// Draws the adjectives of a kind before its colour: size and fill, with the probabilities in `detail`.
 pub(super) fn adjectives<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Vec<&'static str> {
     let mut words = Vec::new();
     if rng.random_bool(detail.size) && kind.size_is_free {
@@ -79,7 +79,7 @@ pub(super) fn adjectives<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Deta
     words
 }
 
-/// The objects of a kind, newly introduced: "a big red star", "two striped blue rings".
+/// The objects of a kind with an article or a count: "a big red star", "two striped blue rings".
 pub(super) fn things<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Phrase {
     let article = if kind.count == 1 && rng.random_bool(0.85) {
         "a"
@@ -103,7 +103,7 @@ pub(super) fn be(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
-/// The background, newly introduced: "a striped green background", "a background fading from blue to pink".
+/// The background with an article: "a striped green background", "a background fading from blue to pink".
 pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
     match backdrop {
         Backdrop::Single(pattern, colour) => {

@@ -1,4 +1,4 @@
-//! Questions about one picture, with their answers.
+//! Questions about an image, with their answers.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
@@ -7,12 +7,12 @@ use super::phrases::{Phrase, be, noun};
 use super::scene::{Backdrop, Kind, Scene, draw_one};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 
-/// How many questions a picture has.
+/// Number of questions about an image.
 pub const QUESTIONS_PER_IMAGE: usize = 4;
-/// Counts as VQA v2 writes them.
+/// Counts in the spelling of VQA v2.
 const DIGITS: [&str; 5] = ["0", "1", "2", "3", "4"];
 
-/// What a question is about.
+/// The attribute that a question asks for.
 #[derive(Clone, Copy)]
 enum Topic {
     Colour,
@@ -40,9 +40,9 @@ const TOPICS: [Topic; 10] = [
     Topic::Fill,
 ];
 
-/// Four questions about a scene, on different topics, each with its one right answer.
+/// Draws four questions about a scene, on different topics, each with its answer.
 ///
-/// "yes" and "no" are equally likely, and whatever a question names by description exists and is unique.
+/// "yes" and "no" are equally probable. An object that a question describes exists and is unique.
 pub fn questions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<(String, String)> {
     let mut topics = TOPICS;
     topics.shuffle(rng);
@@ -55,7 +55,7 @@ pub fn questions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<(String, St
         .collect()
 }
 
-/// Every possible answer; its position is its label.
+/// All answers; the label of an answer is its index.
 pub fn answers() -> Vec<&'static str> {
     let mut all = vec!["yes", "no"];
     all.extend(DIGITS);
@@ -168,14 +168,14 @@ fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phr
     }
 }
 
-/// "the red star": kinds always differ in colour or shape.
+/// The definite description of a kind, such as "the red star". Kinds always differ in colour or shape.
 fn name(kind: &Kind) -> Phrase {
     Phrase::new("the")
         .then(kind.colour.word())
         .then(noun(kind.shape, kind.count))
 }
 
-/// A colour and a shape, one of them that of `kind`, which no object of the scene has together.
+/// Draws a colour and a shape, one of them that of `kind`, that no object of the scene has together.
 fn absent<R: Rng + ?Sized>(scene: &Scene, kind: &Kind, rng: &mut R) -> Option<(Colour, Shape)> {
     let recolour = rng.random_bool(0.5);
     let candidates: Vec<(Colour, Shape)> = if recolour {

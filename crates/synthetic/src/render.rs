@@ -1,7 +1,6 @@
-//! Draws scenes: a small anti-aliased rasteriser.
+//! An anti-aliased rasteriser of scenes.
 //!
-//! A pixel's share of a shape is taken from the signed distance of its centre to the outline, so one evaluation per
-//! pixel gives smooth edges.
+//! The coverage of a pixel is computed from the signed distance of its centre to the outline, with one evaluation per pixel.
 
 use image::{Rgb, RgbImage};
 
@@ -11,25 +10,25 @@ use super::words::{Colour, Pattern, Shape};
 
 type Rgbf = [f32; 3];
 
-/// Period of a pattern on an object, as a fraction of the picture's side: about 7 pixels of 64.
+/// Period of a pattern on an object, as a fraction of the image's side: about 7 pixels of 64.
 const FILL_PERIOD: f32 = 0.11;
 /// Period of a pattern on the background.
 const BACKGROUND_PERIOD: f32 = 0.22;
-/// How far the second tone of an object's pattern goes from its colour towards white or black.
+/// Blend factor of the second tone of an object's pattern, from its colour towards white or black.
 const FILL_TINT: f32 = 0.45;
-/// The same for backgrounds: weaker, so that objects stand out.
+/// Blend factor for backgrounds, which is less, so that objects have more contrast.
 const BACKGROUND_TINT: f32 = 0.2;
-/// Width of the dark line round every object, as a fraction of the picture's side: one pixel of 64.
+/// Width of the dark line round every object, as a fraction of the image's side: one pixel of 64.
 const OUTLINE: f32 = 1.0 / 64.0;
 
-/// Draws `scene` as a picture of `side` × `side` pixels.
+/// Draws `scene` as an image of `side` × `side` pixels.
 pub fn render(scene: &Scene, side: u32) -> RgbImage {
-    let mut picture = draw_background(&scene.background, side);
+    let mut image = draw_background(&scene.background, side);
     for object in &scene.objects {
         let kind = scene.kinds[object.kind];
-        draw_object(&mut picture, object, kind.shape, kind.colour, kind.fill);
+        draw_object(&mut image, object, kind.shape, kind.colour, kind.fill);
     }
-    picture
+    image
 }
 
 fn draw_background(background: &Background, side: u32) -> RgbImage {
@@ -55,11 +54,11 @@ fn draw_background(background: &Background, side: u32) -> RgbImage {
     })
 }
 
-fn draw_object(picture: &mut RgbImage, object: &Object, shape: Shape, colour: Colour, fill: Pattern) {
-    let side = picture.width();
+fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colour, fill: Pattern) {
+    let side = image.width();
     let pixels = side as f32;
     let (sin, cos) = object.tilt.sin_cos();
-    // A tilted square or star reaches a little beyond its radius.
+    // A tilted square or star extends a little beyond its radius.
     let reach = object.radius * 1.3 + 1.0 / pixels;
     let span = |centre: f32| {
         let first = ((centre - reach) * pixels).floor().clamp(0.0, pixels) as u32;
@@ -79,14 +78,14 @@ fn draw_object(picture: &mut RgbImage, object: &Object, shape: Shape, colour: Co
                 let at = [u / FILL_PERIOD + 0.25, v / FILL_PERIOD + 0.25];
                 let inner = mix(base, tone, pattern_share(fill, at, FILL_PERIOD * pixels));
                 let paint = mix(line, inner, coverage(distance + line_width));
-                let under = picture.get_pixel(column, row).0.map(f32::from);
-                picture.put_pixel(column, row, Rgb(mix(under, paint, share).map(to_byte)));
+                let under = image.get_pixel(column, row).0.map(f32::from);
+                image.put_pixel(column, row, Rgb(mix(under, paint, share).map(to_byte)));
             }
         }
     }
 }
 
-/// How much of a pixel belongs to the second tone of a pattern. `at` is in periods, a period is `pixels` long.
+/// The share of a pixel in the second tone of a pattern. `at` is in periods of `pixels` pixels.
 fn pattern_share(pattern: Pattern, at: [f32; 2], pixels: f32) -> f32 {
     // Signed distance, in pixels, from the nearer border of a band that fills half of each period.
     let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * pixels;
@@ -104,20 +103,20 @@ fn pattern_share(pattern: Pattern, at: [f32; 2], pixels: f32) -> f32 {
     }
 }
 
-/// The share of a pixel inside an outline at the given signed distance, in pixels, from its centre.
+/// The share of a pixel inside an outline, by the signed distance of its centre in pixels.
 fn coverage(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
 
 fn mix(a: Rgbf, b: Rgbf, share: f32) -> Rgbf {
-    [0, 1, 2].map(|i| a[i] + (b[i] - a[i]) * share)
+    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * share)
 }
 
 /// A second tone of a colour: lighter for dark colours, darker for light ones.
 fn tint(colour: Colour, strength: f32) -> Rgbf {
     let (end, strength) = match colour.luma() {
         luma if luma > 170.0 => ([0.0; 3], strength * 0.8),
-        // Half-bright black would be grey.
+        // A stronger tint of black would be grey.
         luma if luma < 60.0 => ([255.0; 3], strength * 0.7),
         _ => ([255.0; 3], strength),
     };

@@ -1,4 +1,4 @@
-//! Scenes: what is in a picture and where.
+//! Scenes: the objects of an image and their positions.
 
 use std::ops::Range;
 
@@ -8,11 +8,10 @@ use rand::{Rng, RngExt};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 use vlct_data::random::{Purpose, stream};
 
-/// One picture of the world before it is drawn. Lengths are fractions of the picture's side; x grows to the right,
-/// y downwards.
+/// The description of an image. Lengths are fractions of its side; x increases to the right, y downwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
-    /// What lies behind the objects.
+    /// The background behind the objects.
     pub background: Background,
     /// The kinds of objects, one to three, all different in shape or colour.
     pub kinds: Vec<Kind>,
@@ -20,10 +19,10 @@ pub struct Scene {
     pub objects: Vec<Object>,
 }
 
-/// What lies behind the objects.
+/// The background of a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Background {
-    /// Its colours and how they are spread.
+    /// Its colours and their arrangement.
     pub style: Backdrop,
     /// Shift of its pattern, in periods, along x and y.
     pub phase: [f32; 2],
@@ -42,21 +41,21 @@ pub enum Backdrop {
     Halves(Colour, Colour),
 }
 
-/// Objects that look the same.
+/// A group of objects with the same appearance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
-    /// Their outline.
+    /// The outline of the objects.
     pub shape: Shape,
-    /// Their colour.
+    /// The colour of the objects.
     pub colour: Colour,
-    /// Their size.
+    /// The size of the objects.
     pub size: Size,
-    /// How they are filled.
+    /// The fill pattern of the objects.
     pub fill: Pattern,
-    /// How many of them there are, 1 to 4.
+    /// The number of objects, 1 to 4.
     pub count: usize,
-    /// Whether either size would have fitted. If not, the size says nothing that the rest of the scene does not, and
-    /// captions leave it out: a reader could guess the word without looking.
+    /// Whether either size would have fitted. If not, the size follows from the rest of the scene, and captions do not name it, because
+    /// it could be predicted without the image.
     pub size_is_free: bool,
 }
 
@@ -65,17 +64,17 @@ pub struct Kind {
 pub struct Object {
     /// Index into [`Scene::kinds`].
     pub kind: usize,
-    /// Centre, in 0..1.
+    /// Column of the centre, 0 to 1.
     pub x: f32,
-    /// Centre, in 0..1.
+    /// Row of the centre, 0 to 1.
     pub y: f32,
-    /// Half its width.
+    /// Half of its width.
     pub radius: f32,
     /// Rotation in radians, a few degrees at most.
     pub tilt: f32,
 }
 
-/// Least distance of an object from the picture's edge.
+/// Least distance of an object from the image's edge.
 const MARGIN: f32 = 0.03;
 /// Least distance between two objects side by side or one above the other.
 const GAP: f32 = 0.05;
@@ -83,7 +82,7 @@ const GAP: f32 = 0.05;
 const LEAST_CONTRAST: f32 = 115.0;
 
 impl Backdrop {
-    /// Its one or two colours, from top to bottom.
+    /// The one or two colours, from top to bottom.
     pub fn colours(self) -> Vec<Colour> {
         match self {
             Backdrop::Single(_, colour) => vec![colour],
@@ -92,7 +91,7 @@ impl Backdrop {
     }
 }
 
-/// How the kinds of a scene lie to each other.
+/// The arrangement of the kinds of a scene.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// One kind.
@@ -110,17 +109,17 @@ enum Layout {
 }
 
 impl Scene {
-    /// The scene number `index` of the world `seed`.
+    /// The scene with this seed and index.
     pub fn generate(seed: u64, index: u64) -> Scene {
         Scene::draw(&mut stream(seed, Purpose::Synthetic, index, 0))
     }
 
-    /// A scene with objects of one kind only, for pictures that belong to one class.
+    /// The scene with this seed and index whose objects are of one kind, for image classification.
     pub fn generate_single(seed: u64, index: u64) -> Scene {
         Scene::draw_layout(&mut stream(seed, Purpose::Synthetic, index, 0), Layout::Alone)
     }
 
-    /// A scene drawn from `rng`.
+    /// Draws a scene from `rng`.
     pub fn draw<R: Rng + ?Sized>(rng: &mut R) -> Scene {
         let layout = match rng.random_range(0..20) {
             0..6 => Layout::Alone,
@@ -210,7 +209,7 @@ impl Scene {
 
     /// Places objects in rows from top to bottom (`transposed`: in columns). `rows` holds the kind of each object.
     ///
-    /// What the objects leave of the picture is divided at random among the edges and gaps.
+    /// The remaining space is divided at random among the edges and gaps.
     fn place_rows<R: Rng + ?Sized>(&mut self, rng: &mut R, rows: &[Vec<usize>], transposed: bool) {
         let mut rows: Vec<Vec<Object>> = rows
             .iter()
@@ -232,7 +231,7 @@ impl Scene {
         for (row, (&centre, &height)) in rows.iter_mut().zip(across.iter().zip(&heights)) {
             row.shuffle(rng);
             let widths: Vec<f32> = row.iter().map(|o| 2.0 * o.radius).collect();
-            // Columns stand beside each other: their middles must be at about the same height.
+            // Columns are side by side, so their centres must be at about the same height.
             let along = spread(rng, &widths, !transposed);
             for (object, along) in row.iter_mut().zip(along) {
                 let slack = height / 2.0 - object.radius;
@@ -267,7 +266,7 @@ impl Scene {
         self.objects.iter().filter(move |object| object.kind == kind)
     }
 
-    /// How the objects of kind `a` lie to those of kind `b`, if it can be said in one word.
+    /// The relation of the objects of kind `a` to those of kind `b`, if it is the same for all.
     pub fn relation(&self, a: usize, b: usize) -> Option<Relation> {
         let extent = |kind: usize, centre: fn(&Object) -> f32| -> Range<f32> {
             let ends = |o: &Object| (centre(o) - o.radius, centre(o) + o.radius);
@@ -293,7 +292,7 @@ impl Scene {
         }
     }
 
-    /// The third of the picture in which all objects of a kind have their centres, if they are in one.
+    /// The third of the image that contains the centres of all objects of a kind, if there is one.
     pub fn height(&self, kind: usize) -> Option<Height> {
         let third = |o: &Object| match o.y {
             y if y < 0.36 => Some(Height::Top),
@@ -328,7 +327,7 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
         8 => Backdrop::Gradient(colour, other),
         _ => Backdrop::Halves(colour, other),
     };
-    // Upright, level and slanting stripes; mirroring turns slanting ones, which no caption mentions.
+    // Vertical, horizontal and diagonal stripes. Mirroring changes diagonal ones, whose direction no caption names.
     let angle = draw_one(rng, &[0.0, 0.25, 0.5, 0.75]) * std::f32::consts::PI;
     Background {
         style,
@@ -355,7 +354,7 @@ fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, lay
         6 | 7 => Pattern::Dotted,
         _ => Pattern::Checkered,
     };
-    // Three big ones do not fit in a row, and what covers must be smaller than what it covers.
+    // Three big objects do not fit in a row, and a covering object must be smaller than the covered one.
     let (size, size_is_free) = match layout {
         Layout::Covering if others.is_empty() => (Size::Small, false),
         Layout::Covering => (Size::Big, false),
@@ -372,13 +371,13 @@ fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, lay
     }
 }
 
-/// One of `choices`, which is not empty.
+/// Draws one of `choices`, which must not be empty.
 pub(super) fn draw_one<T: Copy, R: Rng + ?Sized>(rng: &mut R, choices: &[T]) -> T {
     choices[rng.random_range(0..choices.len())]
 }
 
-/// Centres of intervals of the given `lengths`, in order, in 0..1. What they leave is divided among the two edges and
-/// the gaps between: at random (`loose`) or nearly evenly.
+/// Places intervals of the given `lengths` in 0..1, in order, and returns their centres. The remaining space is divided among the two
+/// edges and the gaps: at random (`loose`) or nearly evenly.
 fn spread<R: Rng + ?Sized>(rng: &mut R, lengths: &[f32], loose: bool) -> Vec<f32> {
     let gaps = lengths.len() + 1;
     let used: f32 = lengths.iter().sum::<f32>() + 2.0 * MARGIN + GAP * (gaps - 2) as f32;
@@ -396,7 +395,7 @@ fn spread<R: Rng + ?Sized>(rng: &mut R, lengths: &[f32], loose: bool) -> Vec<f32
     lengths.iter().zip(&shares).enumerate().map(place).collect()
 }
 
-/// The centre of one interval near the start, the middle or the end of 0..1, equally often.
+/// Draws the centre of an interval near the start, the middle or the end of 0..1, with equal probability.
 fn spread_in_thirds<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
     let nearest = MARGIN + length / 2.0;
     let jitter = rng.random_range(0.0..0.08);
@@ -408,8 +407,7 @@ fn spread_in_thirds<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
     vec![centre]
 }
 
-/// How well two colours can be told apart: a distance in RGB weighted by the eye's sensitivity ("redmean",
-/// 0 to about 765).
+/// The perceptual distance of two colours, 0 to about 765: RGB distance weighted by the sensitivity of the eye ("redmean").
 pub(super) fn contrast(a: Colour, b: Colour) -> f32 {
     let (a, b) = (a.rgb().map(f32::from), b.rgb().map(f32::from));
     let red = (a[0] + b[0]) / 2.0;

@@ -1,4 +1,4 @@
-//! Statements about two pictures, true or false, and the class of one.
+//! True and false statements about two images, and the class of an image.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
@@ -7,12 +7,12 @@ use super::phrases::Phrase;
 use super::scene::{Backdrop, Scene, draw_one};
 use super::words::{COUNTS, Colour, Shape};
 
-/// How many statements a pair of pictures has.
+/// Number of statements about a pair of images.
 pub const STATEMENTS_PER_PAIR: usize = 4;
-/// Statements drawn from one template in search of a true and a false one.
+/// Statements that are drawn from a template to find a true and a false one.
 const DRAWS: usize = 32;
 
-/// What a statement counts.
+/// The objects that a statement counts.
 #[derive(Clone, Copy)]
 enum Noun {
     Any,
@@ -21,7 +21,7 @@ enum Noun {
     Both(Colour, Shape),
 }
 
-/// A statement about a first and a second picture.
+/// A statement about a first and a second image.
 #[derive(Clone, Copy)]
 enum Claim {
     BothShow(Noun),
@@ -37,10 +37,10 @@ enum Claim {
 
 const TEMPLATES: usize = 9;
 
-/// Up to four statements about a pair of scenes and whether they hold, on different templates.
+/// Draws up to four statements of different templates about a pair of scenes, with their truth values.
 ///
-/// For each template a true and a false statement are sought first and a coin chooses between them, so the wording
-/// does not give the answer away.
+/// For each template, a true and a false statement are drawn and one of them is chosen with equal probability, so the truth value does
+/// not depend on the wording.
 pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -> Vec<(String, bool)> {
     let mut templates: [usize; TEMPLATES] = std::array::from_fn(|i| i);
     templates.shuffle(rng);
@@ -63,12 +63,12 @@ pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -
     chosen
 }
 
-/// A second scene for a pair: as often as not it shares something with the first, so that statements about both can
-/// be true as well as false.
+/// Draws the second scene of a pair. With probability 1/2 it shares a shape or the background with the first, so that statements about
+/// both can be true.
 pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     let mut second = Scene::draw(rng);
     if rng.random_bool(0.5) {
-        // A redraw with one wish: enough of them come true.
+        // Rejection sampling; it succeeds often enough that the number of draws may be limited.
         for _ in 0..8 {
             let shares_shape = first
                 .kinds
@@ -84,7 +84,7 @@ pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     second
 }
 
-/// The class of a picture: the shape whose objects take up the most room (sum of squared widths).
+/// The class of an image: the shape whose objects cover the largest area (sum of squared radii).
 pub fn class_of(scene: &Scene) -> Shape {
     let room = |shape: Shape| -> f32 {
         scene
@@ -130,7 +130,7 @@ fn draw<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &m
 }
 
 impl Noun {
-    /// A noun that mostly, not always, fits something in one of the pictures.
+    /// Draws a noun that often matches an object of one of the images.
     fn draw<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -> Noun {
         let kinds = if rng.random_bool(0.5) {
             &first.kinds

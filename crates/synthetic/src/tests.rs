@@ -1,4 +1,4 @@
-//! Properties of the picture world, judged by `truth.rs`.
+//! Statistical properties of scenes, images and texts. `truth.rs` judges the texts.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, different: usize,
 }
 
 #[test]
-fn a_scene_is_a_function_of_seed_and_number() {
+fn scenes_are_a_function_of_seed_and_index() {
     assert_eq!(described(5), described(5));
     assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED, 6));
     assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED + 1, 5));
@@ -48,14 +48,14 @@ fn a_scene_is_a_function_of_seed_and_number() {
 }
 
 #[test]
-fn objects_are_in_the_picture_and_apart() {
+fn objects_are_inside_the_image_and_disjoint() {
     for i in 0..3000 {
         let scene = Scene::generate(SEED, i);
         assert!((1..=4).contains(&scene.objects.len()));
         assert_eq!(scene.objects.len(), scene.kinds.iter().map(|k| k.count).sum::<usize>());
         let covering = scene.kinds.len() == 2 && scene.relation(0, 1) == Some(Relation::InFront);
         for (n, a) in scene.objects.iter().enumerate() {
-            // 14 pixels of 64 at least.
+            // Every object is at least 14 of 64 pixels wide.
             assert!(a.radius * 2.0 * 64.0 >= 14.0);
             assert!(
                 [a.x, a.y].iter().all(|c| c - a.radius > 0.0 && c + a.radius < 1.0),
@@ -70,7 +70,7 @@ fn objects_are_in_the_picture_and_apart() {
 }
 
 #[test]
-fn attributes_are_spread_evenly() {
+fn attributes_are_uniform() {
     let (mut backgrounds, mut colours, mut shapes, mut sizes) =
         (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
     let mut fills: HashMap<Pattern, usize> = HashMap::new();
@@ -105,12 +105,12 @@ fn attributes_are_spread_evenly() {
     assert_even(&sizes, Size::ALL.len(), 0.06);
     fills.remove(&Pattern::Plain);
     assert_even(&fills, Pattern::ALL.len() - 1, 0.1);
-    // Above and beside and in front: all common.
+    // Above, beside and in front are all common.
     assert_even(&relations, 3, 0.5);
 }
 
 #[test]
-fn captions_are_true_grammatical_and_rich() {
+fn captions_are_true_grammatical_and_name_three_attributes() {
     for i in 0..3000 {
         let (scene, captions) = described(i);
         assert_eq!(captions.len(), CAPTIONS_PER_IMAGE, "{i}");
@@ -145,7 +145,7 @@ fn words_that_exclude_each_other_are_equally_common_in_captions() {
 }
 
 #[test]
-fn a_caption_tells_its_picture_from_others() {
+fn captions_discriminate_between_images() {
     let held_out: Vec<_> = (0..200).map(described).collect();
     let (mut wrong_pairs, mut fooled) = (0, 0);
     let mut unique = 0;
@@ -166,7 +166,7 @@ fn a_caption_tells_its_picture_from_others() {
 }
 
 #[test]
-fn questions_have_one_right_answer_and_yes_is_no_hint() {
+fn questions_have_one_answer_and_yes_and_no_are_balanced() {
     let mut given: HashMap<String, usize> = HashMap::new();
     for i in 0..3000 {
         let scene = Scene::generate(SEED, i);
@@ -188,7 +188,7 @@ fn questions_have_one_right_answer_and_yes_is_no_hint() {
 }
 
 #[test]
-fn statements_are_judged_rightly_and_their_wording_does_not_tell() {
+fn statements_are_correct_and_balanced_by_wording() {
     let mut by_wording: HashMap<String, [usize; 2]> = HashMap::new();
     for i in 0..3000 {
         let (first, second, said) = pair(i);
@@ -210,7 +210,7 @@ fn statements_are_judged_rightly_and_their_wording_does_not_tell() {
 }
 
 #[test]
-fn the_vocabulary_covers_every_text_and_no_more() {
+fn vocabulary_is_exactly_the_words_of_all_texts() {
     let vocabulary = vocabulary();
     assert_eq!(vocabulary[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
     assert!(vocabulary.len() <= 150);
@@ -232,14 +232,14 @@ fn the_vocabulary_covers_every_text_and_no_more() {
 }
 
 #[test]
-fn pictures_show_the_colours_of_their_scene() {
+fn images_show_the_colours_of_their_scene() {
     let distance = |a: [u8; 3], b: [u8; 3]| (0..3).map(|i| a[i].abs_diff(b[i]) as u32).max().unwrap_or(0);
     for i in 0..400 {
         let scene = Scene::generate(SEED, i);
-        let picture = render(&scene, 64);
+        let image = render(&scene, 64);
         for (n, object) in scene.objects.iter().enumerate() {
             let kind = scene.kinds[object.kind];
-            // A point well inside the shape, away from what may cover its centre.
+            // A point inside the shape that no other object covers.
             let (u, v) = match kind.shape {
                 Shape::Ring | Shape::Crescent => (-0.7, 0.0),
                 _ => (0.0, 0.0),
@@ -251,18 +251,18 @@ fn pictures_show_the_colours_of_their_scene() {
                 let (sin, cos) = object.tilt.sin_cos();
                 let x = object.x + object.radius * (u * cos - v * sin);
                 let y = object.y + object.radius * (u * sin + v * cos);
-                let pixel = picture.get_pixel((x * 64.0) as u32, (y * 64.0) as u32).0;
+                let pixel = image.get_pixel((x * 64.0) as u32, (y * 64.0) as u32).0;
                 assert!(distance(pixel, kind.colour.rgb()) < 24, "{i}: {pixel:?} for {kind:?}");
             }
         }
         if let Backdrop::Single(Pattern::Plain, colour) = scene.background.style {
-            assert_eq!(picture.get_pixel(0, 0).0, colour.rgb());
+            assert_eq!(image.get_pixel(0, 0).0, colour.rgb());
         }
     }
 }
 
 #[test]
-fn the_class_of_a_single_kind_is_its_shape() {
+fn class_of_a_single_kind_is_its_shape() {
     let mut classes: HashMap<Shape, usize> = HashMap::new();
     for i in 0..2000 {
         let scene = Scene::generate_single(SEED, i);
@@ -273,7 +273,7 @@ fn the_class_of_a_single_kind_is_its_shape() {
     assert_even(&classes, Shape::ALL.len(), 0.25);
 }
 
-/// Guessing from the text alone gets the grammar right and little else.
+/// The text-only baseline predicts grammar well and content words badly.
 #[test]
 fn content_words_cannot_be_guessed_from_the_text() {
     let vocabulary = vocabulary();

@@ -1,13 +1,12 @@
-//! How far guessing a masked word from the text alone gets.
+//! A text-only baseline of masked language modelling.
 //!
-//! A model that fills in masked words may do so without looking at the picture: grammar and habit give some of them
-//! away. [`TextBaseline`] is the best guess of a count model over the neighbouring words. A vision-language model has
-//! learned to look where it beats this number on the same masked positions.
+//! A model may predict masked words without the image, from grammar and co-occurrence. [`TextBaseline`] measures this with a count model
+//! over neighbouring words. A vision-language model uses the image if it exceeds this accuracy on the same masked positions.
 
 use rayon::prelude::*;
 
-/// Which neighbours of a word a context table looks at, as offsets from it, from the vaguest to the most specific.
-/// Guesses of later tables, where they have seen the context, outweigh those of earlier ones.
+/// The neighbours of each context table, as offsets from the word, from the least to the most specific. Later tables, where they have
+/// seen the context, have more weight than earlier ones.
 const CONTEXTS: &[&[isize]] = &[
     &[],
     &[-3],
@@ -30,31 +29,30 @@ const CONTEXTS: &[&[isize]] = &[
     &[-3, -2, -1, 1, 2, 3],
 ];
 
-/// Stands for the place before the first and after the last token.
+/// Stands for the positions before the first and after the last token.
 const OUTSIDE: u32 = u32::MAX;
 
-/// A guesser of masked tokens from their neighbours: interpolated counts (Witten and Bell, 1991) of the contexts
-/// that two or three tokens on each side form.
+/// A predictor of masked tokens from up to three neighbours on each side: counts with Witten-Bell interpolation (Witten and Bell,
+/// 1991).
 ///
-/// A neighbour that never occurred in training (such as `[MASK]`, which texts do not contain) counts as unknown, and
-/// the contexts that need it are passed over.
+/// Contexts with a neighbour that did not occur in training, such as `[MASK]`, are skipped.
 pub struct TextBaseline {
     tables: Vec<Table>,
-    /// How often each token occurs.
+    /// The count of each token.
     unigrams: Vec<u32>,
 }
 
-/// Counts of one set of neighbours, sorted by context.
+/// Counts for one set of neighbours, sorted by context.
 struct Table {
     offsets: &'static [isize],
-    /// (hash of the neighbours, token between them, how often).
+    /// (hash of the neighbours, token between them, count).
     counts: Vec<(u64, u32, u32)>,
 }
 
 impl TextBaseline {
-    /// Counts the tokens of `sequences` (token ids of training captions, unmasked, with or without special tokens).
+    /// Counts the tokens of `sequences`: ids of training captions, unmasked, with or without special tokens.
     ///
-    /// Memory: at most 16 bytes per token for each of the 19 tables; repeated contexts share theirs.
+    /// It needs at most 16 bytes of memory per token for each of the 19 tables.
     pub fn fit<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> TextBaseline {
         let sequences: Vec<&[u32]> = sequences.collect();
         let size = sequences
@@ -75,9 +73,8 @@ impl TextBaseline {
 
     /// The most probable token at `position` of `ids`, a sequence in which masked tokens are replaced.
     ///
-    /// If the token at `position` is an ordinary one, it is taken as what it is under BERT's corruption: with equal
-    /// odds the right token left in place or a uniformly random one. Ties go to the smaller id; 0 if there was no
-    /// training text.
+    /// If the token at `position` occurs in texts, it is evidence under BERT's corruption: with equal probability it is the right token
+    /// or a uniformly random one. Of equally probable tokens the smaller id is returned; 0 if there was no training text.
     pub fn predict(&self, ids: &[u32], position: usize) -> u32 {
         let mut scores = self.distribution(ids, position);
         if let Some(&token) = ids.get(position)
@@ -95,7 +92,7 @@ impl TextBaseline {
         best.0 as u32
     }
 
-    /// The share of `masked` positions (sequence with replaced tokens, position, right token) that are guessed right.
+    /// The share, 0 to 1, of `masked` positions (sequence with replaced tokens, position, right token) that are predicted correctly.
     pub fn accuracy<'a>(&self, masked: impl Iterator<Item = (&'a [u32], usize, u32)>) -> f64 {
         let (right, all) = masked.fold((0u64, 0u64), |(right, all), (ids, position, truth)| {
             (right + u64::from(self.predict(ids, position) == truth), all + 1)
@@ -136,8 +133,8 @@ impl Table {
         Table { offsets, counts }
     }
 
-    /// Replaces `scores` by their mixture with the counts of a context: with n observations of t different tokens,
-    /// the counts weigh n and the previous scores t.
+    /// Interpolates `scores` with the counts of a context: with n observations of t different tokens, the counts have the weight n and the
+    /// previous scores t.
     fn refine(&self, context: u64, scores: &mut [f64]) {
         let start = self.counts.partition_point(|entry| entry.0 < context);
         let length = self.counts[start..]
@@ -167,8 +164,7 @@ fn neighbour(ids: &[u32], position: usize, offset: isize) -> u32 {
         .unwrap_or(OUTSIDE)
 }
 
-/// Mixes the ids of a context into one number (the finaliser of MurmurHash3). Two of a million contexts collide with
-/// a probability of 3 in 10⁸.
+/// Hashes the ids of a context with the finaliser of MurmurHash3. The probability that two of a million contexts collide is 3 in 10⁸.
 fn hash(ids: impl Iterator<Item = u32>) -> u64 {
     ids.fold(0x9E37_79B9_7F4A_7C15, |state: u64, id| {
         let mut h = state.rotate_left(5) ^ (u64::from(id) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmasked_token_is_evidence_for_itself() {
+    fn unmasked_token_is_evidence_for_itself() {
         let text: Vec<Vec<u32>> = (0..40).map(|i| vec![1, 10 + i % 10, 2]).collect();
         let baseline = TextBaseline::fit(text.iter().map(Vec::as_slice));
         assert_eq!(baseline.predict(&[1, 17, 2], 1), 17);
@@ -214,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_and_no_position_are_harmless() {
+    fn accepts_no_text_and_positions_out_of_range() {
         let baseline = TextBaseline::fit(std::iter::empty());
         assert_eq!(baseline.predict(&[1, 2, 3], 7), 0);
         assert_eq!(baseline.accuracy(std::iter::empty()), 0.0);

@@ -1,5 +1,5 @@
-//! A second opinion for tests: reads captions, questions and statements back and judges them by the objects of a
-//! scene, sharing no code with what wrote them.
+//! An independent judge for tests: parses captions, questions and statements and checks them against the objects of a scene. It shares
+//! no code with their generators.
 
 use super::scene::{Backdrop, Object, Scene};
 
@@ -17,7 +17,7 @@ enum Part {
     Comma,
 }
 
-/// "two big striped red stars"
+/// A noun phrase, such as "two big striped red stars".
 #[derive(Clone, Debug)]
 struct Thing {
     count: Option<usize>,
@@ -145,7 +145,7 @@ fn thing(words: &[&str]) -> Option<(Thing, usize)> {
     ))
 }
 
-/// The objects a thing stands for: all of that colour and shape.
+/// The objects of a noun phrase: all of its colour and shape.
 fn objects<'a>(scene: &'a Scene, thing: &Thing) -> Vec<&'a Object> {
     let fits = |o: &&Object| {
         let kind = &scene.kinds[o.kind];
@@ -184,7 +184,7 @@ fn ground_fits(scene: &Scene, ground: &[String]) -> bool {
     }
 }
 
-/// Judges by centres, every object of one side against every object of the other.
+/// Compares centres, every object of one side with every object of the other.
 fn lies(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     let all = |test: fn(&Object, &Object) -> bool| a.iter().all(|a| b.iter().all(|b| test(a, b)));
     let order = |o: &Object| scene.objects.iter().position(|other| other == o);
@@ -200,7 +200,7 @@ fn lies(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     }
 }
 
-/// Whether a caption is well formed (`Err` if not) and true of a scene, and how many attributes it names.
+/// Whether a caption is true of a scene, and how many attributes it names. An error if it is not well formed.
 pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), String> {
     let parts = parse(caption)?;
     let mut truth = true;
@@ -275,7 +275,7 @@ pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), Strin
     Ok((truth, attributes))
 }
 
-/// Number of objects that a description ("red", "star", "red stars", "objects") fits.
+/// The number of objects that match a description ("red", "star", "red stars", "objects").
 fn count(scene: &Scene, description: &[&str]) -> usize {
     let fits = |o: &&Object| {
         let kind = &scene.kinds[o.kind];
@@ -288,7 +288,7 @@ fn count(scene: &Scene, description: &[&str]) -> usize {
     scene.objects.iter().filter(fits).count()
 }
 
-/// The answer to a question. `None`: it cannot be answered.
+/// The answer to a question; none if it cannot be answered.
 pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
     let words: Vec<&str> = question.strip_suffix('?')?.split(' ').collect();
     let find = |description: &[&str]| {
@@ -357,7 +357,7 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
     }
 }
 
-/// Whether a statement holds of a pair. `None`: it cannot be understood.
+/// Whether a statement holds of a pair; none if it cannot be parsed.
 pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bool> {
     let words: Vec<&str> = statement.split(' ').collect();
     let both = [first, second];

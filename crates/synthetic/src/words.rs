@@ -1,6 +1,6 @@
-//! The things a scene is made of, and the words for them.
+//! The attributes of scenes and the words for them.
 
-/// Defines an enumeration whose variants have a word each, the list of all of them, and the word of one.
+/// Defines an enumeration with the list of its variants and a word for each.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -8,10 +8,10 @@ macro_rules! named {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
-            /// Every one of them.
+            /// All variants.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The English word for it.
+            /// The word in texts.
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
@@ -20,7 +20,7 @@ macro_rules! named {
 }
 
 named! {
-    /// Colours that stay apart from each other on a picture of 64×64 pixels.
+    /// Colours that are distinguishable in images of 64×64 pixels.
     Colour {
         /// Red.
         Red = "red",
@@ -50,7 +50,7 @@ named! {
 }
 
 named! {
-    /// Outlines that read at a width of 14 pixels.
+    /// Outlines that are recognisable at a width of 14 pixels.
     Shape {
         /// A disc.
         Circle = "circle",
@@ -76,17 +76,17 @@ named! {
 named! {
     /// How large an object is.
     Size {
-        /// About a quarter of the picture's side.
+        /// About a quarter of the image's side.
         Small = "small",
-        /// About two fifths of the picture's side.
+        /// About two fifths of the image's side.
         Big = "big",
     }
 }
 
 named! {
-    /// How an area of one colour is filled: evenly, or with a pattern in a tint of the same colour.
+    /// The fill of an area: uniform, or a pattern in a tint of the same colour.
     Pattern {
-        /// Evenly.
+        /// Uniform.
         Plain = "plain",
         /// With parallel stripes.
         Striped = "striped",
@@ -98,7 +98,7 @@ named! {
 }
 
 named! {
-    /// Where in the picture an object lies, from top to bottom.
+    /// The vertical position of an object.
     Height {
         /// In the upper third.
         Top = "top",
@@ -110,11 +110,11 @@ named! {
 }
 
 named! {
-    /// How two kinds of objects lie to each other. None of these changes when the picture is mirrored left to right.
+    /// The relation of two kinds of objects. None of them changes when the image is mirrored left to right.
     Relation {
-        /// Higher in the picture, without common rows.
+        /// Higher in the image, without common rows.
         Above = "above",
-        /// Lower in the picture, without common rows.
+        /// Lower in the image, without common rows.
         Below = "below",
         /// At about the same height, without common columns.
         Beside = "beside",
@@ -126,7 +126,7 @@ named! {
 }
 
 impl Relation {
-    /// The same relation seen from the other side.
+    /// The inverse relation.
     pub const fn reversed(self) -> Relation {
         match self {
             Relation::Above => Relation::Below,
@@ -165,7 +165,7 @@ impl Colour {
 }
 
 impl Shape {
-    /// The word for several of them.
+    /// The plural.
     pub const fn plural(self) -> &'static str {
         match self {
             Shape::Circle => "circles",
@@ -181,10 +181,10 @@ impl Shape {
     }
 }
 
-/// Number words; a scene never counts further than four.
+/// Number words from 0; a scene has at most four objects.
 pub(super) const COUNTS: [&str; 5] = ["none", "one", "two", "three", "four"];
 
-/// Words of captions, questions and statements that name nothing in the picture.
+/// Words of captions, questions and statements that name no attribute of the image.
 const FUNCTION_WORDS: &[&str] = &[
     ",",
     "?",
@@ -239,11 +239,10 @@ const FUNCTION_WORDS: &[&str] = &[
     "with",
 ];
 
-/// The special tokens every vocabulary of ours begins with, in this order.
+/// The special tokens at the beginning of the vocabulary.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// The lines of a `vocab.txt` that covers all text of the picture world: the special tokens, then every word and
-/// punctuation mark, each as one piece.
+/// The lines of a `vocab.txt` for all synthetic texts: the special tokens, then every word and punctuation mark as one token.
 pub fn vocabulary() -> Vec<String> {
     let mut words: Vec<&str> = content_words();
     words.extend(FUNCTION_WORDS);
@@ -252,8 +251,8 @@ pub fn vocabulary() -> Vec<String> {
     SPECIAL.iter().copied().chain(words).map(str::to_owned).collect()
 }
 
-/// The words that say something about the picture: colours, shapes, sizes, counts, patterns, places, relations. The
-/// rest of the vocabulary is grammar, much of which follows from the text alone.
+/// The words that name attributes of the image: colours, shapes, sizes, counts, patterns, positions, relations. The rest of the
+/// vocabulary is grammar, much of which can be predicted from the text.
 pub fn content_words() -> Vec<&'static str> {
     let mut words = Vec::new();
     words.extend(Colour::ALL.iter().map(|c| c.word()));

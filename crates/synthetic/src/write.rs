@@ -1,4 +1,4 @@
-//! Writes the picture world to disk, in the files that the real datasets have.
+//! Writes synthetic datasets, with the file names and columns of the real ones.
 
 use std::fs;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, V
 use vlct_data::random::{Purpose, stream};
 use vlct_util::at;
 
-/// Groups of scenes. The discriminants are part of what makes a world reproducible: append, never renumber.
+/// Sets of scenes. The discriminants are part of the keys of random values: append, never renumber.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Set {
@@ -32,26 +32,28 @@ enum Set {
     ClassVal = 12,
 }
 
-/// Pictures that are in memory at a time.
+/// Rows that are in memory at a time.
 const CHUNK: usize = 512;
+
 impl Set {
-    /// The scene number of picture `i` of the set.
+    /// The index of scene `i` of the set among all scenes.
     fn index(self, i: usize) -> u64 {
         (self as u64) << 40 | i as u64
     }
 }
 
-/// Writes the world of `config` into the folder `out`, which is created: the Arrow files of the datasets `coco`, `vqa`
-/// and `nlvr2`, `vocab.txt`, `answers.txt` (one answer a line, in the order of their labels) and the folder `classes`.
+/// Writes the datasets of `config` into the directory `out`, which is created: the Arrow files of `coco`, `vqa` and `nlvr2`,
+/// `vocab.txt`, `answers.txt` (one answer per line, ordered by label) and the directory `classes`.
 ///
-/// `progress` hears (pictures done, pictures in all). The files are the same for any number of threads. Returns the
-/// number of pictures drawn.
+/// `progress` is called with the number of images done and in all. The files are the same for any number of threads. Returns the number
+/// of images drawn.
 ///
 /// # Errors
-/// [`DataError::Invalid`] if `config` asks for the impossible, [`DataError::Io`] if a file cannot be written.
+/// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid, [`DataError::Io`](crate::DataError::Io) if a file
+/// cannot be written.
 pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
     config.check()?;
-    create_folder(out)?;
+    create_directory(out)?;
     let mut painter = Painter {
         out,
         config,
@@ -90,7 +92,7 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
     Ok(painter.done)
 }
 
-/// Draws sets of pictures, in parallel, and hands them to the writers in order.
+/// Generates sets of rows in parallel, and passes them to the writers in order.
 struct Painter<'a> {
     out: &'a Path,
     config: &'a SyntheticConfig,
@@ -99,13 +101,13 @@ struct Painter<'a> {
 }
 
 impl Painter<'_> {
-    /// Makes `count` rows of a set with `make` and passes them to `take` in order, a bounded number at a time.
-    /// A row shows `pictures` pictures.
+    /// Generates `count` rows of a set with `make` and passes them to `take` in order, at most [`CHUNK`] at a time. Each row has `images`
+    /// images.
     fn each<T: Send>(
         &mut self,
         set: Set,
         count: usize,
-        pictures: u64,
+        images: u64,
         make: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
         mut take: impl FnMut(usize, T) -> Result<()>,
     ) -> Result<()> {
@@ -124,7 +126,7 @@ impl Painter<'_> {
                 .collect();
             for (i, row) in chunk.zip(rows) {
                 take(i, row?)?;
-                self.done += pictures;
+                self.done += images;
             }
             (self.progress)(self.done, total);
         }
@@ -138,14 +140,14 @@ impl Painter<'_> {
             let scene = Scene::generate(config.seed, index);
             Ok((draw(&scene, config)?, captions(&scene, rng)))
         };
-        self.each(set, count, 1, make, |i, (picture, captions)| {
+        self.each(set, count, 1, make, |i, (image, captions)| {
             let name = format!("WORLD_{split}_{i:012}.{}", config.format.extension());
-            writer.push(&picture, &captions, &name, split)
+            writer.push(&image, &captions, &name, split)
         })?;
         writer.finish().map(drop)
     }
 
-    /// Pictures with questions; each row goes to those of the `files` in whose range it is.
+    /// Writes images with questions. Each row is written to those of the `files` whose range contains it.
     fn questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
         let config = self.config;
         let labels = answers();
@@ -163,7 +165,7 @@ impl Painter<'_> {
             let scene = Scene::generate(config.seed, index);
             Ok((draw(&scene, config)?, questions(&scene, rng)))
         };
-        self.each(set, count, 1, make, |i, (picture, asked)| {
+        self.each(set, count, 1, make, |i, (image, asked)| {
             let image_id = (set as i64) << 40 | i as i64;
             let asked: Vec<AnsweredQuestion> = asked
                 .into_iter()
@@ -182,10 +184,10 @@ impl Painter<'_> {
                 })
                 .collect();
             for (writer, _, name) in writers.iter_mut().filter(|(_, rows, _)| rows.contains(&i)) {
-                // The files that are cut from val keep its name, as the originals do.
+                // As in the original, the files that are split from val have the split name val.
                 let split = if tested { *name } else { split };
                 writer.push(VqaRow {
-                    image: &picture,
+                    image: &image,
                     questions: &asked,
                     image_id,
                     split,
@@ -198,7 +200,7 @@ impl Painter<'_> {
             .try_for_each(|(writer, _, _)| writer.finish().map(drop))
     }
 
-    /// Pairs with statements; rows alternate between the two `halves`, if any.
+    /// Writes pairs with statements. Rows alternate between the two `halves`, if there are any.
     fn statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
         let config = self.config;
         let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
@@ -232,22 +234,22 @@ impl Painter<'_> {
         parts.into_iter().try_for_each(|part| part.finish().map(drop))
     }
 
-    /// Pictures of one shape each, in a folder per class.
+    /// Writes images of one shape each, in a directory per class.
     fn classes(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
         let config = self.config;
-        let folder = self.out.join("classes").join(split);
+        let directory = self.out.join("classes").join(split);
         for shape in Shape::ALL {
-            create_folder(&folder.join(shape.word()))?;
+            create_directory(&directory.join(shape.word()))?;
         }
         let make = |index, _: &mut ChaCha8Rng| {
             let scene = Scene::generate_single(config.seed, index);
             Ok((draw(&scene, config)?, class_of(&scene)))
         };
-        self.each(set, count, 1, make, |i, (picture, class)| {
-            let path = folder
+        self.each(set, count, 1, make, |i, (image, class)| {
+            let path = directory
                 .join(class.word())
                 .join(format!("{i:08}.{}", config.format.extension()));
-            fs::write(&path, picture).map_err(at(&path))
+            fs::write(&path, image).map_err(at(&path))
         })
     }
 }
@@ -256,7 +258,7 @@ fn draw(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
     config.format.encode(&render(scene, config.side))
 }
 
-fn create_folder(path: &Path) -> Result<()> {
+fn create_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(at(path))
 }
 
@@ -272,7 +274,7 @@ mod tests {
     use super::*;
     use vlct_data::arrow::ArrowTable;
 
-    fn little() -> SyntheticConfig {
+    fn small_config() -> SyntheticConfig {
         SyntheticConfig {
             seed: 3,
             side: 32,
@@ -291,17 +293,17 @@ mod tests {
         }
     }
 
-    /// Every file below a folder with its content, by relative path.
-    fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    /// Every file below a directory with its content, by relative path.
+    fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(next) = folders.pop() {
+        let mut directories = vec![directory.to_owned()];
+        while let Some(next) = directories.pop() {
             for entry in fs::read_dir(next).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 } else {
-                    let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                    let name = path.strip_prefix(directory).unwrap().to_string_lossy().into_owned();
                     found.push((name, fs::read(&path).unwrap()));
                 }
             }
@@ -312,16 +314,16 @@ mod tests {
 
     #[test]
     fn files_do_not_depend_on_the_number_of_threads() {
-        let config = little();
+        let config = small_config();
         let [one, three] = [1, 3].map(|threads| {
-            let folder = tempfile::tempdir().unwrap();
+            let directory = tempfile::tempdir().unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut heard = (0, 0);
             let drawn = pool
-                .install(|| write(folder.path(), &config, &mut |done, all| heard = (done, all)))
+                .install(|| write(directory.path(), &config, &mut |done, all| heard = (done, all)))
                 .unwrap();
             assert_eq!((drawn, heard), (config.images(), (config.images(), config.images())));
-            files(folder.path())
+            files(directory.path())
         });
         assert!(one == three);
         let names: Vec<&str> = one
@@ -355,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
+    fn written_files_read_back() {
+        let directory = tempfile::tempdir().unwrap();
         let config = SyntheticConfig {
             class_train: 0,
-            ..little()
+            ..small_config()
         };
-        write(folder.path(), &config, &mut |_, _| ()).unwrap();
-        let open = |name: &str| ArrowTable::open(folder.path().join(format!("{name}.arrow"))).unwrap();
+        write(directory.path(), &config, &mut |_, _| ()).unwrap();
+        let open = |name: &str| ArrowTable::open(directory.path().join(format!("{name}.arrow"))).unwrap();
         for (name, rows) in [("train", 7), ("restval", 3), ("val", 2), ("test", 2)] {
             assert_eq!(open(&format!("coco_caption_karpathy_{name}")).rows(), rows, "{name}");
         }
@@ -378,15 +380,15 @@ mod tests {
         for (name, rows) in [("train", 3), ("dev", 3), ("balanced_dev", 2), ("unbalanced_test1", 1)] {
             assert_eq!(open(&format!("nlvr2_{name}")).rows(), rows, "{name}");
         }
-        assert!(!folder.path().join("classes").exists());
+        assert!(!directory.path().join("classes").exists());
 
         let table = open("coco_caption_karpathy_train");
         let index = Set::CaptionTrain.index(6);
         let scene = Scene::generate(config.seed, index);
-        let picture = image::load_from_memory(table.image(6, "image").unwrap())
+        let image = image::load_from_memory(table.image(6, "image").unwrap())
             .unwrap()
             .to_rgb8();
-        assert!(picture == render(&scene, config.side));
+        assert!(image == render(&scene, config.side));
         let expected = captions(&scene, &mut stream(config.seed, Purpose::Synthetic, index, 1));
         assert_eq!(table.texts(6, "caption").unwrap(), expected);
         assert_eq!(
