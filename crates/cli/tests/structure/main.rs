@@ -1,0 +1,214 @@
+//! Rules about the code itself: dependencies, sizes, messages of libraries, words, links of documents.
+//!
+//! Exceptions are listed here or in `.ci/words.txt`, each with its reason.
+
+mod modules;
+mod source;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use modules::{Modules, cycles_of};
+use source::{crates, files, is_test_file, root};
+
+/// Crates that are programs or serve tests: their messages may name commands and options.
+const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
+
+/// Most lines of a crate, without tests.
+const MAX_LINES: usize = 9_000;
+
+/// Options of other programs that messages may name.
+const OPTIONS_OF_OTHERS: [&str; 2] = ["--sparse", "tar --sort=name"];
+
+/// Crates whose import cycles are being removed. Take a crate off when it has none.
+const CYCLES_LEFT: [&str; 5] = ["data", "kernels", "prepare", "tensor", "train"];
+
+/// Libraries whose messages still name options or commands. Take a crate off when they do not.
+const MESSAGES_LEFT: [&str; 3] = ["data", "prepare", "train"];
+
+/// The crates of the workspace that `name` depends on, in programs or in tests.
+fn dependencies(name: &str) -> BTreeSet<String> {
+    let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
+    let lines = manifest.lines().filter_map(|line| line.strip_prefix("vlct-"));
+    let names = lines.map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default().to_string());
+    // Tests of a crate may depend on the crate itself, with other features.
+    names.filter(|dependency| dependency != name).collect()
+}
+
+#[test]
+fn crates_have_no_cycles() {
+    let edges: BTreeMap<_, _> = crates()
+        .into_iter()
+        .map(|name| (name.clone(), dependencies(&name)))
+        .collect();
+    assert!(edges["cli"].contains("train"), "manifests are understood: {edges:?}");
+    assert_eq!(cycles_of(&edges), Vec::<Vec<String>>::new());
+}
+
+/// The drawing in ARCHITECTURE.md: a crate depends on crates of lower lines only.
+#[test]
+fn dependencies_point_down() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let lines = text
+        .lines()
+        .skip_while(|line| *line != "## Crates")
+        .skip_while(|line| !line.starts_with("    "));
+    let lines = lines.take_while(|line| line.starts_with("    "));
+    let levels: BTreeMap<&str, usize> = lines
+        .enumerate()
+        .flat_map(|(level, line)| line.split_whitespace().map(move |name| (name, level)))
+        .collect();
+    assert_eq!(levels.get("cli"), Some(&0), "the drawing is found");
+    for (name, level) in &levels {
+        for dependency in dependencies(name)
+            .iter()
+            .filter_map(|name| levels.get_key_value(name.as_str()))
+        {
+            assert!(
+                dependency.1 > level,
+                "{name} depends on {}, which is not below it",
+                dependency.0
+            );
+        }
+    }
+}
+
+#[test]
+fn modules_have_no_import_cycles() {
+    let mut found = BTreeSet::new();
+    for name in crates() {
+        let cycles = Modules::read(&root().join("crates").join(&name).join("src")).cycles();
+        found.extend(cycles.into_iter().map(|cycle| format!("{name}: {cycle}")));
+    }
+    found.retain(|cycle| !CYCLES_LEFT.iter().any(|name| cycle.starts_with(&format!("{name}: "))));
+    assert!(found.is_empty(), "import cycles: {found:#?}");
+}
+
+#[test]
+fn no_crate_is_too_large() {
+    for name in crates() {
+        let src = root().join("crates").join(&name).join("src");
+        let lines = |path: &std::path::PathBuf| {
+            let text = fs::read_to_string(src.join(path)).expect("a source file");
+            let tests = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+            text[..tests].lines().count()
+        };
+        let total: usize = files(&src, "rs")
+            .iter()
+            .filter(|path| !is_test_file(path))
+            .map(lines)
+            .sum();
+        assert!(
+            total <= MAX_LINES,
+            "{name} has {total} lines without tests, more than {MAX_LINES}: split it"
+        );
+    }
+}
+
+/// A library does not know which program uses it: options and commands are named by `crates/cli` alone.
+#[test]
+fn libraries_name_no_options_or_commands() {
+    let mut found = Vec::new();
+    for name in crates()
+        .iter()
+        .filter(|name| !NOT_LIBRARIES.iter().chain(&MESSAGES_LEFT).any(|other| other == name))
+    {
+        let src = root().join("crates").join(name).join("src");
+        for path in files(&src, "rs").iter().filter(|path| !is_test_file(path)) {
+            let text = fs::read_to_string(src.join(path)).expect("a source file");
+            for (line, literal) in source::parse(&text).literals {
+                let foreign = OPTIONS_OF_OTHERS.iter().any(|option| literal.contains(option));
+                if !foreign && names_option_or_command(&literal) {
+                    found.push(format!("{name}/src/{}:{line}: {literal}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "libraries name options or commands:\n{}",
+        found.join("\n")
+    );
+}
+
+fn names_option_or_command(text: &str) -> bool {
+    let lower = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
+    let option = text
+        .match_indices("--")
+        .any(|(at, _)| !text[..at].ends_with('-') && lower(&text[at + 2..]));
+    option || text.match_indices("vlct ").any(|(at, _)| lower(&text[at + 5..]))
+}
+
+/// Paths in backticks in ARCHITECTURE.md exist, relative to the root, to `crates`, or to a crate named before on the line.
+#[test]
+fn paths_in_architecture_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for path in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        let is_path = path.contains('/') && !path.contains([' ', '<', '{', '*', '=']) || path.ends_with(".rs");
+        if is_path {
+            checked += 1;
+            let path = path.replace("NAME", "");
+            let place = Path::new(&path);
+            let place = if place.extension().is_some() && path.contains("/.") {
+                place.parent().expect("a parent")
+            } else {
+                place
+            };
+            if !root().join(place).exists() && !root().join("crates").join(place).exists() {
+                missing.push(path.clone());
+            }
+        }
+    }
+    assert!(checked > 20, "only {checked} paths");
+    assert!(
+        missing.is_empty(),
+        "ARCHITECTURE.md names paths that do not exist: {missing:?}"
+    );
+}
+
+/// Links between documents lead to files and headings that exist.
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in files(&root(), "md") {
+        let text = fs::read_to_string(root().join(&document)).expect("a document");
+        for link in text
+            .match_indices("](")
+            .filter_map(|(at, _)| text[at + 2..].split(')').next())
+        {
+            if link.contains("://") || link.contains([' ', '\n']) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                document.clone()
+            } else {
+                document.parent().expect("a parent").join(path)
+            };
+            let target = root().join(target);
+            let has_heading = || {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                text.lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| slug(line) == anchor)
+            };
+            if !target.exists() || !anchor.is_empty() && !has_heading() {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+/// The anchor that GitHub gives a heading.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}

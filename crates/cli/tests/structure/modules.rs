@@ -1,0 +1,227 @@
+//! Which modules of a crate import which, from `use` declarations and from paths that begin with `crate` or `super`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::source;
+
+/// A module as its names from the root of the crate.
+type Module = Vec<String>;
+
+/// The modules of one crate.
+pub struct Modules {
+    /// The code of each module's own file.
+    code: BTreeMap<Module, String>,
+    /// What each module imports: the name it gets there, and the path as written.
+    imports: BTreeMap<Module, Vec<(String, Vec<String>)>>,
+}
+
+impl Modules {
+    /// Reads the files of the directory `src` of a crate.
+    pub fn read(src: &Path) -> Self {
+        let paths = source::files(src, "rs").into_iter();
+        let files = paths.filter(|path| !source::is_test_file(path)).map(|path| {
+            let text = fs::read_to_string(src.join(&path)).expect("a source file");
+            (path, text)
+        });
+        Self::new(files)
+    }
+
+    fn new(files: impl Iterator<Item = (PathBuf, String)>) -> Self {
+        let code: BTreeMap<Module, String> = files
+            .map(|(path, text)| {
+                let names = path.with_extension("");
+                let mut module: Module = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+                if ["mod", "lib", "main"].contains(&module.last().expect("a name").as_str()) {
+                    module.pop();
+                }
+                (module, source::parse(&text).code)
+            })
+            .collect();
+        let imports = code
+            .iter()
+            .map(|(module, code)| (module.clone(), imports(code)))
+            .collect();
+        Self { code, imports }
+    }
+
+    /// Cycles of imports between modules with the same parent, one line each: `bf16: gemm -> rhs -> gemm`.
+    ///
+    /// What lies below a module counts as that module. Imports between a module and those that contain it are no cycle: a
+    /// module may use what its parent defines.
+    pub fn cycles(&self) -> Vec<String> {
+        let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+        for (from, code) in &self.code {
+            let imported = self.imports[from].iter().map(|(_, path)| path.clone());
+            for path in imported.chain(inline_paths(code)) {
+                let Some(to) = self.resolve(from, &path, 8) else {
+                    continue;
+                };
+                let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                if from.len() > shared && to.len() > shared {
+                    let edges = siblings.entry(from[..shared].to_vec()).or_default();
+                    edges
+                        .entry(from[shared].clone())
+                        .or_default()
+                        .insert(to[shared].clone());
+                }
+            }
+        }
+        let mut cycles = Vec::new();
+        for (parent, edges) in &siblings {
+            for cycle in cycles_of(edges) {
+                let parent = if parent.is_empty() {
+                    String::new()
+                } else {
+                    parent.join("::") + ": "
+                };
+                cycles.push(parent + &cycle.join(" -> "));
+            }
+        }
+        cycles
+    }
+
+    /// The module that a path leads to from `module`, through re-exports; `None` if it leads out of the crate.
+    fn resolve(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
+        let (mut at, mut rest) = match path.first()?.as_str() {
+            "crate" => (Module::new(), &path[1..]),
+            "self" => (module.clone(), &path[1..]),
+            "super" => (module[..module.len().checked_sub(1)?].to_vec(), &path[1..]),
+            child if self.child(module, child).is_some() => (module.clone(), path),
+            _ => return None,
+        };
+        while let Some((name, after)) = rest.split_first() {
+            if name == "super" {
+                at.pop()?;
+            } else if let Some(child) = self.child(&at, name) {
+                at = child;
+            } else {
+                // A name that the module has from elsewhere: follow it.
+                let import = self.imports.get(&at)?.iter().find(|(alias, _)| alias == name);
+                let followed = import.filter(|_| depth > 0);
+                return match followed {
+                    Some((_, path)) => self.resolve(&at, path, depth - 1).or(Some(at)),
+                    None => Some(at),
+                };
+            }
+            rest = after;
+        }
+        Some(at)
+    }
+
+    fn child(&self, module: &Module, name: &str) -> Option<Module> {
+        let child: Module = module.iter().cloned().chain([name.to_string()]).collect();
+        self.code.contains_key(&child).then_some(child)
+    }
+}
+
+/// The names and paths of all `use` declarations.
+fn imports(code: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find("use ") {
+        let starts_word = rest[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        rest = &rest[at + 4..];
+        if starts_word && let Some(end) = rest.find(';') {
+            expand(&[], &rest[..end], &mut found);
+        }
+    }
+    found
+}
+
+/// Adds the paths of a tree like `a::{b, c::{d as e}}` below `prefix`.
+fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>) {
+    let tree = tree.trim();
+    if let Some(open) = tree.find('{') {
+        let mut path = prefix.to_vec();
+        path.extend(segments(&tree[..open]));
+        let inner = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in inner.char_indices() {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            if c == ',' && depth == 0 {
+                expand(&path, &inner[start..at], found);
+                start = at + 1;
+            }
+        }
+        expand(&path, &inner[start..], found);
+    } else if !tree.is_empty() {
+        let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
+        let mut full = prefix.to_vec();
+        full.extend(segments(path).filter(|name| name != "self" || full_is_empty(prefix, path)));
+        let name = if alias.is_empty() {
+            full.last().cloned().unwrap_or_default()
+        } else {
+            alias.trim().to_string()
+        };
+        found.push((name, full));
+    }
+}
+
+/// `self` means the module itself at the beginning of a path, and the prefix behind it.
+fn full_is_empty(prefix: &[String], path: &str) -> bool {
+    prefix.is_empty() && path.trim_start().starts_with("self")
+}
+
+fn segments(path: &str) -> impl Iterator<Item = String> {
+    path.split("::")
+        .map(|name| name.trim().to_string())
+        .filter(|name| !name.is_empty())
+}
+
+/// Paths in expressions and types that begin with `crate::` or `super::`.
+fn inline_paths(code: &str) -> Vec<Vec<String>> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.split(|c| !is_path(c))
+        .filter(|word| word.starts_with("crate::") || word.starts_with("super::"))
+        .map(|word| segments(word).collect())
+        .collect()
+}
+
+/// Cycles of a graph, each once: for every node that can reach itself, the shortest way, unless a found cycle has that node.
+pub fn cycles_of(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+    let mut cycles: Vec<Vec<String>> = Vec::new();
+    for start in edges.keys() {
+        if cycles.iter().any(|cycle| cycle.contains(start)) {
+            continue;
+        }
+        let mut paths = vec![vec![start.clone()]];
+        let mut seen = BTreeSet::new();
+        while !paths.is_empty() && !paths.iter().any(|p| p.len() > 1 && p.last() == Some(start)) {
+            let next = |path: &Vec<String>| {
+                let nodes = edges.get(path.last().expect("not empty")).into_iter().flatten();
+                nodes
+                    .map(|node| [path.as_slice(), std::slice::from_ref(node)].concat())
+                    .collect::<Vec<_>>()
+            };
+            paths = paths
+                .iter()
+                .flat_map(next)
+                .filter(|path| seen.insert(path.last().cloned()))
+                .collect();
+        }
+        cycles.extend(paths.into_iter().find(|path| path.last() == Some(start)));
+    }
+    cycles
+}
+
+#[test]
+fn finds_cycles_through_reexports() {
+    let files = [
+        ("lib.rs", "mod a; mod b; mod c; pub use b::B as Bee;"),
+        ("a/mod.rs", "use crate::{c::{self, C}, Bee}; mod x; mod y;"),
+        ("a/x.rs", "fn f() { super::y::g() }"),
+        ("a/y.rs", "use super::x;"),
+        (
+            "b.rs",
+            "use std::fmt; use crate::a::A;\n#[cfg(test)]\nmod tests { use crate::c; }",
+        ),
+        ("c.rs", "//! use crate::a;"),
+    ];
+    let modules = Modules::new(files.into_iter().map(|(path, text)| (path.into(), text.into())));
+    assert_eq!(modules.cycles(), ["a -> b -> a", "a: x -> y -> x"]);
+}

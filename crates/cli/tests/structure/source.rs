@@ -1,0 +1,169 @@
+//! Rust source files as text: where comments, literals and tests are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("the repository")
+}
+
+/// Names of the directories in `crates`, sorted.
+pub fn crates() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join("crates"))
+        .expect("crates")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// All files below `directory`, relative to it, whose names end in `.extension`, sorted. Build directories and hidden
+/// directories other than `.ci` and `.github` are left out.
+pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let skipped = name == "target" || name.starts_with('.') && ![".ci", ".github"].contains(&name.as_str());
+            if path.is_dir() && !skipped {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path.strip_prefix(directory).expect("below").to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether a source file holds tests alone.
+pub fn is_test_file(path: &Path) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.components().any(|part| part.as_os_str() == "tests")
+        || ["tests", "testing", "parity"].contains(&name.as_ref())
+        || name.ends_with("_tests")
+}
+
+/// A source file, taken apart.
+pub struct Source {
+    /// The code: comments and the contents of literals are blanks, lines are kept, items behind `#[cfg(test)]` are empty lines.
+    pub code: String,
+    /// The string literals outside of tests: line, from 1, and content as written.
+    pub literals: Vec<(usize, String)>,
+}
+
+/// Takes a source file apart.
+pub fn parse(text: &str) -> Source {
+    let (code, literals) = blank_literals(text);
+    let (code, tests) = blank_tests(code);
+    let literals = literals
+        .into_iter()
+        .filter(|(at, _)| !tests.iter().any(|test| test.contains(at)));
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    Source {
+        literals: literals.map(|(at, literal)| (line(at), literal)).collect(),
+        code,
+    }
+}
+
+/// Replaces comments and contents of literals by blanks; byte positions stay. Returns the string literals with their positions.
+fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
+    let bytes = text.as_bytes();
+    let mut code = bytes.to_vec();
+    let mut literals = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let end = if rest.starts_with(b"//") {
+            at + rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len())
+        } else if rest.starts_with(b"/*") {
+            at + text[at..].find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw_string(bytes, at) {
+            let close = format!("\"{}", "#".repeat(hashes));
+            let start = at + hashes + 2;
+            let end = start + text[start..].find(&close).expect("a raw string ends");
+            literals.push((at, text[start..end].to_string()));
+            end + close.len()
+        } else if rest[0] == b'"' {
+            let mut end = at + 1;
+            while bytes[end] != b'"' {
+                end += if bytes[end] == b'\\' { 2 } else { 1 };
+            }
+            literals.push((at, text[at + 1..end].to_string()));
+            end + 1
+        } else if let Some(length) = character(&text[at..]) {
+            at + length
+        } else {
+            at += 1;
+            continue;
+        };
+        for byte in &mut code[at..end] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+        at = end;
+    }
+    (String::from_utf8_lossy(&code).into_owned(), literals)
+}
+
+/// The count of `#` of the raw string that begins at `at`, if one does.
+fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
+    if bytes[at] != b'r'
+        || at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_')
+    {
+        return None;
+    }
+    let hashes = bytes[at + 1..].iter().take_while(|b| **b == b'#').count();
+    (bytes.get(at + 1 + hashes) == Some(&b'"')).then_some(hashes)
+}
+
+/// The length in bytes of the character literal that `text` begins with, if it does: a lifetime has no second quote.
+fn character(text: &str) -> Option<usize> {
+    let inner = text.strip_prefix('\'')?;
+    if inner.starts_with('\\') {
+        return Some(2 + inner[2..].find('\'')? + 2);
+    }
+    let first = inner.chars().next()?;
+    inner[first.len_utf8()..]
+        .starts_with('\'')
+        .then_some(first.len_utf8() + 2)
+}
+
+/// Empties items behind `#[cfg(test)]`, up to their closing brace or semicolon. Returns their positions too.
+fn blank_tests(code: String) -> (String, Vec<std::ops::Range<usize>>) {
+    const MARK: &str = "#[cfg(test)]";
+    let mut tests: Vec<std::ops::Range<usize>> = Vec::new();
+    while let Some(start) = code[tests.last().map_or(0, |t| t.end)..].find(MARK) {
+        let start = start + tests.last().map_or(0, |t| t.end);
+        let mut depth = 0;
+        let length = code[start + MARK.len()..].find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0 && (c == '}' || c == ';')
+        });
+        tests.push(start..length.map_or(code.len(), |length| start + MARK.len() + length + 1));
+    }
+    let mut bytes = code.into_bytes();
+    for test in &tests {
+        for byte in &mut bytes[test.clone()] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+    }
+    (String::from_utf8(bytes).expect("blanks are ASCII"), tests)
+}
+
+#[test]
+fn takes_a_file_apart() {
+    let text = "fn f<'a>(x: &'a str) -> char {\n    // \"no\"\n    g(\"a \\\" b\", r#\"c\"d\"#);\n    '\\''\n}\n#[cfg(test)]\nmod tests {\n    const T: &str = \"t\";\n}\nuse x;\n";
+    let source = parse(text);
+    assert_eq!(source.literals, [(3, "a \\\" b".to_string()), (3, "c\"d".to_string())]);
+    assert!(source.code.contains("fn f<'a>(x: &'a str)") && source.code.contains("use x;"));
+    assert!(!source.code.contains("mod tests") && !source.code.contains("no"));
+    assert_eq!(source.code.lines().count(), text.lines().count());
+}

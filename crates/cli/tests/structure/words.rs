@@ -1,0 +1,95 @@
+//! The words of `.ci/words.txt` do not occur in Rust files and documents.
+
+use std::fs;
+
+use crate::source::{files, root};
+
+/// A rule of the list: a word and what to write instead.
+struct Rule {
+    word: String,
+    instead: String,
+}
+
+/// The list, as its rules and its exceptions.
+fn list() -> (Vec<Rule>, Vec<String>) {
+    let text = fs::read_to_string(root().join(".ci/words.txt")).expect(".ci/words.txt");
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (mut rules, mut exceptions) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line.split_once("->") {
+            Some((words, instead)) => rules.extend(words.split(',').map(|word| Rule {
+                word: word.trim().to_lowercase(),
+                instead: instead.trim().to_string(),
+            })),
+            None => exceptions.push(
+                line.strip_prefix("except ")
+                    .expect("`word -> word` or `except text`")
+                    .to_string(),
+            ),
+        }
+    }
+    (rules, exceptions)
+}
+
+#[test]
+fn documents_and_code_use_the_words_of_the_field() {
+    let (rules, exceptions) = list();
+    let mut found = Vec::new();
+    let mut used = vec![false; exceptions.len()];
+    for path in [files(&root(), "rs"), files(&root(), "md")].concat() {
+        let text = fs::read_to_string(root().join(&path)).expect("UTF-8");
+        for (number, line) in text.lines().enumerate() {
+            let mut line = line.to_string();
+            for (exception, used) in exceptions.iter().zip(&mut used) {
+                *used |= line.contains(exception.as_str());
+                line = line.replace(exception.as_str(), "");
+            }
+            for Rule { word, instead } in rules.iter().filter(|rule| contains(&line, &rule.word)) {
+                found.push(format!("{}:{}: {word} (write: {instead})", path.display(), number + 1));
+            }
+        }
+    }
+    let unused: Vec<&String> = exceptions
+        .iter()
+        .zip(&used)
+        .filter(|(_, used)| !**used)
+        .map(|(text, _)| text)
+        .collect();
+    assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
+    assert!(unused.is_empty(), "exceptions that nothing needs: {unused:?}");
+}
+
+/// Whether `line` has the word or its plural, by itself or as a part of an identifier (`picture_size`, `PictureLoader`).
+fn contains(line: &str, word: &str) -> bool {
+    // Lower case without a change of length: positions are those of the line.
+    let lower = line.to_ascii_lowercase();
+    lower.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let first = line[at..].chars().next();
+        let after = &line[at + word.len()..];
+        let after = after.strip_prefix('s').unwrap_or(after).chars().next();
+        let begins = before.is_none_or(|c| !c.is_alphabetic())
+            || first.is_some_and(char::is_uppercase) && before.is_some_and(char::is_lowercase);
+        begins && after.is_none_or(|c| !c.is_lowercase())
+    })
+}
+
+#[test]
+fn finds_words_in_identifiers() {
+    for text in [
+        "a picture",
+        "Pictures.",
+        "picture_size",
+        "PictureLoader",
+        "DecodedPicture",
+        "MAX_PICTURES",
+    ] {
+        assert!(contains(text, "picture"), "{text}");
+    }
+    for text in ["pictured", "picturesque", "depicture"] {
+        assert!(!contains(text, "picture"), "{text}");
+    }
+}
