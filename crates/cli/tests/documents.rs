@@ -244,6 +244,24 @@ fn documented_commands_succeed() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// The README's Rust lines are those of the example, which the compiler checks.
+#[test]
+fn rust_of_readme_is_that_of_the_example() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let example = fs::read_to_string(root().join("crates/cli/examples/match.rs")).expect("the example");
+    let block = readme
+        .split("```rust\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a block");
+    for line in block.lines() {
+        assert!(
+            example.lines().any(|other| other.trim() == line.trim()),
+            "the example lacks: {line}"
+        );
+    }
+}
+
 #[test]
 fn reads_commands_of_blocks() {
     let text = "`vlct inline`\n\n    RUN=a/b\n    vlct run with $RUN \\\n        x=1  # comment\n    other\n\n```\nvlct two 'a b'\n```\nvlct prose\n";

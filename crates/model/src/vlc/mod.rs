@@ -5,6 +5,7 @@ mod decoder;
 mod embed;
 mod heads;
 mod load;
+mod matching;
 #[cfg(test)]
 mod tests;
 

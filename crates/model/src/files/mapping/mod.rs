@@ -113,6 +113,12 @@ pub enum AdaptError {
         /// Sizes in the model.
         expected: Vec<usize>,
     },
+    /// A tensor of the model that the file lacks.
+    #[error("the file has no tensor {name}")]
+    Missing {
+        /// The model's name of the tensor.
+        name: String,
+    },
     /// A position table that is not the class token and a square of patches.
     #[error("position table {name} has {rows} rows, which is not one more than a square, so it cannot be resized")]
     NotSquare {

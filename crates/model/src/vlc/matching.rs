@@ -1,0 +1,152 @@
+//! A model from a weight file alone, and the probability that a caption belongs to an image.
+
+use super::{Picture, Sequence, Vlc};
+use crate::config::{Backbone, Heads, VlcConfig};
+use crate::files::mapping::AdaptError;
+use crate::files::{Options, StateDict, adapt};
+use vlct_tensor::Tape;
+
+impl VlcConfig {
+    /// Returns the sizes of a pre-trained model with the weights `state`, which have VLC's names: image size, vocabulary and
+    /// text length are those of its tables. The model has the heads for matching and masked words that `state` has.
+    ///
+    /// `backbone` gives what shapes do not tell, the counts of attention heads.
+    ///
+    /// # Errors
+    /// Returns [`AdaptError::Missing`] if `state` lacks a table, [`AdaptError::NotSquare`] if the position table is not that of
+    /// a square image.
+    pub fn of_weights(backbone: Backbone, state: &StateDict) -> Result<Self, AdaptError> {
+        let rows = |name: &str, axis: usize| {
+            let size = state.get(name).and_then(|tensor| tensor.shape.get(axis).copied());
+            size.ok_or_else(|| AdaptError::Missing { name: name.into() })
+        };
+        let positions = "transformer.pos_embed";
+        let positions_rows = rows(positions, 1)?;
+        let grid = positions_rows.saturating_sub(1).isqrt();
+        if grid == 0 || grid * grid + 1 != positions_rows {
+            return Err(AdaptError::NotSquare {
+                name: positions.into(),
+                rows: positions_rows,
+            });
+        }
+        Ok(Self {
+            image_size: grid * backbone.patch_size,
+            backbone,
+            vocab_size: rows("text_embeddings.word_embeddings.weight", 0)?,
+            max_text_len: rows("text_embeddings.position_embeddings.weight", 0)?,
+            token_types: rows("token_type_embeddings.weight", 0)?,
+            drop_rate: 0.0,
+            heads: Heads {
+                mlm: state.contains("mlm_score.bias"),
+                itm: state.contains("itm_score.fc.weight"),
+                ..Heads::default()
+            },
+        })
+    }
+}
+
+impl Vlc {
+    /// Makes a model of the sizes of [`VlcConfig::of_weights`] with the weights `state`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`VlcConfig::of_weights`] and of [`adapt`], and [`AdaptError::Missing`] if `state` lacks a weight.
+    pub fn from_weights(backbone: Backbone, state: StateDict) -> Result<Self, AdaptError> {
+        let mut model = Self::new(VlcConfig::of_weights(backbone, &state)?);
+        let (state, report) = adapt(state, &model.shapes(), Options::default())?;
+        if let Some(name) = report.missing.first() {
+            return Err(AdaptError::Missing { name: name.clone() });
+        }
+        // Every tensor of an adapted state has floating-point values.
+        model.load(&state).expect("an adapted state");
+        Ok(model)
+    }
+
+    /// Returns the probability, 0 to 1, that the text belongs to the image, all patches visible.
+    ///
+    /// `text` has the token ids from `[CLS]` to `[SEP]`, `pixels` the normalised values `[3, image_size, image_size]`.
+    ///
+    /// # Panics
+    /// Panics if the model has no matching head, and as [`Vlc::encode`] does.
+    pub fn match_probability(&self, text: &[u32], pixels: &[f32]) -> f32 {
+        let picture = Picture {
+            pixels,
+            kept: None,
+            token_type: 1,
+        };
+        let tape = Tape::inference(self.compute());
+        let pooled = self.read(&tape, &[Sequence { text, picture }], None);
+        let logits = self.itm_logits(&tape, &pooled);
+        match *logits.tensor().to_host() {
+            [mismatch, matching] => 1.0 / (1.0 + (mismatch - matching).exp()),
+            ref other => unreachable!("{} logits for one pair", other.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::read;
+
+    fn golden(folder: &std::path::Path) -> (Backbone, StateDict) {
+        let sizes = vlct_golden::json(folder.join("config.json"));
+        let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
+        let backbone = Backbone {
+            patch_size: size("patch"),
+            width: size("dim"),
+            depth: size("depth"),
+            heads: size("heads"),
+            decoder_width: size("decoder_dim"),
+            decoder_depth: size("decoder_depth"),
+            decoder_heads: size("decoder_heads"),
+        };
+        let state = read(&folder.join("pretrain.ckpt")).expect("a checkpoint").state;
+        (backbone, state)
+    }
+
+    #[test]
+    fn sizes_and_weights_are_those_of_the_file() {
+        for folder in vlct_golden::folders("model") {
+            let sizes = vlct_golden::json(folder.join("config.json"));
+            let (backbone, state) = golden(&folder);
+            let model = Vlc::from_weights(backbone, state.clone()).expect("a model");
+            assert_eq!(model.config().image_size as u64, sizes["image_size"]);
+            assert_eq!(model.config().vocab_size as u64, sizes["vocab_size"]);
+            assert_eq!(model.config().max_text_len as u64, sizes["max_text_len"]);
+            let name = "pooler.dense.weight";
+            assert_eq!(model.state_dict().f32(name).unwrap(), state.f32(name).unwrap());
+        }
+    }
+
+    #[test]
+    fn names_a_weight_that_the_file_lacks() {
+        let (backbone, state) = golden(&vlct_golden::folders("model")[0]);
+        for name in ["text_embeddings.word_embeddings.weight", "pooler.dense.weight"] {
+            let mut damaged = state.clone();
+            damaged.remove(name);
+            let error = Vlc::from_weights(backbone, damaged).err().expect("an error");
+            assert_eq!(error, AdaptError::Missing { name: name.into() });
+        }
+    }
+
+    #[test]
+    fn match_probability_is_the_softmax_of_the_matching_logits() {
+        let (backbone, state) = golden(&vlct_golden::folders("model")[0]);
+        let model = Vlc::from_weights(backbone, state).expect("a model");
+        let pixels: Vec<f32> = (0..3 * model.config().image_size.pow(2))
+            .map(|i| (i % 7) as f32 / 3.0 - 1.0)
+            .collect();
+        let picture = Picture {
+            pixels: &pixels,
+            kept: None,
+            token_type: 1,
+        };
+        let text = [101, 7, 9, 102];
+        let tape = Tape::inference(model.compute());
+        let encoded = model.encode(&tape, &[Sequence { text: &text, picture }], None);
+        let logits = model.itm_logits(&tape, &model.pool(&tape, &encoded, 0..1));
+        let exp: Vec<f64> = logits.tensor().to_host().iter().map(|l| f64::from(*l).exp()).collect();
+        let probability = f64::from(model.match_probability(&text, &pixels));
+        assert!((probability - exp[1] / (exp[0] + exp[1])).abs() < 1e-6);
+    }
+}
