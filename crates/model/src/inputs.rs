@@ -19,6 +19,17 @@ pub struct Sequence {
     pub mask: Option<PatchMask>,
 }
 
+impl Sequence {
+    /// The first text with the first image of the pools, all patches visible.
+    pub const FIRST_PAIR: Self = Self {
+        group: 0,
+        text: Some(0),
+        image: Some(0),
+        token_type: 1,
+        mask: None,
+    };
+}
+
 /// One batch for [`Vlc::encode`](crate::Vlc::encode).
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {

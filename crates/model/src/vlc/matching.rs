@@ -1,9 +1,10 @@
 //! A model from a weight file alone, and the probability that a caption belongs to an image.
 
-use super::{Picture, Sequence, Vlc};
+use super::Vlc;
 use crate::config::{Backbone, Heads, VlcConfig};
 use crate::files::mapping::AdaptError;
 use crate::files::{Options, StateDict, adapt};
+use crate::{Inputs, Sequence};
 use vlct_tensor::Tape;
 
 impl VlcConfig {
@@ -68,13 +69,13 @@ impl Vlc {
     /// # Panics
     /// Panics if the model has no matching head, and as [`Vlc::encode`] does.
     pub fn match_probability(&self, text: &[u32], pixels: &[f32]) -> f32 {
-        let picture = Picture {
-            pixels,
-            kept: None,
-            token_type: 1,
+        let inputs = Inputs {
+            images: vec![pixels],
+            texts: vec![text],
+            sequences: &[Sequence::FIRST_PAIR],
         };
         let tape = Tape::inference(self.compute());
-        let pooled = self.read(&tape, &[Sequence { text, picture }], None);
+        let pooled = self.read(&tape, &inputs, None);
         let logits = self.itm_logits(&tape, &pooled);
         match *logits.tensor().to_host() {
             [mismatch, matching] => 1.0 / (1.0 + (mismatch - matching).exp()),
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn sizes_and_weights_are_those_of_the_file() {
-        for folder in vlct_golden::folders("model") {
+        for folder in vlct_golden::directories("model") {
             let sizes = vlct_golden::json(folder.join("config.json"));
             let (backbone, state) = golden(&folder);
             let model = Vlc::from_weights(backbone, state.clone()).expect("a model");
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn names_a_weight_that_the_file_lacks() {
-        let (backbone, state) = golden(&vlct_golden::folders("model")[0]);
+        let (backbone, state) = golden(&vlct_golden::directories("model")[0]);
         for name in ["text_embeddings.word_embeddings.weight", "pooler.dense.weight"] {
             let mut damaged = state.clone();
             damaged.remove(name);
@@ -131,19 +132,19 @@ mod tests {
 
     #[test]
     fn match_probability_is_the_softmax_of_the_matching_logits() {
-        let (backbone, state) = golden(&vlct_golden::folders("model")[0]);
+        let (backbone, state) = golden(&vlct_golden::directories("model")[0]);
         let model = Vlc::from_weights(backbone, state).expect("a model");
         let pixels: Vec<f32> = (0..3 * model.config().image_size.pow(2))
             .map(|i| (i % 7) as f32 / 3.0 - 1.0)
             .collect();
-        let picture = Picture {
-            pixels: &pixels,
-            kept: None,
-            token_type: 1,
-        };
         let text = [101, 7, 9, 102];
+        let inputs = Inputs {
+            images: vec![&pixels],
+            texts: vec![&text],
+            sequences: &[Sequence::FIRST_PAIR],
+        };
         let tape = Tape::inference(model.compute());
-        let encoded = model.encode(&tape, &[Sequence { text: &text, picture }], None);
+        let encoded = model.encode(&tape, &inputs, None);
         let logits = model.itm_logits(&tape, &model.pool(&tape, &encoded, 0..1));
         let exp: Vec<f64> = logits.tensor().to_host().iter().map(|l| f64::from(*l).exp()).collect();
         let probability = f64::from(model.match_probability(&text, &pixels));

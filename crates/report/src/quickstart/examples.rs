@@ -73,11 +73,8 @@ fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
 /// Encodes one text with one image, of which the patches of the mask are visible, or all.
 fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&PatchMask>) -> Encoded {
     let sequence = Sequence {
-        group: 0,
-        text: Some(0),
-        image: Some(0),
-        token_type: 1,
         mask: mask.cloned(),
+        ..Sequence::FIRST_PAIR
     };
     let inputs = Inputs {
         images: vec![pixels],
