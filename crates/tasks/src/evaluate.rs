@@ -10,9 +10,9 @@ use vlct_tensor::Tape;
 
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::inputs::InputSpec;
 use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
-use crate::spec::InputSpec;
 use crate::task::{Outcome, Task};
 
 /// Runs the task on every batch; `each` sees the batch and its outcome. Returns whether the pass was completed: it ends early

@@ -12,10 +12,12 @@
 pub mod batch;
 pub mod error;
 pub mod evaluate;
+mod inputs;
 pub mod loader;
 pub mod metrics;
 pub mod pretrain;
 pub mod retrieval;
+mod sample;
 pub mod scoring;
 mod spec;
 mod task;
@@ -23,7 +25,9 @@ pub mod vqa;
 
 pub use batch::{Batch, Sample, Target, Text};
 pub use error::{Result, TaskError};
-pub use loader::{Loader, LoaderSpec, SampleCx};
+pub use inputs::{InputSpec, Mode};
+pub use loader::{Loader, LoaderSpec};
 pub use metrics::{Measure, Meters, NonFinite, Phase, Ratio, Report, Tally};
-pub use spec::{InputSpec, TaskSpec};
-pub use task::{Mode, Outcome, SampleError, Task};
+pub use sample::{SampleCx, SampleError};
+pub use spec::TaskSpec;
+pub use task::{Outcome, Task};

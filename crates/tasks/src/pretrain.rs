@@ -5,9 +5,9 @@
 //! image (group 1). The encoder runs once over all sequences of a batch.
 
 use crate::batch::{Batch, Sample, Target, Text};
-use crate::loader::SampleCx;
 use crate::metrics::{Phase, Report, Tally};
-use crate::task::{Outcome, SampleError, Task};
+use crate::sample::{SampleCx, SampleError};
+use crate::task::{Outcome, Task};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};

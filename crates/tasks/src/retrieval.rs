@@ -1,9 +1,9 @@
 //! Fine-tuning for retrieval: an image's caption is to be ranked above captions of other images.
 
 use crate::batch::{Batch, Sample, Target, Text};
-use crate::loader::SampleCx;
 use crate::metrics::{Phase, Report, Tally};
-use crate::task::{Outcome, SampleError, Task};
+use crate::sample::{SampleCx, SampleError};
+use crate::task::{Outcome, Task};
 use vlct_data::datasets::Contents;
 use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};

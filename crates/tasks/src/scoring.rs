@@ -13,10 +13,11 @@ use vlct_tensor::{Tape, Tensor, Var};
 use crate::batch::{Batch, Sample, Target};
 use crate::error::{Result, TaskError};
 use crate::evaluate::{Evaluator, pass};
-use crate::loader::{Loader, LoaderSpec, SampleCx};
+use crate::inputs::{InputSpec, Mode};
+use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
-use crate::spec::InputSpec;
-use crate::task::{Mode, Outcome, SampleError, Task};
+use crate::sample::{SampleCx, SampleError};
+use crate::task::{Outcome, Task};
 
 /// Pairs that the encoder reads at once.
 const PAIRS: usize = 64;

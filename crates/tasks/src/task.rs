@@ -1,9 +1,8 @@
 //! The interface between a task and everything that is common to all tasks.
 
 use crate::batch::{Batch, Sample};
-use crate::loader::SampleCx;
 use crate::metrics::{Measure, Phase, Report, Tally};
-use vlct_data::DataError;
+use crate::sample::{SampleCx, SampleError};
 use vlct_data::datasets::Contents;
 use vlct_model::Vlc;
 use vlct_tensor::{Tape, Tensor, Var};
@@ -25,30 +24,6 @@ pub trait Task: Send + Sync {
 
     /// Names and values of what was measured over an epoch or a split.
     fn report(&self, phase: Phase, tally: &Tally) -> Report;
-}
-
-/// What batches are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Training: shuffled, augmented, with dropout; unreadable images are replaced.
-    Train,
-    /// Evaluation: in order, without dropout; an unreadable image is an error.
-    Evaluate,
-}
-
-/// Why a sample cannot be made.
-#[derive(Debug)]
-pub enum SampleError {
-    /// Its own image cannot be read: in training another item takes its place.
-    Unreadable(DataError),
-    /// Anything else.
-    Fatal(DataError),
-}
-
-impl From<DataError> for SampleError {
-    fn from(error: DataError) -> Self {
-        Self::Fatal(error)
-    }
 }
 
 /// Result of [`Task::forward`].

@@ -1,9 +1,9 @@
 //! Visual question answering: a classifier over the answers that are frequent in training.
 
 use crate::batch::{Batch, Sample, Target, Text};
-use crate::loader::SampleCx;
 use crate::metrics::{Phase, Report, Tally};
-use crate::task::{Outcome, SampleError, Task};
+use crate::sample::{SampleCx, SampleError};
+use crate::task::{Outcome, Task};
 use vlct_data::datasets::{Answer, Contents};
 use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};

@@ -1,10 +1,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rand::{Rng, RngExt};
+use vlct_data::random::{Purpose, stream};
+
 use super::*;
 use crate::batch::Target;
 use crate::pretrain::{MATCHING, MODELLING, PretrainSpec};
 use crate::retrieval::Retrieval;
+use crate::sample::EVALUATION;
 use crate::spec::TaskSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
 use vlct_data::datasets::{Contents, RowsOf, Shards, Split, TableDataset};
