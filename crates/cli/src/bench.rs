@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
 use vlct_image::Transform;
-use vlct_train::bench::{BenchOptions, Precision, Workload, measure, measure_gemm};
+use vlct_train::bench::{BenchOptions, Device, Precision, Workload, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
@@ -49,7 +49,7 @@ fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
         count: args.threads,
         pinned: args.pin_threads,
     })?;
-    let fast = Precision::bf16_is_fast();
+    let fast = Device::default().bf16_is_fast();
     match args.precision {
         Some(BenchPrecision::F32) => Ok(Precision::F32),
         Some(BenchPrecision::Bf16) if !fast => Err(Failure::Failed(

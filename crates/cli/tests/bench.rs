@@ -102,7 +102,7 @@ fn every_task_prints_one_line_with_the_known_keys() {
 
 #[test]
 fn products_are_measured_in_both_formats() {
-    let formats: &[&str] = match vlct_train::bench::Precision::bf16_is_fast() {
+    let formats: &[&str] = match vlct_train::bench::Device::default().bf16_is_fast() {
         true => &["f32", "bf16"],
         false => &["f32"],
     };

@@ -7,7 +7,7 @@ use support::{
     assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct, write_synthetic,
 };
 use tempfile::TempDir;
-use vlct_train::bench::Precision;
+use vlct_train::bench::Device;
 use vlct_train::checkpoint;
 
 #[test]
@@ -15,7 +15,7 @@ fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
     let folder = TempDir::new().expect("temporary folder");
     let folder = folder.path();
     write_synthetic(&folder.join("data"), 12);
-    let fast = Precision::bf16_is_fast();
+    let fast = Device::default().bf16_is_fast();
     let best = if fast { "bfloat16" } else { "float32 by FMA" };
     let words = |log_dir: &str, more: &[&str]| {
         let log_dir = format!("log_dir={log_dir}");
@@ -88,7 +88,7 @@ fn trained(folder: &Path, precision: &str) -> [f64; 3] {
         ],
     );
     let mut program = vlct();
-    if precision == "bf16" && !Precision::bf16_is_fast() {
+    if precision == "bf16" && !Device::default().bf16_is_fast() {
         // The engine in plain Rust, which `vlct` has in tests only.
         program.env("VLCT_TEST_LEVEL", "portable");
     }

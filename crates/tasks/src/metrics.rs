@@ -243,11 +243,12 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vlct_tensor::Device;
 
     fn measure(key: &'static str, sum: f32, scale: f32, count: u64) -> Measure {
         Measure {
             key,
-            sum: Tensor::from_slice(1, 1, &[sum]),
+            sum: Device::default().tensor(1, 1, &[sum]),
             scale,
             count,
         }

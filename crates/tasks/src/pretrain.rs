@@ -19,7 +19,7 @@ use vlct_data::text::{MaskingConfig, mask_tokens};
 use vlct_model::{Encoded, PatchMask, Sequence, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{Tape, Tensor, Var};
+use vlct_tensor::{Tape, Var};
 
 /// Group of the masked captions with their images.
 pub const MODELLING: u8 = 0;
@@ -100,7 +100,7 @@ impl Pretrain {
         if self.spec.mlm {
             let (rows, targets) = masked(batch, &encoded, modelling.clone());
             let (loss, hits) = if rows.is_empty() {
-                (Var::constant(Tensor::zeros(1, 1)), Tensor::zeros(1, 1))
+                (Var::constant(tape.device().zeros(1, 1)), tape.device().zeros(1, 1))
             } else {
                 let logits = model.mlm_logits(tape, &encoded, rows);
                 trace("mlm_logits", &logits);
@@ -250,7 +250,8 @@ fn autoencoding(
         .map(|(sequence, mask)| (batch.image_of(sequence).unwrap_or_default(), mask.removed.as_slice()))
         .collect();
     let (size, side) = (model.config().image_size, model.config().backbone.patch_size);
-    tape.patch_loss(&prediction, Tensor::patches(&hidden, size, side, Order::ChannelLast))
+    let target = tape.device().patches(&hidden, size, side, Order::ChannelLast);
+    tape.patch_loss(&prediction, target)
 }
 
 /// Transport distances between words (without `[CLS]` and `[SEP]`) and patches (without the class token): the sum over matched

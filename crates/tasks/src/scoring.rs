@@ -8,7 +8,7 @@ use vlct_data::datasets::{Contents, Dataset, RowsOf, TableDataset};
 use vlct_data::loader::Position;
 use vlct_data::random::Purpose;
 use vlct_model::{Inputs, Sequence, Vlc};
-use vlct_tensor::{Tape, Tensor, Var};
+use vlct_tensor::{Tape, Var};
 
 use crate::batch::{Batch, Sample, Target};
 use crate::error::{Result, TaskError};
@@ -147,14 +147,14 @@ impl Task for AgainstTexts {
     }
 
     /// Logits `[images, texts]`.
-    fn forward(&self, model: &Vlc, _tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
         let rows = batch
             .images
             .iter()
             .flat_map(|image| score_image(model, image, &self.texts));
         let scores: Vec<f32> = rows.collect();
         Outcome {
-            logits: Some(Var::constant(Tensor::from_slice(
+            logits: Some(Var::constant(tape.device().tensor(
                 batch.len(),
                 self.texts.len(),
                 &scores,

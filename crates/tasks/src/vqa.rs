@@ -7,7 +7,7 @@ use crate::task::{Outcome, Task};
 use vlct_data::datasets::{Answer, Contents};
 use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};
-use vlct_tensor::{Tape, Tensor};
+use vlct_tensor::{Device, Tape, Tensor};
 
 /// The task of answering questions about images.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl Task for Vqa {
             logits: Some(logits.clone()),
             ..Outcome::default()
         };
-        if let Some(targets) = scores(&batch.targets, logits.columns()) {
+        if let Some(targets) = scores(tape.device(), &batch.targets, logits.columns()) {
             let score = tape.score_at_argmax(&logits, &targets);
             let loss = tape.binary_cross_entropy(&logits, targets);
             outcome = outcome
@@ -72,7 +72,7 @@ impl Task for Vqa {
 }
 
 /// Scores `[samples, answers]`, 0 for answers that are not named; `None` if a sample has no target.
-fn scores(targets: &[Target], answers: usize) -> Option<Tensor> {
+fn scores(device: Device, targets: &[Target], answers: usize) -> Option<Tensor> {
     let mut rows = vec![0f32; targets.len() * answers];
     for (row, target) in rows.chunks_exact_mut(answers).zip(targets) {
         let Target::Scores(scores) = target else { return None };
@@ -80,7 +80,7 @@ fn scores(targets: &[Target], answers: usize) -> Option<Tensor> {
             row[*answer as usize] = *score;
         }
     }
-    Some(Tensor::from_slice(targets.len(), answers, &rows))
+    Some(device.tensor(targets.len(), answers, &rows))
 }
 
 #[cfg(test)]
@@ -91,8 +91,8 @@ mod tests {
     fn of_an_answer_named_twice_the_later_score_counts() {
         let named = |scores: &[(u32, f32)]| Target::Scores(scores.to_vec());
         let targets = [named(&[(2, 0.3), (0, 1.0), (2, 0.9)]), named(&[]), named(&[(1, 0.6)])];
-        let rows = scores(&targets, 3).unwrap();
+        let rows = scores(Device::default(), &targets, 3).unwrap();
         assert_eq!(*rows.to_host(), [1.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]);
-        assert!(scores(&[named(&[]), Target::None], 3).is_none());
+        assert!(scores(Device::default(), &[named(&[]), Target::None], 3).is_none());
     }
 }

@@ -1,21 +1,31 @@
 //! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
 //!
-//! A [`Tensor`] is a matrix whose memory comes from a pool ([`buffer`]): of f32, or of bfloat16 where it is an operand of
-//! products (`matmul`) in that precision. Operations live in [`ops`], one file each, forward and backward together, as methods of
-//! [`Tape`]: they take and return [`Var`]s and, if they are differentiable, push a closure onto the tape. [`Parameters`] holds the weights by name in one flat memory, [`Gradients`]
-//! the same for their gradients. Nothing above this crate sees where values lie, so that a second device can be added here.
+//! A [`Tensor`] is a matrix on a [`Device`]. Operations are methods of [`Tape`], listed in [`ops`]: they take and return [`Var`]s
+//! and, where they are differentiable, leave a closure on the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
+//! gradients, [`optimizer::Optimizer`] the running averages.
+//!
+//! Values are computed behind a trait, `Backend`, whose functions name tensors; the CPU implements it in `cpu`, the only module that
+//! calls `vlct_kernels`. Above this crate values are seen through [`Tensor::to_host`], which copies where they are not in host
+//! memory. No operation, no backward pass and no step of the optimiser copies values to the host.
+//!
+//! Letters of shapes: `T` tokens (rows), `D` width (columns), `H` heads.
 
-pub mod buffer;
-mod matmul;
+mod backend;
+mod cpu;
+mod device;
 pub mod ops;
 pub mod optimizer;
 pub mod parameters;
-pub mod precision;
+mod precision;
 pub mod profile;
-pub mod tape;
+#[cfg(test)]
+mod remote;
+mod tape;
 pub mod tensor;
 pub mod throughput;
+mod varlen;
 
+pub use device::{Device, OutOfMemory};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};

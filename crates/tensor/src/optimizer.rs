@@ -1,20 +1,11 @@
 //! Optimisers over all parameters of a model.
 
-use crate::buffer::Buffer;
+use crate::backend::ParameterUpdate;
+pub use crate::backend::Rule;
+use crate::device::Device;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::profile::span;
-use vlct_kernels::optimizer::{self, Betas, Update};
-
-/// Which update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Rule {
-    /// AdamW of the transformers library with β = (0.9, 0.98).
-    AdamW,
-    /// Adam of PyTorch with β = (0.9, 0.999), weight decay as an L2 term.
-    Adam,
-    /// Gradient descent with momentum 0.9, weight decay as an L2 term.
-    Sgd,
-}
+use crate::tensor::Tensor;
 
 /// Learning rate and weight decay of one parameter in one step.
 #[derive(Clone, Copy, Debug)]
@@ -25,26 +16,26 @@ pub struct Setting {
     pub weight_decay: f64,
 }
 
-/// An update rule with its running averages.
+/// An update rule with its running averages, on the device of the parameters.
 pub struct Optimizer {
     rule: Rule,
     steps: Vec<u64>,
-    moments: Vec<Buffer>,
+    /// For each average one tensor for each parameter.
+    moments: Vec<Vec<Tensor>>,
+    device: Device,
 }
 
 impl Optimizer {
-    /// Averages at zero.
+    /// An optimiser whose averages are zero.
     pub fn new(rule: Rule, parameters: &Parameters) -> Self {
         let count = if rule == Rule::Sgd { 1 } else { 2 };
-        let zeros = |_| {
-            let mut buffer = Buffer::new::<f32>(parameters.memory_len());
-            buffer.as_mut_slice().fill(0f32);
-            buffer
-        };
+        let (device, shapes) = (parameters.device(), parameters.shapes());
+        let zeros = |_| device.backend().zeros_together(&shapes);
         Self {
             rule,
             steps: vec![0; parameters.count()],
             moments: (0..count).map(zeros).collect(),
+            device,
         }
     }
 
@@ -52,21 +43,22 @@ impl Optimizer {
     pub fn moment_names(&self) -> &'static [&'static str] {
         match self.rule {
             Rule::Sgd => &["momentum_buffer"],
-            _ => &["exp_avg", "exp_avg_sq"],
+            Rule::AdamW | Rule::Adam => &["exp_avg", "exp_avg_sq"],
         }
     }
 
-    /// One running average of one parameter, row by row.
-    pub fn moment(&self, parameters: &Parameters, moment: usize, id: ParameterId) -> &[f32] {
-        &self.moments[moment].as_slice()[parameters.range(id)]
+    /// A running average of a parameter, by its position in [`Optimizer::moment_names`], in the parameter's matrix form.
+    pub fn moment(&self, moment: usize, id: ParameterId) -> &Tensor {
+        &self.moments[moment][id.0]
     }
 
-    /// Restores one running average.
+    /// Replaces a running average of a parameter.
     ///
     /// # Panics
     /// If the number of values differs.
-    pub fn set_moment(&mut self, parameters: &Parameters, moment: usize, id: ParameterId, values: &[f32]) {
-        self.moments[moment].as_mut_slice()[parameters.range(id)].copy_from_slice(values);
+    pub fn set_moment(&mut self, moment: usize, id: ParameterId, values: &[f32]) {
+        let backend = self.device.backend();
+        backend.overwrite(&mut self.moments[moment][id.0], &mut |to| to.copy_from_slice(values));
     }
 
     /// How often each parameter was updated.
@@ -77,7 +69,7 @@ impl Optimizer {
     /// Restores how often each parameter was updated.
     ///
     /// # Panics
-    /// If there is not one number for each.
+    /// If there is not one count for each parameter.
     pub fn set_steps(&mut self, steps: &[u64]) {
         self.steps.copy_from_slice(steps);
     }
@@ -85,60 +77,39 @@ impl Optimizer {
     /// Updates every trainable parameter that has a gradient.
     ///
     /// # Panics
-    /// If a tape still holds the weights.
+    /// If something else, such as a tape, still holds a weight.
     pub fn step(
         &mut self,
         parameters: &mut Parameters,
         gradients: &Gradients,
         setting: impl Fn(ParameterId) -> Setting,
     ) {
-        let _span = span(|| {
+        let backend = self.device.backend();
+        let _span = span(backend, || {
             let trained = parameters.iter().filter(|(id, _)| gradients.get(*id).is_some());
             let values: usize = trained.map(|(_, p)| p.len()).sum();
-            (
-                "optimiser".into(),
-                0.0,
-                (values * (3 + 2 * self.moments.len()) * 4) as f64,
-            )
+            let bytes = (values * (3 + 2 * self.moments.len()) * 4) as f64;
+            ("optimiser".into(), 0.0, bytes)
         });
-        for index in 0..parameters.count() {
+        let mut moments: Vec<_> = self.moments.iter_mut().map(|m| m.iter_mut()).collect();
+        let mut updates = Vec::with_capacity(self.steps.len());
+        for ((index, (parameter, values)), step) in parameters.iter_mut().enumerate().zip(&mut self.steps) {
+            let moments = moments.iter_mut().filter_map(Iterator::next).collect();
             let id = ParameterId(index);
-            let Some(gradient) = gradients.get(id).filter(|_| parameters.get(id).trainable) else {
+            let Some(gradient) = gradients.get(id).filter(|_| parameter.trainable) else {
                 continue;
             };
-            self.steps[index] += 1;
-            let Setting {
-                learning_rate,
-                weight_decay,
-            } = setting(id);
-            let update = Update {
-                learning_rate,
-                weight_decay,
-                step: self.steps[index],
-            };
-            let range = parameters.range(id);
-            let values = &mut parameters.memory_mut()[range.clone()];
-            let mut moments = self.moments.iter_mut().map(|m| &mut m.as_mut_slice()[range.clone()]);
-            match (self.rule, moments.next(), moments.next()) {
-                (Rule::Sgd, Some(m), _) => optimizer::sgd(values, gradient, m, update, 0.9),
-                (Rule::AdamW, Some(m), Some(v)) => {
-                    let betas = Betas {
-                        beta1: 0.9,
-                        beta2: 0.98,
-                        epsilon: 1e-8,
-                    };
-                    optimizer::adamw(values, gradient, m, v, update, betas);
-                }
-                (Rule::Adam, Some(m), Some(v)) => {
-                    let betas = Betas {
-                        beta1: 0.9,
-                        beta2: 0.999,
-                        epsilon: 1e-8,
-                    };
-                    optimizer::adam(values, gradient, m, v, update, betas);
-                }
-                _ => unreachable!("moments are created to fit the rule"),
-            }
+            *step += 1;
+            let setting = setting(id);
+            updates.push(ParameterUpdate {
+                values,
+                gradient,
+                moments,
+                learning_rate: setting.learning_rate,
+                weight_decay: setting.weight_decay,
+                step: *step,
+            });
         }
+        backend.update(self.rule, &mut updates);
     }
 }

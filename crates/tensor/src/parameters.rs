@@ -1,14 +1,10 @@
-//! Weights by name, in one flat memory, and their gradients.
+//! Weights by name, and their gradients.
 
-use crate::buffer::Buffer;
-use crate::tensor::{PackedSlot, Tensor};
+use crate::backend::Beta;
+use crate::device::Device;
+use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use vlct_kernels::mat::Beta;
-use vlct_simd::math::sum;
 
 /// Number of a parameter, in the order of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,7 +17,7 @@ impl ParameterId {
     }
 }
 
-/// One parameter's place and properties.
+/// Name and properties of one parameter.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Published name.
@@ -30,76 +26,64 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Whether the optimiser may change it.
     pub trainable: bool,
-    start: usize,
-    len: usize,
-    rows: usize,
+    /// Rows and columns of its matrix form.
+    matrix: [usize; 2],
 }
 
 impl Parameter {
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.len
+        self.shape.iter().product()
     }
 
     /// Whether it has no values.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn range(&self) -> Range<usize> {
-        self.start..self.start + self.len
+        self.len() == 0
     }
 }
 
-/// All weights of a model.
+/// All weights of a model, on one device.
 pub struct Parameters {
     list: Vec<Parameter>,
     by_name: HashMap<String, ParameterId>,
-    values: Arc<Buffer>,
-    len: usize,
-    /// For each parameter, its form as a right operand, until the values change.
-    packed: Vec<PackedSlot>,
-    any_packed: AtomicBool,
+    values: Vec<Tensor>,
+    device: Device,
 }
-
-/// Values between parameters are left out so that each begins at a cache line.
-const ALIGNMENT: usize = 16;
 
 impl Parameters {
     /// Parameters of the given names, shapes and trainability, all zero.
     ///
     /// The matrix form of a parameter has the first axis as rows for two-dimensional weights and kernels
     /// (`[D, 3, P, P]` → `[D, 3·P·P]`); vectors are one row, and leading axes of size 1 (`[1, N, D]`) are dropped.
-    pub fn new(declarations: impl IntoIterator<Item = (String, Vec<usize>, bool)>) -> Self {
-        let (mut list, mut by_name, mut start) = (Vec::new(), HashMap::new(), 0);
+    pub fn new(declarations: impl IntoIterator<Item = (String, Vec<usize>, bool)>, device: Device) -> Self {
+        let (mut list, mut by_name) = (Vec::new(), HashMap::new());
         for (name, shape, trainable) in declarations {
-            let len = shape.iter().product();
             let significant: &[usize] = match shape.iter().position(|s| *s != 1) {
                 Some(i) if shape.len() - i >= 2 => &shape[i..],
                 _ => &[1],
             };
             let rows = if shape.len() == 2 { shape[0] } else { significant[0] };
+            let columns = shape.iter().product::<usize>() / rows.max(1);
             by_name.insert(name.clone(), ParameterId(list.len()));
             list.push(Parameter {
                 name,
                 shape,
                 trainable,
-                start,
-                len,
-                rows,
+                matrix: [rows, columns],
             });
-            start = (start + len).next_multiple_of(ALIGNMENT);
         }
-        let mut values = Buffer::new::<f32>(start);
-        values.as_mut_slice().fill(0f32);
+        let shapes: Vec<[usize; 2]> = list.iter().map(|p| p.matrix).collect();
         Self {
-            packed: list.iter().map(|_| PackedSlot::default()).collect(),
-            any_packed: AtomicBool::new(false),
+            values: device.backend().zeros_together(&shapes),
             list,
             by_name,
-            values: Arc::new(values),
-            len: start,
+            device,
         }
+    }
+
+    /// The device that they are on.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// All parameters with their numbers, in order.
@@ -117,99 +101,89 @@ impl Parameters {
         self.by_name.get(name).copied()
     }
 
-    /// How many there are.
+    /// The number of parameters.
     pub fn count(&self) -> usize {
         self.list.len()
     }
 
     /// Number of trainable values.
     pub fn trainable_values(&self) -> usize {
-        self.list.iter().filter(|p| p.trainable).map(|p| p.len).sum()
+        self.list.iter().filter(|p| p.trainable).map(Parameter::len).sum()
     }
 
-    /// The parameter as a matrix.
+    /// The parameter as a matrix, which shares its memory: it has to be dropped before the parameter can change.
     pub fn tensor(&self, id: ParameterId) -> Tensor {
-        let p = &self.list[id.0];
-        Tensor::window(&self.values, p.start, p.rows, p.len / p.rows.max(1))
+        self.values[id.0].clone()
     }
 
-    /// The parameter as a matrix that products bring into their own form once, not each time: for inference.
-    pub(crate) fn packed_tensor(&self, id: ParameterId) -> Tensor {
-        self.any_packed.store(true, Ordering::Relaxed);
-        self.tensor(id).with_packed(Arc::clone(&self.packed[id.0]))
-    }
-
-    /// The first parameter with a value that is infinite or no number.
+    /// The first parameter with a value that is infinite or not a number.
     pub fn first_non_finite(&self) -> Option<&Parameter> {
-        // A product with zero is zero for finite values only.
-        let finite = |p: &&Parameter| sum(&self.values.as_slice()[p.range()], |v| v * 0.0) == 0.0;
-        self.list.iter().find(|p| !finite(p))
+        let position = self.device.backend().first_non_finite(&self.values);
+        position.map(|i| &self.list[i])
     }
 
     /// Replaces the values.
     ///
     /// # Panics
-    /// If the number of values differs, or a tape still holds the weights.
+    /// If the number of values differs, or something else, such as a tape, still holds the weight.
     pub fn set(&mut self, id: ParameterId, values: &[f32]) {
-        let range = self.list[id.0].range();
-        self.memory_mut()[range].copy_from_slice(values);
+        assert_not_held(&self.values[id.0]);
+        let backend = self.device.backend();
+        backend.overwrite(&mut self.values[id.0], &mut |to| to.copy_from_slice(values));
     }
 
-    /// Lets `write` replace the values of each parameter, all of them, several at a time.
+    /// Lets `write` replace the values of each parameter, all of them, in host memory, several parameters at a time.
     ///
     /// # Panics
-    /// If a tape still holds the weights.
+    /// If something else, such as a tape, still holds a weight.
     pub fn fill(&mut self, write: impl Fn(ParameterId, &Parameter, &mut [f32]) + Sync) {
-        let list = std::mem::take(&mut self.list);
-        let (mut rest, mut at) = (self.memory_mut(), 0);
-        let mut parts = Vec::with_capacity(list.len());
-        for (index, p) in list.iter().enumerate() {
-            let (values, behind) = std::mem::take(&mut rest)[p.start - at..].split_at_mut(p.len);
-            (rest, at) = (behind, p.start + p.len);
-            parts.push((ParameterId(index), p, values));
-        }
+        self.values.iter().for_each(assert_not_held);
+        let backend = self.device.backend();
+        let values = self.values.par_iter_mut().zip(&self.list).enumerate();
         // One by one: a few are much larger than the others.
-        let parts = parts.into_par_iter().with_max_len(1);
-        parts.for_each(|(id, p, values)| write(id, p, values));
-        self.list = list;
+        values.with_max_len(1).for_each(|(i, (values, parameter))| {
+            backend.overwrite(values, &mut |to| write(ParameterId(i), parameter, to));
+        });
     }
 
-    pub(crate) fn memory_mut(&mut self) -> &mut [f32] {
-        if std::mem::take(self.any_packed.get_mut()) {
-            self.packed.fill_with(PackedSlot::default);
-        }
-        match Arc::get_mut(&mut self.values) {
-            Some(buffer) => buffer.as_mut_slice(),
-            None => panic!("weights changed while a tape uses them"),
-        }
+    /// All parameters with their values, to be changed.
+    ///
+    /// # Panics
+    /// On the way, if something else, such as a tape, still holds a weight.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Parameter, &mut Tensor)> {
+        let values = self.values.iter_mut().inspect(|values| assert_not_held(values));
+        self.list.iter().zip(values)
     }
 
-    pub(crate) fn range(&self, id: ParameterId) -> Range<usize> {
-        self.list[id.0].range()
-    }
-
-    pub(crate) fn memory_len(&self) -> usize {
-        self.len
+    /// Rows and columns of the matrix form of each parameter.
+    pub(crate) fn shapes(&self) -> Vec<[usize; 2]> {
+        self.list.iter().map(|p| p.matrix).collect()
     }
 }
 
-/// Gradients of the parameters of one model. A parameter that no loss depends on has none: the optimiser skips it.
+fn assert_not_held(values: &Tensor) {
+    assert!(!values.is_shared(), "weights changed while a tape uses them");
+}
+
+/// Gradients of the parameters of one model, on its device. A parameter that no loss depends on has none: the optimiser skips it.
 ///
 /// Each has memory of its own, taken when the backward pass reaches it: by then the forward pass's values of later layers
 /// are no longer needed.
 pub struct Gradients {
-    lens: Vec<usize>,
+    shapes: Vec<[usize; 2]>,
     trainable: Vec<bool>,
-    values: Vec<Option<Buffer>>,
+    values: Vec<Option<Tensor>>,
+    device: Device,
 }
 
 impl Gradients {
     /// No gradients yet.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
-            lens: parameters.list.iter().map(|p| p.len).collect(),
+            shapes: parameters.shapes(),
             trainable: parameters.list.iter().map(|p| p.trainable).collect(),
             values: parameters.list.iter().map(|_| None).collect(),
+            device: parameters.device,
         }
     }
 
@@ -218,11 +192,9 @@ impl Gradients {
         self.values.fill_with(|| None);
     }
 
-    /// The gradient, row by row, if there is one.
-    pub fn get(&self, id: ParameterId) -> Option<&[f32]> {
-        self.values[id.0]
-            .as_ref()
-            .map(|values| &values.as_slice()[..self.lens[id.0]])
+    /// The gradient in the parameter's matrix form, if there is one.
+    pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
+        self.values[id.0].as_ref()
     }
 
     pub(crate) fn wants(&self, id: ParameterId) -> bool {
@@ -231,12 +203,60 @@ impl Gradients {
 
     /// Lets `write` add to the gradient; its second argument says whether there is something to add to
     /// (otherwise it has to overwrite).
-    pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut [f32], Beta)) {
-        let (len, present) = (self.lens[id.0], self.values[id.0].is_some());
-        let values = self.values[id.0].get_or_insert_with(|| Buffer::new::<f32>(len));
-        write(
-            &mut values.as_mut_slice()[..len],
-            if present { Beta::One } else { Beta::Zero },
-        );
+    pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut Tensor, Beta)) {
+        let ([rows, columns], backend) = (self.shapes[id.0], self.device.backend());
+        match &mut self.values[id.0] {
+            Some(values) => write(values, Beta::One),
+            empty => write(empty.insert(backend.empty(rows, columns)), Beta::Zero),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrix_forms_follow_the_published_shapes() {
+        let forms = [
+            (vec![], [1, 1]),
+            (vec![5], [1, 5]),
+            (vec![4, 3], [4, 3]),
+            (vec![1, 3], [1, 3]),
+            (vec![1, 7, 4], [7, 4]),
+            (vec![1, 1, 4], [1, 4]),
+            (vec![4, 3, 2, 2], [4, 12]),
+            (vec![0, 4], [0, 0]),
+        ];
+        let declarations = forms
+            .iter()
+            .map(|(shape, _)| (format!("{shape:?}"), shape.clone(), true));
+        let parameters = Parameters::new(declarations, Device::cpu());
+        for ((id, _), (shape, form)) in parameters.iter().zip(&forms) {
+            let t = parameters.tensor(id);
+            assert_eq!([t.rows(), t.columns()], *form, "{shape:?}");
+            assert!(t.to_host().iter().all(|v| *v == 0.0));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "weights changed while a tape uses them")]
+    fn a_weight_that_is_held_cannot_change() {
+        let mut parameters = Parameters::new([("w".to_string(), vec![2], true)], Device::cpu());
+        let id = parameters.id("w").expect("declared");
+        let _held = parameters.tensor(id);
+        parameters.set(id, &[1.0, 2.0]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_found_by_parameter() {
+        let shape = |name: &str| (name.to_string(), vec![2, 20], true);
+        let mut parameters = Parameters::new(["a", "b", "c"].map(shape), Device::cpu());
+        parameters.fill(|id, p, values| values.fill((id.index() * p.len()) as f32));
+        assert!(parameters.first_non_finite().is_none());
+        for bad in [f32::NAN, f32::INFINITY] {
+            parameters.fill(|id, _, values| values[39] = if id.index() > 0 { bad } else { 0.0 });
+            assert_eq!(parameters.first_non_finite().expect("not finite").name, "b");
+        }
     }
 }

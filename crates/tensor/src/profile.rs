@@ -1,21 +1,25 @@
 //! Where the time of a step goes: operations report what they do while the calling thread is being profiled.
+//!
+//! What is the same on each device is reported by the operation. What devices fuse differently (products, norms and attention) is
+//! reported by the backend.
 
+use crate::backend::{Backend, Time};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The sum of all calls of one operation with operands of one size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
-    /// What was done.
+    /// Name of the operation, with the sizes of a matrix product.
     pub name: String,
-    /// How often.
+    /// Number of calls.
     pub calls: u64,
     /// Time spent in it, without operations inside that report themselves.
     pub time: Duration,
-    /// The same, added up over the processors that worked in it; zero where the system does not tell.
-    pub processors: Duration,
-    /// Floating-point operations: two for a product that is added.
+    /// The same, added up over the cores that worked in it; zero where the system does not tell.
+    pub core_time: Duration,
+    /// Floating-point operations: two for a multiplication whose product is added.
     pub flops: f64,
     /// Bytes that have to be read and written at least.
     pub bytes: f64,
@@ -24,7 +28,7 @@ pub struct Entry {
 #[derive(Default)]
 struct Profile {
     entries: HashMap<String, Entry>,
-    /// For each operation in progress, the times of those inside it: by the clock and of the processors.
+    /// For each operation in progress, the times of those inside it: by the clock and of the cores.
     inside: Vec<[Duration; 2]>,
 }
 
@@ -32,12 +36,12 @@ thread_local! {
     static PROFILE: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
-/// Begins to take note of the calling thread's operations.
+/// Begins to profile the calling thread.
 pub fn start() {
     PROFILE.set(Some(Profile::default()));
 }
 
-/// Ends it; the operations, those that took longest first.
+/// Ends the profile of the calling thread and returns its operations, those that took longest first.
 pub fn finish() -> Vec<Entry> {
     let profile = PROFILE.take().unwrap_or_default();
     let mut entries: Vec<Entry> = profile.entries.into_values().collect();
@@ -45,10 +49,10 @@ pub fn finish() -> Vec<Entry> {
     entries
 }
 
-/// Notes the work from here to the end of the result's life, if the calling thread is being profiled. `what` gives its name,
-/// floating-point operations and bytes.
+/// Reports work of `backend` from here to the end of the result's life, if the calling thread is being profiled. `what` gives
+/// its name, floating-point operations and bytes.
 #[must_use]
-pub(crate) fn span(what: impl FnOnce() -> (String, f64, f64)) -> Option<Span> {
+pub(crate) fn span(backend: &dyn Backend, what: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'_>> {
     PROFILE.with_borrow_mut(|profile| {
         let profile = profile.as_mut()?;
         profile.inside.push([Duration::ZERO; 2]);
@@ -57,41 +61,34 @@ pub(crate) fn span(what: impl FnOnce() -> (String, f64, f64)) -> Option<Span> {
             name,
             flops,
             bytes,
-            start: Instant::now(),
-            processors: processor_time(),
+            backend,
+            start: backend.time(),
         })
     })
 }
 
 /// Reports work whose cost is the bytes that it reads and writes.
-pub(crate) fn pass(name: &str, moved: f64) -> Option<Span> {
-    span(|| (name.to_string(), 0.0, moved))
+#[must_use]
+pub(crate) fn pass<'a>(backend: &'a dyn Backend, name: &str, moved: f64) -> Option<Span<'a>> {
+    span(backend, || (name.to_string(), 0.0, moved))
 }
 
 /// Work in progress.
-pub(crate) struct Span {
+pub(crate) struct Span<'a> {
     name: String,
     flops: f64,
     bytes: f64,
-    start: Instant,
-    processors: Duration,
+    backend: &'a dyn Backend,
+    start: Time,
 }
 
-/// What all threads of this process have spent on processors so far.
-#[cfg(unix)]
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
-}
-
-#[cfg(not(unix))]
-fn processor_time() -> Duration {
-    Duration::ZERO
-}
-
-impl Drop for Span {
+impl Drop for Span<'_> {
     fn drop(&mut self) {
-        let times = [self.start.elapsed(), processor_time().saturating_sub(self.processors)];
+        let end = self.backend.time();
+        let times = [
+            end.clock.saturating_duration_since(self.start.clock),
+            end.cores.saturating_sub(self.start.cores),
+        ];
         PROFILE.with_borrow_mut(|profile| {
             let Some(profile) = profile else { return };
             let inside = profile.inside.pop().unwrap_or_default();
@@ -103,7 +100,7 @@ impl Drop for Span {
             entry.name = name;
             entry.calls += 1;
             entry.time += times[0].saturating_sub(inside[0]);
-            entry.processors += times[1].saturating_sub(inside[1]);
+            entry.core_time += times[1].saturating_sub(inside[1]);
             entry.flops += self.flops;
             entry.bytes += self.bytes;
         });
@@ -113,11 +110,13 @@ impl Drop for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
 
     #[test]
     fn time_counts_once_and_only_while_profiling() {
+        let backend = Device::cpu().backend();
         let op = |name: &str, run: &dyn Fn()| {
-            let _span = span(|| (name.into(), 2.0, 4.0));
+            let _span = span(backend, || (name.into(), 2.0, 4.0));
             run();
         };
         op("before", &|| ());
@@ -130,20 +129,5 @@ mod tests {
         assert_eq!(names, [("inner", 2, 4.0), ("outer", 1, 2.0)]);
         assert!(entries[0].time >= Duration::from_millis(20) && entries[1].time < entries[0].time);
         assert!(finish().is_empty());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn processors_count_while_they_work() {
-        start();
-        {
-            let _span = span(|| ("busy".into(), 0.0, 0.0));
-            let begin = Instant::now();
-            while processor_time() == Duration::ZERO || begin.elapsed() < Duration::from_millis(20) {
-                std::hint::spin_loop();
-            }
-        }
-        let entries = finish();
-        assert!(entries[0].processors > Duration::ZERO, "{entries:?}");
     }
 }

@@ -1,9 +1,10 @@
-//! Times of the matrix products of a linear layer.
+//! How long the matrix products of a linear layer take, apart from everything else.
 
-use crate::matmul::{self, Input, Layer, operand};
-use crate::{F32Products, Precision, Tensor};
-use std::time::{Duration, Instant};
-use vlct_kernels::mat::Beta;
+use crate::backend::{Backend, Beta, Input, Layer};
+use crate::device::Device;
+use crate::precision::Precision;
+use crate::tensor::Tensor;
+use std::time::Duration;
 
 /// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one for each repetition.
 pub struct LayerTimes {
@@ -15,43 +16,56 @@ pub struct LayerTimes {
     pub weight_gradient: Vec<Duration>,
 }
 
-/// Times each product `repetitions` times, after one that is not counted. Activations are operands and results become operands, as
-/// inside a transformer block: in bfloat16 the times include bias, rounding and packing.
-pub fn layer_times(rows: usize, inner: usize, out: usize, precision: Precision, repetitions: usize) -> LayerTimes {
-    // Any values will do that are neither all zero nor subnormal.
-    let ramp = |rows: usize, columns: usize| {
-        Tensor::build(rows, columns, |values| {
-            (0u32..)
-                .zip(values)
-                .for_each(|(i, v)| *v = (i % 253) as f32 / 126.0 - 1.0);
-        })
-    };
-    let products = F32Products::measure();
-    let x = operand(&ramp(rows, inner), precision);
-    let dy = operand(&ramp(rows, out), precision);
+/// Times each product `repetitions` times, after one that is not counted. Activations are operands already and results become
+/// operands again, as inside a transformer block: in bfloat16 the bias, the rounding and the packing of weights and activations
+/// are in the times.
+pub fn layer_times(
+    device: Device,
+    rows: usize,
+    inner: usize,
+    out: usize,
+    precision: Precision,
+    repetitions: usize,
+) -> LayerTimes {
+    let backend = device.backend();
+    let ramp = |rows: usize, columns: usize| ramp(backend, rows, columns);
+    let x = backend.operand(&ramp(rows, inner), precision);
+    let dy = backend.operand(&ramp(rows, out), precision);
     let layer = Layer {
         weight: ramp(out, inner),
         bias: Some(ramp(1, out)),
-        f32_products: products,
+        reused: false,
+        f32_products: device.fastest_f32_products(),
     };
-    let mut dw = Tensor::zeros(out, inner);
+    let mut dw = backend.zeros(out, inner);
     LayerTimes {
-        forward: times(repetitions, || drop(matmul::linear_operand(&x, &layer))),
-        input_gradient: times(repetitions, || {
-            drop(matmul::input_gradient_operand(&dy, &layer));
+        forward: times(backend, repetitions, || drop(backend.linear_operand(&x, &layer))),
+        input_gradient: times(backend, repetitions, || {
+            drop(backend.input_gradient_operand(&dy, &layer));
         }),
-        weight_gradient: times(repetitions, || {
-            matmul::layer_gradient(&dy, Input::Operand(&x), dw.make_mut(), Beta::Zero, products, None);
+        weight_gradient: times(backend, repetitions, || {
+            backend.layer_gradient(&dy, Input::Operand(&x), &mut dw, Beta::Zero, None, layer.f32_products);
         }),
     }
 }
 
-fn times(repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
+/// A matrix to multiply with. Its values do not matter, as long as they are neither all zero nor very small.
+fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
+    let mut ramp = backend.empty(rows, columns);
+    backend.overwrite(&mut ramp, &mut |values| {
+        (0u32..)
+            .zip(values)
+            .for_each(|(i, v)| *v = (i % 253) as f32 / 126.0 - 1.0);
+    });
+    ramp
+}
+
+fn times(backend: &dyn Backend, repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
     work();
     let mut once = || {
-        let start = Instant::now();
+        let start = backend.time().clock;
         work();
-        start.elapsed()
+        backend.time().clock.saturating_duration_since(start)
     };
     (0..repetitions).map(|_| once()).collect()
 }
@@ -61,13 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn measures_each_repetition() {
+    fn each_repetition_is_timed_after_one_that_is_not() {
+        let device = Device::cpu();
         let mut calls = 0;
-        assert_eq!(times(3, || calls += 1).len(), 3);
+        assert_eq!(times(device.backend(), 3, || calls += 1).len(), 3);
         assert_eq!(calls, 4);
         for precision in [Precision::F32, Precision::Bf16] {
-            if precision == Precision::F32 || Precision::bf16_is_fast() {
-                let times = layer_times(40, 33, 70, precision, 2);
+            if precision == Precision::F32 || device.bf16_is_fast() {
+                let times = layer_times(device, 40, 33, 70, precision, 2);
                 for times in [times.forward, times.input_gradient, times.weight_gradient] {
                     assert!(times.len() == 2 && times.iter().all(|t| *t > Duration::ZERO));
                 }

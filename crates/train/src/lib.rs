@@ -17,4 +17,4 @@ pub mod trainer;
 pub mod weights;
 
 pub use error::{Result, TrainError};
-pub use vlct_tensor::buffer::OutOfMemory;
+pub use vlct_tensor::OutOfMemory;

@@ -63,28 +63,24 @@ impl Weights {
     /// Writes model, running averages, `state` and `description` to the checkpoint file `path`.
     pub fn save(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
         let parameters = self.model.parameters();
-        let values: Vec<_> = parameters.iter().map(|(id, p)| (p, parameters.tensor(id))).collect();
-        let weights: Vec<_> = values
-            .iter()
-            .map(|(p, tensor)| (&p.name, &p.shape, tensor.to_host()))
-            .collect();
         let trainable = || parameters.iter().filter(|(_, p)| p.trainable);
-        let mut moments: Vec<(String, &Vec<usize>, &[f32])> = Vec::new();
+        let mut moments = Vec::new();
         for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
-            moments.extend(trainable().map(|(id, p)| {
-                let values = self.optimizer.moment(parameters, m, id);
-                (moment_name(moment, &p.name), &p.shape, values)
-            }));
+            moments.extend(
+                trainable().map(|(id, p)| (moment_name(moment, &p.name), &p.shape, self.optimizer.moment(m, id))),
+            );
         }
-        let tensors: Vec<TensorRef> = weights
-            .iter()
-            .map(|(name, shape, data)| TensorRef { name, shape, data })
-            .chain(
-                moments
-                    .iter()
-                    .map(|(name, shape, data)| TensorRef { name, shape, data }),
-            )
-            .collect();
+        let weights = parameters.iter().map(|(id, p)| TensorRef {
+            name: &p.name,
+            shape: &p.shape,
+            data: parameters.tensor(id),
+        });
+        let moments = moments.iter().map(|(name, shape, data)| TensorRef {
+            name,
+            shape,
+            data: (*data).clone(),
+        });
+        let tensors: Vec<TensorRef> = weights.chain(moments).collect();
         checkpoint::save(path, &tensors, state, description)?;
         Ok(())
     }
@@ -110,7 +106,7 @@ impl Weights {
             }
             for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
                 file.copy_to(&moment_name(moment, &parameter.name), &parameter.shape, &mut values)?;
-                self.optimizer.set_moment(self.model.parameters(), m, id, &values);
+                self.optimizer.set_moment(m, id, &values);
             }
         }
         self.optimizer.set_steps(parameter_steps);

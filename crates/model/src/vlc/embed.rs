@@ -7,7 +7,7 @@ use crate::inputs::{Inputs, Sequence};
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{ParameterId, Tape, Tensor, Var};
+use vlct_tensor::{ParameterId, Tape, Var};
 
 /// ε of BERT's layer norms.
 const TEXT_EPS: f32 = 1e-12;
@@ -125,7 +125,7 @@ impl Vlc {
             });
         }
         let (size, side) = (self.config.image_size, self.config.backbone.patch_size);
-        let patches = Var::constant(Tensor::patches(&cut, size, side, Order::ChannelFirst));
+        let patches = Var::constant(tape.device().patches(&cut, size, side, Order::ChannelFirst));
         Patches {
             projected: self.image.projection.forward(tape, &self.parameters, &patches, None),
             starts,

@@ -72,7 +72,8 @@ impl Encoded {
 impl Vlc {
     /// A model with all weights zero; see [`crate::initialise`].
     pub fn new(config: VlcConfig) -> Self {
-        let parameters = Parameters::new(config.parameters());
+        let compute = Compute::default();
+        let parameters = Parameters::new(config.parameters(), compute.device);
         let find = blocks::Find(&parameters);
         let backbone = &config.backbone;
         Self {
@@ -91,7 +92,7 @@ impl Vlc {
             rank: config.heads.rank.then(|| find.linear("rank_output")),
             config,
             parameters,
-            compute: Compute::default(),
+            compute,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::mask::PatchMask;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use vlct_golden::assert_close;
-use vlct_tensor::{Gradients, Tape, Tensor, Var};
+use vlct_tensor::{Gradients, Tape, Var};
 
 fn small_model(heads: Heads) -> Vlc {
     let backbone = Backbone {
@@ -72,7 +72,7 @@ fn encode(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
     let mut gradients = Gradients::new(model.parameters());
     tape.backward(&loss, 1.0, &mut gradients);
     let all = model.parameters().iter().filter_map(|(id, _)| gradients.get(id));
-    (values, all.flatten().copied().collect())
+    (values, all.flat_map(|g| g.to_host().into_owned()).collect())
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
         ..Heads::default()
     });
     let tape = Tape::inference(model.compute());
-    let pooled = Var::constant(Tensor::from_slice(3, 16, &image(3)[..3 * 16]));
+    let pooled = Var::constant(tape.device().tensor(3, 16, &image(3)[..3 * 16]));
     let logits = model.itm_logits(&tape, &pooled).tensor().to_host().to_vec();
     let scores = model.rank_scores(&tape, &pooled);
     assert_eq!((scores.rows(), scores.columns()), (3, 1));

@@ -10,7 +10,7 @@ use vlct_image::denormalise;
 use vlct_model::{Encoded, Inputs, PatchMask, Sequence, Vlc};
 use vlct_synthetic::Shape;
 use vlct_tensor::Tape;
-use vlct_tensor::ops::{Ipot, align};
+use vlct_tensor::ops::Ipot;
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 
@@ -190,13 +190,9 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     let (words, image) = (encoded.text_rows(0), encoded.image_rows(0));
     let patches = image.start + 1..image.end;
     let count = patches.len();
-    let plan = align(
-        encoded.features.tensor(),
-        words.start + 1..words.end - 1,
-        patches,
-        SHARP,
-    );
-    let map = plan[word * count..][..count].to_vec();
+    let words = words.start + 1..words.end - 1;
+    let plan = tape.transport_plan(&encoded.features, words, patches, SHARP);
+    let map = plan.to_host()[word * count..][..count].to_vec();
     Ok(Some(HeatMap {
         image: rgb_image(config, &e.images[i])?,
         tokens,

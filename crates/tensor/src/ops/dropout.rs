@@ -1,24 +1,18 @@
 //! Dropout.
 
-use crate::profile::pass;
-use crate::tensor::bytes;
-use crate::{Tape, Tensor, Var};
-use vlct_kernels::dropout::apply_in_place;
+use crate::{Tape, Var};
 
 impl Tape {
-    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. The same `key` drops the same values.
+    /// Zeroes each value of `x [T, D]` with probability `p` and scales the others by `1/(1−p)`. The same `key` drops the same
+    /// places.
     pub fn dropout(&self, x: &Var, p: f32, key: [u64; 4]) -> Var {
-        let width = x.columns();
-        let span = pass("dropout", 2.0 * bytes(x.tensor()));
-        let y = Tensor::build(x.rows(), width, |y| {
-            y.copy_from_slice(x.tensor().data());
-            apply_in_place(y, width, p, key);
-        });
+        let span = self.pass("dropout", 2.0 * x.tensor().bytes());
+        let y = self.backend().dropout(x.tensor(), p, key);
         drop(span);
         let to_x = x.target();
         self.push(y, &[x], move |mut dy, back| {
-            let _span = pass("dropout gradient", 2.0 * bytes(&dy));
-            apply_in_place(dy.make_mut(), width, p, key);
+            let _span = back.pass("dropout gradient", 2.0 * dy.bytes());
+            back.backend().dropout_gradient(&mut dy, p, key);
             back.add(to_x, dy);
         })
     }

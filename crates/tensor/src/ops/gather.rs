@@ -1,10 +1,7 @@
 //! Rows picked from several matrices into one: packing text and image tokens, restoring patches, picking loss rows.
 
-use crate::profile::pass;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
-use vlct_kernels::gather::{copy_rows, scatter_add};
-use vlct_kernels::mat::Beta;
 
 /// A matrix and, for each row of the result, which of its rows goes there ([`super::NONE`]: none of them).
 pub struct Pick<'a> {
@@ -15,7 +12,7 @@ pub struct Pick<'a> {
 }
 
 impl Tape {
-    /// `[n, width]`, where row `i` is the row that one of the picks names; every row must be named by exactly one pick.
+    /// `[n, D]`, where row `i` is the row that one of the picks names; every row must be named by exactly one pick.
     ///
     /// # Panics
     /// If the picks have different lengths or widths, or there are none.
@@ -26,12 +23,9 @@ impl Tape {
             "picks of different shapes"
         );
         let moved = (2 * n * width * 4) as f64;
-        let span = pass("gather", moved);
-        let out = Tensor::build(n, width, |out| {
-            for pick in picks {
-                copy_rows(pick.from.tensor().data(), width, &pick.rows, out);
-            }
-        });
+        let span = self.pass("gather", moved);
+        let sources: Vec<(&Tensor, &[u32])> = picks.iter().map(|p| (p.from.tensor(), &*p.rows)).collect();
+        let out = self.backend().gather(&sources);
         drop(span);
         let inputs: Vec<&Var> = picks.iter().map(|p| p.from).collect();
         let targets: Vec<_> = picks
@@ -39,19 +33,16 @@ impl Tape {
             .map(|p| (p.from.target(), p.from.rows(), Arc::clone(&p.rows)))
             .collect();
         self.push(out, &inputs, move |d_out, back| {
-            let _span = pass("gather gradient", moved);
+            let (backend, _span) = (back.backend(), back.pass("gather gradient", moved));
             for (target, rows, picked) in targets {
                 back.accumulate(target, rows, width, |d, beta| {
-                    if beta == Beta::Zero {
-                        d.fill(0.0);
-                    }
-                    scatter_add(d_out.data(), width, &picked, d);
+                    backend.scatter_add(&d_out, &picked, d, beta);
                 });
             }
         })
     }
 
-    /// The named rows of `x`, in the given order.
+    /// The named rows of `x [T, D]`, in the given order.
     pub fn rows(&self, x: &Var, rows: impl Into<Arc<[u32]>>) -> Var {
         self.gather(&[Pick {
             from: x,

@@ -1,10 +1,10 @@
 //! `y = x·wᵀ + b (+ residual)`: a linear layer in PyTorch's layout, with the residual connection fused.
 
-use crate::matmul::{self, Input, Layer, operand};
+use crate::backend::Input;
 use crate::{Tape, Var};
 
 impl Tape {
-    /// `x [rows, in]`, `w [out, in]`, `b [1, out]`, `residual [rows, out]` → `[rows, out]`.
+    /// `x [T, in]`, `w [out, in]`, `b [1, out]`, `residual [T, out]` → `[T, out]`.
     ///
     /// # Panics
     /// If the shapes do not fit.
@@ -15,21 +15,17 @@ impl Tape {
             residual.is_none_or(|r| r.rows() == rows && r.columns() == out),
             "linear layer: residual shape"
         );
-        let layer = Layer {
-            weight: w.tensor().clone(),
-            bias: b.map(|b| b.tensor().clone()),
-            f32_products: self.compute().f32_products,
-        };
-        let precision = self.compute().precision;
-        let xt = operand(x.tensor(), precision);
-        let y = matmul::linear(&xt, &layer, residual.map(Var::tensor));
+        let layer = self.layer(w, b);
+        let (backend, precision) = (self.backend(), self.compute().precision);
+        let xt = backend.operand(x.tensor(), precision);
+        let y = backend.linear(&xt, &layer, residual.map(Var::tensor));
         let (to_x, to_w, to_b, to_r) = (x.target(), w.target(), b.map(Var::target), residual.map(Var::target));
         let inputs: Vec<&Var> = [Some(x), Some(w), b, residual].into_iter().flatten().collect();
         self.push(y, &inputs, move |dy, back| {
             let width_in = xt.columns();
-            let d = operand(&dy, precision);
+            let d = backend.operand(&dy, precision);
             back.accumulate(to_x, xt.rows(), width_in, |dx, beta| {
-                matmul::input_gradient(&d, &layer, dx, beta);
+                backend.input_gradient(&d, &layer, dx, beta);
             });
             back.layer(to_w, to_b, &d, Input::Operand(&xt), width_in);
             if let Some(to_r) = to_r {

@@ -1,15 +1,12 @@
 //! Sums of table rows: word, position and type embeddings.
 
-use crate::profile::pass;
+use super::NONE;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
-use vlct_kernels::gather::{NONE, add_rows, scatter_add};
-use vlct_kernels::mat::Beta;
-use vlct_kernels::parallel::over_rows;
 
 /// A table and, for each row of the result, which of its rows is added there ([`NONE`]: none).
 pub struct Table<'a> {
-    /// The table `[entries, width]`.
+    /// The table `[entries, D]`.
     pub table: &'a Var,
     /// One entry per row of the result.
     pub rows: Arc<[u32]>,
@@ -18,7 +15,7 @@ pub struct Table<'a> {
 }
 
 impl Tape {
-    /// `base [n, width]` (zeros if absent) plus, for each table in order, its rows.
+    /// `base [n, D]` (zeros if absent) plus, for each table in order, its rows.
     ///
     /// # Panics
     /// If lengths or widths differ, or there is neither a base nor a table.
@@ -32,16 +29,9 @@ impl Tape {
             "tables of different shapes"
         );
         let moved = ((tables.len() + 2) * n * width * 4) as f64;
-        let span = pass("lookup", moved);
-        let out = Tensor::build(n, width, |out| {
-            match base {
-                Some(base) => out.copy_from_slice(base.tensor().data()),
-                None => out.fill(0.0),
-            }
-            for t in tables {
-                add_rows(t.table.tensor().data(), width, &t.rows, out);
-            }
-        });
+        let span = self.pass("lookup", moved);
+        let sources: Vec<(&Tensor, &[u32])> = tables.iter().map(|t| (t.table.tensor(), &*t.rows)).collect();
+        let out = self.backend().lookup(base.map(Var::tensor), &sources);
         drop(span);
         let inputs: Vec<&Var> = base.into_iter().chain(tables.iter().map(|t| t.table)).collect();
         let to_base = base.map(Var::target);
@@ -50,17 +40,14 @@ impl Tape {
             .map(|t| (t.table.target(), t.table.rows(), Arc::clone(&t.rows), t.frozen_row))
             .collect();
         self.push(out, &inputs, move |d_out, back| {
-            let _span = pass("lookup gradient", moved);
+            let (backend, _span) = (back.backend(), back.pass("lookup gradient", moved));
             for (target, entries, rows, frozen) in targets {
                 let rows = match frozen {
                     Some(frozen) => rows.iter().map(|r| if *r == frozen { NONE } else { *r }).collect(),
                     None => rows,
                 };
                 back.accumulate(target, entries, width, |d, beta| {
-                    if beta == Beta::Zero {
-                        over_rows(d, width, |_, rows| rows.fill(0.0));
-                    }
-                    scatter_add(d_out.data(), width, &rows, d);
+                    backend.scatter_add(&d_out, &rows, d, beta);
                 });
             }
             if let Some(to_base) = to_base {

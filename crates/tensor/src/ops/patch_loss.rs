@@ -1,9 +1,6 @@
-//! The masked-autoencoding loss.
+//! The loss of masked autoencoding (He et al. 2022).
 
-use crate::profile::pass;
-use crate::tensor::bytes;
 use crate::{Tape, Tensor, Var};
-use vlct_kernels::patch_loss;
 
 impl Tape {
     /// Mean squared error of `prediction [patches, values]` against `target` of the same shape, whose rows are first
@@ -18,17 +15,17 @@ impl Tape {
             "prediction and target differ in shape"
         );
         if rows == 0 {
-            return Var::constant(Tensor::zeros(1, 1));
+            return Var::constant(self.device().zeros(1, 1));
         }
-        let span = pass("patch loss", 4.0 * bytes(&target));
-        patch_loss::normalise_rows(target.make_mut(), width);
-        let loss = patch_loss::forward(prediction.tensor().data(), target.data(), width);
+        let span = self.pass("patch loss", 4.0 * target.bytes());
+        self.backend().normalise_rows(&mut target);
+        let loss = self.backend().squared_error(prediction.tensor(), &target);
         drop(span);
         let (pt, to_prediction) = (prediction.tensor().clone(), prediction.target());
-        self.push(Tensor::from_slice(1, 1, &[loss]), &[prediction], move |d, back| {
-            let _span = pass("patch loss gradient", 3.0 * bytes(&target));
+        self.push_scalar(loss, &[prediction], move |d, back| {
+            let _span = back.pass("patch loss gradient", 3.0 * target.bytes());
             let mut gradient = pt;
-            patch_loss::backward_in_place(gradient.make_mut(), target.data(), d.item());
+            back.backend().squared_error_gradient(&mut gradient, &target, d);
             back.add(to_prediction, gradient);
         })
     }

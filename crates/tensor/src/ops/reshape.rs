@@ -1,4 +1,4 @@
-//! The same values under another shape.
+//! The same values in another shape.
 
 use crate::{Tape, Var};
 
@@ -6,7 +6,7 @@ impl Tape {
     /// The values of `x`, row by row, as `[rows, columns]`.
     ///
     /// # Panics
-    /// If their number differs.
+    /// If the number of values differs.
     pub fn reshape(&self, x: &Var, rows: usize, columns: usize) -> Var {
         let (rows_before, columns_before, to_x) = (x.rows(), x.columns(), x.target());
         self.push(x.tensor().reshaped(rows, columns), &[x], move |dy, back| {

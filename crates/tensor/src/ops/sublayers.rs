@@ -1,15 +1,11 @@
 //! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
 //! stream stays f32, everything between is an operand of products and saved as such, or recomputed.
 
-use crate::matmul::{self, Input, Layer, Normed, Scale, operand};
-use crate::precision::{F32Products, Precision};
-use crate::profile::{Span, span};
+use crate::backend::{Backend, Beta, Input, Layer, Normed, Scale};
+use crate::precision::Precision;
 use crate::tape::Target;
-use crate::tensor::{Format, bytes};
+use crate::varlen::Varlen;
 use crate::{Tape, Tensor, Var};
-use std::sync::Arc;
-use vlct_kernels::gather::{copy_rows, scatter_add};
-use vlct_kernels::{attention, bf16};
 
 /// Weight and bias of a linear layer, or scale and shift of a norm.
 #[derive(Clone, Copy)]
@@ -27,12 +23,8 @@ impl<'a> From<&'a [Var; 2]> for Affine<'a> {
 }
 
 impl Affine<'_> {
-    fn layer(self, f32_products: F32Products) -> (Layer, [Target; 2]) {
-        let layer = Layer {
-            weight: self.weight.tensor().clone(),
-            bias: Some(self.bias.tensor().clone()),
-            f32_products,
-        };
+    fn layer(self, tape: &Tape) -> (Layer, [Target; 2]) {
+        let layer = tape.layer(self.weight, Some(self.bias));
         (layer, [self.weight.target(), self.bias.target()])
     }
 
@@ -46,70 +38,15 @@ impl Affine<'_> {
     }
 }
 
-/// Variable-length sequences, packed without padding: tokens attend within their sequence, and the first few of each sequence, or
-/// all, are its query tokens.
-///
-/// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]`; the outputs of its query tokens are the rows
-/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` (the names of FlashAttention).
-#[derive(Clone, Debug)]
-pub struct Varlen {
-    cu_seqlens_k: Arc<[usize]>,
-    cu_seqlens_q: Arc<[usize]>,
+/// Attention after a norm, without its last layer.
+struct Attention {
+    norm: Scale,
+    qkv: Layer,
+    varlen: Varlen,
+    heads: usize,
 }
 
-impl Varlen {
-    /// Sequences all of whose tokens are query tokens.
-    pub fn full(cu_seqlens: &Arc<[usize]>) -> Self {
-        Self {
-            cu_seqlens_k: Arc::clone(cu_seqlens),
-            cu_seqlens_q: Arc::clone(cu_seqlens),
-        }
-    }
-
-    /// Sequences of which the first `seqlens_q` tokens are query tokens.
-    ///
-    /// # Panics
-    /// If the number of lengths is not the number of sequences.
-    pub fn prefix_queries(cu_seqlens_k: &Arc<[usize]>, seqlens_q: impl IntoIterator<Item = usize>) -> Self {
-        let mut end = 0;
-        let ends = seqlens_q.into_iter().map(|len| {
-            end += len;
-            end
-        });
-        let cu_seqlens_q: Arc<[usize]> = std::iter::once(0).chain(ends).collect();
-        assert_eq!(cu_seqlens_q.len(), cu_seqlens_k.len(), "one query length per sequence");
-        Self {
-            cu_seqlens_k: Arc::clone(cu_seqlens_k),
-            cu_seqlens_q,
-        }
-    }
-
-    fn view(&self) -> attention::Varlen<'_> {
-        attention::Varlen::prefix_queries(&self.cu_seqlens_k, &self.cu_seqlens_q)
-    }
-
-    /// Rows of the query tokens among all tokens, unless all are query tokens.
-    fn query_rows(&self) -> Option<Arc<[u32]>> {
-        let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
-        let rows = k.zip(q).flat_map(|(k, q)| k[0] as u32..(k[0] + q[1] - q[0]) as u32);
-        (self.cu_seqlens_q != self.cu_seqlens_k).then(|| rows.collect())
-    }
-
-    /// Reports attention: `matmul` floating-point operations for each query, each key of its sequence and each column.
-    fn span(&self, name: &str, products: f64, width: usize, moved: f64) -> Option<Span> {
-        span(|| {
-            let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
-            let pairs: usize = k.zip(q).map(|(k, q)| (k[1] - k[0]) * (q[1] - q[0])).sum();
-            (
-                format!("{name}, width {width}"),
-                products * (pairs * width) as f64,
-                moved,
-            )
-        })
-    }
-}
-
-/// What attention keeps for its backward pass.
+/// The tensors that attention saves for its backward pass.
 struct Attended {
     normed: Normed,
     qkv: Tensor,
@@ -118,22 +55,10 @@ struct Attended {
 }
 
 impl Attended {
-    fn new(x: &Tensor, norm: &Scale, qkv: &Layer, varlen: &Varlen, heads: usize, precision: Precision) -> Self {
-        let (normed, y) = matmul::norm(x, norm, precision);
-        let qkv = matmul::linear_operand(&y, qkv);
-        let packed = varlen.view();
-        let (rows, width) = (packed.total_q(), x.columns());
-        let mut log_sum_exp = Tensor::zeros(heads, rows);
-        let _span = varlen.span("attention", 4.0, width, bytes(&qkv) * 4.0 / 3.0);
-        let lse = log_sum_exp.make_mut();
-        let out = match qkv.format() {
-            Format::F32 => Tensor::build(rows, width, |out| {
-                attention::forward(qkv.data(), packed, heads, out, lse);
-            }),
-            Format::Bf16 => Tensor::build_blocks(rows, width, |out| {
-                bf16::attention::forward(qkv.blocks(), packed, heads, out, lse);
-            }),
-        };
+    fn new(backend: &dyn Backend, x: &Tensor, a: &Attention, precision: Precision) -> Self {
+        let (normed, y) = backend.norm(x, &a.norm, precision);
+        let qkv = backend.linear_operand(&y, &a.qkv);
+        let (out, log_sum_exp) = backend.attention(&qkv, &a.varlen, a.heads);
         Self {
             normed,
             qkv,
@@ -142,22 +67,9 @@ impl Attended {
         }
     }
 
-    /// Gradient of query, key and value.
-    fn backward(&self, d_out: &Tensor, varlen: &Varlen, heads: usize) -> Tensor {
-        let packed = varlen.view();
-        let moved = 2.0 * bytes(&self.qkv) + 2.0 * bytes(d_out);
-        let _span = varlen.span("attention gradient", 10.0, d_out.columns(), moved);
-        let (tokens, width, lse) = (self.qkv.rows(), self.qkv.columns(), self.log_sum_exp.data());
-        match self.qkv.format() {
-            Format::F32 => Tensor::build(tokens, width, |d| {
-                let (qkv, out) = (self.qkv.data(), self.out.data());
-                attention::backward(d_out.data(), qkv, out, lse, packed, heads, d);
-            }),
-            Format::Bf16 => Tensor::build_blocks(tokens, width, |d| {
-                let (qkv, out) = (self.qkv.blocks(), self.out.blocks());
-                bf16::attention::backward(d_out.blocks(), qkv, out, lse, packed, heads, d);
-            }),
-        }
+    /// The gradient of queries, keys and values.
+    fn backward(&self, backend: &dyn Backend, d_out: &Tensor, a: &Attention) -> Tensor {
+        backend.attention_gradient(d_out, &self.qkv, &self.out, &self.log_sum_exp, &a.varlen, a.heads)
     }
 }
 
@@ -179,44 +91,48 @@ impl Tape {
         varlen: &Varlen,
         heads: usize,
     ) -> Var {
-        let (tokens, width, precision) = (x.rows(), x.columns(), self.compute().precision);
-        assert_eq!(
-            varlen.cu_seqlens_k.last(),
-            Some(&tokens),
-            "offsets end at the number of tokens"
-        );
+        let (tokens, width) = (x.rows(), x.columns());
+        let (backend, precision) = (self.backend(), self.compute().precision);
+        assert_eq!(varlen.tokens(), tokens, "offsets end at the number of tokens");
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
         let (norm, to_norm) = norm.scale(eps);
-        let products = self.compute().f32_products;
-        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(products), proj.layer(products));
+        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(self), proj.layer(self));
         let varlen = varlen.clone();
-        let attended = Attended::new(x.tensor(), &norm, &qkv, &varlen, heads, precision);
         let query_rows = varlen.query_rows();
+        let attention = Attention {
+            norm,
+            qkv,
+            varlen,
+            heads,
+        };
+        let attended = Attended::new(backend, x.tensor(), &attention, precision);
         let residual = match &query_rows {
             None => x.tensor().clone(),
-            Some(rows) => Tensor::build(rows.len(), width, |out| copy_rows(x.tensor().data(), width, rows, out)),
+            Some(rows) => backend.gather(&[(x.tensor(), rows)]),
         };
-        let y = matmul::linear(&attended.out, &proj, Some(&residual));
+        let y = backend.linear(&attended.out, &proj, Some(&residual));
         drop(residual);
         let mut kept = Kept::new(attended, x, self.compute().recompute);
         let to_x = x.target();
         self.push(y, &inputs, move |mut dy, back| {
-            let attended = kept.take(|x| Attended::new(x, &norm, &qkv, &varlen, heads, precision));
-            let d = operand(&dy, precision);
+            let attended = kept.take(|x| Attended::new(backend, x, &attention, precision));
+            let d = backend.operand(&dy, precision);
             back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
-            let d_out = matmul::input_gradient_operand(&d, &proj);
+            let d_out = backend.input_gradient_operand(&d, &proj);
             drop(d);
-            let d_qkv = attended.backward(&d_out, &varlen, heads);
+            let d_qkv = attended.backward(backend, &d_out, &attention);
             if let Some(rows) = query_rows {
-                let d_rows = dy;
-                dy = Tensor::zeros(tokens, width);
-                scatter_add(d_rows.data(), width, &rows, dy.make_mut());
+                let mut d_rows = backend.empty(tokens, width);
+                backend.scatter_add(&dy, &rows, &mut d_rows, Beta::Zero);
+                dy = d_rows;
             }
             let Attended { normed, .. } = attended;
+            let Attention { norm, qkv, .. } = attention;
             back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
-            let d_normed = matmul::input_gradient_operand(&d_qkv, &qkv);
+            let mut dx = dy;
+            let d_normed = backend.input_gradient_operand(&d_qkv, &qkv);
             drop(d_qkv);
-            let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
+            let [dw, db] = backend.norm_gradient(&normed, &d_normed, &norm, &mut dx, Beta::One);
             back.add(to_norm[0], dw);
             back.add(to_norm[1], db);
             back.add(to_x, dx);
@@ -228,31 +144,31 @@ impl Tape {
     /// # Panics
     /// If the shapes do not fit.
     pub fn mlp_sublayer(&self, x: &Var, norm: Affine, eps: f32, fc1: Affine, fc2: Affine) -> Var {
-        let (width, precision) = (x.columns(), self.compute().precision);
+        let width = x.columns();
+        let (backend, precision) = (self.backend(), self.compute().precision);
         let inputs = [x, norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias];
         let (norm, to_norm) = norm.scale(eps);
-        let products = self.compute().f32_products;
-        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(products), fc2.layer(products));
+        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(self), fc2.layer(self));
         let (normed, hidden, active) = {
-            let (normed, y) = matmul::norm(x.tensor(), &norm, precision);
+            let (normed, y) = backend.norm(x.tensor(), &norm, precision);
             let keep = self.is_recording() && !self.compute().recompute;
-            let (hidden, active) = matmul::linear_gelu(&y, &fc1, keep);
+            let (hidden, active) = backend.linear_gelu(&y, &fc1, keep);
             (normed, hidden, active)
         };
-        let y = matmul::linear(&active, &fc2, Some(x.tensor()));
+        let y = backend.linear(&active, &fc2, Some(x.tensor()));
         drop(active);
         let mut kept = Kept::new((normed, hidden), x, self.compute().recompute);
         let to_x = x.target();
         self.push(y, &inputs, move |dy, back| {
             let (normed, hidden) = kept.take(|x| {
-                let (normed, y) = matmul::norm(x, &norm, precision);
-                let hidden = matmul::linear_operand(&y, &fc1);
+                let (normed, y) = backend.norm(x, &norm, precision);
+                let hidden = backend.linear_operand(&y, &fc1);
                 (normed, Some(hidden))
             });
             let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
-            let d = operand(&dy, precision);
+            let d = backend.operand(&dy, precision);
             back.layer(to_fc2[0], Some(to_fc2[1]), &d, Input::Gelu(&hidden), hidden.columns());
-            let d_hidden = matmul::input_gradient_gelu(&d, &fc2, &hidden);
+            let d_hidden = backend.input_gradient_gelu(&d, &fc2, &hidden);
             drop((d, hidden));
             back.layer(
                 to_fc1[0],
@@ -261,9 +177,10 @@ impl Tape {
                 Input::Normed(&normed, &norm),
                 width,
             );
-            let d_normed = matmul::input_gradient_operand(&d_hidden, &fc1);
+            let mut dx = dy;
+            let d_normed = backend.input_gradient_operand(&d_hidden, &fc1);
             drop(d_hidden);
-            let (dx, [dw, db]) = normed.backward(&d_normed, &norm, dy);
+            let [dw, db] = backend.norm_gradient(&normed, &d_normed, &norm, &mut dx, Beta::One);
             back.add(to_norm[0], dw);
             back.add(to_norm[1], db);
             back.add(to_x, dx);

@@ -1,11 +1,15 @@
-//! Every operation's gradient against finite differences, to all of its inputs.
+//! The gradients of each operation to all of its inputs, compared with finite differences.
 
 use super::*;
-use crate::{Compute, Gradients, Parameters, Tape, Tensor, Var};
+use crate::{Compute, Device, Gradients, Parameters, Precision, Tape, Tensor, Var};
 use std::sync::Arc;
 
 fn value(i: usize) -> f32 {
     (((i + 3) * 7919) % 1013) as f32 / 506.0 - 1.0
+}
+
+fn tensor(rows: usize, columns: usize, values: &[f32]) -> Tensor {
+    Device::cpu().tensor(rows, columns, values)
 }
 
 /// Checks the gradient of `Σ weights ∘ f(inputs)` to every value of every input of the given shapes.
@@ -15,6 +19,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
             .iter()
             .enumerate()
             .map(|(i, s)| (format!("p{i}"), s.to_vec(), true)),
+        Device::cpu(),
     );
     let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
     for (k, id) in ids.iter().enumerate() {
@@ -25,7 +30,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
         let inputs: Vec<Var> = ids.iter().map(|id| tape.parameter(parameters, *id)).collect();
         let y = f(tape, &inputs);
         // A scalar that weighs every value of the result differently: y·cᵀ, then 1·(…).
-        let c = Var::constant(Tensor::from_slice(
+        let c = Var::constant(tensor(
             1,
             y.columns(),
             &(0..y.columns()).map(|i| value(i + 7)).collect::<Vec<_>>(),
@@ -42,7 +47,11 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
     tape.backward(&loss, 1.0, &mut gradients);
     drop(loss);
     for id in &ids {
-        let gradient = gradients.get(*id).expect("every input has a gradient").to_vec();
+        let gradient = gradients
+            .get(*id)
+            .expect("every input has a gradient")
+            .to_host()
+            .into_owned();
         let values = parameters.tensor(*id).to_host().to_vec();
         for i in 0..values.len() {
             let mut at = |e: f32| {
@@ -65,20 +74,18 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
 }
 
 #[test]
-fn inference_in_parallel_packs_weights_without_waiting_for_itself() {
-    use crate::precision::Precision;
+fn parallel_inference_packs_weights_without_deadlock() {
     let compute = Compute {
         precision: Precision::Bf16,
-        recompute: false,
         ..Compute::default()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
     for _ in 0..30 {
-        let parameters = Parameters::new([("w".to_string(), vec![4096, 1024], true)]);
+        let parameters = Parameters::new([("w".to_string(), vec![4096, 1024], true)], Device::cpu());
         let id = parameters.id("w").expect("just made");
         let answer = || {
             let tape = Tape::inference(compute);
-            let x = Var::constant(Tensor::zeros(1, 1024));
+            let x = Var::constant(Device::cpu().zeros(1, 1024));
             tape.linear(&x, &tape.parameter(&parameters, id), None, None).columns()
         };
         pool.install(|| rayon::join(answer, || rayon::join(answer, || rayon::join(answer, answer))));
@@ -86,7 +93,7 @@ fn inference_in_parallel_packs_weights_without_waiting_for_itself() {
 }
 
 #[test]
-fn linear() {
+fn linear_gradients_equal_differences() {
     check(&[[3, 4], [5, 4], [1, 5], [3, 5]], |t, v| {
         t.linear(&v[0], &v[1], Some(&v[2]), Some(&v[3]))
     });
@@ -96,15 +103,15 @@ fn linear() {
 }
 
 #[test]
-fn a_bias_beside_a_frozen_weight_gets_its_gradient() {
+fn the_bias_of_a_frozen_weight_gets_its_gradient() {
     check(&[[3, 4], [1, 5]], |t, v| {
-        let w = Var::constant(Tensor::from_slice(5, 4, &(0..20).map(value).collect::<Vec<_>>()));
+        let w = Var::constant(tensor(5, 4, &(0..20).map(value).collect::<Vec<_>>()));
         t.linear(&v[0], &w, Some(&v[1]), None)
     });
 }
 
 #[test]
-fn a_value_used_several_times_gets_every_gradient() {
+fn gradients_of_a_reused_value_add_up() {
     check(&[[4, 4], [4, 4]], |t, v| {
         let x = t.linear(&v[0], &v[1], None, Some(&v[0]));
         let y = t.linear(&x, &v[1], None, Some(&x));
@@ -113,20 +120,20 @@ fn a_value_used_several_times_gets_every_gradient() {
 }
 
 #[test]
-fn activations() {
+fn gelu_and_tanh_gradients_equal_differences() {
     check(&[[3, 4]], |t, v| t.gelu(&v[0]));
     check(&[[3, 4]], |t, v| t.tanh(&v[0]));
 }
 
 #[test]
-fn layer_norm() {
+fn layer_norm_gradients_equal_differences() {
     check(&[[3, 6], [1, 6], [1, 6]], |t, v| {
         t.layer_norm(&v[0], &v[1], &v[2], 1e-6)
     });
 }
 
 #[test]
-fn attention_sublayer() {
+fn attention_sublayer_gradients_equal_differences() {
     let offsets: Arc<[usize]> = Arc::new([0, 2, 5]);
     let shapes = [[5, 4], [1, 4], [1, 4], [12, 4], [1, 12], [4, 4], [1, 4]];
     check(&shapes, |t, v| {
@@ -154,7 +161,7 @@ fn attention_sublayer() {
 }
 
 #[test]
-fn mlp_sublayer() {
+fn mlp_sublayer_gradients_equal_differences() {
     let shapes = [[3, 4], [1, 4], [1, 4], [8, 4], [1, 8], [4, 8], [1, 4]];
     check(&shapes, |t, v| {
         let [norm, fc1, fc2] = [1, 3, 5].map(|i| Affine {
@@ -166,7 +173,7 @@ fn mlp_sublayer() {
 }
 
 #[test]
-fn gather_and_lookup() {
+fn gather_and_lookup_gradients_equal_differences() {
     check(&[[3, 2], [2, 2]], |t, v| {
         let picks = [
             Pick {
@@ -198,13 +205,13 @@ fn gather_and_lookup() {
 }
 
 #[test]
-fn reshape() {
+fn reshape_gradients_equal_differences() {
     check(&[[3, 4]], |t, v| t.reshape(&v[0], 6, 2));
 }
 
 #[test]
 fn a_frozen_row_is_read_but_gets_no_gradient() {
-    let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)]);
+    let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)], Device::cpu());
     let id = parameters.id("table").expect("declared");
     parameters.set(id, &[5.0, 7.0]);
     let (tape, mut gradients) = (Tape::new(Compute::default()), Gradients::new(&parameters));
@@ -222,30 +229,30 @@ fn a_frozen_row_is_read_but_gets_no_gradient() {
     let other = tape.rows(&y, vec![1]);
     let loss = tape.weighted_sum(&[(&loss, 1.0), (&other, 1.0)]);
     tape.backward(&loss, 1.0, &mut gradients);
-    assert_eq!(gradients.get(id), Some(&[0.0, 1.0][..]));
+    assert_eq!(*gradients.get(id).expect("row 1 has one").to_host(), [0.0, 1.0]);
 }
 
 #[test]
-fn dropout() {
+fn dropout_gradients_equal_differences() {
     check(&[[3, 8]], |t, v| t.dropout(&v[0], 0.5, [1, 2, 3, 4]));
 }
 
 #[test]
-fn losses() {
+fn loss_gradients_equal_differences() {
     check(&[[3, 4]], |t, v| t.cross_entropy(&v[0], vec![1, 3, 0]));
     check(&[[3, 4]], |t, v| {
-        t.patch_loss(&v[0], Tensor::from_slice(3, 4, &(0..12).map(value).collect::<Vec<_>>()))
+        t.patch_loss(&v[0], tensor(3, 4, &(0..12).map(value).collect::<Vec<_>>()))
     });
     check(&[[3, 4]], |t, v| {
         let targets: Vec<f32> = (0..12).map(|i| value(i).abs()).collect();
-        t.binary_cross_entropy(&v[0], Tensor::from_slice(3, 4, &targets))
+        t.binary_cross_entropy(&v[0], tensor(3, 4, &targets))
     });
 }
 
 #[test]
-fn transport_lowers_the_distance_when_followed() {
+fn transport_gradients_lower_the_distance() {
     // The plan is constant in the gradient but not in the value, so finite differences do not apply; descent does.
-    let mut parameters = Parameters::new([("x".to_string(), vec![7, 4], true)]);
+    let mut parameters = Parameters::new([("x".to_string(), vec![7, 4], true)], Device::cpu());
     let id = parameters.id("x").expect("declared");
     parameters.set(id, &(0..28).map(value).collect::<Vec<_>>());
     let pairs = vec![Pair {
@@ -263,7 +270,7 @@ fn transport_lowers_the_distance_when_followed() {
         assert!(distance < last, "{distance} after {last}");
         last = distance;
         tape.backward(&loss, 1.0, &mut gradients);
-        let gradient = gradients.get(id).expect("gradient").to_vec();
+        let gradient = gradients.get(id).expect("gradient").to_host().into_owned();
         assert!(
             gradient[..4].iter().chain(&gradient[24..]).all(|g| *g == 0.0),
             "rows outside the pair"

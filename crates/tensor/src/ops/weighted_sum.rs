@@ -1,4 +1,4 @@
-//! The total of several losses.
+//! The sum of several losses.
 
 use crate::{Tape, Tensor, Var};
 
@@ -8,12 +8,13 @@ impl Tape {
     /// # Panics
     /// If one of them is not a scalar.
     pub fn weighted_sum(&self, terms: &[(&Var, f32)]) -> Var {
-        let total: f32 = terms.iter().map(|(v, f)| v.tensor().item() * f).sum();
+        assert!(terms.iter().all(|(v, _)| v.rows() * v.columns() == 1), "not a scalar");
+        let values: Vec<(&Tensor, f32)> = terms.iter().map(|(v, f)| (v.tensor(), *f)).collect();
         let inputs: Vec<&Var> = terms.iter().map(|(v, _)| *v).collect();
         let targets: Vec<_> = terms.iter().map(|(v, f)| (v.target(), *f)).collect();
-        self.push(Tensor::from_slice(1, 1, &[total]), &inputs, move |d, back| {
+        self.push_scalar(self.backend().weighted_sum(&values), &inputs, move |d, back| {
             for (target, factor) in targets {
-                back.add(target, Tensor::from_slice(1, 1, &[d.item() * factor]));
+                back.add_scalar(target, d * factor);
             }
         })
     }

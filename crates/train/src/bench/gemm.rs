@@ -1,6 +1,6 @@
 //! Throughput of matrix products.
 
-use super::{Precision, format_name, median, round};
+use super::{Device, Precision, format_name, median, round};
 use serde::Serialize;
 use vlct_tensor::throughput::layer_times;
 
@@ -33,7 +33,7 @@ pub struct GemmResult {
 /// Times the products of one layer, each `repetitions` times; the medians count.
 pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
     let [rows, inner, columns] = SIZES;
-    let times = layer_times(rows, inner, columns, precision, repetitions);
+    let times = layer_times(Device::default(), rows, inner, columns, precision, repetitions);
     let flops = 2.0 * (rows * inner * columns) as f64;
     let [forward_tflops, input_gradient_tflops, weight_gradient_tflops] =
         [times.forward, times.input_gradient, times.weight_gradient].map(|times| {

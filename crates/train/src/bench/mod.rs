@@ -14,10 +14,10 @@ use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::{Task, TaskSpec};
-pub use vlct_tensor::Precision;
 use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
 use vlct_tensor::profile::{self, Entry};
-use vlct_tensor::{Compute, F32Products, Gradients, Tape};
+use vlct_tensor::{Compute, Gradients, Tape};
+pub use vlct_tensor::{Device, Precision};
 
 /// Kinds of work that are timed, each on the base model with the heads for masked words and matching; the last two also with
 /// that for answers.
@@ -113,7 +113,7 @@ impl std::fmt::Display for Profile {
         };
         for e in &self.entries {
             let seconds = e.time.as_secs_f64();
-            let cores_busy = e.processors.as_secs_f64();
+            let cores_busy = e.core_time.as_secs_f64();
             known += seconds;
             worked += cores_busy;
             let rate = |amount: f64, digits: usize| match amount {
@@ -159,7 +159,8 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     model.set_compute(Compute {
         precision,
         recompute: false,
-        f32_products: F32Products::measure(),
+        device: Device::default(),
+        f32_products: Device::default().fastest_f32_products(),
     });
     let spec = match workload {
         Workload::Pretrain => TaskSpec::Pretrain(PretrainSpec {

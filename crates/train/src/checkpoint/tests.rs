@@ -14,6 +14,7 @@ use crate::checkpoint::write::save_content;
 use xxhash_rust::xxh3::xxh3_128;
 
 fn tensor<'a>(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> TensorRef<'a> {
+    let data = vlct_tensor::Device::default().tensor(1, data.len(), data);
     TensorRef { name, shape, data }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
+use vlct_tensor::Tensor;
 use vlct_util::atomic::{self, Output, remove_leftovers};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -20,14 +21,15 @@ use super::read::load;
 const BUFFER: usize = 1 << 20;
 
 /// A tensor to be saved.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TensorRef<'a> {
     /// Its name in the file; unique.
     pub name: &'a str,
     /// Its dimensions.
     pub shape: &'a [usize],
-    /// Its values, as many as `shape` says, last dimension fastest.
-    pub data: &'a [f32],
+    /// Its values, as many as `shape` says, last dimension fastest. If they are not in host memory, they are copied when the tensor
+    /// is written.
+    pub data: Tensor,
 }
 
 /// Saves `tensors` (in this order), `state` and `description` at `path` and returns the file's size in bytes.
@@ -91,12 +93,13 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
             return invalid(format!("tensor name `{name}` is reserved or used twice"));
         }
         let elements = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        if elements != Some(tensor.data.len()) {
-            let (shape, count) = (tensor.shape, tensor.data.len());
+        let count = tensor.data.rows() * tensor.data.columns();
+        if elements != Some(count) {
+            let shape = tensor.shape;
             return invalid(format!("tensor `{name}` has shape {shape:?} but {count} values"));
         }
         // A slice never exceeds isize::MAX bytes; only the sum could overflow.
-        let Some(end) = offset.checked_add(tensor.data.len() * 4) else {
+        let Some(end) = offset.checked_add(count * 4) else {
             return invalid("its tensors together are too large".into());
         };
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
@@ -130,7 +133,7 @@ fn write(file: &mut (impl Write + Seek), header: &[u8], tensors: &[TensorRef<'_>
     let mut sink = HashingWriter::new(file);
     sink.bytes(header)?;
     for tensor in tensors {
-        sink.floats(tensor.data)?;
+        sink.floats(&tensor.data.to_host())?;
     }
     let (file, digest, length) = sink.finish()?;
     file.seek(SeekFrom::Start(CHECKSUM_AT as u64))?;

@@ -16,7 +16,7 @@ use vlct_model::config::Heads;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tensor::optimizer::Rule;
-use vlct_tensor::{Compute, F32Products, Precision};
+use vlct_tensor::{Compute, Device, F32Products, Precision};
 
 use crate::config::{Config, DecayPower};
 use crate::error::{Result, TrainError};
@@ -281,6 +281,7 @@ impl ComputeSpec {
     /// What the operations need to know.
     pub fn compute(&self) -> Compute {
         Compute {
+            device: Device::default(),
             precision: self.precision,
             recompute: self.recompute,
             f32_products: self.f32_products,
@@ -318,7 +319,7 @@ impl OptimizerSpec {
 /// where there is AMX.
 pub fn compute(config: &Config) -> ComputeSpec {
     let precision = match config.precision {
-        None | Some(Precision::Bf16) if Precision::bf16_is_fast() => Precision::Bf16,
+        None | Some(Precision::Bf16) if Device::default().bf16_is_fast() => Precision::Bf16,
         _ => Precision::F32,
     };
     ComputeSpec {
@@ -334,7 +335,7 @@ pub fn compute(config: &Config) -> ComputeSpec {
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()
-        .find(|products| products.name() == config.f32_products && products.is_available())
+        .find(|products| products.name() == config.f32_products && Device::default().has_f32_products(*products))
         .unwrap_or_default()
 }
 

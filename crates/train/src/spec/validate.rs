@@ -1,7 +1,7 @@
 //! Whether the values of a configuration agree with each other.
 
 use vlct_data::datasets;
-use vlct_tensor::Precision;
+use vlct_tensor::{Device, Precision};
 
 use super::size::model_size;
 use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
@@ -192,7 +192,7 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
             config.batch_size, config.per_gpu_batchsize
         ));
     }
-    if config.precision == Some(Precision::Bf16) && !Precision::bf16_is_fast() {
+    if config.precision == Some(Precision::Bf16) && !Device::default().bf16_is_fast() {
         warn(
             "precision='bf16' is computed in 32 bits: this processor has no fast bfloat16 (AMX, or AVX-512 on AMD)"
                 .into(),
@@ -300,7 +300,7 @@ fn refuse<T>(message: String) -> Result<T, ConfigError> {
 #[cfg(test)]
 mod tests {
     use crate::config::resolve;
-    use vlct_tensor::Precision;
+    use vlct_tensor::Device;
 
     const RUN: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
 
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn warns_of_bf16_on_cpus_without_it() {
         let warnings = validate(&["precision=bf16"]).unwrap();
-        match Precision::bf16_is_fast() {
+        match Device::default().bf16_is_fast() {
             true => assert!(warnings.is_empty(), "{warnings:?}"),
             false => assert!(
                 warnings.len() == 1 && warnings[0].contains("computed in 32 bits"),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use log::{info, warn};
 use vlct_data::datasets::{Dataset, Split};
-use vlct_tensor::{F32Products, Precision};
+use vlct_tensor::{Device, F32Products, Precision};
 
 use crate::config::{AUTO, Config};
 use crate::data;
@@ -46,7 +46,7 @@ fn with_f32_products(mut config: Config) -> Result<Config> {
     if spec::compute(&config).precision != Precision::F32 {
         return Ok(config);
     }
-    let available = F32Products::Bf16x3.is_available();
+    let available = Device::default().has_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
             _ if config.test_only => Some(PathBuf::from(&config.load_path)),
@@ -58,7 +58,7 @@ fn with_f32_products(mut config: Config) -> Result<Config> {
             Some(saved) if saved.f32_products == AUTO && available => F32Products::Bf16x3.name().into(),
             Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),
             Some(saved) => saved.f32_products,
-            None => F32Products::measure().name().into(),
+            None => Device::default().fastest_f32_products().name().into(),
         };
     }
     if config.f32_products == F32Products::Bf16x3.name() && !available {

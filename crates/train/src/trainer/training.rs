@@ -279,7 +279,7 @@ impl<'a> Trainer<'a> {
             return Ok(()); // The validation is incomplete and stays due.
         };
         // Evaluation works with sizes of its own, whose memory training would not use.
-        vlct_tensor::buffer::release_unused();
+        self.weights.model.compute().device.release_unused();
         self.state.validation_due = false;
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
         if let Some(run) = &mut self.run {

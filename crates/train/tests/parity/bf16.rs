@@ -6,7 +6,7 @@ use vlct_kernels::bf16::Bf16;
 use vlct_model::Vlc;
 use vlct_tasks::Task;
 use vlct_tasks::vqa::Vqa;
-use vlct_tensor::{Compute, Gradients, Precision, Tape, Var};
+use vlct_tensor::{Compute, Device, Gradients, Precision, Tape, Var};
 
 /// Largest relative error of rounding to bfloat16, the unit of the tolerances here.
 const EPSILON: f64 = Bf16::EPSILON as f64;
@@ -36,7 +36,7 @@ fn take(model: &mut Vlc, precision: Precision, recompute: bool, step: Step) -> T
     let named = model
         .parameters()
         .iter()
-        .map(|(id, p)| (p.name.clone(), gradients.get(id).map(<[f32]>::to_vec)));
+        .map(|(id, p)| (p.name.clone(), gradients.get(id).map(|g| g.to_host().into_owned())));
     Taken {
         losses,
         gradients: named.collect(),
@@ -142,7 +142,7 @@ fn assert_gradient(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
 /// the difference remains.
 #[test]
 fn losses_and_gradients_are_those_of_f32_but_for_rounding() {
-    if !Precision::bf16_is_fast() {
+    if !Device::default().bf16_is_fast() {
         return with_portable_engine("losses_and_gradients_are_those_of_f32_but_for_rounding");
     }
     each_step(|task, model, step| {
@@ -169,7 +169,7 @@ fn losses_and_gradients_are_those_of_f32_but_for_rounding() {
 
 #[test]
 fn activations_computed_again_change_no_bit() {
-    if !Precision::bf16_is_fast() {
+    if !Device::default().bf16_is_fast() {
         return with_portable_engine("activations_computed_again_change_no_bit");
     }
     each_step(|task, model, step| {
@@ -184,7 +184,7 @@ fn activations_computed_again_change_no_bit() {
 /// Ten steps move the weights by far more than the rounding does, and the losses stay together: 0.19 ε was reached.
 #[test]
 fn ten_training_steps_follow_the_original() {
-    if !Precision::bf16_is_fast() {
+    if !Device::default().bf16_is_fast() {
         return with_portable_engine("ten_training_steps_follow_the_original");
     }
     for directory in directories("model") {

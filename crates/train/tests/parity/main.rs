@@ -113,7 +113,7 @@ fn assert_gradients(model: &Vlc, tape: Tape, loss: &Var, t: &Tensors) {
         let name = format!("grad.{}", parameter.name);
         match gradients.get(id) {
             Some(gradient) => {
-                assert_parameter(&parameter.name, gradient, &t.f32(&name), 1e-7);
+                assert_parameter(&parameter.name, &gradient.to_host(), &t.f32(&name), 1e-7);
                 compared += 1;
             }
             None => assert!(!t.has(&name), "no gradient for {name}"),

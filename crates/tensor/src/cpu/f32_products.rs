@@ -1,0 +1,99 @@
+//! How f32 matrix products are computed on the CPU.
+
+use crate::precision::F32Products;
+use std::time::{Duration, Instant};
+use vlct_kernels::gemm::{gemm as gemm_bf16x3, gemm_fma, has_bf16x3};
+use vlct_kernels::mat::{Beta, MatRef};
+use vlct_kernels::parallel::Parallelism;
+
+/// Whether this CPU computes large products by that method.
+pub(super) fn is_available(products: F32Products) -> bool {
+    products == F32Products::Fma || has_bf16x3()
+}
+
+/// Times a product by both methods and returns the faster one; FMA unless bf16x3 needs at least 10 % less time. Uses the threads of
+/// the current pool.
+pub(super) fn fastest() -> F32Products {
+    if !is_available(F32Products::Bf16x3) {
+        return F32Products::Fma;
+    }
+    let [fma, bf16x3] = F32Products::ALL.map(time_of_product);
+    faster(fma, bf16x3)
+}
+
+fn faster(fma: Duration, bf16x3: Duration) -> F32Products {
+    if bf16x3 < fma.mul_f64(0.9) {
+        F32Products::Bf16x3
+    } else {
+        F32Products::Fma
+    }
+}
+
+/// `dst = β·dst + lhs·rhs` on all threads, with `columns` columns of `dst` and `rhs`.
+pub(super) fn gemm(products: F32Products, dst: &mut [f32], columns: usize, beta: Beta, lhs: MatRef, rhs: MatRef) {
+    let gemm = match products {
+        F32Products::Fma => gemm_fma,
+        F32Products::Bf16x3 => gemm_bf16x3,
+    };
+    gemm(dst, columns, beta, 1.0, lhs, rhs, Parallelism::Pool);
+}
+
+/// Least time of a product `x·wᵀ` of the size of an MLP of the base model with 512 tokens.
+fn time_of_product(products: F32Products) -> Duration {
+    const TOKENS: usize = 512;
+    const WIDTH: usize = 768;
+    const HIDDEN: usize = 3072;
+    let ramp = |len: usize| -> Vec<f32> { (0u32..).take(len).map(|i| (i % 253) as f32 / 126.0 - 1.0).collect() };
+    let (x, w) = (ramp(TOKENS * WIDTH), ramp(HIDDEN * WIDTH));
+    let mut y = vec![0.0; TOKENS * HIDDEN];
+    let mut once = || {
+        let start = Instant::now();
+        let (x, w) = (
+            MatRef::new(&x, TOKENS, WIDTH, WIDTH),
+            MatRef::new(&w, HIDDEN, WIDTH, WIDTH),
+        );
+        gemm(products, &mut y, HIDDEN, Beta::Zero, x, w.transposed());
+        start.elapsed()
+    };
+    // The first call faults in memory and code.
+    once();
+    (0..5).map(|_| once()).min().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fma_wins_within_ten_percent() {
+        let ms = Duration::from_millis;
+        assert_eq!(faster(ms(100), ms(95)), F32Products::Fma);
+        assert_eq!(faster(ms(100), ms(91)), F32Products::Fma);
+        assert_eq!(faster(ms(100), ms(89)), F32Products::Bf16x3);
+        assert!(is_available(fastest()));
+    }
+
+    #[test]
+    fn methods_agree_within_rounding() {
+        let values = |n: usize, seed: usize| -> Vec<f32> {
+            (0..n)
+                .map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.5 - 1.0)
+                .collect()
+        };
+        let (a, b) = (values(40 * 64, 1), values(64 * 48, 2));
+        let [fma, bf16x3] = F32Products::ALL.map(|products| {
+            let mut out = vec![0.0; 40 * 48];
+            gemm(
+                products,
+                &mut out,
+                48,
+                Beta::Zero,
+                MatRef::new(&a, 40, 64, 64),
+                MatRef::new(&b, 64, 48, 48),
+            );
+            out
+        });
+        let worst = fma.iter().zip(&bf16x3).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst}");
+    }
+}

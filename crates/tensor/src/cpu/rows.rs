@@ -1,0 +1,56 @@
+//! Rows moved from matrix to matrix, and from images.
+
+use super::memory::{Values, build};
+use crate::backend::Beta;
+use crate::tensor::{Order, Tensor};
+use vlct_kernels::parallel::over_rows;
+use vlct_kernels::{gather, patches};
+
+/// One row from one of the matrices for each row of the result.
+pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
+    let (rows, width) = (picks[0].1.len(), picks[0].0.columns());
+    build(rows, width, |out| {
+        for (from, rows) in picks {
+            gather::copy_rows(from.data(), width, rows, out);
+        }
+    })
+}
+
+/// The sum of a row of `base` and one row of each table for each row of the result.
+pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor {
+    let (rows, width) = match base {
+        Some(base) => (base.rows(), base.columns()),
+        None => (tables[0].1.len(), tables[0].0.columns()),
+    };
+    build(rows, width, |out| {
+        match base {
+            Some(base) => out.copy_from_slice(base.data()),
+            None => out.fill(0.0),
+        }
+        for (table, rows) in tables {
+            gather::add_rows(table.data(), width, rows, out);
+        }
+    })
+}
+
+/// The gradient of a table.
+pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
+    let width = d_table.columns();
+    let d_table = d_table.data_mut();
+    if beta == Beta::Zero {
+        over_rows(d_table, width, |_, rows| rows.fill(0.0));
+    }
+    gather::scatter_add(d_out.data(), width, rows, d_table);
+}
+
+/// Patches of images `[3, size, size]`.
+pub(super) fn cut_patches(images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+    let (rows, width) = (images.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
+    build(rows, width, |mut out| {
+        for (image, patches) in images {
+            let (head, rest) = out.split_at_mut(patches.len() * width);
+            patches::extract(image, size, side, patches, order, head);
+            out = rest;
+        }
+    })
+}

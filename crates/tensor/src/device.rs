@@ -1,0 +1,97 @@
+//! Where tensors are and what computes with them.
+
+use crate::backend::Backend;
+use crate::cpu::CPU;
+use crate::precision::F32Products;
+use crate::profile;
+use crate::tensor::{Order, Tensor};
+pub use vlct_kernels::memory::OutOfMemory;
+
+/// A device. Tensors of different devices do not meet in one operation; [`Tensor::to_host`] and [`Device::tensor`] carry values
+/// from one to another.
+#[derive(Clone, Copy)]
+pub struct Device(&'static dyn Backend);
+
+impl Device {
+    /// The CPU of this machine.
+    pub fn cpu() -> Self {
+        Self(&CPU)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(backend: &'static dyn Backend) -> Self {
+        Self(backend)
+    }
+
+    pub(crate) fn backend(self) -> &'static dyn Backend {
+        self.0
+    }
+
+    /// Whether matrix products are faster in bfloat16 than in f32.
+    pub fn bf16_is_fast(self) -> bool {
+        self.0.bf16_is_fast()
+    }
+
+    /// Whether large f32 products can be computed by this method.
+    pub fn has_f32_products(self, products: F32Products) -> bool {
+        self.0.has_f32_products(products)
+    }
+
+    /// Times a large f32 product by each method that the device has and returns the fastest; another one than FMA only if it needs at
+    /// least 10 % less time.
+    pub fn fastest_f32_products(self) -> F32Products {
+        self.0.fastest_f32_products()
+    }
+
+    /// Gives memory that no tensor uses back to the system: between phases of very different sizes, such as training and
+    /// evaluation.
+    pub fn release_unused(self) {
+        self.0.release_unused();
+    }
+
+    /// A `[rows, columns]` matrix of zeros.
+    pub fn zeros(self, rows: usize, columns: usize) -> Tensor {
+        self.0.zeros(rows, columns)
+    }
+
+    /// A `[rows, columns]` matrix with these values, in row-major order.
+    ///
+    /// # Panics
+    /// If the number of values is not `rows · columns`.
+    pub fn tensor(self, rows: usize, columns: usize, values: &[f32]) -> Tensor {
+        assert_eq!(values.len(), rows * columns, "values of a [{rows}, {columns}] matrix");
+        self.0.upload(rows, columns, values)
+    }
+
+    /// Patches of `side · side` pixels of images `[3, size, size]` in host memory, one row `[3 · side²]` each: those of the given
+    /// numbers of the first image, then those of the second, and so on. Patch `r · (size / side) + c` is the one in row `r` and
+    /// column `c`.
+    ///
+    /// # Panics
+    /// If an image has another size, or a patch is outside of it.
+    pub fn patches(self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+        let values = 3 * side * side * images.iter().map(|(_, patches)| patches.len()).sum::<usize>();
+        let _span = profile::pass(self.0, "cut patches", (2 * values * 4) as f64);
+        self.0.patches(images, size, side, order)
+    }
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self::cpu()
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}

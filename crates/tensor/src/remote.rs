@@ -1,0 +1,604 @@
+//! A backend for tests that behaves as a device with memory of its own would: its tensors wrap those of the CPU, whose functions do
+//! not accept them, and it counts calls and reads.
+//!
+//! A step that passes through it shows that operations, tape, parameters, gradients and optimiser reach values through [`Backend`]
+//! alone, and when they wait for the device.
+
+use crate::backend::{Alignments, Backend, Beta, Input, Ipot, Layer, Normed, Pair, ParameterUpdate, Rule, Scale, Time};
+use crate::cpu::CPU;
+use crate::device::Device;
+use crate::precision::{F32Products, Precision};
+use crate::tensor::{Order, Storage, Tensor};
+use crate::varlen::Varlen;
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The device.
+#[derive(Default)]
+struct Remote {
+    calls: AtomicUsize,
+    /// Matrices copied to the host.
+    reads: Arc<AtomicUsize>,
+    /// Values copied from the host.
+    uploaded: AtomicUsize,
+}
+
+/// What its tensors hold.
+struct Memory {
+    tensor: Tensor,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Storage for Memory {
+    fn to_host(&self, rows: usize, columns: usize) -> Cow<'_, [f32]> {
+        assert_eq!(self.tensor.len(), rows * columns);
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.tensor.to_host()
+    }
+
+    fn value_bytes(&self) -> usize {
+        self.tensor.bytes() as usize / self.tensor.len().max(1)
+    }
+}
+
+/// The CPU's tensor, in the shape of this one.
+fn cpu(t: &Tensor) -> Tensor {
+    let tensor = &t.storage::<Memory>().tensor;
+    if tensor.rows() == t.rows() && tensor.columns() == t.columns() {
+        tensor.clone()
+    } else {
+        tensor.reshaped(t.rows(), t.columns())
+    }
+}
+
+fn cpu_layer(layer: &Layer) -> Layer {
+    Layer {
+        weight: cpu(&layer.weight),
+        bias: layer.bias.as_ref().map(cpu),
+        reused: layer.reused,
+        f32_products: layer.f32_products,
+    }
+}
+
+fn cpu_scale(scale: &Scale) -> Scale {
+    Scale {
+        weight: cpu(&scale.weight),
+        bias: cpu(&scale.bias),
+        eps: scale.eps,
+    }
+}
+
+fn cpu_normed(normed: &Normed) -> Normed {
+    map_normed(normed, cpu)
+}
+
+fn map_normed(normed: &Normed, map: impl Fn(&Tensor) -> Tensor) -> Normed {
+    match normed {
+        Normed::Input { x, mean, rstd } => Normed::Input {
+            x: map(x),
+            mean: map(mean),
+            rstd: map(rstd),
+        },
+        Normed::Rows { normalised, rstd } => Normed::Rows {
+            normalised: map(normalised),
+            rstd: map(rstd),
+        },
+    }
+}
+
+fn cpu_all<T: Copy>(list: &[(&Tensor, T)]) -> Vec<(Tensor, T)> {
+    list.iter().map(|(t, rest)| (cpu(t), *rest)).collect()
+}
+
+fn borrowed<T: Copy>(list: &[(Tensor, T)]) -> Vec<(&Tensor, T)> {
+    list.iter().map(|(t, rest)| (t, *rest)).collect()
+}
+
+impl Remote {
+    /// Counts a call.
+    fn call(&self) -> &'static dyn Backend {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &CPU
+    }
+
+    fn wrap(&self, tensor: Tensor) -> Tensor {
+        let (rows, columns) = (tensor.rows(), tensor.columns());
+        let memory = Memory {
+            tensor,
+            reads: Arc::clone(&self.reads),
+        };
+        Tensor::new(memory, rows, columns)
+    }
+
+    /// Lets `change` change the CPU's tensor of `t`.
+    fn change<R>(&self, t: &mut Tensor, change: impl FnOnce(&mut Tensor) -> R) -> R {
+        let mut tensor = cpu(t);
+        // Nothing else shares the CPU's tensor unless something shares this one: it is copied then, as on any device.
+        match t.storage_mut::<Memory>() {
+            Some(memory) => memory.tensor = self.call().empty(0, 0),
+            None => *t = self.wrap(self.call().empty(0, 0)),
+        }
+        let result = change(&mut tensor);
+        *t = self.wrap(tensor);
+        result
+    }
+
+    fn counts(&self) -> [usize; 3] {
+        [&self.calls, &*self.reads, &self.uploaded].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl Backend for Remote {
+    fn name(&self) -> &str {
+        "remote"
+    }
+
+    fn bf16_is_fast(&self) -> bool {
+        CPU.bf16_is_fast()
+    }
+
+    fn has_f32_products(&self, products: F32Products) -> bool {
+        CPU.has_f32_products(products)
+    }
+
+    fn fastest_f32_products(&self) -> F32Products {
+        CPU.fastest_f32_products()
+    }
+
+    fn time(&self) -> Time {
+        CPU.time()
+    }
+
+    fn release_unused(&self) {
+        CPU.release_unused();
+    }
+
+    fn empty(&self, rows: usize, columns: usize) -> Tensor {
+        let empty = self.call().empty(rows, columns);
+        let mut empty = self.wrap(empty);
+        // Content that would be seen if an operation relied on it.
+        self.change(&mut empty, |t| CPU.overwrite(t, &mut |values| values.fill(f32::NAN)));
+        empty
+    }
+
+    fn zeros(&self, rows: usize, columns: usize) -> Tensor {
+        self.wrap(self.call().zeros(rows, columns))
+    }
+
+    fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
+        let zeros = self.call().zeros_together(shapes);
+        zeros.into_iter().map(|t| self.wrap(t)).collect()
+    }
+
+    fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor {
+        self.uploaded.fetch_add(values.len(), Ordering::Relaxed);
+        self.wrap(self.call().upload(rows, columns, values))
+    }
+
+    fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32])) {
+        self.uploaded.fetch_add(to.len(), Ordering::Relaxed);
+        let backend = self.call();
+        self.change(to, |to| backend.overwrite(to, write));
+    }
+
+    fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+        self.wrap(self.call().patches(images, size, side, order))
+    }
+
+    fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
+        let matrices: Vec<Tensor> = matrices.iter().map(cpu).collect();
+        self.call().first_non_finite(&matrices)
+    }
+
+    fn operand(&self, x: &Tensor, precision: Precision) -> Tensor {
+        self.wrap(self.call().operand(&cpu(x), precision))
+    }
+
+    fn linear(&self, x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
+        let residual = residual.map(cpu);
+        self.wrap(self.call().linear(&cpu(x), &cpu_layer(layer), residual.as_ref()))
+    }
+
+    fn linear_operand(&self, x: &Tensor, layer: &Layer) -> Tensor {
+        self.wrap(self.call().linear_operand(&cpu(x), &cpu_layer(layer)))
+    }
+
+    fn linear_gelu(&self, x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
+        let (hidden, active) = self.call().linear_gelu(&cpu(x), &cpu_layer(layer), keep);
+        (hidden.map(|t| self.wrap(t)), self.wrap(active))
+    }
+
+    fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta) {
+        let backend = self.call();
+        self.change(dx, |dx| backend.input_gradient(&cpu(dy), &cpu_layer(layer), dx, beta));
+    }
+
+    fn input_gradient_operand(&self, dy: &Tensor, layer: &Layer) -> Tensor {
+        self.wrap(self.call().input_gradient_operand(&cpu(dy), &cpu_layer(layer)))
+    }
+
+    fn input_gradient_gelu(&self, dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor {
+        self.wrap(
+            self.call()
+                .input_gradient_gelu(&cpu(dy), &cpu_layer(layer), &cpu(hidden)),
+        )
+    }
+
+    fn layer_gradient(
+        &self,
+        dy: &Tensor,
+        x: Input,
+        dw: &mut Tensor,
+        beta: Beta,
+        db: Option<&mut Tensor>,
+        products: F32Products,
+    ) {
+        let (backend, dy) = (self.call(), cpu(dy));
+        let run = |x: Input| {
+            self.change(dw, |dw| match db {
+                Some(db) => self.change(db, |db| backend.layer_gradient(&dy, x, dw, beta, Some(db), products)),
+                None => backend.layer_gradient(&dy, x, dw, beta, None, products),
+            });
+        };
+        match x {
+            Input::Operand(x) => run(Input::Operand(&cpu(x))),
+            Input::Gelu(x) => run(Input::Gelu(&cpu(x))),
+            Input::Normed(normed, scale) => run(Input::Normed(&cpu_normed(normed), &cpu_scale(scale))),
+        }
+    }
+
+    fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor) {
+        let backend = self.call();
+        self.change(db, |db| backend.bias_gradient(&cpu(dy), db));
+    }
+
+    fn norm(&self, x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
+        let (normed, y) = self.call().norm(&cpu(x), &cpu_scale(scale), precision);
+        (map_normed(&normed, |t| self.wrap(t.clone())), self.wrap(y))
+    }
+
+    fn norm_gradient(&self, normed: &Normed, dy: &Tensor, scale: &Scale, dx: &mut Tensor, beta: Beta) -> [Tensor; 2] {
+        let backend = self.call();
+        let (normed, dy, scale) = (cpu_normed(normed), cpu(dy), cpu_scale(scale));
+        let gradients = self.change(dx, |dx| backend.norm_gradient(&normed, &dy, &scale, dx, beta));
+        gradients.map(|t| self.wrap(t))
+    }
+
+    fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
+        let (out, log_sum_exp) = self.call().attention(&cpu(qkv), varlen, heads);
+        (self.wrap(out), self.wrap(log_sum_exp))
+    }
+
+    fn attention_gradient(
+        &self,
+        d_out: &Tensor,
+        qkv: &Tensor,
+        out: &Tensor,
+        log_sum_exp: &Tensor,
+        varlen: &Varlen,
+        heads: usize,
+    ) -> Tensor {
+        let [d_out, qkv, out, log_sum_exp] = [d_out, qkv, out, log_sum_exp].map(cpu);
+        let backend = self.call();
+        self.wrap(backend.attention_gradient(&d_out, &qkv, &out, &log_sum_exp, varlen, heads))
+    }
+
+    fn add(&self, x: &Tensor, to: &mut Tensor, beta: Beta) {
+        let backend = self.call();
+        self.change(to, |to| backend.add(&cpu(x), to, beta));
+    }
+
+    fn gelu(&self, x: &Tensor) -> Tensor {
+        self.wrap(self.call().gelu(&cpu(x)))
+    }
+
+    fn gelu_gradient(&self, x: &Tensor, dy: &mut Tensor) {
+        let backend = self.call();
+        self.change(dy, |dy| backend.gelu_gradient(&cpu(x), dy));
+    }
+
+    fn tanh(&self, x: &Tensor) -> Tensor {
+        self.wrap(self.call().tanh(&cpu(x)))
+    }
+
+    fn tanh_gradient(&self, y: &Tensor, dy: &mut Tensor) {
+        let backend = self.call();
+        self.change(dy, |dy| backend.tanh_gradient(&cpu(y), dy));
+    }
+
+    fn dropout(&self, x: &Tensor, p: f32, key: [u64; 4]) -> Tensor {
+        self.wrap(self.call().dropout(&cpu(x), p, key))
+    }
+
+    fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]) {
+        let backend = self.call();
+        self.change(dy, |dy| backend.dropout_gradient(dy, p, key));
+    }
+
+    fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor {
+        self.wrap(self.call().gather(&borrowed(&cpu_all(picks))))
+    }
+
+    fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor {
+        let base = base.map(cpu);
+        self.wrap(self.call().lookup(base.as_ref(), &borrowed(&cpu_all(tables))))
+    }
+
+    fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
+        let backend = self.call();
+        self.change(d_table, |d| backend.scatter_add(&cpu(d_out), rows, d, beta));
+    }
+
+    fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor) {
+        let (loss, probabilities) = self.call().cross_entropy(&cpu(logits), targets);
+        (self.wrap(loss), self.wrap(probabilities))
+    }
+
+    fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32) {
+        let backend = self.call();
+        self.change(probabilities, |p| backend.cross_entropy_gradient(p, targets, d));
+    }
+
+    fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor {
+        self.wrap(self.call().hits(&cpu(logits), targets))
+    }
+
+    fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
+        self.wrap(self.call().score_at_argmax(&cpu(logits), &cpu(targets)))
+    }
+
+    fn binary_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
+        self.wrap(self.call().binary_cross_entropy(&cpu(logits), &cpu(targets)))
+    }
+
+    fn binary_cross_entropy_gradient(&self, logits: &mut Tensor, targets: &Tensor, d: f32) {
+        let backend = self.call();
+        self.change(logits, |l| backend.binary_cross_entropy_gradient(l, &cpu(targets), d));
+    }
+
+    fn normalise_rows(&self, x: &mut Tensor) {
+        let backend = self.call();
+        self.change(x, |x| backend.normalise_rows(x));
+    }
+
+    fn squared_error(&self, prediction: &Tensor, target: &Tensor) -> Tensor {
+        self.wrap(self.call().squared_error(&cpu(prediction), &cpu(target)))
+    }
+
+    fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32) {
+        let backend = self.call();
+        self.change(prediction, |p| backend.squared_error_gradient(p, &cpu(target), d));
+    }
+
+    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments) {
+        let (loss, alignments) = self.call().transport(&cpu(features), pairs, method);
+        (self.wrap(loss), alignments)
+    }
+
+    fn transport_gradient(&self, saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
+        let backend = self.call();
+        self.change(d_features, |out| backend.transport_gradient(saved, pairs, d, out, beta));
+    }
+
+    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
+        self.wrap(self.call().transport_plan(&cpu(features), text, image, method))
+    }
+
+    fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor {
+        self.wrap(self.call().weighted_sum(&borrowed(&cpu_all(terms))))
+    }
+
+    fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]) {
+        let backend = self.call();
+        for u in updates {
+            let gradient = cpu(u.gradient);
+            let mut moments: Vec<Tensor> = u.moments.iter().map(|m| cpu(m)).collect();
+            u.moments.iter_mut().for_each(|m| **m = self.wrap(backend.empty(0, 0)));
+            self.change(u.values, |values| {
+                let update = ParameterUpdate {
+                    values,
+                    gradient: &gradient,
+                    moments: moments.iter_mut().collect(),
+                    ..*u
+                };
+                backend.update(rule, &mut [update]);
+            });
+            for (m, moment) in u.moments.iter_mut().zip(moments) {
+                **m = self.wrap(moment);
+            }
+        }
+    }
+}
+
+mod tests {
+    use super::*;
+    use crate::ops::{Affine, NONE, Pick, Table};
+    use crate::optimizer::{Optimizer, Setting};
+    use crate::{Compute, Gradients, Parameters, Tape, Var};
+
+    /// Width of the small model.
+    const WIDTH: usize = 8;
+
+    fn parameters(device: Device) -> Parameters {
+        let shapes: [(&str, &[usize]); 17] = [
+            ("words", &[6, WIDTH]),
+            ("positions", &[1, 8, WIDTH]),
+            ("patch.weight", &[WIDTH, 3, 2, 2]),
+            ("patch.bias", &[WIDTH]),
+            ("norm1.weight", &[WIDTH]),
+            ("norm1.bias", &[WIDTH]),
+            ("qkv.weight", &[3 * WIDTH, WIDTH]),
+            ("qkv.bias", &[3 * WIDTH]),
+            ("proj.weight", &[WIDTH, WIDTH]),
+            ("proj.bias", &[WIDTH]),
+            ("fc1.weight", &[4 * WIDTH, WIDTH]),
+            ("fc1.bias", &[4 * WIDTH]),
+            ("fc2.weight", &[WIDTH, 4 * WIDTH]),
+            ("fc2.bias", &[WIDTH]),
+            ("head.weight", &[6, WIDTH]),
+            ("decoder.weight", &[12, WIDTH]),
+            ("frozen.weight", &[WIDTH, WIDTH]),
+        ];
+        let declare = |(name, shape): (&str, &[usize])| (name.to_string(), shape.to_vec(), name != "frozen.weight");
+        let mut parameters = Parameters::new(shapes.map(declare), device);
+        parameters.fill(|id, _, values| {
+            let at = |i: usize| ((i * 7919 + id.index() * 31) % 1013) as f32 / 1013.0 - 0.5;
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = at(i));
+        });
+        parameters
+    }
+
+    /// Every operation, on two sequences of three words and four patches. Returns the total of all losses.
+    fn forward(tape: &Tape, parameters: &Parameters) -> Var {
+        let p = |name: &str| tape.parameter(parameters, parameters.id(name).expect("declared"));
+        let [words, positions, norm1, norm1_bias, proj_bias] =
+            ["words", "positions", "norm1.weight", "norm1.bias", "proj.bias"].map(p);
+        let affine = |name: &str| ["weight", "bias"].map(|kind| p(&format!("{name}.{kind}")));
+        let [qkv, proj, fc1, fc2, patch] = ["qkv", "proj", "fc1", "fc2", "patch"].map(affine);
+        let norm = Affine {
+            weight: &norm1,
+            bias: &norm1_bias,
+        };
+
+        let images: [Vec<f32>; 2] = [1, 2].map(|k| (0..3 * 16).map(|i| ((i * k) % 7) as f32 - 3.0).collect());
+        let shown: Vec<(&[f32], &[u32])> = images.iter().map(|i| (i.as_slice(), &[0, 1, 2, 3][..])).collect();
+        let patches = Var::constant(tape.device().patches(&shown, 4, 2, Order::ChannelFirst));
+        let patches = tape.linear(&patches, &patch[0], Some(&patch[1]), None);
+        let table = |table, rows: &[u32], frozen_row| Table {
+            table,
+            rows: rows.into(),
+            frozen_row,
+        };
+        let text = tape.lookup(None, &[table(&words, &[1, 2, 0, 3, 4, 0], Some(0))]);
+        let text = tape.dropout(&text, 0.25, [1, 2, 3, 4]);
+        let n = NONE;
+        let pick = |from, rows: &[u32]| Pick {
+            from,
+            rows: rows.into(),
+        };
+        let x = tape.gather(&[
+            pick(&text, &[0, 1, 2, n, n, n, n, 3, 4, 5, n, n, n, n]),
+            pick(&patches, &[n, n, n, 0, 1, 2, 3, n, n, n, 4, 5, 6, 7]),
+        ]);
+        let x = tape.lookup(
+            Some(&x),
+            &[table(&positions, &[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6], None)],
+        );
+
+        let offsets: Arc<[usize]> = Arc::new([0, 7, 14]);
+        let all = Varlen::full(&offsets);
+        let x = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &all, 2);
+        let x = tape.mlp_sublayer(&x, norm, 1e-6, (&fc1).into(), (&fc2).into());
+        let first = Varlen::prefix_queries(&offsets, [1, 1]);
+        let pooled = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &first, 2);
+        let pooled = tape.tanh(&tape.gelu(&tape.linear(&pooled, &p("frozen.weight"), Some(&proj_bias), None)));
+        let features = tape.layer_norm(&x, &norm1, &norm1_bias, 1e-6);
+
+        let logits = tape.linear(&tape.rows(&features, vec![1, 8]), &p("head.weight"), None, None);
+        let words = tape.cross_entropy(&logits, vec![2, 4]);
+        let pooled = tape.linear(&pooled, &p("head.weight"), None, None);
+        let targets = tape.device().tensor(3, 4, &[0.5; 12]);
+        let classes = tape.binary_cross_entropy(&tape.reshape(&pooled, 3, 4), targets);
+        let hidden = tape.linear(&tape.rows(&features, vec![3, 12]), &p("decoder.weight"), None, None);
+        let shown = [(images[0].as_slice(), &[0][..]), (images[1].as_slice(), &[2][..])];
+        let hidden = tape.patch_loss(&hidden, tape.device().patches(&shown, 4, 2, Order::ChannelLast));
+        let pair = |start: usize, weight| Pair {
+            text: start + 1..start + 3,
+            image: start + 3..start + 7,
+            weight,
+        };
+        let alignment = tape.transport(&features, vec![pair(0, 0.5), pair(7, -0.5)], Ipot::TRAINING);
+        tape.weighted_sum(&[(&words, 1.0), (&classes, 0.5), (&hidden, 1.0), (&alignment, 0.1)])
+    }
+
+    /// Three steps of training; the loss of each, and the weights after them.
+    fn train(compute: Compute, rule: Rule, mut between: impl FnMut()) -> (Vec<f32>, Vec<Vec<f32>>) {
+        let mut parameters = parameters(compute.device);
+        let mut optimizer = Optimizer::new(rule, &parameters);
+        let mut losses = Vec::new();
+        for _ in 0..3 {
+            let mut gradients = Gradients::new(&parameters);
+            // Two micro-batches, so that gradients are added to.
+            for _ in 0..2 {
+                let tape = Tape::new(compute);
+                let loss = forward(&tape, &parameters);
+                tape.backward(&loss, 0.5, &mut gradients);
+                losses.push(loss);
+            }
+            optimizer.step(&mut parameters, &gradients, |_| Setting {
+                learning_rate: 1e-2,
+                weight_decay: 0.1,
+            });
+            assert!(parameters.first_non_finite().is_none());
+        }
+        between();
+        let losses = losses.iter().map(|l| l.tensor().item()).collect();
+        let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
+        let weights = ids.iter().map(|id| parameters.tensor(*id).to_host().into_owned());
+        (losses, weights.collect())
+    }
+
+    #[test]
+    fn training_reaches_values_through_the_backend_alone() {
+        for rule in [Rule::AdamW, Rule::Adam, Rule::Sgd] {
+            for (precision, recompute) in [
+                (Precision::F32, false),
+                (Precision::Bf16, false),
+                (Precision::Bf16, true),
+            ] {
+                let on = |device| Compute {
+                    device,
+                    precision,
+                    recompute,
+                    ..Compute::default()
+                };
+                let remote: &'static Remote = Box::leak(Box::default());
+                let got = train(on(Device::new(remote)), rule, || ());
+                let want = train(on(Device::cpu()), rule, || ());
+                assert!(got == want, "{rule:?} {precision:?}");
+                assert!(want.0[4] < want.0[0], "{:?}", want.0);
+                let [got, want] = [Device::new(remote), Device::cpu()].map(|device| {
+                    let (tape, parameters) = (Tape::inference(on(device)), parameters(device));
+                    forward(&tape, &parameters).tensor().item()
+                });
+                assert_eq!(got, want, "inference in {precision:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_reads_nothing_back() {
+        let remote: &'static Remote = Box::leak(Box::default());
+        let compute = Compute {
+            device: Device::new(remote),
+            ..Compute::default()
+        };
+        let mut counts = [0; 3];
+        let (losses, weights) = train(compute, Rule::AdamW, || counts = remote.counts());
+        let [calls, reads, uploaded] = counts;
+        assert_eq!(reads, 0, "copies to the host before the losses are read");
+        assert!(calls > 6 * 100, "{calls} calls");
+        // The initial weights, and for each micro-batch the 12 targets of the binary cross-entropy: gradients of losses are no tensors.
+        let values: usize = weights.iter().map(Vec::len).sum();
+        assert_eq!(uploaded, values + 6 * 12);
+        assert_eq!(remote.counts()[1], losses.len() + weights.len());
+    }
+
+    #[test]
+    #[should_panic(expected = "a tensor of another device")]
+    fn tensors_of_different_devices_do_not_meet() {
+        let remote: &'static Remote = Box::leak(Box::default());
+        let x = Var::constant(Device::new(remote).zeros(2, 2));
+        Tape::new(Compute::default()).tanh(&x);
+    }
+
+    #[test]
+    fn devices_are_equal_if_they_are_the_same() {
+        let remotes: [&'static Remote; 2] = std::array::from_fn(|_| &*Box::leak(Box::default()));
+        let [a, b] = remotes.map(|remote| Device::new(remote));
+        assert!(a == a && a != b && a != Device::cpu() && Device::cpu() == Device::default());
+        assert_eq!(format!("{a:?} {:?}", Device::cpu()), "remote cpu");
+    }
+}
