@@ -1,6 +1,7 @@
-//! Throughput of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name contains NAME. An element of "Gelem/s" is a floating-point operation (two for a product that is added) where matrices are
-//! multiplied, an iteration's term in optimal transport; other kernels move memory and give bytes per second, each byte
-//! that has to be read or written counted once.
+//! Throughput of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name contains NAME.
+//! An element of "Gelem/s" is a floating-point operation of a matrix product (two for a multiplication and an addition), or an
+//! iteration's term in optimal transport. Other kernels are limited by memory and report bytes per second; each byte that has to be
+//! read or written counts once.
 
 use bytemuck::Pod;
 use criterion::measurement::WallTime;
@@ -354,7 +355,7 @@ fn optimizers(c: &mut Criterion) {
     g.finish();
 }
 
-/// A caption and the visible patches of its picture, on one thread.
+/// A caption and the visible patches of its image, on one thread.
 fn transport(c: &mut Criterion) {
     const TEXT: usize = 14;
     const IMAGE: usize = 230;
@@ -378,16 +379,16 @@ fn rows(c: &mut Criterion) {
     const SIDE: usize = 16;
     const VOCABULARY: usize = 30_522;
     let mut g = group(c, "patches");
-    let picture = noise(3 * SIZE * SIZE);
+    let image = noise(3 * SIZE * SIZE);
     let all: Vec<u32> = (0..(SIZE / SIDE).pow(2) as u32).collect();
-    let mut out = Values::zeros(picture.len());
-    g.throughput(Throughput::Bytes(2 * bytes(&picture)));
+    let mut out = Values::zeros(image.len());
+    g.throughput(Throughput::Bytes(2 * bytes(&image)));
     for (name, order) in [
         ("channel first", Order::ChannelFirst),
         ("channel last", Order::ChannelLast),
     ] {
         g.bench_function(name, |bench| {
-            bench.iter(|| extract(&picture, SIZE, SIDE, &all, order, &mut out))
+            bench.iter(|| extract(&image, SIZE, SIDE, &all, order, &mut out))
         });
     }
     g.finish();

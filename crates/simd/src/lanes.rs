@@ -73,7 +73,7 @@ pub unsafe fn exp2_nonpositive<L: Lanes>(x: L) -> L {
     }
 }
 
-/// F32x4 numbers in an array, for which every compiler finds its processor's instructions.
+/// Four lanes in an array, which compilers map to the vector instructions of any CPU.
 #[derive(Clone, Copy)]
 pub struct F32x4([f32; 4]);
 
