@@ -10,6 +10,7 @@ use serde_json::json;
 use vlct_image::check::{Checker, Flaw, Verdict, files_under};
 use vlct_train::logs::Progress;
 use vlct_train::logs::progress::suspend;
+use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
 
@@ -108,7 +109,7 @@ fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
     let Some(target) = &args.move_to else {
         return Ok(());
     };
-    let resolved = |path: &Path| resolve(path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())));
+    let resolved = |path: &Path| resolve(path).map_err(at::<IoError>(path));
     for directory in &args.directories {
         if resolved(target)?.starts_with(resolved(directory)?) {
             let (target, directory) = (target.display(), directory.display());

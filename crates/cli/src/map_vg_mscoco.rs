@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use vlct_data::answers::Vocabulary;
 use vlct_prepare::vgqa::{self, Layout, QuestionsFormat};
-use vlct_util::atomic;
+use vlct_util::{IoError, at, atomic};
 
 use crate::output::{Failure, print};
 
@@ -55,7 +55,7 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     atomic::write(&out, |file| {
         vgqa::encode(&selection.images, QuestionsFormat::of(&out), file)
     })
-    .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
+    .map_err(at::<IoError>(&out))?;
     print(&format!(
         "wrote {}: {} questions considered, {} kept, about {} images\n",
         out.display(),

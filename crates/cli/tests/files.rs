@@ -83,7 +83,7 @@ fn inspect_counts_and_checks_arrow_tables() {
         assert_eq!(status, 0);
         for part in [
             "2 rows",
-            "image: 3.0 KiB of images",
+            "image: 3.00 KiB of images",
             "caption: 2 texts",
             "1 rows without any",
             "whole",

@@ -12,6 +12,7 @@ use vlct_model::files;
 use vlct_train::checkpoint;
 use vlct_train::config::Config;
 use vlct_util::text::escape_control;
+use vlct_util::{IoError, at};
 
 use crate::args::Inspect;
 use crate::output::{Failure, grouped, print, size};
@@ -25,7 +26,7 @@ const MAX_ENTRY: usize = 160;
 /// Describes the path.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
-    let metadata = std::fs::metadata(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+    let metadata = std::fs::metadata(path).map_err(at::<IoError>(path))?;
     if !metadata.is_dir() {
         print(&describe_file(path, args.tensors)?)?;
         return draw_sheet(args, &[path.to_path_buf()]);
@@ -66,7 +67,7 @@ fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
     let mut start = Vec::new();
     File::open(path)
         .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut start))
-        .map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+        .map_err(at::<IoError>(path))?;
     if start == ARROW_MAGIC {
         return tables::describe_arrow(path);
     }
@@ -175,7 +176,7 @@ fn describe_run(path: &Path) -> Result<(), Failure> {
             }
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => text.push_str("  no config.toml\n"),
-        Err(e) => return Err(Failure::Failed(format!("{}: {e}", config.display()))),
+        Err(e) => return Err(at::<IoError>(&config)(e).into()),
     }
     if let Ok(file) = File::open(path.join("metrics.jsonl")) {
         let lines = BufReader::new(file).lines().map_while(Result::ok);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets;
 use vlct_data::webdataset::TarTable;
+use vlct_util::{IoError, at};
 
 use crate::output::{Failure, grouped, size};
 
@@ -144,10 +145,10 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
 
 /// Lists the Arrow files in a directory by name, and then the tars in it, in its subdirectories, and in their directories of splits.
 pub fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", directory.display()));
+    let failed = at::<IoError>(directory);
     let (mut paths, mut directories) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for entry in std::fs::read_dir(directory).map_err(&failed)? {
+        let path = entry.map_err(&failed)?.path();
         if path.extension().is_some_and(|e| e == "arrow") {
             paths.push(path);
         } else if path.is_dir() {

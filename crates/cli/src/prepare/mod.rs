@@ -5,6 +5,7 @@ pub mod valid_vgqa;
 mod writing;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -97,19 +98,11 @@ pub enum Name {
 
 impl ValueEnum for Name {
     fn value_variants<'a>() -> &'a [Self] {
-        const NAMES: [Name; Dataset::ALL.len() + InputFormat::ALL.len()] = {
-            let mut names = [Name::Custom(InputFormat::ImageFolder); Dataset::ALL.len() + InputFormat::ALL.len()];
-            let mut i = 0;
-            while i < names.len() {
-                names[i] = if i < Dataset::ALL.len() {
-                    Name::Published(Dataset::ALL[i])
-                } else {
-                    Name::Custom(InputFormat::ALL[i - Dataset::ALL.len()])
-                };
-                i += 1;
-            }
-            names
-        };
+        static NAMES: LazyLock<Vec<Name>> = LazyLock::new(|| {
+            let published = Dataset::ALL.map(Name::Published);
+            let custom = InputFormat::ALL.map(Name::Custom);
+            published.into_iter().chain(custom).collect()
+        });
         &NAMES
     }
 

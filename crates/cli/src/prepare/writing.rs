@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use log::info;
-use vlct_prepare::{self as prepare, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
+use vlct_prepare::{self as prepare, Coverage, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
 use vlct_train::logs::Progress;
 
 use crate::output::{Failure, grouped, print, size};
@@ -46,22 +46,7 @@ pub struct Writing {
 impl Writing {
     /// Writes the files of a plan for the dataset `name`, and prints what was written.
     pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
-        let downscale = self.max_side.map(|max_side| Downscale {
-            max_side,
-            quality: self.quality,
-        });
-        let options = WriteOptions {
-            out: self.out.clone(),
-            processing: ImageProcessing {
-                validate: self.validate || !self.no_validate,
-                downscale,
-            },
-            overwrite: self.overwrite,
-            threads: match self.threads {
-                0 => std::thread::available_parallelism().map_or(1, usize::from),
-                threads => usize::from(threads),
-            },
-        };
+        let options = self.options();
         let started = Instant::now();
         let (mut shown, mut begun, mut bytes) = (None, 0, 0);
         let mut watch = |now: prepare::Progress| {
@@ -107,6 +92,24 @@ impl Writing {
         }
     }
 
+    fn options(&self) -> WriteOptions {
+        WriteOptions {
+            out: self.out.clone(),
+            processing: ImageProcessing {
+                validate: self.validate || !self.no_validate,
+                downscale: self.max_side.map(|max_side| Downscale {
+                    max_side,
+                    quality: self.quality,
+                }),
+            },
+            overwrite: self.overwrite,
+            threads: match self.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => usize::from(threads),
+            },
+        }
+    }
+
     fn show(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
         if self.json {
             let text = serde_json::to_string(report)?;
@@ -114,61 +117,71 @@ impl Writing {
         }
         let mut text = String::new();
         for file in &report.files {
-            let path = self.out.join(&file.file);
-            let ours = plan.names().any(|name| file.file.strip_suffix(".arrow") == Some(name));
+            let is_planned = plan.names().any(|name| file.file.strip_suffix(".arrow") == Some(name));
             let _ = writeln!(
                 text,
                 "{} {}: {} rows, {}",
-                if ours {
+                if is_planned {
                     "wrote"
                 } else {
                     "left as it was, of an earlier preparation:"
                 },
-                path.display(),
+                self.out.join(&file.file).display(),
                 grouped(file.rows),
                 size(file.bytes)
             );
         }
         for part in &report.coverage {
-            let _ = writeln!(
-                text,
-                "{}: {} images found, {} annotated; {} have both{}",
-                part.part,
-                grouped(part.found as u64),
-                grouped(part.annotated as u64),
-                grouped(part.kept as u64),
-                match &part.examples[..] {
-                    [] => String::new(),
-                    examples => {
-                        let dots = if part.without_image > examples.len() {
-                            ", …"
-                        } else {
-                            ""
-                        };
-                        let count = grouped(part.without_image as u64);
-                        format!("; no image for {count} ({}{dots})", examples.join(", "))
-                    }
-                }
-            );
+            let _ = writeln!(text, "{}", describe_coverage(part));
         }
         for remark in &report.remarks {
             let _ = writeln!(text, "{remark}");
         }
-        const SHOWN: usize = 5;
         if !report.left_out.is_empty() {
-            let _ = writeln!(
-                text,
-                "{} rows left out, since an image cannot be used:",
-                grouped(report.left_out.len() as u64)
-            );
-            for left_out in report.left_out.iter().take(SHOWN) {
-                let _ = writeln!(text, "  {}: {}", left_out.image, left_out.reason);
-            }
-            if report.left_out.len() > SHOWN {
-                let path = Report::path(&self.out, &report.dataset);
-                let _ = writeln!(text, "  … all of them in {}", path.display());
-            }
+            self.describe_left_out(report, &mut text);
         }
         print(&text)
     }
+
+    /// Adds the first rows that were left out to `text`.
+    fn describe_left_out(&self, report: &Report, text: &mut String) {
+        const SHOWN: usize = 5;
+        let _ = writeln!(
+            text,
+            "{} rows left out, since an image cannot be used:",
+            grouped(report.left_out.len() as u64)
+        );
+        for left_out in report.left_out.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {}: {}", left_out.image, left_out.reason);
+        }
+        if report.left_out.len() > SHOWN {
+            let path = Report::path(&self.out, &report.dataset);
+            let _ = writeln!(text, "  … all of them in {}", path.display());
+        }
+    }
+}
+
+/// Returns a line about the images and annotations of a part of a dataset.
+fn describe_coverage(part: &Coverage) -> String {
+    let mut line = format!(
+        "{}: {} images found, {} annotated; {} have both",
+        part.part,
+        grouped(part.found as u64),
+        grouped(part.annotated as u64),
+        grouped(part.kept as u64)
+    );
+    if !part.examples.is_empty() {
+        let dots = if part.without_image > part.examples.len() {
+            ", …"
+        } else {
+            ""
+        };
+        let _ = write!(
+            line,
+            "; no image for {} ({}{dots})",
+            grouped(part.without_image as u64),
+            part.examples.join(", ")
+        );
+    }
+    line
 }

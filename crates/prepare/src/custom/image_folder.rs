@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CustomDataset, SPLITS};
+use super::dataset::{CustomDataset, SPLITS};
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};

@@ -2,127 +2,19 @@
 //!
 //! Whatever the input format, a dataset is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
 
+mod dataset;
 mod image_folder;
 mod questions;
 mod row;
 mod tables;
 mod webdataset;
 
-use std::convert::Infallible;
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
-
-use crate::plan::{Plan, ROWS_PER_FILE};
-use crate::published::Dataset;
-use crate::tables::{ColumnNames, TableFormat};
+use crate::plan::Plan;
 use crate::{PrepareError, Result};
-use vlct_data::datasets::{NAMES, is_custom_name, is_published_file};
-
-/// The splits, in the order of writing.
-const SPLITS: [&str; 3] = ["train", "val", "test"];
-
-/// Input formats of custom datasets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InputFormat {
-    /// Tables that name image files, or hold images.
-    Table(TableFormat),
-    /// WebDataset tars.
-    WebDataset,
-    /// One directory of images per class, whose name is the caption.
-    ImageFolder,
-}
-
-impl InputFormat {
-    /// All input formats.
-    pub const ALL: [Self; 6] = [
-        Self::Table(TableFormat::Jsonl),
-        Self::Table(TableFormat::Csv),
-        Self::Table(TableFormat::Tsv),
-        Self::Table(TableFormat::Parquet),
-        Self::WebDataset,
-        Self::ImageFolder,
-    ];
-
-    /// Returns the name of the format.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Table(format) => format.extension(),
-            Self::WebDataset => "webdataset",
-            Self::ImageFolder => "imagefolder",
-        }
-    }
-}
-
-impl fmt::Display for InputFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A table and the split that its rows belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AnnotationTable {
-    /// The split; None if a column has it. Without such a column, it is `train`.
-    pub split: Option<String>,
-    /// Path of the table.
-    pub file: PathBuf,
-}
-
-impl FromStr for AnnotationTable {
-    type Err = Infallible;
-
-    /// Parses `SPLIT=FILE` or `FILE`.
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text.split_once('=') {
-            Some((word, file)) if split_of(word).is_some() => Self {
-                split: split_of(word).map(str::to_string),
-                file: file.into(),
-            },
-            _ => Self {
-                split: None,
-                file: text.into(),
-            },
-        })
-    }
-}
-
-/// A custom dataset: where its data are, and how to turn them into rows.
-#[derive(Clone, Debug)]
-pub struct CustomDataset {
-    /// Name under which training reads the dataset.
-    pub name: String,
-    /// Format of the data.
-    pub format: InputFormat,
-    /// Directory of the images, or of the tars. Tables name images relative to it.
-    pub root: PathBuf,
-    /// The tables. If empty, those in `root` whose names begin with that of a split.
-    pub annotations: Vec<AnnotationTable>,
-    /// The names of the tables' columns.
-    pub columns: ColumnNames,
-    /// An answer is in the vocabulary if it is the most frequent one of at least this many questions of the training split.
-    pub min_answers: usize,
-    /// The splits to write; None for all.
-    pub splits: Option<Vec<String>>,
-    /// Rows per file.
-    pub rows_per_file: usize,
-}
+use dataset::SPLITS;
+pub use dataset::{AnnotationTable, CustomDataset, InputFormat};
 
 impl CustomDataset {
-    /// The dataset `name` from `root`, whose columns have one of their usual names.
-    pub fn new(name: impl Into<String>, format: InputFormat, root: impl Into<PathBuf>) -> Self {
-        Self {
-            name: name.into(),
-            format,
-            root: root.into(),
-            annotations: Vec::new(),
-            columns: ColumnNames::default(),
-            min_answers: 1,
-            splits: None,
-            rows_per_file: ROWS_PER_FILE,
-        }
-    }
-
     /// Reads the annotations, and returns what will be written.
     ///
     /// # Errors
@@ -150,41 +42,6 @@ impl CustomDataset {
             InputFormat::WebDataset => webdataset::plan(self),
             InputFormat::ImageFolder => image_folder::plan(self),
         }
-    }
-
-    fn check_name(&self) -> Result<()> {
-        let name = &self.name;
-        if !is_custom_name(name) {
-            return Err(PrepareError::InvalidName(name.clone()));
-        }
-        if NAMES.contains(&name.as_str())
-            || Dataset::ALL.iter().any(|dataset| dataset.name() == name)
-            || SPLITS.iter().any(|split| is_published_file(&self.prefix(split)))
-        {
-            return Err(PrepareError::PublishedName(name.clone()));
-        }
-        Ok(())
-    }
-
-    fn includes(&self, split: &str) -> bool {
-        self.splits
-            .as_ref()
-            .is_none_or(|splits| splits.iter().any(|wanted| wanted == split))
-    }
-
-    /// Returns the name of a split's files without their numbers.
-    fn prefix(&self, split: &str) -> String {
-        format!("{}_{split}", self.name)
-    }
-}
-
-/// Returns the split that a word means.
-fn split_of(word: &str) -> Option<&'static str> {
-    match word.to_lowercase().as_str() {
-        "train" | "training" | "restval" => Some("train"),
-        "val" | "valid" | "validation" | "dev" => Some("val"),
-        "test" | "testing" => Some("test"),
-        _ => None,
     }
 }
 

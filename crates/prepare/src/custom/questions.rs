@@ -1,7 +1,7 @@
 //! Questions of custom datasets: answers are numbered by a vocabulary of the training split and scored as VQA's are.
 
+use super::dataset::{CustomDataset, SPLITS};
 use super::row::Row;
-use super::{CustomDataset, SPLITS};
 use crate::plan::Plan;
 use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dataset::{AnnotationTable, CustomDataset, SPLITS, split_of};
+use super::questions;
 use super::row::{ImageLocation, Row};
-use super::{AnnotationTable, CustomDataset, SPLITS, questions, split_of};
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::tables::{self, EmbeddedImages, ImageSource, TableFormat};

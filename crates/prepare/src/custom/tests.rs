@@ -6,6 +6,7 @@ use ::parquet::arrow::ArrowWriter;
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 
 use super::*;
+use crate::tables::TableFormat;
 use crate::testing::options;
 use crate::{Outcome, Report, WriteOptions, write};
 use vlct_data::arrow::ArrowTable;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{CustomDataset, SPLITS};
+use super::dataset::{CustomDataset, SPLITS};
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, split_tars};

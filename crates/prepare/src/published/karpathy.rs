@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -72,13 +73,13 @@ struct Annotation {
     captions: Vec<String>,
 }
 
-fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
-    let splits = raw.wanted(layout.splits)?;
+/// Reads the annotations. Also returns the position of each file name in them.
+fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
     let mut annotations: Vec<Annotation> = Vec::new();
-    let mut numbers: HashMap<String, u32> = HashMap::new();
-    json_stream::each_of_field(&raw.root.join(layout.annotations), "images", |entry: Entry| {
+    let mut positions: HashMap<String, u32> = HashMap::new();
+    json_stream::each_of_field(path, "images", |entry: Entry| {
         let captions = entry.sentences.into_iter().map(|s| s.raw);
-        let number = *numbers
+        let number = *positions
             .entry(entry.filename.clone())
             .or_insert(annotations.len() as u32) as usize;
         match annotations.get_mut(number) {
@@ -94,7 +95,12 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
         }
         Ok(())
     })?;
+    Ok((annotations, positions))
+}
 
+fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
+    let splits = raw.wanted(layout.splits)?;
+    let (annotations, positions) = read(&raw.root.join(layout.annotations))?;
     let directories: Vec<ImageDirectory<'_>> = layout
         .directories
         .iter()
@@ -102,7 +108,7 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
         .collect();
     let found = raw.search().find(0, &directories, |_, name| {
         // An image without sentences counts as not annotated.
-        let number = *numbers.get(name)?;
+        let number = *positions.get(name)?;
         (!annotations[number as usize].captions.is_empty()).then_some(number)
     })?;
     require_rows(&raw.root, found.listing.images.len(), layout.annotations)?;

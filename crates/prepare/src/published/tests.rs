@@ -232,7 +232,7 @@ fn reports_faults_of_raw_data_in_one_line() {
     );
     fs::write(&annotations, r#"{"images": [{"filename": "a.jpg"}]}"#).unwrap();
     assert!(refusal(Dataset::Coco, raw.path()).contains("missing field `split`"));
-    fs::write(&annotations, r#"{"images": []}"#).unwrap();
+    fs::write(&annotations, r#"{"photos": []}"#).unwrap();
     assert!(refusal(Dataset::Coco, raw.path()).contains("no key \"images\""));
     fs::write(
         &annotations,

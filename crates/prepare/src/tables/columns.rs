@@ -1,6 +1,6 @@
 //! Assignment of columns to roles, and conversion of the values of a row to a [`Record`].
 
-use super::{ImageSource, Question, Record};
+use super::record::{ImageSource, Question, Record};
 
 /// Roles of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,9 @@ use std::rc::Rc;
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
-use super::{MAX_ROW, Record, malformed, open_file};
+use super::record::{MAX_ROW, Record};
 use crate::{PrepareError, Result};
+use vlct_util::open_file;
 
 /// The rows of a file whose first line names the columns. Values that hold separators, quotes or line breaks are quoted, and quotes
 /// in them are doubled.
@@ -34,7 +35,7 @@ impl Rows {
         let header = reader.headers().cloned().map_err(|error| explain(path, &error))?;
         let positions = columns.find(header.iter()).map_err(|reason| {
             let name = if separator == b',' { "CSV" } else { "TSV" };
-            malformed(path, format!("{reason} ({name}: the first line names the columns)"))
+            PrepareError::malformed(path, format!("{reason} ({name}: the first line names the columns)"))
         })?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -61,7 +62,7 @@ impl Rows {
                 };
             }
         }
-        record(cells, name).map_err(|reason| malformed(&self.path, format!("line {line}, {reason}")))
+        record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("line {line}, {reason}")))
     }
 }
 
@@ -89,7 +90,7 @@ fn explain(path: &Path, error: &csv::Error) -> PrepareError {
         ErrorKind::Io(_) => format!("it cannot be read ({error}; a quote that is not closed makes a row too long)"),
         _ => format!("it cannot be read: {error}"),
     };
-    malformed(path, reason)
+    PrepareError::malformed(path, reason)
 }
 
 /// A quote that is not closed, or is closed in the middle of a value.

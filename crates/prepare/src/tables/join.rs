@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::{ImageSource, Record};
+use super::record::{ImageSource, Record};
 use crate::Result;
 
 /// Merges the rows that name the same image file in the same split: captions and questions are collected, in order, in the first of

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::columns::{Cell, Cells, ColumnNames, Role, record};
-use super::{MAX_ROW, Record, malformed, open_file};
+use super::record::{MAX_ROW, Record};
 use crate::{PrepareError, Result};
-use vlct_util::at;
+use vlct_util::{at, open_file};
 
 /// The objects of a file. Blank lines are skipped.
 pub(super) struct Lines {
@@ -96,7 +96,7 @@ impl Lines {
 
     fn error(&self, reason: &str) -> PrepareError {
         let space = if reason.starts_with([',', ':']) { "" } else { " " };
-        malformed(&self.path, format!("line {}{space}{reason}", self.number))
+        PrepareError::malformed(&self.path, format!("line {}{space}{reason}", self.number))
     }
 }
 

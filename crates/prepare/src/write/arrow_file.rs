@@ -1,10 +1,15 @@
 //! A writer for files of any [`Schema`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::plan::{RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::arrow::{BatchBlock, CaptionWriter, Nlvr2Row, Nlvr2Writer, VgWriter, VqaRow, VqaWriter};
+
+/// Returns the path of the file `name` in the directory `out`.
+pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
+    out.join(format!("{name}.arrow"))
+}
 
 /// An Arrow file that is being written, and that a later process can resume.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]

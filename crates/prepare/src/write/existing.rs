@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::arrow_file::arrow_path;
 use super::fingerprints::of_vocabulary;
-use super::path;
 use crate::plan::Plan;
 use crate::{PrepareError, Result};
 use vlct_data::manifest::{Journal, Report};
@@ -60,7 +60,7 @@ pub(super) fn refuse_other_vocabulary(plan: &Plan, out: &Path, earlier: &Report)
 pub(super) fn remove_stale(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
     let mut stale: Vec<PathBuf> = to_be_written(plan, journal)
         .into_iter()
-        .map(|name| path(out, name))
+        .map(|name| arrow_path(out, name))
         .collect();
     if let Some(report) = earlier {
         let stay = report.other_files(plan.names().map(String::as_str));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, RowText};
 use crate::{PrepareError, Result};
-use arrow_file::ArrowFileWriter;
+use arrow_file::{ArrowFileWriter, arrow_path};
 use existing::{refuse_other_vocabulary, refuse_to_replace, remove_stale};
 use fingerprints::{Fingerprints, of_vocabulary};
 use parallel::{ByteSize, map_in_order};
@@ -117,23 +117,7 @@ pub fn write(
         }
         refuse_other_vocabulary(plan, out, report)?;
     }
-    let mut journal = Journal::open(
-        &Journal::path(out, name),
-        &fingerprints.all,
-        &plan.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
-        options.overwrite,
-    )?;
-    let is_new = (0..plan.files.len()).all(|number| *journal.state(number) == FileState::default());
-    reconcile(plan, out, &mut journal, earlier.as_ref(), &fingerprints)?;
-    if !options.overwrite
-        && let Err(refusal) = refuse_to_replace(plan, out, &journal)
-    {
-        if is_new {
-            journal.remove()?;
-        }
-        return Err(refusal);
-    }
-
+    let mut journal = open_journal(name, plan, options, earlier.as_ref(), &fingerprints)?;
     let mut progress = Progress {
         total: plan.rows(),
         done: (0..plan.files.len()).map(|i| journal.state(i).consumed as u64).sum(),
@@ -165,8 +149,36 @@ pub fn write(
     Ok(Outcome::Written(report))
 }
 
-fn path(out: &Path, name: &str) -> PathBuf {
-    out.join(format!("{name}.arrow"))
+/// Opens the journal, and makes it agree with the files that exist.
+///
+/// # Errors
+/// Returns an error if another process has the journal open, if it is that of another preparation, or if a file would be replaced that
+/// may not be.
+fn open_journal(
+    name: &str,
+    plan: &Plan,
+    options: &WriteOptions,
+    earlier: Option<&Report>,
+    fingerprints: &Fingerprints,
+) -> Result<Journal> {
+    let out = &options.out;
+    let mut journal = Journal::open(
+        &Journal::path(out, name),
+        &fingerprints.all,
+        &plan.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
+        options.overwrite,
+    )?;
+    let is_new = (0..plan.files.len()).all(|number| *journal.state(number) == FileState::default());
+    reconcile(plan, out, &mut journal, earlier, fingerprints)?;
+    if !options.overwrite
+        && let Err(refusal) = refuse_to_replace(plan, out, &journal)
+    {
+        if is_new {
+            journal.remove()?;
+        }
+        return Err(refusal);
+    }
+    Ok(journal)
 }
 
 /// Makes the journal agree with the files that exist: forgets those that are gone, and notes those that an earlier preparation, of
@@ -179,11 +191,11 @@ fn reconcile(
     fingerprints: &Fingerprints,
 ) -> Result<()> {
     for (number, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
-        let length = std::fs::metadata(path(out, &file.name)).map(|m| m.len()).ok();
+        let length = std::fs::metadata(arrow_path(out, &file.name)).map(|m| m.len()).ok();
         let state = journal.state(number);
         let gone = match state.finished {
             Some(_) => state.finished != length,
-            None => !state.blocks.is_empty() && !partial(&path(out, &file.name))?.exists(),
+            None => !state.blocks.is_empty() && !partial(&arrow_path(out, &file.name))?.exists(),
         };
         if gone {
             journal.forget(number)?;
@@ -217,7 +229,7 @@ fn write_file(
     let rows = &*file.rows;
     let mut state = journal.state(number).clone();
     let first = state.consumed;
-    let path = path(&options.out, &file.name);
+    let path = arrow_path(&options.out, &file.name);
     let mut writer = ArrowFileWriter::resume(&path, file.schema, state.blocks.clone())?;
     let make = |row| Prepared {
         images: rows.images(row).and_then(|images| {
@@ -266,7 +278,7 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, jour
     let files = fingerprints
         .of_names(plan)
         .map(|(name, fingerprint)| {
-            let path = path(out, name);
+            let path = arrow_path(out, name);
             let table = ArrowTable::open(&path)?;
             let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
             Ok(WrittenFile {

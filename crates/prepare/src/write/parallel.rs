@@ -26,12 +26,74 @@ struct State<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// The end of the items.
+    end: usize,
+    /// Number of items that may be started before the one that is consumed next.
+    ahead: usize,
+    /// Bytes of waiting results beyond which only the item that is consumed next is started.
+    budget: usize,
+}
+
+impl<T: ByteSize> Shared<T> {
+    /// Makes items until none is left to start.
+    fn work(&self, make: &impl Fn(usize) -> T) {
+        let stop_on_panic = StopOnDrop(self);
+        while let Some(item) = self.start() {
+            let made = make(item);
+            let mut state = self.lock();
+            state.bytes += made.byte_size();
+            state.waiting.insert(item, made);
+            drop(state);
+            self.changed.notify_all();
+        }
+        // The other workers continue.
+        std::mem::forget(stop_on_panic);
+    }
+
+    /// Waits until an item may be started, and returns it; None if no item is left.
+    fn start(&self) -> Option<usize> {
+        let mut state = self.lock();
+        loop {
+            if state.stop || state.next >= self.end {
+                return None;
+            }
+            let is_wanted = state.next == state.wanted;
+            if is_wanted || (state.next - state.wanted < self.ahead && state.bytes < self.budget) {
+                state.next += 1;
+                return Some(state.next - 1);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Waits until `item`, the next one to consume, is made, and returns it; None if a worker panicked.
+    fn consume(&self, item: usize) -> Option<T> {
+        let mut state = self.lock();
+        let made = loop {
+            if let Some(made) = state.waiting.remove(&item) {
+                break made;
+            }
+            if state.stop {
+                return None;
+            }
+            state = self.wait(state);
+        };
+        state.wanted = item + 1;
+        state.bytes -= made.byte_size();
+        drop(state);
+        self.changed.notify_all();
+        Some(made)
+    }
 }
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // A thread that panicked with the lock held left a consistent state: every change is one statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,6 +124,7 @@ pub fn map_in_order<T: ByteSize + Send, E>(
     make: impl Fn(usize) -> T + Sync,
     mut take: impl FnMut(usize, T) -> Result<(), E>,
 ) -> Result<(), E> {
+    let threads = threads.max(1);
     let shared = Shared {
         state: Mutex::new(State {
             next: items.start,
@@ -71,56 +134,21 @@ pub fn map_in_order<T: ByteSize + Send, E>(
             stop: false,
         }),
         changed: Condvar::new(),
+        end: items.end,
+        ahead: MAX_AHEAD_PER_THREAD * threads,
+        budget,
     };
     let (shared, make) = (&shared, &make);
-    let ahead = MAX_AHEAD_PER_THREAD * threads.max(1);
-    let work = || {
-        let leaving = StopOnDrop(shared);
-        loop {
-            let mut state = shared.lock();
-            let item = loop {
-                if state.stop || state.next >= items.end {
-                    // No item is left to start. The other workers continue.
-                    std::mem::forget(leaving);
-                    return;
-                }
-                let its_turn = state.next == state.wanted;
-                if its_turn || (state.next - state.wanted < ahead && state.bytes < budget) {
-                    break state.next;
-                }
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
-            state.next += 1;
-            drop(state);
-            let made = make(item);
-            let mut state = shared.lock();
-            state.bytes += made.byte_size();
-            state.waiting.insert(item, made);
-            drop(state);
-            shared.changed.notify_all();
-        }
-    };
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(work);
+        for _ in 0..threads {
+            scope.spawn(|| shared.work(make));
         }
         let _stop = StopOnDrop(shared);
-        for item in items.clone() {
-            let mut state = shared.lock();
-            let made = loop {
-                if let Some(made) = state.waiting.remove(&item) {
-                    break made;
-                }
-                if state.stop {
-                    // A worker panicked. Leaving the scope propagates the panic.
-                    return Ok(());
-                }
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        for item in items {
+            let Some(made) = shared.consume(item) else {
+                // A worker panicked. Leaving the scope propagates the panic.
+                return Ok(());
             };
-            state.wanted = item + 1;
-            state.bytes -= made.byte_size();
-            drop(state);
-            shared.changed.notify_all();
             take(item, made)?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::arrow_file::arrow_path;
 use crate::Result;
 use crate::plan::TailSplit;
 use vlct_data::arrow::{ArrowTable, VqaKind, VqaRow, VqaWriter};
@@ -15,15 +16,14 @@ impl TailSplit {
     /// # Errors
     /// Returns an error if the file is damaged, or if writing fails.
     pub(super) fn write(&self, out: &Path) -> Result<()> {
-        let path = |name: &str| out.join(format!("{name}.arrow"));
-        let table = ArrowTable::open(path(&self.from))?;
+        let table = ArrowTable::open(arrow_path(out, &self.from))?;
         let head = table.rows().saturating_sub(self.count);
         for (name, rows) in [(&self.head, 0..head), (&self.tail, head..table.rows())] {
             if rows.is_empty() {
-                VqaWriter::write_none(path(name))?;
+                VqaWriter::write_none(arrow_path(out, name))?;
                 continue;
             }
-            let mut writer = VqaWriter::create(path(name), VqaKind::Answered)?;
+            let mut writer = VqaWriter::create(arrow_path(out, name), VqaKind::Answered)?;
             let mut since_release = 0;
             for row in rows {
                 let image = table.image(row, "image")?;

@@ -1,4 +1,7 @@
-//! Apache Parquet.
+//! Apache Parquet, read through Arrow arrays.
+//!
+//! `parquet::record` would do without Arrow, but in a struct, such as an image of Hugging Face, it yields null once a column of a
+//! damaged file has ended (`GroupReader` in parquet 60.1).
 
 mod page_headers;
 
@@ -15,11 +18,12 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::SchemaDescriptor;
 
-use super::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
-use super::{ImageSource, Record, malformed, open_file};
-use crate::Result;
-use vlct_util::MappedFile;
+use crate::tables::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
+use crate::tables::record::{ImageSource, Record};
+use crate::{PrepareError, Result};
+use vlct_util::{MappedFile, open_file};
 
 /// Rows decoded at a time. Images are large, so there are few.
 const BATCH_ROWS: usize = 32;
@@ -66,7 +70,7 @@ impl Rows {
         check(path, builder.metadata(), length)?;
         let fields = builder.schema().fields().clone();
         let found = columns.find(fields.iter().map(|field| field.name().as_str()));
-        let found = found.map_err(|reason| malformed(path, reason))?;
+        let found = found.map_err(|reason| PrepareError::malformed(path, reason))?;
         let image = found[Role::Image as usize].map(|position| fields[position].data_type().clone());
         let packed = match &image {
             Some(DataType::Struct(parts)) => parts.find("bytes").is_some(),
@@ -75,23 +79,7 @@ impl Rows {
         let left_out = packed && wanted == Projection::WithoutImages;
 
         let schema = builder.parquet_schema();
-        let leaves = (0..schema.num_columns()).filter(|leaf| {
-            let root = Some(schema.get_column_root_idx(*leaf));
-            let is_image = root == found[Role::Image as usize];
-            let is_bytes = schema
-                .column(*leaf)
-                .path()
-                .parts()
-                .get(1)
-                .is_none_or(|part| part == "bytes");
-            match wanted {
-                Projection::ImagesOnly => is_image,
-                Projection::All | Projection::WithoutImages => {
-                    found.contains(&root) && !(left_out && is_image && is_bytes)
-                }
-            }
-        });
-        let leaves: Vec<usize> = leaves.collect();
+        let leaves = leaves(schema, &found, wanted, left_out);
         check_pages(path, builder.metadata(), &leaves)?;
         let mask = ProjectionMask::leaves(schema, leaves);
         let offset = usize::try_from(first).unwrap_or(usize::MAX);
@@ -161,7 +149,7 @@ impl Iterator for Rows {
         };
         let name = |role: Role| self.names[role as usize].clone().unwrap_or_default();
         let row = self.row - 1;
-        Some(record(cells, name).map_err(|reason| malformed(&self.path, format!("row {row}, {reason}"))))
+        Some(record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("row {row}, {reason}"))))
     }
 }
 
@@ -217,7 +205,7 @@ impl EmbeddedImages {
         loop {
             let record = rows.next().unwrap_or_else(|| {
                 let reason = format!("there is no row {row}; was the file changed?");
-                Err(malformed(&self.path, reason))
+                Err(PrepareError::malformed(&self.path, reason))
             });
             let image = record.map(|record| record.image);
             *next += 1;
@@ -232,7 +220,7 @@ impl EmbeddedImages {
 /// Calls the `parquet` crate, and converts its panics on damaged files to errors.
 fn guarded<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
     let damaged = |what: &str| {
-        malformed(
+        PrepareError::malformed(
             path,
             format!("it is no Parquet file or damaged{what}; make or copy it again"),
         )
@@ -253,7 +241,7 @@ fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
     });
     // Every row names or holds another image, so it has at least one byte.
     if rows.is_none_or(|rows| rows > length) {
-        return Err(malformed(
+        return Err(PrepareError::malformed(
             path,
             "it claims more rows than it can hold; make or copy it again",
         ));
@@ -272,7 +260,7 @@ fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
             Compression::LZO => "lzo",
         };
         let advice = "pyarrow.parquet.write_table(pyarrow.parquet.read_table(FILE), FILE, compression='snappy')";
-        return Err(malformed(
+        return Err(PrepareError::malformed(
             path,
             format!("it is compressed with {name}, which is not supported; write it again: {advice}"),
         ));
@@ -295,11 +283,28 @@ fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Res
             if !range.is_some_and(|range| page_headers::are_plausible(&file, range, column.compression())) {
                 let name = column.column_path().string();
                 let reason = format!("column {name:?} claims more than it can hold; make or copy the file again");
-                return Err(malformed(path, reason));
+                return Err(PrepareError::malformed(path, reason));
             }
         }
     }
     Ok(())
+}
+
+/// Returns the leaf columns to read.
+fn leaves(schema: &SchemaDescriptor, found: &Positions, wanted: Projection, without_bytes: bool) -> Vec<usize> {
+    let is_wanted = |leaf: &usize| {
+        let root = Some(schema.get_column_root_idx(*leaf));
+        let is_image = root == found[Role::Image as usize];
+        match wanted {
+            Projection::ImagesOnly => is_image,
+            Projection::All | Projection::WithoutImages => {
+                let column = schema.column(*leaf);
+                let is_bytes = column.path().parts().get(1).is_none_or(|part| part == "bytes");
+                found.contains(&root) && !(without_bytes && is_image && is_bytes)
+            }
+        }
+    };
+    (0..schema.num_columns()).filter(is_wanted).collect()
 }
 
 /// Converts a value of a column.

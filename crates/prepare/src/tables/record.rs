@@ -1,0 +1,62 @@
+//! The rows of tables, whatever their format.
+
+/// Largest row of a text file, in bytes.
+pub const MAX_ROW: usize = 16 << 20;
+
+/// File formats of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// A JSON object per line.
+    Jsonl,
+    /// Comma-separated values; the first line names the columns.
+    Csv,
+    /// Tab-separated values; the first line names the columns.
+    Tsv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+impl TableFormat {
+    /// Returns the extension of file names, without a dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Tsv => "tsv",
+            Self::Parquet => "parquet",
+        }
+    }
+}
+
+/// Where the bytes of an image are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImageSource {
+    /// In a file, whose path is as in the table.
+    File(String),
+    /// In the table.
+    Bytes(Vec<u8>),
+}
+
+/// A question about an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Text of the question.
+    pub text: String,
+    /// One answer, or one for each person who was asked; none in a test split.
+    pub answers: Vec<String>,
+}
+
+/// A row of a table: an image with captions or questions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where the image is.
+    pub image: ImageSource,
+    /// Captions. Blank ones are left out.
+    pub captions: Vec<String>,
+    /// Questions. Blank ones are left out.
+    pub questions: Vec<Question>,
+    /// Name of the image.
+    pub image_id: Option<String>,
+    /// The split that the row belongs to, as the table has it.
+    pub split: Option<String>,
+}
