@@ -34,7 +34,7 @@ fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
         steps: args.steps,
     });
     if let Some(profile) = profile {
-        info!("{}", profile.to_string());
+        info!("{profile}");
     }
     print_line(&result)
 }
