@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::description::Description;
 use crate::error::{Result, TrainError};
 use crate::logs::{Progress, RunLog};
+use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
 
@@ -33,40 +34,45 @@ pub(crate) struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Begins a run in `directory`, or in the next free version directory of `experiment`.
-    pub fn create(experiment: &Path, directory: Option<PathBuf>, config: &str, progress: Progress) -> Result<Self> {
+    /// Begins a run in `directory`, or in the next free version directory of its experiment.
+    pub fn create(
+        spec: &RunSpec,
+        directory: Option<PathBuf>,
+        description: &Description,
+        progress: Progress,
+    ) -> Result<Self> {
         let path = match directory {
             Some(path) => path,
-            None => claim(experiment).map_err(at::<TrainError>(experiment))?,
+            None => claim(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?,
         };
         let lock = lock(&path)?;
         let log = RunLog::create(&path, progress)?;
-        Self::begin(path, lock, log, config)
+        Self::begin(path, lock, log, &spec.config, description)
     }
 
     /// Continues the run in `path` from a checkpoint with that state.
-    pub fn resume(path: PathBuf, lock: Option<File>, state: &RunState, progress: Progress) -> Result<Self> {
+    pub fn resume(
+        path: PathBuf,
+        lock: Option<File>,
+        state: &RunState,
+        description: &Description,
+        progress: Progress,
+    ) -> Result<Self> {
         let log = RunLog::resume(&path, state.global_step, state.seconds, progress)?;
-        Self::begin(path, lock, log, &state.config)
+        Self::begin(path, lock, log, &state.config, description)
     }
 
-    fn begin(path: PathBuf, lock: Option<File>, log: RunLog, config: &str) -> Result<Self> {
+    fn begin(path: PathBuf, lock: Option<File>, log: RunLog, config: &str, description: &Description) -> Result<Self> {
         let file = path.join(CONFIG_FILE);
         std::fs::write(&file, config).map_err(at::<TrainError>(&file))?;
         info!("run directory: {}", path.display());
         Ok(Self {
             path,
             log,
-            description: Value::Null,
+            description: serde_json::to_value(description).map_err(TrainError::StateNotWritten)?,
             saved: None,
             _lock: lock,
         })
-    }
-
-    /// Sets what the checkpoints of the run say of themselves.
-    pub fn describe(&mut self, description: &Description) -> Result<()> {
-        self.description = serde_json::to_value(description).map_err(TrainError::StateNotWritten)?;
-        Ok(())
     }
 
     /// The path of the directory.

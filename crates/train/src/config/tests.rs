@@ -44,51 +44,54 @@ fn published_pre_training_command() {
     validate(&pretrain).unwrap();
 }
 
+/// Name, experiment, dataset, task, samples per step, epochs, false captions and recalls of the published fine-tuning configs.
+const FINE_TUNING: [(&str, &str, &str, &str, u64, u64, u64, bool); 4] = [
+    (
+        "task_finetune_vqa_mae_randaug",
+        "finetune_vqa_randaug",
+        "vqa",
+        "vqa",
+        256,
+        10,
+        0,
+        false,
+    ),
+    (
+        "task_finetune_nlvr2_mae_randaug",
+        "finetune_nlvr2_randaug",
+        "nlvr2",
+        "nlvr2",
+        128,
+        20,
+        0,
+        false,
+    ),
+    (
+        "task_finetune_irtr_coco_mae_randaug",
+        "finetune_irtr_coco_randaug",
+        "coco",
+        "irtr",
+        256,
+        20,
+        15,
+        false,
+    ),
+    (
+        "task_finetune_irtr_f30k_mae_randaug",
+        "finetune_irtr_f30k_mae_randaug",
+        "f30k",
+        "irtr",
+        256,
+        10,
+        15,
+        true,
+    ),
+];
+
 /// The published fine-tuning commands.
 #[test]
 fn published_fine_tuning_commands() {
-    for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in [
-        (
-            "task_finetune_vqa_mae_randaug",
-            "finetune_vqa_randaug",
-            "vqa",
-            "vqa",
-            256,
-            10,
-            0,
-            false,
-        ),
-        (
-            "task_finetune_nlvr2_mae_randaug",
-            "finetune_nlvr2_randaug",
-            "nlvr2",
-            "nlvr2",
-            128,
-            20,
-            0,
-            false,
-        ),
-        (
-            "task_finetune_irtr_coco_mae_randaug",
-            "finetune_irtr_coco_randaug",
-            "coco",
-            "irtr",
-            256,
-            20,
-            15,
-            false,
-        ),
-        (
-            "task_finetune_irtr_f30k_mae_randaug",
-            "finetune_irtr_f30k_mae_randaug",
-            "f30k",
-            "irtr",
-            256,
-            10,
-            15,
-            true,
-        ),
-    ] {
+    for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in FINE_TUNING {
         let c = resolve(&[
             "data_root=/d",
             name,

@@ -105,10 +105,8 @@ impl<'a> Trainer<'a> {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
             None => None,
         };
-        let (state, mut run) = begin(&spec, &plan, resumed, control)?;
-        if let Some(run) = &mut run {
-            run.describe(&Description::new(&spec, &data.inputs.tokenizer))?;
-        }
+        let description = Description::new(&spec, &data.inputs.tokenizer);
+        let (state, run) = begin(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
             validation: evaluate::split_pass(&spec, data.val.clone(), &data.inputs)?,
@@ -154,11 +152,14 @@ impl<'a> Trainer<'a> {
     /// Trains and validates a few batches without writing anything.
     fn trial(&mut self, batches: u64) -> Result<()> {
         let begin = self.state.global_step;
-        self.plan = self.plan.trial(batches);
+        self.state.validation_due = false;
+        let trial = self.plan.trial(batches);
+        let whole = std::mem::replace(&mut self.plan, trial);
         self.windows()?;
-        if let Some(values) = self.validate(None, self.plan.batches_per_epoch)? {
+        self.plan = whole;
+        if let Some(values) = self.validate(None, trial.batches_per_epoch)? {
             let steps = self.state.global_step - begin;
-            let batches = (steps * self.plan.grad_steps).min(self.plan.batches_per_epoch);
+            let batches = (steps * trial.grad_steps).min(trial.batches_per_epoch);
             let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
             } else {
@@ -414,6 +415,7 @@ fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> 
 fn begin(
     spec: &RunSpec,
     plan: &Plan,
+    description: &Description,
     resumed: Option<Resumed>,
     control: &Control,
 ) -> Result<(RunState, Option<RunDirectory>)> {
@@ -434,8 +436,8 @@ fn begin(
         Progress::quiet()
     };
     let run = match directory {
-        Some(directory) => RunDirectory::resume(directory, lock, &state, progress)?,
-        None => RunDirectory::create(&spec.experiment, control.run_directory.clone(), &spec.config, progress)?,
+        Some(directory) => RunDirectory::resume(directory, lock, &state, description, progress)?,
+        None => RunDirectory::create(spec, control.run_directory.clone(), description, progress)?,
     };
     Ok((state, Some(run)))
 }
