@@ -475,10 +475,7 @@ impl fmt::Display for Range {
                 high,
                 high_included,
             } => {
-                match low_included {
-                    true => write!(f, "at least {low}")?,
-                    false => write!(f, "above {low}")?,
-                }
+                write!(f, "{} {low}", if *low_included { "at least" } else { "above" })?;
                 match (high.is_infinite(), high_included) {
                     (true, _) => Ok(()),
                     (false, true) => write!(f, " and at most {high}"),

@@ -70,13 +70,11 @@ impl Config {
                 return Err(Refusal::Range { key, path, value });
             }
         };
-        match (key.set)(self, &value) {
-            true => Ok(()),
-            false => {
-                let (key, path, value) = refused();
-                Err(Refusal::Type { key, path, value })
-            }
+        if (key.set)(self, &value) {
+            return Ok(());
         }
+        let (key, path, value) = refused();
+        Err(Refusal::Type { key, path, value })
     }
 }
 

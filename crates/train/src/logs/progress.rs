@@ -169,9 +169,10 @@ impl Progress {
     fn line(&self, update: &Update<'_>) -> String {
         let mut parts = vec![format!("{} {}/{}", self.unit, update.step, self.total)];
         if let Some(rates) = self.meter.rates() {
-            parts.push(match self.counting {
-                true => format!("{}/s", rate(rates.steps)),
-                false => format!("{} samples/s", rate(rates.samples)),
+            parts.push(if self.counting {
+                format!("{}/s", rate(rates.steps))
+            } else {
+                format!("{} samples/s", rate(rates.samples))
             });
             if rates.steps > 0.0 && update.step < self.total {
                 let left = (self.total - update.step) as f64 / rates.steps;

@@ -53,10 +53,12 @@ fn check_devices(config: &Config) -> Result<(), ConfigError> {
 fn check_masking(config: &Config) -> Result<(), ConfigError> {
     let (mlm, mae) = (config.loss_names.mlm >= 1.0, config.loss_names.mae >= 1.0);
     if config.use_mae != mae {
-        return refuse(match config.use_mae {
-            true => "use_mae=True needs loss_names.mae=1, which measures it: set both or neither".into(),
-            false => "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither".to_string(),
-        });
+        let reason = if config.use_mae {
+            "use_mae=True needs loss_names.mae=1, which measures it: set both or neither"
+        } else {
+            "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither"
+        };
+        return refuse(reason.into());
     }
     let size = model_size(config)?;
     let patches = (config.image_size / size.patch_size).pow(2);
@@ -392,12 +394,13 @@ mod tests {
     #[test]
     fn warns_of_bf16_on_cpus_without_it() {
         let warnings = validate(&["precision=bf16"]).unwrap();
-        match Device::default().bf16_is_fast() {
-            true => assert!(warnings.is_empty(), "{warnings:?}"),
-            false => assert!(
+        if Device::default().bf16_is_fast() {
+            assert!(warnings.is_empty(), "{warnings:?}");
+        } else {
+            assert!(
                 warnings.len() == 1 && warnings[0].contains("computed in 32 bits"),
                 "{warnings:?}"
-            ),
+            );
         }
     }
 
