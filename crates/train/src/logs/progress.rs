@@ -204,6 +204,8 @@ impl Progress {
         {
             bar.abandon();
             set_shown(None);
+            // The bar leaves the cursor at its end.
+            let _ = writeln!(io::stderr());
         }
     }
 }
