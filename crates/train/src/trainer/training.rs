@@ -485,7 +485,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
 fn log_replacements(batch: &Batch, before: u64) {
     /// Images that are reported one by one; after them only the count is reported, each time it has doubled.
     const REPORTED: u64 = 20;
-    let replaced = before + batch.replaced as u64;
+    let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
         if replaced.ilog2() > before.max(1).ilog2() {
             warn!("{replaced} unreadable pictures were replaced so far");
