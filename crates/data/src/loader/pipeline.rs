@@ -85,7 +85,7 @@ pub struct Pipeline<J: Job> {
 
 impl<J: Job> Pipeline<J> {
     /// Starts `threads` threads (at least one) that work at most `prefetch` batches (at least one) ahead, beginning at
-    /// `start` and ending before epoch `end`, if any.
+    /// `start` and stopping before epoch `end`, if there is one.
     ///
     /// # Errors
     /// [`DataError::Invalid`] if an epoch has no batch or no thread can be started.

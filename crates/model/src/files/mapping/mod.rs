@@ -273,7 +273,7 @@ impl Source {
         self.tensors.get_mut(name)?.take()
     }
 
-    /// Names that nobody took. The position buffer carries no information and is not worth a mention.
+    /// Names that no parameter took. The position buffer carries no information and is not worth a mention.
     fn left(self) -> Vec<String> {
         self.tensors
             .into_iter()
