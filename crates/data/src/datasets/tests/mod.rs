@@ -13,14 +13,14 @@ use crate::arrow::CaptionWriter;
 const SETS: &[(&str, &str, &str)] = &[
     ("coco", "coco", "CocoCaptionKarpathyDataset"),
     ("f30k", "f30k", "F30KCaptionKarpathyDataset"),
-    ("vg", "vg", "VisualGenomeTableDataset"),
-    ("gcc", "gcc", "ConceptualTableDataset"),
-    ("sbu", "sbu", "SBUTableDataset"),
-    ("pretrain_vqav2", "pretrainVQA", "VQATableDataset"),
-    ("pretrain_gqa", "pretrainGQA", "GQATableDataset"),
-    ("pretrain_openimages", "pretrainOI", "OITableDataset"),
-    ("pretrain_f30k", "pretrainFlickr30k", "Flickr30kTableDataset"),
-    ("pretrain_vg", "pretrainVGQA", "VGQATableDataset"),
+    ("vg", "vg", "VisualGenomeCaptionDataset"),
+    ("gcc", "gcc", "ConceptualCaptionDataset"),
+    ("sbu", "sbu", "SBUCaptionDataset"),
+    ("pretrain_vqav2", "pretrainVQA", "VQACaptionDataset"),
+    ("pretrain_gqa", "pretrainGQA", "GQACaptionDataset"),
+    ("pretrain_openimages", "pretrainOI", "OICaptionDataset"),
+    ("pretrain_f30k", "pretrainFlickr30k", "Flickr30kCaptionDataset"),
+    ("pretrain_vg", "pretrainVGQA", "VGQACaptionDataset"),
 ];
 
 fn split_name(split: Split) -> String {
