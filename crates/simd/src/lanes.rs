@@ -9,6 +9,10 @@
 /// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] sees to that),
 /// and that each pointer is valid for the `WIDTH` lanes that the function reads or writes through it. Pointers need not be
 /// aligned.
+#[expect(
+    clippy::missing_safety_doc,
+    reason = "the requirement of all functions is stated above"
+)]
 pub trait Lanes: Copy {
     /// Lanes of a register.
     const WIDTH: usize;
