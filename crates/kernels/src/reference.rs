@@ -8,6 +8,11 @@
 //! Outputs come first, then inputs. `T` are tokens (rows), `D` is the width, `H` are heads of `dh = D/H` columns, `C` are classes.
 //! Gradients are named `d_x`; those of weights are added to, as in all kernels.
 
+#![expect(
+    clippy::too_many_arguments,
+    reason = "plain functions take all sizes as arguments, as BLAS does"
+)]
+
 use crate::patches::Order;
 
 /// `dst [m, n] = β·dst + alpha · lhs [m, k] · rhs [k, n]`

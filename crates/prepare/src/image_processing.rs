@@ -27,7 +27,7 @@ impl ImageProcessing {
     /// Returns the bytes to store for an image file: the same, unless it is downscaled.
     ///
     /// # Errors
-    /// Returns [`PrepareError::Image`] if it has to be decoded and cannot.
+    /// Returns [`PrepareError::Image`](crate::PrepareError::Image) if it has to be decoded and cannot.
     pub fn apply(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         if !self.validate && self.downscale.is_none() {
             return Ok(bytes);

@@ -3,6 +3,9 @@
 use std::arch::x86_64::*;
 
 /// Transposes 16 × 16 elements of 32 bits: element `c` of `rows[r]` becomes element `r` of the result's register `c`.
+///
+/// # Safety
+/// A caller that is not compiled for AVX-512F and AVX-512BW must have checked that the CPU has both.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {

@@ -70,7 +70,7 @@ const HELD_OUT: usize = 400;
 /// `stop` ends the training early; evaluation and report follow.
 ///
 /// # Errors
-/// Returns [`QuickstartError::Stopped`] if `stop` is set before the first step, [`TrainError::Invalid`] if the updates are not
+/// Returns [`QuickstartError::Stopped`] if `stop` is set before the first step, [`QuickstartError::FixedKey`] if the updates are not
 /// valid, and the error of whatever file cannot be read or written.
 pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartResult> {
     let begin = Instant::now();

@@ -44,8 +44,20 @@ fn published_pre_training_command() {
     validate(&pretrain).unwrap();
 }
 
-/// Name, experiment, dataset, task, samples per step, epochs, false captions and recalls of the published fine-tuning configs.
-const FINE_TUNING: [(&str, &str, &str, &str, u64, u64, u64, bool); 4] = [
+/// Name, experiment, dataset, task, samples per step, epochs, false captions and recalls.
+type FineTuning = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    u64,
+    u64,
+    u64,
+    bool,
+);
+
+/// The published fine-tuning configs.
+const FINE_TUNING: [FineTuning; 4] = [
     (
         "task_finetune_vqa_mae_randaug",
         "finetune_vqa_randaug",
