@@ -1,7 +1,7 @@
 //! CPU kernels on slices: matrix products, attention, norms, losses, optimisers. This crate knows no tensors and does no input or
 //! output.
 //!
-//! One file holds an operation's forward and backward pass and the test that compares both with [`reference`], which states every
+//! One file holds an operation's forward and backward pass and the test that compares both with [`mod@reference`], which states every
 //! kernel as plain loops. Matrices are row-major, except for bfloat16 operands ([`bf16::blocks`]). Loops that the compiler vectorises are
 //! compiled for each [`vlct_simd::Level`]. Work is divided into tasks whose size does not depend on the number of threads, so that
 //! neither do the results.

@@ -3,7 +3,7 @@
 //! `qkv` is `[T, 3·D]`, each row `q | k | v`, each of those `H` heads of `dh = D/H` values. Tokens attend within their sequence
 //! only ([`Varlen`]).
 //!
-//! One task is one head of one sequence. Scores exist for [`nr`] queries at a time, transposed: keys are rows and queries are
+//! One task is one head of one sequence. Scores exist for `nr` queries at a time, transposed: keys are rows and queries are
 //! lanes of two registers. Row maxima, row sums and the saved statistics of each query then lie along the registers, and the scores
 //! are the packed rhs of the next product as they stand. As in FlashAttention (Dao et al. 2022), the backward pass recomputes them
 //! from the saved log-sum-exp of each query. The plain versions are

@@ -11,13 +11,13 @@ pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 /// Name of the file inside `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// Key of `state` under which [`inspect`] and error messages find the number of optimiser steps taken.
+/// Key of `state` under which [`inspect`](super::inspect) and error messages find the number of optimiser steps taken.
 pub const STEP_KEY: &str = "global_step";
 
-/// Key of `state` under which [`inspect`] finds the epoch.
+/// Key of `state` under which [`inspect`](super::inspect) finds the epoch.
 pub const EPOCH_KEY: &str = "epoch";
 
-/// Key of `state` under which [`inspect`] finds the best value of the monitored metric.
+/// Key of `state` under which [`inspect`](super::inspect) finds the best value of the monitored metric.
 pub const METRIC_KEY: &str = "best_metric";
 
 /// The most recent checkpoint of a run directory (where it is, or would be).

@@ -1,6 +1,6 @@
 //! Products of matrices in blocks; an epilogue processes each block of sums while it is in L1.
 //!
-//! Both operands are taken 256 inner elements at a time ([`KC`]), so that 32 rows of lhs stay in L1. What stays in L2 depends on
+//! Both operands are taken 256 inner elements at a time (`KC`), so that 32 rows of lhs stay in L1. What stays in L2 depends on
 //! the shape. Products with weights have a short inner dimension and are weight-stationary: a task packs some columns of the weight
 //! once and multiplies every row of lhs with them; threads without columns left take rows of the others' tasks, since threads that
 //! share a core or a machine are not equally fast. Gradients of weights have a long inner dimension, the tokens, and are
