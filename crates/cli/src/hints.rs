@@ -8,6 +8,7 @@ use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
+use vlct_train::config::ConfigError;
 
 /// Returns the message of an error, followed by a hint if there is one.
 pub fn with_hint(error: &(dyn Error + 'static)) -> String {
@@ -21,10 +22,27 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(TrainError::Data(error)) = error.downcast_ref() {
         return data_hint(error);
     }
+    if let Some(TrainError::Config(error)) = error.downcast_ref() {
+        return config_hint(error).map(Into::into);
+    }
+    if let Some(TrainError::MissingDataRoot) = error.downcast_ref() {
+        return Some("`vlct quickstart` makes its own".into());
+    }
     if let Some(error) = error.downcast_ref() {
         return prepare_hint(error);
     }
+    if let Some(error) = error.downcast_ref() {
+        return config_hint(error).map(Into::into);
+    }
     error.downcast_ref().and_then(data_hint)
+}
+
+fn config_hint(error: &ConfigError) -> Option<&'static str> {
+    match error {
+        ConfigError::UnknownKey { .. } => Some("`vlct run help` lists all keys"),
+        ConfigError::UnknownNamedConfig { .. } => Some("`vlct run print_named_configs` lists them"),
+        _ => None,
+    }
 }
 
 fn data_hint(error: &DataError) -> Option<String> {

@@ -67,7 +67,7 @@ pub enum TrainError {
         checkpoint: String,
     },
     /// `data_root` is empty.
-    #[error("data_root is not set: name the folder of the Arrow files; `vlct quickstart` makes its own")]
+    #[error("data_root is not set: name the directory of the Arrow files")]
     MissingDataRoot,
     /// The tokenizer has more tokens than the model has word embeddings.
     #[error("tokenizer={tokenizer:?} has {tokens} tokens, more than vocab_size={vocab_size}: set vocab_size={tokens}")]

@@ -21,12 +21,6 @@ const MAX_LINES: usize = 9_000;
 /// Options of other programs that messages may name.
 const OPTIONS_OF_OTHERS: [&str; 2] = ["--sparse", "tar --sort=name"];
 
-/// Crates whose import cycles are being removed. Take a crate off when it has none.
-const CYCLES_LEFT: [&str; 1] = ["kernels"];
-
-/// Libraries whose messages still name options or commands. Take a crate off when they do not.
-const MESSAGES_LEFT: [&str; 1] = ["train"];
-
 /// The crates of the workspace that `name` depends on, in programs or in tests.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
@@ -81,7 +75,6 @@ fn modules_have_no_import_cycles() {
         let cycles = Modules::read(&root().join("crates").join(&name).join("src")).cycles();
         found.extend(cycles.into_iter().map(|cycle| format!("{name}: {cycle}")));
     }
-    found.retain(|cycle| !CYCLES_LEFT.iter().any(|name| cycle.starts_with(&format!("{name}: "))));
     assert!(found.is_empty(), "import cycles: {found:#?}");
 }
 
@@ -110,10 +103,7 @@ fn no_crate_is_too_large() {
 #[test]
 fn libraries_name_no_options_or_commands() {
     let mut found = Vec::new();
-    for name in crates()
-        .iter()
-        .filter(|name| !NOT_LIBRARIES.iter().chain(&MESSAGES_LEFT).any(|other| other == name))
-    {
+    for name in crates().iter().filter(|name| !NOT_LIBRARIES.contains(&name.as_str())) {
         let src = root().join("crates").join(name).join("src");
         for path in files(&src, "rs").iter().filter(|path| !is_test_file(path)) {
             let text = fs::read_to_string(src.join(path)).expect("a source file");

@@ -2,6 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Rows and columns of a block: `MR` = `NR` = 32, and the inner dimension of a k-block is 32 too.
+pub const SIDE: usize = 32;
+
+/// Elements of a block.
+pub const BLOCK: usize = SIDE * SIDE;
+
 /// A bfloat16 number, 8 bits of exponent and 8 of precision: the upper half of an `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]

@@ -1,7 +1,6 @@
 //! Prefetching operands into L1 and L2 before they are needed.
 
-use super::engine::BLOCK;
-use super::number::Bf16;
+use super::number::{BLOCK, Bf16};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

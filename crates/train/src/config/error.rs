@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ConfigError {
     /// A key that does not exist.
-    #[error("unknown key {key:?}: did you mean {nearest:?}? (`vlct run help` lists all keys)")]
+    #[error("unknown key {key:?}: did you mean {nearest:?}?")]
     UnknownKey {
         /// The key as written.
         key: String,
@@ -15,7 +15,7 @@ pub enum ConfigError {
         nearest: String,
     },
     /// A word without `=` that is neither a named config nor a config file.
-    #[error("unknown named config {name:?}: did you mean {nearest}? (`vlct run print_named_configs` lists them)")]
+    #[error("unknown named config {name:?}: did you mean {nearest}?")]
     UnknownNamedConfig {
         /// The word as written.
         name: String,

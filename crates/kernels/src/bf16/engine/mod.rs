@@ -7,18 +7,13 @@ mod avx512;
 mod portable;
 
 use super::number::Bf16;
+pub use super::number::{BLOCK, SIDE};
 use crate::mat::Beta;
 #[cfg(target_arch = "x86_64")]
 pub use amx::{Amx, TileConfig};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512Bf16;
 pub use portable::{Portable, tdpbf16ps};
-
-/// Rows and columns of a block: `MR` = `NR` = 32, and the inner dimension of a k-block is 32 too.
-pub const SIDE: usize = 32;
-
-/// Elements of a block.
-pub const BLOCK: usize = SIDE * SIDE;
 
 /// Elements of a bf16x3 k-block: three blocks, the high, middle and low parts of 32 × 32 f32 values.
 pub const BF16X3_BLOCK: usize = 3 * BLOCK;
