@@ -51,7 +51,7 @@ pub struct CheckImages {
     pub json: bool,
 }
 
-/// Files that are checked before their results are printed.
+/// Count of files that are checked in parallel before their results are printed.
 const FILES_AT_ONCE: usize = 1024;
 
 /// Checks the directories and prints the bad files.
@@ -155,7 +155,7 @@ fn act(args: &CheckImages, directory: &Path, path: &Path) -> Result<Action, Stri
     }
 }
 
-/// Moves a file without ever replacing one: renaming would, so it gets a second name and loses the first. Where that is
+/// Moves a file by hard link and unlink, since rename(2) would replace an existing file of that name. Where that is
 /// impossible, as between disks, it is copied.
 fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(directory) = to.parent() {

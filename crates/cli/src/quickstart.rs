@@ -7,7 +7,7 @@ use crate::args::Quickstart;
 use crate::output::{Failure, print};
 use crate::signals::Signals;
 
-/// Runs the tour.
+/// Runs the quickstart.
 pub fn run(args: &Quickstart) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let options = QuickstartOptions {

@@ -26,7 +26,7 @@ const COMMANDS: [(&str, &str); 5] = [
     ("help", "explain all keys, or one key or named config"),
 ];
 
-/// What the words ask for.
+/// The parsed command line.
 #[derive(Debug, PartialEq)]
 struct Request<'a> {
     command: &'a str,
@@ -37,7 +37,7 @@ struct Request<'a> {
     print_first: bool,
 }
 
-/// Does what the words ask for.
+/// Runs the command.
 pub fn run(args: &Run) -> Result<(), Failure> {
     let request = parse(&args.words)?;
     match request.command {
@@ -46,7 +46,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         "print_config" => {
             let config = resolve(&request.updates)?;
             print(&config.print())?;
-            // Showing a configuration is how mistakes in it are found, so they do not stop it.
+            // An invalid configuration is printed all the same, so that users can find the error.
             let refusal = match spec::validate(&config) {
                 Ok(warnings) => {
                     warnings.iter().for_each(|warning| warn!("{warning}"));

@@ -10,7 +10,7 @@ use vlct_model::{Inputs, Sequence};
 pub struct Text {
     /// The ids that the model reads.
     pub ids: Vec<u32>,
-    /// Of each token, the id to predict, if it is to be predicted. Empty if no token is.
+    /// The MLM label of each token; `None` if the token is not masked. Empty if no token is.
     pub labels: Vec<Option<u32>>,
 }
 
@@ -38,7 +38,7 @@ pub enum Target {
 /// One item as a task reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The item of the dataset.
+    /// Index of the item in the dataset.
     pub item: usize,
     /// Images of the sample, normalised, `[3, size, size]` each.
     pub images: Vec<Pixels>,
@@ -69,7 +69,7 @@ pub struct Batch {
     pub dropout: Option<[u64; 4]>,
     /// Number of images that could not be read and were replaced.
     pub replaced: u64,
-    /// Why, for the first few.
+    /// Reasons for the first few replacements.
     pub warnings: Vec<String>,
 }
 

@@ -20,7 +20,7 @@ pub struct Setting {
 pub struct Optimizer {
     rule: Rule,
     steps: Vec<u64>,
-    /// For each average one tensor for each parameter.
+    /// Indexed `[moment][parameter]`.
     moments: Vec<Vec<Tensor>>,
     device: Device,
 }
@@ -55,7 +55,7 @@ impl Optimizer {
     /// Replaces a running average of a parameter.
     ///
     /// # Panics
-    /// If the number of values differs.
+    /// If the number of values is not the parameter's length.
     pub fn set_moment(&mut self, moment: usize, id: ParameterId, values: &[f32]) {
         let backend = self.device.backend();
         backend.overwrite(&mut self.moments[moment][id.0], &mut |to| to.copy_from_slice(values));

@@ -15,13 +15,13 @@ use source::{crates, files, is_test_file, root};
 /// Crates that are programs or serve tests: their messages may name commands and options.
 const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
 
-/// Most lines of a crate, without tests.
+/// Maximum count of lines of a crate, without tests.
 const MAX_LINES: usize = 9_000;
 
 /// Options of other programs that messages may name.
 const OPTIONS_OF_OTHERS: [&str; 2] = ["--sparse", "tar --sort=name"];
 
-/// The crates of the workspace that `name` depends on, in programs or in tests.
+/// The crates of the workspace that `name` depends on, dev-dependencies included.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
     let lines = manifest.lines().filter_map(|line| line.strip_prefix("vlct-"));
@@ -40,7 +40,7 @@ fn crates_have_no_cycles() {
     assert_eq!(cycles_of(&edges), Vec::<Vec<String>>::new());
 }
 
-/// The drawing in ARCHITECTURE.md: a crate depends on crates of lower lines only.
+/// In the layer diagram of ARCHITECTURE.md, a crate depends on crates of lower lines only.
 #[test]
 fn dependencies_point_down() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
@@ -156,7 +156,7 @@ fn paths_in_documents_exist() {
 
 /// Links between documents lead to files and headings that exist.
 #[test]
-fn links_in_documents_lead_somewhere() {
+fn links_in_documents_resolve() {
     let mut broken = Vec::new();
     for document in files(&root(), "md") {
         let text = fs::read_to_string(root().join(&document)).expect("a document");

@@ -35,7 +35,7 @@ fn list() -> (Vec<Rule>, Vec<String>) {
 }
 
 #[test]
-fn documents_and_code_use_the_words_of_the_field() {
+fn listed_words_do_not_occur() {
     let (rules, exceptions) = list();
     let mut found = Vec::new();
     let mut used = vec![false; exceptions.len()];

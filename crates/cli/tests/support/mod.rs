@@ -1,4 +1,4 @@
-//! A small world and a small model, and how to run the program on them.
+//! A small synthetic dataset and a small model, and how to run the program on them.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -71,7 +71,7 @@ pub fn write_synthetic(folder: &Path, pictures: usize) {
     synthetic::write(folder, &config, &mut |_, _| ()).expect("a small world");
 }
 
-/// The words of a run of a tiny model on the world in `data`, relative to the working directory.
+/// Arguments after `run with` that train a tiny model on the dataset in `data`, relative to the working directory.
 pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
     let data_root = format!("data_root={data}");
     let tokenizer = format!("tokenizer={data}/vocab.txt");

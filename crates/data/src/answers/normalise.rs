@@ -11,10 +11,10 @@ const PUNCTUATION: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
 ];
 
-/// Most periods that are removed. The original passes `re.UNICODE`, 32, as the count.
+/// Maximum count of periods that are removed. The original passes `re.UNICODE`, 32, as the count.
 const MAX_PERIODS: usize = 32;
 
-/// Lines of a word and its replacement. As in the original, entries with capitals never match.
+/// One `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
 const CONTRACTIONS: &str = include_str!("contractions.txt");
 
 /// Normalises the spelling of an answer: lower case, no articles, little punctuation, digits for numbers up to ten, and apostrophes

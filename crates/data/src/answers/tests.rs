@@ -7,7 +7,7 @@ use vlct_pickle::Writer;
 use super::*;
 use crate::arrow::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
 
-/// Answers and their spelling by the original.
+/// Answers and what the original's `normalize_word` returns.
 const NORMALISED: [(&str, &str); 33] = [
     ("Yes", "yes"),
     ("a man", "man"),
@@ -88,7 +88,7 @@ fn removes_at_most_32_periods() {
 }
 
 #[test]
-fn scores_are_the_originals() {
+fn scores_equal_the_original() {
     assert_eq!([0, 1, 2, 3, 4, 10].map(score), [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]);
 }
 
@@ -168,7 +168,7 @@ fn open_error(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn rejects_contradictory_and_other_files() {
+fn rejects_inconsistent_or_malformed_vocabularies() {
     for (ids, list, reason) in [
         (
             &[("a", 0), ("b", 1)][..],

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn datasets_of_both_kinds_are_one_space() {
+    fn arrow_and_tar_datasets_are_concatenated() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         shard(root, "web/0.tar", "a");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_are_told_by_columns() {
+    fn contents_are_detected_from_columns() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         write(root, "cats_val_0.arrow", "a");

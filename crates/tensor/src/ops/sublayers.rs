@@ -38,7 +38,7 @@ impl Affine<'_> {
     }
 }
 
-/// Attention after a norm, without its last layer.
+/// Layer norm, QKV projection and attention, without the output projection.
 struct Attention {
     norm: Scale,
     qkv: Layer,

@@ -70,7 +70,7 @@ impl Value {
         }
     }
 
-    /// The value of a TOML item. `"None"` stays text here: only the key's type knows whether it means nothing.
+    /// The value of a TOML item. `"None"` stays text here: whether it means `None` depends on the type of the key.
     pub fn from_toml(toml: &toml::Value) -> Self {
         use toml::Value as Toml;
         match toml {

@@ -42,7 +42,7 @@ pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
 }
 
 #[test]
-fn one_answering_step_equals_the_original() {
+fn vqa_losses_and_gradients_match_the_original() {
     for directory in directories("model") {
         let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));

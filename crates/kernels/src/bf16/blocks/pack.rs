@@ -25,7 +25,7 @@ pub unsafe fn scale_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: us
 }
 }
 
-/// A row of up to 32 values, rounded, zero beyond.
+/// Loads up to 32 f32 values, rounds them to bf16 and pads with zeros.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `x` is valid for the lanes in the masks.
@@ -199,7 +199,7 @@ pub unsafe fn pack_weight_columns<R>(w: *const f32, rows: usize, columns: usize,
 }
 
 for_registers! {
-/// Sums of the rows of a row of blocks.
+/// Sums of each row of a row of blocks.
 ///
 /// # Safety
 /// An engine is in use.
@@ -242,7 +242,7 @@ pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f
 }
 }
 
-/// Sixteen rows of sixteen out of 32 × 32 values.
+/// Loads a 16 × 16 quadrant of a 32 × 32 block.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `at` points to the first of these values in a block.
