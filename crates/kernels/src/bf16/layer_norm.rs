@@ -27,7 +27,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         .zip(rstd.par_chunks_mut(SIDE))
         .zip(x.par_chunks(SIDE * width))
         .for_each(|(((normalised, y), rstd), x)| {
-            // SAFETY: `check` has found an engine and room for these rows of blocks; `x` has a row for each of `rstd`.
+            // SAFETY: `check` has found an engine and enough memory for these rows of blocks; `x` has a row for each of `rstd`.
             unsafe { forward_rows(x, w, b, eps, normalised, y, rstd) };
             store_fence();
         });

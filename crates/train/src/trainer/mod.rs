@@ -80,7 +80,7 @@ fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
     let mut model = weights::fresh_model(spec);
     weights::load_and_log(&mut model, &spec.weights)?;
     info!(
-        "evaluating {} captions of {} pictures, {}",
+        "evaluating {} captions of {} images, {}",
         dataset.len(),
         dataset.rows(),
         spec.compute.describe()

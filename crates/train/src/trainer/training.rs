@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
     fn log_run_summary(&self) {
         let parameters = self.weights.model.parameters();
         info!(
-            "{} captions of {} pictures, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
+            "{} captions of {} images, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
             self.data.train.len(),
             self.data.train.rows(),
             parameters.trainable_values(),
@@ -488,12 +488,12 @@ fn log_replacements(batch: &Batch, before: u64) {
     let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
         if replaced.ilog2() > before.max(1).ilog2() {
-            warn!("{replaced} unreadable pictures were replaced so far");
+            warn!("{replaced} unreadable images were replaced so far");
         }
         return;
     }
     for warning in &batch.warnings {
-        warn!("replaced an unreadable picture ({replaced} so far): {warning}");
+        warn!("replaced an unreadable image ({replaced} so far): {warning}");
     }
 }
 

@@ -43,7 +43,7 @@ pub fn len(rows: usize, columns: usize) -> usize {
 /// Checks what makes the kernels sound: they access whole cache lines with instructions that not every CPU has.
 ///
 /// # Panics
-/// If `data` has no room for a matrix `[rows, columns]` or does not begin at a cache line, or there is no
+/// If `data` is too short for a matrix `[rows, columns]` or does not begin at a cache line, or there is no
 /// [`engine`](super::engine::engine).
 pub(super) fn check(data: &[Bf16], rows: usize, columns: usize) {
     assert!(data.len() >= len(rows, columns), "matrix outside its slice");
@@ -123,7 +123,7 @@ pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
         .for_each(|(i, out)| {
             let first = i * SIDE;
             let x = &x[first * columns..];
-            // SAFETY: `check` has found an engine and room in `out`, the assert above these rows in `x`.
+            // SAFETY: `check` has found an engine and that `out` is long enough, the assert above these rows in `x`.
             unsafe { block_row_from_f32(x.as_ptr(), SIDE.min(rows - first), columns, columns, out.as_mut_ptr()) };
         });
 }
