@@ -117,6 +117,11 @@ pub(crate) trait Backend: Send + Sync {
     /// The name of the device, for messages.
     fn name(&self) -> &str;
 
+    /// The name of the memory that tensors are in. Backends with the same memory accept each other's tensors.
+    fn memory(&self) -> &str {
+        self.name()
+    }
+
     /// Whether matrix products are faster in bfloat16 than in f32. If not, nothing is asked for in bfloat16.
     fn bf16_is_fast(&self) -> bool;
 

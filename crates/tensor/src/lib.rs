@@ -16,6 +16,8 @@ mod device;
 pub mod ops;
 pub mod optimizer;
 pub mod parameters;
+#[cfg(any(test, feature = "test-backends"))]
+mod perturbed;
 mod precision;
 pub mod profile;
 #[cfg(test)]

@@ -168,7 +168,8 @@ impl Tape {
     /// # Panics
     /// If it is on another device.
     pub fn parameter(&self, parameters: &Parameters, id: ParameterId) -> Var {
-        assert_eq!(parameters.device(), self.device(), "parameters on another device");
+        let (theirs, ours) = (parameters.device().backend(), self.backend());
+        assert_eq!(theirs.memory(), ours.memory(), "parameters on another device");
         let trainable = self.recording && parameters.get(id).trainable;
         let source = if trainable {
             Source::Parameter(id)

@@ -1,6 +1,7 @@
 //! The model, its objectives and training steps against the values of the original.
 
 mod bf16;
+mod generated;
 mod pretrain;
 mod retrieval;
 mod scoring;

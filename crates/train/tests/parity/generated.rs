@@ -1,0 +1,168 @@
+//! Models of other sizes than the recorded ones, with random weights and batches, drawn from a seed.
+
+use super::{pretrain, whole_image};
+use rand::{Rng, RngExt};
+use vlct_data::loader::{Pixels, Position};
+use vlct_data::random::{Purpose, stream};
+use vlct_model::config::{Backbone, Heads};
+use vlct_model::initialise::initialise;
+use vlct_model::{PatchMask, Sequence, Vlc, VlcConfig};
+use vlct_tasks::pretrain::{MATCHING, MODELLING};
+use vlct_tasks::retrieval::Retrieval;
+use vlct_tasks::{Batch, Sample, Target, Text};
+
+/// Draws one of `choices`.
+fn choose<T: Copy>(choices: &[T], random: &mut impl Rng) -> T {
+    choices[random.random_range(0..choices.len())]
+}
+
+/// Sizes of the model with this seed. Text and images are short, so that a step takes milliseconds.
+fn config(seed: u64, heads: Heads) -> VlcConfig {
+    let random = &mut stream(seed, Purpose::Synthetic, 0, 0);
+    let (width, encoder_heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4), (96, 6), (128, 2)], random);
+    let (decoder_width, decoder_heads) = choose(&[(16, 2), (32, 2), (48, 4), (64, 8)], random);
+    let backbone = Backbone {
+        patch_size: choose(&[4, 8, 14], random),
+        width,
+        depth: random.random_range(1..=6),
+        heads: encoder_heads,
+        decoder_width,
+        decoder_depth: random.random_range(1..=3),
+        decoder_heads,
+    };
+    VlcConfig {
+        image_size: backbone.patch_size * random.random_range(2..=6),
+        backbone,
+        vocab_size: random.random_range(40..400),
+        max_text_len: random.random_range(6..24),
+        token_types: 2,
+        drop_rate: 0.0,
+        heads,
+    }
+}
+
+/// The model with this seed. To the initial weights, as a training run draws them, normal-like noise is added that differs between
+/// models: up to that of trained weights, for biases and norms too.
+fn model(seed: u64, heads: Heads) -> Vlc {
+    let mut model = Vlc::new(config(seed, heads));
+    initialise(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
+    let noise = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
+    let initial: Vec<Vec<f32>> = model
+        .parameters()
+        .iter()
+        .map(|(id, _)| model.parameters().tensor(id).to_host().into_owned())
+        .collect();
+    model.parameters_mut().fill(|id, parameter, values| {
+        values.copy_from_slice(&initial[id.index()]);
+        if parameter.trainable {
+            let random = &mut stream(seed, Purpose::Initialisation, 1, id.index() as u64);
+            values.iter_mut().for_each(|v| *v += noise * symmetric(random));
+        }
+    });
+    model
+}
+
+/// A random value of mean 0 and variance 1: the sum of three uniform ones.
+fn symmetric(random: &mut impl Rng) -> f32 {
+    (0..3).map(|_| random.random_range(-1.0..1.0f32)).sum()
+}
+
+/// Draws a text of random length, `[CLS]` and `[SEP]` being tokens as any others.
+fn text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
+    let length = random.random_range(3..=config.max_text_len);
+    (0..length)
+        .map(|_| random.random_range(0..config.vocab_size as u32))
+        .collect()
+}
+
+fn image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
+    let values = 3 * config.image_size * config.image_size;
+    Pixels::from((0..values).map(|_| symmetric(random)).collect::<Vec<f32>>())
+}
+
+/// A model and a batch for pre-training with all objectives.
+pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
+    let model = model(seed, pretrain::HEADS);
+    let (config, random) = (model.config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
+    let mask_ratio = choose(&[0.3, 0.6, 0.75], random);
+    let samples = 2 * random.random_range(1..=3);
+    let sample = |i: usize| {
+        let mut sequence = |group, text, image| {
+            let noise: Vec<f32> = (0..config.patches()).map(|_| random.random()).collect();
+            Sequence {
+                group,
+                text: Some(text),
+                image: Some(image),
+                token_type: 1,
+                mask: Some(PatchMask::from_noise(&noise, mask_ratio)),
+            }
+        };
+        let matched = i % 2 == 0;
+        let sequences = vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)];
+        let images = (0..2 - matched as usize).map(|_| image(config, random)).collect();
+        let plain = Text::plain(text(config, random));
+        let mut masked = plain.clone();
+        masked.labels = plain.ids.iter().map(|id| (id % 3 == 0).then_some(*id)).collect();
+        masked.labels[1] = Some(plain.ids[1]);
+        Sample {
+            item: i,
+            images,
+            texts: vec![masked, plain],
+            sequences,
+            target: Target::Class(matched as u32),
+        }
+    };
+    let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    (model, batch)
+}
+
+/// A model and a batch for question answering.
+pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
+    let random = &mut stream(seed, Purpose::Synthetic, 2, 0);
+    let answers = random.random_range(5..60);
+    let heads = Heads {
+        vqa: Some(answers),
+        ..Heads::default()
+    };
+    let model = model(seed, heads);
+    let samples = random.random_range(2..=6);
+    let sample = |i: usize| Sample {
+        item: i,
+        images: vec![image(model.config(), random)],
+        texts: vec![Text::plain(text(model.config(), random))],
+        sequences: vec![whole_image(0)],
+        target: Target::Scores(vec![(
+            random.random_range(0..answers as u32),
+            choose(&[0.3, 0.6, 1.0], random),
+        )]),
+    };
+    let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    (model, batch)
+}
+
+/// A model, the task of ranking captions and a batch for it.
+pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
+    let heads = Heads {
+        itm: true,
+        rank: true,
+        ..Heads::default()
+    };
+    let model = model(seed, heads);
+    let random = &mut stream(seed, Purpose::Synthetic, 3, 0);
+    let task = Retrieval {
+        false_texts: random.random_range(1..=5),
+    };
+    let samples = random.random_range(1..=4);
+    let captions = 1 + task.false_texts;
+    let sample = |i: usize| Sample {
+        item: i,
+        images: vec![image(model.config(), random)],
+        texts: (0..captions)
+            .map(|_| Text::plain(text(model.config(), random)))
+            .collect(),
+        sequences: (0..captions as u32).map(whole_image).collect(),
+        target: Target::Class(0),
+    };
+    let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    (model, task, batch)
+}
