@@ -1,28 +1,27 @@
-//! Apache Parquet, read through Arrow arrays.
+//! Apache Parquet, read column by column.
 //!
-//! `parquet::record` would do without Arrow, but in a struct, such as an image of Hugging Face, it yields null once a column of a
-//! damaged file has ended (`GroupReader` in parquet 60.1).
+//! The `arrow` feature of the `parquet` crate would do more than this and doubles the time that the crate needs to compile.
+//! `parquet::record` yields null for a struct, such as an image of Hugging Face, once a column of a damaged file has ended.
 
+mod columns;
 mod page_headers;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::vec::IntoIter;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, RecordBatch, RecordBatchReader};
-use arrow_schema::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::schema::types::SchemaDescriptor;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::tables::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
+use crate::tables::columns::{Cell, Cells, ColumnNames, Role, record};
 use crate::tables::record::{ImageSource, Record};
 use crate::{PrepareError, Result};
+use columns::Column;
 use vlct_util::{MappedFile, open_file};
 
 /// Rows decoded at a time. Images are large, so there are few.
@@ -44,17 +43,32 @@ pub(super) enum Projection {
 /// The rows of a file, decoded a few at a time. Columns without a role are not read.
 pub(super) struct Rows {
     path: PathBuf,
-    reader: ParquetRecordBatchReader,
+    reader: SerializedFileReader<File>,
     /// Names of the columns of each role.
     names: [Option<String>; 6],
-    /// Positions of the columns of each role among those that are read.
-    positions: Positions,
+    /// The columns of each role that are read.
+    columns: [Option<Column>; 6],
     /// Whether images are embedded in the file, but not read.
     left_out: bool,
-    batch: Option<RecordBatch>,
-    /// Position of the next row in the batch, and in the file.
-    next: usize,
+    /// The row group that is read, and the position of the one after it.
+    group: Option<Group>,
+    next_group: usize,
+    /// Rows to skip before the next row.
+    skip: u64,
+    /// Position of the next row in the file.
     row: u64,
+    /// Whether decoding failed. No row follows.
+    is_damaged: bool,
+}
+
+/// The rest of a row group.
+struct Group {
+    columns: [Option<columns::Cells>; 6],
+    /// Rows that are not decoded yet.
+    rows: usize,
+    /// Rows that are decoded, and their number.
+    decoded: [IntoIter<Cell>; 6],
+    decoded_rows: usize,
 }
 
 impl Rows {
@@ -62,67 +76,74 @@ impl Rows {
     pub fn open(path: &Path, columns: &ColumnNames, wanted: Projection, first: u64) -> Result<Self> {
         let file = open_file(path)?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let builder = guarded(path, || {
-            // Derive the types from the Parquet schema, not from the embedded Arrow schema, which allows more.
-            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-            ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
-        })?;
-        check(path, builder.metadata(), length)?;
-        let fields = builder.schema().fields().clone();
-        let found = columns.find(fields.iter().map(|field| field.name().as_str()));
+        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        check(path, reader.metadata(), length)?;
+        let schema = reader.metadata().file_metadata().schema_descr();
+        let fields = schema.root_schema().get_fields();
+        let found = columns.find(fields.iter().map(|field| field.name()));
         let found = found.map_err(|reason| PrepareError::malformed(path, reason))?;
-        let image = found[Role::Image as usize].map(|position| fields[position].data_type().clone());
-        let packed = match &image {
-            Some(DataType::Struct(parts)) => parts.find("bytes").is_some(),
-            kind => *kind == Some(DataType::Binary),
-        };
-        let left_out = packed && wanted == Projection::WithoutImages;
-
-        let schema = builder.parquet_schema();
-        let leaves = leaves(schema, &found, wanted, left_out);
-        check_pages(path, builder.metadata(), &leaves)?;
-        let mask = ProjectionMask::leaves(schema, leaves);
-        let offset = usize::try_from(first).unwrap_or(usize::MAX);
-        let builder = builder
-            .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .with_offset(offset);
-        let reader = guarded(path, || builder.build())?;
-        let names = found.map(|position| position.map(|position| fields[position].name().clone()));
-        let read = reader.schema();
+        let mut columns = Role::ALL.map(|role| Column::new(schema, found[role as usize]?, role));
+        let image = &mut columns[Role::Image as usize];
+        let left_out = wanted == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
+        if left_out {
+            *image = image.take().and_then(Column::without_bytes);
+        }
+        if wanted == Projection::ImagesOnly {
+            columns[Role::Text as usize..].fill(None);
+        }
+        let leaves: Vec<usize> = columns.iter().flatten().flat_map(Column::leaves).collect();
+        check_pages(path, reader.metadata(), &leaves)?;
         Ok(Self {
             path: path.to_path_buf(),
+            names: found.map(|position| position.map(|position| fields[position].name().to_string())),
             reader,
-            positions: names.each_ref().map(|name| {
-                read.fields()
-                    .iter()
-                    .position(|field| Some(field.name()) == name.as_ref())
-            }),
-            names,
+            columns,
             left_out,
-            batch: None,
-            next: 0,
+            group: None,
+            next_group: 0,
+            skip: first,
             row: first,
+            is_damaged: false,
         })
     }
 
-    /// Returns the values of the next row, or None at the end.
-    fn advance(&mut self) -> Result<Option<Cells>> {
-        while self.batch.as_ref().is_none_or(|batch| self.next >= batch.num_rows()) {
-            let reader = &mut self.reader;
-            let Some(batch) = guarded(&self.path, || reader.next().transpose())? else {
-                return Ok(None);
-            };
-            (self.batch, self.next) = (Some(batch), 0);
-        }
-        let mut cells = Cells::default();
-        if let Some(batch) = &self.batch {
-            for (role, (cell, position)) in Role::ALL.into_iter().zip(cells.iter_mut().zip(self.positions)) {
-                if let Some(position) = position {
-                    *cell = value(batch.column(position).as_ref(), self.next, role);
-                }
+    /// Opens the next row group that has a row to read. Returns None at the end of the file.
+    fn open_group(&mut self) -> std::result::Result<Option<Group>, ParquetError> {
+        while self.next_group < self.reader.num_row_groups() {
+            let group = self.reader.get_row_group(self.next_group)?;
+            self.next_group += 1;
+            let rows = u64::try_from(group.metadata().num_rows()).unwrap_or(0);
+            if rows <= self.skip {
+                self.skip -= rows;
+                continue;
             }
+            let skip = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
+            let mut columns = [const { None }; 6];
+            for (opened, column) in columns.iter_mut().zip(&self.columns) {
+                *opened = column.as_ref().map(|column| column.open(&*group)).transpose()?;
+            }
+            columns.iter_mut().flatten().try_for_each(|column| column.skip(skip))?;
+            return Ok(Some(Group {
+                columns,
+                rows: usize::try_from(rows).unwrap_or(usize::MAX) - skip,
+                decoded: Default::default(),
+                decoded_rows: 0,
+            }));
         }
+        Ok(None)
+    }
+
+    /// Returns the values of the next row, or None at the end.
+    fn advance(&mut self) -> std::result::Result<Option<Cells>, ParquetError> {
+        let unfinished = self
+            .group
+            .take()
+            .filter(|group| group.decoded_rows > 0 || group.rows > 0);
+        let Some(mut group) = unfinished.map_or_else(|| self.open_group(), |group| Ok(Some(group)))? else {
+            return Ok(None);
+        };
+        let mut cells = group.next()?;
+        self.group = Some(group);
         if self.left_out {
             let path = match std::mem::take(&mut cells[Role::Image as usize]) {
                 Cell::Image { path, .. } => path,
@@ -133,9 +154,26 @@ impl Rows {
                 path,
             };
         }
-        self.next += 1;
         self.row += 1;
         Ok(Some(cells))
+    }
+}
+
+impl Group {
+    /// Returns the values of the next row; there is one.
+    fn next(&mut self) -> std::result::Result<Cells, ParquetError> {
+        if self.decoded_rows == 0 {
+            let rows = self.rows.min(BATCH_ROWS);
+            for (decoded, column) in self.decoded.iter_mut().zip(&mut self.columns) {
+                if let Some(column) = column {
+                    *decoded = column.read(rows)?.into_iter();
+                }
+            }
+            self.rows -= rows;
+            self.decoded_rows = rows;
+        }
+        self.decoded_rows -= 1;
+        Ok(self.decoded.each_mut().map(|cells| cells.next().unwrap_or_default()))
     }
 }
 
@@ -143,9 +181,16 @@ impl Iterator for Rows {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let cells = match self.advance() {
+        if self.is_damaged {
+            return None;
+        }
+        let path = self.path.clone();
+        let cells = match guarded(&path, || self.advance()) {
             Ok(cells) => cells?,
-            Err(error) => return Some(Err(error)),
+            Err(error) => {
+                self.is_damaged = true;
+                return Some(Err(error));
+            }
         };
         let name = |role: Role| self.names[role as usize].clone().unwrap_or_default();
         let row = self.row - 1;
@@ -209,6 +254,11 @@ impl EmbeddedImages {
             });
             let image = record.map(|record| record.image);
             *next += 1;
+            if rows.is_damaged {
+                // The file is opened again for the next image.
+                *next = u64::MAX;
+                return image;
+            }
             if *next > row {
                 return image;
             }
@@ -288,65 +338,4 @@ fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Res
         }
     }
     Ok(())
-}
-
-/// Returns the leaf columns to read.
-fn leaves(schema: &SchemaDescriptor, found: &Positions, wanted: Projection, without_bytes: bool) -> Vec<usize> {
-    let is_wanted = |leaf: &usize| {
-        let root = Some(schema.get_column_root_idx(*leaf));
-        let is_image = root == found[Role::Image as usize];
-        match wanted {
-            Projection::ImagesOnly => is_image,
-            Projection::All | Projection::WithoutImages => {
-                let column = schema.column(*leaf);
-                let is_bytes = column.path().parts().get(1).is_none_or(|part| part == "bytes");
-                found.contains(&root) && !(without_bytes && is_image && is_bytes)
-            }
-        }
-    };
-    (0..schema.num_columns()).filter(is_wanted).collect()
-}
-
-/// Converts a value of a column.
-fn value(array: &dyn Array, row: usize, role: Role) -> Cell {
-    if row >= array.len() || array.is_null(row) {
-        return Cell::Null;
-    }
-    match array.data_type() {
-        DataType::Utf8 => Cell::Text(array.as_string::<i32>().value(row).to_string()),
-        DataType::Binary => Cell::Bytes(array.as_binary::<i32>().value(row).to_vec()),
-        DataType::Int64 => Cell::Number(array.as_primitive::<Int64Type>().value(row)),
-        DataType::Int32 => Cell::Number(array.as_primitive::<Int32Type>().value(row).into()),
-        DataType::List(_) => {
-            let items = array.as_list::<i32>().value(row);
-            let texts: Option<Vec<String>> = (0..items.len())
-                .filter(|item| !items.is_null(*item))
-                .map(|item| match value(items.as_ref(), item, role) {
-                    Cell::Text(text) => Some(text),
-                    Cell::Bytes(bytes) => String::from_utf8(bytes).ok(),
-                    _ => None,
-                })
-                .collect();
-            texts.map_or(Cell::Other("a list of other things than texts"), Cell::Texts)
-        }
-        DataType::Struct(_) if role == Role::Image => {
-            let parts = array.as_struct();
-            let part = |name: &str| parts.column_by_name(name).map(|part| value(part.as_ref(), row, role));
-            match (part("bytes"), part("path")) {
-                (None, None) => Cell::Other("a struct without bytes and path"),
-                (bytes, path) => Cell::Image {
-                    bytes: match bytes {
-                        Some(Cell::Bytes(bytes)) => Some(bytes),
-                        _ => None,
-                    },
-                    path: match path {
-                        Some(Cell::Text(path)) => Some(path),
-                        _ => None,
-                    },
-                },
-            }
-        }
-        DataType::Struct(_) => Cell::Other("a struct"),
-        _ => Cell::Other("values of a type that is not supported"),
-    }
 }

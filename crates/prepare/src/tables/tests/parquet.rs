@@ -8,7 +8,9 @@ use ::parquet::file::properties::WriterProperties;
 use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field};
+use proptest::prelude::*;
 
+use super::super::parquet::Rows;
 use super::super::*;
 use super::{captions, file, read_bytes, refused_with};
 
@@ -176,6 +178,97 @@ fn reads_parquet_with_plain_columns() {
     for bytes in [&b""[..], b"image,caption\n", &wrong[..wrong.len() - 5], &wrong[10..]] {
         assert!(
             refused_with(TableFormat::Parquet, bytes, &ColumnNames::default()).contains("no Parquet file or damaged")
+        );
+    }
+}
+
+/// A row of the property test: an image as Hugging Face stores it, captions and an id, each of them null or not.
+type Row = (
+    Option<(Option<Vec<u8>>, Option<String>)>,
+    Option<Vec<Option<String>>>,
+    Option<i64>,
+);
+
+/// A Parquet file of these rows.
+fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
+    let part = |row: &Row| row.0.clone().unwrap_or_default();
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(rows.iter().map(|row| part(row).0)));
+    let path: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| part(row).1)));
+    let fields = vec![
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("path", DataType::Utf8, true),
+    ];
+    let exists: Vec<bool> = rows.iter().map(|row| row.0.is_some()).collect();
+    let image = StructArray::new(fields.into(), vec![bytes, path], Some(exists.into()));
+    let mut captions = ListBuilder::new(StringBuilder::new());
+    for row in rows {
+        match &row.1 {
+            Some(texts) => captions.append_value(texts.iter().cloned()),
+            None => captions.append_null(),
+        }
+    }
+    let id = Int64Array::from_iter(rows.iter().map(|row| row.2));
+    let columns: [(&str, ArrayRef, bool); 3] = [
+        ("image", Arc::new(image), true),
+        ("captions", Arc::new(captions.finish()), true),
+        ("id", Arc::new(id), true),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    // A page ends at the end of a batch.
+    for start in (0..rows.len()).step_by(5) {
+        writer.write(&batch.slice(start, 5.min(rows.len() - start))).unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+/// The record of a row, or None if the row has no image.
+fn record_of((image, texts, id): &Row) -> Option<Record> {
+    let (bytes, path) = image.clone()?;
+    let (image, name) = match (bytes, path) {
+        (Some(bytes), path) => (ImageSource::Bytes(bytes), path),
+        (None, path) => (ImageSource::File(path.filter(|path| !path.is_empty())?), None),
+    };
+    let texts = texts.iter().flatten().flatten().filter(|text| !text.trim().is_empty());
+    Some(Record {
+        image,
+        captions: texts.cloned().collect(),
+        questions: Vec::new(),
+        image_id: id.map(|id| id.to_string()).or(name),
+        split: None,
+    })
+}
+
+proptest! {
+    #[test]
+    fn reads_every_row_whatever_is_null_and_however_pages_are_cut(
+        rows in prop::collection::vec(any::<Row>(), 1..30),
+        (group_rows, page_rows) in (1..12usize, 1..8usize),
+        (dictionary, v2) in any::<(bool, bool)>(),
+        first in 0..32usize,
+    ) {
+        use ::parquet::file::properties::WriterVersion;
+        let version = if v2 { WriterVersion::PARQUET_2_0 } else { WriterVersion::PARQUET_1_0 };
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_writer_version(version)
+            .set_dictionary_enabled(dictionary)
+            .set_max_row_group_row_count(Some(group_rows))
+            .set_data_page_row_count_limit(page_rows)
+            .set_write_batch_size(1)
+            .build();
+        let written = file(&file_of(&rows, properties));
+        let wanted: Vec<Option<Record>> = rows.iter().map(record_of).collect();
+        let read = |wanted: Projection, first: usize| -> Vec<Option<Record>> {
+            let rows = Rows::open(written.path(), &ColumnNames::default(), wanted, first as u64).unwrap();
+            rows.map(Result::ok).take(100).collect()
+        };
+        prop_assert_eq!(read(Projection::All, 0), &wanted[..]);
+        prop_assert_eq!(read(Projection::All, first), &wanted[first.min(wanted.len())..]);
+        let image = |record: &Option<Record>| record.as_ref().map(|record| record.image.clone());
+        prop_assert_eq!(
+            read(Projection::ImagesOnly, first).iter().map(image).collect::<Vec<_>>(),
+            wanted.iter().skip(first).map(image).collect::<Vec<_>>()
         );
     }
 }

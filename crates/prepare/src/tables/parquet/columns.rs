@@ -1,0 +1,417 @@
+//! Decoding of the columns of a row group to cells.
+//!
+//! A column of Parquet is a tree of fields. Values are stored in its leaves, each with a definition level, the number of optional and
+//! repeated fields on its path that exist, and a repetition level, which is 0 where a row begins.
+
+use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::DataType;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::reader::RowGroupReader;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
+
+use crate::tables::columns::{Cell, Role};
+
+/// How the values of a leaf are converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Bytes,
+    Signed,
+    Unsigned,
+    Unsupported,
+}
+
+/// A leaf that is read.
+#[derive(Clone, Debug)]
+struct Leaf {
+    /// Position among all leaves of the file.
+    index: usize,
+    kind: Kind,
+    /// The definition level of a value; lower levels mean that there is none.
+    max_definition: i16,
+    has_definition: bool,
+    has_repetition: bool,
+}
+
+/// What the rows of a column are made of.
+#[derive(Clone, Debug)]
+enum Shape {
+    /// One value.
+    Value(Leaf),
+    /// A list of values.
+    List(Leaf),
+    /// An image as Hugging Face's datasets store it: a struct of bytes and a path. There is at least one of both.
+    Image { bytes: Option<Leaf>, path: Option<Leaf> },
+    /// Something that no role can use, and what it is. A leaf of it shows which rows are null.
+    Other(Leaf, &'static str),
+}
+
+/// A column that is read.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    shape: Shape,
+    /// Definition levels below this one mean that the whole value is null: 1 if the column is optional.
+    defined: i16,
+}
+
+impl Column {
+    /// Returns the column at this position among those of the file.
+    pub fn new(schema: &SchemaDescriptor, position: usize, role: Role) -> Option<Self> {
+        let root = schema.root_schema().get_fields().get(position)?;
+        let leaves: Vec<Leaf> = (0..schema.num_columns())
+            .filter(|leaf| schema.get_column_root_idx(*leaf) == position)
+            .map(|leaf| Leaf::new(schema, leaf))
+            .collect();
+        let first = leaves.first()?.clone();
+        let depth = |leaf: &Leaf| schema.column(leaf.index).max_rep_level();
+        let part = |name: &str| {
+            let is_part = |leaf: &&Leaf| {
+                let path = schema.column(leaf.index);
+                depth(leaf) == 0 && path.path().parts().get(1..).is_some_and(|rest| rest == [name])
+            };
+            leaves.iter().find(is_part).cloned()
+        };
+        let is_list = root.get_basic_info().converted_type() == ConvertedType::LIST
+            || matches!(root.get_basic_info().logical_type_ref(), Some(LogicalType::List))
+            || root.is_primitive();
+        let shape = if leaves.len() == 1 && depth(&first) == 0 && root.is_primitive() {
+            Shape::Value(first)
+        } else if leaves.len() == 1 && depth(&first) == 1 && is_list {
+            Shape::List(first)
+        } else if is_list {
+            Shape::Other(first, "a list of other things than texts")
+        } else if role == Role::Image {
+            match (part("bytes"), part("path")) {
+                (None, None) => Shape::Other(first, "a struct without bytes and path"),
+                (bytes, path) => Shape::Image { bytes, path },
+            }
+        } else {
+            Shape::Other(first, "a struct")
+        };
+        Some(Self {
+            shape,
+            defined: is_optional(root).into(),
+        })
+    }
+
+    /// Whether the rows hold the bytes of images.
+    pub fn embeds_images(&self) -> bool {
+        match &self.shape {
+            Shape::Value(leaf) => leaf.kind == Kind::Bytes,
+            Shape::Image { bytes, .. } => bytes.is_some(),
+            Shape::List(_) | Shape::Other(..) => false,
+        }
+    }
+
+    /// The column without the bytes of images; None if nothing remains.
+    pub fn without_bytes(self) -> Option<Self> {
+        match self.shape {
+            Shape::Image { path: Some(path), .. } => Some(Self {
+                shape: Shape::Image {
+                    bytes: None,
+                    path: Some(path),
+                },
+                ..self
+            }),
+            _ => None,
+        }
+    }
+
+    /// The positions of its leaves among all leaves of the file.
+    pub fn leaves(&self) -> impl Iterator<Item = usize> {
+        let (first, second) = match &self.shape {
+            Shape::Value(leaf) | Shape::List(leaf) | Shape::Other(leaf, _) => (Some(leaf.index), None),
+            Shape::Image { bytes, path } => (bytes.as_ref().map(|l| l.index), path.as_ref().map(|l| l.index)),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Opens the column in a row group.
+    ///
+    /// # Errors
+    /// Returns an error if a page cannot be read.
+    pub fn open(&self, group: &dyn RowGroupReader) -> Result<Cells> {
+        let leaf = |leaf: &Leaf| {
+            Ok::<_, ParquetError>(LeafReader {
+                leaf: leaf.clone(),
+                reader: group.get_column_reader(leaf.index)?,
+            })
+        };
+        let readers = match &self.shape {
+            Shape::Value(l) | Shape::List(l) | Shape::Other(l, _) => [Some(leaf(l)?), None],
+            Shape::Image { bytes, path } => [
+                bytes.as_ref().map(leaf).transpose()?,
+                path.as_ref().map(leaf).transpose()?,
+            ],
+        };
+        Ok(Cells {
+            column: self.clone(),
+            readers,
+        })
+    }
+}
+
+fn is_optional(field: &Type) -> bool {
+    field.get_basic_info().has_repetition() && field.is_optional()
+}
+
+impl Leaf {
+    fn new(schema: &SchemaDescriptor, index: usize) -> Self {
+        let column = schema.column(index);
+        Self {
+            index,
+            kind: kind(&column),
+            max_definition: column.max_def_level(),
+            has_definition: column.max_def_level() > 0,
+            has_repetition: column.max_rep_level() > 0,
+        }
+    }
+}
+
+fn kind(column: &ColumnDescriptor) -> Kind {
+    match (
+        column.physical_type(),
+        column.logical_type_ref(),
+        column.converted_type(),
+    ) {
+        (PhysicalType::BYTE_ARRAY, Some(LogicalType::String | LogicalType::Json), _) => Kind::Text,
+        (PhysicalType::BYTE_ARRAY, None, ConvertedType::UTF8 | ConvertedType::JSON) => Kind::Text,
+        (PhysicalType::BYTE_ARRAY, _, ConvertedType::DECIMAL) => Kind::Unsupported,
+        (PhysicalType::BYTE_ARRAY, ..) => Kind::Bytes,
+        (PhysicalType::INT32 | PhysicalType::INT64, None, converted) => match converted {
+            ConvertedType::NONE
+            | ConvertedType::INT_8
+            | ConvertedType::INT_16
+            | ConvertedType::INT_32
+            | ConvertedType::INT_64 => Kind::Signed,
+            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64 => {
+                Kind::Unsigned
+            }
+            _ => Kind::Unsupported,
+        },
+        (PhysicalType::INT32 | PhysicalType::INT64, Some(LogicalType::Integer(integer)), _) => {
+            if integer.is_signed {
+                Kind::Signed
+            } else {
+                Kind::Unsigned
+            }
+        }
+        _ => Kind::Unsupported,
+    }
+}
+
+/// The rows of a column in a row group, decoded a few at a time.
+pub(super) struct Cells {
+    column: Column,
+    /// A reader for each leaf: two for images, one for other columns.
+    readers: [Option<LeafReader>; 2],
+}
+
+impl Cells {
+    /// Skips rows.
+    ///
+    /// # Errors
+    /// Returns an error if the pages are damaged or have fewer rows.
+    pub fn skip(&mut self, rows: usize) -> Result<()> {
+        self.readers
+            .iter_mut()
+            .flatten()
+            .try_for_each(|reader| reader.skip(rows))
+    }
+
+    /// Decodes the next `rows` rows.
+    ///
+    /// # Errors
+    /// Returns an error if the pages are damaged or have fewer rows.
+    pub fn read(&mut self, rows: usize) -> Result<Vec<Cell>> {
+        let [first, second] = &mut self.readers;
+        let read = |reader: &mut Option<LeafReader>| reader.as_mut().map(|r| r.read(rows)).transpose();
+        let (first, second) = (read(first)?, read(second)?);
+        let defined = self.column.defined;
+        Ok(match (&self.column.shape, first, second) {
+            (Shape::Image { .. }, bytes, path) => images(rows, defined, bytes, path),
+            (Shape::Value(_), Some(levels), _) => levels.values(),
+            (Shape::List(_), Some(levels), _) => levels.lists(defined),
+            (Shape::Other(_, what), Some(levels), _) => levels.others(defined, what),
+            (_, None, _) => unreachable!("other shapes than images have a leaf"),
+        })
+    }
+}
+
+/// A leaf in a row group.
+struct LeafReader {
+    leaf: Leaf,
+    reader: ColumnReader,
+}
+
+impl LeafReader {
+    fn skip(&mut self, rows: usize) -> Result<()> {
+        let skipped = match &mut self.reader {
+            ColumnReader::BoolColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int32ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int64ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int96ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FloatColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::DoubleColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::ByteArrayColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => reader.skip_records(rows),
+        }?;
+        complete(skipped, rows)
+    }
+
+    fn read(&mut self, rows: usize) -> Result<Levels> {
+        const UNSUPPORTED: Cell = Cell::Other("values of a type that is not supported");
+        let leaf = &self.leaf;
+        match &mut self.reader {
+            ColumnReader::ByteArrayColumnReader(reader) => read(leaf, reader, rows, |bytes| match leaf.kind {
+                Kind::Text => match std::str::from_utf8(bytes.data()) {
+                    Ok(text) => Cell::Text(text.to_string()),
+                    Err(_) => Cell::Other("text that is not UTF-8"),
+                },
+                Kind::Bytes => Cell::Bytes(bytes.data().to_vec()),
+                _ => UNSUPPORTED,
+            }),
+            ColumnReader::Int32ColumnReader(reader) => read(leaf, reader, rows, |value| match leaf.kind {
+                Kind::Signed => Cell::Number(value.into()),
+                Kind::Unsigned => Cell::Number(value.cast_unsigned().into()),
+                _ => UNSUPPORTED,
+            }),
+            ColumnReader::Int64ColumnReader(reader) => read(leaf, reader, rows, |value| match leaf.kind {
+                Kind::Signed => Cell::Number(value),
+                Kind::Unsigned if value >= 0 => Cell::Number(value),
+                Kind::Unsigned => Cell::Other("a number above 2⁶³"),
+                _ => UNSUPPORTED,
+            }),
+            ColumnReader::BoolColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::Int96ColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::FloatColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::DoubleColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+        }
+    }
+}
+
+/// Returns an error if a column has fewer rows than its row group.
+fn complete(rows: usize, wanted: usize) -> Result<()> {
+    if rows == wanted {
+        Ok(())
+    } else {
+        Err(ParquetError::EOF(
+            "a column has fewer rows than its row group".to_string(),
+        ))
+    }
+}
+
+/// The contents of some rows of a leaf.
+struct Levels {
+    /// A definition level and a repetition level for each value and each place where there is none.
+    levels: Vec<(i16, i16)>,
+    max_definition: i16,
+    /// The values.
+    cells: Vec<Cell>,
+}
+
+fn read<T: DataType>(
+    leaf: &Leaf,
+    reader: &mut ColumnReaderImpl<T>,
+    rows: usize,
+    convert: impl FnMut(T::T) -> Cell,
+) -> Result<Levels> {
+    let (mut definition, mut repetition, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    let (read, _, levels) = reader.read_records(
+        rows,
+        leaf.has_definition.then_some(&mut definition),
+        leaf.has_repetition.then_some(&mut repetition),
+        &mut values,
+    )?;
+    complete(read, rows)?;
+    // Levels that are always 0 are not stored.
+    definition.resize(levels, 0);
+    repetition.resize(levels, 0);
+    Ok(Levels {
+        levels: definition.into_iter().zip(repetition).collect(),
+        max_definition: leaf.max_definition,
+        cells: values.into_iter().map(convert).collect(),
+    })
+}
+
+impl Levels {
+    /// A cell for each level of a leaf that is not repeated.
+    fn values(self) -> Vec<Cell> {
+        let mut cells = self.cells.into_iter();
+        let exists = |definition| definition == self.max_definition;
+        self.levels
+            .into_iter()
+            .map(|(definition, _)| {
+                if exists(definition) {
+                    cells.next().unwrap_or_default()
+                } else {
+                    Cell::Null
+                }
+            })
+            .collect()
+    }
+
+    /// A list for each row. Items that are null are left out.
+    fn lists(self, defined: i16) -> Vec<Cell> {
+        let mut lists: Vec<Cell> = Vec::new();
+        let mut cells = self.cells.into_iter();
+        for (definition, repetition) in self.levels {
+            if repetition == 0 {
+                lists.push(if definition < defined {
+                    Cell::Null
+                } else {
+                    Cell::Texts(Vec::new())
+                });
+            }
+            if definition < self.max_definition {
+                continue;
+            }
+            let text = match cells.next() {
+                Some(Cell::Text(text)) => Some(text),
+                Some(Cell::Bytes(bytes)) => String::from_utf8(bytes).ok(),
+                _ => None,
+            };
+            match (lists.last_mut(), text) {
+                (Some(Cell::Texts(texts)), Some(text)) => texts.push(text),
+                (Some(list), _) => *list = Cell::Other("a list of other things than texts"),
+                (None, _) => {}
+            }
+        }
+        lists
+    }
+
+    /// For each row null or `what`.
+    fn others(self, defined: i16, what: &'static str) -> Vec<Cell> {
+        let rows = self.levels.into_iter().filter(|(_, repetition)| *repetition == 0);
+        rows.map(|(definition, _)| {
+            if definition < defined {
+                Cell::Null
+            } else {
+                Cell::Other(what)
+            }
+        })
+        .collect()
+    }
+}
+
+/// Puts images together from the bytes and paths of `rows` rows.
+fn images(rows: usize, defined: i16, bytes: Option<Levels>, path: Option<Levels>) -> Vec<Cell> {
+    let levels = bytes.as_ref().or(path.as_ref()).map_or(&[][..], |part| &part.levels);
+    let is_null: Vec<bool> = levels.iter().map(|(definition, _)| *definition < defined).collect();
+    let cells = |part: Option<Levels>| part.map_or_else(|| vec![Cell::Null; rows], Levels::values);
+    let parts = cells(bytes).into_iter().zip(cells(path));
+    let image = |(is_null, (bytes, path))| match (is_null, bytes, path) {
+        (true, ..) => Cell::Null,
+        (false, bytes, path) => Cell::Image {
+            bytes: if let Cell::Bytes(bytes) = bytes {
+                Some(bytes)
+            } else {
+                None
+            },
+            path: if let Cell::Text(path) = path { Some(path) } else { None },
+        },
+    };
+    is_null.into_iter().zip(parts).map(image).collect()
+}
