@@ -1,5 +1,4 @@
-//! Errors of this crate. A message is one line that says what is wrong and where; what a user can do about it with options of a
-//! program is for that program to add.
+//! Errors of this crate. A message is one line: what is wrong, and where. The program adds hints about its options.
 
 use std::path::{Path, PathBuf};
 
@@ -22,21 +21,21 @@ pub enum DataError {
         reason: String,
     },
     /// A row beyond the end of a file.
-    #[error("{path}: there is no row {row}; there are {rows}", path = path.display())]
+    #[error("{path}: there is no row {row}; the file has {rows} rows", path = path.display())]
     NoRow {
         /// The file.
         path: PathBuf,
-        /// The row that was asked for.
+        /// The requested row, from 0.
         row: usize,
         /// The number of rows in the file.
         rows: usize,
     },
     /// A column that an Arrow file does not have.
-    #[error("{path}: there is no column {column:?}; there are {}", columns.join(", "), path = path.display())]
+    #[error("{path}: there is no column {column:?}; the columns are {}", columns.join(", "), path = path.display())]
     NoColumn {
         /// The file.
         path: PathBuf,
-        /// The column that was asked for.
+        /// The requested column.
         column: String,
         /// The columns of the file.
         columns: Vec<String>,
@@ -49,15 +48,15 @@ pub enum DataError {
         /// The size of the row.
         bytes: usize,
     },
-    /// Files that datasets consist of do not exist; all of them.
+    /// Files of datasets do not exist. One error lists all missing files.
     #[error("{}", missing_files(directory, missing))]
     MissingFiles {
-        /// Where they were looked for.
+        /// The directory that was searched.
         directory: PathBuf,
-        /// What is missing, ordered by dataset.
+        /// The missing files, ordered by dataset.
         missing: Vec<MissingFile>,
     },
-    /// A name that is not that of a dataset, and of which the directory has no files either.
+    /// No published dataset has this name, and the directory has no files of a custom dataset with this name.
     #[error("{}", unknown_dataset(name, *similar, known, directory))]
     UnknownDataset {
         /// The name.
@@ -66,10 +65,10 @@ pub enum DataError {
         similar: Option<&'static str>,
         /// The names of the published datasets.
         known: Vec<&'static str>,
-        /// Where files of that name were looked for.
+        /// The directory that was searched.
         directory: PathBuf,
     },
-    /// A preparation of this file has begun and is not finished, so the dataset is not whole.
+    /// The preparation of this file is not finished, so the dataset is incomplete.
     #[error("{path}: the preparation of {dataset} is not finished", path = path.display())]
     Unfinished {
         /// The missing file.
@@ -83,9 +82,9 @@ pub enum DataError {
         /// The journal.
         path: PathBuf,
     },
-    /// A journal that belongs to a preparation with another fingerprint, which has written rows.
+    /// A journal of a preparation that has another fingerprint and has written rows.
     #[error(
-        "{path}: this is the record of an unfinished preparation from other inputs or with other options",
+        "{path}: this is the journal of an unfinished preparation from other inputs or with other options",
         path = path.display()
     )]
     OtherPreparation {
@@ -101,7 +100,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// The error of a file whose content is not what its reader needs.
+    /// Creates a [`Self::Format`].
     pub fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Format {
             path: path.into(),
@@ -113,11 +112,11 @@ impl DataError {
 /// A file that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingFile {
-    /// The dataset that it belongs to.
+    /// The dataset of the file.
     pub dataset: String,
-    /// Its file name.
+    /// The name of the file.
     pub file: String,
-    /// Whether it is a gap: only the shards that exist were asked for, and later ones do.
+    /// Whether shards may be absent and this one is missing nevertheless, because a later shard or another split exists.
     pub is_gap: bool,
 }
 
@@ -141,16 +140,16 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
 fn unknown_dataset(name: &str, similar: Option<&str>, known: &[&str], directory: &Path) -> String {
     let similar = similar.map_or(String::new(), |similar| format!(" (did you mean {similar:?}?)"));
     format!(
-        "unknown dataset {name:?}{similar}: it is none of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … nor \
+        "unknown dataset {name:?}{similar}: it is not one of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … nor \
          {name}_train.arrow nor a directory {name} of .tar files (for validation and test {name}_val…, {name}_test…)",
         known.join(", "),
         directory.display()
     )
 }
 
-/// Joins names with commas. Of a run of six or more consecutively numbered files, only the first and the last are named.
+/// Joins names with commas. Shortens six or more consecutively numbered files to the first and the last.
 fn shorten_runs(files: &[&str]) -> String {
-    const LONG: usize = 6;
+    const MIN_RUN: usize = 6;
     let number = |file: &str| -> Option<(String, u64)> {
         let (name, number) = file.strip_suffix(".arrow")?.rsplit_once('_')?;
         Some((name.to_string(), number.parse().ok()?))
@@ -160,7 +159,7 @@ fn shorten_runs(files: &[&str]) -> String {
         _ => false,
     };
     let runs = files.chunk_by(follows).map(|run| match run {
-        [first, .., last] if run.len() >= LONG => format!("{first} to {last}"),
+        [first, .., last] if run.len() >= MIN_RUN => format!("{first} to {last}"),
         _ => run.join(", "),
     });
     runs.collect::<Vec<_>>().join(", ")

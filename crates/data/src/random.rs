@@ -40,7 +40,7 @@ pub enum Purpose {
     RowOrder = 13,
 }
 
-/// Returns the generator of a decision: `seed` is that of the run; `major` and `minor` identify the decision within its purpose, for
+/// Returns the generator of a decision. `seed` is the seed of the run; `major` and `minor` identify the decision within its purpose, for
 /// example epoch and sample.
 pub fn stream(seed: u64, purpose: Purpose, major: u64, minor: u64) -> ChaCha8Rng {
     let mut key = [0u8; 32];

@@ -1,4 +1,4 @@
-//! Readers of Arrow files for tests, also those of other crates (feature `testing`).
+//! Readers of Arrow files for the tests of this crate and, with the feature `testing`, of other crates.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::arrow::ArrowTable;
 
-/// Reads a value of a column of this type, as JSON in the form of the golden data.
+/// Reads a value of a column of type `data_type` as JSON, in the form of the golden data.
 pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> Result<Value> {
     use DataType::*;
-    let item = |t: &DataType| match t {
+    let item_type = |t: &DataType| match t {
         List(field) => Some(field.data_type().clone()),
         _ => None,
     };
@@ -20,7 +20,7 @@ pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType)
         Binary => json!({"bytes": table.image(row, column)?.len()}),
         Utf8 | LargeUtf8 => json!(table.string(row, column)?),
         Int64 => json!(table.integer(row, column)?),
-        List(field) => match (field.data_type(), item(field.data_type())) {
+        List(field) => match (field.data_type(), item_type(field.data_type())) {
             (Utf8 | LargeUtf8 | Null, _) => json!(table.texts(row, column)?),
             (Int64, _) => json!(table.integers(row, column)?),
             (_, Some(Utf8)) => json!(table.text_lists(row, column)?),
@@ -74,7 +74,7 @@ pub fn read_values(table: &ArrowTable, rows: usize) {
     }
 }
 
-/// Replaces golden binary values, which are a length and a hash, by their length.
+/// Replaces the binary values of a golden row, recorded as length and hash, by their length.
 pub fn without_hash(row: &Value) -> Value {
     let object = row.as_object().expect("a row");
     let fields = object.iter().map(|(name, value)| match value.get("sha256") {

@@ -91,7 +91,7 @@ impl FoundImages {
             kept: images.len(),
             annotated: annotated.count(),
             without_image: missing.clone().count(),
-            examples: missing.take(Coverage::EXAMPLES).map(name).collect(),
+            examples: missing.take(Coverage::MAX_EXAMPLES).map(name).collect(),
         }
     }
 }

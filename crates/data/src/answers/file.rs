@@ -12,15 +12,15 @@ use crate::{DataError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
-/// Largest file that is read, in bytes. That of VQA v2 has 0.1 MB.
-const LARGEST_FILE: u64 = 64 << 20;
+/// Maximum size of a vocabulary file in bytes. The file of VQA v2 has 0.1 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// The content of a file: answers ordered by id, and optionally the id of each answer.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Content<'a> {
     List(Vec<Cow<'a, str>>),
-    Both {
+    ListAndIds {
         ans2label: HashMap<Cow<'a, str>, i64>,
         label2ans: Vec<Cow<'a, str>>,
     },
@@ -32,16 +32,16 @@ impl Vocabulary {
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be read, [`DataError::Format`] if it has none of these formats, has no answers, or
-    /// is contradictory: an answer has two ids, an id has no answer, or the two orders differ.
+    /// is inconsistent: an answer occurs twice, or the list and the ids disagree.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read_at_most(path, LARGEST_FILE, "a vocabulary of answers")?;
-        vocabulary(&bytes).map_err(|reason| DataError::format(path, reason))
+        let bytes = read_at_most(path, MAX_FILE_BYTES, "a vocabulary of answers")?;
+        parse(&bytes).map_err(|reason| DataError::format(path, reason))
     }
 }
 
 /// Parses the content of a file. No pickle begins with a bracket or brace.
-fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
+fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
     let is_json = bytes
         .trim_ascii_start()
         .first()
@@ -54,28 +54,29 @@ fn vocabulary(bytes: &[u8]) -> Result<Vocabulary, String> {
                 format!("not JSON: {error}")
             }
         });
-        return checked(content?);
+        return validate(content?);
     }
     let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
     let content = from_pickle(&pickle);
-    checked(
+    validate(
         content
             .ok_or("the pickle is not a dictionary with ans2label (answers to ids) and label2ans (list of answers)")?,
     )
 }
 
-/// Texts are borrowed, because a pickle may refer to the same text many times.
+/// Reads the dictionary of a pickle; none if the pickle has another structure. Texts are borrowed, because a pickle may refer to
+/// the same text many times.
 fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     let entries = pickle.entries(pickle.root())?;
     let find = |name| {
         let entry = entries.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name));
         entry.map(|(_, value)| *value)
     };
-    let text = |at: Ref| pickle.text(at).map(Cow::Borrowed);
-    let number = |at: Ref| pickle.int(at).and_then(|id| i64::try_from(id).ok());
+    let text = |value: Ref| pickle.text(value).map(Cow::Borrowed);
+    let number = |value: Ref| pickle.int(value).and_then(|id| i64::try_from(id).ok());
     let ans2label = pickle.entries(find("ans2label")?)?;
     let label2ans = pickle.items(find("label2ans")?)?;
-    Some(Content::Both {
+    Some(Content::ListAndIds {
         ans2label: ans2label
             .iter()
             .map(|(answer, id)| Some((text(*answer)?, number(*id)?)))
@@ -84,10 +85,10 @@ fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     })
 }
 
-fn checked(content: Content<'_>) -> Result<Vocabulary, String> {
+fn validate(content: Content<'_>) -> Result<Vocabulary, String> {
     let (ids, list) = match content {
         Content::List(list) => (None, list),
-        Content::Both { ans2label, label2ans } => (Some(ans2label), label2ans),
+        Content::ListAndIds { ans2label, label2ans } => (Some(ans2label), label2ans),
     };
     if list.is_empty() {
         return Err("it has no answers".into());

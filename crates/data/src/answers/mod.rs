@@ -1,7 +1,7 @@
 //! Answers to questions about images.
 //!
-//! VQA is classification over frequent answers. [`normalize_word`] normalises the spelling of an answer, a [`Vocabulary`] gives the
-//! frequent answers ids, and [`score`] is the target value of an answer.
+//! VQA is classification over the frequent answers. [`normalize_word`] normalises the spelling of an answer, a [`Vocabulary`] assigns
+//! ids to the frequent answers, and [`score`] computes the target value of an answer.
 //!
 //! ```
 //! use vlct_data::answers::{Vocabulary, normalize_word, score};
@@ -20,9 +20,9 @@ mod vocabulary;
 pub use normalise::normalize_word;
 pub use vocabulary::{MAX_ANSWERS, MIN_OCCURRENCES, Vocabulary};
 
-/// The score, 0 to 1, of an answer that `count` of the ten annotators of a question gave.
+/// Returns the score, from 0 to 1, of an answer given by `count` of the ten annotators of a question.
 ///
-/// It is VQA's min(1, count / 3), with the original's values instead of thirds (`get_score` in `vlc/utils/write_vqa.py`).
+/// VQA defines it as min(1, count / 3). The original uses 0.3, 0.6 and 0.9 for 1 to 3 (`get_score` in `vlc/utils/write_vqa.py`).
 pub fn score(count: usize) -> f64 {
     match count {
         0 => 0.0,

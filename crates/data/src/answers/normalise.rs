@@ -11,7 +11,7 @@ const PUNCTUATION: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
 ];
 
-/// Maximum count of periods that are removed. The original passes `re.UNICODE`, 32, as the count.
+/// Maximum number of periods that are removed. The original passes `re.UNICODE`, which is 32, as the `count` of `sub`.
 const MAX_PERIODS: usize = 32;
 
 /// One `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
@@ -33,19 +33,19 @@ pub fn normalize_word(answer: &str) -> String {
     let words = words
         .split(is_python_space)
         .filter(|word| !word.is_empty())
-        .map(number_in_digits)
+        .map(number_to_digits)
         .filter(|word| !matches!(*word, "a" | "an" | "the"))
-        .map(contraction);
-    // The original removes commas once more at the end, but none is left.
+        .map(restore_apostrophes);
+    // The original removes commas again at the end, but the text has none by then.
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether Python's `\d` matches.
+/// Whether Python's `\d` matches `c`.
 fn is_digit(c: char) -> bool {
     c.is_ascii_digit() || (!c.is_ascii() && get_general_category(c) == GeneralCategory::DecimalNumber)
 }
 
-/// Whether Python's `str.split()` splits here: at Unicode white space and four control characters.
+/// Whether Python's `str.split()` splits at `c`: at Unicode white space and four control characters.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
@@ -62,8 +62,8 @@ fn has_comma_in_number(text: &str) -> bool {
     false
 }
 
-/// Removes the first [`MAX_PERIODS`] periods that no digit follows. (The original means to keep a period after a digit, too, but its
-/// look-behind is misspelled.)
+/// Removes the first [`MAX_PERIODS`] periods that no digit follows. (The original intends to keep a period after a digit too, but
+/// its look-behind is misspelled.)
 fn remove_periods(text: &str) -> String {
     let mut removed = 0;
     let mut result = String::with_capacity(text.len());
@@ -78,7 +78,7 @@ fn remove_periods(text: &str) -> String {
     result
 }
 
-fn number_in_digits(word: &str) -> &str {
+fn number_to_digits(word: &str) -> &str {
     match word {
         "none" | "zero" => "0",
         "one" => "1",
@@ -95,7 +95,7 @@ fn number_in_digits(word: &str) -> &str {
     }
 }
 
-fn contraction(word: &str) -> &str {
+fn restore_apostrophes(word: &str) -> &str {
     static TABLE: LazyLock<HashMap<&str, &str>> =
         LazyLock::new(|| CONTRACTIONS.lines().filter_map(|line| line.split_once(' ')).collect());
     TABLE.get(word).copied().unwrap_or(word)

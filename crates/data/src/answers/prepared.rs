@@ -9,16 +9,16 @@ use crate::{DataError, Result};
 /// The files that may have answers.
 const FILES: [&str; 4] = ["vqav2_train", "vqav2_trainable_val", "vqav2_val", "vqav2_rest_val"];
 
-/// Rows that are read between two calls of [`ArrowTable::release_pages`].
-const ROWS_IN_MEMORY: usize = 4096;
+/// Rows read between two calls of [`ArrowTable::release_pages`].
+const ROWS_PER_RELEASE: usize = 4096;
 
 impl Vocabulary {
     /// Reads the vocabulary of the `vqav2_*.arrow` files in `directory` from their columns `answers` and `answer_labels`, as the
-    /// original's VQA data module does. Ids whose answer no question has remain without an answer.
+    /// original's VQA data module does. An id that no question uses has no answer.
     ///
     /// # Errors
-    /// Returns [`DataError::Invalid`] if no file has answers, [`DataError::Format`] if a file is damaged or contradicts itself or
-    /// another one.
+    /// Returns [`DataError::Invalid`] if no file has answers, [`DataError::Format`] if a file is damaged or its ids disagree with
+    /// each other or with those of another file.
     pub fn from_prepared(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         let mut vocabulary = Self::default();
@@ -42,7 +42,7 @@ impl Vocabulary {
             let labels = table.integer_lists(row, "answer_labels")?;
             self.read_row(&answers, &labels)
                 .map_err(|reason| table.row_error(row, &reason))?;
-            if row % ROWS_IN_MEMORY == ROWS_IN_MEMORY - 1 {
+            if row % ROWS_PER_RELEASE == ROWS_PER_RELEASE - 1 {
                 table.release_pages();
             }
         }
@@ -52,7 +52,7 @@ impl Vocabulary {
     fn read_row(&mut self, answers: &[Vec<&str>], labels: &[Vec<i64>]) -> Result<(), String> {
         if answers.len() != labels.len() {
             return Err(format!(
-                "answers of {} questions, but labels of {}",
+                "answers of {} questions, but labels of {} questions",
                 answers.len(),
                 labels.len()
             ));

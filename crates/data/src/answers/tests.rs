@@ -41,7 +41,7 @@ const NORMALISED: [(&str, &str); 33] = [
     ("shouldnt've", "shouldn't've"),
     ("@home", "home"),
     ("e.g. this", "eg this"),
-    // The rule is one for the whole answer: because of the comma in the number, the slash is removed without a space.
+    // A comma in a number changes the rule for all punctuation of the answer: the slash is removed without a space.
     ("1,000 black/white", "1000 blackwhite"),
 ];
 
@@ -92,21 +92,21 @@ fn scores_equal_the_original() {
     assert_eq!([0, 1, 2, 3, 4, 10].map(score), [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]);
 }
 
-fn prepared(set: &str) -> Vec<PathBuf> {
+fn golden_directories(set: &str) -> Vec<PathBuf> {
     vlct_golden::directories("prepare")
         .iter()
         .map(|directory| directory.join(set))
         .collect()
 }
 
-fn numbered(vocabulary: &Vocabulary) -> Value {
+fn answers_by_id(vocabulary: &Vocabulary) -> Value {
     let answers = (0..vocabulary.len() as u32).map(|id| vocabulary.answer(id));
     json!(answers.collect::<Vec<_>>())
 }
 
 #[test]
 fn majority_answers_give_the_originals_vocabulary() {
-    for directory in prepared("vqav2") {
+    for directory in golden_directories("vqav2") {
         let answers = ["train", "val"].iter().flat_map(|split| {
             let file = vlct_golden::json(directory.join(format!("raw/v2_mscoco_{split}2014_annotations.json")));
             let annotations = file["annotations"].as_array().unwrap().clone();
@@ -117,7 +117,7 @@ fn majority_answers_give_the_originals_vocabulary() {
         let vocabulary = Vocabulary::of_majority_answers(answers);
         let path = directory.join("expected/vocabulary.json");
         let expected = vlct_golden::json(&path);
-        assert_eq!(numbered(&vocabulary), expected["label2ans"]);
+        assert_eq!(answers_by_id(&vocabulary), expected["label2ans"]);
         for (answer, id) in expected["ans2label"].as_object().unwrap() {
             assert_eq!(vocabulary.id(answer).map(u64::from), id.as_u64());
         }
@@ -135,10 +135,10 @@ fn reads_the_originals_pickles() {
         ("map_vg_mscoco", "coco_vqa_label_info.pkl"),
         ("vgqa", "vqa_labels_info.pkl"),
     ] {
-        for (labels, vqa) in prepared(set).iter().zip(prepared("vqav2")) {
+        for (labels, vqa) in golden_directories(set).iter().zip(golden_directories("vqav2")) {
             let vocabulary = Vocabulary::open(labels.join("raw").join(file)).unwrap();
             let expected = vlct_golden::json(vqa.join("expected/vocabulary.json"));
-            assert_eq!(numbered(&vocabulary), expected["label2ans"]);
+            assert_eq!(answers_by_id(&vocabulary), expected["label2ans"]);
         }
     }
 }
@@ -242,7 +242,7 @@ fn rejects_contradictory_prepared_files() {
 
     write_vqa(&directory.join("vqav2_train.arrow"), &[&[("a", 0), ("c", 2)], &[]]);
     let vocabulary = Vocabulary::from_prepared(directory).unwrap();
-    assert_eq!(numbered(&vocabulary), json!(["a", null, "c"]));
+    assert_eq!(answers_by_id(&vocabulary), json!(["a", null, "c"]));
     assert_eq!((vocabulary.len(), vocabulary.id("b")), (3, None));
 
     write_vqa(&directory.join("vqav2_val.arrow"), &[&[("b", 1)], &[("b", 2)]]);
@@ -268,8 +268,8 @@ proptest! {
     fn normalised_words_are_separated_by_single_spaces(answer in "[ -~\\x1c\u{a0}٣²ΣİA.,]{0,40}") {
         let normalised = normalize_word(&answer);
         prop_assert!(normalised.split(' ').all(|word| !word.is_empty()) || normalised.is_empty());
-        let gone = ['/', ',', '?', '\u{a0}', '\u{1c}', 'A'];
-        prop_assert!(!normalised.contains(gone), "{}", normalised);
+        let removed = ['/', ',', '?', '\u{a0}', '\u{1c}', 'A'];
+        prop_assert!(!normalised.contains(removed), "{}", normalised);
     }
 
     /// A damaged vocabulary is either read or rejected in one line.
@@ -277,20 +277,20 @@ proptest! {
     fn rejects_damaged_vocabularies_in_one_line(
         pickle in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        keep in any::<prop::sample::Index>(),
-        cut in any::<bool>(),
+        cut_position in any::<prop::sample::Index>(),
+        is_cut in any::<bool>(),
     ) {
         let mut bytes = if pickle {
             label_pickle(&[("yes", 0), ("no", 1), ("2", 2)], &["yes", "no", "2"])
         } else {
             br#"{"ans2label": {"yes": 0, "no": 1}, "label2ans": ["yes", "no"]}"#.to_vec()
         };
-        for (place, value) in edits {
-            let place = place.index(bytes.len());
-            bytes[place] = value;
+        for (position, value) in edits {
+            let position = position.index(bytes.len());
+            bytes[position] = value;
         }
-        if cut {
-            bytes.truncate(keep.index(bytes.len()));
+        if is_cut {
+            bytes.truncate(cut_position.index(bytes.len()));
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("labels");

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use super::normalize_word;
 use vlct_util::text::quoted;
 
-/// Fewest questions of which an answer is the most frequent one for it to be in the vocabulary.
+/// An answer is in the vocabulary if it is the majority answer of at least this many questions.
 pub const MIN_OCCURRENCES: usize = 9;
 
-/// Most ids of a vocabulary that is read from a file. That of VQA v2 has 3,129 answers.
+/// Maximum number of ids of a vocabulary in a file. VQA v2 has 3,129.
 pub const MAX_ANSWERS: usize = 1 << 20;
 
 /// The answers that a model chooses from, with ids from 0.
@@ -19,29 +19,29 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Builds the vocabulary of the most frequent answers to questions, one for each question: those that, normalised by
-    /// [`normalize_word`], occur at least [`MIN_OCCURRENCES`] times, with ids in the order of their first occurrence. The training and
-    /// then the validation questions of VQA v2 give 3,129 (`vlc/utils/write_vqa.py`).
+    /// Builds a vocabulary from the majority answer of each question (`vlc/utils/write_vqa.py`). It has the answers that occur at
+    /// least [`MIN_OCCURRENCES`] times after [`normalize_word`], with ids in order of first occurrence. The training questions of
+    /// VQA v2, followed by its validation questions, give 3,129 answers.
     pub fn of_majority_answers<S: AsRef<str>>(answers: impl IntoIterator<Item = S>) -> Self {
-        let spelled = answers.into_iter().map(|answer| normalize_word(answer.as_ref()));
-        Self::of_frequent_answers(spelled, MIN_OCCURRENCES)
+        let normalised = answers.into_iter().map(|answer| normalize_word(answer.as_ref()));
+        Self::of_frequent_answers(normalised, MIN_OCCURRENCES)
     }
 
-    /// As [`Self::of_majority_answers`], for normalised answers that occur at least `least` times.
-    pub fn of_frequent_answers(answers: impl IntoIterator<Item = String>, least: usize) -> Self {
-        let mut places: HashMap<String, usize> = HashMap::new();
+    /// Like [`Self::of_majority_answers`], for normalised answers that occur at least `min_occurrences` times.
+    pub fn of_frequent_answers(answers: impl IntoIterator<Item = String>, min_occurrences: usize) -> Self {
+        let mut indices: HashMap<String, usize> = HashMap::new();
         let mut counts: Vec<usize> = Vec::new();
         for answer in answers {
-            let place = *places.entry(answer).or_insert(counts.len());
-            match counts.get_mut(place) {
+            let index = *indices.entry(answer).or_insert(counts.len());
+            match counts.get_mut(index) {
                 Some(count) => *count += 1,
                 None => counts.push(1),
             }
         }
-        let mut frequent: Vec<(usize, String)> = places
+        let mut frequent: Vec<(usize, String)> = indices
             .into_iter()
-            .filter(|(_, place)| counts[*place] >= least)
-            .map(|(answer, place)| (place, answer))
+            .filter(|(_, index)| counts[*index] >= min_occurrences)
+            .map(|(answer, index)| (index, answer))
             .collect();
         frequent.sort_unstable();
         let mut vocabulary = Self::default();
@@ -52,12 +52,12 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// The id of an answer, spelled as in the vocabulary.
+    /// The id of an answer, normalised as in the vocabulary.
     pub fn id(&self, answer: &str) -> Option<u32> {
         self.ids.get(answer).copied()
     }
 
-    /// The answer of an id; none if the id is too large, or if the vocabulary was read from prepared files that do not have it.
+    /// The answer of an id; none if the id is too large, or if no question of the prepared files uses it.
     pub fn answer(&self, id: u32) -> Option<&str> {
         self.answers.get(id as usize)?.as_deref()
     }
@@ -77,12 +77,12 @@ impl Vocabulary {
     /// # Errors
     /// Returns a message if the answer has another id, the id has another answer, or the id is out of range.
     pub(super) fn insert(&mut self, answer: &str, id: i128) -> Result<(), String> {
-        let place = usize::try_from(id).ok().filter(|place| *place < MAX_ANSWERS);
-        let place = place.ok_or_else(|| {
+        let index = usize::try_from(id).ok().filter(|index| *index < MAX_ANSWERS);
+        let index = index.ok_or_else(|| {
             let largest = MAX_ANSWERS - 1;
-            format!("answer {} has the id {id}, possible are 0 to {largest}", quoted(answer))
+            format!("answer {} has the id {id}; ids are 0 to {largest}", quoted(answer))
         })?;
-        let id = place as u32;
+        let id = index as u32;
         match (self.id(answer), self.answer(id)) {
             (Some(known), _) if known == id => return Ok(()),
             (Some(known), _) => return Err(format!("answer {} has two ids, {known} and {id}", quoted(answer))),
@@ -92,10 +92,10 @@ impl Vocabulary {
             }
             (None, None) => {}
         }
-        if place >= self.answers.len() {
-            self.answers.resize(place + 1, None);
+        if index >= self.answers.len() {
+            self.answers.resize(index + 1, None);
         }
-        self.answers[place] = Some(answer.to_owned());
+        self.answers[index] = Some(answer.to_owned());
         self.ids.insert(answer.to_owned(), id);
         Ok(())
     }

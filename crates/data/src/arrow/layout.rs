@@ -14,8 +14,7 @@ const MAGIC: &[u8] = b"ARROW1";
 const TRAILER: usize = 4 + MAGIC.len();
 /// The bytes before the length of a message since format version 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// Largest footer or message header that is read. A batch of ten columns needs less than 2 KB, its entry in the
-/// footer 24 bytes.
+/// Maximum size of a footer or message header in bytes. A batch of ten columns needs less than 2 KB, and 24 bytes in the footer.
 const MAX_METADATA: usize = 64 << 20;
 
 /// The type of a column.
@@ -70,7 +69,7 @@ pub(super) struct Array {
     pub fixed: Range<usize>,
     /// The bytes of text and binary values.
     pub data: Range<usize>,
-    /// The items of all lists.
+    /// The items of all lists of the array.
     pub items: Option<Box<Array>>,
 }
 
@@ -90,7 +89,7 @@ pub(super) struct Layout {
 
 /// Reads the layout of a file. The error is a message that says what is wrong and what to do.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
-    let (footer_at, footer) = footer_bytes(bytes)?;
+    let (footer_start, footer) = footer_bytes(bytes)?;
     let footer = arrow_ipc::root_as_footer(&footer)
         .map_err(|_| "its footer is damaged; make or copy the file again".to_string())?;
     if footer.version() < MetadataVersion::V4 {
@@ -107,33 +106,33 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
         .map(|field| {
             Ok(Column {
                 name: field.name().unwrap_or_default().to_string(),
-                kind: kind(&field)?,
+                kind: kind_of(&field)?,
             })
         })
         .collect::<Result<Vec<_>, String>>()?;
 
     let mut batches = Vec::new();
-    let mut total = 0usize;
+    let mut total_bytes = 0usize;
     for (number, block) in footer.recordBatches().iter().flatten().enumerate() {
         let damaged = || format!("record batch {number} lies outside the file; the file is damaged, copy it again");
         let start = usize::try_from(block.offset()).map_err(|_| damaged())?;
         let header = usize::try_from(block.metaDataLength()).map_err(|_| damaged())?;
         let body = usize::try_from(block.bodyLength()).map_err(|_| damaged())?;
-        let body_at = start.checked_add(header).ok_or_else(damaged)?;
-        let end = body_at
+        let body_start = start.checked_add(header).ok_or_else(damaged)?;
+        let end = body_start
             .checked_add(body)
-            .filter(|end| *end <= footer_at)
+            .filter(|end| *end <= footer_start)
             .ok_or_else(damaged)?;
         // Batches that share bytes are rejected, which bounds the number of rows by the size of the file.
-        total = total.saturating_add(header + body);
-        if total > bytes.len() {
+        total_bytes = total_bytes.saturating_add(header + body);
+        if total_bytes > bytes.len() {
             return Err(format!(
                 "record batch {number} overlaps another one; the file is damaged"
             ));
         }
-        let batch = batch(&bytes[start..body_at], body_at..end, &columns)
+        let batch = parse_batch(&bytes[start..body_start], body_start..end, &columns)
             .map_err(|reason| format!("record batch {number} {reason}"))?;
-        // Each row of a useful column has an offset. Columns without buffers could claim any number of rows.
+        // Each row of a readable column takes bytes. Columns without buffers could claim any number of rows.
         if batch.rows > bytes.len() {
             return Err(format!(
                 "record batch {number} claims {} rows, more than the file can hold",
@@ -145,7 +144,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
     Ok(Layout { columns, batches })
 }
 
-/// Position and bytes of the footer.
+/// Returns the position and the bytes of the footer.
 fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
     if bytes.is_empty() {
         return Err("it is empty; make or copy the file again".into());
@@ -163,29 +162,29 @@ fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
     let trailer = bytes
         .len()
         .checked_sub(TRAILER)
-        .filter(|at| *at >= 8)
+        .filter(|trailer| *trailer >= 8)
         .ok_or_else(truncated)?;
     if !bytes.ends_with(MAGIC) {
         return Err(truncated());
     }
     let length: [u8; 4] = bytes[trailer..trailer + 4].try_into().expect("four bytes");
-    let footer_at = usize::try_from(i32::from_le_bytes(length))
+    let footer_start = usize::try_from(i32::from_le_bytes(length))
         .ok()
         .and_then(|length| trailer.checked_sub(length))
-        .filter(|at| *at >= 8 && trailer - at <= MAX_METADATA)
+        .filter(|start| *start >= 8 && trailer - start <= MAX_METADATA)
         .ok_or("the length of its footer is impossible; the file is damaged, make or copy it again")?;
     // The verifier of FlatBuffers requires alignment, so the footer is copied.
-    Ok((footer_at, Buffer::from(&bytes[footer_at..trailer])))
+    Ok((footer_start, Buffer::from(&bytes[footer_start..trailer])))
 }
 
-/// The [`Kind`] of a field.
-fn kind(field: &Field<'_>) -> Result<Kind, String> {
+/// Returns the [`Kind`] of a field.
+fn kind_of(field: &Field<'_>) -> Result<Kind, String> {
     let children = || {
         field
             .children()
             .iter()
             .flatten()
-            .map(|child| kind(&child))
+            .map(|child| kind_of(&child))
             .collect::<Result<Vec<_>, String>>()
     };
     let only_child = || {
@@ -253,8 +252,8 @@ fn kind(field: &Field<'_>) -> Result<Kind, String> {
     }
 }
 
-/// Reads a batch from the bytes of its message header; `body` is the range of its buffers in the file.
-fn batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch, String> {
+/// Reads a batch from its message header; `body` is the range of its buffers in the file.
+fn parse_batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch, String> {
     let start = if header.starts_with(&CONTINUATION) { 8 } else { 4 };
     let header = header
         .get(start..)
@@ -334,7 +333,7 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
         self.elements(count, if wide { 8 } else { 4 })
     }
 
-    /// Takes the arrays of a column or of a list's items.
+    /// Takes the array of a column or of the items of a list.
     fn array(&mut self, kind: &Kind) -> Result<Array, String> {
         let (length, nulls) = self.nodes.next().ok_or("has too few arrays")?;
         let len = usize::try_from(length).map_err(|_| "has an array of negative length")?;

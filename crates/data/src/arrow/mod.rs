@@ -1,9 +1,10 @@
 //! Arrow IPC files in ViLT's layout: one row per image, captions as a list, images as the bytes of their files.
 //!
-//! [`ArrowTable`] reads them in place: the file is mapped into memory and nothing is copied. [`CaptionWriter`], [`VgWriter`], [`VqaWriter`] and [`Nlvr2Writer`] write files
-//! with the columns, types and pandas metadata of the original writers, in batches of bounded size.
+//! [`ArrowTable`] reads them in place: the file is mapped into memory and nothing is copied. [`CaptionWriter`], [`VgWriter`],
+//! [`VqaWriter`] and [`Nlvr2Writer`] write files with the columns, types and pandas metadata of the original writers, in batches of
+//! bounded size.
 //!
-//! Input is untrusted: a file may be truncated, of another format, or malicious. `layout.rs` checks, when a file is opened, that
+//! Input is untrusted: a file may be truncated, have another format, or be malicious. `layout.rs` checks, when a file is opened, that
 //! every buffer lies inside the file; `table.rs` checks every offset when a value is read. No allocation is sized by an unchecked
 //! field.
 
@@ -16,7 +17,7 @@ pub use schemas::{
     AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter, VqaKind, VqaRow, VqaWriter,
 };
 pub use table::{ArrowTable, Values};
-pub use write::{BatchBlock, partial};
+pub use write::{BatchBlock, partial_path};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -26,7 +26,7 @@ pub enum Values {
 }
 
 impl Values {
-    fn are_held_by(self, kind: &Kind) -> bool {
+    fn matches(self, kind: &Kind) -> bool {
         let is_text = |kind: &Kind| matches!(kind, Kind::Bytes { text: true, .. });
         let list = |kind: &Kind, fits: &dyn Fn(&Kind) -> bool| match kind {
             Kind::List { item, .. } => fits(item),
@@ -112,7 +112,7 @@ impl ArrowTable {
         })
     }
 
-    /// The path that the file was opened under.
+    /// The path that the file was opened with.
     pub fn path(&self) -> &Path {
         self.map.path()
     }
@@ -156,7 +156,7 @@ impl ArrowTable {
         }
         for (name, values) in columns {
             let kind = &self.find(0, name)?.column.kind;
-            if !values.are_held_by(kind) {
+            if !values.matches(kind) {
                 let reason = format!("column {name:?} should hold {values}, but holds {kind}");
                 return Err(DataError::format(self.map.path(), reason));
             }
@@ -170,11 +170,13 @@ impl ArrowTable {
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
     /// null or damaged.
     pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
-        let at = self.find(row, column)?;
-        match at.column.kind {
-            Kind::Bytes { wide, .. } => at.bytes(at.array, at.index, wide)?.ok_or_else(|| at.error("is null")),
-            Kind::Null => Err(at.error("is null")),
-            _ => Err(at.wrong_kind("images (binary)")),
+        let cell = self.find(row, column)?;
+        match cell.column.kind {
+            Kind::Bytes { wide, .. } => cell
+                .bytes(cell.array, cell.index, wide)?
+                .ok_or_else(|| cell.error("is null")),
+            Kind::Null => Err(cell.error("is null")),
+            _ => Err(cell.wrong_kind("images (binary)")),
         }
     }
 
@@ -184,11 +186,11 @@ impl ArrowTable {
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
     /// damaged.
     pub fn string(&self, row: usize, column: &str) -> Result<Option<&str>> {
-        let at = self.find(row, column)?;
-        match at.column.kind {
-            Kind::Bytes { wide, text: true } => at.text(at.array, at.index, wide),
+        let cell = self.find(row, column)?;
+        match cell.column.kind {
+            Kind::Bytes { wide, text: true } => cell.text(cell.array, cell.index, wide),
             Kind::Null => Ok(None),
-            _ => Err(at.wrong_kind("text")),
+            _ => Err(cell.wrong_kind("text")),
         }
     }
 
@@ -198,11 +200,11 @@ impl ArrowTable {
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type, a text is null,
     /// or a value is damaged.
     pub fn texts(&self, row: usize, column: &str) -> Result<Vec<&str>> {
-        let at = self.find(row, column)?;
-        let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
+        let cell = self.find(row, column)?;
+        let Some((item, items, range)) = cell.list(&cell.column.kind, cell.array, cell.index)? else {
             return Ok(Vec::new());
         };
-        at.text_items(item, items, range)
+        cell.text_items(item, items, range)
     }
 
     /// A 64-bit integer; none if it is null.
@@ -210,11 +212,11 @@ impl ArrowTable {
     /// # Errors
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type.
     pub fn integer(&self, row: usize, column: &str) -> Result<Option<i64>> {
-        let at = self.find(row, column)?;
-        match at.column.kind {
-            Kind::Int64 => Ok(at.number(at.array, at.index)?.map(i64::from_le_bytes)),
+        let cell = self.find(row, column)?;
+        match cell.column.kind {
+            Kind::Int64 => Ok(cell.number(cell.array, cell.index)?.map(i64::from_le_bytes)),
             Kind::Null => Ok(None),
-            _ => Err(at.wrong_kind("64-bit integers")),
+            _ => Err(cell.wrong_kind("64-bit integers")),
         }
     }
 
@@ -223,11 +225,11 @@ impl ArrowTable {
     /// # Errors
     /// Returns the errors of [`Self::texts`].
     pub fn integers(&self, row: usize, column: &str) -> Result<Vec<i64>> {
-        let at = self.find(row, column)?;
-        let Some((item, items, range)) = at.list(&at.column.kind, at.array, at.index)? else {
+        let cell = self.find(row, column)?;
+        let Some((item, items, range)) = cell.list(&cell.column.kind, cell.array, cell.index)? else {
             return Ok(Vec::new());
         };
-        at.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes)
+        cell.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes)
     }
 
     /// A list of lists of texts (answers of each question).
@@ -235,8 +237,8 @@ impl ArrowTable {
     /// # Errors
     /// Returns the errors of [`Self::texts`].
     pub fn text_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<&str>>> {
-        let at = self.find(row, column)?;
-        at.lists(|item, items, range| at.text_items(item, items, range))
+        let cell = self.find(row, column)?;
+        cell.lists(|item, items, range| cell.text_items(item, items, range))
     }
 
     /// A list of lists of 64-bit integers (answer labels of each question).
@@ -244,8 +246,8 @@ impl ArrowTable {
     /// # Errors
     /// Returns the errors of [`Self::texts`].
     pub fn integer_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<i64>>> {
-        let at = self.find(row, column)?;
-        at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes))
+        let cell = self.find(row, column)?;
+        cell.lists(|item, items, range| cell.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes))
     }
 
     /// A list of lists of 64-bit floating-point numbers (answer scores of each question).
@@ -253,8 +255,8 @@ impl ArrowTable {
     /// # Errors
     /// Returns the errors of [`Self::texts`].
     pub fn float_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<f64>>> {
-        let at = self.find(row, column)?;
-        at.lists(|item, items, range| at.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
+        let cell = self.find(row, column)?;
+        cell.lists(|item, items, range| cell.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
     }
 
     /// An error that names the file and the row.
@@ -267,8 +269,8 @@ impl ArrowTable {
         self.map.release_pages();
     }
 
-    /// Finds a value by row and column.
-    fn find<'a>(&'a self, row: usize, name: &str) -> Result<Place<'a>> {
+    /// Finds a value by row and column name.
+    fn find<'a>(&'a self, row: usize, name: &str) -> Result<Cell<'a>> {
         let position = self
             .layout
             .columns
@@ -288,7 +290,7 @@ impl ArrowTable {
         }
         // The last batch that begins at or before the row. Empty batches before it begin at the same row.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
-        Ok(Place {
+        Ok(Cell {
             table: self,
             row,
             index: row - self.starts[batch],
@@ -298,22 +300,22 @@ impl ArrowTable {
     }
 }
 
-/// A list value: the type of its items, the items of all lists, and its range of them.
+/// A list: the type of its items, the items of all lists of the array, and the range of its own items.
 type List<'a> = (&'a Kind, &'a Array, Range<usize>);
 
-/// The position of a value.
+/// A value: a row of a column.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Cell<'a> {
     table: &'a ArrowTable,
-    /// Row in the table, for messages.
+    /// Index in the table, for messages.
     row: usize,
-    /// Row in its batch.
+    /// Index in the batch.
     index: usize,
     column: &'a Column,
     array: &'a Array,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Cell<'a> {
     fn error(&self, reason: &str) -> DataError {
         let place = format!("row {}, column {:?}", self.row, self.column.name);
         DataError::format(self.table.map.path(), format!("{place} {reason}"))
@@ -323,9 +325,9 @@ impl<'a> Place<'a> {
         self.error("is damaged (its offsets are impossible); make or copy the file again")
     }
 
-    fn wrong_kind(&self, wanted: &str) -> DataError {
+    fn wrong_kind(&self, expected: &str) -> DataError {
         self.error(&format!(
-            "should hold {wanted}, but the column holds {}",
+            "should hold {expected}, but the column holds {}",
             self.column.kind
         ))
     }
@@ -337,12 +339,12 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The range between offsets `index` and `index + 1` of an array, which must end at or before `limit`.
+    /// Returns the range between the offsets `index` and `index + 1` of an array, which must end at or before `limit`.
     fn span(&self, array: &Array, index: usize, wide: bool, limit: usize) -> Result<Range<usize>> {
         let offset = |index: usize| -> Option<usize> {
             let width = if wide { 8 } else { 4 };
-            let at = array.fixed.start.checked_add(index.checked_mul(width)?)?;
-            let bytes = self.table.map.get(at..at.checked_add(width)?)?;
+            let start = array.fixed.start.checked_add(index.checked_mul(width)?)?;
+            let bytes = self.table.map.get(start..start.checked_add(width)?)?;
             if wide {
                 usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
             } else {
@@ -375,8 +377,8 @@ impl<'a> Place<'a> {
         if self.is_null(array, index) {
             return Ok(None);
         }
-        let at = array.fixed.start + index * 8;
-        let bytes = self.table.map.get(at..at + 8).ok_or_else(|| self.damaged())?;
+        let start = array.fixed.start + index * 8;
+        let bytes = self.table.map.get(start..start + 8).ok_or_else(|| self.damaged())?;
         Ok(Some(bytes.try_into().expect("eight bytes")))
     }
 
@@ -412,10 +414,7 @@ impl<'a> Place<'a> {
     fn text_items(&self, item: &Kind, items: &Array, range: Range<usize>) -> Result<Vec<&'a str>> {
         match item {
             Kind::Bytes { wide, text: true } => range
-                .map(|i| {
-                    self.text(items, i, *wide)?
-                        .ok_or_else(|| self.error("has a null among its texts"))
-                })
+                .map(|i| self.text(items, i, *wide)?.ok_or_else(|| self.error("has a null text")))
                 .collect(),
             _ if range.is_empty() => Ok(Vec::new()),
             _ => Err(self.wrong_kind("lists of text")),
@@ -438,9 +437,7 @@ impl<'a> Place<'a> {
         }
         range
             .map(|i| {
-                let bytes = self
-                    .number(items, i)?
-                    .ok_or_else(|| self.error("has a null among its values"))?;
+                let bytes = self.number(items, i)?.ok_or_else(|| self.error("has a null item"))?;
                 Ok(convert(bytes))
             })
             .collect()

@@ -8,7 +8,7 @@ use super::*;
 use crate::DataError;
 use crate::testing::{read_values, rows_as_json, schema, without_hash};
 
-/// All Arrow files of the golden data, each with the directory it lies in.
+/// All Arrow files of the golden data, sorted by path.
 pub(crate) fn golden_files() -> Vec<PathBuf> {
     fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).expect("golden directory") {
@@ -66,7 +66,7 @@ fn golden_files_read_as_recorded() {
 }
 
 #[test]
-fn batches_and_wide_strings_do_not_change_the_content() {
+fn batch_boundaries_and_large_strings_do_not_change_the_content() {
     for directory in vlct_golden::directories("prepare") {
         for (variant, set, name) in [
             ("multi_batch", "coco", "coco_caption_karpathy_train.arrow"),
@@ -116,7 +116,7 @@ fn empty_shard_has_no_rows_and_no_values() {
 }
 
 /// The name of a type in pyarrow.
-fn spelled(data_type: &DataType) -> String {
+fn pyarrow_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Binary => "binary".into(),
         DataType::Utf8 => "string".into(),
@@ -124,19 +124,19 @@ fn spelled(data_type: &DataType) -> String {
         DataType::Int64 => "int64".into(),
         DataType::Float64 => "double".into(),
         DataType::Null => "null".into(),
-        DataType::List(field) => format!("list<{}: {}>", field.name(), spelled(field.data_type())),
+        DataType::List(field) => format!("list<{}: {}>", field.name(), pyarrow_name(field.data_type())),
         other => panic!("{other}"),
     }
 }
 
 /// Describes a file as the golden `schema.json` does.
-fn described(path: &Path) -> Value {
+fn describe(path: &Path) -> Value {
     let schema = schema(path);
     let table = ArrowTable::open(path).unwrap();
     let columns: Vec<Value> = schema
         .fields()
         .iter()
-        .map(|f| json!({"name": f.name(), "type": spelled(f.data_type()), "nullable": f.is_nullable()}))
+        .map(|f| json!({"name": f.name(), "type": pyarrow_name(f.data_type()), "nullable": f.is_nullable()}))
         .collect();
     let pandas: Value = serde_json::from_str(&schema.metadata()["pandas"]).expect("pandas metadata are JSON");
     let names: Vec<Value> = pandas["columns"]
@@ -189,8 +189,8 @@ fn copy(from: &ArrowTable, to: &Path) -> u64 {
         return writer.finish().unwrap();
     }
     if columns.contains(&"questions") {
-        let test = from.rows() > 0 && from.name().contains("_test");
-        let mut writer = VqaWriter::create(to, if test { VqaKind::Test } else { VqaKind::Answered }).unwrap();
+        let is_test = from.rows() > 0 && from.name().contains("_test");
+        let mut writer = VqaWriter::create(to, if is_test { VqaKind::Test } else { VqaKind::Answered }).unwrap();
         for row in 0..from.rows() {
             let ids = from.integers(row, "question_id").unwrap();
             let mut questions: Vec<AnsweredQuestion> = texts(from, row, "questions")
@@ -276,7 +276,7 @@ fn written_files_have_the_schema_and_content_of_the_originals() {
         let from = ArrowTable::open(&path).unwrap();
         let to = directory.path().join(path.file_name().unwrap());
         assert_eq!(copy(&from, &to), from.rows() as u64);
-        assert_eq!(described(&to), want, "{}", path.display());
+        assert_eq!(describe(&to), want, "{}", path.display());
         assert_eq!(rows_as_json(&to), rows_as_json(&path));
         if !set.contains("nlvr2") {
             let copied = ArrowTable::open(&to).unwrap();
@@ -288,7 +288,7 @@ fn written_files_have_the_schema_and_content_of_the_originals() {
 }
 
 #[test]
-fn file_appears_when_finished_and_batches_are_bounded() {
+fn file_appears_when_finished_and_has_bounded_batches() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("some.arrow");
     let mut writer = CaptionWriter::create(&path).unwrap();
@@ -298,7 +298,7 @@ fn file_appears_when_finished_and_batches_are_bounded() {
     assert_eq!(
         std::fs::read_dir(directory.path()).unwrap().count(),
         0,
-        "an abandoned file must vanish"
+        "a dropped writer must delete its file"
     );
 
     let mut writer = CaptionWriter::create(&path).unwrap();
@@ -317,7 +317,11 @@ fn file_appears_when_finished_and_batches_are_bounded() {
         assert_eq!(table.image(row, "image").unwrap(), image);
     }
     table.release_pages();
-    assert_eq!(table.image(3, "image").unwrap(), image, "released pages must return");
+    assert_eq!(
+        table.image(3, "image").unwrap(),
+        image,
+        "released pages must be readable"
+    );
 }
 
 #[test]
@@ -328,7 +332,7 @@ fn empty_file_keeps_its_types() {
     let table = ArrowTable::open(&path).unwrap();
     assert_eq!((table.rows(), table.batches().len()), (0, 0));
     assert!(table.has_values("caption"));
-    let index = &described(&path)["pandas_index_columns"];
+    let index = &describe(&path)["pandas_index_columns"];
     assert_eq!(
         index,
         &json!([{"kind": "range", "name": null, "start": 0, "stop": 0, "step": 1}])
@@ -343,7 +347,7 @@ fn open_error(path: &Path) -> String {
 }
 
 #[test]
-fn rejects_damaged_and_other_files_in_one_line() {
+fn rejects_damaged_files_and_other_formats_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let golden = std::fs::read(&golden_files()[0]).unwrap();
     let write = |name: &str, bytes: &[u8]| {
@@ -394,18 +398,18 @@ proptest! {
 
     #[test]
     fn damaged_bytes_never_panic(
-        which in any::<prop::sample::Index>(),
+        file in any::<prop::sample::Index>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         // Most of the structure is at the end of the file, in the footer.
         from_end in any::<bool>(),
         cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
     ) {
         let files = golden_files();
-        let mut bytes = std::fs::read(which.get(&files)).unwrap();
+        let mut bytes = std::fs::read(file.get(&files)).unwrap();
         let length = bytes.len();
-        for (at, value) in edits {
+        for (offset, value) in edits {
             let window = if from_end { length.min(1600) } else { length };
-            bytes[length - 1 - at.index(window)] = value;
+            bytes[length - 1 - offset.index(window)] = value;
         }
         if let Some(cut) = cut {
             bytes.truncate(cut.index(length));

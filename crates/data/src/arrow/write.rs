@@ -1,4 +1,4 @@
-//! A writer of Arrow IPC files: in batches of bounded size, under a temporary name, renamed when it is complete.
+//! A writer of Arrow IPC files in batches of bounded size. A file has a temporary name until it is complete.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,12 +18,12 @@ use crate::{DataError, Result};
 use vlct_util::at;
 use vlct_util::atomic::{hidden_sibling, sync_directory};
 
-/// A batch is written when the next row would exceed this many bytes, ...
+/// Maximum size of a batch in bytes. A larger row is the only row of its batch.
 const BATCH_BYTES: usize = 32 << 20;
-/// ... or when it has this many rows.
+/// Maximum number of rows of a batch.
 const BATCH_ROWS: usize = 8192;
-/// The largest row in bytes: offsets inside a batch are 32-bit.
-const MAX_ROW: usize = i32::MAX as usize - BATCH_BYTES;
+/// Maximum size of a row in bytes: offsets inside a batch are 32-bit.
+const MAX_ROW_BYTES: usize = i32::MAX as usize - BATCH_BYTES;
 
 /// The first and the last bytes of the file.
 const MAGIC: [u8; 6] = *b"ARROW1";
@@ -41,7 +41,7 @@ pub(super) struct ColumnSpec {
     pub numpy_type: &'static str,
 }
 
-/// The metadata that pandas writes: a range index, which is not a column, and the types of the columns.
+/// Returns the metadata that pandas writes: a range index, which is not a column, and the types of the columns.
 fn pandas_metadata(columns: &[ColumnSpec]) -> String {
     let columns: Vec<_> = columns
         .iter()
@@ -96,7 +96,7 @@ pub(super) struct TableFile {
     schema: Arc<Schema>,
     options: IpcWriteOptions,
     context: IpcWriteContext,
-    /// The written batches.
+    /// Positions of the written batches.
     blocks: Vec<BatchBlock>,
     /// Offset of the next message.
     end: u64,
@@ -111,10 +111,10 @@ impl TableFile {
         Self::open(path, temporary, columns, Vec::new(), false)
     }
 
-    /// As [`Self::create`], but the temporary file is [`partial`] and is kept if the writer is dropped. It is continued after
-    /// `blocks`, the batches that an earlier writer had written ([`Self::blocks`]); without batches it begins anew.
+    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. Appends to it after
+    /// `blocks`, the [`Self::blocks`] of an earlier writer. If `blocks` is empty, the file starts empty.
     pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
-        Self::open(path, partial(path)?, columns, blocks, true)
+        Self::open(path, partial_path(path)?, columns, blocks, true)
     }
 
     fn open(
@@ -151,7 +151,7 @@ impl TableFile {
         Ok(table)
     }
 
-    /// Writes the magic bytes and the schema, or seeks to the end of the batches that exist.
+    /// Writes the magic bytes and the schema, or seeks to the end of the existing batches.
     fn begin(&mut self) -> Result<()> {
         let magic = [&MAGIC[..], &[0; 2]].concat();
         let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
@@ -169,12 +169,14 @@ impl TableFile {
             self.end = Some(block)
                 .filter(|block| block.offset == self.end)
                 .and_then(BatchBlock::end)
-                .ok_or_else(|| self.format("the record of its batches does not fit it; delete it and begin anew"))?;
+                .ok_or_else(|| {
+                    self.format("the positions of its batches are inconsistent; delete it and start again")
+                })?;
         }
         let file = self.out.get_mut();
-        let there = file.metadata().map(|m| m.len());
-        if there.map_err(|e| self.io(e))? < self.end {
-            return Err(self.format("it is shorter than was recorded; delete it and begin anew"));
+        let length = file.metadata().map(|m| m.len());
+        if length.map_err(|e| self.io(e))? < self.end {
+            return Err(self.format("it is shorter than its recorded batches; delete it and start again"));
         }
         let file = self.out.get_mut();
         let resized = file
@@ -198,30 +200,30 @@ impl TableFile {
         at(&self.path)(source)
     }
 
-    /// Reserves space for a row of `bytes` bytes. Returns true if the buffered rows must be written first; then nothing is
-    /// reserved, and the caller calls again after writing.
+    /// Reserves space for a row of `bytes` bytes. Returns true, without reserving, if the caller must first write the buffered rows
+    /// and then call again.
     pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
-        if bytes > MAX_ROW {
+        if bytes > MAX_ROW_BYTES {
             return Err(DataError::RowTooLarge {
                 path: self.path.clone(),
                 bytes,
             });
         }
-        let full =
+        let is_full =
             self.pending_rows > 0 && (self.pending_rows >= BATCH_ROWS || self.pending_bytes + bytes > BATCH_BYTES);
-        if !full {
+        if !is_full {
             self.pending_rows += 1;
             self.pending_bytes += bytes;
         }
-        Ok(full)
+        Ok(is_full)
     }
 
-    /// The batches written so far.
+    /// The written batches.
     pub fn blocks(&self) -> &[BatchBlock] {
         &self.blocks
     }
 
-    /// Flushes the batches written so far to the disk.
+    /// Flushes the written batches to the disk.
     pub fn sync(&mut self) -> Result<()> {
         let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
         synced.map_err(|e| self.io(e))
@@ -255,7 +257,7 @@ impl TableFile {
         Ok(())
     }
 
-    /// Encodes the footer: schema and positions of the batches.
+    /// Encodes the footer, which has the schema and the positions of the batches.
     fn footer(&self) -> Vec<u8> {
         let mut builder = FlatBufferBuilder::new();
         let blocks: Vec<Block> = self
@@ -285,11 +287,11 @@ impl TableFile {
         let written = self.out.write_all(&end).and_then(|()| self.out.flush());
         written.map_err(|e| self.io(e))?;
         let file = self.out.get_mut();
-        let named = fill_in_rows(file, rows)
+        let renamed = fill_in_rows(file, rows)
             .and_then(|()| file.sync_all())
             .and_then(|()| std::fs::rename(&self.temporary, &self.path))
             .and_then(|()| sync_directory(&self.path));
-        named.map_err(|e| self.io(e))?;
+        renamed.map_err(|e| self.io(e))?;
         Ok(rows)
     }
 }
@@ -303,21 +305,21 @@ impl Drop for TableFile {
     }
 }
 
-/// The path of the unfinished file of a resumable writer: `.NAME.part` beside `path`.
+/// Returns the path of the unfinished file of a resumable writer: `.NAME.part` beside `path`.
 ///
 /// # Errors
 /// Returns [`DataError::Invalid`] if `path` does not end in a file name.
-pub fn partial(path: &Path) -> Result<PathBuf> {
+pub fn partial_path(path: &Path) -> Result<PathBuf> {
     beside(path, "part")
 }
 
-/// The path `.NAME.SUFFIX` beside `path`.
+/// Returns the path `.NAME.SUFFIX` beside `path`.
 fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
     hidden_sibling(path, suffix)
         .map_err(|_| DataError::Invalid(format!("{}: give the name of an .arrow file to write", path.display())))
 }
 
-/// Replaces the placeholder by the number of rows in both copies of the schema, in the first message and in the footer.
+/// Replaces the placeholder by the number of rows in both copies of the schema: in the first message and in the footer.
 fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
     let number = format!("{rows:>width$}", width = ROWS_PLACEHOLDER.len());
     let length = file.metadata()?.len();
@@ -333,11 +335,11 @@ fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(start))?;
         Read::by_ref(file).take(size).read_to_end(&mut bytes)?;
-        let at = bytes
+        let position = bytes
             .windows(ROWS_PLACEHOLDER.len())
             .position(|window| window == ROWS_PLACEHOLDER.as_bytes())
             .ok_or_else(|| std::io::Error::other("the schema of the written file cannot be found"))?;
-        file.seek(SeekFrom::Start(start + at as u64))?;
+        file.seek(SeekFrom::Start(start + position as u64))?;
         file.write_all(number.as_bytes())?;
     }
     Ok(())

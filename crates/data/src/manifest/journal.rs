@@ -1,4 +1,4 @@
-//! The journal of a preparation, with which a later one resumes it: JSON lines beside the unfinished Arrow files.
+//! The journal of a preparation: JSON lines beside the unfinished Arrow files, from which a later run resumes.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,11 +15,11 @@ use vlct_util::lock::{Lock, try_lock};
 /// The progress of one file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileState {
-    /// Planned rows that are done: written in `blocks`, or left out.
+    /// Number of planned rows that are written in `blocks` or left out.
     pub consumed: usize,
-    /// The batches that are on the disk.
+    /// Positions of the batches that are flushed to the disk.
     pub blocks: Vec<BatchBlock>,
-    /// The rows among `consumed` that are left out.
+    /// The rows of `consumed` that are left out.
     pub left_out: Vec<LeftOut>,
     /// The size of the file in bytes, if it is finished.
     pub finished: Option<u64>,
@@ -52,9 +52,9 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// The files of the dataset `name`, without `.arrow`, that do not exist because a preparation in `out` has begun to write and is
-/// running or was stopped.
-pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
+/// Returns the files (names without `.arrow`) of the dataset `name` that do not exist because a preparation in `out` has begun to
+/// write and is running or was stopped.
+pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
     };
@@ -65,7 +65,7 @@ pub fn unfinished(out: &Path, name: &str) -> Vec<String> {
     if lines(&text).count() == 1 {
         return Vec::new();
     }
-    let (states, _) = read(&text, &fingerprint, files.len());
+    let (states, _) = replay(&text, &fingerprint, files.len());
     let is_missing =
         |(file, state): &(String, FileState)| state.finished.is_none() && !out.join(format!("{file}.arrow")).exists();
     let missing = files.into_iter().zip(states).filter(is_missing);
@@ -78,11 +78,11 @@ impl Journal {
         out.join(format!(".prepare_{name}.journal"))
     }
 
-    /// Opens and locks the journal at `path` of a preparation of `files` (names without `.arrow`) with this fingerprint, or creates
-    /// it. The journal of another preparation is replaced if `replace` is true or if it had written nothing.
+    /// Opens or creates, and locks, the journal at `path` of the preparation of `files` (names without `.arrow`) with this
+    /// fingerprint. Replaces the journal of another preparation if `replace` is true or that preparation has written nothing.
     ///
     /// # Errors
-    /// Returns [`DataError::Locked`] if another process has it open, [`DataError::OtherPreparation`] if it has another fingerprint,
+    /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if it has another fingerprint,
     /// [`DataError::Io`] if reading or writing fails.
     pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
         let io = at::<DataError>(path);
@@ -100,8 +100,8 @@ impl Journal {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(&io)?;
-        let (states, good) = read(&text, fingerprint, files.len());
-        if good == 0 && lines(&text).count() > 1 && !replace {
+        let (states, valid_len) = replay(&text, fingerprint, files.len());
+        if valid_len == 0 && lines(&text).count() > 1 && !replace {
             return Err(DataError::OtherPreparation {
                 path: path.to_path_buf(),
             });
@@ -112,9 +112,9 @@ impl Journal {
             states,
         };
         // A truncated last line is overwritten.
-        journal.file.set_len(good).map_err(&io)?;
-        journal.file.seek(SeekFrom::Start(good)).map_err(io)?;
-        if good == 0 {
+        journal.file.set_len(valid_len).map_err(&io)?;
+        journal.file.seek(SeekFrom::Start(valid_len)).map_err(io)?;
+        if valid_len == 0 {
             let head = Head {
                 fingerprint: fingerprint.to_string(),
                 files: files.iter().map(|file| file.to_string()).collect(),
@@ -129,11 +129,11 @@ impl Journal {
         &self.states[file]
     }
 
-    /// Resets the progress of a file that was deleted.
+    /// Resets the progress of a file, because the file was deleted.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if writing fails.
-    pub fn forget(&mut self, file: usize) -> Result<()> {
+    pub fn reset(&mut self, file: usize) -> Result<()> {
         self.states[file] = FileState::default();
         let entry = Entry {
             file,
@@ -149,7 +149,7 @@ impl Journal {
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if writing fails.
-    pub fn note(&mut self, file: usize, state: FileState) -> Result<()> {
+    pub fn record(&mut self, file: usize, state: FileState) -> Result<()> {
         let before = &self.states[file];
         let entry = Entry {
             file,
@@ -163,7 +163,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes the journal, when all files are finished.
+    /// Deletes the journal. All files must be finished.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be deleted.
@@ -188,13 +188,13 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| line.last() == Some(&b'\n'))
 }
 
-/// Replays a journal. Returns the progress of each file, and the length of the valid part of `text`, which is 0 for another
-/// fingerprint.
-fn read(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
+/// Replays a journal. Returns the progress of each file, and the length in bytes of the valid part of `text`, which is 0 if the
+/// fingerprint differs.
+fn replay(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
     let mut states = vec![FileState::default(); files];
-    let mut good = 0;
-    for (number, line) in lines(text).enumerate() {
-        if number == 0 {
+    let mut valid_len = 0;
+    for (index, line) in lines(text).enumerate() {
+        if index == 0 {
             if !serde_json::from_slice::<Head>(line).is_ok_and(|head| head.fingerprint == fingerprint) {
                 break;
             }
@@ -213,9 +213,9 @@ fn read(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
             state.left_out.extend(entry.left_out);
             state.finished = entry.finished;
         }
-        good += line.len() as u64;
+        valid_len += line.len() as u64;
     }
-    (states, good)
+    (states, valid_len)
 }
 
 #[cfg(test)]
@@ -254,23 +254,26 @@ mod tests {
         second.blocks.push(block(72));
         {
             let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
-            journal.note(1, first.clone()).unwrap();
+            journal.record(1, first.clone()).unwrap();
             let mut finished = first.clone();
             finished.finished = Some(72);
-            journal.note(0, finished).unwrap();
-            journal.forget(0).unwrap();
-            assert!(Journal::open(&path, "abc", &["a", "b"], false).is_err(), "two at once");
-            journal.note(1, second.clone()).unwrap();
+            journal.record(0, finished).unwrap();
+            journal.reset(0).unwrap();
+            assert!(
+                Journal::open(&path, "abc", &["a", "b"], false).is_err(),
+                "the journal is locked"
+            );
+            journal.record(1, second.clone()).unwrap();
         }
         let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!((journal.state(0), journal.state(1)), (&FileState::default(), &second));
         drop(journal);
-        let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
         let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &first);
-        journal.note(1, second.clone()).unwrap();
-        journal.forget(1).unwrap();
+        journal.record(1, second.clone()).unwrap();
+        journal.reset(1).unwrap();
         drop(journal);
         let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &FileState::default());
@@ -278,7 +281,7 @@ mod tests {
         let other = |replace| Journal::open(&path, "other", &["a", "b"], replace);
         assert!(other(false).is_err());
         assert_eq!(other(true).unwrap().state(1), &FileState::default());
-        // The second preparation had written nothing.
+        // A preparation that has written nothing is replaced.
         assert!(Journal::open(&path, "third", &["a", "b"], false).is_ok());
     }
 }

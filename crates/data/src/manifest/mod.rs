@@ -1,8 +1,8 @@
-//! The state of a preparation, kept beside the Arrow files that it writes: [`Journal`] while it runs, so that it can be resumed, and
-//! [`Report`] when it is done.
+//! The state of a preparation, stored beside its Arrow files: the [`Journal`], from which an interrupted preparation resumes, and the
+//! [`Report`] of a finished one.
 
 mod journal;
 mod report;
 
-pub use journal::{FileState, Journal, unfinished};
+pub use journal::{FileState, Journal, unfinished_files};
 pub use report::{Coverage, LeftOut, Report, WrittenFile};

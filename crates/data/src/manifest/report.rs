@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::{DataError, Result};
 use vlct_util::{at, atomic};
 
-/// How many images of a group have files and annotations.
+/// Counts of the image files and annotations of a group of images.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// The group: a split, or the dataset's name.
     pub part: String,
-    /// Image files found.
+    /// Number of image files.
     pub found: usize,
-    /// Image files with an annotation, which are written.
+    /// Number of image files with an annotation, which are written.
     pub kept: usize,
-    /// Annotated images, with or without a file.
+    /// Number of annotated images, with or without a file.
     pub annotated: usize,
-    /// Annotated images without a file.
+    /// Number of annotated images without a file.
     #[serde(rename = "without_picture")]
     pub without_image: usize,
     /// The names of the first few annotated images without a file.
@@ -28,32 +28,32 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Most names in [`Self::examples`].
-    pub const EXAMPLES: usize = 5;
+    /// Maximum number of names in [`Self::examples`].
+    pub const MAX_EXAMPLES: usize = 5;
 }
 
-/// A row that is not written, because an image of it cannot be used.
+/// A row that is not written, because one of its images cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// The name of the file that it would be in, without `.arrow`.
+    /// The file that the row was planned for, without `.arrow`.
     pub file: String,
     /// The path of the image.
     #[serde(rename = "picture")]
     pub image: String,
-    /// Why it cannot be used.
+    /// The reason why the image cannot be used.
     pub reason: String,
 }
 
 /// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenFile {
-    /// Its name, with `.arrow`.
+    /// File name, with `.arrow`.
     pub file: String,
     /// Number of rows.
     pub rows: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Hash of everything that determined its content, except the content of images.
+    /// Hash of everything that determines the content of the file, except the content of images.
     pub fingerprint: String,
 }
 
@@ -66,11 +66,11 @@ pub struct Report {
     pub files: Vec<WrittenFile>,
     /// Images and annotations of each group.
     pub coverage: Vec<Coverage>,
-    /// Remarks about the annotations, for users.
+    /// Remarks about the annotations, which the program prints.
     pub remarks: Vec<String>,
     /// The rows that are left out.
     pub left_out: Vec<LeftOut>,
-    /// Hash of the answer vocabulary, if there are answers.
+    /// Hash of the answer vocabulary, if the files have answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<String>,
 }
@@ -92,23 +92,24 @@ impl Report {
         let name = format!("{name}.arrow");
         let written = self.files.iter().find(|file| file.file == name)?;
         let found = std::fs::metadata(out.join(&name)).ok()?;
-        let as_it_was = written.fingerprint == fingerprint && found.is_file() && found.len() == written.bytes;
-        as_it_was.then_some(written)
+        let is_unchanged = written.fingerprint == fingerprint && found.is_file() && found.len() == written.bytes;
+        is_unchanged.then_some(written)
     }
 
-    /// The files of this report that are kept when files with these names (without `.arrow`) are written: all but those and the
-    /// other files of their numbered series. Readers read all files of a series, so those of an earlier, longer one must not remain.
+    /// Returns the entries that stay in the report when files with these names (without `.arrow`) are written: all except these files
+    /// and the other files of their numbered series. Readers read all files of a series, so no file of an earlier, longer series may
+    /// stay.
     pub fn other_files<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&WrittenFile> {
         let names: HashSet<&str> = names.collect();
         let written_series: HashSet<&str> = names.iter().filter_map(|name| series(name)).collect();
-        let stays = |file: &&WrittenFile| {
+        let stays_in_report = |file: &&WrittenFile| {
             let name = file.file.strip_suffix(".arrow").unwrap_or(&file.file);
             !names.contains(name) && !series(name).is_some_and(|series| written_series.contains(series))
         };
-        self.files.iter().filter(stays).collect()
+        self.files.iter().filter(stays_in_report).collect()
     }
 
-    /// Adds the entries of an earlier report about other files.
+    /// Adds the entries of an earlier report that are about other files.
     pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));

@@ -1,26 +1,26 @@
-//! A parser of tar headers in memory: names of members, and positions of their data.
+//! A parser of tar headers in memory, which finds names of members and positions of their data.
 //!
 //! It reads POSIX ustar and pax, and GNU's long names. Sparse files and multi-volume archives are rejected. Nothing is unpacked.
 //!
-//! The `tar` crate is not used, because it takes an archive that is cut between members, or within the data of the last, for a
-//! complete one, and ignores the high bytes of sizes.
+//! The `tar` crate is not used, because it accepts archives that are truncated between members or within the data of the last one,
+//! and ignores the high bytes of sizes.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Size of the blocks of headers and data, in bytes.
 const BLOCK: usize = 512;
-/// Longest name that is read, in bytes. Linux allows 4,096.
+/// Maximum length of a name in bytes. Linux allows 4,096.
 const MAX_NAME: usize = 64 << 10;
-/// Largest extension header (long name, pax records), in bytes.
+/// Maximum size of an extension header (long name, pax records) in bytes.
 const MAX_EXTENSION: usize = 1 << 20;
-/// Most extension headers of a member. GNU tar writes two.
+/// Maximum number of extension headers of a member. GNU tar writes two.
 const MAX_EXTENSIONS: usize = 8;
 
 /// A member of a tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member<'a> {
-    /// Its name as it is in the file.
+    /// Name, as stored in the file.
     pub name: Cow<'a, [u8]>,
     /// Range of its content in the file.
     pub data: Range<usize>,
@@ -30,18 +30,18 @@ pub(super) struct Member<'a> {
     pub is_file: bool,
 }
 
-/// Reads the headers of the member at offset `at`. Returns none at the end mark.
+/// Reads the headers of the member at `offset`. Returns none at the end mark.
 ///
 /// # Errors
 /// Returns a message that says what is wrong and what to do.
-pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, String> {
+pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_>>, String> {
     let (mut long_name, mut long_size) = (None, None);
     for _ in 0..=MAX_EXTENSIONS {
-        let Some(header) = Header::at(bytes, at)? else {
+        let Some(header) = Header::read(bytes, offset)? else {
             return Ok(None);
         };
         let damaged =
-            |what: &str| format!("the tar header at byte {at} {what}; the file is damaged, make or copy it again");
+            |what: &str| format!("the tar header at byte {offset} {what}; the file is damaged, make or copy it again");
         let is_extension = matches!(header.kind(), b'L' | b'K' | b'x' | b'g');
         let size = match long_size {
             Some(size) if !is_extension => size,
@@ -50,7 +50,7 @@ pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, 
         if is_extension && size > MAX_EXTENSION {
             return Err(damaged("is of an impossible length"));
         }
-        let start = at + BLOCK;
+        let start = offset + BLOCK;
         let data = start
             .checked_add(size)
             .filter(|end| *end <= bytes.len())
@@ -71,16 +71,16 @@ pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, 
                             let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                             long_size = Some(size.ok_or_else(|| damaged("has an impossible size"))?);
                         }
-                        _ if key.starts_with(b"GNU.sparse.") => return Err(sparse(at)),
+                        _ if key.starts_with(b"GNU.sparse.") => return Err(sparse(offset)),
                         _ => {}
                     }
                 }
             }
-            // Names of link targets, and records for all members, such as a comment.
+            // Names of link targets; records that apply to all members, such as a comment.
             b'K' | b'g' => {}
-            b'S' => return Err(sparse(at)),
+            b'S' => return Err(sparse(offset)),
             // Members without data: links, devices, directories, pipes, volume labels.
-            b'1'..=b'6' | b'V' if size != 0 => return Err(damaged("has data where there should be none")),
+            b'1'..=b'6' | b'V' if size != 0 => return Err(damaged("has data, but a member of its type has none")),
             kind @ (b'0' | 0 | b'7' | b'1'..=b'6' | b'V') => {
                 let name = long_name.map_or_else(|| header.name(), Cow::Borrowed);
                 if name.len() > MAX_NAME {
@@ -96,37 +96,39 @@ pub(super) fn member(bytes: &[u8], mut at: usize) -> Result<Option<Member<'_>>, 
             }
             other => {
                 return Err(format!(
-                    "the tar member at byte {at} is of the unknown type {:?}; make the file again with a current tar",
+                    "the tar member at byte {offset} is of the unknown type {:?}; make the file again with a current tar",
                     char::from(other)
                 ));
             }
         }
-        at = next;
+        offset = next;
     }
     Err(format!(
-        "the tar header at byte {at} follows too many others; the file is damaged, make or copy it again"
+        "the tar header at byte {offset} follows too many extension headers; the file is damaged, make or copy it again"
     ))
 }
 
 fn truncated(bytes: &[u8]) -> String {
     let size = bytes.len();
-    format!("it is cut short (it goes on beyond its {size} bytes, or has no end mark); copy or make it again")
+    format!(
+        "it is cut short (its members need more than its {size} bytes, or it has no end mark); copy or make it again"
+    )
 }
 
-fn sparse(at: usize) -> String {
-    format!("the tar member at byte {at} is a sparse file; make the file again without --sparse")
+fn sparse(offset: usize) -> String {
+    format!("the tar member at byte {offset} is a sparse file; make the file again without --sparse")
 }
 
 /// A header block.
 struct Header<'a>(&'a [u8]);
 
 impl<'a> Header<'a> {
-    /// Reads the header at offset `at` and verifies its checksum. Returns none at the end mark, a block of zeros.
-    fn at(bytes: &'a [u8], at: usize) -> Result<Option<Self>, String> {
-        let block = at.checked_add(BLOCK).and_then(|end| bytes.get(at..end));
+    /// Reads the header at `offset` and verifies its checksum. Returns none at the end mark, a block of zeros.
+    fn read(bytes: &'a [u8], offset: usize) -> Result<Option<Self>, String> {
+        let block = offset.checked_add(BLOCK).and_then(|end| bytes.get(offset..end));
         let block = match block {
             Some(block) => block,
-            None if at == 0 => return Err(no_tar(bytes)),
+            None if offset == 0 => return Err(not_a_tar(bytes)),
             None => return Err(truncated(bytes)),
         };
         if block.iter().all(|byte| *byte == 0) {
@@ -142,10 +144,10 @@ impl<'a> Header<'a> {
         let stored = number(&block[148..156]).and_then(|sum| i64::try_from(sum).ok());
         // Some old programs sum signed bytes.
         if stored != Some(sum(i64::from)) && stored != Some(sum(|byte| i64::from(byte as i8))) {
-            return Err(match at {
-                0 => no_tar(bytes),
+            return Err(match offset {
+                0 => not_a_tar(bytes),
                 _ => format!(
-                    "the tar header at byte {at} has a wrong checksum; the file is damaged, make or copy it again"
+                    "the tar header at byte {offset} has a wrong checksum; the file is damaged, make or copy it again"
                 ),
             });
         }
@@ -175,7 +177,7 @@ impl<'a> Header<'a> {
     }
 }
 
-fn no_tar(bytes: &[u8]) -> String {
+fn not_a_tar(bytes: &[u8]) -> String {
     match bytes {
         [] => "it is empty; make or copy the file again".into(),
         [0x1f, 0x8b, ..] => "it is compressed; unpack it with gunzip".into(),

@@ -10,12 +10,12 @@ use crate::{DataError, Result};
 use vlct_image::EXTENSIONS;
 use vlct_util::MappedFile;
 
-/// Longest `.txt` or `.json` that is read, in bytes. Those of img2dataset have a few thousand.
+/// Maximum size of a `.txt` or `.json` in bytes. Those of img2dataset have a few thousand bytes.
 const MAX_TEXT: usize = 16 << 20;
-/// Offset that marks a member that a sample does not have.
-const NONE: u64 = u64::MAX;
-/// Members that are indexed between two calls of [`MappedFile::release_pages`]. The system may map 2 MiB around each.
-const RELEASE_MEMBERS: usize = 64;
+/// Offset in place of a member that the sample does not have.
+const NO_MEMBER: u64 = u64::MAX;
+/// Members indexed between two calls of [`MappedFile::release_pages`]. The system may map 2 MiB around each.
+const MEMBERS_PER_RELEASE: usize = 64;
 
 /// Offsets of the members of a sample. Their headers are parsed again at each access.
 #[derive(Clone, Copy, Debug)]
@@ -26,22 +26,22 @@ struct Sample {
 }
 
 /// A sample that may be incomplete.
-struct Found {
+struct PartialSample {
     sample: Sample,
     has_caption: bool,
 }
 
-impl Found {
-    const NOTHING: Self = Self {
+impl PartialSample {
+    const EMPTY: Self = Self {
         sample: Sample {
-            image: NONE,
-            txt: NONE,
-            json: NONE,
+            image: NO_MEMBER,
+            txt: NO_MEMBER,
+            json: NO_MEMBER,
         },
         has_caption: false,
     };
 
-    fn place(&mut self, part: Part) -> &mut u64 {
+    fn offset_mut(&mut self, part: Part) -> &mut u64 {
         match part {
             Part::Image => &mut self.sample.image,
             Part::Txt => &mut self.sample.txt,
@@ -59,7 +59,7 @@ pub struct TarCounts {
     pub without_caption: usize,
     /// Captions without an image, which are left out.
     pub without_image: usize,
-    /// Files of other extensions.
+    /// Files with other extensions.
     pub others: usize,
 }
 
@@ -118,7 +118,7 @@ impl TarTable {
         if counts.samples == 0 && counts.without_caption > 0 && counts.without_image > 0 {
             return Err(DataError::format(
                 table.map.path(),
-                "no image stands beside its caption: members of a sample must follow each other; make the file again \
+                "no image is next to its caption: members of a sample must be adjacent; make the file again \
                  with tar --sort=name",
             ));
         }
@@ -126,45 +126,45 @@ impl TarTable {
     }
 
     fn index(&mut self) -> Result<()> {
-        let (mut at, mut members) = (0, 0usize);
-        let (mut key, mut found) = (Vec::new(), Found::NOTHING);
-        while let Some(member) = self.member(at)? {
+        let (mut offset, mut members) = (0, 0usize);
+        let (mut key, mut sample) = (Vec::new(), PartialSample::EMPTY);
+        while let Some(member) = self.member(offset)? {
             members += 1;
-            if members.is_multiple_of(RELEASE_MEMBERS) {
+            if members.is_multiple_of(MEMBERS_PER_RELEASE) {
                 self.map.release_pages();
             }
             let next = member.next;
             match member.is_file.then(|| Part::of(&member.name)).flatten() {
-                Some((its_key, part)) => {
+                Some((member_key, part)) => {
                     let has_caption = match part {
                         Part::Image => false,
                         Part::Txt => !self.txt(&member)?.is_empty(),
                         Part::Json => !self.metadata(&member)?.captions().is_empty(),
                     };
                     // A second image, text or JSON begins another sample.
-                    let another = key != its_key || *found.place(part) != NONE;
-                    if another {
+                    let begins_sample = key != member_key || *sample.offset_mut(part) != NO_MEMBER;
+                    if begins_sample {
                         key.clear();
-                        key.extend_from_slice(its_key);
-                        self.keep(std::mem::replace(&mut found, Found::NOTHING));
+                        key.extend_from_slice(member_key);
+                        self.add(std::mem::replace(&mut sample, PartialSample::EMPTY));
                     }
-                    *found.place(part) = at as u64;
-                    found.has_caption |= has_caption;
+                    *sample.offset_mut(part) = offset as u64;
+                    sample.has_caption |= has_caption;
                 }
                 None => self.counts.others += usize::from(member.is_file),
             }
-            at = next;
+            offset = next;
         }
-        self.keep(found);
+        self.add(sample);
         Ok(())
     }
 
-    /// Adds a sample to the index, or counts what it lacks.
-    fn keep(&mut self, found: Found) {
-        match (found.sample.image != NONE, found.has_caption) {
+    /// Adds a complete sample to the index. Counts all samples.
+    fn add(&mut self, partial: PartialSample) {
+        match (partial.sample.image != NO_MEMBER, partial.has_caption) {
             (true, true) => {
                 self.counts.samples += 1;
-                self.samples.push(found.sample);
+                self.samples.push(partial.sample);
             }
             (true, false) => self.counts.without_caption += 1,
             (false, true) => self.counts.without_image += 1,
@@ -172,7 +172,7 @@ impl TarTable {
         }
     }
 
-    /// The path that the file was opened under.
+    /// The path that the file was opened with.
     pub fn path(&self) -> &Path {
         self.map.path()
     }
@@ -187,7 +187,7 @@ impl TarTable {
         self.samples.len()
     }
 
-    /// Counts of the samples and of what was left out.
+    /// Counts of the samples and members of the file.
     pub fn counts(&self) -> TarCounts {
         self.counts
     }
@@ -197,7 +197,7 @@ impl TarTable {
     /// # Errors
     /// Returns [`DataError::NoRow`], or [`DataError::Format`] if the file was changed.
     pub fn image(&self, row: usize) -> Result<&[u8]> {
-        let member = self.part(self.sample(row)?.image)?;
+        let member = self.indexed_member(self.sample(row)?.image)?;
         Ok(&self.map[member.data])
     }
 
@@ -207,16 +207,16 @@ impl TarTable {
     /// Returns the errors of [`Self::image`].
     pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
         let sample = self.sample(row)?;
-        if sample.txt != NONE {
-            let text = self.txt(&self.part(sample.txt)?)?;
+        if sample.txt != NO_MEMBER {
+            let text = self.txt(&self.indexed_member(sample.txt)?)?;
             if !text.is_empty() {
                 return Ok(vec![Cow::Borrowed(text)]);
             }
         }
-        if sample.json == NONE {
+        if sample.json == NO_MEMBER {
             return Ok(Vec::new());
         }
-        let captions = self.metadata(&self.part(sample.json)?)?.captions();
+        let captions = self.metadata(&self.indexed_member(sample.json)?)?.captions();
         Ok(captions.into_iter().map(Cow::Owned).collect())
     }
 
@@ -226,14 +226,14 @@ impl TarTable {
     /// Returns the errors of [`Self::image`].
     pub fn image_id(&self, row: usize) -> Result<String> {
         let sample = self.sample(row)?;
-        if sample.json != NONE {
-            match self.metadata(&self.part(sample.json)?)?.key {
+        if sample.json != NO_MEMBER {
+            match self.metadata(&self.indexed_member(sample.json)?)?.key {
                 Some(Key::Text(text)) => return Ok(text),
                 Some(Key::Number(number)) => return Ok(number.to_string()),
                 None => {}
             }
         }
-        let member = self.part(sample.image)?;
+        let member = self.indexed_member(sample.image)?;
         let key = Part::of(&member.name).map(|(key, _)| key);
         Ok(String::from_utf8_lossy(key.unwrap_or_default()).into_owned())
     }
@@ -257,15 +257,15 @@ impl TarTable {
         })
     }
 
-    fn member(&self, at: usize) -> Result<Option<Member<'_>>> {
-        members::member(&self.map, at).map_err(|reason| DataError::format(self.map.path(), reason))
+    fn member(&self, offset: usize) -> Result<Option<Member<'_>>> {
+        members::member(&self.map, offset).map_err(|reason| DataError::format(self.map.path(), reason))
     }
 
-    /// A member that existed when the file was indexed.
-    fn part(&self, at: u64) -> Result<Member<'_>> {
-        let member = usize::try_from(at)
+    /// Reads a member at an offset of the index.
+    fn indexed_member(&self, offset: u64) -> Result<Member<'_>> {
+        let member = usize::try_from(offset)
             .ok()
-            .map(|at| self.member(at))
+            .map(|offset| self.member(offset))
             .transpose()?
             .flatten();
         member.ok_or_else(|| {
@@ -285,7 +285,7 @@ impl TarTable {
         Ok(text)
     }
 
-    /// The text of a `.txt`, trimmed.
+    /// Returns the text of a `.txt`, trimmed.
     fn txt<'a>(&'a self, member: &Member<'_>) -> Result<&'a str> {
         let text = std::str::from_utf8(self.text(member)?)
             .map_err(|_| self.member_error(member, "is not UTF-8; write it as UTF-8 or leave it out"))?;
@@ -294,8 +294,7 @@ impl TarTable {
 
     fn metadata(&self, member: &Member<'_>) -> Result<Metadata> {
         serde_json::from_slice(self.text(member)?).map_err(|error| {
-            let reason =
-                format!("is not as expected ({error}): an object whose \"caption\" is text or a list of texts");
+            let reason = format!("is not a JSON object whose \"caption\" is text or a list of texts ({error})");
             self.member_error(member, &reason)
         })
     }
@@ -309,7 +308,7 @@ impl TarTable {
 }
 
 impl Metadata {
-    /// The captions, trimmed, without empty ones.
+    /// Returns the non-empty captions, trimmed.
     fn captions(self) -> Vec<String> {
         let mut captions = match self.caption {
             Some(Texts::One(text)) => vec![text],
@@ -333,7 +332,7 @@ enum Part {
 }
 
 impl Part {
-    /// The key and the role of a member by its name. None for hidden files, such as those that macOS adds, and for other extensions.
+    /// Returns the key and the role of a member by its name; none for hidden files, such as those that macOS adds, and for other extensions.
     fn of(name: &[u8]) -> Option<(&[u8], Self)> {
         let name = name.strip_prefix(b"./").unwrap_or(name);
         let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
@@ -342,7 +341,7 @@ impl Part {
             .position(|byte| *byte == b'.')
             .filter(|dot| *dot > 0)?;
         let (key, extension) = (&name[..base + dot], &name[base + dot + 1..]);
-        let is = |text: &[u8]| extension.eq_ignore_ascii_case(text);
+        let is = |other: &[u8]| extension.eq_ignore_ascii_case(other);
         let part = match extension {
             _ if is(b"txt") => Self::Txt,
             _ if is(b"json") => Self::Json,

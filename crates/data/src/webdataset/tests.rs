@@ -53,11 +53,11 @@ fn row(image: &[u8], captions: &[&str], id: &str) -> (Vec<u8>, Vec<String>, Stri
 
 #[test]
 fn reads_samples_of_img2dataset() {
-    let notes = br#"{"caption": "two dogs", "url": "https://x/1.jpg", "key": "000000001", "status": "success",
+    let metadata = br#"{"caption": "two dogs", "url": "https://x/1.jpg", "key": "000000001", "status": "success",
                     "error_message": null, "width": 256, "exif": "{}", "nested": [{"a": [1]}]}"#;
     let table = open(&[
         ("000000001.jpg", b"one"),
-        ("000000001.json", notes),
+        ("000000001.json", metadata),
         ("000000001.txt", b"two dogs\n"),
         ("000000002.jpg", b"two"),
         ("000000002.json", br#"{"caption": null, "key": "000000002"}"#),
@@ -163,7 +163,7 @@ fn reads_pax_headers_and_skips_other_members() {
 }
 
 /// A tar of one image with an edited header and a valid checksum.
-fn edited(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+fn tar_with_header(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let (_directory, path) = tar_of(&[("a.jpg", b"1")]);
     let mut bytes = std::fs::read(path).unwrap();
     let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
@@ -174,57 +174,60 @@ fn edited(edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
 }
 
 #[test]
-fn rejects_damaged_and_other_files_in_one_line() {
+fn rejects_damaged_files_and_other_formats_in_one_line() {
     let (_directory, path) = tar_of(&[
         ("a.jpg", &[7; 3000]),
         ("a.txt", b"one"),
         ("b.jpg", b"1"),
         ("b.txt", b"two"),
     ]);
-    let whole = std::fs::read(path).unwrap();
-    let end = whole.len() - 1024;
+    let tar = std::fs::read(path).unwrap();
+    let end = tar.len() - 1024;
     for length in [512, 600, 3000, 4096, 4600, end - 512, end] {
-        let message = open_error(&whole[..length]);
+        let message = open_error(&tar[..length]);
         assert!(message.contains("cut short"), "{length}: {message}");
     }
-    assert!(open_error(&whole[..511]).contains("not a tar file"));
+    assert!(open_error(&tar[..511]).contains("not a tar file"));
     assert!(open_error(b"").contains("is empty"));
     assert!(open_error(b"\x1f\x8b\x08\0").contains("gunzip"));
     assert!(open_error(&[b'<'; 2000]).contains("not a tar file"));
 
-    let mut wrong = whole.clone();
-    wrong[3584 + 100] ^= 1;
+    let mut damaged = tar.clone();
+    damaged[3584 + 100] ^= 1;
     assert!(
-        open_error(&wrong).contains("byte 3584 has a wrong checksum"),
+        open_error(&damaged).contains("byte 3584 has a wrong checksum"),
         "{}",
-        open_error(&wrong)
+        open_error(&damaged)
     );
 
-    for (what, bytes) in [
+    for (reason, bytes) in [
         (
             "impossible size",
-            edited(|h| h[124..136].copy_from_slice(b"99999999999x")),
+            tar_with_header(|h| h[124..136].copy_from_slice(b"99999999999x")),
         ),
         (
             "impossible size",
-            edited(|h| h[124..136].copy_from_slice(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+            tar_with_header(|h| h[124..136].copy_from_slice(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
         ),
-        ("cut short", edited(|h| h[124..136].copy_from_slice(b"77777777777\0"))),
         (
             "cut short",
-            edited(|h| h[124..136].copy_from_slice(&[0x80, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255])),
+            tar_with_header(|h| h[124..136].copy_from_slice(b"77777777777\0")),
         ),
-        ("sparse", edited(|h| h[156] = b'S')),
-        ("unknown type 'M'", edited(|h| h[156] = b'M')),
-        ("where there should be none", edited(|h| h[156] = b'2')),
-        ("damaged pax records", edited(|h| h[156] = b'x')),
+        (
+            "cut short",
+            tar_with_header(|h| h[124..136].copy_from_slice(&[0x80, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255])),
+        ),
+        ("sparse", tar_with_header(|h| h[156] = b'S')),
+        ("unknown type 'M'", tar_with_header(|h| h[156] = b'M')),
+        ("a member of its type has none", tar_with_header(|h| h[156] = b'2')),
+        ("damaged pax records", tar_with_header(|h| h[156] = b'x')),
     ] {
         let message = open_error(&bytes);
-        assert!(message.contains(what), "{what}: {message}");
+        assert!(message.contains(reason), "{reason}: {message}");
     }
     // Absolute and relative paths are only names; nothing is unpacked.
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), edited(|h| h[..9].copy_from_slice(b"/../a.jpg"))).unwrap();
+    std::fs::write(file.path(), tar_with_header(|h| h[..9].copy_from_slice(b"/../a.jpg"))).unwrap();
     assert_eq!(TarTable::open(file.path()).unwrap().counts().without_caption, 1);
 }
 
@@ -232,9 +235,9 @@ fn rejects_damaged_and_other_files_in_one_line() {
 fn errors_of_captions_name_the_member() {
     for (name, bytes, reason) in [
         ("a.txt", &b"\xff\xfe"[..], "not UTF-8"),
-        ("a.json", b"{\"caption\": ", "not as expected"),
-        ("a.json", b"{\"caption\": 3}", "not as expected"),
-        ("a.json", &[b'['; 100_000], "not as expected"),
+        ("a.json", b"{\"caption\": ", "not a JSON object"),
+        ("a.json", b"{\"caption\": 3}", "not a JSON object"),
+        ("a.json", &[b'['; 100_000], "not a JSON object"),
     ] {
         let message = open(&[("a.jpg", b""), (name, bytes)]).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains(reason), "{message}");
@@ -248,8 +251,8 @@ fn errors_of_captions_name_the_member() {
     assert!(message.contains("--sort=name"), "{message}");
 }
 
-/// Reads every value of a file, to find panics. Errors are ignored.
-fn read_everything(bytes: &[u8]) {
+/// Reads all values of a file, to find panics. Errors are ignored.
+fn read_all_values(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let Ok(table) = TarTable::open(file.path()) else {
@@ -269,7 +272,7 @@ proptest! {
     #[test]
     fn damaged_bytes_never_panic(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        right_sums in any::<bool>(),
+        valid_checksums in any::<bool>(),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
         let long = format!("{}.jpg", "n".repeat(150));
@@ -278,10 +281,10 @@ proptest! {
         ]);
         let mut bytes = std::fs::read(path).unwrap();
         let blocks = bytes.len() / 512;
-        for (block, at, value) in edits {
+        for (block, offset, value) in edits {
             let block = block.index(blocks) * 512;
-            bytes[block + at.index(512)] = value;
-            if right_sums {
+            bytes[block + offset.index(512)] = value;
+            if valid_checksums {
                 let mut header = tar::Header::from_byte_slice(&bytes[block..block + 512]).clone();
                 header.set_cksum();
                 bytes[block..block + 512].copy_from_slice(header.as_bytes());
@@ -290,7 +293,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        read_everything(&bytes);
+        read_all_values(&bytes);
     }
 
     #[test]

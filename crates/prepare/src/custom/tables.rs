@@ -203,7 +203,7 @@ fn leave_out(dataset: &CustomDataset, split: &str, rows: &mut Vec<Row>, has_ques
     rows.retain(|row| match &row.image {
         ImageLocation::File(path) if !dataset.root.join(path).is_file() => {
             coverage.without_image += 1;
-            if coverage.examples.len() < Coverage::EXAMPLES {
+            if coverage.examples.len() < Coverage::MAX_EXAMPLES {
                 coverage.examples.push(path.clone());
             }
             false

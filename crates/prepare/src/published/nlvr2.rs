@@ -73,7 +73,7 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
             without_image: missing.len(),
             examples: missing
                 .iter()
-                .take(Coverage::EXAMPLES)
+                .take(Coverage::MAX_EXAMPLES)
                 .map(|p| p.identifier.clone())
                 .collect(),
         });

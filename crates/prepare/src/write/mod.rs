@@ -17,7 +17,7 @@ use existing::{refuse_other_vocabulary, refuse_to_replace, remove_stale};
 use fingerprints::{Fingerprints, of_vocabulary};
 use parallel::{ByteSize, map_in_order};
 use vlct_data::DataError;
-use vlct_data::arrow::{ArrowTable, partial};
+use vlct_data::arrow::{ArrowTable, partial_path};
 use vlct_data::manifest::{FileState, Journal, LeftOut, Report, WrittenFile};
 use vlct_util::at;
 
@@ -195,10 +195,10 @@ fn reconcile(
         let state = journal.state(number);
         let gone = match state.finished {
             Some(_) => state.finished != length,
-            None => !state.blocks.is_empty() && !partial(&arrow_path(out, &file.name))?.exists(),
+            None => !state.blocks.is_empty() && !partial_path(&arrow_path(out, &file.name))?.exists(),
         };
         if gone {
-            journal.forget(number)?;
+            journal.reset(number)?;
         }
         if let Some(report) = earlier
             && *journal.state(number) == FileState::default()
@@ -211,7 +211,7 @@ fn reconcile(
                 left_out: left_out.cloned().collect(),
                 finished: Some(written.bytes),
             };
-            journal.note(number, state)?;
+            journal.record(number, state)?;
         }
     }
     Ok(())
@@ -256,7 +256,7 @@ fn write_file(
             writer.sync()?;
             state.consumed = row;
             state.blocks = writer.blocks().to_vec();
-            journal.note(number, state.clone())?;
+            journal.record(number, state.clone())?;
         }
         progress.done += 1;
         progress.bytes += bytes;
@@ -270,7 +270,7 @@ fn write_file(
     writer.finish()?;
     let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
     state.finished = Some(metadata.len());
-    journal.note(number, state)?;
+    journal.record(number, state)?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ impl TailSplit {
         let head = table.rows().saturating_sub(self.count);
         for (name, rows) in [(&self.head, 0..head), (&self.tail, head..table.rows())] {
             if rows.is_empty() {
-                VqaWriter::write_none(arrow_path(out, name))?;
+                VqaWriter::write_empty(arrow_path(out, name))?;
                 continue;
             }
             let mut writer = VqaWriter::create(arrow_path(out, name), VqaKind::Answered)?;

@@ -102,13 +102,16 @@ fn does_not_resume_a_shortened_or_deleted_file() {
     let out = tempfile::tempdir().unwrap();
     let plan = Dataset::Coco.plan(&raw).unwrap();
     let file = out.path().join("coco_caption_karpathy_train.arrow");
-    let part = vlct_data::arrow::partial(&file).unwrap();
+    let part = vlct_data::arrow::partial_path(&file).unwrap();
     write_until(45, &plan, &options(out.path()));
     fs::write(&part, &fs::read(&part).unwrap()[..1 << 20]).unwrap();
     let refused = prepare(Dataset::Coco, &raw, &options(out.path()))
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("shorter than was recorded; delete it"), "{refused}");
+    assert!(
+        refused.contains("shorter than its recorded batches; delete it"),
+        "{refused}"
+    );
     fs::remove_file(part).unwrap();
     // Other options do not wipe out what is known of it.
     let mut other = raw.clone();

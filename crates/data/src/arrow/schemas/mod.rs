@@ -42,7 +42,7 @@ macro_rules! make_room {
     ($self:ident, $bytes:expr) => {
         let bytes: usize = $bytes;
         if $self.file.reserve(bytes)? {
-            let columns = $self.take();
+            let columns = $self.take_columns();
             $self.file.write(columns)?;
             $self.file.reserve(bytes)?;
         }
@@ -50,19 +50,19 @@ macro_rules! make_room {
 }
 
 /// Defines the methods that all writers share.
-macro_rules! finish {
+macro_rules! writer_methods {
     ($($builder:ident),*) => {
         /// Takes the buffered rows as columns.
-        fn take(&mut self) -> Vec<ArrayRef> {
+        fn take_columns(&mut self) -> Vec<ArrayRef> {
             vec![$(self.$builder.take_array()),*]
         }
 
-        /// The batches written so far. Rows that are still buffered are in none of them.
+        /// Positions of the written batches, without the buffered rows.
         pub fn blocks(&self) -> &[$crate::arrow::BatchBlock] {
             self.file.blocks()
         }
 
-        /// Flushes the batches written so far to the disk.
+        /// Flushes the written batches to the disk.
         ///
         /// # Errors
         /// Returns [`crate::DataError::Io`] if writing fails.
@@ -75,14 +75,14 @@ macro_rules! finish {
         /// # Errors
         /// Returns [`crate::DataError::Io`] if writing fails; an existing file is then unchanged.
         pub fn finish(mut self) -> $crate::Result<u64> {
-            let columns = self.take();
+            let columns = self.take_columns();
             self.file.write(columns)?;
             self.file.finish()
         }
     };
 }
 
-/// An [`ArrayBuilder`] that yields a shared array without being consumed.
+/// An [`ArrayBuilder`] that returns its values as a shared array and can be filled again.
 trait TakeArray: ArrayBuilder {
     fn take_array(&mut self) -> ArrayRef {
         ArrayBuilder::finish(self)

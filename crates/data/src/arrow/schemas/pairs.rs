@@ -16,7 +16,7 @@ pub struct Nlvr2Row<'a> {
     pub image_0: &'a [u8],
     /// The bytes of the right image's file.
     pub image_1: &'a [u8],
-    /// The sentences, and whether each is true of the pair.
+    /// The sentences, each with its truth for the pair.
     pub sentences: &'a [(String, bool)],
     /// The name of the pair, such as `dev-850-0`.
     pub identifier: &'a str,
@@ -62,11 +62,13 @@ impl Nlvr2Writer {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
-    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
+    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    ///
+    /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -94,5 +96,5 @@ impl Nlvr2Writer {
         Ok(())
     }
 
-    finish!(image_0, image_1, questions, answers, identifier);
+    writer_methods!(image_0, image_1, questions, answers, identifier);
 }

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::arrow::ArrowTable;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
-/// A question about an image, with the answers that have a label.
+/// A question about an image, with the answers that are in the vocabulary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnsweredQuestion {
     /// The text of the question.
@@ -25,7 +25,7 @@ pub struct AnsweredQuestion {
 }
 
 impl ArrowTable {
-    /// The questions of a row of a VQA file, with their answers.
+    /// Returns the questions of a row of a VQA file, with their answers.
     ///
     /// # Errors
     /// Returns the errors of [`Self::texts`], and [`crate::DataError::Format`] if the columns have different numbers of questions
@@ -37,26 +37,26 @@ impl ArrowTable {
         let mut labels = self.integer_lists(row, "answer_labels")?;
         let mut scores = self.float_lists(row, "answer_scores")?;
 
-        let asked = questions.len();
+        let count = questions.len();
         let counts = [ids.len(), answers.len(), labels.len(), scores.len()];
-        if counts == [asked, 0, 0, 0] {
+        if counts == [count, 0, 0, 0] {
             // Test splits have empty answer columns.
-            answers.resize_with(asked, Vec::new);
-            labels.resize_with(asked, Vec::new);
-            scores.resize_with(asked, Vec::new);
-        } else if counts != [asked; 4] {
+            answers.resize_with(count, Vec::new);
+            labels.resize_with(count, Vec::new);
+            scores.resize_with(count, Vec::new);
+        } else if counts != [count; 4] {
             let [ids, answers, labels, scores] = counts;
             let reason = format!(
-                "{asked} questions, but ids of {ids}, answers of {answers}, labels of {labels} and scores of {scores}"
+                "{count} questions, but {ids} ids, {answers} lists of answers, {labels} of labels and {scores} of scores"
             );
             return Err(self.row_error(row, &reason));
         }
         let lists = answers.into_iter().zip(labels).zip(scores);
-        let questions = (questions.into_iter().zip(ids).zip(lists).enumerate()).map(|(number, (question, lists))| {
+        let questions = (questions.into_iter().zip(ids).zip(lists).enumerate()).map(|(index, (question, lists))| {
             let ((answers, labels), scores) = lists;
             if answers.len() != labels.len() || answers.len() != scores.len() {
                 let reason = format!(
-                    "question {number} has {} answers, but {} labels and {} scores",
+                    "question {index} has {} answers, but {} labels and {} scores",
                     answers.len(),
                     labels.len(),
                     scores.len()
@@ -191,11 +191,13 @@ impl VqaWriter {
         ))
     }
 
-    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
-    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
+    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    ///
+    /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
     pub fn resume(path: impl AsRef<Path>, kind: VqaKind, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(
             TableFile::resume(path.as_ref(), &Self::columns(kind), blocks)?,
@@ -230,11 +232,11 @@ impl VqaWriter {
         Ok(())
     }
 
-    /// Writes the file `path` without rows. As in an empty pandas selection, all columns but `image_id` have the type null.
+    /// Writes a file without rows. As in the original's files, all columns except `image_id` have the type null.
     ///
     /// # Errors
     /// Returns [`crate::DataError::Io`] if the directory does not exist or writing fails.
-    pub fn write_none(path: impl AsRef<Path>) -> Result<()> {
+    pub fn write_empty(path: impl AsRef<Path>) -> Result<()> {
         let columns = Self::columns(VqaKind::Answered).map(|answered| match answered.field.data_type() {
             DataType::Int64 => answered,
             _ => column(answered.field.name(), DataType::Null, "empty"),
@@ -243,7 +245,7 @@ impl VqaWriter {
         Ok(())
     }
 
-    finish!(
+    writer_methods!(
         image,
         questions,
         answers,

@@ -71,11 +71,13 @@ impl VgWriter {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Continues a file after the batches that an earlier writer, created by this function, had written ([`Self::blocks`]); without
-    /// batches it begins anew. If this writer is dropped, its file is kept under the hidden name [`partial`](crate::arrow::partial).
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
+    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    ///
+    /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than its batches.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -101,5 +103,5 @@ impl VgWriter {
         Ok(())
     }
 
-    finish!(image, caption, width, height, x, y, image_id);
+    writer_methods!(image, caption, width, height, x, y, image_id);
 }

@@ -88,7 +88,7 @@ pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Re
         without_image: missing.len(),
         examples: missing
             .iter()
-            .take(Coverage::EXAMPLES)
+            .take(Coverage::MAX_EXAMPLES)
             .map(|p| file_name(&p.path))
             .collect(),
     };
