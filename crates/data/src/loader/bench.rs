@@ -1,4 +1,4 @@
-//! Speed of the way of an image through the loader: from the bytes of its file to normalised values.
+//! Measures how fast a loader turns image files into normalised values.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,25 @@ use crate::{DataError, Result};
 use vlct_image::{EXTENSIONS, StageTimes, Transform};
 use vlct_util::IoError;
 
-/// Image files are kept in memory while they are measured: at most so many bytes of them.
+/// Images are kept in memory during the measurement. Reading stops at this many bytes.
 const MAX_BYTES: usize = 64 << 20;
 /// Columns of Arrow files that hold images.
 const COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
-/// Images of a batch, and batches made ahead.
+/// Images of a batch.
 const BATCH: usize = 8;
+/// Batches made ahead.
 const PREFETCH: usize = 4;
 
 /// Image files in memory.
 #[derive(Debug, Default)]
 pub struct Images {
-    /// Where each comes from, and its bytes.
+    /// Source (path, and row and column of an Arrow file) and bytes of each.
     files: Vec<(String, Vec<u8>)>,
     bytes: usize,
 }
 
 impl Images {
-    /// Reads images: files, `.arrow` files, and both in directories (not in subdirectories), in order, until 64 MiB are read.
+    /// Reads image files, `.arrow` files, and both in directories (not in subdirectories), in order, until 64 MiB are read.
     ///
     /// # Errors
     /// Returns an error if a path cannot be read, an Arrow file is damaged, or there is no image.
@@ -114,14 +115,14 @@ fn image_files(directory: &Path) -> Result<Vec<PathBuf>> {
 pub struct Rate {
     /// Images measured.
     pub images: u64,
-    /// Time that they took, by the clock.
+    /// Wall-clock time.
     pub time: Duration,
-    /// Time of each stage, added up over the threads.
+    /// Time of each stage, summed over the threads.
     pub spent: StageTimes,
 }
 
-/// Runs images, again and again, through the threads of a loader for as long as `duration`, after each was read once. The
-/// memory of batches is used again, as in training.
+/// Loads the images repeatedly on the threads of a loader for `duration`, after one epoch that is not measured. Memory of batches is
+/// reused, as in training.
 ///
 /// # Errors
 /// Returns an error if an image cannot be read, with its name, or a thread cannot be started.
@@ -137,12 +138,12 @@ pub fn measure(images: Images, transform: Transform, threads: usize, duration: D
         take_batch(&mut pipeline)?;
     }
     *pipeline.job().spent() = StageTimes::default();
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut count = 0;
-    while count == 0 || begun.elapsed() < duration {
+    while count == 0 || start.elapsed() < duration {
         count += take_batch(&mut pipeline)?;
     }
-    let time = begun.elapsed();
+    let time = start.elapsed();
     let spent = *pipeline.job().spent();
     Ok(Rate {
         images: count,
@@ -151,13 +152,13 @@ pub fn measure(images: Images, transform: Transform, threads: usize, duration: D
     })
 }
 
-/// Takes a batch and drops it: its number of images.
+/// Takes a batch and drops it. Returns its number of images.
 fn take_batch(pipeline: &mut Pipeline<Repeat>) -> Result<u64> {
     let batch = pipeline.next().transpose()?.unwrap_or_default();
     Ok(batch.len() as u64)
 }
 
-/// The same images in each epoch.
+/// The job of loading the same images in each epoch.
 struct Repeat {
     images: Vec<(String, Vec<u8>)>,
     transform: Transform,
@@ -172,7 +173,7 @@ impl Repeat {
 }
 
 impl Job for Repeat {
-    /// Epoch, and first image.
+    /// Epoch, and index of the first image.
     type Plan = (u64, usize);
     type Sample = Pixels;
     type Batch = Vec<Pixels>;
@@ -186,11 +187,11 @@ impl Job for Repeat {
         ((self.images.len() - first).min(BATCH), (position.epoch, first))
     }
 
-    fn sample(&self, (epoch, first): &Self::Plan, number: usize) -> Result<Pixels> {
-        let place = first + number;
-        let (name, bytes) = &self.images[place];
+    fn sample(&self, (epoch, first): &Self::Plan, index: usize) -> Result<Pixels> {
+        let index = first + index;
+        let (name, bytes) = &self.images[index];
         let mut out = self.buffers.take(self.transform.values());
-        let mut rng = stream(0, Purpose::Augmentation, *epoch, place as u64);
+        let mut rng = stream(0, Purpose::Augmentation, *epoch, index as u64);
         let spent = self
             .transform
             .load_into(bytes, &mut rng, &mut out)

@@ -1,60 +1,59 @@
-//! Image memory that is used again.
+//! Reused memory of images.
 //!
-//! Fresh memory of this size comes from the system page by page, which takes about a quarter of the time that it takes to
-//! decode the images that go into it.
+//! The system maps new memory of this size page by page, which takes about a quarter of the time of decoding the images.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A bounded number of buffers that wait to be used again.
+/// A pool with a bounded number of free buffers.
 #[derive(Debug)]
 pub struct Buffers {
-    waiting: Mutex<Vec<Vec<f32>>>,
-    most: usize,
+    free: Mutex<Vec<Vec<f32>>>,
+    max_free: usize,
 }
 
 impl Buffers {
-    /// Keeps at most `most` buffers.
-    pub fn new(most: usize) -> Self {
+    /// Creates a pool that keeps at most `max_free` free buffers.
+    pub fn new(max_free: usize) -> Self {
         Self {
-            waiting: Mutex::new(Vec::new()),
-            most,
+            free: Mutex::new(Vec::new()),
+            max_free,
         }
     }
 
-    /// A buffer of `len` values, which are arbitrary.
+    /// Returns a buffer of `len` arbitrary values.
     pub fn take(self: &Arc<Self>, len: usize) -> Pixels {
         let mut values = self.lock().pop().unwrap_or_default();
         values.resize(len, 0.0);
         Pixels {
             values,
-            home: Some(Arc::clone(self)),
+            pool: Some(Arc::clone(self)),
         }
     }
 
     fn give_back(&self, values: Vec<f32>) {
-        let mut waiting = self.lock();
-        if waiting.len() < self.most && values.capacity() > 0 {
-            waiting.push(values);
+        let mut free = self.lock();
+        if free.len() < self.max_free && values.capacity() > 0 {
+            free.push(values);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Values of an image, `[3, size, size]`. When dropped, their memory returns to the [`Buffers`] that it was taken from.
+/// Values of an image, `[3, size, size]`. Dropping them returns their memory to the [`Buffers`] that provided it.
 #[derive(Debug)]
 pub struct Pixels {
     values: Vec<f32>,
-    home: Option<Arc<Buffers>>,
+    pool: Option<Arc<Buffers>>,
 }
 
 impl From<Vec<f32>> for Pixels {
-    /// Values whose memory is freed when they are dropped.
+    /// Wraps values whose memory does not come from [`Buffers`]. Dropping them frees it.
     fn from(values: Vec<f32>) -> Self {
-        Self { values, home: None }
+        Self { values, pool: None }
     }
 }
 
@@ -86,8 +85,8 @@ impl DerefMut for Pixels {
 
 impl Drop for Pixels {
     fn drop(&mut self) {
-        if let Some(home) = &self.home {
-            home.give_back(std::mem::take(&mut self.values));
+        if let Some(pool) = &self.pool {
+            pool.give_back(std::mem::take(&mut self.values));
         }
     }
 }
@@ -97,19 +96,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_buffers_are_used_again_at_the_size_that_is_asked_for() {
+    fn dropped_buffers_are_reused_at_the_requested_size() {
         let buffers = Arc::new(Buffers::new(1));
         let mut first = buffers.take(4);
         first.fill(7.0);
-        let place = first.as_ptr();
+        let address = first.as_ptr();
         let second = buffers.take(9);
         drop(first);
         drop(second);
-        let again = buffers.take(3);
-        assert_eq!((again.as_ptr(), again.len()), (place, 3));
-        drop(again);
+        let reused = buffers.take(3);
+        assert_eq!((reused.as_ptr(), reused.len()), (address, 3));
+        drop(reused);
         assert_eq!(*buffers.take(3), [7.0; 3]);
-        let _only_one_was_kept = buffers.take(3);
+        // The pool kept only one buffer, so the next one is new.
+        let _kept = buffers.take(3);
         assert_eq!(*buffers.take(2), [0.0; 2]);
     }
 }

@@ -1,8 +1,8 @@
-//! What loaders are made of: the order of an epoch, threads that make batches ahead of time, image memory that is used again.
+//! The parts of a loader: the order of an epoch, threads that prefetch batches, and reused memory of images.
 //!
-//! The loader of training and evaluation is in the crate `vlct-tasks`; here are the parts that know no task. Every random
-//! decision is a function of seed, epoch and position ([`crate::random`]), so the number of threads does not matter and a run
-//! can be resumed at any batch.
+//! The loader of training and evaluation is in the crate `vlct-tasks`; the parts here are independent of the task. Every random
+//! decision is a function of seed, epoch and position ([`crate::random`]), so the batches are the same for any number of threads,
+//! and a run can be resumed at any batch.
 
 pub mod bench;
 mod buffers;

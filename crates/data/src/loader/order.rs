@@ -1,22 +1,22 @@
-//! The order of an epoch as a function of the position: no list of indices is ever held.
+//! The order of an epoch as a function of the position, without a list of indices in memory.
 
 use rand::Rng;
 
 use crate::random::{Purpose, stream};
 
 const ROUNDS: usize = 8;
-/// Fewest bits of the permuted numbers: with fewer, a Feistel network does not mix.
+/// Minimum number of bits of the permuted numbers. With fewer bits, a Feistel network mixes badly.
 const MIN_BITS: u32 = 8;
 
 /// A permutation of `0..len`, computed number by number.
 ///
 /// Shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, whatever the round function)
-/// with cycle walking (Black and Rogaway, *Ciphers with arbitrary finite domains*, 2002): numbers that fall outside
-/// the range are sent through again. At most four passes on average, for 256 items and more.
+/// with cycle walking (Black and Rogaway, *Ciphers with arbitrary finite domains*, 2002): a number outside
+/// the range is permuted again. For 256 items or more, this takes at most four permutations on average.
 #[derive(Clone, Debug)]
 pub struct Order {
     len: u64,
-    /// None: in sequence.
+    /// None for sequential order.
     network: Option<Network>,
 }
 
@@ -60,14 +60,14 @@ impl Order {
         self.len == 0
     }
 
-    /// The index at `position`; none beyond the end.
+    /// Returns the index at `position`; none beyond the end.
     pub fn at(&self, position: usize) -> Option<usize> {
         let mut value = position as u64;
         if value >= self.len {
             return None;
         }
         if let Some(network) = &self.network {
-            // Ends: the network permutes a finite set, so the walk from a number below `len` comes back to one.
+            // The loop terminates: the network permutes a finite set, so the cycle of a number below `len` returns to it.
             loop {
                 value = network.permute(value);
                 if value < self.len {
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_index_comes_exactly_once(seed: u64, epoch: u64, len in 0usize..3000) {
+        fn every_index_occurs_exactly_once(seed: u64, epoch: u64, len in 0usize..3000) {
             let order = Order::shuffled(seed, epoch, len);
             let mut indices = all(&order);
             indices.sort_unstable();
@@ -117,14 +117,14 @@ mod tests {
         }
 
         #[test]
-        fn large_ranges_are_kept(seed: u64, len in 1usize..1 << 40, position: prop::sample::Index) {
+        fn indices_stay_in_large_ranges(seed: u64, len in 1usize..1 << 40, position: prop::sample::Index) {
             let order = Order::shuffled(seed, 0, len);
             prop_assert!(order.at(position.index(len)).unwrap() < len);
         }
     }
 
     #[test]
-    fn seeds_and_epochs_have_their_own_order() {
+    fn seeds_and_epochs_give_different_orders() {
         let orders = [(1, 0), (1, 1), (2, 0)].map(|(seed, epoch)| all(&Order::shuffled(seed, epoch, 500)));
         assert_ne!(orders[0], orders[1]);
         assert_ne!(orders[0], orders[2]);
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(all(&Order::sequential(4)), [0, 1, 2, 3]);
     }
 
-    /// Chi-squared of counts against equal ones, in standard deviations above its mean.
+    /// The chi-squared statistic of counts against a uniform distribution, in standard deviations above its mean.
     fn excess(counts: &[u32]) -> f64 {
         let mean = counts.iter().sum::<u32>() as f64 / counts.len() as f64;
         let chi: f64 = counts.iter().map(|c| (*c as f64 - mean).powi(2) / mean).sum();

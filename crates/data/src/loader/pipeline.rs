@@ -1,7 +1,7 @@
 //! Batches made by several threads, delivered in order.
 //!
-//! Threads claim single samples, so that even one large batch is made by all of them, and the next batches are begun
-//! before the current one is asked for. What a sample is depends on its place alone, never on the thread that makes it.
+//! Threads claim single samples, so all threads work on one large batch, and they begin the next batches before the consumer
+//! requests the current one. A sample depends only on its position, never on the thread that makes it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::{DataError, Result};
 
-/// A place in the sequence of batches.
+/// A position in the sequence of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Epoch, from 0.
@@ -20,32 +20,32 @@ pub struct Position {
     pub batch: u64,
 }
 
-/// What the threads of a [`Pipeline`] do.
+/// The work of the threads of a [`Pipeline`].
 pub trait Job: Send + Sync + 'static {
-    /// What the samples of a batch have in common, drawn once per batch.
+    /// The data that all samples of a batch share, drawn once per batch.
     type Plan: Send + Sync;
     /// One sample.
     type Sample: Send;
-    /// Samples put together.
+    /// The collated samples of a batch.
     type Batch: Send;
 
     /// Batches per epoch, at least one.
     fn epoch_len(&self) -> u64;
-    /// Number of samples (at least one), and plan, of the batch at a position.
+    /// Returns the number of samples (at least one) and the plan of the batch at `position`.
     fn plan(&self, position: Position) -> (usize, Self::Plan);
-    /// Makes sample `number` of a batch.
+    /// Makes sample `index` of a batch.
     ///
     /// # Errors
-    /// The batch is replaced by the error.
-    fn sample(&self, plan: &Self::Plan, number: usize) -> Result<Self::Sample>;
-    /// Puts the samples of a batch together, in order of their numbers.
+    /// The pipeline delivers the error instead of the batch.
+    fn sample(&self, plan: &Self::Plan, index: usize) -> Result<Self::Sample>;
+    /// Makes a batch of its samples, which are in order.
     ///
     /// # Errors
-    /// The batch is replaced by the error.
+    /// The pipeline delivers the error instead of the batch.
     fn collate(&self, plan: &Self::Plan, samples: Vec<Self::Sample>) -> Result<Self::Batch>;
 }
 
-/// A batch in the making.
+/// A batch that is being made.
 struct Slot<J: Job> {
     plan: Arc<J::Plan>,
     samples: Vec<Option<Result<J::Sample>>>,
@@ -56,27 +56,27 @@ struct Slot<J: Job> {
 
 struct State<J: Job> {
     slots: VecDeque<Slot<J>>,
-    /// Number of the first slot, counted over all slots that ever were.
+    /// Number of batches delivered, which is the number of the first slot.
     first: u64,
-    /// The batch to begin next; none at the end.
+    /// The next batch to begin; none at the end.
     next: Option<Position>,
     stop: bool,
 }
 
 struct Shared<J: Job> {
     job: J,
-    /// Batches that are in the making or wait to be fetched.
+    /// Maximum number of batches that are being made or wait for the consumer.
     prefetch: usize,
-    /// First epoch that is not delivered.
+    /// The first epoch that is not delivered.
     end: Option<u64>,
     state: Mutex<State<J>>,
-    /// There may be something to do.
+    /// Notified when a thread may have work, or must stop.
     work: Condvar,
-    /// A batch is complete.
+    /// Notified when a batch is complete.
     ready: Condvar,
 }
 
-/// Batches in order, made ahead by threads. Dropping it stops the threads.
+/// An iterator over batches that threads make ahead. Dropping it stops the threads.
 pub struct Pipeline<J: Job> {
     shared: Arc<Shared<J>>,
     threads: Vec<JoinHandle<()>>,
@@ -88,7 +88,7 @@ impl<J: Job> Pipeline<J> {
     /// `start` and stopping before epoch `end`, if there is one.
     ///
     /// # Errors
-    /// [`DataError::Invalid`] if an epoch has no batch or no thread can be started.
+    /// Returns [`DataError::Invalid`] if an epoch has no batch or a thread cannot be started.
     pub fn new(job: J, start: Position, end: Option<u64>, threads: usize, prefetch: usize) -> Result<Self> {
         if job.epoch_len() == 0 {
             return Err(DataError::Invalid(
@@ -108,7 +108,7 @@ impl<J: Job> Pipeline<J> {
             ready: Condvar::new(),
             job,
         });
-        shared.lock().next = shared.valid(start);
+        shared.lock().next = shared.normalise(start);
         let mut pipeline = Self {
             shared,
             threads: Vec::new(),
@@ -130,7 +130,7 @@ impl<J: Job> Pipeline<J> {
         &self.shared.job
     }
 
-    /// Time that was spent waiting for batches, since the beginning.
+    /// Total time that the consumer has waited for batches.
     pub fn wait_time(&self) -> Duration {
         self.waited
     }
@@ -140,7 +140,7 @@ impl<J: Job> Iterator for Pipeline<J> {
     type Item = Result<J::Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut state = self.shared.lock();
         let batch = loop {
             if state.slots.is_empty() && state.next.is_none() {
@@ -155,7 +155,7 @@ impl<J: Job> Iterator for Pipeline<J> {
             state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         drop(state);
-        self.waited += begun.elapsed();
+        self.waited += start.elapsed();
         batch
     }
 }
@@ -165,20 +165,20 @@ impl<J: Job> Drop for Pipeline<J> {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to stop.
+            // A thread that panicked has stopped already.
             let _ = thread.join();
         }
     }
 }
 
 impl<J: Job> Shared<J> {
-    /// Panics inside jobs are caught before they reach the lock, so a poisoned one is still consistent.
+    /// Locks the state. A poisoned state is consistent: under the lock, only [`Job::plan`] can panic, before any change.
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The position, moved to the next epoch if it is beyond the last batch of its own; none beyond the end.
-    fn valid(&self, position: Position) -> Option<Position> {
+    /// Moves a position beyond the last batch of its epoch to a later epoch; none beyond the end.
+    fn normalise(&self, position: Position) -> Option<Position> {
         let epoch_len = self.job.epoch_len();
         let position = Position {
             epoch: position.epoch.checked_add(position.batch / epoch_len)?,
@@ -187,29 +187,29 @@ impl<J: Job> Shared<J> {
         (self.end.is_none_or(|end| position.epoch < end)).then_some(position)
     }
 
-    /// Makes one sample, and the batch if the sample completes it. False when it is time to stop.
+    /// Makes one sample, and the batch if all its samples are made. Returns false if the thread must stop.
     fn make_one(&self) -> bool {
-        let Some((slot, plan, number)) = self.claim() else {
+        let Some((slot, plan, index)) = self.claim() else {
             return false;
         };
-        let sample = guarded(|| self.job.sample(&plan, number));
+        let sample = catch_panic(|| self.job.sample(&plan, index));
         let mut state = self.lock();
         let Some(entry) = state.slot(slot) else {
             return false;
         };
-        entry.samples[number] = Some(sample);
+        entry.samples[index] = Some(sample);
         entry.made += 1;
         if entry.made < entry.samples.len() {
             return true;
         }
         let samples = std::mem::take(&mut entry.samples);
         drop(state);
-        // The first error by number, not by time: runs with different numbers of threads fail alike.
+        // The error of the first sample by index, not by time, so that it is the same for any number of threads.
         let batch = samples
             .into_iter()
             .flatten()
             .collect::<Result<Vec<_>>>()
-            .and_then(|samples| guarded(|| self.job.collate(&plan, samples)));
+            .and_then(|samples| catch_panic(|| self.job.collate(&plan, samples)));
         let mut state = self.lock();
         if let Some(entry) = state.slot(slot) {
             entry.batch = Some(batch);
@@ -218,7 +218,7 @@ impl<J: Job> Shared<J> {
         true
     }
 
-    /// Waits for a sample to make: number of its slot, plan, number in the batch.
+    /// Waits for a sample to make. Returns the number of its slot, the plan and its index in the batch; none if the thread must stop.
     fn claim(&self) -> Option<(u64, Arc<J::Plan>, usize)> {
         let mut state = self.lock();
         loop {
@@ -242,7 +242,7 @@ impl<J: Job> Shared<J> {
                         made: 0,
                         batch: None,
                     });
-                    state.next = self.valid(Position {
+                    state.next = self.normalise(Position {
                         batch: position.batch + 1,
                         ..position
                     });
@@ -260,8 +260,8 @@ impl<J: Job> State<J> {
     }
 }
 
-/// Turns a panic (a bug in a decoder, say) into an error, so that the consumer does not wait for ever.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Converts a panic, such as a bug in a decoder, into an error. Otherwise the consumer would wait forever.
+fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<&str>()
@@ -280,17 +280,17 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Batches of `size` samples from `total` per epoch; a sample is its place, after some uneven work.
+    /// A job of `total` samples per epoch in batches of `size`. A sample is its epoch and index, after work of uneven duration.
     #[derive(Default)]
-    struct Places {
+    struct Indices {
         total: u64,
         size: u64,
-        fail_at: Option<u64>,
+        fail_from: Option<u64>,
         panic_at: Option<u64>,
         made: Arc<AtomicUsize>,
     }
 
-    impl Job for Places {
+    impl Job for Indices {
         type Plan = Position;
         type Sample = (u64, u64);
         type Batch = (Position, Vec<(u64, u64)>);
@@ -300,22 +300,22 @@ mod tests {
         }
 
         fn plan(&self, position: Position) -> (usize, Position) {
-            let left = self.total - position.batch * self.size;
-            (left.min(self.size) as usize, position)
+            let remaining = self.total - position.batch * self.size;
+            (remaining.min(self.size) as usize, position)
         }
 
-        fn sample(&self, plan: &Position, number: usize) -> Result<(u64, u64)> {
+        fn sample(&self, plan: &Position, index: usize) -> Result<(u64, u64)> {
             self.made.fetch_add(1, Ordering::SeqCst);
-            let place = plan.batch * self.size + number as u64;
-            for _ in 0..(place * 7919) % 13 {
+            let index = plan.batch * self.size + index as u64;
+            for _ in 0..(index * 7919) % 13 {
                 std::thread::yield_now();
             }
-            if self.panic_at == Some(place) {
+            if self.panic_at == Some(index) {
                 std::panic::resume_unwind(Box::new("broken decoder"));
             }
-            match self.fail_at {
-                Some(at) if place >= at => Err(DataError::Invalid(format!("place {place}"))),
-                _ => Ok((plan.epoch, place)),
+            match self.fail_from {
+                Some(first) if index >= first => Err(DataError::Invalid(format!("index {index}"))),
+                _ => Ok((plan.epoch, index)),
             }
         }
 
@@ -328,11 +328,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(60))]
 
         #[test]
-        fn every_sample_comes_once_in_order_for_any_number_of_threads(
+        fn delivers_every_sample_once_in_order_for_any_number_of_threads(
             total in 1u64..60, size in 1u64..20, threads in 0usize..6, prefetch in 0usize..5,
             epoch in 0u64..3, batch in 0u64..30,
         ) {
-            let job = Places { total, size, ..Places::default() };
+            let job = Indices { total, size, ..Places::default() };
             let epoch_len = job.epoch_len();
             let start = Position { epoch, batch };
             let batches: Vec<_> = Pipeline::new(job, start, Some(6), threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
@@ -340,8 +340,8 @@ mod tests {
             let want: Vec<_> = (first..6 * epoch_len)
                 .map(|b| {
                     let position = Position { epoch: b / epoch_len, batch: b % epoch_len };
-                    let places = position.batch * size..(position.batch * size + size).min(total);
-                    (position, places.map(|p| (position.epoch, p)).collect::<Vec<_>>())
+                    let indices = position.batch * size..(position.batch * size + size).min(total);
+                    (position, indices.map(|i| (position.epoch, i)).collect::<Vec<_>>())
                 })
                 .collect();
             prop_assert_eq!(batches, want);
@@ -349,24 +349,24 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_those_of_the_first_sample_and_later_batches_follow() {
+    fn error_of_a_batch_is_that_of_its_first_failing_sample() {
         for threads in [1, 4] {
-            let job = Places {
+            let job = Indices {
                 total: 10,
                 size: 5,
-                fail_at: Some(7),
+                fail_from: Some(7),
                 ..Places::default()
             };
             let mut batches = Pipeline::new(job, Position::default(), Some(1), threads, 2).unwrap();
             assert!(batches.next().unwrap().is_ok());
-            assert_eq!(batches.next().unwrap().unwrap_err().to_string(), "place 7");
+            assert_eq!(batches.next().unwrap().unwrap_err().to_string(), "index 7");
             assert!(batches.next().is_none());
         }
     }
 
     #[test]
-    fn a_panic_is_an_error_of_its_batch() {
-        let job = Places {
+    fn panic_becomes_an_error_of_its_batch() {
+        let job = Indices {
             total: 6,
             size: 3,
             panic_at: Some(1),
@@ -380,8 +380,8 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_made_than_may_wait_and_dropping_stops() {
-        let job = Places {
+    fn prefetch_bounds_the_samples_made_and_dropping_stops() {
+        let job = Indices {
             total: 1_000_000,
             size: 4,
             ..Places::default()
@@ -397,8 +397,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_deliver_is_an_error() {
-        let job = Places {
+    fn rejects_jobs_without_batches() {
+        let job = Indices {
             total: 0,
             size: 4,
             ..Places::default()

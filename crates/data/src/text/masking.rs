@@ -1,29 +1,29 @@
 //! Choice and corruption of tokens for masked language modelling.
 //!
-//! Both ways of choosing have the distribution of the original's collators (BERT's, over captions padded to a fixed length), although
-//! captions here are not padded.
+//! Tokens and whole words are chosen with the distribution of the original's collators, which are those of BERT and work on padded
+//! captions. Captions here are not padded.
 
 use super::Tokenizer;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// Most tokens of a text that are chosen (the original's `max_predictions`).
-const MOST_PREDICTIONS: usize = 512;
+/// Maximum number of chosen tokens of a text (the original's `max_predictions`).
+const MAX_PREDICTIONS: usize = 512;
 
 /// Probability that a chosen token becomes `[MASK]` (BERT, section 3.1).
 const MASK_PROBABILITY: f64 = 0.8;
 
-/// Probability that a chosen token that does not become `[MASK]` becomes a random one: 10 % of the chosen.
+/// Probability that a chosen token becomes random if it does not become `[MASK]`. Thus 10 % of the chosen tokens become random.
 const RANDOM_PROBABILITY: f64 = 0.5;
 
 /// Parameters of [`mask_tokens`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MaskingConfig {
-    /// Whether whole words are chosen, up to a budget of tokens, or tokens independently.
+    /// True: whole words are chosen, up to a budget of tokens. False: tokens are chosen independently.
     pub whole_word: bool,
     /// The share of tokens to choose, 0 to 1.
     pub probability: f64,
-    /// The length in tokens to which the original pads a text; determines the budget of whole words.
+    /// The length in tokens to which the original pads a text. It determines the budget of whole words.
     pub max_text_len: usize,
 }
 
@@ -32,7 +32,7 @@ pub struct MaskingConfig {
 pub struct MaskedText {
     /// The input of the model.
     pub ids: Vec<u32>,
-    /// For each token, the original token if it is to be predicted.
+    /// For each token, its original id if the model predicts it.
     pub labels: Vec<Option<u32>>,
 }
 
@@ -43,8 +43,8 @@ pub struct MaskedText {
 /// the end. As in the original, special tokens that the caption itself contains are chosen like others.
 ///
 /// With `whole_word`, the budget is the same for all texts, `probability · max_text_len` tokens. The words of the text share it with
-/// the padding that the original appends, so few tokens of a short text are chosen, often none (ten words of one piece in 40 tokens:
-/// none in 13.6 % of cases). As in the original, `[CLS]`, `[SEP]` and `[PAD]` are never chosen at any position.
+/// the padding that the original appends, so few tokens of a short text are chosen, often none (for ten words of one piece in
+/// 40 tokens: none in 13.6 % of cases). As in the original, `[CLS]`, `[SEP]` and `[PAD]` are never chosen at any position.
 pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> MaskedText {
     let chosen = if config.whole_word {
         choose_words(tokenizer, ids, config, rng)
@@ -55,38 +55,38 @@ pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, r
         ids: ids.to_vec(),
         labels: vec![None; ids.len()],
     };
-    for (at, &id) in ids.iter().enumerate() {
-        if !chosen[at] {
+    for (i, &id) in ids.iter().enumerate() {
+        if !chosen[i] {
             continue;
         }
-        masked.labels[at] = Some(id);
+        masked.labels[i] = Some(id);
         if rng.random::<f64>() < MASK_PROBABILITY {
-            masked.ids[at] = tokenizer.mask();
+            masked.ids[i] = tokenizer.mask();
         } else if rng.random::<f64>() < RANDOM_PROBABILITY {
-            masked.ids[at] = rng.random_range(0..tokenizer.len() as u32);
+            masked.ids[i] = rng.random_range(0..tokenizer.len() as u32);
         }
     }
     masked
 }
 
-/// For each token, whether it is chosen; tokens are independent.
+/// Chooses tokens independently. Returns for each token whether it is chosen.
 fn choose_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
     let last = ids.len().saturating_sub(1);
-    let frame = |at, id| (at == 0 && id == tokenizer.cls()) || (at == last && id == tokenizer.sep());
-    let choose = |(at, &id)| rng.random::<f64>() < config.probability && !frame(at, id);
+    let is_added = |i, id| (i == 0 && id == tokenizer.cls()) || (i == last && id == tokenizer.sep());
+    let choose = |(i, &id)| rng.random::<f64>() < config.probability && !is_added(i, id);
     ids.iter().enumerate().map(choose).collect()
 }
 
-/// For each token, whether the word that it belongs to is chosen.
+/// Chooses whole words. Returns for each token whether its word is chosen.
 fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
-    /// Marks tokens that belong to no word.
-    const NONE: usize = usize::MAX;
+    /// The word of `[CLS]` and `[SEP]`, which belong to no word.
+    const NO_WORD: usize = usize::MAX;
     // The word of each token, and the number of tokens of each word.
     let mut word_of = Vec::with_capacity(ids.len());
     let mut sizes: Vec<usize> = Vec::with_capacity(ids.len().max(config.max_text_len));
     for &id in ids {
         if id == tokenizer.cls() || id == tokenizer.sep() {
-            word_of.push(NONE);
+            word_of.push(NO_WORD);
             continue;
         }
         match sizes.last_mut() {
@@ -99,7 +99,7 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
     sizes.extend(std::iter::repeat_n(1, padded_len - ids.len()));
 
     let budget = (padded_len as f64 * config.probability).round_ties_even() as usize;
-    let budget = budget.clamp(1, MOST_PREDICTIONS);
+    let budget = budget.clamp(1, MAX_PREDICTIONS);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     let mut word_chosen = vec![false; sizes.len()];
     let mut tokens = 0;
@@ -107,7 +107,7 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
         if tokens >= budget {
             break;
         }
-        // A step of a Fisher-Yates shuffle; it ends when the budget is used.
+        // One step of a Fisher-Yates shuffle. The shuffle ends when the budget is used.
         let drawn = rng.random_range(next..order.len());
         order.swap(next, drawn);
         let word = order[next];
@@ -117,6 +117,6 @@ fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng:
         }
     }
     // A literal [PAD] in the text is a word and uses the budget, but is not predicted.
-    let chosen = |(&word, &id): (&usize, &u32)| word != NONE && word_chosen[word] && id != tokenizer.pad();
+    let chosen = |(&word, &id): (&usize, &u32)| word != NO_WORD && word_chosen[word] && id != tokenizer.pad();
     word_of.iter().zip(ids).map(chosen).collect()
 }

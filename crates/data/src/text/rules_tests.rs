@@ -2,12 +2,12 @@
 
 use super::{Tokenizer, Vocabulary};
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 use unicode_normalization::UnicodeNormalization;
 
-/// A small cased vocabulary.
+/// A tokenizer with a small cased vocabulary.
 fn cased() -> Tokenizer {
     let tokens = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nDog\ndog\n##s\nA\na\né\n##é\n'\n[\n]\nM\n東\n!\nMASK\nσ\n##ς\n";
     Tokenizer::new(
@@ -16,10 +16,10 @@ fn cased() -> Tokenizer {
     )
 }
 
-/// The reference: one pass over the whole text for each rule, and exhaustive search.
+/// Applies each rule to the whole text, then finds pieces by exhaustive search.
 fn naive_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
     let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-    let ids: HashMap<&str, ()> = t.vocabulary().iter().map(|t| (t, ())).collect();
+    let known: HashSet<&str> = t.vocabulary().iter().collect();
     let mut segments = vec![text.to_owned()];
     for special in specials {
         segments = segments
@@ -103,14 +103,14 @@ fn naive_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
                 })
                 .collect();
             for part in split.split_whitespace() {
-                out.extend(naive_word(&ids, part));
+                out.extend(naive_word(&known, part));
             }
         }
     }
     out
 }
 
-fn naive_word(known: &HashMap<&str, ()>, word: &str) -> Vec<String> {
+fn naive_word(known: &HashSet<&str>, word: &str) -> Vec<String> {
     let characters: Vec<char> = word.chars().collect();
     let unknown = vec!["[UNK]".to_owned()];
     if characters.len() > 100 {
@@ -122,7 +122,7 @@ fn naive_word(known: &HashMap<&str, ()>, word: &str) -> Vec<String> {
         let piece = (start + 1..=characters.len()).rev().find_map(|end| {
             let text: String = characters[start..end].iter().collect();
             let text = if start > 0 { format!("##{text}") } else { text };
-            known.contains_key(text.as_str()).then_some((text, end))
+            known.contains(text.as_str()).then_some((text, end))
         });
         let Some((text, end)) = piece else { return unknown };
         pieces.push(text);

@@ -17,8 +17,8 @@ fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     tokens[1..tokens.len() - 1].iter().map(|t| t.to_string()).collect()
 }
 
-/// A tokenizer over special tokens and `tokens`.
-fn small(tokens: &[&str], lower_case: bool) -> Tokenizer {
+/// A tokenizer whose vocabulary is the special tokens and `tokens`.
+fn tokenizer_of(tokens: &[&str], lower_case: bool) -> Tokenizer {
     let lines = [&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], tokens]
         .concat()
         .join("\n");
@@ -37,11 +37,11 @@ fn encodes_and_decodes_as_recorded() {
                 let values = case[key].as_array().unwrap().iter();
                 values.map(|v| v.as_u64().unwrap() as u32).collect()
             };
-            let (padded, kept) = (numbers("input_ids"), numbers("attention_mask"));
+            let (padded, mask) = (numbers("input_ids"), numbers("attention_mask"));
             let expected: Vec<u32> = padded
                 .iter()
-                .zip(&kept)
-                .filter(|(_, k)| **k == 1)
+                .zip(&mask)
+                .filter(|(_, m)| **m == 1)
                 .map(|(id, _)| *id)
                 .collect();
             let ids = tokenizer.encode(text, padded.len());
@@ -98,7 +98,7 @@ fn unusual_characters_are_classified_as_in_the_original() {
     // A capital sigma is lower-cased without context: to σ, never to the final ς.
     assert_eq!(pieces(&tokenizer, "ΟΔΟΣ"), pieces(&tokenizer, "οδοσ"));
     assert_ne!(pieces(&tokenizer, "ΟΔΟΣ"), pieces(&tokenizer, "οδος"));
-    // Characters that decompose to punctuation.
+    // A character that decomposes to punctuation.
     assert_eq!(pieces(&tokenizer, "why\u{37E}dog"), ["why", ";", "dog"]);
     // Line and paragraph separators end words; format characters do not.
     assert_eq!(
@@ -107,9 +107,9 @@ fn unusual_characters_are_classified_as_in_the_original() {
     );
     // Ideographs, including compatibility ideographs (which decompose), are words by themselves; kana and hangul are not.
     assert_eq!(pieces(&tokenizer, "dog東\u{F91B}cat"), ["dog", "東", "[UNK]", "cat"]);
-    // A word of accents only becomes empty.
+    // A word of accents alone becomes empty.
     assert_eq!(pieces(&tokenizer, "a \u{301}\u{302} b"), ["a", "b"]);
-    // Dashes and quotation marks within words.
+    // Dashes and quotation marks split words.
     assert_eq!(pieces(&tokenizer, "dog—“cat”"), ["dog", "—", "“", "cat", "”"]);
     // A word without a complete segmentation is unknown as a whole.
     assert_eq!(pieces(&tokenizer, "dog\u{1F3C4} cat"), ["[UNK]", "cat"]);
@@ -129,11 +129,11 @@ fn words_of_more_than_100_characters_are_unknown() {
 #[test]
 fn truncation_keeps_cls_and_sep() {
     let tokenizer = bert();
-    let whole = tokenizer.encode("a surfboard, snowboarding antidisestablishmentarianism", 512);
-    for max_len in 2..whole.len() + 3 {
+    let full = tokenizer.encode("a surfboard, snowboarding antidisestablishmentarianism", 512);
+    for max_len in 2..full.len() + 3 {
         let ids = tokenizer.encode("a surfboard, snowboarding antidisestablishmentarianism", max_len);
-        let kept = max_len.min(whole.len()) - 2;
-        assert_eq!(ids[1..ids.len() - 1], whole[1..1 + kept]);
+        let kept = max_len.min(full.len()) - 2;
+        assert_eq!(ids[1..ids.len() - 1], full[1..1 + kept]);
         assert_eq!((ids[0], ids[ids.len() - 1]), (101, 102));
     }
     for max_len in [0, 1, 2] {
@@ -143,15 +143,15 @@ fn truncation_keeps_cls_and_sep() {
 
 #[test]
 fn cased_vocabularies_keep_case_and_accents() {
-    let tokenizer = small(&["Dog", "dog", "é", "e"], false);
+    let tokenizer = tokenizer_of(&["Dog", "dog", "é", "e"], false);
     assert_eq!(pieces(&tokenizer, "Dog dog é e DOG"), ["Dog", "dog", "é", "e", "[UNK]"]);
-    let tokenizer = small(&["Dog", "dog", "é", "e"], true);
+    let tokenizer = tokenizer_of(&["Dog", "dog", "é", "e"], true);
     assert_eq!(pieces(&tokenizer, "Dog dog é e DOG"), ["dog", "dog", "e", "e", "dog"]);
 }
 
 #[test]
 fn vocabulary_without_continuations_has_whole_words_only() {
-    let tokenizer = small(&["dog", "s"], true);
+    let tokenizer = tokenizer_of(&["dog", "s"], true);
     assert_eq!(pieces(&tokenizer, "dog dogs"), ["dog", "[UNK]"]);
 }
 
@@ -177,20 +177,20 @@ fn reads_files_with_crlf_duplicates_and_blank_lines() {
 fn rejects_invalid_vocabularies_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("words.txt");
-    let huge = vec![b'a'; (16 << 20) + 1];
-    for (contents, says) in [
+    let too_large = vec![b'a'; (16 << 20) + 1];
+    for (contents, reason) in [
         (&b""[..], "empty"),
         (b"\n\r\n", "empty"),
         (b"dog\ncat\n", "no line [PAD], [UNK], [CLS], [SEP], [MASK];"),
         (b"[PAD]\n[UNK]\n[CLS] \n[SEP]\n[MASK]", "no line [CLS];"),
         (b"[PAD]\n[UNK]\n\xff\xfe", "line 3 is not UTF-8"),
-        (&huge, "more than 16 MiB"),
+        (&too_large, "more than 16 MiB"),
     ] {
         fs::write(&file, contents).unwrap();
         let error = Tokenizer::from_file(&file, true).unwrap_err();
         assert!(matches!(error, DataError::Format { .. } | DataError::Io(_)));
         let message = error.to_string();
-        assert!(message.contains("words.txt: ") && message.contains(says), "{message}");
+        assert!(message.contains("words.txt: ") && message.contains(reason), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
     for missing in [directory.path().join("none"), directory.path().to_path_buf()] {
@@ -234,9 +234,9 @@ fn named_accepts_a_name_a_file_or_a_directory() {
 }
 
 #[test]
-fn tokenizers_are_shared_between_threads() {
-    fn shared<T: Send + Sync>(_: &T) {}
-    shared(&bert());
+fn tokenizers_can_be_shared_between_threads() {
+    fn assert_shareable<T: Send + Sync>(_: &T) {}
+    assert_shareable(&bert());
 }
 
 proptest! {
@@ -260,17 +260,17 @@ proptest! {
             prop_assert_eq!(ids[ids.len() - 1], tokenizer.sep());
             prop_assert!(ids.iter().all(|&id| tokenizer.token(id).is_some()));
             // A shorter limit gives a prefix of the pieces.
-            let whole = tokenizer.encode(&text, usize::MAX);
-            prop_assert_eq!(&whole[..ids.len() - 1], &ids[..ids.len() - 1]);
-            prop_assert_eq!(ids.len(), whole.len().min(max_len));
+            let full = tokenizer.encode(&text, usize::MAX);
+            prop_assert_eq!(&full[..ids.len() - 1], &ids[..ids.len() - 1]);
+            prop_assert_eq!(ids.len(), full.len().min(max_len));
             tokenizer.decode(&ids);
         }
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), good: bool) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), has_specials: bool) {
         let mut file = bytes;
-        if good {
+        if has_specials {
             file.extend(b"\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");
         }
         if let Ok(vocabulary) = Vocabulary::parse(Path::new("vocab.txt"), file) {
@@ -308,8 +308,8 @@ proptest! {
     }
 }
 
-/// Masks `text` many times, each with its own generator.
-fn draws(text: &str, whole_word: bool, number: u64) -> (Vec<u32>, Vec<MaskedText>) {
+/// Returns the ids of `text`, and `count` maskings with different generators.
+fn draw_masks(text: &str, whole_word: bool, count: u64) -> (Vec<u32>, Vec<MaskedText>) {
     let tokenizer = bert();
     let config = MaskingConfig {
         whole_word,
@@ -317,8 +317,8 @@ fn draws(text: &str, whole_word: bool, number: u64) -> (Vec<u32>, Vec<MaskedText
         max_text_len: 40,
     };
     let ids = tokenizer.encode(text, 40);
-    let draw = |n| mask_tokens(&tokenizer, &ids, &config, &mut stream(7, Purpose::TokenMask, 0, n));
-    let all = (0..number).map(draw).collect();
+    let draw = |i| mask_tokens(&tokenizer, &ids, &config, &mut stream(7, Purpose::TokenMask, 0, i));
+    let all = (0..count).map(draw).collect();
     (ids, all)
 }
 
@@ -335,8 +335,8 @@ fn assert_share(share: f64, expected: f64, n: usize) {
 
 #[test]
 fn padding_shares_the_budget_of_whole_words() {
-    let (ids, texts) = draws("a dog and a cat sit on the red table", true, 20_000);
-    assert_eq!(ids.len(), 12); // ten words of one piece, 28 of padding: six are drawn of 38
+    let (ids, texts) = draw_masks("a dog and a cat sit on the red table", true, 20_000);
+    assert_eq!(ids.len(), 12); // ten words of one piece and 28 padding tokens, from which six are drawn
     let chosen = counts(&texts);
     let choose = |n: u64, k: u64| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
     for (k, share) in (0..=6).map(|k| (k, choose(10, k) * choose(28, 6 - k) / choose(38, 6))) {
@@ -355,7 +355,7 @@ fn padding_shares_the_budget_of_whole_words() {
 #[test]
 fn words_are_masked_whole_and_skipped_if_beyond_the_budget() {
     // A word of eight pieces exceeds the budget of six; one of two fits.
-    let (ids, texts) = draws("antidisestablishmentarianism surfboard", true, 2_000);
+    let (ids, texts) = draw_masks("antidisestablishmentarianism surfboard", true, 2_000);
     let tokenizer = bert();
     assert_eq!(
         tokenizer.tokens(&ids)[1..11]
@@ -388,7 +388,7 @@ fn budget_is_rounded_half_to_even() {
 
 #[test]
 fn tokens_are_chosen_independently() {
-    let (ids, texts) = draws("a surfboard on [UNK] the wave", false, 20_000);
+    let (ids, texts) = draw_masks("a surfboard on [UNK] the wave", false, 20_000);
     let n = texts.len();
     for at in 1..ids.len() - 1 {
         let seen = texts.iter().filter(|t| t.labels[at].is_some()).count();
@@ -406,7 +406,7 @@ fn tokens_are_chosen_independently() {
 #[test]
 fn special_tokens_are_excluded_as_in_the_original() {
     let tokenizer = bert();
-    let mut literal = 0;
+    let mut literals = 0;
     for directory in vlct_golden::directories("text") {
         let cases = vlct_golden::json(directory.join("wordpiece.json"));
         for case in cases.as_array().unwrap() {
@@ -418,7 +418,7 @@ fn special_tokens_are_excluded_as_in_the_original() {
                 .collect();
             let ids = tokenizer.encode(case["text"].as_str().unwrap(), special.len());
             let specials = [0, 100, 101, 102, 103];
-            literal += ids[1..ids.len() - 1].iter().filter(|id| specials.contains(id)).count();
+            literals += ids[1..ids.len() - 1].iter().filter(|id| specials.contains(id)).count();
             for whole_word in [false, true] {
                 // A probability of 1 chooses every token that may be chosen.
                 let config = MaskingConfig {
@@ -428,30 +428,30 @@ fn special_tokens_are_excluded_as_in_the_original() {
                 };
                 let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(3, Purpose::TokenMask, 0, 0));
                 for (at, (&id, label)) in ids.iter().zip(&masked.labels).enumerate() {
-                    let never = if whole_word {
+                    let is_excluded = if whole_word {
                         [0, 101, 102].contains(&id)
                     } else {
                         special[at]
                     };
-                    assert_eq!(label.is_none(), never, "{id} at {at} of {}", case["text"]);
+                    assert_eq!(label.is_none(), is_excluded, "{id} at {at} of {}", case["text"]);
                 }
             }
         }
     }
-    assert!(literal > 0, "no recorded text spells a special token");
+    assert!(literals > 0, "no recorded text contains the name of a special token");
 }
 
 #[test]
 fn chosen_tokens_are_masked_randomised_or_kept_8_1_1() {
     for whole_word in [true, false] {
-        let (ids, texts) = draws("a dog and a cat sit on the red table", whole_word, 20_000);
+        let (ids, texts) = draw_masks("a dog and a cat sit on the red table", whole_word, 20_000);
         let chosen: Vec<(u32, u32)> = texts
             .iter()
             .flat_map(|t| ids.iter().zip(&t.ids).zip(&t.labels))
             .filter(|(_, label)| label.is_some())
             .map(|((&id, &seen), _)| (id, seen))
             .collect();
-        let share = |number: usize| number as f64 / chosen.len() as f64;
+        let share = |count: usize| count as f64 / chosen.len() as f64;
         assert_share(
             share(chosen.iter().filter(|(_, seen)| *seen == 103).count()),
             0.8,

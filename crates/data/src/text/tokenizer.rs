@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use unicode_normalization::UnicodeNormalization;
 
-/// Words of more characters become `[UNK]` (BERT's `max_input_chars_per_word`).
-const LONGEST_WORD: usize = 100;
+/// Longer words become `[UNK]`; in characters (BERT's `max_input_chars_per_word`).
+const MAX_WORD_LEN: usize = 100;
 
-/// Tokens of an encoded text beside its pieces: `[CLS]` and `[SEP]`.
-const FRAME: usize = 2;
+/// Number of tokens that encoding adds to the pieces of a text: `[CLS]` and `[SEP]`.
+const ADDED_TOKENS: usize = 2;
 
 /// Splits text into the tokens of a [`Vocabulary`]. Clones share the vocabulary.
 ///
@@ -46,8 +46,8 @@ impl Tokenizer {
         Ok(Self::new(Arc::new(Vocabulary::open(path.as_ref())?), lower_case))
     }
 
-    /// The tokenizer of a name in a configuration: `bert-base-uncased`, the path of a `vocab.txt`, or that of a directory with a
-    /// `vocab.txt` in it.
+    /// Creates the tokenizer that a configuration names: `bert-base-uncased`, the path of a `vocab.txt`, or the path of a directory
+    /// that contains a `vocab.txt`.
     ///
     /// With a file, text is lower-cased if `name` contains `uncased`, or if the vocabulary has no upper-case letter outside tokens in
     /// brackets, such as `[CLS]`.
@@ -79,18 +79,18 @@ impl Tokenizer {
     /// A `max_len` below 2 counts as 2. The names of special tokens (`[MASK]`, …) in the text become those tokens, as in the original.
     /// Only the part of the text that fits is read.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
-        let room = max_len.max(FRAME) - FRAME;
-        let mut pieces = Pieces {
+        let max_pieces = max_len.max(ADDED_TOKENS) - ADDED_TOKENS;
+        let mut encoder = Encoder {
             tokenizer: self,
-            ids: Vec::with_capacity((text.len() / 3 + FRAME + 1).min(room + FRAME)),
-            room: room + 1, // plus [CLS], which is the first
+            ids: Vec::with_capacity((text.len() / 3 + ADDED_TOKENS + 1).min(max_pieces + ADDED_TOKENS)),
+            stop_len: max_pieces + 1, // the first id is [CLS]
             word: String::new(),
-            normal: String::new(),
+            part: String::new(),
         };
-        pieces.ids.push(self.cls());
-        pieces.read(text);
-        let mut ids = pieces.ids;
-        ids.truncate(room + 1);
+        encoder.ids.push(self.cls());
+        encoder.encode(text);
+        let mut ids = encoder.ids;
+        ids.truncate(max_pieces + 1);
         ids.push(self.sep());
         ids
     }
@@ -103,12 +103,12 @@ impl Tokenizer {
     /// Decodes ids to text: pieces are joined to words, and there is no space before `.`, `?`, `!` and `,`. Special tokens are kept.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut text = String::new();
-        for (at, &id) in ids.iter().enumerate() {
+        for (i, &id) in ids.iter().enumerate() {
             let token = self.token_or_unk(id);
             match token.strip_prefix(CONTINUATION) {
-                Some(rest) if at > 0 => text.push_str(rest),
+                Some(rest) if i > 0 => text.push_str(rest),
                 _ => {
-                    if at > 0 && !token.starts_with(['.', '?', '!', ',']) {
+                    if i > 0 && !token.starts_with(['.', '?', '!', ',']) {
                         text.push(' ');
                     }
                     text.push_str(token);
@@ -206,27 +206,27 @@ fn has_upper_case(vocabulary: &Vocabulary) -> bool {
 }
 
 /// The state of [`Tokenizer::encode`].
-struct Pieces<'a> {
+struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<u32>,
-    /// The wanted number of ids. The last word may add more.
-    room: usize,
+    /// The number of ids at which encoding stops. The last word may exceed it.
+    stop_len: usize,
     /// The current word, cleaned and lower-cased.
     word: String,
-    /// The current part of the word, without accents and between punctuation.
-    normal: String,
+    /// The current part of the word, without accents, between punctuation.
+    part: String,
 }
 
-impl Pieces<'_> {
-    fn full(&self) -> bool {
-        self.ids.len() >= self.room
+impl Encoder<'_> {
+    fn is_full(&self) -> bool {
+        self.ids.len() >= self.stop_len
     }
 
-    /// Appends the pieces of `text` until there are enough.
-    fn read(&mut self, text: &str) {
+    /// Appends the pieces of `text` until there are enough ids.
+    fn encode(&mut self, text: &str) {
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
-            if self.full() {
+            if self.is_full() {
                 return;
             }
             // Special tokens are matched in the raw text, before cleaning and lower-casing.
@@ -271,7 +271,7 @@ impl Pieces<'_> {
         }
         let mut word = std::mem::take(&mut self.word);
         if word.is_ascii() {
-            self.cut(&word); // ASCII has no accents, and its punctuation is split off already
+            self.push_pieces(&word); // ASCII has no accents, and its punctuation is already split off
         } else if self.tokenizer.lower_case {
             // Decomposition can yield punctuation (U+037E is a semicolon), so punctuation is split off afterwards.
             self.split_at_punctuation(word.nfd().filter(|&c| !is_accent(c)));
@@ -283,37 +283,37 @@ impl Pieces<'_> {
     }
 
     fn split_at_punctuation(&mut self, characters: impl Iterator<Item = char>) {
-        let mut part = std::mem::take(&mut self.normal);
+        let mut part = std::mem::take(&mut self.part);
         for c in characters {
             if is_punctuation(c) {
-                self.cut(&part);
+                self.push_pieces(&part);
                 part.clear();
-                self.cut(c.encode_utf8(&mut [0; 4]));
+                self.push_pieces(c.encode_utf8(&mut [0; 4]));
             } else {
                 part.push(c);
             }
         }
-        self.cut(&part);
+        self.push_pieces(&part);
         part.clear();
-        self.normal = part;
+        self.part = part;
     }
 
     /// Appends the pieces of `word` by greedy longest match, or `[UNK]` if it has no complete segmentation.
-    fn cut(&mut self, word: &str) {
+    fn push_pieces(&mut self, word: &str) {
         let before = self.ids.len();
         let mut rest = word.as_bytes();
-        // A word has at most as many characters as bytes, so most words need no counting.
-        let mut possible = rest.len() <= LONGEST_WORD || word.chars().count() <= LONGEST_WORD;
-        while possible && !rest.is_empty() {
+        // A word has at most as many characters as bytes, so the characters of most words are not counted.
+        let mut is_known = rest.len() <= MAX_WORD_LEN || word.chars().count() <= MAX_WORD_LEN;
+        while is_known && !rest.is_empty() {
             match self.tokenizer.vocabulary.longest_piece(rest, rest.len() == word.len()) {
                 Some((id, length)) => {
                     self.ids.push(id);
                     rest = &rest[length..];
                 }
-                None => possible = false,
+                None => is_known = false,
             }
         }
-        if !possible {
+        if !is_known {
             self.ids.truncate(before);
             self.ids.push(self.tokenizer.unk());
         }

@@ -18,18 +18,18 @@ pub(super) struct Trie {
 
 const NO_TOKEN: u32 = u32::MAX;
 
-/// A node of the trie, which stands for a prefix.
+/// A node of the trie, which represents a prefix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node(u32);
 
 impl Trie {
-    /// Builds the trie of `tokens`, whose ids are their indices. Of equal strings the last id counts.
+    /// Builds the trie of `tokens`, whose ids are their indices. Equal strings have the last of their ids.
     ///
-    /// Together the tokens must have less than 2³² bytes.
+    /// All tokens together must have less than 2³² bytes.
     pub(super) fn new(tokens: &[&str]) -> Self {
         let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
         order.sort_by_key(|&id| tokens[id as usize].as_bytes()); // stable: equal strings stay in order
-        let text = |at: usize| tokens[order[at] as usize].as_bytes();
+        let text = |i: usize| tokens[order[i] as usize].as_bytes();
 
         let mut trie = Self {
             bytes: vec![0],
@@ -66,7 +66,7 @@ impl Trie {
         Node(0)
     }
 
-    /// The child of a node by its byte.
+    /// Returns the child of a node at the edge `byte`.
     pub(super) fn step(&self, Node(node): Node, byte: u8) -> Option<Node> {
         let first = self.first_child[node as usize];
         let end = self.first_child[node as usize + 1];
@@ -87,11 +87,11 @@ impl Trie {
     /// The id and length, in bytes, of the longest non-empty string below `from` that is a prefix of `text`.
     pub(super) fn longest(&self, from: Node, text: &[u8]) -> Option<(u32, usize)> {
         let (mut node, mut best) = (from, None);
-        for (at, &byte) in text.iter().enumerate() {
+        for (i, &byte) in text.iter().enumerate() {
             let Some(next) = self.step(node, byte) else { break };
             node = next;
             if let Some(token) = self.token(node) {
-                best = Some((token, at + 1));
+                best = Some((token, i + 1));
             }
         }
         best
@@ -116,7 +116,7 @@ mod tests {
                 .enumerate()
                 .filter(|(_, t)| !t.is_empty() && text.starts_with(**t))
                 .map(|(id, t)| (t.len(), id as u32))
-                .max() // the longest, and of equals the last
+                .max() // the longest string; of equal strings the last id
                 .map(|(len, id)| (id, len));
             prop_assert_eq!(trie.longest(trie.root(), text.as_bytes()), expected);
             let exact = tokens.iter().rposition(|t| *t == text).map(|id| id as u32);

@@ -8,8 +8,8 @@ use vlct_util::read_at_most;
 /// One token per line, ids from 0 (Google's release of BERT, 30,522 tokens).
 const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");
 
-/// Largest file that is read, in bytes. Multilingual WordPiece vocabularies have about one million.
-const LARGEST_FILE: u64 = 16 << 20;
+/// Maximum size of a `vocab.txt` in bytes. Multilingual WordPiece vocabularies have about 1 MB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The prefix of tokens that continue a word.
 pub(super) const CONTINUATION: &str = "##";
@@ -40,19 +40,19 @@ impl Vocabulary {
     /// The vocabulary of `bert-base-uncased`: 30,522 lower-case tokens.
     pub fn bert_base_uncased() -> Self {
         Self::parse(Path::new("bert-base-uncased"), BERT_BASE_UNCASED.into())
-            .expect("the embedded vocabulary is whole, as a test shows")
+            .expect("the embedded vocabulary is valid, as a test shows")
     }
 
     /// Reads a `vocab.txt`: UTF-8, one token per line; its id is the index of the line.
     ///
-    /// Lines may end in CR LF. Of a token on several lines the last id counts, as in the original. Empty lines have ids, except at the
-    /// end of the file.
+    /// Lines may end in CR LF. A token on several lines has the last of its ids, as in the original. Empty lines have ids, except at
+    /// the end of the file.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be read or has more than 16 MiB, [`DataError::Format`] if it is not UTF-8 or lacks
     /// one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = read_at_most(path, LARGEST_FILE, "a vocab.txt of one token a line")?;
+        let bytes = read_at_most(path, MAX_FILE_BYTES, "a vocab.txt of one token a line")?;
         Self::parse(path, bytes)
     }
 
@@ -130,9 +130,9 @@ impl Vocabulary {
         self.specials
     }
 
-    /// The id and length, in bytes, of the longest token that is a prefix of `rest`; `first` says whether a word begins here.
-    pub(super) fn longest_piece(&self, rest: &[u8], first: bool) -> Option<(u32, usize)> {
-        let from = if first { self.trie.root() } else { self.continuation? };
+    /// The id and length, in bytes, of the longest token that is a prefix of `rest`, which begins a word if `is_first`.
+    pub(super) fn longest_piece(&self, rest: &[u8], is_first: bool) -> Option<(u32, usize)> {
+        let from = if is_first { self.trie.root() } else { self.continuation? };
         self.trie.longest(from, rest)
     }
 }
