@@ -101,7 +101,7 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
     };
     let fewer = if missing
         .iter()
-        .any(|file| !file.is_gap && first_shard_exists(&file.file))
+        .any(|file| !file.allows_fewer_shards && first_shard_exists(&file.file))
     {
         ", or fewer_shards=True if there are no more"
     } else {

@@ -116,8 +116,8 @@ pub struct MissingFile {
     pub dataset: String,
     /// The name of the file.
     pub file: String,
-    /// Whether shards may be absent and this one is missing nevertheless, because a later shard or another split exists.
-    pub is_gap: bool,
+    /// Whether the dataset may have fewer shards than published, as with `Shards::AsFound`. The file is needed nevertheless.
+    pub allows_fewer_shards: bool,
 }
 
 fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {

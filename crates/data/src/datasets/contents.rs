@@ -1,4 +1,4 @@
-//! What the rows of a dataset hold.
+//! The kinds of datasets: captions, questions or pairs.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// The column whose texts, one by one, are the items.
-    pub(super) fn texts(self) -> &'static str {
+    /// The column whose texts are the items.
+    pub(super) fn text_column(self) -> &'static str {
         match self {
             Self::Captions => "caption",
             Self::Questions | Self::Pairs => "questions",

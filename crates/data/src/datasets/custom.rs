@@ -1,9 +1,9 @@
-//! Custom datasets: a name, and files in the data root that carry it.
+//! Finds the files of custom datasets in the data root.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::files::{Split, refuse_unfinished};
+use super::files::{Split, reject_unfinished};
 use super::name::is_custom_name;
 use super::published::NAMES;
 use crate::error::MissingFile;
@@ -14,20 +14,21 @@ use vlct_util::text::misspelt;
 /// Extension of WebDataset shards.
 const TAR: &str = "tar";
 
-/// Files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. Without any
-/// such file of any split, the tars in the directory `NAME`. Empty if the dataset has no such validation or test split.
+/// Returns the files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. If no split has
+/// such a file, returns the tars in the directory `NAME`. The result is empty if the dataset has other splits, but no such validation
+/// or test split.
 pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
     if !is_custom_name(name) {
-        let reason = "a name has letters, digits, - and _ only, the first a letter or digit";
+        let reason = "a name has at most 100 letters, digits, - and _, and begins with a letter or digit";
         return Err(DataError::Invalid(format!(
-            "{name:?} is no name of a dataset: {reason}"
+            "{name:?} is not a valid name of a dataset: {reason}"
         )));
     }
     let prefix = format!("{name}_{split}");
-    refuse_unfinished(data_root, name, |file| {
-        file.strip_prefix(&prefix).is_some_and(is_number_or_nothing)
+    reject_unfinished(data_root, name, |file| {
+        file.strip_prefix(&prefix).is_some_and(is_empty_or_number)
     })?;
-    let mut found = false;
+    let mut dataset_exists = false;
     for (find, first) in [
         (
             arrow_files as fn(&Path, &str, Split) -> Result<Vec<PathBuf>>,
@@ -35,14 +36,14 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
         ),
         (tar_files, format!("{name}/{split}/*.tar")),
     ] {
-        let wanted = find(data_root, name, split)?;
-        if !wanted.is_empty() {
-            return Ok(wanted);
+        let files = find(data_root, name, split)?;
+        if !files.is_empty() {
+            return Ok(files);
         }
         for other in [Split::Train, Split::Val, Split::Test] {
-            found |= !find(data_root, name, other)?.is_empty();
+            dataset_exists |= !find(data_root, name, other)?.is_empty();
         }
-        match (found, split) {
+        match (dataset_exists, split) {
             (true, Split::Train) => return Err(missing(data_root, name, first)),
             (true, _) => return Ok(Vec::new()),
             (false, _) => {}
@@ -51,7 +52,7 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
     Err(unknown(data_root, name))
 }
 
-fn is_number_or_nothing(rest: &str) -> bool {
+fn is_empty_or_number(rest: &str) -> bool {
     rest.is_empty()
         || rest
             .strip_prefix('_')
@@ -64,7 +65,7 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
         missing: vec![MissingFile {
             dataset: name.to_string(),
             file,
-            is_gap: true,
+            allows_fewer_shards: true,
         }],
     }
 }
@@ -92,19 +93,19 @@ fn arrow_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf
             (number.to_string() == digits).then_some(number)
         })
         .collect();
-    let numbered = |number: u64| format!("{prefix}{number}.arrow");
+    let file_name = |number: u64| format!("{prefix}{number}.arrow");
     let single = data_root.join(format!("{name}_{split}.arrow"));
     match (single.exists(), numbers.is_empty()) {
         (true, true) => Ok(vec![single]),
         (true, false) => Err(DataError::Format {
-            reason: format!("{} is there too; remove one or the other", numbered(0)),
+            reason: format!("{} exists too; remove one of the two", file_name(0)),
             path: single,
         }),
         (false, _) => match (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
-            Some((gap, _)) => Err(missing(data_root, name, numbered(gap))),
+            Some((gap, _)) => Err(missing(data_root, name, file_name(gap))),
             None => Ok(numbers
                 .into_iter()
-                .map(|number| data_root.join(numbered(number)))
+                .map(|number| data_root.join(file_name(number)))
                 .collect()),
         },
     }
@@ -114,7 +115,8 @@ fn tar_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>>
     split_tars(&data_root.join(name), split)
 }
 
-/// The tars of a split in a directory of WebDataset shards, by name.
+/// Returns the tars of a split in a directory of WebDataset shards, sorted by name. They are in a subdirectory named after the split;
+/// those of the training split may be in the directory itself.
 ///
 /// # Errors
 /// Returns [`DataError::Io`] if the directory cannot be read.
@@ -126,7 +128,7 @@ pub fn split_tars(directory: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The tars in a directory, by name. Empty if there is no such directory.
+/// Returns the tars in a directory, sorted by name. Empty if there is no such directory.
 ///
 /// # Errors
 /// Returns [`DataError::Io`] if the directory cannot be read.
@@ -137,19 +139,19 @@ pub fn tars(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Entries of a directory. Empty if there is no such directory.
+/// Returns the entries of a directory. Empty if there is no such directory.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
     }
-    let io = |source| {
+    let io_error = |source| {
         DataError::Io(IoError {
             path: directory.to_path_buf(),
             source,
         })
     };
-    let entries = std::fs::read_dir(directory).map_err(io)?;
-    entries.map(|entry| Ok(entry.map_err(io)?.path())).collect()
+    let entries = std::fs::read_dir(directory).map_err(io_error)?;
+    entries.map(|entry| Ok(entry.map_err(io_error)?.path())).collect()
 }
 
 #[cfg(test)]
@@ -160,13 +162,13 @@ mod tests {
     use crate::arrow::{CaptionWriter, VqaKind, VqaWriter};
     use vlct_golden::write_tar;
 
-    fn write(directory: &Path, file: &str, caption: &str) {
+    fn write_arrow(directory: &Path, file: &str, caption: &str) {
         let mut writer = CaptionWriter::create(directory.join(file)).unwrap();
         writer.push(file.as_bytes(), &[caption], file, "").unwrap();
         writer.finish().unwrap();
     }
 
-    fn shard(directory: &Path, file: &str, caption: &str) {
+    fn write_shard(directory: &Path, file: &str, caption: &str) {
         let path = directory.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         write_tar(&path, &[("1.jpg", file.as_bytes()), ("1.txt", caption.as_bytes())]);
@@ -178,7 +180,7 @@ mod tests {
         (0..dataset.len()).map(|item| text(&dataset, item)).collect()
     }
 
-    fn message(root: &Path, name: &str, split: Split) -> String {
+    fn open_error(root: &Path, name: &str, split: Split) -> String {
         let message = TableDataset::open(Contents::Captions, root, &[name], split)
             .unwrap_err()
             .to_string();
@@ -187,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn numbered_files_and_single_ones() {
+    fn finds_numbered_and_single_files() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        // More than ten: in the order of numbers, not of letters.
+        // The order of more than ten files is numeric, not lexicographic.
         for number in 0..12 {
-            write(root, &format!("cats_train_{number}.arrow"), &format!("{number},"));
+            write_arrow(root, &format!("cats_train_{number}.arrow"), &format!("{number},"));
         }
         for other in [
             "cats_train_00.arrow",
@@ -202,42 +204,42 @@ mod tests {
         ] {
             std::fs::write(root.join(other), "").unwrap();
         }
-        write(root, "cats_val.arrow", "val");
-        write(root, "dogs_test_0.arrow", "test");
-        write(root, "dogs_test_1.arrow", "more");
+        write_arrow(root, "cats_val.arrow", "val");
+        write_arrow(root, "dogs_test_0.arrow", "test");
+        write_arrow(root, "dogs_test_1.arrow", "more");
         assert_eq!(captions(root, "cats", Split::Train), "0,1,2,3,4,5,6,7,8,9,10,11,");
         assert_eq!(captions(root, "cats", Split::Val), "val");
         assert_eq!(captions(root, "cats", Split::Test), "", "a split that does not exist");
         assert_eq!(captions(root, "dogs", Split::Test), "testmore");
-        assert!(message(root, "dogs", Split::Train).contains("dogs_train_0.arrow (of dogs)"));
+        assert!(open_error(root, "dogs", Split::Train).contains("dogs_train_0.arrow (of dogs)"));
 
         std::fs::remove_file(root.join("cats_train_7.arrow")).unwrap();
-        let gap = message(root, "cats", Split::Train);
+        let gap = open_error(root, "cats", Split::Train);
         assert!(gap.contains("cats_train_7.arrow (of cats)"), "{gap}");
-        write(root, "cats_train.arrow", "all");
-        let both = message(root, "cats", Split::Train);
+        write_arrow(root, "cats_train.arrow", "all");
+        let both = open_error(root, "cats", Split::Train);
         assert!(
-            both.contains("cats_train.arrow: cats_train_0.arrow is there too"),
+            both.contains("cats_train.arrow: cats_train_0.arrow exists too"),
             "{both}"
         );
     }
 
     #[test]
-    fn directories_of_tars() {
+    fn finds_directories_of_tars() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        shard(root, "web/00001.tar", "b");
-        shard(root, "web/00000.tar", "a");
+        write_shard(root, "web/00001.tar", "b");
+        write_shard(root, "web/00000.tar", "a");
         std::fs::write(root.join("web/00000_stats.json"), "{}").unwrap();
         assert_eq!(captions(root, "web", Split::Train), "ab");
         assert_eq!(captions(root, "web", Split::Val), "");
-        shard(root, "web/val/0.tar", "v");
+        write_shard(root, "web/val/0.tar", "v");
         assert_eq!(captions(root, "web", Split::Val), "v");
-        shard(root, "web/train/0.tar", "t");
+        write_shard(root, "web/train/0.tar", "t");
         assert_eq!(
             captions(root, "web", Split::Train),
             "t",
-            "a directory train takes precedence over tars beside it"
+            "the directory train takes precedence over tars in its parent"
         );
         let dataset = TableDataset::open(Contents::Captions, root, &["web"], Split::Train).unwrap();
         assert_eq!(
@@ -248,8 +250,8 @@ mod tests {
         assert_eq!(dataset.image_id_at(&at).unwrap().as_deref(), Some("1"));
         let error = dataset.error(0, "is blue").to_string();
         assert!(error.ends_with("0.tar: row 0 (1): is blue"), "{error}");
-        // Once converted, the Arrow files count.
-        write(root, "web_train_0.arrow", "converted");
+        // Arrow files take precedence over tars.
+        write_arrow(root, "web_train_0.arrow", "converted");
         assert_eq!(captions(root, "web", Split::Train), "converted");
         assert_eq!(captions(root, "web", Split::Val), "");
     }
@@ -258,9 +260,9 @@ mod tests {
     fn arrow_and_tar_datasets_are_concatenated() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        shard(root, "web/0.tar", "a");
-        write(root, "vg.arrow", "b");
-        write(root, "cats_train.arrow", "c");
+        write_shard(root, "web/0.tar", "a");
+        write_arrow(root, "vg.arrow", "b");
+        write_arrow(root, "cats_train.arrow", "c");
         let dataset = TableDataset::open(Contents::Captions, root, &["web", "vg", "cats"], Split::Train).unwrap();
         let texts: String = (0..dataset.len()).map(|item| text(&dataset, item)).collect();
         assert_eq!(texts, "abc");
@@ -272,24 +274,24 @@ mod tests {
     fn contents_are_detected_from_columns() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        write(root, "cats_val_0.arrow", "a");
+        write_arrow(root, "cats_val_0.arrow", "a");
         VqaWriter::create(root.join("ask_train.arrow"), VqaKind::Answered)
             .unwrap()
             .finish()
             .unwrap();
-        shard(root, "web/0.tar", "a");
+        write_shard(root, "web/0.tar", "a");
         assert_eq!(contents(root, "cats").unwrap(), Contents::Captions);
         assert_eq!(contents(root, "ask").unwrap(), Contents::Questions);
         assert_eq!(contents(root, "web").unwrap(), Contents::Captions);
         assert_eq!(contents(root, "nlvr2").unwrap(), Contents::Pairs);
-        assert!(message(root, "ask", Split::Train).contains("ask is a dataset of questions, not of captions"));
+        assert!(open_error(root, "ask", Split::Train).contains("ask is a dataset of questions, not of captions"));
     }
 
     #[test]
-    fn unknown_names_are_explained() {
+    fn errors_of_unknown_names_say_what_was_searched() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        let typo = message(root, "cocoa", Split::Train);
+        let typo = open_error(root, "cocoa", Split::Train);
         for part in [
             "unknown dataset \"cocoa\" (did you mean \"coco\"?)",
             "cocoa_train_0.arrow",
@@ -299,11 +301,11 @@ mod tests {
         ] {
             assert!(typo.contains(part), "{part:?} is not in {typo}");
         }
-        assert!(!message(root, "my-pictures_2", Split::Val).contains("did you mean"));
+        assert!(!open_error(root, "my-images_2", Split::Val).contains("did you mean"));
         for name in ["", "a b", "../coco", "-x", "_x", "é", "a/b", &"x".repeat(101)] {
             assert!(!is_custom_name(name));
             assert!(
-                message(root, name, Split::Train).contains("is no name of a dataset"),
+                open_error(root, name, Split::Train).contains("is not a valid name of a dataset"),
                 "{name}"
             );
         }

@@ -1,4 +1,4 @@
-//! What loaders ask of a dataset: random access to items, nothing decoded.
+//! The interface of datasets for loaders: random access to undecoded items.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,16 +16,16 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Item `item` as it is stored.
+    /// Returns item `item`, undecoded.
     ///
     /// # Errors
     /// Returns an error that names file and row if there is no such item, a column is damaged or an image is missing.
     fn example(&self, item: usize) -> Result<Example<'_>>;
 
-    /// The text of item `item`, if it has one.
+    /// Returns the text of item `item`, if it has one.
     ///
     /// # Errors
-    /// As [`Self::example`].
+    /// Returns the errors of [`Self::example`].
     fn text(&self, item: usize) -> Result<Option<Cow<'_, str>>> {
         Ok(self.example(item)?.text)
     }
@@ -33,43 +33,43 @@ pub trait Dataset: Send + Sync {
     /// Number of rows, with or without texts.
     fn rows(&self) -> usize;
 
-    /// The items of row `row`; empty for a row without texts.
+    /// Returns the items of row `row`; empty for a row without texts.
     ///
     /// # Errors
     /// Returns an error if there is no such row or its texts are damaged.
     fn items_of(&self, row: usize) -> Result<Range<usize>>;
 
-    /// The items among which negatives and replacements of item `item` are drawn: those of the same named dataset. Empty if
+    /// Returns the items from which negatives and replacements of item `item` are drawn: all items of the same named dataset. Empty if
     /// there is no such item.
     fn peers(&self, item: usize) -> Range<usize>;
 
-    /// The items of an epoch of training, by position.
+    /// Returns the order of the items in an epoch of training.
     fn order(&self, seed: u64, epoch: u64) -> Order {
         Order::shuffled(seed, epoch, self.len())
     }
 
-    /// File and row of an item, for messages.
+    /// Returns file and row of an item, for messages.
     fn describe(&self, item: usize) -> String;
 
-    /// An error about an item; it names file and row.
+    /// Returns an error about an item that names file and row.
     fn error(&self, item: usize, reason: &str) -> crate::DataError;
 }
 
-/// One item as it is stored.
+/// One undecoded item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example<'a> {
     /// The bytes of the image files: one image, or left and right of a pair.
     pub images: [Option<Cow<'a, [u8]>>; 2],
     /// The caption, question or sentence.
     pub text: Option<Cow<'a, str>>,
-    /// What is to be predicted.
+    /// The target of the prediction.
     pub answer: Answer,
 }
 
-/// What is to be predicted of an item.
+/// The target of the prediction of an item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Answer {
-    /// Nothing is stored.
+    /// The dataset has no target.
     #[default]
     None,
     /// Whether the sentence is true of the pair of images.

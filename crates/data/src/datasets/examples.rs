@@ -1,11 +1,11 @@
-//! How each kind of row is read as an [`Example`].
+//! Reads items of each kind of dataset as [`Example`]s.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::contents::Contents;
 use super::dataset::{Answer, Dataset, Example};
-use super::index::AROUND_BYTES;
+use super::index::READ_AROUND_BYTES;
 use super::items::{Location, TableDataset};
 use crate::answers::MAX_ANSWERS;
 use crate::webdataset::TarCounts;
@@ -21,8 +21,8 @@ impl Dataset for TableDataset {
     }
 
     fn text(&self, item: usize) -> Result<Option<Cow<'_, str>>> {
-        let at = self.locate(item)?;
-        Ok(Some(self.text_at(&at)?))
+        let location = self.locate(item)?;
+        Ok(Some(self.text_at(&location)?))
     }
 
     fn rows(&self) -> usize {
@@ -39,42 +39,42 @@ impl Dataset for TableDataset {
     }
 
     fn describe(&self, item: usize) -> String {
-        let named = self
+        let description = self
             .locate(item)
-            .and_then(|at| Ok(format!("{} {}", self.file(&at)?.name(), at.row)));
-        named.unwrap_or_else(|error| error.to_string())
+            .and_then(|location| Ok(format!("{} {}", self.file(&location)?.name(), location.row)));
+        description.unwrap_or_else(|error| error.to_string())
     }
 
     fn error(&self, item: usize, reason: &str) -> DataError {
         match self.locate(item) {
-            Ok(at) => self.row_error(&at, reason),
+            Ok(location) => self.row_error(&location, reason),
             Err(error) => error,
         }
     }
 }
 
 impl TableDataset {
-    /// The item at a location that [`Self::locate`] gave.
+    /// Returns the item at a location of [`Self::locate`].
     ///
     /// # Errors
-    /// Returns an error if there is no such place, a row has no image, or its columns are damaged or contradict each other.
-    pub fn example_at(&self, at: &Location) -> Result<Example<'_>> {
-        let image = |column: &str| -> Result<_> { Ok(Some(Cow::Borrowed(self.image_in(at, column)?))) };
+    /// Returns an error if there is no such location, a row has no image, or its columns are damaged or have different lengths.
+    pub fn example_at(&self, location: &Location) -> Result<Example<'_>> {
+        let image = |column: &str| -> Result<_> { Ok(Some(Cow::Borrowed(self.image_in(location, column)?))) };
         match self.contents() {
             Contents::Captions => Ok(Example {
                 images: [image("image")?, None],
-                text: Some(self.text_at(at)?),
+                text: Some(self.text_at(location)?),
                 answer: Answer::None,
             }),
             Contents::Questions => {
                 let images = [image("image")?, None];
-                let (text, answer) = self.question(at)?;
+                let (text, answer) = self.question(location)?;
                 let text = Some(Cow::Owned(text));
                 Ok(Example { images, text, answer })
             }
             Contents::Pairs => {
                 let images = [image("image_0")?, image("image_1")?];
-                let (text, truth) = self.sentence(at)?;
+                let (text, truth) = self.sentence(location)?;
                 Ok(Example {
                     images,
                     text: Some(Cow::Borrowed(text)),
@@ -84,19 +84,19 @@ impl TableDataset {
         }
     }
 
-    /// The text at a location.
-    fn text_at(&self, at: &Location) -> Result<Cow<'_, str>> {
-        let text = self.texts_at(at)?.into_iter().nth(at.text);
-        text.ok_or_else(|| DataError::Invalid(format!("there is no text {} in row {}", at.text, at.row)))
+    /// Returns the text at a location.
+    fn text_at(&self, location: &Location) -> Result<Cow<'_, str>> {
+        let text = self.texts_at(location)?.into_iter().nth(location.text);
+        text.ok_or_else(|| DataError::Invalid(format!("there is no text {} in row {}", location.text, location.row)))
     }
 
-    /// The (only or left) image at a location: the bytes of its file.
+    /// Returns the bytes of the (only or left) image file at a location.
     ///
     /// # Errors
-    /// Returns an error if there is no such place, or the row has no image.
-    pub fn image_at(&self, at: &Location) -> Result<&[u8]> {
+    /// Returns an error if there is no such location, or the row has no image.
+    pub fn image_at(&self, location: &Location) -> Result<&[u8]> {
         self.image_in(
-            at,
+            location,
             match self.contents() {
                 Contents::Captions | Contents::Questions => "image",
                 Contents::Pairs => "image_0",
@@ -104,19 +104,21 @@ impl TableDataset {
         )
     }
 
-    /// The question at a location, with the answers that count.
-    fn question(&self, at: &Location) -> Result<(String, Answer)> {
-        let questions = self.file(at)?.arrow()?.questions(at.row)?;
-        self.read(at, AROUND_BYTES);
+    /// Returns the question at a location, with its answers.
+    fn question(&self, location: &Location) -> Result<(String, Answer)> {
+        let questions = self.file(location)?.arrow()?.questions(location.row)?;
+        self.read(location, READ_AROUND_BYTES);
         let count = questions.len();
-        let question = questions
-            .into_iter()
-            .nth(at.text)
-            .ok_or_else(|| self.row_error(at, &format!("there is no question {}; there are {count}", at.text)))?;
-        let impossible = |(_, label, score): &&(String, i64, f64)| {
+        let question = questions.into_iter().nth(location.text).ok_or_else(|| {
+            self.row_error(
+                location,
+                &format!("there is no question {}; there are {count} questions", location.text),
+            )
+        })?;
+        let is_invalid = |(_, label, score): &&(String, i64, f64)| {
             !(0..MAX_ANSWERS as i64).contains(label) || !(0.0..=1.0).contains(score)
         };
-        match question.answers.iter().find(impossible) {
+        match question.answers.iter().find(is_invalid) {
             None => Ok((
                 question.question,
                 Answer::Scored {
@@ -126,49 +128,51 @@ impl TableDataset {
             )),
             Some((_, label, score)) => {
                 let reason = format!(
-                    "question {} has an answer with the number {label} and the score {score}; possible are numbers from 0 and \
-                     scores from 0 to 1",
-                    at.text
+                    "question {} has an answer with the id {label} and the score {score}; ids are 0 to {}, scores 0 to 1",
+                    location.text,
+                    MAX_ANSWERS - 1
                 );
-                Err(self.row_error(at, &reason))
+                Err(self.row_error(location, &reason))
             }
         }
     }
 
-    /// The sentence at a location, and whether it is true of the pair. As in the original, every answer but `True` is false.
-    fn sentence(&self, at: &Location) -> Result<(&str, bool)> {
-        let table = self.file(at)?.arrow()?;
-        let sentences = table.texts(at.row, "questions")?;
-        let answers = table.texts(at.row, "answers")?;
-        self.read(at, AROUND_BYTES);
+    /// Returns the sentence at a location, and whether it is true of the pair. As in the original, every answer except `True` is false.
+    fn sentence(&self, location: &Location) -> Result<(&str, bool)> {
+        let table = self.file(location)?.arrow()?;
+        let sentences = table.texts(location.row, "questions")?;
+        let answers = table.texts(location.row, "answers")?;
+        self.read(location, READ_AROUND_BYTES);
         if sentences.len() != answers.len() {
             let reason = format!("{} sentences, but {} answers", sentences.len(), answers.len());
-            return Err(self.row_error(at, &reason));
+            return Err(self.row_error(location, &reason));
         }
-        match (sentences.get(at.text), answers.get(at.text)) {
+        match (sentences.get(location.text), answers.get(location.text)) {
             (Some(text), Some(answer)) => Ok((text, *answer == "True")),
             _ => Err(DataError::Invalid(format!(
                 "there is no sentence {} in row {}",
-                at.text, at.row
+                location.text, location.row
             ))),
         }
     }
 
-    /// The name of the image at a location: `image_id` of an Arrow file, mostly the name of the image's file; of a pair its
-    /// `identifier`.
+    /// Returns the name of the image at a location: `image_id`, usually the name of the image file; for a pair, its `identifier`.
     ///
     /// # Errors
     /// Returns an error if the file has no such column.
-    pub fn image_id_at(&self, at: &Location) -> Result<Option<String>> {
-        let file = self.file(at)?;
+    pub fn image_id_at(&self, location: &Location) -> Result<Option<String>> {
+        let file = self.file(location)?;
         match self.contents() {
-            Contents::Captions => file.image_id(at.row),
-            Contents::Questions => Ok(file.arrow()?.integer(at.row, "image_id")?.map(|id| id.to_string())),
-            Contents::Pairs => Ok(file.arrow()?.string(at.row, "identifier")?.map(str::to_string)),
+            Contents::Captions => file.image_id(location.row),
+            Contents::Questions => Ok(file
+                .arrow()?
+                .integer(location.row, "image_id")?
+                .map(|id| id.to_string())),
+            Contents::Pairs => Ok(file.arrow()?.string(location.row, "identifier")?.map(str::to_string)),
         }
     }
 
-    /// Samples in the tars among the files, and what was left out of them.
+    /// Counts of the samples and members of all tars among the files.
     pub fn tar_counts(&self) -> TarCounts {
         let counts = self.files().filter_map(|file| file.tar_counts());
         counts.fold(TarCounts::default(), |sum, counts| TarCounts {

@@ -1,18 +1,18 @@
-//! Splits, and what the files of published and of custom datasets have in common.
+//! Splits and shards, and a check that published and custom datasets share.
 
 use std::path::Path;
 
-use crate::manifest::unfinished;
+use crate::manifest::unfinished_files;
 use crate::{DataError, Result};
 
 /// A split of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// Training.
+    /// The training split.
     Train,
-    /// Validation: selects the best checkpoint. For COCO and Flickr30k the Karpathy test split, as published.
+    /// The validation split, which selects the best checkpoint. For COCO and Flickr30k it is the Karpathy test split, as published.
     Val,
-    /// Test: reported.
+    /// The test split.
     Test,
 }
 
@@ -29,19 +29,22 @@ impl std::fmt::Display for Split {
 /// Whether numbered shards may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shards {
-    /// Every shard must be there: as many as the report of their preparation says, or else as were published.
+    /// Every shard must exist. Their number is that in the report of the preparation, or else that of the published dataset.
     #[default]
     All,
-    /// Shards 0 to any number, without a gap: fewer images could be downloaded.
+    /// Shards after the last existing one may be absent, because a download may have fewer images.
     AsFound,
 }
 
-/// Rejects a dataset of which some files are still to be written: those that exist would be taken for all of it.
+/// Rejects a dataset whose preparation is not finished, because its existing files look like a complete dataset.
 ///
 /// # Errors
-/// Returns [`DataError::Unfinished`] if the preparation `name` was stopped before a file that `wanted` names.
-pub(super) fn refuse_unfinished(data_root: &Path, name: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    match unfinished(data_root, name).into_iter().find(|file| wanted(file)) {
+/// Returns [`DataError::Unfinished`] if the preparation `name` has not written a file for which `is_needed` returns true.
+pub(super) fn reject_unfinished(data_root: &Path, name: &str, is_needed: impl Fn(&str) -> bool) -> Result<()> {
+    match unfinished_files(data_root, name)
+        .into_iter()
+        .find(|file| is_needed(file))
+    {
         Some(file) => Err(DataError::Unfinished {
             path: data_root.join(format!("{file}.arrow")),
             dataset: name.to_string(),

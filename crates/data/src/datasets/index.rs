@@ -7,21 +7,22 @@ use super::contents::Contents;
 use super::table::Table;
 use crate::{DataError, Result};
 
-/// Texts, and rows, that one index entry covers. Finding an item reads at most that many texts (and those of one row).
+/// Number of texts that one index entry covers; a row without texts counts as one. Finding an item reads at most this many texts,
+/// and those of one row.
 const BLOCK: usize = 128;
-/// Bytes that the system may map around a place that is read: since Linux 6.18 a whole large folio of its cache.
-pub(super) const AROUND_BYTES: usize = 2 << 20;
-/// Bytes read in a scan before pages are released.
+/// Bytes that the system may map around an address that is read: since Linux 6.18, a large folio of the page cache.
+pub(super) const READ_AROUND_BYTES: usize = 2 << 20;
+/// Bytes that a scan reads before it releases pages.
 const SCAN_BYTES: usize = 8 << 20;
 
-/// Where a run of rows begins.
+/// The first row and the first item of an index entry.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     row: u32,
     item: u32,
 }
 
-/// A table and the numbering of its texts: rows in order, texts in order; of captions, duplicates within a row are left out.
+/// A table and the numbering of its texts, in the order of rows and of the texts of a row. Duplicate captions of a row are left out.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
@@ -31,18 +32,18 @@ pub(super) struct TableIndex {
     blocks: Vec<Block>,
 }
 
-/// The distinct texts of a row, in the order of their first occurrence.
+/// Returns the distinct texts of a row, in the order of their first occurrence.
 fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     if texts.len() > 1 {
         let mut seen = HashSet::with_capacity(texts.len());
-        let first: Vec<bool> = texts.iter().map(|text| seen.insert(text.as_ref())).collect();
-        let mut first = first.into_iter();
-        texts.retain(|_| first.next().unwrap_or(true));
+        let is_first: Vec<bool> = texts.iter().map(|text| seen.insert(text.as_ref())).collect();
+        let mut is_first = is_first.into_iter();
+        texts.retain(|_| is_first.next().unwrap_or(true));
     }
     texts
 }
 
-/// The texts of a row that are items. A question that is asked twice is two items, as in the original.
+/// Returns the texts of a row that are items. A repeated question is several items, as in the original.
 fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>> {
     match contents {
         Contents::Captions => distinct(texts),
@@ -61,24 +62,24 @@ impl TableIndex {
             reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
         let mut blocks = Vec::new();
-        let (mut items, mut in_block, mut since_release) = (0usize, 0usize, 0usize);
-        for (row, new_part) in table.new_parts().enumerate() {
-            since_release += if new_part { AROUND_BYTES } else { 0 };
-            if row == 0 || in_block >= BLOCK {
+        let (mut items, mut block_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
+        for (row, starts_part) in table.part_starts().enumerate() {
+            unreleased_bytes += if starts_part { READ_AROUND_BYTES } else { 0 };
+            if row == 0 || block_texts >= BLOCK {
                 blocks.push(Block {
                     row: u32::try_from(row).map_err(|_| too_many())?,
                     item: u32::try_from(items).map_err(|_| too_many())?,
                 });
-                in_block = 0;
+                block_texts = 0;
             }
             let texts = table.texts(row, contents)?;
-            // Duplicates cost as much to read as others, and so does a row without texts.
-            in_block += texts.len().max(1);
-            since_release += texts.iter().map(|t| t.len() + 8).sum::<usize>();
+            // Duplicates and rows without texts take time to read, too.
+            block_texts += texts.len().max(1);
+            unreleased_bytes += texts.iter().map(|t| t.len() + 8).sum::<usize>();
             items += items_among(texts, contents).len();
-            if since_release > SCAN_BYTES {
+            if unreleased_bytes > SCAN_BYTES {
                 table.release_pages();
-                since_release = 0;
+                unreleased_bytes = 0;
             }
         }
         u32::try_from(items).map_err(|_| too_many())?;
@@ -97,20 +98,20 @@ impl TableIndex {
         Ok(items_among(self.table.texts(row, self.contents)?, self.contents))
     }
 
-    /// Row, and position among the row's texts, of an item below [`Self::items`].
+    /// Returns the row of an item, and its position among the texts of the row. `item` is less than [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
         let block = self
             .blocks
             .partition_point(|b| b.item as usize <= item)
             .saturating_sub(1);
         let start = self.blocks.get(block).copied().unwrap_or(Block { row: 0, item: 0 });
-        let mut left = item - start.item as usize;
+        let mut remaining = item - start.item as usize;
         for row in start.row as usize..self.table.rows() {
             let texts = self.texts(row)?.len();
-            if left < texts {
-                return Ok((row, left));
+            if remaining < texts {
+                return Ok((row, remaining));
             }
-            left -= texts;
+            remaining -= texts;
         }
         Err(DataError::Format {
             path: self.table.path().to_path_buf(),
@@ -118,7 +119,7 @@ impl TableIndex {
         })
     }
 
-    /// The first item of a row.
+    /// Returns the first item of a row.
     pub fn first_item(&self, row: usize) -> Result<usize> {
         let block = self.blocks.partition_point(|b| b.row as usize <= row).saturating_sub(1);
         let Some(start) = self.blocks.get(block) else {

@@ -1,4 +1,4 @@
-//! Files of several datasets as one space of items, with an index that is small beside them.
+//! Files of several datasets as one sequence of items, with a small index.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,17 +9,17 @@ use rayon::prelude::*;
 
 use super::contents::Contents;
 use super::files::{Shards, Split};
-use super::index::{AROUND_BYTES, TableIndex};
+use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::registry;
 use super::table::Table as File;
 use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are released.
 const RELEASE_BYTES: usize = 16 << 20;
-/// Where an item lies.
+/// The location of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// Index of the dataset among the names that were given.
+    /// Index of the dataset among the given names.
     pub dataset: usize,
     /// Index of the file, over all datasets.
     pub table: usize,
@@ -47,8 +47,8 @@ struct Table {
     touched: AtomicBool,
 }
 
-/// Several datasets with the same contents as one space of items (row, text): datasets in the order given, files in reading
-/// order, rows in order, texts in order. A caption that occurs twice in a row is one item, a question or sentence two
+/// Several datasets with the same contents as one sequence of items (row, text). Datasets are in the given order, files in reading
+/// order, rows and texts in their order. Equal captions of a row are one item, equal questions or sentences several
 /// (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
 ///
 /// Texts stay in the mapped files; memory holds one index entry per 128 texts.
@@ -64,11 +64,11 @@ pub struct TableDataset {
 }
 
 impl TableDataset {
-    /// Opens a split of the named datasets in the directory `data_root`; every shard must exist. Reads all texts once.
+    /// Opens a split of the datasets `names` in the directory `data_root`; every shard must exist. Reads all texts once.
     ///
     /// # Errors
     /// Returns [`DataError::UnknownDataset`] or [`DataError::Invalid`] for a name that is unknown or of a dataset with other
-    /// contents, [`DataError::MissingFiles`] with all missing files, or what is wrong with a file.
+    /// contents, [`DataError::MissingFiles`] with all missing files, and errors of single files.
     pub fn open(
         contents: Contents,
         data_root: impl AsRef<Path>,
@@ -78,10 +78,10 @@ impl TableDataset {
         Self::open_with(contents, data_root, names, split, Shards::All)
     }
 
-    /// As [`Self::open`], with a choice whether shards may be absent.
+    /// Opens datasets like [`Self::open`]; `shards` says whether shards may be absent.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Returns the errors of [`Self::open`].
     pub fn open_with(
         contents: Contents,
         data_root: impl AsRef<Path>,
@@ -102,15 +102,15 @@ impl TableDataset {
         Self::of_files(contents, names, files)
     }
 
-    /// Opens files, each with the index of its dataset in `names`, in that order.
+    /// Opens `files`, each with the index of its dataset in `names`, ordered by that index.
     ///
     /// # Errors
-    /// Returns what is wrong with a file.
+    /// Returns the error of the first file that cannot be opened or read.
     pub fn of_files(contents: Contents, names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
         let indices: Vec<(usize, TableIndex)> = files
             .par_iter()
             .map(|(dataset, file)| {
-                let table = File::with(file, contents)?;
+                let table = File::open_with_contents(file, contents)?;
                 Ok((*dataset, TableIndex::new(table, contents)?))
             })
             .collect::<Result<_>>()?;
@@ -148,7 +148,7 @@ impl TableDataset {
         })
     }
 
-    /// What the rows hold.
+    /// The contents of the rows.
     pub fn contents(&self) -> Contents {
         self.contents
     }
@@ -163,24 +163,24 @@ impl TableDataset {
         self.rows
     }
 
-    /// Names of the datasets and the items of each.
+    /// Returns the name and the items of each dataset.
     pub fn datasets(&self) -> impl ExactSizeIterator<Item = (&str, Range<usize>)> {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
-    /// Names of the files in reading order, without extension, and the number of rows of each.
+    /// Returns the name, without extension, and the number of rows of each file, in reading order.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
     }
 
-    /// Where item `index` lies.
+    /// Returns the location of item `index`.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if there is no such item.
     pub fn locate(&self, index: usize) -> Result<Location> {
         if index >= self.items {
             return Err(DataError::Invalid(format!(
-                "there is no item {index}; there are {}",
+                "there is no item {index}; there are {} items",
                 self.items
             )));
         }
@@ -188,7 +188,7 @@ impl TableDataset {
         let number = self.tables.partition_point(|t| t.first_item <= index) - 1;
         let table = &self.tables[number];
         let (row, text) = table.index.find(index - table.first_item)?;
-        self.touch(table, AROUND_BYTES);
+        self.touch(table, READ_AROUND_BYTES);
         Ok(Location {
             dataset: table.dataset,
             table: number,
@@ -197,27 +197,27 @@ impl TableDataset {
         })
     }
 
-    /// All texts of the row at a location that are items.
+    /// Returns all texts of a location's row that are items.
     ///
     /// # Errors
-    /// Returns an error if there is no such place, or a text is damaged.
-    pub fn texts_at(&self, at: &Location) -> Result<Vec<Cow<'_, str>>> {
-        let table = self.table(at)?;
-        let texts = table.index.texts(at.row)?;
-        self.touch(table, AROUND_BYTES);
+    /// Returns an error if there is no such location, or a text is damaged.
+    pub fn texts_at(&self, location: &Location) -> Result<Vec<Cow<'_, str>>> {
+        let table = self.table(location)?;
+        let texts = table.index.texts(location.row)?;
+        self.touch(table, READ_AROUND_BYTES);
         Ok(texts)
     }
 
-    /// The image at a location, of an Arrow file the one in that column: the bytes of its file.
-    pub(super) fn image_in(&self, at: &Location, column: &str) -> Result<&[u8]> {
-        let image = self.file(at)?.image(at.row, column)?;
-        self.read(at, image.len() + AROUND_BYTES);
+    /// Returns the bytes of the image file at a location. `column` selects the image in an Arrow file.
+    pub(super) fn image_in(&self, location: &Location, column: &str) -> Result<&[u8]> {
+        let image = self.file(location)?.image(location.row, column)?;
+        self.read(location, image.len() + READ_AROUND_BYTES);
         Ok(image)
     }
 
-    /// The file of a location.
-    pub(super) fn file(&self, at: &Location) -> Result<&File> {
-        Ok(&self.table(at)?.index.table)
+    /// Returns the file of a location.
+    pub(super) fn file(&self, location: &Location) -> Result<&File> {
+        Ok(&self.table(location)?.index.table)
     }
 
     /// The files, in reading order.
@@ -225,34 +225,34 @@ impl TableDataset {
         self.tables.iter().map(|table| &table.index.table)
     }
 
-    /// File and row of a location, for reports.
-    pub fn row_name(&self, at: &Location) -> String {
-        match self.tables.get(at.table) {
+    /// Returns file and row of a location, for messages.
+    pub fn row_name(&self, location: &Location) -> String {
+        match self.tables.get(location.table) {
             Some(table) => format!(
                 "{}, {}",
                 table.index.table.path().display(),
-                table.index.table.row_name(at.row)
+                table.index.table.row_name(location.row)
             ),
-            None => format!("table {}, row {}", at.table, at.row),
+            None => format!("table {}, row {}", location.table, location.row),
         }
     }
 
-    /// An error about a row; it names the file and the row.
-    pub(super) fn row_error(&self, at: &Location, reason: &str) -> DataError {
-        match self.tables.get(at.table) {
-            Some(table) => table.index.table.row_error(at.row, reason),
-            None => DataError::Invalid(format!("table {}, row {}: {reason}", at.table, at.row)),
+    /// Returns an error about a row that names the file and the row.
+    pub(super) fn row_error(&self, location: &Location, reason: &str) -> DataError {
+        match self.tables.get(location.table) {
+            Some(table) => table.index.table.row_error(location.row, reason),
+            None => DataError::Invalid(format!("table {}, row {}: {reason}", location.table, location.row)),
         }
     }
 
-    /// The location of row `row` of all rows (its first text).
+    /// Returns the location of the first text of row `row`, counted over all files.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if there is no such row.
     pub fn locate_row(&self, row: usize) -> Result<Location> {
         if row >= self.rows {
             return Err(DataError::Invalid(format!(
-                "there is no row {row}; there are {}",
+                "there is no row {row}; there are {} rows",
                 self.rows
             )));
         }
@@ -266,40 +266,40 @@ impl TableDataset {
         })
     }
 
-    /// The items of row `row` of all rows.
+    /// Returns the items of row `row`, counted over all files.
     pub(super) fn items_of_row(&self, row: usize) -> Result<Range<usize>> {
-        let at = self.locate_row(row)?;
-        let table = self.table(&at)?;
-        let first = table.first_item + table.index.first_item(at.row)?;
-        let count = table.index.texts(at.row)?.len();
-        self.touch(table, AROUND_BYTES);
+        let location = self.locate_row(row)?;
+        let table = self.table(&location)?;
+        let first = table.first_item + table.index.first_item(location.row)?;
+        let count = table.index.texts(location.row)?.len();
+        self.touch(table, READ_AROUND_BYTES);
         Ok(first..first + count)
     }
 
-    /// Bytes of memory that the index takes.
+    /// Memory of the index in bytes.
     pub fn index_memory(&self) -> usize {
         self.tables.iter().map(|t| t.index.memory()).sum()
     }
 
-    fn table(&self, at: &Location) -> Result<&Table> {
+    fn table(&self, location: &Location) -> Result<&Table> {
         self.tables
-            .get(at.table)
-            .ok_or_else(|| DataError::Invalid(format!("there is no table {}", at.table)))
+            .get(location.table)
+            .ok_or_else(|| DataError::Invalid(format!("there is no table {}", location.table)))
     }
 
     /// Counts `bytes` of the file of a location as read; see [`Self::touch`].
-    pub(super) fn read(&self, at: &Location, bytes: usize) {
-        if let Some(table) = self.tables.get(at.table) {
+    pub(super) fn read(&self, location: &Location, bytes: usize) {
+        if let Some(table) = self.tables.get(location.table) {
             self.touch(table, bytes);
         }
     }
 
-    /// Counts bytes that were read. Every [`RELEASE_BYTES`] it releases the pages of all files that were read, so that the
-    /// resident size of this process does not grow to that of the files.
+    /// Counts bytes that were read from a file. After every [`RELEASE_BYTES`], releases the pages of all files that were read, so that
+    /// the resident memory of this process does not grow to the size of the files.
     fn touch(&self, table: &Table, bytes: usize) {
         table.touched.store(true, Ordering::Relaxed);
         let before = self.touched.fetch_add(bytes, Ordering::Relaxed);
-        // Exactly one thread crosses the limit. Others may read meanwhile: a released page is mapped again when it is read.
+        // Exactly one thread crosses the limit. Other threads may read meanwhile: a released page is mapped again when it is read.
         if before <= RELEASE_BYTES && before + bytes > RELEASE_BYTES {
             for table in &self.tables {
                 if table.touched.swap(false, Ordering::Relaxed) {

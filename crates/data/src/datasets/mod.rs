@@ -1,8 +1,8 @@
-//! The named datasets: their files, and the rows of these as one space of items (a row, and one of its texts).
+//! The named datasets: their files, and the items of these files. An item is a row with one of its texts.
 //!
 //! `published.rs` lists the published datasets with their oddities (the validation split of COCO and Flickr30k is the
-//! Karpathy *test* split), `custom.rs` finds the files of others, `registry.rs` maps both from names to files.
-//! [`TableDataset`] opens several of them as one [`Dataset`].
+//! Karpathy *test* split), `custom.rs` finds the files of custom datasets, and `registry.rs` maps the names of both to files.
+//! [`TableDataset`] opens several datasets as one [`Dataset`].
 
 mod contents;
 mod custom;

@@ -1,31 +1,31 @@
-//! The published datasets: what each is called, which preparation makes it, what its rows hold, and its files.
+//! The published datasets: the name, preparation, contents and files of each.
 //!
 //! [`DATASETS`] is the only list of them; the registry, the configuration and a test of `docs/data.md` read it.
 
 use super::contents::Contents;
 use super::files::Split;
 
-/// The files of one split, by name without `.arrow`.
+/// The files of one split, as names without `.arrow`.
 #[derive(Debug)]
 pub enum Files {
-    /// The split does not exist: no items.
+    /// The split does not exist.
     None,
     /// These files.
     Named(&'static [&'static str]),
     /// `{prefix}_0` to `{prefix}_{count - 1}`.
     Shards(&'static str, usize),
-    /// `{first}_0` and those that follow it, else `{second}_0` and those that follow it.
+    /// `{first}_0` and the following shards if `{first}_0` exists, else `{second}_0` and the following shards.
     EitherShards(&'static str, &'static str),
 }
 
 /// One published dataset.
 #[derive(Debug)]
 pub struct Published {
-    /// Its name in a configuration.
+    /// The name in a configuration.
     pub name: &'static str,
-    /// The preparation that writes its files.
+    /// The preparation that writes the files.
     pub preparation: &'static str,
-    /// What its rows hold.
+    /// The contents of the rows.
     pub contents: Contents,
     /// Files of the training split.
     pub train: Files,
@@ -35,7 +35,7 @@ pub struct Published {
     pub test: Files,
 }
 
-/// Image captions with a training split only.
+/// Returns a dataset of captions that has only a training split.
 const fn train_only(name: &'static str, preparation: &'static str, train: Files) -> Published {
     Published {
         name,
@@ -47,7 +47,7 @@ const fn train_only(name: &'static str, preparation: &'static str, train: Files)
     }
 }
 
-/// All of them.
+/// All published datasets.
 pub const DATASETS: &[Published] = &[
     Published {
         name: "coco",
@@ -99,7 +99,7 @@ pub const DATASETS: &[Published] = &[
         "pretrain-f30k",
         Files::Named(&["pretrain_flickr30k_train"]),
     ),
-    // The original reads the first name, its shard 0 alone, and writes the second.
+    // The original writes files of the second name, but reads only shard 0 of the first.
     train_only(
         "pretrainVGQA",
         "pretrain-vg",
@@ -107,7 +107,7 @@ pub const DATASETS: &[Published] = &[
     ),
 ];
 
-/// Their names.
+/// The names of [`DATASETS`].
 pub const NAMES: [&str; DATASETS.len()] = {
     let mut names = [""; DATASETS.len()];
     let mut i = 0;
@@ -119,12 +119,12 @@ pub const NAMES: [&str; DATASETS.len()] = {
 };
 
 impl Published {
-    /// The published dataset of that name.
+    /// Finds a published dataset by name.
     pub fn find(name: &str) -> Option<&'static Self> {
         DATASETS.iter().find(|dataset| dataset.name == name)
     }
 
-    /// The files of a split.
+    /// Returns the files of a split.
     pub fn files(&self, split: Split) -> &Files {
         match split {
             Split::Train => &self.train,

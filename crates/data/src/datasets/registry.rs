@@ -1,20 +1,20 @@
-//! From the name of a dataset to its files.
+//! Maps the name of a dataset to its files.
 
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::custom;
-use super::files::{Shards, Split, refuse_unfinished};
+use super::files::{Shards, Split, reject_unfinished};
 use super::published::{Files, Published};
 use super::table::Table;
 use crate::error::MissingFile;
 use crate::manifest::Report;
 use crate::{DataError, Result};
 
-/// What the rows of the dataset of that name hold. Those of a custom dataset are told by the columns of its first file.
+/// Returns the contents of a dataset. Those of a custom dataset are detected from the columns of its first file.
 ///
 /// # Errors
-/// Returns [`DataError::UnknownDataset`] if there is no such dataset, or what is wrong with the file.
+/// Returns [`DataError::UnknownDataset`] if there is no such dataset, or an error of the first file.
 pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
     if let Some(dataset) = Published::find(name) {
         return Ok(dataset.contents);
@@ -23,10 +23,10 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
         match custom::files(data_root, name, split) {
             Ok(files) => {
                 if let Some(file) = files.first() {
-                    return Table::contents(file);
+                    return Table::detect_contents(file);
                 }
             }
-            // Validation or test files alone are a dataset too.
+            // A custom dataset may have only validation or test files.
             Err(DataError::MissingFiles { .. }) if split == Split::Train => {}
             Err(other) => return Err(other),
         }
@@ -34,8 +34,8 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
     Ok(Contents::Captions)
 }
 
-/// Number of shards that the preparation wrote, if its report exists.
-fn prepared(data_root: &Path, preparation: &'static str, prefix: &str) -> Option<usize> {
+/// Returns the number of shards in the report of the preparation, if the report exists and has some.
+fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) -> Option<usize> {
     let report = Report::read(data_root, preparation)?;
     let is_shard = |file: &str| {
         let number = file.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
@@ -46,13 +46,13 @@ fn prepared(data_root: &Path, preparation: &'static str, prefix: &str) -> Option
     (count > 0).then_some(count)
 }
 
-/// Files of a split of a dataset, in reading order; empty if the split does not exist.
+/// Returns the files of a split of a dataset, in reading order; empty if the split does not exist.
 ///
 /// Published names take precedence over custom ones.
 ///
 /// # Errors
 /// Returns [`DataError::UnknownDataset`] for an unknown name, [`DataError::MissingFiles`] with all files that are missing in
-/// `data_root`, [`DataError::Unfinished`] if the preparation was stopped.
+/// `data_root`, [`DataError::Unfinished`] if the preparation is not finished.
 pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Result<Vec<PathBuf>> {
     let Some(dataset) = Published::find(name) else {
         return custom::files(data_root, name, split);
@@ -60,39 +60,39 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
     let path = |file: &str| data_root.join(format!("{file}.arrow"));
     let exists = |file: &str| path(file).exists();
     let shard = |prefix: &str, i: usize| format!("{prefix}_{i}");
-    let wanted: Vec<String> = match dataset.files(split) {
+    let expected: Vec<String> = match dataset.files(split) {
         Files::None => Vec::new(),
         Files::Named(names) => names.iter().map(|n| n.to_string()).collect(),
         Files::Shards(prefix, count) => {
-            // Up to the last one that is there, so that a gap shows as missing files.
-            let last = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
+            // All shards up to the last existing one are expected, so gaps are reported as missing files.
+            let last_existing = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
             let count = match shards {
-                Shards::All => prepared(data_root, dataset.preparation, prefix).unwrap_or(*count),
-                Shards::AsFound => last.map_or(1, |last| last + 1),
+                Shards::All => prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count),
+                Shards::AsFound => last_existing.map_or(1, |last| last + 1),
             };
             (0..count).map(|i| shard(prefix, i)).collect()
         }
         Files::EitherShards(first, second) => {
-            let of_either = |file: &str| file.starts_with(first) || file.starts_with(second);
-            refuse_unfinished(data_root, dataset.preparation, of_either)?;
-            let following = |prefix: &str| -> Vec<String> {
+            let has_either_name = |file: &str| file.starts_with(first) || file.starts_with(second);
+            reject_unfinished(data_root, dataset.preparation, has_either_name)?;
+            let existing = |prefix: &str| -> Vec<String> {
                 let shards = (0..).map(|i| shard(prefix, i));
                 shards.take_while(|file| exists(file)).collect()
             };
-            match [following(first), following(second)] {
+            match [existing(first), existing(second)] {
                 [found, _] if !found.is_empty() => found,
                 [_, found] if !found.is_empty() => found,
                 _ => vec![shard(first, 0)],
             }
         }
     };
-    let missing: Vec<MissingFile> = wanted
+    let missing: Vec<MissingFile> = expected
         .iter()
         .filter(|file| !exists(file))
         .map(|file| MissingFile {
             dataset: name.to_string(),
             file: format!("{file}.arrow"),
-            is_gap: shards == Shards::AsFound,
+            allows_fewer_shards: shards == Shards::AsFound,
         })
         .collect();
     if !missing.is_empty() {
@@ -101,10 +101,10 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
             missing,
         });
     }
-    Ok(wanted.iter().map(|file| path(file)).collect())
+    Ok(expected.iter().map(|file| path(file)).collect())
 }
 
-/// Files of several datasets, each with the index of its dataset in `names`. All missing files are one error.
+/// Returns the files of several datasets, each with the index of its dataset in `names`. One error lists all missing files.
 pub(super) fn files_of_all(
     data_root: &Path,
     names: &[impl AsRef<str>],
@@ -112,7 +112,7 @@ pub(super) fn files_of_all(
     shards: Shards,
 ) -> Result<Vec<(usize, PathBuf)>> {
     if names.is_empty() {
-        return Err(DataError::Invalid("no dataset is named; give at least one".into()));
+        return Err(DataError::Invalid("no dataset is given; name at least one".into()));
     }
     let (mut found, mut all_missing) = (Vec::new(), Vec::new());
     for (number, name) in names.iter().enumerate() {

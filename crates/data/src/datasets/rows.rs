@@ -1,4 +1,4 @@
-//! The rows of a dataset as items: images alone.
+//! The rows of a dataset as items without texts.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use super::dataset::{Answer, Dataset, Example};
 use super::items::TableDataset;
 use crate::{DataError, Result};
 
-/// The rows of a dataset as items, each the (only or left) image of its row without a text.
+/// The rows of a dataset as items without texts. The image of an item is the only or the left image of its row.
 #[derive(Clone, Debug)]
 pub struct RowsOf(Arc<TableDataset>);
 
 impl RowsOf {
-    /// The rows of `dataset`.
+    /// Wraps `dataset`.
     pub fn new(dataset: Arc<TableDataset>) -> Self {
         Self(dataset)
     }
@@ -48,14 +48,14 @@ impl Dataset for RowsOf {
 
     fn describe(&self, item: usize) -> String {
         match self.0.locate_row(item) {
-            Ok(at) => self.0.row_name(&at),
+            Ok(location) => self.0.row_name(&location),
             Err(error) => error.to_string(),
         }
     }
 
     fn error(&self, item: usize, reason: &str) -> DataError {
         match self.0.locate_row(item) {
-            Ok(at) => self.0.row_error(&at, reason),
+            Ok(location) => self.0.row_error(&location, reason),
             Err(error) => error,
         }
     }

@@ -1,4 +1,4 @@
-//! A file of a dataset in either format: rows of images and texts.
+//! A file of a dataset, Arrow or WebDataset, as rows of images and texts.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -21,7 +21,7 @@ impl Table {
     /// Opens a file; the extension decides its format.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or has another format than its extension says.
+    /// Returns an error if the file cannot be read or does not have the format of its extension.
     pub fn open(path: &Path) -> Result<Self> {
         if is_tar(path) {
             return Ok(Self::Tar(TarTable::open(path)?));
@@ -29,11 +29,11 @@ impl Table {
         Ok(Self::Arrow(ArrowTable::open(path)?))
     }
 
-    /// Opens a file and checks that it has the columns of its contents.
+    /// Opens a file and checks that it has the columns of `contents`.
     ///
     /// # Errors
-    /// As [`Self::open`], and if a column is missing or of another type.
-    pub fn with(path: &Path, contents: Contents) -> Result<Self> {
+    /// Returns the errors of [`Self::open`], and an error if a column is missing or has another type.
+    pub fn open_with_contents(path: &Path, contents: Contents) -> Result<Self> {
         let table = Self::open(path)?;
         if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {
             table.arrow()?.check_columns(contents.columns())?;
@@ -41,11 +41,11 @@ impl Table {
         Ok(table)
     }
 
-    /// The contents of a file, told by its columns.
+    /// Detects the contents of a file from its columns.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or has neither captions nor questions.
-    pub fn contents(path: &Path) -> Result<Contents> {
+    pub fn detect_contents(path: &Path) -> Result<Contents> {
         if is_tar(path) {
             return Ok(Contents::Captions);
         }
@@ -61,7 +61,7 @@ impl Table {
                               (image_0, image_1, questions, answers)";
                 Err(DataError::Format {
                     path: path.to_path_buf(),
-                    reason: format!("{reason}; there are {}", columns.join(", ")),
+                    reason: format!("{reason}; its columns are {}", columns.join(", ")),
                 })
             }
         }
@@ -75,7 +75,7 @@ impl Table {
         }
     }
 
-    /// The file's name without its extension.
+    /// File name without extension.
     pub fn name(&self) -> &str {
         match self {
             Self::Arrow(table) => table.name(),
@@ -91,7 +91,7 @@ impl Table {
         }
     }
 
-    /// The Arrow file.
+    /// Returns the Arrow file.
     ///
     /// # Errors
     /// Returns [`DataError::Format`] for a tar.
@@ -102,29 +102,29 @@ impl Table {
         }
     }
 
-    /// For each row, whether its texts lie in another part of the file than those of the row before.
-    pub fn new_parts(&self) -> Box<dyn Iterator<Item = bool> + '_> {
+    /// Returns for each row whether it begins a part of the file: a record batch of an Arrow file, or a sample of a tar.
+    pub fn part_starts(&self) -> Box<dyn Iterator<Item = bool> + '_> {
         match self {
             Self::Arrow(table) => Box::new(table.batches().flat_map(|rows| (0..rows).map(|row| row == 0))),
             Self::Tar(table) => Box::new((0..table.rows()).map(|_| true)),
         }
     }
 
-    /// The captions, questions or sentences of a row, in order. Those of a tar are captions.
+    /// Returns the captions, questions or sentences of a row, in order. A tar has only captions.
     ///
     /// # Errors
     /// Returns an error if there is no such row or a text is damaged.
     pub fn texts(&self, row: usize, contents: Contents) -> Result<Vec<Cow<'_, str>>> {
         match self {
             Self::Arrow(table) => {
-                let texts = table.texts(row, contents.texts())?;
+                let texts = table.texts(row, contents.text_column())?;
                 Ok(texts.into_iter().map(Cow::Borrowed).collect())
             }
             Self::Tar(table) => table.captions(row),
         }
     }
 
-    /// The bytes of the image file of a row, of an Arrow file the one in that column.
+    /// Returns the bytes of an image file of a row. `column` selects it in an Arrow file; a tar has one image in a row.
     ///
     /// # Errors
     /// Returns an error if there is no such row or it has no image.
@@ -135,7 +135,7 @@ impl Table {
         }
     }
 
-    /// The name of a row's image.
+    /// Returns the name of a row's image.
     ///
     /// # Errors
     /// Returns an error if there is no such row, or an Arrow file has no such column.
@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// A row's name in messages: its index and, in a tar, its key.
+    /// Returns the name of a row for messages: its index and, in a tar, its key.
     pub fn row_name(&self, row: usize) -> String {
         let name = match self {
             Self::Arrow(_) => None,
@@ -155,12 +155,12 @@ impl Table {
         name.map_or(format!("row {row}"), |name| format!("row {row} ({name})"))
     }
 
-    /// An error about a row; it names the file and the row.
+    /// Returns an error about a row that names the file and the row.
     pub fn row_error(&self, row: usize, reason: &str) -> DataError {
         self.error(&format!("{}: {reason}", self.row_name(row)))
     }
 
-    /// Samples of a tar, and what was left out of it.
+    /// Counts of the samples and members of a tar; none for an Arrow file.
     pub fn tar_counts(&self) -> Option<TarCounts> {
         match self {
             Self::Arrow(_) => None,
@@ -176,7 +176,7 @@ impl Table {
         }
     }
 
-    /// Bytes of memory that the table's own index takes.
+    /// Memory of the table's index in bytes.
     pub fn index_memory(&self) -> usize {
         match self {
             Self::Arrow(_) => 0,

@@ -1,4 +1,4 @@
-//! Questions with answers, and sentences that are true or not.
+//! Tests of datasets of questions and of pairs.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ fn open(contents: Contents, root: &Path, names: &[&str], split: Split) -> TableD
     TableDataset::open(contents, root, names, split).unwrap()
 }
 
-/// Compares what is recorded of every kind of dataset: numbers of items and rows, files, texts, and the row of each item.
-/// Lists that are not recorded are not compared.
+/// Compares the values that are recorded for both kinds of datasets: numbers of items and rows, files, texts, and the row of each
+/// item. Texts and rows of items are not recorded for large datasets.
 fn assert_items(dataset: &TableDataset, want: &Value, what: &str) -> Vec<Location> {
     assert_eq!(json!(dataset.len()), want["length"], "{what}");
     assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
@@ -23,26 +23,26 @@ fn assert_items(dataset: &TableDataset, want: &Value, what: &str) -> Vec<Locatio
         want["file_of_row"],
         "{what}"
     );
-    let places: Vec<Location> = (0..dataset.len()).map(|item| dataset.locate(item).unwrap()).collect();
+    let locations: Vec<Location> = (0..dataset.len()).map(|item| dataset.locate(item).unwrap()).collect();
     if let Some(texts) = want.get("texts") {
         let got: Vec<Vec<String>> = (0..dataset.rows())
             .map(|row| dataset.items_of(row).unwrap().map(|item| text(dataset, item)).collect())
             .collect();
         assert_eq!(&json!(got), texts, "{what}");
-        let mapper: Vec<(usize, usize)> = places.iter().map(|at| (row_of(dataset, at), at.text)).collect();
+        let mapper: Vec<(usize, usize)> = locations.iter().map(|at| (row_of(dataset, at), at.text)).collect();
         assert_eq!(json!(mapper), want["index_mapper"], "{what}");
     }
-    places
+    locations
 }
 
-fn ids(dataset: &TableDataset) -> Vec<Option<String>> {
+fn image_ids(dataset: &TableDataset) -> Vec<Option<String>> {
     (0..dataset.rows())
         .map(|row| dataset.image_id_at(&dataset.locate_row(row).unwrap()).unwrap())
         .collect()
 }
 
-/// An item as a question.
-fn asked(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
+/// Reads an item as a question.
+fn question_at(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
     let example = dataset.example(item).unwrap();
     assert!(example.images[0].as_ref().is_some_and(|image| !image.is_empty()));
     let Answer::Scored { question_id, answers } = example.answer else {
@@ -57,7 +57,7 @@ fn asked(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
 
 fn assert_questions(dataset: &TableDataset, want: &Value, what: &str) {
     assert_items(dataset, want, what);
-    let questions: Vec<AnsweredQuestion> = (0..dataset.len()).map(|item| asked(dataset, item)).collect();
+    let questions: Vec<AnsweredQuestion> = (0..dataset.len()).map(|item| question_at(dataset, item)).collect();
     if let Some(items) = want.get("items") {
         let got: Vec<Value> = questions
             .iter()
@@ -74,7 +74,7 @@ fn assert_questions(dataset: &TableDataset, want: &Value, what: &str) {
         assert_eq!(&json!(got), items, "{what}");
         let recorded: Vec<i64> = serde_json::from_value(want["image_id"].clone()).unwrap();
         let recorded: Vec<Option<String>> = recorded.iter().map(|id| Some(id.to_string())).collect();
-        assert_eq!(ids(dataset), recorded, "{what}");
+        assert_eq!(image_ids(dataset), recorded, "{what}");
     } else {
         let ids: Vec<i64> = questions.iter().map(|question| question.question_id).collect();
         let last = &ids[ids.len().saturating_sub(3)..];
@@ -148,10 +148,10 @@ fn pairs_read_as_the_original_reads_them() {
             let want = &recorded["NLVR2Dataset"][split_name(split)];
             let what = format!("nlvr2 {split}");
             let dataset = open(Contents::Pairs, &root, &["nlvr2"], split);
-            let places = assert_items(&dataset, want, &what);
+            let locations = assert_items(&dataset, want, &what);
             let tables: Vec<&str> = dataset.tables().map(|(name, _)| name).collect();
             let items: Vec<Value> = (0..)
-                .zip(&places)
+                .zip(&locations)
                 .map(|(item, at)| {
                     let example = dataset.example(item).unwrap();
                     let [Some(left), Some(right)] = &example.images else {
@@ -162,17 +162,17 @@ fn pairs_read_as_the_original_reads_them() {
                 })
                 .collect();
             assert_eq!(json!(items), want["items"], "{what}");
-            assert_eq!(json!(ids(&dataset)), want["identifier"], "{what}");
+            assert_eq!(json!(image_ids(&dataset)), want["identifier"], "{what}");
         }
     }
 }
 
 #[test]
-fn batches_and_wide_strings_of_questions_and_pairs_make_no_difference() {
+fn batch_boundaries_and_large_strings_of_questions_and_pairs_do_not_matter() {
     for directory in vlct_golden::directories("prepare") {
         let questions = |root: &Path| {
             let dataset = open(Contents::Questions, root, &["vqa"], Split::Train);
-            let questions = (0..dataset.len()).map(|item| asked(&dataset, item));
+            let questions = (0..dataset.len()).map(|item| question_at(&dataset, item));
             let mut questions: Vec<AnsweredQuestion> = questions.collect();
             questions.sort_by_key(|question| question.question_id);
             questions
@@ -230,33 +230,33 @@ fn write_questions(directory: &Path, file: &str, kind: VqaKind, questions: &[Ans
 }
 
 #[test]
-fn answers_that_cannot_be_are_errors_that_name_the_row() {
+fn errors_of_invalid_answers_name_the_row() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    for (answer, says) in [
-        (("a", -1, 1.0), "number -1"),
-        (("a", i64::MAX, 1.0), "number 9223372036854775807"),
+    for (answer, reason) in [
+        (("a", -1, 1.0), "id -1"),
+        (("a", i64::MAX, 1.0), "id 9223372036854775807"),
         (("a", 0, 1.5), "score 1.5"),
         (("a", 0, f64::NAN), "score NaN"),
     ] {
         let questions = [question(5, &[("b", 1, 0.3)]), question(6, &[answer])];
         write_questions(root, "ask_train.arrow", VqaKind::Answered, &questions);
         let dataset = open(Contents::Questions, root, &["ask"], Split::Train);
-        assert_eq!(asked(&dataset, 0), questions[0]);
+        assert_eq!(question_at(&dataset, 0), questions[0]);
         let message = dataset.example(1).unwrap_err().to_string();
         assert!(
-            message.contains(says) && message.contains("ask_train.arrow: row 0: question 1"),
+            message.contains(reason) && message.contains("ask_train.arrow: row 0: question 1"),
             "{message}"
         );
     }
     write_questions(root, "ask_test.arrow", VqaKind::Test, &[question(7, &[])]);
     let test = open(Contents::Questions, root, &["ask"], Split::Test);
-    assert_eq!(asked(&test, 0), question(7, &[]));
+    assert_eq!(question_at(&test, 0), question(7, &[]));
     assert_eq!(open(Contents::Questions, root, &["ask"], Split::Val).len(), 0);
 }
 
 #[test]
-fn a_dataset_of_another_kind_is_refused() {
+fn rejects_datasets_with_other_contents() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     write_questions(root, "ask_train.arrow", VqaKind::Answered, &[question(5, &[])]);
@@ -282,7 +282,7 @@ fn a_dataset_of_another_kind_is_refused() {
         );
     }
 
-    for (contents, names, says) in [
+    for (contents, names, expected) in [
         (
             Contents::Questions,
             &["ask", "two"][..],
@@ -300,10 +300,10 @@ fn a_dataset_of_another_kind_is_refused() {
         ),
     ] {
         let error = TableDataset::open(contents, root, names, Split::Train).unwrap_err();
-        assert_eq!(error.to_string(), says);
+        assert_eq!(error.to_string(), expected);
     }
 
-    // A file that lacks a column that only questions need is found before anything is read.
+    // A missing column is an error when the dataset is opened.
     std::fs::copy(root.join("two_train.arrow"), root.join("vqav2_rest_val.arrow")).unwrap();
     let error = TableDataset::open(Contents::Questions, root, &["vqa"], Split::Val).unwrap_err();
     assert!(error.to_string().contains("no column \"image\""), "{error}");

@@ -9,7 +9,7 @@ use super::*;
 use crate::DataError;
 use crate::arrow::CaptionWriter;
 
-/// Directory of the golden set, name of the dataset, name of the original class.
+/// Golden directory, name of the dataset, and class of the original.
 const SETS: &[(&str, &str, &str)] = &[
     ("coco", "coco", "CocoCaptionKarpathyDataset"),
     ("f30k", "f30k", "F30KCaptionKarpathyDataset"),
@@ -38,12 +38,12 @@ pub(super) fn text(dataset: &TableDataset, item: usize) -> String {
     dataset.text(item).unwrap().unwrap().into_owned()
 }
 
-/// Position of a row among the rows of all files.
+/// Index of a row among the rows of all files.
 fn row_of(dataset: &TableDataset, at: &Location) -> usize {
     dataset.tables().take(at.table).map(|(_, rows)| rows).sum::<usize>() + at.row
 }
 
-/// Texts of every row, through the item space.
+/// The texts of every row, read item by item.
 fn captions(dataset: &TableDataset) -> Vec<Vec<String>> {
     (0..dataset.rows())
         .map(|image| {
@@ -101,14 +101,14 @@ fn every_split_reads_as_the_original_reads_it() {
     }
 }
 
-fn link(from: &Path, to: &Path, names: &[&str]) {
+fn copy(from: &Path, to: &Path, names: &[&str]) {
     for name in names {
         std::fs::copy(from.join(name), to.join(name)).unwrap();
     }
 }
 
 #[test]
-fn batch_boundaries_and_wide_strings_make_no_difference() {
+fn batch_boundaries_and_large_strings_do_not_matter() {
     for directory in vlct_golden::directories("prepare") {
         let plain = directory.join("coco/expected");
         let files = |split| -> &[&str] {
@@ -122,7 +122,7 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
         };
         for (variant, split) in [("multi_batch", Split::Train), ("large_string", Split::Test)] {
             let mixed = tempfile::tempdir().unwrap();
-            link(&plain, mixed.path(), files(split));
+            copy(&plain, mixed.path(), files(split));
             for name in files(split) {
                 let replacement = directory.join("variants").join(variant).join(name);
                 if replacement.exists() {
@@ -140,9 +140,9 @@ fn batch_boundaries_and_wide_strings_make_no_difference() {
 }
 
 #[test]
-fn empty_shards_are_read_and_shards_join() {
+fn shards_are_concatenated_and_may_be_empty() {
     for directory in vlct_golden::directories("prepare") {
-        let whole = TableDataset::open_with(
+        let unsharded = TableDataset::open_with(
             Contents::Captions,
             directory.join("gcc/expected"),
             &["gcc"],
@@ -151,14 +151,15 @@ fn empty_shards_are_read_and_shards_join() {
         )
         .unwrap();
         let root = directory.join("gcc/expected/shard_size_4");
-        let cut = TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
-        assert!(cut.tables().len() > 2);
-        assert_eq!(cut.tables().last().unwrap().1, 0, "the last shard is empty");
-        assert_eq!(captions(&cut), captions(&whole));
+        let sharded =
+            TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
+        assert!(sharded.tables().len() > 2);
+        assert_eq!(sharded.tables().last().unwrap().1, 0, "the last shard is empty");
+        assert_eq!(captions(&sharded), captions(&unsharded));
     }
 }
 
-/// A directory with one file per entry: name and rows of captions.
+/// Writes an Arrow file for each name and its rows of captions into a temporary directory.
 fn directory_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, rows) in files {
@@ -175,7 +176,7 @@ fn directory_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
 
 #[test]
 fn rows_without_captions_are_rows_but_not_items() {
-    // Where the original cannot be built: the first row has no text.
+    // The original fails if the first row has no text.
     let directory = directory_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!((dataset.len(), dataset.rows()), (3, 6));
@@ -189,20 +190,20 @@ fn rows_without_captions_are_rows_but_not_items() {
 }
 
 #[test]
-fn duplicates_go_and_the_first_occurrence_keeps_its_place() {
+fn duplicate_captions_of_a_row_are_left_out_after_the_first() {
     let directory = directory_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["b", "a", "", "c"]]);
 }
 
 #[test]
-fn several_datasets_are_one_space_and_peers_stay_inside_one() {
-    let coco: &[(&str, &[&[&str]])] = &[
+fn datasets_are_concatenated_and_peers_are_of_the_same_dataset() {
+    let files: &[(&str, &[&[&str]])] = &[
         ("coco_caption_karpathy_train", &[&["a", "b"], &["c"]]),
         ("coco_caption_karpathy_restval", &[&["d", "e", "f"]]),
         ("vg", &[&["g"], &["h"]]),
     ];
-    let directory = directory_of(coco);
+    let directory = directory_of(files);
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg", "coco"], Split::Train).unwrap();
     let texts: String = (0..dataset.len()).map(|i| text(&dataset, i)).collect();
     assert_eq!(texts, "ghabcdef");
@@ -226,7 +227,7 @@ fn several_datasets_are_one_space_and_peers_stay_inside_one() {
 }
 
 #[test]
-fn all_missing_files_are_named_at_once() {
+fn one_error_names_all_missing_files() {
     let directory = directory_of(&[("coco_caption_karpathy_restval", &[&["a"]]), ("sbu_3", &[&["a"]])]);
     let names = ["coco", "vg", "sbu"];
     let error = TableDataset::open(Contents::Captions, directory.path(), &names, Split::Train).unwrap_err();
@@ -246,7 +247,7 @@ fn all_missing_files_are_named_at_once() {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     assert!(!message.contains('\n'));
-    // A gap is not a smaller download.
+    // Shards before an existing one must not be absent.
     let gap = TableDataset::open_with(
         Contents::Captions,
         directory.path(),
@@ -266,7 +267,7 @@ fn all_missing_files_are_named_at_once() {
 }
 
 #[test]
-fn the_cases_in_which_the_original_crashes_are_answered() {
+fn handles_the_cases_in_which_the_original_crashes() {
     for golden in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(golden.join("reader_errors.json"));
         for (case, root, split) in [
@@ -294,7 +295,7 @@ fn the_cases_in_which_the_original_crashes_are_answered() {
 }
 
 #[test]
-fn names_are_checked() {
+fn rejects_unknown_names_and_other_contents() {
     let unknown = TableDataset::open(Contents::Captions, ".", &["cocoa"], Split::Train)
         .unwrap_err()
         .to_string();
@@ -309,14 +310,14 @@ fn names_are_checked() {
 }
 
 #[test]
-fn the_written_name_of_visual_genome_answers_is_accepted_too() {
+fn accepts_both_names_of_the_files_of_pretrain_vgqa() {
     let written = directory_of(&[("pretrain_vg_0", &[&["a"]]), ("pretrain_vg_1", &[&["b"]])]);
     let dataset = TableDataset::open(Contents::Captions, written.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(dataset.len(), 2);
     let both = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
     let dataset = TableDataset::open(Contents::Captions, both.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"]]);
-    // The original reads the first shard of that name alone.
+    // The original reads only the first shard of that name.
     let several = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
     let dataset = TableDataset::open(Contents::Captions, several.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"], ["d"]]);
@@ -354,13 +355,13 @@ fn files_without_the_columns_of_their_dataset_are_rejected() {
 }
 
 #[test]
-fn the_index_stays_small_and_finds_every_item() {
+fn index_is_small_and_finds_every_item() {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("vg.arrow");
     let mut writer = CaptionWriter::create(&path).unwrap();
     let mut want = Vec::new();
     for row in 0..3000usize {
-        // From no caption to many, so that blocks end in all ways.
+        // The counts vary, so that blocks of the index end at different positions of a row.
         let count: usize = [0, 1, 5, 5, 0, 60, 1, 300, 2][row % 9];
         let captions: Vec<String> = (0..count).map(|i| format!("{row} {}", i / 2 * 2)).collect();
         want.extend((0..count.div_ceil(2)).map(|i| (row, i)));
@@ -379,7 +380,7 @@ fn the_index_stays_small_and_finds_every_item() {
         assert_eq!(items.start, first);
         first = items.end;
     }
-    // Eight bytes per 128 captions read, or less.
+    // At most eight bytes per 128 captions that were read.
     assert!(
         dataset.index_memory() <= 8 + 8 * (2 * dataset.len() + dataset.rows()) / 128,
         "{}",
