@@ -1,5 +1,4 @@
-//! Errors of this crate. A message is one line that says what is wrong and where; which option of a program helps is for that program
-//! to add.
+//! Errors of this crate. A message is one line: what is wrong, and where. The program adds hints about its options.
 
 use std::path::{Path, PathBuf};
 
@@ -34,14 +33,14 @@ pub enum PrepareError {
     /// A raw layout has a directory of images that does not exist.
     #[error("{path}: no such directory", path = .0.display())]
     MissingDirectory(PathBuf),
-    /// None of the names that a file may have exists in `root`.
-    #[error("{root}: neither {first} nor {second} exists, the {what}", root = root.display(), first = names[0], second = names[1])]
+    /// `root` has no file with one of the expected names.
+    #[error("{root}: the {what} is missing: neither {first} nor {second} exists", root = root.display(), first = names[0], second = names[1])]
     MissingFile {
         /// The directory of the raw data.
         root: PathBuf,
         /// The names that the file may have.
         names: [&'static str; 2],
-        /// What the file holds.
+        /// The content of the file.
         what: VgqaFile,
     },
     /// The root has no table of the training split.
@@ -49,12 +48,12 @@ pub enum PrepareError {
     MissingTable {
         /// The directory of the custom dataset.
         root: PathBuf,
-        /// The extension of tables in the format that was asked for.
+        /// The extension of tables of the input format, without a dot.
         extension: &'static str,
     },
     /// No image file has an annotation.
     #[error(
-        "{directory}: no image here has an annotation in {annotations}; are they of the same dataset?",
+        "{directory}: no image here has an annotation in {annotations}; are images and annotations of the same dataset?",
         directory = directory.display()
     )]
     NoAnnotatedImage {
@@ -65,8 +64,8 @@ pub enum PrepareError {
     },
     /// No row of the tables has both an image that exists and a text.
     #[error(
-        "{root}: there is nothing to write: no row has both an image that exists and a text{example}",
-        root = root.display(), example = missing.as_ref().map_or(String::new(), |path| format!(", such as {path}"))
+        "{root}: there is nothing to write: no row has both a text and an image that exists{example}",
+        root = root.display(), example = missing.as_ref().map_or(String::new(), |path| format!("; for example, {path} does not exist"))
     )]
     NoUsableRow {
         /// The directory that the paths of images are relative to.
@@ -74,16 +73,16 @@ pub enum PrepareError {
         /// The path of an image that does not exist.
         missing: Option<String>,
     },
-    /// The directory of a custom dataset has nothing of the input format.
+    /// The directory of a custom dataset has no data of the input format.
     #[error("{root}: there is nothing to write: it has no {what}", root = root.display())]
     NothingToWrite {
         /// The directory of the custom dataset.
         root: PathBuf,
-        /// What it should have.
+        /// The missing data.
         what: &'static str,
     },
-    /// A name that is not that of a published dataset.
-    #[error("unknown dataset {name:?}; known are {known}", known = known.join(", "))]
+    /// No published dataset has this name.
+    #[error("unknown dataset {name:?}; the published datasets are {known}", known = known.join(", "))]
     UnknownDataset {
         /// The name.
         name: String,
@@ -98,9 +97,9 @@ pub enum PrepareError {
         /// The splits of the dataset.
         known: Vec<&'static str>,
     },
-    /// A row of a table names a split that is not known.
+    /// A row of a table has an unknown split.
     #[error(
-        "{path}: it has the split {split:?}; known are train, val and test, and words for them such as validation; rename it",
+        "{path}: a row has the split {split:?}; splits are train, val and test, or synonyms such as validation; rename it",
         path = path.display()
     )]
     UnknownRowSplit {
@@ -109,9 +108,9 @@ pub enum PrepareError {
         /// The name of the split.
         split: String,
     },
-    /// A directory named like a split holds classes, and is beside directories that are named otherwise.
+    /// A directory with the name of a split holds classes, but is beside directories with other names.
     #[error(
-        "{root}: it has a directory {split} of classes beside a directory {other}: as splits there are train, val and test only; \
+        "{root}: it has a directory {split} of classes beside a directory {other}: the only splits are train, val and test; \
          rename {other}, or move it away",
         root = root.display()
     )]
@@ -123,30 +122,32 @@ pub enum PrepareError {
         /// The name of the other directory.
         other: String,
     },
-    /// A name that a custom dataset cannot have.
-    #[error("{0:?} is no name of a dataset: a name has letters, digits, - and _ only, the first a letter or digit")]
+    /// An invalid name of a custom dataset.
+    #[error(
+        "{0:?} is not a valid name of a dataset: a name has at most 100 letters, digits, - and _, and begins with a letter or digit"
+    )]
     InvalidName(String),
-    /// The name of a published dataset for a custom one.
-    #[error("{0} is the name of a published dataset, which would be read instead; take another")]
+    /// A custom dataset with the name of a published one.
+    #[error("{0} is the name of a published dataset, which would be read instead; choose another")]
     PublishedName(String),
     /// Tables of annotations for an input format that has none.
-    #[error("{format} has its texts with the images, so there are no tables of annotations")]
+    #[error("{format} stores texts with the images and has no tables of annotations; leave the tables out")]
     UnexpectedAnnotations {
         /// The name of the input format.
         format: &'static str,
     },
     /// No answer is frequent enough to be in the vocabulary.
     #[error(
-        "{split} has answers, but no answer is the most frequent one of {min_answers} questions of train, so none has an id; give \
-         training questions with answers"
+        "{split} has answers, but no answer is the majority answer of {min_answers} questions of train, so the vocabulary is empty; \
+         give training questions with answers"
     )]
     NoFrequentAnswer {
         /// The split.
         split: &'static str,
-        /// The number of questions of which an answer must be the most frequent.
+        /// Number of questions that must have an answer as their majority answer.
         min_answers: usize,
     },
-    /// Questions and vocabulary that do not belong together.
+    /// Answers that are not in the vocabulary.
     #[error(
         "{path}: {unknown} answers are not in the vocabulary of {known} answers, the first is {answer} to question {question} of \
          image {image}; use the vocabulary that the questions were selected with",
@@ -166,10 +167,10 @@ pub enum PrepareError {
         /// The id of its image.
         image: i64,
     },
-    /// A file of another split stays whose answers are numbered by another vocabulary.
+    /// The answers of an existing file of another split have ids of another vocabulary.
     #[error(
-        "{path}: its answers are numbered by another vocabulary than those that are to be written beside it, since training \
-         annotations have changed; prepare all splits together",
+        "{path}: its answers have ids of another vocabulary than the files of this preparation, because the training annotations \
+         have changed; prepare all splits together",
         path = path.display()
     )]
     OtherVocabulary {
@@ -178,8 +179,8 @@ pub enum PrepareError {
     },
     /// Files that would be replaced exist, and were made from other inputs or with other options.
     #[error(
-        "{out}: {files} there already, made from other inputs or with other options",
-        out = out.display(), files = counted(files)
+        "{out}: {files}, made from other inputs or with other options",
+        out = out.display(), files = already_exist(files)
     )]
     OutputExists {
         /// The output directory.
@@ -192,10 +193,10 @@ pub enum PrepareError {
     SchemaMismatch,
 }
 
-/// What a [`PrepareError::MissingFile`] holds.
+/// The content of a [`PrepareError::MissingFile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VgqaFile {
-    /// The questions of Visual Genome that VQA can use.
+    /// The selected questions of Visual Genome.
     Questions,
     /// The answer vocabulary of VQA v2.
     Vocabulary,
@@ -218,17 +219,17 @@ impl PrepareError {
         }
     }
 
-    /// Returns whether the operating system failed to read or write, so that the same call may succeed another time.
+    /// Returns whether the operating system failed to read or write, so that a later call may succeed.
     pub fn is_io(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Data(DataError::Io(_)))
     }
 }
 
-fn counted(files: &[String]) -> String {
+fn already_exist(files: &[String]) -> String {
     match files {
-        [one] => format!("{one} is"),
-        [first, .., last] => format!("{} files, {first} to {last}, are", files.len()),
-        [] => "no files are".into(),
+        [file] => format!("{file} already exists"),
+        [first, .., last] => format!("{} files, {first} to {last}, already exist", files.len()),
+        [] => "no files already exist".into(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Image files in directories: which there are, as the original's globs find them but in an order that depends on the seed alone, and
-//! their bytes.
+//! Lists image files in directories and reads them. The lists have the files of the original's globs, but their order depends only on
+//! the seed.
 
 use std::fs::{self, DirEntry};
 use std::io::ErrorKind;
@@ -17,15 +17,15 @@ use vlct_util::at;
 /// An image file that has an annotation.
 #[derive(Clone, Debug)]
 pub struct ListedImage {
-    /// Position of its directory in [`ImageListing::directories`].
+    /// Index of the directory in [`ImageListing::directories`].
     pub directory: u32,
-    /// Name of the file.
+    /// File name.
     pub name: Box<str>,
-    /// Position of its annotation among those of the dataset.
+    /// Index of the annotation among those of the dataset.
     pub annotation: u32,
 }
 
-/// Image files in directories: a name and two integers each, since there may be millions.
+/// Image files in directories. Each has only a name and two integers, because there may be millions.
 #[derive(Debug, Default)]
 pub struct ImageListing {
     pub directories: Vec<PathBuf>,
@@ -33,7 +33,7 @@ pub struct ImageListing {
 }
 
 impl ImageListing {
-    /// Returns the path of the image at position `index`.
+    /// Returns the path of image `index`.
     pub fn path(&self, index: usize) -> PathBuf {
         let image = &self.images[index];
         self.directories[image.directory as usize].join(&*image.name)
@@ -47,12 +47,12 @@ pub struct ImageDirectory<'a> {
     pub path: &'a str,
     /// Whether the images are one level deeper (`path/*/*`).
     pub nested: bool,
-    /// The extension that names must have, with the dot; empty for any. Upper and lower case differ, as in the original.
+    /// The extension of the images, with the dot; empty for any. Case matters, as in the original.
     pub extension: &'a str,
 }
 
 impl<'a> ImageDirectory<'a> {
-    /// `path/*.jpg`.
+    /// The images `path/*.jpg`.
     pub fn jpegs(path: &'a str) -> Self {
         Self {
             path,
@@ -71,19 +71,19 @@ pub struct FoundImages {
 }
 
 impl FoundImages {
-    /// Compares these images with `annotations` annotations, of which those at the positions for which `counts` holds are counted.
-    /// `name` returns the file name of the image of an annotation.
+    /// Compares the images with annotations 0 to `annotations`. Only annotations for which `is_counted` returns true are counted. `name`
+    /// returns the file name of an annotation's image.
     pub fn coverage(
         &self,
         part: &str,
         annotations: usize,
-        counts: impl Fn(usize) -> bool,
+        is_counted: impl Fn(usize) -> bool,
         name: impl Fn(usize) -> String,
     ) -> Coverage {
         let mut seen = vec![false; annotations];
         let images = &self.listing.images;
         images.iter().for_each(|image| seen[image.annotation as usize] = true);
-        let annotated = (0..annotations).filter(|index| counts(*index));
+        let annotated = (0..annotations).filter(|index| is_counted(*index));
         let missing = annotated.clone().filter(|index| !seen[*index]);
         Coverage {
             part: part.to_string(),
@@ -96,22 +96,23 @@ impl FoundImages {
     }
 }
 
-/// Where to search for images, and in which order to list them.
+/// Root, order and completeness of a search for images.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageSearch<'a> {
     /// The directory of the raw downloads.
     pub root: &'a Path,
-    /// Determines the order.
+    /// The seed of the order.
     pub seed: u64,
-    /// Whether directories may be missing as long as one exists, because not all splits are wanted.
-    pub partial: bool,
+    /// Whether directories may be missing as long as one exists, because only some splits are written.
+    pub allows_missing: bool,
 }
 
 impl ImageSearch<'_> {
     /// Lists the images in `directories` to which `annotation`, called with directory and file name, assigns an annotation. Hidden
     /// files and directories are skipped.
     ///
-    /// Images are sorted by directory and name, and then shuffled by the seed; `group` keeps the shuffles of one dataset apart.
+    /// Images are sorted by directory and name, and then shuffled by the seed. The calls for one dataset have different `group`s, so that
+    /// their shuffles are independent.
     ///
     /// # Errors
     /// Returns an error if a directory is missing or cannot be read.
@@ -126,16 +127,16 @@ impl ImageSearch<'_> {
             .zip(&directories)
             .collect::<Vec<_>>()
             .into_par_iter()
-            .map(|(number, (directory, extension))| {
+            .map(|(index, (directory, extension))| {
                 let (mut found, mut images) = (0, Vec::new());
                 for entry in entries(directory)? {
-                    let Some(name) = visible(&entry).filter(|name| name.ends_with(extension)) else {
+                    let Some(name) = visible_name(&entry).filter(|name| name.ends_with(extension)) else {
                         continue;
                     };
                     found += 1;
                     if let Some(annotation) = annotation(directory, &name) {
                         images.push(ListedImage {
-                            directory: number,
+                            directory: index,
                             name: name.into(),
                             annotation,
                         });
@@ -155,18 +156,18 @@ impl ImageSearch<'_> {
         })
     }
 
-    /// Returns the paths of the directories that hold image files, each with the extension that these must have.
+    /// Returns the paths of the directories that hold image files, each with the extension of its images.
     fn expand<'a>(&self, directories: &[ImageDirectory<'a>]) -> Result<Vec<(PathBuf, &'a str)>> {
         let exists = |directory: &ImageDirectory<'_>| self.root.join(directory.path).exists();
-        let may_skip = self.partial && directories.iter().any(exists);
+        let may_skip = self.allows_missing && directories.iter().any(exists);
         let mut paths = Vec::new();
         for directory in directories.iter().filter(|directory| !may_skip || exists(directory)) {
             let path = self.root.join(directory.path);
             if directory.nested {
                 let mut inner: Vec<PathBuf> = entries(&path)?
                     .into_iter()
-                    // A symbolic link to a directory counts as one.
-                    .filter(|entry| visible(entry).is_some() && entry.path().is_dir())
+                    // Symbolic links to directories are followed.
+                    .filter(|entry| visible_name(entry).is_some() && entry.path().is_dir())
                     .map(|entry| entry.path())
                     .collect();
                 inner.sort();
@@ -187,8 +188,8 @@ fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
     })
 }
 
-/// Returns the name of an entry that is not hidden. What is not Unicode in it is replaced; no annotation has such a name.
-fn visible(entry: &DirEntry) -> Option<String> {
+/// Returns the name of an entry; none if it is hidden. Invalid Unicode is replaced; no annotation has such a name.
+fn visible_name(entry: &DirEntry) -> Option<String> {
     let name = entry.file_name();
     Some(name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))
 }
@@ -196,11 +197,11 @@ fn visible(entry: &DirEntry) -> Option<String> {
 /// Reads an image file of at most 512 MiB.
 ///
 /// # Errors
-/// Returns [`ImageError::Decode`] if the path is no file, or a larger one, and an I/O error if the file cannot be read.
+/// Returns [`ImageError::Decode`] if the path is not a file, or the file is larger, and an I/O error if the file cannot be read.
 pub fn read_image(path: &Path) -> Result<Vec<u8>> {
     const MAX_BYTES: u64 = 512 << 20;
     let unreadable = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => not_an_image("the file is not there any more"),
+        ErrorKind::NotFound => not_an_image("the file no longer exists"),
         _ => at(path)(error),
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;

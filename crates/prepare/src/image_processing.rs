@@ -14,20 +14,20 @@ pub struct Downscale {
     pub quality: u8,
 }
 
-/// What to do with every image before it is stored.
+/// The processing of every image before it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ImageProcessing {
-    /// Whether to decode it, so that damage is detected.
+    /// Whether to decode images, so that damage is detected.
     pub validate: bool,
-    /// Limits its size, which implies decoding.
+    /// Limits the size of images, which requires decoding.
     pub downscale: Option<Downscale>,
 }
 
 impl ImageProcessing {
-    /// Returns the bytes to store for an image file: the same, unless it is downscaled.
+    /// Returns the bytes to store for an image file: the same bytes, or the file of the downscaled image.
     ///
     /// # Errors
-    /// Returns [`PrepareError::Image`](crate::PrepareError::Image) if it has to be decoded and cannot.
+    /// Returns [`PrepareError::Image`](crate::PrepareError::Image) if the image must be decoded and is damaged.
     pub fn apply(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         if !self.validate && self.downscale.is_none() {
             return Ok(bytes);

@@ -1,4 +1,4 @@
-//! Streaming reader of JSON annotation files: one value at a time, so that memory holds what the caller keeps and not the file.
+//! Reads JSON annotation files as a stream of values, so that memory never holds the whole file.
 
 use std::fmt;
 use std::fs::File;
@@ -15,8 +15,8 @@ use vlct_util::at;
 /// Calls `each` with every element of the array that is the file's top-level value.
 ///
 /// # Errors
-/// Returns an error if the file is missing, cut short, no JSON or of another form, or if `each` returns one; the message has the
-/// position of the element.
+/// Returns an error if the file is missing, cut short, not JSON or of another structure, or if `each` returns an error. The message
+/// has the index of the element.
 pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     read(path, Elements(each, PhantomData))
 }
@@ -24,7 +24,7 @@ pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Re
 /// Calls `each` with every element of the array under `key` of the object that is the file's top-level value.
 ///
 /// # Errors
-/// As [`each_of_array`].
+/// Returns the errors of [`each_of_array`].
 pub fn each_of_field<T: DeserializeOwned>(
     path: &Path,
     key: &'static str,
@@ -36,7 +36,7 @@ pub fn each_of_field<T: DeserializeOwned>(
 /// Calls `each` with the value on every line of the file that is not blank.
 ///
 /// # Errors
-/// As [`each_of_array`]; the message has the line number.
+/// Returns the errors of [`each_of_array`]; the message has the line number.
 pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     let mut reader = open(path)?;
     let mut line = Vec::new();
@@ -63,7 +63,7 @@ fn open(path: &Path) -> Result<BufReader<File>> {
         _ => at(path)(error),
     })?;
     if file.metadata().map_err(at::<PrepareError>(path))?.is_dir() {
-        let reason = "this is a directory, an annotation file is expected";
+        let reason = "this is a directory, not an annotation file";
         return Err(PrepareError::malformed(path, reason));
     }
     Ok(BufReader::with_capacity(1 << 20, file))
@@ -101,16 +101,16 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> Visitor<'de> f
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        let mut number = 0u64;
+        let mut index = 0u64;
         while let Some(element) = array.next_element()? {
-            (self.0)(element).map_err(|reason| serde::de::Error::custom(format!("entry {number}: {reason}")))?;
-            number += 1;
+            (self.0)(element).map_err(|reason| serde::de::Error::custom(format!("entry {index}: {reason}")))?;
+            index += 1;
         }
         Ok(())
     }
 }
 
-/// Passes one field of an object to another seed, and skips the others.
+/// Deserialises one field of an object with another seed, and skips the other fields.
 struct Field<S>(&'static str, S);
 
 impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {
@@ -129,17 +129,17 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Field<S> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let Field(wanted, seed) = self;
+        let Field(field, seed) = self;
         let mut seed = Some(seed);
         while let Some(key) = object.next_key::<String>()? {
-            match seed.take_if(|_| key == wanted) {
+            match seed.take_if(|_| key == field) {
                 Some(seed) => object.next_value_seed(seed)?,
                 None => drop(object.next_value::<IgnoredAny>()?),
             }
         }
         match seed {
             None => Ok(()),
-            Some(_) => Err(serde::de::Error::custom(format!("there is no key {wanted:?}"))),
+            Some(_) => Err(serde::de::Error::custom(format!("there is no key {field:?}"))),
         }
     }
 }

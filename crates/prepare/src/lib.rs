@@ -1,17 +1,17 @@
-//! Prepares training data: raw downloads of the published datasets, or custom data, become the Arrow files that training reads.
+//! Prepares training data: converts raw downloads of published datasets, or custom data, to the Arrow files that training reads.
 //!
 //! ```text
 //! annotations, image files ── Dataset::plan, CustomDataset::plan ──▶ Plan ── write ──▶ Arrow files, report
 //! ```
 //!
 //! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on all cores, leaves
-//! out those that cannot be decoded, and writes the files; called again after it was killed, it resumes. The files are those of the
+//! out those that cannot be decoded, and writes the files. After an interruption, the same call resumes. The files are those of the
 //! original's writers (`vlc/utils/write_*.py`), except that the order of rows depends on a seed instead of being random.
 //!
 //! - `published`: one module per raw layout of a published dataset.
-//! - [`custom`]: custom datasets from tables, WebDataset tars or image folders.
+//! - [`custom`]: custom datasets from tables, WebDataset tars or class directories.
 //! - [`tables`]: readers of JSONL, CSV, TSV and Parquet.
-//! - [`vgqa`]: the questions of Visual Genome and the file between their selection and their preparation.
+//! - [`vgqa`]: questions of Visual Genome for VQA: their selection, and the file of selected questions.
 
 pub mod custom;
 pub mod error;

@@ -30,7 +30,7 @@ pub enum Schema {
 pub enum RowText<'a> {
     /// Captions of an image.
     Captions {
-        /// In the order of the annotations.
+        /// The captions, in the order of the annotations.
         captions: Vec<Cow<'a, str>>,
         /// Name of the image.
         image_id: Cow<'a, str>,
@@ -46,7 +46,7 @@ pub enum RowText<'a> {
     },
     /// Questions about an image.
     Questions {
-        /// The questions, with answers unless it is a test split.
+        /// The questions, with answers except in a test split.
         questions: Cow<'a, [AnsweredQuestion]>,
         /// Id of the image.
         image_id: i64,
@@ -55,7 +55,7 @@ pub enum RowText<'a> {
     },
     /// Sentences about a pair of images.
     ImagePair {
-        /// The sentences and whether each is true.
+        /// The sentences, each with its truth.
         sentences: Cow<'a, [(String, bool)]>,
         /// Name of the pair.
         identifier: &'a str,
@@ -63,14 +63,14 @@ pub enum RowText<'a> {
 }
 
 /// Hashes a text and its length, so that the boundary between two texts matters.
-fn text(hash: &mut dyn Hasher, text: &str) {
+fn hash_text(hash: &mut dyn Hasher, text: &str) {
     hash.write_usize(text.len());
     hash.write(text.as_bytes());
 }
 
 impl RowText<'_> {
     /// Hashes all columns.
-    fn identify(&self, hash: &mut dyn Hasher) {
+    fn hash_columns(&self, hash: &mut dyn Hasher) {
         match self {
             Self::Captions {
                 captions,
@@ -78,19 +78,19 @@ impl RowText<'_> {
                 split,
             } => {
                 hash.write_usize(captions.len());
-                captions.iter().for_each(|caption| text(hash, caption));
-                text(hash, image_id);
-                text(hash, split);
+                captions.iter().for_each(|caption| hash_text(hash, caption));
+                hash_text(hash, image_id);
+                hash_text(hash, split);
             }
             Self::Regions { regions, image_id } => {
                 hash.write_usize(regions.len());
                 for region in regions.iter() {
-                    text(hash, &region.phrase);
+                    hash_text(hash, &region.phrase);
                     [region.width, region.height, region.x, region.y]
                         .into_iter()
                         .for_each(|value| hash.write_i64(value));
                 }
-                text(hash, image_id);
+                hash_text(hash, image_id);
             }
             Self::Questions {
                 questions,
@@ -99,25 +99,25 @@ impl RowText<'_> {
             } => {
                 hash.write_usize(questions.len());
                 for question in questions.iter() {
-                    text(hash, &question.question);
+                    hash_text(hash, &question.question);
                     hash.write_i64(question.question_id);
                     hash.write_usize(question.answers.len());
                     for (answer, label, score) in &question.answers {
-                        text(hash, answer);
+                        hash_text(hash, answer);
                         hash.write_i64(*label);
                         hash.write_u64(score.to_bits());
                     }
                 }
                 hash.write_i64(*image_id);
-                text(hash, split);
+                hash_text(hash, split);
             }
             Self::ImagePair { sentences, identifier } => {
                 hash.write_usize(sentences.len());
                 for (sentence, truth) in sentences.iter() {
-                    text(hash, sentence);
+                    hash_text(hash, sentence);
                     hash.write_u8(u8::from(*truth));
                 }
-                text(hash, identifier);
+                hash_text(hash, identifier);
             }
         }
     }
@@ -147,10 +147,10 @@ pub trait RowSource: Send + Sync {
     ///
     /// # Errors
     /// Returns an error if an annotation is wrong.
-    fn identify(&self, hash: &mut dyn Hasher) -> Result<()> {
+    fn hash_rows(&self, hash: &mut dyn Hasher) -> Result<()> {
         for row in 0..self.rows() {
-            text(hash, &self.label(row));
-            self.text(row)?.identify(hash);
+            hash_text(hash, &self.label(row));
+            self.text(row)?.hash_columns(hash);
         }
         Ok(())
     }
@@ -158,17 +158,17 @@ pub trait RowSource: Send + Sync {
 
 /// A file to write.
 pub struct PlannedFile {
-    /// Its name without `.arrow`.
+    /// File name, without `.arrow`.
     pub name: String,
-    /// Its schema, which all rows fit.
+    /// The schema of all rows.
     pub schema: Schema,
-    /// Its rows, in the order of writing.
+    /// The rows, in the order of writing.
     pub rows: Box<dyn RowSource>,
 }
 
 impl PlannedFile {
-    /// Divides `rows` rows among numbered files, `{prefix}_0` and on, of `rows_per_file` rows; the last may have fewer. Unlike the
-    /// original, no empty file follows if the number of rows is a multiple of `rows_per_file`.
+    /// Divides `rows` rows among the files `{prefix}_0`, `{prefix}_1`, … of `rows_per_file` rows; the last may have fewer. Unlike the
+    /// original, adds no empty file if the number of rows is a multiple of `rows_per_file`.
     pub(crate) fn series<R: RowSource + 'static>(
         prefix: &str,
         rows: usize,
@@ -187,7 +187,7 @@ impl PlannedFile {
     }
 }
 
-/// Splits a file of questions in two by row count, after it has been written, as VQA's validation questions are.
+/// The division of a written file of questions into two files by row count, as of VQA's validation questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailSplit {
     /// Name of the file that is split.
@@ -205,20 +205,20 @@ pub struct TailSplit {
 pub struct Plan {
     /// The files, in the order of writing.
     pub files: Vec<PlannedFile>,
-    /// Files that are split into two others after they were written.
+    /// The written files that are divided into two others.
     pub tail_splits: Vec<TailSplit>,
-    /// How many images have annotations and vice versa, for each part of the dataset.
+    /// Counts of images and annotations of each part of the dataset.
     pub coverage: Vec<Coverage>,
-    /// Remarks about the annotations: what was left out of them, and why.
+    /// Remarks about the annotations, such as what was left out and why.
     pub remarks: Vec<String>,
-    /// The vocabulary of the answer ids, if there are answers. Files that are used together must share it.
+    /// The answer vocabulary, if there are answers. Files that are used together must have the same vocabulary.
     pub vocabulary: Option<Vocabulary>,
 }
 
 impl Plan {
-    /// Names of all files, including those that are split off others.
+    /// Returns the names of all files, including those of [`Self::tail_splits`].
     pub fn names(&self) -> impl Iterator<Item = &String> {
-        let tail_splits = self.tail_splits.iter().flat_map(|cut| [&cut.head, &cut.tail]);
+        let tail_splits = self.tail_splits.iter().flat_map(|split| [&split.head, &split.tail]);
         self.files.iter().map(|file| &file.name).chain(tail_splits)
     }
 

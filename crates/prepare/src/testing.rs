@@ -1,4 +1,4 @@
-//! What several test modules need.
+//! Helpers of several test modules.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -17,18 +17,18 @@ pub fn options(out: &Path) -> WriteOptions {
     }
 }
 
-/// Plans and writes; the report.
+/// Plans and writes a published dataset. Returns the report.
 pub fn prepare(dataset: Dataset, raw: &RawDataset, options: &WriteOptions) -> Result<Report> {
     match write(dataset.name(), &dataset.plan(raw)?, options, &mut |_| {
         ControlFlow::Continue(())
     })? {
         Outcome::Written(report) | Outcome::UpToDate(report) => Ok(report),
-        Outcome::Stopped => panic!("nobody stopped it"),
+        Outcome::Stopped => panic!("nothing stops the preparation"),
     }
 }
 
-/// The directories of a set in all golden data.
-pub fn sets(name: &str) -> Vec<PathBuf> {
+/// The directories `name` of all golden data.
+pub fn golden_directories(name: &str) -> Vec<PathBuf> {
     vlct_golden::directories("prepare")
         .into_iter()
         .map(|directory| directory.join(name))
@@ -36,7 +36,7 @@ pub fn sets(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// COCO-like raw data of `count` images, the fourth of which is damaged.
+/// Writes raw data like COCO's with `count` images, the fourth of which is damaged.
 pub fn coco(count: usize) -> tempfile::TempDir {
     let raw = tempfile::tempdir().unwrap();
     for directory in ["karpathy", "train2014", "val2014"] {

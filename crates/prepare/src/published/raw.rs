@@ -59,7 +59,7 @@ impl RawDataset {
         ImageSearch {
             root: &self.root,
             seed: self.seed,
-            partial: self.splits.is_some(),
+            allows_missing: self.splits.is_some(),
         }
     }
 }

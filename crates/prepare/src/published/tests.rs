@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::*;
-use crate::testing::{coco, options, prepare, sets, sorted};
+use crate::testing::{coco, golden_directories, options, prepare, sorted};
 use crate::{ImageProcessing, Report, WriteOptions, write};
 use vlct_data::testing::{rows_as_json, schema, without_hash};
 
@@ -81,8 +81,8 @@ fn every_dataset_has_the_rows_of_the_original() {
         ("pretrain_vg", Dataset::PretrainVg, false),
     ];
     for (set, dataset, ordered) in named {
-        assert!(!sets(set).is_empty(), "{set}");
-        for directory in sets(set) {
+        assert!(!golden_directories(set).is_empty(), "{set}");
+        for directory in golden_directories(set) {
             let out = tempfile::tempdir().unwrap();
             let report = prepare(dataset, &RawDataset::new(directory.join("raw")), &options(out.path())).unwrap();
             assert_eq!(report.left_out, [], "{set}");
@@ -170,7 +170,7 @@ fn raw_with_many_images(directory: &Path) -> tempfile::TempDir {
 
 #[test]
 fn last_thousand_validation_rows_of_vqa_are_held_out() {
-    for directory in sets("vqav2_large_val") {
+    for directory in golden_directories("vqav2_large_val") {
         let raw = raw_with_many_images(&directory);
         let out = tempfile::tempdir().unwrap();
         prepare(Dataset::Vqav2, &RawDataset::new(raw.path()), &options(out.path())).unwrap();

@@ -11,7 +11,7 @@ pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
     out.join(format!("{name}.arrow"))
 }
 
-/// An Arrow file that is being written, and that a later process can resume.
+/// A writer of an Arrow file, which a later process can resume.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum ArrowFileWriter {
     Captions(CaptionWriter),
@@ -21,7 +21,7 @@ pub enum ArrowFileWriter {
 }
 
 /// Calls the same method on the writer of any schema.
-macro_rules! of_any {
+macro_rules! with_any_writer {
     ($self:expr, $writer:ident => $call:expr) => {
         match $self {
             ArrowFileWriter::Captions($writer) => $call,
@@ -33,7 +33,7 @@ macro_rules! of_any {
 }
 
 impl ArrowFileWriter {
-    /// Resumes a file after the given batches, or creates it if there are none.
+    /// Resumes a file after the batches `blocks`. If `blocks` is empty, creates the file.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written, or is shorter than its batches.
@@ -90,17 +90,17 @@ impl ArrowFileWriter {
         Ok(written?)
     }
 
-    /// Returns the batches written so far.
+    /// Returns the positions of the written batches.
     pub fn blocks(&self) -> &[BatchBlock] {
-        of_any!(self, writer => writer.blocks())
+        with_any_writer!(self, writer => writer.blocks())
     }
 
-    /// Flushes the batches to the disk.
+    /// Flushes the written batches to the disk.
     ///
     /// # Errors
     /// Returns an error if writing fails.
     pub fn sync(&mut self) -> Result<()> {
-        Ok(of_any!(self, writer => writer.sync())?)
+        Ok(with_any_writer!(self, writer => writer.sync())?)
     }
 
     /// Completes the file and renames it to its final name. Returns the number of rows.
@@ -108,6 +108,6 @@ impl ArrowFileWriter {
     /// # Errors
     /// Returns an error if writing fails.
     pub fn finish(self) -> Result<u64> {
-        Ok(of_any!(self, writer => writer.finish())?)
+        Ok(with_any_writer!(self, writer => writer.finish())?)
     }
 }

@@ -1,20 +1,20 @@
-//! Files that exist before a preparation begins: those in its way, and those that it makes stale.
+//! Checks and removes files that exist before a preparation.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::arrow_file::arrow_path;
-use super::fingerprints::of_vocabulary;
+use super::fingerprints::vocabulary_fingerprint;
 use crate::plan::Plan;
 use crate::{PrepareError, Result};
 use vlct_data::manifest::{Journal, Report};
 use vlct_util::at;
 
-/// Returns the names of the files of the plan that are not finished. The parts of a finished file are not among them: they may exist
-/// already if the process was stopped while it split the file.
+/// Returns the names of the files of the plan that are not finished. The parts of a finished file are not included: they may exist
+/// if the process was stopped while it divided the file.
 fn to_be_written<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
     let mut names: Vec<&str> = (plan.files.iter().enumerate())
-        .filter(|(number, _)| journal.state(*number).finished.is_none())
+        .filter(|(index, _)| journal.state(*index).finished.is_none())
         .map(|(_, file)| file.name.as_str())
         .collect();
     let splits = plan
@@ -27,27 +27,27 @@ fn to_be_written<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
 }
 
 /// Returns an error if a file that would be written exists.
-pub(super) fn refuse_to_replace(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
-    let in_the_way: Vec<String> = to_be_written(plan, journal)
+pub(super) fn reject_replacing(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
+    let existing: Vec<String> = to_be_written(plan, journal)
         .into_iter()
         .map(|name| format!("{name}.arrow"))
         .filter(|name| out.join(name).exists())
         .collect();
-    if in_the_way.is_empty() {
+    if existing.is_empty() {
         return Ok(());
     }
     Err(PrepareError::OutputExists {
         out: out.to_path_buf(),
-        files: in_the_way,
+        files: existing,
     })
 }
 
-/// Returns an error if files of other splits stay whose answers are numbered by another vocabulary than the plan's: they could not be
-/// used together.
-pub(super) fn refuse_other_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Result<()> {
-    let stay = earlier.other_files(plan.names().map(String::as_str));
-    let there = stay.iter().find(|file| out.join(&file.file).exists());
-    match (there, of_vocabulary(plan), &earlier.vocabulary) {
+/// Returns an error if an existing file of another split has answer ids of another vocabulary than the plan, because the files could
+/// not be used together.
+pub(super) fn check_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Result<()> {
+    let others = earlier.other_files(plan.names().map(String::as_str));
+    let existing = others.iter().find(|file| out.join(&file.file).exists());
+    match (existing, vocabulary_fingerprint(plan), &earlier.vocabulary) {
         (Some(file), Some(new), Some(old)) if new != *old => Err(PrepareError::OtherVocabulary {
             path: out.join(&file.file),
         }),
@@ -55,21 +55,21 @@ pub(super) fn refuse_other_vocabulary(plan: &Plan, out: &Path, earlier: &Report)
     }
 }
 
-/// Deletes the files that will be replaced, and files of an earlier, longer series. If the process is stopped, what it leaves is then
-/// not mistaken for a whole dataset.
+/// Deletes the files that will be replaced, and files of an earlier, longer series. Otherwise, the files of an interrupted preparation
+/// would look like a complete dataset.
 pub(super) fn remove_stale(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
     let mut stale: Vec<PathBuf> = to_be_written(plan, journal)
         .into_iter()
         .map(|name| arrow_path(out, name))
         .collect();
     if let Some(report) = earlier {
-        let stay = report.other_files(plan.names().map(String::as_str));
-        let planned = |file: &str| plan.names().any(|name| file.strip_suffix(".arrow") == Some(name));
-        let gone = report
+        let others = report.other_files(plan.names().map(String::as_str));
+        let is_planned = |file: &str| plan.names().any(|name| file.strip_suffix(".arrow") == Some(name));
+        let replaced = report
             .files
             .iter()
-            .filter(|file| !stay.contains(file) && !planned(&file.file));
-        stale.extend(gone.map(|file| out.join(&file.file)));
+            .filter(|file| !others.contains(file) && !is_planned(&file.file));
+        stale.extend(replaced.map(|file| out.join(&file.file)));
     }
     for path in stale {
         match std::fs::remove_file(&path) {

@@ -12,38 +12,38 @@ use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
 use vlct_data::arrow::VqaKind;
 
-/// Part of every fingerprint. To be changed when the same plan is written differently.
+/// Part of every fingerprint. A change of the files written for a plan requires another version.
 const VERSION: &str = "2";
 
 /// The fingerprints of a plan, in hexadecimal digits.
 pub(super) struct Fingerprints {
-    /// One for each file of the plan.
+    /// The fingerprint of each file of the plan.
     pub files: Vec<String>,
-    /// One for the two files of each [`TailSplit`].
+    /// The fingerprint of the two files of each [`TailSplit`].
     pub tail_splits: Vec<String>,
-    /// Of the whole plan.
+    /// The fingerprint of the whole plan.
     pub all: String,
 }
 
 impl Fingerprints {
     pub fn new(dataset: &str, plan: &Plan, processing: &ImageProcessing) -> Result<Self> {
         let processing = processing_text(processing);
-        let of_file = |file: &PlannedFile| {
+        let file_fingerprint = |file: &PlannedFile| {
             let mut hash = Xxh3::new();
             let schema = schema_text(file.schema);
             let head = format!("{VERSION} {dataset} {processing} {} {schema}", file.name);
             Hasher::write(&mut hash, head.as_bytes());
-            file.rows.identify(&mut hash)?;
+            file.rows.hash_rows(&mut hash)?;
             Ok(digits(&hash))
         };
-        let files: Vec<String> = plan.files.iter().map(of_file).collect::<Result<_>>()?;
-        let of_tail_split = |split: &TailSplit| {
+        let files: Vec<String> = plan.files.iter().map(file_fingerprint).collect::<Result<_>>()?;
+        let split_fingerprint = |split: &TailSplit| {
             let from = plan.files.iter().position(|file| file.name == split.from);
-            let from = from.map_or("", |number| &files[number]);
-            of_text(&format!("{} {from}", tail_split_text(split)))
+            let from = from.map_or("", |index| &files[index]);
+            fingerprint(&format!("{} {from}", tail_split_text(split)))
         };
-        let tail_splits: Vec<String> = plan.tail_splits.iter().map(of_tail_split).collect();
-        let all = of_text(&format!("{} {}", files.join(" "), tail_splits.join(" ")));
+        let tail_splits: Vec<String> = plan.tail_splits.iter().map(split_fingerprint).collect();
+        let all = fingerprint(&format!("{} {}", files.join(" "), tail_splits.join(" ")));
         Ok(Self {
             files,
             tail_splits,
@@ -51,22 +51,23 @@ impl Fingerprints {
         })
     }
 
-    /// Names and fingerprints of all files of the plan, including those that are split off others.
-    pub fn of_names<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// Returns the name and the fingerprint of each file of the plan, including those of its tail splits.
+    pub fn by_name<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
         let files = plan.files.iter().zip(&self.files);
         let splits = plan.tail_splits.iter().zip(&self.tail_splits);
-        let parts = splits.flat_map(|(split, print)| [(split.head.as_str(), print.as_str()), (&split.tail, print)]);
+        let parts = splits
+            .flat_map(|(split, fingerprint)| [(split.head.as_str(), fingerprint.as_str()), (&split.tail, fingerprint)]);
         files
-            .map(|(file, print)| (file.name.as_str(), print.as_str()))
+            .map(|(file, fingerprint)| (file.name.as_str(), fingerprint.as_str()))
             .chain(parts)
     }
 }
 
 /// Returns the fingerprint of the plan's answer vocabulary, if it has one.
-pub(super) fn of_vocabulary(plan: &Plan) -> Option<String> {
+pub(super) fn vocabulary_fingerprint(plan: &Plan) -> Option<String> {
     let vocabulary = plan.vocabulary.as_ref()?;
     let answers = (0..vocabulary.len() as u32).map(|id| vocabulary.answer(id));
-    Some(of_text(&format!("{:?}", answers.collect::<Vec<_>>())))
+    Some(fingerprint(&format!("{:?}", answers.collect::<Vec<_>>())))
 }
 
 fn processing_text(processing: &ImageProcessing) -> String {
@@ -100,7 +101,7 @@ fn tail_split_text(split: &TailSplit) -> String {
     format!("Cut {{ from: {from:?}, head: {head:?}, tail: {tail:?}, count: {count} }}")
 }
 
-fn of_text(text: &str) -> String {
+fn fingerprint(text: &str) -> String {
     let mut hash = Xxh3::new();
     Hasher::write(&mut hash, text.as_bytes());
     digits(&hash)
@@ -143,6 +144,6 @@ mod tests {
             tail_split_text(&split),
             "Cut { from: \"a\", head: \"b\", tail: \"c\", count: 7 }"
         );
-        assert_eq!(of_text(""), "99aa06d3014798d86001c324468d497f");
+        assert_eq!(fingerprint(""), "99aa06d3014798d86001c324468d497f");
     }
 }

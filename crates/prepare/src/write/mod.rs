@@ -13,18 +13,18 @@ use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, RowText};
 use crate::{PrepareError, Result};
 use arrow_file::{ArrowFileWriter, arrow_path};
-use existing::{refuse_other_vocabulary, refuse_to_replace, remove_stale};
-use fingerprints::{Fingerprints, of_vocabulary};
+use existing::{check_vocabulary, reject_replacing, remove_stale};
+use fingerprints::{Fingerprints, vocabulary_fingerprint};
 use parallel::{ByteSize, map_in_order};
 use vlct_data::DataError;
 use vlct_data::arrow::{ArrowTable, partial_path};
 use vlct_data::manifest::{FileState, Journal, LeftOut, Report, WrittenFile};
 use vlct_util::at;
 
-/// Bytes of images that may wait to be written.
-const BUDGET: usize = 128 << 20;
-/// Batches between two journal entries: a quarter of a gibibyte, which a process that was killed has to write again. Tests write
-/// little and interrupt after every batch.
+/// Maximum bytes of images that wait to be written.
+const MAX_WAITING_BYTES: usize = 128 << 20;
+/// Batches between two journal entries. A resumed preparation writes up to this many batches, 256 MiB, again. Tests write few
+/// batches, so each has an entry.
 const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 
 /// Where and how to write.
@@ -32,7 +32,7 @@ const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 pub struct WriteOptions {
     /// The directory of the Arrow files. It is created if it is missing.
     pub out: PathBuf,
-    /// Applied to every image.
+    /// The processing of every image.
     pub processing: ImageProcessing,
     /// Whether to replace existing files that were made from other inputs.
     pub overwrite: bool,
@@ -58,7 +58,7 @@ pub enum Outcome {
     Written(Report),
     /// All files had been written before, from the same inputs.
     UpToDate(Report),
-    /// `watch` stopped it. The same call resumes it.
+    /// `watch` stopped the preparation. The same call resumes it.
     Stopped,
 }
 
@@ -74,19 +74,19 @@ impl ByteSize for Prepared<'_> {
     }
 }
 
-/// Why the loop over the rows of a file ended early.
-enum End {
+/// The reason why the loop over the rows of a file ended early.
+enum EarlyEnd {
     Stopped,
     Failed(PrepareError),
 }
 
-impl From<PrepareError> for End {
+impl From<PrepareError> for EarlyEnd {
     fn from(error: PrepareError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<DataError> for End {
+impl From<DataError> for EarlyEnd {
     fn from(error: DataError) -> Self {
         Self::Failed(error.into())
     }
@@ -95,11 +95,11 @@ impl From<DataError> for End {
 /// Writes the files of a plan for the dataset `name`. `watch` is called before the first row and after every row, and returns whether
 /// to continue.
 ///
-/// Files appear under their names when they are complete. If the process ends early, what it has written stays in hidden files, and
-/// the same call resumes from there; the result is the same, byte by byte.
+/// Files appear under their names when they are complete. If the process ends early, its unfinished files stay under hidden names, and
+/// the same call resumes them. The result is the same, byte for byte.
 ///
 /// # Errors
-/// Returns an error if other files are in the way, if writing fails, or if an annotation cannot be written.
+/// Returns an error if files would be replaced without `overwrite`, if writing fails, or if an annotation is wrong.
 pub fn write(
     name: &str,
     plan: &Plan,
@@ -111,11 +111,11 @@ pub fn write(
     let fingerprints = Fingerprints::new(name, plan, &options.processing)?;
     let earlier = Report::read(out, name);
     if let Some(report) = &earlier {
-        let mut files = fingerprints.of_names(plan);
-        if files.all(|(name, print)| report.finished(out, name, print).is_some()) {
+        let mut files = fingerprints.by_name(plan);
+        if files.all(|(name, fingerprint)| report.finished(out, name, fingerprint).is_some()) {
             return Ok(Outcome::UpToDate(report.clone()));
         }
-        refuse_other_vocabulary(plan, out, report)?;
+        check_vocabulary(plan, out, report)?;
     }
     let mut journal = open_journal(name, plan, options, earlier.as_ref(), &fingerprints)?;
     let mut progress = Progress {
@@ -127,14 +127,14 @@ pub fn write(
         return Ok(Outcome::Stopped);
     }
     remove_stale(plan, out, &journal, earlier.as_ref())?;
-    for (number, file) in plan.files.iter().enumerate() {
-        if journal.state(number).finished.is_some() {
+    for (index, file) in plan.files.iter().enumerate() {
+        if journal.state(index).finished.is_some() {
             continue;
         }
-        match write_file(number, file, options, &mut journal, &mut progress, watch) {
+        match write_file(index, file, options, &mut journal, &mut progress, watch) {
             Ok(()) => {}
-            Err(End::Stopped) => return Ok(Outcome::Stopped),
-            Err(End::Failed(error)) => return Err(error),
+            Err(EarlyEnd::Stopped) => return Ok(Outcome::Stopped),
+            Err(EarlyEnd::Failed(error)) => return Err(error),
         }
     }
     for split in &plan.tail_splits {
@@ -149,11 +149,11 @@ pub fn write(
     Ok(Outcome::Written(report))
 }
 
-/// Opens the journal, and makes it agree with the files that exist.
+/// Opens the journal and reconciles it with the existing files.
 ///
 /// # Errors
-/// Returns an error if another process has the journal open, if it is that of another preparation, or if a file would be replaced that
-/// may not be.
+/// Returns an error if another process has locked the journal, if it is the journal of another preparation, or if a file would be
+/// replaced without `overwrite`.
 fn open_journal(
     name: &str,
     plan: &Plan,
@@ -168,21 +168,21 @@ fn open_journal(
         &plan.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
         options.overwrite,
     )?;
-    let is_new = (0..plan.files.len()).all(|number| *journal.state(number) == FileState::default());
+    let is_new = (0..plan.files.len()).all(|index| *journal.state(index) == FileState::default());
     reconcile(plan, out, &mut journal, earlier, fingerprints)?;
     if !options.overwrite
-        && let Err(refusal) = refuse_to_replace(plan, out, &journal)
+        && let Err(error) = reject_replacing(plan, out, &journal)
     {
         if is_new {
             journal.remove()?;
         }
-        return Err(refusal);
+        return Err(error);
     }
     Ok(journal)
 }
 
-/// Makes the journal agree with the files that exist: forgets those that are gone, and notes those that an earlier preparation, of
-/// other splits, has written.
+/// Reconciles the journal with the existing files: resets files that are missing, and records files that an earlier preparation of
+/// other splits has written.
 fn reconcile(
     plan: &Plan,
     out: &Path,
@@ -190,18 +190,18 @@ fn reconcile(
     earlier: Option<&Report>,
     fingerprints: &Fingerprints,
 ) -> Result<()> {
-    for (number, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
+    for (index, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
         let length = std::fs::metadata(arrow_path(out, &file.name)).map(|m| m.len()).ok();
-        let state = journal.state(number);
-        let gone = match state.finished {
+        let state = journal.state(index);
+        let is_missing = match state.finished {
             Some(_) => state.finished != length,
             None => !state.blocks.is_empty() && !partial_path(&arrow_path(out, &file.name))?.exists(),
         };
-        if gone {
-            journal.reset(number)?;
+        if is_missing {
+            journal.reset(index)?;
         }
         if let Some(report) = earlier
-            && *journal.state(number) == FileState::default()
+            && *journal.state(index) == FileState::default()
             && let Some(written) = report.finished(out, &file.name, fingerprint)
         {
             let left_out = report.left_out.iter().filter(|l| l.file == file.name);
@@ -211,23 +211,23 @@ fn reconcile(
                 left_out: left_out.cloned().collect(),
                 finished: Some(written.bytes),
             };
-            journal.record(number, state)?;
+            journal.record(index, state)?;
         }
     }
     Ok(())
 }
 
-/// Writes the file at position `number` of the plan, from where the journal says that it was interrupted.
+/// Writes file `index` of the plan. Resumes after the rows that the journal has recorded.
 fn write_file(
-    number: usize,
+    index: usize,
     file: &PlannedFile,
     options: &WriteOptions,
     journal: &mut Journal,
     progress: &mut Progress,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<(), End> {
+) -> Result<(), EarlyEnd> {
     let rows = &*file.rows;
-    let mut state = journal.state(number).clone();
+    let mut state = journal.state(index).clone();
     let first = state.consumed;
     let path = arrow_path(&options.out, &file.name);
     let mut writer = ArrowFileWriter::resume(&path, file.schema, state.blocks.clone())?;
@@ -243,7 +243,7 @@ fn write_file(
         let text = prepared.text?;
         match prepared.images {
             Ok(images) => writer.push(&images, &text)?,
-            // The image is not damaged: reading it may succeed another time.
+            // An I/O error is not damage: a later preparation may read the image.
             Err(error) if error.is_io() => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
@@ -252,31 +252,31 @@ fn write_file(
             }),
         }
         if writer.blocks().len() >= state.blocks.len() + BATCHES_PER_ENTRY {
-            // A batch is written when the next row comes: this row is in none yet.
+            // `push` wrote the batches before it buffered this row, so this row is in none of them.
             writer.sync()?;
             state.consumed = row;
             state.blocks = writer.blocks().to_vec();
-            journal.record(number, state.clone())?;
+            journal.record(index, state.clone())?;
         }
         progress.done += 1;
         progress.bytes += bytes;
         match watch(*progress) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(End::Stopped),
+            ControlFlow::Break(()) => Err(EarlyEnd::Stopped),
         }
     };
-    map_in_order(first..rows.rows(), options.threads, BUDGET, make, take)?;
+    map_in_order(first..rows.rows(), options.threads, MAX_WAITING_BYTES, make, take)?;
     state.consumed = rows.rows();
     writer.finish()?;
     let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
     state.finished = Some(metadata.len());
-    journal.record(number, state)?;
+    journal.record(index, state)?;
     Ok(())
 }
 
 fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, journal: &Journal) -> Result<Report> {
     let files = fingerprints
-        .of_names(plan)
+        .by_name(plan)
         .map(|(name, fingerprint)| {
             let path = arrow_path(out, name);
             let table = ArrowTable::open(&path)?;
@@ -295,9 +295,9 @@ fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, jour
         coverage: plan.coverage.clone(),
         remarks: plan.remarks.clone(),
         left_out: (0..plan.files.len())
-            .flat_map(|number| journal.state(number).left_out.clone())
+            .flat_map(|index| journal.state(index).left_out.clone())
             .collect(),
-        vocabulary: of_vocabulary(plan),
+        vocabulary: vocabulary_fingerprint(plan),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Results per thread that may wait to be consumed: enough to even out images of different sizes.
+/// Maximum number of results per thread that wait to be consumed. It evens out images of different sizes.
 const MAX_AHEAD_PER_THREAD: usize = 16;
 
 /// A size in memory.
@@ -17,7 +17,7 @@ struct State<T> {
     /// The next item to start.
     next: usize,
     /// The next item to consume.
-    wanted: usize,
+    next_consumed: usize,
     waiting: BTreeMap<usize, T>,
     bytes: usize,
     stop: bool,
@@ -28,14 +28,14 @@ struct Shared<T> {
     changed: Condvar,
     /// The end of the items.
     end: usize,
-    /// Number of items that may be started before the one that is consumed next.
-    ahead: usize,
-    /// Bytes of waiting results beyond which only the item that is consumed next is started.
+    /// Maximum distance of a started item from the next item to consume.
+    max_ahead: usize,
+    /// Bytes of waiting results beyond which only the next item to consume is started.
     budget: usize,
 }
 
 impl<T: ByteSize> Shared<T> {
-    /// Makes items until none is left to start.
+    /// Makes items until all are started.
     fn work(&self, make: &impl Fn(usize) -> T) {
         let stop_on_panic = StopOnDrop(self);
         while let Some(item) = self.start() {
@@ -46,7 +46,7 @@ impl<T: ByteSize> Shared<T> {
             drop(state);
             self.changed.notify_all();
         }
-        // The other workers continue.
+        // This worker did not panic, so the others continue.
         std::mem::forget(stop_on_panic);
     }
 
@@ -57,8 +57,8 @@ impl<T: ByteSize> Shared<T> {
             if state.stop || state.next >= self.end {
                 return None;
             }
-            let is_wanted = state.next == state.wanted;
-            if is_wanted || (state.next - state.wanted < self.ahead && state.bytes < self.budget) {
+            let is_next_consumed = state.next == state.next_consumed;
+            if is_next_consumed || (state.next - state.next_consumed < self.max_ahead && state.bytes < self.budget) {
                 state.next += 1;
                 return Some(state.next - 1);
             }
@@ -78,7 +78,7 @@ impl<T: ByteSize> Shared<T> {
             }
             state = self.wait(state);
         };
-        state.wanted = item + 1;
+        state.next_consumed = item + 1;
         state.bytes -= made.byte_size();
         drop(state);
         self.changed.notify_all();
@@ -88,7 +88,7 @@ impl<T: ByteSize> Shared<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A thread that panicked with the lock held left a consistent state: every change is one statement.
+        // A panic with the lock held leaves a consistent state, because every change is one statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,10 +107,10 @@ impl<T> Drop for StopOnDrop<'_, T> {
     }
 }
 
-/// Calls `make` for every item on one of `threads` threads, and `take` with each result, in order, on the calling thread, until it
-/// returns an error.
+/// Calls `make` for every item on one of `threads` threads, and `take` with each result, in order, on the calling thread. Stops when
+/// `take` returns an error.
 ///
-/// Waiting results have at most about `budget` bytes: beyond that, only the item that is consumed next is started.
+/// Waiting results have at most about `budget` bytes: beyond that, only the next item to consume is started.
 ///
 /// # Errors
 /// Returns the error of `take`.
@@ -128,14 +128,14 @@ pub fn map_in_order<T: ByteSize + Send, E>(
     let shared = Shared {
         state: Mutex::new(State {
             next: items.start,
-            wanted: items.start,
+            next_consumed: items.start,
             waiting: BTreeMap::new(),
             bytes: 0,
             stop: false,
         }),
         changed: Condvar::new(),
         end: items.end,
-        ahead: MAX_AHEAD_PER_THREAD * threads,
+        max_ahead: MAX_AHEAD_PER_THREAD * threads,
         budget,
     };
     let (shared, make) = (&shared, &make);
@@ -195,9 +195,9 @@ mod tests {
             made.fetch_add(1, Ordering::SeqCst);
             Item(i, 100)
         };
-        let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("enough") } else { Ok(()) });
-        assert_eq!(result, Err("enough"));
-        // Items up to 5, those that the workers had started, and those that they started before they saw the error.
+        let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("stop") } else { Ok(()) });
+        assert_eq!(result, Err("stop"));
+        // Items 0 to 5, one per worker that was started ahead, and one per worker that was started before the error.
         assert!(made.load(Ordering::SeqCst) <= 6 + 2 * 4, "{made:?}");
     }
 

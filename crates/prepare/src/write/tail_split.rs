@@ -1,4 +1,4 @@
-//! Splitting a written file in two by row count.
+//! Divides a written file into two by row count.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use crate::Result;
 use crate::plan::TailSplit;
 use vlct_data::arrow::{ArrowTable, VqaKind, VqaRow, VqaWriter};
 
-/// Bytes of images to read before their pages are released.
+/// Bytes of images that are read before pages are released.
 const RELEASE_BYTES: usize = 64 << 20;
 
 impl TailSplit {
-    /// Writes both parts of the file in the directory `out`.
+    /// Writes the two parts of the file in the directory `out`.
     ///
     /// # Errors
     /// Returns an error if the file is damaged, or if writing fails.
@@ -24,7 +24,7 @@ impl TailSplit {
                 continue;
             }
             let mut writer = VqaWriter::create(arrow_path(out, name), VqaKind::Answered)?;
-            let mut since_release = 0;
+            let mut unreleased_bytes = 0;
             for row in rows {
                 let image = table.image(row, "image")?;
                 let (image_id, split) = (table.integer(row, "image_id")?, table.string(row, "split")?);
@@ -34,10 +34,10 @@ impl TailSplit {
                     image_id: image_id.unwrap_or_default(),
                     split: split.unwrap_or_default(),
                 })?;
-                since_release += image.len();
-                if since_release > RELEASE_BYTES {
+                unreleased_bytes += image.len();
+                if unreleased_bytes > RELEASE_BYTES {
                     table.release_pages();
-                    since_release = 0;
+                    unreleased_bytes = 0;
                 }
             }
             writer.finish()?;

@@ -1,9 +1,9 @@
-//! Interruptions, damaged images, and files that exist before.
+//! Tests of interruptions, damaged images and existing files.
 
 use std::fs;
 
 use super::*;
-use crate::testing::{coco, options, prepare, sets};
+use crate::testing::{coco, golden_directories, options, prepare};
 use crate::{Dataset, RawDataset};
 use vlct_data::testing::rows_as_json;
 
@@ -20,7 +20,7 @@ fn validation_leaves_out_and_reports_damaged_images() {
     let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
     assert_eq!(rows.len(), 5);
     assert!(rows.iter().all(|row| row["image_id"] != "p3.jpg"));
-    // What is on the disk is what was returned, and nothing else is there.
+    // The report on the disk is the returned one, and there are no other files.
     assert_eq!(Report::read(out.path(), "coco").unwrap(), report);
     let mut names: Vec<_> = fs::read_dir(out.path())
         .unwrap()
@@ -30,7 +30,7 @@ fn validation_leaves_out_and_reports_damaged_images() {
     assert_eq!(names.len(), 5, "{names:?}");
 }
 
-/// As [`coco`], with images of a mebibyte, so that there are a few batches. They cannot be decoded.
+/// Writes the raw data of [`coco`] with undecodable images of 1 MiB, so that the Arrow file has several batches.
 fn coco_with_large_images(count: usize) -> tempfile::TempDir {
     let raw = coco(count);
     let image = raw.path().join("train2014/p0.jpg");
@@ -43,7 +43,7 @@ fn coco_with_large_images(count: usize) -> tempfile::TempDir {
     raw
 }
 
-/// Writes until `rows` rows are done, then stops. The rows that were done before.
+/// Writes until `rows` rows are done. Returns the number of rows that were done at the beginning.
 fn write_until(rows: u64, plan: &Plan, options: &WriteOptions) -> u64 {
     let mut first = None;
     let mut watch = |now: Progress| {
@@ -63,9 +63,9 @@ fn resumed_preparation_ends_with_the_same_bytes() {
     let raw = coco_with_large_images(100);
     let file = "coco_caption_karpathy_train.arrow";
     let raw = RawDataset::new(raw.path());
-    let whole = tempfile::tempdir().unwrap();
-    prepare(Dataset::Coco, &raw, &options(whole.path())).unwrap();
-    let whole = fs::read(whole.path().join(file)).unwrap();
+    let uninterrupted = tempfile::tempdir().unwrap();
+    prepare(Dataset::Coco, &raw, &options(uninterrupted.path())).unwrap();
+    let expected = fs::read(uninterrupted.path().join(file)).unwrap();
 
     let out = tempfile::tempdir().unwrap();
     let plan = Dataset::Coco.plan(&raw).unwrap();
@@ -75,24 +75,24 @@ fn resumed_preparation_ends_with_the_same_bytes() {
     assert!(before[0] == 0 && before[1] > 0 && before[2] == before[1], "{before:?}");
     assert!(!out.path().join(file).exists());
     prepare(Dataset::Coco, &raw, &options(out.path())).unwrap();
-    assert!(fs::read(out.path().join(file)).unwrap() == whole);
+    assert!(fs::read(out.path().join(file)).unwrap() == expected);
     let again = write("coco", &plan, &options(out.path()), &mut |_| {
-        panic!("nothing is to be done")
+        panic!("there is nothing to write")
     })
     .unwrap();
     assert!(matches!(again, Outcome::UpToDate(_)));
 
-    // Other inputs do not go on with it, nor replace it unasked.
+    // Other inputs neither resume the files nor replace them without `overwrite`.
     let mut other = raw.clone();
     other.seed = 1;
-    let refused = prepare(Dataset::Coco, &other, &options(out.path()))
+    let message = prepare(Dataset::Coco, &other, &options(out.path()))
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("there already, made from other inputs"), "{refused}");
+    assert!(message.contains("already exists, made from other inputs"), "{message}");
     let mut replacing = options(out.path());
     replacing.overwrite = true;
     prepare(Dataset::Coco, &other, &replacing).unwrap();
-    assert!(fs::read(out.path().join(file)).unwrap() != whole);
+    assert!(fs::read(out.path().join(file)).unwrap() != expected);
 }
 
 #[test]
@@ -105,21 +105,21 @@ fn does_not_resume_a_shortened_or_deleted_file() {
     let part = vlct_data::arrow::partial_path(&file).unwrap();
     write_until(45, &plan, &options(out.path()));
     fs::write(&part, &fs::read(&part).unwrap()[..1 << 20]).unwrap();
-    let refused = prepare(Dataset::Coco, &raw, &options(out.path()))
+    let message = prepare(Dataset::Coco, &raw, &options(out.path()))
         .unwrap_err()
         .to_string();
     assert!(
-        refused.contains("shorter than its recorded batches; delete it"),
-        "{refused}"
+        message.contains("shorter than its recorded batches; delete it"),
+        "{message}"
     );
     fs::remove_file(part).unwrap();
-    // Other options do not wipe out what is known of it.
+    // A preparation with another seed does not replace the journal.
     let mut other = raw.clone();
     other.seed = 1;
-    let refused = prepare(Dataset::Coco, &other, &options(out.path()))
+    let message = prepare(Dataset::Coco, &other, &options(out.path()))
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("unfinished preparation"), "{refused}");
+    assert!(message.contains("unfinished preparation"), "{message}");
     assert_eq!(write_until(1, &plan, &options(out.path())), 0);
     prepare(Dataset::Coco, &raw, &options(out.path())).unwrap();
     assert_eq!(ArrowTable::open(&file).unwrap().rows(), 50);
@@ -127,25 +127,25 @@ fn does_not_resume_a_shortened_or_deleted_file() {
 
 #[test]
 fn existing_splits_are_not_written_again() {
-    let directory = sets("vqav2").remove(0);
-    let whole = tempfile::tempdir().unwrap();
+    let directory = golden_directories("vqav2").remove(0);
+    let all_at_once = tempfile::tempdir().unwrap();
     let raw = RawDataset::new(directory.join("raw"));
-    prepare(Dataset::Vqav2, &raw, &options(whole.path())).unwrap();
+    prepare(Dataset::Vqav2, &raw, &options(all_at_once.path())).unwrap();
 
     let out = tempfile::tempdir().unwrap();
     let mut train = raw.clone();
     train.splits = Some(vec!["train".into()]);
     let train = Dataset::Vqav2.plan(&train).unwrap();
-    let go_on = |_| ControlFlow::Continue(());
-    write("vqav2", &train, &options(out.path()), &mut go_on.clone()).unwrap();
+    let proceed = |_| ControlFlow::Continue(());
+    write("vqav2", &train, &options(out.path()), &mut proceed.clone()).unwrap();
 
-    // A file from elsewhere that a split to come would replace.
+    // A foreign file that the remaining splits would replace.
     let foreign = out.path().join("vqav2_rest_val.arrow");
     fs::write(&foreign, b"mine").unwrap();
     let all = Dataset::Vqav2.plan(&raw).unwrap();
-    let message = write("vqav2", &all, &options(out.path()), &mut go_on.clone()).unwrap_err();
+    let message = write("vqav2", &all, &options(out.path()), &mut proceed.clone()).unwrap_err();
     assert!(
-        message.to_string().contains("vqav2_rest_val.arrow is there already"),
+        message.to_string().contains("vqav2_rest_val.arrow already exists"),
         "{message}"
     );
     fs::remove_file(&foreign).unwrap();
@@ -157,7 +157,7 @@ fn existing_splits_are_not_written_again() {
     })
     .unwrap();
     let Outcome::Written(report) = outcome else {
-        panic!("there was more to do");
+        panic!("there are files to write");
     };
     assert_eq!(first, Some(train.rows()));
     let mut names: Vec<&str> = report.files.iter().map(|file| file.file.as_str()).collect();
@@ -166,38 +166,41 @@ fn existing_splits_are_not_written_again() {
     assert_eq!(names.len(), report.files.len());
     for name in names {
         assert!(
-            fs::read(out.path().join(name)).unwrap() == fs::read(whole.path().join(name)).unwrap(),
+            fs::read(out.path().join(name)).unwrap() == fs::read(all_at_once.path().join(name)).unwrap(),
             "{name}"
         );
     }
-    assert_eq!(Report::read(whole.path(), "vqav2").unwrap().left_out, report.left_out);
+    assert_eq!(
+        Report::read(all_at_once.path(), "vqav2").unwrap().left_out,
+        report.left_out
+    );
 }
 
 #[test]
 fn splits_prepared_separately_share_a_report() {
-    let directory = sets("gcc").remove(0);
+    let directory = golden_directories("gcc").remove(0);
     let out = tempfile::tempdir().unwrap();
     let mut raw = RawDataset::new(directory.join("raw"));
     raw.rows_per_file = 3;
-    let mut of = |split: &str| {
+    let mut prepare_split = |split: &str| {
         raw.splits = Some(vec![split.to_string()]);
         let plan = Dataset::Gcc.plan(&raw).unwrap();
         write("gcc", &plan, &options(out.path()), &mut |_| ControlFlow::Continue(())).unwrap()
     };
-    let Outcome::Written(train) = of("train") else {
-        panic!("it was not there")
+    let Outcome::Written(train) = prepare_split("train") else {
+        panic!("there are files to write")
     };
-    let Outcome::Written(both) = of("val") else {
-        panic!("it was not there")
+    let Outcome::Written(both) = prepare_split("val") else {
+        panic!("there are files to write")
     };
     assert!(train.files.iter().all(|file| both.files.contains(file)));
     assert!(both.files.len() > train.files.len());
     assert_eq!(both.coverage.len(), 2);
-    // Both are known to be there.
-    assert!(matches!(of("train"), Outcome::UpToDate(_)));
-    assert!(matches!(of("val"), Outcome::UpToDate(_)));
+    // The report lists both.
+    assert!(matches!(prepare_split("train"), Outcome::UpToDate(_)));
+    assert!(matches!(prepare_split("val"), Outcome::UpToDate(_)));
 
-    // Fewer, larger files replace the series of small ones, and nothing else.
+    // One larger file replaces the series of small ones, and nothing else.
     raw.rows_per_file = 100;
     raw.splits = Some(vec!["train".into()]);
     let mut replacing = options(out.path());
@@ -209,8 +212,8 @@ fn splits_prepared_separately_share_a_report() {
         names[1..].iter().all(|name| name.starts_with("conceptual_caption_val")),
         "{names:?}"
     );
-    let there = fs::read_dir(out.path())
+    let existing = fs::read_dir(out.path())
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap());
-    assert_eq!(there.filter(|name| name.ends_with(".arrow")).count(), names.len());
+    assert_eq!(existing.filter(|name| name.ends_with(".arrow")).count(), names.len());
 }
