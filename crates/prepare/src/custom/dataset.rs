@@ -1,11 +1,12 @@
-//! What a custom dataset is: its input format, its tables and its splits.
+//! The description of a custom dataset: input format, tables and splits.
 
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::plan::ROWS_PER_FILE;
+use crate::plan::{Plan, PlannedFile, ROWS_PER_FILE, RowSource, Schema};
 use crate::published::Dataset;
 use crate::tables::{ColumnNames, TableFormat};
 use crate::{PrepareError, Result};
@@ -21,7 +22,7 @@ pub enum InputFormat {
     Table(TableFormat),
     /// WebDataset tars.
     WebDataset,
-    /// One directory of images per class, whose name is the caption.
+    /// One directory of images per class. The name of the class is the caption.
     ImageFolder,
 }
 
@@ -52,10 +53,10 @@ impl fmt::Display for InputFormat {
     }
 }
 
-/// A table and the split that its rows belong to.
+/// A table and the split of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationTable {
-    /// The split; None if a column has it. Without such a column, it is `train`.
+    /// The split of all rows. If it is None, the column of splits decides; without such a column, the split is `train`.
     pub split: Option<String>,
     /// Path of the table.
     pub file: PathBuf,
@@ -79,7 +80,7 @@ impl FromStr for AnnotationTable {
     }
 }
 
-/// A custom dataset: where its data are, and how to turn them into rows.
+/// A custom dataset: the location of its data, and how to convert them to rows.
 #[derive(Clone, Debug)]
 pub struct CustomDataset {
     /// Name under which training reads the dataset.
@@ -88,11 +89,11 @@ pub struct CustomDataset {
     pub format: InputFormat,
     /// Directory of the images, or of the tars. Tables name images relative to it.
     pub root: PathBuf,
-    /// The tables. If empty, those in `root` whose names begin with that of a split.
+    /// The tables. If empty, the tables in `root` whose names begin with the name of a split.
     pub annotations: Vec<AnnotationTable>,
-    /// The names of the tables' columns.
+    /// The names of the columns of the tables.
     pub columns: ColumnNames,
-    /// An answer is in the vocabulary if it is the most frequent one of at least this many questions of the training split.
+    /// An answer is in the vocabulary if it is the majority answer of at least this many questions of the training split.
     pub min_answers: usize,
     /// The splits to write; None for all.
     pub splits: Option<Vec<String>>,
@@ -101,7 +102,7 @@ pub struct CustomDataset {
 }
 
 impl CustomDataset {
-    /// The dataset `name` from `root`, whose columns have one of their usual names.
+    /// Describes the dataset `name` in `root`, with all splits and the usual names of columns.
     pub fn new(name: impl Into<String>, format: InputFormat, root: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -132,16 +133,36 @@ impl CustomDataset {
     pub(super) fn includes(&self, split: &str) -> bool {
         self.splits
             .as_ref()
-            .is_none_or(|splits| splits.iter().any(|wanted| wanted == split))
+            .is_none_or(|splits| splits.iter().any(|included| included == split))
     }
 
     /// Returns the name of a split's files without their numbers.
-    pub(super) fn prefix(&self, split: &str) -> String {
+    fn prefix(&self, split: &str) -> String {
         format!("{}_{split}", self.name)
+    }
+
+    /// Divides the rows of a split among numbered files.
+    pub(super) fn files<R: RowSource + 'static>(
+        &self,
+        split: &str,
+        rows: usize,
+        schema: Schema,
+        source: impl Fn(Range<usize>) -> R,
+    ) -> Vec<PlannedFile> {
+        PlannedFile::series(&self.prefix(split), rows, self.rows_per_file, schema, source)
+    }
+
+    /// Returns the plan, or an error if it has no rows because `what` is missing.
+    pub(super) fn require_rows(&self, plan: Plan, what: &'static str) -> Result<Plan> {
+        if plan.rows() == 0 {
+            let root = self.root.clone();
+            return Err(PrepareError::NothingToWrite { root, what });
+        }
+        Ok(plan)
     }
 }
 
-/// Returns the split that a word means.
+/// Returns the split that `word` names; `dev`, for example, is `val`.
 pub(super) fn split_of(word: &str) -> Option<&'static str> {
     match word.to_lowercase().as_str() {
         "train" | "training" | "restval" => Some("train"),

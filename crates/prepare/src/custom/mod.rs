@@ -1,9 +1,9 @@
-//! Custom datasets: tables of images and texts, WebDataset tars, image folders.
+//! Custom datasets: tables of images and texts, WebDataset tars, class directories.
 //!
-//! Whatever the input format, a dataset is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
+//! For every input format, a dataset is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
 
 mod dataset;
-mod image_folder;
+mod imagefolder;
 mod questions;
 mod row;
 mod tables;
@@ -15,10 +15,10 @@ use dataset::SPLITS;
 pub use dataset::{AnnotationTable, CustomDataset, InputFormat};
 
 impl CustomDataset {
-    /// Reads the annotations, and returns what will be written.
+    /// Reads the annotations and plans the files.
     ///
     /// # Errors
-    /// Returns an error if the name or a split is not allowed, or if a file is missing or damaged.
+    /// Returns an error if the name or a split is invalid, or if a file is missing or damaged.
     pub fn plan(&self) -> Result<Plan> {
         self.check_name()?;
         if let Some(unknown) = self
@@ -40,7 +40,7 @@ impl CustomDataset {
         match self.format {
             InputFormat::Table(format) => tables::plan(self, format),
             InputFormat::WebDataset => webdataset::plan(self),
-            InputFormat::ImageFolder => image_folder::plan(self),
+            InputFormat::ImageFolder => imagefolder::plan(self),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Questions of custom datasets: answers are numbered by a vocabulary of the training split and scored as VQA's are.
+//! Assigns ids to the questions of custom datasets and to their answers. The ids of answers come from a vocabulary of the training
+//! split; the scores are those of VQA.
 
 use super::dataset::{CustomDataset, SPLITS};
 use super::row::Row;
@@ -7,25 +8,25 @@ use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
-/// Number of people who answer a question of VQA. Other numbers of answers are scaled to it, so a single answer has score 1.
+/// Number of annotators of a question of VQA. Other numbers of answers are scaled to it, so a single answer has score 1.
 const ANNOTATORS: usize = 10;
 
-/// Numbers images, questions and answers, and removes training and validation questions none of whose answers is in the vocabulary.
-/// Returns the kind of each split: one without any answer is a test split.
-pub(super) fn number(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> Result<[VqaKind; 3]> {
-    let most_frequent = |row: &Row| -> Vec<String> {
-        row.unnumbered
+/// Assigns ids to images, questions and answers. In splits with answers, removes questions that have no answer of the vocabulary.
+/// Returns the kind of each split; a split without answers is a test split.
+pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> Result<[VqaKind; 3]> {
+    let majority_answers = |row: &Row| -> Vec<String> {
+        row.table_questions
             .iter()
-            .filter_map(|question| counted(&question.answers).into_iter().next())
+            .filter_map(|question| count_answers(&question.answers).into_iter().next())
             .map(|(answer, _)| answer)
             .collect()
     };
-    let vocabulary = Vocabulary::of_frequent_answers(splits[0].iter().flat_map(most_frequent), dataset.min_answers);
+    let vocabulary = Vocabulary::of_frequent_answers(splits[0].iter().flat_map(majority_answers), dataset.min_answers);
     if !dataset.includes(SPLITS[0]) {
         splits[0].clear();
     }
     let kinds = kinds(dataset, splits, &vocabulary)?;
-    // Images whose names are no integers get ids that no image has.
+    // Images whose names are not integers get unused ids.
     let largest = splits.iter().flatten().filter_map(Row::numeric_id).max();
     let mut next_image = largest.map_or(0, |largest| largest.saturating_add(1).max(0));
     let mut next_question = 0;
@@ -34,8 +35,8 @@ pub(super) fn number(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: 
         for row in rows.iter_mut() {
             row.image_number = row.numeric_id().unwrap_or(next_image);
             next_image = next_image.saturating_add(1);
-            for question in std::mem::take(&mut row.unnumbered) {
-                let answers = scored(&question.answers, &vocabulary);
+            for question in std::mem::take(&mut row.table_questions) {
+                let answers = score_answers(&question.answers, &vocabulary);
                 if kind == VqaKind::Answered && answers.is_empty() {
                     unanswered += 1;
                     continue;
@@ -56,7 +57,7 @@ pub(super) fn number(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: 
         }
     }
     plan.remarks.push(match vocabulary.len() {
-        0 => "there are no answers: these questions can be asked, not trained with".into(),
+        0 => "there are no answers, so these questions can be used for inference, but not for training".into(),
         count => format!("answer vocabulary: {count} answers; train with vqav2_label_size={count}"),
     });
     plan.vocabulary = Some(vocabulary);
@@ -66,9 +67,9 @@ pub(super) fn number(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: 
 /// Returns the kind of each split.
 ///
 /// # Errors
-/// Returns an error if a split has answers, and the vocabulary has none.
+/// Returns an error if a split has answers, but the vocabulary is empty.
 fn kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabulary) -> Result<[VqaKind; 3]> {
-    let is_answered = |row: &Row| row.unnumbered.iter().any(|question| !question.answers.is_empty());
+    let is_answered = |row: &Row| row.table_questions.iter().any(|question| !question.answers.is_empty());
     let mut kinds = [VqaKind::Test; 3];
     for ((split, rows), kind) in SPLITS.into_iter().zip(splits).zip(&mut kinds) {
         if !rows.iter().any(is_answered) {
@@ -86,8 +87,8 @@ fn kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabular
 }
 
 /// Returns the distinct answers that are in the vocabulary, with their ids and scores.
-fn scored(answers: &[String], vocabulary: &Vocabulary) -> Vec<(String, i64, f64)> {
-    let in_vocabulary = counted(answers).into_iter().filter_map(|(answer, count)| {
+fn score_answers(answers: &[String], vocabulary: &Vocabulary) -> Vec<(String, i64, f64)> {
+    let in_vocabulary = count_answers(answers).into_iter().filter_map(|(answer, count)| {
         let id = vocabulary.id(&answer)?;
         let of_ten = (count * ANNOTATORS).div_ceil(answers.len());
         Some((answer, id.into(), score(of_ten)))
@@ -97,7 +98,7 @@ fn scored(answers: &[String], vocabulary: &Vocabulary) -> Vec<(String, i64, f64)
 
 /// Returns the distinct answers, normalised, with their counts: the most frequent first, and equally frequent ones in the order of
 /// their first occurrence.
-fn counted(answers: &[String]) -> Vec<(String, usize)> {
+fn count_answers(answers: &[String]) -> Vec<(String, usize)> {
     let mut counted: Vec<(String, usize)> = Vec::new();
     for answer in answers {
         let answer = normalize_word(answer);

@@ -1,4 +1,4 @@
-//! The rows that tables are read into.
+//! The rows of custom tables.
 
 use vlct_data::arrow::AnsweredQuestion;
 
@@ -8,9 +8,9 @@ use crate::tables::Question;
 pub(super) struct Row {
     pub image: ImageLocation,
     pub captions: Vec<String>,
-    /// The questions of the table. [`super::questions::number`] moves them to `questions`.
-    pub unnumbered: Vec<Question>,
-    /// The questions with their ids and the ids and scores of their answers.
+    /// The questions, as in the table. [`super::questions::assign_ids`] moves them to `questions`.
+    pub table_questions: Vec<Question>,
+    /// The questions, with ids and the ids and scores of their answers.
     pub questions: Vec<AnsweredQuestion>,
     /// Name of the image, if the table has one.
     pub image_id: Option<String>,
@@ -25,10 +25,10 @@ impl Row {
     }
 }
 
-/// Where the bytes of an image are.
+/// The location of the bytes of an image.
 pub(super) enum ImageLocation {
-    /// In a file: its path as the table has it.
+    /// An image file, with the path in the table.
     File(String),
-    /// In the table: row `row` of the table at position `table`.
+    /// Row `row` of table number `table`.
     Embedded { table: usize, row: u64 },
 }

@@ -1,4 +1,4 @@
-//! JSON lines, CSV, TSV and Parquet: rows that name an image file or hold an image.
+//! Reads JSON lines, CSV, TSV and Parquet, whose rows name an image file or hold an image.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::dataset::{AnnotationTable, CustomDataset, SPLITS, split_of};
 use super::questions;
 use super::row::{ImageLocation, Row};
 use crate::image_files::read_image;
-use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::tables::{self, EmbeddedImages, ImageSource, TableFormat};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
@@ -28,7 +28,7 @@ struct Rows {
 struct Images {
     /// Directory of the image files.
     root: PathBuf,
-    /// The tables, in the order that [`ImageLocation::Embedded`] counts them.
+    /// The tables. [`ImageLocation::Embedded`] has the index of one.
     tables: Vec<PathBuf>,
     /// The images in each of these tables.
     embedded: Vec<EmbeddedImages>,
@@ -36,23 +36,24 @@ struct Images {
 
 pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan> {
     let annotations = if dataset.annotations.is_empty() {
-        find(&dataset.root, format)?
+        find_tables(&dataset.root, format)?
     } else {
         dataset.annotations.clone()
     };
     let mut splits: [Vec<Row>; 3] = Default::default();
     for (table, annotations) in annotations.iter().enumerate() {
-        read(dataset, format, table, annotations, &mut splits)?;
+        read_table(dataset, format, table, annotations, &mut splits)?;
     }
     let mut plan = Plan::default();
-    let any = |has: fn(&Row) -> bool| splits.iter().flatten().any(has);
-    let has_captions = any(|row| !row.captions.is_empty());
-    let has_questions = any(|row| !row.unnumbered.is_empty()) && (dataset.columns.question.is_some() || !has_captions);
+    let any_row = |has: fn(&Row) -> bool| splits.iter().flatten().any(has);
+    let has_captions = any_row(|row| !row.captions.is_empty());
+    let has_questions =
+        any_row(|row| !row.table_questions.is_empty()) && (dataset.columns.question.is_some() || !has_captions);
     for (split, rows) in SPLITS.into_iter().zip(&mut splits) {
-        leave_out(dataset, split, rows, has_questions, &mut plan);
+        remove_unusable_rows(dataset, split, rows, has_questions, &mut plan);
     }
     let schemas = if has_questions {
-        questions::number(dataset, &mut splits, &mut plan)?.map(Schema::Questions)
+        questions::assign_ids(dataset, &mut splits, &mut plan)?.map(Schema::Questions)
     } else {
         [Schema::Captions; 3]
     };
@@ -67,19 +68,13 @@ pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan>
             continue;
         }
         let (count, rows) = (rows.len(), Arc::new(rows));
-        plan.files.extend(PlannedFile::series(
-            &dataset.prefix(split),
-            count,
-            dataset.rows_per_file,
-            schema,
-            |range| Rows {
-                rows: rows.clone(),
-                range,
-                images: images.clone(),
-                split,
-                has_questions,
-            },
-        ));
+        plan.files.extend(dataset.files(split, count, schema, |range| Rows {
+            rows: rows.clone(),
+            range,
+            images: images.clone(),
+            split,
+            has_questions,
+        }));
     }
     if plan.rows() == 0 {
         let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
@@ -92,7 +87,7 @@ pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan>
 }
 
 /// Lists the tables in `root` by name: `train.csv`, `val-00000-of-00002.parquet`, and so on.
-fn find(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
+fn find_tables(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root).map_err(at::<PrepareError>(root))? {
         let file = entry.map_err(at::<PrepareError>(root))?.path();
@@ -120,8 +115,8 @@ fn find(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
     Ok(found)
 }
 
-/// Reads the table at position `table` and adds its rows to their splits.
-fn read(
+/// Reads table number `table` and adds its rows to their splits.
+fn read_table(
     dataset: &CustomDataset,
     format: TableFormat,
     table: usize,
@@ -136,11 +131,11 @@ fn read(
             embedded.push(row);
         }
         let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
-        let known = split_of(word).ok_or_else(|| PrepareError::UnknownRowSplit {
+        let split = split_of(word).ok_or_else(|| PrepareError::UnknownRowSplit {
             path: file.clone(),
             split: word.to_string(),
         })?;
-        record.split = Some(known.to_string());
+        record.split = Some(split.to_string());
         Ok(record)
     });
     let joined = tables::join(records)?;
@@ -154,12 +149,12 @@ fn read(
                 row: embedded.next().unwrap_or(u64::MAX),
             },
         };
-        let known = record.split.as_deref();
-        let split = SPLITS.iter().position(|split| Some(*split) == known).unwrap_or(0);
+        let split = record.split.as_deref();
+        let split = SPLITS.iter().position(|known| Some(*known) == split).unwrap_or(0);
         splits[split].push(Row {
             image,
             captions: record.captions,
-            unnumbered: record.questions,
+            table_questions: record.questions,
             questions: Vec::new(),
             image_id: record.image_id,
             image_number: 0,
@@ -169,9 +164,15 @@ fn read(
 }
 
 /// Removes rows without text and rows whose image file does not exist, and adds their counts to the plan.
-fn leave_out(dataset: &CustomDataset, split: &str, rows: &mut Vec<Row>, has_questions: bool, plan: &mut Plan) {
+fn remove_unusable_rows(
+    dataset: &CustomDataset,
+    split: &str,
+    rows: &mut Vec<Row>,
+    has_questions: bool,
+    plan: &mut Plan,
+) {
     if !dataset.includes(split) {
-        // Answers are numbered by the training split, whichever splits are wanted.
+        // The training split determines the ids of answers, even if it is not written.
         if !has_questions || split != SPLITS[0] {
             rows.clear();
         }
@@ -183,7 +184,7 @@ fn leave_out(dataset: &CustomDataset, split: &str, rows: &mut Vec<Row>, has_ques
     let total = rows.len();
     rows.retain(|row| {
         if has_questions {
-            !row.unnumbered.is_empty()
+            !row.table_questions.is_empty()
         } else {
             !row.captions.is_empty()
         }
@@ -233,20 +234,20 @@ impl RowSource for Rows {
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let found = self.row(row);
+        let row = self.row(row);
         if self.has_questions {
             return Ok(RowText::Questions {
-                questions: Cow::Borrowed(&found.questions),
-                image_id: found.image_number,
+                questions: Cow::Borrowed(&row.questions),
+                image_id: row.image_number,
                 split: self.split,
             });
         }
-        let image_id = match (&found.image_id, &found.image) {
+        let image_id = match (&row.image_id, &row.image) {
             (Some(name), _) | (None, ImageLocation::File(name)) => Cow::Borrowed(name.as_str()),
             (None, ImageLocation::Embedded { row, .. }) => Cow::Owned(row.to_string()),
         };
         Ok(RowText::Captions {
-            captions: found
+            captions: row
                 .captions
                 .iter()
                 .map(|caption| Cow::Borrowed(caption.as_str()))

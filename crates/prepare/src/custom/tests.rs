@@ -13,17 +13,17 @@ use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, contents};
 use vlct_golden::write_tar;
 
-/// Writes the dataset and gives the report.
+/// Writes the dataset. Returns the report.
 fn prepare(dataset: &CustomDataset, out: &Path) -> Result<Report> {
     match write(&dataset.name, &dataset.plan()?, &options(out), &mut |_| {
         ControlFlow::Continue(())
     })? {
         Outcome::Written(report) | Outcome::UpToDate(report) => Ok(report),
-        Outcome::Stopped => panic!("nobody stopped it"),
+        Outcome::Stopped => panic!("nothing stops the preparation"),
     }
 }
 
-/// Image, captions and image_id of every row, through the name.
+/// Returns image, captions and image_id of every row of the dataset `name`.
 fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
     let dataset = TableDataset::open(Contents::Captions, root, &[name], split).unwrap();
     (0..dataset.rows())
@@ -50,8 +50,8 @@ fn row(image: &str, captions: &[&str], id: &str) -> (String, Vec<String>, String
     )
 }
 
-/// A directory with these files; the content of an image is its name.
-fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+/// Creates a directory with files of these paths and contents.
+fn directory_of(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = root.path().join(name);
@@ -61,7 +61,7 @@ fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-fn message(dataset: &CustomDataset) -> String {
+fn plan_error(dataset: &CustomDataset) -> String {
     let message = dataset.plan().map(drop).unwrap_err().to_string();
     assert!(!message.contains('\n'), "{message}");
     message
@@ -76,7 +76,7 @@ const LINES: &str = r#"{"image": "p/1.jpg", "caption": "one"}
 "#;
 
 fn images() -> tempfile::TempDir {
-    directory(&[
+    directory_of(&[
         ("p/1.jpg", "1"),
         ("p/2.jpg", "2"),
         ("p/3.jpg", "3"),
@@ -124,7 +124,7 @@ fn tables_become_files_of_a_named_dataset() {
     assert_eq!(captions, [["one"], ["two"], ["three"]]);
     assert_eq!(rows(out.path(), "dogs", Split::Val), [row("4", &["four"], "p/4.jpg")]);
 
-    let again = |dataset: &CustomDataset| {
+    let overwrite = |dataset: &CustomDataset| {
         let options = WriteOptions {
             overwrite: true,
             ..options(out.path())
@@ -137,31 +137,28 @@ fn tables_become_files_of_a_named_dataset() {
     };
     let mut dataset = dataset;
     dataset.rows_per_file = 3;
-    again(&dataset);
+    overwrite(&dataset);
     assert!(!out.path().join("dogs_train_1.arrow").exists());
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
-    // One split written anew leaves the other alone.
+    // Writing one split again does not change the other.
     dataset.splits = Some(vec!["val".into()]);
     std::fs::remove_file(out.path().join("dogs_val_0.arrow")).unwrap();
-    again(&dataset);
+    overwrite(&dataset);
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
 }
 
 #[test]
-fn stopped_replacement_is_no_dataset() {
+fn interrupted_replacement_is_not_a_dataset() {
     let (raw, out) = (images(), tempfile::tempdir().unwrap());
     let dataset = |rows_per_file| CustomDataset {
         rows_per_file,
         ..CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path())
     };
     prepare(&dataset(1), out.path()).unwrap();
-    // What is only refused changes nothing.
+    // A rejected preparation changes nothing.
     let refused = prepare(&dataset(2), out.path()).unwrap_err().to_string();
-    assert!(
-        refused.contains("are there already, made from other inputs"),
-        "{refused}"
-    );
+    assert!(refused.contains("already exist, made from other inputs"), "{refused}");
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert!(!out.path().join(".prepare_dogs.journal").exists());
     let options = WriteOptions {
@@ -173,21 +170,21 @@ fn stopped_replacement_is_no_dataset() {
         &dataset(2).plan().unwrap(),
         &options,
         &mut |now| match now.done {
-            // One row of val, which stays as it is, and three of train, the last of which is in no file yet.
+            // The row of val, which is not written again, and three rows of train, the last of which is not in a finished file.
             4 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         },
     );
     assert_eq!(stopped.unwrap(), Outcome::Stopped);
-    // The first new file is there, and no old one with it.
-    let there = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
-    assert_eq!([0, 1, 2].map(there), [true, false, false]);
-    let message = |split| {
+    // The first new file exists, and no old file.
+    let exists = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
+    assert_eq!([0, 1, 2].map(exists), [true, false, false]);
+    let open_error = |split| {
         TableDataset::open(Contents::Captions, out.path(), &["dogs"], split)
             .unwrap_err()
             .to_string()
     };
-    assert!(message(Split::Train).contains("dogs_train_1.arrow: the preparation of dogs is not finished"));
+    assert!(open_error(Split::Train).contains("dogs_train_1.arrow: the preparation of dogs is not finished"));
     prepare(&dataset(2), out.path()).unwrap();
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
 }
@@ -195,10 +192,10 @@ fn stopped_replacement_is_no_dataset() {
 #[test]
 fn all_splits_share_answer_ids() {
     let (raw, out) = (
-        directory(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
+        directory_of(&[("1.jpg", "1"), ("2.jpg", "2"), ("train.csv", ""), ("val.csv", "")]),
         tempfile::tempdir().unwrap(),
     );
-    let table = |split: &str, answers: &[&str]| {
+    let write_table = |split: &str, answers: &[&str]| {
         let rows = answers
             .iter()
             .map(|answer| format!("1.jpg,why?,{answer},x\n2.jpg,who?,{answer},7\n"));
@@ -209,20 +206,20 @@ fn all_splits_share_answer_ids() {
         splits: Some(vec![split.to_string()]),
         ..CustomDataset::new("asks", InputFormat::Table(TableFormat::Csv), raw.path())
     };
-    table("train", &["yes", "yes", "no"]);
-    table("val", &["no"]);
+    write_table("train", &["yes", "yes", "no"]);
+    write_table("val", &["no"]);
     prepare(&split("train"), out.path()).unwrap();
     prepare(&split("val"), out.path()).unwrap();
-    let numbers = ArrowTable::open(out.path().join("asks_train_0.arrow")).unwrap();
-    let mut numbers: Vec<i64> = (0..2)
-        .map(|row| numbers.integer(row, "image_id").unwrap().unwrap())
+    let written = ArrowTable::open(out.path().join("asks_train_0.arrow")).unwrap();
+    let mut ids: Vec<i64> = (0..2)
+        .map(|row| written.integer(row, "image_id").unwrap().unwrap())
         .collect();
-    numbers.sort();
-    assert_eq!(numbers, [7, 8], "an image whose name is no integer gets an unused id");
-    table("train", &["no", "no", "no", "yes"]);
+    ids.sort();
+    assert_eq!(ids, [7, 8], "an image whose name is not an integer gets an unused id");
+    write_table("train", &["no", "no", "no", "yes"]);
     let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
     assert!(
-        error.contains("asks_val_0.arrow: its answers are numbered by another vocabulary"),
+        error.contains("asks_val_0.arrow: its answers have ids of another vocabulary"),
         "{error}"
     );
 }
@@ -230,7 +227,7 @@ fn all_splits_share_answer_ids() {
 #[test]
 fn rejects_names_of_published_datasets() {
     for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
-        let refused = message(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
+        let refused = plan_error(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
         assert!(
             refused.contains("is the name of a published dataset"),
             "{name}: {refused}"
@@ -244,7 +241,7 @@ fn rows_without_a_split_belong_to_train() {
 {"image": "1.jpg", "caption": "b", "split": "training"}
 "#;
     let (raw, out) = (
-        directory(&[("1.jpg", "1"), ("all.jsonl", lines)]),
+        directory_of(&[("1.jpg", "1"), ("all.jsonl", lines)]),
         tempfile::tempdir().unwrap(),
     );
     let dataset = CustomDataset {
@@ -266,8 +263,8 @@ fn unreadable_image_ends_the_preparation() {
     let image = raw.path().join("p/2.jpg");
     std::fs::remove_file(&image).unwrap();
     std::os::unix::fs::symlink(&image, &image).unwrap();
-    let mut go_on = |_| ControlFlow::Continue(());
-    let refused = write("dogs", &plan, &options(out.path()), &mut go_on);
+    let mut proceed = |_| ControlFlow::Continue(());
+    let refused = write("dogs", &plan, &options(out.path()), &mut proceed);
     assert!(matches!(refused, Err(PrepareError::Io(vlct_util::IoError { path, .. })) if path == image));
     std::fs::remove_file(&image).unwrap();
     std::fs::write(&image, "2").unwrap();
@@ -276,8 +273,8 @@ fn unreadable_image_ends_the_preparation() {
 }
 
 #[test]
-fn parquet_with_embedded_images() {
-    let (raw, out) = (directory(&[]), tempfile::tempdir().unwrap());
+fn reads_parquet_with_embedded_images() {
+    let (raw, out) = (directory_of(&[]), tempfile::tempdir().unwrap());
     let images: Vec<String> = (0..100).map(|i| format!("image {i}")).collect();
     let texts: Vec<String> = (0..100).map(|i| format!("text {i}")).collect();
     let batch = RecordBatch::try_from_iter([
@@ -298,23 +295,23 @@ fn parquet_with_embedded_images() {
     let counts: Vec<u64> = report.files.iter().map(|file| file.rows).collect();
     assert_eq!(counts, [150, 50]);
     let found = rows(out.path(), "hub", Split::Train);
-    for (number, found) in found.iter().enumerate() {
-        let i = number % 100;
+    for (index, found) in found.iter().enumerate() {
+        let i = index % 100;
         assert_eq!(*found, row(&images[i], &[&texts[i]], &i.to_string()));
     }
 }
 
 #[test]
-fn questions_get_labels_of_the_training_answers() {
+fn labels_of_answers_come_from_the_training_split() {
     let lines = r#"{"image": "1.jpg", "question": "how many?", "answers": ["Two", "2", "three"], "id": 11}
 {"image": "2.jpg", "question": "what?", "answer": "a cat", "id": 12}
 {"image": "1.jpg", "question": "where?", "answer": "home", "id": 11}
-{"image": "2.jpg", "question": "who?", "answers": ["dog", "nobody"], "split": "val"}
+{"image": "2.jpg", "question": "who?", "answers": ["dog", "horse"], "split": "val"}
 {"image": "2.jpg", "question": "how?", "answers": ["cat", "2"], "split": "val"}
 {"image": "1.jpg", "question": "why?", "split": "test"}
 "#;
     let (raw, out) = (
-        directory(&[("1.jpg", "1"), ("2.jpg", "2"), ("q.jsonl", lines)]),
+        directory_of(&[("1.jpg", "1"), ("2.jpg", "2"), ("q.jsonl", lines)]),
         tempfile::tempdir().unwrap(),
     );
     let dataset = CustomDataset {
@@ -338,7 +335,7 @@ fn questions_get_labels_of_the_training_answers() {
     assert_eq!(train.texts(0, "questions").unwrap(), ["how many?", "where?"]);
     assert_eq!(train.text_lists(0, "answers").unwrap(), [["2"], ["home"]]);
     assert_eq!(train.integer_lists(0, "answer_labels").unwrap(), [[0], [1]]);
-    // Two of three are seven of ten; a single answer counts in full.
+    // Two of three answers are scaled to seven of ten, a single answer to ten.
     assert_eq!(train.float_lists(0, "answer_scores").unwrap(), [[1.0], [1.0]]);
     assert_eq!(train.integer(0, "image_id").unwrap(), Some(11));
     assert_eq!(train.integers(1, "question_id").unwrap(), [2]);
@@ -354,13 +351,13 @@ fn questions_get_labels_of_the_training_answers() {
         min_answers: 2,
         ..dataset
     };
-    assert!(message(&rare).contains("the most frequent one of 2 questions"));
+    assert!(plan_error(&rare).contains("the majority answer of 2 questions"));
 }
 
 #[test]
-fn reads_tars_and_image_folders() {
+fn reads_tars_and_class_directories() {
     let out = tempfile::tempdir().unwrap();
-    let raw = directory(&[("val/x", "")]);
+    let raw = directory_of(&[("val/x", "")]);
     write_tar(
         &raw.path().join("0.tar"),
         &[
@@ -383,7 +380,7 @@ fn reads_tars_and_image_folders() {
     assert_eq!(rows(out.path(), "web", Split::Val), [row("D", &["w"], "d")]);
     assert_eq!((report.coverage[0].found, report.coverage[0].kept), (3, 2));
 
-    let raw = directory(&[
+    let raw = directory_of(&[
         ("train/dog/1.jpg", "D"),
         ("train/cat/2.png", "C"),
         ("val/dog/3.jpg", "E"),
@@ -397,18 +394,18 @@ fn reads_tars_and_image_folders() {
     assert_eq!(rows(out.path(), "pets", Split::Val), [row("E", &["dog"], "3.jpg")]);
     std::fs::create_dir(raw.path().join("val/bird")).unwrap();
     std::fs::write(raw.path().join("val/bird/4.jpg"), "B").unwrap();
-    assert!(message(&dataset).contains("\"bird\" is in no earlier split"));
+    assert!(plan_error(&dataset).contains("\"bird\" is in no earlier split"));
 }
 
 #[test]
-fn rejects_contradictory_datasets() {
+fn rejects_invalid_datasets() {
     let raw = images();
     let dataset = |name: &str| CustomDataset::new(name, InputFormat::Table(TableFormat::Csv), raw.path());
     for (dataset, part) in [
         (dataset("coco"), "published"),
         (dataset("vqav2"), "published"),
-        (dataset("a b"), "is no name"),
-        (dataset("../x"), "is no name"),
+        (dataset("a b"), "is not a valid name"),
+        (dataset("../x"), "is not a valid name"),
         (
             CustomDataset {
                 splits: Some(vec!["x".into()]),
@@ -436,7 +433,7 @@ fn rejects_contradictory_datasets() {
                 annotations: vec!["x".parse().unwrap()],
                 ..dataset("cats")
             },
-            "has its texts with the images",
+            "stores texts with the images",
         ),
         (
             CustomDataset {
@@ -446,10 +443,10 @@ fn rejects_contradictory_datasets() {
             "no train.csv",
         ),
     ] {
-        let message = message(&dataset);
+        let message = plan_error(&dataset);
         assert!(message.contains(part), "{part:?} is not in {message}");
     }
-    let elsewhere = CustomDataset {
+    let wrong_root = CustomDataset {
         annotations: vec![AnnotationTable {
             split: Some("train".into()),
             file: raw.path().join("train.csv"),
@@ -457,7 +454,7 @@ fn rejects_contradictory_datasets() {
         root: raw.path().join("p"),
         ..dataset("cats")
     };
-    let message = message(&elsewhere);
+    let message = plan_error(&wrong_root);
     assert!(
         message.contains("nothing to write") && message.contains("p/1.jpg"),
         "{message}"

@@ -1,12 +1,12 @@
-//! WebDataset tars.
+//! Reads WebDataset tars.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::dataset::{CustomDataset, SPLITS};
-use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
-use crate::{PrepareError, Result};
+use crate::Result;
+use crate::plan::{Plan, RowSource, RowText, Schema};
 use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, split_tars};
 use vlct_data::manifest::Coverage;
 
@@ -19,8 +19,8 @@ struct Rows {
 
 pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
     let mut plan = Plan::default();
-    for (split, tars) in SPLITS.into_iter().zip([Split::Train, Split::Val, Split::Test]) {
-        let files = split_tars(&dataset.root, tars)?;
+    for (split, tar_split) in SPLITS.into_iter().zip([Split::Train, Split::Val, Split::Test]) {
+        let files = split_tars(&dataset.root, tar_split)?;
         if files.is_empty() || !dataset.includes(split) {
             continue;
         }
@@ -36,25 +36,17 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             examples: Vec::new(),
         });
         let count = samples.rows();
-        plan.files.extend(PlannedFile::series(
-            &dataset.prefix(split),
-            count,
-            dataset.rows_per_file,
-            Schema::Captions,
-            |range| Rows {
+        plan.files
+            .extend(dataset.files(split, count, Schema::Captions, |range| Rows {
                 samples: samples.clone(),
                 range,
                 split,
-            },
-        ));
+            }));
     }
-    if plan.rows() == 0 {
-        return Err(PrepareError::NothingToWrite {
-            root: dataset.root.clone(),
-            what: ".tar files with images and captions, nor directories train, val or test of such",
-        });
-    }
-    Ok(plan)
+    dataset.require_rows(
+        plan,
+        ".tar files with images and captions, nor directories train, val or test with such files",
+    )
 }
 
 impl RowSource for Rows {
@@ -64,22 +56,22 @@ impl RowSource for Rows {
 
     fn label(&self, row: usize) -> String {
         match self.samples.locate_row(self.range.start + row) {
-            Ok(at) => self.samples.row_name(&at),
+            Ok(location) => self.samples.row_name(&location),
             Err(error) => error.to_string(),
         }
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let at = self.samples.locate_row(self.range.start + row)?;
+        let location = self.samples.locate_row(self.range.start + row)?;
         Ok(RowText::Captions {
-            captions: self.samples.texts_at(&at)?,
-            image_id: Cow::Owned(self.samples.image_id_at(&at)?.unwrap_or_default()),
+            captions: self.samples.texts_at(&location)?,
+            image_id: Cow::Owned(self.samples.image_id_at(&location)?.unwrap_or_default()),
             split: Cow::Borrowed(self.split),
         })
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let at = self.samples.locate_row(self.range.start + row)?;
-        Ok(vec![self.samples.image_at(&at)?.to_vec()])
+        let location = self.samples.locate_row(self.range.start + row)?;
+        Ok(vec![self.samples.image_at(&location)?.to_vec()])
     }
 }

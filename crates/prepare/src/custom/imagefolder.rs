@@ -1,4 +1,4 @@
-//! One directory of images per class, as torchvision's `ImageFolder` reads it. The name of the class is the caption.
+//! Reads one directory of images per class, like torchvision's `ImageFolder`. The name of the class is the caption.
 //!
 //! Hidden files and directories are skipped.
 
@@ -10,19 +10,19 @@ use std::sync::Arc;
 
 use super::dataset::{CustomDataset, SPLITS};
 use crate::image_files::read_image;
-use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
+use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
 use vlct_util::at;
 
-/// Extensions of image files, those of torchvision's `IMG_EXTENSIONS`.
+/// Extensions of image files (torchvision's `IMG_EXTENSIONS`).
 const IMAGE_EXTENSIONS: [&str; 9] = [
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
 ];
-/// Deepest nesting of directories in a class: symbolic links can make a cycle.
+/// Maximum depth of directories in a class. Symbolic links can form a cycle.
 const MAX_DEPTH: usize = 32;
 
-/// An image and the position of its class in [`ImageFolder::classes`].
+/// An image and the index of its class in [`ImageFolder::classes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClassImage {
     path: PathBuf,
@@ -34,7 +34,7 @@ struct ClassImage {
 struct ImageFolder {
     /// Names of the classes, sorted.
     classes: Vec<String>,
-    /// Ordered by class, by directory in the class, and by name.
+    /// The images, ordered by class, by directory in the class, and by name.
     images: Vec<ClassImage>,
 }
 
@@ -53,8 +53,8 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             continue;
         }
         let images = Arc::new(ImageFolder::read(&directory)?);
-        let known = first.get_or_insert_with(|| images.clone());
-        if let Some(class) = images.classes.iter().find(|class| !known.classes.contains(class)) {
+        let first = first.get_or_insert_with(|| images.clone());
+        if let Some(class) = images.classes.iter().find(|class| !first.classes.contains(class)) {
             return Err(PrepareError::malformed(
                 &directory,
                 format!("class {class:?} is in no earlier split; classes of all splits must be those of train"),
@@ -69,25 +69,14 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             ..Coverage::default()
         });
         plan.remarks.push(format!("{split}: {} classes", images.classes.len()));
-        plan.files.extend(PlannedFile::series(
-            &dataset.prefix(split),
-            count,
-            dataset.rows_per_file,
-            Schema::Captions,
-            |range| Rows {
+        plan.files
+            .extend(dataset.files(split, count, Schema::Captions, |range| Rows {
                 images: images.clone(),
                 range,
                 split,
-            },
-        ));
+            }));
     }
-    if plan.rows() == 0 {
-        return Err(PrepareError::NothingToWrite {
-            root: dataset.root.clone(),
-            what: "images in directories of classes",
-        });
-    }
-    Ok(plan)
+    dataset.require_rows(plan, "images in directories of classes")
 }
 
 impl Rows {
@@ -120,12 +109,12 @@ impl RowSource for Rows {
     }
 }
 
-/// Returns the directories `train`, `val` and `test` in `root` with their names, if `root` has no others; otherwise `root` itself as
-/// `train`.
+/// Returns each split with its directory: `train`, `val` and `test` in `root`, if `root` has no other directories; otherwise `root`
+/// itself as `train`.
 ///
 /// # Errors
-/// Returns an error if `root` cannot be read or has no directories, or if one of those three holds classes although there are other
-/// directories beside it.
+/// Returns an error if `root` cannot be read or has no directories, or if a directory with the name of a split holds classes and is
+/// beside directories with other names.
 fn split_directories(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let (directories, _) = entries(root)?;
     if directories.is_empty() {
@@ -170,11 +159,11 @@ impl ImageFolder {
             let name = name
                 .into_string()
                 .map_err(|_| PrepareError::malformed(&directory, "its name is not UTF-8; rename it"))?;
-            let (class, before) = (found.classes.len(), found.images.len());
+            let (class, first_image) = (found.classes.len(), found.images.len());
             found.classes.push(name);
             let mut directories = Vec::new();
-            collect(&directory, 0, &mut directories)?;
-            // By the text of their paths: `a-b` comes before `a/c`.
+            collect_directories(&directory, 0, &mut directories)?;
+            // In the order of paths as text: `a-b` comes before `a/c`.
             directories.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
             for (directory, files) in directories {
                 let images = files.into_iter().filter(is_image);
@@ -183,7 +172,7 @@ impl ImageFolder {
                     class,
                 }));
             }
-            if found.images.len() == before {
+            if found.images.len() == first_image {
                 let extensions = IMAGE_EXTENSIONS.join(", ");
                 let reason = format!("it has no image ({extensions}); remove it or add some");
                 return Err(PrepareError::malformed(&directory, reason));
@@ -204,18 +193,17 @@ fn is_image(name: &OsString) -> bool {
     IMAGE_EXTENSIONS.iter().any(|extension| name.ends_with(extension))
 }
 
-/// Adds a directory with the names of its files to `found`, and all directories in it.
-fn collect(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsString>)>) -> Result<()> {
+/// Adds a directory and the directories in it to `found`, each with the names of its files.
+fn collect_directories(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsString>)>) -> Result<()> {
     if depth > MAX_DEPTH {
-        let reason = format!(
-            "it lies more than {MAX_DEPTH} directories deep in its class; is it a link to a directory above it?"
-        );
+        let reason =
+            format!("it is more than {MAX_DEPTH} directories deep in its class; is it a link to one of its parents?");
         return Err(PrepareError::malformed(directory, reason));
     }
     let (directories, files) = entries(directory)?;
     found.push((directory.to_path_buf(), files));
     for name in directories {
-        collect(&directory.join(name), depth + 1, found)?;
+        collect_directories(&directory.join(name), depth + 1, found)?;
     }
     Ok(())
 }
@@ -243,7 +231,7 @@ fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
 mod tests {
     use super::*;
 
-    fn tree(files: &[&str]) -> tempfile::TempDir {
+    fn directory_of(files: &[&str]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for name in files {
             let path = root.path().join(name);
@@ -254,8 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_read_as_torchvision_reads_them() {
-        let root = tree(&[
+    fn reads_classes_as_torchvision_does() {
+        let root = directory_of(&[
             "b/2.JPG",
             "b/10.jpg",
             "b/sub/1.png",
@@ -274,7 +262,7 @@ mod tests {
             .iter()
             .map(|p| (p.path.strip_prefix(root.path()).unwrap().to_path_buf(), p.class))
             .collect();
-        let wanted = [
+        let expected = [
             ("B/1.jpeg", 0),
             ("b/10.jpg", 1),
             ("b/2.JPG", 1),
@@ -283,26 +271,26 @@ mod tests {
             ("b/sub/deep/3.png", 1),
             ("é/1.tiff", 2),
         ];
-        assert_eq!(images, wanted.map(|(path, class)| (PathBuf::from(path), class)));
+        assert_eq!(images, expected.map(|(path, class)| (PathBuf::from(path), class)));
         assert_eq!(
             split_directories(root.path()).unwrap(),
             [("train", root.path().to_path_buf())]
         );
 
-        let message = ImageFolder::read(tree(&["a/1.jpg", "b/1.gif"]).path())
+        let message = ImageFolder::read(directory_of(&["a/1.jpg", "b/1.gif"]).path())
             .unwrap_err()
             .to_string();
         assert!(message.contains("/b: it has no image"), "{message}");
-        let root = tree(&["train/a/1.jpg", "val/a/1.jpg"]);
+        let root = directory_of(&["train/a/1.jpg", "val/a/1.jpg"]);
         let splits = [("train", root.path().join("train")), ("val", root.path().join("val"))];
         assert_eq!(split_directories(root.path()).unwrap(), splits);
-        assert!(split_directories(tree(&["1.jpg"]).path()).is_err());
-        assert!(ImageFolder::read(tree(&["1.jpg"]).path()).is_err());
+        assert!(split_directories(directory_of(&["1.jpg"]).path()).is_err());
+        assert!(ImageFolder::read(directory_of(&["1.jpg"]).path()).is_err());
     }
 
     #[test]
-    fn hidden_directories_are_no_classes_and_splits_have_no_siblings() {
-        let root = tree(&[
+    fn skips_hidden_directories_and_rejects_siblings_of_splits() {
+        let root = directory_of(&[
             "train/cat/1.jpg",
             "train/.cache/x/2.jpg",
             "train/cat/._1.jpg",
@@ -316,21 +304,21 @@ mod tests {
         );
         let classes = ImageFolder::read(&splits[0].1).unwrap();
         assert_eq!((classes.classes, classes.images.len()), (vec!["cat".to_string()], 1));
-        let beside = tree(&["train/cat/1.jpg", "other/cat/2.jpg"]);
+        let beside = directory_of(&["train/cat/1.jpg", "other/cat/2.jpg"]);
         let message = split_directories(beside.path()).unwrap_err().to_string();
         assert!(
             message.contains("a directory train of classes beside a directory other"),
             "{message}"
         );
         // A class may be called `train`.
-        let vehicles = tree(&["train/1.jpg", "bus/2.jpg"]);
+        let vehicles = directory_of(&["train/1.jpg", "bus/2.jpg"]);
         assert_eq!(split_directories(vehicles.path()).unwrap().len(), 1);
     }
 
     #[cfg(unix)]
     #[test]
     fn rejects_directories_that_contain_themselves() {
-        let root = tree(&["a/1.jpg"]);
+        let root = directory_of(&["a/1.jpg"]);
         std::os::unix::fs::symlink(root.path(), root.path().join("a/again")).unwrap();
         let message = ImageFolder::read(root.path()).unwrap_err().to_string();
         assert!(message.contains("directories deep"), "{message}");
