@@ -49,7 +49,7 @@ pub fn coco(raw: &RawDataset) -> Result<Plan> {
 /// Plans Flickr30k captions.
 ///
 /// # Errors
-/// As [`coco`].
+/// Returns the errors of [`coco`].
 pub fn f30k(raw: &RawDataset) -> Result<Plan> {
     plan(raw, &F30K)
 }
@@ -66,23 +66,23 @@ struct Sentence {
     raw: String,
 }
 
-/// The captions of one image. Entries of the same file name add their captions; the last one's split counts.
+/// The captions of one image. Entries with the same file name are merged: captions are appended, and the last split is used.
 struct Annotation {
     filename: String,
     split: String,
     captions: Vec<String>,
 }
 
-/// Reads the annotations. Also returns the position of each file name in them.
+/// Reads the annotations. Also returns the index of each file name in them.
 fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
     let mut annotations: Vec<Annotation> = Vec::new();
-    let mut positions: HashMap<String, u32> = HashMap::new();
+    let mut indices: HashMap<String, u32> = HashMap::new();
     json_stream::each_of_field(path, "images", |entry: Entry| {
         let captions = entry.sentences.into_iter().map(|s| s.raw);
-        let number = *positions
+        let index = *indices
             .entry(entry.filename.clone())
             .or_insert(annotations.len() as u32) as usize;
-        match annotations.get_mut(number) {
+        match annotations.get_mut(index) {
             Some(earlier) => {
                 earlier.captions.extend(captions);
                 earlier.split = entry.split;
@@ -95,41 +95,41 @@ fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
         }
         Ok(())
     })?;
-    Ok((annotations, positions))
+    Ok((annotations, indices))
 }
 
 fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
-    let splits = raw.wanted(layout.splits)?;
-    let (annotations, positions) = read(&raw.root.join(layout.annotations))?;
+    let splits = raw.splits_to_write(layout.splits)?;
+    let (annotations, indices) = read(&raw.root.join(layout.annotations))?;
     let directories: Vec<ImageDirectory<'_>> = layout
         .directories
         .iter()
         .map(|path| ImageDirectory::jpegs(path))
         .collect();
     let found = raw.search().find(0, &directories, |_, name| {
-        // An image without sentences counts as not annotated.
-        let number = *positions.get(name)?;
-        (!annotations[number as usize].captions.is_empty()).then_some(number)
+        // An image without sentences is not annotated.
+        let index = *indices.get(name)?;
+        (!annotations[index as usize].captions.is_empty()).then_some(index)
     })?;
     require_rows(&raw.root, found.listing.images.len(), layout.annotations)?;
-    let has_captions = |number: usize| !annotations[number].captions.is_empty();
-    let file_name = |number: usize| annotations[number].filename.clone();
+    let has_captions = |index: usize| !annotations[index].captions.is_empty();
+    let file_name = |index: usize| annotations[index].filename.clone();
     let coverage = found.coverage(layout.name, annotations.len(), has_captions, file_name);
 
     let ImageListing { directories, images } = found.listing;
     let mut of_split: HashMap<&str, Vec<ListedImage>> = HashMap::new();
-    let mut elsewhere = 0;
+    let mut of_unknown_split = 0;
     for image in images {
         let split = annotations[image.annotation as usize].split.as_str();
         match splits.iter().find(|s| **s == split) {
             Some(split) => of_split.entry(split).or_default().push(image),
-            None => elsewhere += usize::from(!layout.splits.contains(&split)),
+            None => of_unknown_split += usize::from(!layout.splits.contains(&split)),
         }
     }
     let mut remarks = Vec::new();
-    if elsewhere > 0 {
+    if of_unknown_split > 0 {
         remarks.push(format!(
-            "{elsewhere} images are of another split than {} and were left out",
+            "{of_unknown_split} images are of another split than {} and were left out",
             layout.splits.join(", ")
         ));
     }

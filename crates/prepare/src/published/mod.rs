@@ -30,7 +30,7 @@ pub enum Dataset {
     Gcc,
     /// VQA v2.
     Vqav2,
-    /// Visual Genome's questions with answers that VQA knows.
+    /// Visual Genome's questions whose answers are in the vocabulary of VQA v2.
     Vgqa,
     /// NLVR2.
     Nlvr2,
@@ -64,7 +64,7 @@ impl Dataset {
         Self::PretrainVg,
     ];
 
-    /// Returns the name in reports and in [`FromStr`].
+    /// Returns the name, which [`FromStr`] parses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Coco => "coco",
@@ -83,10 +83,10 @@ impl Dataset {
         }
     }
 
-    /// Reads the annotations and the names of the images, and returns what will be written.
+    /// Reads the annotations, lists the images, and plans the files.
     ///
     /// # Errors
-    /// Returns an error if annotations or directories are missing, damaged, or of another dataset.
+    /// Returns an error if annotations or directories are missing, damaged, or belong to another dataset.
     pub fn plan(self, raw: &RawDataset) -> Result<Plan> {
         match self {
             Self::Coco => karpathy::coco(raw),

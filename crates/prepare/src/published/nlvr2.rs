@@ -1,4 +1,4 @@
-//! NLVR2 (`write_nlvr2.py`): pairs of images and sentences that are true of them or not.
+//! NLVR2 (`write_nlvr2.py`): pairs of images, with sentences that are true or false.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -48,23 +48,23 @@ struct Pair {
     sentences: Vec<(String, bool)>,
 }
 
-/// Plans NLVR2. Pairs are in the order of their first sentence; their directory is that of the first sentence.
+/// Plans NLVR2. Pairs are in the order of their first sentences, which also determine their directories.
 ///
 /// # Errors
 /// Returns an error if annotations are missing or damaged, or if no image exists.
 pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
     let names = SPLITS.map(|(name, _)| name);
-    let wanted = raw.wanted(&names)?;
+    let wanted = raw.splits_to_write(&names)?;
     let root: Arc<Path> = raw.root.as_path().into();
     let mut plan = Plan::default();
-    let mut kept = 0;
+    let mut planned = 0;
     for (split, annotations) in SPLITS.iter().filter(|(name, _)| wanted.contains(name)) {
         let all = read(&root.join(annotations))?;
         let annotated = all.len();
         let (pairs, missing): (Vec<Pair>, Vec<Pair>) = all
             .into_iter()
             .partition(|pair| (0..2).all(|side| root.join(pair.image(side)).exists()));
-        kept += pairs.len();
+        planned += pairs.len();
         plan.coverage.push(Coverage {
             part: split.to_string(),
             found: pairs.len(),
@@ -87,13 +87,13 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
             rows: Box::new(rows),
         });
     }
-    require_rows(&raw.root, kept, "nlvr2/data")?;
+    require_rows(&raw.root, planned, "nlvr2/data")?;
     Ok(plan)
 }
 
 fn read(path: &Path) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = Vec::new();
-    let mut numbers: HashMap<String, usize> = HashMap::new();
+    let mut indices: HashMap<String, usize> = HashMap::new();
     json_stream::each_line(path, |entry: Entry| {
         let Some((group, _)) = entry.identifier.rsplit_once('-') else {
             return Err(format!("the identifier {:?} has no \"-\"", entry.identifier));
@@ -103,10 +103,10 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
             "False" => false,
             other => return Err(format!("label {other:?} is neither \"True\" nor \"False\"")),
         };
-        let number = match numbers.get(group) {
-            Some(number) => *number,
+        let index = match indices.get(group) {
+            Some(index) => *index,
             None => {
-                numbers.insert(group.to_string(), pairs.len());
+                indices.insert(group.to_string(), pairs.len());
                 pairs.push(Pair {
                     identifier: group.to_string(),
                     directory: directory(group, entry.directory)?,
@@ -115,7 +115,7 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
                 pairs.len() - 1
             }
         };
-        pairs[number].sentences.push((entry.sentence, truth));
+        pairs[index].sentences.push((entry.sentence, truth));
         Ok(())
     })?;
     Ok(pairs)

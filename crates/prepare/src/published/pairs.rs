@@ -1,4 +1,4 @@
-//! Datasets whose annotations are an array of `[path, text]`: GCC, SBU and those of the large pre-training set
+//! Datasets whose annotations are an array of `[path, text]` pairs: GCC, SBU and those of the large pre-training set
 //! (`write_conceptual_caption.py`, `write_sbu.py`, `write_openimages_caption.py`, `write_pretrain_*.py`).
 
 use std::borrow::Cow;
@@ -18,10 +18,10 @@ struct Layout {
     split: &'static str,
     annotations: &'static str,
     directories: &'static [ImageDirectory<'static>],
-    /// Whether the text of an entry is a list of captions.
-    lists: bool,
-    /// Whether the rows go to numbered files or to one.
-    numbered: bool,
+    /// Whether the text of a pair is a list of captions.
+    has_lists: bool,
+    /// Whether rows are written to numbered files, not to one file.
+    is_numbered: bool,
     prefix: &'static str,
 }
 
@@ -38,16 +38,16 @@ const GCC: [Layout; 2] = [
         split: "val",
         annotations: "val_annot.json",
         directories: &[directory("images_val", true, "")],
-        lists: false,
-        numbered: true,
+        has_lists: false,
+        is_numbered: true,
         prefix: "conceptual_caption_val",
     },
     Layout {
         split: "train",
         annotations: "train_annot.json",
         directories: &[directory("images_train", true, "")],
-        lists: false,
-        numbered: true,
+        has_lists: false,
+        is_numbered: true,
         prefix: "conceptual_caption_train",
     },
 ];
@@ -56,8 +56,8 @@ const SBU: [Layout; 1] = [Layout {
     split: "train",
     annotations: "annot.json",
     directories: &[directory("images_train", true, "")],
-    lists: false,
-    numbered: true,
+    has_lists: false,
+    is_numbered: true,
     prefix: "sbu",
 }];
 
@@ -65,8 +65,8 @@ const OPENIMAGES: [Layout; 1] = [Layout {
     split: "train",
     annotations: "oi_annt.json",
     directories: &[directory("images/train", false, "")],
-    lists: false,
-    numbered: true,
+    has_lists: false,
+    is_numbered: true,
     prefix: "openimages",
 }];
 
@@ -74,8 +74,8 @@ const PRETRAIN_F30K: [Layout; 1] = [Layout {
     split: "train",
     annotations: "flickr30k_annt.json",
     directories: &[directory("images", false, ".jpg")],
-    lists: false,
-    numbered: false,
+    has_lists: false,
+    is_numbered: false,
     prefix: "pretrain_flickr30k_train",
 }];
 
@@ -83,18 +83,18 @@ const PRETRAIN_GQA: [Layout; 1] = [Layout {
     split: "train",
     annotations: "gqa_annt.json",
     directories: &[directory("images", false, ".jpg")],
-    lists: false,
-    numbered: true,
+    has_lists: false,
+    is_numbered: true,
     prefix: "pretrain_gqa",
 }];
 
-/// The original writes `pretrain_vg` and reads `pretrain_vgqa`; this is the name that is read.
+/// The original writes `pretrain_vg`, but reads `pretrain_vgqa`. The prefix is the name that is read.
 const PRETRAIN_VG: [Layout; 1] = [Layout {
     split: "train",
     annotations: "vgqa_annt.json",
     directories: &[directory("images", false, ".jpg")],
-    lists: false,
-    numbered: true,
+    has_lists: false,
+    is_numbered: true,
     prefix: "pretrain_vgqa",
 }];
 
@@ -105,12 +105,12 @@ const PRETRAIN_VQA: [Layout; 1] = [Layout {
         directory("train2014", false, ".jpg"),
         directory("val2014", false, ".jpg"),
     ],
-    lists: true,
-    numbered: true,
+    has_lists: true,
+    is_numbered: true,
     prefix: "pretrain_vqa",
 }];
 
-/// Defines the function of a dataset.
+/// Defines a function for each dataset that plans its files.
 macro_rules! datasets {
     ($($(#[$doc:meta])* $name:ident = $layout:ident;)*) => {$(
         $(#[$doc])*
@@ -140,7 +140,7 @@ datasets! {
     pretrain_vqa = PRETRAIN_VQA;
 }
 
-/// The second element of an entry.
+/// The second element of a pair.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -148,9 +148,9 @@ enum Text {
     Several(Vec<String>),
 }
 
-/// Captions by name of the image file, in the order in which the names occur first; of entries with the same name, the last counts.
+/// Names of image files in order of first occurrence, and their captions. Of pairs with the same name, the last is used.
 #[derive(Default)]
-struct Captioned {
+struct Annotations {
     names: Vec<Box<str>>,
     captions: Vec<Captions>,
 }
@@ -162,7 +162,7 @@ enum Captions {
 
 fn plan(raw: &RawDataset, layouts: &[Layout]) -> Result<Plan> {
     let splits: Vec<&str> = layouts.iter().map(|layout| layout.split).collect();
-    let wanted = raw.wanted(&splits)?;
+    let wanted = raw.splits_to_write(&splits)?;
     let mut plan = Plan::default();
     for (group, layout) in layouts.iter().enumerate().filter(|(_, l)| wanted.contains(&l.split)) {
         plan_split(raw, group as u64, layout, &mut plan)?;
@@ -171,13 +171,13 @@ fn plan(raw: &RawDataset, layouts: &[Layout]) -> Result<Plan> {
 }
 
 fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) -> Result<()> {
-    let (annotations, numbers) = read(raw, layout)?;
+    let (annotations, indices) = read(raw, layout)?;
     let found = raw
         .search()
-        .find(group, layout.directories, |_, name| numbers.get(name).copied())?;
-    drop(numbers);
+        .find(group, layout.directories, |_, name| indices.get(name).copied())?;
+    drop(indices);
     require_rows(&raw.root, found.listing.images.len(), layout.annotations)?;
-    let file_name = |number: usize| annotations.names[number].to_string();
+    let file_name = |index: usize| annotations.names[index].to_string();
     let count = annotations.names.len();
     plan.coverage
         .push(found.coverage(layout.split, count, |_| true, file_name));
@@ -194,7 +194,7 @@ fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) ->
             split: layout.split,
         },
     };
-    if layout.numbered {
+    if layout.is_numbered {
         let count = images.len();
         let source = |range: std::ops::Range<usize>| rows(&images[range]);
         plan.files.extend(PlannedFile::series(
@@ -214,34 +214,34 @@ fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) ->
     Ok(())
 }
 
-/// Reads the annotations. Also returns the position of each name in them.
-fn read(raw: &RawDataset, layout: &Layout) -> Result<(Captioned, HashMap<Box<str>, u32>)> {
-    let mut annotations = Captioned::default();
-    let mut numbers: HashMap<Box<str>, u32> = HashMap::new();
+/// Reads the annotations. Also returns the index of each name in them.
+fn read(raw: &RawDataset, layout: &Layout) -> Result<(Annotations, HashMap<Box<str>, u32>)> {
+    let mut annotations = Annotations::default();
+    let mut indices: HashMap<Box<str>, u32> = HashMap::new();
     json_stream::each_of_array(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
-        let captions = match (text, layout.lists) {
+        let captions = match (text, layout.has_lists) {
             (Text::One(caption), false) => Captions::One(caption.into()),
             (Text::Several(captions), true) => Captions::Several(captions.into()),
-            (Text::One(_), true) => return Err("[path, list of captions] is expected, this is [path, caption]".into()),
-            (Text::Several(_), false) => return Err("[path, caption] is expected, this is [path, list]".into()),
+            (Text::One(_), true) => return Err("[path, list of captions] is expected, not [path, caption]".into()),
+            (Text::Several(_), false) => return Err("[path, caption] is expected, not [path, list]".into()),
         };
         let name = path.rsplit('/').next().unwrap_or_default();
-        match numbers.get(name) {
-            Some(number) => annotations.captions[*number as usize] = captions,
+        match indices.get(name) {
+            Some(index) => annotations.captions[*index as usize] = captions,
             None => {
-                numbers.insert(name.into(), annotations.names.len() as u32);
+                indices.insert(name.into(), annotations.names.len() as u32);
                 annotations.names.push(name.into());
                 annotations.captions.push(captions);
             }
         }
         Ok(())
     })?;
-    Ok((annotations, numbers))
+    Ok((annotations, indices))
 }
 
 /// The captions of one split.
 struct SplitCaptions {
-    annotations: Arc<Captioned>,
+    annotations: Arc<Annotations>,
     split: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What the published datasets have in common: raw downloads, and rows of one image each.
+//! Types that the published datasets share: their raw files, and rows of one image each.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use crate::plan::{ROWS_PER_FILE, RowSource, RowText};
 use crate::{PrepareError, Result};
 use vlct_data::answers::Vocabulary;
 
-/// The raw files of a published dataset, and how to turn them into rows.
+/// The raw files of a published dataset, and how to convert them to rows.
 #[derive(Clone, Debug)]
 pub struct RawDataset {
-    /// The directory that the downloads were unpacked into.
+    /// The directory of the unpacked downloads.
     pub root: PathBuf,
-    /// Determines the order of rows.
+    /// The seed of the order of rows.
     pub seed: u64,
     /// The splits to write; None for all.
     pub splits: Option<Vec<String>>,
@@ -23,7 +23,7 @@ pub struct RawDataset {
 }
 
 impl RawDataset {
-    /// All splits of the downloads in `root`, with the original's number of rows per file.
+    /// Describes the downloads in `root`, with all splits and the original's number of rows per file.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -34,15 +34,15 @@ impl RawDataset {
         }
     }
 
-    /// Returns those of the dataset's splits that are wanted, in their order.
+    /// Returns the splits to write, in the order of `splits`, the splits of the dataset.
     ///
     /// # Errors
-    /// Returns an error if a wanted split is not among them.
-    pub(super) fn wanted(&self, splits: &[&'static str]) -> Result<Vec<&'static str>> {
-        let Some(wanted) = &self.splits else {
+    /// Returns an error if [`Self::splits`] has another split.
+    pub(super) fn splits_to_write(&self, splits: &[&'static str]) -> Result<Vec<&'static str>> {
+        let Some(names) = &self.splits else {
             return Ok(splits.to_vec());
         };
-        if let Some(unknown) = wanted.iter().find(|w| !splits.contains(&w.as_str())) {
+        if let Some(unknown) = names.iter().find(|name| !splits.contains(&name.as_str())) {
             return Err(PrepareError::UnknownSplit {
                 split: unknown.clone(),
                 known: splits.to_vec(),
@@ -51,7 +51,7 @@ impl RawDataset {
         Ok(splits
             .iter()
             .copied()
-            .filter(|s| wanted.iter().any(|w| w == s))
+            .filter(|split| names.iter().any(|name| name == split))
             .collect())
     }
 
@@ -64,13 +64,13 @@ impl RawDataset {
     }
 }
 
-/// The annotations of images that were found in directories.
+/// The annotations of listed images.
 pub(super) trait RowTexts: Send + Sync {
-    /// Returns the columns of an image.
+    /// Returns the columns of an image's row that are not images.
     fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a>;
 }
 
-/// Rows of one image each, which was found in a directory.
+/// Rows of one listed image each.
 pub(super) struct ListedRows<T> {
     pub listing: ImageListing,
     pub annotations: T,
@@ -94,7 +94,7 @@ impl<T: RowTexts> RowSource for ListedRows<T> {
     }
 }
 
-/// Returns an error if no image has an annotation: the root is almost certainly the wrong directory.
+/// Returns an error if no image has an annotation, probably because the root is the wrong directory.
 pub(super) fn require_rows(directory: &Path, rows: usize, annotations: &str) -> Result<()> {
     if rows == 0 {
         return Err(PrepareError::NoAnnotatedImage {

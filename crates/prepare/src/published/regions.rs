@@ -1,4 +1,4 @@
-//! Visual Genome's described regions (`write_vg.py`).
+//! Visual Genome's region regions (`write_vg.py`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,11 +16,11 @@ const ANNOTATIONS: &str = "annotations/region_descriptions.json";
 
 #[derive(Deserialize)]
 struct Entry {
-    regions: Vec<Described>,
+    regions: Vec<RegionDescription>,
 }
 
 #[derive(Deserialize)]
-struct Described {
+struct RegionDescription {
     image_id: i64,
     phrase: String,
     width: i64,
@@ -29,26 +29,26 @@ struct Described {
     y: i64,
 }
 
-/// Plans Visual Genome. A region belongs to the image that it names, whichever entry it is in.
+/// Plans Visual Genome. A region belongs to the image of its own `image_id`, even in the entry of another image.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged.
 pub fn vg(raw: &RawDataset) -> Result<Plan> {
-    raw.wanted(&["train"])?;
+    raw.splits_to_write(&["train"])?;
     let mut images: Vec<(i64, Vec<Region>)> = Vec::new();
-    let mut numbers: HashMap<i64, u32> = HashMap::new();
+    let mut indices: HashMap<i64, u32> = HashMap::new();
     json_stream::each_of_array(&raw.root.join(ANNOTATIONS), |entry: Entry| {
-        for described in entry.regions {
-            let number = *numbers.entry(described.image_id).or_insert(images.len() as u32) as usize;
-            if number == images.len() {
-                images.push((described.image_id, Vec::new()));
+        for region in entry.regions {
+            let index = *indices.entry(region.image_id).or_insert(images.len() as u32) as usize;
+            if index == images.len() {
+                images.push((region.image_id, Vec::new()));
             }
-            images[number].1.push(Region {
-                phrase: described.phrase,
-                width: described.width,
-                height: described.height,
-                x: described.x,
-                y: described.y,
+            images[index].1.push(Region {
+                phrase: region.phrase,
+                width: region.width,
+                height: region.height,
+                x: region.x,
+                y: region.y,
             });
         }
         Ok(())
@@ -61,9 +61,9 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
     ];
     let found = raw
         .search()
-        .find(0, &directories, |_, name| numbers.get(&image_id(name)?).copied())?;
+        .find(0, &directories, |_, name| indices.get(&image_id(name)?).copied())?;
     require_rows(&raw.root, found.listing.images.len(), ANNOTATIONS)?;
-    let file_name = |number: usize| format!("{}.jpg", images[number].0);
+    let file_name = |index: usize| format!("{}.jpg", images[index].0);
     let coverage = found.coverage("vg", images.len(), |_| true, file_name);
     let rows = ListedRows {
         annotations: Regions(images),

@@ -1,4 +1,4 @@
-//! Comparison with what the original's writers make of the same raw data (`tests/golden/prepare`), and faults of raw data.
+//! Comparison with the files that the original's writers make of the same raw data (`tests/golden/prepare`), and faults of raw data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,22 +12,22 @@ use crate::testing::{coco, golden_directories, options, prepare, sorted};
 use crate::{ImageProcessing, Report, WriteOptions, write};
 use vlct_data::testing::{rows_as_json, schema, without_hash};
 
-/// Compares every file in `out` with the recorded rows and columns. `ordered`: the order of rows is defined.
-fn assert_as_recorded(out: &Path, expected: &Path, renamed: impl Fn(&str) -> String, ordered: bool) {
+/// Compares every file in `out` with the recorded rows and columns, and with the order of rows if `is_ordered`.
+fn assert_as_recorded(out: &Path, expected: &Path, rename: impl Fn(&str) -> String, is_ordered: bool) {
     let rows = vlct_golden::json(expected.join("rows.json"));
     let schemas = vlct_golden::json(expected.join("schema.json"));
     let mut compared = 0;
     for (file, want) in rows.as_object().unwrap() {
-        let path = out.join(renamed(file));
+        let path = out.join(rename(file));
         let want: Vec<Value> = want.as_array().unwrap().clone();
         if want.is_empty() && !path.exists() {
-            // The original's empty file behind a full one.
+            // The original adds an empty file after a full one.
             continue;
         }
         compared += 1;
         let images = |row: &Value| without_hash(row);
         let (got, want): (Vec<Value>, Vec<Value>) = (rows_as_json(&path), want.iter().map(images).collect());
-        if ordered {
+        if is_ordered {
             assert_eq!(got, want, "{}", path.display());
         } else {
             assert_eq!(sorted(got), sorted(want), "{}", path.display());
@@ -48,7 +48,7 @@ fn assert_as_recorded(out: &Path, expected: &Path, renamed: impl Fn(&str) -> Str
     assert!(compared > 0);
 }
 
-/// A type as pyarrow spells it.
+/// The name of a type in pyarrow.
 fn pyarrow_name(data_type: &arrow_schema::DataType) -> String {
     use arrow_schema::DataType::*;
     match data_type {
@@ -64,7 +64,7 @@ fn pyarrow_name(data_type: &arrow_schema::DataType) -> String {
 
 #[test]
 fn every_dataset_has_the_rows_of_the_original() {
-    let named = [
+    let datasets = [
         ("coco", Dataset::Coco, false),
         ("f30k", Dataset::F30k, false),
         ("vg", Dataset::Vg, false),
@@ -80,15 +80,15 @@ fn every_dataset_has_the_rows_of_the_original() {
         ("pretrain_f30k", Dataset::PretrainF30k, false),
         ("pretrain_vg", Dataset::PretrainVg, false),
     ];
-    for (set, dataset, ordered) in named {
+    for (set, dataset, is_ordered) in datasets {
         assert!(!golden_directories(set).is_empty(), "{set}");
         for directory in golden_directories(set) {
             let out = tempfile::tempdir().unwrap();
             let report = prepare(dataset, &RawDataset::new(directory.join("raw")), &options(out.path())).unwrap();
             assert_eq!(report.left_out, [], "{set}");
-            let renamed = |file: &str| file.replace("pretrain_vg_", "pretrain_vgqa_");
-            assert_as_recorded(out.path(), &directory.join("expected"), renamed, ordered);
-            // The three numbers that most of the original's writers print: found, kept, annotated.
+            let rename = |file: &str| file.replace("pretrain_vg_", "pretrain_vgqa_");
+            assert_as_recorded(out.path(), &directory.join("expected"), rename, is_ordered);
+            // Most of the original's writers print three counts: found, kept, annotated.
             let printed = vlct_golden::json(directory.join("../printed.json"));
             let printed: Vec<String> = printed[set]
                 .as_array()
@@ -128,7 +128,7 @@ fn numbered_files_have_rows_per_file_rows() {
                 .as_object()
                 .unwrap()
                 .iter()
-                // The original adds an empty file behind a full one.
+                // The original adds an empty file after a full one.
                 .filter(|(_, rows)| **rows != 0)
                 .map(|(file, rows)| (file.replace("pretrain_vg_", "pretrain_vgqa_"), rows.as_u64().unwrap()))
                 .collect();
@@ -137,7 +137,7 @@ fn numbered_files_have_rows_per_file_rows() {
     }
 }
 
-/// Makes the images of the set that has many, described in `files.json`.
+/// Copies the raw data of a dataset and writes its many images, which `files.json` describes.
 fn raw_with_many_images(directory: &Path) -> tempfile::TempDir {
     use base64::Engine;
     let raw = tempfile::tempdir().unwrap();
@@ -202,14 +202,14 @@ fn seed_changes_the_order_only() {
         prepare(Dataset::Coco, &raw, &options(out.path())).unwrap();
         rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"))
     };
-    let (a, again, b) = (rows(0), rows(0), rows(1));
-    assert_eq!(a, again);
+    let (a, repeated, b) = (rows(0), rows(0), rows(1));
+    assert_eq!(a, repeated);
     assert_ne!(a, b);
     assert_eq!(sorted(a), sorted(b));
 }
 
-/// One message of one line.
-fn refusal(dataset: Dataset, root: &Path) -> String {
+/// Returns the error message, which must have one line.
+fn prepare_error(dataset: Dataset, root: &Path) -> String {
     let out = tempfile::tempdir().unwrap();
     let message = prepare(dataset, &RawDataset::new(root), &options(out.path()))
         .unwrap_err()
@@ -225,32 +225,32 @@ fn reports_faults_of_raw_data_in_one_line() {
     let text = fs::read(&annotations).unwrap();
 
     fs::write(&annotations, &text[..text.len() / 2]).unwrap();
-    let message = refusal(Dataset::Coco, raw.path());
+    let message = prepare_error(Dataset::Coco, raw.path());
     assert!(
         message.contains("dataset_coco.json") && message.contains("cut short"),
         "{message}"
     );
     fs::write(&annotations, r#"{"images": [{"filename": "a.jpg"}]}"#).unwrap();
-    assert!(refusal(Dataset::Coco, raw.path()).contains("missing field `split`"));
+    assert!(prepare_error(Dataset::Coco, raw.path()).contains("missing field `split`"));
     fs::write(&annotations, r#"{"photos": []}"#).unwrap();
-    assert!(refusal(Dataset::Coco, raw.path()).contains("no key \"images\""));
+    assert!(prepare_error(Dataset::Coco, raw.path()).contains("no key \"images\""));
     fs::write(
         &annotations,
         r#"{"images": [{"filename": "x.jpg", "split": "train", "sentences": [{"raw": "x"}]}]}"#,
     )
     .unwrap();
-    assert!(refusal(Dataset::Coco, raw.path()).contains("no image here has an annotation"));
+    assert!(prepare_error(Dataset::Coco, raw.path()).contains("no image here has an annotation"));
     fs::write(&annotations, &text).unwrap();
 
     fs::remove_dir(raw.path().join("val2014")).unwrap();
-    let message = refusal(Dataset::Coco, raw.path());
+    let message = prepare_error(Dataset::Coco, raw.path());
     assert!(
         message.contains("val2014") && message.contains("no such directory"),
         "{message}"
     );
-    assert!(refusal(Dataset::F30k, raw.path()).contains("dataset_flickr30k.json: no such annotation file"));
+    assert!(prepare_error(Dataset::F30k, raw.path()).contains("dataset_flickr30k.json: no such annotation file"));
 
-    // Only the training split is wanted: its directory is there.
+    // The training split alone does not need the directory of the validation images.
     let mut train = RawDataset::new(raw.path());
     train.splits = Some(vec!["train".into()]);
     let out = tempfile::tempdir().unwrap();
@@ -277,7 +277,7 @@ fn rejects_annotation_pairs_of_another_form() {
         (r#"{"a.jpg": "x"}"#, "an array"),
     ] {
         fs::write(raw.path().join("gqa_annt.json"), text).unwrap();
-        let message = refusal(Dataset::PretrainGqa, raw.path());
+        let message = prepare_error(Dataset::PretrainGqa, raw.path());
         assert!(message.contains("gqa_annt.json") && message.contains(part), "{message}");
     }
 }
@@ -345,7 +345,7 @@ fn loader_expects_as_many_shards_as_were_prepared() {
     let all = open(vlct_data::datasets::Shards::All).unwrap();
     assert_eq!(all.tables().count(), count);
 
-    // Without the report, the published number counts.
+    // Without the report, the published number of shards is expected.
     std::fs::remove_file(Report::path(directory.path(), "sbu")).unwrap();
     let message = open(vlct_data::datasets::Shards::All).unwrap_err().to_string();
     assert!(message.contains("sbu_8.arrow"), "{message}");

@@ -13,56 +13,56 @@ use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
-/// A split: its name, the directory of its images, and the word for it in the names of annotation files.
+/// A split: its name, the directory of its images, and its name in the names of annotation files.
 struct Split {
     name: &'static str,
     directory: &'static str,
-    word: &'static str,
-    answered: bool,
+    file_name_part: &'static str,
+    is_answered: bool,
 }
 
 const SPLITS: [Split; 4] = [
     Split {
         name: "train",
         directory: "train2014",
-        word: "train2014",
-        answered: true,
+        file_name_part: "train2014",
+        is_answered: true,
     },
     Split {
         name: "val",
         directory: "val2014",
-        word: "val2014",
-        answered: true,
+        file_name_part: "val2014",
+        is_answered: true,
     },
     Split {
         name: "test",
         directory: "test2015",
-        word: "test2015",
-        answered: false,
+        file_name_part: "test2015",
+        is_answered: false,
     },
     Split {
         name: "test-dev",
         directory: "test2015",
-        word: "test-dev2015",
-        answered: false,
+        file_name_part: "test-dev2015",
+        is_answered: false,
     },
 ];
 
-/// Rows of `val` that are held out of training, as in the original.
+/// Number of rows of `val` that are held out of training, as in the original.
 const HELD_OUT: usize = 1000;
 
 impl Split {
     fn questions_file(&self) -> String {
-        format!("v2_OpenEnded_mscoco_{}_questions.json", self.word)
+        format!("v2_OpenEnded_mscoco_{}_questions.json", self.file_name_part)
     }
 
     fn annotations_file(&self) -> String {
-        format!("v2_mscoco_{}_annotations.json", self.word)
+        format!("v2_mscoco_{}_annotations.json", self.file_name_part)
     }
 }
 
 #[derive(Deserialize)]
-struct AskedQuestion {
+struct Question {
     image_id: i64,
     question_id: i64,
     question: String,
@@ -81,53 +81,54 @@ struct Answer {
     answer: String,
 }
 
-/// Interned texts.
+/// Texts, each stored once and represented by its index.
 #[derive(Default)]
-struct Texts {
-    numbers: HashMap<Box<str>, u32>,
+struct InternedTexts {
+    indices: HashMap<Box<str>, u32>,
     texts: Vec<Box<str>>,
 }
 
-impl Texts {
-    fn number(&mut self, text: &str) -> u32 {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
+impl InternedTexts {
+    fn intern(&mut self, text: &str) -> u32 {
+        if let Some(index) = self.indices.get(text) {
+            return *index;
         }
-        let number = self.texts.len() as u32;
-        self.numbers.insert(text.into(), number);
+        let index = self.texts.len() as u32;
+        self.indices.insert(text.into(), index);
         self.texts.push(text.into());
-        number
+        index
     }
 }
 
 /// The distinct answers to a question in the order of their first occurrence, with their counts.
-type Counted = Vec<(u32, u32)>;
+type AnswerCounts = Vec<(u32, u32)>;
 
 /// The annotations of a split: image, question and answers.
-type Annotated = Vec<(i64, i64, Counted)>;
+type Annotations = Vec<(i64, i64, AnswerCounts)>;
 
 /// The questions about the images of a split, in the order of the questions file.
 #[derive(Default)]
-struct Asked {
+struct ImageQuestions {
     images: Vec<(i64, Vec<AnsweredQuestion>)>,
-    numbers: HashMap<i64, u32>,
+    /// The index of each image id in `images`.
+    indices: HashMap<i64, u32>,
 }
 
-/// Plans VQA v2. Labels depend on the annotations of both `train` and `val`, which are read whichever splits are wanted.
+/// Plans VQA v2. Labels depend on the annotations of both `train` and `val`, which are therefore always read.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged, or do not belong together.
 pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
-    let wanted = raw.wanted(&SPLITS.map(|split| split.name))?;
-    let mut texts = Texts::default();
+    let wanted = raw.splits_to_write(&SPLITS.map(|split| split.name))?;
+    let mut texts = InternedTexts::default();
     let mut majority = Vec::new();
-    let mut annotated: Vec<Annotated> = Vec::new();
-    for split in SPLITS.iter().filter(|split| split.answered) {
-        annotated.push(read_annotations(raw, split, &mut texts, &mut majority)?);
+    let mut annotations: Vec<Annotations> = Vec::new();
+    for split in SPLITS.iter().filter(|split| split.is_answered) {
+        annotations.push(read_annotations(raw, split, &mut texts, &mut majority)?);
     }
-    let vocabulary = Vocabulary::of_majority_answers(majority.iter().map(|number| &*texts.texts[*number as usize]));
+    let vocabulary = Vocabulary::of_majority_answers(majority.iter().map(|index| &*texts.texts[*index as usize]));
     if vocabulary.is_empty() {
-        let reason = "no answer is the most frequent one of nine questions, so there is no answer vocabulary; are these the \
+        let reason = "no answer is the majority answer of nine questions, so the answer vocabulary is empty; are these the \
                       annotations of VQA v2?";
         return Err(PrepareError::malformed(
             raw.root.join(SPLITS[0].annotations_file()),
@@ -136,21 +137,21 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     }
 
     let mut plan = Plan::default();
-    let mut annotated = annotated.into_iter();
+    let mut annotations = annotations.into_iter();
     for (group, split) in SPLITS.iter().enumerate() {
-        let answers = if split.answered { annotated.next() } else { None };
+        let answers = if split.is_answered { annotations.next() } else { None };
         if !wanted.contains(&split.name) {
             continue;
         }
-        let mut asked = read_questions(raw, split)?;
+        let mut questions = read_questions(raw, split)?;
         if let Some(answers) = answers {
-            let label = |number: u32| {
-                let text = &*texts.texts[number as usize];
+            let label = |answer: u32| {
+                let text = &*texts.texts[answer as usize];
                 vocabulary.id(text).map(|id| (text.to_string(), i64::from(id)))
             };
-            give_answers(&mut asked, answers, label)
+            add_answers(&mut questions, answers, label)
                 .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file()), reason))?;
-            let dropped = drop_unanswered(&mut asked);
+            let dropped = drop_unanswered(&mut questions);
             if dropped > 0 {
                 plan.remarks.push(format!(
                     "{}: {dropped} questions have no answer of the vocabulary and were left out",
@@ -158,7 +159,7 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
                 ));
             }
         }
-        plan_split(raw, group as u64, split, asked, &mut plan)?;
+        plan_split(raw, group as u64, split, questions, &mut plan)?;
     }
     if wanted.contains(&"val") {
         plan.tail_splits.push(TailSplit {
@@ -174,41 +175,47 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     Ok(plan)
 }
 
-fn read_annotations(raw: &RawDataset, split: &Split, texts: &mut Texts, majority: &mut Vec<u32>) -> Result<Annotated> {
+/// Reads the annotations of a split. Appends the majority answer of each question to `majority`.
+fn read_annotations(
+    raw: &RawDataset,
+    split: &Split,
+    texts: &mut InternedTexts,
+    majority: &mut Vec<u32>,
+) -> Result<Annotations> {
     let mut all = Vec::new();
     json_stream::each_of_field(
         &raw.root.join(split.annotations_file()),
         "annotations",
         |annotation: Annotation| {
-            majority.push(texts.number(&annotation.multiple_choice_answer));
-            let mut counted = Counted::new();
+            majority.push(texts.intern(&annotation.multiple_choice_answer));
+            let mut counts = AnswerCounts::new();
             for answer in &annotation.answers {
-                let number = texts.number(&answer.answer);
-                match counted.iter_mut().find(|(known, _)| *known == number) {
+                let index = texts.intern(&answer.answer);
+                match counts.iter_mut().find(|(known, _)| *known == index) {
                     Some((_, count)) => *count += 1,
-                    None => counted.push((number, 1)),
+                    None => counts.push((index, 1)),
                 }
             }
-            counted.shrink_to_fit();
-            all.push((annotation.image_id, annotation.question_id, counted));
+            counts.shrink_to_fit();
+            all.push((annotation.image_id, annotation.question_id, counts));
             Ok(())
         },
     )?;
     Ok(all)
 }
 
-fn read_questions(raw: &RawDataset, split: &Split) -> Result<Asked> {
-    let mut asked = Asked::default();
+fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
+    let mut all = ImageQuestions::default();
     json_stream::each_of_field(
         &raw.root.join(split.questions_file()),
         "questions",
-        |question: AskedQuestion| {
-            let Asked { images, numbers } = &mut asked;
-            let number = *numbers.entry(question.image_id).or_insert(images.len() as u32) as usize;
-            if number == images.len() {
+        |question: Question| {
+            let ImageQuestions { images, indices } = &mut all;
+            let index = *indices.entry(question.image_id).or_insert(images.len() as u32) as usize;
+            if index == images.len() {
                 images.push((question.image_id, Vec::new()));
             }
-            let questions = &mut images[number].1;
+            let questions = &mut images[index].1;
             match questions.iter_mut().find(|q| q.question_id == question.question_id) {
                 Some(earlier) => earlier.question = question.question,
                 None => questions.push(AnsweredQuestion {
@@ -220,69 +227,75 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<Asked> {
             Ok(())
         },
     )?;
-    Ok(asked)
+    Ok(all)
 }
 
-/// Adds to each question those of its answers that have a label. They are looked up as given, although the vocabulary holds
+/// Adds to each question its answers that have a label. Answers are looked up without normalisation, although the vocabulary has
 /// normalised answers, because the published heads were trained that way.
-fn give_answers(
-    asked: &mut Asked,
-    annotated: Annotated,
+fn add_answers(
+    questions: &mut ImageQuestions,
+    annotations: Annotations,
     label: impl Fn(u32) -> Option<(String, i64)>,
 ) -> Result<(), String> {
-    for (image, question, counted) in annotated {
-        let questions = asked
-            .numbers
+    for (image, question, counts) in annotations {
+        let of_image = questions
+            .indices
             .get(&image)
-            .map(|number| &mut asked.images[*number as usize].1);
-        let asked = questions
+            .map(|index| &mut questions.images[*index as usize].1);
+        let annotated = of_image
             .and_then(|questions| questions.iter_mut().find(|q| q.question_id == question))
             .ok_or_else(|| {
                 format!("it answers question {question} of image {image}, which the questions file does not have; the two files do \
                          not belong together")
             })?;
-        // Of several annotations of a question, the first counts.
-        if asked.answers.is_empty() {
-            let labelled = counted.iter().filter_map(|(number, count)| {
-                let (answer, label) = label(*number)?;
+        // Of several annotations of a question, the first is used.
+        if annotated.answers.is_empty() {
+            let labelled = counts.iter().filter_map(|(answer, count)| {
+                let (answer, label) = label(*answer)?;
                 Some((answer, label, score(*count as usize)))
             });
-            asked.answers = labelled.collect();
+            annotated.answers = labelled.collect();
         }
     }
     Ok(())
 }
 
 /// Drops questions without answers, and images without questions. Returns the number of dropped questions.
-fn drop_unanswered(asked: &mut Asked) -> usize {
+fn drop_unanswered(questions: &mut ImageQuestions) -> usize {
     let count = |images: &[(i64, Vec<AnsweredQuestion>)]| images.iter().map(|p| p.1.len()).sum::<usize>();
-    let before = count(&asked.images);
-    for (_, questions) in &mut asked.images {
+    let before = count(&questions.images);
+    for (_, questions) in &mut questions.images {
         questions.retain(|question| !question.answers.is_empty());
     }
-    asked.images.retain(|(_, questions)| !questions.is_empty());
-    asked.numbers = (0..)
-        .zip(&asked.images)
-        .map(|(number, (image, _))| (*image, number))
+    questions.images.retain(|(_, questions)| !questions.is_empty());
+    questions.indices = (0..)
+        .zip(&questions.images)
+        .map(|(index, (image, _))| (*image, index))
         .collect();
-    before - count(&asked.images)
+    before - count(&questions.images)
 }
 
-fn plan_split(raw: &RawDataset, group: u64, split: &'static Split, asked: Asked, plan: &mut Plan) -> Result<()> {
+fn plan_split(
+    raw: &RawDataset,
+    group: u64,
+    split: &'static Split,
+    questions: ImageQuestions,
+    plan: &mut Plan,
+) -> Result<()> {
     let directories = [ImageDirectory::jpegs(split.directory)];
     let found = raw.search().find(group, &directories, |_, name| {
-        asked.numbers.get(&image_id(name)?).copied()
+        questions.indices.get(&image_id(name)?).copied()
     })?;
     require_rows(
         &raw.root.join(split.directory),
         found.listing.images.len(),
         &split.questions_file(),
     )?;
-    let file_name = |number: usize| format!("COCO_{}_{:012}.jpg", split.directory, asked.images[number].0);
-    let count = asked.images.len();
+    let file_name = |index: usize| format!("COCO_{}_{:012}.jpg", split.directory, questions.images[index].0);
+    let count = questions.images.len();
     plan.coverage
         .push(found.coverage(split.name, count, |_| true, file_name));
-    let kind = if split.answered {
+    let kind = if split.is_answered {
         VqaKind::Answered
     } else {
         VqaKind::Test
@@ -293,7 +306,7 @@ fn plan_split(raw: &RawDataset, group: u64, split: &'static Split, asked: Asked,
         rows: Box::new(ListedRows {
             listing: found.listing,
             annotations: Questions {
-                images: asked.images,
+                images: questions.images,
                 split: split.name,
             },
         }),

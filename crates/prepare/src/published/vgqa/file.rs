@@ -15,11 +15,11 @@ use crate::{PrepareError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
-/// The file of the whole Visual Genome has about 40 MB.
-const LARGEST_FILE: u64 = 256 << 20;
+/// Maximum size of a file of questions in bytes. The file of all of Visual Genome has about 40 MB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// A pickle may store a text once and refer to it many times. All its texts may have this many times the bytes of the file.
-const REPEATED_TEXT: usize = 16;
+/// Maximum ratio of the bytes of all texts to those of the pickle, which may refer to a text many times.
+const MAX_TEXT_RATIO: usize = 16;
 
 /// The format of a file of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +80,12 @@ fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Re
     object.end()
 }
 
-/// Reads a file of questions, a pickle (of any protocol) or JSON; the content decides which it is.
+/// Reads a file of questions: a pickle (of any protocol) or JSON. The format is detected by the content.
 ///
 /// # Errors
-/// Returns an error if it cannot be read, is neither, has another form, or has an image twice.
+/// Returns an error if the file cannot be read, has neither format or another structure, or has an image twice.
 pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
-    let bytes = read_at_most(path, LARGEST_FILE, "a file of questions")?;
+    let bytes = read_at_most(path, MAX_FILE_BYTES, "a file of questions")?;
     parse(&bytes).map_err(|reason| PrepareError::malformed(path, reason))
 }
 
@@ -97,29 +97,30 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
         images
     } else {
         let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
-        from_pickle(&pickle, REPEATED_TEXT * bytes.len())?
+        from_pickle(&pickle, MAX_TEXT_RATIO * bytes.len())?
     };
     let mut seen = HashSet::new();
     match images.iter().find(|image| !seen.insert(image.id)) {
-        Some(twice) => Err(format!("image {} occurs twice", twice.id)),
+        Some(duplicate) => Err(format!("image {} occurs twice", duplicate.id)),
         None => Ok(images),
     }
 }
 
-/// Reads the images of a pickle, whose questions may have `room` bytes.
-fn from_pickle(pickle: &Pickle<'_>, mut room: usize) -> Result<Vec<QuestionedImage>, String> {
+/// Reads the images of a pickle, whose questions may have `max_bytes` bytes.
+fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<QuestionedImage>, String> {
     let entries = pickle
         .entries(pickle.root())
         .ok_or("the pickle is not a dictionary from images to their questions")?;
+    let mut remaining_bytes = max_bytes;
     let mut images = Vec::with_capacity(entries.len());
     for (key, value) in entries {
-        let id = number(pickle, key)
+        let id = integer(pickle, key)
             .ok_or_else(|| format!("{} is not the id of an image", quoted(&pickle.describe(key))))?;
         let malformed = || format!("image {id} has no list of (id, question, answer)");
         let mut questions = Vec::new();
         for item in pickle.items(value).ok_or_else(malformed)? {
             let (id, question, answer) = triple(pickle, *item).ok_or_else(malformed)?;
-            room = room
+            remaining_bytes = remaining_bytes
                 .checked_sub(size_of::<i64>() + question.len() + answer.len())
                 .ok_or("its questions are repeated far too often")?;
             questions.push(Question {
@@ -133,13 +134,13 @@ fn from_pickle(pickle: &Pickle<'_>, mut room: usize) -> Result<Vec<QuestionedIma
     Ok(images)
 }
 
-fn number(pickle: &Pickle<'_>, at: Ref) -> Option<i64> {
-    i64::try_from(pickle.int(at)?).ok()
+fn integer(pickle: &Pickle<'_>, value: Ref) -> Option<i64> {
+    i64::try_from(pickle.int(value)?).ok()
 }
 
-fn triple<'p>(pickle: &'p Pickle<'_>, at: Ref) -> Option<(i64, &'p str, &'p str)> {
-    match pickle.items(at)? {
-        [id, question, answer] => Some((number(pickle, *id)?, pickle.text(*question)?, pickle.text(*answer)?)),
+fn triple<'p>(pickle: &'p Pickle<'_>, value: Ref) -> Option<(i64, &'p str, &'p str)> {
+    match pickle.items(value)? {
+        [id, question, answer] => Some((integer(pickle, *id)?, pickle.text(*question)?, pickle.text(*answer)?)),
         _ => None,
     }
 }

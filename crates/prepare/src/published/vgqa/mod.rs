@@ -4,8 +4,8 @@
 //! question_answers.json ── select ──▶ valid_vgqa_info.pkl ── plan ──▶ rows of vgqa_train.arrow
 //! ```
 //!
-//! About half of the images of Visual Genome are images of COCO. [`select`] takes those of their questions whose answer is
-//! in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file between the two is the original's pickle, or JSON;
+//! About half of the images of Visual Genome are images of COCO. [`select`] keeps their questions whose answers are
+//! in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file of selected questions is the original's pickle or JSON;
 //! [`read`] and [`encode`] handle both.
 
 mod file;
@@ -32,7 +32,7 @@ pub struct Question {
 pub struct QuestionedImage {
     /// `image_id` in Visual Genome.
     pub id: i64,
-    /// Its questions, in the order of `question_answers.json`.
+    /// The questions, in the order of `question_answers.json`.
     pub questions: Vec<Question>,
 }
 

@@ -13,7 +13,7 @@ use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 use vlct_data::manifest::Coverage;
 
-/// The names of the input files: those of one of the original's two writers.
+/// The names of the input files, from one of the original's two writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `write_valid_vgqa.py`: `valid_vgqa_info.pkl` and `coco_vqa_label_info.pkl`.
@@ -23,7 +23,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Names that the file of questions may have; the first is the original's.
+    /// Returns the names that the file of questions may have; the first is the original's.
     pub fn questions(self) -> [&'static str; 2] {
         match self {
             Self::ValidVgqa => ["valid_vgqa_info.pkl", "valid_vgqa_info.json"],
@@ -31,7 +31,7 @@ impl Layout {
         }
     }
 
-    /// Names that the file of the answer vocabulary may have.
+    /// Returns the names that the file of the answer vocabulary may have.
     fn labels(self) -> [&'static str; 2] {
         match self {
             Self::ValidVgqa => ["coco_vqa_label_info.pkl", "coco_vqa_label_info.json"],
@@ -51,9 +51,13 @@ impl Layout {
     /// Opens the answer vocabulary in the directory `root`.
     ///
     /// # Errors
-    /// Returns an error if it does not exist, or as [`Vocabulary::open`].
+    /// Returns an error if the file does not exist, and the errors of [`Vocabulary::open`].
     pub fn vocabulary(self, root: &Path) -> Result<Vocabulary> {
-        Ok(Vocabulary::open(first_of(root, self.labels(), VgqaFile::Vocabulary)?)?)
+        Ok(Vocabulary::open(first_existing(
+            root,
+            self.labels(),
+            VgqaFile::Vocabulary,
+        )?)?)
     }
 }
 
@@ -64,17 +68,17 @@ pub struct VgqaRow {
     pub path: PathBuf,
     /// Id of the image in Visual Genome.
     pub image_id: i64,
-    /// Its questions, each with one answer of score 1.
+    /// The questions, each with one answer of score 1.
     pub questions: Vec<AnsweredQuestion>,
 }
 
-/// Plans `vgqa_train.arrow`: Visual Genome's questions in the order of their file. Answer ids are those of `labels` or, if
-/// that is None, of the vocabulary in the root.
+/// Plans `vgqa_train.arrow`, with Visual Genome's questions in the order of their file. Answer ids are those of `labels`, or of the
+/// vocabulary in the root if `labels` is None.
 ///
 /// # Errors
-/// Returns an error if a file is missing or damaged, if questions and vocabulary do not belong together, or if no image exists.
+/// Returns an error if a file is missing or damaged, if an answer is not in the vocabulary, or if no image exists.
 pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Result<Plan> {
-    raw.wanted(&["train"])?;
+    raw.splits_to_write(&["train"])?;
     let annotated = rows(&raw.root, layout, labels)?;
     let count = annotated.len();
     let (images, missing): (Vec<VgqaRow>, Vec<VgqaRow>) = annotated.into_iter().partition(|image| image.path.exists());
@@ -108,18 +112,18 @@ pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Re
 /// # Errors
 /// Returns an error if a file is missing or damaged, or if an answer is not in the vocabulary.
 pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
-    let path = first_of(root, layout.questions(), VgqaFile::Questions)?;
+    let path = first_existing(root, layout.questions(), VgqaFile::Questions)?;
     let images = file::read(&path)?;
     match labels {
-        Some(labels) => number_answers(root, &path, images, labels),
+        Some(labels) => assign_answer_ids(root, &path, images, labels),
         None => {
             let labels = layout.vocabulary(root)?;
-            number_answers(root, &path, images, &labels)
+            assign_answer_ids(root, &path, images, &labels)
         }
     }
 }
 
-fn first_of(root: &Path, names: [&'static str; 2], what: VgqaFile) -> Result<PathBuf> {
+fn first_existing(root: &Path, names: [&'static str; 2], what: VgqaFile) -> Result<PathBuf> {
     let paths = names.map(|name| root.join(name));
     let found = paths.into_iter().find(|path| path.exists());
     found.ok_or_else(|| PrepareError::MissingFile {
@@ -129,7 +133,12 @@ fn first_of(root: &Path, names: [&'static str; 2], what: VgqaFile) -> Result<Pat
     })
 }
 
-fn number_answers(root: &Path, path: &Path, images: Vec<QuestionedImage>, labels: &Vocabulary) -> Result<Vec<VgqaRow>> {
+fn assign_answer_ids(
+    root: &Path,
+    path: &Path,
+    images: Vec<QuestionedImage>,
+    labels: &Vocabulary,
+) -> Result<Vec<VgqaRow>> {
     let directory = root.join("images");
     let mut unknown = 0u64;
     let mut first_unknown = None;

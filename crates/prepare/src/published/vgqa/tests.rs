@@ -16,8 +16,8 @@ fn golden(set: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Images as the golden data spell them.
-fn spelled(images: &[QuestionedImage]) -> Value {
+/// Converts images to the JSON form of the golden data.
+fn to_json(images: &[QuestionedImage]) -> Value {
     let question = |q: &Question| json!([q.id, q.question, q.answer]);
     let image = |p: &QuestionedImage| json!([p.id, p.questions.iter().map(question).collect::<Vec<_>>()]);
     json!(images.iter().map(image).collect::<Vec<_>>())
@@ -29,7 +29,7 @@ fn encoded(images: &[QuestionedImage], format: QuestionsFormat) -> Vec<u8> {
     bytes
 }
 
-fn refusal(bytes: &[u8]) -> String {
+fn parse_error(bytes: &[u8]) -> String {
     let message = parse(bytes).unwrap_err();
     assert!(!message.contains('\n') && message.len() < 1000, "{message}");
     message
@@ -43,7 +43,7 @@ fn selects_the_questions_of_the_original() {
         let expected = vlct_golden::json(directory.join("expected/valid_vgqa_info.json"));
         assert_eq!(json!(selection.considered), expected["considered"]);
         assert_eq!(json!(selection.kept), expected["kept"]);
-        assert_eq!(spelled(&selection.images), expected["images"]);
+        assert_eq!(to_json(&selection.images), expected["images"]);
         let pickled = read(&directory.join("expected/valid_vgqa_info.pkl")).unwrap();
         assert_eq!(pickled, selection.images);
         for format in [QuestionsFormat::Pickle, QuestionsFormat::Json] {
@@ -66,14 +66,14 @@ fn selected_images_keep_the_order_of_the_image_data() {
     let qa =
         |image: i64, id: i64, answer: &str| json!({"image_id": image, "qa_id": id, "question": "?", "answer": answer});
     fs::write(root.join("image_data.json"), images(&[7, 5, 6]).to_string()).unwrap();
-    // The image of a question is the one it names itself.
+    // A question belongs to the image of its own `image_id`, even in the entry of another image.
     let qas = json!([{"id": 5, "qas": [qa(5, 1, "Two."), qa(7, 2, "2")]}, {"id": 7, "qas": [qa(5, 3, "two"), qa(6, 4, "3")]}]);
     fs::write(root.join("question_answers.json"), qas.to_string()).unwrap();
     let labels = Vocabulary::of_majority_answers(["2"; 9]);
     let selection = select(root, &labels).unwrap();
     assert_eq!((selection.considered, selection.kept), (4, 3));
     assert_eq!(
-        spelled(&selection.images),
+        to_json(&selection.images),
         json!([[7, [[2, "?", "2"]]], [5, [[1, "?", "2"], [3, "?", "2"]]]])
     );
 
@@ -176,13 +176,13 @@ fn counts_answers_outside_the_vocabulary() {
 }
 
 #[test]
-fn rejects_other_files() {
-    assert!(refusal(b"").contains("neither JSON nor a pickle"));
-    assert!(refusal(b"{\"1\": [[2, \"a\"]]}").contains("not images with their questions"));
-    assert!(refusal(b"{\"1\": [], \"1\": []}").contains("image 1 occurs twice"));
-    assert!(refusal(b"]K\x01a.").contains("not a dictionary"));
-    assert!(refusal(b"}X\x01\0\0\0a]s.").contains("is not the id of an image"));
-    assert!(refusal(b"}K\x01]K\x02as.").contains("image 1 has no list of"));
+fn rejects_files_of_another_format_or_structure() {
+    assert!(parse_error(b"").contains("neither JSON nor a pickle"));
+    assert!(parse_error(b"{\"1\": [[2, \"a\"]]}").contains("not images with their questions"));
+    assert!(parse_error(b"{\"1\": [], \"1\": []}").contains("image 1 occurs twice"));
+    assert!(parse_error(b"]K\x01a.").contains("not a dictionary"));
+    assert!(parse_error(b"}X\x01\0\0\0a]s.").contains("is not the id of an image"));
+    assert!(parse_error(b"}K\x01]K\x02as.").contains("image 1 has no list of"));
     let error = read(Path::new("no such file")).unwrap_err().to_string();
     assert!(error.starts_with("no such file: "), "{error}");
 }
@@ -195,7 +195,7 @@ fn rejects_texts_repeated_many_times() {
     bytes.extend(b"X\x00\0\0\0\x87q\x01");
     bytes.extend(b"h\x01".repeat(1_000_000));
     bytes.extend(b"es.");
-    assert!(refusal(&bytes).contains("repeated far too often"));
+    assert!(parse_error(&bytes).contains("repeated far too often"));
 }
 
 proptest! {
@@ -217,34 +217,34 @@ proptest! {
         }
     }
 
-    /// Damaged files are read as something or refused in one line, whatever is damaged.
+    /// A damaged file is either read or rejected in one line.
     #[test]
     fn reports_damage_in_one_line(
-        which in 0..4usize,
+        file in 0..4usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        keep in any::<prop::sample::Index>(),
-        cut in any::<bool>(),
+        cut_position in any::<prop::sample::Index>(),
+        is_cut in any::<bool>(),
     ) {
         let root = golden("map_vg_mscoco").remove(0);
         let labels = Vocabulary::open(root.join("raw/coco_vqa_label_info.pkl")).unwrap();
         let pickled = root.join("expected/valid_vgqa_info.pkl");
         let names = ["image_data.json", "question_answers.json"];
-        let mut bytes = match which {
-            0 | 1 => fs::read(root.join("raw").join(names[which])).unwrap(),
+        let mut bytes = match file {
+            0 | 1 => fs::read(root.join("raw").join(names[file])).unwrap(),
             2 => fs::read(&pickled).unwrap(),
             _ => encoded(&read(&pickled).unwrap(), QuestionsFormat::Json),
         };
-        for (place, value) in edits {
-            let place = place.index(bytes.len());
-            bytes[place] = value;
+        for (position, value) in edits {
+            let position = position.index(bytes.len());
+            bytes[position] = value;
         }
-        if cut {
-            bytes.truncate(keep.index(bytes.len()));
+        if is_cut {
+            bytes.truncate(cut_position.index(bytes.len()));
         }
-        let error = if which < 2 {
+        let error = if file < 2 {
             let directory = tempfile::tempdir().unwrap();
-            fs::copy(root.join("raw").join(names[1 - which]), directory.path().join(names[1 - which])).unwrap();
-            fs::write(directory.path().join(names[which]), bytes).unwrap();
+            fs::copy(root.join("raw").join(names[1 - file]), directory.path().join(names[1 - file])).unwrap();
+            fs::write(directory.path().join(names[file]), bytes).unwrap();
             select(directory.path(), &labels).err().map(|error| error.to_string())
         } else {
             parse(&bytes).err()
@@ -262,7 +262,7 @@ fn rejects_a_file_cut_at_any_byte() {
     let json = encoded(&read(&path).unwrap(), QuestionsFormat::Json);
     for bytes in [&pickle[..], json.trim_ascii_end()] {
         for cut in 0..bytes.len() {
-            refusal(&bytes[..cut]);
+            parse_error(&bytes[..cut]);
         }
     }
 }
