@@ -332,7 +332,7 @@ mod tests {
             total in 1u64..60, size in 1u64..20, threads in 0usize..6, prefetch in 0usize..5,
             epoch in 0u64..3, batch in 0u64..30,
         ) {
-            let job = Indices { total, size, ..Places::default() };
+            let job = Indices { total, size, ..Indices::default() };
             let epoch_len = job.epoch_len();
             let start = Position { epoch, batch };
             let batches: Vec<_> = Pipeline::new(job, start, Some(6), threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
@@ -355,7 +355,7 @@ mod tests {
                 total: 10,
                 size: 5,
                 fail_from: Some(7),
-                ..Places::default()
+                ..Indices::default()
             };
             let mut batches = Pipeline::new(job, Position::default(), Some(1), threads, 2).unwrap();
             assert!(batches.next().unwrap().is_ok());
@@ -370,7 +370,7 @@ mod tests {
             total: 6,
             size: 3,
             panic_at: Some(1),
-            ..Places::default()
+            ..Indices::default()
         };
         let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
         let error = batches.next().unwrap().unwrap_err().to_string();
@@ -384,7 +384,7 @@ mod tests {
         let job = Indices {
             total: 1_000_000,
             size: 4,
-            ..Places::default()
+            ..Indices::default()
         };
         let made = job.made.clone();
         let mut batches = Pipeline::new(job, Position::default(), None, 3, 2).unwrap();
@@ -401,7 +401,7 @@ mod tests {
         let job = Indices {
             total: 0,
             size: 4,
-            ..Places::default()
+            ..Indices::default()
         };
         assert!(Pipeline::new(job, Position::default(), None, 1, 1).is_err());
     }

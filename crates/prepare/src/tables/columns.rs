@@ -20,7 +20,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles; a role's position is its discriminant.
+    /// All roles, in the order of their discriminants.
     pub const ALL: [Self; 6] = [
         Self::Image,
         Self::Text,
@@ -30,7 +30,7 @@ impl Role {
         Self::Split,
     ];
 
-    /// Returns the usual names of such columns, in upper or lower case. The first one that a table has counts.
+    /// Returns the usual names of columns with this role; case is ignored. The first name that a table has is used.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Image => &[
@@ -91,7 +91,7 @@ pub(super) enum Cell {
         bytes: Option<Vec<u8>>,
         path: Option<String>,
     },
-    /// A value that no role can use, and what it is.
+    /// A value that no role can use, with a description of its type.
     Other(&'static str),
 }
 
@@ -107,14 +107,14 @@ impl ColumnNames {
         }
     }
 
-    /// Finds the columns among those of a table. The error names what is missing, and what exists.
+    /// Finds the columns of the roles in a table. The error names the missing column and the existing ones.
     pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
         let positions = self.positions(names.clone());
-        self.complete(&positions, names)?;
+        self.check(&positions, names)?;
         Ok(positions)
     }
 
-    /// Returns the positions of the columns among those of a table or the keys of an object.
+    /// Returns the positions of the columns of the roles in `names`, the columns of a table or the keys of an object.
     pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
         Role::ALL.map(|role| match self.given(role) {
             Some(given) => names.clone().position(|name| name == given),
@@ -125,18 +125,18 @@ impl ColumnNames {
         })
     }
 
-    /// Returns whether columns of these roles suffice: images, texts, and those whose names were given.
-    pub(super) fn are_all_in(&self, there: [bool; 6]) -> bool {
-        let [image, text, question, ..] = there;
+    /// Returns whether all necessary columns exist: images, captions or questions, and columns with given names.
+    pub(super) fn are_sufficient(&self, existing: [bool; 6]) -> bool {
+        let [image, text, question, ..] = existing;
         let given = Role::ALL
             .iter()
-            .zip(there)
-            .all(|(role, there)| there || self.given(*role).is_none());
+            .zip(existing)
+            .all(|(role, exists)| exists || self.given(*role).is_none());
         image && (text || question) && given
     }
 
-    /// Checks that all necessary columns exist. The error names what is missing, and what exists.
-    pub(super) fn complete<'a>(
+    /// Checks that all necessary columns exist. The error names the missing column and the existing ones.
+    pub(super) fn check<'a>(
         &self,
         positions: &Positions,
         names: impl Iterator<Item = &'a str> + Clone,
@@ -147,7 +147,7 @@ impl ColumnNames {
         };
         for (position, role) in positions.iter().zip(Role::ALL) {
             if let (None, Some(given)) = (position, self.given(role)) {
-                return Err(format!("there is no column {given:?}; there are {}", list()));
+                return Err(format!("there is no column {given:?}; the columns are {}", list()));
             }
         }
         let [image, text, question, ..] = positions;
@@ -158,14 +158,14 @@ impl ColumnNames {
                 ""
             };
             return Err(format!(
-                "there is no column of images ({}); there are {}{url}",
+                "there is no column of images ({}); the columns are {}{url}",
                 Role::Image.names().join(", "),
                 list()
             ));
         }
         if text.is_none() && question.is_none() {
             return Err(format!(
-                "there is no column of captions ({}) or questions ({}); there are {}",
+                "there is no column of captions ({}) or questions ({}); the columns are {}",
                 Role::Text.names().join(", "),
                 Role::Question.names().join(", "),
                 list()
@@ -177,8 +177,9 @@ impl ColumnNames {
 
 /// Converts the values of a row to a record. The error begins with the name of a column.
 pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Record, String> {
-    let refuse = |role: Role, what: &str| format!("column {:?} {what}", name(role));
-    let wrong = |role: Role, cell: &Cell, wanted: &str| refuse(role, &format!("holds {}, not {wanted}", cell.kind()));
+    let column_error = |role: Role, what: &str| format!("column {:?} {what}", name(role));
+    let type_error =
+        |role: Role, cell: &Cell, expected: &str| column_error(role, &format!("holds {}, not {expected}", cell.kind()));
     let [image, text, question, answer, id, split] = cells;
 
     let mut file_name = None;
@@ -197,27 +198,27 @@ pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Reco
         } if !path.is_empty() => ImageSource::File(path),
         Cell::Text(path) if path.contains("://") => {
             let reason = format!("holds the URL {path:?}: download the images and give their paths");
-            return Err(refuse(Role::Image, &reason));
+            return Err(column_error(Role::Image, &reason));
         }
         Cell::Text(path) if !path.is_empty() => ImageSource::File(path),
-        Cell::Null | Cell::Text(_) | Cell::Image { .. } => return Err(refuse(Role::Image, "is empty")),
-        other => return Err(wrong(Role::Image, &other, "the path of an image or its bytes")),
+        Cell::Null | Cell::Text(_) | Cell::Image { .. } => return Err(column_error(Role::Image, "is empty")),
+        other => return Err(type_error(Role::Image, &other, "the path of an image or its bytes")),
     };
     let texts = |role: Role, cell: Cell| -> Result<Vec<String>, String> {
         let mut texts = match cell {
             Cell::Null => Vec::new(),
             Cell::Text(text) => vec![text],
             Cell::Texts(texts) => texts,
-            Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| refuse(role, "is not UTF-8"))?],
-            other => return Err(wrong(role, &other, "text or a list of texts")),
+            Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| column_error(role, "is not UTF-8"))?],
+            other => return Err(type_error(role, &other, "text or a list of texts")),
         };
         texts.retain(|text| !text.trim().is_empty());
         Ok(texts)
     };
-    let one = |role: Role, cell: Cell| -> Result<Option<String>, String> {
+    let single_text = |role: Role, cell: Cell| -> Result<Option<String>, String> {
         match cell {
             Cell::Number(number) => Ok(Some(number.to_string())),
-            Cell::Texts(_) => Err(wrong(role, &cell, "one text")),
+            Cell::Texts(_) => Err(type_error(role, &cell, "one text")),
             other => Ok(texts(role, other)?.pop()),
         }
     };
@@ -225,13 +226,13 @@ pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Reco
         Cell::Number(number) => vec![number.to_string()],
         other => texts(Role::Answer, other)?,
     };
-    let question = one(Role::Question, question)?;
+    let question = single_text(Role::Question, question)?;
     Ok(Record {
         image,
         captions: texts(Role::Text, text)?,
         questions: Vec::from_iter(question.map(|text| Question { text, answers })),
-        image_id: one(Role::Id, id)?.or(file_name),
-        split: one(Role::Split, split)?,
+        image_id: single_text(Role::Id, id)?.or(file_name),
+        split: single_text(Role::Split, split)?,
     })
 }
 

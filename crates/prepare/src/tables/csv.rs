@@ -1,7 +1,7 @@
 //! CSV and TSV (RFC 4180): strict about quotes, and no row larger than [`MAX_ROW`].
 //!
-//! The `csv` crate is lenient: it takes what a stray quote swallows for a value, and reads a row of any length. [`StrictQuotes`]
-//! and [`Metered`] sit between the file and that parser.
+//! The `csv` crate is lenient: it accepts a stray quote, which can join many lines to one value, and rows of any length.
+//! [`StrictQuotes`] and [`LimitedReader`] therefore check the bytes before that parser.
 
 use std::cell::Cell as Counter;
 use std::fs::File;
@@ -20,7 +20,7 @@ use vlct_util::open_file;
 /// in them are doubled.
 pub(super) struct Rows {
     path: PathBuf,
-    reader: Reader<Metered<StrictQuotes<File>>>,
+    reader: Reader<LimitedReader<StrictQuotes<File>>>,
     allowance: Allowance,
     header: StringRecord,
     positions: Positions,
@@ -29,9 +29,9 @@ pub(super) struct Rows {
 
 impl Rows {
     pub fn open(path: &Path, separator: u8, columns: &ColumnNames) -> Result<Self> {
-        let (file, allowance) = Metered::new(StrictQuotes::new(open_file(path)?, separator));
+        let (file, allowance) = LimitedReader::new(StrictQuotes::new(open_file(path)?, separator));
         let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
-        allowance.renew(MAX_ROW);
+        allowance.set(MAX_ROW);
         let header = reader.headers().cloned().map_err(|error| explain(path, &error))?;
         let positions = columns.find(header.iter()).map_err(|reason| {
             let name = if separator == b',' { "CSV" } else { "TSV" };
@@ -70,7 +70,7 @@ impl Iterator for Rows {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.allowance.renew(MAX_ROW);
+        self.allowance.set(MAX_ROW);
         match self.reader.read_byte_record(&mut self.row) {
             Ok(true) => Some(self.record()),
             Ok(false) => None,
@@ -93,12 +93,12 @@ fn explain(path: &Path, error: &csv::Error) -> PrepareError {
     PrepareError::malformed(path, reason)
 }
 
-/// A quote that is not closed, or is closed in the middle of a value.
+/// The error of a quote that is not closed, or is closed in the middle of a value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct StrayQuote(String);
 
-/// Position of the next byte in a row.
+/// The position of the next byte relative to quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum QuoteState {
     /// At the beginning of a value.
@@ -111,7 +111,7 @@ enum QuoteState {
     Closed,
 }
 
-/// Passes bytes through until a quote is stray; from then on every read is a [`StrayQuote`] error that names the line.
+/// A reader that passes bytes through, and returns a [`StrayQuote`] error, which names the line, for a stray quote.
 #[derive(Debug)]
 struct StrictQuotes<R> {
     inner: R,
@@ -119,9 +119,9 @@ struct StrictQuotes<R> {
     state: QuoteState,
     line: u64,
     /// Line of the last opening quote.
-    opened: u64,
-    /// Bytes of the byte order mark seen so far, or its length once it cannot come any more.
-    mark: usize,
+    quote_line: u64,
+    /// Number of bytes of the byte order mark that were read. After another byte, it is the length of the mark.
+    mark_bytes: usize,
 }
 
 impl<R: Read> StrictQuotes<R> {
@@ -131,22 +131,23 @@ impl<R: Read> StrictQuotes<R> {
             separator,
             state: QuoteState::Begin,
             line: 1,
-            opened: 1,
-            mark: 0,
+            quote_line: 1,
+            mark_bytes: 0,
         }
     }
 
-    fn pass(&mut self, byte: u8) -> io::Result<()> {
+    /// Updates the state with the next byte.
+    fn advance(&mut self, byte: u8) -> io::Result<()> {
         const MARK: [u8; 3] = *b"\xef\xbb\xbf";
-        if MARK.get(self.mark) == Some(&byte) {
-            self.mark += 1;
+        if MARK.get(self.mark_bytes) == Some(&byte) {
+            self.mark_bytes += 1;
             return Ok(());
         }
-        self.mark = MARK.len();
+        self.mark_bytes = MARK.len();
         let ends_value = byte == self.separator || byte == b'\n' || byte == b'\r';
         self.state = match (self.state, byte) {
             (QuoteState::Begin, b'"') => {
-                self.opened = self.line;
+                self.quote_line = self.line;
                 QuoteState::Quoted
             }
             (QuoteState::Quoted, b'"') => QuoteState::Closed,
@@ -160,10 +161,10 @@ impl<R: Read> StrictQuotes<R> {
     }
 
     fn error(&self, what: &str) -> io::Error {
-        let (opened, line) = (self.opened, self.line);
+        let (quote_line, line) = (self.quote_line, self.line);
         io::Error::other(StrayQuote(format!(
-            "line {line}: the quote that begins a value in line {opened} {what}; a value that begins with a quote has to be quoted, \
-             and quotes in it doubled"
+            "line {line}: the quote that begins a value in line {quote_line} {what}; quote a value that begins with a quote, and double \
+             the quotes in it"
         )))
     }
 }
@@ -174,30 +175,30 @@ impl<R: Read> Read for StrictQuotes<R> {
         if read == 0 && !buffer.is_empty() && self.state == QuoteState::Quoted {
             return Err(self.error("is not closed"));
         }
-        buffer[..read].iter().try_for_each(|byte| self.pass(*byte))?;
+        buffer[..read].iter().try_for_each(|byte| self.advance(*byte))?;
         Ok(read)
     }
 }
 
-/// Number of bytes that a [`Metered`] reader may still read.
+/// The number of bytes that a [`LimitedReader`] may still read.
 #[derive(Clone, Debug)]
 struct Allowance(Rc<Counter<usize>>);
 
 impl Allowance {
-    fn renew(&self, bytes: usize) {
+    fn set(&self, bytes: usize) {
         self.0.set(bytes);
     }
 }
 
-/// Reads until the allowance is used up; from then on every read is an error.
+/// A reader whose reads fail once the allowance is used up.
 #[derive(Debug)]
-struct Metered<R> {
+struct LimitedReader<R> {
     inner: R,
     allowance: Allowance,
 }
 
-impl<R: Read> Metered<R> {
-    /// Returns a reader with an allowance of 0 bytes, and the handle that renews it.
+impl<R: Read> LimitedReader<R> {
+    /// Returns a reader with an allowance of 0 bytes, and the handle that sets the allowance.
     fn new(inner: R) -> (Self, Allowance) {
         let allowance = Allowance(Rc::new(Counter::new(0)));
         let reader = Self {
@@ -208,15 +209,15 @@ impl<R: Read> Metered<R> {
     }
 }
 
-impl<R: Read> Read for Metered<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.allowance.0.get();
-        if left == 0 && !buffer.is_empty() {
+        let remaining = self.allowance.0.get();
+        if remaining == 0 && !buffer.is_empty() {
             return Err(io::Error::other("a row is too long"));
         }
-        let length = buffer.len().min(left);
+        let length = buffer.len().min(remaining);
         let read = self.inner.read(&mut buffer[..length])?;
-        self.allowance.renew(left - read);
+        self.allowance.set(remaining - read);
         Ok(read)
     }
 }

@@ -1,4 +1,4 @@
-//! Merging of rows about the same image.
+//! Joins rows of the same image.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 use super::record::{ImageSource, Record};
 use crate::Result;
 
-/// Merges the rows that name the same image file in the same split: captions and questions are collected, in order, in the first of
-/// these rows. Rows that hold the bytes of their image are not merged.
+/// Joins the rows that name the same image file in the same split: the first of these rows gets the captions and questions of all, in
+/// order. Rows that hold the bytes of their image are not joined.
 ///
 /// # Errors
-/// Returns the first error among the rows.
+/// Returns the first error of `records`.
 pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>> {
     let mut rows: Vec<Record> = Vec::new();
-    let mut places: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
+    let mut indices: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
     for record in records {
         let record = record?;
         let ImageSource::File(path) = &record.image else {
@@ -23,8 +23,8 @@ pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>
         // `./a//b` and `a/b` are the same file.
         let components = Path::new(path).components().filter(|part| *part != Component::CurDir);
         let file = components.collect::<PathBuf>();
-        let place = *places.entry((file, record.split.clone())).or_insert(rows.len());
-        match rows.get_mut(place) {
+        let index = *indices.entry((file, record.split.clone())).or_insert(rows.len());
+        match rows.get_mut(index) {
             Some(first) => {
                 first.captions.extend(record.captions);
                 first.questions.extend(record.questions);

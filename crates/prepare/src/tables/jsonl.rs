@@ -17,11 +17,11 @@ pub(super) struct Lines {
     reader: BufReader<File>,
     columns: ColumnNames,
     line: Vec<u8>,
-    number: u64,
-    /// Whether an object so far has a key for each role.
-    seen: [bool; 6],
-    /// The error of the first object that lacks a necessary key. It is returned at the end unless another object has that key.
-    lacking: Option<PrepareError>,
+    line_number: u64,
+    /// For each role, whether any object has a key for it.
+    seen_roles: [bool; 6],
+    /// The error of the first object that lacks a necessary key. It is returned at the end unless another object has the key.
+    missing_key: Option<PrepareError>,
 }
 
 impl Lines {
@@ -31,9 +31,9 @@ impl Lines {
             reader: BufReader::new(open_file(path)?),
             columns: columns.clone(),
             line: Vec::new(),
-            number: 0,
-            seen: [false; 6],
-            lacking: None,
+            line_number: 0,
+            seen_roles: [false; 6],
+            missing_key: None,
         })
     }
 
@@ -41,7 +41,7 @@ impl Lines {
     fn advance(&mut self) -> Result<bool> {
         loop {
             self.line.clear();
-            self.number += 1;
+            self.line_number += 1;
             let mut limited = Read::take(&mut self.reader, MAX_ROW as u64 + 1);
             let read = limited
                 .read_until(b'\n', &mut self.line)
@@ -49,7 +49,7 @@ impl Lines {
             if read > MAX_ROW {
                 return Err(self.error("is too long; a line is one object, of at most 16 MiB"));
             }
-            if self.number == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
+            if self.line_number == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
             }
             if read == 0 || !self.line.trim_ascii().is_empty() {
@@ -68,14 +68,14 @@ impl Lines {
         })?;
         let names = object.keys().map(String::as_str);
         let positions = self.columns.positions(names.clone());
-        if let Err(reason) = self.columns.complete(&positions, names) {
+        if let Err(reason) = self.columns.check(&positions, names) {
             let error = self.error(&format!(": {reason}"));
             if positions[Role::Image as usize].is_none() {
                 return Err(error);
             }
-            self.lacking.get_or_insert(error);
+            self.missing_key.get_or_insert(error);
         }
-        for (seen, position) in self.seen.iter_mut().zip(positions) {
+        for (seen, position) in self.seen_roles.iter_mut().zip(positions) {
             *seen |= position.is_some();
         }
         let name = |role: Role| {
@@ -96,7 +96,7 @@ impl Lines {
 
     fn error(&self, reason: &str) -> PrepareError {
         let space = if reason.starts_with([',', ':']) { "" } else { " " };
-        PrepareError::malformed(&self.path, format!("line {}{space}{reason}", self.number))
+        PrepareError::malformed(&self.path, format!("line {}{space}{reason}", self.line_number))
     }
 }
 
@@ -107,8 +107,8 @@ impl Iterator for Lines {
         match self.advance() {
             Ok(true) => Some(self.record()),
             Ok(false) => {
-                let lacking = self.lacking.take()?;
-                (!self.columns.are_all_in(self.seen)).then_some(Err(lacking))
+                let missing_key = self.missing_key.take()?;
+                (!self.columns.are_sufficient(self.seen_roles)).then_some(Err(missing_key))
             }
             Err(error) => Some(Err(error)),
         }
@@ -121,10 +121,10 @@ fn value_cell(value: &Value) -> Cell {
         Value::String(text) => Cell::Text(text.clone()),
         Value::Number(number) => number
             .as_i64()
-            .map_or(Cell::Other("a number that is not whole"), Cell::Number),
+            .map_or(Cell::Other("a number that is not an integer"), Cell::Number),
         Value::Array(items) => {
             let texts: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_string)).collect();
-            texts.map_or(Cell::Other("a list of other things than texts"), Cell::Texts)
+            texts.map_or(Cell::Other("a list whose items are not texts"), Cell::Texts)
         }
         Value::Bool(_) => Cell::Other("true or false"),
         Value::Object(_) => Cell::Other("an object"),

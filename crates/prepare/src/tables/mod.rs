@@ -1,8 +1,8 @@
 //! Readers of tables of images and texts: JSONL, CSV, TSV and Parquet.
 //!
 //! Each format yields [`Record`]s: an image (the path of a file, or its bytes) with captions or a question. [`ColumnNames`] assigns
-//! columns to these, by given or by usual names. One row is read at a time (of Parquet a few dozen), and no row of a text file may be
-//! larger than [`MAX_ROW`].
+//! columns to them, by given or by usual names. Memory holds one row (of Parquet, a batch of rows), and a row of a text file has at
+//! most [`MAX_ROW`] bytes.
 
 mod columns;
 mod csv;
@@ -32,20 +32,20 @@ pub fn read(path: impl AsRef<Path>, format: TableFormat, columns: &ColumnNames) 
     open(path.as_ref(), format, columns, Projection::All)
 }
 
-/// As [`read`], but the bytes of images that are embedded in the table are not read and left empty. [`EmbeddedImages`] reads them.
+/// Opens a table like [`read`], but leaves the bytes of embedded images empty. [`EmbeddedImages`] reads them.
 ///
 /// # Errors
-/// As [`read`].
+/// Returns the errors of [`read`].
 pub fn read_without_images(path: impl AsRef<Path>, format: TableFormat, columns: &ColumnNames) -> Result<Records> {
     open(path.as_ref(), format, columns, Projection::WithoutImages)
 }
 
-fn open(path: &Path, format: TableFormat, columns: &ColumnNames, wanted: Projection) -> Result<Records> {
+fn open(path: &Path, format: TableFormat, columns: &ColumnNames, projection: Projection) -> Result<Records> {
     let records: Records = match format {
         TableFormat::Jsonl => Box::new(jsonl::Lines::open(path, columns)?),
         TableFormat::Csv => Box::new(csv::Rows::open(path, b',', columns)?),
         TableFormat::Tsv => Box::new(csv::Rows::open(path, b'\t', columns)?),
-        TableFormat::Parquet => Box::new(parquet::Rows::open(path, columns, wanted, 0)?),
+        TableFormat::Parquet => Box::new(parquet::Rows::open(path, columns, projection, 0)?),
     };
     let mut failed = false;
     Ok(Box::new(records.take_while(move |record| {

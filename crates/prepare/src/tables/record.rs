@@ -1,6 +1,6 @@
-//! The rows of tables, whatever their format.
+//! The rows of tables of all formats.
 
-/// Largest row of a text file, in bytes.
+/// Maximum size of a row of a text file in bytes.
 pub const MAX_ROW: usize = 16 << 20;
 
 /// File formats of tables.
@@ -28,12 +28,12 @@ impl TableFormat {
     }
 }
 
-/// Where the bytes of an image are.
+/// The source of the bytes of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageSource {
-    /// In a file, whose path is as in the table.
+    /// A file, with the path in the table.
     File(String),
-    /// In the table.
+    /// The bytes in the table.
     Bytes(Vec<u8>),
 }
 
@@ -42,14 +42,14 @@ pub enum ImageSource {
 pub struct Question {
     /// Text of the question.
     pub text: String,
-    /// One answer, or one for each person who was asked; none in a test split.
+    /// One answer, or one from each annotator; none in a test split.
     pub answers: Vec<String>,
 }
 
 /// A row of a table: an image with captions or questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where the image is.
+    /// The source of the image.
     pub image: ImageSource,
     /// Captions. Blank ones are left out.
     pub captions: Vec<String>,
@@ -57,6 +57,6 @@ pub struct Record {
     pub questions: Vec<Question>,
     /// Name of the image.
     pub image_id: Option<String>,
-    /// The split that the row belongs to, as the table has it.
+    /// The split of the row, as in the table.
     pub split: Option<String>,
 }

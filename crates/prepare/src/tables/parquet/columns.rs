@@ -80,7 +80,7 @@ impl Column {
         } else if leaves.len() == 1 && depth(&first) == 1 && is_list {
             Shape::List(first)
         } else if is_list {
-            Shape::Other(first, "a list of other things than texts")
+            Shape::Other(first, "a list whose items are not texts")
         } else if role == Role::Image {
             match (part("bytes"), part("path")) {
                 (None, None) => Shape::Other(first, "a struct without bytes and path"),
@@ -375,7 +375,7 @@ impl Levels {
             };
             match (lists.last_mut(), text) {
                 (Some(Cell::Texts(texts)), Some(text)) => texts.push(text),
-                (Some(list), _) => *list = Cell::Other("a list of other things than texts"),
+                (Some(list), _) => *list = Cell::Other("a list whose items are not texts"),
                 (None, _) => {}
             }
         }

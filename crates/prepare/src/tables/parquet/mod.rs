@@ -1,7 +1,7 @@
 //! Apache Parquet, read column by column.
 //!
-//! The `arrow` feature of the `parquet` crate would do more than this and doubles the time that the crate needs to compile.
-//! `parquet::record` yields null for a struct, such as an image of Hugging Face, once a column of a damaged file has ended.
+//! The `parquet` crate can read files into Arrow arrays, but this feature more than doubles its compile time. `parquet::record` needs no
+//! Arrow, but in a damaged file it returns null for a struct, such as a Hugging Face image, after the end of a column.
 
 mod columns;
 mod page_headers;
@@ -24,9 +24,9 @@ use crate::{PrepareError, Result};
 use columns::Column;
 use vlct_util::{MappedFile, open_file};
 
-/// Rows decoded at a time. Images are large, so there are few.
+/// Rows that are decoded at a time. They are few, because images are large.
 const BATCH_ROWS: usize = 32;
-/// Images that are kept for later calls when they are read out of order.
+/// Maximum number of images that are kept for later calls when images are read out of order.
 const MAX_WAITING: usize = 256;
 
 /// Which columns are read.
@@ -34,9 +34,9 @@ const MAX_WAITING: usize = 256;
 pub(super) enum Projection {
     /// All columns that have a role.
     All,
-    /// As `All`, but bytes of images are left empty.
+    /// All columns that have a role, except the bytes of images.
     WithoutImages,
-    /// The column of images.
+    /// Only the column of images.
     ImagesOnly,
 }
 
@@ -48,14 +48,14 @@ pub(super) struct Rows {
     names: [Option<String>; 6],
     /// The columns of each role that are read.
     columns: [Option<Column>; 6],
-    /// Whether images are embedded in the file, but not read.
-    left_out: bool,
+    /// Whether the file has bytes of images that are not read.
+    skips_bytes: bool,
     /// The row group that is read, and the position of the one after it.
     group: Option<Group>,
     next_group: usize,
     /// Rows to skip before the next row.
     skip: u64,
-    /// Position of the next row in the file.
+    /// Index of the next row in the file.
     row: u64,
     /// Whether decoding failed. No row follows.
     is_damaged: bool,
@@ -73,10 +73,10 @@ struct Group {
 
 impl Rows {
     /// Opens the file at row `first`.
-    pub fn open(path: &Path, columns: &ColumnNames, wanted: Projection, first: u64) -> Result<Self> {
+    pub fn open(path: &Path, columns: &ColumnNames, projection: Projection, first: u64) -> Result<Self> {
         let file = open_file(path)?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        let reader = catch_panic(path, || SerializedFileReader::new(file))?;
         check(path, reader.metadata(), length)?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
@@ -84,11 +84,11 @@ impl Rows {
         let found = found.map_err(|reason| PrepareError::malformed(path, reason))?;
         let mut columns = Role::ALL.map(|role| Column::new(schema, found[role as usize]?, role));
         let image = &mut columns[Role::Image as usize];
-        let left_out = wanted == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
-        if left_out {
+        let skips_bytes = projection == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
+        if skips_bytes {
             *image = image.take().and_then(Column::without_bytes);
         }
-        if wanted == Projection::ImagesOnly {
+        if projection == Projection::ImagesOnly {
             columns[Role::Text as usize..].fill(None);
         }
         let leaves: Vec<usize> = columns.iter().flatten().flat_map(Column::leaves).collect();
@@ -98,7 +98,7 @@ impl Rows {
             names: found.map(|position| position.map(|position| fields[position].name().to_string())),
             reader,
             columns,
-            left_out,
+            skips_bytes,
             group: None,
             next_group: 0,
             skip: first,
@@ -144,7 +144,7 @@ impl Rows {
         };
         let mut cells = group.next()?;
         self.group = Some(group);
-        if self.left_out {
+        if self.skips_bytes {
             let path = match std::mem::take(&mut cells[Role::Image as usize]) {
                 Cell::Image { path, .. } => path,
                 _ => None,
@@ -185,7 +185,7 @@ impl Iterator for Rows {
             return None;
         }
         let path = self.path.clone();
-        let cells = match guarded(&path, || self.advance()) {
+        let cells = match catch_panic(&path, || self.advance()) {
             Ok(cells) => cells?,
             Err(error) => {
                 self.is_damaged = true;
@@ -198,8 +198,8 @@ impl Iterator for Rows {
     }
 }
 
-/// The images that are embedded in a Parquet file. Several threads can read them; fastest if each row is read once and about in
-/// order.
+/// The images that are embedded in a Parquet file. Several threads can read them. Reading is fastest if each row is read once and
+/// approximately in order.
 pub struct EmbeddedImages {
     path: PathBuf,
     columns: ColumnNames,
@@ -211,12 +211,12 @@ pub struct EmbeddedImages {
 struct Reading {
     rows: Option<Rows>,
     next: u64,
-    /// Images that were skipped on the way to another.
+    /// Images that were read before a requested one.
     waiting: HashMap<u64, Result<ImageSource>>,
 }
 
 impl EmbeddedImages {
-    /// Creates a reader; the file is opened with the first image.
+    /// Creates a reader. It opens the file when the first image is read.
     pub fn new(path: &Path, columns: &ColumnNames) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -238,9 +238,9 @@ impl EmbeddedImages {
         if waiting.len() > MAX_WAITING {
             waiting.clear();
         }
-        let ahead = (*next..next.saturating_add(MAX_WAITING as u64)).contains(&row);
+        let is_ahead = (*next..next.saturating_add(MAX_WAITING as u64)).contains(&row);
         let rows = match rows {
-            Some(rows) if ahead => rows,
+            Some(rows) if is_ahead => rows,
             _ => {
                 let opened = Rows::open(&self.path, &self.columns, Projection::ImagesOnly, row)?;
                 (*next, *waiting) = (row, HashMap::new());
@@ -268,11 +268,11 @@ impl EmbeddedImages {
 }
 
 /// Calls the `parquet` crate, and converts its panics on damaged files to errors.
-fn guarded<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
+fn catch_panic<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
     let damaged = |what: &str| {
         PrepareError::malformed(
             path,
-            format!("it is no Parquet file or damaged{what}; make or copy it again"),
+            format!("it is not a Parquet file, or damaged{what}; make or copy it again"),
         )
     };
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -284,12 +284,12 @@ fn guarded<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::res
     }
 }
 
-/// Rejects what cannot be decoded before anything is decoded.
+/// Rejects files with unsupported compression or an impossible number of rows, before anything is decoded.
 fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
     let rows = metadata.row_groups().iter().try_fold(0u64, |sum, group| {
         sum.checked_add(u64::try_from(group.num_rows()).ok()?)
     });
-    // Every row names or holds another image, so it has at least one byte.
+    // Every row names or holds an image, so it has at least one byte.
     if rows.is_none_or(|rows| rows > length) {
         return Err(PrepareError::malformed(
             path,

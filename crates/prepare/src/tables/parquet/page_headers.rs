@@ -1,4 +1,4 @@
-//! Plausibility check of the page headers of a Parquet column.
+//! Checks that the page headers of a Parquet column are plausible.
 //!
 //! The `parquet` crate allocates the uncompressed size that a page header claims, so a small damaged file can ask for gigabytes. The
 //! headers (structs of Thrift's compact protocol) are therefore read first.
@@ -7,10 +7,10 @@ use std::ops::Range;
 
 use parquet::basic::Compression;
 
-/// Deepest nesting of structs in a header. Those of the format have three levels.
+/// Maximum nesting of structs in a header. The headers of the format have three levels.
 const MAX_DEPTH: usize = 8;
-/// A page may decompress to this many bytes whatever its size.
-const SMALL: u64 = 1 << 16;
+/// Pages of any size may decompress to this many bytes.
+const MAX_SMALL_PAGE: u64 = 1 << 16;
 
 /// The fields of a page header that are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ struct Page {
     values: u64,
 }
 
-/// Returns whether every page in this range of a file can decompress to the size that it claims. A header that cannot be read here
-/// is implausible, because the `parquet` crate might be able to read it.
+/// Returns whether every page in this range of a file can decompress to the size that its header claims. Also returns false for an
+/// unreadable header, because the `parquet` crate might be able to read it.
 pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compression) -> bool {
     // Largest compression ratios: Snappy encodes a copy of 64 bytes in three, LZ4 extends a length by 255 per byte, and DEFLATE
     // encodes 258 bytes in two bits.
@@ -32,23 +32,27 @@ pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compres
         Compression::LZ4 | Compression::LZ4_RAW => 255,
         _ => 1032,
     };
-    let mut at = pages.start;
-    while at < pages.end {
-        let rest = usize::try_from(at).ok().and_then(|at| file.get(at..));
+    let mut offset = pages.start;
+    while offset < pages.end {
+        let rest = usize::try_from(offset).ok().and_then(|offset| file.get(offset..));
         let Some((page, length)) =
-            rest.and_then(|rest| header(rest).map(|(page, left)| (page, rest.len() - left.len())))
+            rest.and_then(|rest| header(rest).map(|(page, after)| (page, rest.len() - after.len())))
         else {
             return false;
         };
-        if page.uncompressed > page.compressed.saturating_mul(ratio).max(SMALL) || page.values > page.uncompressed {
+        if page.uncompressed > page.compressed.saturating_mul(ratio).max(MAX_SMALL_PAGE)
+            || page.values > page.uncompressed
+        {
             return false;
         }
-        at = at.saturating_add(length as u64).saturating_add(page.compressed);
+        offset = offset.saturating_add(length as u64).saturating_add(page.compressed);
     }
     true
 }
 
 /// Reads a page header. Also returns the bytes after it.
+///
+/// In Thrift's compact protocol, type 5 is an i32 and type 12 a struct.
 fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     let mut reader = Reader(bytes);
     let mut page = Page::default();
@@ -186,10 +190,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Type 0 (data), sizes, and the header of a data page with statistics.
-    fn data_page(uncompressed: u8, packed: u8) -> Vec<u8> {
-        // The numbers are below 64: zigzag makes one byte of each.
-        let mut bytes = vec![0x15, 0, 0x15, uncompressed * 2, 0x15, packed * 2, 0x2c];
+    /// The header of a data page: type 0, the sizes, and the data page header with statistics.
+    fn data_page(uncompressed: u8, compressed: u8) -> Vec<u8> {
+        // The sizes are below 64, so each is one byte in zigzag encoding.
+        let mut bytes = vec![0x15, 0, 0x15, uncompressed * 2, 0x15, compressed * 2, 0x2c];
         bytes.extend([
             0x15, 8, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x18, 2, b'a', b'b', 0x11, 0, 0, 0,
         ]);
@@ -202,12 +206,12 @@ mod tests {
         let length = bytes.len();
         bytes.extend([7; 3]);
         let (page, rest) = header(&bytes).unwrap();
-        let wanted = Page {
+        let expected = Page {
             uncompressed: 40,
             compressed: 20,
             values: 0,
         };
-        assert_eq!((page, rest), (wanted, &[7; 3][..]));
+        assert_eq!((page, rest), (expected, &[7; 3][..]));
         for cut in 0..length {
             assert_eq!(header(&bytes[..cut]), None);
         }
@@ -232,15 +236,18 @@ mod tests {
             bytes.extend([0; 10]);
             bytes
         };
-        let fits = |bytes: &[u8]| are_plausible(bytes, 0..bytes.len() as u64, Compression::SNAPPY);
+        let is_plausible = |bytes: &[u8]| are_plausible(bytes, 0..bytes.len() as u64, Compression::SNAPPY);
         let small = [large(100), large(60_000)].concat();
-        assert!(fits(&small));
-        assert!(!fits(&large(1 << 30)));
-        assert!(!fits(&[&small[..], &large(1 << 30)].concat()), "the second page too");
+        assert!(is_plausible(&small));
+        assert!(!is_plausible(&large(1 << 30)));
+        assert!(
+            !is_plausible(&[&small[..], &large(1 << 30)].concat()),
+            "the second page too"
+        );
         let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 60, 0, 0];
-        assert!(!fits(&dictionary), "thirty values in ten bytes");
-        assert!(fits(&[]));
-        assert!(!fits(&small[..2]), "a header that is cut");
+        assert!(!is_plausible(&dictionary), "thirty values in ten bytes");
+        assert!(is_plausible(&[]));
+        assert!(!is_plausible(&small[..2]), "a header that is cut");
     }
 
     proptest! {

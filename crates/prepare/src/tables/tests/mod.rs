@@ -6,14 +6,14 @@ use super::*;
 use ::parquet::basic::Compression;
 use parquet::{hugging_face, parquet_file};
 
-fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     file
 }
 
 fn read_bytes(format: TableFormat, bytes: &[u8], columns: &ColumnNames) -> Result<Vec<Record>> {
-    let file = file(bytes);
+    let file = file_with(bytes);
     read(file.path(), format, columns)?.collect()
 }
 
@@ -21,15 +21,15 @@ fn records(format: TableFormat, text: &str) -> Vec<Record> {
     read_bytes(format, text.as_bytes(), &ColumnNames::default()).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// The message without the file's path.
-fn refused_with(format: TableFormat, bytes: &[u8], columns: &ColumnNames) -> String {
+/// Returns the error message without the path of the file.
+fn error_with(format: TableFormat, bytes: &[u8], columns: &ColumnNames) -> String {
     let message = read_bytes(format, bytes, columns).unwrap_err().to_string();
     assert!(!message.contains('\n'), "{message}");
     message.split_once(": ").expect("a path").1.to_string()
 }
 
-fn refused(format: TableFormat, text: &str) -> String {
-    refused_with(format, text.as_bytes(), &ColumnNames::default())
+fn error(format: TableFormat, text: &str) -> String {
+    error_with(format, text.as_bytes(), &ColumnNames::default())
 }
 
 fn captions(path: &str, captions: &[&str]) -> Record {
@@ -51,7 +51,7 @@ fn reads_jsonl() {
                 {\"path\": \"d\", \"question\": \"why?\", \"answer\": 3}";
     let mut second = captions("b/c.png", &["two", "three"]);
     (second.image_id, second.split) = (Some("7".into()), Some("val".into()));
-    let asked = |text: &str, answers: &[&str]| Record {
+    let question = |text: &str, answers: &[&str]| Record {
         questions: vec![Question {
             text: text.into(),
             answers: answers.iter().map(|a| a.to_string()).collect(),
@@ -63,12 +63,12 @@ fn reads_jsonl() {
         [
             captions("a.jpg", &["one"]),
             second,
-            asked("what?", &["x", "y"]),
-            asked("why?", &["3"])
+            question("what?", &["x", "y"]),
+            question("why?", &["3"])
         ]
     );
     assert_eq!(records(TableFormat::Jsonl, ""), []);
-    // A key may be left out where there is no text.
+    // Objects without a text may lack the key.
     let text = "{\"image\": \"a\"}\n{\"image\": \"b\", \"caption\": \"c\"}\n{\"image\": \"d\"}\n";
     assert_eq!(
         records(TableFormat::Jsonl, text),
@@ -92,15 +92,15 @@ fn reads_csv_and_tsv() {
 }
 
 #[test]
-fn columns_can_be_named() {
+fn reads_columns_with_given_names() {
     let columns = ColumnNames {
         image: Some("photo".into()),
         text: Some("alt".into()),
         id: Some("n".into()),
         ..ColumnNames::default()
     };
-    let mut wanted = captions("p.jpg", &["right"]);
-    wanted.image_id = Some("9".into());
+    let mut expected = captions("p.jpg", &["right"]);
+    expected.image_id = Some("9".into());
     for (format, text) in [
         (TableFormat::Csv, "image,photo,caption,alt,n\nx,p.jpg,wrong,right,9\n"),
         (
@@ -113,11 +113,11 @@ fn columns_can_be_named() {
         ),
     ] {
         let read = read_bytes(format, text.as_bytes(), &columns).unwrap();
-        assert_eq!(read, std::slice::from_ref(&wanted), "{format:?}");
+        assert_eq!(read, std::slice::from_ref(&expected), "{format:?}");
     }
-    let message = refused_with(TableFormat::Csv, b"photo,caption,n\n", &columns);
+    let message = error_with(TableFormat::Csv, b"photo,caption,n\n", &columns);
     assert!(
-        message.starts_with("there is no column \"alt\"; there are \"photo\", \"caption\", \"n\""),
+        message.starts_with("there is no column \"alt\"; the columns are \"photo\", \"caption\", \"n\""),
         "{message}"
     );
 }
@@ -171,7 +171,7 @@ fn errors_name_line_and_column() {
         (
             TableFormat::Jsonl,
             "{\"image\": \"a\", \"caption\": [1]}",
-            &["column \"caption\" holds a list of other things"],
+            &["column \"caption\" holds a list whose items are not texts"],
         ),
         (
             TableFormat::Jsonl,
@@ -212,23 +212,23 @@ fn errors_name_line_and_column() {
             &["line 1: there is no column of captions"],
         ),
     ] {
-        let message = refused(format, text);
+        let message = error(format, text);
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message}");
         }
     }
-    let message = refused_with(TableFormat::Csv, b"image,caption\na,\xff\n", &ColumnNames::default());
+    let message = error_with(TableFormat::Csv, b"image,caption\na,\xff\n", &ColumnNames::default());
     assert_eq!(
         message,
         "line 2, column \"caption\" holds text that is not UTF-8, not text or a list of texts"
     );
-    assert!(refused_with(TableFormat::Csv, b"image,\xff\n", &ColumnNames::default()).contains("not UTF-8"));
+    assert!(error_with(TableFormat::Csv, b"image,\xff\n", &ColumnNames::default()).contains("not UTF-8"));
     assert!(read("/no/such/file", TableFormat::Csv, &ColumnNames::default()).is_err());
     assert!(read("/", TableFormat::Jsonl, &ColumnNames::default()).is_err());
 }
 
 #[test]
-fn merges_rows_of_the_same_image() {
+fn joins_rows_of_the_same_image() {
     let text = "image,caption,split,id\na,1,,x\nb,2,,\n./a,3,,\na,4,val,\nb,5,,y\n";
     let joined = join(records(TableFormat::Csv, text).into_iter().map(Ok)).unwrap();
     let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {
@@ -251,11 +251,11 @@ fn merges_rows_of_the_same_image() {
     assert_eq!(join([Ok(bytes.clone()), Ok(bytes)].into_iter()).unwrap().len(), 2);
 }
 
-/// Bytes with some of them changed and the rest cut off.
+/// Changes some of the last `window` bytes, and truncates at `cut`.
 fn damage(bytes: &mut Vec<u8>, edits: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>, window: usize) {
     let length = bytes.len();
-    for (at, value) in edits {
-        bytes[length - 1 - at.index(window.min(length))] = *value;
+    for (offset, value) in edits {
+        bytes[length - 1 - offset.index(window.min(length))] = *value;
     }
     if let Some(cut) = cut {
         bytes.truncate(cut.index(length));
@@ -267,12 +267,12 @@ proptest! {
 
     #[test]
     fn damaged_tables_never_panic(
-        which in 0..5usize,
+        table in 0..5usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
         window in prop::sample::select(vec![500usize, 100_000]),
     ) {
-        let (format, mut bytes) = match which {
+        let (format, mut bytes) = match table {
             0 => (TableFormat::Jsonl, br#"{"image": "a", "caption": ["b", "c"], "id": 1}
                                      {"image": "a", "question": "b", "answers": ["c"]}"#.to_vec()),
             1 => (TableFormat::Csv, b"image,caption,split\na,\"b\n, \"\"c\"\"\",train\nd,e,val\n".to_vec()),

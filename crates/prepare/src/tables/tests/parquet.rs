@@ -1,4 +1,4 @@
-//! Parquet files.
+//! Tests of Parquet files.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::super::parquet::Rows;
 use super::super::*;
-use super::{captions, file, read_bytes, refused_with};
+use super::{captions, error_with, file_with, read_bytes};
 
 /// A Parquet file of these columns, in row groups of two rows.
 pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Vec<u8> {
@@ -26,6 +26,7 @@ pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compress
     writer.into_inner().unwrap()
 }
 
+/// Columns of a Hugging Face dataset of three rows.
 pub(super) fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"1".as_slice()), None, Some(b"3")]));
     let path: ArrayRef = Arc::new(StringArray::from(vec![Some("one.jpg"), Some("two.jpg"), None]));
@@ -47,7 +48,7 @@ pub(super) fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
 
 #[test]
 fn reads_parquet_of_hugging_face() {
-    let wanted = [
+    let expected = [
         Record {
             image: ImageSource::Bytes(b"1".to_vec()),
             image_id: Some("one.jpg".into()),
@@ -71,17 +72,17 @@ fn reads_parquet_of_hugging_face() {
         let bytes = parquet_file(hugging_face(), compression);
         assert_eq!(
             read_bytes(TableFormat::Parquet, &bytes, &ColumnNames::default()).unwrap(),
-            wanted,
+            expected,
             "{compression}"
         );
     }
 }
 
 #[test]
-fn embedded_images_are_read_by_row_and_left_empty_in_records() {
-    let whole = parquet_file(hugging_face(), Compression::SNAPPY);
-    let packed = file(&whole);
-    let outlined: Vec<Record> = read_without_images(packed.path(), TableFormat::Parquet, &ColumnNames::default())
+fn embedded_images_are_read_by_row_and_empty_in_records() {
+    let bytes = parquet_file(hugging_face(), Compression::SNAPPY);
+    let table = file_with(&bytes);
+    let without_images: Vec<Record> = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default())
         .unwrap()
         .collect::<Result<_>>()
         .unwrap();
@@ -91,18 +92,18 @@ fn embedded_images_are_read_by_row_and_left_empty_in_records() {
         ..captions("", texts)
     };
     assert_eq!(
-        outlined,
+        without_images,
         [
             row(Some("one.jpg"), &["a", "b"]),
             row(Some("5"), &[]),
             row(None, &["c"])
         ]
     );
-    let images = EmbeddedImages::new(packed.path(), &ColumnNames::default());
+    let images = EmbeddedImages::new(table.path(), &ColumnNames::default());
     let (first, third) = (ImageSource::Bytes(b"1".to_vec()), ImageSource::Bytes(b"3".to_vec()));
     for row in [0, 2, 1, 2, 0, 1, 0] {
-        let wanted = [first.clone(), ImageSource::File("two.jpg".into()), third.clone()][row as usize].clone();
-        assert_eq!(images.image(row).unwrap(), wanted, "{row}");
+        let expected = [first.clone(), ImageSource::File("two.jpg".into()), third.clone()][row as usize].clone();
+        assert_eq!(images.image(row).unwrap(), expected, "{row}");
     }
     assert!(images.image(3).unwrap_err().to_string().contains("no row 3"));
     assert_eq!(images.image(2).unwrap(), third);
@@ -115,14 +116,14 @@ fn embedded_images_are_read_by_row_and_left_empty_in_records() {
         ],
         Compression::UNCOMPRESSED,
     );
-    let packed = file(&bytes);
-    let outlined = read_without_images(packed.path(), TableFormat::Parquet, &ColumnNames::default()).unwrap();
+    let table = file_with(&bytes);
+    let without_images = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default()).unwrap();
     assert!(
-        outlined
+        without_images
             .map(|record| record.unwrap())
             .all(|record| record == row(None, &["a"]))
     );
-    let images = EmbeddedImages::new(packed.path(), &ColumnNames::default());
+    let images = EmbeddedImages::new(table.path(), &ColumnNames::default());
     for row in (0..1000).step_by(3).chain((0..1000).rev().step_by(7)) {
         assert_eq!(
             images.image(row).unwrap(),
@@ -145,12 +146,12 @@ fn reads_parquet_with_plain_columns() {
         Compression::SNAPPY,
     );
     let read = read_bytes(TableFormat::Parquet, &bytes, &ColumnNames::default()).unwrap();
-    let wanted = Record {
+    let expected = Record {
         image: ImageSource::Bytes(b"3".to_vec()),
         image_id: Some("m".into()),
         ..captions("", &["c"])
     };
-    assert_eq!((read.len(), &read[2]), (3, &wanted));
+    assert_eq!((read.len(), &read[2]), (3, &expected));
 
     let wrong = parquet_file(
         vec![
@@ -163,21 +164,21 @@ fn reads_parquet_with_plain_columns() {
         Compression::UNCOMPRESSED,
     );
     assert_eq!(
-        refused_with(TableFormat::Parquet, &wrong, &ColumnNames::default()),
+        error_with(TableFormat::Parquet, &wrong, &ColumnNames::default()),
         "row 2, column \"image\" is empty"
     );
     let columns = ColumnNames {
         text: Some("alt".into()),
         ..ColumnNames::default()
     };
-    let message = refused_with(TableFormat::Parquet, &wrong, &columns);
+    let message = error_with(TableFormat::Parquet, &wrong, &columns);
     assert!(
-        message.contains("no column \"alt\"; there are \"image\", \"text\""),
+        message.contains("no column \"alt\"; the columns are \"image\", \"text\""),
         "{message}"
     );
     for bytes in [&b""[..], b"image,caption\n", &wrong[..wrong.len() - 5], &wrong[10..]] {
         assert!(
-            refused_with(TableFormat::Parquet, bytes, &ColumnNames::default()).contains("no Parquet file or damaged")
+            error_with(TableFormat::Parquet, bytes, &ColumnNames::default()).contains("not a Parquet file, or damaged")
         );
     }
 }
