@@ -152,18 +152,31 @@ fn write_valid_vgqa_equals_the_published_script() {
         .output()
         .unwrap();
     assert_success(&output);
-    let [got, want] = [out.path(), &golden.join("expected")].map(|directory| {
+    let [written, expected] = [out.path(), &golden.join("expected")].map(|directory| {
         let table = ArrowTable::open(directory.join("vgqa_train.arrow")).unwrap();
+        assert_eq!(
+            table.columns().collect::<Vec<_>>(),
+            [
+                "image",
+                "questions",
+                "answers",
+                "answer_labels",
+                "answer_scores",
+                "image_id",
+                "question_id",
+                "split"
+            ]
+        );
         let rows = (0..table.rows()).map(|row| {
-            let labels = table.integer_lists(row, "answer_labels").unwrap();
             (
-                table.integer(row, "image_id").unwrap(),
                 table.image(row, "image").unwrap().to_vec(),
-                labels,
+                table.questions(row).unwrap(),
+                table.integer(row, "image_id").unwrap(),
+                table.string(row, "split").unwrap().map(str::to_string),
             )
         });
         rows.collect::<Vec<_>>()
     });
-    assert!(!want.is_empty());
-    assert_eq!(got, want);
+    assert!(!expected.is_empty());
+    assert_eq!(written, expected);
 }

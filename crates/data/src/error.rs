@@ -73,7 +73,7 @@ pub enum DataError {
     Unfinished {
         /// The missing file.
         path: PathBuf,
-        /// What is being prepared.
+        /// The dataset of the preparation.
         dataset: String,
     },
     /// Another process holds the lock of this journal.

@@ -1,4 +1,4 @@
-//! What training reads: Arrow and WebDataset files, text, answers, the datasets, and the loader.
+//! The data of training: Arrow and WebDataset files, text, answers, datasets, and the parts of a loader.
 
 pub mod answers;
 pub mod arrow;

@@ -34,7 +34,10 @@ pub enum PrepareError {
     #[error("{path}: no such directory", path = .0.display())]
     MissingDirectory(PathBuf),
     /// `root` has no file with one of the expected names.
-    #[error("{root}: the {what} is missing: neither {first} nor {second} exists", root = root.display(), first = names[0], second = names[1])]
+    #[error(
+        "{root}: there is no {what}: neither {first} nor {second} exists",
+        root = root.display(), first = names[0], second = names[1]
+    )]
     MissingFile {
         /// The directory of the raw data.
         root: PathBuf,
@@ -131,7 +134,7 @@ pub enum PrepareError {
     #[error("{0} is the name of a published dataset, which would be read instead; choose another")]
     PublishedName(String),
     /// Tables of annotations for an input format that has none.
-    #[error("{format} stores texts with the images and has no tables of annotations; leave the tables out")]
+    #[error("{format} stores texts with the images, so there are no tables of annotations")]
     UnexpectedAnnotations {
         /// The name of the input format.
         format: &'static str,
@@ -205,7 +208,7 @@ pub enum VgqaFile {
 impl std::fmt::Display for VgqaFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Questions => "questions of Visual Genome",
+            Self::Questions => "file of questions of Visual Genome",
             Self::Vocabulary => "answer vocabulary of VQA v2",
         })
     }

@@ -73,13 +73,13 @@ fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
         entry.map(|(_, value)| *value)
     };
     let text = |value: Ref| pickle.text(value).map(Cow::Borrowed);
-    let number = |value: Ref| pickle.int(value).and_then(|id| i64::try_from(id).ok());
+    let integer = |value: Ref| pickle.int(value).and_then(|id| i64::try_from(id).ok());
     let ans2label = pickle.entries(find("ans2label")?)?;
     let label2ans = pickle.items(find("label2ans")?)?;
     Some(Content::ListAndIds {
         ans2label: ans2label
             .iter()
-            .map(|(answer, id)| Some((text(*answer)?, number(*id)?)))
+            .map(|(answer, id)| Some((text(*answer)?, integer(*id)?)))
             .collect::<Option<_>>()?,
         label2ans: label2ans.iter().map(|answer| text(*answer)).collect::<Option<_>>()?,
     })

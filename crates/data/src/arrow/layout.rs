@@ -1,8 +1,8 @@
 //! The layout of an Arrow IPC file: its schema and record batches as byte ranges.
 //!
-//! The metadata of the format are FlatBuffers, which `arrow-ipc` verifies and reads. Its array decoder is not used: it
-//! validates all values when a batch is opened, which reads every caption, and it trusts lengths and offsets of
-//! the footer, so a damaged file can make it panic.
+//! The metadata of the format are FlatBuffers, which `arrow-ipc` verifies and reads. The array decoder of `arrow-ipc` is not used: it
+//! validates all values when it opens a batch, which reads every caption, and it trusts lengths and offsets of the footer, so a damaged
+//! file can make it panic.
 
 use std::ops::Range;
 
@@ -113,8 +113,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
 
     let mut batches = Vec::new();
     let mut total_bytes = 0usize;
-    for (number, block) in footer.recordBatches().iter().flatten().enumerate() {
-        let damaged = || format!("record batch {number} lies outside the file; the file is damaged, copy it again");
+    for (index, block) in footer.recordBatches().iter().flatten().enumerate() {
+        let damaged = || format!("record batch {index} lies outside the file; the file is damaged, copy it again");
         let start = usize::try_from(block.offset()).map_err(|_| damaged())?;
         let header = usize::try_from(block.metaDataLength()).map_err(|_| damaged())?;
         let body = usize::try_from(block.bodyLength()).map_err(|_| damaged())?;
@@ -127,15 +127,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
         total_bytes = total_bytes.saturating_add(header + body);
         if total_bytes > bytes.len() {
             return Err(format!(
-                "record batch {number} overlaps another one; the file is damaged"
+                "record batch {index} overlaps another one; the file is damaged"
             ));
         }
         let batch = parse_batch(&bytes[start..body_start], body_start..end, &columns)
-            .map_err(|reason| format!("record batch {number} {reason}"))?;
+            .map_err(|reason| format!("record batch {index} {reason}"))?;
         // Each row of a readable column takes bytes. Columns without buffers could claim any number of rows.
         if batch.rows > bytes.len() {
             return Err(format!(
-                "record batch {number} claims {} rows, more than the file can hold",
+                "record batch {index} claims {} rows, more than the file can hold",
                 batch.rows
             ));
         }

@@ -317,8 +317,8 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     fn error(&self, reason: &str) -> DataError {
-        let place = format!("row {}, column {:?}", self.row, self.column.name);
-        DataError::format(self.table.map.path(), format!("{place} {reason}"))
+        let location = format!("row {}, column {:?}", self.row, self.column.name);
+        DataError::format(self.table.map.path(), format!("{location} {reason}"))
     }
 
     fn damaged(&self) -> DataError {

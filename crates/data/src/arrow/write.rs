@@ -218,7 +218,7 @@ impl TableFile {
         Ok(is_full)
     }
 
-    /// The written batches.
+    /// Positions of the written batches.
     pub fn blocks(&self) -> &[BatchBlock] {
         &self.blocks
     }

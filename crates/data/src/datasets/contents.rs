@@ -1,10 +1,10 @@
-//! The kinds of datasets: captions, questions or pairs.
+//! The contents of datasets: captions, questions or pairs.
 
 use std::fmt;
 
 use crate::arrow::Values;
 
-/// What the rows of a dataset hold.
+/// The contents of the rows of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
     /// An image and its captions.

@@ -29,7 +29,7 @@ impl std::fmt::Display for Split {
 /// Whether numbered shards may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shards {
-    /// Every shard must exist. Their number is that in the report of the preparation, or else that of the published dataset.
+    /// All shards must exist. Their number is read from the report of the preparation; without a report, it is the published number.
     #[default]
     All,
     /// Shards after the last existing one may be absent, because a download may have fewer images.

@@ -119,9 +119,9 @@ impl TableDataset {
         let mut parts: Vec<Part> = Vec::with_capacity(names.len());
         let (mut items, mut rows) = (0usize, 0usize);
         let mut indices = indices.into_iter().peekable();
-        for (number, name) in names.iter().enumerate() {
+        for (dataset_index, name) in names.iter().enumerate() {
             let first = items;
-            while let Some((dataset, index)) = indices.next_if(|(dataset, _)| *dataset == number) {
+            while let Some((dataset, index)) = indices.next_if(|(dataset, _)| *dataset == dataset_index) {
                 let (first_item, first_row) = (items, rows);
                 items += index.items;
                 rows += index.table.rows();
@@ -184,14 +184,14 @@ impl TableDataset {
                 self.items
             )));
         }
-        // The last table that begins at or before the item; empty tables before it begin there too.
-        let number = self.tables.partition_point(|t| t.first_item <= index) - 1;
-        let table = &self.tables[number];
+        // The last table that begins at or before the item. Empty tables before it begin at the same item.
+        let table_index = self.tables.partition_point(|t| t.first_item <= index) - 1;
+        let table = &self.tables[table_index];
         let (row, text) = table.index.find(index - table.first_item)?;
         self.touch(table, READ_AROUND_BYTES);
         Ok(Location {
             dataset: table.dataset,
-            table: number,
+            table: table_index,
             row,
             text,
         })
@@ -256,11 +256,11 @@ impl TableDataset {
                 self.rows
             )));
         }
-        let number = self.tables.partition_point(|t| t.first_row <= row) - 1;
-        let table = &self.tables[number];
+        let table_index = self.tables.partition_point(|t| t.first_row <= row) - 1;
+        let table = &self.tables[table_index];
         Ok(Location {
             dataset: table.dataset,
-            table: number,
+            table: table_index,
             row: row - table.first_row,
             text: 0,
         })

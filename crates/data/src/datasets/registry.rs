@@ -115,9 +115,9 @@ pub(super) fn files_of_all(
         return Err(DataError::Invalid("no dataset is given; name at least one".into()));
     }
     let (mut found, mut all_missing) = (Vec::new(), Vec::new());
-    for (number, name) in names.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         match files(data_root, name.as_ref(), split, shards) {
-            Ok(files) => found.extend(files.into_iter().map(|file| (number, file))),
+            Ok(files) => found.extend(files.into_iter().map(|file| (index, file))),
             Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
             Err(other) => return Err(other),
         }

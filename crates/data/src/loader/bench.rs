@@ -113,7 +113,7 @@ fn image_files(directory: &Path) -> Result<Vec<PathBuf>> {
 /// Result of [`measure`].
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Images measured.
+    /// Number of measured images.
     pub images: u64,
     /// Wall-clock time.
     pub time: Duration,

@@ -10,7 +10,7 @@ const MIN_BITS: u32 = 8;
 
 /// A permutation of `0..len`, computed number by number.
 ///
-/// Shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, whatever the round function)
+/// Shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, for any round function)
 /// with cycle walking (Black and Rogaway, *Ciphers with arbitrary finite domains*, 2002): a number outside
 /// the range is permuted again. For 256 items or more, this takes at most four permutations on average.
 #[derive(Clone, Debug)]

@@ -82,8 +82,8 @@ impl Journal {
     /// fingerprint. Replaces the journal of another preparation if `replace` is true or that preparation has written nothing.
     ///
     /// # Errors
-    /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if it has another fingerprint,
-    /// [`DataError::Io`] if reading or writing fails.
+    /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if the journal has another
+    /// fingerprint, [`DataError::Io`] if reading or writing fails.
     pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
         let io = at::<DataError>(path);
         let mut file = File::options()

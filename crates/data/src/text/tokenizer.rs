@@ -76,8 +76,8 @@ impl Tokenizer {
 
     /// Encodes a text as `[CLS]`, its pieces and `[SEP]`, unpadded and truncated to `max_len` ids.
     ///
-    /// A `max_len` below 2 counts as 2. The names of special tokens (`[MASK]`, …) in the text become those tokens, as in the original.
-    /// Only the part of the text that fits is read.
+    /// A `max_len` below 2 is treated as 2. As in the original, the names of special tokens (`[MASK]`, …) in the text become those
+    /// tokens. Only the part of the text that fits is read.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let max_pieces = max_len.max(ADDED_TOKENS) - ADDED_TOKENS;
         let mut encoder = Encoder {

@@ -332,7 +332,8 @@ enum Part {
 }
 
 impl Part {
-    /// Returns the key and the role of a member by its name; none for hidden files, such as those that macOS adds, and for other extensions.
+    /// Returns the key and the role of a member by its name; none for hidden files, such as those that macOS adds, and for other
+    /// extensions.
     fn of(name: &[u8]) -> Option<(&[u8], Self)> {
         let name = name.strip_prefix(b"./").unwrap_or(name);
         let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);

@@ -1,4 +1,4 @@
-//! Visual Genome's region regions (`write_vg.py`).
+//! Visual Genome's region descriptions (`write_vg.py`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
