@@ -258,7 +258,7 @@ proptest! {
             .set_data_page_row_count_limit(page_rows)
             .set_write_batch_size(1)
             .build();
-        let written = file(&file_of(&rows, properties));
+        let written = file_with(&file_of(&rows, properties));
         let wanted: Vec<Option<Record>> = rows.iter().map(record_of).collect();
         let read = |wanted: Projection, first: usize| -> Vec<Option<Record>> {
             let rows = Rows::open(written.path(), &ColumnNames::default(), wanted, first as u64).unwrap();
