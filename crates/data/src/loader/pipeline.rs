@@ -47,7 +47,8 @@ pub trait Job: Send + Sync + 'static {
 
 /// A batch that is being made.
 struct Slot<J: Job> {
-    plan: Arc<J::Plan>,
+    /// None if it could not be drawn. There are no samples then.
+    plan: Option<Arc<J::Plan>>,
     samples: Vec<Option<Result<J::Sample>>>,
     claimed: usize,
     made: usize,
@@ -172,7 +173,7 @@ impl<J: Job> Drop for Pipeline<J> {
 }
 
 impl<J: Job> Shared<J> {
-    /// Locks the state. A poisoned state is consistent: under the lock, only [`Job::plan`] can panic, before any change.
+    /// Locks the state. Nothing panics under the lock, so a poisoned state is consistent.
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,20 +228,28 @@ impl<J: Job> Shared<J> {
             }
             let first = state.first;
             for (i, slot) in state.slots.iter_mut().enumerate() {
-                if slot.claimed < slot.samples.len() {
+                if let Some(plan) = &slot.plan
+                    && slot.claimed < slot.samples.len()
+                {
                     slot.claimed += 1;
-                    return Some((first + i as u64, slot.plan.clone(), slot.claimed - 1));
+                    return Some((first + i as u64, plan.clone(), slot.claimed - 1));
                 }
             }
             match state.next {
                 Some(position) if state.slots.len() < self.prefetch => {
-                    let (samples, plan) = self.job.plan(position);
+                    let (samples, plan, batch) = match catch_panic(|| Ok(self.job.plan(position))) {
+                        Ok((samples, plan)) => (samples, Some(Arc::new(plan)), None),
+                        Err(error) => {
+                            self.ready.notify_all();
+                            (0, None, Some(Err(error)))
+                        }
+                    };
                     state.slots.push_back(Slot {
-                        plan: Arc::new(plan),
+                        plan,
                         samples: (0..samples).map(|_| None).collect(),
                         claimed: 0,
                         made: 0,
-                        batch: None,
+                        batch,
                     });
                     state.next = self.normalise(Position {
                         batch: position.batch + 1,
@@ -287,6 +296,7 @@ mod tests {
         size: u64,
         fail_from: Option<u64>,
         panic_at: Option<u64>,
+        panic_in_plan_of: Option<u64>,
         made: Arc<AtomicUsize>,
     }
 
@@ -300,6 +310,9 @@ mod tests {
         }
 
         fn plan(&self, position: Position) -> (usize, Position) {
+            if self.panic_in_plan_of == Some(position.batch) {
+                std::panic::resume_unwind(Box::new("broken plan"));
+            }
             let remaining = self.total - position.batch * self.size;
             (remaining.min(self.size) as usize, position)
         }
@@ -375,6 +388,22 @@ mod tests {
         let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
         let error = batches.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("broken decoder"), "{error}");
+        assert!(batches.next().unwrap().is_ok());
+        assert!(batches.next().is_none());
+    }
+
+    #[test]
+    fn panic_in_a_plan_becomes_an_error_of_its_batch() {
+        let job = Indices {
+            total: 9,
+            size: 3,
+            panic_in_plan_of: Some(1),
+            ..Indices::default()
+        };
+        let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
+        assert!(batches.next().unwrap().is_ok());
+        let error = batches.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("broken plan"), "{error}");
         assert!(batches.next().unwrap().is_ok());
         assert!(batches.next().is_none());
     }
