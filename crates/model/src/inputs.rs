@@ -45,7 +45,7 @@ impl<'a> Inputs<'a> {
     /// Token ids of a sequence; empty if it has no text.
     ///
     /// # Panics
-    /// If the index is not in the pool.
+    /// Panics if the index is not in the pool.
     pub fn text(&self, sequence: &Sequence) -> &'a [u32] {
         sequence.text.map_or(&[], |text| self.texts[text as usize])
     }

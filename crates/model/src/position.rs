@@ -15,7 +15,7 @@ const TEMPERATURE: f64 = 10_000.0;
 /// block `width / 4` long with `ω_k = 10000^(-4k / width)`. Computed in double precision, rounded once.
 ///
 /// # Panics
-/// If `width` is not a multiple of four.
+/// Panics if `width` is not a multiple of four.
 pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
     assert!(
         width.is_multiple_of(4),
@@ -46,7 +46,7 @@ pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
 /// interpolated bicubically (PyTorch's `align_corners=False`, no smoothing when shrinking).
 ///
 /// # Panics
-/// If `table` does not have `(1 + from_grid²) · width` values or `from_grid` is zero.
+/// Panics if `table` does not have `(1 + from_grid²) · width` values or `from_grid` is zero.
 pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> Vec<f32> {
     assert!(from_grid > 0, "a position table without patches cannot be resized");
     assert_eq!(

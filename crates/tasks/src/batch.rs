@@ -8,15 +8,15 @@ use vlct_model::{Inputs, Sequence};
 /// Token ids from `[CLS]` to `[SEP]`, without padding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
-    /// The ids that the model reads.
+    /// Input ids: those of masked tokens are already replaced.
     pub ids: Vec<u32>,
-    /// The MLM label of each token; `None` if the token is not masked. Empty if no token is.
+    /// The MLM label (original id) of each token, `None` for tokens that are not masked. Empty if no token is masked.
     pub labels: Vec<Option<u32>>,
 }
 
 impl Text {
-    /// A text without tokens to predict.
-    pub fn plain(ids: Vec<u32>) -> Self {
+    /// Returns a text without masked tokens.
+    pub fn unmasked(ids: Vec<u32>) -> Self {
         Self {
             ids,
             labels: Vec::new(),
@@ -24,18 +24,18 @@ impl Text {
     }
 }
 
-/// What is to be predicted of a sample as a whole.
+/// The target of a whole sample, in addition to the labels of its tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    /// Nothing.
+    /// No target.
     None,
-    /// One class.
+    /// Id of the correct class.
     Class(u32),
-    /// Classes with scores from 0 to 1; of a class named twice the later score counts.
+    /// Ids of classes with scores from 0 to 1. If an id occurs twice, the later score counts.
     Scores(Vec<(u32, f32)>),
 }
 
-/// One item as a task reads it.
+/// The inputs and target that a task makes from one item of a dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Index of the item in the dataset.
@@ -44,28 +44,28 @@ pub struct Sample {
     pub images: Vec<Pixels>,
     /// Texts of the sample.
     pub texts: Vec<Text>,
-    /// Its sequences, ordered by group; indices into the two lists above.
+    /// Sequences, ordered by group; they index `images` and `texts`.
     pub sequences: Vec<Sequence>,
-    /// Its target.
+    /// Target of the whole sample.
     pub target: Target,
 }
 
-/// A micro-batch: samples put together.
+/// A micro-batch of samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Epoch and number in the epoch.
-    pub at: Position,
-    /// The item of each sample.
+    /// Epoch, and index of the micro-batch in the epoch.
+    pub position: Position,
+    /// Index in the dataset of each sample's item.
     pub items: Vec<usize>,
     /// Images of all samples.
     pub images: Vec<Pixels>,
     /// Texts of all samples.
     pub texts: Vec<Text>,
-    /// Sequences of all samples, ordered by (group, sample); indices into the two lists above.
+    /// Sequences of all samples, ordered by (group, sample); they index `images` and `texts`.
     pub sequences: Vec<Sequence>,
     /// The target of each sample.
     pub targets: Vec<Target>,
-    /// Key of dropout; `None` outside training.
+    /// Key of the random generator for dropout (seed, purpose, epoch, batch); `None` disables dropout.
     pub dropout: Option<[u64; 4]>,
     /// Number of images that could not be read and were replaced.
     pub replaced: u64,
@@ -74,10 +74,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Concatenates samples.
-    pub fn collate(at: Position, samples: Vec<Sample>) -> Self {
+    /// Concatenates samples and sorts their sequences by group.
+    pub fn collate(position: Position, samples: Vec<Sample>) -> Self {
         let mut batch = Self {
-            at,
+            position,
             items: Vec::with_capacity(samples.len()),
             images: Vec::new(),
             texts: Vec::new(),
@@ -116,7 +116,7 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// What the encoder reads.
+    /// Returns the inputs of the encoder.
     pub fn inputs(&self) -> Inputs<'_> {
         Inputs {
             images: self.images.iter().map(|image| &**image).collect(),
@@ -125,27 +125,27 @@ impl Batch {
         }
     }
 
-    /// The sequences of a group, by index.
+    /// Returns the range of the group's sequences in [`Batch::sequences`].
     pub fn group(&self, group: u8) -> Range<usize> {
         let start = self.sequences.partition_point(|sequence| sequence.group < group);
         start..self.sequences.partition_point(|sequence| sequence.group <= group)
     }
 
-    /// The image of a sequence, if it has one.
+    /// Returns the values of the sequence's image, if it has one.
     pub fn image_of(&self, sequence: &Sequence) -> Option<&[f32]> {
         sequence.image.map(|image| &*self.images[image as usize])
     }
 
-    /// The text of a sequence, if it has one.
+    /// Returns the sequence's text, if it has one.
     pub fn text_of(&self, sequence: &Sequence) -> Option<&Text> {
         sequence.text.map(|text| &self.texts[text as usize])
     }
 
-    /// Where a loader continues after this batch.
+    /// Returns the position from which a loader continues after this batch.
     pub fn next_position(&self) -> Position {
         Position {
-            epoch: self.at.epoch,
-            batch: self.at.batch + 1,
+            epoch: self.position.epoch,
+            batch: self.position.batch + 1,
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
         Sample {
             item,
             images: vec![Pixels::from(vec![item as f32])],
-            texts: groups.iter().map(|_| Text::plain(vec![item as u32])).collect(),
+            texts: groups.iter().map(|_| Text::unmasked(vec![item as u32])).collect(),
             sequences: groups.iter().enumerate().map(sequence).collect(),
             target: Target::Class(item as u32),
         }
@@ -178,12 +178,12 @@ mod tests {
             vec![sample(7, &[0, 1]), sample(8, &[1]), sample(9, &[0, 1])],
         );
         assert_eq!(batch.items, [7, 8, 9]);
-        let shown: Vec<(u8, u32)> = batch
+        let order: Vec<(u8, u32)> = batch
             .sequences
             .iter()
             .map(|s| (s.group, batch.text_of(s).unwrap().ids[0]))
             .collect();
-        assert_eq!(shown, [(0, 7), (0, 9), (1, 7), (1, 8), (1, 9)]);
+        assert_eq!(order, [(0, 7), (0, 9), (1, 7), (1, 8), (1, 9)]);
         assert!(
             batch
                 .sequences

@@ -1,15 +1,15 @@
-//! Errors of evaluation.
+//! Errors of loading and evaluation.
 
 use vlct_data::DataError;
 
-/// An error of this crate: one line that says what is wrong and where.
+/// An error of this crate. Its text is one line with the cause and the place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The data.
+    /// An item cannot be read, or a setting of the loader is out of range.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A split with fewer images than there are ranks in a recall.
+    /// The split has fewer than 10 images, so recall at 10 is not defined.
     #[error("retrieval needs at least 10 images, this split has {0}")]
     TooFewImages(usize),
 }

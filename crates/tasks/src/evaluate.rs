@@ -1,4 +1,4 @@
-//! Evaluation: passes over a split. Validation, test and the quickstart's results are made here.
+//! Evaluation of a model on a split, for validation, tests and the quickstart's results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,57 +15,57 @@ use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
 use crate::task::{Outcome, Task};
 
-/// Runs the task on every batch; `each` sees the batch and its outcome. Returns whether the pass was completed: it ends early
-/// when `stop` is set.
+/// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Returns whether all batches were
+/// evaluated: the function returns early when `stop` is set.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
-pub fn pass(
+pub fn evaluate_batches(
     task: &dyn Task,
     model: &Vlc,
     mut batches: impl Iterator<Item = vlct_data::Result<Batch>>,
     stop: &AtomicBool,
-    each: &mut dyn FnMut(&Batch, &Outcome),
+    on_outcome: &mut dyn FnMut(&Batch, &Outcome),
 ) -> Result<bool> {
     while !stop.load(Ordering::Relaxed) {
         let Some(batch) = batches.next() else { return Ok(true) };
         let batch = batch?;
         let outcome = task.forward(model, &Tape::inference(model.compute()), &batch);
-        each(&batch, &outcome);
+        on_outcome(&batch, &outcome);
     }
     Ok(false)
 }
 
-/// Something that a model is measured by.
+/// Computes metrics of a model.
 pub trait Evaluator {
-    /// Measures the model; `None` if told to stop on the way.
+    /// Evaluates the model. Returns `None` if `stop` is set before the end.
     ///
     /// # Errors
     /// Returns an error that names file and row if an item cannot be read.
     fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>>;
 }
 
-/// One pass of a task over a split, in order.
+/// Evaluates a task on a split, in the split's order.
 #[derive(Clone)]
-pub struct SplitPass {
+pub struct SplitEvaluator {
     /// The task.
     pub task: Arc<dyn Task>,
     /// The split.
     pub data: Arc<dyn Dataset>,
-    /// How images and texts are read.
+    /// Preparation of images and texts.
     pub inputs: Arc<InputSpec>,
-    /// How batches are made; [`LoaderSpec::end_epoch`] is 1.
+    /// Settings of the loader, with [`LoaderSpec::end_epoch`] 1.
     pub loader: LoaderSpec,
-    /// Number of batches; 0: all.
+    /// Maximum number of batches; 0 means all.
     pub limit: u64,
 }
 
-impl SplitPass {
-    /// The sums of all measures; `watch` sees each batch. `None` if told to stop on the way.
+impl SplitEvaluator {
+    /// Returns the sums of all measures, `None` if `stop` is set before the end. Calls `on_batch` with each batch.
     ///
     /// # Errors
-    /// As [`pass`].
-    pub fn tally(&self, model: &Vlc, stop: &AtomicBool, watch: &mut dyn FnMut(&Batch)) -> Result<Option<Tally>> {
+    /// Returns the errors of [`Loader::new`] and [`evaluate_batches`].
+    pub fn tally(&self, model: &Vlc, stop: &AtomicBool, on_batch: &mut dyn FnMut(&Batch)) -> Result<Option<Tally>> {
         let mut tally = Tally::default();
         if self.data.is_empty() {
             return Ok(Some(tally));
@@ -82,15 +82,15 @@ impl SplitPass {
         } else {
             self.limit as usize
         };
-        let complete = pass(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
-            outcome.measures.iter().for_each(|measure| tally.measure(measure));
-            watch(batch);
+        let complete = evaluate_batches(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
+            outcome.measures.iter().for_each(|measure| tally.add_measure(measure));
+            on_batch(batch);
         })?;
         Ok(complete.then_some(tally))
     }
 }
 
-impl Evaluator for SplitPass {
+impl Evaluator for SplitEvaluator {
     fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>> {
         let tally = self.tally(model, stop, &mut |_| ())?;
         Ok(tally.map(|tally| self.task.report(Phase::Val, &tally)))

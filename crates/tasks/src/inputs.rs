@@ -1,9 +1,9 @@
-//! How images and texts become what the model reads.
+//! The settings that turn images and texts into inputs of the model.
 
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 
-/// What batches are made for.
+/// The purpose of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Training: shuffled, augmented, with dropout; unreadable images are replaced.
@@ -12,23 +12,23 @@ pub enum Mode {
     Evaluate,
 }
 
-/// How images and texts become what the model reads.
+/// Settings that turn images and texts into inputs of the model.
 #[derive(Clone)]
 pub struct InputSpec {
     /// Side of the images in pixels.
     pub image_size: usize,
-    /// How images of training are cropped and augmented.
+    /// Cropping and augmentation of images in training.
     pub train_transform: TransformKind,
-    /// How images of evaluation are cropped.
+    /// Cropping of images in evaluation.
     pub eval_transform: TransformKind,
-    /// From words to token ids.
+    /// Turns text into token ids.
     pub tokenizer: Tokenizer,
-    /// Longest token sequence, `[CLS]` and `[SEP]` included.
+    /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
 }
 
 impl InputSpec {
-    /// The transform of a mode.
+    /// Returns the image transform for `mode`.
     pub fn transform(&self, mode: Mode) -> TransformKind {
         match mode {
             Mode::Train => self.train_transform,

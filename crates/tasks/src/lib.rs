@@ -1,4 +1,4 @@
-//! Tasks: what a model is trained on and evaluated by.
+//! Tasks: the samples, losses and metrics with which a model is trained and evaluated.
 //!
 //! ```text
 //! item ── Task::sample ──▶ Sample ── Batch::collate ──▶ Batch ── Task::forward ──▶ Outcome ── Meters, Tally ──▶ Report
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A [`Task`] is one file ([`pretrain`], [`vqa`], [`retrieval`]): it turns items into sequences and targets, and the model's
-//! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures, the
-//! pass over a split ([`evaluate`]). The crate knows data and model, but no optimiser, run directory or configuration.
+//! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures and the
+//! evaluation of a split ([`evaluate`]). The crate knows data and model, but no optimiser, run directory or configuration.
 
 pub mod batch;
 pub mod error;
@@ -28,6 +28,6 @@ pub use error::{Result, TaskError};
 pub use inputs::{InputSpec, Mode};
 pub use loader::{Loader, LoaderSpec};
 pub use metrics::{Measure, Meters, NonFinite, Phase, Ratio, Report, Tally};
-pub use sample::{SampleCx, SampleError};
+pub use sample::{SampleContext, SampleError};
 pub use spec::TaskSpec;
 pub use task::{Outcome, Task};

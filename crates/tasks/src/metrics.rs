@@ -1,37 +1,37 @@
-//! Measures of a step, their sums over an epoch or a split, and what is reported of them.
+//! Measures (losses and accuracies) of a step, their sums over an epoch or a split, and the report of their means.
 //!
-//! A measure has a key, `TASK/NAME`; its names in logs are `TASK/PHASE/NAME` for a step and `TASK/PHASE/NAME_epoch` for a
-//! sum, as in the original.
+//! A measure has a key, `OBJECTIVE/NAME`. As in the original, logs name it `OBJECTIVE/PHASE/NAME` for a step and
+//! `OBJECTIVE/PHASE/NAME_epoch` for the mean over an epoch or a split.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vlct_tensor::Tensor;
 
-/// A loss or a count of a micro-batch. The sum stays on the device until [`Meters::close`]; the count is known on the host.
+/// A loss or a number of hits of a micro-batch. The sum is a tensor on the device, read by [`Measure::value`].
 #[derive(Clone, Debug)]
 pub struct Measure {
-    /// `TASK/NAME`.
+    /// `OBJECTIVE/NAME`, such as `mlm/loss`.
     pub key: &'static str,
-    /// A scalar.
+    /// Scalar tensor.
     pub sum: Tensor,
-    /// Factor of the sum: the weight of a loss.
+    /// Factor of the sum: the weight of a loss, else 1.
     pub scale: f32,
-    /// Number of decisions or losses in the sum.
+    /// Number of losses or predictions in the sum.
     pub count: u64,
 }
 
 impl Measure {
-    /// Reads the sum from the device.
-    pub fn read(&self) -> f32 {
+    /// Reads the sum from the device and returns it times `scale`.
+    pub fn value(&self) -> f32 {
         self.scale * self.sum.item()
     }
 }
 
-/// A sum over a number of decisions or losses.
+/// A sum and the number of its terms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    // The other names are those of checkpoints before there were tasks.
+    // Older checkpoints have the aliases.
     #[serde(alias = "right")]
     sum: f64,
     #[serde(alias = "total")]
@@ -39,29 +39,29 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    /// `sum` over `count`.
+    /// Makes a ratio of a sum and the number of its terms.
     pub fn new(sum: f64, count: u64) -> Self {
         Self { sum, count }
     }
 
-    /// Adds another sum.
+    /// Adds the sum and the count of `other`.
     pub fn add(&mut self, other: Self) {
         self.sum += other.sum;
         self.count += other.count;
     }
 
-    /// The mean; NaN if nothing was counted.
+    /// Returns the mean, NaN if the count is 0.
     pub fn mean(&self) -> f64 {
         self.sum / self.count as f64
     }
 
-    /// Number of decisions or losses.
+    /// Returns the number of terms.
     pub fn count(&self) -> u64 {
         self.count
     }
 }
 
-/// Sums by key.
+/// Sums of measures, by key. Every sum has at least one term.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, Ratio>", into = "BTreeMap<String, Ratio>")]
 pub struct Tally {
@@ -69,7 +69,7 @@ pub struct Tally {
 }
 
 impl From<BTreeMap<String, Ratio>> for Tally {
-    /// Accepts the names of older checkpoints too (`itm_wpa_loss` for `itm/wpa_loss`); these hold empty sums.
+    /// Accepts older checkpoints too, which have other names (`itm_wpa_loss` for `itm/wpa_loss`) and sums without terms.
     fn from(sums: BTreeMap<String, Ratio>) -> Self {
         let counted = sums.into_iter().filter(|(_, ratio)| ratio.count > 0);
         let key = |key: String| {
@@ -92,7 +92,7 @@ impl From<Tally> for BTreeMap<String, Ratio> {
 }
 
 impl Tally {
-    /// Adds a sum. One over nothing leaves no trace.
+    /// Adds a sum. A sum without terms changes nothing.
     pub fn add(&mut self, key: &str, ratio: Ratio) {
         if ratio.count == 0 {
             return;
@@ -105,84 +105,85 @@ impl Tally {
         }
     }
 
-    /// Adds a measure of a batch, read from the device.
-    pub fn measure(&mut self, measure: &Measure) {
-        self.add(measure.key, Ratio::new(measure.read() as f64, measure.count));
+    /// Reads a measure of a batch from the device and adds it.
+    pub fn add_measure(&mut self, measure: &Measure) {
+        self.add(measure.key, Ratio::new(measure.value() as f64, measure.count));
     }
 
-    /// The sum of a key, if anything was counted.
+    /// Returns the sum of a key, `None` if it has no terms.
     pub fn get(&self, key: &str) -> Option<Ratio> {
         self.sums.get(key).copied()
     }
 }
 
-/// Training or validation, as they stand in the names of metrics.
+/// The part of a metric's name that distinguishes training from validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Training.
+    /// `train`.
     Train,
-    /// Validation; test runs use the same names, as in the original.
+    /// `val`, also for test runs, as in the original.
     Val,
 }
 
 impl Phase {
-    /// The name of a key in this phase.
-    pub fn name(self, key: &str) -> String {
+    /// Inserts the phase into a key: `mlm/loss` becomes `mlm/train/loss`, a key without `/` gets the phase as its prefix.
+    pub fn metric_name(self, key: &str) -> String {
         let phase = match self {
             Phase::Train => "train",
             Phase::Val => "val",
         };
         match key.split_once('/') {
-            Some((task, name)) => format!("{task}/{phase}/{name}"),
+            Some((objective, name)) => format!("{objective}/{phase}/{name}"),
             None => format!("{phase}/{key}"),
         }
     }
 }
 
-/// The loss of a key, without the word: `mlm/loss` is `mlm`, `itm/wpa_loss` is `wpa`.
+/// Shortens a key for the progress line: `mlm/loss` to `mlm`, `itm/wpa_loss` to `wpa`, `mlm/accuracy` to `accuracy`.
 pub fn short_name(key: &str) -> &str {
     match key.split_once('/') {
-        Some((task, "loss")) => task,
+        Some((objective, "loss")) => objective,
         Some((_, name)) => name.strip_suffix("_loss").unwrap_or(name),
         None => key,
     }
 }
 
-/// What was measured over an epoch or a split.
+/// The metrics of an epoch or a split.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Names and values, in the order in which they are logged.
     pub values: Vec<(String, f64)>,
-    /// Terms of the value by which the best checkpoint is chosen, in the order in which they are added.
+    /// Terms of the sum that selects the best checkpoint, in the order of summation.
     pub selection: Vec<f64>,
 }
 
 impl Report {
-    /// Means of sums, by key, and the keys that choose the best checkpoint. Keys over nothing are left out.
-    pub fn of(phase: Phase, tally: &Tally, keys: &[&str], selection: &[&str]) -> Self {
+    /// Makes a report of the means of `keys`. The means of the keys `selection` select the best checkpoint. Keys that are not in
+    /// the tally are left out.
+    pub fn from_tally(phase: Phase, tally: &Tally, keys: &[&str], selection: &[&str]) -> Self {
         let mean = |key: &&str| tally.get(key).map(|ratio| ratio.mean());
-        let named = |key: &&str| Some((phase.name(&format!("{key}_epoch")), mean(key)?));
+        let value = |key: &&str| Some((phase.metric_name(&format!("{key}_epoch")), mean(key)?));
         Self {
-            values: keys.iter().filter_map(named).collect(),
+            values: keys.iter().filter_map(value).collect(),
             selection: selection.iter().filter_map(mean).collect(),
         }
     }
 
-    /// The value by which the best checkpoint is chosen.
+    /// Returns the value that selects the best checkpoint (higher is better).
     pub fn the_metric(&self) -> f64 {
         self.selection.iter().fold(0.0, |sum, term| sum + term)
     }
 
-    /// Adds what another evaluator reports.
+    /// Appends the values and selection terms of another report.
     pub fn extend(&mut self, other: Self) {
         self.values.extend(other.values);
         self.selection.extend(other.selection);
     }
 
-    /// All values; the last is that by which the best checkpoint is chosen.
+    /// Returns all values, followed by the value that selects the best checkpoint.
     pub fn into_values(self, phase: Phase) -> Vec<(String, f64)> {
-        let last = (phase.name("the_metric"), self.the_metric());
-        self.values.into_iter().chain([last]).collect()
+        let the_metric = (phase.metric_name("the_metric"), self.the_metric());
+        self.values.into_iter().chain([the_metric]).collect()
     }
 }
 
@@ -191,35 +192,35 @@ impl Report {
 pub struct NonFinite {
     /// Short name of the loss.
     pub loss: &'static str,
-    /// Its value.
+    /// NaN or an infinity.
     pub value: f32,
-    /// The items of its micro-batch.
+    /// Indices of the items in the micro-batch.
     pub items: Vec<usize>,
 }
 
-/// Measures that are not read yet: those of the micro-batches of one optimiser step.
+/// The measures of the micro-batches of one optimiser step, which are not yet read from the device.
 #[derive(Default)]
 pub struct Meters {
     pending: Vec<(Vec<usize>, Vec<Measure>)>,
 }
 
 impl Meters {
-    /// Keeps the measures of a micro-batch. Nothing is read from the device.
+    /// Stores the measures of a micro-batch without reading them from the device.
     pub fn add(&mut self, items: &[usize], measures: Vec<Measure>) {
         self.pending.push((items.to_vec(), measures));
     }
 
-    /// Reads what was added since the last call and adds it to `epoch`. Returns the values of the last micro-batch, by key;
-    /// those over nothing are left out.
+    /// Reads all stored measures, removes them and adds them to `epoch`. Returns the means of the last micro-batch by key,
+    /// without those that have no terms.
     ///
     /// # Errors
-    /// Returns the first value that is not finite; `epoch` is then as it was.
-    pub fn close(&mut self, epoch: &mut Tally) -> Result<Vec<(&'static str, f64)>, NonFinite> {
+    /// Returns the first value that is not finite; `epoch` is then unchanged.
+    pub fn flush(&mut self, epoch: &mut Tally) -> Result<Vec<(&'static str, f64)>, NonFinite> {
         let mut read: Vec<Vec<(&'static str, Ratio)>> = Vec::with_capacity(self.pending.len());
         for (items, measures) in std::mem::take(&mut self.pending) {
             let mut values = Vec::with_capacity(measures.len());
             for measure in &measures {
-                let value = measure.read();
+                let value = measure.value();
                 if !value.is_finite() {
                     return Err(NonFinite {
                         loss: short_name(measure.key),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_the_last_values_and_an_epoch_has_the_sums() {
+    fn flush_returns_the_last_micro_batch_and_adds_all_to_the_epoch() {
         let (mut meters, mut epoch) = (Meters::default(), Tally::default());
         meters.add(
             &[3],
@@ -265,21 +266,21 @@ mod tests {
             &[4],
             vec![measure("a/loss", 4.0, 0.5, 1), measure("a/accuracy", 0.0, 1.0, 0)],
         );
-        assert_eq!(meters.close(&mut epoch).unwrap(), [("a/loss", 2.0)]);
+        assert_eq!(meters.flush(&mut epoch).unwrap(), [("a/loss", 2.0)]);
         assert_eq!(epoch.get("a/loss").unwrap().mean(), 1.5);
         assert_eq!(epoch.get("a/accuracy").unwrap(), Ratio::new(1.0, 4));
         assert!(epoch.get("b/loss").is_none());
-        assert!(meters.close(&mut epoch).unwrap().is_empty());
+        assert!(meters.flush(&mut epoch).unwrap().is_empty());
         assert!(Ratio::default().mean().is_nan());
     }
 
     #[test]
-    fn the_first_value_that_is_not_finite_is_reported_with_its_items() {
+    fn flush_returns_the_first_non_finite_value_with_its_items() {
         let (mut meters, mut epoch) = (Meters::default(), Tally::default());
         meters.add(&[3], vec![measure("mlm/loss", 1.0, 1.0, 1)]);
         let wrong = [("itm/wpa_loss", f32::INFINITY), ("mlm/loss", f32::NAN)];
         meters.add(&[5, 6], wrong.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec());
-        let error = meters.close(&mut epoch).unwrap_err();
+        let error = meters.flush(&mut epoch).unwrap_err();
         assert_eq!(
             (error.loss, error.value, error.items),
             ("wpa", f32::INFINITY, vec![5, 6])
@@ -288,9 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn names_have_the_phase_inside() {
-        assert_eq!(Phase::Train.name("itm/wpa_loss"), "itm/train/wpa_loss");
-        assert_eq!(Phase::Val.name("the_metric"), "val/the_metric");
+    fn metric_names_contain_the_phase() {
+        assert_eq!(Phase::Train.metric_name("itm/wpa_loss"), "itm/train/wpa_loss");
+        assert_eq!(Phase::Val.metric_name("the_metric"), "val/the_metric");
         assert_eq!(
             ["mlm/loss", "itm/wpa_loss", "mlm/accuracy"].map(short_name),
             ["mlm", "wpa", "accuracy"]
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_read_from_older_checkpoints_too() {
+    fn reads_the_sums_of_older_checkpoints() {
         let mut tally = Tally::default();
         tally.add("itm/wpa_loss", Ratio::new(0.1 + 0.2, 3));
         tally.add("mlm/accuracy", Ratio::new(2.0, 5));

@@ -6,7 +6,7 @@
 
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};
-use crate::sample::{SampleCx, SampleError};
+use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -32,35 +32,35 @@ const ALIGNMENT_WEIGHT: f32 = 0.1;
 /// Row of the modality table for images.
 const IMAGE_TYPE: u32 = 1;
 
-/// What pre-training computes, and what it hides.
+/// Objectives of pre-training, and masking of tokens and patches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainSpec {
     /// Masked language modelling.
     pub mlm: bool,
-    /// Weight of masked autoencoding, which shares the sequences of masked language modelling; `None`: left out.
+    /// Weight of masked autoencoding, which uses the sequences of masked language modelling; `None` disables it.
     pub mae: Option<f32>,
     /// Image-text matching with word-patch alignment.
     pub itm: bool,
-    /// How tokens are masked.
+    /// Masking of tokens.
     pub masking: MaskingConfig,
-    /// Part of the patches that the encoder does not see, in training and evaluation; `None`: it sees all of them, and there is
-    /// nothing to autoencode.
+    /// Fraction of the patches that are masked, in training and evaluation. With `None` all patches are visible, and masked
+    /// autoencoding is skipped.
     pub mask_ratio: Option<f64>,
 }
 
-/// The task of pre-training.
+/// The pre-training task.
 #[derive(Clone, Debug)]
 pub struct Pretrain {
     spec: PretrainSpec,
-    /// Patches of an image.
+    /// Number of patches per image.
     patches: usize,
 }
 
 impl Pretrain {
-    /// The task for a model with so many patches per image.
+    /// Makes the task for a model with `patches` patches per image.
     ///
     /// # Errors
-    /// Returns [`DataError::Invalid`] if the part of tokens to mask is not in 0..=1.
+    /// Returns [`DataError::Invalid`] if the masking probability is not in 0..=1.
     pub fn new(spec: PretrainSpec, patches: usize) -> Result<Self, DataError> {
         let probability = spec.masking.probability;
         if !(0.0..=1.0).contains(&probability) {
@@ -69,23 +69,24 @@ impl Pretrain {
         Ok(Self { spec, patches })
     }
 
-    /// Whether matching shows the sample its own image: `floor(n / 2)` of `n` are true, in random order.
-    fn is_matched(&self, cx: &SampleCx) -> bool {
-        let mut matched = vec![true; cx.count()];
-        matched[cx.count() / 2..].fill(false);
+    /// Whether the sample has its own image in image-text matching. Of the `n` samples of a micro-batch, `floor(n / 2)` random
+    /// ones have.
+    fn is_matched(&self, cx: &SampleContext) -> bool {
+        let mut matched = vec![true; cx.batch_len()];
+        matched[cx.batch_len() / 2..].fill(false);
         matched.shuffle(&mut cx.batch_rng(Purpose::MatchLabels));
-        matched[cx.number()]
+        matched[cx.index()]
     }
 
-    fn mask(&self, cx: &SampleCx, purpose: Purpose) -> Option<PatchMask> {
+    fn random_mask(&self, cx: &SampleContext, purpose: Purpose) -> Option<PatchMask> {
         let ratio = self.spec.mask_ratio?;
         let mut rng = cx.rng(purpose);
         let noise: Vec<f32> = (0..self.patches).map(|_| rng.random()).collect();
         Some(PatchMask::from_noise(&noise, ratio))
     }
 
-    /// As [`Task::forward`]; `trace` sees the encoder's intermediates (see [`Vlc::encode_tracing`]), and `mlm_logits` (the
-    /// masked positions, in order) and `itm_logits`.
+    /// Computes the same as [`Task::forward`] and calls `trace` with the names and values of intermediates: those of
+    /// [`Vlc::encode_tracing`], `mlm_logits` (one row per masked token) and `itm_logits`.
     pub fn forward_tracing(
         &self,
         model: &Vlc,
@@ -98,7 +99,7 @@ impl Pretrain {
         let mut outcome = Outcome::default();
         let mut terms: Vec<(Var, f32)> = Vec::new();
         if self.spec.mlm {
-            let (rows, targets) = masked(batch, &encoded, modelling.clone());
+            let (rows, targets) = masked_tokens(batch, &encoded, modelling.clone());
             let (loss, hits) = if rows.is_empty() {
                 (Var::constant(tape.device().zeros(1, 1)), tape.device().zeros(1, 1))
             } else {
@@ -116,7 +117,7 @@ impl Pretrain {
                 .map(|sequence| sequence.mask.as_ref())
                 .collect();
             if let (Some(weight), Some(masks)) = (self.spec.mae, masks) {
-                let loss = autoencoding(model, tape, batch, &encoded, modelling, &masks);
+                let loss = autoencoding_loss(model, tape, batch, &encoded, modelling, &masks);
                 outcome = outcome.with_loss("mae/loss", &loss, weight);
                 terms.push((loss, weight));
             }
@@ -125,10 +126,10 @@ impl Pretrain {
             let pooled = model.pool(tape, &encoded, matching.clone());
             let logits = model.itm_logits(tape, &pooled);
             trace("itm_logits", &logits);
-            let targets = matches(batch);
+            let targets = match_labels(batch);
             let hits = tape.hits(&logits, &targets);
             let loss = tape.cross_entropy(&logits, targets.as_slice());
-            let wpa = alignment(tape, &encoded, matching, &targets);
+            let wpa = alignment_loss(tape, &encoded, matching, &targets);
             outcome = outcome
                 .with_loss("itm/loss", &loss, 1.0)
                 .with_loss("itm/wpa_loss", &wpa, ALIGNMENT_WEIGHT)
@@ -145,7 +146,7 @@ impl Task for Pretrain {
         Contents::Captions
     }
 
-    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+    fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError> {
         let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
         let ids = cx.tokens();
         let (mut images, mut texts, mut sequences) = (vec![image], Vec::new(), Vec::new());
@@ -170,7 +171,7 @@ impl Task for Pretrain {
                 ids: masked.ids,
                 labels: masked.labels,
             };
-            push(MODELLING, text, 0, self.mask(cx, Purpose::PatchMaskMlm));
+            push(MODELLING, text, 0, self.random_mask(cx, Purpose::PatchMaskMlm));
         }
         let mut target = Target::None;
         if self.spec.itm {
@@ -178,8 +179,8 @@ impl Task for Pretrain {
             if !matched {
                 images.push(cx.peer_image(&mut cx.rng(Purpose::FalseImage))?);
             }
-            let mask = self.mask(cx, Purpose::PatchMaskItm);
-            push(MATCHING, Text::plain(ids), images.len() as u32 - 1, mask);
+            let mask = self.random_mask(cx, Purpose::PatchMaskItm);
+            push(MATCHING, Text::unmasked(ids), images.len() as u32 - 1, mask);
             target = Target::Class(matched as u32);
         }
         Ok(Sample {
@@ -195,7 +196,7 @@ impl Task for Pretrain {
         self.forward_tracing(model, tape, batch, &mut |_, _| ())
     }
 
-    /// Mean losses and accuracies under the original's names; the accuracies choose the best checkpoint.
+    /// Reports mean losses and accuracies under the original's names. The sum of the accuracies selects the best checkpoint.
     fn report(&self, phase: Phase, tally: &Tally) -> Report {
         let keys = [
             "itm/accuracy",
@@ -205,13 +206,13 @@ impl Task for Pretrain {
             "mlm/loss",
             "mae/loss",
         ];
-        // An epoch without a single masked token has no accuracy; it counts as 0 in the choice of the best.
-        Report::of(phase, tally, &keys, &["itm/accuracy", "mlm/accuracy"])
+        // An epoch without masked tokens has no `mlm/accuracy`, which then counts as 0 in the selection.
+        Report::from_tally(phase, tally, &keys, &["itm/accuracy", "mlm/accuracy"])
     }
 }
 
-/// Rows of the tokens to predict, and their ids.
-fn masked(batch: &Batch, encoded: &Encoded, sequences: Range<usize>) -> (Vec<u32>, Vec<u32>) {
+/// Returns the rows of the masked tokens and their original ids.
+fn masked_tokens(batch: &Batch, encoded: &Encoded, sequences: Range<usize>) -> (Vec<u32>, Vec<u32>) {
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
     for s in sequences {
         let labels = batch.text_of(&batch.sequences[s]).map_or(&[][..], |text| &text.labels);
@@ -225,17 +226,17 @@ fn masked(batch: &Batch, encoded: &Encoded, sequences: Range<usize>) -> (Vec<u32
     (rows, targets)
 }
 
-/// Of each sample, whether caption and image belong together (1) or not (0).
-fn matches(batch: &Batch) -> Vec<u32> {
+/// Returns a label per sample: 1 if the caption belongs to the image, else 0.
+fn match_labels(batch: &Batch) -> Vec<u32> {
     let class = |target: &Target| match target {
         Target::Class(class) => *class,
-        other => panic!("a sample of matching has a class, not {other:?}"),
+        other => panic!("image-text matching needs a class as its target, not {other:?}"),
     };
     batch.targets.iter().map(class).collect()
 }
 
-/// Error at the hidden patches.
-fn autoencoding(
+/// Mean squared error of the reconstructed masked patches, each normalised.
+fn autoencoding_loss(
     model: &Vlc,
     tape: &Tape,
     batch: &Batch,
@@ -244,19 +245,19 @@ fn autoencoding(
     masks: &[&PatchMask],
 ) -> Var {
     let prediction = model.decode(tape, encoded, sequences.clone(), masks, |mask| mask.removed.clone());
-    let hidden: Vec<(&[f32], &[u32])> = batch.sequences[sequences]
+    let masked: Vec<(&[f32], &[u32])> = batch.sequences[sequences]
         .iter()
         .zip(masks)
         .map(|(sequence, mask)| (batch.image_of(sequence).unwrap_or_default(), mask.removed.as_slice()))
         .collect();
     let (size, side) = (model.config().image_size, model.config().backbone.patch_size);
-    let target = tape.device().patches(&hidden, size, side, Order::ChannelLast);
+    let target = tape.device().patches(&masked, size, side, Order::ChannelLast);
     tape.patch_loss(&prediction, target)
 }
 
-/// Transport distances between words (without `[CLS]` and `[SEP]`) and patches (without the class token): the sum over matched
-/// pairs minus the sum over the others, divided by the number of pairs.
-fn alignment(tape: &Tape, encoded: &Encoded, sequences: Range<usize>, matched: &[u32]) -> Var {
+/// The word-patch alignment loss: optimal-transport distances between words (without `[CLS]` and `[SEP]`) and patches (without
+/// the class token), the sum over matched pairs minus the sum over the others, divided by the number of pairs.
+fn alignment_loss(tape: &Tape, encoded: &Encoded, sequences: Range<usize>, matched: &[u32]) -> Var {
     let n = matched.len() as f32;
     let pair = |(s, matched): (usize, &u32)| {
         let (text, image) = (encoded.text_rows(s), encoded.image_rows(s));
@@ -276,7 +277,7 @@ mod tests {
     use crate::metrics::Ratio;
 
     #[test]
-    fn the_selection_is_the_sum_of_the_accuracies() {
+    fn the_metric_is_the_sum_of_the_accuracies() {
         let masking = MaskingConfig {
             whole_word: false,
             probability: 0.15,
@@ -318,9 +319,9 @@ mod tests {
         assert_eq!(values, want.map(|(name, value)| (name.to_string(), value)));
 
         for probability in [1.5, f64::NAN] {
-            let mut wrong = spec.clone();
-            wrong.masking.probability = probability;
-            assert!(Pretrain::new(wrong, 4).is_err());
+            let mut invalid = spec.clone();
+            invalid.masking.probability = probability;
+            assert!(Pretrain::new(invalid, 4).is_err());
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Fine-tuning for retrieval: an image's caption is to be ranked above captions of other images.
+//! Fine-tuning for retrieval: the model learns to rank an image's caption above captions of other images.
 
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};
-use crate::sample::{SampleCx, SampleError};
+use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use vlct_data::datasets::Contents;
 use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};
 use vlct_tensor::Tape;
 
-/// The task of ranking captions.
+/// The task of ranking the captions of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Retrieval {
-    /// False captions of each image.
+    /// Number of false captions per image.
     pub false_texts: usize,
 }
 
@@ -21,12 +21,12 @@ impl Task for Retrieval {
         Contents::Captions
     }
 
-    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+    fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError> {
         let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
-        let mut texts = vec![Text::plain(cx.tokens())];
+        let mut texts = vec![Text::unmasked(cx.tokens())];
         let mut rng = cx.rng(Purpose::FalseText);
         for _ in 0..self.false_texts {
-            texts.push(Text::plain(cx.peer_tokens(&mut rng)?));
+            texts.push(Text::unmasked(cx.peer_tokens(&mut rng)?));
         }
         let sequence = |text| Sequence {
             group: 0,
@@ -44,18 +44,18 @@ impl Task for Retrieval {
         })
     }
 
-    /// Logits `[images, captions of each]`, the right caption first; the loss is their cross-entropy.
+    /// Computes logits `[images, 1 + false_texts]`, the true caption first; the loss is the cross-entropy.
     ///
     /// # Panics
-    /// If images have different numbers of captions, or the model cannot rank.
+    /// Panics if an image does not have `1 + false_texts` captions, or the model has neither a ranking nor a matching head.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
         let captions = 1 + self.false_texts;
         assert_eq!(
             batch.sequences.len(),
             batch.len() * captions,
-            "as many captions for each image"
+            "number of captions of each image"
         );
-        let pooled = model.read(tape, &batch.inputs(), batch.dropout);
+        let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let scores = tape.reshape(&model.rank_scores(tape, &pooled), batch.len(), captions);
         let loss = tape.cross_entropy(&scores, vec![0; batch.len()]);
         let mut outcome = Outcome::default().with_loss("irtr/irtr_loss", &loss, 1.0);
@@ -64,6 +64,6 @@ impl Task for Retrieval {
     }
 
     fn report(&self, phase: Phase, tally: &Tally) -> Report {
-        Report::of(phase, tally, &["irtr/irtr_loss"], &[])
+        Report::from_tally(phase, tally, &["irtr/irtr_loss"], &[])
     }
 }

@@ -1,4 +1,4 @@
-//! What a task makes a sample from: one item, its images and tokens, and the random streams of the sample.
+//! The inputs of [`Task::sample`](crate::Task::sample): one item, its images and tokens, and the sample's random generators.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use vlct_image::Transform;
 
 use crate::inputs::{InputSpec, Mode};
 
-/// Unreadable images in a row after which replacing them is given up: the data, not an image, are broken.
+/// Maximum number of replacements for one sample. If so many images in a row are unreadable, the dataset is damaged.
 const MAX_REPLACEMENTS: usize = 100;
-/// Messages kept about replaced images.
+/// Maximum number of messages kept about replaced images.
 pub(crate) const MAX_WARNINGS: usize = 4;
-/// Set in the seed of patch masks in evaluation, so that it does not hide the patches that training hides.
-pub(crate) const EVALUATION: u64 = 1 << 63;
+/// This bit of the seed is flipped for patch masks in evaluation, so that they differ from the masks of training.
+pub(crate) const EVALUATION_SEED_BIT: u64 = 1 << 63;
 
-/// Why a sample cannot be made.
+/// The reason why a sample cannot be made.
 #[derive(Debug)]
 pub enum SampleError {
-    /// Its own image cannot be read: in training another item takes its place.
+    /// The item cannot be read. In training, the loader replaces it by another item.
     Unreadable(DataError),
-    /// Anything else.
+    /// Any other error; the loader returns it.
     Fatal(DataError),
 }
 
@@ -43,25 +43,28 @@ pub(crate) struct Replacements {
 }
 
 impl Replacements {
-    /// Notes that an image is replaced because of `error`; returns the error where images are not to be replaced.
-    pub fn note(&mut self, error: DataError, mode: Mode) -> Result<()> {
+    /// Counts a replacement because of `error`.
+    ///
+    /// # Errors
+    /// Returns `error` in evaluation, where nothing is replaced, and an error after [`MAX_REPLACEMENTS`].
+    pub fn record(&mut self, error: DataError, mode: Mode) -> Result<()> {
         if mode != Mode::Train {
             return Err(error);
         }
         self.count += 1;
         if self.count > MAX_REPLACEMENTS {
             return Err(DataError::Invalid(format!(
-                "{MAX_REPLACEMENTS} images in a row cannot be read; check the dataset. The last one: {error}"
+                "{MAX_REPLACEMENTS} images in a row cannot be read; check the dataset. The last error: {error}"
             )));
         }
         if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(format!("{error}; another sample takes its place"));
+            self.warnings.push(format!("{error}; replaced by another sample"));
         }
         Ok(())
     }
 }
 
-/// A dataset, and how its items are read.
+/// A dataset and the settings with which its items are read.
 pub(crate) struct Source {
     pub data: Arc<dyn Dataset>,
     pub inputs: Arc<InputSpec>,
@@ -72,8 +75,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn image(&self, item: usize, example: &Example, which: usize, rng: &mut impl Rng) -> Result<Pixels> {
-        let Some(bytes) = example.images.get(which).and_then(Option::as_deref) else {
+    fn image(&self, item: usize, example: &Example, index: usize, rng: &mut impl Rng) -> Result<Pixels> {
+        let Some(bytes) = example.images.get(index).and_then(Option::as_deref) else {
             return Err(self.data.error(item, "has no image"));
         };
         let mut pixels = self.buffers.take(self.transform.values());
@@ -89,81 +92,82 @@ impl Source {
     }
 }
 
-/// What [`Task::sample`](crate::Task::sample) reads: one item, and the only source of its images, tokens and randomness.
-pub struct SampleCx<'a> {
+/// The argument of [`Task::sample`](crate::Task::sample): one item. A task gets images, tokens and random numbers from it alone.
+pub struct SampleContext<'a> {
     pub(crate) source: &'a Source,
-    /// The micro-batch.
-    pub(crate) at: Position,
-    /// Position of the sample in the epoch.
-    pub(crate) place: usize,
-    pub(crate) number: usize,
-    pub(crate) count: usize,
+    /// Position of the micro-batch.
+    pub(crate) position: Position,
+    /// Index of the sample in the epoch.
+    pub(crate) index_in_epoch: usize,
+    /// Index of the sample in its micro-batch.
+    pub(crate) index: usize,
+    pub(crate) batch_len: usize,
     pub(crate) item: usize,
     pub(crate) example: &'a Example<'a>,
     pub(crate) replacements: &'a mut Replacements,
 }
 
-impl SampleCx<'_> {
-    /// The item.
+impl SampleContext<'_> {
+    /// Returns the index of the item in the dataset.
     pub fn item(&self) -> usize {
         self.item
     }
 
-    /// Position of the sample in its micro-batch.
-    pub fn number(&self) -> usize {
-        self.number
+    /// Returns the index of the sample in its micro-batch.
+    pub fn index(&self) -> usize {
+        self.index
     }
 
-    /// Number of samples in the micro-batch.
-    pub fn count(&self) -> usize {
-        self.count
+    /// Returns the number of samples in the micro-batch.
+    pub fn batch_len(&self) -> usize {
+        self.batch_len
     }
 
-    /// The tokeniser.
+    /// Returns the tokeniser.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.source.inputs.tokenizer
     }
 
-    /// What is to be predicted.
+    /// Returns the target answer of the item.
     pub fn answer(&self) -> &Answer {
         &self.example.answer
     }
 
-    /// The generator of one decision about this sample.
+    /// Returns the random generator for one decision about this sample.
     pub fn rng(&self, purpose: Purpose) -> ChaCha8Rng {
         let evaluation = self.source.mode == Mode::Evaluate;
         let seed = match purpose {
-            Purpose::PatchMaskMlm | Purpose::PatchMaskItm if evaluation => self.source.seed ^ EVALUATION,
+            Purpose::PatchMaskMlm | Purpose::PatchMaskItm if evaluation => self.source.seed ^ EVALUATION_SEED_BIT,
             _ => self.source.seed,
         };
-        stream(seed, purpose, self.at.epoch, self.place as u64)
+        stream(seed, purpose, self.position.epoch, self.index_in_epoch as u64)
     }
 
-    /// The generator of one decision about the whole micro-batch: the same for each of its samples.
+    /// Returns the random generator for one decision about the whole micro-batch, the same for each of its samples.
     pub fn batch_rng(&self, purpose: Purpose) -> ChaCha8Rng {
-        stream(self.source.seed, purpose, self.at.epoch, self.at.batch)
+        stream(self.source.seed, purpose, self.position.epoch, self.position.batch)
     }
 
-    /// Image `which` of the item, decoded and transformed.
+    /// Decodes and transforms image `index` of the item.
     ///
     /// # Errors
-    /// Returns [`SampleError::Unreadable`] if it cannot be decoded.
-    pub fn image(&self, which: usize, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
+    /// Returns [`SampleError::Unreadable`] if the item has no such image or it cannot be decoded.
+    pub fn image(&self, index: usize, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
         self.source
-            .image(self.item, self.example, which, rng)
+            .image(self.item, self.example, index, rng)
             .map_err(SampleError::Unreadable)
     }
 
-    /// Token ids of the item's text.
+    /// Returns the token ids of the item's text.
     pub fn tokens(&self) -> Vec<u32> {
         self.source.tokens(self.example.text.as_deref())
     }
 
-    /// The image of a random item of the same dataset, which may be the item itself. In training, an unreadable image is
-    /// replaced by the next one drawn.
+    /// Returns the image of a random item of the same dataset, possibly of the item itself. In training, another item is drawn
+    /// if the image is unreadable.
     ///
     /// # Errors
-    /// Returns [`SampleError::Fatal`] if too many images in a row cannot be read; in evaluation if one cannot.
+    /// Returns [`SampleError::Fatal`] if too many images in a row are unreadable, or, in evaluation, if one is.
     pub fn peer_image(&mut self, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
         let source = self.source;
         loop {
@@ -172,12 +176,12 @@ impl SampleCx<'_> {
             let image = example.and_then(|example| source.image(peer, &example, 0, rng));
             match image {
                 Ok(image) => return Ok(image),
-                Err(error) => self.replacements.note(error, source.mode)?,
+                Err(error) => self.replacements.record(error, source.mode)?,
             }
         }
     }
 
-    /// Token ids of the text of a random item of the same dataset, which may be the item itself.
+    /// Returns the token ids of the text of a random item of the same dataset, possibly of the item itself.
     ///
     /// # Errors
     /// Returns [`SampleError::Fatal`] if the text is damaged.

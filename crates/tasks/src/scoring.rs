@@ -1,4 +1,4 @@
-//! Retrieval: every image scored against every caption, and how often the right one is among the best.
+//! Retrieval evaluation: scores of all images with all captions, and recall at 1, 5 and 10.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,20 +12,20 @@ use vlct_tensor::{Tape, Var};
 
 use crate::batch::{Batch, Sample, Target};
 use crate::error::{Result, TaskError};
-use crate::evaluate::{Evaluator, pass};
+use crate::evaluate::{Evaluator, evaluate_batches};
 use crate::inputs::{InputSpec, Mode};
 use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
-use crate::sample::{SampleCx, SampleError};
+use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 
-/// Pairs that the encoder reads at once.
-const PAIRS: usize = 64;
+/// Image-text pairs per forward pass.
+const PAIRS_PER_PASS: usize = 64;
 
-/// Images read ahead.
+/// Images that the loader reads ahead.
 const PREFETCH: usize = 8;
 
-/// Shares of queries whose right answer is among the best 1, 5 and 10.
+/// Recall at k: the fraction of queries with a correct candidate among the k best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Recalls {
     /// Caption → image, at 1.
@@ -43,11 +43,11 @@ pub struct Recalls {
 }
 
 impl Recalls {
-    /// The recalls of `scores [images, texts]`, where text `t` belongs to image `owner[t]`.
+    /// Computes the recalls from `scores [images, texts]`, where text `t` belongs to image `owner[t]`.
     ///
-    /// As in the original, an image counts as a hit if any of its captions is among the best. Of equal scores the first is
-    /// taken.
-    pub fn of(scores: &[f32], owner: &[usize]) -> Self {
+    /// As in the original, an image counts as a hit if any of its captions is among the k best. Of equal scores, the one with
+    /// the lower index ranks first.
+    pub fn from_scores(scores: &[f32], owner: &[usize]) -> Self {
         let texts = owner.len();
         if texts == 0 {
             return Self::default();
@@ -69,7 +69,7 @@ impl Recalls {
         }
     }
 
-    /// The values under the original's names. Both recalls at 1 choose the best checkpoint.
+    /// Returns the recalls under the original's names. The sum of both recalls at 1 selects the best checkpoint.
     pub fn report(&self) -> Report {
         let values = [
             ("recalls/ir_r1", self.ir_r1),
@@ -86,16 +86,16 @@ impl Recalls {
     }
 }
 
-/// Rank (from 0) of the best candidate that is `right`; the number of candidates if none is.
-pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
-    // NaN is the lowest score, and never right.
+/// Returns the rank, from 0, of the best candidate for which `is_correct` holds; the number of candidates if there is none.
+pub fn rank(scores: &[f32], is_correct: impl Fn(usize) -> bool) -> usize {
+    // NaN counts as the lowest score, and a candidate with it is never correct.
     let scores: Vec<f32> = scores
         .iter()
         .map(|s| if s.is_nan() { f32::NEG_INFINITY } else { *s })
         .collect();
-    let right = |i: usize| scores[i] > f32::NEG_INFINITY && right(i);
+    let is_correct = |i: usize| scores[i] > f32::NEG_INFINITY && is_correct(i);
     let best = (0..scores.len())
-        .filter(|i| right(*i))
+        .filter(|i| is_correct(*i))
         .max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)));
     let Some(best) = best else { return scores.len() };
     (0..scores.len())
@@ -103,7 +103,7 @@ pub fn rank(scores: &[f32], right: impl Fn(usize) -> bool) -> usize {
         .count()
 }
 
-/// Scores of one image `[3, S, S]`, all patches visible, against each text.
+/// Returns the ranking score of one image `[3, S, S]` with each text; all patches are visible.
 pub fn score_image(model: &Vlc, image: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
     let score = |texts: &[Vec<u32>]| {
         let sequence = |text| Sequence {
@@ -120,23 +120,23 @@ pub fn score_image(model: &Vlc, image: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
             sequences: &sequences,
         };
         let tape = Tape::inference(model.compute());
-        let pooled = model.read(&tape, &inputs, None);
+        let pooled = model.encode_pooled(&tape, &inputs, None);
         model.rank_scores(&tape, &pooled).tensor().to_host().into_owned()
     };
-    texts.chunks(PAIRS).flat_map(score).collect()
+    texts.chunks(PAIRS_PER_PASS).flat_map(score).collect()
 }
 
-/// Images alone, each scored against the same texts.
-struct AgainstTexts {
+/// A task whose samples are single images; its forward pass scores each image with the same texts.
+struct ScoreTexts {
     texts: Vec<Vec<u32>>,
 }
 
-impl Task for AgainstTexts {
+impl Task for ScoreTexts {
     fn contents(&self) -> Contents {
         Contents::Captions
     }
 
-    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+    fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError> {
         Ok(Sample {
             item: cx.item(),
             images: vec![cx.image(0, &mut cx.rng(Purpose::Augmentation))?],
@@ -146,7 +146,7 @@ impl Task for AgainstTexts {
         })
     }
 
-    /// Logits `[images, texts]`.
+    /// Computes logits `[images, texts]`.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
         let rows = batch
             .images
@@ -168,35 +168,36 @@ impl Task for AgainstTexts {
     }
 }
 
-/// Scores the images of a dataset, in order, against texts.
-pub struct Scoring {
-    task: Arc<AgainstTexts>,
+/// Scores the images of a dataset, in order, with a list of texts.
+pub struct RetrievalScorer {
+    task: Arc<ScoreTexts>,
     data: Arc<TableDataset>,
     inputs: Arc<InputSpec>,
     threads: usize,
 }
 
-impl Scoring {
-    /// Scores against `texts`, token ids from `[CLS]` to `[SEP]`; so many threads read the images.
+impl RetrievalScorer {
+    /// Makes a scorer for `texts`, token ids from `[CLS]` to `[SEP]`. `threads` threads read the images.
     pub fn new(data: Arc<TableDataset>, inputs: Arc<InputSpec>, texts: Vec<Vec<u32>>, threads: usize) -> Self {
         Self {
-            task: Arc::new(AgainstTexts { texts }),
+            task: Arc::new(ScoreTexts { texts }),
             data,
             inputs,
             threads,
         }
     }
 
-    /// Scores of the first `limit` images, `[images, texts]`; `watch` sees each image. `None` if told to stop on the way.
+    /// Returns the scores of the first `limit` images, `[images, texts]`, `None` if `stop` is set before the end. Calls `on_image`
+    /// with the values of each image.
     ///
     /// # Errors
-    /// Returns an error that names file and row if an image cannot be read: leaving it out would shift the ranks of the others.
+    /// Returns an error that names file and row if an image cannot be read: omitting it would change the ranks of the others.
     pub fn scores(
         &self,
         model: &Vlc,
         limit: usize,
         stop: &AtomicBool,
-        watch: &mut dyn FnMut(&[f32]),
+        on_image: &mut dyn FnMut(&[f32]),
     ) -> Result<Option<Vec<f32>>> {
         let spec = LoaderSpec {
             seed: 0,
@@ -210,8 +211,8 @@ impl Scoring {
         let (task, inputs) = (self.task.clone(), self.inputs.clone());
         let loader = Loader::new(task, rows, inputs, spec, Position::default())?;
         let mut scores = Vec::new();
-        let complete = pass(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
-            batch.images.iter().for_each(|image| watch(image));
+        let complete = evaluate_batches(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
+            batch.images.iter().for_each(|image| on_image(image));
             if let Some(logits) = &outcome.logits {
                 scores.extend_from_slice(&logits.tensor().to_host());
             }
@@ -220,29 +221,29 @@ impl Scoring {
     }
 }
 
-/// Recalls of a split: all images against all captions.
+/// Computes the recalls of a split from the scores of all its images with all its captions.
 ///
-/// Memory: the captions' token ids and one score for each image and caption.
-pub struct Recall {
+/// Holds in memory the captions' token ids and one score per pair of image and caption.
+pub struct RecallEvaluator {
     data: Arc<TableDataset>,
     inputs: Arc<InputSpec>,
     threads: usize,
 }
 
-impl Recall {
-    /// The recalls of a dataset, read by so many threads.
+impl RecallEvaluator {
+    /// Makes an evaluator of `data`. `threads` threads read the images.
     ///
     /// # Errors
-    /// Returns [`TaskError::TooFewImages`] if there are no ten ranks.
+    /// Returns [`TaskError::TooFewImages`] if there are fewer than 10 images.
     pub fn new(data: Arc<TableDataset>, inputs: Arc<InputSpec>, threads: usize) -> Result<Self> {
         match data.rows() {
             10.. => Ok(Self { data, inputs, threads }),
-            few => Err(TaskError::TooFewImages(few)),
+            images => Err(TaskError::TooFewImages(images)),
         }
     }
 }
 
-impl Evaluator for Recall {
+impl Evaluator for RecallEvaluator {
     fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>> {
         let (mut texts, mut owner) = (Vec::new(), Vec::new());
         for image in 0..self.data.rows() {
@@ -252,9 +253,9 @@ impl Evaluator for Recall {
                 owner.push(image);
             }
         }
-        let scoring = Scoring::new(self.data.clone(), self.inputs.clone(), texts, self.threads);
+        let scoring = RetrievalScorer::new(self.data.clone(), self.inputs.clone(), texts, self.threads);
         let scores = scoring.scores(model, usize::MAX, stop, &mut |_| ())?;
-        Ok(scores.map(|scores| Recalls::of(&scores, &owner).report()))
+        Ok(scores.map(|scores| Recalls::from_scores(&scores, &owner).report()))
     }
 }
 
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_count_better_candidates() {
+    fn rank_is_the_number_of_better_candidates() {
         assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i == 1), 0);
         assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i == 0), 2);
         assert_eq!(rank(&[0.1, 0.9, 0.5], |i| i != 1), 1);
@@ -274,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn recalls_of_a_small_case() {
-        // Two images with two captions each; caption 1 is found at the wrong image.
+    fn recalls_of_two_images_with_two_captions_each() {
+        // Caption 1 has a higher score with the wrong image.
         let scores = [0.9, 0.1, 0.2, 0.3, 0.0, 0.8, 0.7, 0.1];
-        let r = Recalls::of(&scores, &[0, 0, 1, 1]);
+        let r = Recalls::from_scores(&scores, &[0, 0, 1, 1]);
         assert_eq!((r.ir_r1, r.ir_r5), (0.5, 1.0));
         assert_eq!((r.tr_r1, r.tr_r5), (0.5, 1.0));
         assert_eq!(r.report().the_metric(), 1.0);

@@ -1,4 +1,4 @@
-//! Tasks as data.
+//! A serialisable description of a task.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::pretrain::{Pretrain, PretrainSpec};
 use crate::task::Task;
 use crate::vqa::Vqa;
 
-/// A task as data: the only list of tasks.
+/// Selects a task and its settings. The names are stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskSpec {
@@ -21,7 +21,7 @@ pub enum TaskSpec {
 }
 
 impl TaskSpec {
-    /// The task for a model of these sizes.
+    /// Builds the task for a model with the sizes `model`.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if a value is out of range.

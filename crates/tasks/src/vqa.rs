@@ -1,8 +1,8 @@
-//! Visual question answering: a classifier over the answers that are frequent in training.
+//! Visual question answering: a classifier over the answers that are frequent in the training data.
 
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};
-use crate::sample::{SampleCx, SampleError};
+use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use vlct_data::datasets::{Answer, Contents};
 use vlct_data::random::Purpose;
@@ -18,7 +18,7 @@ impl Task for Vqa {
         Contents::Questions
     }
 
-    fn sample(&self, cx: &mut SampleCx<'_>) -> Result<Sample, SampleError> {
+    fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError> {
         let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
         let target = match cx.answer() {
             Answer::Scored { answers, .. } => Target::Scores(
@@ -32,7 +32,7 @@ impl Task for Vqa {
         Ok(Sample {
             item: cx.item(),
             images: vec![image],
-            texts: vec![Text::plain(cx.tokens())],
+            texts: vec![Text::unmasked(cx.tokens())],
             sequences: vec![Sequence {
                 group: 0,
                 text: Some(0),
@@ -44,18 +44,18 @@ impl Task for Vqa {
         })
     }
 
-    /// Logits `[questions, answers]`; the loss is binary cross-entropy, summed over the answers, averaged over the questions.
+    /// Computes logits `[questions, answers]`; the loss is binary cross-entropy, summed over answers, averaged over questions.
     ///
     /// # Panics
-    /// If the model has no head for answers or the id of an answer is outside it.
+    /// Panics if the model has no question-answering head or an answer's id is not less than its number of answers.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
-        let pooled = model.read(tape, &batch.inputs(), batch.dropout);
+        let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let logits = model.vqa_logits(tape, &pooled);
         let mut outcome = Outcome {
             logits: Some(logits.clone()),
             ..Outcome::default()
         };
-        if let Some(targets) = scores(tape.device(), &batch.targets, logits.columns()) {
+        if let Some(targets) = target_scores(tape.device(), &batch.targets, logits.columns()) {
             let score = tape.score_at_argmax(&logits, &targets);
             let loss = tape.binary_cross_entropy(&logits, targets);
             outcome = outcome
@@ -67,12 +67,12 @@ impl Task for Vqa {
     }
 
     fn report(&self, phase: Phase, tally: &Tally) -> Report {
-        Report::of(phase, tally, &["vqa/loss", "vqa/score"], &["vqa/score"])
+        Report::from_tally(phase, tally, &["vqa/loss", "vqa/score"], &["vqa/score"])
     }
 }
 
-/// Scores `[samples, answers]`, 0 for answers that are not named; `None` if a sample has no target.
-fn scores(device: Device, targets: &[Target], answers: usize) -> Option<Tensor> {
+/// Returns target scores `[samples, answers]`, 0 for answers that a target does not list; `None` if a sample has no target.
+fn target_scores(device: Device, targets: &[Target], answers: usize) -> Option<Tensor> {
     let mut rows = vec![0f32; targets.len() * answers];
     for (row, target) in rows.chunks_exact_mut(answers).zip(targets) {
         let Target::Scores(scores) = target else { return None };
@@ -88,11 +88,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_answer_named_twice_the_later_score_counts() {
-        let named = |scores: &[(u32, f32)]| Target::Scores(scores.to_vec());
-        let targets = [named(&[(2, 0.3), (0, 1.0), (2, 0.9)]), named(&[]), named(&[(1, 0.6)])];
-        let rows = scores(Device::default(), &targets, 3).unwrap();
+    fn the_later_score_of_a_repeated_answer_counts() {
+        let target = |scores: &[(u32, f32)]| Target::Scores(scores.to_vec());
+        let targets = [
+            target(&[(2, 0.3), (0, 1.0), (2, 0.9)]),
+            target(&[]),
+            target(&[(1, 0.6)]),
+        ];
+        let rows = target_scores(Device::default(), &targets, 3).unwrap();
         assert_eq!(*rows.to_host(), [1.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]);
-        assert!(scores(Device::default(), &[named(&[]), Target::None], 3).is_none());
+        assert!(target_scores(Device::default(), &[target(&[]), Target::None], 3).is_none());
     }
 }

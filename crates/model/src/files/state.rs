@@ -190,7 +190,7 @@ impl StoredTensor {
     /// A 32-bit floating-point tensor.
     ///
     /// # Panics
-    /// If the shape does not have as many places as there are values.
+    /// Panics if the shape does not have as many places as there are values.
     pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
         Self::new(shape.into(), TensorData::F32(values))
     }
@@ -198,7 +198,7 @@ impl StoredTensor {
     /// A tensor.
     ///
     /// # Panics
-    /// If the shape does not have as many places as there are values.
+    /// Panics if the shape does not have as many places as there are values.
     pub fn new(shape: Vec<usize>, data: TensorData) -> Self {
         assert_eq!(
             shape.iter().product::<usize>(),

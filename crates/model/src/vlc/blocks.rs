@@ -9,7 +9,7 @@ pub(super) struct Find<'a>(pub &'a Parameters);
 
 impl Find<'_> {
     /// # Panics
-    /// If the name was not declared: the declarations and the uses in this crate belong together.
+    /// Panics if the name was not declared: the declarations and the uses in this crate belong together.
     pub fn id(&self, name: &str) -> ParameterId {
         self.0
             .id(name)

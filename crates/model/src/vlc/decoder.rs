@@ -40,7 +40,7 @@ impl Vlc {
     /// the order (row, column, channel), normalised per patch. The last block computes nothing else.
     ///
     /// # Panics
-    /// If there is not one mask for each sequence, or a patch is wanted twice or not there.
+    /// Panics if there is not one mask for each sequence, or a patch is wanted twice or not there.
     pub fn decode(
         &self,
         tape: &Tape,

@@ -61,7 +61,7 @@ impl Vlc {
     /// Vocabulary logits for the named rows of the encoding: `[rows, vocab_size]`.
     ///
     /// # Panics
-    /// If the model has no such head.
+    /// Panics if the model has no such head.
     pub fn mlm_logits(&self, tape: &Tape, encoded: &Encoded, rows: Vec<u32>) -> Var {
         let (p, head) = (&self.parameters, expect(&self.mlm, "masked-language"));
         let x = tape.rows(&encoded.features, rows);
@@ -78,7 +78,7 @@ impl Vlc {
     /// Matching logits of pooled sequences: `[sequences, 2]`, class 1 = the text belongs to the image.
     ///
     /// # Panics
-    /// If the model has no such head.
+    /// Panics if the model has no such head.
     pub fn itm_logits(&self, tape: &Tape, pooled: &Var) -> Var {
         expect(&self.itm, "image-text matching").forward(tape, &self.parameters, pooled, None)
     }
@@ -86,7 +86,7 @@ impl Vlc {
     /// Answer logits of pooled sequences: `[sequences, answers]`.
     ///
     /// # Panics
-    /// If the model has no such head.
+    /// Panics if the model has no such head.
     pub fn vqa_logits(&self, tape: &Tape, pooled: &Var) -> Var {
         let (p, head) = (&self.parameters, expect(&self.vqa, "question-answering"));
         let x = head.hidden.forward(tape, p, pooled, None);
@@ -98,7 +98,7 @@ impl Vlc {
     /// from which that head is initialised.
     ///
     /// # Panics
-    /// If the model has neither head.
+    /// Panics if the model has neither head.
     pub fn rank_scores(&self, tape: &Tape, pooled: &Var) -> Var {
         if let Some(rank) = &self.rank {
             return rank.forward(tape, &self.parameters, pooled, None);

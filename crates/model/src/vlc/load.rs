@@ -21,7 +21,7 @@ impl Vlc {
     /// Returns an error if a tensor holds no floats.
     ///
     /// # Panics
-    /// If a tensor has another size than its parameter: fit the state first.
+    /// Panics if a tensor has another size than its parameter: fit the state first.
     pub fn load(&mut self, state: &StateDict) -> Result<(), StateError> {
         for name in state.names() {
             if let Some(id) = self.parameters().id(name) {

@@ -75,7 +75,7 @@ impl Vlc {
             sequences: &[Sequence::FIRST_PAIR],
         };
         let tape = Tape::inference(self.compute());
-        let pooled = self.read(&tape, &inputs, None);
+        let pooled = self.encode_pooled(&tape, &inputs, None);
         let logits = self.itm_logits(&tape, &pooled);
         match *logits.tensor().to_host() {
             [mismatch, matching] => 1.0 / (1.0 + (mismatch - matching).exp()),

@@ -128,7 +128,7 @@ impl Vlc {
     /// `dropout` is the key of the text embedding's dropout, `None` outside training.
     ///
     /// # Panics
-    /// If a text is longer than `max_text_len`, a token id is outside the vocabulary, an image has another size or an index is
+    /// Panics if a text is longer than `max_text_len`, a token id is outside the vocabulary, an image has another size or an index is
     /// not in its pool.
     pub fn encode(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Encoded {
         self.encode_tracing(tape, inputs, dropout, &mut |_, _| ())
@@ -155,7 +155,7 @@ impl Vlc {
     ///
     /// # Panics
     /// As [`Vlc::encode`], and if a sequence has no token.
-    pub fn read(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
+    pub fn encode_pooled(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let has_token = |s: &Sequence| s.image.is_some() || !inputs.text(s).is_empty();
         assert!(inputs.sequences.iter().all(has_token), "a sequence without a token");
         let (first, ..) = self.run(tape, inputs, dropout, Wanted::First, &mut |_, _| ());

@@ -7,12 +7,12 @@ use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
 use vlct_model::Vlc;
 use vlct_synthetic::TextBaseline;
-use vlct_tasks::scoring::{Recalls, Scoring};
+use vlct_tasks::scoring::{Recalls, RetrievalScorer};
 use vlct_tasks::{Batch, InputSpec, Ratio, Tally, TaskSpec};
 use vlct_train::data;
 use vlct_train::error::Result;
 use vlct_train::spec::{DataSpec, RunSpec};
-use vlct_train::trainer::evaluate::split_pass;
+use vlct_train::trainer::evaluate::split_evaluator;
 
 /// Images and captions of the retrieval evaluation.
 const CANDIDATES: usize = 200;
@@ -54,7 +54,7 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
     let held_out = data::open(&spec.data, Split::Test)?;
     let never = AtomicBool::new(false);
     let tally = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
-        let tally = split_pass(spec, held_out.clone(), &inputs)?.tally(model, &never, watch)?;
+        let tally = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &never, watch)?;
         Ok(tally.unwrap_or_default())
     };
 
@@ -91,13 +91,13 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
         ..(*inputs).clone()
     });
     let mut images = Vec::with_capacity(candidates);
-    let scoring = Scoring::new(held_out.clone(), plain, texts.clone(), spec.data.workers);
+    let scoring = RetrievalScorer::new(held_out.clone(), plain, texts.clone(), spec.data.workers);
     let scores = scoring.scores(model, candidates, &never, &mut |image| images.push(image.to_vec()))?;
     let scores = scores.unwrap_or_default();
     let owner: Vec<usize> = (0..candidates).collect();
     let of = |tally: &Tally, key| tally.get(key).unwrap_or_default();
     Ok(Evaluation {
-        recalls: Recalls::of(&scores, &owner),
+        recalls: Recalls::from_scores(&scores, &owner),
         itm: of(&visible, "itm/accuracy"),
         itm_masked: of(&masked, "itm/accuracy"),
         mlm: of(&visible, "mlm/accuracy"),

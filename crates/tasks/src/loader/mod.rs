@@ -1,4 +1,4 @@
-//! The loader of all tasks: items in order, samples made by threads, batches delivered ahead of time.
+//! The loader of all tasks: threads make samples and batches ahead of time, in a fixed order.
 //!
 //! Every random decision is a function of seed, epoch and position ([`vlct_data::random`]), so the number of threads does not
 //! matter and a run can be resumed at any batch.
@@ -16,36 +16,36 @@ use vlct_image::Transform;
 
 use crate::batch::{Batch, Sample};
 use crate::inputs::{InputSpec, Mode};
-use crate::sample::{MAX_WARNINGS, Replacements, SampleCx, SampleError, Source};
+use crate::sample::{MAX_WARNINGS, Replacements, SampleContext, SampleError, Source};
 use crate::task::Task;
 
-/// How batches are made.
+/// Settings of a [`Loader`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderSpec {
-    /// Seed of the run. Together with epoch and position it decides everything random.
+    /// Seed of the run. Seed, epoch and position determine all random decisions.
     pub seed: u64,
-    /// What the batches are made for.
+    /// Training or evaluation.
     pub mode: Mode,
     /// Samples per batch; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// Threads that make samples (at least one).
+    /// Number of threads that make samples, at least 1.
     pub threads: usize,
-    /// Batches in the making or waiting (at least one).
+    /// Maximum number of batches that are in preparation or ready, at least 1.
     pub prefetch: usize,
-    /// First epoch that is not delivered; `None`: the loader never ends.
+    /// Number of the first epoch that is not delivered; `None` means that the loader never ends.
     pub end_epoch: Option<u64>,
 }
 
-/// Delivers [`Batch`]es in order, the same for any number of threads.
+/// An iterator over [`Batch`]es, whose order and content do not depend on the number of threads.
 ///
-/// An error takes the place of its batch.
+/// If a batch cannot be made, the iterator returns the error instead of the batch and continues with the next batch.
 pub struct Loader {
     pipeline: Pipeline<Samples>,
 }
 
 impl Loader {
-    /// Starts the threads. The first batch delivered is that at `start`; a position beyond the last batch of an epoch is the
-    /// beginning of the next.
+    /// Starts the threads. The first batch is the one at `start`; a position beyond the last batch of an epoch means the
+    /// beginning of the next epoch.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] for an empty dataset or a value out of range.
@@ -75,7 +75,7 @@ impl Loader {
                 data,
                 inputs,
                 transform,
-                // What one batch gives back: at most an image and a false image for each sample.
+                // A dropped batch returns at most two buffers per sample: its image and a false image.
                 buffers: Arc::new(Buffers::new(spec.batch_size.saturating_mul(2))),
                 seed: spec.seed,
                 mode: spec.mode,
@@ -87,12 +87,12 @@ impl Loader {
         })
     }
 
-    /// Batches per epoch.
+    /// Returns the number of batches per epoch.
     pub fn epoch_len(&self) -> u64 {
         self.pipeline.job().epoch_len()
     }
 
-    /// Time that the caller spent waiting for batches, since the beginning.
+    /// Returns the total time that the caller has waited for batches.
     pub fn wait_time(&self) -> Duration {
         self.pipeline.wait_time()
     }
@@ -106,19 +106,19 @@ impl Iterator for Loader {
     }
 }
 
-/// Makes the samples of a task.
+/// The work of the loader threads: makes samples and collates them.
 struct Samples {
     task: Arc<dyn Task>,
     source: Source,
     batch_size: usize,
 }
 
-/// What the samples of a batch have in common.
+/// The values that all samples of a batch share.
 struct Plan {
-    at: Position,
+    position: Position,
     order: Order,
-    /// Positions in the epoch.
-    places: Range<usize>,
+    /// Indices of the samples in the epoch.
+    indices: Range<usize>,
 }
 
 impl Job for Samples {
@@ -130,33 +130,45 @@ impl Job for Samples {
         self.source.data.len().div_ceil(self.batch_size) as u64
     }
 
-    fn plan(&self, at: Position) -> (usize, Plan) {
+    fn plan(&self, position: Position) -> (usize, Plan) {
         let len = self.source.data.len();
-        let first = at.batch as usize * self.batch_size;
-        let places = first..first.saturating_add(self.batch_size).min(len);
+        let first = position.batch as usize * self.batch_size;
+        let indices = first..first.saturating_add(self.batch_size).min(len);
         let order = match self.source.mode {
-            Mode::Train => self.source.data.order(self.source.seed, at.epoch),
+            Mode::Train => self.source.data.order(self.source.seed, position.epoch),
             Mode::Evaluate => Order::sequential(len),
         };
-        (places.len(), Plan { at, order, places })
+        (
+            indices.len(),
+            Plan {
+                position,
+                order,
+                indices,
+            },
+        )
     }
 
-    fn sample(&self, plan: &Plan, number: usize) -> Result<(Sample, Replacements)> {
-        let place = plan.places.start + number;
-        let missing = || DataError::Invalid(format!("there is no sample {place} in an epoch"));
-        let wanted = plan.order.at(place).ok_or_else(missing)?;
-        let mut replacement = stream(self.source.seed, Purpose::Replacement, plan.at.epoch, place as u64);
+    fn sample(&self, plan: &Plan, index: usize) -> Result<(Sample, Replacements)> {
+        let index_in_epoch = plan.indices.start + index;
+        let missing = || DataError::Invalid(format!("there is no sample {index_in_epoch} in an epoch"));
+        let first_item = plan.order.at(index_in_epoch).ok_or_else(missing)?;
+        let mut rng = stream(
+            self.source.seed,
+            Purpose::Replacement,
+            plan.position.epoch,
+            index_in_epoch as u64,
+        );
         let mut replacements = Replacements::default();
-        let mut item = wanted;
+        let mut item = first_item;
         loop {
             let example = self.source.data.example(item).map_err(SampleError::Unreadable);
             let sample = example.and_then(|example| {
-                self.task.sample(&mut SampleCx {
+                self.task.sample(&mut SampleContext {
                     source: &self.source,
-                    at: plan.at,
-                    place,
-                    number,
-                    count: plan.places.len(),
+                    position: plan.position,
+                    index_in_epoch,
+                    index,
+                    batch_len: plan.indices.len(),
                     item,
                     example: &example,
                     replacements: &mut replacements,
@@ -164,21 +176,21 @@ impl Job for Samples {
             });
             match sample {
                 Ok(sample) => return Ok((sample, replacements)),
-                Err(SampleError::Unreadable(error)) => replacements.note(error, self.source.mode)?,
+                Err(SampleError::Unreadable(error)) => replacements.record(error, self.source.mode)?,
                 Err(SampleError::Fatal(error)) => return Err(error),
             }
-            item = replacement.random_range(self.source.data.peers(wanted));
+            item = rng.random_range(self.source.data.peers(first_item));
         }
     }
 
     fn collate(&self, plan: &Plan, samples: Vec<(Sample, Replacements)>) -> Result<Batch> {
         let (samples, replaced): (Vec<Sample>, Vec<Replacements>) = samples.into_iter().unzip();
-        let mut batch = Batch::collate(plan.at, samples);
+        let mut batch = Batch::collate(plan.position, samples);
         batch.dropout = (self.source.mode == Mode::Train).then_some([
             self.source.seed,
             Purpose::Dropout as u64,
-            plan.at.epoch,
-            plan.at.batch,
+            plan.position.epoch,
+            plan.position.batch,
         ]);
         for replacements in replaced {
             batch.replaced += replacements.count as u64;

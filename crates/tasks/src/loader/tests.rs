@@ -8,7 +8,7 @@ use super::*;
 use crate::batch::Target;
 use crate::pretrain::{MATCHING, MODELLING, PretrainSpec};
 use crate::retrieval::Retrieval;
-use crate::sample::EVALUATION;
+use crate::sample::EVALUATION_SEED_BIT;
 use crate::spec::TaskSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
 use vlct_data::datasets::{Contents, RowsOf, Shards, Split, TableDataset};
@@ -75,12 +75,12 @@ fn pretrain(itm: bool) -> Arc<dyn Task> {
     }))
 }
 
-/// The file of an image of one colour.
+/// Returns a PNG file of an image of one colour.
 fn png(value: u8) -> Vec<u8> {
     encode_png(&RgbImage::from_pixel(20, 14, image::Rgb([value, 100, 255 - value]))).unwrap()
 }
 
-/// A directory with the files of `vg` (rows of two captions; no image in the rows in `broken`) and `pretrainGQA`.
+/// Writes a dataset directory with `vg` and `pretrainGQA`, two captions per row. The images of the rows `broken` are unreadable.
 fn directory(rows: usize, broken: &[usize]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, word) in [("vg", "house"), ("pretrain_gqa_0", "tree")] {
@@ -116,7 +116,7 @@ fn batches(data: &Arc<TableDataset>, spec: LoaderSpec, start: Position) -> Vec<B
         .unwrap()
 }
 
-/// The image of an item, transformed.
+/// Returns the transformed image of an item.
 fn transformed(data: &TableDataset, item: usize, kind: TransformKind, rng: &mut impl Rng) -> Vec<f32> {
     let example = data.example(item).unwrap();
     let image = decode(example.images[0].as_deref().unwrap()).unwrap();
@@ -124,7 +124,7 @@ fn transformed(data: &TableDataset, item: usize, kind: TransformKind, rng: &mut 
 }
 
 #[test]
-fn the_number_of_threads_changes_nothing_and_any_batch_is_a_beginning() {
+fn batches_are_independent_of_threads_and_start_position() {
     let directory = directory(9, &[4]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let all = batches(&data, spec(), Position::default());
@@ -146,11 +146,11 @@ fn the_number_of_threads_changes_nothing_and_any_batch_is_a_beginning() {
 }
 
 #[test]
-fn memory_that_is_used_again_changes_nothing() {
+fn recycled_buffers_do_not_change_batches() {
     let directory = directory(9, &[4]);
     let data = dataset(directory.path(), &["vg"]);
     let all = batches(&data, spec(), Position::default());
-    // Each batch is dropped before the next is fetched.
+    // Each batch is dropped, and its buffers recycled, before the next one is fetched.
     let again = loader(pretrain(true), &data, spec(), Position::default());
     assert!(
         again
@@ -161,7 +161,7 @@ fn memory_that_is_used_again_changes_nothing() {
 }
 
 #[test]
-fn an_epoch_has_every_item_once_and_ends_with_a_smaller_batch() {
+fn an_epoch_contains_every_item_once_and_ends_with_a_smaller_batch() {
     let directory = directory(9, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     for mode in [Mode::Train, Mode::Evaluate] {
@@ -172,8 +172,8 @@ fn an_epoch_has_every_item_once_and_ends_with_a_smaller_batch() {
         };
         let all = batches(&data, spec, Position::default());
         for epoch in 0..2 {
-            let of_epoch: Vec<&Batch> = all.iter().filter(|b| b.at.epoch == epoch).collect();
-            assert!(of_epoch.iter().map(|b| b.at.batch).eq(0..8));
+            let of_epoch: Vec<&Batch> = all.iter().filter(|b| b.position.epoch == epoch).collect();
+            assert!(of_epoch.iter().map(|b| b.position.batch).eq(0..8));
             assert!(of_epoch.iter().map(|b| b.len()).eq([5, 5, 5, 5, 5, 5, 5, 1]));
             let items: Vec<usize> = of_epoch.iter().flat_map(|b| b.items.clone()).collect();
             assert_eq!(items.iter().copied().collect::<BTreeSet<_>>(), (0..36).collect());
@@ -183,7 +183,7 @@ fn an_epoch_has_every_item_once_and_ends_with_a_smaller_batch() {
 }
 
 #[test]
-fn samples_hold_image_text_and_masks_of_their_item() {
+fn samples_contain_image_text_and_masks_of_their_item() {
     let directory = directory(6, &[]);
     let data = dataset(directory.path(), &["vg"]);
     let tokenizer = Tokenizer::bert_base_uncased();
@@ -192,9 +192,9 @@ fn samples_hold_image_text_and_masks_of_their_item() {
         let n = batch.len();
         assert_eq!([batch.group(MODELLING), batch.group(MATCHING)], [0..n, n..2 * n]);
         for (i, item) in batch.items.iter().enumerate() {
-            let place = batch.at.batch * 4 + i as u64;
+            let index_in_epoch = batch.position.batch * 4 + i as u64;
             let (own, clean) = (&batch.sequences[i], &batch.sequences[n + i]);
-            let mut rng = stream(7, Purpose::Augmentation, batch.at.epoch, place);
+            let mut rng = stream(7, Purpose::Augmentation, batch.position.epoch, index_in_epoch);
             let want = transformed(&data, *item, TransformKind::Mae, &mut rng);
             assert_eq!(batch.image_of(own).unwrap(), want);
 
@@ -233,7 +233,7 @@ fn dropout_and_patch_masks_differ_between_training_and_evaluation() {
     let evaluate = &batches(&data, evaluation, position)[0];
     assert_eq!(train.dropout, Some([7, Purpose::Dropout as u64, 1, 1]));
     assert_eq!(evaluate.dropout, None);
-    for (batch, seed) in [(train, 7), (evaluate, 7 ^ EVALUATION)] {
+    for (batch, seed) in [(train, 7), (evaluate, 7 ^ EVALUATION_SEED_BIT)] {
         for (group, purpose) in [(MODELLING, Purpose::PatchMaskMlm), (MATCHING, Purpose::PatchMaskItm)] {
             for (i, s) in batch.group(group).enumerate() {
                 let mut rng = stream(seed, purpose, 1, 4 + i as u64);
@@ -246,7 +246,7 @@ fn dropout_and_patch_masks_differ_between_training_and_evaluation() {
 }
 
 #[test]
-fn half_of_a_batch_is_matched_with_images_of_the_same_dataset() {
+fn half_of_a_batch_has_false_images_of_the_same_dataset() {
     let directory = directory(9, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let spec = LoaderSpec {
@@ -258,7 +258,7 @@ fn half_of_a_batch_is_matched_with_images_of_the_same_dataset() {
         let loader = Loader::new(pretrain(itm), data.clone(), inputs, spec, Position::default()).unwrap();
         loader.collect::<Result<_>>().unwrap()
     };
-    // Evaluation transforms draw nothing.
+    // The transform of evaluation draws no random numbers.
     let image = |item| {
         transformed(
             &data,
@@ -268,22 +268,22 @@ fn half_of_a_batch_is_matched_with_images_of_the_same_dataset() {
         )
     };
     let images: Vec<Vec<f32>> = (0..data.len()).map(image).collect();
-    let mut firsts = BTreeSet::new();
+    let mut permutations = BTreeSet::new();
     for batch in make(true) {
         let n = batch.len();
         let matched: Vec<bool> = batch.targets.iter().map(|t| *t == Target::Class(1)).collect();
         assert_eq!(matched.iter().filter(|m| **m).count(), n / 2);
         assert_eq!(batch.images.len(), n + n - n / 2);
         for (i, item) in batch.items.iter().enumerate() {
-            let (own, shown) = (&batch.sequences[i], &batch.sequences[n + i]);
+            let (own, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
             assert_eq!(batch.image_of(own).unwrap(), images[*item]);
-            assert_eq!(own.image == shown.image, matched[i]);
+            assert_eq!(own.image == matching.image, matched[i]);
             let peers = &images[data.peers(*item)];
-            assert!(peers.iter().any(|peer| batch.image_of(shown).unwrap() == peer));
+            assert!(peers.iter().any(|peer| batch.image_of(matching).unwrap() == peer));
         }
-        firsts.insert(matched);
+        permutations.insert(matched);
     }
-    assert!(firsts.len() > 3, "the labels must be permuted");
+    assert!(permutations.len() > 3, "the labels must be permuted");
 
     for batch in make(false) {
         assert_eq!(batch.images.len(), batch.len());
@@ -304,8 +304,8 @@ fn unreadable_images_are_replaced_in_training_and_counted() {
         .collect();
     assert!(!rows.contains(&0) && !rows.contains(&5));
     let samples: usize = all.iter().map(Batch::len).sum();
-    assert_eq!(samples, 36, "the number of samples stays");
-    // Two captions of two rows in each of two epochs; a replacement may be unreadable in its turn.
+    assert_eq!(samples, 36, "number of samples");
+    // At least two captions of two rows in each of two epochs; a drawn replacement may be unreadable too.
     assert!(all.iter().map(|b| b.replaced).sum::<u64>() >= 8);
     for batch in &all {
         assert_eq!(batch.warnings.len(), batch.replaced.min(4) as usize);
@@ -337,16 +337,16 @@ fn unreadable_images_are_errors_in_evaluation() {
         batch_size: 2,
         ..spec()
     };
-    let mut items = loader(pretrain(false), &data, spec, Position::default());
-    assert_eq!(items.epoch_len(), 3);
-    assert!(items.next().unwrap().is_ok());
-    let error = items.next().unwrap().unwrap_err().to_string();
+    let mut loader = loader(pretrain(false), &data, spec, Position::default());
+    assert_eq!(loader.epoch_len(), 3);
+    assert!(loader.next().unwrap().is_ok());
+    let error = loader.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("vg.arrow: row 1"), "{error}");
-    assert!(items.next().unwrap().is_ok());
+    assert!(loader.next().unwrap().is_ok());
 }
 
 #[test]
-fn a_dataset_without_a_readable_image_is_given_up() {
+fn a_dataset_without_readable_images_is_an_error() {
     let directory = directory(3, &[0, 1, 2]);
     let data = dataset(directory.path(), &["vg"]);
     let mut loader = loader(pretrain(true), &data, spec(), Position::default());
@@ -355,7 +355,7 @@ fn a_dataset_without_a_readable_image_is_given_up() {
 }
 
 #[test]
-fn rows_are_items_for_retrieval() {
+fn retrieval_evaluation_has_one_item_per_row() {
     let directory = directory(5, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let rows = Arc::new(RowsOf::new(data.clone()));
@@ -384,7 +384,7 @@ fn rows_are_items_for_retrieval() {
 }
 
 #[test]
-fn retrieval_ranks_the_caption_among_captions_of_the_same_dataset() {
+fn retrieval_draws_false_captions_from_the_same_dataset() {
     let directory = directory(5, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let task = Arc::new(Retrieval { false_texts: 3 });
@@ -407,7 +407,7 @@ fn retrieval_ranks_the_caption_among_captions_of_the_same_dataset() {
 }
 
 #[test]
-fn questions_have_the_scores_of_their_answers() {
+fn targets_of_questions_are_the_scores_of_their_answers() {
     let directory = tempfile::tempdir().unwrap();
     let question = AnsweredQuestion {
         question: "what is it?".into(),
@@ -457,7 +457,7 @@ fn golden_datasets_load() {
 }
 
 #[test]
-fn values_out_of_range_are_rejected() {
+fn rejects_values_out_of_range() {
     let directory = directory(2, &[]);
     let data = dataset(directory.path(), &["vg"]);
     let new = |inputs: InputSpec, batch_size| {
@@ -470,18 +470,18 @@ fn values_out_of_range_are_rejected() {
             Position::default(),
         )
     };
-    let good = || (*inputs(TransformKind::Mae)).clone();
-    assert!(new(good(), 4).is_ok());
-    assert!(new(good(), 0).is_err());
-    assert!(new(good(), usize::MAX).is_err());
+    let valid = || (*inputs(TransformKind::Mae)).clone();
+    assert!(new(valid(), 4).is_ok());
+    assert!(new(valid(), 0).is_err());
+    assert!(new(valid(), usize::MAX).is_err());
     let small = InputSpec {
         image_size: 0,
-        ..good()
+        ..valid()
     };
     assert!(new(small, 4).is_err());
     let short = InputSpec {
         max_text_len: 1,
-        ..good()
+        ..valid()
     };
     assert!(new(short, 4).is_err());
     let empty = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Val).unwrap();

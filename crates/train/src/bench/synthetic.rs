@@ -36,7 +36,7 @@ impl Synthetic {
             Sample {
                 item: i,
                 images: if matched { vec![own] } else { vec![own, other] },
-                texts: vec![masked, Text::plain(ids)],
+                texts: vec![masked, Text::unmasked(ids)],
                 sequences: vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)],
                 target: Target::Class(matched as u32),
             }
@@ -53,7 +53,7 @@ impl Synthetic {
         let samples = samples.map(|(i, ((ids, _), [image, _]))| Sample {
             item: i,
             images: vec![image],
-            texts: vec![Text::plain(ids)],
+            texts: vec![Text::unmasked(ids)],
             sequences: vec![sequence(0, 0, 0)],
             target: if answered {
                 Target::Scores(vec![TARGET])

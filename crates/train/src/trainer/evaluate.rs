@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use vlct_data::datasets::{Dataset, Split};
 use vlct_model::Vlc;
-use vlct_tasks::evaluate::{Evaluator, SplitPass};
-use vlct_tasks::scoring::Recall;
+use vlct_tasks::evaluate::{Evaluator, SplitEvaluator};
+use vlct_tasks::scoring::RecallEvaluator;
 use vlct_tasks::{InputSpec, Mode, Phase, Report};
 
 use crate::data;
@@ -17,8 +17,8 @@ use crate::spec::RunSpec;
 ///
 /// # Errors
 /// Returns an error if a value of the task is out of range.
-pub fn split_pass(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<InputSpec>) -> Result<SplitPass> {
-    Ok(SplitPass {
+pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<InputSpec>) -> Result<SplitEvaluator> {
+    Ok(SplitEvaluator {
         task: spec.task.build(&spec.model)?,
         data: split,
         inputs: Arc::clone(inputs),
@@ -31,12 +31,16 @@ pub fn split_pass(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<InputSpe
 ///
 /// # Errors
 /// Returns an error if files are missing or the split has too few images.
-pub(super) fn recall(spec: &RunSpec, split: Split, inputs: &Arc<InputSpec>) -> Result<Option<Recall>> {
+pub(super) fn recall(spec: &RunSpec, split: Split, inputs: &Arc<InputSpec>) -> Result<Option<RecallEvaluator>> {
     if !spec.validation.recalls {
         return Ok(None);
     }
     let dataset = data::open_first(&spec.data, split)?;
-    Ok(Some(Recall::new(dataset, Arc::clone(inputs), spec.data.workers)?))
+    Ok(Some(RecallEvaluator::new(
+        dataset,
+        Arc::clone(inputs),
+        spec.data.workers,
+    )?))
 }
 
 /// Runs the evaluators: the values under the original's names, recalls first, last the value by which the best checkpoint is
@@ -45,8 +49,8 @@ pub(super) fn recall(spec: &RunSpec, split: Split, inputs: &Arc<InputSpec>) -> R
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
 pub(super) fn evaluate(
-    recall: Option<&Recall>,
-    pass: &SplitPass,
+    recall: Option<&RecallEvaluator>,
+    pass: &SplitEvaluator,
     model: &Vlc,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<(String, f64)>>> {

@@ -86,7 +86,7 @@ fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
         spec.compute.describe()
     );
     let recall = evaluate::recall(spec, Split::Test, &inputs)?;
-    let pass = evaluate::split_pass(spec, dataset, &inputs)?;
+    let pass = evaluate::split_evaluator(spec, dataset, &inputs)?;
     let values = evaluate::evaluate(recall.as_ref(), &pass, &model, control.stop)?;
     Ok(Finished {
         run: None,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use log::{info, warn};
 use vlct_data::datasets::{Dataset, Split};
-use vlct_tasks::evaluate::SplitPass;
+use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
-use vlct_tasks::scoring::Recall;
+use vlct_tasks::scoring::RecallEvaluator;
 use vlct_tasks::{Batch, Loader, Meters, Mode, NonFinite, Phase, Tally, Task};
 use vlct_tensor::Tape;
 
@@ -61,8 +61,8 @@ pub(super) struct Trainer<'a> {
     plan: Plan,
     task: Arc<dyn Task>,
     data: Data,
-    validation: SplitPass,
-    recall: Option<Recall>,
+    validation: SplitEvaluator,
+    recall: Option<RecallEvaluator>,
     weights: Weights,
     state: RunState,
     /// None in a trial run, which writes nothing.
@@ -109,7 +109,7 @@ impl<'a> Trainer<'a> {
         let (state, run) = begin(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
-            validation: evaluate::split_pass(&spec, data.val.clone(), &data.inputs)?,
+            validation: evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?,
             recall,
             spec,
             plan,
@@ -231,7 +231,7 @@ impl<'a> Trainer<'a> {
             self.micro_batch(&batch, &mut meters);
         }
         pass.values = meters
-            .close(&mut pass.epoch_sums)
+            .flush(&mut pass.epoch_sums)
             .map_err(|non_finite| self.non_finite_error(non_finite))?;
         Ok(Some(pass))
     }
@@ -266,8 +266,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Values over at most `batches` batches of the validation split (0: all); `None` if told to stop.
-    fn validate(&self, recall: Option<&Recall>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
-        let pass = SplitPass {
+    fn validate(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
+        let pass = SplitEvaluator {
             limit: batches,
             ..self.validation.clone()
         };
@@ -340,7 +340,9 @@ impl<'a> Trainer<'a> {
         let optimizer = self.spec.optimizer.name();
         let scales = self.weights.group_scales.iter().enumerate();
         let rates = scales.map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale));
-        let values = values.iter().map(|(key, value)| (Phase::Train.name(key), *value));
+        let values = values
+            .iter()
+            .map(|(key, value)| (Phase::Train.metric_name(key), *value));
         let all: Vec<(String, f64)> = values.chain(rates).collect();
         run.log(step, epoch, &all)
     }

@@ -124,7 +124,7 @@ impl Recorded {
                     sequence(MATCHING, 1, images.len() as u32 - 1, &self.itm_masks[i]),
                 ],
                 images: images.into_iter().map(Pixels::from).collect(),
-                texts: vec![masked, Text::plain(self.texts[i].clone())],
+                texts: vec![masked, Text::unmasked(self.texts[i].clone())],
                 target: Target::Class(self.matched[i] as u32),
             }
         };

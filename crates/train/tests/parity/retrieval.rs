@@ -25,7 +25,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     let samples = images.enumerate().map(|(i, image)| Sample {
         item: i,
         images: vec![Pixels::from(image.to_vec())],
-        texts: captions.iter().map(|c| Text::plain(c[i].clone())).collect(),
+        texts: captions.iter().map(|c| Text::unmasked(c[i].clone())).collect(),
         sequences: (0..captions.len() as u32).map(whole_image).collect(),
         target: Target::Class(0),
     });

@@ -23,7 +23,7 @@ fn retrieval_scores_and_recalls_equal_the_original() {
             .collect();
         assert_close("scores", &scores, &t.f32("scores"), 2e-5);
         let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
-        let recalls = Recalls::of(&scores, &owner);
+        let recalls = Recalls::from_scores(&scores, &owner);
         let want = json(directory.join("retrieval_recall.json"));
         for (key, images, texts) in [
             ("R@1", recalls.ir_r1, recalls.tr_r1),

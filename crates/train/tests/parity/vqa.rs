@@ -25,7 +25,7 @@ pub(super) fn batch(t: &Tensors) -> Batch {
     let samples = samples.map(|(i, (ids, (image, row)))| Sample {
         item: i,
         images: vec![Pixels::from(image.to_vec())],
-        texts: vec![Text::plain(ids)],
+        texts: vec![Text::unmasked(ids)],
         sequences: vec![whole_image(0)],
         target: named(row),
     });
