@@ -7,15 +7,15 @@ pub struct VlcConfig {
     pub image_size: usize,
     /// Backbone sizes.
     pub backbone: Backbone,
-    /// Rows of the word table.
+    /// Rows of the word embedding table.
     pub vocab_size: usize,
-    /// Rows of the text position table: the longest token sequence.
+    /// Rows of the text position table, the maximum number of tokens of a text.
     pub max_text_len: usize,
     /// Rows of the modality table: 2, or 3 for pairs of images.
     pub token_types: usize,
-    /// Dropout inside the text embedding.
+    /// Dropout probability of the text embedding.
     pub drop_rate: f32,
-    /// Which heads exist.
+    /// Heads of the model.
     pub heads: Heads,
 }
 
@@ -39,7 +39,8 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// The published variants by short and long name (`mae_vit_base_patch16`, `mae_vit_base_patch16_dec512d8b`, …).
+    /// Returns the sizes of a published variant; `None` if the name is unknown. Short and long names are accepted
+    /// (`mae_vit_base_patch16`, `mae_vit_base_patch16_dec512d8b`).
     pub fn named(name: &str) -> Option<Self> {
         let (patch_size, width, depth, heads) = match name.strip_suffix("_dec512d8b").unwrap_or(name) {
             "mae_vit_base_patch16" => (16, 768, 12, 12),
@@ -59,40 +60,40 @@ impl Backbone {
     }
 }
 
-/// Which heads a model has.
+/// The heads of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Heads {
     /// Masked language modelling.
     pub mlm: bool,
     /// Image-text matching.
     pub itm: bool,
-    /// Visual question answering, and its number of answers.
+    /// Number of answers of the head for visual question answering; `None` without the head.
     pub vqa: Option<usize>,
-    /// Ranking of captions for retrieval. The head is made from that for matching, which stays as it is from then on.
+    /// Ranking of captions for retrieval. The head is initialised from the matching head, whose weights are then frozen.
     pub rank: bool,
 }
 
 impl VlcConfig {
-    /// Patches per side.
+    /// Returns the number of patches per side of an image.
     pub fn grid(&self) -> usize {
         self.image_size / self.backbone.patch_size
     }
 
-    /// Patches of an image.
+    /// Returns the number of patches of an image.
     pub fn patches(&self) -> usize {
         self.grid() * self.grid()
     }
 
-    /// Values of a patch.
+    /// Returns the number of values of a patch, all channels.
     pub fn patch_values(&self) -> usize {
         3 * self.backbone.patch_size * self.backbone.patch_size
     }
 
-    /// Names, shapes and trainability of all parameters, in the order of the published state dict.
+    /// Returns names, shapes and trainability of all parameters, in the order of the published state dict.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>, bool)> {
         let b = &self.backbone;
         let (d, e, n) = (b.width, b.decoder_width, self.patches());
-        let mut list = List(Vec::new());
+        let mut list = ParameterList(Vec::new());
         list.add("text_embeddings.word_embeddings.weight", &[self.vocab_size, d]);
         list.add("text_embeddings.position_embeddings.weight", &[self.max_text_len, d]);
         list.add("text_embeddings.token_type_embeddings.weight", &[2, d]);
@@ -142,9 +143,9 @@ impl VlcConfig {
     }
 }
 
-struct List(Vec<(String, Vec<usize>, bool)>);
+struct ParameterList(Vec<(String, Vec<usize>, bool)>);
 
-impl List {
+impl ParameterList {
     fn add(&mut self, name: &str, shape: &[usize]) {
         self.0.push((name.to_string(), shape.to_vec(), true));
     }
@@ -191,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Parameter counts that the specification of the published models names.
+    /// The expected counts are those of the published models.
     #[test]
     fn base_model_has_the_published_number_of_parameters() {
         let config = base(Heads {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_stand_in_the_published_order_and_matching_rests_once_there_is_ranking() {
+    fn heads_have_the_published_order_and_a_ranking_head_freezes_the_matching_head() {
         let all = base(Heads {
             mlm: false,
             itm: true,
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_a_variant_are_known() {
+    fn accepts_short_and_long_names_of_variants() {
         assert_eq!(
             Backbone::named("mae_vit_huge_patch14"),
             Backbone::named("mae_vit_huge_patch14_dec512d8b")

@@ -1,4 +1,4 @@
-//! Initial weights (the schemes of BERT for text and heads, of MAE for the backbone).
+//! Initial weights, distributed as in BERT for text embeddings and heads, and as in MAE for the backbone.
 
 use crate::config::VlcConfig;
 use crate::position::sine_cosine;
@@ -8,11 +8,11 @@ use rand::{Rng, RngExt};
 /// Standard deviation of embeddings and heads.
 const STD: f64 = 0.02;
 
-/// Draws all weights, on all cores; `random(i)` is the generator for parameter `i`.
+/// Draws all weights, on all cores. `random(i)` returns the generator for parameter `i`.
 ///
 /// Embeddings, `cls_token`, `mask_token`, pooler and heads: normal, σ 0.02. Backbone linear weights: Xavier uniform (qkv as
-/// one matrix, the patch projection as `[D, 3·P²]`). Norms 1 and 0, biases 0; the patch projection's bias uniform in
-/// ±1/√(3P²). Position tables: sine-cosine.
+/// one matrix, the patch projection as `[D, 3·P²]`). Layer norms: weight 1, bias 0. Other biases: 0, except that of the patch
+/// projection, which is uniform in ±1/√(3P²). Position tables: sine-cosine.
 pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
     let config = model.config().clone();
     model.parameters_mut().fill(|id, parameter, values| {
@@ -52,7 +52,7 @@ fn uniform(values: &mut [f32], bound: f64, random: &mut impl Rng) {
     values.fill_with(|| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32);
 }
 
-/// A standard normal value by Box and Muller's transform.
+/// Draws a standard normal value by the Box-Muller transform.
 fn standard_normal(random: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
@@ -66,7 +66,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn every_tensor_has_the_spread_of_its_scheme() {
+    fn initial_weights_have_the_documented_distributions() {
         let backbone = Backbone {
             patch_size: 8,
             width: 64,
@@ -93,7 +93,7 @@ mod tests {
         };
         let mut model = Vlc::new(config);
         initialise(&mut model, ChaCha8Rng::seed_from_u64);
-        let spread = |name: &str| {
+        let rms_and_max = |name: &str| {
             let id = model.parameters().id(name).expect("declared");
             let values = model.parameters().tensor(id).to_host().to_vec();
             let max = values.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -102,19 +102,19 @@ mod tests {
                 max,
             )
         };
-        let (std, _) = spread("text_embeddings.word_embeddings.weight");
+        let (std, _) = rms_and_max("text_embeddings.word_embeddings.weight");
         assert!((std - 0.02).abs() < 0.0005);
         let bound = (6.0f32 / (64.0 + 192.0)).sqrt();
-        let (std, max) = spread("transformer.blocks.0.attn.qkv.weight");
+        let (std, max) = rms_and_max("transformer.blocks.0.attn.qkv.weight");
         assert!(max <= bound && (std - bound / 3f32.sqrt()).abs() < 0.01 * bound);
-        let (_, max) = spread("transformer.patch_embed.proj.bias");
+        let (_, max) = rms_and_max("transformer.patch_embed.proj.bias");
         assert!(max > 0.0 && max <= 1.0 / 192f32.sqrt());
-        assert_eq!(spread("transformer.blocks.0.norm1.weight"), (1.0, 1.0));
-        assert_eq!(spread("mlm_score.transform.LayerNorm.bias"), (0.0, 0.0));
-        assert_eq!(spread("mlm_score.bias"), (0.0, 0.0));
-        assert!((spread("vqa_classifier.3.weight").0 - 0.02).abs() < 0.0005);
-        assert_eq!(spread("vqa_classifier.1.weight"), (1.0, 1.0));
-        assert_eq!(spread("vqa_classifier.1.bias"), (0.0, 0.0));
-        assert!(spread("transformer.pos_embed").0 > 0.5);
+        assert_eq!(rms_and_max("transformer.blocks.0.norm1.weight"), (1.0, 1.0));
+        assert_eq!(rms_and_max("mlm_score.transform.LayerNorm.bias"), (0.0, 0.0));
+        assert_eq!(rms_and_max("mlm_score.bias"), (0.0, 0.0));
+        assert!((rms_and_max("vqa_classifier.3.weight").0 - 0.02).abs() < 0.0005);
+        assert_eq!(rms_and_max("vqa_classifier.1.weight"), (1.0, 1.0));
+        assert_eq!(rms_and_max("vqa_classifier.1.bias"), (0.0, 0.0));
+        assert!(rms_and_max("transformer.pos_embed").0 > 0.5);
     }
 }

@@ -1,26 +1,27 @@
-//! What the encoder reads: pools of images and texts, and sequences that index them.
+//! The inputs of the encoder: pools of images and texts, and sequences that index them.
 
 use crate::mask::PatchMask;
 
-/// A text and an image that attention reads as one: the text's tokens, then the image's class token and visible patches.
+/// A sequence of tokens: the tokens of a text, then the class token and the visible patches of an image. Attention is within a
+/// sequence.
 ///
-/// Several sequences may index the same image; without a mask it is embedded once for all of them.
+/// Several sequences may index the same image. Those without a mask share its patch embeddings, which are computed once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
-    /// The part of a step that reads this sequence. A batch orders its sequences by (group, sample).
+    /// A number by which a task selects sequences. A batch orders its sequences by (group, sample).
     pub group: u8,
-    /// Index into [`Inputs::texts`]; `None`: no text tokens.
+    /// Index into [`Inputs::texts`]; `None` if the sequence has no text.
     pub text: Option<u32>,
-    /// Index into [`Inputs::images`]; `None`: no image tokens, not even the class token.
+    /// Index into [`Inputs::images`]; `None` if the sequence has no image, and so no class token.
     pub image: Option<u32>,
     /// Row of the modality table for the image tokens: 1, or 2 for the second image of a pair. Text tokens have row 0.
     pub token_type: u32,
-    /// The visible patches; `None`: all, in order.
+    /// Patch mask; with `None` all patches are visible, in row-major order.
     pub mask: Option<PatchMask>,
 }
 
 impl Sequence {
-    /// The first text with the first image of the pools, all patches visible.
+    /// The sequence of text 0 and image 0, all patches visible.
     pub const FIRST_PAIR: Self = Self {
         group: 0,
         text: Some(0),
@@ -42,10 +43,10 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Token ids of a sequence; empty if it has no text.
+    /// Returns the token ids of the sequence's text, an empty slice if it has no text.
     ///
     /// # Panics
-    /// Panics if the index is not in the pool.
+    /// Panics if the index is out of range.
     pub fn text(&self, sequence: &Sequence) -> &'a [u32] {
         sequence.text.map_or(&[], |text| self.texts[text as usize])
     }

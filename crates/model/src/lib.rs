@@ -1,4 +1,4 @@
-//! The model: VLC, its heads, its weight files.
+//! The VLC model, its heads and its weight files.
 //!
 //! [`vlc::Vlc`] embeds the texts and images of its [`Inputs`], packs them into one matrix of sequences and runs the
 //! transformer; its heads and the masked-autoencoding decoder read the result. [`files`] reads and writes weights in the

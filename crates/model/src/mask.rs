@@ -1,18 +1,19 @@
-//! The patches of an image that the encoder sees (He et al. 2022, random masking).
+//! Random masking of the patches of an image (He et al. 2022).
 
-/// A random choice of the patches of an image.
+/// A partition of the patches of an image into visible and masked ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchMask {
-    /// Visible patches, in the order in which the encoder gets them.
+    /// Indices of the visible patches, in the order of the encoder's tokens.
     pub kept: Vec<u32>,
-    /// Hidden patches.
+    /// Indices of the masked patches.
     pub removed: Vec<u32>,
-    /// For each patch its position in `kept` followed by `removed`.
+    /// Index of each patch in the concatenation of `kept` and `removed`.
     pub ids_restore: Vec<u32>,
 }
 
 impl PatchMask {
-    /// Keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise, ordered by it; ties by patch index.
+    /// Keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise. Both parts are sorted by noise, then by patch
+    /// index. `noise` has one value per patch.
     pub fn from_noise(noise: &[f32], mask_ratio: f64) -> Self {
         let keep = (noise.len() as f64 * (1.0 - mask_ratio)) as usize;
         let mut order: Vec<u32> = (0..noise.len() as u32).collect();
@@ -35,14 +36,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_lowest_in_order() {
+    fn keeps_the_patches_with_the_lowest_noise() {
         let mask = PatchMask::from_noise(&[0.5, 0.1, 0.9, 0.3, 0.2], 0.6);
         assert_eq!((mask.kept, mask.removed), (vec![1, 4], vec![3, 0, 2]));
         assert_eq!(mask.ids_restore, [3, 0, 4, 2, 1]);
     }
 
     #[test]
-    fn the_published_numbers_of_kept_patches() {
+    fn keeps_as_many_patches_as_the_original() {
         for (patches, ratio, kept) in [
             (576, 0.6, 230),
             (196, 0.6, 78),

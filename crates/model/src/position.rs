@@ -3,26 +3,26 @@
 //! A table has one row for the class token followed by one row per patch, patches in row-major order:
 //! `[1 + grid², width]`.
 
-/// The free parameter of the cubic convolution kernel, as PyTorch's `interpolate(mode="bicubic")` sets it.
+/// Coefficient of the cubic convolution kernel, as in PyTorch's `interpolate(mode="bicubic")`.
 const CUBIC_A: f64 = -0.75;
 
-/// Longest wavelength of the sine-cosine table, as in "Attention is all you need".
+/// Base of the frequencies of the sine-cosine table, as in "Attention is all you need".
 const TEMPERATURE: f64 = 10_000.0;
 
-/// The fixed two-dimensional sine-cosine table of MAE (`util/pos_embed.py`), `[1 + grid², width]`.
+/// Returns the two-dimensional sine-cosine table of MAE (`util/pos_embed.py`), `[1 + grid², width]`.
 ///
-/// The class token's row is zero. A patch at (row, column) holds `[sin(column·ω), cos(column·ω), sin(row·ω), cos(row·ω)]`, each
-/// block `width / 4` long with `ω_k = 10000^(-4k / width)`. Computed in double precision, rounded once.
+/// The class token's row is zero. A patch at (row, column) has `[sin(column·ω), cos(column·ω), sin(row·ω), cos(row·ω)]`, each
+/// part `width / 4` long with `ω_k = 10000^(-4k / width)`. Values are computed in double precision and rounded once.
 ///
 /// # Panics
 /// Panics if `width` is not a multiple of four.
 pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
     assert!(
         width.is_multiple_of(4),
-        "the width of a sine-cosine table is a multiple of 4, not {width}"
+        "the width of a sine-cosine table must be a multiple of 4, not {width}"
     );
     let quarter = width / 4;
-    // One row per coordinate, `[sin | cos]`; rows and columns share it.
+    // `[grid, sin | cos]`, the same for rows and columns.
     let waves: Vec<f32> = (0..grid)
         .flat_map(|position| {
             let angle = move |k: usize| position as f64 * TEMPERATURE.powf(-(k as f64) / quarter as f64);
@@ -42,8 +42,8 @@ pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
     table
 }
 
-/// Resizes a table `[1 + from_grid², width]` to `[1 + to_grid², width]`: the class token's row is kept, the patches are
-/// interpolated bicubically (PyTorch's `align_corners=False`, no smoothing when shrinking).
+/// Resizes a table `[1 + from_grid², width]` to `[1 + to_grid², width]`. The class token's row is copied, the rows of the patches
+/// are interpolated as by PyTorch's `interpolate(mode="bicubic", align_corners=False)`, without antialiasing.
 ///
 /// # Panics
 /// Panics if `table` does not have `(1 + from_grid²) · width` values or `from_grid` is zero.
@@ -57,11 +57,11 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     let (class_token, patches) = table.split_at(width);
     let taps = taps(from_grid, to_grid);
 
-    // Along the columns first: [from_grid, to_grid, width].
-    let mut stretched = vec![0f32; from_grid * to_grid * width];
+    // Horizontally interpolated: [from_grid, to_grid, width].
+    let mut wide = vec![0f32; from_grid * to_grid * width];
     for (row, out_row) in patches
         .chunks_exact(from_grid * width)
-        .zip(chunks_mut(&mut stretched, to_grid * width))
+        .zip(chunks_mut(&mut wide, to_grid * width))
     {
         for (out, taps) in chunks_mut(out_row, width).zip(&taps) {
             add_taps(out, taps, |column| &row[column * width..(column + 1) * width]);
@@ -72,15 +72,15 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     resized[..width].copy_from_slice(class_token);
     for (out, taps) in chunks_mut(&mut resized[width..], to_grid * width).zip(&taps) {
         let line = to_grid * width;
-        add_taps(out, taps, |row| &stretched[row * line..(row + 1) * line]);
+        add_taps(out, taps, |row| &wide[row * line..(row + 1) * line]);
     }
     resized
 }
 
-/// Four source indices and their weights.
+/// Indices and weights of the four input positions of one output position.
 type Taps = [(usize, f32); 4];
 
-/// `chunks_exact_mut` that yields nothing, rather than panicking, for rows without values.
+/// Returns `chunks_exact_mut`, which would panic for a size of 0; there are then no values.
 fn chunks_mut(values: &mut [f32], size: usize) -> std::slice::ChunksExactMut<'_, f32> {
     values.chunks_exact_mut(size.max(1))
 }
@@ -93,7 +93,7 @@ fn add_taps<'a>(out: &mut [f32], taps: &Taps, source: impl Fn(usize) -> &'a [f32
     }
 }
 
-/// For each of `to` output positions the four taps among `from` input positions, clamped at the border.
+/// Returns the four taps of each of `to` output positions among `from` input positions, clamped at the border.
 fn taps(from: usize, to: usize) -> Vec<Taps> {
     let near = |x: f64| ((CUBIC_A + 2.0) * x - (CUBIC_A + 3.0)) * x * x + 1.0;
     let far = |x: f64| ((CUBIC_A * x - 5.0 * CUBIC_A) * x + 8.0 * CUBIC_A) * x - 4.0 * CUBIC_A;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn published_values() {
+    fn sine_cosine_tables_have_the_values_of_mae() {
         let table = sine_cosine(768, 24);
         assert_eq!(table.len(), 577 * 768);
         assert!(table[..768].iter().all(|v| *v == 0.0));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn taps_14_to_24() {
+    fn taps_from_14_to_24_positions_have_the_weights_of_pytorch() {
         let taps = taps(14, 24);
         let indices = |i: usize| taps[i].map(|t| t.0);
         assert_eq!(indices(0), [0, 0, 0, 1]);
@@ -162,9 +162,9 @@ mod tests {
         }
     }
 
-    /// The sequence k² along the columns, constant along the rows.
+    /// The table has k² in column k of every row.
     #[test]
-    fn squares_14_to_24() {
+    fn resizing_from_14_to_24_interpolates_as_pytorch() {
         let mut table = vec![7.0];
         table.extend((0..14).flat_map(|_| (0..14).map(|k| (k * k) as f32)));
         let resized = resize(&table, 1, 14, 24);
@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn same_size_is_unchanged() {
+    fn resizing_to_the_same_size_changes_nothing() {
         let table = sine_cosine(8, 5);
         assert_eq!(resize(&table, 8, 5, 5), table);
     }
 
     #[test]
-    fn tables_of_the_original() {
+    fn resized_tables_equal_those_of_the_original() {
         for directory in vlct_golden::directories("model") {
             let source = files::read(&directory.join("mae.pth")).unwrap().state;
             let mut compared = 0;

@@ -4,12 +4,12 @@ use super::BACKBONE_EPS;
 use vlct_tensor::ops::Varlen;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
-/// Finds the ids of declared parameters.
-pub(super) struct Find<'a>(pub &'a Parameters);
+/// Looks up parameters by name.
+pub(super) struct ParameterIds<'a>(pub &'a Parameters);
 
-impl Find<'_> {
+impl ParameterIds<'_> {
     /// # Panics
-    /// Panics if the name was not declared: the declarations and the uses in this crate belong together.
+    /// Panics if [`VlcConfig::parameters`](crate::VlcConfig::parameters) does not declare the name.
     pub fn id(&self, name: &str) -> ParameterId {
         self.0
             .id(name)
@@ -74,7 +74,7 @@ impl Norm {
     }
 }
 
-/// `x ← x + Attention(LN(x))`, `x ← x + MLP(LN(x))`.
+/// A pre-norm block: `x ← x + Attention(LN(x))`, then `x ← x + MLP(LN(x))`.
 pub(super) struct Block {
     norm1: Norm,
     qkv: Linear,
@@ -85,7 +85,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// `x + Attention(LN(x))`, one row per query token.
+    /// Returns `x + Attention(LN(x))`, one row per query token.
     pub fn attend(&self, tape: &Tape, p: &Parameters, x: &Var, varlen: &Varlen, heads: usize) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let norm = pair(self.norm1.weight, self.norm1.bias);
@@ -95,7 +95,7 @@ impl Block {
         tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, varlen, heads)
     }
 
-    /// `x + MLP(LN(x))`.
+    /// Returns `x + MLP(LN(x))`.
     pub fn mlp(&self, tape: &Tape, p: &Parameters, x: &Var) -> Var {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let norm = pair(self.norm2.weight, self.norm2.bias);

@@ -1,6 +1,6 @@
-//! The masked-autoencoding decoder (He et al. 2022), on the image part of the joint encoding.
+//! The decoder of masked autoencoding (He et al. 2022). Its input is the image part of the encoder's output.
 
-use super::blocks::{Block, Find, Linear, Norm};
+use super::blocks::{Block, Linear, Norm, ParameterIds};
 use super::{BACKBONE_EPS, Encoded, Vlc};
 use crate::mask::PatchMask;
 use std::ops::Range;
@@ -19,35 +19,36 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub fn new(find: &Find, depth: usize) -> Self {
+    pub fn new(ids: &ParameterIds, depth: usize) -> Self {
         Self {
-            embed: find.linear("transformer.decoder_embed"),
-            mask_token: find.id("transformer.mask_token"),
-            positions: find.id("transformer.decoder_pos_embed"),
+            embed: ids.linear("transformer.decoder_embed"),
+            mask_token: ids.id("transformer.mask_token"),
+            positions: ids.id("transformer.decoder_pos_embed"),
             blocks: (0..depth)
-                .map(|i| find.block(&format!("transformer.decoder_blocks.{i}")))
+                .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}")))
                 .collect(),
-            norm: find.norm("transformer.decoder_norm"),
-            predict: find.linear("transformer.decoder_pred"),
+            norm: ids.norm("transformer.decoder_norm"),
+            predict: ids.linear("transformer.decoder_pred"),
         }
     }
 }
 
 impl Vlc {
-    /// Predicts patches of the images of the given sequences, `masks` in the same order.
+    /// Predicts patches of the images of `sequences`; `masks` has one mask per sequence.
     ///
-    /// Returns `[Σ patches, 3·P²]`: for each image the patches that `wanted` picks from its mask, each at most once, values in
-    /// the order (row, column, channel), normalised per patch. The last block computes nothing else.
+    /// `select` returns the patches to predict of an image, given its mask. The result is `[Σ selected patches, 3·P²]`, image by
+    /// image in the order of `select`, values in the order (row, column, channel), normalised per patch. The last block computes
+    /// only the selected tokens.
     ///
     /// # Panics
-    /// Panics if there is not one mask for each sequence, or a patch is wanted twice or not there.
+    /// Panics if the number of masks is not that of sequences, or `select` returns a patch twice or an index that is out of range.
     pub fn decode(
         &self,
         tape: &Tape,
         encoded: &Encoded,
         sequences: Range<usize>,
         masks: &[&PatchMask],
-        wanted: impl Fn(&PatchMask) -> Vec<u32>,
+        select: impl Fn(&PatchMask) -> Vec<u32>,
     ) -> Var {
         assert_eq!(sequences.len(), masks.len(), "one mask per sequence");
         let (p, decoder) = (&self.parameters, &self.decoder);
@@ -58,32 +59,34 @@ impl Vlc {
         let visible = tape.rows(&encoded.features, image_rows);
         let visible = decoder.embed.forward(tape, p, &visible, None);
 
-        // The wanted patches of an image lead its sequence: positions are in the tokens, so their order is free.
+        // The selected patches come first in the sequence of their image, so that they are a prefix of its queries. Position
+        // embeddings are added to the tokens, so the order of tokens does not change the result.
         let length = 1 + self.config.patches();
         let tokens = masks.len() * length;
         let (mut from_visible, mut from_mask) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
         let (mut positions, mut counts) = (Vec::with_capacity(tokens), Vec::with_capacity(masks.len()));
         let mut start = 0;
         for mask in masks {
-            let leading = wanted(mask);
-            counts.push(leading.len());
-            // By position: 0 is the class token.
-            let mut place: Vec<bool> = vec![false; length];
-            for patch in &leading {
-                let taken = std::mem::replace(&mut place[1 + *patch as usize], true);
-                assert!(!taken, "patch {patch} is wanted twice");
+            let selected = select(mask);
+            counts.push(selected.len());
+            // Indexed by position; position 0 is the class token.
+            let mut is_selected: Vec<bool> = vec![false; length];
+            for patch in &selected {
+                let is_repeated = std::mem::replace(&mut is_selected[1 + *patch as usize], true);
+                assert!(!is_repeated, "patch {patch} is selected twice");
             }
-            let rest = (0..length as u32).filter(|position| !place[*position as usize]);
-            for position in leading.iter().map(|patch| patch + 1).chain(rest) {
-                let kept = match position.checked_sub(1) {
+            let rest = (0..length as u32).filter(|position| !is_selected[*position as usize]);
+            for position in selected.iter().map(|patch| patch + 1).chain(rest) {
+                // Row among the visible tokens of the image; `None` for a masked patch.
+                let visible_row = match position.checked_sub(1) {
                     None => Some(0),
                     Some(patch) => {
-                        let rank = mask.ids_restore[patch as usize];
-                        ((rank as usize) < mask.kept.len()).then_some(1 + rank)
+                        let index = mask.ids_restore[patch as usize];
+                        ((index as usize) < mask.kept.len()).then_some(1 + index)
                     }
                 };
-                from_visible.push(kept.map_or(NONE, |row| start + row));
-                from_mask.push(if kept.is_some() { NONE } else { 0 });
+                from_visible.push(visible_row.map_or(NONE, |row| start + row));
+                from_mask.push(if visible_row.is_some() { NONE } else { 0 });
                 positions.push(position);
             }
             start += 1 + mask.kept.len() as u32;
@@ -110,7 +113,7 @@ impl Vlc {
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
         let heads = self.config.backbone.decoder_heads;
-        // Frees their memory before the blocks allocate.
+        // Frees the memory of both before the blocks allocate.
         drop((visible, restored));
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {

@@ -1,8 +1,7 @@
-//! Embedding of texts (BERT's layer, randomly initialised) and images (linear patch projection), and their packing into one
-//! matrix of sequences.
+//! Embedding of texts (as in BERT) and images (linear patch projection), and packing of both into one matrix of sequences.
 
 use super::Vlc;
-use super::blocks::{Find, Linear, Norm};
+use super::blocks::{Linear, Norm, ParameterIds};
 use crate::inputs::{Inputs, Sequence};
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
@@ -12,55 +11,55 @@ use vlct_tensor::{ParameterId, Tape, Var};
 /// ε of BERT's layer norms.
 const TEXT_EPS: f32 = 1e-12;
 
-/// The word table's padding row: read, never trained by gradient.
+/// Row of the padding token in the word table. It gets no gradient, as with PyTorch's `padding_idx`.
 const PAD: u32 = 0;
 
 /// Parameters of the text embedding.
-pub(super) struct Text {
+pub(super) struct TextEmbedding {
     words: ParameterId,
     positions: ParameterId,
     types: ParameterId,
     norm: Norm,
 }
 
-impl Text {
-    pub fn new(find: &Find) -> Self {
+impl TextEmbedding {
+    pub fn new(ids: &ParameterIds) -> Self {
         Self {
-            words: find.id("text_embeddings.word_embeddings.weight"),
-            positions: find.id("text_embeddings.position_embeddings.weight"),
-            types: find.id("text_embeddings.token_type_embeddings.weight"),
-            norm: find.norm("text_embeddings.LayerNorm"),
+            words: ids.id("text_embeddings.word_embeddings.weight"),
+            positions: ids.id("text_embeddings.position_embeddings.weight"),
+            types: ids.id("text_embeddings.token_type_embeddings.weight"),
+            norm: ids.norm("text_embeddings.LayerNorm"),
         }
     }
 }
 
 /// Parameters of the image embedding.
-pub(super) struct Image {
+pub(super) struct ImageEmbedding {
     projection: Linear,
     class_token: ParameterId,
     positions: ParameterId,
 }
 
-impl Image {
-    pub fn new(find: &Find) -> Self {
+impl ImageEmbedding {
+    pub fn new(ids: &ParameterIds) -> Self {
         Self {
-            projection: find.linear("transformer.patch_embed.proj"),
-            class_token: find.id("transformer.cls_token"),
-            positions: find.id("transformer.pos_embed"),
+            projection: ids.linear("transformer.patch_embed.proj"),
+            class_token: ids.id("transformer.cls_token"),
+            positions: ids.id("transformer.pos_embed"),
         }
     }
 }
 
-/// Projected patches of the images of several sequences.
+/// Projected visible patches of all images of a batch.
 pub(super) struct Patches {
     /// `[patches, width]`, image after image.
     pub projected: Var,
-    /// The row of each sequence's first patch.
+    /// Row of the first patch of each sequence.
     starts: Vec<u32>,
 }
 
 impl Vlc {
-    /// Token embeddings of the texts of all sequences, one after the other: word + type 0 + position, layer norm, dropout.
+    /// Returns the token embeddings of the texts of all sequences, concatenated: word + type 0 + position, layer norm, dropout.
     pub(super) fn embed_text(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let p = &self.parameters;
         let texts = || inputs.sequences.iter().map(|s| inputs.text(s));
@@ -99,13 +98,14 @@ impl Vlc {
         }
     }
 
-    /// Projections of the visible patches of all sequences, without positions; an image that several sequences show without a
-    /// mask is cut and projected once.
+    /// Returns the projections of the visible patches of all sequences, without position embeddings. If several sequences contain
+    /// an image without a mask, its patches are projected once.
     pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
         let all: Vec<u32> = (0..self.config.patches() as u32).collect();
-        let mut cut: Vec<(&[f32], &[u32])> = Vec::new();
-        // Of each image of the pool, the first row of its whole projection.
-        let mut whole: Vec<Option<u32>> = vec![None; inputs.images.len()];
+        // Images and their patches to project.
+        let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
+        // First row of each image whose patches are all projected.
+        let mut unmasked_starts: Vec<Option<u32>> = vec![None; inputs.images.len()];
         let mut rows = 0;
         let mut starts = Vec::with_capacity(inputs.sequences.len());
         for sequence in inputs.sequences {
@@ -114,26 +114,26 @@ impl Vlc {
                 continue;
             };
             let kept = sequence.mask.as_ref().map_or(all.as_slice(), |mask| &mask.kept);
-            let mut project = || {
-                cut.push((inputs.images[image], kept));
+            let mut push = || {
+                selected.push((inputs.images[image], kept));
                 rows += kept.len() as u32;
                 rows - kept.len() as u32
             };
             starts.push(match &sequence.mask {
-                Some(_) => project(),
-                None => *whole[image].get_or_insert_with(project),
+                Some(_) => push(),
+                None => *unmasked_starts[image].get_or_insert_with(push),
             });
         }
         let (size, side) = (self.config.image_size, self.config.backbone.patch_size);
-        let patches = Var::constant(tape.device().patches(&cut, size, side, Order::ChannelFirst));
+        let patches = Var::constant(tape.device().patches(&selected, size, side, Order::ChannelFirst));
         Patches {
             projected: self.image.projection.forward(tape, &self.parameters, &patches, None),
             starts,
         }
     }
 
-    /// Text and image tokens in one matrix, sequence by sequence, with positions and modality types; the offsets of the
-    /// sequences and the lengths of their texts.
+    /// Packs text and image tokens into one matrix, sequence by sequence, and adds the embeddings of position (image tokens only)
+    /// and modality. Returns the matrix, the offsets of the sequences and the lengths of their texts.
     pub(super) fn pack(
         &self,
         tape: &Tape,

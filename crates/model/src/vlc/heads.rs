@@ -1,16 +1,16 @@
 //! Pooler and task heads.
 
-use super::blocks::{Find, Linear, Norm};
+use super::blocks::{Linear, Norm, ParameterIds};
 use super::{Encoded, Vlc};
 use vlct_tensor::{ParameterId, Tape, Var};
 
 /// ε of BERT's prediction head.
 const MLM_EPS: f32 = 1e-12;
 
-/// ε of PyTorch's layer norms, which the question-answering head leaves as it is.
+/// ε of the question-answering head's layer norm, PyTorch's default.
 const VQA_EPS: f32 = 1e-5;
 
-/// Parameters of the masked-language head; its output table is not tied to the word table.
+/// Parameters of the masked-language head. `decoder` is not tied to the word table.
 pub(super) struct Mlm {
     dense: Linear,
     norm: Norm,
@@ -19,17 +19,17 @@ pub(super) struct Mlm {
 }
 
 impl Mlm {
-    pub fn new(find: &Find) -> Self {
+    pub fn new(ids: &ParameterIds) -> Self {
         Self {
-            dense: find.linear("mlm_score.transform.dense"),
-            norm: find.norm("mlm_score.transform.LayerNorm"),
-            decoder: find.id("mlm_score.decoder.weight"),
-            bias: find.id("mlm_score.bias"),
+            dense: ids.linear("mlm_score.transform.dense"),
+            norm: ids.norm("mlm_score.transform.LayerNorm"),
+            decoder: ids.id("mlm_score.decoder.weight"),
+            bias: ids.id("mlm_score.bias"),
         }
     }
 }
 
-/// Parameters of the question-answering head, numbered as in the published sequence of layers.
+/// Parameters of the question-answering head.
 pub(super) struct Vqa {
     hidden: Linear,
     norm: Norm,
@@ -37,28 +37,28 @@ pub(super) struct Vqa {
 }
 
 impl Vqa {
-    pub fn new(find: &Find) -> Self {
+    pub fn new(ids: &ParameterIds) -> Self {
         Self {
-            hidden: find.linear("vqa_classifier.0"),
-            norm: find.norm("vqa_classifier.1"),
-            answers: find.linear("vqa_classifier.3"),
+            hidden: ids.linear("vqa_classifier.0"),
+            norm: ids.norm("vqa_classifier.1"),
+            answers: ids.linear("vqa_classifier.3"),
         }
     }
 }
 
 impl Vlc {
-    /// `tanh` of a linear map of each sequence's first token: `[sequences.len(), width]`.
+    /// Pools sequences: `tanh` of a linear map of each sequence's first token, `[sequences.len(), width]`.
     pub fn pool(&self, tape: &Tape, encoded: &Encoded, sequences: std::ops::Range<usize>) -> Var {
         let rows: Vec<u32> = sequences.map(|s| encoded.offsets[s] as u32).collect();
         self.pool_first(tape, &tape.rows(&encoded.features, rows))
     }
 
-    /// `tanh` of a linear map of the first tokens, `[sequences, width]`.
+    /// Returns `tanh` of a linear map of `first`, the first tokens of sequences `[sequences, width]`.
     pub(super) fn pool_first(&self, tape: &Tape, first: &Var) -> Var {
         tape.tanh(&self.pooler.forward(tape, &self.parameters, first, None))
     }
 
-    /// Vocabulary logits for the named rows of the encoding: `[rows, vocab_size]`.
+    /// Computes vocabulary logits for `rows` of the encoder's output: `[rows, vocab_size]`.
     ///
     /// # Panics
     /// Panics if the model has no such head.
@@ -75,7 +75,7 @@ impl Vlc {
         )
     }
 
-    /// Matching logits of pooled sequences: `[sequences, 2]`, class 1 = the text belongs to the image.
+    /// Computes matching logits of pooled sequences: `[sequences, 2]`. Class 1 means that the text belongs to the image.
     ///
     /// # Panics
     /// Panics if the model has no such head.
@@ -83,7 +83,7 @@ impl Vlc {
         expect(&self.itm, "image-text matching").forward(tape, &self.parameters, pooled, None)
     }
 
-    /// Answer logits of pooled sequences: `[sequences, answers]`.
+    /// Computes answer logits of pooled sequences: `[sequences, answers]`.
     ///
     /// # Panics
     /// Panics if the model has no such head.
@@ -94,24 +94,24 @@ impl Vlc {
         head.answers.forward(tape, p, &x, None)
     }
 
-    /// Ranking scores of pooled sequences: `[sequences, 1]`. A model without a ranking head ranks by the matching logit,
-    /// from which that head is initialised.
+    /// Computes ranking scores of pooled sequences: `[sequences, 1]`. Without a ranking head, the score is the matching logit of
+    /// class 1, from which a ranking head would be initialised.
     ///
     /// # Panics
-    /// Panics if the model has neither head.
+    /// Panics if the model has neither a ranking nor a matching head.
     pub fn rank_scores(&self, tape: &Tape, pooled: &Var) -> Var {
         if let Some(rank) = &self.rank {
             return rank.forward(tape, &self.parameters, pooled, None);
         }
         let logits = self.itm_logits(tape, pooled);
-        let one_by_one = tape.reshape(&logits, 2 * logits.rows(), 1);
+        let column = tape.reshape(&logits, 2 * logits.rows(), 1);
         tape.rows(
-            &one_by_one,
+            &column,
             (0..logits.rows() as u32).map(|s| 2 * s + 1).collect::<Vec<_>>(),
         )
     }
 }
 
-fn expect<'a, T>(head: &'a Option<T>, what: &str) -> &'a T {
-    head.as_ref().unwrap_or_else(|| panic!("the model has no {what} head"))
+fn expect<'a, T>(head: &'a Option<T>, name: &str) -> &'a T {
+    head.as_ref().unwrap_or_else(|| panic!("the model has no {name} head"))
 }

@@ -1,13 +1,13 @@
-//! Weights in and out of a model, by their published names.
+//! Setting and copying the weights of a model by their published names.
 
 use super::Vlc;
 use crate::files::{StateDict, StateError, StoredTensor, TensorData};
 
-/// The buffer that published checkpoints carry besides the parameters.
+/// A buffer that published checkpoints contain in addition to the parameters.
 const POSITION_IDS: &str = "text_embeddings.position_ids";
 
 impl Vlc {
-    /// Names and shapes that a file is fitted to (see [`crate::files::adapt`]).
+    /// Returns names and shapes of all parameters, the target of [`crate::files::adapt`].
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         self.parameters()
             .iter()
@@ -15,13 +15,13 @@ impl Vlc {
             .collect()
     }
 
-    /// Takes over the weights that `state` has, leaves the others as they are. Names without a parameter are ignored.
+    /// Sets the parameters that `state` contains and leaves the others unchanged. Tensors that are not parameters are ignored.
     ///
     /// # Errors
-    /// Returns an error if a tensor holds no floats.
+    /// Returns [`StateError::NotFloating`] if a tensor has integer or boolean values.
     ///
     /// # Panics
-    /// Panics if a tensor has another size than its parameter: fit the state first.
+    /// Panics if the size of a tensor differs from that of its parameter, which [`crate::files::adapt`] prevents.
     pub fn load(&mut self, state: &StateDict) -> Result<(), StateError> {
         for name in state.names() {
             if let Some(id) = self.parameters().id(name) {
@@ -32,7 +32,7 @@ impl Vlc {
         Ok(())
     }
 
-    /// A copy of the weights under their published names, in the published order.
+    /// Returns a copy of the weights with their published names, in the published order, after the buffer `position_ids`.
     pub fn state_dict(&self) -> StateDict {
         let length = self.config().max_text_len;
         let ids = StoredTensor::new(vec![1, length], TensorData::I64((0..length as i64).collect()));

@@ -1,4 +1,4 @@
-//! A model from a weight file alone, and the probability that a caption belongs to an image.
+//! Models whose sizes are derived from a weight file, and the probability that a caption belongs to an image.
 
 use super::Vlc;
 use crate::config::{Backbone, Heads, VlcConfig};
@@ -8,26 +8,26 @@ use crate::{Inputs, Sequence};
 use vlct_tensor::Tape;
 
 impl VlcConfig {
-    /// Returns the sizes of a pre-trained model with the weights `state`, which have VLC's names: image size, vocabulary and
-    /// text length are those of its tables. The model has the heads for matching and masked words that `state` has.
+    /// Derives the sizes of a pre-trained model from its weights, which have VLC's names. Image size, vocabulary and text length
+    /// follow from the shapes of the tables. The model gets the heads for matching and masked words that `state` contains.
     ///
-    /// `backbone` gives what shapes do not tell, the counts of attention heads.
+    /// `backbone` has the sizes that shapes do not determine, such as the number of attention heads.
     ///
     /// # Errors
-    /// Returns [`AdaptError::Missing`] if `state` lacks a table, [`AdaptError::NotSquare`] if the position table is not that of
-    /// a square image.
-    pub fn of_weights(backbone: Backbone, state: &StateDict) -> Result<Self, AdaptError> {
+    /// Returns [`AdaptError::Missing`] if `state` lacks a table, [`AdaptError::NotSquare`] if the number of rows of the position
+    /// table is not one more than a square.
+    pub fn from_weights(backbone: Backbone, state: &StateDict) -> Result<Self, AdaptError> {
         let rows = |name: &str, axis: usize| {
             let size = state.get(name).and_then(|tensor| tensor.shape.get(axis).copied());
             size.ok_or_else(|| AdaptError::Missing { name: name.into() })
         };
         let positions = "transformer.pos_embed";
-        let positions_rows = rows(positions, 1)?;
-        let grid = positions_rows.saturating_sub(1).isqrt();
-        if grid == 0 || grid * grid + 1 != positions_rows {
+        let position_rows = rows(positions, 1)?;
+        let grid = position_rows.saturating_sub(1).isqrt();
+        if grid == 0 || grid * grid + 1 != position_rows {
             return Err(AdaptError::NotSquare {
                 name: positions.into(),
-                rows: positions_rows,
+                rows: position_rows,
             });
         }
         Ok(Self {
@@ -47,27 +47,27 @@ impl VlcConfig {
 }
 
 impl Vlc {
-    /// Makes a model of the sizes of [`VlcConfig::of_weights`] with the weights `state`.
+    /// Makes a model with the weights `state` and the sizes of [`VlcConfig::from_weights`].
     ///
     /// # Errors
-    /// Returns the errors of [`VlcConfig::of_weights`] and of [`adapt`], and [`AdaptError::Missing`] if `state` lacks a weight.
+    /// Returns the errors of [`VlcConfig::from_weights`] and [`adapt`], and [`AdaptError::Missing`] if `state` lacks a weight.
     pub fn from_weights(backbone: Backbone, state: StateDict) -> Result<Self, AdaptError> {
-        let mut model = Self::new(VlcConfig::of_weights(backbone, &state)?);
+        let mut model = Self::new(VlcConfig::from_weights(backbone, &state)?);
         let (state, report) = adapt(state, &model.shapes(), Options::default())?;
         if let Some(name) = report.missing.first() {
             return Err(AdaptError::Missing { name: name.clone() });
         }
-        // Every tensor of an adapted state has floating-point values.
-        model.load(&state).expect("an adapted state");
+        // `Vlc::load` fails for tensors without floating-point values, and `adapt` returns none for a parameter.
+        model.load(&state).expect("floating-point weights");
         Ok(model)
     }
 
-    /// Returns the probability, 0 to 1, that the text belongs to the image, all patches visible.
+    /// Returns the probability, 0 to 1, that the text belongs to the image. All patches are visible.
     ///
     /// `text` has the token ids from `[CLS]` to `[SEP]`, `pixels` the normalised values `[3, image_size, image_size]`.
     ///
     /// # Panics
-    /// Panics if the model has no matching head, and as [`Vlc::encode`] does.
+    /// Panics if the model has no matching head or the inputs violate the conditions of [`Vlc::encode`].
     pub fn match_probability(&self, text: &[u32], pixels: &[f32]) -> f32 {
         let inputs = Inputs {
             images: vec![pixels],
@@ -78,7 +78,7 @@ impl Vlc {
         let pooled = self.encode_pooled(&tape, &inputs, None);
         let logits = self.itm_logits(&tape, &pooled);
         match *logits.tensor().to_host() {
-            [mismatch, matching] => 1.0 / (1.0 + (mismatch - matching).exp()),
+            [mismatch, matched] => 1.0 / (1.0 + (mismatch - matched).exp()),
             ref other => unreachable!("{} logits for one pair", other.len()),
         }
     }
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
     use crate::files::read;
 
-    fn golden(folder: &std::path::Path) -> (Backbone, StateDict) {
-        let sizes = vlct_golden::json(folder.join("config.json"));
+    fn golden(directory: &std::path::Path) -> (Backbone, StateDict) {
+        let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
         let backbone = Backbone {
             patch_size: size("patch"),
@@ -101,15 +101,15 @@ mod tests {
             decoder_depth: size("decoder_depth"),
             decoder_heads: size("decoder_heads"),
         };
-        let state = read(&folder.join("pretrain.ckpt")).expect("a checkpoint").state;
+        let state = read(&directory.join("pretrain.ckpt")).expect("a checkpoint").state;
         (backbone, state)
     }
 
     #[test]
-    fn sizes_and_weights_are_those_of_the_file() {
-        for folder in vlct_golden::directories("model") {
-            let sizes = vlct_golden::json(folder.join("config.json"));
-            let (backbone, state) = golden(&folder);
+    fn model_has_the_sizes_and_weights_of_the_file() {
+        for directory in vlct_golden::directories("model") {
+            let sizes = vlct_golden::json(directory.join("config.json"));
+            let (backbone, state) = golden(&directory);
             let model = Vlc::from_weights(backbone, state.clone()).expect("a model");
             assert_eq!(model.config().image_size as u64, sizes["image_size"]);
             assert_eq!(model.config().vocab_size as u64, sizes["vocab_size"]);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names_a_weight_that_the_file_lacks() {
+    fn error_names_the_missing_weight() {
         let (backbone, state) = golden(&vlct_golden::directories("model")[0]);
         for name in ["text_embeddings.word_embeddings.weight", "pooler.dense.weight"] {
             let mut damaged = state.clone();

@@ -20,13 +20,13 @@ use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 /// ε of the backbone's layer norms.
 const BACKBONE_EPS: f32 = 1e-6;
 
-/// The model: its sizes, its weights, and where each of them is used.
+/// A VLC model: its sizes, its weights and the layers that use them.
 pub struct Vlc {
     config: VlcConfig,
     parameters: Parameters,
     compute: Compute,
-    text: embed::Text,
-    image: embed::Image,
+    text: embed::TextEmbedding,
+    image: embed::ImageEmbedding,
     token_types: ParameterId,
     blocks: Vec<Block>,
     norm: Norm,
@@ -40,101 +40,100 @@ pub struct Vlc {
 
 /// The tokens that the last block computes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum OutputTokens {
     /// All tokens.
     All,
-    /// The first of each sequence.
+    /// The first token of each sequence.
     First,
 }
 
-/// The output of the encoder: one packed matrix and the rows of each sequence in it.
+/// The output of the encoder: one packed matrix, and the range of rows of each sequence.
 pub struct Encoded {
-    /// `[tokens, width]`, sequence after sequence, each its text and then its image tokens (class token first).
+    /// `[tokens, width]`, sequence by sequence: text tokens, then image tokens (class token first).
     pub features: Var,
-    /// Start of each sequence and the total.
+    /// First row of each sequence, followed by the number of rows.
     pub offsets: Arc<[usize]>,
     text_lengths: Vec<usize>,
 }
 
 impl Encoded {
-    /// Rows of a sequence's text tokens.
+    /// Returns the rows of a sequence's text tokens.
     pub fn text_rows(&self, sequence: usize) -> Range<usize> {
         let start = self.offsets[sequence];
         start..start + self.text_lengths[sequence]
     }
 
-    /// Rows of a sequence's image tokens, class token first.
+    /// Returns the rows of a sequence's image tokens, class token first.
     pub fn image_rows(&self, sequence: usize) -> Range<usize> {
         self.offsets[sequence] + self.text_lengths[sequence]..self.offsets[sequence + 1]
     }
 }
 
 impl Vlc {
-    /// A model with all weights zero; see [`crate::initialise`].
+    /// Makes a model whose weights are all zero; see [`crate::initialise`].
     pub fn new(config: VlcConfig) -> Self {
         let compute = Compute::default();
         let parameters = Parameters::new(config.parameters(), compute.device);
-        let find = blocks::Find(&parameters);
+        let ids = blocks::ParameterIds(&parameters);
         let backbone = &config.backbone;
         Self {
-            text: embed::Text::new(&find),
-            image: embed::Image::new(&find),
-            token_types: find.id("token_type_embeddings.weight"),
+            text: embed::TextEmbedding::new(&ids),
+            image: embed::ImageEmbedding::new(&ids),
+            token_types: ids.id("token_type_embeddings.weight"),
             blocks: (0..backbone.depth)
-                .map(|i| find.block(&format!("transformer.blocks.{i}")))
+                .map(|i| ids.block(&format!("transformer.blocks.{i}")))
                 .collect(),
-            norm: find.norm("transformer.norm"),
-            decoder: decoder::Decoder::new(&find, backbone.decoder_depth),
-            pooler: find.linear("pooler.dense"),
-            mlm: config.heads.mlm.then(|| heads::Mlm::new(&find)),
-            itm: config.heads.itm.then(|| find.linear("itm_score.fc")),
-            vqa: config.heads.vqa.map(|_| heads::Vqa::new(&find)),
-            rank: config.heads.rank.then(|| find.linear("rank_output")),
+            norm: ids.norm("transformer.norm"),
+            decoder: decoder::Decoder::new(&ids, backbone.decoder_depth),
+            pooler: ids.linear("pooler.dense"),
+            mlm: config.heads.mlm.then(|| heads::Mlm::new(&ids)),
+            itm: config.heads.itm.then(|| ids.linear("itm_score.fc")),
+            vqa: config.heads.vqa.map(|_| heads::Vqa::new(&ids)),
+            rank: config.heads.rank.then(|| ids.linear("rank_output")),
             config,
             parameters,
             compute,
         }
     }
 
-    /// Sizes and parts.
+    /// Returns the sizes and heads.
     pub fn config(&self) -> &VlcConfig {
         &self.config
     }
 
-    /// The weights.
+    /// Returns the weights.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// Number format and recomputation, with which tapes for this model are made.
+    /// Returns the number format and other settings for tapes of this model.
     pub fn compute(&self) -> Compute {
         self.compute
     }
 
-    /// Sets number format and recomputation; a new model computes in f32.
+    /// Sets the number format and other settings for tapes of this model; initially those of `Compute::default()`.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
 
-    /// The weights, to be changed.
+    /// Returns the weights for modification.
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
     }
 
-    /// Encodes texts and images together, sequence by sequence: embeddings, all blocks, final norm.
+    /// Encodes sequences of texts and images: embeddings, all blocks, final norm.
     ///
-    /// Sequences without a mask that index the same image share the work of embedding it.
-    ///
-    /// `dropout` is the key of the text embedding's dropout, `None` outside training.
+    /// `dropout` is the key of the random generator for dropout of the text embedding; `None` disables dropout.
     ///
     /// # Panics
-    /// Panics if a text is longer than `max_text_len`, a token id is outside the vocabulary, an image has another size or an index is
-    /// not in its pool.
+    /// Panics if a text is longer than `max_text_len`, a token id is not less than `vocab_size`, an image does not have
+    /// `image_size`, or an index of a sequence is out of range.
     pub fn encode(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Encoded {
         self.encode_tracing(tape, inputs, dropout, &mut |_, _| ())
     }
 
-    /// As [`Vlc::encode`]; `trace` sees each intermediate with its name (`text_embeddings`, `block0`, …, `norm`).
+    /// Computes the same as [`Vlc::encode`] and calls `trace` with the name and value of each intermediate (`text_embeddings`,
+    /// `block0`, …, `norm`).
     pub fn encode_tracing(
         &self,
         tape: &Tape,
@@ -142,7 +141,7 @@ impl Vlc {
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let (features, offsets, text_lengths) = self.run(tape, inputs, dropout, Wanted::All, trace);
+        let (features, offsets, text_lengths) = self.run(tape, inputs, dropout, OutputTokens::All, trace);
         Encoded {
             features,
             offsets,
@@ -150,25 +149,26 @@ impl Vlc {
         }
     }
 
-    /// Encodes texts and images together, as [`Vlc::encode`], for a prediction per sequence: `tanh` of a linear map of the
-    /// first token, `[sequences, width]`. The last block computes nothing else.
+    /// Encodes sequences as [`Vlc::encode`] and pools them as [`Vlc::pool`]: `[sequences, width]`. The last block computes only
+    /// the first token of each sequence.
     ///
     /// # Panics
-    /// As [`Vlc::encode`], and if a sequence has no token.
+    /// Panics under the conditions of [`Vlc::encode`], and if a sequence has no token.
     pub fn encode_pooled(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let has_token = |s: &Sequence| s.image.is_some() || !inputs.text(s).is_empty();
         assert!(inputs.sequences.iter().all(has_token), "a sequence without a token");
-        let (first, ..) = self.run(tape, inputs, dropout, Wanted::First, &mut |_, _| ());
+        let (first, ..) = self.run(tape, inputs, dropout, OutputTokens::First, &mut |_, _| ());
         self.pool_first(tape, &first)
     }
 
-    /// Embeddings, all blocks, final norm; of the last block, the `wanted` rows. Returns features, offsets and text lengths.
+    /// Computes embeddings, all blocks and the final norm. Returns the features of the `output` tokens, and the offsets and text
+    /// lengths of the sequences.
     fn run(
         &self,
         tape: &Tape,
         inputs: &Inputs,
         dropout: Option<[u64; 4]>,
-        wanted: Wanted,
+        output: OutputTokens,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> (Var, Arc<[usize]>, Vec<usize>) {
         let text = self.embed_text(tape, inputs, dropout);
@@ -178,7 +178,7 @@ impl Vlc {
         let heads = self.config.backbone.heads;
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in self.blocks.iter().enumerate() {
-            if i + 1 == self.blocks.len() && wanted == Wanted::First {
+            if i + 1 == self.blocks.len() && output == OutputTokens::First {
                 varlen = Varlen::prefix_queries(&offsets, inputs.sequences.iter().map(|_| 1));
             }
             let attended = block.attend(tape, &self.parameters, &x, &varlen, heads);

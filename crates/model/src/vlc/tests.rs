@@ -1,4 +1,4 @@
-//! Sequences that share an image, sequences without text or image, ranking, and decoding.
+//! Tests of sequences that share an image, sequences without text or image, ranking, and decoding.
 
 use super::Vlc;
 use crate::config::{Backbone, Heads, VlcConfig};
@@ -61,7 +61,7 @@ fn sequence(text: Option<u32>, image: Option<u32>, token_type: u32, kept: Option
     }
 }
 
-/// The encoding, and the gradients of a sum of some of its values, in the order of the parameters.
+/// Returns the encoder's output and the gradients of a loss of its pooled sequences, in the order of the parameters.
 fn encode(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
     let count = inputs.sequences.len();
     let tape = Tape::new(model.compute());
@@ -76,28 +76,28 @@ fn encode(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
 }
 
 #[test]
-fn a_shared_image_gives_the_values_and_gradients_of_its_copies() {
+fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
     let model = small_model(Heads::default());
     let texts: Vec<Vec<u32>> = (0..6).map(|i| (1..4 + i).map(|j| (7 * i + j) % 50).collect()).collect();
-    // Image 0 whole (twice, once as the second of a pair) and in part (three times), image 1 whole.
-    let (some, few) = ([4, 0, 7], [8, 2]);
-    let shown = [
+    // Image, token type and visible patches. Image 0 is unmasked twice and masked three times, image 1 is unmasked.
+    let (three_patches, two_patches) = ([4, 0, 7], [8, 2]);
+    let cases = [
         (0, 1, None),
         (1, 1, None),
-        (0, 1, Some(&some[..])),
+        (0, 1, Some(&three_patches[..])),
         (0, 2, None),
-        (0, 1, Some(&few[..])),
-        (0, 1, Some(&some[..])),
+        (0, 1, Some(&two_patches[..])),
+        (0, 1, Some(&three_patches[..])),
     ];
-    let of = |image: &dyn Fn(usize) -> u32| -> Vec<Sequence> {
+    let sequences = |image: &dyn Fn(usize) -> u32| -> Vec<Sequence> {
         (0..6)
-            .map(|i| sequence(Some(i as u32), Some(image(i)), shown[i].1, shown[i].2))
+            .map(|i| sequence(Some(i as u32), Some(image(i)), cases[i].1, cases[i].2))
             .collect()
     };
-    let shared = of(&|i| shown[i].0);
+    let shared = sequences(&|i| cases[i].0);
     let pool = [image(1), image(2)];
-    let copied = of(&|i| i as u32);
-    let copies = shown.map(|(image, ..)| pool[image as usize].clone());
+    let copied = sequences(&|i| i as u32);
+    let copies = cases.map(|(image, ..)| pool[image as usize].clone());
     let (shared, copied) = (inputs(&pool, &texts, &shared), inputs(&copies, &texts, &copied));
 
     let tape = Tape::inference(model.compute());
@@ -110,7 +110,7 @@ fn a_shared_image_gives_the_values_and_gradients_of_its_copies() {
 }
 
 #[test]
-fn sequences_without_text_or_image_are_encoded_alone() {
+fn sequences_without_text_or_image_are_encoded_independently() {
     let model = small_model(Heads::default());
     let (images, texts) = ([image(1)], [vec![2, 7, 3]]);
     let all = [
@@ -136,7 +136,7 @@ fn sequences_without_text_or_image_are_encoded_alone() {
 }
 
 #[test]
-fn without_a_ranking_head_the_matching_logit_ranks() {
+fn rank_scores_without_a_ranking_head_are_matching_logits() {
     let model = small_model(Heads {
         itm: true,
         ..Heads::default()
@@ -150,7 +150,7 @@ fn without_a_ranking_head_the_matching_logit_ranks() {
 }
 
 #[test]
-fn patches_are_decoded_alike_whichever_are_wanted() {
+fn predictions_of_patches_do_not_depend_on_the_selection() {
     let model = small_model(Heads::default());
     let (texts, images) = ([vec![3, 4, 5]], [image(1), image(2)]);
     let masks: [PatchMask; 2] = std::array::from_fn(|seed| {
@@ -163,22 +163,22 @@ fn patches_are_decoded_alike_whichever_are_wanted() {
             ..sequence(Some(0), Some(i as u32), 1, None)
         })
         .collect();
-    let decode = |wanted: &dyn Fn(&PatchMask) -> Vec<u32>| {
+    let decode = |select: &dyn Fn(&PatchMask) -> Vec<u32>| {
         let tape = Tape::inference(model.compute());
         let encoded = model.encode(&tape, &inputs(&images, &texts, &sequences), None);
-        let patches = model.decode(&tape, &encoded, 0..2, &masks.each_ref(), wanted);
+        let patches = model.decode(&tape, &encoded, 0..2, &masks.each_ref(), select);
         (patches.rows(), patches.tensor().to_host().to_vec())
     };
     let (rows, all) = decode(&|_| (0..9).collect());
     assert_eq!(rows, 18);
     let width = all.len() / rows;
-    let (rows, hidden) = decode(&|mask| mask.removed.clone());
+    let (rows, masked) = decode(&|mask| mask.removed.clone());
     let want: Vec<f32> = (masks.iter().enumerate())
         .flat_map(|(i, mask)| mask.removed.iter().map(move |patch| 9 * i + *patch as usize))
         .flat_map(|row| all[row * width..][..width].to_vec())
         .collect();
     assert_eq!(rows, masks.iter().map(|mask| mask.removed.len()).sum::<usize>());
-    assert_close("hidden patches", &hidden, &want, 1e-5);
+    assert_close("masked patches", &masked, &want, 1e-5);
     // No patch of one image, one patch of the other.
     let first = masks[0].removed.clone();
     let (rows, last) = decode(&|mask| if mask.removed == first { vec![] } else { vec![8] });
