@@ -1,21 +1,21 @@
-//! From one weight file to another: other format, other names.
+//! Conversion of a weight file to another format or naming scheme.
 
 use std::path::Path;
 
 use super::{BACKBONE_PREFIX, FileError, Header, Problem, StateDict, Style, WeightFile};
 
-/// What a conversion did, one fact a line.
+/// The result of a conversion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvertReport {
-    /// Tensors written.
+    /// Number of tensors written.
     pub tensors: usize,
-    /// Values written.
+    /// Number of values written.
     pub parameters: usize,
-    /// Whose names the input had.
+    /// Naming scheme of the input.
     pub from: Style,
-    /// Whose names the output has.
+    /// Naming scheme of the output.
     pub to: Style,
-    /// Tensors that the output's style has no place for.
+    /// Tensors that the output's naming scheme does not have, which are not written.
     pub left_out: Vec<String>,
 }
 
@@ -30,19 +30,19 @@ impl std::fmt::Display for ConvertReport {
         if !self.left_out.is_empty() {
             write!(
                 f,
-                "\nleft out, not part of the backbone: {}",
-                super::mapping::some_of(&self.left_out)
+                "\nleft out, because they are not part of the backbone: {}",
+                super::mapping::abbreviate(&self.left_out)
             )?;
         }
         Ok(())
     }
 }
 
-/// Reads `input` and writes it as `output`, whose extension names the format; with `style` the names are changed to VLC's
-/// (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, as `convert_vlc2mae.py` does).
+/// Reads `input` and writes it as `output`, whose extension determines the format. With `style` the names are changed to VLC's
+/// (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`).
 ///
 /// # Errors
-/// [`FileError`] if `input` cannot be read, has nothing to write in that style, or `output` cannot be written.
+/// Returns a [`FileError`] if `input` cannot be read or has no tensors of the style, or `output` cannot be written.
 pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<ConvertReport, FileError> {
     let WeightFile {
         state,
@@ -70,7 +70,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     })
 }
 
-/// Changes the names of tensors; also gives back the names of those that the new style has no place for.
+/// Renames tensors. Also returns the names of tensors that the new naming scheme does not have; they are removed.
 pub fn rename(state: StateDict, from: Style, to: Style) -> (StateDict, Vec<String>) {
     let mut left_out = Vec::new();
     let renamed = match (from, to) {

@@ -1,4 +1,4 @@
-//! What can be wrong with a weight file.
+//! Errors of reading and writing weight files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use vlct_pickle::PickleError;
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The reason.
     #[source]
     pub problem: Problem,
 }
@@ -24,70 +24,70 @@ impl FileError {
     }
 }
 
-/// What is wrong with a weight file.
+/// The reason why a weight file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// The system could not open, read or write it.
+    /// Opening, reading or writing the file failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// A directory, device or pipe.
+    /// The path is a directory, device or pipe.
     #[error("is not a regular file")]
     NotAFile,
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("is empty")]
     Empty,
-    /// The content belongs to no known format.
+    /// The content has no supported format.
     #[error("{0}; expected a PyTorch checkpoint (.ckpt, .pth) or a .safetensors file")]
     Unrecognised(&'static str),
-    /// The name's extension belongs to no known format.
-    #[error("has an extension that names no format to write; use .ckpt, .pth, .pt, .bin or .safetensors")]
+    /// The extension does not determine a format to write.
+    #[error("has an extension that is not supported for writing; use .ckpt, .pth, .pt, .bin or .safetensors")]
     Extension,
-    /// The zip archive's structure is damaged.
+    /// The structure of the zip archive is damaged.
     #[error("the archive is damaged or incomplete: {}", vlct_util::text::one_line(.0))]
     Archive(String),
     /// An entry of the zip archive is compressed or encrypted, which PyTorch never does.
     #[error("entry {} of the archive is compressed or encrypted; save the checkpoint again with torch.save", vlct_util::text::one_line(.0))]
     Compressed(String),
-    /// A zip archive that PyTorch did not write.
-    #[error("is a zip archive without data.pkl, so it is no PyTorch checkpoint")]
+    /// The zip archive was not written by PyTorch.
+    #[error("is a zip archive without data.pkl, so it is not a PyTorch checkpoint")]
     NoPickle,
-    /// A compiled program.
+    /// The file is a compiled TorchScript program.
     #[error("is a TorchScript program, not a checkpoint; save the model's state_dict with torch.save")]
     TorchScript,
-    /// The pickled part is malformed.
+    /// The pickle is malformed.
     #[error("{0}")]
     Pickle(#[from] PickleError),
-    /// The older PyTorch format ends or contradicts itself.
+    /// A checkpoint in the format before PyTorch 1.6 is truncated or inconsistent.
     #[error("the checkpoint in PyTorch's older format is damaged or incomplete: {0}")]
     Legacy(String),
-    /// The weights would be made by calling something unknown.
+    /// The pickle makes the weights by calling a function or class that is not one of PyTorch's for tensors.
     #[error(
-        "{} would be made by calling {}, which is neither known nor run; save plain tensors, as model.state_dict() gives them",
+        "{} would be made by calling {}, which is not supported; save plain tensors, as returned by model.state_dict()",
         vlct_util::text::one_line(place),
         vlct_util::text::one_line(callable)
     )]
     ForeignCallable {
-        /// Where in the file.
+        /// The entry of the file that the call makes.
         place: String,
         /// The class or function.
         callable: String,
     },
-    /// There are no tensors where weights are looked for.
+    /// There are no tensors under the keys of weights or at the top level.
     #[error("holds no named tensors under `model`, under `state_dict` or at its top level")]
     NoWeights,
-    /// Nothing is left when only the image backbone is asked for.
+    /// The conversion to MAE's names found no tensors of the image backbone.
     #[error("holds no tensors of the image backbone (`transformer.…`)")]
     NoBackbone,
-    /// One tensor is damaged or of an unsupported kind.
+    /// A tensor is damaged or has an unsupported type.
     #[error("tensor {}: {problem}", vlct_util::text::one_line(name))]
     Tensor {
-        /// The tensor.
+        /// The name of the tensor.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: TensorProblem,
     },
-    /// The tensors together claim more memory than sharing can explain.
-    #[error("the tensors claim more than {limit} bytes, far beyond what the file holds")]
+    /// The tensors would take several times the size of the file, more than shared storages justify.
+    #[error("the tensors would take more than {limit} bytes, several times the size of the file")]
     TooLarge {
         /// The limit in bytes.
         limit: usize,
@@ -106,24 +106,24 @@ impl From<zip::result::ZipError> for Problem {
     }
 }
 
-/// What is wrong with a tensor in a file.
+/// The reason why a tensor could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorProblem {
-    /// Its description does not have the form PyTorch gives it.
+    /// A part of the tensor's description does not have PyTorch's form.
     #[error("malformed {0}")]
     Malformed(&'static str),
-    /// An element type that weights do not use.
-    #[error("holds values of the unsupported kind {}", vlct_util::text::one_line(.0))]
+    /// The element type or tensor class is not supported.
+    #[error("has the unsupported type {}", vlct_util::text::one_line(.0))]
     UnsupportedDtype(String),
-    /// The file lacks its values.
+    /// The file does not contain the tensor's storage.
     #[error("its storage {0:?} is not in the file")]
     MissingStorage(String),
-    /// It claims more values than the file has for it.
+    /// Offset, shape and strides exceed the storage.
     #[error("shape {shape:?} reaches beyond its storage of {available} values")]
     BeyondStorage {
-        /// The sizes it claims.
+        /// The declared shape.
         shape: Vec<usize>,
-        /// Number of values that exist.
+        /// Number of values of the storage.
         available: usize,
     },
 }

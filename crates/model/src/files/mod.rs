@@ -1,9 +1,9 @@
-//! Weight files: PyTorch checkpoints (`.ckpt`, `.pth`), safetensors, and the ways between them.
+//! Weight files: PyTorch checkpoints (`.ckpt`, `.pth`), safetensors, and conversion between them.
 //!
-//! [`read`] tells a file's format by its content and gives back a [`StateDict`], [`write()`] takes the format from the
-//! extension. [`mapping::adapt`] fits what was read to a model: names with or without `transformer.`, other image sizes, other
-//! numbers of token types. Input files are untrusted: nothing in them is
-//! executed, and no allocation is sized by an unchecked field.
+//! [`read`] detects the format of a file from its content and returns a [`StateDict`], [`write()`] derives the format from the
+//! extension. [`mapping::adapt`] fits a state dict to a model: names with or without `transformer.`, other image sizes, other
+//! numbers of token types. Input files are untrusted: nothing in them is executed, and no unchecked field determines the size of
+//! an allocation.
 
 pub mod convert;
 mod error;
@@ -21,17 +21,17 @@ use std::path::Path;
 
 use vlct_util::{MappedFile, atomic};
 
-/// What VLC puts in front of the names of its image backbone, and MAE does not.
+/// Prefix of the image backbone's tensor names in VLC. MAE's names do not have it.
 pub const BACKBONE_PREFIX: &str = "transformer.";
 
-/// How a file's bytes are laid out.
+/// The format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A zip archive of PyTorch 1.6 or later.
     TorchZip,
     /// The format of PyTorch before version 1.6.
     TorchLegacy,
-    /// A safetensors file.
+    /// The safetensors format.
     Safetensors,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// Whose names the tensors have.
+/// The naming scheme of the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// The whole model: `text_embeddings.…`, `transformer.blocks.0.…`, `pooler.…`.
@@ -55,8 +55,8 @@ pub enum Style {
 }
 
 impl Style {
-    /// Whose names these are.
-    pub fn of(state: &StateDict) -> Self {
+    /// Detects the naming scheme: VLC if a name starts with `transformer.` or `text_embeddings.`, else MAE.
+    pub fn detect(state: &StateDict) -> Self {
         let is_vlc = |name: &str| name.starts_with(BACKBONE_PREFIX) || name.starts_with("text_embeddings.");
         if state.names().any(is_vlc) {
             Self::Vlc
@@ -75,18 +75,18 @@ impl std::fmt::Display for Style {
     }
 }
 
-/// What a file holds beside the weights.
+/// The content of a file other than the weights.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// The top-level key the weights were found under, if any.
+    /// The top-level key of the dictionary of weights; `None` if the weights are at the top level.
     pub weights_under: Option<String>,
-    /// Epochs trained, if the file says so.
+    /// Number of epochs trained, if the file has it.
     pub epoch: Option<u64>,
-    /// Optimiser steps taken, if the file says so.
+    /// Number of optimiser steps taken, if the file has it.
     pub global_step: Option<u64>,
-    /// Everything else at the top level, in words of limited length.
+    /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// Entries among the weights that are no tensors and were left out.
+    /// Names of entries of the dictionary of weights that are not tensors. They are not read.
     pub skipped: Vec<String>,
 }
 
@@ -95,24 +95,24 @@ pub struct Summary {
 pub struct WeightFile {
     /// The tensors, in the file's order.
     pub state: StateDict,
-    /// How the file was laid out.
+    /// The format of the file.
     pub format: Format,
-    /// Whose names the tensors have.
+    /// The naming scheme of the tensors.
     pub style: Style,
-    /// What else is in the file.
+    /// The content of the file other than the weights.
     pub summary: Summary,
 }
 
-/// What to write beside the weights.
+/// The content to write in addition to the weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
-    /// Decides the top level of a PyTorch file: `{"state_dict": …, "epoch": …}` for VLC, `{"model": …}` for MAE.
+    /// Determines the top level of a PyTorch file: `{"state_dict": …, "epoch": …}` for VLC, `{"model": …}` for MAE.
     pub style: Style,
-    /// Epochs trained.
+    /// Number of epochs trained.
     pub epoch: u64,
-    /// Optimiser steps taken.
+    /// Number of optimiser steps taken.
     pub global_step: u64,
-    /// Further text for the metadata of a safetensors file; PyTorch files do not get it.
+    /// Further entries of the metadata of a safetensors file. They are not written to PyTorch files.
     pub metadata: Vec<(String, String)>,
 }
 
@@ -127,13 +127,13 @@ impl From<Style> for Header {
     }
 }
 
-/// Reads a weight file; the content decides the format, not the name.
+/// Reads a weight file, whose format is detected from its content.
 ///
-/// The file is memory-mapped, so that every value is copied once. It must not be shortened meanwhile; files
-/// written by [`write()`] never are, a new file takes the old one's place.
+/// The file is memory-mapped, so that every value is copied once. It must not be truncated during the call; [`write()`] never
+/// truncates a file, it replaces the file by a new one.
 ///
 /// # Errors
-/// [`FileError`] says which file and what is wrong with it.
+/// Returns a [`FileError`] with the path if the file cannot be read.
 pub fn read(path: &Path) -> Result<WeightFile, FileError> {
     let map = || -> Result<MappedFile, Problem> {
         if !std::fs::metadata(path)?.is_file() {
@@ -146,10 +146,10 @@ pub fn read(path: &Path) -> Result<WeightFile, FileError> {
         .map_err(|problem| FileError::new(path, problem))
 }
 
-/// Reads a weight file that is already in memory.
+/// Reads the content of a weight file.
 ///
 /// # Errors
-/// [`Problem`] says what is wrong with it.
+/// Returns a [`Problem`] if the content is not a supported or complete weight file.
 pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
     if torch::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
         torch::read_archive(bytes)
@@ -162,19 +162,22 @@ pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
     }
 }
 
-/// The offset and bytes that tell a tar archive.
-const TAR: (usize, &[u8]) = (257, b"ustar");
+/// Offset and bytes of the signature of a tar archive.
+const TAR_SIGNATURE: (usize, &[u8]) = (257, b"ustar");
 
-/// What a file of no known format might be.
+/// Returns the error for content of no supported format, with a guess at what it is.
 fn unrecognised(bytes: &[u8]) -> Problem {
     if bytes.is_empty() {
         return Problem::Empty;
     }
     Problem::Unrecognised(if bytes.starts_with(b"version https://git-lfs") {
-        "is a Git LFS pointer in the place of a file (run `git lfs pull`)"
+        "is a Git LFS pointer instead of the file (run `git lfs pull`)"
     } else if bytes[0] == b'<' {
         "is a web page (the download failed)"
-    } else if bytes.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
+    } else if bytes
+        .get(TAR_SIGNATURE.0..)
+        .is_some_and(|rest| rest.starts_with(TAR_SIGNATURE.1))
+    {
         "is a tar archive"
     } else if bytes[0] == 0x80 {
         "is a Python pickle that torch.save did not write"
@@ -183,13 +186,13 @@ fn unrecognised(bytes: &[u8]) -> Problem {
     })
 }
 
-/// Writes a weight file, in the format that the extension names: `.safetensors`, or `.ckpt`, `.pth`, `.pt`, `.bin` for PyTorch.
+/// Writes a weight file. The extension determines the format: `.safetensors`, or `.ckpt`, `.pth`, `.pt`, `.bin` for PyTorch.
 ///
-/// The file appears under its name only when it is complete and on the disk. Values are converted in pieces: no second copy of
-/// the tensors is made.
+/// The file appears under its name only when it is complete and flushed to the disk. Values are converted in small chunks, so
+/// that no second copy of the tensors is in memory.
 ///
 /// # Errors
-/// [`FileError`] if the extension is unknown or the file cannot be written.
+/// Returns a [`FileError`] if the extension is unknown or the file cannot be written.
 pub fn write(path: &Path, state: &StateDict, header: &Header) -> Result<(), FileError> {
     let extension = path
         .extension()

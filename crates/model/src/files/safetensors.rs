@@ -1,7 +1,7 @@
 //! The safetensors format: a JSON header with names, shapes and offsets, then the values.
 //!
-//! The header is checked by the `safetensors` crate. Writing is our own in one respect: tensors of one kind keep their order
-//! (the crate would sort them by name), and are converted to bytes one piece at a time.
+//! The crate `safetensors` checks the header. Its writer is not used, because it sorts tensors by name: [`write()`] keeps the order
+//! of tensors with the same size of values, and converts values in small chunks.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,18 +13,17 @@ use super::error::{Problem, TensorProblem};
 use super::state::{Dtype, StateDict, StoredTensor, decode};
 use super::{Format, Header, Style, Summary, WeightFile};
 
-/// The header begins after its own length, 64 bits, and is padded to a multiple of as many bytes.
+/// Size in bytes of the length field before the header. The header is padded to a multiple of it.
 const LENGTH_SIZE: usize = 8;
-/// Name in the header that is not a tensor's.
+/// Key of the metadata in the header; all other keys are names of tensors.
 const METADATA_NAME: &str = "__metadata__";
 
-/// What a training checkpoint of this program puts in front of the names of the optimiser's running averages. They are
-/// no weights and are left out.
+/// Prefix of the names of the optimiser's moments in this program's training checkpoints. They are not weights and are not read.
 const OPTIMIZER_PREFIX: &str = "optimizer.";
-/// Key of the metadata under which such a checkpoint keeps its position, as JSON.
+/// Key of the metadata in this program's training checkpoints with epoch and step, as JSON.
 const STATE_KEY: &str = "state";
 
-/// Whether the bytes may be a safetensors file: a length, then an opening brace.
+/// Whether the bytes begin like a safetensors file: a length of at least 2, then an opening brace.
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
     let Some((length, header)) = bytes.split_first_chunk::<LENGTH_SIZE>() else {
         return false;
@@ -45,7 +44,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
             name: name.clone(),
             problem: TensorProblem::UnsupportedDtype(info.dtype.to_string()),
         })?;
-        // Offsets and lengths agree with each other and with the file, or `read_metadata` would have rejected them.
+        // `read_metadata` has checked that offsets, shapes and the length of the file agree.
         let (start, end) = info.data_offsets;
         let data = decode(dtype, &values[start..end], false);
         state.insert(name, StoredTensor::new(info.shape.clone(), data));
@@ -55,21 +54,21 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
     }
     let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
     entries.sort();
-    let text = |wanted: &str| {
+    let text = |name: &str| {
         entries
             .iter()
-            .find(|(key, _)| key == wanted)
+            .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     };
-    let position: serde_json::Value = text(STATE_KEY)
+    let training_state: serde_json::Value = text(STATE_KEY)
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
-    let number = |wanted: &str| match text(wanted) {
+    let number = |name: &str| match text(name) {
         Some(value) => value.parse().ok(),
-        None => position.get(wanted)?.as_u64(),
+        None => training_state.get(name)?.as_u64(),
     };
     Ok(WeightFile {
-        style: Style::of(&state),
+        style: Style::detect(&state),
         state,
         format: Format::Safetensors,
         summary: Summary {
@@ -82,7 +81,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
 }
 
 pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> Result<(), Problem> {
-    // Largest values first, so that every tensor begins at a multiple of its value size; otherwise in order.
+    // Tensors with the widest values come first, so that every tensor begins at a multiple of the size of its values.
     let mut tensors: Vec<_> = state.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.data.dtype().size()));
 
@@ -102,7 +101,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
         start = end;
     }
     let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
-    // What other readers of the format look for: the framework the names and layouts belong to.
+    // Other readers of the format expect the name of the framework.
     metadata.insert("format".into(), "pt".into());
     metadata.insert("epoch".into(), header.epoch.to_string());
     metadata.insert("global_step".into(), header.global_step.to_string());
@@ -118,7 +117,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
     Ok(())
 }
 
-/// The header, its metadata sorted so that the same weights give the same bytes.
+/// Returns the header as JSON. The metadata is sorted, so that equal weights give equal bytes.
 fn json_header(metadata: &Metadata) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::to_value(metadata)?;
     if let Some(serde_json::Value::Object(texts)) = json.get_mut(METADATA_NAME) {

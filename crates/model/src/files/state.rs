@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use indexmap::IndexMap;
 
-/// The values of a tensor, row-major, in the precision they were stored in.
+/// The values of a tensor, row-major, in the element type of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TensorData {
     /// 32-bit floating point.
@@ -23,14 +23,14 @@ pub enum TensorData {
     I16(Vec<i16>),
     /// 8-bit integers.
     I8(Vec<i8>),
-    /// Bytes.
+    /// 8-bit unsigned integers.
     U8(Vec<u8>),
-    /// Truth values.
+    /// Booleans.
     Bool(Vec<bool>),
 }
 
-/// Calls `$body` with `$values` bound to the vector of whatever variant `$data` is.
-macro_rules! each {
+/// Evaluates `$body` with `$values` bound to the vector of any variant of [`TensorData`].
+macro_rules! with_values {
     ($data:expr, $values:ident => $body:expr) => {
         match $data {
             TensorData::F32($values) => $body,
@@ -47,9 +47,9 @@ macro_rules! each {
 }
 
 impl TensorData {
-    /// Number of values.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
-        each!(self, values => values.len())
+        with_values!(self, values => values.len())
     }
 
     /// Whether there are no values.
@@ -57,7 +57,7 @@ impl TensorData {
         self.len() == 0
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::F32(_) => Dtype::F32,
@@ -73,40 +73,43 @@ impl TensorData {
         }
     }
 
-    /// Writes the values as little-endian bytes, in pieces of bounded size.
+    /// Writes the values as little-endian bytes, in chunks of bounded size.
     pub(crate) fn write_le(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        /// Values converted at a time.
-        const PIECE: usize = 16 << 10;
-        fn pieces<T: Copy, const N: usize>(
+        /// Values per chunk.
+        const CHUNK: usize = 16 << 10;
+        fn write_chunks<T: Copy, const N: usize>(
             out: &mut dyn std::io::Write,
             values: &[T],
             bytes: impl Fn(T) -> [u8; N],
         ) -> std::io::Result<()> {
-            let mut buffer = Vec::with_capacity(PIECE.min(values.len()) * N);
-            for piece in values.chunks(PIECE) {
+            let mut buffer = Vec::with_capacity(CHUNK.min(values.len()) * N);
+            for chunk in values.chunks(CHUNK) {
                 buffer.clear();
-                buffer.extend(piece.iter().flat_map(|value| bytes(*value)));
+                buffer.extend(chunk.iter().flat_map(|value| bytes(*value)));
                 out.write_all(&buffer)?;
             }
             Ok(())
         }
         match self {
-            Self::F32(values) => pieces(out, values, f32::to_le_bytes),
-            Self::F64(values) => pieces(out, values, f64::to_le_bytes),
-            Self::F16(values) | Self::BF16(values) => pieces(out, values, u16::to_le_bytes),
-            Self::I64(values) => pieces(out, values, i64::to_le_bytes),
-            Self::I32(values) => pieces(out, values, i32::to_le_bytes),
-            Self::I16(values) => pieces(out, values, i16::to_le_bytes),
-            Self::I8(values) => pieces(out, values, i8::to_le_bytes),
+            Self::F32(values) => write_chunks(out, values, f32::to_le_bytes),
+            Self::F64(values) => write_chunks(out, values, f64::to_le_bytes),
+            Self::F16(values) | Self::BF16(values) => write_chunks(out, values, u16::to_le_bytes),
+            Self::I64(values) => write_chunks(out, values, i64::to_le_bytes),
+            Self::I32(values) => write_chunks(out, values, i32::to_le_bytes),
+            Self::I16(values) => write_chunks(out, values, i16::to_le_bytes),
+            Self::I8(values) => write_chunks(out, values, i8::to_le_bytes),
             Self::U8(values) => out.write_all(values),
-            Self::Bool(values) => pieces(out, values, |value| [u8::from(value)]),
+            Self::Bool(values) => write_chunks(out, values, |value| [u8::from(value)]),
         }
     }
 }
 
 /// Element types of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names say it; TensorData describes each")]
+#[allow(
+    missing_docs,
+    reason = "the variants of TensorData have the same names and are documented"
+)]
 pub enum Dtype {
     F32,
     F64,
@@ -121,7 +124,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes one value takes in a file.
+    /// Returns the size of a value in a file, in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -149,7 +152,7 @@ impl std::fmt::Display for Dtype {
     }
 }
 
-/// Turns bytes into values; a rest shorter than one value is left out.
+/// Decodes bytes into values; remaining bytes that do not make a whole value are ignored.
 pub(crate) fn decode(dtype: Dtype, bytes: &[u8], big_endian: bool) -> TensorData {
     fn values<T, const N: usize>(bytes: &[u8], big_endian: bool, from_le: impl Fn([u8; N]) -> T) -> Vec<T> {
         let (values, _) = bytes.as_chunks::<N>();
@@ -177,39 +180,39 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8], big_endian: bool) -> TensorData
     }
 }
 
-/// A tensor as a file holds it.
+/// A tensor in the element type of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTensor {
-    /// Sizes; their product is the number of values.
+    /// Sizes of the axes; their product is the number of values.
     pub shape: Vec<usize>,
     /// The values, row-major.
     pub data: TensorData,
 }
 
 impl StoredTensor {
-    /// A 32-bit floating-point tensor.
+    /// Makes a 32-bit floating-point tensor.
     ///
     /// # Panics
-    /// Panics if the shape does not have as many places as there are values.
+    /// Panics if the product of `shape` is not the number of values.
     pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
         Self::new(shape.into(), TensorData::F32(values))
     }
 
-    /// A tensor.
+    /// Makes a tensor.
     ///
     /// # Panics
-    /// Panics if the shape does not have as many places as there are values.
+    /// Panics if the product of `shape` is not the number of values.
     pub fn new(shape: Vec<usize>, data: TensorData) -> Self {
         assert_eq!(
             shape.iter().product::<usize>(),
             data.len(),
-            "values of a tensor of shape {shape:?}"
+            "number of values of a tensor of shape {shape:?}"
         );
         Self { shape, data }
     }
 
-    /// The values in single precision: borrowed where they are stored so, widened from half precision, rounded from double.
-    /// Nothing for integers and truth values.
+    /// Returns the values in single precision: borrowed if the tensor is f32, widened from float16 and bfloat16, rounded from f64.
+    /// Returns `None` for integers and booleans.
     pub fn to_f32(&self) -> Option<Cow<'_, [f32]>> {
         Some(match &self.data {
             TensorData::F32(values) => Cow::Borrowed(values),
@@ -220,7 +223,7 @@ impl StoredTensor {
         })
     }
 
-    /// As [`StoredTensor::to_f32`], without copying single precision.
+    /// Returns the values of [`StoredTensor::to_f32`], without copying an f32 tensor.
     pub fn into_f32(self) -> Option<Vec<f32>> {
         match self.data {
             TensorData::F32(values) => Some(values),
@@ -229,55 +232,55 @@ impl StoredTensor {
     }
 }
 
-/// Why a tensor could not be taken from a [`StateDict`].
+/// The reason why a [`StateDict`] has no floating-point values of a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// No tensor of that name.
+    /// There is no tensor of this name.
     #[error("there is no tensor {0}")]
     Missing(String),
-    /// A tensor of integers or booleans where floats are needed.
-    #[error("tensor {name} holds {dtype} values where floating point is needed")]
+    /// The tensor has integer or boolean values.
+    #[error("tensor {name} has {dtype} values, floating-point values are needed")]
     NotFloating {
-        /// The tensor.
+        /// The name of the tensor.
         name: String,
-        /// What it holds.
+        /// Its element type.
         dtype: Dtype,
     },
 }
 
-/// Tensors by name, in the order they were inserted.
+/// Tensors by name, in order of insertion.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StateDict {
     tensors: IndexMap<String, StoredTensor>,
 }
 
 impl StateDict {
-    /// Without tensors.
+    /// Makes a state dict without tensors.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor at the end, or replaces the one of the same name in its place and returns it.
+    /// Appends a tensor, or replaces the tensor of the same name, keeps its position and returns the old tensor.
     pub fn insert(&mut self, name: impl Into<String>, tensor: StoredTensor) -> Option<StoredTensor> {
         self.tensors.insert(name.into(), tensor)
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor of a name.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
     }
 
-    /// Takes the tensor of that name out; the others keep their order.
+    /// Removes and returns the tensor of a name. The others keep their order.
     ///
-    /// Takes time in proportion to the number of tensors.
+    /// The time is proportional to the number of tensors.
     pub fn remove(&mut self, name: &str) -> Option<StoredTensor> {
         self.tensors.shift_remove(name)
     }
 
-    /// The values of the tensor of that name in single precision.
+    /// Returns the values of the tensor of a name in single precision.
     ///
     /// # Errors
-    /// Returns an error if there is no such tensor, or it holds no floats.
+    /// Returns an error if there is no such tensor or its values are not floating-point numbers.
     pub fn f32(&self, name: &str) -> Result<Cow<'_, [f32]>, StateError> {
         let tensor = self.get(name).ok_or_else(|| StateError::Missing(name.to_owned()))?;
         tensor.to_f32().ok_or_else(|| StateError::NotFloating {
@@ -286,22 +289,22 @@ impl StateDict {
         })
     }
 
-    /// Whether a tensor of that name exists.
+    /// Whether a tensor of this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// The names, in order.
+    /// Returns the names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Names and tensors, in order.
+    /// Returns names and tensors, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StoredTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Number of tensors.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
@@ -311,7 +314,7 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
-    /// Number of values of all tensors together.
+    /// Returns the total number of values of all tensors.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
@@ -338,7 +341,7 @@ fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Exact for every bit pattern; NaN keeps its payload.
+/// Widens a float16 value exactly; NaN keeps its payload.
 fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let exponent = u32::from(bits >> 10) & 0x1f;
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_order_and_widens_on_request() {
+    fn keeps_order_and_widens_half_precision() {
         let mut state = StateDict::new();
         state.insert("b", StoredTensor::f32([2], vec![1.0, 2.0]));
         state.insert("a", StoredTensor::new(vec![1], TensorData::BF16(vec![0x3f80])));
@@ -389,7 +392,7 @@ mod tests {
         assert_eq!(*state.f32("a").unwrap(), [1.0]);
         assert_eq!(
             state.f32("n").unwrap_err().to_string(),
-            "tensor n holds int64 values where floating point is needed"
+            "tensor n has int64 values, floating-point values are needed"
         );
         assert_eq!(state.f32("x").unwrap_err(), StateError::Missing("x".into()));
         state.remove("b");
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_back_in_both_orders() {
+    fn decodes_written_values_in_both_byte_orders() {
         let data = TensorData::F32(vec![1.5, -2.25]);
         let mut bytes = Vec::new();
         data.write_le(&mut bytes).unwrap();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The checkpoints of every golden directory.
+/// Returns the paths of all golden checkpoints.
 fn checkpoints() -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for directory in vlct_golden::directories("model") {
@@ -20,7 +20,8 @@ fn checkpoints() -> Vec<PathBuf> {
     paths
 }
 
-fn named(name: &str) -> Vec<PathBuf> {
+/// Returns the paths of the golden files `name`.
+fn golden_files(name: &str) -> Vec<PathBuf> {
     let directories = vlct_golden::directories("model");
     let paths: Vec<_> = directories
         .iter()
@@ -31,7 +32,7 @@ fn named(name: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// A few tensors of every kind, in an order that is neither sorted by name nor by kind.
+/// Returns tensors of every element type, sorted neither by name nor by type.
 fn mixed() -> StateDict {
     let mut state = StateDict::new();
     state.insert(
@@ -62,7 +63,7 @@ fn sorted(state: StateDict) -> Vec<(String, StoredTensor)> {
 }
 
 #[test]
-fn golden_checkpoints_are_read() {
+fn reads_golden_checkpoints() {
     for path in checkpoints() {
         let file = read(&path).unwrap();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -85,7 +86,7 @@ fn golden_checkpoints_are_read() {
         let table = file.state.get(&format!("{prefix}pos_embed")).unwrap();
         let width = table.shape[2];
         let grid = (table.shape[1] - 1).isqrt();
-        // The position table is the one thing in a checkpoint whose values are known beforehand.
+        // The position table is fixed, so its values are known.
         let table = table.to_f32().unwrap();
         vlct_golden::assert_within(&name, &table, &crate::position::sine_cosine(width, grid), 1e-6);
         for (tensor_name, tensor) in file.state.iter() {
@@ -97,8 +98,8 @@ fn golden_checkpoints_are_read() {
 }
 
 #[test]
-fn the_rest_of_a_lightning_checkpoint_is_described() {
-    for path in named("pretrain.ckpt") {
+fn summary_describes_the_other_entries_of_a_lightning_checkpoint() {
+    for path in golden_files("pretrain.ckpt") {
         let summary = read(&path).unwrap().summary;
         assert!(summary.epoch.is_some() && summary.global_step.is_some());
         let entry = |name: &str| &summary.entries.iter().find(|(key, _)| key == name).unwrap().1;
@@ -109,8 +110,8 @@ fn the_rest_of_a_lightning_checkpoint_is_described() {
 }
 
 #[test]
-fn both_serialisations_hold_the_same() {
-    for path in named("pretrain.ckpt") {
+fn both_pytorch_formats_give_the_same_content() {
+    for path in golden_files("pretrain.ckpt") {
         let zip = read(&path).unwrap();
         let legacy = read(&path.with_file_name("pretrain_legacy.ckpt")).unwrap();
         assert!(!zip.state.is_empty());
@@ -121,7 +122,7 @@ fn both_serialisations_hold_the_same() {
 }
 
 #[test]
-fn all_formats_keep_everything() {
+fn writing_and_reading_keeps_names_and_values() {
     let directory = tempfile::tempdir().unwrap();
     let mut states = vec![mixed()];
     states.extend(checkpoints().iter().map(|path| read(path).unwrap().state));
@@ -129,7 +130,7 @@ fn all_formats_keep_everything() {
         let header = Header {
             epoch: 3,
             global_step: 70_000,
-            ..Style::of(&state).into()
+            ..Style::detect(&state).into()
         };
         for extension in ["ckpt", "pth", "safetensors"] {
             let path = directory.path().join("weights").with_extension(extension);
@@ -137,7 +138,7 @@ fn all_formats_keep_everything() {
             let back = read(&path).unwrap();
             assert_eq!(back.style, header.style);
             if extension == "safetensors" {
-                // Element types are grouped, for alignment.
+                // The writer groups tensors by the size of their values.
                 assert_eq!(sorted(back.state), sorted(state.clone()));
             } else {
                 assert_eq!(back.format, Format::TorchZip);
@@ -152,7 +153,7 @@ fn all_formats_keep_everything() {
 }
 
 #[test]
-fn the_same_weights_give_the_same_bytes() {
+fn equal_weights_give_equal_bytes() {
     let directory = tempfile::tempdir().unwrap();
     for extension in ["pth", "safetensors"] {
         let path = directory.path().join("a").with_extension(extension);
@@ -170,10 +171,10 @@ fn the_same_weights_give_the_same_bytes() {
 }
 
 #[test]
-fn other_readers_agree_on_safetensors() {
+fn another_reader_reads_written_safetensors() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("weights.safetensors");
-    for source in named("vqa.ckpt") {
+    for source in golden_files("vqa.ckpt") {
         let state = read(&source).unwrap().state;
         write(&path, &state, &Style::Vlc.into()).unwrap();
         let tensors = vlct_golden::Tensors::open(&path);
@@ -187,11 +188,11 @@ fn other_readers_agree_on_safetensors() {
 }
 
 #[test]
-fn names_go_both_ways() {
+fn convert_changes_names_in_both_directions() {
     let directory = tempfile::tempdir().unwrap();
     let mae = directory.path().join("mae.safetensors");
     let back = directory.path().join("back.ckpt");
-    for path in named("vqa.ckpt") {
+    for path in golden_files("vqa.ckpt") {
         let state = read(&path).unwrap().state;
         let report = convert(&path, &mae, Some(Style::Mae)).unwrap();
         assert!(report.left_out.iter().any(|name| name == "pooler.dense.weight"));
@@ -199,11 +200,11 @@ fn names_go_both_ways() {
             report.to_string().contains("names changed from VLC to MAE\nleft out"),
             "{report}"
         );
-        let stripped = read(&mae).unwrap();
-        assert_eq!(stripped.style, Style::Mae);
+        let converted = read(&mae).unwrap();
+        assert_eq!(converted.style, Style::Mae);
         for name in ["cls_token", "decoder_pred.weight"] {
             assert_eq!(
-                stripped.state.get(name),
+                converted.state.get(name),
                 state.get(&format!("transformer.{name}")),
                 "{name}"
             );
@@ -218,8 +219,8 @@ fn names_go_both_ways() {
             .collect();
         assert_eq!(sorted(restored.state), sorted(backbone));
     }
-    // Without a style the names stay, and so do epoch and step.
-    for path in named("pretrain.ckpt") {
+    // Without a style, names, epoch and step are kept.
+    for path in golden_files("pretrain.ckpt") {
         convert(&path, &back, None).unwrap();
         let (before, after) = (read(&path).unwrap(), read(&back).unwrap());
         assert_eq!(before.state, after.state);
@@ -237,8 +238,8 @@ fn names_go_both_ways() {
 }
 
 #[test]
-fn cut_files_are_errors() {
-    /// Bytes between one cut and the next.
+fn rejects_truncated_files() {
+    /// Difference in bytes between tested lengths.
     const STEP: usize = 97;
     let directory = tempfile::tempdir().unwrap();
     let safetensors = directory.path().join("w.safetensors");
@@ -249,16 +250,20 @@ fn cut_files_are_errors() {
     paths.extend([safetensors, pth]);
     for path in paths {
         let bytes = std::fs::read(&path).unwrap();
-        // Ends of files, where directories and last tensors are, are cut at every byte.
-        let cuts = (0..bytes.len()).step_by(STEP).chain(bytes.len() - 60..bytes.len());
-        for cut in cuts {
-            assert!(read_bytes(&bytes[..cut]).is_err(), "{} cut at {cut}", path.display());
+        // The end, with the directory of an archive or the last tensor, is truncated at every byte.
+        let lengths = (0..bytes.len()).step_by(STEP).chain(bytes.len() - 60..bytes.len());
+        for length in lengths {
+            assert!(
+                read_bytes(&bytes[..length]).is_err(),
+                "{} truncated to {length} bytes",
+                path.display()
+            );
         }
     }
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn errors_identify_other_kinds_of_files() {
     for (bytes, want) in [
         (&b""[..], "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
@@ -266,7 +271,7 @@ fn other_files_are_told_apart() {
         (b"\x80\x04N.", "a Python pickle that torch.save did not write"),
         (b"hello", "unknown format"),
         (b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "without data.pkl"),
-        (b"\x02\0\0\0\0\0\0\0{}", "no named tensors"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no golden_files tensors"),
     ] {
         let message = read_bytes(bytes).unwrap_err().to_string();
         assert!(message.contains(want), "{message}");
@@ -301,8 +306,8 @@ proptest! {
         write(&path, &mixed(), &Style::Vlc.into()).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         for (index, value) in changes {
-            let at = index.index(bytes.len());
-            bytes[at] = value;
+            let position = index.index(bytes.len());
+            bytes[position] = value;
         }
         let _ = read_bytes(&bytes);
     }
@@ -317,16 +322,16 @@ proptest! {
         let _ = read_bytes(&[start, &bytes].concat());
     }
 
-    /// Most changes fall into the pickle, which is at the start of both kinds of checkpoint.
+    /// Most changes affect the pickle, which is at the start of both formats.
     #[test]
     fn changed_checkpoints_never_panic(
         name in prop::sample::select(vec!["pretrain.ckpt", "pretrain_legacy.ckpt"]),
         changes in prop::collection::vec((0..16_384usize, any::<u8>()), 1..6),
     ) {
-        let mut bytes = std::fs::read(&named(name)[0]).unwrap();
-        for (at, value) in changes {
-            let at = at % bytes.len();
-            bytes[at] = value;
+        let mut bytes = std::fs::read(&golden_files(name)[0]).unwrap();
+        for (position, value) in changes {
+            let position = position % bytes.len();
+            bytes[position] = value;
         }
         if let Err(problem) = read_bytes(&bytes) {
             prop_assert!(!problem.to_string().contains('\n'), "{}", problem);

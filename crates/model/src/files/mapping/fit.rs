@@ -1,4 +1,4 @@
-//! One tensor of a file against the shape the model has for it.
+//! Rules that adapt a tensor of a file to the shape in the model.
 
 use std::borrow::Cow;
 
@@ -6,54 +6,57 @@ use super::super::state::StoredTensor;
 use super::{AdaptError, CLASSIFIER_HEAD};
 use crate::position;
 
-/// The table of modalities: text, image, and for NLVR2 the second image.
+/// The modality table. Its rows are text, image and, for NLVR2, the second image.
 const TOKEN_TYPES: &str = "token_type_embeddings.weight";
 /// The table of text positions.
 const TEXT_POSITIONS: &str = "text_embeddings.position_embeddings.weight";
-/// Tables of patch positions, by the last part of their names.
+/// Last components of the names of patch position tables.
 const PATCH_POSITIONS: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
 
-/// A tensor made to fit.
+/// The result of [`fit`].
 pub(super) enum Fitted {
-    /// As it was.
+    /// The unchanged tensor.
     Same(StoredTensor),
-    /// With another shape, and how it came by it.
+    /// A tensor with the shape in the model, and a description of the change.
     Adapted(StoredTensor, String),
-    /// Not loaded: a classifier for another number of classes.
-    NewHead(String),
+    /// The head of a classifier with another number of classes, which is not loaded, and a description.
+    OtherClasses(String),
 }
 
-/// Brings a tensor to the given shape, if a rule says how.
+/// Adapts a tensor to `shape` by the rule for its name.
+///
+/// # Errors
+/// Returns an [`AdaptError`] if no rule applies or the values are not floating-point numbers.
 pub(super) fn fit(name: &str, tensor: StoredTensor, shape: &[usize]) -> Result<Fitted, AdaptError> {
     if tensor.shape == shape {
         return Ok(Fitted::Same(tensor));
     }
     let last_part = name.rsplit('.').next().unwrap_or(name);
     match (tensor.shape.as_slice(), shape) {
-        (&[1, from, width], &[1, to, wanted]) if PATCH_POSITIONS.contains(&last_part) && width == wanted => {
+        (&[1, from, width], &[1, to, model_width]) if PATCH_POSITIONS.contains(&last_part) && width == model_width => {
             let (from_grid, to_grid) = (grid(name, from)?, grid(name, to)?);
             let resized = position::resize(&floating(name, &tensor)?, width, from_grid, to_grid);
-            let how = format!("{from_grid}×{from_grid} → {to_grid}×{to_grid} patches");
-            Ok(Fitted::Adapted(StoredTensor::f32(shape, resized), how))
+            let change = format!("{from_grid}×{from_grid} → {to_grid}×{to_grid} patches");
+            Ok(Fitted::Adapted(StoredTensor::f32(shape, resized), change))
         }
-        (&[2, width], &[3, wanted]) if name == TOKEN_TYPES && width == wanted => {
-            // The second image starts out as another image.
+        (&[2, width], &[3, model_width]) if name == TOKEN_TYPES && width == model_width => {
+            // The row of the second image is initialised with that of the first.
             let mut rows = floating(name, &tensor)?.into_owned();
             rows.extend_from_within(width..);
-            let how = "row 2 copied from row 1".to_owned();
-            Ok(Fitted::Adapted(StoredTensor::f32(shape, rows), how))
+            let change = "row 2 copied from row 1".to_owned();
+            Ok(Fitted::Adapted(StoredTensor::f32(shape, rows), change))
         }
-        (&[3, width], &[2, wanted]) if name == TOKEN_TYPES && width == wanted => Ok(Fitted::Adapted(
+        (&[3, width], &[2, model_width]) if name == TOKEN_TYPES && width == model_width => Ok(Fitted::Adapted(
             first_rows(name, &tensor, shape)?,
             "row 2 left out".to_owned(),
         )),
-        (&[from, width], &[to, wanted]) if name == TEXT_POSITIONS && width == wanted && to < from => {
-            let how = format!("the first {to} of {from} positions");
-            Ok(Fitted::Adapted(first_rows(name, &tensor, shape)?, how))
+        (&[from, width], &[to, model_width]) if name == TEXT_POSITIONS && width == model_width && to < from => {
+            let change = format!("the first {to} of {from} positions");
+            Ok(Fitted::Adapted(first_rows(name, &tensor, shape)?, change))
         }
         (found, _) if CLASSIFIER_HEAD.contains(&name) => {
             let classes = |shape: &[usize]| shape.first().copied().unwrap_or(0);
-            Ok(Fitted::NewHead(format!(
+            Ok(Fitted::OtherClasses(format!(
                 "{} classes instead of {}",
                 classes(found),
                 classes(shape)
@@ -67,7 +70,7 @@ pub(super) fn fit(name: &str, tensor: StoredTensor, shape: &[usize]) -> Result<F
     }
 }
 
-/// The values in single precision.
+/// Returns the values in single precision.
 pub(super) fn floating<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
     tensor.to_f32().ok_or_else(|| AdaptError::NotFloating {
         name: name.to_owned(),
@@ -75,7 +78,7 @@ pub(super) fn floating<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'
     })
 }
 
-/// The patches along each side of a table with that many rows, one of them the class token's.
+/// Returns the number of patches per side of a position table with `rows` rows, of which one is the class token's.
 fn grid(name: &str, rows: usize) -> Result<usize, AdaptError> {
     let patches = rows.saturating_sub(1);
     let side = patches.isqrt();

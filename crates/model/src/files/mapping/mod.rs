@@ -1,8 +1,9 @@
-//! Fits the tensors of a file to the tensors a model has.
+//! Fits the tensors of a file to those of a model.
 //!
-//! Files differ from models in ways that are no mistakes: the backbone's names with or without `transformer.`, another image
-//! size, another number of token types or text positions, a retrieval head that is yet to be made from the matching head. Those are bridged
-//! and reported. Any other difference of shape is an error, as is a file of which nothing fits.
+//! Some differences between file and model are expected: names of the backbone with or without `transformer.`, another image
+//! size, another number of token types or text positions, and a missing retrieval head, which is made from the matching head. The
+//! tensors are adapted, and the report lists the changes. Any other difference of shape is an error, and so is a file without any
+//! tensor of the model.
 
 mod fit;
 
@@ -12,63 +13,63 @@ use super::state::{StateDict, StoredTensor, TensorData};
 use super::{BACKBONE_PREFIX, Dtype};
 use vlct_util::text::one_line;
 
-/// Prefixes that training wrappers put in front of every name: data parallelism, compilation, Lightning-like modules.
+/// Prefixes that wrappers add to every name: data parallelism, `torch.compile`, Lightning modules.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
-/// A buffer that holds 0, 1, 2, …; newer versions of the transformers library do not save it.
+/// A buffer with the values 0, 1, 2, …, which newer versions of Hugging Face transformers do not save.
 const POSITION_IDS: &str = "text_embeddings.position_ids";
-/// Heads of the downstream tasks, by the first part of their names.
+/// Prefixes of the names of the heads of downstream tasks.
 const HEADS: [&str; 3] = ["vqa_classifier.", "nlvr2_classifier.", "rank_output."];
-/// The head of the image classifier: replaced when the number of classes differs.
+/// The head of an image classifier. It is not loaded if the number of classes differs.
 const CLASSIFIER_HEAD: [&str; 2] = ["head.weight", "head.bias"];
-/// The retrieval head's tensors and those of the matching head whose row 1 ("match") they are made from.
+/// The retrieval head's tensors, and the tensors of the matching head from whose row 1 ("match") they are made.
 const RANK_FROM_MATCHING: [(&str, &str); 2] = [
     ("rank_output.weight", "itm_score.fc.weight"),
     ("rank_output.bias", "itm_score.fc.bias"),
 ];
-/// How many names a report gives before it only counts.
+/// Maximum number of names in a line of a report.
 const NAMES_SHOWN: usize = 4;
 
-/// Which part of the model is loaded.
+/// The part of the model that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// Only the image backbone and its decoder, `transformer.…`; all of a model whose names have no such prefix.
+    /// The image backbone and its decoder, `transformer.…`; the whole model if none of its names has this prefix.
     Backbone,
-    /// Everything.
+    /// The whole model.
     #[default]
     Model,
 }
 
-/// How [`adapt`] goes about it.
+/// Options of [`adapt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Which part of the model is loaded.
+    /// The part of the model that is loaded.
     pub scope: Scope,
-    /// Leave the file's heads for answers, NLVR2 and retrieval out, so that they start anew. The retrieval head is then made from the
-    /// file's matching head.
+    /// Whether to ignore the file's heads for VQA, NLVR2 and retrieval. The model then keeps its initial heads, except that the
+    /// retrieval head is made from the file's matching head.
     pub skip_heads: bool,
 }
 
-/// What was loaded and what was not.
+/// The tensors that [`adapt`] matched, changed and left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Tensors of the model taken from the file.
+    /// Number of tensors of the model that were loaded from the file.
     pub matched: usize,
-    /// Tensors of the model, within the scope, that the file does not give.
+    /// Tensors of the model, within the scope, that the file does not have.
     pub missing: Vec<String>,
-    /// Tensors of the file that the model, within the scope, has no place for.
+    /// Tensors of the file that the model, within the scope, does not have.
     pub unexpected: Vec<String>,
-    /// Tensors whose shape was adapted, and how.
+    /// Tensors whose shape was adapted, each with the change.
     pub resized: Vec<String>,
-    /// Tensors made from others, and from which.
+    /// Tensors made from other tensors, each with its source.
     pub derived: Vec<String>,
-    /// Heads of the file that were left out: on request, or because the number of classes differs.
+    /// Heads of the file that were not loaded, because of [`Options::skip_heads`] or another number of classes.
     pub skipped: Vec<String>,
 }
 
 impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let wanted = self.matched + self.derived.len() + self.missing.len();
-        write!(f, "loaded {} of {wanted} tensors", self.matched)?;
+        let total = self.matched + self.derived.len() + self.missing.len();
+        write!(f, "loaded {} of {total} tensors", self.matched)?;
         for (label, names) in [
             ("resized", &self.resized),
             ("derived", &self.derived),
@@ -77,25 +78,25 @@ impl std::fmt::Display for LoadReport {
             ("not used", &self.unexpected),
         ] {
             if !names.is_empty() {
-                write!(f, "\n{label}: {}", some_of(names))?;
+                write!(f, "\n{label}: {}", abbreviate(names))?;
             }
         }
         Ok(())
     }
 }
 
-/// The first few of a list and how many more there are.
-pub(super) fn some_of(names: &[String]) -> String {
+/// Joins the first [`NAMES_SHOWN`] names, followed by the number of the others.
+pub(super) fn abbreviate(names: &[String]) -> String {
     match names.len().checked_sub(NAMES_SHOWN) {
         None | Some(0) => names.join(", "),
         Some(more) => format!("{} and {more} more", names[..NAMES_SHOWN].join(", ")),
     }
 }
 
-/// Why a file's tensors do not fit the model.
+/// The reason why a file's tensors do not fit the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdaptError {
-    /// Not one name of the file is known to the model.
+    /// The file has no tensor of the model.
     #[error("none of the file's tensors ({found}) belongs to the model ({wanted}): is it the right file?")]
     NothingMatched {
         /// Some names of the file.
@@ -103,47 +104,47 @@ pub enum AdaptError {
         /// Some names of the model.
         wanted: String,
     },
-    /// A tensor has another shape than the model's, and no rule bridges the difference.
+    /// A tensor has another shape in the file than in the model, and no rule adapts it.
     #[error("tensor {name} has shape {found:?} in the file and {expected:?} in the model")]
     Shape {
         /// The model's name of the tensor.
         name: String,
-        /// Sizes in the file.
+        /// Shape in the file.
         found: Vec<usize>,
-        /// Sizes in the model.
+        /// Shape in the model.
         expected: Vec<usize>,
     },
-    /// A tensor of the model that the file lacks.
+    /// The file lacks a tensor of the model.
     #[error("the file has no tensor {name}")]
     Missing {
         /// The model's name of the tensor.
         name: String,
     },
-    /// A position table that is not the class token and a square of patches.
+    /// A position table does not have one row for the class token and a square number of rows for patches.
     #[error("position table {name} has {rows} rows, which is not one more than a square, so it cannot be resized")]
     NotSquare {
         /// The model's name of the table.
         name: String,
-        /// Its rows.
+        /// The number of rows.
         rows: usize,
     },
-    /// Integers where the model has floats.
-    #[error("tensor {name} holds {dtype} values where the model has floating point")]
+    /// A tensor has integer or boolean values in the file and floating-point values in the model.
+    #[error("tensor {name} has {dtype} values in the file and floating-point values in the model")]
     NotFloating {
         /// The model's name of the tensor.
         name: String,
-        /// What the file holds.
+        /// Element type in the file.
         dtype: Dtype,
     },
 }
 
-/// Fits the tensors of a file to those of a model, `target` with names and shapes in the model's order.
+/// Fits the tensors of a file to those of a model. `target` has the model's names and shapes, in order.
 ///
-/// The result has the model's names and shapes, in its order, without those tensors that the report calls missing.
-/// Values keep the precision they were stored in, except where they had to be computed.
+/// The result has the model's names and shapes, in the same order, without the tensors in [`LoadReport::missing`].
+/// Unchanged tensors keep their element type, adapted ones are f32.
 ///
 /// # Errors
-/// [`AdaptError`] if a shape differs beyond what can be bridged, or nothing fits at all.
+/// Returns an [`AdaptError`] if a shape differs and no rule adapts it, or the file has no tensor of the model.
 pub fn adapt(
     state: StateDict,
     target: &[(String, Vec<usize>)],
@@ -156,13 +157,13 @@ pub fn adapt(
     }
     let target = in_scope(target, options.scope);
     let found = source.names();
-    let matching = RANK_FROM_MATCHING.map(|(rank, matching)| (rank, matching, source.peek(matching)));
+    let matching = RANK_FROM_MATCHING.map(|(rank, matching)| (rank, matching, source.copy(matching)));
     let chosen = source.choose(&target);
 
     let mut adapted = StateDict::new();
     for ((name, shape), tensor) in target.iter().zip(chosen) {
         let tensor = match tensor {
-            // Only its length can differ, and its values are known.
+            // The values are known, so the shape in the file does not matter.
             _ if name == POSITION_IDS => {
                 if tensor.is_none() {
                     report.derived.push(name.clone());
@@ -176,13 +177,13 @@ pub fn adapt(
                     report.matched += 1;
                     tensor
                 }
-                fit::Fitted::Adapted(tensor, how) => {
+                fit::Fitted::Adapted(tensor, change) => {
                     report.matched += 1;
-                    report.resized.push(format!("{name} ({how})"));
+                    report.resized.push(format!("{name} ({change})"));
                     tensor
                 }
-                fit::Fitted::NewHead(how) => {
-                    report.skipped.push(format!("{name} ({how})"));
+                fit::Fitted::OtherClasses(reason) => {
+                    report.skipped.push(format!("{name} ({reason})"));
                     report.missing.push(name.clone());
                     continue;
                 }
@@ -200,11 +201,11 @@ pub fn adapt(
         };
         adapted.insert(name.clone(), tensor);
     }
-    report.unexpected = source.left();
+    report.unexpected = source.unused_names();
     if adapted.names().all(|name| name == POSITION_IDS) {
         return Err(AdaptError::NothingMatched {
-            found: one_line(&some_of(&found)),
-            wanted: some_of(&target.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
+            found: one_line(&abbreviate(&found)),
+            wanted: abbreviate(&target.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
         });
     }
     Ok((adapted, report))
@@ -218,7 +219,7 @@ fn in_scope(target: &[(String, Vec<usize>)], scope: Scope) -> Vec<&(String, Vec<
     }
 }
 
-/// The file's tensors; each is given away once.
+/// The file's tensors. Taking a tensor leaves `None`.
 struct Source {
     tensors: IndexMap<String, Option<StoredTensor>>,
 }
@@ -244,8 +245,8 @@ impl Source {
         self.tensors.keys().cloned().collect()
     }
 
-    /// A copy of a tensor, which stays available.
-    fn peek(&self, name: &str) -> Option<StoredTensor> {
+    /// Returns a copy of a tensor, which remains in the source.
+    fn copy(&self, name: &str) -> Option<StoredTensor> {
         self.tensors.get(name)?.clone()
     }
 
@@ -256,8 +257,8 @@ impl Source {
         heads
     }
 
-    /// For each tensor of the model the one of the file that belongs there, under the model's own name if there is such,
-    /// else with the backbone's prefix added or removed.
+    /// Takes the file's tensor for each tensor of the model: the one of the same name, or else the one of the name with the
+    /// backbone's prefix added or removed.
     fn choose(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
         let mut chosen: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
         for (tensor, (name, _)) in chosen.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
@@ -273,8 +274,8 @@ impl Source {
         self.tensors.get_mut(name)?.take()
     }
 
-    /// Names that no parameter took. The position buffer carries no information and is not worth a mention.
-    fn left(self) -> Vec<String> {
+    /// Returns the names of tensors that were not taken, except the position ids, whose values are known.
+    fn unused_names(self) -> Vec<String> {
         self.tensors
             .into_iter()
             .filter(|(name, tensor)| tensor.is_some() && name != POSITION_IDS)
@@ -283,13 +284,14 @@ impl Source {
     }
 }
 
-/// 0, 1, 2, … in the given shape.
+/// Makes a tensor of the values 0, 1, 2, ….
 fn position_ids(shape: &[usize]) -> StoredTensor {
     let count: usize = shape.iter().product();
     StoredTensor::new(shape.to_vec(), TensorData::I64((0..count as i64).collect()))
 }
 
-/// The retrieval head's tensor as row 1 of the matching head's and the latter's name, if `name` is one and the file has the other.
+/// Makes the retrieval head's tensor `name` from row 1 of the matching head's. Returns it with the name of its source; `None` if
+/// `name` is not of the retrieval head, or the file has no matching head.
 fn matching_row(
     name: &str,
     shape: &[usize],

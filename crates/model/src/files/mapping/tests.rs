@@ -5,7 +5,7 @@ use super::*;
 
 type Target = Vec<(String, Vec<usize>)>;
 
-/// Names and shapes of a state dict, as the model that wrote it would give them.
+/// Returns names and shapes of a state dict, the target of a model with the same tensors.
 fn target_of(state: &StateDict) -> Target {
     state
         .iter()
@@ -28,14 +28,15 @@ fn golden(name: &str) -> Vec<StateDict> {
     states
 }
 
-fn backbone() -> Options {
+fn backbone_only() -> Options {
     Options {
         scope: Scope::Backbone,
         ..Options::default()
     }
 }
 
-fn small(tensors: &[(&str, &[usize])]) -> StateDict {
+/// Makes a state dict whose tensors have the values 0, 1, 2, ….
+fn counting(tensors: &[(&str, &[usize])]) -> StateDict {
     let tensor = |shape: &[usize]| {
         let count = shape.iter().product::<usize>();
         StoredTensor::f32(shape, (0..count).map(|i| i as f32).collect())
@@ -47,7 +48,7 @@ fn small(tensors: &[(&str, &[usize])]) -> StateDict {
 }
 
 #[test]
-fn a_file_fits_its_own_model() {
+fn a_state_dict_with_the_names_and_shapes_of_the_model_is_unchanged() {
     for name in ["pretrain.ckpt", "vqa.ckpt", "nlvr2.ckpt", "irtr.ckpt"] {
         for state in golden(name) {
             let (adapted, report) = adapt(state.clone(), &target_of(&state), Options::default()).unwrap();
@@ -62,9 +63,8 @@ fn a_file_fits_its_own_model() {
     }
 }
 
-/// `pretrain_path`: un-prefixed weights into the backbone alone, from any of four spellings.
 #[test]
-fn the_backbone_from_every_spelling() {
+fn loads_the_backbone_with_any_prefixes() {
     for (model, mae) in golden("pretrain.ckpt").into_iter().zip(golden("mae.pth")) {
         let target = target_of(&model);
         let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
@@ -74,14 +74,14 @@ fn the_backbone_from_every_spelling() {
                 .map(|(name, tensor)| (format!("{wrapper}{name}"), tensor.clone()))
                 .collect()
         };
-        let spellings = [
+        let sources = [
             wrap(&mae, "module."),
             wrap(&prefixed, "module._orig_mod."),
             prefixed,
             mae.clone(),
         ];
         for scope in [Scope::Backbone, Scope::Model] {
-            for source in &spellings {
+            for source in &sources {
                 let options = Options {
                     scope,
                     skip_heads: false,
@@ -96,18 +96,18 @@ fn the_backbone_from_every_spelling() {
                 }
             }
         }
-        // The whole model into the backbone, and into a model of the backbone alone.
-        let (adapted, report) = adapt(model.clone(), &target, backbone()).unwrap();
+        // A file of the whole model, loaded into the backbone of a model and into a backbone without a model.
+        let (adapted, report) = adapt(model.clone(), &target, backbone_only()).unwrap();
         assert!(adapted.names().all(|name| name.starts_with(BACKBONE_PREFIX)));
         assert!(report.missing.is_empty() && !report.unexpected.is_empty());
-        let (adapted, report) = adapt(model, &target_of(&mae), backbone()).unwrap();
+        let (adapted, report) = adapt(model, &target_of(&mae), backbone_only()).unwrap();
         assert!(report.missing.is_empty());
         assert!(adapted.contains("cls_token"));
     }
 }
 
 #[test]
-fn position_tables_follow_the_image_size() {
+fn resizes_position_tables_to_the_image_size() {
     let mut resized = 0;
     for directory in vlct_golden::directories("model") {
         for entry in std::fs::read_dir(&directory).unwrap() {
@@ -124,7 +124,7 @@ fn position_tables_follow_the_image_size() {
                     *shape = want.shape(&name)
                 });
             }
-            // Both spellings, in both scopes: the original only knew one each.
+            // Names without and with the prefix.
             let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
             for source in [mae, prefixed] {
                 let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
@@ -143,35 +143,35 @@ fn position_tables_follow_the_image_size() {
     }
     assert!(resized > 0);
     let error = adapt(
-        small(&[("pos_embed", &[1, 4, 2])]),
+        counting(&[("pos_embed", &[1, 4, 2])]),
         &[("pos_embed".into(), vec![1, 5, 2])],
-        backbone(),
+        backbone_only(),
     );
     assert!(matches!(error, Err(AdaptError::NotSquare { rows: 4, .. })));
     let error = adapt(
-        small(&[("pos_embed", &[1, 1, 2])]),
+        counting(&[("pos_embed", &[1, 1, 2])]),
         &[("pos_embed".into(), vec![1, 5, 2])],
-        backbone(),
+        backbone_only(),
     );
     assert!(matches!(error, Err(AdaptError::NotSquare { rows: 1, .. })));
     let error = adapt(
-        small(&[("pos_embed", &[1, 5, 2])]),
+        counting(&[("pos_embed", &[1, 5, 2])]),
         &[("pos_embed".into(), vec![1, 5, 3])],
-        backbone(),
+        backbone_only(),
     );
     assert!(matches!(error, Err(AdaptError::Shape { .. })));
 }
 
 #[test]
-fn half_precision_tables_are_resized_too() {
+fn resizes_half_precision_tables() {
     let ones = StoredTensor::new(vec![1, 5, 1], TensorData::F16(vec![0x3c00; 5]));
     let source: StateDict = [("pos_embed".to_owned(), ones)].into_iter().collect();
-    let (adapted, _) = adapt(source, &[("pos_embed".into(), vec![1, 10, 1])], backbone()).unwrap();
+    let (adapted, _) = adapt(source, &[("pos_embed".into(), vec![1, 10, 1])], backbone_only()).unwrap();
     vlct_golden::assert_close("ones", &adapted.f32("pos_embed").unwrap(), &[1.0; 10], 1e-6);
 }
 
 #[test]
-fn token_types_follow_the_task() {
+fn adapts_token_types_to_two_or_three_rows() {
     const NAME: &str = "token_type_embeddings.weight";
     for (two, three) in golden("pretrain.ckpt").into_iter().zip(golden("nlvr2.ckpt")) {
         let width = two.get(NAME).unwrap().shape[1];
@@ -183,17 +183,18 @@ fn token_types_follow_the_task() {
 
         let (adapted, _) = adapt(three.clone(), &target_of(&two), Options::default()).unwrap();
         assert_eq!(adapted.f32(NAME).unwrap()[..], three.f32(NAME).unwrap()[..2 * width]);
-        // The text embedding's own table of the same name is not touched.
-        let own = format!("text_embeddings.{NAME}");
-        assert_eq!(adapted.get(&own), three.get(&own));
+        // The text embedding has a table whose name ends alike. It is not adapted.
+        let text_table = format!("text_embeddings.{NAME}");
+        assert_eq!(adapted.get(&text_table), three.get(&text_table));
         let mut target = target_of(&two);
-        set_shape(&mut target, &own, |shape| shape[0] = 3);
-        assert!(matches!(adapt(two, &target, Options::default()), Err(AdaptError::Shape { name, .. }) if name == own));
+        set_shape(&mut target, &text_table, |shape| shape[0] = 3);
+        let error = adapt(two, &target, Options::default());
+        assert!(matches!(error, Err(AdaptError::Shape { name, .. }) if name == text_table));
     }
 }
 
 #[test]
-fn the_retrieval_head_comes_from_the_matching_head() {
+fn makes_the_retrieval_head_from_the_matching_head() {
     for (model, source) in golden("irtr.ckpt").into_iter().zip(golden("pretrain.ckpt")) {
         let mut target = target_of(&model);
         let (adapted, report) = adapt(source.clone(), &target, Options::default()).unwrap();
@@ -207,11 +208,11 @@ fn the_retrieval_head_comes_from_the_matching_head() {
         assert_eq!(adapted.get("rank_output.weight").unwrap().shape, [1, width]);
         assert_eq!(report.derived.len(), 2);
         assert!(report.missing.is_empty(), "{report}");
-        // In whatever order the model lists its tensors.
+        // The order of the model's tensors does not matter.
         target.reverse();
         let (reversed, _) = adapt(source.clone(), &target, Options::default()).unwrap();
         assert_eq!(reversed.get("rank_output.weight"), adapted.get("rank_output.weight"));
-        // A file that has the head keeps it, unless heads are to start anew.
+        // The file's retrieval head is used, except with `skip_heads`.
         let (kept, report) = adapt(model.clone(), &target, Options::default()).unwrap();
         assert_eq!(kept.get("rank_output.weight"), model.get("rank_output.weight"));
         assert!(report.derived.is_empty());
@@ -223,7 +224,7 @@ fn the_retrieval_head_comes_from_the_matching_head() {
         let matching = model.f32("itm_score.fc.weight").unwrap();
         assert_eq!(fresh.f32("rank_output.weight").unwrap()[..], matching[width..]);
         assert_eq!(report.skipped, ["rank_output.weight", "rank_output.bias"]);
-        // Neither head in the file: the model keeps what it has.
+        // If the file has neither head, the retrieval head is missing.
         let mut neither = source.clone();
         neither.remove("itm_score.fc.weight");
         neither.remove("itm_score.fc.bias");
@@ -233,7 +234,7 @@ fn the_retrieval_head_comes_from_the_matching_head() {
 }
 
 #[test]
-fn heads_are_left_out_on_request() {
+fn skip_heads_ignores_the_heads_of_the_file() {
     for state in golden("vqa.ckpt") {
         let target = target_of(&state);
         let skip_heads = Options {
@@ -249,17 +250,17 @@ fn heads_are_left_out_on_request() {
 }
 
 #[test]
-fn text_positions_are_cut_but_not_invented() {
+fn shortens_but_does_not_extend_text_positions() {
     const POSITIONS: &str = "text_embeddings.position_embeddings.weight";
     for state in golden("pretrain.ckpt") {
         let rows = state.get(POSITIONS).unwrap().shape[0];
-        let shorter = |rows: usize| {
+        let target_with = |rows: usize| {
             let mut target = target_of(&state);
             set_shape(&mut target, POSITIONS, |shape| shape[0] = rows);
             set_shape(&mut target, POSITION_IDS, |shape| shape[1] = rows);
             target
         };
-        let (adapted, report) = adapt(state.clone(), &shorter(rows - 3), Options::default()).unwrap();
+        let (adapted, report) = adapt(state.clone(), &target_with(rows - 3), Options::default()).unwrap();
         let kept = adapted.f32(POSITIONS).unwrap().into_owned();
         assert_eq!(kept[..], state.f32(POSITIONS).unwrap()[..kept.len()]);
         let ids: Vec<i64> = (0..rows as i64 - 3).collect();
@@ -269,7 +270,7 @@ fn text_positions_are_cut_but_not_invented() {
             [format!("{POSITIONS} (the first {} of {rows} positions)", rows - 3)]
         );
 
-        let error = adapt(state.clone(), &shorter(rows + 1), Options::default())
+        let error = adapt(state.clone(), &target_with(rows + 1), Options::default())
             .unwrap_err()
             .to_string();
         let width = state.get(POSITIONS).unwrap().shape[1];
@@ -282,7 +283,7 @@ fn text_positions_are_cut_but_not_invented() {
 }
 
 #[test]
-fn position_ids_may_be_there_or_not() {
+fn position_ids_are_optional() {
     for state in golden("pretrain.ckpt") {
         let mut without = state.clone();
         without.remove(POSITION_IDS).unwrap();
@@ -302,7 +303,7 @@ fn rejects_files_without_a_matching_name() {
         (POSITION_IDS.to_owned(), vec![1, 4]),
     ];
     let error = adapt(
-        small(&[("fc.weight", &[2, 2]), ("fc.bias", &[2])]),
+        counting(&[("fc.weight", &[2, 2]), ("fc.bias", &[2])]),
         &target,
         Options::default(),
     );
@@ -311,14 +312,14 @@ fn rejects_files_without_a_matching_name() {
         "none of the file's tensors (fc.weight, fc.bias) belongs to the model (transformer.norm.weight, \
          text_embeddings.position_ids): is it the right file?"
     );
-    // The buffer alone is no match, nor is an empty file.
-    assert!(adapt(small(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
+    // A file with the buffer alone and an empty file are rejected too.
+    assert!(adapt(counting(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
     assert!(adapt(StateDict::new(), &target, Options::default()).is_err());
 }
 
 #[test]
-fn a_classifier_for_other_classes_starts_anew() {
-    let source = small(&[("norm.weight", &[2]), ("head.weight", &[3, 2]), ("head.bias", &[3])]);
+fn ignores_a_classifier_head_with_another_number_of_classes() {
+    let source = counting(&[("norm.weight", &[2]), ("head.weight", &[3, 2]), ("head.bias", &[3])]);
     let target = vec![
         ("norm.weight".to_owned(), vec![2]),
         ("head.weight".to_owned(), vec![5, 2]),
@@ -331,7 +332,7 @@ fn a_classifier_for_other_classes_starts_anew() {
 }
 
 #[test]
-fn reports_stay_short() {
+fn reports_abbreviate_long_lists() {
     let names: Vec<String> = (0..9).map(|i| format!("n{i}")).collect();
     let report = LoadReport {
         matched: 1,
@@ -346,8 +347,8 @@ fn reports_stay_short() {
 }
 
 #[test]
-fn prefixed_names_win_over_bare_ones() {
-    let source = small(&[("norm.weight", &[3]), ("transformer.norm.weight", &[2])]);
+fn prefers_names_with_the_prefix() {
+    let source = counting(&[("norm.weight", &[3]), ("transformer.norm.weight", &[2])]);
     let target = vec![("transformer.norm.weight".to_owned(), vec![2])];
     let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
     assert_eq!(adapted.get("transformer.norm.weight").unwrap().shape, [2]);

@@ -8,7 +8,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::super::error::Problem;
 use super::Storages;
 
-/// What a zip archive may begin with: its first entry, or the end of an empty one.
+/// Signatures at the start of a zip archive: of an entry, or of the end record in an archive without entries.
 pub(in super::super) const SIGNATURES: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 
 pub(super) struct Archive<'a> {
@@ -16,18 +16,18 @@ pub(super) struct Archive<'a> {
     pub storages: Storages<'a>,
 }
 
-/// Finds the pickle and the storages; no values are copied.
+/// Finds the pickle and the storages without copying values.
 ///
-/// Checksums are not compared: PyTorch does not either, and can be told not to write them.
+/// Checksums are not verified: PyTorch does not verify them either, and has an option not to write them.
 pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
     let mut zip = ZipArchive::new(Cursor::new(bytes))?;
     let names: Vec<String> = zip
         .file_names_raw()
         .map(|name| String::from_utf8_lossy(name).into_owned())
         .collect();
-    let find = |wanted: &str| names.iter().position(|name| name == wanted);
+    let find = |path: &str| names.iter().position(|name| name == path);
 
-    // The directory's name is that of the file when it was written; an archive packed by hand may have none.
+    // PyTorch names the directory after the file that it wrote; archives from other programs may have no directory.
     let directory = names
         .iter()
         .filter_map(|name| name.strip_suffix("data.pkl"))
@@ -49,7 +49,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
         });
         range
             .and_then(|range| bytes.get(range))
-            .ok_or_else(|| Problem::Archive(format!("entry {} reaches beyond the end", names[index])))
+            .ok_or_else(|| Problem::Archive(format!("entry {} reaches beyond the end of the file", names[index])))
     };
 
     let pickle = match find(&format!("{directory}data.pkl")) {
@@ -58,7 +58,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
     };
     let big_endian = match find(&format!("{directory}byteorder")) {
         Some(index) => entry(index)? == b"big",
-        // Not written before version 2.1, when there were only little-endian files.
+        // PyTorch before version 2.1 does not write `byteorder`, and writes little-endian values.
         None => false,
     };
     let data = format!("{directory}data/");

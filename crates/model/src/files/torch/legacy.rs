@@ -11,16 +11,16 @@ use vlct_pickle::{Pickle, Value};
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// `torch.serialization.PROTOCOL_VERSION`.
 const PROTOCOL: i128 = 1001;
-/// More bytes than the pickle of the magic number takes in any protocol.
-const MAGIC_PICKLE: usize = 64;
+/// Upper bound of the size in bytes of the magic number's pickle in any protocol.
+const MAX_MAGIC_PICKLE: usize = 64;
 
 /// Whether the bytes begin with a pickle of the magic number.
 pub(in super::super) fn starts_with_magic(bytes: &[u8]) -> bool {
-    let start = &bytes[..bytes.len().min(MAGIC_PICKLE)];
+    let start = &bytes[..bytes.len().min(MAX_MAGIC_PICKLE)];
     vlct_pickle::parse(start).is_ok_and(|pickle| pickle.int(pickle.root()) == Some(MAGIC))
 }
 
-/// Reads the pickles and finds the storages; no values are copied.
+/// Reads the pickles and finds the storages without copying values.
 pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> {
     let mut rest = bytes;
     let magic = next(&mut rest)?;
@@ -34,7 +34,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> 
             protocol.describe(protocol.root())
         )));
     }
-    // What the writing machine was: the values are little-endian whatever it says.
+    // This pickle describes the machine that wrote the file. The values are little-endian on every machine.
     next(&mut rest)?;
     let content = next(&mut rest)?;
     let keys = next(&mut rest)?;
@@ -46,18 +46,18 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> 
         let key = match keys.get(*key) {
             Value::Text(key) => key.to_string(),
             Value::Int(key) => key.to_string(),
-            _ => return Err(damaged("a storage key that is no text")),
+            _ => return Err(damaged("a storage key is not text")),
         };
         let size = sizes.get(&key).copied();
-        let size = size.ok_or_else(|| damaged(format!("storage {key:?} belongs to no tensor of a known kind")))?;
-        let cut = || damaged(format!("storage {key:?} is cut off"));
-        let (count, after) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        let size = size.ok_or_else(|| damaged(format!("storage {key:?} belongs to no tensor of a known type")))?;
+        let truncated = || damaged(format!("storage {key:?} is truncated"));
+        let (count, after) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
         let length = usize::try_from(i64::from_le_bytes(*count))
             .ok()
             .and_then(|n| n.checked_mul(size));
         let (values, after) = length
             .and_then(|length| after.split_at_checked(length))
-            .ok_or_else(cut)?;
+            .ok_or_else(truncated)?;
         storages.insert(key, values);
         rest = after;
     }
@@ -68,18 +68,18 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> 
     Ok((content, storages))
 }
 
-fn damaged(what: impl Into<String>) -> Problem {
-    Problem::Legacy(what.into())
+fn damaged(reason: impl Into<String>) -> Problem {
+    Problem::Legacy(reason.into())
 }
 
-/// Reads the pickle at the start of `rest` and moves on to what follows it.
+/// Reads the pickle at the start of `rest` and removes it from `rest`.
 fn next<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
     let pickle = vlct_pickle::parse(rest)?;
     *rest = &rest[pickle.length()..];
     Ok(pickle)
 }
 
-/// Bytes per value of every storage that the content refers to.
+/// Returns the bytes per value of every storage that the content refers to, by key.
 fn value_sizes(content: &Pickle) -> HashMap<String, usize> {
     let mut sizes = HashMap::new();
     for value in content.values() {

@@ -1,7 +1,7 @@
-//! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before it.
+//! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before version 1.6.
 //!
-//! Both hold a pickle that describes everything but the tensors' values, and the values as raw storages. Nothing in the
-//! pickle is executed (see [`vlct_pickle`]); only the weights are decoded, the rest is described in words.
+//! Both formats consist of a pickle with everything except the values of tensors, and of storages with the values. Nothing in the
+//! pickle is executed (see [`vlct_pickle`]). Only the weights are decoded; for other entries there is a short description.
 
 mod archive;
 mod legacy;
@@ -19,17 +19,17 @@ use super::state::{StateDict, StoredTensor, decode};
 use super::{Format, Style, Summary, WeightFile};
 use vlct_pickle::{Pickle, Ref, Value};
 
-/// How many times the file's own size its decoded tensors may take: tensors may share storages, but no checkpoint repeats its whole
-/// content more often than this.
+/// Maximum size of the decoded tensors, in multiples of the size of the file. Tensors that share storages can take more than the
+/// file; real checkpoints stay far below this limit.
 const MAX_SHARING: usize = 4;
 
-/// Raw values of tensors, by key.
+/// The storages of a file, by key.
 struct Storages<'a> {
     bytes: HashMap<String, &'a [u8]>,
     big_endian: bool,
 }
 
-/// Reads a zip archive.
+/// Reads the zip archive of PyTorch 1.6 and later.
 pub(super) fn read_archive(bytes: &[u8]) -> Result<WeightFile, Problem> {
     let archive = archive::open(bytes)?;
     let pickle = vlct_pickle::parse(archive.pickle)?;
@@ -42,10 +42,11 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<WeightFile, Problem> {
     weight_file(&pickle, &storages, bytes.len(), Format::TorchLegacy)
 }
 
-/// Where in the pickle the weights are.
+/// The dictionary of weights in the pickle.
 struct Weights {
-    /// The top-level key; nothing if they are the top level itself.
+    /// The top-level key of the dictionary; `None` if it is the top level.
     under: Option<&'static str>,
+    /// Keys and values of the dictionary.
     entries: Vec<(Ref, Ref)>,
 }
 
@@ -54,14 +55,14 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
     let mut state = StateDict::new();
     let mut skipped = Vec::new();
     let limit = length.saturating_mul(MAX_SHARING);
-    let mut left = limit;
+    let mut remaining = limit;
     for (key, value) in weights.entries {
         let Some(name) = pickle.text(key) else {
             skipped.push(pickle.describe(key));
             continue;
         };
         if !tensor::is_tensor(pickle, value) {
-            // At the top level other things may stand beside the tensors.
+            // At the top level, other objects next to the tensors are normal.
             if pickle.object(value).is_some() && pickle.entries(value).is_none() && weights.under.is_some() {
                 return Err(foreign(pickle, value, format!("entry {name} of the weights")));
             }
@@ -73,16 +74,16 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
             problem,
         };
         let layout = tensor::layout(pickle, value).map_err(in_tensor)?;
-        let tensor = storages.tensor(&layout, &mut left).map_err(in_tensor)?;
+        let tensor = storages.tensor(&layout, &mut remaining).map_err(in_tensor)?;
         state.insert(name, tensor.ok_or(Problem::TooLarge { limit })?);
     }
     let top = pickle.entries(pickle.root()).unwrap_or_default();
-    let number = |wanted: &str| {
-        let (_, value) = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(wanted))?;
+    let number = |name: &str| {
+        let (_, value) = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name))?;
         pickle.int(*value).and_then(|value| u64::try_from(value).ok())
     };
     let (epoch, global_step) = (number("epoch"), number("global_step"));
-    let rest = match weights.under {
+    let entries = match weights.under {
         None => Vec::new(),
         Some(under) => top
             .iter()
@@ -92,20 +93,21 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
             .collect(),
     };
     Ok(WeightFile {
-        style: Style::of(&state),
+        style: Style::detect(&state),
         state,
         format,
         summary: Summary {
             weights_under: weights.under.map(str::to_owned),
             epoch,
             global_step,
-            entries: rest,
+            entries,
             skipped,
         },
     })
 }
 
-/// The dictionary under `model` if it holds tensors, else the one under `state_dict`, else the top level.
+/// Finds the dictionary of weights: the one under `model` if it contains tensors, else the one under `state_dict`, else the top
+/// level.
 fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
     let root = pickle.root();
     let Some(top) = pickle.entries(root) else {
@@ -115,7 +117,8 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
         });
     };
     let holds_tensors = |entries: &[(Ref, Ref)]| entries.iter().any(|(_, value)| tensor::is_tensor(pickle, *value));
-    let mut blocked = None;
+    // The first entry in the place of the weights that an unsupported call would make.
+    let mut unsupported = None;
     for under in ["model", "state_dict"] {
         let found = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(under));
         let Some((_, value)) = found else { continue };
@@ -126,11 +129,10 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
                     entries,
                 });
             }
-            // Entries that something unknown would make are worth an explanation of their own.
-            Some(entries) => blocked = blocked.or(entries.iter().find_map(|(_, v)| foreign_call(pickle, *v))),
-            None => blocked = blocked.or(foreign_call(pickle, *value)),
+            Some(entries) => unsupported = unsupported.or(entries.iter().find_map(|(_, v)| foreign_call(pickle, *v))),
+            None => unsupported = unsupported.or(foreign_call(pickle, *value)),
         }
-        blocked = blocked.map(|(_, callable)| (format!("`{under}`"), callable));
+        unsupported = unsupported.map(|(_, callable)| (format!("`{under}`"), callable));
     }
     if holds_tensors(&top) {
         return Ok(Weights {
@@ -138,33 +140,36 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
             entries: top,
         });
     }
-    let blocked = blocked.or_else(|| top.iter().find_map(|(_, value)| foreign_call(pickle, *value)));
-    Err(match blocked {
+    let unsupported = unsupported.or_else(|| top.iter().find_map(|(_, value)| foreign_call(pickle, *value)));
+    Err(match unsupported {
         Some((place, callable)) => Problem::ForeignCallable { place, callable },
         None => Problem::NoWeights,
     })
 }
 
-/// Place and name of the unknown callable that would make the value, if one would.
-fn foreign_call(pickle: &Pickle, at: Ref) -> Option<(String, String)> {
-    let is_foreign = matches!(pickle.get(at), Value::Object(_)) && pickle.entries(at).is_none();
-    is_foreign.then(|| ("an entry".to_owned(), callable_name(pickle, at)))
+/// Returns the place and name of the callable if the value is made by an unsupported call.
+fn foreign_call(pickle: &Pickle, value: Ref) -> Option<(String, String)> {
+    let is_foreign = matches!(pickle.get(value), Value::Object(_)) && pickle.entries(value).is_none();
+    is_foreign.then(|| ("an entry".to_owned(), callable_name(pickle, value)))
 }
 
-fn foreign(pickle: &Pickle, at: Ref, place: String) -> Problem {
+fn foreign(pickle: &Pickle, value: Ref, place: String) -> Problem {
     Problem::ForeignCallable {
         place,
-        callable: callable_name(pickle, at),
+        callable: callable_name(pickle, value),
     }
 }
 
-fn callable_name(pickle: &Pickle, at: Ref) -> String {
-    pickle.callable(at).unwrap_or_else(|| "a nameless function".to_owned())
+fn callable_name(pickle: &Pickle, value: Ref) -> String {
+    pickle
+        .callable(value)
+        .unwrap_or_else(|| "a nameless function".to_owned())
 }
 
 impl Storages<'_> {
-    /// Copies a tensor's values out of its storage, row-major. Nothing if it takes more than `left` bytes, which it lowers.
-    fn tensor(&self, layout: &tensor::Layout, left: &mut usize) -> Result<Option<StoredTensor>, TensorProblem> {
+    /// Copies a tensor's values from its storage, row-major, and subtracts their size from `remaining`. Returns `None` if the
+    /// size is more than `remaining`.
+    fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<Option<StoredTensor>, TensorProblem> {
         let bytes = self.bytes.get(&layout.key).copied();
         let bytes = bytes.ok_or_else(|| TensorProblem::MissingStorage(layout.key.clone()))?;
         let size = layout.dtype.size();
@@ -175,15 +180,15 @@ impl Storages<'_> {
         };
 
         // A tensor without values may have any offset and strides.
-        let empty = layout.shape.contains(&0);
-        let count = if empty {
+        let is_empty = layout.shape.contains(&0);
+        let count = if is_empty {
             0
         } else {
             let product = layout
                 .shape
                 .iter()
                 .try_fold(1usize, |product, n| product.checked_mul(*n));
-            // Repeating views (stride zero) could claim any size; none with more values than its storage is believed.
+            // A view with a stride of 0 can have any size, so tensors with more values than their storage are rejected.
             product.filter(|n| *n <= available).ok_or_else(beyond)?
         };
         if count > 0 {
@@ -193,10 +198,10 @@ impl Storages<'_> {
             });
             last.filter(|last| *last < available).ok_or_else(beyond)?;
         }
-        let Some(rest) = left.checked_sub(count * size) else {
+        let Some(rest) = remaining.checked_sub(count * size) else {
             return Ok(None);
         };
-        *left = rest;
+        *remaining = rest;
 
         let data = if count == 0 {
             decode(layout.dtype, &[], false)
@@ -213,29 +218,29 @@ impl Storages<'_> {
 fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(n, stride)| {
-        let fits = *n == 1 || *stride == expected;
+        let is_dense = *n == 1 || *stride == expected;
         expected *= n;
-        fits
+        is_dense
     })
 }
 
-/// The bytes of a tensor with arbitrary strides, in row-major order. The layout must have been checked against the storage.
+/// Returns the bytes of a tensor with arbitrary strides, in row-major order. The layout must lie within the storage.
 fn gather(layout: &tensor::Layout, bytes: &[u8], count: usize) -> Vec<u8> {
     let size = layout.dtype.size();
     let mut gathered = Vec::with_capacity(count * size);
     let mut index = vec![0; layout.shape.len()];
-    let mut at = layout.offset;
+    let mut position = layout.offset;
     for _ in 0..count {
-        gathered.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        gathered.extend_from_slice(&bytes[position * size..(position + 1) * size]);
         for axis in (0..index.len()).rev() {
-            // The stride of an axis of length one is never used and may be anything, so these sums may wrap and wrap back.
+            // The stride of an axis of length 1 may have any value: it is added and subtracted again, so the sum may wrap.
             let (length, stride) = (layout.shape[axis], layout.strides[axis]);
             index[axis] += 1;
-            at = at.wrapping_add(stride);
+            position = position.wrapping_add(stride);
             if index[axis] < length {
                 break;
             }
-            at = at.wrapping_sub(stride.wrapping_mul(length));
+            position = position.wrapping_sub(stride.wrapping_mul(length));
             index[axis] = 0;
         }
     }

@@ -1,8 +1,8 @@
-//! What a pickled tensor says about itself: which storage, where in it, which shape.
+//! The description of a tensor in a pickle: storage, offset, shape and strides.
 //!
-//! A tensor is pickled as a call of one of PyTorch's `_rebuild_…` functions (`torch/_utils.py`) whose first argument is a
-//! persistent reference to a storage: `("storage", type, key, location, number of values)`. The older format adds a sixth item,
-//! nothing or `(key, offset, size)` for a storage that is a part of another.
+//! PyTorch pickles a tensor as a call of one of its `_rebuild_…` functions (`torch/_utils.py`). The first argument is a persistent
+//! reference to a storage: `("storage", type, key, location, number of values)`. The format before version 1.6 adds a sixth item:
+//! `None`, or `(key, offset, size)` if the storage is a view of another storage.
 
 use super::super::error::TensorProblem;
 use super::super::state::Dtype;
@@ -10,17 +10,17 @@ use vlct_pickle::{Pickle, Ref, Value};
 
 type Result<T> = std::result::Result<T, TensorProblem>;
 
-/// How many wrappers (a parameter around a tensor, a subclass around a parameter) are looked through.
+/// Maximum number of nested wrappers (a parameter around a tensor, a subclass around a parameter).
 const MAX_WRAPPERS: usize = 8;
 
 /// A storage as a pickle refers to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StorageId {
-    /// Under which key the file has its bytes.
+    /// Key of the storage in the file.
     pub key: String,
     /// PyTorch's name of the storage class, such as `FloatStorage`.
     pub class: String,
-    /// First value of this storage within the one stored, in values.
+    /// Offset of a view in the storage of the file, in values.
     pub offset: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Layout {
     pub strides: Vec<usize>,
 }
 
-/// Bytes per value of a storage class, also of those whose tensors are not read.
+/// Returns the bytes per value of a storage class, including classes whose tensors are not supported.
 pub(super) fn value_size(class: &str) -> Option<usize> {
     if let Some(dtype) = storage_dtype(class) {
         return Some(dtype.size());
@@ -64,7 +64,7 @@ fn storage_dtype(class: &str) -> Option<Dtype> {
     })
 }
 
-/// PyTorch's name of a storage class, the inverse of what reading does.
+/// Returns PyTorch's storage class of a dtype, the inverse of [`storage_dtype`].
 pub(super) fn storage_class(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "FloatStorage",
@@ -80,7 +80,7 @@ pub(super) fn storage_class(dtype: Dtype) -> &'static str {
     }
 }
 
-fn named_dtype(name: &str) -> Option<Dtype> {
+fn parse_dtype(name: &str) -> Option<Dtype> {
     Some(match name {
         "float32" => Dtype::F32,
         "float64" => Dtype::F64,
@@ -96,24 +96,24 @@ fn named_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// Whether the value at a place is pickled the way PyTorch pickles tensors and parameters.
-pub(super) fn is_tensor(pickle: &Pickle, at: Ref) -> bool {
-    rebuild_function(pickle, at).is_some()
+/// Whether the value is a call of one of PyTorch's functions that make tensors and parameters.
+pub(super) fn is_tensor(pickle: &Pickle, value: Ref) -> bool {
+    rebuild_function(pickle, value).is_some()
 }
 
-fn rebuild_function<'p>(pickle: &'p Pickle, at: Ref) -> Option<&'p str> {
-    let (module, name) = pickle.global(pickle.object(at)?.callable)?;
-    let known = match module {
+fn rebuild_function<'p>(pickle: &'p Pickle, value: Ref) -> Option<&'p str> {
+    let (module, name) = pickle.global(pickle.object(value)?.callable)?;
+    let makes_tensor = match module {
         "torch._utils" => name.starts_with("_rebuild_"),
         "torch._tensor" => name == "_rebuild_from_type_v2",
         _ => false,
     };
-    known.then_some(name)
+    makes_tensor.then_some(name)
 }
 
-/// What the tensor at a place says about itself.
-pub(super) fn layout(pickle: &Pickle, at: Ref) -> Result<Layout> {
-    let object = pickle.object(at).ok_or(TensorProblem::Malformed("tensor"))?;
+/// Returns the layout of a pickled tensor.
+pub(super) fn layout(pickle: &Pickle, value: Ref) -> Result<Layout> {
+    let object = pickle.object(value).ok_or(TensorProblem::Malformed("tensor"))?;
     let mut callable = object.callable;
     let mut arguments = object.arguments;
     for _ in 0..MAX_WRAPPERS {
@@ -130,8 +130,8 @@ pub(super) fn layout(pickle: &Pickle, at: Ref) -> Result<Layout> {
             }
             ("_rebuild_tensor_v3", [storage, offset, shape, strides, _grad, _hooks, dtype, ..]) => {
                 let name = pickle.global(*dtype).map(|(_, name)| name);
-                let name = name.ok_or(TensorProblem::Malformed("kind of number"))?;
-                let dtype = named_dtype(name).ok_or_else(|| TensorProblem::UnsupportedDtype(name.to_owned()))?;
+                let name = name.ok_or(TensorProblem::Malformed("dtype"))?;
+                let dtype = parse_dtype(name).ok_or_else(|| TensorProblem::UnsupportedDtype(name.to_owned()))?;
                 return dense(pickle, *storage, *offset, *shape, *strides, Some(dtype));
             }
             (other, _) if !other.starts_with("_rebuild_tensor") => {
@@ -170,19 +170,19 @@ fn dense(pickle: &Pickle, storage: Ref, offset: Ref, shape: Ref, strides: Ref, d
     })
 }
 
-/// A tuple of sizes, or a `torch.Size` made of one.
-fn sizes(pickle: &Pickle, at: Ref) -> Option<Vec<usize>> {
-    let items = match pickle.object(at) {
+/// Reads a tuple of sizes or a `torch.Size`.
+fn sizes(pickle: &Pickle, value: Ref) -> Option<Vec<usize>> {
+    let items = match pickle.object(value) {
         Some(object) if pickle.global(object.callable) == Some(("torch", "Size")) => {
             pickle.items(*pickle.items(object.arguments)?.first()?)?
         }
         Some(_) => return None,
-        None => pickle.items(at)?,
+        None => pickle.items(value)?,
     };
     items.iter().map(|item| pickle.size(*item)).collect()
 }
 
-/// The storage a persistent reference means; nothing if it has another form.
+/// Decodes a persistent reference to a storage; `None` if it has another form.
 pub(super) fn storage_id(pickle: &Pickle, id: Ref) -> Option<StorageId> {
     let items = pickle.items(id)?;
     let [kind, class, key, _location, _count, view @ ..] = items else {

@@ -2,7 +2,7 @@ use super::super::{TensorData, read_bytes};
 use super::*;
 use vlct_pickle::Writer;
 
-/// Appends a tensor over storage `key`: `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`.
+/// Appends a tensor with storage `key`: `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`.
 fn tensor(pickle: &mut Writer, class: &str, key: &str, location: &str, offset: i64, shape: &[i64], strides: &[i64]) {
     pickle.global("torch._utils", "_rebuild_tensor_v2").mark();
     storage(pickle, class, key, location);
@@ -41,7 +41,7 @@ fn numbers(pickle: &mut Writer, numbers: &[i64]) {
     pickle.tuple();
 }
 
-/// `{under: {"w": …}}`, the value pushed by `value`.
+/// Returns the pickle of `{under: {"w": …}}`. `value` writes the value of `w`.
 fn wrapped(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut pickle = Writer::new();
     pickle.empty_dict().text(under).empty_dict().text("w");
@@ -65,8 +65,8 @@ fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// 0, 1, …, 11 in a storage called "s".
-fn dozen() -> Vec<u8> {
+/// Returns a storage with the values 0 to 11.
+fn zero_to_eleven() -> Vec<u8> {
     floats(&(0..12).map(|i| i as f32).collect::<Vec<_>>())
 }
 
@@ -74,15 +74,15 @@ fn view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Pro
     let content = wrapped("state_dict", |p| {
         tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
     });
-    let file = read_with(&content, &[("s", &dozen())])?;
+    let file = read_with(&content, &[("s", &zero_to_eleven())])?;
     Ok(file.state.get("w").unwrap().clone())
 }
 
 #[test]
-fn views_of_a_storage() {
+fn reads_views_of_a_storage() {
     for (offset, shape, strides, want) in [
         (2, &[2i64, 3][..], &[3i64, 1][..], &[2.0, 3.0, 4.0, 5.0, 6.0, 7.0][..]),
-        // Transposed, every other value, one value many times, an axis of length one with an absurd stride.
+        // Transposed, every second value, one value repeated, and axes of length 1 with a meaningless stride.
         (0, &[3, 2], &[1, 3], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
         (1, &[3], &[2], &[1.0, 3.0, 5.0]),
         (5, &[4], &[0], &[5.0, 5.0, 5.0, 5.0]),
@@ -98,7 +98,7 @@ fn views_of_a_storage() {
 }
 
 #[test]
-fn claims_beyond_the_storage_are_errors() {
+fn rejects_layouts_beyond_the_storage() {
     for (offset, shape, strides) in [
         (0, &[13i64][..], &[1i64][..]),
         (12, &[1], &[1]),
@@ -126,8 +126,8 @@ fn claims_beyond_the_storage_are_errors() {
 }
 
 #[test]
-fn sharing_is_limited() {
-    let many = |count: usize| {
+fn limits_the_size_of_tensors_with_a_shared_storage() {
+    let read_sharing = |count: usize| {
         let mut pickle = Writer::new();
         pickle.empty_dict();
         for i in 0..count {
@@ -135,16 +135,16 @@ fn sharing_is_limited() {
             tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
             pickle.set_item();
         }
-        read_with(&pickle.finish(), &[("s", &dozen())])
+        read_with(&pickle.finish(), &[("s", &zero_to_eleven())])
     };
-    // Tied weights are normal.
-    let file = many(2).unwrap();
+    // Tied weights share a storage.
+    let file = read_sharing(2).unwrap();
     assert_eq!(file.state.get("w0"), file.state.get("w1"));
-    assert!(matches!(many(MAX_SHARING + 1), Err(Problem::TooLarge { .. })));
+    assert!(matches!(read_sharing(MAX_SHARING + 1), Err(Problem::TooLarge { .. })));
 }
 
 #[test]
-fn every_kind_of_number() {
+fn reads_every_element_type_in_both_byte_orders() {
     for (class, bytes, want) in [
         ("FloatStorage", &1.5f32.to_le_bytes()[..], TensorData::F32(vec![1.5])),
         ("DoubleStorage", &1.5f64.to_le_bytes(), TensorData::F64(vec![1.5])),
@@ -166,17 +166,14 @@ fn every_kind_of_number() {
     }
     let content = wrapped("model", |p| tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1]));
     let error = read_with(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "tensor w: holds values of the unsupported kind ComplexFloatStorage"
-    );
+    assert_eq!(error, "tensor w: has the unsupported type ComplexFloatStorage");
     let content = wrapped("model", |p| tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
     let error = read_with(&content, &[]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: its storage \"0\" is not in the file");
 }
 
 #[test]
-fn parameters_subclasses_and_newer_tensors() {
+fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
     let parameter = wrapped("state_dict", |p| {
         p.global("torch._utils", "_rebuild_parameter").mark();
         tensor(p, "FloatStorage", "s", "cpu", 0, &[2], &[1]);
@@ -207,28 +204,25 @@ fn parameters_subclasses_and_newer_tensors() {
         })
     };
     for content in [parameter, subclass, untyped("float32")] {
-        let file = read_with(&content, &[("s", &dozen())]).unwrap();
+        let file = read_with(&content, &[("s", &zero_to_eleven())]).unwrap();
         assert_eq!(file.state.f32("w").unwrap(), [0.0, 1.0].as_slice());
     }
-    let error = read_with(&untyped("float8_e4m3fn"), &[("s", &dozen())])
+    let error = read_with(&untyped("float8_e4m3fn"), &[("s", &zero_to_eleven())])
         .unwrap_err()
         .to_string();
-    assert_eq!(error, "tensor w: holds values of the unsupported kind float8_e4m3fn");
+    assert_eq!(error, "tensor w: has the unsupported type float8_e4m3fn");
     let sparse = wrapped("state_dict", |p| {
         p.global("torch._utils", "_rebuild_sparse_tensor")
             .empty_tuple()
             .reduce();
     });
     let error = read_with(&sparse, &[]).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "tensor w: holds values of the unsupported kind _rebuild_sparse_tensor"
-    );
+    assert_eq!(error, "tensor w: has the unsupported type _rebuild_sparse_tensor");
 }
 
 #[test]
-fn wrappers_without_end_are_errors() {
-    // A parameter that wraps itself, through the memo: its arguments are a list that it is then appended to.
+fn rejects_cyclic_wrappers() {
+    // The parameter wraps itself: its arguments are a list in the memo, to which the parameter is appended later.
     let mut content = b"\x80\x02}X\x05\0\0\0model}X\x01\0\0\0w".to_vec();
     content.extend(b"ctorch._utils\n_rebuild_parameter\n]q\x00Rq\x010h\x00h\x01a0h\x01ss.");
     let error = read_with(&content, &[]).unwrap_err().to_string();
@@ -236,34 +230,34 @@ fn wrappers_without_end_are_errors() {
 }
 
 #[test]
-fn weights_are_looked_for_in_three_places() {
-    let one = |p: &mut Writer| tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
-    // `model` that only names the architecture does not hide `state_dict`.
+fn finds_weights_under_state_dict_and_at_the_top_level() {
+    let one_value = |p: &mut Writer| tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+    // A `model` without tensors, here the name of the architecture, is not the weights.
     let mut pickle = Writer::new();
     pickle.empty_dict().text("model").text("vit_base").set_item();
     pickle.text("state_dict").empty_dict().text("w");
-    one(&mut pickle);
+    one_value(&mut pickle);
     pickle.set_item().text("note").text("x").set_item().set_item();
-    let file = read_with(&pickle.finish(), &[("s", &dozen())]).unwrap();
+    let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!(file.summary.weights_under.as_deref(), Some("state_dict"));
     assert_eq!(file.summary.entries, [("model".to_owned(), "\"vit_base\"".to_owned())]);
     assert_eq!(file.summary.skipped, ["note"]);
 
     let mut pickle = Writer::new();
     pickle.empty_dict().text("epoch").int(4).set_item().text("w");
-    one(&mut pickle);
+    one_value(&mut pickle);
     pickle.set_item();
-    let file = read_with(&pickle.finish(), &[("s", &dozen())]).unwrap();
+    let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!((file.summary.weights_under, file.summary.epoch), (None, Some(4)));
     assert_eq!(file.state.len(), 1);
 
-    for nothing in [&b"N."[..], b"].", b"}.", b"}X\x05\0\0\0model}s."] {
-        assert!(matches!(read_with(nothing, &[]), Err(Problem::NoWeights)));
+    for content in [&b"N."[..], b"].", b"}.", b"}X\x05\0\0\0model}s."] {
+        assert!(matches!(read_with(content, &[]), Err(Problem::NoWeights)));
     }
 }
 
 #[test]
-fn foreign_callables_in_the_weights_place_are_named() {
+fn errors_name_unsupported_callables() {
     let system = |p: &mut Writer| {
         p.global("os", "system")
             .mark()
@@ -292,7 +286,9 @@ fn foreign_callables_in_the_weights_place_are_named() {
         (root.finish(), "its content", "os.system"),
         (module.finish(), "`model`", "models.Vit"),
     ] {
-        let error = read_with(&content, &[("s", &dozen())]).unwrap_err().to_string();
+        let error = read_with(&content, &[("s", &zero_to_eleven())])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with(&format!("{place} would be made by calling {callable},")),
             "{error}"
@@ -311,7 +307,7 @@ fn foreign_callables_in_the_weights_place_are_named() {
     assert!(!std::path::Path::new("vlct-was-here").exists());
 }
 
-/// A zip archive of the given entries.
+/// Returns a zip archive with the given entries.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -324,9 +320,9 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn archives_of_other_makers() {
+fn reads_or_rejects_archives_of_other_programs() {
     let content = wrapped("model", |p| tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
-    let values = dozen();
+    let values = zero_to_eleven();
     // The directory may have any name or be missing; `byteorder` may be missing.
     for directory in ["", "archive/", "epoch=3/"] {
         let names = [format!("{directory}data.pkl"), format!("{directory}data/s")];
@@ -353,7 +349,7 @@ fn archives_of_other_makers() {
         Err(Problem::NoPickle)
     ));
 
-    // An entry that says it is deflated: the method is a 16-bit field of the local and of the central header.
+    // Marks an entry as deflated: the method is a 16-bit field of the local and of the central header.
     let mut deflated = archive(&[("a/data.pkl", &content), ("a/data/s", &values)]);
     for (signature, method) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
         let starts: Vec<_> = (0..deflated.len() - 4)
@@ -367,7 +363,7 @@ fn archives_of_other_makers() {
 }
 
 #[test]
-fn written_values_are_aligned() {
+fn storages_are_aligned_to_64_bytes() {
     let mut state = StateDict::new();
     state.insert("a", StoredTensor::new(vec![3], TensorData::U8(vec![1, 2, 3])));
     state.insert("b", StoredTensor::f32([2], vec![1.0, 2.0]));
@@ -381,7 +377,7 @@ fn written_values_are_aligned() {
     }
 }
 
-/// A checkpoint in the older format: five pickles, then the storages.
+/// Returns a checkpoint in the format before version 1.6: five pickles, then the storages.
 fn legacy(content: &[u8], keys: &[(&str, i64, &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
     bytes.extend(content);
@@ -398,8 +394,8 @@ fn legacy(content: &[u8], keys: &[(&str, i64, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn the_older_format() {
-    // A storage that is a part, from its value 3, of another.
+fn reads_the_format_before_version_1_6() {
+    // The storage is a view of storage 7 that begins at value 3.
     let content = wrapped("model", |p| {
         p.global("torch._utils", "_rebuild_tensor_v2").mark();
         p.mark()
@@ -414,15 +410,15 @@ fn the_older_format() {
         numbers(p, &[1]);
         p.tuple().reduce();
     });
-    let values = dozen();
+    let values = zero_to_eleven();
     let file = read_bytes(&legacy(&content, &[("7", 12, &values)])).unwrap();
     assert_eq!(file.format, Format::TorchLegacy);
     assert_eq!(file.state.f32("w").unwrap(), [4.0, 5.0].as_slice());
 
     for (keys, want) in [
-        (&[("7", 13i64, &values[..])][..], "storage \"7\" is cut off"),
-        (&[("7", -1, &values[..])], "storage \"7\" is cut off"),
-        (&[("7", i64::MAX, &values[..])], "storage \"7\" is cut off"),
+        (&[("7", 13i64, &values[..])][..], "storage \"7\" is truncated"),
+        (&[("7", -1, &values[..])], "storage \"7\" is truncated"),
+        (&[("7", i64::MAX, &values[..])], "storage \"7\" is truncated"),
         (&[("9", 12, &values[..])], "storage \"9\" belongs to no tensor"),
         (&[], "its storage \"7\" is not in the file"),
     ] {

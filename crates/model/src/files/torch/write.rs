@@ -11,22 +11,22 @@ use super::super::{Header, Style};
 use super::tensor::storage_class;
 use vlct_pickle::Writer;
 
-/// The directory that all entries lie in. PyTorch takes any name.
+/// The directory of all entries. PyTorch accepts any name.
 const DIRECTORY: &str = "archive";
-/// Storages begin at multiples of this many bytes, so that they can be used in place when the file is memory-mapped.
+/// Alignment of storages in bytes, as PyTorch aligns them for memory-mapping.
 const ALIGNMENT: u16 = 64;
-/// An entry of this size or more needs the 64-bit fields of the zip format.
+/// Size in bytes from which an entry needs the 64-bit fields of the zip format.
 const ZIP64_FROM: u64 = u32::MAX as u64;
 /// Version of the serialisation, `kProducedFileFormatVersion` of PyTorch 1.6 and later.
 const VERSION: &str = "3\n";
-/// What Lightning takes for the version that wrote the checkpoint: the one VLC was published with.
+/// Lightning's version in the checkpoint, the one of the published VLC.
 const LIGHTNING_VERSION: &str = "1.1.4";
 
-/// Writes the tensors as a checkpoint, values straight from `state` in pieces.
+/// Writes the tensors as a checkpoint. Values are converted in small chunks.
 pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header: &Header) -> Result<(), Problem> {
     let mut zip = ZipWriter::new(out);
     let mut entry = |name: &str, length: u64, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
-        // A fixed date makes the same weights give the same bytes.
+        // With a fixed date, equal weights give equal bytes.
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
@@ -36,11 +36,11 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
         write(&mut zip)?;
         Ok::<(), Problem>(())
     };
-    let mut small = |name: &str, bytes: &[u8]| entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
-    small("data.pkl", &content(state, header))?;
-    small(".format_version", b"1")?;
-    small(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
-    small("byteorder", b"little")?;
+    let mut small_entry = |name: &str, bytes: &[u8]| entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
+    small_entry("data.pkl", &content(state, header))?;
+    small_entry(".format_version", b"1")?;
+    small_entry(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
+    small_entry("byteorder", b"little")?;
     for (index, (_, tensor)) in state.iter().enumerate() {
         let length = tensor.data.len() as u64 * tensor.data.dtype().size() as u64;
         entry(&format!("data/{index}"), length, &mut |out| tensor.data.write_le(out))?;
@@ -110,11 +110,11 @@ fn sizes(pickle: &mut Writer, sizes: &[usize]) {
     pickle.tuple();
 }
 
-/// Row-major strides, in values.
+/// Returns row-major strides, in values.
 fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
-        // PyTorch counts an axis without values as one of length one.
+        // PyTorch treats an axis of length 0 like one of length 1.
         strides[axis - 1] = strides[axis] * shape[axis].max(1);
     }
     strides
