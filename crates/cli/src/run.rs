@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use log::{info, warn};
-use vlct_train::config::{self, Config, Key, RECIPES, Recipe};
+use vlct_train::config::{self, Config, Key, NAMED_CONFIGS, NamedConfig};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
 
@@ -122,7 +122,7 @@ fn save(config: &Config, path: &Path) -> Result<(), Failure> {
 fn help(about: Option<&str>) -> Result<(), Failure> {
     match about {
         None => {
-            let names: Vec<&str> = RECIPES.iter().map(|r| r.name).collect();
+            let names: Vec<&str> = NAMED_CONFIGS.iter().map(|r| r.name).collect();
             print(&format!(
                 "Keys, set by KEY=VALUE after `with` (base value, type, range):\n\n{}\nNamed configs (`vlct run help NAME` \
                  explains one):\n  {}\n",
@@ -186,7 +186,7 @@ fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
 /// What someone probably meant by a word that is no command.
 fn misplaced(word: &str) -> String {
     let is_update = word.contains('=') || word.ends_with(".json") || word.ends_with(".toml");
-    if is_update || Recipe::find(word).is_some() || Key::find(word).is_some() {
+    if is_update || NamedConfig::find(word).is_some() || Key::find(word).is_some() {
         return format!("updates come after `with`, as in vlct run with {word}");
     }
     let names = COMMANDS.map(|(name, _)| name);

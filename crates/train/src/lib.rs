@@ -1,4 +1,4 @@
-//! Training: configuration, optimiser groups, schedule, trainer, checkpoints, logs.
+//! Training: configuration, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
 
 pub mod bench;
 pub mod checkpoint;

@@ -1,12 +1,12 @@
-//! What can be wrong with a configuration.
+//! Errors of a configuration.
 
 use std::path::PathBuf;
 
-/// An error in a configuration: one line that names the key or file, what is wrong and what to write instead.
+/// An error of a configuration. Its text is one line with the key or file, the cause and a correction.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A key that does not exist.
+    /// The key does not exist.
     #[error("unknown key {key:?}: did you mean {nearest:?}?")]
     UnknownKey {
         /// The key as written.
@@ -14,15 +14,15 @@ pub enum ConfigError {
         /// The most similar key.
         nearest: String,
     },
-    /// A word without `=` that is neither a named config nor a config file.
+    /// A word without `=` is neither a named config nor a config file.
     #[error("unknown named config {name:?}: did you mean {nearest}?")]
     UnknownNamedConfig {
         /// The word as written.
         name: String,
-        /// What was probably meant, ready to be written.
+        /// The most similar named config, or `KEY=VALUE` with the most similar key.
         nearest: String,
     },
-    /// A value of the wrong type.
+    /// A value has the wrong type.
     #[error("{key}={value}: expected {expected}{hint}")]
     WrongType {
         /// The key.
@@ -31,30 +31,30 @@ pub enum ConfigError {
         value: String,
         /// The type of the key.
         expected: String,
-        /// What was probably meant: empty, or a clause that begins with a separator.
+        /// A suggestion that begins with `; `, or an empty string.
         hint: String,
     },
-    /// A value of the right type that the key does not allow.
+    /// A value has the right type, but is not in the range of the key.
     #[error("{key}={value} is out of range: must be {range}{hint}")]
     OutOfRange {
         /// The key.
         key: String,
         /// The value as a Python literal.
         value: String,
-        /// The values allowed.
+        /// The allowed values.
         range: String,
-        /// What was probably meant: empty, or a clause that begins with a separator.
+        /// A suggestion that begins with `; `, or an empty string.
         hint: String,
     },
-    /// Values that are fine alone but not together.
+    /// The values of several keys contradict each other.
     #[error("{0}")]
     Contradiction(String),
-    /// A config file that cannot be read.
+    /// A config file cannot be read.
     #[error("{path}: {reason}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
 }

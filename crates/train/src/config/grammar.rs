@@ -1,15 +1,16 @@
-//! The words after `with`: `KEY=VALUE`, named configs and config files, and which of them wins.
+//! Resolves the words after `with`: `KEY=VALUE`, named configs and config files.
 //!
 //! A word with `=` sets a key; dots address entries of a dictionary (`loss_names.itm=0.5`). Any other word is a named
-//! config or the path of a `.json` or `.toml` file. Keys set by `KEY=VALUE` win wherever they stand; of named configs
-//! and files the later one wins, key by key and entry by entry; the base configuration is beneath them.
+//! config or the path of a `.json` or `.toml` file. The configuration starts with the base values. Named configs and files are
+//! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides both,
+//! wherever it is in the command.
 
 use std::io::Read;
 use std::path::Path;
 
 use super::error::ConfigError;
 use super::literal;
-use super::recipes::{RECIPES, Recipe};
+use super::named_config::{NAMED_CONFIGS, NamedConfig};
 use super::table::{Config, KEYS};
 use super::value::{Value, toml_entries};
 use vlct_tensor::Precision;
@@ -18,19 +19,19 @@ use vlct_util::text::nearest;
 /// Largest config file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A configuration and remarks about how it was resolved.
+/// A resolved configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The configuration. Its values have the right types and ranges; [`spec::validate`](crate::spec::validate) checks that they agree.
     pub config: Config,
-    /// Remarks, one line each.
+    /// Notes for the user about the resolution, one line each.
     pub notes: Vec<String>,
 }
 
-/// The configuration that the words after `with` make.
+/// Resolves the words after `with` to a configuration.
 ///
 /// # Errors
-/// Returns an error for an unknown key or named config, a value of the wrong type or out of range, a file that cannot be read.
+/// Returns an error if a key or named config is unknown, a value has the wrong type or is out of range, or a file cannot be read.
 pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
     let mut config = Config::default();
     let mut updates = Vec::new();
@@ -38,14 +39,14 @@ pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
         let word = word.as_ref();
         match word.split_once('=') {
             Some((key, value)) => updates.push((key.trim(), literal::parse(value.trim()))),
-            None => apply_named(&mut config, word.trim())?,
+            None => apply_name(&mut config, word.trim())?,
         }
     }
     let mut notes = Vec::new();
     for (key, value) in &updates {
         config.set(key, value)?;
-        let sixteen = matches!(value, Value::Int(16)) || matches!(value, Value::Str(s) if s == "16");
-        if *key == "precision" && sixteen && config.precision == Some(Precision::Bf16) {
+        let is_16 = matches!(value, Value::Int(16)) || matches!(value, Value::Str(s) if s == "16");
+        if *key == "precision" && is_16 && config.precision == Some(Precision::Bf16) {
             notes.push("precision=16 selects bfloat16; there is no IEEE half precision and no loss scaling".into());
         }
     }
@@ -53,9 +54,9 @@ pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
 }
 
 /// Applies the named config or config file `name`.
-fn apply_named(config: &mut Config, name: &str) -> Result<(), ConfigError> {
-    if let Some(recipe) = Recipe::find(name) {
-        return recipe
+fn apply_name(config: &mut Config, name: &str) -> Result<(), ConfigError> {
+    if let Some(named_config) = NamedConfig::find(name) {
+        return named_config
             .settings()?
             .iter()
             .try_for_each(|(key, value)| config.set(key, value));
@@ -65,7 +66,7 @@ fn apply_named(config: &mut Config, name: &str) -> Result<(), ConfigError> {
         Some("json" | "toml") => apply_file(config, path),
         Some("yaml" | "yml" | "pickle" | "pkl") => Err(ConfigError::File {
             path: path.into(),
-            reason: "config files of this kind are not read: write the settings as .json or .toml".into(),
+            reason: "this format is not supported: write the settings as .json or .toml".into(),
         }),
         _ => Err(ConfigError::UnknownNamedConfig {
             name: name.into(),
@@ -75,40 +76,40 @@ fn apply_named(config: &mut Config, name: &str) -> Result<(), ConfigError> {
 }
 
 fn nearest_word(word: &str) -> String {
-    let names = RECIPES.iter().map(|r| r.name).chain(KEYS.iter().map(|k| k.name));
+    let names = NAMED_CONFIGS.iter().map(|r| r.name).chain(KEYS.iter().map(|k| k.name));
     let name = nearest(word, names);
-    match Recipe::find(name) {
-        Some(recipe) => recipe.name.into(),
+    match NamedConfig::find(name) {
+        Some(named_config) => named_config.name.into(),
         None => format!("{name}=VALUE"),
     }
 }
 
 fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
-    let refuse = |reason: String| ConfigError::File {
+    let file_error = |reason: String| ConfigError::File {
         path: path.into(),
         reason,
     };
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|e| refuse(e.to_string()))?;
+        .map_err(|e| file_error(e.to_string()))?;
     if read as u64 > MAX_FILE_BYTES {
-        return Err(refuse(format!(
-            "it is too long for a config file (at most {MAX_FILE_BYTES} bytes)"
+        return Err(file_error(format!(
+            "the file is larger than the limit for config files, {MAX_FILE_BYTES} bytes"
         )));
     }
-    let text = String::from_utf8(bytes).map_err(|e| refuse(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|e| file_error(e.to_string()))?;
     let settings = if path.extension().is_some_and(|e| e == "json") {
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| file_error(e.to_string()))?;
         match Value::from_json(&json) {
             Value::Dict(entries) => entries,
-            _ => return Err(refuse("must hold one object of keys and values".into())),
+            _ => return Err(file_error("the file must contain one object of keys and values".into())),
         }
     } else {
-        toml_entries(&text).map_err(refuse)?
+        toml_entries(&text).map_err(file_error)?
     };
     for (key, value) in &settings {
-        config.set(key, value).map_err(|e| refuse(e.to_string()))?;
+        config.set(key, value).map_err(|e| file_error(e.to_string()))?;
     }
     Ok(())
 }
@@ -167,12 +168,12 @@ mod tests {
         assert_eq!(config(&["seed=1", "seed=2"]).seed, 2);
         assert_eq!(config(&["step50k", vqa]).max_steps, None);
         assert_eq!(config(&[vqa, "step50k"]).max_steps, Some(50_000));
-        // A key that only the earlier config sets survives.
+        // A key that only the earlier config sets keeps its value.
         let both = config(&["task_mlm_itm_mae", vqa]);
         assert!((both.use_mae, both.lr_mult) == (true, 10.0));
         // Entries of a dictionary merge one by one.
-        let switches = config(&["loss_names.mlm=1", vqa]).loss_names;
-        assert_eq!((switches.itm, switches.mlm, switches.vqa), (0.0, 1.0, 1.0));
+        let loss_names = config(&["loss_names.mlm=1", vqa]).loss_names;
+        assert_eq!((loss_names.itm, loss_names.mlm, loss_names.vqa), (0.0, 1.0, 1.0));
     }
 
     #[test]
@@ -219,7 +220,7 @@ mod tests {
             ),
             (
                 &["datasets=['coco','vqa/']"],
-                &["or a name of your own", "did you mean 'vqa'?"],
+                &["or the name of a custom dataset", "did you mean 'vqa'?"],
             ),
             (&["precision=8"], &["expected 32, 16 or 'bf16' or None"]),
             (&["x.yaml"], &["x.yaml", ".json or .toml"]),
@@ -235,9 +236,9 @@ mod tests {
 
     #[test]
     fn reads_config_files() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
+            let path = directory.path().join(name);
             std::fs::write(&path, text).unwrap();
             path.to_str().unwrap().to_string()
         };

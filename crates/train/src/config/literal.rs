@@ -1,26 +1,26 @@
-//! Python literals: what the value part of `KEY=VALUE` may be.
+//! A parser of Python literals, for the value in `KEY=VALUE`.
 //!
-//! The language is that of Python's `ast.literal_eval` without bytes, sets, complex numbers and comments. Anything else
-//! is not a literal, which the command line takes as plain text (`/data/x`, `null`, `true`).
+//! It accepts the literals of Python's `ast.literal_eval`, except bytes, sets, complex numbers and comments. On the command
+//! line, any other value is plain text (`/data/x`, `null`, `true`).
 
 use super::value::Value;
 
-/// Lists and dictionaries may be nested this deep; deeper input is not a literal.
+/// Maximum nesting depth of lists and dictionaries. Deeper input is not a literal.
 const MAX_DEPTH: usize = 32;
 
-/// The value of `text` on a command line: the literal it is, else the text itself.
+/// Returns the value of `text` if it is a literal, else `text` as a string.
 pub fn parse(text: &str) -> Value {
     parse_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
 }
 
-/// The value of a Python literal, or nothing if `text` is not one. Values separated by commas without brackets are a
-/// list, as they are a tuple in Python.
+/// Returns the value of a Python literal; `None` if `text` is not a literal. Values separated by commas without brackets, in
+/// Python a tuple, are a list.
 pub fn parse_literal(text: &str) -> Option<Value> {
     let mut reader = Reader { rest: text };
     let first = reader.value(0)?;
     let value = if reader.eat(',') {
         let mut items = vec![first];
-        while !reader.at_end() {
+        while !reader.is_at_end() {
             items.push(reader.value(0)?);
             if !reader.eat(',') {
                 break;
@@ -30,7 +30,7 @@ pub fn parse_literal(text: &str) -> Option<Value> {
     } else {
         first
     };
-    reader.at_end().then_some(value)
+    reader.is_at_end().then_some(value)
 }
 
 struct Reader<'a> {
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
     }
 
-    fn at_end(&mut self) -> bool {
+    fn is_at_end(&mut self) -> bool {
         self.skip_blanks();
         self.rest.is_empty()
     }
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
             '[' => self.items('[', ']', depth).map(|(items, _)| Value::List(items)),
             '(' => {
                 let (mut items, comma) = self.items('(', ')', depth)?;
-                // (x) is x; (x,) and () are tuples.
+                // `(x)` is `x`; `(x,)` and `()` are tuples.
                 if items.len() == 1 && !comma {
                     items.pop()
                 } else {
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The elements between `open` and `close`, and whether the last one was followed by a comma.
+    /// Parses the elements between `open` and `close`. Also returns whether a comma follows the last element.
     fn items(&mut self, open: char, close: char, depth: usize) -> Option<(Vec<Value>, bool)> {
         self.eat(open);
         let (mut items, mut comma) = (Vec::new(), true);
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// One or more strings side by side, which Python joins.
+    /// Parses adjacent strings, which Python concatenates.
     fn strings(&mut self) -> Option<Value> {
         let mut text = String::new();
         loop {
@@ -177,12 +177,12 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 return Some(());
             }
-            let c = self.take()?;
+            let c = self.next_char()?;
             match c {
                 '\n' if close.len() == 1 => return None,
                 '\\' if raw => {
                     text.push('\\');
-                    text.push(self.take()?);
+                    text.push(self.next_char()?);
                 }
                 '\\' => self.escape(text)?,
                 c => text.push(c),
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take(&mut self) -> Option<char> {
+    fn next_char(&mut self) -> Option<char> {
         let mut chars = self.rest.chars();
         let c = chars.next()?;
         self.rest = chars.as_str();
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     fn escape(&mut self, text: &mut String) -> Option<()> {
-        let c = self.take()?;
+        let c = self.next_char()?;
         let plain = match c {
             '\n' => return Some(()),
             '\\' | '\'' | '"' => c,
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
             'x' => self.hexadecimal(2)?,
             'u' => self.hexadecimal(4)?,
             'U' => self.hexadecimal(8)?,
-            // A character by its Unicode name would need the table of names.
+            // `\N{NAME}` would need a table of Unicode names.
             'N' => return None,
             '0'..='7' => {
                 let mut code = c as u32 - '0' as u32;
@@ -220,14 +220,14 @@ impl<'a> Reader<'a> {
                     match self.rest.chars().next() {
                         Some(d @ '0'..='7') => {
                             code = code * 8 + (d as u32 - '0' as u32);
-                            self.take();
+                            self.next_char();
                         }
                         _ => break,
                     }
                 }
                 char::from_u32(code)?
             }
-            // Python keeps the backslash of an escape that it does not know.
+            // Python keeps the backslash of an unknown escape.
             other => {
                 text.push('\\');
                 other
@@ -259,35 +259,36 @@ impl<'a> Reader<'a> {
             }
             end += 1;
         }
-        let (written, rest) = self.rest.split_at(end);
-        let value = number(written, negative)?;
+        let (source, rest) = self.rest.split_at(end);
+        let value = number(source, negative)?;
         self.rest = rest;
         Some(value)
     }
 }
 
-/// The value of an unsigned Python number such as `12`, `1_000`, `0x1f`, `5e-4`, `.5`, `1.`, negated on request.
-fn number(written: &str, negative: bool) -> Option<Value> {
-    // An underscore must stand between digits (or after the base prefix).
-    let bytes = written.as_bytes();
-    let prefixed = matches!(bytes, [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
-    for (i, _) in written.match_indices('_') {
-        let before = i > 0 && (bytes[i - 1].is_ascii_hexdigit() || (prefixed && i == 2));
-        if !before || !bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit) {
+/// Returns the value of an unsigned Python number such as `12`, `1_000`, `0x1f`, `5e-4`, `.5`, `1.`; the negative value if
+/// `negative`.
+fn number(source: &str, negative: bool) -> Option<Value> {
+    // An underscore must be between digits or after the base prefix.
+    let bytes = source.as_bytes();
+    let has_base_prefix = matches!(bytes, [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
+    for (i, _) in source.match_indices('_') {
+        let follows_digit = i > 0 && (bytes[i - 1].is_ascii_hexdigit() || (has_base_prefix && i == 2));
+        if !follows_digit || !bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit) {
             return None;
         }
     }
-    let digits = written.replace('_', "");
+    let digits = source.replace('_', "");
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    if prefixed {
+    if has_base_prefix {
         let radix = match bytes[1].to_ascii_lowercase() {
             b'x' => 16,
             b'o' => 8,
             _ => 2,
         };
-        // from_str_radix would accept a sign here, Python does not.
+        // Unlike Python, `from_str_radix` accepts a sign here.
         let digits = digits[2..]
             .strip_prefix(|c: char| c.is_ascii_hexdigit())
             .map(|_| &digits[2..])?;
@@ -299,14 +300,14 @@ fn number(written: &str, negative: bool) -> Option<Value> {
         return i64::from_str_radix(&signed, radix).ok().map(Value::Int);
     }
     if digits.bytes().all(|b| b.is_ascii_digit()) {
-        // Python rejects 007, but not 000.
+        // Python rejects 007 and accepts 000.
         if digits.len() > 1 && digits.starts_with('0') && digits.bytes().any(|b| b != b'0') {
             return None;
         }
         let signed = if negative { format!("-{digits}") } else { digits };
         return signed.parse().ok().map(Value::Int);
     }
-    // What is left must be a decimal fraction or have an exponent: `inf` and `nan` are names, not literals.
+    // The number has a decimal point or an exponent. `inf` and `nan`, which `parse` accepts, are names in Python, not literals.
     if !digits
         .bytes()
         .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn parses_numbers() {
-        for (written, value) in [
+        for (source, value) in [
             ("4096", Value::Int(4096)),
             ("1_000", Value::Int(1000)),
             ("-3", Value::Int(-3)),
@@ -346,13 +347,13 @@ mod tests {
             ("-0.25", Value::Float(-0.25)),
             ("007.5", Value::Float(7.5)),
         ] {
-            assert_eq!(parse_literal(written), Some(value), "{written}");
+            assert_eq!(parse_literal(source), Some(value), "{source}");
         }
     }
 
     #[test]
-    fn parses_words_strings_and_collections() {
-        for (written, value) in [
+    fn parses_constants_strings_and_collections() {
+        for (source, value) in [
             ("True", Value::Bool(true)),
             ("False", Value::Bool(false)),
             (" None ", Value::None),
@@ -378,13 +379,13 @@ mod tests {
             ),
             ("{}", Value::Dict(vec![])),
         ] {
-            assert_eq!(parse_literal(written), Some(value), "{written}");
+            assert_eq!(parse_literal(source), Some(value), "{source}");
         }
     }
 
     #[test]
-    fn rejects_what_is_not_a_literal() {
-        for written in [
+    fn rejects_text_that_is_not_a_literal() {
+        for source in [
             "",
             "true",
             "null",
@@ -425,8 +426,8 @@ mod tests {
             ".",
             "'\\ud800'",
         ] {
-            assert_eq!(parse_literal(written), None, "{written}");
-            assert_eq!(parse(written), text(written));
+            assert_eq!(parse_literal(source), None, "{source}");
+            assert_eq!(parse(source), text(source));
         }
         assert_eq!(parse_literal(&"[".repeat(100_000)), None);
     }
@@ -452,18 +453,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_printed_value_parses_back_to_itself(value in values()) {
+        fn printed_values_parse_to_the_same_value(value in values()) {
             prop_assert_eq!(parse_literal(&value.to_string()), Some(value));
         }
 
         #[test]
-        fn arbitrary_text_never_panics(written in any::<String>()) {
-            parse(&written);
+        fn arbitrary_text_never_panics(source in any::<String>()) {
+            parse(&source);
         }
 
         #[test]
-        fn text_close_to_a_literal_never_panics(written in "[-+_.eExXobrjuNTF0-9a-f'\"\\\\\\[\\](){},: \n]{0,24}") {
-            parse(&written);
+        fn text_similar_to_a_literal_never_panics(source in "[-+_.eExXobrjuNTF0-9a-f'\"\\\\\\[\\](){},: \n]{0,24}") {
+            parse(&source);
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Configuration: one table of keys, the command grammar, recipes.
+//! Configuration: the table of keys, the grammar of the command line, and named configs.
 //!
-//! The way of a configuration: words after `with` → [`resolve`] (literals, named configs, precedence; types and ranges
-//! against [`KEYS`]) → [`Config`] → [`validate`](crate::spec::validate) (do the values agree?) → [`Plan`](crate::plan::Plan) (steps, epochs, validations,
-//! once the number of batches is known). Printing, help text and `config.toml` are made from the same table.
+//! [`resolve`] turns the words after `with` into a [`Config`]: it parses literals, applies named configs and checks types and
+//! ranges against [`KEYS`]. [`validate`](crate::spec::validate) checks that the values of different keys agree. A
+//! [`Plan`](crate::plan::Plan) then has the steps, epochs and validations, which depend on the number of batches. Printing, help
+//! and `config.toml` use the same table.
 
 mod error;
 mod grammar;
 mod literal;
+mod named_config;
 mod print;
-mod recipes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,8 @@ mod value;
 pub use error::ConfigError;
 pub use grammar::{Resolved, resolve};
 pub use literal::{parse, parse_literal};
+pub use named_config::{NAMED_CONFIGS, NamedConfig};
 pub use print::{help, help_about, named_configs};
-pub use recipes::{RECIPES, Recipe};
 pub use table::{AUTO, Config, KEYS, Key};
 pub use types::{DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup};
 pub use value::Value;

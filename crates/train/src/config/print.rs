@@ -1,21 +1,21 @@
-//! Prints a configuration as a list, as JSON or as the `config.toml` of a run directory, and the help for its keys.
+//! Formats a configuration as a list, as JSON or as the `config.toml` of a run directory, and the help for its keys.
 
 use std::fmt::Write;
 
 use super::error::ConfigError;
-use super::recipes::{RECIPES, Recipe};
+use super::named_config::{NAMED_CONFIGS, NamedConfig};
 use super::table::{Config, KEYS, Key};
 use super::value::{Value, toml_entries};
 
 impl Config {
-    /// The keys whose values differ from the base configuration.
+    /// Returns the keys whose values differ from the base configuration.
     pub fn changed(&self) -> impl Iterator<Item = &'static Key> {
         let base = Self::default();
         KEYS.iter().filter(move |key| (key.get)(self) != (key.get)(&base))
     }
 
-    /// All keys and values as Python literals, one a line; those that differ from the base configuration begin with `*`
-    /// and end with the base value.
+    /// Formats all keys and values as Python literals, one per line. Lines of values that differ from the base configuration begin
+    /// with `*` and end with the base value.
     pub fn print(&self) -> String {
         let base = Self::default();
         let mut text = String::from("Configuration (* differs from the base configuration):\n");
@@ -41,14 +41,14 @@ impl Config {
         text
     }
 
-    /// All keys and values as a JSON object.
+    /// Returns all keys and values as a JSON object.
     pub fn to_json(&self) -> serde_json::Value {
         let entries = KEYS.iter().map(|key| (key.name.to_string(), (key.get)(self).to_json()));
         serde_json::Value::Object(entries.collect())
     }
 
-    /// All keys and values as TOML, under the headings of the table. [`Config::from_toml`] gives the same configuration
-    /// back. The text `"None"` stands for nothing.
+    /// Formats all keys and values as TOML, with the sections of the table as comments. `None` is written as the string
+    /// `"None"`. [`Config::from_toml`] returns the same configuration.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -62,10 +62,11 @@ impl Config {
         text
     }
 
-    /// The configuration of a TOML text; keys that it lacks have their base values.
+    /// Parses a configuration in TOML. Missing keys have their base values.
     ///
     /// # Errors
-    /// Returns an error if the text is not TOML (the error's path is `config.toml`), names an unknown key, or a value is wrong.
+    /// Returns an error if the text is not TOML (the error's path is `config.toml`), a key is unknown, or a value has the wrong type
+    /// or is out of range.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let settings = toml_entries(text).map_err(|reason| ConfigError::File {
@@ -79,12 +80,12 @@ impl Config {
     }
 }
 
-/// The named configs: what each is for, and the keys it sets.
+/// Lists the named configs, each with its purpose and the keys that it sets.
 pub fn named_configs() -> String {
     let mut text = String::from("Named configs (later ones override earlier ones, KEY=VALUE overrides all):\n");
-    for recipe in RECIPES {
-        let _ = writeln!(text, "\n  {}\n    {}", recipe.name, recipe.summary());
-        for (key, value) in recipe.settings().unwrap_or_default() {
+    for named_config in NAMED_CONFIGS {
+        let _ = writeln!(text, "\n  {}\n    {}", named_config.name, named_config.summary());
+        for (key, value) in named_config.settings().unwrap_or_default() {
             let value = match value {
                 Value::Str(s) if s == "None" => Value::None,
                 value => value,
@@ -95,7 +96,7 @@ pub fn named_configs() -> String {
     text
 }
 
-/// The help for all keys: type, base value, range and meaning of each.
+/// Returns the help for all keys: type, base value, range and meaning.
 pub fn help() -> String {
     let mut text = String::new();
     let mut section = "";
@@ -110,18 +111,18 @@ pub fn help() -> String {
     text
 }
 
-/// The help for one word: a key, or a named config with the comment of its recipe.
+/// Returns the help for a key, or the comment of a named config.
 ///
 /// # Errors
-/// Returns an error if the word is neither.
+/// Returns [`ConfigError::UnknownKey`] if the word is neither a key nor a named config.
 pub fn help_about(word: &str) -> Result<String, ConfigError> {
     if let Some(key) = Key::find(word) {
         return Ok(format!("{}\n    {}\n", heading(key), key.help));
     }
-    match Recipe::find(word) {
-        Some(recipe) => Ok(format!("{}\n\n{}", recipe.name, recipe.description())),
+    match NamedConfig::find(word) {
+        Some(named_config) => Ok(format!("{}\n\n{}", named_config.name, named_config.description())),
         None => {
-            let names = KEYS.iter().map(|k| k.name).chain(RECIPES.iter().map(|r| r.name));
+            let names = KEYS.iter().map(|k| k.name).chain(NAMED_CONFIGS.iter().map(|r| r.name));
             Err(ConfigError::UnknownKey {
                 key: word.into(),
                 nearest: vlct_util::text::nearest(word, names).into(),
@@ -147,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn print_marks_what_changed() {
+    fn print_marks_changed_values() {
         let c = resolve(&["batch_size=8", "loss_names.itm=0.5", "max_steps=None"])
             .unwrap()
             .config;
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_base_value_is_allowed_and_documented() {
+    fn every_base_value_is_in_range_and_documented() {
         let help = help();
         for key in KEYS {
             let default = key.default();
@@ -185,32 +186,34 @@ mod tests {
     }
 
     #[test]
-    fn named_configs_are_listed_with_what_they_set() {
+    fn named_configs_are_listed_with_the_keys_that_they_set() {
         let text = named_configs();
-        for recipe in RECIPES {
-            assert!(text.contains(&format!("\n  {}\n", recipe.name)));
+        for named_config in NAMED_CONFIGS {
+            assert!(text.contains(&format!("\n  {}\n", named_config.name)));
         }
         assert!(text.contains("      max_steps = None\n") && text.contains("      max_steps = 50000\n"));
     }
 
     #[test]
-    fn json_and_toml_keep_every_recipe() {
-        let folder = tempfile::tempdir().unwrap();
-        for recipe in RECIPES {
-            let config = resolve(&[recipe.name, "precision=16", "num_gpus=[0]"]).unwrap().config;
+    fn json_and_toml_keep_every_named_config() {
+        let directory = tempfile::tempdir().unwrap();
+        for named_config in NAMED_CONFIGS {
+            let config = resolve(&[named_config.name, "precision=16", "num_gpus=[0]"])
+                .unwrap()
+                .config;
             assert_eq!(
                 Config::from_toml(&config.to_toml()),
                 Ok(config.clone()),
                 "{}",
-                recipe.name
+                named_config.name
             );
-            let path = folder.path().join("config.json");
+            let path = directory.path().join("config.json");
             std::fs::write(&path, config.to_json().to_string()).unwrap();
             assert_eq!(
                 resolve(&[path.to_str().unwrap()]).unwrap().config,
                 config,
                 "{}",
-                recipe.name
+                named_config.name
             );
         }
         assert!(Config::from_toml("seeed = 1").unwrap_err().to_string().contains("seed"));
@@ -219,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_configuration_survives_toml(
+        fn toml_keeps_every_configuration(
             keys in prop::collection::vec((0..KEYS.len(), 0usize..14, any::<String>(), any::<f64>(), any::<i64>()), 0..12)
         ) {
             let mut config = Config::default();

@@ -1,23 +1,26 @@
-//! The recipes and the published commands arrive at the published values.
+//! Tests that the named configs and the published commands give the published values.
 
 use super::*;
 use crate::spec::{model_size, validate};
 
 #[test]
-fn recipes_apply_and_name_their_command() {
-    for recipe in RECIPES {
-        resolve(&[recipe.name]).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
-        assert!(!recipe.summary().is_empty());
-        let description = recipe.description();
-        for part in ["vlct ", recipe.name] {
-            assert!(description.contains(part), "{} does not mention {part}", recipe.name);
+fn named_configs_resolve_and_document_their_command() {
+    for named_config in NAMED_CONFIGS {
+        resolve(&[named_config.name]).unwrap_or_else(|e| panic!("{}: {e}", named_config.name));
+        assert!(!named_config.summary().is_empty());
+        let description = named_config.description();
+        for part in ["vlct ", named_config.name] {
+            assert!(
+                description.contains(part),
+                "{} does not mention {part}",
+                named_config.name
+            );
         }
     }
 }
 
-/// The published pre-training command, with the values that it must arrive at.
 #[test]
-fn published_pre_training_command() {
+fn published_pre_training_command_gives_the_published_values() {
     let pretrain = resolve(&[
         "data_root=/d",
         "num_gpus=1",
@@ -44,7 +47,7 @@ fn published_pre_training_command() {
     validate(&pretrain).unwrap();
 }
 
-/// Name, experiment, dataset, task, samples per step, epochs, false captions and recalls.
+/// Name, experiment, dataset, task, samples per step, epochs, false captions per image, and whether recalls are computed.
 type FineTuning = (
     &'static str,
     &'static str,
@@ -100,9 +103,8 @@ const FINE_TUNING: [FineTuning; 4] = [
     ),
 ];
 
-/// The published fine-tuning commands.
 #[test]
-fn published_fine_tuning_commands() {
+fn published_fine_tuning_commands_give_the_published_values() {
     for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in FINE_TUNING {
         let c = resolve(&[
             "data_root=/d",
@@ -143,7 +145,7 @@ fn published_fine_tuning_commands() {
 }
 
 #[test]
-fn step_configs_set_the_length() {
+fn step_configs_set_the_number_of_steps() {
     for (name, steps) in [("step25k", 25), ("step50k", 50), ("step100k", 100), ("step200k", 200)] {
         let c = resolve(&["task_finetune_vqa_mae_randaug", name]).unwrap().config;
         assert_eq!((c.max_steps, c.max_epoch), (Some(steps * 1000), 100));
@@ -151,7 +153,7 @@ fn step_configs_set_the_length() {
 }
 
 #[test]
-fn the_quickstart_needs_only_data() {
+fn the_quickstart_is_valid_with_a_data_directory() {
     let c = resolve(&["quickstart", "data_root=/d"]).unwrap().config;
     validate(&c).unwrap();
     let size = model_size(&c).unwrap();

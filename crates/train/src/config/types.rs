@@ -1,4 +1,4 @@
-//! The types that a key can have: how a [`Value`] becomes one, and which values a key allows.
+//! The types of keys, their conversion from and to a [`Value`], and the ranges of keys.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use vlct_data::datasets;
 use vlct_tensor::Precision;
 
-/// A type of configuration value.
+/// The type of a key.
 pub trait KeyType: Sized {
-    /// The type's name in help texts and errors.
+    /// Returns the type's name in help texts and errors.
     fn type_name() -> String;
-    /// The value, or nothing if it has the wrong type.
+    /// Converts a value; `None` if it has the wrong type.
     fn from_value(value: &Value) -> Option<Self>;
-    /// The value that [`KeyType::from_value`] turns back into this one.
+    /// Converts to a value. [`KeyType::from_value`] is the inverse.
     fn to_value(&self) -> Value;
 }
 
@@ -32,33 +32,33 @@ impl KeyType for bool {
     }
 }
 
-/// A whole number; one written as a float (`4e3`) counts too.
-fn whole(value: &Value) -> Option<i64> {
+/// Returns the value of an int or of a float without fraction, such as `4e3`.
+fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Int(i) => Some(*i),
-        // Up to 2^53 every whole number has its own float.
+        // Up to 2^53, a float represents every integer exactly.
         Value::Float(f) if f.fract() == 0.0 && f.abs() <= 9_007_199_254_740_992.0 => Some(*f as i64),
         _ => None,
     }
 }
 
-macro_rules! whole_number {
+macro_rules! integer_types {
     ($($type:ty),+) => {$(
         impl KeyType for $type {
             fn type_name() -> String {
                 "int".into()
             }
             fn from_value(value: &Value) -> Option<Self> {
-                whole(value)?.try_into().ok()
+                integer(value)?.try_into().ok()
             }
             fn to_value(&self) -> Value {
-                // Every value came from an i64 or is a default of ours.
+                // Every value is from an i64 or a base value, so the conversion does not fail.
                 Value::Int(i64::try_from(*self).unwrap_or(i64::MAX))
             }
         }
     )+};
 }
-whole_number!(i64, u64, usize);
+integer_types!(i64, u64, usize);
 
 impl KeyType for f64 {
     fn type_name() -> String {
@@ -106,7 +106,7 @@ impl KeyType for Vec<String> {
     }
 }
 
-/// Nothing is written `None`. In TOML that is text, so the text `None` means nothing here.
+/// TOML has no null: there the string `"None"` means `None`, so it does in every format.
 impl<T: KeyType> KeyType for Option<T> {
     fn type_name() -> String {
         format!("{} or None", T::type_name())
@@ -123,8 +123,8 @@ impl<T: KeyType> KeyType for Option<T> {
     }
 }
 
-/// Task switches. A number above 0 builds the task's head, 1 and more also trains and measures it; they are never
-/// weights.
+/// Task switches, not weights. A value above 0 adds the task's head to the model, a value of at least 1 also trains and measures
+/// the task.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossNames {
     /// Image-text matching with word-patch alignment.
@@ -133,7 +133,7 @@ pub struct LossNames {
     pub mlm: f64,
     /// Visual question answering.
     pub vqa: f64,
-    /// Natural language for visual reasoning, two images.
+    /// Natural language for visual reasoning, with two images per sample.
     pub nlvr2: f64,
     /// Image-text retrieval.
     pub irtr: f64,
@@ -142,7 +142,7 @@ pub struct LossNames {
 }
 
 impl LossNames {
-    /// Names and switches, in the order of the published configuration.
+    /// Returns names and switches, in the order of the published configuration.
     pub fn entries(&self) -> [(&'static str, f64); 6] {
         [
             ("itm", self.itm),
@@ -154,7 +154,7 @@ impl LossNames {
         ]
     }
 
-    /// The tasks that are trained and measured (switch at least 1).
+    /// Returns the tasks that are trained and measured, with a switch of at least 1.
     pub fn active(&self) -> impl Iterator<Item = &'static str> {
         self.entries().into_iter().filter(|(_, s)| *s >= 1.0).map(|(n, _)| n)
     }
@@ -172,7 +172,7 @@ impl LossNames {
     }
 }
 
-/// Entries that are not mentioned are 0.
+/// Missing entries are 0.
 impl KeyType for LossNames {
     fn type_name() -> String {
         "dict of numbers".into()
@@ -189,8 +189,8 @@ impl KeyType for LossNames {
     }
     fn to_value(&self) -> Value {
         let entry = |(name, switch): (&str, f64)| {
-            let whole = switch.fract() == 0.0 && switch.abs() < 1e15;
-            let value = if whole {
+            let is_integer = switch.fract() == 0.0 && switch.abs() < 1e15;
+            let value = if is_integer {
                 Value::Int(switch as i64)
             } else {
                 Value::Float(switch)
@@ -201,18 +201,18 @@ impl KeyType for LossNames {
     }
 }
 
-/// Length of the warm-up. Whether the number is written with a decimal point decides which it is.
+/// Length of the warm-up. An int is a number of steps, a float a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Warmup {
-    /// This many optimiser steps.
+    /// Number of optimiser steps.
     Steps(u64),
-    /// This part of all optimiser steps.
+    /// Fraction of all optimiser steps.
     Fraction(f64),
 }
 
 impl KeyType for Warmup {
     fn type_name() -> String {
-        "int (steps) or float (part of all steps)".into()
+        "int (steps) or float (fraction of all steps)".into()
     }
     fn from_value(value: &Value) -> Option<Self> {
         match value {
@@ -229,18 +229,18 @@ impl KeyType for Warmup {
     }
 }
 
-/// Distance between validations. Whether the number is written with a decimal point decides which it is.
+/// Interval between validations. An int is a number of micro-batches, a float a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ValCheckInterval {
-    /// This part of an epoch.
+    /// Fraction of an epoch.
     Fraction(f64),
-    /// This many micro-batches.
+    /// Number of micro-batches.
     Batches(u64),
 }
 
 impl KeyType for ValCheckInterval {
     fn type_name() -> String {
-        "float (part of an epoch) or int (micro-batches)".into()
+        "float (fraction of an epoch) or int (micro-batches)".into()
     }
     fn from_value(value: &Value) -> Option<Self> {
         match value {
@@ -260,9 +260,9 @@ impl KeyType for ValCheckInterval {
 /// Decay of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DecayPower {
-    /// `(1 - progress)^power` between the peak and `end_lr`; 1 is a straight line.
+    /// Polynomial decay with this power: `(1 - progress)^power` between the peak and `end_lr`. Power 1 is linear.
     Polynomial(f64),
-    /// Half a cosine down to 0.
+    /// Half a period of a cosine, from the peak to 0.
     Cosine,
 }
 
@@ -278,7 +278,7 @@ impl KeyType for DecayPower {
     }
     fn to_value(&self) -> Value {
         match self {
-            // Written as the published configuration writes it.
+            // The published configuration has an int.
             Self::Polynomial(p) if p.fract() == 0.0 && p.abs() < 1e15 => Value::Int(*p as i64),
             Self::Polynomial(p) => Value::Float(*p),
             Self::Cosine => Value::Str("cosine".into()),
@@ -286,17 +286,17 @@ impl KeyType for DecayPower {
     }
 }
 
-/// How many devices, or which ones.
+/// The devices of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NumGpus {
-    /// Their count; −1 asks for all.
+    /// The number of devices; −1 means all.
     Count(i64),
-    /// Their ids.
+    /// The ids of the devices.
     List(Vec<i64>),
 }
 
 impl NumGpus {
-    /// The number of devices; `None` for −1, which means all.
+    /// Returns the number of devices; `None` for −1, which means all.
     pub fn count(&self) -> Option<u64> {
         match self {
             Self::Count(n) => (*n).try_into().ok(),
@@ -323,7 +323,7 @@ impl KeyType for NumGpus {
     }
 }
 
-/// A trial run of a few batches: `False` (0) is none, `True` is one batch, a number that many.
+/// Number of batches of a trial run: `False` is 0 and means no trial run, `True` is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FastDevRun(pub u64);
 
@@ -346,7 +346,7 @@ impl KeyType for FastDevRun {
     }
 }
 
-/// Both `16` and `'bf16'` choose bfloat16.
+/// Both `16` and `'bf16'` mean bfloat16.
 impl KeyType for Precision {
     fn type_name() -> String {
         "32, 16 or 'bf16'".into()
@@ -368,25 +368,25 @@ impl KeyType for Precision {
     }
 }
 
-/// The values that a key allows, beyond having its type. Text ranges apply to every element of a list.
+/// The values of its type that a key allows. For a list, every element must be allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
-    /// Every value (floats must be finite).
+    /// All values; floats must be finite.
     Any,
-    /// The values of an interval.
+    /// An interval.
     Numbers {
         /// Lower end.
         low: f64,
-        /// Whether the lower end itself is allowed.
+        /// Whether the lower end is allowed.
         low_included: bool,
         /// Upper end.
         high: f64,
-        /// Whether the upper end itself is allowed.
+        /// Whether the upper end is allowed.
         high_included: bool,
     },
-    /// A float between 0 and 1, or a whole number of at least `least`.
-    PartOrCount {
-        /// The smallest whole number. If it is above 0, the float 0.0 is not allowed either.
+    /// A float from 0 to 1, or an int of at least `least`.
+    FractionOrCount {
+        /// The smallest int. If it is above 0, the float 0.0 is not allowed.
         least: i64,
     },
     /// One of these words.
@@ -395,7 +395,7 @@ pub enum Range {
     OneOfOrName(&'static [&'static str]),
 }
 
-/// At least `low`.
+/// The range of values of at least `low`.
 pub(super) const fn from(low: f64) -> Range {
     Range::Numbers {
         low,
@@ -405,7 +405,7 @@ pub(super) const fn from(low: f64) -> Range {
     }
 }
 
-/// From `low` to `high`, both allowed.
+/// The range from `low` to `high`, both included.
 pub(super) const fn between(low: f64, high: f64) -> Range {
     Range::Numbers {
         low,
@@ -415,7 +415,7 @@ pub(super) const fn between(low: f64, high: f64) -> Range {
     }
 }
 
-/// More than `low`.
+/// The range of values above `low`.
 pub(super) const fn above(low: f64) -> Range {
     Range::Numbers {
         low,
@@ -425,7 +425,7 @@ pub(super) const fn above(low: f64) -> Range {
     }
 }
 
-/// From `low` up to, but not including, `high`.
+/// The range from `low`, included, to `high`, excluded.
 pub(super) const fn from_below(low: f64, high: f64) -> Range {
     Range::Numbers {
         low,
@@ -436,13 +436,16 @@ pub(super) const fn from_below(low: f64, high: f64) -> Range {
 }
 
 impl Range {
-    /// Whether the value is allowed. A range allows all values of types that it does not concern, such as text for an interval.
+    /// Whether the value is in the range. Values of other types, such as text for an interval, count as allowed: the type is checked
+    /// separately.
     pub fn allows(&self, value: &Value) -> bool {
         match (self, value) {
             (_, Value::List(items)) => items.iter().all(|v| self.allows(v)),
             (_, Value::Float(f)) if !f.is_finite() => false,
-            (Range::PartOrCount { least }, Value::Int(i)) => i >= least,
-            (Range::PartOrCount { least }, Value::Float(f)) => *f <= 1.0 && (*f > 0.0 || (*f == 0.0 && *least == 0)),
+            (Range::FractionOrCount { least }, Value::Int(i)) => i >= least,
+            (Range::FractionOrCount { least }, Value::Float(f)) => {
+                *f <= 1.0 && (*f > 0.0 || (*f == 0.0 && *least == 0))
+            }
             (Range::OneOf(words), Value::Str(s)) => words.contains(&s.as_str()),
             (Range::OneOfOrName(words), Value::Str(s)) => words.contains(&s.as_str()) || datasets::is_custom_name(s),
             (
@@ -482,12 +485,14 @@ impl fmt::Display for Range {
                     (false, false) => write!(f, " and below {high}"),
                 }
             }
-            Range::PartOrCount { least: 0 } => f.write_str("a float from 0.0 to 1.0 or an int of at least 0"),
-            Range::PartOrCount { least } => write!(f, "a float above 0.0, up to 1.0, or an int of at least {least}"),
+            Range::FractionOrCount { least: 0 } => f.write_str("a float from 0.0 to 1.0 or an int of at least 0"),
+            Range::FractionOrCount { least } => {
+                write!(f, "a float above 0.0, up to 1.0, or an int of at least {least}")
+            }
             Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Range::OneOfOrName(words) => write!(
                 f,
-                "one of {}, or a name of your own of letters, digits, - and _",
+                "one of {}, or the name of a custom dataset, of letters, digits, - and _",
                 words.join(", ")
             ),
         }

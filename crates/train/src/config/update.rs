@@ -1,4 +1,4 @@
-//! Sets a key of a configuration to a value, or explains why it cannot be set.
+//! Sets a key of a configuration. Errors contain a suggestion.
 
 use vlct_util::text::nearest;
 
@@ -8,17 +8,17 @@ use super::table::{Config, KEYS, Key};
 use super::types::Range;
 use super::value::Value;
 
-/// Why a value was not set.
-enum Refusal {
+/// The reason why a value was not set.
+enum SetError {
     /// There is no such key or entry.
     Unknown(String),
-    /// The key (or entry) has another type.
+    /// The value has another type than the key or entry.
     Type {
         key: &'static Key,
         path: String,
         value: Value,
     },
-    /// The key does not allow the value.
+    /// The value is not in the range of the key.
     Range {
         key: &'static Key,
         path: String,
@@ -27,31 +27,31 @@ enum Refusal {
 }
 
 impl Config {
-    /// Sets the key (or entry of a dictionary, `loss_names.itm`) `path`. A dictionary changes the entries that it names
-    /// and leaves the others.
+    /// Sets the key `path`, or the entry `path` of a dictionary, such as `loss_names.itm`. A value that is a dictionary changes only
+    /// the entries that it contains.
     ///
     /// # Errors
     /// Returns an error if there is no such key, or if the value has the wrong type or is out of range. The configuration is then
     /// unchanged.
     pub fn set(&mut self, path: &str, value: &Value) -> Result<(), ConfigError> {
-        self.try_set(path, value).map_err(|refusal| match refusal {
-            Refusal::Unknown(path) => ConfigError::UnknownKey {
+        self.try_set(path, value).map_err(|error| match error {
+            SetError::Unknown(path) => ConfigError::UnknownKey {
                 nearest: nearest_key(&path),
                 key: path,
             },
-            Refusal::Type { key, path, value } => wrong_type(key, path, &value),
-            Refusal::Range { key, path, value } => out_of_range(key, path, &value),
+            SetError::Type { key, path, value } => wrong_type(key, path, &value),
+            SetError::Range { key, path, value } => out_of_range(key, path, &value),
         })
     }
 
-    /// [`Config::set`] without the work of explaining.
-    fn try_set(&mut self, path: &str, value: &Value) -> Result<(), Refusal> {
+    /// Does the same as [`Config::set`], without suggestions in errors.
+    fn try_set(&mut self, path: &str, value: &Value) -> Result<(), SetError> {
         let (name, entry) = match path.split_once('.') {
             Some((name, entry)) => (name, Some(entry)),
             None => (path, None),
         };
-        let key = Key::find(name).ok_or_else(|| Refusal::Unknown(path.into()))?;
-        let refused = || (key, path.to_string(), value.clone());
+        let key = Key::find(name).ok_or_else(|| SetError::Unknown(path.into()))?;
+        let error_fields = || (key, path.to_string(), value.clone());
         let value = match (entry, (key.get)(self), value) {
             (Some(entry), Value::Dict(mut entries), value) => {
                 replace_entry(key, &mut entries, entry, value)?;
@@ -63,44 +63,44 @@ impl Config {
                 }
                 Value::Dict(entries)
             }
-            (Some(_), _, _) => return Err(Refusal::Unknown(path.into())),
+            (Some(_), _, _) => return Err(SetError::Unknown(path.into())),
             (None, _, value) if key.range.allows(value) => value.clone(),
             _ => {
-                let (key, path, value) = refused();
-                return Err(Refusal::Range { key, path, value });
+                let (key, path, value) = error_fields();
+                return Err(SetError::Range { key, path, value });
             }
         };
         if (key.set)(self, &value) {
             return Ok(());
         }
-        let (key, path, value) = refused();
-        Err(Refusal::Type { key, path, value })
+        let (key, path, value) = error_fields();
+        Err(SetError::Type { key, path, value })
     }
 }
 
-/// Puts `value` in the place of `entry` of the dictionary `key`, whose entries are numbers.
+/// Sets `entry` in `entries`, the entries of the dictionary `key`, to `value`, which must be a number.
 fn replace_entry(
     key: &'static Key,
     entries: &mut [(String, Value)],
     entry: &str,
     value: &Value,
-) -> Result<(), Refusal> {
+) -> Result<(), SetError> {
     let path = format!("{}.{entry}", key.name);
-    let Some(place) = entries.iter_mut().find(|(name, _)| name == entry) else {
-        return Err(Refusal::Unknown(path));
+    let Some(found) = entries.iter_mut().find(|(name, _)| name == entry) else {
+        return Err(SetError::Unknown(path));
     };
     let value = value.clone();
     if !matches!(value, Value::Int(_) | Value::Float(_)) {
-        return Err(Refusal::Type { key, path, value });
+        return Err(SetError::Type { key, path, value });
     }
     if !key.range.allows(&value) {
-        return Err(Refusal::Range { key, path, value });
+        return Err(SetError::Range { key, path, value });
     }
-    place.1 = value;
+    found.1 = value;
     Ok(())
 }
 
-/// The key, or entry of a dictionary, closest to `path`.
+/// Returns the key, or entry of a dictionary, that is most similar to `path`.
 fn nearest_key(path: &str) -> String {
     let base = Config::default();
     let mut names: Vec<String> = Vec::new();
@@ -110,7 +110,7 @@ fn nearest_key(path: &str) -> String {
             names.extend(entries.iter().map(|(entry, _)| format!("{}.{entry}", key.name)));
         }
     }
-    // An entry without its dictionary (`itm`) is far from `loss_names.itm` by its letters.
+    // `itm` means `loss_names.itm`, but a comparison of letters finds other keys more similar.
     let by_entry = names
         .iter()
         .find(|n| n.split_once('.').is_some_and(|(_, entry)| entry == path));
@@ -120,11 +120,11 @@ fn nearest_key(path: &str) -> String {
 }
 
 fn out_of_range(key: &Key, path: String, value: &Value) -> ConfigError {
-    let first_refused = match value {
+    let first_out_of_range = match value {
         Value::List(items) => items.iter().find(|v| !key.range.allows(v)),
         value => Some(value),
     };
-    let hint = match (key.range, first_refused) {
+    let hint = match (key.range, first_out_of_range) {
         (Range::OneOf(words) | Range::OneOfOrName(words), Some(Value::Str(word))) => {
             format!(
                 "; did you mean {}?",
@@ -147,7 +147,7 @@ fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
     } else {
         (key.type_name)()
     };
-    let fits = |candidate: &Value| {
+    let suggest = |candidate: &Value| {
         let mut trial = Config::default();
         trial
             .try_set(&path, candidate)
@@ -156,22 +156,22 @@ fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
     };
     let hint = match value {
         Value::Str(text) => match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => fits(&Value::Bool(true)),
-            "false" | "no" | "off" => fits(&Value::Bool(false)),
-            "none" | "null" | "nil" | "" => fits(&Value::None),
-            // A number or list in quotes; else perhaps a list of one.
+            "true" | "yes" | "on" => suggest(&Value::Bool(true)),
+            "false" | "no" | "off" => suggest(&Value::Bool(false)),
+            "none" | "null" | "nil" | "" => suggest(&Value::None),
+            // Suggests the number or list in a quoted string, else a list of the one string.
             _ => literal::parse_literal(text)
-                .and_then(|v| fits(&v))
-                .or_else(|| fits(&Value::List(vec![value.clone()]))),
+                .and_then(|v| suggest(&v))
+                .or_else(|| suggest(&Value::List(vec![value.clone()]))),
         },
-        Value::None => fits(&Value::Str(String::new())).map(|_| format!("; to leave it empty write {path}=")),
-        Value::Int(0) => fits(&Value::Bool(false)),
-        Value::Int(1) => fits(&Value::Bool(true)),
+        Value::None => suggest(&Value::Str(String::new())).map(|_| format!("; for empty text write {path}=")),
+        Value::Int(0) => suggest(&Value::Bool(false)),
+        Value::Int(1) => suggest(&Value::Bool(true)),
         _ => None,
     };
     let as_text = || match (key.get)(&Config::default()) {
         Value::Str(_) if *value != Value::None => Some(format!(
-            "; to give it as text write {path}='\"{}\"'",
+            "; for text write {path}='\"{}\"'",
             value.to_string().replace('"', "\\\"")
         )),
         _ => None,
@@ -192,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rejected_values_change_nothing(key in 0..KEYS.len(), text in ".{0,12}") {
+        fn rejected_values_do_not_change_the_configuration(key in 0..KEYS.len(), text in ".{0,12}") {
             let mut config = Config::default();
             if config.set(KEYS[key].name, &literal::parse(&text)).is_err() {
                 prop_assert_eq!(config, Config::default());

@@ -1,28 +1,28 @@
-//! A configuration value before it has a type, and its three written forms: Python literal, JSON, TOML.
+//! Untyped configuration values, and their conversion from and to Python literals, JSON and TOML.
 
 use std::fmt;
 
-/// What a Python literal, a JSON document or a TOML file can hold.
+/// A value of a Python literal, a JSON document or a TOML file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// `None`, JSON `null`; in TOML, which has no such thing, the string `"None"`.
+    /// `None`, in JSON `null`. TOML has no null; it is written there as the string `"None"`.
     None,
     /// `True` or `False`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// A floating-point number.
     Float(f64),
     /// Text.
     Str(String),
-    /// A list; tuples become lists.
+    /// A list or tuple.
     List(Vec<Value>),
-    /// A dictionary with text keys, in the order written, each key once.
+    /// A dictionary with string keys, each key once. Keys have the order of the source, those of a TOML table are sorted.
     Dict(Vec<(String, Value)>),
 }
 
 impl Value {
-    /// The value as a JSON document. Infinities, which JSON cannot hold, become text.
+    /// Converts the value to JSON. Infinities and NaN, which JSON does not have, become strings.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {
@@ -38,7 +38,7 @@ impl Value {
         }
     }
 
-    /// The value of a JSON document. Whole numbers beyond 64 bits become floating point.
+    /// Converts a JSON document. Integers that do not fit into an `i64` become floats.
     pub fn from_json(json: &serde_json::Value) -> Self {
         use serde_json::Value as Json;
         match json {
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// The value as TOML.
+    /// Converts the value to TOML.
     pub fn to_toml(&self) -> toml::Value {
         use toml::Value as Toml;
         match self {
@@ -70,7 +70,7 @@ impl Value {
         }
     }
 
-    /// The value of a TOML item. `"None"` stays text here: whether it means `None` depends on the type of the key.
+    /// Converts a TOML value. `"None"` remains a string, because its meaning depends on the type of the key. A date becomes a string.
     pub fn from_toml(toml: &toml::Value) -> Self {
         use toml::Value as Toml;
         match toml {
@@ -87,7 +87,7 @@ impl Value {
     }
 }
 
-/// Keys and values of a TOML text.
+/// Parses TOML and returns the keys and values of the top level. An error is a message with the line number.
 pub(super) fn toml_entries(text: &str) -> Result<Vec<(String, Value)>, String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
         let line = e
@@ -101,7 +101,7 @@ pub(super) fn toml_entries(text: &str) -> Result<Vec<(String, Value)>, String> {
         .collect())
 }
 
-/// Writes the value as the Python literal that parses back to it.
+/// Formats the value as a Python literal that parses to the same value. NaN, which has no literal, is `NaN`.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,7 +109,7 @@ impl fmt::Display for Value {
             Value::Bool(true) => f.write_str("True"),
             Value::Bool(false) => f.write_str("False"),
             Value::Int(i) => write!(f, "{i}"),
-            // Python has no literal for infinity, but reads a number too large to hold as one.
+            // Python has no literal for infinity, but a float literal that is too large has the value infinity.
             Value::Float(x) if x.is_infinite() => f.write_str(if *x > 0.0 { "1e999" } else { "-1e999" }),
             Value::Float(x) => write!(f, "{x:?}"),
             Value::Str(s) => write_str(f, s),

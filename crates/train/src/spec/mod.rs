@@ -389,20 +389,25 @@ fn experiment(config: &Config) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{RECIPES, resolve};
+    use crate::config::{NAMED_CONFIGS, resolve};
 
     #[test]
     fn specs_survive_json() {
-        for recipe in RECIPES {
-            let config = resolve(&[recipe.name, "data_root=/d", "load_path=/w/a.ckpt"])
+        for named_config in NAMED_CONFIGS {
+            let config = resolve(&[named_config.name, "data_root=/d", "load_path=/w/a.ckpt"])
                 .unwrap()
                 .config;
             let Ok(spec) = RunSpec::resolve(&config) else {
-                assert!(recipe.name.starts_with("task_finetune"), "{}", recipe.name);
+                assert!(named_config.name.starts_with("task_finetune"), "{}", named_config.name);
                 continue;
             };
             let text = serde_json::to_string(&spec).unwrap();
-            assert_eq!(serde_json::from_str::<RunSpec>(&text).unwrap(), spec, "{}", recipe.name);
+            assert_eq!(
+                serde_json::from_str::<RunSpec>(&text).unwrap(),
+                spec,
+                "{}",
+                named_config.name
+            );
         }
     }
 

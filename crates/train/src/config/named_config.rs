@@ -1,26 +1,27 @@
-//! Named configs: the recipe files of this crate, part of the program.
+//! Named configs. Each is a TOML file in `recipes`, compiled into the program.
 
 use super::error::ConfigError;
 use super::value::{Value, toml_entries};
 
 /// A named config.
-pub struct Recipe {
-    /// Its name on the command line.
+pub struct NamedConfig {
+    /// The name on the command line.
     pub name: &'static str,
-    /// The recipe file: a comment with command, hardware, time and expected result, then the keys it sets.
+    /// The content of the file: a comment that begins with a line of purpose and gives the command and the expected result,
+    /// followed by the keys and values that the config sets.
     pub text: &'static str,
 }
 
-macro_rules! recipes {
+macro_rules! named_configs {
     ($($name:literal),+ $(,)?) => {
         /// All named configs.
-        pub static RECIPES: &[Recipe] = &[
-            $(Recipe { name: $name, text: include_str!(concat!("../../recipes/", $name, ".toml")) },)+
+        pub static NAMED_CONFIGS: &[NamedConfig] = &[
+            $(NamedConfig { name: $name, text: include_str!(concat!("../../recipes/", $name, ".toml")) },)+
         ];
     };
 }
 
-recipes![
+named_configs![
     "quickstart",
     "task_mlm_itm_mae",
     "task_finetune_vqa_mae_randaug",
@@ -33,13 +34,13 @@ recipes![
     "step200k",
 ];
 
-impl Recipe {
-    /// The named config of that name.
-    pub fn find(name: &str) -> Option<&'static Recipe> {
-        RECIPES.iter().find(|recipe| recipe.name == name)
+impl NamedConfig {
+    /// Returns the named config of this name.
+    pub fn find(name: &str) -> Option<&'static NamedConfig> {
+        NAMED_CONFIGS.iter().find(|config| config.name == name)
     }
 
-    /// What it is for: the first line of its comment.
+    /// Returns the first line of the comment, which states the purpose.
     pub fn summary(&self) -> &'static str {
         self.text
             .lines()
@@ -49,7 +50,7 @@ impl Recipe {
             .trim()
     }
 
-    /// The comment at its beginning, without the comment signs.
+    /// Returns the comment at the beginning of the file, without the `#` signs.
     pub fn description(&self) -> String {
         let lines = self.text.lines().map_while(|line| line.strip_prefix('#'));
         let mut text = String::new();
@@ -60,10 +61,10 @@ impl Recipe {
         text
     }
 
-    /// The keys it sets.
+    /// Returns the keys and values that the config sets.
     ///
     /// # Errors
-    /// If the file is not TOML, which the tests exclude.
+    /// Returns [`ConfigError::File`] if the file is not TOML. A test checks that every file is.
     pub fn settings(&self) -> Result<Vec<(String, Value)>, ConfigError> {
         toml_entries(self.text).map_err(|reason| ConfigError::File {
             path: format!("recipes/{}.toml", self.name).into(),
