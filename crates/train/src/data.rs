@@ -1,4 +1,4 @@
-//! The data of a run: splits, and how they become batches.
+//! The data of a run: splits, preparation of inputs, and settings of the loader.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 use crate::error::{Result, TrainError};
 use crate::spec::{DataSpec, RunSpec};
 
-/// Batches that the loader works ahead.
+/// Number of batches that the loader prepares ahead.
 const PREFETCH: usize = 4;
 
-/// Splits of a training run, and how they are read.
+/// The splits of a training run.
 pub struct Data {
-    /// How images and texts are read.
+    /// Preparation of images and texts.
     pub inputs: Arc<InputSpec>,
     /// The training split.
     pub train: Arc<TableDataset>,
-    /// The validation split. Empty if the datasets have none.
+    /// The validation split, empty if the datasets have none.
     pub val: Arc<TableDataset>,
 }
 
@@ -27,7 +27,7 @@ impl Data {
     /// Opens the splits for training and validation, and the tokenizer.
     ///
     /// # Errors
-    /// Returns an error as [`inputs`] and [`open`] do.
+    /// Returns the errors of [`inputs`] and [`open`].
     pub fn open(spec: &RunSpec) -> Result<Self> {
         Ok(Self {
             inputs: inputs(spec)?,
@@ -37,10 +37,10 @@ impl Data {
     }
 }
 
-/// How images and texts are read in a run.
+/// Returns the preparation of images and texts of a run.
 ///
 /// # Errors
-/// Returns an error if there is no such tokenizer, or if it has more tokens than the model has word embeddings.
+/// Returns an error if the tokenizer does not exist or has more tokens than the model has word embeddings.
 pub fn inputs(spec: &RunSpec) -> Result<Arc<InputSpec>> {
     Ok(Arc::new(InputSpec {
         image_size: spec.data.image_size,
@@ -67,7 +67,7 @@ fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
 /// Opens the captions and images of a split.
 ///
 /// # Errors
-/// Returns an error if the directory of the data is not named, or if files are missing or have another content.
+/// Returns an error if `data.root` is empty, or if files are missing or do not contain captions.
 pub fn open(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     if data.root == Path::new("") {
         return Err(TrainError::MissingDataRoot);
@@ -81,10 +81,10 @@ pub fn open(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     Ok(Arc::new(dataset))
 }
 
-/// Opens a split of the first dataset, on which recalls are measured.
+/// Opens a split of the first dataset, for retrieval recalls.
 ///
 /// # Errors
-/// Returns an error as [`open`] does.
+/// Returns the errors of [`open`].
 pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     let first = DataSpec {
         datasets: data.datasets[..1].to_vec(),
@@ -93,7 +93,7 @@ pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
     open(&first, split)
 }
 
-/// How a run makes batches.
+/// Returns the settings of a run's loader.
 pub fn loader(spec: &RunSpec, mode: Mode) -> LoaderSpec {
     LoaderSpec {
         seed: spec.seed,

@@ -1,5 +1,5 @@
-//! What a checkpoint is a model of: sizes, task and how inputs are made. It stands in the checkpoint itself, so that weights can be
-//! used without the configuration, the datasets and the vocabulary file of the run that made them.
+//! The description of a model in its checkpoint: sizes, task and preparation of inputs. With the description, weights can be used
+//! without the configuration, the datasets and the vocabulary file of their run.
 
 use serde::{Deserialize, Serialize};
 use vlct_data::text::Tokenizer;
@@ -15,22 +15,22 @@ use crate::spec::RunSpec;
 pub struct Description {
     /// Sizes and heads of the model.
     pub model: VlcConfig,
-    /// What it was trained for.
+    /// The task that the model was trained for.
     pub task: TaskSpec,
-    /// How images and texts become its inputs.
+    /// Preparation of images and texts.
     pub inputs: InputDescription,
-    /// Which weights these are.
+    /// The kind of weights in the checkpoint.
     pub weights: WeightsKind,
 }
 
-/// How images and texts become inputs of a model.
+/// Preparation of images and texts for a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputDescription {
     /// Side of the square images, in pixels.
     pub image_size: usize,
-    /// Mean of each channel, of values from 0 to 1.
+    /// Mean of each channel, subtracted from values scaled to 0 to 1.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel, by which the difference to the mean is divided.
+    /// Standard deviation of each channel, the divisor after the subtraction.
     pub deviation: [f32; 3],
     /// Image transform of training.
     pub train_transform: TransformKind,
@@ -40,22 +40,22 @@ pub struct InputDescription {
     pub vocabulary: Vec<String>,
     /// Whether the tokenizer lower-cases text and removes accents.
     pub lower_case: bool,
-    /// Longest token sequence, `[CLS]` and `[SEP]` included.
+    /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
 }
 
-/// Which of the weights of a run.
+/// The kind of weights in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightsKind {
     /// The weights that the optimiser updates.
     Raw,
-    /// Their exponential moving average.
+    /// The exponential moving average of the weights.
     Ema,
 }
 
 impl Description {
-    /// The description of the checkpoints of a run.
+    /// Makes the description for the checkpoints of a run.
     pub fn new(spec: &RunSpec, tokenizer: &Tokenizer) -> Self {
         Self {
             model: spec.model.clone(),
@@ -74,17 +74,17 @@ impl Description {
         }
     }
 
-    /// Reads the description of a checkpoint; `None` for the first format, which has none.
+    /// Reads the description of a checkpoint; `None` for format 1, which has no description.
     ///
     /// # Errors
-    /// Returns [`CheckpointError::Mismatch`] if the description is not of this form.
+    /// Returns [`CheckpointError::Mismatch`] if the description has another form.
     pub fn read(checkpoint: &Checkpoint) -> Result<Option<Self>, CheckpointError> {
         let Some(description) = checkpoint.description() else {
             return Ok(None);
         };
         match serde_json::from_value(description.clone()) {
             Ok(description) => Ok(Some(description)),
-            Err(error) => Err(checkpoint.mismatch(format!("its description does not read: {error}"))),
+            Err(error) => Err(checkpoint.mismatch(format!("the description is invalid: {error}"))),
         }
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     use crate::config::resolve;
 
     #[test]
-    fn a_checkpoint_describes_itself() {
+    fn reads_the_description_of_a_saved_checkpoint() {
         let spec = RunSpec::resolve(&resolve(&["quickstart", "data_root=/d"]).unwrap().config).unwrap();
         let tokenizer = Tokenizer::bert_base_uncased();
         let description = Description::new(&spec, &tokenizer);
@@ -111,6 +111,6 @@ mod tests {
         assert_eq!(inputs.vocabulary[101], "[CLS]");
         checkpoint::save(&path, &[], &serde_json::Value::Null, &"nothing".into()).unwrap();
         let error = Description::read(&checkpoint::load(&path).unwrap()).unwrap_err();
-        assert!(error.to_string().contains("description does not read"), "{error}");
+        assert!(error.to_string().contains("description is invalid"), "{error}");
     }
 }

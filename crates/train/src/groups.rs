@@ -269,9 +269,9 @@ mod tests {
 
     #[test]
     fn pretraining_parity() {
-        for folder in vlct_golden::directories("model") {
-            let recorded = vlct_golden::json(folder.join("pretrain_param_groups.json"));
-            let (depth, decoder_depth) = depths(&folder);
+        for directory in vlct_golden::directories("model") {
+            let recorded = vlct_golden::json(directory.join("pretrain_param_groups.json"));
+            let (depth, decoder_depth) = depths(&directory);
             let mut names = Names::vlc(depth, decoder_depth);
             names.add("mlm_score.bias", 1);
             names.linear("mlm_score.transform.dense");
@@ -286,9 +286,9 @@ mod tests {
 
     #[test]
     fn fine_tuning_parity() {
-        for folder in vlct_golden::directories("model") {
-            let recorded = vlct_golden::json(folder.join("vqa_layer_decay_groups.json"));
-            let (depth, decoder_depth) = depths(&folder);
+        for directory in vlct_golden::directories("model") {
+            let recorded = vlct_golden::json(directory.join("vqa_layer_decay_groups.json"));
+            let (depth, decoder_depth) = depths(&directory);
             let mut names = Names::vlc(depth, decoder_depth);
             names.linear("vqa_classifier.0");
             names.norm("vqa_classifier.1");
@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn image_net_parity() {
-        for folder in vlct_golden::directories("imagenet") {
-            let recorded = vlct_golden::json(folder.join("layer_decay_groups.json"));
+        for directory in vlct_golden::directories("imagenet") {
+            let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
             let last = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
             let depth = recorded.as_array().unwrap().iter().filter(|g| !last(g)).count() / 2 - 1;
             let mut names = Names(Vec::new());

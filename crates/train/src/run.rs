@@ -136,7 +136,7 @@ impl RunDirectory {
             Some(parameter) => Err(TrainError::NonFiniteWeights {
                 name: parameter.name.clone(),
                 step,
-                checkpoint: last_good(Some(self)),
+                checkpoint: describe_last_checkpoint(Some(self)),
             }),
         }
     }
@@ -152,7 +152,7 @@ impl RunDirectory {
 }
 
 /// Where the last good checkpoint is, for error messages.
-pub(crate) fn last_good(run: Option<&RunDirectory>) -> String {
+pub(crate) fn describe_last_checkpoint(run: Option<&RunDirectory>) -> String {
     let path = run.map(|run| checkpoint::last_path(&run.path));
     match path.filter(|path| path.is_file()) {
         Some(path) => format!("the last good checkpoint is {}", path.display()),

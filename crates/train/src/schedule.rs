@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn parity_with_the_original() {
-        for folder in vlct_golden::directories("model") {
-            let recorded = vlct_golden::json(folder.join("schedules.json"));
+        for directory in vlct_golden::directories("model") {
+            let recorded = vlct_golden::json(directory.join("schedules.json"));
             let rates = |name: &str| -> Vec<f64> {
                 recorded[name]
                     .as_array()
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn image_net_parity() {
-        for folder in vlct_golden::directories("imagenet") {
-            let recorded = vlct_golden::json(folder.join("lr_schedule.json"));
+        for directory in vlct_golden::directories("imagenet") {
+            let recorded = vlct_golden::json(directory.join("lr_schedule.json"));
             let schedule = HalfCosine {
                 learning_rate: 1e-3,
                 min_lr: 1e-6,

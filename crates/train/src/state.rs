@@ -1,4 +1,4 @@
-//! Everything besides tensors that a run needs to continue bit for bit.
+//! The state of a run other than tensors. A resumed run restores it and continues bit for bit.
 
 use std::path::Path;
 
@@ -11,33 +11,33 @@ use crate::checkpoint::{Checkpoint, STEP_KEY};
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
 
-/// The state of a run besides weights and running averages.
+/// The state of a run other than weights and moments.
 ///
-/// It changes only when an accumulation window ends. The micro-batches of an incomplete window are gone through again after a
-/// resumption, with the same result.
+/// The state changes only at the end of an accumulation window. A resumed run repeats the micro-batches of an incomplete window,
+/// with the same result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunState {
     /// Epoch of the next micro-batch, from 0.
     pub epoch: u64,
-    /// Next micro-batch within the epoch.
+    /// Index of the next micro-batch in the epoch.
     pub batch: u64,
-    /// Optimiser steps completed.
+    /// Number of completed optimiser steps.
     pub global_step: u64,
-    /// How often each parameter was updated.
+    /// Number of updates of each parameter.
     pub parameter_steps: Vec<u64>,
-    /// Sums of the measures of the epoch so far.
+    /// Sums of the measures of the current epoch.
     #[serde(default)]
     pub metrics: Tally,
-    /// Best value of the monitored metric.
+    /// Best value of the metric that selects the best checkpoint.
     pub best_metric: Option<f64>,
-    /// Optimiser steps completed when it was reached.
+    /// Number of completed optimiser steps at the best value.
     pub best_step: Option<u64>,
-    /// Whether these weights are still to be validated. A run that is stopped before or in a validation makes up for it when it
-    /// is resumed.
+    /// Whether the current weights must be validated. A run that stops before or during a validation validates after it is
+    /// resumed.
     pub validation_due: bool,
-    /// Images that could not be read and were replaced.
+    /// Number of unreadable images that were replaced.
     pub replaced: u64,
-    /// Seconds of training so far.
+    /// Seconds of training.
     pub seconds: f64,
     /// The configuration, as TOML.
     pub config: String,
@@ -47,7 +47,7 @@ impl RunState {
     /// Reads the state of a checkpoint.
     pub fn read(file: &Checkpoint, path: &Path) -> Result<Self> {
         let state = match file.format() {
-            1 => upgraded(file.state().clone()),
+            1 => upgrade_from_format_1(file.state().clone()),
             _ => file.state().clone(),
         };
         serde_json::from_value(state).map_err(|source| TrainError::NotATrainingRun {
@@ -56,12 +56,12 @@ impl RunState {
         })
     }
 
-    /// The state as it stands in a checkpoint.
+    /// Returns the state as JSON, as stored in a checkpoint.
     pub fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(TrainError::StateNotWritten)
     }
 
-    /// Moves behind a window after its optimiser step.
+    /// Moves the position to the end of `window` and stores the results of its optimiser step.
     pub fn advance(&mut self, window: &Window, epoch_sums: Tally, replaced: u64, validation_due: bool) {
         let next = window.next_position();
         (self.epoch, self.batch) = (next.epoch, next.batch);
@@ -71,7 +71,7 @@ impl RunState {
         self.validation_due = validation_due;
     }
 
-    /// The next micro-batch.
+    /// Returns the position of the next micro-batch.
     pub fn position(&self) -> Position {
         Position {
             epoch: self.epoch,
@@ -79,7 +79,7 @@ impl RunState {
         }
     }
 
-    /// Epoch of the last micro-batch, from 0.
+    /// Returns the epoch of the last micro-batch, from 0.
     pub fn last_epoch(&self) -> u64 {
         if self.batch == 0 {
             self.epoch.saturating_sub(1)
@@ -89,13 +89,15 @@ impl RunState {
     }
 }
 
-/// The state of format 1 as one of format 2: an interrupted validation is due if it came after the first update, and the metrics of
-/// the epoch begin anew.
-fn upgraded(mut state: Value) -> Value {
+/// Converts a state of format 1 to format 2. An interrupted validation is due, except before the first update. The sums of the
+/// epoch are lost.
+fn upgrade_from_format_1(mut state: Value) -> Value {
     if let Some(entries) = state.as_object_mut() {
-        let interrupted = entries.get("pending_validation").is_some_and(|at| !at.is_null());
-        let updated = entries.get(STEP_KEY).and_then(Value::as_u64) > Some(0);
-        entries.insert("validation_due".into(), (interrupted && updated).into());
+        let interrupted = entries
+            .get("pending_validation")
+            .is_some_and(|position| !position.is_null());
+        let has_updates = entries.get(STEP_KEY).and_then(Value::as_u64) > Some(0);
+        entries.insert("validation_due".into(), (interrupted && has_updates).into());
         entries.remove("metrics");
     }
     state
@@ -114,7 +116,7 @@ mod tests {
                 "best_metric": 0.5, "best_step": 3, "validated": [1, 6], "pending_validation": pending, "replaced": 2,
                 "seconds": 1.5, "config": "seed = 1",
             });
-            serde_json::from_value::<RunState>(upgraded(old)).unwrap()
+            serde_json::from_value::<RunState>(upgrade_from_format_1(old)).unwrap()
         };
         let read = state(4, json!([1, 9]));
         assert_eq!(

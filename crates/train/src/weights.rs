@@ -1,4 +1,4 @@
-//! The weights of a run and how they are updated: initialise, load, restore, save.
+//! The weights of a run: initialisation, loading, updates, saving and restoring.
 
 use std::path::Path;
 
@@ -16,22 +16,22 @@ use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
 use crate::spec::{OptimizerSpec, RunSpec, WeightsSpec};
 
-/// A model, its optimiser and the gradients between them.
+/// A model, its optimiser and its gradients.
 pub(crate) struct Weights {
     pub model: Vlc,
     pub optimizer: Optimizer,
     pub gradients: Gradients,
-    /// For each parameter the learning-rate factor (in place of a rate) and the weight decay.
+    /// Weight decay and learning-rate factor (in the field of the learning rate) of each parameter.
     settings: Vec<Setting>,
     /// Learning-rate factor of each parameter group, in order.
     pub group_scales: Vec<f64>,
 }
 
 impl Weights {
-    /// The weights that a run begins with. If it is resumed they are zero, for [`Weights::restore`] to replace.
+    /// Makes the initial weights of a run. If the run is resumed they are zero, and [`Weights::restore`] replaces them.
     pub fn new(spec: &RunSpec) -> Result<Self> {
         let model = if spec.weights.resume_from.is_some() {
-            empty_model(spec)
+            zero_model(spec)
         } else {
             let mut model = fresh_model(spec);
             load_and_log(&mut model, &spec.weights)?;
@@ -47,7 +47,7 @@ impl Weights {
         })
     }
 
-    /// Updates the parameters by the gradients at learning rate `rate`, and clears the gradients.
+    /// Updates the parameters with learning rate `rate`, and clears the gradients.
     pub fn update(&mut self, rate: f64) {
         let settings = &self.settings;
         self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
@@ -60,7 +60,7 @@ impl Weights {
         self.gradients.clear();
     }
 
-    /// Writes model, running averages, `state` and `description` to the checkpoint file `path`.
+    /// Writes weights, moments, `state` and `description` to the checkpoint file `path`.
     pub fn save(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
         let parameters = self.model.parameters();
         let trainable = || parameters.iter().filter(|(_, p)| p.trainable);
@@ -85,8 +85,10 @@ impl Weights {
         Ok(())
     }
 
-    /// Replaces model and running averages by those of a checkpoint, strictly by name and shape. `parameter_steps` says how
-    /// often each parameter was updated.
+    /// Restores weights and moments from a checkpoint. `parameter_steps` is the number of updates of each parameter.
+    ///
+    /// # Errors
+    /// Returns an error if the number of parameters differs, or a tensor is missing or has another shape.
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
         let list: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
         if parameter_steps.len() != list.len() {
@@ -114,28 +116,28 @@ impl Weights {
     }
 }
 
-/// Name of a running average in checkpoints.
+/// Returns the name of a moment in checkpoints.
 fn moment_name(moment: &str, parameter: &str) -> String {
     format!("optimizer.{moment}.{parameter}")
 }
 
-/// A model of the sizes of a run with freshly drawn weights.
+/// Makes a model with the sizes of a run and random initial weights.
 pub fn fresh_model(spec: &RunSpec) -> Vlc {
-    let mut model = empty_model(spec);
+    let mut model = zero_model(spec);
     initialise(&mut model, |parameter| {
         stream(spec.seed, Purpose::Initialisation, 0, parameter)
     });
     model
 }
 
-/// A model of the sizes of a run whose weights are all zero.
-fn empty_model(spec: &RunSpec) -> Vlc {
+/// Makes a model with the sizes of a run, whose weights are all zero.
+fn zero_model(spec: &RunSpec) -> Vlc {
     let mut model = Vlc::new(spec.model.clone());
     model.set_compute(spec.compute.compute());
     model
 }
 
-/// Loads the weight files of a run and logs how their tensors match.
+/// Loads the weight files of a run and logs which tensors match.
 pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()> {
     let files = [
         (&weights.pretrain_path, Scope::Backbone),
@@ -143,29 +145,30 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
     ];
     for (path, scope) in files {
         if let Some(path) = path {
-            let matched = load_file(model, path, scope, weights.skip_heads)?;
-            info!("weights of {}: {matched}", path.display());
+            let report = load_file(model, path, scope, weights.skip_heads)?;
+            info!("weights of {}: {report}", path.display());
         }
     }
     Ok(())
 }
 
-/// Loads a weight file into a model and returns how its tensors match, in words.
+/// Loads a weight file into a model. Returns a report of the tensors that match, as text.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, nothing in it matches, or a tensor has another shape.
+/// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
     let state = files::read(path)?.state;
-    let (state, matched) =
+    let (state, report) =
         files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| TrainError::Unfit {
             path: path.to_path_buf(),
             source,
         })?;
     model.load(&state)?;
-    Ok(matched.to_string())
+    Ok(report.to_string())
 }
 
-/// For each parameter the learning-rate factor (in place of a rate) and the weight decay; for each group the factor.
+/// Returns weight decay and learning-rate factor (in the field of the learning rate) of each parameter, and the factor of each
+/// group.
 fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()

@@ -1,7 +1,7 @@
-//! What a run does, as plain data: the configuration with every key resolved to what it means.
+//! The typed description of a run, made from the configuration.
 //!
-//! [`validate`] checks whether the values of a [`Config`] agree; [`RunSpec::resolve`] then turns names into types, absent
-//! values into defaults and switches into choices. Nothing behind it reads the key table.
+//! [`validate`] checks whether the values of a [`Config`] agree. [`RunSpec::resolve`] then turns names into types, missing values
+//! into defaults and task switches into a task. Code after this step does not read the table of keys.
 
 mod size;
 mod validate;
@@ -25,34 +25,34 @@ use crate::plan::Length;
 pub use size::model_size;
 pub use validate::validate;
 
-/// Everything that decides a run.
+/// The settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
-    /// Seed of every random decision.
+    /// Seed of all random decisions.
     pub seed: u64,
-    /// Evaluates the test split once instead of training.
+    /// Whether to evaluate the test split instead of training.
     pub test_only: bool,
-    /// Trial run of so many micro-batches, which writes nothing.
+    /// Number of micro-batches of a trial run, which writes no files; `None` for a normal run.
     pub trial: Option<u64>,
-    /// Directory of all versions of this experiment: `{log_dir}/{exp_name}_seed{seed}_from_{tag}`.
+    /// Directory of all runs of this experiment: `{log_dir}/{exp_name}_seed{seed}_from_{tag}`.
     pub experiment: PathBuf,
     /// Threads and number formats.
     pub compute: ComputeSpec,
     /// Sizes of the model.
     pub model: VlcConfig,
-    /// Where weights come from.
+    /// Files of initial weights.
     pub weights: WeightsSpec,
-    /// What is trained.
+    /// The task.
     pub task: TaskSpec,
-    /// Files and how they become batches.
+    /// Datasets and their preparation.
     pub data: DataSpec,
     /// Update rule, learning rates and weight decay.
     pub optimizer: OptimizerSpec,
-    /// Length of the run, and the distances of validations.
+    /// Length of the run, and interval between validations.
     pub length: Length,
-    /// On what the model is validated.
+    /// Extent of validations.
     pub validation: ValidationSpec,
-    /// Optimiser steps between saves of the last state; 0: saves at validations only.
+    /// Optimiser steps between saves of the last checkpoint; 0 means only after validations.
     pub checkpoint_every: u64,
     /// Optimiser steps between log entries.
     pub log_every: u64,
@@ -60,54 +60,54 @@ pub struct RunSpec {
     pub config: String,
 }
 
-/// Threads and number formats of the arithmetic.
+/// Threads and number formats of the computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComputeSpec {
-    /// Number of threads; 0: one per CPU.
+    /// Number of threads; 0 means one per CPU.
     pub threads: usize,
     /// Whether each thread is bound to one CPU.
     pub pin_threads: bool,
-    /// Number format of products and of kept activations, as this machine computes it.
+    /// Number format of matrix products and saved activations on this machine.
     pub precision: Precision,
-    /// How f32 products are computed.
+    /// Method of f32 matrix products.
     pub f32_products: F32Products,
-    /// Whether layers compute their activations again for the backward pass.
+    /// Whether layers recompute their activations for the backward pass.
     pub recompute: bool,
 }
 
-/// Where weights come from.
+/// Files of initial weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsSpec {
     /// Weights of the image backbone.
     pub pretrain_path: Option<PathBuf>,
-    /// Weights of a whole model, loaded after those of the backbone.
+    /// Weights of a whole model, loaded after `pretrain_path`.
     pub load_path: Option<PathBuf>,
-    /// Whether the VQA, NLVR2 and retrieval heads of `load_path` are left out.
+    /// Whether to ignore the VQA, NLVR2 and retrieval heads of `load_path`.
     pub skip_heads: bool,
-    /// Run directory or checkpoint to continue. Replaces all weights.
+    /// Run directory or checkpoint from which training continues. Its weights replace all others.
     pub resume_from: Option<String>,
 }
 
-/// Files and how they become batches.
+/// Datasets and their preparation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSpec {
     /// Directory of the Arrow files.
     pub root: PathBuf,
     /// Names of the datasets, concatenated in this order.
     pub datasets: Vec<String>,
-    /// Whether fewer of the numbered files of a published dataset than published may be there.
+    /// Whether a published dataset may have fewer numbered files than published.
     pub fewer_shards: bool,
     /// `bert-base-uncased`, or the path of a vocabulary.
     pub tokenizer: String,
-    /// Longest token sequence, `[CLS]` and `[SEP]` included.
+    /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
-    /// Side of the square images, in pixels.
+    /// Side of the square input images, in pixels.
     pub image_size: usize,
     /// Image transform of training.
     pub train_transform: TransformKind,
     /// Image transform of validation and test.
     pub val_transform: TransformKind,
-    /// Threads that prepare batches, at least 1.
+    /// Number of threads that prepare batches, at least 1.
     pub workers: usize,
 }
 
@@ -116,51 +116,51 @@ pub struct DataSpec {
 pub struct OptimizerSpec {
     /// Update rule.
     pub rule: Rule,
-    /// Weight decay of the parameters that decay.
+    /// Weight decay of all parameters except biases and layer norms.
     pub weight_decay: f64,
-    /// Learning-rate factors of the parameters.
+    /// Grouping of parameters, and the learning-rate factors of the groups.
     pub groups: GroupRule,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Learning rate at the end of a polynomial decay.
     pub end_lr: f64,
-    /// Decay after the warm-up.
+    /// Learning-rate decay after the warm-up.
     pub decay: DecayPower,
 }
 
-/// How parameters are grouped.
+/// Grouping of parameters by their learning-rate factor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupRule {
-    /// Body and task heads; the factor is that of the heads.
+    /// Task heads have a factor; all other parameters have factor 1.
     Heads {
         /// Learning-rate factor of the task heads.
         lr_mult: f64,
     },
-    /// One group per layer.
+    /// Each layer has its own factor.
     Layers {
-        /// Learning-rate factor from each layer to the one below.
+        /// Learning-rate factor from each layer to the layer below.
         layer_decay: f64,
     },
 }
 
-/// On what the model is validated.
+/// Extent of validations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSpec {
-    /// Batches of a validation; 0: all.
+    /// Maximum number of batches of a validation; 0 means all.
     pub batches: u64,
-    /// Batches tried before training.
+    /// Number of batches evaluated before training, as a check.
     pub sanity_batches: u64,
-    /// Whether each validation and test measures retrieval recalls.
+    /// Whether each validation and test computes retrieval recalls.
     pub recalls: bool,
 }
 
 impl RunSpec {
-    /// Resolves a configuration. Whether its values agree is a question for [`validate`].
+    /// Resolves a configuration, which [`validate`] has checked.
     ///
     /// # Errors
-    /// Returns an error for a task that this version does not train, if no task is active, for an unknown transform and for sizes
-    /// that contradict each other.
+    /// Returns an error if no task is active, this version does not train an active task, a transform is unknown, or sizes
+    /// contradict each other.
     pub fn resolve(config: &Config) -> Result<Self> {
         check_tasks(config)?;
         Ok(Self {
@@ -226,7 +226,7 @@ fn pretrain(config: &Config) -> PretrainSpec {
             probability: config.mlm_prob,
             max_text_len: config.max_text_len,
         },
-        // As in the original, patches are masked in training and in validation alike.
+        // As in the original, patches are masked in training and in validation.
         mask_ratio: config.is_pretrain.then_some(config.mask_ratio),
     }
 }
@@ -257,7 +257,7 @@ fn optimizer(config: &Config) -> OptimizerSpec {
         }
     };
     OptimizerSpec {
-        rule: optimizer_kind(config),
+        rule: update_rule(config),
         weight_decay: config.weight_decay,
         groups,
         learning_rate: config.learning_rate,
@@ -278,7 +278,7 @@ fn length(config: &Config) -> Length {
 }
 
 impl ComputeSpec {
-    /// What the operations need to know.
+    /// Returns the settings for tapes.
     pub fn compute(&self) -> Compute {
         Compute {
             device: Device::default(),
@@ -288,7 +288,7 @@ impl ComputeSpec {
         }
     }
 
-    /// Threads and number format, for the first line of a run.
+    /// Describes threads and number format, for the log.
     pub fn describe(&self) -> String {
         let format = match self.precision {
             Precision::F32 => format!("float32 by {}", self.f32_products),
@@ -296,7 +296,7 @@ impl ComputeSpec {
         };
         let threads = rayon::current_num_threads();
         let recompute = if self.recompute {
-            ", activations computed again for the backward pass"
+            ", activations recomputed in the backward pass"
         } else {
             ""
         };
@@ -305,7 +305,7 @@ impl ComputeSpec {
 }
 
 impl OptimizerSpec {
-    /// Name of the update rule in the logs.
+    /// Returns the name of the update rule in the logs.
     pub fn name(&self) -> &'static str {
         match self.rule {
             Rule::Sgd => "SGD",
@@ -315,8 +315,8 @@ impl OptimizerSpec {
     }
 }
 
-/// How a configuration computes on this machine, in training and evaluation alike: bfloat16 only where it is fast, bf16x3 only
-/// where there is AMX.
+/// Resolves threads and number formats for this machine. bfloat16 is selected only if it is fast on this CPU, bf16x3 only if the
+/// CPU has AMX; otherwise f32 with FMA.
 pub fn compute(config: &Config) -> ComputeSpec {
     let precision = match config.precision {
         None | Some(Precision::Bf16) if Device::default().bf16_is_fast() => Precision::Bf16,
@@ -331,7 +331,8 @@ pub fn compute(config: &Config) -> ComputeSpec {
     }
 }
 
-/// The method that `f32_products` names if this CPU has it, else FMA. That of `auto` is chosen before, when a run begins.
+/// Returns the method of `f32_products` if this CPU supports it, else FMA. [`trainer::run`](crate::trainer::run) has replaced
+/// `auto` by a method before.
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()
@@ -339,7 +340,7 @@ fn f32_products(config: &Config) -> F32Products {
         .unwrap_or_default()
 }
 
-fn optimizer_kind(config: &Config) -> Rule {
+fn update_rule(config: &Config) -> Rule {
     match config.optim_type.as_str() {
         "sgd" => Rule::Sgd,
         "adam" => Rule::Adam,
@@ -361,11 +362,11 @@ fn check_tasks(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Extensions of weight files. Only these are removed by [`tag`]: a dot may as well be part of a directory's name.
+/// Extensions of weight files. [`tag`] removes no others, because a directory's name may contain a dot.
 const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetensors"];
 
-/// The short name of the weights in `load_path`: the last part of the path without the extension of a weight file; empty
-/// for an empty path. Part of the run directory's name and of the name of a VQA submission.
+/// Returns the short name of the weights `load_path`: the last component of the path without the extension of a weight file.
+/// An empty path gives an empty name. The experiment directory's name contains the tag.
 pub fn tag(load_path: &str) -> &str {
     let name = Path::new(load_path)
         .file_name()
@@ -392,7 +393,7 @@ mod tests {
     use crate::config::{NAMED_CONFIGS, resolve};
 
     #[test]
-    fn specs_survive_json() {
+    fn json_keeps_every_spec() {
         for named_config in NAMED_CONFIGS {
             let config = resolve(&[named_config.name, "data_root=/d", "load_path=/w/a.ckpt"])
                 .unwrap()
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn names_become_choices() {
+    fn resolve_turns_switches_and_missing_values_into_settings() {
         let words = [
             "data_root=/d",
             "loss_names={'mae': 1}",
@@ -435,19 +436,19 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_are_not_trained_are_rejected() {
-        let refused = |words: &[&str]| {
+    fn rejects_tasks_that_are_not_trained() {
+        let error = |words: &[&str]| {
             RunSpec::resolve(&resolve(words).unwrap().config)
                 .unwrap_err()
                 .to_string()
         };
-        let vqa = refused(&["task_finetune_vqa_mae_randaug"]);
+        let vqa = error(&["task_finetune_vqa_mae_randaug"]);
         assert!(vqa.contains("loss_names.vqa=1: this version trains"), "{vqa}");
-        assert!(refused(&["loss_names={'itm': 0, 'mlm': 0}"]).contains("no task is active"));
+        assert!(error(&["loss_names={'itm': 0, 'mlm': 0}"]).contains("no task is active"));
     }
 
     #[test]
-    fn tags_are_names_without_weight_extensions() {
+    fn tag_removes_only_extensions_of_weight_files() {
         for (path, expected) in [
             ("", ""),
             ("/w/vlc_baseset.ckpt", "vlc_baseset"),

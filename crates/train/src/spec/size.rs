@@ -1,19 +1,18 @@
-//! The size of the model that a configuration asks for.
+//! The sizes of the model of a configuration.
 
 use vlct_model::config::Backbone;
 
 use crate::config::{Config, ConfigError};
 
-/// The size of the model: that of `vit`, with the sizes given on their own in its place.
+/// Returns the sizes of the model: those of `vit`, overridden by the keys of single sizes.
 ///
 /// # Errors
-/// Returns an error if the sizes do not fit together: a width that contradicts `vit` without `heads` being given, a width that the
-/// heads do not divide or that is no multiple of 4 (the position tables have four parts), an image that the patches
-/// do not divide.
+/// Returns an error if `hidden_size` contradicts `vit` and `heads` is not set, if a width is not a multiple of its number of heads
+/// and of 4 (a row of a position table has four parts), or if `image_size` is not a multiple of the patch size.
 pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
-    let refuse = |message: String| Err(ConfigError::Contradiction(message));
+    let contradiction = |message: String| Err(ConfigError::Contradiction(message));
     let Some(vit) = Backbone::named(&config.vit) else {
-        return refuse(format!("vit={:?} is not a known backbone", config.vit));
+        return contradiction(format!("vit={:?} is not a known backbone", config.vit));
     };
     let size = Backbone {
         patch_size: config.patch_size.unwrap_or(vit.patch_size),
@@ -24,24 +23,24 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
         decoder_depth: config.decoder_depth.unwrap_or(vit.decoder_depth),
         decoder_heads: config.decoder_heads.unwrap_or(vit.decoder_heads),
     };
-    // A width alone is almost always a mistake: published commands give it to agree with `vit`.
+    // Published commands set the width to that of `vit`, so another width without `heads` is probably a mistake.
     if size.width != vit.width && config.heads.is_none() {
-        return refuse(format!(
-            "hidden_size={} contradicts vit={:?}, whose width is {}: leave hidden_size out, or give heads too for a model \
-             of your own size",
+        return contradiction(format!(
+            "hidden_size={} contradicts vit={:?}, whose width is {}: leave hidden_size out, or set heads too for a \
+             custom size",
             size.width, config.vit, vit.width
         ));
     }
-    for (what, width, heads_key, heads) in [
+    for (key, width, heads_key, heads) in [
         ("hidden_size", size.width, "heads", size.heads),
         ("decoder_width", size.decoder_width, "decoder_heads", size.decoder_heads),
     ] {
         if !width.is_multiple_of(heads) {
-            return refuse(format!("{what}={width} is not a multiple of {heads_key}={heads}"));
+            return contradiction(format!("{key}={width} is not a multiple of {heads_key}={heads}"));
         }
         if !width.is_multiple_of(4) {
-            return refuse(format!(
-                "{what}={width} is not a multiple of 4, which the position table needs"
+            return contradiction(format!(
+                "{key}={width} is not a multiple of 4, which the position table requires"
             ));
         }
     }
@@ -53,7 +52,7 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
         } else {
             format!("{below} or {above}")
         };
-        return refuse(format!(
+        return contradiction(format!(
             "image_size={} is not a multiple of the patch size {}: use {choices}",
             config.image_size, size.patch_size
         ));
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn vit_decides_unless_overridden() {
+    fn sizes_are_those_of_vit_unless_overridden() {
         let base = size(&[]).unwrap();
         assert_eq!((base.width, base.depth, base.heads, base.patch_size), (768, 12, 12, 16));
         assert_eq!(
@@ -87,7 +86,7 @@ mod tests {
             (huge.width, huge.depth, huge.heads, huge.patch_size),
             (1280, 32, 16, 14)
         );
-        let own = size(&[
+        let custom = size(&[
             "hidden_size=128",
             "heads=4",
             "depth=3",
@@ -96,7 +95,7 @@ mod tests {
             "decoder_heads=2",
         ]);
         assert_eq!(
-            own.unwrap(),
+            custom.unwrap(),
             Backbone {
                 patch_size: 8,
                 width: 128,
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_sizes_that_do_not_fit() {
+    fn rejects_sizes_that_contradict_each_other() {
         for (words, part) in [
             (&["vit=mae_vit_large_patch16", "hidden_size=768"][..], "contradicts vit"),
             (&["hidden_size=770", "heads=12"], "not a multiple of heads=12"),

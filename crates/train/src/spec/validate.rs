@@ -1,4 +1,4 @@
-//! Whether the values of a configuration agree with each other.
+//! Checks that the values of a configuration agree with each other.
 
 use vlct_data::datasets;
 use vlct_tensor::{Device, Precision};
@@ -7,15 +7,15 @@ use super::size::model_size;
 use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use crate::plan;
 
-/// Datasets whose samples are not one image with captions.
+/// Published datasets whose samples are not an image with captions.
 const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
 
-/// Checks that a run with this configuration makes sense.
+/// Checks that the values of a configuration agree.
 ///
 /// Returns warnings, one line each, about values that have no effect or probably not the intended one.
 ///
 /// # Errors
-/// Returns the first contradiction found.
+/// Returns the first contradiction.
 pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     check_devices(config)?;
     model_size(config)?;
@@ -29,43 +29,43 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
 fn check_devices(config: &Config) -> Result<(), ConfigError> {
     let needed = match &config.num_gpus {
         NumGpus::Count(0 | 1) => None,
-        NumGpus::Count(-1) => Some("num_gpus=-1 asks for all CUDA devices".to_string()),
+        NumGpus::Count(-1) => Some("num_gpus=-1 means all CUDA devices".to_string()),
         NumGpus::Count(n) if *n < 0 => {
-            return refuse(format!("num_gpus={n} is not a number of devices: use num_gpus=1"));
+            return contradiction(format!("num_gpus={n} is not a number of devices: use num_gpus=1"));
         }
         NumGpus::Count(n) => Some(format!("num_gpus={n} needs {n} CUDA devices")),
         NumGpus::List(devices) if devices.len() <= 1 => None,
         NumGpus::List(devices) => Some(format!("num_gpus={devices:?} needs {} CUDA devices", devices.len())),
     };
     if let Some(needed) = needed {
-        return refuse(format!("{needed}; this build runs on the processor: use num_gpus=1"));
+        return contradiction(format!("{needed}; this build runs on the CPU: use num_gpus=1"));
     }
     if config.num_nodes > 1 {
-        return refuse(format!(
-            "num_nodes={} needs as many machines working together; this build runs on one: use num_nodes=1",
+        return contradiction(format!(
+            "num_nodes={} needs several machines; this build runs on one: use num_nodes=1",
             config.num_nodes
         ));
     }
     Ok(())
 }
 
-/// Masked autoencoding is spread over three keys that must agree.
+/// Checks `use_mae`, `loss_names.mae`, `loss_names.mlm`, `is_pretrain` and `mask_ratio`.
 fn check_masking(config: &Config) -> Result<(), ConfigError> {
     let (mlm, mae) = (config.loss_names.mlm >= 1.0, config.loss_names.mae >= 1.0);
     if config.use_mae != mae {
         let reason = if config.use_mae {
-            "use_mae=True needs loss_names.mae=1, which measures it: set both or neither"
+            "use_mae=True needs loss_names.mae=1, which reports the loss: set both or neither"
         } else {
-            "loss_names.mae=1 needs use_mae=True, which computes it: set both or neither"
+            "loss_names.mae=1 needs use_mae=True, which computes the loss: set both or neither"
         };
-        return refuse(reason.into());
+        return contradiction(reason.into());
     }
     let size = model_size(config)?;
     let patches = (config.image_size / size.patch_size).pow(2);
     let kept = (patches as f64 * (1.0 - config.mask_ratio)) as usize;
     if config.is_pretrain && kept == 0 {
-        return refuse(format!(
-            "mask_ratio={} keeps 0 of {patches} patches: the model would see nothing of the pictures",
+        return contradiction(format!(
+            "mask_ratio={} keeps 0 of {patches} patches: no part of an image would be visible",
             config.mask_ratio
         ));
     }
@@ -73,14 +73,14 @@ fn check_masking(config: &Config) -> Result<(), ConfigError> {
         return Ok(());
     }
     if !mlm {
-        return refuse("use_mae=True needs loss_names.mlm=1: masked autoencoding shares its pass".into());
+        return contradiction("use_mae=True needs loss_names.mlm=1: masked autoencoding uses its forward pass".into());
     }
     if !config.is_pretrain {
-        return refuse("use_mae=True needs is_pretrain=True: without it no patch is hidden".into());
+        return contradiction("use_mae=True needs is_pretrain=True: without is_pretrain no patch is masked".into());
     }
     if kept >= patches {
-        return refuse(format!(
-            "mask_ratio={} keeps {kept} of {patches} patches: masked autoencoding needs some kept and some hidden",
+        return contradiction(format!(
+            "mask_ratio={} keeps {kept} of {patches} patches: masked autoencoding needs visible and masked patches",
             config.mask_ratio
         ));
     }
@@ -89,21 +89,21 @@ fn check_masking(config: &Config) -> Result<(), ConfigError> {
 
 fn check_data(config: &Config) -> Result<(), ConfigError> {
     let Some(task) = config.loss_names.active().next() else {
-        return refuse("no task is active: set at least one entry of loss_names to 1".into());
+        return contradiction("no task is active: set at least one entry of loss_names to 1".into());
     };
     if config.datasets.is_empty() {
-        return refuse("datasets is empty: name at least one, such as datasets='[\"coco\"]'".into());
+        return contradiction("datasets is empty: name at least one, such as datasets='[\"coco\"]'".into());
     }
     for (name, keys) in [
         ("train_transform_keys", &config.train_transform_keys),
         ("val_transform_keys", &config.val_transform_keys),
     ] {
         if keys.is_empty() {
-            return refuse(format!("{name} is empty: name a transform, such as {name}='[\"mae\"]'"));
+            return contradiction(format!("{name} is empty: name a transform, such as {name}='[\"mae\"]'"));
         }
     }
     if config.image_only {
-        return refuse(format!(
+        return contradiction(format!(
             "image_only=True leaves no text, which loss_names.{task} needs: use image_only=False"
         ));
     }
@@ -111,28 +111,28 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
     check_negatives(config)?;
     check_recalls(config)?;
     if config.data_root.is_empty() {
-        return refuse("data_root is not set: give the folder that holds the Arrow files".into());
+        return contradiction("data_root is not set: set it to the directory of the Arrow files".into());
     }
     Ok(())
 }
 
-/// Each dataset must have samples for each active task.
+/// Checks that each published dataset has samples for each active task.
 fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
     for task in config.loss_names.active() {
         for dataset in &config.datasets {
-            // What a custom dataset holds is known when its files are opened.
+            // The contents of a custom dataset are checked when its files are opened.
             if !datasets::NAMES.contains(&dataset.as_str()) {
                 continue;
             }
-            let question_set = QUESTION_SETS.contains(&dataset.as_str());
-            let fits = match task {
+            let is_question_set = QUESTION_SETS.contains(&dataset.as_str());
+            let has_samples = match task {
                 "vqa" | "nlvr2" => dataset == task,
                 "mlm" | "mae" => dataset != "nlvr2",
-                _ => !question_set,
+                _ => !is_question_set,
             };
-            if !fits {
-                return refuse(format!(
-                    "loss_names.{task} is active, but data set {dataset:?} has no samples for it: set \
+            if !has_samples {
+                return contradiction(format!(
+                    "loss_names.{task} is active, but dataset {dataset:?} has no samples for this task: set \
                      loss_names.{task}=0 or change datasets"
                 ));
             }
@@ -141,33 +141,35 @@ fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Matching and retrieval need negatives.
+/// Checks that matching and retrieval have false images and captions.
 fn check_negatives(config: &Config) -> Result<(), ConfigError> {
     if config.loss_names.itm >= 1.0 && config.draw_false_image == 0 {
-        return refuse("loss_names.itm is active and needs a false picture per sample: set draw_false_image=1".into());
+        return contradiction(
+            "loss_names.itm is active and needs a false image per sample: set draw_false_image=1".into(),
+        );
     }
     if config.loss_names.irtr >= 1.0 && config.draw_false_text == 0 {
-        return refuse(
+        return contradiction(
             "loss_names.irtr is active and needs false captions: set draw_false_text=15, as published".into(),
         );
     }
     Ok(())
 }
 
-/// Recalls need a head that scores pairs and a dataset of captions.
+/// Checks that recalls have a head that scores pairs and a dataset of captions.
 fn check_recalls(config: &Config) -> Result<(), ConfigError> {
     if !config.get_recall_metric {
         return Ok(());
     }
     if config.loss_names.irtr <= 0.0 && config.loss_names.itm <= 0.0 {
-        return refuse(
+        return contradiction(
             "get_recall_metric=True needs a head that scores pairs: set loss_names.itm=1 or loss_names.irtr=1".into(),
         );
     }
     let first = config.datasets[0].as_str();
     if datasets::NAMES.contains(&first) && !matches!(first, "coco" | "f30k") {
-        return refuse(format!(
-            "get_recall_metric=True needs coco, f30k or a data set of your own as first of datasets, not {first:?}"
+        return contradiction(format!(
+            "get_recall_metric=True needs coco, f30k or a custom dataset as the first of datasets, not {first:?}"
         ));
     }
     Ok(())
@@ -175,8 +177,8 @@ fn check_recalls(config: &Config) -> Result<(), ConfigError> {
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
     if matches!(config.decay_power, DecayPower::Polynomial(_)) && config.learning_rate <= config.end_lr {
-        return refuse(format!(
-            "learning_rate={} must be greater than end_lr={}, where it ends",
+        return contradiction(format!(
+            "learning_rate={} must be greater than end_lr={}, the learning rate at the end",
             config.learning_rate, config.end_lr
         ));
     }
@@ -187,33 +189,30 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |message: String| warnings.push(message);
 
-    let real_batch = grad_steps * config.per_gpu_batchsize;
-    if !config.test_only && real_batch != config.batch_size {
+    let actual_batch = grad_steps * config.per_gpu_batchsize;
+    if !config.test_only && actual_batch != config.batch_size {
         warn(format!(
-            "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {real_batch} samples",
+            "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {actual_batch} samples",
             config.batch_size, config.per_gpu_batchsize
         ));
     }
     if config.precision == Some(Precision::Bf16) && !Device::default().bf16_is_fast() {
-        warn(
-            "precision='bf16' is computed in 32 bits: this processor has no fast bfloat16 (AMX, or AVX-512 on AMD)"
-                .into(),
-        );
+        warn("precision='bf16' is computed in f32: this CPU has no fast bfloat16 (AMX, or AVX-512 on AMD)".into());
     }
     if let Ok(size) = model_size(config) {
         let base = Config::default();
-        for (name, value, default, real) in [
+        for (name, value, default, actual) in [
             ("num_heads", config.num_heads, base.num_heads, size.heads),
             ("num_layers", config.num_layers, base.num_layers, size.depth),
             ("mlp_ratio", config.mlp_ratio, base.mlp_ratio, 4),
         ] {
-            if value != default && value != real {
-                warn(format!("{name}={value} has no effect: the model has {real}"));
+            if value != default && value != actual {
+                warn(format!("{name}={value} has no effect: the model has {actual}"));
             }
         }
     }
     if config.val_check_interval == ValCheckInterval::Batches(1) {
-        warn("val_check_interval=1 validates after every micro-batch; 1.0 is once per epoch".into());
+        warn("val_check_interval=1 validates after every micro-batch; 1.0 validates once per epoch".into());
     }
     for (name, keys) in [
         ("train_transform_keys", &config.train_transform_keys),
@@ -235,26 +234,26 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
     warnings
 }
 
-/// Warnings that concern a pass over the test split.
+/// Returns warnings about an evaluation of the test split.
 fn test_warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |message: String| warnings.push(message);
     if config.load_path.is_empty() && config.pretrain_path.is_empty() {
-        warn("test_only=True without load_path evaluates freshly initialised weights".into());
+        warn("test_only=True without load_path evaluates randomly initialised weights".into());
     }
     if config.resume_from.is_some() {
         warn("resume_from has no effect with test_only=True: use load_path".into());
     }
     if config.is_pretrain {
         warn(format!(
-            "is_pretrain=True hides {} % of the image patches in evaluation too; is_pretrain=False shows all",
+            "is_pretrain=True masks {} % of the image patches in evaluation too; with is_pretrain=False all are visible",
             100.0 * config.mask_ratio
         ));
     }
     warnings
 }
 
-/// Warnings that concern training.
+/// Returns warnings about training.
 fn training_warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |message: String| warnings.push(message);
@@ -269,7 +268,7 @@ fn training_warnings(config: &Config) -> Vec<String> {
             && warmup >= steps
         {
             warn(format!(
-                "warmup_steps={warmup} is not shorter than the run of max_steps={steps}"
+                "warmup_steps={warmup} is not less than max_steps={steps}: the learning rate does not reach its peak"
             ));
         }
     }
@@ -287,15 +286,15 @@ fn training_warnings(config: &Config) -> Vec<String> {
     }
     if config.loss_names.irtr >= 1.0 && !config.get_recall_metric {
         warn(
-            "without get_recall_metric=True retrieval has no validation metric: the first checkpoint stays the best, use \
-             the last"
+            "without get_recall_metric=True retrieval has no validation metric: the best checkpoint is always the first, \
+             use the last one"
                 .into(),
         );
     }
     warnings
 }
 
-fn refuse<T>(message: String) -> Result<T, ConfigError> {
+fn contradiction<T>(message: String) -> Result<T, ConfigError> {
     Err(ConfigError::Contradiction(message))
 }
 
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn custom_datasets_go_with_every_task() {
+    fn accepts_custom_datasets_with_every_task() {
         for words in [
             &["datasets=['my-cats_2']"][..],
             &["datasets=['coco','mine']", "get_recall_metric=True"],
@@ -337,7 +336,7 @@ mod tests {
             (&["per_gpu_batchsize=128"], "smaller than one micro-batch"),
             (
                 &["num_gpus=4"],
-                "num_gpus=4 needs 4 CUDA devices; this build runs on the processor: use num_gpus=1",
+                "num_gpus=4 needs 4 CUDA devices; this build runs on the CPU: use num_gpus=1",
             ),
             (&["num_gpus=[0,1]"], "needs 2 CUDA devices"),
             (&["num_gpus=-1"], "all CUDA devices"),
@@ -362,7 +361,7 @@ mod tests {
             ),
             (
                 &["task_finetune_nlvr2_mae_randaug", "datasets=['nlvr2','vqa']"],
-                "data set \"vqa\"",
+                "dataset \"vqa\"",
             ),
             (&["datasets=['vqa']"], "loss_names.itm is active"),
             (&["draw_false_image=0"], "set draw_false_image=1"),
@@ -376,7 +375,7 @@ mod tests {
             ),
             (
                 &["get_recall_metric=True", "loss_names.irtr=0.5", "datasets=['vg']"],
-                "needs coco, f30k or a data set of your own",
+                "needs coco, f30k or a custom dataset",
             ),
             (&["data_root="], "data_root is not set"),
             (&["end_lr=1e-4"], "must be greater than end_lr"),
@@ -392,13 +391,13 @@ mod tests {
     }
 
     #[test]
-    fn warns_of_bf16_on_cpus_without_it() {
+    fn warns_of_bf16_on_cpus_without_fast_bf16() {
         let warnings = validate(&["precision=bf16"]).unwrap();
         if Device::default().bf16_is_fast() {
             assert!(warnings.is_empty(), "{warnings:?}");
         } else {
             assert!(
-                warnings.len() == 1 && warnings[0].contains("computed in 32 bits"),
+                warnings.len() == 1 && warnings[0].contains("computed in f32"),
                 "{warnings:?}"
             );
         }
@@ -409,13 +408,13 @@ mod tests {
         for (words, part) in [
             (&["batch_size=20"][..], "takes 16 samples"),
             (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
-            (&["val_check_interval=1"], "1.0 is once per epoch"),
+            (&["val_check_interval=1"], "1.0 validates once per epoch"),
             (&["val_transform_keys=['mae','mae_test']"], "only the first"),
-            (&["test_only=True"], "freshly initialised"),
-            (&["test_only=True", "load_path=x.ckpt"], "hides 75 %"),
+            (&["test_only=True"], "randomly initialised"),
+            (&["test_only=True", "load_path=x.ckpt"], "masks 75 %"),
             (&["test_only=True", "resume_from=x"], "resume_from has no effect"),
             (&["max_epoch=10"], "max_epoch=10 has no effect"),
-            (&["max_steps=100"], "not shorter than the run"),
+            (&["max_steps=100"], "does not reach its peak"),
             (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),
             (&["task_finetune_vqa_mae_randaug"], "lr_mult=10 has no effect"),
             (

@@ -1,4 +1,4 @@
-//! The evaluators of a run: one pass over a split with the task that is trained, and recalls.
+//! The evaluators of a run: the metrics of its task on a split, and retrieval recalls.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +13,7 @@ use crate::data;
 use crate::error::Result;
 use crate::spec::RunSpec;
 
-/// One pass over a split with the task of a run.
+/// Makes the evaluator of the run's task on a split.
 ///
 /// # Errors
 /// Returns an error if a value of the task is out of range.
@@ -27,11 +27,15 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
     })
 }
 
-/// Recalls of a split of the first dataset, if the run measures them.
+/// Makes the evaluator of recalls on a split of the first dataset, if the run computes recalls.
 ///
 /// # Errors
 /// Returns an error if files are missing or the split has too few images.
-pub(super) fn recall(spec: &RunSpec, split: Split, inputs: &Arc<InputSpec>) -> Result<Option<RecallEvaluator>> {
+pub(super) fn recall_evaluator(
+    spec: &RunSpec,
+    split: Split,
+    inputs: &Arc<InputSpec>,
+) -> Result<Option<RecallEvaluator>> {
     if !spec.validation.recalls {
         return Ok(None);
     }
@@ -43,22 +47,22 @@ pub(super) fn recall(spec: &RunSpec, split: Split, inputs: &Arc<InputSpec>) -> R
     )?))
 }
 
-/// Runs the evaluators: the values under the original's names, recalls first, last the value by which the best checkpoint is
-/// chosen. `None` if told to stop on the way.
+/// Runs the evaluators. Returns the values under the original's names: recalls, metrics of the task, and the value that selects
+/// the best checkpoint. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
 pub(super) fn evaluate(
     recall: Option<&RecallEvaluator>,
-    pass: &SplitEvaluator,
+    split: &SplitEvaluator,
     model: &Vlc,
     stop: &AtomicBool,
 ) -> Result<Option<Vec<(String, f64)>>> {
     let recall = recall.map(|recall| recall as &dyn Evaluator);
     let mut report = Report::default();
-    for evaluator in recall.into_iter().chain([pass as &dyn Evaluator]) {
+    for evaluator in recall.into_iter().chain([split as &dyn Evaluator]) {
         match evaluator.run(model, stop)? {
-            Some(found) => report.extend(found),
+            Some(values) => report.extend(values),
             None => return Ok(None),
         }
     }

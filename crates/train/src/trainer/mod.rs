@@ -22,17 +22,17 @@ pub use crate::run::read_config;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
-/// Runs what a configuration describes: training, or with `test_only` one pass over the test split.
+/// Runs a training, or with `test_only` an evaluation of the test split.
 ///
 /// # Errors
-/// Returns an error if the configuration contradicts itself, data or weights cannot be read, a loss is not finite, or something
-/// cannot be saved.
+/// Returns an error if values of the configuration contradict each other, data or weights cannot be read, a loss is not finite, or
+/// a file cannot be written.
 pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     for warning in spec::validate(config)? {
         warn!("{warning}");
     }
     use_threads(Threads::of(&spec::compute(config)))?;
-    let spec = RunSpec::resolve(&with_f32_products(config.clone())?)?;
+    let spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     if spec.test_only {
         test(&spec, control)
     } else {
@@ -40,13 +40,12 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     }
 }
 
-/// Decides how f32 products are computed where the configuration leaves it open: as in the run that is resumed or tested, else by
-/// timing both methods.
-fn with_f32_products(mut config: Config) -> Result<Config> {
+/// Replaces `f32_products='auto'` by the method of the run that is resumed or tested, else by the faster method in a measurement.
+fn resolve_f32_products(mut config: Config) -> Result<Config> {
     if spec::compute(&config).precision != Precision::F32 {
         return Ok(config);
     }
-    let available = Device::default().has_f32_products(F32Products::Bf16x3);
+    let has_bf16x3 = Device::default().has_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
             _ if config.test_only => Some(PathBuf::from(&config.load_path)),
@@ -54,21 +53,21 @@ fn with_f32_products(mut config: Config) -> Result<Config> {
             None => None,
         };
         config.f32_products = match checkpoint.and_then(|path| run::config_of(&path)) {
-            // Versions without this key took bf16x3 where there is AMX.
-            Some(saved) if saved.f32_products == AUTO && available => F32Products::Bf16x3.name().into(),
+            // Versions without this key used bf16x3 on CPUs with AMX.
+            Some(saved) if saved.f32_products == AUTO && has_bf16x3 => F32Products::Bf16x3.name().into(),
             Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),
             Some(saved) => saved.f32_products,
             None => Device::default().fastest_f32_products().name().into(),
         };
     }
-    if config.f32_products == F32Products::Bf16x3.name() && !available {
+    if config.f32_products == F32Products::Bf16x3.name() && !has_bf16x3 {
         warn!("f32_products='bf16x3' is computed by FMA: this CPU has no AMX");
         config.f32_products = F32Products::Fma.name().into();
     }
     Ok(config)
 }
 
-/// One pass over the test split: the values under the original's names.
+/// Evaluates the test split.
 fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
     let inputs = data::inputs(spec)?;
     let dataset = data::open(&spec.data, Split::Test)?;
@@ -85,9 +84,9 @@ fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
         dataset.rows(),
         spec.compute.describe()
     );
-    let recall = evaluate::recall(spec, Split::Test, &inputs)?;
-    let pass = evaluate::split_evaluator(spec, dataset, &inputs)?;
-    let values = evaluate::evaluate(recall.as_ref(), &pass, &model, control.stop)?;
+    let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
+    let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
+    let values = evaluate::evaluate(recall.as_ref(), &split, &model, control.stop)?;
     Ok(Finished {
         run: None,
         steps: 0,

@@ -1,20 +1,20 @@
-//! The threads of the arithmetic.
+//! The threads of the computation.
 
 use crate::error::{Result, TrainError};
 use crate::spec::ComputeSpec;
 use std::sync::OnceLock;
 
-/// Number and placement of the threads of the arithmetic.
+/// Number and placement of the compute threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Threads {
-    /// Number of threads; 0: one per CPU.
+    /// Number of threads; 0 means one per CPU.
     pub count: usize,
-    /// Whether each thread is bound to one CPU, in the order of the CPUs that this process may use. Linux only.
+    /// Whether thread `i` is bound to the `i`-th CPU that this process may use (Linux only).
     pub pinned: bool,
 }
 
 impl Threads {
-    /// The threads of a run.
+    /// Returns the number and placement of the threads of a run.
     pub fn of(compute: &ComputeSpec) -> Self {
         Self {
             count: compute.threads,
@@ -23,10 +23,10 @@ impl Threads {
     }
 }
 
-/// Starts the threads of the arithmetic. Only the first call of a process has an effect.
+/// Starts the compute threads. Only the first call in a process has an effect; later calls return its result.
 ///
 /// # Errors
-/// Returns an error if the system cannot start so many threads, or cannot bind them to as many CPUs.
+/// Returns an error if the threads cannot be started, or there are fewer CPUs than threads to bind.
 pub fn use_threads(threads: Threads) -> Result<()> {
     static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     STARTED
@@ -45,12 +45,12 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
         };
         if count > cpus.len() {
             return Err(format!(
-                "pin_threads: {count} threads, but this process may use {} processors: take threads={0}",
+                "pin_threads: {count} threads, but this process may use {} CPUs: set threads={0}",
                 cpus.len()
             ));
         }
         pool = pool.num_threads(count).start_handler(move |i| {
-            // What the system just said to be allowed may have changed since; an unpinned thread computes the same.
+            // Binding fails if the allowed CPUs have changed since. Threads that are not bound compute the same values.
             let _ = affinity::bind_to(cpus[i]);
         });
     }
@@ -61,9 +61,10 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
 mod affinity {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The CPUs that the calling thread may run on.
+    /// Returns the CPUs that the calling thread may run on.
     pub fn allowed() -> Result<Vec<usize>, String> {
-        let set = sched_getaffinity(None).map_err(|e| format!("pin_threads: which processors may be used? {e}"))?;
+        let set =
+            sched_getaffinity(None).map_err(|e| format!("pin_threads: the allowed CPUs cannot be determined: {e}"))?;
         Ok((0..CpuSet::MAX_CPU).filter(|i| set.is_set(*i)).collect())
     }
 

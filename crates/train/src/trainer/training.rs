@@ -1,4 +1,4 @@
-//! The loop over accumulation windows: gradients, update, logs, validation, checkpoints.
+//! The training loop over accumulation windows: gradients, updates, logs, validations, checkpoints.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -28,34 +28,34 @@ use crate::spec::{self, RunSpec};
 use crate::state::RunState;
 use crate::weights::Weights;
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// The run directory; none for trial runs and tests.
+    /// The run directory; `None` for trial runs and tests.
     pub run: Option<PathBuf>,
-    /// Optimiser steps completed.
+    /// Number of completed optimiser steps.
     pub steps: u64,
-    /// Whether it was asked to stop before its end.
+    /// Whether the run stopped before its end because [`Control::stop`] was set.
     pub interrupted: bool,
     /// Seconds of training.
     pub seconds: f64,
     /// The metrics of the last validation or of the test.
     pub metrics: Vec<(String, f64)>,
-    /// Best value of the monitored metric and the step it was reached at.
+    /// Best value of the metric that selects the best checkpoint, and its optimiser step.
     pub best: Option<(f64, u64)>,
 }
 
-/// How a run is controlled from outside.
+/// The caller's control of a run.
 pub struct Control<'a> {
-    /// Set from outside (a signal): the run saves and ends.
+    /// When this flag is set, for instance by a signal handler, the run saves a checkpoint and ends.
     pub stop: &'a AtomicBool,
     /// Whether to show progress.
     pub progress: bool,
-    /// The run directory, instead of a new one under `log_dir`.
+    /// The run directory; `None` means a new one in `log_dir`.
     pub run_directory: Option<PathBuf>,
 }
 
-/// A run of training.
+/// A training run.
 pub(super) struct Trainer<'a> {
     spec: RunSpec,
     plan: Plan,
@@ -65,28 +65,28 @@ pub(super) struct Trainer<'a> {
     recall: Option<RecallEvaluator>,
     weights: Weights,
     state: RunState,
-    /// None in a trial run, which writes nothing.
+    /// `None` in a trial run, which writes no files.
     run: Option<RunDirectory>,
     stop: &'a AtomicBool,
     last_validation: Vec<(String, f64)>,
 }
 
-/// What the micro-batches of a window give besides gradients.
-struct WindowPass {
-    /// Sums of the epoch, this window's included.
+/// The results of the micro-batches of a window, other than gradients.
+struct WindowResult {
+    /// Sums of the measures of the epoch, including this window.
     epoch_sums: Tally,
-    /// Replaced images of the run, this window's included.
+    /// Number of replaced images of the run, including this window.
     replaced: u64,
-    /// Samples of the window.
+    /// Number of samples of the window.
     samples: u64,
-    /// Values of the last micro-batch for the log.
+    /// Values of the last micro-batch, for the log.
     values: Vec<(&'static str, f64)>,
 }
 
-/// The checkpoint that a run continues from.
+/// The state and run directory of the checkpoint from which a run continues.
 struct Resumed {
     state: RunState,
-    /// Its run directory, if it lies in one.
+    /// The run directory of the checkpoint; `None` if the checkpoint is elsewhere.
     directory: Option<PathBuf>,
     lock: Option<File>,
 }
@@ -95,9 +95,9 @@ impl<'a> Trainer<'a> {
     pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
         let data = Data::open(&spec)?;
         let plan = plan(&spec, &data)?;
-        // Rejects at once what could not be measured after hours of training.
+        // Made before training, so that an unsuitable dataset is an error now and not at the first validation.
         let recall = match spec.trial {
-            None => evaluate::recall(&spec, Split::Val, &data.inputs)?,
+            None => evaluate::recall_evaluator(&spec, Split::Val, &data.inputs)?,
             Some(_) => None,
         };
         let mut weights = Weights::new(&spec)?;
@@ -106,7 +106,7 @@ impl<'a> Trainer<'a> {
             None => None,
         };
         let description = Description::new(&spec, &data.inputs.tokenizer);
-        let (state, run) = begin(&spec, &plan, &description, resumed, control)?;
+        let (state, run) = initial_state(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
             validation: evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?,
@@ -133,15 +133,15 @@ impl<'a> Trainer<'a> {
             return Ok(self.finish());
         }
         if self.data.val.is_empty() {
-            info!("there is no validation data: nothing is validated, and of the checkpoints only the last is kept");
+            info!("there is no validation data: the run does not validate and saves no best checkpoint");
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
             self.validate(None, self.spec.validation.sanity_batches)?;
         }
-        match self.windows() {
+        match self.train_windows() {
             Ok(()) => self.save_last()?,
             Err(error @ (TrainError::NonFinite { .. } | TrainError::NonFiniteWeights { .. })) => return Err(error),
             Err(error) => {
-                // If saving fails too, the first error is the one to report.
+                // If saving fails too, the first error is returned.
                 let _ = self.save_last();
                 return Err(error);
             }
@@ -149,16 +149,16 @@ impl<'a> Trainer<'a> {
         Ok(self.finish())
     }
 
-    /// Trains and validates a few batches without writing anything.
+    /// Trains and validates a few batches without writing files.
     fn trial(&mut self, batches: u64) -> Result<()> {
-        let begin = self.state.global_step;
+        let first_step = self.state.global_step;
         self.state.validation_due = false;
         let trial = self.plan.trial(batches);
-        let whole = std::mem::replace(&mut self.plan, trial);
-        self.windows()?;
-        self.plan = whole;
+        let full_plan = std::mem::replace(&mut self.plan, trial);
+        self.train_windows()?;
+        self.plan = full_plan;
         if let Some(values) = self.validate(None, trial.batches_per_epoch)? {
-            let steps = self.state.global_step - begin;
+            let steps = self.state.global_step - first_step;
             let batches = (steps * trial.grad_steps).min(trial.batches_per_epoch);
             let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
@@ -170,8 +170,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Trains window by window until the end of the run or a signal.
-    fn windows(&mut self) -> Result<()> {
+    /// Trains window by window until the end of the run or until the stop flag is set.
+    fn train_windows(&mut self) -> Result<()> {
         if self.state.validation_due {
             self.validate_and_save()?;
         }
@@ -185,16 +185,17 @@ impl<'a> Trainer<'a> {
         )?;
         let mut waited = loader.wait_time();
         while let Some(window) = self.plan.window_at(self.state.position(), self.state.global_step) {
-            let Some(pass) = self.accumulate(&window, &mut loader)? else {
+            let Some(result) = self.accumulate(&window, &mut loader)? else {
                 return Ok(());
             };
             self.weights.update(self.schedule().at(window.step));
             let validates = self.plan.validates(&window);
-            self.state.advance(&window, pass.epoch_sums, pass.replaced, validates);
-            self.log_step(window.epoch, &pass.values)?;
-            let now = loader.wait_time();
-            self.show(&pass.values, pass.samples, now - waited);
-            waited = now;
+            self.state
+                .advance(&window, result.epoch_sums, result.replaced, validates);
+            self.log_step(window.epoch, &result.values)?;
+            let total_wait = loader.wait_time();
+            self.show_progress(&result.values, result.samples, total_wait - waited);
+            waited = total_wait;
             if window.ends_epoch {
                 self.log_epoch(window.epoch)?;
             }
@@ -209,9 +210,9 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Adds up the gradients of a window; `None` if the stop flag is set within it.
-    fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowPass>> {
-        let mut pass = WindowPass {
+    /// Accumulates the gradients of a window. Returns `None` if the stop flag is set before the end of the window.
+    fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowResult>> {
+        let mut result = WindowResult {
             epoch_sums: self.state.metrics.clone(),
             replaced: self.state.replaced,
             samples: 0,
@@ -219,25 +220,25 @@ impl<'a> Trainer<'a> {
         };
         let mut meters = Meters::default();
         for _ in window.batches.clone() {
-            if self.stopping() {
+            if self.is_stopped() {
                 return Ok(None);
             }
             let Some(batch) = loader.next().transpose()? else {
                 return Ok(None);
             };
-            pass.samples += batch.len() as u64;
-            log_replacements(&batch, pass.replaced);
-            pass.replaced += batch.replaced;
-            self.micro_batch(&batch, &mut meters);
+            result.samples += batch.len() as u64;
+            log_replacements(&batch, result.replaced);
+            result.replaced += batch.replaced;
+            self.run_micro_batch(&batch, &mut meters);
         }
-        pass.values = meters
-            .flush(&mut pass.epoch_sums)
+        result.values = meters
+            .flush(&mut result.epoch_sums)
             .map_err(|non_finite| self.non_finite_error(non_finite))?;
-        Ok(Some(pass))
+        Ok(Some(result))
     }
 
-    /// Forward and backward pass of one micro-batch.
-    fn micro_batch(&mut self, batch: &Batch, meters: &mut Meters) {
+    /// Runs the forward and backward pass of one micro-batch.
+    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut Meters) {
         let model = &self.weights.model;
         let tape = Tape::new(model.compute());
         let outcome = self.task.forward(model, &tape, batch);
@@ -253,7 +254,7 @@ impl<'a> Trainer<'a> {
             value,
             step: self.state.global_step,
             rows: rows.join(", "),
-            checkpoint: run::last_good(self.run.as_ref()),
+            checkpoint: run::describe_last_checkpoint(self.run.as_ref()),
         }
     }
 
@@ -261,25 +262,25 @@ impl<'a> Trainer<'a> {
         LearningRate::new(&self.spec.optimizer, &self.plan)
     }
 
-    fn stopping(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Values over at most `batches` batches of the validation split (0: all); `None` if told to stop.
+    /// Evaluates at most `batches` batches of the validation split, all if 0. Returns `None` if the stop flag is set before the end.
     fn validate(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
-        let pass = SplitEvaluator {
+        let split = SplitEvaluator {
             limit: batches,
             ..self.validation.clone()
         };
-        evaluate::evaluate(recall, &pass, &self.weights.model, self.stop)
+        evaluate::evaluate(recall, &split, &self.weights.model, self.stop)
     }
 
-    /// Validates the weights, keeps the best checkpoint and the last.
+    /// Validates the weights, and saves the last checkpoint and, if the metric is the best one of the run, the best checkpoint.
     fn validate_and_save(&mut self) -> Result<()> {
         let Some(values) = self.validate(self.recall.as_ref(), self.spec.validation.batches)? else {
-            return Ok(()); // The validation is incomplete and stays due.
+            return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
-        // Evaluation works with sizes of its own, whose memory training would not use.
+        // The buffers of evaluation have other sizes than those of training, which cannot reuse them.
         self.weights.model.compute().device.release_unused();
         self.state.validation_due = false;
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
@@ -293,12 +294,12 @@ impl<'a> Trainer<'a> {
             .filter(|value| !value.is_nan())
             .unwrap_or(f64::NEG_INFINITY);
         self.last_validation = values;
-        let improves = self.state.best_metric.is_none_or(|best| score > best);
-        if improves {
+        let is_best = self.state.best_metric.is_none_or(|best| score > best);
+        if is_best {
             (self.state.best_metric, self.state.best_step) = (Some(score), Some(step));
         }
         if let Some(run) = &mut self.run {
-            if improves {
+            if is_best {
                 run.save_best(&self.weights, &self.state)?;
             }
             run.save_last(&self.weights, &self.state)?;
@@ -334,7 +335,7 @@ impl<'a> Trainer<'a> {
         if !step.is_multiple_of(self.spec.log_every) {
             return Ok(());
         }
-        // The rate that this step used: the schedule counts completed steps.
+        // The schedule counts completed steps, so the update of this step used the rate at `step - 1`.
         let rate = self.schedule().at(step - 1);
         let Some(run) = &mut self.run else { return Ok(()) };
         let optimizer = self.spec.optimizer.name();
@@ -357,7 +358,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Updates the progress display.
-    fn show(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
+    fn show_progress(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
         let Some(run) = &mut self.run else { return };
         let losses: Vec<(&str, f64)> = values
             .iter()
@@ -378,7 +379,7 @@ impl<'a> Trainer<'a> {
         }
         Finished {
             steps: self.state.global_step,
-            interrupted: self.stopping() && self.state.global_step < self.plan.total_steps,
+            interrupted: self.is_stopped() && self.state.global_step < self.plan.total_steps,
             seconds: self.run.as_ref().map_or(0.0, RunDirectory::seconds),
             metrics: self.last_validation,
             best: self.state.best_metric.zip(self.state.best_step),
@@ -397,7 +398,7 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     Ok(Plan::new(&spec.length, batches)?)
 }
 
-/// Takes over the weights and the state of the checkpoint that `from` means.
+/// Restores the weights from the checkpoint `from` and returns its state.
 fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
     let path = run::find_checkpoint(from)?;
     let directory = run::directory_of(&path);
@@ -413,8 +414,8 @@ fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> 
     Ok(Resumed { state, directory, lock })
 }
 
-/// The state that a run begins with, and its directory unless it is a trial.
-fn begin(
+/// Returns the state at the beginning of a run, and the run directory unless the run is a trial.
+fn initial_state(
     spec: &RunSpec,
     plan: &Plan,
     description: &Description,
@@ -444,17 +445,20 @@ fn begin(
     Ok((state, Some(run)))
 }
 
-/// Warns of settings that differ from those of the run that is continued: its result will not be the same.
+/// Warns of settings that differ from those of the resumed run and change its result.
+///
+/// # Errors
+/// Returns [`TrainError::OtherMicroBatch`] if the size of micro-batches differs.
 fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
-    // The position in an epoch is counted in micro-batches.
+    // The unit of the position in an epoch is the micro-batch.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
         return Err(TrainError::OtherMicroBatch {
             before: before.per_gpu_batchsize,
             now: now.per_gpu_batchsize,
         });
     }
-    const HARMLESS: [&str; 10] = [
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 10] = [
         "resume_from",
         "threads",
         "pin_threads",
@@ -466,15 +470,15 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "load_path",
         "pretrain_path",
     ];
-    // None and the format that it stands for here are the same.
+    // `None` and the format that it selects on this machine are equal.
     let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
-    let harmless = |name: &str| match name {
+    let keeps_result = |name: &str| match name {
         "precision" => same_format,
-        // Versions without this key did not decide it.
+        // The configuration of versions without this key does not have the method.
         "f32_products" => before.f32_products == AUTO,
-        name => HARMLESS.contains(&name),
+        name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
     };
-    for key in KEYS.iter().filter(|k| !harmless(k.name)) {
+    for key in KEYS.iter().filter(|k| !keeps_result(k.name)) {
         let (old, new) = ((key.get)(&before), (key.get)(&now));
         if old != new {
             warn!("{} was {old} when the run began and is {new} now", key.name);
@@ -483,23 +487,23 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     Ok(())
 }
 
-/// Warns of images of a batch that could not be read and were replaced, `before` of them earlier in the run.
+/// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.
 fn log_replacements(batch: &Batch, before: u64) {
-    /// Images that are reported one by one; after them only the count is reported, each time it has doubled.
+    /// Number of images that are reported one by one. Later, only their number is reported, when it exceeds a power of two.
     const REPORTED: u64 = 20;
     let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
         if replaced.ilog2() > before.max(1).ilog2() {
-            warn!("{replaced} unreadable images were replaced so far");
+            warn!("{replaced} unreadable images have been replaced");
         }
         return;
     }
     for warning in &batch.warnings {
-        warn!("replaced an unreadable image ({replaced} so far): {warning}");
+        warn!("unreadable image ({replaced} in this run): {warning}");
     }
 }
 
-/// Metrics in one line.
+/// Formats metrics in one line.
 fn format_metrics(values: &[(String, f64)]) -> String {
     let values: Vec<String> = values
         .iter()
