@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! Errors of a run.
 
 use crate::checkpoint::{self, CheckpointError};
 use crate::config::ConfigError;
@@ -11,93 +11,93 @@ use vlct_model::files::{FileError, StateError};
 use vlct_tasks::TaskError;
 use vlct_util::IoError;
 
-/// An error of a run: one line that says what, where and what to do.
+/// An error of a run. Its text is one line with cause, place and correction.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The configuration.
+    /// An error of the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The data.
+    /// An error of the data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An evaluation.
+    /// An error of an evaluation.
     #[error(transparent)]
     Task(TaskError),
-    /// An image, or how it is to be transformed.
+    /// An error of an image or an image transform.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A weight file.
+    /// An error of a weight file.
     #[error(transparent)]
     Weights(#[from] FileError),
-    /// A tensor in a weight file.
+    /// An error of a tensor in a weight file.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A checkpoint.
+    /// An error of a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A log file.
+    /// An error of a log file.
     #[error(transparent)]
     Log(#[from] LogError),
     /// An error of the operating system.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A loss that is NaN or infinite.
+    /// A loss is NaN or infinite.
     #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {
-        /// Which loss.
+        /// Short name of the loss.
         loss: &'static str,
-        /// What it is.
+        /// NaN or an infinity.
         value: f32,
-        /// Optimiser steps completed before.
+        /// Number of optimiser steps completed before.
         step: u64,
-        /// Table and row of each sample.
+        /// File and row of each sample.
         rows: String,
-        /// Where the last good checkpoint is.
+        /// A clause with the path of the last checkpoint.
         checkpoint: String,
     },
-    /// Weights that are NaN or infinite; they are not saved.
+    /// Weights are NaN or infinite. They are not saved.
     #[error("weights {name} are not finite after step {step}, so they are not saved; {checkpoint}")]
     NonFiniteWeights {
-        /// Which parameter.
+        /// Name of the parameter.
         name: String,
-        /// Optimiser steps completed.
+        /// Number of completed optimiser steps.
         step: u64,
-        /// Where the last good checkpoint is.
+        /// A clause with the path of the last checkpoint.
         checkpoint: String,
     },
     /// `data_root` is empty.
-    #[error("data_root is not set: name the directory of the Arrow files")]
+    #[error("data_root is not set: set it to the directory of the Arrow files")]
     MissingDataRoot,
     /// The tokenizer has more tokens than the model has word embeddings.
     #[error("tokenizer={tokenizer:?} has {tokens} tokens, more than vocab_size={vocab_size}: set vocab_size={tokens}")]
     VocabularyTooSmall {
         /// The tokenizer as configured.
         tokenizer: String,
-        /// Its tokens.
+        /// Number of tokens of the tokenizer.
         tokens: usize,
-        /// Word embeddings of the model.
+        /// Number of word embeddings of the model.
         vocab_size: usize,
     },
-    /// A task that this version does not train.
-    #[error("loss_names.{task}={value}: this version trains itm, mlm and mae; the task {task} is not there yet")]
+    /// This version does not train a task.
+    #[error("loss_names.{task}={value}: this version trains itm, mlm and mae, not {task}")]
     UntrainedTask {
         /// The entry of `loss_names`.
         task: &'static str,
-        /// Its value.
+        /// The value of the entry.
         value: f64,
     },
-    /// No task is to be trained.
+    /// No task is active.
     #[error("no task is active: set loss_names.mlm=1 or loss_names.itm=1")]
     NoTask,
     /// The datasets have no training items.
-    #[error("the training split of datasets={datasets:?} is empty: nothing to train on")]
+    #[error("the training split of datasets={datasets:?} is empty")]
     EmptyTraining {
         /// The datasets as configured.
         datasets: Vec<String>,
     },
     /// The datasets have no test split.
-    #[error("there is no test split of {}: name coco, f30k or gcc", datasets.join(", "))]
+    #[error("there is no test split of {}: use coco, f30k or gcc", datasets.join(", "))]
     NoTestSplit {
         /// The datasets as configured.
         datasets: Vec<String>,
@@ -107,17 +107,17 @@ pub enum TrainError {
     Unfit {
         /// The weight file.
         path: PathBuf,
-        /// What does not fit.
+        /// The cause.
         source: AdaptError,
     },
-    /// A checkpoint of a model with another number of parameters.
-    #[error("{path}: a model of {found} parameters, this configuration has {expected}", path = path.display())]
+    /// A checkpoint is of a model with another number of parameters.
+    #[error("{path}: the model has {found} parameter tensors, that of this configuration {expected}", path = path.display())]
     OtherModel {
         /// The checkpoint.
         path: PathBuf,
-        /// Its number of parameter tensors.
+        /// Number of parameter tensors of the checkpoint.
         found: usize,
-        /// The number of parameter tensors of the model.
+        /// Number of parameter tensors of the model.
         expected: usize,
     },
     /// The state in a checkpoint is not that of a training run.
@@ -125,24 +125,24 @@ pub enum TrainError {
     NotATrainingRun {
         /// The checkpoint.
         path: PathBuf,
-        /// What is missing or has another type.
+        /// The cause: a field is missing or has another type.
         source: serde_json::Error,
     },
     /// The state of the run cannot be written as JSON.
-    #[error("state of the run: {0}")]
+    #[error("the state of the run cannot be written: {0}")]
     StateNotWritten(serde_json::Error),
-    /// There is nothing to resume.
+    /// There is no checkpoint to resume from.
     #[error(
-        "resume_from={resume_from}: no checkpoint there; name a run directory (…/version_0) or its last/{file}",
+        "resume_from={resume_from}: there is no checkpoint; give a run directory (…/version_0) or its last/{file}",
         file = checkpoint::FILE_NAME
     )]
     NoCheckpoint {
         /// The value of `resume_from`.
         resume_from: String,
     },
-    /// Positions are counted in micro-batches, whose size has changed.
+    /// The resumed run had micro-batches of another size, so its position in the data has another unit.
     #[error(
-        "per_gpu_batchsize was {before} when the run began and is {now} now: resume with the same, or start a new run from its \
+        "per_gpu_batchsize was {before} when the run began and is {now} now: resume with {before}, or start a new run from the \
          weights with load_path"
     )]
     OtherMicroBatch {
@@ -153,14 +153,14 @@ pub enum TrainError {
     },
     /// Another process holds the lock of the run directory.
     #[error(
-        "{path}: another process trains in this run directory; wait for it, or stop it first",
+        "{path}: another process trains in this run directory; wait for its end or stop it first",
         path = path.display()
     )]
     RunInUse {
         /// The run directory.
         path: PathBuf,
     },
-    /// The threads of the arithmetic cannot be started.
+    /// The compute threads cannot be started.
     #[error("{0}")]
     Threads(String),
 }

@@ -1,26 +1,26 @@
-//! Parameter groups: which parameters share a learning rate and a weight decay.
+//! Parameter groups: parameters that share a learning rate and a weight decay.
 
 use std::collections::HashMap;
 
 use crate::spec::{GroupRule, OptimizerSpec};
 
-/// What the grouping needs to know of a parameter. Parameters are given in the order of the model's state dictionary.
+/// The properties of a parameter that determine its group. Functions take parameters in the order of the model's state dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter<'a> {
     /// Published name, such as `transformer.blocks.0.norm1.weight`.
     pub name: &'a str,
     /// Number of dimensions; 1 for biases and norms.
     pub dimensions: usize,
-    /// Never trained (the position tables).
+    /// Whether the parameter is never trained, like the position tables.
     pub frozen: bool,
 }
 
 /// Parameters that share a learning rate and a weight decay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterGroup {
-    /// What is in it: `decay`, `head_no_decay`, `layer_3_decay`, ….
+    /// The name: `decay`, `head_no_decay`, `layer_3_decay`, ….
     pub name: String,
-    /// Factor on the learning rate of the run.
+    /// Factor of the run's learning rate.
     pub learning_rate_scale: f64,
     /// Weight decay.
     pub weight_decay: f64,
@@ -28,7 +28,7 @@ pub struct ParameterGroup {
     pub members: Vec<String>,
 }
 
-/// Parts of a name that exempt a parameter from weight decay in pre-training.
+/// In pre-training, parameters whose name contains one of these strings have no weight decay.
 const NO_DECAY: [&str; 9] = [
     "bias",
     "LayerNorm.bias",
@@ -41,10 +41,10 @@ const NO_DECAY: [&str; 9] = [
     "norm2.weight",
 ];
 
-/// Parts of a name that mark a task head in pre-training.
+/// In pre-training, parameters whose name contains one of these strings belong to a task head.
 const HEADS: [&str; 3] = ["vqa_classifier", "nlvr2_classifier", "snli_classifier"];
 
-/// The groups of a run, of a model with `depth` encoder blocks.
+/// Returns the groups of a run. `depth` is the number of encoder blocks.
 pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: usize) -> Vec<ParameterGroup> {
     match optimizer.groups {
         GroupRule::Heads { lr_mult } => pretrain_groups(parameters, optimizer.weight_decay, lr_mult),
@@ -52,9 +52,9 @@ pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: us
     }
 }
 
-/// Pre-training: always four groups, possibly empty: the body with and without weight decay, then the task heads with and
-/// without, whose learning rate is multiplied by `lr_mult`. Frozen parameters are listed too, as in the original, where
-/// they take up places in the saved optimiser state.
+/// Returns the groups of pre-training. There are always four, possibly empty: the body with and without weight decay, and the task
+/// heads with and without weight decay. The learning rate of heads is multiplied by `lr_mult`. As in the original, where they
+/// have entries in the optimiser's state dict, frozen parameters are members too.
 pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult: f64) -> Vec<ParameterGroup> {
     let mut groups = [
         ("decay", 1.0, weight_decay),
@@ -76,9 +76,9 @@ pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult:
     groups.into()
 }
 
-/// Fine-tuning of VLC: the learning rate of layer `l` of `n = depth + 1` is multiplied by `layer_decay^(n - l)`; embeddings
-/// are layer 0, block `i` is layer `i + 1`, everything after the encoder is layer `n`. One-dimensional parameters do not
-/// decay. Groups stand in the order in which their first member appears; frozen parameters are in none.
+/// Returns the groups of fine-tuning. With `n = depth + 1`, the learning rate of layer `l` is multiplied by `layer_decay^(n - l)`.
+/// Embeddings are layer 0, block `i` is layer `i + 1`, and everything after the encoder is layer `n`. One-dimensional parameters
+/// have no weight decay. Groups are in the order of their first members. Frozen parameters are in no group.
 pub fn layer_decay_groups(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
@@ -96,8 +96,8 @@ pub fn layer_decay_groups(
     })
 }
 
-/// ImageNet fine-tuning: as [`layer_decay_groups`] with the names of the ViT classifier, and without weight decay for its
-/// class token and position table.
+/// Returns the groups of ImageNet fine-tuning: those of [`layer_decay_groups`], with the names of a ViT classifier, whose class
+/// token and position table have no weight decay.
 pub fn vit_layer_decay_groups(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
@@ -115,7 +115,7 @@ pub fn vit_layer_decay_groups(
     )
 }
 
-/// The layer of a backbone parameter, by its name without prefix.
+/// Returns the layer of a backbone parameter from its name without prefix.
 fn backbone_layer(name: &str, depth: usize) -> usize {
     let block = |rest: &str| rest.split('.').next().and_then(|number| number.parse::<usize>().ok());
     match name {
@@ -137,10 +137,10 @@ fn by_layer(
     decays: impl Fn(&Parameter<'_>) -> bool,
 ) -> Vec<ParameterGroup> {
     let mut groups: Vec<ParameterGroup> = Vec::new();
-    let mut places: HashMap<(usize, bool), usize> = HashMap::new();
+    let mut group_indices: HashMap<(usize, bool), usize> = HashMap::new();
     for parameter in parameters.iter().filter(|p| !p.frozen) {
         let (layer, decays) = (layer(parameter.name), decays(parameter));
-        let place = *places.entry((layer, decays)).or_insert_with(|| {
+        let index = *group_indices.entry((layer, decays)).or_insert_with(|| {
             groups.push(ParameterGroup {
                 name: format!("layer_{layer}_{}", if decays { "decay" } else { "no_decay" }),
                 learning_rate_scale: layer_decay.powf((depth + 1 - layer) as f64),
@@ -149,7 +149,7 @@ fn by_layer(
             });
             groups.len() - 1
         });
-        groups[place].members.push(parameter.name.into());
+        groups[index].members.push(parameter.name.into());
     }
     groups
 }
@@ -161,7 +161,7 @@ mod tests {
     use crate::spec::RunSpec;
     use serde_json::Value as Json;
 
-    /// Names and dimensions of a model's parameters in the order of its state dictionary.
+    /// Names and numbers of dimensions of a model's parameters, in the order of its state dict.
     struct Names(Vec<(String, usize)>);
 
     impl Names {
@@ -257,7 +257,7 @@ mod tests {
         (size("depth"), size("decoder_depth"))
     }
 
-    /// The largest recorded value of `key`.
+    /// Returns the largest recorded value of `key`.
     fn largest(recorded: &Json, key: &str) -> f64 {
         recorded
             .as_array()
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn pretraining_parity() {
+    fn pre_training_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(directory.join("pretrain_param_groups.json"));
             let (depth, decoder_depth) = depths(&directory);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn fine_tuning_parity() {
+    fn fine_tuning_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(directory.join("vqa_layer_decay_groups.json"));
             let (depth, decoder_depth) = depths(&directory);
@@ -307,11 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn image_net_parity() {
+    fn image_net_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
-            let last = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
-            let depth = recorded.as_array().unwrap().iter().filter(|g| !last(g)).count() / 2 - 1;
+            let has_head = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
+            let depth = recorded.as_array().unwrap().iter().filter(|g| !has_head(g)).count() / 2 - 1;
             let mut names = Names(Vec::new());
             names.add("cls_token", 3);
             names.add("pos_embed", 3);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn task_heads_of_a_pre_training_run() {
+    fn pre_training_groups_task_heads_by_their_names() {
         let names = [
             "vqa_classifier.1.weight",
             "vqa_classifier.0.bias",

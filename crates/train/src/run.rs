@@ -1,4 +1,4 @@
-//! A run directory: its lock, `config.toml`, logs and checkpoints.
+//! The directory of a run with its lock, `config.toml`, logs and checkpoints.
 
 use std::fs::File;
 use std::io;
@@ -18,23 +18,23 @@ use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
 
-/// Name of the file with all keys of the configuration.
+/// Name of the file with the configuration.
 const CONFIG_FILE: &str = "config.toml";
 
-/// The directory that a run writes to, locked for this process.
+/// The directory of a run, locked by this process.
 pub(crate) struct RunDirectory {
     path: PathBuf,
     log: RunLog,
-    /// What its checkpoints say of themselves.
+    /// The description in the checkpoints, as JSON.
     description: Value,
-    /// The state that the last checkpoint was written with.
+    /// The state in the last checkpoint that this process has written.
     saved: Option<RunState>,
-    /// Held as long as this run writes there.
+    /// The open directory, which holds the lock.
     _lock: Option<File>,
 }
 
 impl RunDirectory {
-    /// Begins a run in `directory`, or in the next free version directory of its experiment.
+    /// Begins a run in `directory`; `None` means a new directory `version_{k}` of the experiment.
     pub fn create(
         spec: &RunSpec,
         directory: Option<PathBuf>,
@@ -43,14 +43,14 @@ impl RunDirectory {
     ) -> Result<Self> {
         let path = match directory {
             Some(path) => path,
-            None => claim(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?,
+            None => create_version(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?,
         };
         let lock = lock(&path)?;
         let log = RunLog::create(&path, progress)?;
         Self::begin(path, lock, log, &spec.config, description)
     }
 
-    /// Continues the run in `path` from a checkpoint with that state.
+    /// Continues the run in `path` from the state of a checkpoint.
     pub fn resume(
         path: PathBuf,
         lock: Option<File>,
@@ -75,17 +75,17 @@ impl RunDirectory {
         })
     }
 
-    /// The path of the directory.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Seconds of training, including those before an interruption.
+    /// Returns the seconds of training, including those before interruptions.
     pub fn seconds(&self) -> f64 {
         self.log.seconds()
     }
 
-    /// The progress display.
+    /// Returns the progress display.
     pub fn progress(&mut self) -> &mut Progress {
         self.log.progress()
     }
@@ -96,16 +96,16 @@ impl RunDirectory {
         Ok(self.log.log(step, epoch, &values)?)
     }
 
-    /// Writes the last checkpoint, unless it is on disk already.
+    /// Writes the last checkpoint, unless this process has already written the same state.
     pub fn save_last(&mut self, weights: &Weights, state: &RunState) -> Result<()> {
-        let state = self.complete(weights, state);
-        let same = |saved: &RunState| {
+        let state = self.state_to_save(weights, state);
+        let is_same = |saved: &RunState| {
             RunState {
                 seconds: saved.seconds,
                 ..state.clone()
             } == *saved
         };
-        if !self.saved.as_ref().is_some_and(same) {
+        if !self.saved.as_ref().is_some_and(is_same) {
             self.check_weights(weights, state.global_step)?;
             weights.save(&checkpoint::last_path(&self.path), &state.to_json()?, &self.description)?;
             self.saved = Some(state);
@@ -116,12 +116,12 @@ impl RunDirectory {
     /// Writes the best checkpoint.
     pub fn save_best(&self, weights: &Weights, state: &RunState) -> Result<()> {
         self.check_weights(weights, state.global_step)?;
-        let state = self.complete(weights, state);
+        let state = self.state_to_save(weights, state);
         weights.save(&checkpoint::best_path(&self.path), &state.to_json()?, &self.description)
     }
 
-    /// The state with what is known only when it is saved.
-    fn complete(&self, weights: &Weights, state: &RunState) -> RunState {
+    /// Returns the state to save: `state` with the numbers of updates and the seconds of training.
+    fn state_to_save(&self, weights: &Weights, state: &RunState) -> RunState {
         RunState {
             parameter_steps: weights.optimizer.steps().to_vec(),
             seconds: self.seconds(),
@@ -129,7 +129,7 @@ impl RunDirectory {
         }
     }
 
-    /// Returns an error if weights are not finite, so that they do not replace good ones.
+    /// Returns an error if weights are not finite, so that they do not overwrite a checkpoint with finite weights.
     fn check_weights(&self, weights: &Weights, step: u64) -> Result<()> {
         match weights.model.parameters().first_non_finite() {
             None => Ok(()),
@@ -141,7 +141,7 @@ impl RunDirectory {
         }
     }
 
-    /// Ends the progress display and logs what was saved.
+    /// Ends the progress display and logs the path of the last checkpoint.
     pub fn finish(&mut self) {
         self.progress().finish();
         if let Some(saved) = &self.saved {
@@ -151,7 +151,7 @@ impl RunDirectory {
     }
 }
 
-/// Where the last good checkpoint is, for error messages.
+/// Returns a clause with the path of the last checkpoint, for error messages.
 pub(crate) fn describe_last_checkpoint(run: Option<&RunDirectory>) -> String {
     let path = run.map(|run| checkpoint::last_path(&run.path));
     match path.filter(|path| path.is_file()) {
@@ -160,9 +160,9 @@ pub(crate) fn describe_last_checkpoint(run: Option<&RunDirectory>) -> String {
     }
 }
 
-/// Finds the checkpoint file that `resume_from` means: the file itself, or the last one of a run directory.
+/// Finds the checkpoint file of `resume_from`, which is a file, a directory with a checkpoint, or a run directory.
 pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
-    // Absolute, so that the run directory above it can be found.
+    // Absolute, so that `directory_of` finds the parent directories.
     let path = &std::path::absolute(resume_from).map_err(at::<TrainError>(resume_from))?;
     let candidates = [
         path.to_path_buf(),
@@ -177,13 +177,14 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
         })
 }
 
-/// The run directory of a checkpoint `<run>/last/checkpoint.safetensors`, if there is one.
+/// Returns the run directory of a checkpoint, `<run>` of `<run>/last/checkpoint.safetensors`; `None` if `<run>` has no
+/// `config.toml`.
 pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
     let run = checkpoint.parent()?.parent()?;
     run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
 }
 
-/// The configuration of the run that a checkpoint lies in, if there is one.
+/// Returns the configuration of a checkpoint's run directory; `None` if there is none or it cannot be read.
 pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
     read_config(&directory_of(checkpoint)?).ok()
 }
@@ -198,8 +199,8 @@ pub fn read_config(run: &Path) -> Result<Config> {
     Ok(Config::from_toml(&text)?)
 }
 
-/// Locks a run directory for this process, as long as the returned file is open. The lock is on the directory itself, so that
-/// nothing is left behind. `None` if the directory cannot be opened as a file.
+/// Locks a run directory until the returned file is closed. The lock is on the directory, so no lock file remains. Returns `None` if
+/// the directory cannot be opened as a file.
 pub(crate) fn lock(run: &Path) -> Result<Option<File>> {
     let Ok(directory) = File::open(run) else {
         return Ok(None);
@@ -212,8 +213,8 @@ pub(crate) fn lock(run: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Creates the next version directory of an experiment; of several runs that begin at once each gets its own.
-fn claim(experiment: &Path) -> io::Result<PathBuf> {
+/// Creates a new directory `version_{k}` of an experiment. Concurrent runs get different directories.
+fn create_version(experiment: &Path) -> io::Result<PathBuf> {
     std::fs::create_dir_all(experiment)?;
     loop {
         let run = next_version(experiment)?;
@@ -225,7 +226,7 @@ fn claim(experiment: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// `version_{k}` in `experiment`, where k is one more than the highest that exists, and 0 if there is none.
+/// Returns the path `version_{k}` in `experiment`. `k` is one more than the largest existing number, or 0.
 fn next_version(experiment: &Path) -> io::Result<PathBuf> {
     let mut next = 0u64;
     for entry in std::fs::read_dir(experiment)? {
@@ -245,13 +246,13 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn rejects_a_run_directory_that_another_process_trains_in() {
+    fn rejects_a_locked_run_directory() {
         let run = tempfile::tempdir().expect("a directory");
         let held = lock(run.path()).expect("not locked");
-        let refused = lock(run.path()).expect_err("locked").to_string();
+        let error = lock(run.path()).expect_err("locked").to_string();
         assert!(
-            refused.contains("another process trains in this run directory"),
-            "{refused}"
+            error.contains("another process trains in this run directory"),
+            "{error}"
         );
         drop(held);
         assert!(lock(run.path()).is_ok());
@@ -261,16 +262,18 @@ mod tests {
     fn concurrent_runs_get_different_directories() {
         let directory = tempfile::tempdir().unwrap();
         let experiment = directory.path().join("experiment");
-        let claimed: HashSet<PathBuf> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| claim(&experiment).unwrap())).collect();
+        let created: HashSet<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| create_version(&experiment).unwrap()))
+                .collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()
         });
-        assert_eq!(claimed.len(), 8);
-        assert!(claimed.iter().all(|run| run.is_dir()));
+        assert_eq!(created.len(), 8);
+        assert!(created.iter().all(|run| run.is_dir()));
     }
 
     #[test]
-    fn versions_count_up() {
+    fn next_version_is_one_more_than_the_largest() {
         let experiment = tempfile::tempdir().unwrap();
         let experiment = experiment.path();
         assert_eq!(next_version(experiment).unwrap(), experiment.join("version_0"));

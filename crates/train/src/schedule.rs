@@ -6,27 +6,26 @@ use crate::config::DecayPower;
 use crate::plan::Plan;
 use crate::spec::OptimizerSpec;
 
-/// The vision-language schedule: a straight warm-up from 0, then a polynomial or half a cosine.
+/// The schedule of VLC: a linear warm-up from 0, then polynomial or cosine decay.
 ///
-/// Counted in optimiser steps: step 0 is the first update, which therefore has a learning rate of 0 when there is a
-/// warm-up. The polynomial is that of `get_polynomial_decay_schedule_with_warmup` in transformers, the cosine that of
-/// `get_cosine_schedule_with_warmup`.
+/// Steps are optimiser steps. Step 0 is the first update, so its learning rate is 0 if there is a warm-up. The formulas are those of
+/// `get_polynomial_decay_schedule_with_warmup` and `get_cosine_schedule_with_warmup` in Hugging Face transformers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearningRate {
-    /// Peak, reached at step `warmup`.
+    /// Peak learning rate, reached at step `warmup`.
     pub base: f64,
-    /// Steps of the warm-up.
+    /// Number of steps of the warm-up.
     pub warmup: u64,
-    /// Steps of the whole schedule.
+    /// Number of steps of the schedule, including the warm-up.
     pub total: u64,
-    /// Learning rate at the end and ever after; polynomial only, the cosine ends at 0.
+    /// Learning rate of a polynomial decay at and after its end; a cosine ends at 0.
     pub end_lr: f64,
-    /// Shape of the decay after the warm-up.
+    /// Decay after the warm-up.
     pub power: DecayPower,
 }
 
 impl LearningRate {
-    /// The schedule of a run.
+    /// Makes the schedule of a run.
     pub fn new(optimizer: &OptimizerSpec, plan: &Plan) -> Self {
         Self {
             base: optimizer.learning_rate,
@@ -37,10 +36,10 @@ impl LearningRate {
         }
     }
 
-    /// The learning rate of `step`, relative to the peak. Past the end of the schedule it stays at its end value.
+    /// Returns the learning rate of `step`, relative to the peak. After the end of the schedule the rate is constant.
     ///
-    /// The original lets the cosine rise again past its end, which a run counted in epochs can reach (its last step may
-    /// come a little after the end of the schedule); nothing is gained by that.
+    /// Unlike here, the cosine of the original rises again after the end of the schedule. The last steps of a run whose length is
+    /// in epochs can be after the end (see [`Plan::schedule_steps`]).
     pub fn factor(&self, step: u64) -> f64 {
         match self.power {
             DecayPower::Cosine if step > self.total && self.total >= self.warmup => 0.0,
@@ -48,12 +47,12 @@ impl LearningRate {
         }
     }
 
-    /// The learning rate of `step` for parameters of scale 1.
+    /// Returns the learning rate of `step` for parameters with factor 1.
     pub fn at(&self, step: u64) -> f64 {
         self.base * self.factor(step)
     }
 
-    /// The formula of the original, with a cosine that goes on past the end.
+    /// Returns the learning rate of `step` in the original, relative to the peak.
     fn original(&self, step: u64) -> f64 {
         if step < self.warmup {
             return step as f64 / self.warmup as f64;
@@ -69,22 +68,22 @@ impl LearningRate {
     }
 }
 
-/// The ImageNet schedule of MAE's fine-tuning script: by fractional epoch, a straight warm-up, then half a cosine down to
-/// `min_lr`.
+/// The ImageNet schedule of MAE's fine-tuning script: a linear warm-up, then half a period of a cosine down to `min_lr`, as a
+/// function of the fractional epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HalfCosine {
-    /// Peak.
+    /// Peak learning rate.
     pub learning_rate: f64,
-    /// Learning rate at the end and ever after.
+    /// Learning rate at and after the end.
     pub min_lr: f64,
-    /// Epochs of the warm-up.
+    /// Number of epochs of the warm-up.
     pub warmup_epochs: f64,
-    /// Epochs of the whole schedule.
+    /// Number of epochs of the schedule, including the warm-up.
     pub epochs: f64,
 }
 
 impl HalfCosine {
-    /// The learning rate at `epoch`, for instance `3 + batch / batches` within the fourth epoch.
+    /// Returns the learning rate at `epoch`, for instance `3 + batch / batches` within the fourth epoch.
     pub fn at(&self, epoch: f64) -> f64 {
         if epoch < self.warmup_epochs {
             return self.learning_rate * epoch / self.warmup_epochs;
@@ -104,13 +103,13 @@ mod tests {
     use crate::spec::RunSpec;
     use proptest::prelude::*;
 
-    /// Recorded learning rates: relative to the peak, equal but for the last bits of a cosine.
-    fn assert_rates(what: &str, got: f64, want: f64, peak: f64) {
-        assert!((got - want).abs() <= 1e-13 * peak, "{what}: {got:e} against {want:e}");
+    /// Panics if the difference of two learning rates is more than the rounding errors of a cosine, relative to the peak.
+    fn assert_rate(what: &str, got: f64, want: f64, peak: f64) {
+        assert!((got - want).abs() <= 1e-13 * peak, "{what}: {got:e}, expected {want:e}");
     }
 
     #[test]
-    fn parity_with_the_original() {
+    fn learning_rates_equal_those_of_the_original() {
         for directory in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(directory.join("schedules.json"));
             let rates = |name: &str| -> Vec<f64> {
@@ -121,12 +120,12 @@ mod tests {
                     .map(|v| v.as_f64().unwrap())
                     .collect()
             };
-            // Peak, warm-up and length can be read off the straight line.
-            let line = rates("polynomial_power1");
-            let peak = line.iter().copied().fold(0.0, f64::max);
-            let warmup = line.iter().position(|r| *r == peak).unwrap();
-            let total = warmup + line[warmup..].iter().position(|r| *r == 0.0).unwrap();
-            assert!(line.len() > total + 1, "nothing is recorded beyond the end");
+            // The linear schedule determines peak, warm-up and length.
+            let linear = rates("polynomial_power1");
+            let peak = linear.iter().copied().fold(0.0, f64::max);
+            let warmup = linear.iter().position(|r| *r == peak).unwrap();
+            let total = warmup + linear[warmup..].iter().position(|r| *r == 0.0).unwrap();
+            assert!(linear.len() > total + 1, "no rate is recorded after the end");
             for (name, power, end_lr) in [
                 ("polynomial_power1", DecayPower::Polynomial(1.0), 0.0),
                 ("polynomial_power2_end1e-5", DecayPower::Polynomial(2.0), 1e-5),
@@ -141,17 +140,17 @@ mod tests {
                 };
                 for (step, want) in rates(name).into_iter().enumerate() {
                     let what = format!("{name} at {step}");
-                    assert_rates(&what, peak * schedule.original(step as u64), want, peak);
-                    let beyond_cosine = power == DecayPower::Cosine && step > total;
-                    let wanted = if beyond_cosine { 0.0 } else { want };
-                    assert_rates(&what, schedule.at(step as u64), wanted, peak);
+                    assert_rate(&what, peak * schedule.original(step as u64), want, peak);
+                    let is_after_cosine = power == DecayPower::Cosine && step > total;
+                    let want = if is_after_cosine { 0.0 } else { want };
+                    assert_rate(&what, schedule.at(step as u64), want, peak);
                 }
             }
         }
     }
 
     #[test]
-    fn published_samples() {
+    fn factors_of_the_published_pre_training() {
         let schedule = |power| LearningRate {
             base: 1e-4,
             warmup: 2500,
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn from_a_configuration() {
+    fn a_warm_up_fraction_is_of_the_schedule() {
         let words = [
             "max_steps=None",
             "max_epoch=4",
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn image_net_parity() {
+    fn image_net_learning_rates_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("lr_schedule.json"));
             let schedule = HalfCosine {
@@ -205,8 +204,8 @@ mod tests {
             };
             for row in recorded["rows"].as_array().unwrap() {
                 let [epoch, rate, half] = [0, 1, 2].map(|i| row[i].as_f64().unwrap());
-                assert_rates(&format!("epoch {epoch}"), schedule.at(epoch), rate, 1e-3);
-                assert_rates(&format!("epoch {epoch}"), schedule.at(epoch) * 0.5, half, 1e-3);
+                assert_rate(&format!("epoch {epoch}"), schedule.at(epoch), rate, 1e-3);
+                assert_rate(&format!("epoch {epoch}"), schedule.at(epoch) * 0.5, half, 1e-3);
             }
             assert_eq!(schedule.at(100.5), 1e-6);
         }

@@ -1,4 +1,4 @@
-//! A file that only ever grows by whole records.
+//! A file to which whole records are appended.
 
 use std::{
     fs::{File, OpenOptions},
@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A log file that cannot be written or read.
+/// A log file could not be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: log cannot be {action}: {source}", path = path.display())]
 pub struct LogError {
     /// The file.
     pub path: PathBuf,
-    /// `written`, `opened`, `started` or `shortened`.
+    /// The operation that failed: `written`, `opened`, `started` or `shortened`.
     pub action: &'static str,
     /// The cause.
     pub source: io::Error,
@@ -21,8 +21,8 @@ pub struct LogError {
 /// Result with a [`LogError`].
 pub type Result<T> = std::result::Result<T, LogError>;
 
-/// A file to which records are appended, each in one write. A record that could not be written whole is taken back, so
-/// that a full disk does not leave half a record before the next one.
+/// A file to which records are appended. If a record cannot be written completely, for instance on a full disk, the file is
+/// truncated to its previous length, so that it contains no partial records.
 #[derive(Debug)]
 pub(super) struct AppendFile {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens `path` at its end; creates it if it is missing.
+    /// Opens `path` for appending; creates the file if it is missing.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let open = || -> io::Result<(File, u64)> {
             let file = OpenOptions::new().append(true).create(true).open(path)?;
@@ -43,10 +43,10 @@ impl AppendFile {
         Ok(Self { path, file, length })
     }
 
-    /// Appends one record, all or nothing.
+    /// Appends one record. If writing fails, the file is unchanged.
     pub(super) fn append(&mut self, record: &[u8]) -> Result<()> {
         self.file.write_all(record).map_err(|source| {
-            // Best effort: the first failure is the one to report.
+            // If truncating fails too, the first error is returned.
             let _ = self.file.set_len(self.length);
             log_error(&self.path, "written", source)
         })?;

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object per line.
 //!
 //! `{"step":120,"epoch":0,"time":43.2,"mlm/train/loss":5.25,"mlm/train/accuracy":0.125}`: optimiser step, epoch, seconds
-//! of training (interrupted runs add up), then the values under the original's names. What is not a number is `null`.
+//! of training (including those before interruptions), and the values under the original's names. Non-finite values are `null`.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use super::append::{AppendFile, Result, log_error};
 /// Name of the file in a run directory.
 pub const FILE_NAME: &str = "metrics.jsonl";
 
-/// Longest line that is read back, in bytes; longer ones cannot be records.
+/// Maximum length of a line in bytes. A longer line is not a record.
 const MAX_LINE: u64 = 1 << 20;
 
 /// Writer of `metrics.jsonl`.
@@ -26,27 +26,26 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Opens `<run>/metrics.jsonl` to append to it; creates it if it is missing.
+    /// Opens `<run>/metrics.jsonl` for appending; creates the file if it is missing.
     ///
     /// # Errors
-    /// If the file cannot be opened.
+    /// Returns an error if the file cannot be opened.
     pub fn open(run: &Path) -> Result<Self> {
         let file = AppendFile::open(&run.join(FILE_NAME))?;
         Ok(Self { file })
     }
 
-    /// Appends one record. It reaches the file at once and whole, or not at all. Of values with the same name the last
-    /// one stays.
+    /// Appends one record, without buffering. If several values have the same name, the last one is written.
     ///
     /// # Errors
-    /// If the file cannot be written (as on a full disk); earlier records are as they were.
+    /// Returns an error if the file cannot be written, for instance on a full disk. Earlier records are then unchanged.
     pub fn write(&mut self, step: u64, epoch: u64, seconds: f64, values: &[(&str, f64)]) -> Result<()> {
         let mut record = Map::new();
         record.insert("step".into(), step.into());
         record.insert("epoch".into(), epoch.into());
         record.insert("time".into(), ((seconds * 1000.0).round() / 1000.0).into());
         for &(name, value) in values {
-            // `Value::from` turns what is not finite into null, since JSON has no word for it.
+            // `Value::from` turns non-finite values, which JSON does not have, into null.
             record.insert(name.into(), value.into());
         }
         let mut line = Value::Object(record).to_string();
@@ -55,15 +54,15 @@ impl MetricsWriter {
     }
 }
 
-/// Removes from `<run>/metrics.jsonl` every record of a step after `step`, and lines that are no records (such as the
-/// torn last line of a killed run). A missing file is fine. Returns the number of lines removed.
+/// Removes from `<run>/metrics.jsonl` the records of steps after `step` and all lines that are not records, such as the incomplete
+/// last line of a killed run. Returns the number of removed lines, 0 if there is no file.
 ///
 /// # Errors
-/// If the file cannot be read or replaced; it is then as it was.
+/// Returns an error if the file cannot be read or replaced. The file is then unchanged.
 pub fn truncate_after(run: &Path, step: u64) -> Result<u64> {
     let path = run.join(FILE_NAME);
     let temporary = run.join(format!(".{FILE_NAME}.tmp"));
-    let shorten = || -> io::Result<u64> {
+    let truncate = || -> io::Result<u64> {
         let mut reader = match File::open(&path) {
             Ok(file) => BufReader::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -74,7 +73,7 @@ pub fn truncate_after(run: &Path, step: u64) -> Result<u64> {
         let mut line = Vec::new();
         while next_line(&mut reader, &mut line)? {
             match record_step(&line) {
-                Some(at) if at <= step => kept.write_all(&line)?,
+                Some(record_step) if record_step <= step => kept.write_all(&line)?,
                 _ => removed += 1,
             }
         }
@@ -87,14 +86,14 @@ pub fn truncate_after(run: &Path, step: u64) -> Result<u64> {
         }
         Ok(removed)
     };
-    shorten().map_err(|source| {
+    truncate().map_err(|source| {
         let _ = fs::remove_file(&temporary);
         log_error(&path, "shortened", source)
     })
 }
 
-/// Reads one line with its end into `line`; false at the end of the file. Of a line too long to be a record only the
-/// beginning is kept.
+/// Reads a line, including the newline, into `line`. Returns `false` at the end of the file. A line longer than [`MAX_LINE`] is
+/// truncated.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     io::Read::take(&mut *reader, MAX_LINE).read_until(b'\n', line)?;
@@ -104,7 +103,7 @@ fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> 
     Ok(!line.is_empty())
 }
 
-/// The step of a whole record.
+/// Returns the step of a record; `None` if the line is not a complete record.
 fn record_step(line: &[u8]) -> Option<u64> {
     if !line.ends_with(b"\n") {
         return None;
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_lines_in_order() {
+    fn writes_one_line_per_record() {
         let run = TempDir::new().unwrap();
         let mut writer = MetricsWriter::open(run.path()).unwrap();
         writer
@@ -152,22 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn resuming_removes_later_and_torn_records() {
+    fn truncate_after_removes_later_and_incomplete_records() {
         let run = TempDir::new().unwrap();
         assert_eq!(truncate_after(run.path(), 5).unwrap(), 0);
         let mut writer = MetricsWriter::open(run.path()).unwrap();
         for step in 1..=6 {
             writer.write(step, 0, 0.0, &[("loss", 1.0)]).unwrap();
         }
-        let whole = text(&run);
-        let huge = format!("{{\"step\":1,\"x\":\"{}\"}}\n", "y".repeat(2 << 20));
+        let records = text(&run);
+        let long_line = format!("{{\"step\":1,\"x\":\"{}\"}}\n", "y".repeat(2 << 20));
         fs::write(
             run.path().join(FILE_NAME),
-            format!("{huge}{whole}not json\n{{\"step\":2,\"epo"),
+            format!("{long_line}{records}not json\n{{\"step\":2,\"epo"),
         )
         .unwrap();
         assert_eq!(truncate_after(run.path(), 4).unwrap(), 5);
-        let expected: String = whole.split_inclusive('\n').take(4).collect();
+        let expected: String = records.split_inclusive('\n').take(4).collect();
         assert_eq!(text(&run), expected);
         assert_eq!(truncate_after(run.path(), 4).unwrap(), 0);
         let mut writer = MetricsWriter::open(run.path()).unwrap();

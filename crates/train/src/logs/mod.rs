@@ -1,6 +1,6 @@
 //! Logs: `metrics.jsonl`, TensorBoard events, progress.
 //!
-//! [`RunLog`] owns the three. Scalars carry the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
+//! [`RunLog`] owns all three. Scalars have the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
 
 mod append;
 pub mod metrics;
@@ -16,7 +16,7 @@ pub use metrics::MetricsWriter;
 pub use progress::Progress;
 pub use tensorboard::EventWriter;
 
-/// Everything a training run writes down while it goes on.
+/// The logs of a training run.
 pub struct RunLog {
     metrics: MetricsWriter,
     events: EventWriter,
@@ -29,25 +29,25 @@ impl RunLog {
     /// Starts the logs of a new run in the directory `run`, which is created if it is missing.
     ///
     /// # Errors
-    /// Returns an error if the directory already holds records of a run, which are left as they are, or if a file cannot be created.
+    /// Returns an error if the directory already contains records of a run, which are not changed, or if a file cannot be created.
     pub fn create(run: &Path, progress: Progress) -> Result<Self> {
         let path = run.join(metrics::FILE_NAME);
         fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
         if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
             let source = io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "another run's records are there; continue that run or choose another folder",
+                "the file has the records of another run; resume that run or choose another directory",
             );
             return Err(log_error(&path, "started", source));
         }
         Self::open(run, None, 0.0, progress)
     }
 
-    /// Continues the logs of a run whose checkpoint was taken after `step` optimiser steps and `seconds` of training:
-    /// what was logged after that step is removed from `metrics.jsonl` and hidden by TensorBoard.
+    /// Continues the logs of a run that is resumed after `step` optimiser steps and `seconds` of training. Later records are removed
+    /// from `metrics.jsonl`, and TensorBoard does not show later events.
     ///
     /// # Errors
-    /// If a file cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn resume(run: &Path, step: u64, seconds: f64, progress: Progress) -> Result<Self> {
         fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
         metrics::truncate_after(run, step)?;
@@ -68,21 +68,21 @@ impl RunLog {
         })
     }
 
-    /// Writes `values` of optimiser step `step` to both files; they are there when this returns.
+    /// Writes `values` of optimiser step `step` to both files, without buffering.
     ///
     /// # Errors
-    /// If a file cannot be written, as on a full disk; no partial record is left behind.
+    /// Returns an error if a file cannot be written, for instance on a full disk. Partial records are removed.
     pub fn log(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
         self.metrics.write(step, epoch, self.seconds(), values)?;
         self.events.scalars(step, epoch, values)
     }
 
-    /// Seconds of training so far, including those before an interruption.
+    /// Returns the seconds of training, including those before interruptions.
     pub fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    /// The progress display.
+    /// Returns the progress display.
     pub fn progress(&mut self) -> &mut Progress {
         &mut self.progress
     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resumes_a_run_without_overwriting_it() {
+    fn create_rejects_and_resume_continues_existing_logs() {
         let directory = TempDir::new().unwrap();
         let run = directory.path().join("run");
         let mut log = RunLog::create(&run, Progress::quiet()).unwrap();
@@ -105,7 +105,7 @@ mod tests {
         drop(log);
         let error = RunLog::create(&run, Progress::quiet()).err().unwrap().to_string();
         assert!(
-            error.contains(metrics::FILE_NAME) && error.contains("choose another folder"),
+            error.contains(metrics::FILE_NAME) && error.contains("choose another directory"),
             "{error}"
         );
 

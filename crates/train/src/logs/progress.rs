@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar when a terminal watches, plain lines when none does.
+//! Progress on standard error: a bar on a terminal, otherwise plain lines.
 
 use std::{
     collections::VecDeque,
@@ -9,49 +9,49 @@ use std::{
 
 use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Rates are means over this stretch of time.
+/// Length of the moving window over which rates are averaged.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// Time between two measurements kept for the rates.
+/// Minimum time between two stored measurements.
 const SAMPLING: Duration = Duration::from_millis(250);
 
-/// Shortest and longest time between plain lines: often enough at the start, few in a run of days.
+/// Minimum and maximum time between plain lines. The interval grows with the length of the run.
 const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
-/// The bar that is on the terminal, if there is one.
-static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// The visible progress bar.
+static VISIBLE_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-fn set_shown(bar: Option<ProgressBar>) {
-    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+fn set_visible_bar(bar: Option<ProgressBar>) {
+    *VISIBLE_BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// Runs something that prints, with the progress bar, if one is shown, out of its way.
-pub fn suspend<T>(printing: impl FnOnce() -> T) -> T {
-    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    match shown {
-        Some(bar) => bar.suspend(printing),
-        None => printing(),
+/// Hides the progress bar, if one is visible, while `print` prints.
+pub fn suspend<T>(print: impl FnOnce() -> T) -> T {
+    let bar = VISIBLE_BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
     }
 }
 
-/// What happened since the last update.
+/// The progress since the last update.
 #[derive(Debug, Clone, Copy)]
 pub struct Update<'a> {
-    /// Steps done so far.
+    /// Number of completed steps.
     pub step: u64,
-    /// Samples gone through since the last update.
+    /// Number of samples since the last update.
     pub samples: u64,
     /// Time spent waiting for data since the last update.
     pub waited: Duration,
-    /// Losses worth seeing, by short names (`mlm`, `mae`, …).
+    /// Short names (`mlm`, `mae`, …) and values of the losses.
     pub losses: &'a [(&'a str, f64)],
 }
 
-/// Shows how far a loop is, how fast it goes and when it will be done.
+/// Shows the position, speed and remaining time of a loop.
 pub struct Progress {
     unit: &'static str,
-    /// Whether only steps are shown, without samples and waiting.
-    counting: bool,
+    /// Whether only steps are shown, without samples and data wait.
+    steps_only: bool,
     total: u64,
     meter: Meter,
     view: View,
@@ -62,42 +62,43 @@ enum View {
     Lines {
         out: Box<dyn Write + Send>,
         started: Instant,
-        last: Option<Instant>,
+        last_line: Option<Instant>,
     },
     Quiet,
 }
 
 impl Progress {
-    /// Progress of a loop over `total` steps, called `unit` (`"step"`, `"batch"`), of which `done` are done already.
+    /// Shows the progress of a loop over `total` steps, `done` of them already completed. `unit` is the name of a step, such as
+    /// `"step"` or `"batch"`.
     pub fn new(unit: &'static str, total: u64, done: u64) -> Self {
         if !io::stderr().is_terminal() {
             return Self::lines(unit, total, done, Box::new(io::stderr()), Instant::now());
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
-        // The template is a constant, and its test shows that it reads.
+        // The template is valid, as a test checks.
         if let Ok(style) = ProgressStyle::with_template("{bar:20} {wide_msg}") {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_position(done);
-        set_shown(Some(bar.clone()));
+        set_visible_bar(Some(bar.clone()));
         let meter = Meter::new(Instant::now(), done);
         Self {
             unit,
-            counting: false,
+            steps_only: false,
             total,
             meter,
             view: View::Bar(bar),
         }
     }
 
-    /// Progress of work that consists of `total` things called `unit` (`"image"`), of which `done` are done already.
+    /// Shows the progress of `total` items, `done` of them already completed. `unit` is the name of an item, such as `"image"`.
     pub fn counting(unit: &'static str, total: u64, done: u64) -> Self {
         let mut progress = Self::new(unit, total, done);
-        progress.counting = true;
+        progress.steps_only = true;
         progress
     }
 
-    /// Takes note that `done` things are done, and shows it when it is time to.
+    /// Sets the number of completed items, and updates the display if it is due.
     pub fn reach(&mut self, done: u64) {
         self.update(Update {
             step: done,
@@ -107,11 +108,11 @@ impl Progress {
         });
     }
 
-    /// Shows nothing.
+    /// Makes a progress that shows nothing.
     pub fn quiet() -> Self {
         Self {
             unit: "step",
-            counting: false,
+            steps_only: false,
             total: 0,
             meter: Meter::new(Instant::now(), 0),
             view: View::Quiet,
@@ -122,33 +123,33 @@ impl Progress {
         let view = View::Lines {
             out,
             started: now,
-            last: None,
+            last_line: None,
         };
         Self {
             unit,
-            counting: false,
+            steps_only: false,
             total,
             meter: Meter::new(now, done),
             view,
         }
     }
 
-    /// Takes note of an update, and shows it when it is time to.
+    /// Adds an update, and updates the display if it is due.
     pub fn update(&mut self, update: Update<'_>) {
         self.update_at(Instant::now(), update);
     }
 
     fn update_at(&mut self, now: Instant, update: Update<'_>) {
         self.meter.add(now, &update);
-        let due = match &self.view {
+        let is_due = match &self.view {
             View::Bar(_) => true,
-            View::Lines { started, last, .. } => {
+            View::Lines { started, last_line, .. } => {
                 let interval = ((now - *started) / 60).clamp(LINE_INTERVAL.0, LINE_INTERVAL.1);
-                update.step == self.total || last.is_none_or(|last| now - last >= interval)
+                update.step == self.total || last_line.is_none_or(|last| now - last >= interval)
             }
             View::Quiet => false,
         };
-        if !due {
+        if !is_due {
             return;
         }
         let line = self.line(&update);
@@ -157,10 +158,10 @@ impl Progress {
                 bar.set_position(update.step);
                 bar.set_message(line);
             }
-            View::Lines { out, last, .. } => {
-                // Nothing can be done if standard error is closed.
+            View::Lines { out, last_line, .. } => {
+                // An error, for instance of a closed standard error, does not stop the run.
                 let _ = writeln!(out, "{line}");
-                *last = Some(now);
+                *last_line = Some(now);
             }
             View::Quiet => {}
         }
@@ -169,10 +170,10 @@ impl Progress {
     fn line(&self, update: &Update<'_>) -> String {
         let mut parts = vec![format!("{} {}/{}", self.unit, update.step, self.total)];
         if let Some(rates) = self.meter.rates() {
-            parts.push(if self.counting {
-                format!("{}/s", rate(rates.steps))
+            parts.push(if self.steps_only {
+                format!("{}/s", rate_text(rates.steps))
             } else {
-                format!("{} samples/s", rate(rates.samples))
+                format!("{} samples/s", rate_text(rates.samples))
             });
             if rates.steps > 0.0 && update.step < self.total {
                 let left = (self.total - update.step) as f64 / rates.steps;
@@ -186,100 +187,104 @@ impl Progress {
                 .iter()
                 .map(|(name, loss)| format!("{name} {}", loss_text(*loss))),
         );
-        if let Some(rates) = self.meter.rates().filter(|_| !self.counting) {
+        if let Some(rates) = self.meter.rates().filter(|_| !self.steps_only) {
             parts.push(format!("data wait {:.0} %", rates.waiting * 100.0));
         }
         parts.join("  ")
     }
 
-    /// Leaves the time since the last update out of the rates: to be called after a validation or a save.
+    /// Excludes the time since the last update from the rates. Called after a validation or a save.
     pub fn skip_pause(&mut self) {
         self.meter.restart(Instant::now());
     }
 
-    /// Ends the display; the bar stays as it is.
+    /// Ends the display. The bar remains on the terminal in its last state.
     pub fn finish(&mut self) {
         if let View::Bar(bar) = &self.view
             && !bar.is_finished()
         {
             bar.abandon();
-            set_shown(None);
-            // The bar leaves the cursor at its end.
+            set_visible_bar(None);
+            // The cursor is at the end of the bar, so a new line begins here.
             let _ = writeln!(io::stderr());
         }
     }
 }
 
 impl Drop for Progress {
-    /// So that an error printed next does not end up inside the bar.
+    /// Ends the display, so that later output does not overwrite the bar.
     fn drop(&mut self) {
         self.finish();
     }
 }
 
-/// Speeds over the last [`WINDOW`].
+/// Rates over the last [`WINDOW`].
 struct Rates {
     /// Samples per second.
     samples: f64,
     /// Steps per second.
     steps: f64,
-    /// Share of the time spent waiting for data, 0 to 1.
+    /// Fraction of the time spent waiting for data, 0 to 1.
     waiting: f64,
 }
 
-/// Running totals at some moment.
+/// Totals at a time.
 #[derive(Clone, Copy)]
-struct Mark {
+struct Measurement {
     time: Instant,
     step: u64,
     samples: u64,
     waited: Duration,
 }
 
-/// Measures speeds over a moving window, in bounded memory.
+/// Measures rates over a moving window, in bounded memory.
 struct Meter {
-    /// Oldest first; never empty.
-    marks: VecDeque<Mark>,
-    latest: Mark,
+    /// Measurements of the window, oldest first; never empty.
+    measurements: VecDeque<Measurement>,
+    latest: Measurement,
 }
 
 impl Meter {
     fn new(now: Instant, step: u64) -> Self {
-        let latest = Mark {
+        let latest = Measurement {
             time: now,
             step,
             samples: 0,
             waited: Duration::ZERO,
         };
         Self {
-            marks: VecDeque::from([latest]),
+            measurements: VecDeque::from([latest]),
             latest,
         }
     }
 
     fn add(&mut self, now: Instant, update: &Update<'_>) {
-        self.latest = Mark {
+        self.latest = Measurement {
             time: now,
             step: update.step,
             samples: self.latest.samples.saturating_add(update.samples),
             waited: self.latest.waited.saturating_add(update.waited),
         };
-        if self.marks.back().is_none_or(|mark| now - mark.time >= SAMPLING) {
-            self.marks.push_back(self.latest);
+        if self
+            .measurements
+            .back()
+            .is_none_or(|measurement| now - measurement.time >= SAMPLING)
+        {
+            self.measurements.push_back(self.latest);
         }
-        // The oldest mark lies just before the window, or steps slower than the window would have no rate.
-        while self.marks.len() > 1 && now - self.marks[1].time >= WINDOW {
-            self.marks.pop_front();
+        // The oldest measurement is before the window, so that there is a rate even if a step takes longer than the window.
+        while self.measurements.len() > 1 && now - self.measurements[1].time >= WINDOW {
+            self.measurements.pop_front();
         }
     }
 
     fn restart(&mut self, now: Instant) {
         self.latest.time = now;
-        self.marks = VecDeque::from([self.latest]);
+        self.measurements = VecDeque::from([self.latest]);
     }
 
     fn rates(&self) -> Option<Rates> {
-        let first = self.marks.front()?;
+        let first = self.measurements.front()?;
         let seconds = (self.latest.time - first.time).as_secs_f64();
         (seconds > 0.0).then(|| Rates {
             samples: (self.latest.samples - first.samples) as f64 / seconds,
@@ -289,8 +294,8 @@ impl Meter {
     }
 }
 
-/// Three digits or more.
-fn rate(value: f64) -> String {
+/// Formats a rate with at least three digits.
+fn rate_text(value: f64) -> String {
     let decimals = if value >= 100.0 {
         0
     } else if value >= 10.0 {
@@ -316,9 +321,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -330,7 +335,7 @@ mod tests {
 
     #[test]
     fn prints_plain_lines_at_growing_intervals() {
-        let out = Shared::default();
+        let out = SharedBuffer::default();
         let start = Instant::now();
         let mut progress = Progress::lines("step", 1000, 0, Box::new(out.clone()), start);
         for step in 1..=1000u64 {
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_follow_changes_and_slow_steps() {
+    fn rates_are_means_over_the_window_or_the_last_step() {
         let start = Instant::now();
         let mut meter = Meter::new(start, 5);
         assert!(meter.rates().is_none());
@@ -386,7 +391,7 @@ mod tests {
         }
         let rates = meter.rates().unwrap();
         assert_eq!((rates.samples, rates.steps), (100.0, 1.0));
-        assert!(meter.marks.len() < 40);
+        assert!(meter.measurements.len() < 40);
         meter.restart(start + Duration::from_secs(900));
         assert!(meter.rates().is_none());
         assert_eq!(step(&mut meter, 901, 58).samples, 100.0);

@@ -1,8 +1,7 @@
 //! TensorBoard event files.
 //!
 //! A file is a sequence of TFRecords: length (u64), masked CRC-32C of the length, bytes, masked CRC-32C of the bytes,
-//! all little-endian. The bytes are a protocol-buffer `Event` (tensorflow/core/util/event.proto); the few fields used
-//! here:
+//! all little-endian. The bytes are a protocol-buffer `Event` (tensorflow/core/util/event.proto) with these fields:
 //!
 //! ```text
 //! Event      { 1: double wall_time  2: int64 step  3: string file_version  5: Summary summary  7: SessionLog session_log }
@@ -18,7 +17,7 @@ use std::{
 
 use super::append::{AppendFile, Result, log_error};
 
-/// What every event file's name begins with.
+/// Prefix of the names of event files.
 const FILE_PREFIX: &str = "events.out.tfevents.";
 
 /// Writer of one event file.
@@ -40,11 +39,11 @@ impl EventWriter {
         Ok(Self { file })
     }
 
-    /// Records that training continues after optimiser step `step`: TensorBoard then drops what other event files of the
-    /// directory hold for later steps.
+    /// Writes the event that training continues after optimiser step `step`. TensorBoard then ignores later steps in the other event
+    /// files of the directory.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn restart(&mut self, step: u64) -> Result<()> {
         self.file.append(&record(&start_event(now(), step.saturating_add(1))))
     }
@@ -52,36 +51,36 @@ impl EventWriter {
     /// Appends `values` and the scalar `epoch` at optimiser step `step`, in one record.
     ///
     /// # Errors
-    /// If the file cannot be written; no partial record is left behind.
+    /// Returns an error if the file cannot be written. A partial record is removed.
     pub fn scalars(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
         self.file.append(&record(&scalar_event(now(), step, epoch, values)))
     }
 }
 
-/// Now in Unix seconds, but later than every event file already in the directory, since TensorBoard reads them in the order
-/// of their names and a resumed run's file must come last.
+/// Returns the Unix time in seconds, but at least one second more than in the names of the directory's event files: TensorBoard
+/// reads files in the order of their names, and the file of a resumed run must be the last one.
 fn file_time(run: &Path) -> io::Result<u64> {
     let mut time = now() as u64;
     for entry in fs::read_dir(run)? {
         let name = entry?.file_name();
-        let earlier = name
+        let other_time = name
             .to_string_lossy()
             .strip_prefix(FILE_PREFIX)
             .and_then(|rest| rest.split('.').next()?.parse().ok());
-        time = earlier.map_or(time, |earlier: u64| time.max(earlier.saturating_add(1)));
+        time = other_time.map_or(time, |other: u64| time.max(other.saturating_add(1)));
     }
     Ok(time)
 }
 
 fn now() -> f64 {
-    // A clock before 1970 is not worth failing for.
+    // A clock before 1970 gives 0 instead of an error.
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
 }
 
-/// The machine's name, reduced to what may stand in a file name.
+/// Returns the host name without characters that are unsafe in file names.
 fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::env::var("HOSTNAME"))
@@ -95,7 +94,7 @@ fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// Frames the bytes of one event.
+/// Returns the TFRecord of an event.
 fn record(event: &[u8]) -> Vec<u8> {
     let length = (event.len() as u64).to_le_bytes();
     let mut bytes = Vec::with_capacity(event.len() + 16);
@@ -106,8 +105,7 @@ fn record(event: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32C, rotated and offset so that a record that contains checksums is not mistaken for valid (constant from
-/// tensorflow/core/lib/hash/crc32c.h).
+/// Returns TensorFlow's masked CRC-32C: rotated, plus a constant (tensorflow/core/lib/hash/crc32c.h).
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -144,7 +142,7 @@ fn scalar_event(time: f64, step: u64, epoch: u64, values: &[(&str, f64)]) -> Vec
     event.0
 }
 
-/// A protocol-buffer message being written.
+/// The bytes of a protocol-buffer message.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -190,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// Bit by bit, to check the crate against the definition (reflected polynomial 0x82f63b78).
+    /// Computes the CRC-32C bit by bit from its definition (reflected polynomial 0x82f63b78).
     fn crc32c_by_definition(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0u32, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ (0x82f6_3b78 * (crc & 1)))
@@ -226,7 +224,7 @@ mod tests {
         Bytes(Vec<u8>),
     }
 
-    /// Splits a message into (number, value).
+    /// Splits a message into fields, (number, value).
     fn fields(mut message: &[u8]) -> Vec<(u64, Field)> {
         fn varint(message: &mut &[u8]) -> u64 {
             let mut value = 0;
@@ -241,9 +239,9 @@ mod tests {
             value
         }
         fn take<'a>(message: &mut &'a [u8], count: usize) -> &'a [u8] {
-            let (now, later) = message.split_at(count);
-            *message = later;
-            now
+            let (bytes, rest) = message.split_at(count);
+            *message = rest;
+            bytes
         }
         let mut found = Vec::new();
         while !message.is_empty() {
@@ -263,7 +261,7 @@ mod tests {
         found
     }
 
-    /// Step and (tag, value) pairs of a scalar event.
+    /// Returns step and (tag, value) pairs of a scalar event.
     fn scalars(event: &[u8]) -> (u64, Vec<(String, f32)>) {
         let event = fields(event);
         let [
@@ -286,8 +284,8 @@ mod tests {
     }
 
     #[test]
-    fn writes_known_bytes() {
-        // Checksum of the digits 1 to 9 from the CRC catalogue, and the masked value computed from it by hand.
+    fn events_and_checksums_have_the_expected_bytes() {
+        // The checksum of the digits 1 to 9 is from the CRC catalogue; the masked value is computed from it by hand.
         assert_eq!(crc32c_by_definition(b"123456789"), 0xe306_9283);
         assert_eq!(masked_crc(b"123456789"), 0xc78a_b0e5);
         let event = version_event(1.0);
@@ -305,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_was_written() {
+    fn event_files_contain_version_start_and_scalars() {
         let run = TempDir::new().unwrap();
         let mut writer = EventWriter::create(run.path()).unwrap();
         writer.restart(40).unwrap();
@@ -332,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn later_files_sort_later() {
+    fn files_created_within_a_second_have_different_names() {
         let run = TempDir::new().unwrap();
         for _ in 0..3 {
             EventWriter::create(run.path()).unwrap();
@@ -342,7 +340,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_scalars_read_back(step in any::<u64>(), values in prop::collection::vec((".{0,200}", -1e30..1e30f64), 0..3)) {
+        fn written_scalars_are_read_unchanged(step in any::<u64>(), values in prop::collection::vec((".{0,200}", -1e30..1e30f64), 0..3)) {
             let values: Vec<(&str, f64)> = values.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
             let (read_step, mut read) = scalars(&records(&record(&scalar_event(0.0, step, 3, &values)))[0]);
             prop_assert_eq!(read_step, step);

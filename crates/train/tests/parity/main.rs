@@ -81,7 +81,7 @@ fn whole_image(text: u32) -> Sequence {
 /// The value of a measure.
 fn measured(outcome: &Outcome, key: &str) -> f32 {
     let measure = outcome.measures.iter().find(|measure| measure.key == key);
-    measure.unwrap_or_else(|| panic!("{key}")).read()
+    measure.unwrap_or_else(|| panic!("{key}")).value()
 }
 
 /// Position of the largest value, the first of equals.
