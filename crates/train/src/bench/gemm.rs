@@ -4,33 +4,33 @@ use super::{Device, Precision, format_name, median, round};
 use serde::Serialize;
 use vlct_tensor::throughput::layer_times;
 
-/// Rows (tokens), width in and width out of the product that is measured: the first layer of an MLP of the base model.
+/// Tokens, input width and output width of the measured layer, the first linear layer of an MLP of the base model.
 const SIZES: [usize; 3] = [1920, 768, 3072];
 
-/// One line of result: rates of the three products of a linear layer.
+/// Throughput of the three products of a linear layer, printed as one line of JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct GemmResult {
-    /// What was timed.
+    /// `gemm`.
     pub task: &'static str,
-    /// Which program.
+    /// `vlct`.
     pub style: &'static str,
     /// Number format.
     pub precision: &'static str,
-    /// Rows of input and output: tokens.
+    /// Rows of input and output (tokens).
     pub rows: usize,
     /// Columns of the input.
     pub inner: usize,
     /// Columns of the output.
     pub columns: usize,
-    /// `y = x·wᵀ + b`, in 10¹² floating-point operations per second: two for each product that is added.
+    /// Throughput of `y = x·wᵀ + b` in 10¹² floating-point operations per second. A multiply-add counts as two operations.
     pub forward_tflops: f64,
-    /// `dx = dy·w`.
+    /// Throughput of `dx = dy·w`.
     pub input_gradient_tflops: f64,
-    /// `dw = dyᵀ·x`.
+    /// Throughput of `dw = dyᵀ·x`.
     pub weight_gradient_tflops: f64,
 }
 
-/// Times the products of one layer, each `repetitions` times; the medians count.
+/// Measures each product of a layer `repetitions` times. The throughput is that of the median time.
 pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
     let [rows, inner, columns] = SIZES;
     let times = layer_times(Device::default(), rows, inner, columns, precision, repetitions);

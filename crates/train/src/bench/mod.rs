@@ -19,20 +19,20 @@ use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape};
 pub use vlct_tensor::{Device, Precision};
 
-/// Kinds of work that are timed, each on the base model with the heads for masked words and matching; the last two also with
-/// that for answers.
+/// The measured work. The model is the base model with the heads for masked words and matching; for `Vqa` and `Infer` it also has the
+/// question-answering head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// A pre-training step: both passes and all their losses forward and backward, AdamW.
+    /// A pre-training step with all losses: forward, backward, AdamW.
     Pretrain,
     /// A fine-tuning step of question answering, all patches visible: forward, backward, AdamW.
     Vqa,
-    /// Answer logits, all patches visible: forward only.
+    /// The forward pass of question answering, all patches visible.
     Infer,
 }
 
 impl Workload {
-    /// Its name in results.
+    /// Returns the name in results.
     pub fn name(self) -> &'static str {
         match self {
             Workload::Pretrain => "pretrain",
@@ -42,62 +42,62 @@ impl Workload {
     }
 }
 
-/// What to time.
+/// The options of [`measure`].
 #[derive(Clone, Copy, Debug)]
 pub struct BenchOptions {
-    /// The kind of work.
+    /// The measured work.
     pub workload: Workload,
     /// Side of the images in pixels.
     pub image_size: usize,
-    /// Samples of a step.
+    /// Samples per step.
     pub batch: usize,
     /// Number format.
     pub precision: Precision,
-    /// Whether to note what each operation takes.
+    /// Whether to measure the time of each operation.
     pub profile: bool,
-    /// Timed steps, after one that is not.
+    /// Number of measured steps, in addition to one warm-up step.
     pub steps: usize,
 }
 
-/// One line of result, with the keys of the PyTorch program that it is compared with.
+/// The result, printed as one line of JSON with the keys of the PyTorch program that it is compared with.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchResult {
-    /// What was timed.
+    /// Name of the workload.
     pub task: &'static str,
-    /// Which program.
+    /// `vlct`.
     pub style: &'static str,
     /// Number format.
     pub precision: &'static str,
     /// Side of the images in pixels.
     pub image_size: usize,
-    /// Samples of a step.
+    /// Samples per step.
     pub batch: usize,
     /// Median time of a step.
     pub seconds_per_step: f64,
-    /// Samples divided by that.
+    /// `batch / seconds_per_step`.
     pub samples_per_second: f64,
-    /// Largest resident size of the process.
+    /// Peak resident memory of the process in MiB.
     pub peak_mib: u64,
 }
 
-/// Hidden part of the patches, as in the published recipe.
+/// Fraction of masked patches, as in the published pre-training.
 const MASK_RATIO: f64 = 0.6;
 
-/// Answers of VQAv2, as published.
+/// Number of answers, as in the published fine-tuning on VQAv2.
 const ANSWERS: usize = 3129;
 
-/// Operations of the timed steps, for a table: see [`vlct_tensor::profile`].
+/// The operations of the measured steps (see [`vlct_tensor::profile`]), displayed as a table.
 pub struct Profile {
-    /// The operations, those that took longest first.
+    /// The operations, sorted by time in descending order.
     pub entries: Vec<Entry>,
-    /// Steps that they belong to.
+    /// Number of measured steps.
     pub steps: usize,
-    /// Time of all these steps.
+    /// Total time of the measured steps.
     pub total: Duration,
 }
 
 impl std::fmt::Display for Profile {
-    /// Per step: calls, milliseconds, share, how many cores were busy, arithmetic and traffic rates.
+    /// Columns, per step: calls, milliseconds, percentage of the time, busy cores, throughput of computation and memory.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let steps = self.steps.max(1) as f64;
         let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -106,16 +106,16 @@ impl std::fmt::Display for Profile {
             "{:<44} {:>6} {:>9} {:>6} {:>6} {:>9} {:>7}",
             "operation", "calls", "ms", "%", "cores", "GFLOP/s", "GB/s"
         )?;
-        let (mut known, mut worked) = (0.0, 0.0);
-        let cores = |worked: f64, seconds: f64| match worked {
+        let (mut profiled, mut core_seconds) = (0.0, 0.0);
+        let cores = |core_seconds: f64, seconds: f64| match core_seconds {
             0.0 => String::new(),
-            _ => format!("{:.2}", worked / seconds.max(f64::MIN_POSITIVE)),
+            _ => format!("{:.2}", core_seconds / seconds.max(f64::MIN_POSITIVE)),
         };
         for e in &self.entries {
             let seconds = e.time.as_secs_f64();
-            let cores_busy = e.core_time.as_secs_f64();
-            known += seconds;
-            worked += cores_busy;
+            let entry_core_seconds = e.core_time.as_secs_f64();
+            profiled += seconds;
+            core_seconds += entry_core_seconds;
             let rate = |amount: f64, digits: usize| match amount {
                 0.0 => String::new(),
                 _ => format!("{:.digits$}", amount / seconds.max(f64::MIN_POSITIVE) / 1e9),
@@ -126,26 +126,26 @@ impl std::fmt::Display for Profile {
                 f,
                 "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {:>6} {flops:>9} {bytes:>7}",
                 e.name,
-                cores(cores_busy, seconds)
+                cores(entry_core_seconds, seconds)
             )?;
         }
-        let (other, all) = (1e3 * (total - known) / steps, 1e3 * total / steps);
+        let (other, all) = (1e3 * (total - profiled) / steps, 1e3 * total / steps);
         writeln!(
             f,
             "{:<44} {:>6} {other:>9.2} {:>6.1}",
             "anything else",
             "",
-            100.0 * (total - known) / total
+            100.0 * (total - profiled) / total
         )?;
-        let busy = cores(worked, known);
+        let busy = cores(core_seconds, profiled);
         write!(f, "{:<44} {:>6} {all:>9.2} {:>6.1} {busy:>6}", "step", "", 100.0)
     }
 }
 
-/// Times steps of the base model. Captions have 9 to 18 tokens, as in MS-COCO, of which pre-training masks 15 %; training is
-/// with dropout.
+/// Measures steps of the base model on synthetic batches. Captions have 9 to 18 tokens, as in MS-COCO; pre-training masks 15 % of them.
+/// Training uses dropout.
 ///
-/// Also gives the profile of the timed steps, if it is asked for.
+/// Also returns the profile of the measured steps if [`BenchOptions::profile`] is set.
 pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     let BenchOptions {
         workload,
@@ -188,7 +188,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         Workload::Pretrain | Workload::Vqa => train(model, options, &*task, synthetic),
         Workload::Infer => time(steps, profile, |step| {
             let tape = Tape::inference(model.compute());
-            task.forward(&model, &tape, synthetic.at(step, false));
+            task.forward(&model, &tape, synthetic.batch_of_step(step, false));
         }),
     };
     let profile = profile.then(|| Profile {
@@ -231,13 +231,13 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
     model
 }
 
-/// Seconds of each step of training on a task.
+/// Returns the seconds of each training step.
 fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     time(options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());
-        let outcome = task.forward(&model, &tape, synthetic.at(step, true));
+        let outcome = task.forward(&model, &tape, synthetic.batch_of_step(step, true));
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
         optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
@@ -248,22 +248,22 @@ fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: 
     })
 }
 
-/// Seconds of each of `steps` calls of `work` with the number of the step, after one that is not counted. With `profile`, the
-/// counted ones are profiled.
-fn time(steps: usize, profile: bool, mut work: impl FnMut(u64)) -> Vec<f64> {
-    let mut once = |step| {
+/// Calls `step` once for warm-up, with 0, and then `steps` times, with 1, 2, …. Returns the seconds of each call after the warm-up;
+/// with `profile`, profiles them.
+fn time(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
+    let mut time_once = |number| {
         let start = Instant::now();
-        work(step);
+        step(number);
         start.elapsed().as_secs_f64()
     };
-    once(0);
+    time_once(0);
     if profile {
         profile::start();
     }
-    (1..=steps as u64).map(once).collect()
+    (1..=steps as u64).map(time_once).collect()
 }
 
-/// The name of a number format in results.
+/// Returns the name of a number format in results.
 fn format_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
@@ -275,7 +275,7 @@ fn round(value: f64, digits: i32) -> f64 {
     (value * 10f64.powi(digits)).round() / 10f64.powi(digits)
 }
 
-/// The mean of the middle two, of an odd number the middle one; NaN of nothing.
+/// Returns the median, which for an even number of values is the mean of the middle two; NaN if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -284,7 +284,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Largest resident size of this process so far in MiB; 0 where the system does not tell.
+/// Returns the peak resident memory of this process in MiB; 0 on systems without `/proc/self/status`.
 fn peak_resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
@@ -303,14 +303,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_call_is_not_timed() {
+    fn the_first_call_is_not_measured() {
         let mut calls = Vec::new();
         assert_eq!(time(3, false, |step| calls.push(step)).len(), 3);
         assert_eq!(calls, [0, 1, 2, 3]);
     }
 
     #[test]
-    fn medians() {
+    fn median_of_an_even_number_is_the_mean_of_the_middle_two() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(Vec::new()).is_nan());

@@ -1,4 +1,4 @@
-//! Synthetic batches: noise of the sizes that captions and images have.
+//! Synthetic batches of random captions and images.
 
 use super::MASK_RATIO;
 use rand::RngExt;
@@ -8,25 +8,25 @@ use vlct_model::{PatchMask, Sequence};
 use vlct_tasks::pretrain::{MATCHING, MODELLING};
 use vlct_tasks::{Batch, Sample, Target, Text};
 
-/// The only answer to every question.
+/// Answer id and score of every question.
 const TARGET: (u32, f32) = (7, 1.0);
 
-/// `[MASK]`.
+/// Token id of `[MASK]`.
 const MASK: u32 = 103;
 
-/// One batch, of which masks and dropout change from step to step.
+/// A batch whose patch masks and dropout change from step to step.
 pub(super) struct Synthetic {
     batch: Batch,
-    /// Patches of an image, if some are hidden.
+    /// Number of patches per image; `None` if all are visible.
     patches: Option<usize>,
 }
 
 impl Synthetic {
-    /// A batch of pre-training: 15 % of the tokens are masked, half of the samples are matched.
+    /// Makes a pre-training batch: 15 % of the tokens are masked, and half of the samples have false images.
     pub fn pretrain(batch: usize, image_size: usize, patches: usize) -> Self {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
-        let samples = samples.map(|(i, ((ids, chosen), [own, other]))| {
-            let labels: Vec<Option<u32>> = ids.iter().zip(chosen).map(|(id, c)| c.then_some(*id)).collect();
+        let samples = samples.map(|(i, ((ids, is_masked), [own, other]))| {
+            let labels: Vec<Option<u32>> = ids.iter().zip(is_masked).map(|(id, m)| m.then_some(*id)).collect();
             let masked = ids.iter().zip(&labels).map(|(id, label)| label.map_or(*id, |_| MASK));
             let masked = Text {
                 ids: masked.collect(),
@@ -47,15 +47,15 @@ impl Synthetic {
         }
     }
 
-    /// A batch of questions, all patches visible; without answers there is no loss.
-    pub fn vqa(batch: usize, image_size: usize, answered: bool) -> Self {
+    /// Makes a batch of questions, all patches visible. Without targets there is no loss.
+    pub fn vqa(batch: usize, image_size: usize, has_targets: bool) -> Self {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
         let samples = samples.map(|(i, ((ids, _), [image, _]))| Sample {
             item: i,
             images: vec![image],
             texts: vec![Text::unmasked(ids)],
             sequences: vec![sequence(0, 0, 0)],
-            target: if answered {
+            target: if has_targets {
                 Target::Scores(vec![TARGET])
             } else {
                 Target::None
@@ -67,8 +67,8 @@ impl Synthetic {
         }
     }
 
-    /// The batch with the masks of a step, and its dropout in training.
-    pub fn at(&mut self, step: u64, training: bool) -> &Batch {
+    /// Returns the batch with the patch masks of a step and, in training, its dropout.
+    pub fn batch_of_step(&mut self, step: u64, training: bool) -> &Batch {
         self.batch.dropout = training.then_some([0, Purpose::Dropout as u64, step, 0]);
         if let Some(patches) = self.patches {
             let samples = self.batch.len();
@@ -96,7 +96,7 @@ fn sequence(group: u8, text: u32, image: u32) -> Sequence {
     }
 }
 
-/// Two images for each sample.
+/// Returns two images for each sample: its own and a false one.
 fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     let mut random = stream(0, Purpose::Synthetic, 0, 0);
     (0..batch).map(move |_| {
@@ -107,7 +107,7 @@ fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     })
 }
 
-/// Captions of 9 to 18 tokens, and which of their tokens are to be predicted.
+/// Returns captions of 9 to 18 tokens, and for each token whether it is masked.
 fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
     let random = &mut stream(0, Purpose::Synthetic, 0, 1);
     let texts: Vec<Vec<u32>> = (0..batch)
@@ -116,7 +116,7 @@ fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
             (0..length).map(|_| random.random_range(1000..30000)).collect()
         })
         .collect();
-    let mut choose = |text: &Vec<u32>| (0..text.len()).map(|i| i == 1 || random.random_bool(0.15)).collect();
-    let chosen: Vec<Vec<bool>> = texts.iter().map(&mut choose).collect();
-    texts.into_iter().zip(chosen).collect()
+    let mut mask = |text: &Vec<u32>| (0..text.len()).map(|i| i == 1 || random.random_bool(0.15)).collect();
+    let masked: Vec<Vec<bool>> = texts.iter().map(&mut mask).collect();
+    texts.into_iter().zip(masked).collect()
 }

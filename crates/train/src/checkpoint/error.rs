@@ -1,22 +1,22 @@
-//! What can go wrong with checkpoints.
+//! Errors of checkpoints.
 
 use std::{fmt, io, path::PathBuf};
 
 /// Result with a [`CheckpointError`].
 pub type Result<T> = std::result::Result<T, CheckpointError>;
 
-/// An error of saving or loading: one line that says what, where and what to do.
+/// An error of saving or loading a checkpoint. Its text is one line with cause, path and correction.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The new checkpoint could not be written. Nothing of it is left behind.
+    /// The new checkpoint could not be written. No partial file remains.
     #[error("{path}: checkpoint not saved: {source}; {previous}", path = path.display())]
     NotSaved {
         /// The checkpoint's path.
         path: PathBuf,
         /// The cause.
         source: io::Error,
-        /// What is there instead.
+        /// The previous checkpoint at the path.
         previous: Previous,
     },
     /// The file cannot be opened or read.
@@ -27,35 +27,35 @@ pub enum CheckpointError {
         /// The cause.
         source: io::Error,
     },
-    /// The file is no checkpoint, or not a whole one.
+    /// The file is not a checkpoint, or it is damaged or incomplete.
     #[error("{path}: {reason}", path = path.display())]
     Damaged {
         /// The checkpoint's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
-    /// The checkpoint is whole but does not hold what was asked for.
+    /// The checkpoint is intact, but does not contain the requested tensor or description.
     #[error("{path}: {reason}", path = path.display())]
     Mismatch {
         /// The checkpoint's path.
         path: PathBuf,
-        /// What is missing or differs.
+        /// The cause.
         reason: String,
     },
-    /// The tensors handed in cannot be written as a safetensors file.
+    /// The given tensors cannot be written as a safetensors file.
     #[error("checkpoint cannot be written: {0}")]
     Invalid(String),
 }
 
-/// The checkpoint that stood at the path before a save failed.
+/// The checkpoint that existed at a path before a save failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Previous {
-    /// There was none.
+    /// There was no checkpoint.
     None,
-    /// It is whole; the optimiser step it was taken at, where its state says so.
+    /// The checkpoint is intact. The number is its optimiser step, if its state has one.
     Intact(Option<u64>),
-    /// There is one, but it was damaged before.
+    /// The checkpoint was damaged before the save.
     Damaged,
 }
 

@@ -1,48 +1,48 @@
-//! The layout of a checkpoint file, and where checkpoints lie.
+//! The layout of checkpoint files, and their paths in a run directory.
 
 use std::path::{Path, PathBuf};
 
-/// What `__metadata__.format` says in files of this layout.
+/// Value of `__metadata__.format` in files of this layout.
 pub const FORMAT: &str = "vlct-checkpoint-2";
 
-/// The first format: without a description, and with the state of the beginning of a window.
+/// Value of `__metadata__.format` in files of format 1, which have no description and another state.
 pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 
-/// Name of the file inside `last/` and `best/`.
+/// Name of the checkpoint file in `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// Key of `state` under which [`inspect`](super::inspect) and error messages find the number of optimiser steps taken.
+/// Key in `state` of the number of optimiser steps, read by [`inspect`](super::inspect) and for error messages.
 pub const STEP_KEY: &str = "global_step";
 
-/// Key of `state` under which [`inspect`](super::inspect) finds the epoch.
+/// Key in `state` of the epoch, read by [`inspect`](super::inspect).
 pub const EPOCH_KEY: &str = "epoch";
 
-/// Key of `state` under which [`inspect`](super::inspect) finds the best value of the monitored metric.
+/// Key in `state` of the best value of the metric, read by [`inspect`](super::inspect).
 pub const METRIC_KEY: &str = "best_metric";
 
-/// The most recent checkpoint of a run directory (where it is, or would be).
+/// Returns the path of the last checkpoint in a run directory. The file need not exist.
 pub fn last_path(run: &Path) -> PathBuf {
     run.join("last").join(FILE_NAME)
 }
 
-/// The best checkpoint of a run directory (where it is, or would be).
+/// Returns the path of the best checkpoint in a run directory. The file need not exist.
 pub fn best_path(run: &Path) -> PathBuf {
     run.join("best").join(FILE_NAME)
 }
 
-/// Largest header that safetensors readers accept, in bytes.
+/// Maximum size of a header that safetensors readers accept, in bytes.
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
-/// What every checkpoint begins with after the eight bytes of the header's length; the 32 digits of the checksum follow.
+/// The first bytes of the header of every checkpoint, after the 8 bytes of its length. The digits of the checksum follow.
 pub(super) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
 
-/// Where the checksum's digits begin in the file.
-pub(super) const CHECKSUM_AT: usize = 8 + HEADER_START.len();
+/// Offset of the checksum's digits in the file.
+pub(super) const CHECKSUM_OFFSET: usize = 8 + HEADER_START.len();
 
 /// Number of hexadecimal digits of the checksum.
 pub(super) const CHECKSUM_DIGITS: usize = 32;
 
-/// The checksum as it stands in the file.
+/// Formats a checksum as hexadecimal digits.
 pub(super) fn checksum_digits(digest: u128) -> String {
     format!("{digest:0width$x}", width = CHECKSUM_DIGITS)
 }

@@ -1,16 +1,15 @@
 //! Checkpoints: atomic, checksummed, complete.
 //!
-//! A checkpoint is one file, `<run>/last/checkpoint.safetensors` (the best one so far: `<run>/best/…`), which any
-//! safetensors reader opens. It holds
+//! A checkpoint is one safetensors file: `<run>/last/checkpoint.safetensors` for the last checkpoint of a run,
+//! `<run>/best/checkpoint.safetensors` for the best one. It contains
 //!
 //! - the model's tensors under their published names,
-//! - the optimiser's tensors as `optimizer.exp_avg.<name>` and `optimizer.exp_avg_sq.<name>`,
-//! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: whatever else the trainer needs to continue), `description` (JSON:
-//!   what model, task and inputs these are weights of) and `checksum` (XXH3, 128 bits, over every byte of the file with the checksum's own 32 digits taken as zeros).
+//! - the optimiser's moments as `optimizer.exp_avg.<name>` and `optimizer.exp_avg_sq.<name>`,
+//! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: the state of the run), `description` (JSON: model, task and inputs)
+//!   and `checksum` (128-bit XXH3 of all bytes of the file, with zeros in place of the checksum's 32 digits).
 //!
-//! Saving writes a temporary file beside the target, flushes it to the disk, renames it and flushes the directory: at
-//! every moment either the previous or the new checkpoint is there, whole. Loading checks the checksum before anything
-//! else is believed.
+//! Saving writes a temporary file in the same directory, flushes it to the disk, renames it and flushes the directory. At any time,
+//! either the previous or the new checkpoint exists completely. Loading verifies the checksum before it reads anything else.
 
 mod error;
 mod format;

@@ -1,4 +1,4 @@
-//! Reading a checkpoint: map it, verify it, then hand out tensors.
+//! Reading of checkpoints.
 
 use std::{
     ops::Range,
@@ -14,14 +14,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{CheckpointError, Result};
 use super::format::{
-    CHECKSUM_AT, CHECKSUM_DIGITS, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY, STEP_KEY,
+    CHECKSUM_DIGITS, CHECKSUM_OFFSET, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY, STEP_KEY,
     checksum_digits,
 };
 
 /// Advice at the end of every message about a damaged file.
-const ADVICE: &str = "take another checkpoint of the run (`last` or `best`) or start without it";
+const ADVICE: &str = "use another checkpoint of the run (`last` or `best`), or start without a checkpoint";
 
-/// A verified checkpoint. Its tensors stay in the mapped file until they are asked for.
+/// A verified checkpoint. Its tensors are read from the memory-mapped file on request.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -29,7 +29,7 @@ pub struct Checkpoint {
     header: Header,
 }
 
-/// What stands before the tensors.
+/// The decoded header of a checkpoint.
 #[derive(Debug)]
 struct Header {
     format: u32,
@@ -44,11 +44,11 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// Opens the checkpoint at `path` and verifies every byte of it. Memory use does not depend on its size.
+/// Opens the checkpoint at `path` and verifies its checksum. Memory use does not depend on the size of the file.
 ///
 /// # Errors
-/// [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped; [`CheckpointError::Damaged`] if it is
-/// torn, cut short, altered or something else altogether, with what was found.
+/// Returns [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped, and [`CheckpointError::Damaged`] if it is
+/// truncated, altered or not a checkpoint.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let map = map(path)?;
     verify(&map).map_err(|reason| damaged(path, reason))?;
@@ -61,35 +61,35 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
 }
 
 impl Checkpoint {
-    /// What the trainer put beside the tensors.
+    /// Returns the state of the run.
     pub fn state(&self) -> &Value {
         &self.header.state
     }
 
-    /// The version of the format that it was written in: 1 or 2.
+    /// Returns the version of the format, 1 or 2.
     pub fn format(&self) -> u32 {
         self.header.format
     }
 
-    /// Model, task and inputs; `None` in format 1.
+    /// Returns the description of model, task and inputs; `None` in format 1.
     pub fn description(&self) -> Option<&Value> {
         self.header.description.as_ref()
     }
 
-    /// Names of all tensors in the order they were saved, the optimiser's included.
+    /// Returns the names of all tensors, including the moments, in the order of saving.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.table.keys().map(String::as_str)
     }
 
-    /// Sizes of the tensor `name`, if there is one.
+    /// Returns the shape of the tensor `name`; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.header.table.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// The values of the tensor `name`, copied out of the file.
+    /// Returns a copy of the values of the tensor `name`.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] if there is no such tensor.
+    /// Returns [`CheckpointError::Mismatch`] if there is no such tensor.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
         Ok(self.floats(name)?.collect())
     }
@@ -97,10 +97,10 @@ impl Checkpoint {
     /// Copies the tensor `name` from the file into `target`.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] if there is no such tensor or its shape is not `shape`.
+    /// Returns [`CheckpointError::Mismatch`] if there is no such tensor or its shape is not `shape`.
     ///
     /// # Panics
-    /// Panics if `target` is not as long as `shape` says.
+    /// Panics if the length of `target` is not the product of `shape`.
     pub fn copy_to(&self, name: &str, shape: &[usize], target: &mut [f32]) -> Result<()> {
         assert_eq!(
             shape.iter().product::<usize>(),
@@ -114,8 +114,8 @@ impl Checkpoint {
                 "tensor `{name}` has shape {found:?}, the model needs {shape:?}"
             )));
         }
-        for (place, value) in target.iter_mut().zip(values) {
-            *place = value;
+        for (target, value) in target.iter_mut().zip(values) {
+            *target = value;
         }
         Ok(())
     }
@@ -136,34 +136,34 @@ impl Checkpoint {
     }
 }
 
-/// Sizes and position of a checkpoint.
+/// Sizes and progress of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The file.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Optimiser steps taken, where the state says so.
+    /// Number of optimiser steps, if the state has it.
     pub step: Option<u64>,
-    /// The epoch, where the state says so.
+    /// The epoch, if the state has it.
     pub epoch: Option<u64>,
-    /// The best value of the monitored metric so far, where the state says so.
+    /// The best value of the metric, if the state has it.
     pub metric: Option<f64>,
     /// Number of the model's tensors.
     pub tensors: usize,
-    /// Number of values in them.
+    /// Number of values of the model's tensors.
     pub parameters: u64,
-    /// Whether the optimiser's tensors are there too.
+    /// Whether the file contains the optimiser's moments.
     pub optimizer: bool,
-    /// What is wrong with the file; nothing if it is whole.
+    /// A description of the damage; `None` if the file is intact.
     pub damage: Option<String>,
 }
 
-/// Looks into the checkpoint at `path` and verifies it. A damaged file whose header still reads is described too, with
-/// [`Summary::damage`] set (its fields are then only what the file claims).
+/// Summarises the checkpoint at `path` and verifies it. If the file is damaged but its header is readable, [`Summary::damage`] is set,
+/// and the other fields may be wrong.
 ///
 /// # Errors
-/// As [`load`], if not even the header reads.
+/// Returns the errors of [`load`] if the header is not readable.
 pub fn inspect(path: &Path) -> Result<Summary> {
     let map = map(path)?;
     let damage = verify(&map).err();
@@ -171,16 +171,16 @@ pub fn inspect(path: &Path) -> Result<Summary> {
         Ok(header) => header,
         Err(reason) => return Err(damaged(path, damage.unwrap_or(reason))),
     };
-    let model = || table.iter().filter(|(name, _)| !name.starts_with("optimizer."));
+    let model_tensors = || table.iter().filter(|(name, _)| !name.starts_with("optimizer."));
     Ok(Summary {
         path: path.to_path_buf(),
         bytes: map.len() as u64,
         step: state.get(STEP_KEY).and_then(Value::as_u64),
         epoch: state.get(EPOCH_KEY).and_then(Value::as_u64),
         metric: state.get(METRIC_KEY).and_then(Value::as_f64),
-        tensors: model().count(),
-        parameters: model().map(|(_, entry)| entry.bytes.len() as u64 / 4).sum(),
-        optimizer: model().count() < table.len(),
+        tensors: model_tensors().count(),
+        parameters: model_tensors().map(|(_, entry)| entry.bytes.len() as u64 / 4).sum(),
+        optimizer: model_tensors().count() < table.len(),
         damage,
     })
 }
@@ -206,19 +206,19 @@ fn map(path: &Path) -> Result<MappedFile> {
     })
 }
 
-/// Checks that the file is whole, and says what is wrong if it is not.
+/// Verifies the checksum. The error is a description of the damage.
 fn verify(file: &[u8]) -> std::result::Result<(), String> {
-    let start = &file[..file.len().min(CHECKSUM_AT)];
+    let start = &file[..file.len().min(CHECKSUM_OFFSET)];
     if start.len() > 8 && !HEADER_START.as_bytes().starts_with(&start[8..]) {
         return Err(format!(
-            "not a checkpoint of this program (format {FORMAT}), or its beginning is damaged"
+            "not a checkpoint of this program (format {FORMAT}), or the beginning of the file is damaged"
         ));
     }
     let Some((stored, rest)) = file
-        .get(CHECKSUM_AT..)
+        .get(CHECKSUM_OFFSET..)
         .and_then(|f| f.split_at_checked(CHECKSUM_DIGITS))
     else {
-        return Err(format!("cut short: only {} bytes are left", file.len()));
+        return Err(format!("truncated to {} bytes", file.len()));
     };
     let mut hash = Xxh3::new();
     hash.update(start);
@@ -228,20 +228,20 @@ fn verify(file: &[u8]) -> std::result::Result<(), String> {
         return Ok(());
     }
     Err(match SafeTensors::read_metadata(file) {
-        Ok(_) => "its contents were altered: the checksum does not match".into(),
+        Ok(_) => "the content was altered: the checksum does not match".into(),
         Err(_) => match expected_length(file) {
             Some(expected) if expected != file.len() as u64 => {
                 format!(
-                    "{} bytes where {expected} are expected: cut short or altered",
+                    "the file has {} bytes instead of {expected}: truncated or altered",
                     file.len()
                 )
             }
-            _ => "its header was altered or cut short".into(),
+            _ => "the header is truncated or altered".into(),
         },
     })
 }
 
-/// The length that the header claims for the whole file, if the header reads.
+/// Returns the length of the whole file according to the header; `None` if the header is not readable.
 fn expected_length(file: &[u8]) -> Option<u64> {
     let (length, rest) = file.split_first_chunk::<8>()?;
     let length = u64::from_le_bytes(*length);
@@ -253,22 +253,27 @@ fn expected_length(file: &[u8]) -> Option<u64> {
     ends.max().unwrap_or(0).checked_add(8)?.checked_add(length)
 }
 
-/// The header; every range of its table lies inside the file.
+/// Decodes the header. Every range of its table is within the file.
 fn parse(file: &[u8]) -> std::result::Result<Header, String> {
-    let (length, metadata) = SafeTensors::read_metadata(file).map_err(|error| format!("not a whole file: {error}"))?;
+    let (length, metadata) =
+        SafeTensors::read_metadata(file).map_err(|error| format!("not a complete safetensors file: {error}"))?;
     let text = |key: &str| metadata.metadata().as_ref().and_then(|texts| texts.get(key));
     let format = match text("format").map(String::as_str) {
         Some(FORMAT) => 2,
         Some(FORMAT_1) => 1,
-        Some(format) => return Err(format!("format `{format}` is not known here, only {FORMAT}")),
+        Some(format) => {
+            return Err(format!(
+                "format `{format}` is not supported, only {FORMAT} and {FORMAT_1}"
+            ));
+        }
         None => return Err(format!("not a checkpoint of this program (format {FORMAT})")),
     };
-    let state = text("state").ok_or("its state is missing")?;
-    let state = serde_json::from_str(state).map_err(|error| format!("its state does not read: {error}"))?;
+    let state = text("state").ok_or("the state is missing")?;
+    let state = serde_json::from_str(state).map_err(|error| format!("the state is invalid: {error}"))?;
     let description = match text("description").filter(|_| format > 1) {
         Some(text) => {
             let read = serde_json::from_str(text);
-            Some(read.map_err(|error| format!("its description does not read: {error}"))?)
+            Some(read.map_err(|error| format!("the description is invalid: {error}"))?)
         }
         None => None,
     };

@@ -1,4 +1,4 @@
-//! Checkpoints survive what disks and kills do to them.
+//! Tests of checkpoints, including damaged files, full disks and killed processes.
 
 use std::{fs, fs::File, io::Write, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use vlct_util::atomic::Output;
 
 use super::format::HEADER_START;
 use super::*;
-use crate::checkpoint::format::{CHECKSUM_AT, CHECKSUM_DIGITS, FORMAT_1, checksum_digits};
+use crate::checkpoint::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT_1, checksum_digits};
 use crate::checkpoint::write::save_content;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -29,7 +29,7 @@ fn save_small(path: &Path, step: u64) {
         ),
         tensor("head.bias", &[1], &bias),
         tensor("scale", &[], &[7.0]),
-        tensor("nothing", &[0, 4], &[]),
+        tensor("empty", &[0, 4], &[]),
         tensor("optimizer.exp_avg.head.bias", &[1], &[0.5]),
     ];
     let bytes = save(path, &tensors, &state, &json!({"model": step})).unwrap();
@@ -46,7 +46,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn reads_what_was_saved() {
+fn load_returns_saved_tensors_and_state() {
     let run = TempDir::new().unwrap();
     let path = last_path(run.path());
     save_small(&path, 12);
@@ -56,7 +56,7 @@ fn reads_what_was_saved() {
     let names: Vec<_> = checkpoint.names().collect();
     assert_eq!(&names[..3], ["head.weight", "head.bias", "scale"]);
     assert_eq!(checkpoint.shape("head.weight").unwrap(), [2, 3]);
-    assert_eq!(checkpoint.shape("nothing").unwrap(), [0, 4]);
+    assert_eq!(checkpoint.shape("empty").unwrap(), [0, 4]);
     assert_eq!(checkpoint.shape("absent"), None);
     let expected = [0.0, -1.5, f32::MIN_POSITIVE, f32::MAX, 3.25, 1e-40];
     assert_eq!(checkpoint.values("head.weight").unwrap(), expected);
@@ -75,18 +75,18 @@ fn reads_what_was_saved() {
     assert!(error.contains("`absent`") && error.contains(FILE_NAME), "{error}");
 }
 
-/// Rewrites a checkpoint as the first format had it.
+/// Rewrites a checkpoint in format 1.
 fn to_format_1(path: &Path) {
     let bytes = fs::read(path).unwrap();
-    let at = |part: &str| {
+    let offset = |part: &str| {
         bytes
             .windows(part.len())
             .position(|w| w == part.as_bytes())
-            .expect("there")
+            .expect("in the file")
     };
     let mut old = bytes.clone();
-    old[at(FORMAT)..][..FORMAT.len()].copy_from_slice(FORMAT_1.as_bytes());
-    let digits = CHECKSUM_AT..CHECKSUM_AT + CHECKSUM_DIGITS;
+    old[offset(FORMAT)..][..FORMAT.len()].copy_from_slice(FORMAT_1.as_bytes());
+    let digits = CHECKSUM_OFFSET..CHECKSUM_OFFSET + CHECKSUM_DIGITS;
     old[digits.clone()].fill(b'0');
     let checksum = checksum_digits(xxh3_128(&old));
     old[digits].copy_from_slice(checksum.as_bytes());
@@ -109,7 +109,7 @@ fn reads_format_1() {
 }
 
 #[test]
-fn other_safetensors_readers_open_the_file() {
+fn the_safetensors_crate_reads_checkpoints() {
     let run = TempDir::new().unwrap();
     let path = best_path(run.path());
     save_small(&path, 3);
@@ -166,16 +166,16 @@ fn detects_every_truncation() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 1);
-    let whole = fs::read(&path).unwrap();
-    for length in 0..whole.len() {
-        fs::write(&path, &whole[..length]).unwrap();
+    let intact = fs::read(&path).unwrap();
+    for length in 0..intact.len() {
+        fs::write(&path, &intact[..length]).unwrap();
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains(FILE_NAME) && !error.contains('\n'), "{length}: {error}");
     }
-    fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
+    fs::write(&path, [&intact[..], b"x"].concat()).unwrap();
     let error = load(&path).unwrap_err().to_string();
     assert!(
-        error.contains(&format!("{} bytes where {} are expected", whole.len() + 1, whole.len())),
+        error.contains(&format!("{} bytes instead of {}", intact.len() + 1, intact.len())),
         "{error}"
     );
 }
@@ -185,29 +185,29 @@ fn detects_every_changed_bit() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 1);
-    let whole = fs::read(&path).unwrap();
-    for at in 0..whole.len() {
-        let mut altered = whole.clone();
-        altered[at] ^= 1 << (at % 8);
+    let intact = fs::read(&path).unwrap();
+    for offset in 0..intact.len() {
+        let mut altered = intact.clone();
+        altered[offset] ^= 1 << (offset % 8);
         fs::write(&path, &altered).unwrap();
         let error = load(&path).expect_err("a changed bit");
-        assert!(matches!(error, CheckpointError::Damaged { .. }), "{at}: {error}");
+        assert!(matches!(error, CheckpointError::Damaged { .. }), "{offset}: {error}");
     }
 }
 
 proptest! {
     #[test]
-    fn detects_any_damage(at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn detects_any_damage(start in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9)) {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
         save_small(&path, 1);
-        let whole = fs::read(&path).unwrap();
-        let mut altered = whole.clone();
-        let at = at.index(whole.len());
-        let end = whole.len().min(at + bytes.len());
-        altered[at..end].copy_from_slice(&bytes[..end - at]);
+        let intact = fs::read(&path).unwrap();
+        let mut altered = intact.clone();
+        let start = start.index(intact.len());
+        let end = intact.len().min(start + bytes.len());
+        altered[start..end].copy_from_slice(&bytes[..end - start]);
         fs::write(&path, &altered).unwrap();
-        prop_assert_eq!(load(&path).is_ok(), altered == whole);
+        prop_assert_eq!(load(&path).is_ok(), altered == intact);
         let _ = inspect(&path);
     }
 
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn state_returns_bit_for_bit(values in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL, 0..20), n in any::<u64>()) {
+    fn saving_and_loading_keeps_every_bit_of_the_state(values in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL, 0..20), n in any::<u64>()) {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
         let state = json!({"sums": values, "seed": n, "text": "ü\u{0}\"\\"});
@@ -245,7 +245,7 @@ fn errors_name_missing_files_and_directories() {
 }
 
 #[test]
-fn another_safetensors_file_is_not_a_checkpoint() {
+fn rejects_other_safetensors_files() {
     let run = TempDir::new().unwrap();
     let path = run.path().join("weights.safetensors");
     let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   "#;
@@ -278,10 +278,10 @@ fn inspect_reports_damage() {
     assert_eq!(summary.step, Some(40));
 }
 
-/// A device that is always full stands for the disk.
+/// The test writes to `/dev/full`, where every write fails as on a full disk.
 #[cfg(target_os = "linux")]
 #[test]
-fn full_disk_leaves_the_previous_checkpoint() {
+fn a_full_disk_does_not_change_the_previous_checkpoint() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     let full = |out: &mut Output| {
@@ -302,7 +302,7 @@ fn full_disk_leaves_the_previous_checkpoint() {
     assert_eq!(load(&path).unwrap().values("head.bias").unwrap(), [7.0]);
 }
 
-/// The child of [`limited_file_size_leaves_the_previous_checkpoint`]: it may write a few kilobytes and tries more.
+/// The child process of [`a_file_size_limit_does_not_change_the_previous_checkpoint`]. It saves a checkpoint above its limit.
 #[test]
 fn limited_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_LIMITED_CHECKPOINT") else {
@@ -315,13 +315,13 @@ fn limited_child() {
         &Value::Null,
     )
     .unwrap_err();
-    println!("child says: {error}");
+    println!("error of the child: {error}");
 }
 
-/// A limit on the size of files (`ulimit -f`) fails a write in the middle of a real file.
+/// With a limit on the size of files (`ulimit -f`), a write fails in the middle of the file.
 #[cfg(target_os = "linux")]
 #[test]
-fn limited_file_size_leaves_the_previous_checkpoint() {
+fn a_file_size_limit_does_not_change_the_previous_checkpoint() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 8);
@@ -334,14 +334,14 @@ fn limited_file_size_leaves_the_previous_checkpoint() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
-        text.contains("child says") && text.contains("(step 8) is intact"),
+        text.contains("error of the child") && text.contains("(step 8) is intact"),
         "{text}"
     );
     assert_eq!(files(run.path()), [FILE_NAME]);
     assert!(load(&path).is_ok());
 }
 
-/// The child of [`survives_a_kill_before_the_rename`]: it dies inside the save.
+/// The child process of [`a_kill_before_the_rename_does_not_change_the_previous_checkpoint`]. It aborts while it saves.
 #[test]
 fn killed_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_KILLED_CHECKPOINT") else {
@@ -355,7 +355,7 @@ fn killed_child() {
 }
 
 #[test]
-fn survives_a_kill_before_the_rename() {
+fn a_kill_before_the_rename_does_not_change_the_previous_checkpoint() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 5);
@@ -366,9 +366,9 @@ fn survives_a_kill_before_the_rename() {
         .unwrap()
         .status;
     assert!(!status.success());
-    assert_eq!(files(run.path()).len(), 2, "the killed save left its file");
+    assert_eq!(files(run.path()).len(), 2, "the temporary file remains");
     assert_eq!(load(&path).unwrap().state()["global_step"], 5);
-    fs::write(run.path().join("notes.txt"), "mine").unwrap();
+    fs::write(run.path().join("notes.txt"), "unrelated").unwrap();
     save_small(&path, 6);
     assert_eq!(files(run.path()), [FILE_NAME, "notes.txt"]);
     assert_eq!(load(&path).unwrap().state()["global_step"], 6);

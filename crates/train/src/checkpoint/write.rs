@@ -1,4 +1,4 @@
-//! Writing a checkpoint: one pass over the tensors, then rename.
+//! Atomic writing of checkpoints.
 
 use std::{
     collections::HashSet,
@@ -14,20 +14,20 @@ use vlct_util::atomic::{self, Output, remove_leftovers};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{CheckpointError, Previous, Result};
-use super::format::{CHECKSUM_AT, CHECKSUM_DIGITS, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
+use super::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
 use super::read::load;
 
-/// Bytes gathered before they are hashed and written: fits L2, large enough for the disk.
+/// Bytes that are buffered before they are hashed and written: small enough for L2, large enough for efficient writes.
 const BUFFER: usize = 1 << 20;
 
-/// A tensor to be saved.
+/// A tensor to save.
 #[derive(Debug, Clone)]
 pub struct TensorRef<'a> {
-    /// Its name in the file; unique.
+    /// The name in the file, unique.
     pub name: &'a str,
-    /// Its dimensions.
+    /// The shape.
     pub shape: &'a [usize],
-    /// Its values, as many as `shape` says, last dimension fastest. If they are not in host memory, they are copied when the tensor
+    /// The values, row-major; their number is the product of `shape`. Values that are not in host memory are copied when the tensor
     /// is written.
     pub data: Tensor,
 }
@@ -35,19 +35,19 @@ pub struct TensorRef<'a> {
 /// Saves `tensors` (in this order), `state` and `description` at `path` and returns the file's size in bytes.
 ///
 /// The directory is created if it is missing. The file is written under a temporary name in the same directory, flushed to the
-/// disk and renamed; temporary files that a killed run left there are removed first (so two processes must not save to the same
-/// path). Peak memory beyond the arguments: the header and two megabytes.
+/// disk and renamed. Temporary files of killed processes are removed first, so two processes must not save to the same path. Peak
+/// memory, in addition to the arguments, is the header and two megabytes.
 ///
 /// # Errors
-/// Returns [`CheckpointError::Invalid`] for names used twice or reserved and data that does not fit its shape, before anything is
-/// touched, and [`CheckpointError::NotSaved`] if the write fails, as on a full disk: the temporary file is removed, the previous
-/// checkpoint is as it was, and the message says so.
+/// Returns [`CheckpointError::Invalid`], before writing, if a name is repeated or reserved, or if the number of values does not match
+/// the shape. Returns [`CheckpointError::NotSaved`] if writing fails, for instance on a full disk. The temporary file is then
+/// removed, and the previous checkpoint is unchanged.
 pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Result<u64> {
     let header = header(tensors, state, description)?;
     save_content(path, |out| write(out, &header, tensors))
 }
 
-/// Makes a checkpoint of what `content` writes and returns the size that it returns.
+/// Writes a checkpoint with the content that `content` writes. Returns the result of `content`, the size in bytes.
 pub(super) fn save_content(path: &Path, content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
     let attempt = || -> io::Result<u64> {
         if let Some(directory) = path.parent() {
@@ -78,11 +78,12 @@ fn previous(path: &Path) -> Previous {
     }
 }
 
-/// The file up to the data: length of the header, header with zeros for the checksum, spaces up to a multiple of eight.
+/// Returns the bytes before the data: the length of the header, and the header with zeros for the checksum, padded with spaces to a
+/// multiple of 8 bytes.
 fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Result<Vec<u8>> {
     let invalid = |reason: String| Err(CheckpointError::Invalid(reason));
     let zeros = "0".repeat(CHECKSUM_DIGITS);
-    let [state, description] = [state, description].map(|value| quoted(&value.to_string()));
+    let [state, description] = [state, description].map(|value| json_string(&value.to_string()));
     let mut text =
         format!(r#"{HEADER_START}{zeros}","format":"{FORMAT}","state":{state},"description":{description}}}"#);
     let mut names = HashSet::with_capacity(tensors.len());
@@ -90,7 +91,7 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
     for tensor in tensors {
         let name = tensor.name;
         if name == "__metadata__" || !names.insert(name) {
-            return invalid(format!("tensor name `{name}` is reserved or used twice"));
+            return invalid(format!("tensor name `{name}` is reserved or repeated"));
         }
         let elements = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let count = tensor.data.rows() * tensor.data.columns();
@@ -98,15 +99,15 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
             let shape = tensor.shape;
             return invalid(format!("tensor `{name}` has shape {shape:?} but {count} values"));
         }
-        // A slice never exceeds isize::MAX bytes; only the sum could overflow.
+        // A slice has at most `isize::MAX` bytes, so only the sum can overflow.
         let Some(end) = offset.checked_add(count * 4) else {
-            return invalid("its tensors together are too large".into());
+            return invalid("the total size of the tensors is too large".into());
         };
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         write!(
             text,
             r#",{}:{{"dtype":"F32","shape":[{}],"data_offsets":[{offset},{end}]}}"#,
-            quoted(name),
+            json_string(name),
             shape.join(",")
         )
         .expect("writing to a string");
@@ -123,26 +124,26 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
     Ok(bytes)
 }
 
-/// `text` as a JSON string.
-fn quoted(text: &str) -> String {
+/// Returns `text` as a JSON string with quotes.
+fn json_string(text: &str) -> String {
     Value::String(text.to_owned()).to_string()
 }
 
-/// Writes header and data in one pass, then the checksum into its place. Returns the number of bytes.
+/// Writes header and data, then replaces the zeros in the header by the checksum. Returns the number of bytes.
 fn write(file: &mut (impl Write + Seek), header: &[u8], tensors: &[TensorRef<'_>]) -> io::Result<u64> {
-    let mut sink = HashingWriter::new(file);
-    sink.bytes(header)?;
+    let mut writer = HashingWriter::new(file);
+    writer.write_bytes(header)?;
     for tensor in tensors {
-        sink.floats(&tensor.data.to_host())?;
+        writer.write_floats(&tensor.data.to_host())?;
     }
-    let (file, digest, length) = sink.finish()?;
-    file.seek(SeekFrom::Start(CHECKSUM_AT as u64))?;
+    let (file, digest, length) = writer.finish()?;
+    file.seek(SeekFrom::Start(CHECKSUM_OFFSET as u64))?;
     file.write_all(checksum_digits(digest).as_bytes())?;
     file.flush()?;
     Ok(length)
 }
 
-/// Gathers bytes, and hashes them while they are still in the cache.
+/// Buffers bytes, and hashes and writes each full buffer while it is in the cache.
 struct HashingWriter<'w, W> {
     inner: &'w mut W,
     buffer: Vec<u8>,
@@ -160,27 +161,27 @@ impl<'w, W: Write> HashingWriter<'w, W> {
         }
     }
 
-    fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn write_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
-            self.buffer.extend_from_slice(now);
-            bytes = later;
+            let (chunk, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(chunk);
+            bytes = rest;
             self.flush_if_full()?;
         }
         Ok(())
     }
 
-    /// Little-endian, as safetensors wants it.
-    fn floats(&mut self, mut values: &[f32]) -> io::Result<()> {
-        // The header's length is a multiple of eight, so the buffer always has room for whole values.
+    /// Writes values as little-endian bytes.
+    fn write_floats(&mut self, mut values: &[f32]) -> io::Result<()> {
+        // The length of the header is a multiple of 8, so the free space of the buffer is a multiple of 4 bytes.
         while !values.is_empty() {
-            let (now, later) = values.split_at(values.len().min((BUFFER - self.buffer.len()) / 4));
+            let (chunk, rest) = values.split_at(values.len().min((BUFFER - self.buffer.len()) / 4));
             let start = self.buffer.len();
-            self.buffer.resize(start + now.len() * 4, 0);
-            for (bytes, value) in self.buffer[start..].as_chunks_mut::<4>().0.iter_mut().zip(now) {
+            self.buffer.resize(start + chunk.len() * 4, 0);
+            for (bytes, value) in self.buffer[start..].as_chunks_mut::<4>().0.iter_mut().zip(chunk) {
                 *bytes = value.to_le_bytes();
             }
-            values = later;
+            values = rest;
             self.flush_if_full()?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The model, its objectives and training steps against the values of the original.
+//! Compares the model, its losses, gradients and training steps with the values of the original.
 
 mod bf16;
 mod generated;
@@ -14,12 +14,12 @@ use vlct_model::{Sequence, Vlc, VlcConfig, files};
 use vlct_tasks::Outcome;
 use vlct_tensor::{Gradients, Tape, Var};
 
-const WHOLE_MODEL: files::Options = files::Options {
+const ALL_TENSORS: files::Options = files::Options {
     scope: files::Scope::Model,
     skip_heads: false,
 };
 
-/// The recorded model's sizes, with these heads, and its mask ratio.
+/// Returns the sizes of the recorded model, with the heads `heads`, and its mask ratio.
 fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     let j = json(directory.join("config.json"));
     let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
@@ -47,28 +47,28 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
 fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {
     let mut model = Vlc::new(config);
     let state = files::read(&directory.join(file)).expect("readable").state;
-    let (state, report) = files::adapt(state, &model.shapes(), WHOLE_MODEL).expect("fits");
+    let (state, report) = files::adapt(state, &model.shapes(), ALL_TENSORS).expect("fits");
     assert!(report.missing.is_empty(), "{report}");
     model.load(&state).expect("floats");
     model
 }
 
-/// The real tokens of recorded texts `[…, length]`, one by one.
+/// Returns the recorded texts `[…, length]` without padding.
 fn texts(t: &Tensors, ids: &str, masks: &str) -> Vec<Vec<u32>> {
     let length = *t.shape(ids).last().expect("a matrix");
-    let real = |(ids, mask): (&[i64], &[i64])| {
+    let without_padding = |(ids, mask): (&[i64], &[i64])| {
         let tokens = ids.iter().zip(mask).filter(|(_, m)| **m != 0);
         tokens.map(|(id, _)| *id as u32).collect()
     };
     let (ids, masks) = (t.i64(ids), t.i64(masks));
     ids.chunks_exact(length)
         .zip(masks.chunks_exact(length))
-        .map(real)
+        .map(without_padding)
         .collect()
 }
 
-/// A sequence of a text and the first image, all patches visible.
-fn whole_image(text: u32) -> Sequence {
+/// Makes a sequence of a text and image 0, all patches visible.
+fn unmasked_sequence(text: u32) -> Sequence {
     Sequence {
         group: 0,
         text: Some(text),
@@ -78,19 +78,20 @@ fn whole_image(text: u32) -> Sequence {
     }
 }
 
-/// The value of a measure.
+/// Returns the value of a measure.
 fn measured(outcome: &Outcome, key: &str) -> f32 {
     let measure = outcome.measures.iter().find(|measure| measure.key == key);
     measure.unwrap_or_else(|| panic!("{key}")).value()
 }
 
-/// Position of the largest value, the first of equals.
+/// Returns the index of the largest value, the first one of equal values.
 fn argmax(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// Compares a gradient or weight. Where the exact gradient is zero and the recorded one is rounding noise, absolutely: the key
-/// third of a qkv bias, and the ranking head's bias, which moves all scores of an image alike.
+/// Compares a gradient or weight, with a relative tolerance. The tolerance is absolute if the exact gradient is zero, so that the
+/// recorded one is rounding error: for the key third of a qkv bias, and for the ranking head's bias, which changes all scores of an
+/// image equally.
 fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
     if name.ends_with("attn.qkv.bias") {
         let third = got.len() / 3;
@@ -98,14 +99,15 @@ fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
         assert_close(name, &rest(got), &rest(want), 2e-5);
         assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
     } else if name == "rank_output.bias" {
-        // Dozens of terms of up to 1, divided by the number of images, cancel here.
+        // The gradient is a sum of dozens of terms of up to 1 that cancel, divided by the number of images.
         assert_within(name, got, want, 1e-6);
     } else {
         assert_close(name, got, want, 2e-5);
     }
 }
 
-/// Runs the tape backwards and compares every gradient with the recorded one; where none is recorded there must be none.
+/// Runs the backward pass and compares every gradient with the recorded one. A parameter without a recorded gradient must have no
+/// gradient.
 fn assert_gradients(model: &Vlc, tape: Tape, loss: &Var, t: &Tensors) {
     let mut gradients = Gradients::new(model.parameters());
     tape.backward(loss, 1.0, &mut gradients);

@@ -1,4 +1,4 @@
-//! The pre-training step and ten training steps against the values of the original.
+//! Compares a pre-training step and ten training steps with the values of the original.
 
 use super::{argmax, assert_gradients, assert_parameter, config, load, measured};
 use vlct_data::loader::{Pixels, Position};
@@ -19,10 +19,10 @@ pub(super) const HEADS: Heads = Heads {
     rank: false,
 };
 
-/// Keys of the losses.
+/// Keys of the measures.
 pub(super) const LOSSES: [&str; 4] = ["mlm/loss", "mae/loss", "itm/loss", "itm/wpa_loss"];
 
-/// The task, with all objectives. Masks are recorded, not drawn.
+/// Returns the task with all objectives. It draws no masks, because the batches have recorded masks.
 pub(super) fn task() -> Pretrain {
     let spec = PretrainSpec {
         mlm: true,
@@ -59,7 +59,7 @@ impl Recorded {
             let values = t.i64(&key(name));
             values.chunks_exact(values.len() / batch).map(<[i64]>::to_vec).collect()
         };
-        let planes = |name: &str| -> Vec<Vec<f32>> {
+        let float_rows = |name: &str| -> Vec<Vec<f32>> {
             let values = t.f32(&key(name));
             values.chunks_exact(values.len() / batch).map(<[f32]>::to_vec).collect()
         };
@@ -77,7 +77,7 @@ impl Recorded {
         let order = t.i64(&key("itm_permutation"));
         let matched = order.iter().map(|i| (*i as usize) < batch / 2).collect();
         let masks = |name: &str| {
-            planes(name)
+            float_rows(name)
                 .iter()
                 .map(|n| PatchMask::from_noise(n, mask_ratio))
                 .collect()
@@ -91,15 +91,15 @@ impl Recorded {
                 .map(|(r, n)| r[..*n].iter().map(|v| u32::try_from(*v).ok()).collect())
                 .collect(),
             lengths,
-            images: planes("image"),
-            false_images: planes("false_image_0"),
+            images: float_rows("image"),
+            false_images: float_rows("false_image_0"),
             matched,
             mlm_masks: masks("mask_noise_mlm"),
             itm_masks: masks("mask_noise_itm"),
         }
     }
 
-    /// As the loader makes it, without dropout.
+    /// Returns the batch in the loader's form, without dropout.
     pub(super) fn batch(&self) -> Batch {
         let sample = |i: usize| {
             let sequence = |group, text, image, mask: &PatchMask| Sequence {
@@ -132,7 +132,8 @@ impl Recorded {
     }
 }
 
-/// Compares packed rows with the valid positions of a padded activation `[batch, length, width]`.
+/// Compares packed rows with a recorded padded activation `[batch, length, width]`. Sequence `s` has the packed rows `rows(s)`, of
+/// which `lengths[s]` are text tokens; the other tokens begin at position `text` of the padded activation.
 fn assert_packed(
     what: &str,
     got: &[f32],
@@ -144,15 +145,15 @@ fn assert_packed(
 ) {
     let (shape, padded) = (t.shape(name), t.f32(name));
     let (length, width) = (shape[1], shape[2]);
-    let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+    let (mut packed, mut recorded) = (Vec::new(), Vec::new());
     for (s, n) in lengths.iter().enumerate() {
         let valid = (0..length).filter(|i| i < n || *i >= text);
         for (row, position) in rows(s).into_iter().zip(valid) {
-            mine.extend_from_slice(&got[row * width..][..width]);
-            theirs.extend_from_slice(&padded[(s * length + position) * width..][..width]);
+            packed.extend_from_slice(&got[row * width..][..width]);
+            recorded.extend_from_slice(&padded[(s * length + position) * width..][..width]);
         }
     }
-    assert_close(what, &mine, &theirs, 2e-5);
+    assert_close(what, &packed, &recorded, 2e-5);
 }
 
 #[test]
@@ -173,14 +174,14 @@ fn one_pretraining_step_equals_the_original() {
             intermediates.push((name.to_string(), v.tensor().to_host().to_vec()));
         });
         let mut logits = |name: &str| {
-            let at = intermediates.iter().position(|(n, _)| n == name).expect("logits");
-            intermediates.remove(at).1
+            let index = intermediates.iter().position(|(n, _)| n == name).expect("logits");
+            intermediates.remove(index).1
         };
         let (mlm_logits, itm_logits) = (logits("mlm_logits"), logits("itm_logits"));
         let kept = recorded.mlm_masks[0].kept.len();
         for (name, values) in &intermediates {
-            for (pass, first) in [("mlm", 0), ("itm", batch)] {
-                let golden = format!("act.{pass}.{name}");
+            for (objective, first) in [("mlm", 0), ("itm", batch)] {
+                let golden = format!("act.{objective}.{name}");
                 assert!(t.has(&golden), "{golden}");
                 let lengths = recorded.lengths.iter().chain(&recorded.lengths);
                 let (image, text) = if name == "text_embeddings" {
@@ -201,7 +202,7 @@ fn one_pretraining_step_equals_the_original() {
         }
 
         let (padded, classes) = (t.f32("mlm_logits"), t.shape("mlm_logits")[2]);
-        let wanted: Vec<f32> = recorded
+        let want: Vec<f32> = recorded
             .labels
             .iter()
             .enumerate()
@@ -213,7 +214,7 @@ fn one_pretraining_step_equals_the_original() {
             })
             .flat_map(|row| padded[row * classes..][..classes].to_vec())
             .collect();
-        assert_close("mlm_logits", &mlm_logits, &wanted, 2e-5);
+        assert_close("mlm_logits", &mlm_logits, &want, 2e-5);
         assert_close("itm_logits", &itm_logits, &t.f32("itm_logits"), 2e-5);
 
         let [mlm, mae, itm, wpa] = LOSSES.map(|key| measured(&outcome, key));
@@ -221,11 +222,13 @@ fn one_pretraining_step_equals_the_original() {
             assert_close(name, &[loss], &t.f32(&format!("loss.{name}")), 1e-5);
         }
         assert_within("itm_wpa_loss", &[wpa], &t.f32("loss.itm_wpa_loss"), 1e-6);
-        let right = mlm_logits
+        let predictions = mlm_logits
             .chunks_exact(classes)
             .zip(recorded.labels.iter().flatten().flatten());
-        let right = right.filter(|(row, label)| argmax(row) == **label as usize).count();
-        assert_eq!(measured(&outcome, "mlm/accuracy"), right as f32);
+        let hits = predictions
+            .filter(|(row, label)| argmax(row) == **label as usize)
+            .count();
+        assert_eq!(measured(&outcome, "mlm/accuracy"), hits as f32);
         assert_close("total", &[outcome.total().tensor().item()], &t.f32("loss.total"), 1e-5);
 
         assert_gradients(&model, tape, outcome.total(), &t);
@@ -240,7 +243,7 @@ fn pooled_features_and_decoder_equal_the_original() {
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
-        let shown = |i: usize| {
+        let itm_image = |i: usize| {
             let from = if recorded.matched[i] {
                 &recorded.images
             } else {
@@ -248,8 +251,8 @@ fn pooled_features_and_decoder_equal_the_original() {
             };
             from[i].clone()
         };
-        let itm_images: Vec<Vec<f32>> = (0..recorded.texts.len()).map(shown).collect();
-        for (pass, texts, images, masks) in [
+        let itm_images: Vec<Vec<f32>> = (0..recorded.texts.len()).map(itm_image).collect();
+        for (objective, texts, images, masks) in [
             ("mlm", &recorded.mlm_texts, &recorded.images, &recorded.mlm_masks),
             ("itm", &recorded.texts, &itm_images, &recorded.itm_masks),
         ] {
@@ -269,9 +272,9 @@ fn pooled_features_and_decoder_equal_the_original() {
             };
             let encoded = model.encode(&tape, &inputs, None);
             let pooled = model.pool(&tape, &encoded, 0..texts.len());
-            let name = format!("act.{pass}.pooled");
+            let name = format!("act.{objective}.pooled");
             assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
-            if pass == "mlm" {
+            if objective == "mlm" {
                 let all = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
                 let prediction = model
                     .decode(&tape, &encoded, 0..texts.len(), &masks.iter().collect::<Vec<_>>(), all)
@@ -283,7 +286,7 @@ fn pooled_features_and_decoder_equal_the_original() {
                 let want: Vec<f32> = t
                     .f32("act.mlm.decoder_pred")
                     .chunks_exact(tokens * width)
-                    .flat_map(|picture| picture[width..].to_vec())
+                    .flat_map(|image| image[width..].to_vec())
                     .collect();
                 assert_close("decoder_pred", &prediction, &want, 2e-5);
             }
@@ -291,7 +294,7 @@ fn pooled_features_and_decoder_equal_the_original() {
     }
 }
 
-/// Takes the ten recorded training steps and gives their losses (mlm, mae, itm, wpa).
+/// Runs the ten recorded training steps. Returns the losses of each step, in the order of [`LOSSES`].
 pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
@@ -309,7 +312,7 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
         })
         .collect();
     let groups = pretrain_groups(&list, 0.01, 1.0);
-    let take = |(step, rate): (usize, f32)| {
+    let train_step = |(step, rate): (usize, f32)| {
         let recorded = Recorded::read(t, &format!("{step}."), mask_ratio);
         let tape = Tape::new(model.compute());
         let outcome = task().forward(model, &tape, &recorded.batch());
@@ -328,7 +331,7 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
         });
         losses
     };
-    t.f32("lrs").into_iter().enumerate().map(take).collect()
+    t.f32("lrs").into_iter().enumerate().map(train_step).collect()
 }
 
 #[test]

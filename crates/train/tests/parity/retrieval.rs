@@ -1,6 +1,6 @@
-//! One fine-tuning step of retrieval against the values of the original.
+//! Compares a fine-tuning step of retrieval with the values of the original.
 
-use super::{assert_gradients, config, load, measured, texts, whole_image};
+use super::{assert_gradients, config, load, measured, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close, directories};
@@ -10,7 +10,7 @@ use vlct_tasks::retrieval::Retrieval;
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::Tape;
 
-/// The recorded batch of images, each with its caption and false ones, without dropout; and the task.
+/// Returns the recorded batch, without dropout, and the task. Each image has its own caption and the recorded false captions.
 pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     let name = |i: usize, what: &str| format!("false_text_{i}_{what}");
     let mut captions = vec![texts(t, "text_ids", "text_masks")];
@@ -26,7 +26,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
         item: i,
         images: vec![Pixels::from(image.to_vec())],
         texts: captions.iter().map(|c| Text::unmasked(c[i].clone())).collect(),
-        sequences: (0..captions.len() as u32).map(whole_image).collect(),
+        sequences: (0..captions.len() as u32).map(unmasked_sequence).collect(),
         target: Target::Class(0),
     });
     let batch = Batch::collate(Position::default(), samples.collect());
@@ -34,7 +34,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     (batch, Retrieval { false_texts })
 }
 
-/// The recorded model.
+/// Returns the recorded model.
 pub(super) fn model(directory: &Path) -> Vlc {
     let heads = Heads {
         itm: true,

@@ -1,4 +1,4 @@
-//! Retrieval scores and recalls against the values of the original.
+//! Compares retrieval scores and recalls with the values of the original.
 
 use super::{config, load, texts};
 use vlct_golden::{Tensors, assert_close, directories, json};

@@ -1,6 +1,6 @@
-//! One fine-tuning step of visual question answering against the values of the original.
+//! Compares a fine-tuning step of visual question answering with the values of the original.
 
-use super::{argmax, assert_gradients, config, load, measured, texts, whole_image};
+use super::{argmax, assert_gradients, config, load, measured, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close, directories};
@@ -10,29 +10,29 @@ use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::Tape;
 
-/// The recorded batch of questions, without dropout.
+/// Returns the recorded batch of questions, without dropout.
 pub(super) fn batch(t: &Tensors) -> Batch {
     let texts = texts(t, "text_ids", "text_masks");
     let images = t.f32("image");
     let images = images.chunks_exact(images.len() / texts.len());
     let targets = t.f32("vqa_targets");
     let targets = targets.chunks_exact(t.shape("vqa_logits")[1]);
-    let named = |row: &[f32]| {
-        let named = (0u32..).zip(row).filter(|(_, score)| **score > 0.0);
-        Target::Scores(named.map(|(answer, score)| (answer, *score)).collect())
+    let target = |row: &[f32]| {
+        let nonzero = (0u32..).zip(row).filter(|(_, score)| **score > 0.0);
+        Target::Scores(nonzero.map(|(answer, score)| (answer, *score)).collect())
     };
     let samples = texts.into_iter().zip(images.zip(targets)).enumerate();
     let samples = samples.map(|(i, (ids, (image, row)))| Sample {
         item: i,
         images: vec![Pixels::from(image.to_vec())],
         texts: vec![Text::unmasked(ids)],
-        sequences: vec![whole_image(0)],
-        target: named(row),
+        sequences: vec![unmasked_sequence(0)],
+        target: target(row),
     });
     Batch::collate(Position::default(), samples.collect())
 }
 
-/// The recorded model.
+/// Returns the recorded model.
 pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
     let heads = Heads {
         vqa: Some(t.shape("vqa_logits")[1]),
