@@ -192,7 +192,7 @@ fn does_not_resume_altered_checkpoints() {
     // The weights it began with are not needed any more.
     assert_success(&train(directory, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
     let nowhere = train(directory, &["resume_from=nowhere"]);
-    assert_refused("missing", &nowhere, &["resume_from=nowhere", "no checkpoint there"]);
+    assert_refused("missing", &nowhere, &["resume_from=nowhere", "there is no checkpoint"]);
     let published = format!(
         "resume_from={}",
         vlct_golden::directories("model")[0].join("pretrain.ckpt").display()

@@ -52,7 +52,7 @@ fn a_run_says_how_it_computes_and_may_change_what_changes_no_result() {
     let output = resume("a", &[name, "activation_recompute=True"]);
     assert_success(&output);
     let text = complaints(&output);
-    assert!(text.contains("activations computed again"), "{text}");
+    assert!(text.contains("activations recomputed"), "{text}");
     assert!(
         !text.contains("warning: precision") && !text.contains("warning: activation"),
         "{text}"

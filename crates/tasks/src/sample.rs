@@ -58,7 +58,7 @@ impl Replacements {
             )));
         }
         if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(format!("{error}; replaced by another sample"));
+            self.warnings.push(error.to_string());
         }
         Ok(())
     }

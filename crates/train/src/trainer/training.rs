@@ -499,7 +499,7 @@ fn log_replacements(batch: &Batch, before: u64) {
         return;
     }
     for warning in &batch.warnings {
-        warn!("unreadable image ({replaced} in this run): {warning}");
+        warn!("replaced an unreadable image ({replaced} in this run): {warning}");
     }
 }
 
