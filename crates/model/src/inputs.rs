@@ -5,7 +5,7 @@ use crate::mask::PatchMask;
 /// A sequence of tokens: the tokens of a text, then the class token and the visible patches of an image. Attention is within a
 /// sequence.
 ///
-/// Several sequences may index the same image. Those without a mask share its patch embeddings, which are computed once.
+/// Several sequences may index the same image. If they have no mask, the patch embeddings of the image are computed once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// A number by which a task selects sequences. A batch orders its sequences by (group, sample).

@@ -8,7 +8,7 @@ use vlct_model::{Inputs, Sequence};
 /// Token ids from `[CLS]` to `[SEP]`, without padding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
-    /// Input ids: those of masked tokens are already replaced.
+    /// Input ids, after masking.
     pub ids: Vec<u32>,
     /// The MLM label (original id) of each token, `None` for tokens that are not masked. Empty if no token is masked.
     pub labels: Vec<Option<u32>>,

@@ -1,4 +1,4 @@
-//! The settings that turn images and texts into inputs of the model.
+//! Settings of the preparation of images and texts.
 
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
@@ -12,7 +12,7 @@ pub enum Mode {
     Evaluate,
 }
 
-/// Settings that turn images and texts into inputs of the model.
+/// Settings of the preparation of images and texts.
 #[derive(Clone)]
 pub struct InputSpec {
     /// Side of the images in pixels.
@@ -21,7 +21,7 @@ pub struct InputSpec {
     pub train_transform: TransformKind,
     /// Cropping of images in evaluation.
     pub eval_transform: TransformKind,
-    /// Turns text into token ids.
+    /// The tokeniser.
     pub tokenizer: Tokenizer,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,

@@ -194,7 +194,7 @@ pub struct NonFinite {
     pub loss: &'static str,
     /// NaN or an infinity.
     pub value: f32,
-    /// Indices of the items in the micro-batch.
+    /// Dataset indices of the items of the micro-batch.
     pub items: Vec<usize>,
 }
 

@@ -35,11 +35,11 @@ const IMAGE_TYPE: u32 = 1;
 /// Objectives of pre-training, and masking of tokens and patches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainSpec {
-    /// Masked language modelling.
+    /// Whether to train masked language modelling.
     pub mlm: bool,
     /// Weight of masked autoencoding, which uses the sequences of masked language modelling; `None` disables it.
     pub mae: Option<f32>,
-    /// Image-text matching with word-patch alignment.
+    /// Whether to train image-text matching with word-patch alignment.
     pub itm: bool,
     /// Masking of tokens.
     pub masking: MaskingConfig,
@@ -69,8 +69,8 @@ impl Pretrain {
         Ok(Self { spec, patches })
     }
 
-    /// Whether the sample has its own image in image-text matching. Of the `n` samples of a micro-batch, `floor(n / 2)` random
-    /// ones have.
+    /// Whether the sample has its own image in image-text matching. In a micro-batch of `n` samples, `floor(n / 2)` random samples
+    /// have their own image.
     fn is_matched(&self, cx: &SampleContext) -> bool {
         let mut matched = vec![true; cx.batch_len()];
         matched[cx.batch_len() / 2..].fill(false);
@@ -235,7 +235,7 @@ fn match_labels(batch: &Batch) -> Vec<u32> {
     batch.targets.iter().map(class).collect()
 }
 
-/// Mean squared error of the reconstructed masked patches, each normalised.
+/// Returns the mean squared error of the reconstructed masked patches. Each target patch is normalised to mean 0 and variance 1.
 fn autoencoding_loss(
     model: &Vlc,
     tape: &Tape,
@@ -255,8 +255,8 @@ fn autoencoding_loss(
     tape.patch_loss(&prediction, target)
 }
 
-/// The word-patch alignment loss: optimal-transport distances between words (without `[CLS]` and `[SEP]`) and patches (without
-/// the class token), the sum over matched pairs minus the sum over the others, divided by the number of pairs.
+/// Returns the word-patch alignment loss: the sum of optimal-transport distances over matched pairs minus the sum over false pairs,
+/// divided by the number of pairs. The distance is between words (without `[CLS]` and `[SEP]`) and patches (without the class token).
 fn alignment_loss(tape: &Tape, encoded: &Encoded, sequences: Range<usize>, matched: &[u32]) -> Var {
     let n = matched.len() as f32;
     let pair = |(s, matched): (usize, &u32)| {

@@ -28,25 +28,25 @@ const PREFETCH: usize = 8;
 /// Recall at k: the fraction of queries with a correct candidate among the k best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Recalls {
-    /// Caption → image, at 1.
+    /// Image retrieval (caption → image), recall at 1.
     pub ir_r1: f64,
-    /// Caption → image, at 5.
+    /// Image retrieval, recall at 5.
     pub ir_r5: f64,
-    /// Caption → image, at 10.
+    /// Image retrieval, recall at 10.
     pub ir_r10: f64,
-    /// Image → caption, at 1.
+    /// Text retrieval (image → caption), recall at 1.
     pub tr_r1: f64,
-    /// Image → caption, at 5.
+    /// Text retrieval, recall at 5.
     pub tr_r5: f64,
-    /// Image → caption, at 10.
+    /// Text retrieval, recall at 10.
     pub tr_r10: f64,
 }
 
 impl Recalls {
     /// Computes the recalls from `scores [images, texts]`, where text `t` belongs to image `owner[t]`.
     ///
-    /// As in the original, an image counts as a hit if any of its captions is among the k best. Of equal scores, the one with
-    /// the lower index ranks first.
+    /// As in the original, an image counts as a hit if any of its captions is among the k best. If scores are equal, the lower
+    /// index ranks first.
     pub fn from_scores(scores: &[f32], owner: &[usize]) -> Self {
         let texts = owner.len();
         if texts == 0 {
@@ -88,7 +88,7 @@ impl Recalls {
 
 /// Returns the rank, from 0, of the best candidate for which `is_correct` holds; the number of candidates if there is none.
 pub fn rank(scores: &[f32], is_correct: impl Fn(usize) -> bool) -> usize {
-    // NaN counts as the lowest score, and a candidate with it is never correct.
+    // NaN counts as the lowest score, and a candidate whose score is NaN is never correct.
     let scores: Vec<f32> = scores
         .iter()
         .map(|s| if s.is_nan() { f32::NEG_INFINITY } else { *s })

@@ -111,7 +111,7 @@ pub enum TrainError {
         source: AdaptError,
     },
     /// A checkpoint is of a model with another number of parameters.
-    #[error("{path}: the model has {found} parameter tensors, that of this configuration {expected}", path = path.display())]
+    #[error("{path}: the checkpoint has {found} parameter tensors, the model of this configuration has {expected}", path = path.display())]
     OtherModel {
         /// The checkpoint.
         path: PathBuf,

@@ -38,8 +38,8 @@ impl LearningRate {
 
     /// Returns the learning rate of `step`, relative to the peak. After the end of the schedule the rate is constant.
     ///
-    /// Unlike here, the cosine of the original rises again after the end of the schedule. The last steps of a run whose length is
-    /// in epochs can be after the end (see [`Plan::schedule_steps`]).
+    /// In the original, the cosine rises again after the end of the schedule. The last steps of a run can be after the end if the
+    /// length of the run is in epochs (see [`Plan::schedule_steps`]).
     pub fn factor(&self, step: u64) -> f64 {
         match self.power {
             DecayPower::Cosine if step > self.total && self.total >= self.warmup => 0.0,

@@ -33,7 +33,7 @@ fn golden_files(name: &str) -> Vec<PathBuf> {
 }
 
 /// Returns tensors of every element type, sorted neither by name nor by type.
-fn mixed() -> StateDict {
+fn all_dtypes() -> StateDict {
     let mut state = StateDict::new();
     state.insert(
         "text_embeddings.z",
@@ -124,7 +124,7 @@ fn both_pytorch_formats_give_the_same_content() {
 #[test]
 fn writing_and_reading_keeps_names_and_values() {
     let directory = tempfile::tempdir().unwrap();
-    let mut states = vec![mixed()];
+    let mut states = vec![all_dtypes()];
     states.extend(checkpoints().iter().map(|path| read(path).unwrap().state));
     for state in states {
         let header = Header {
@@ -161,10 +161,10 @@ fn equal_weights_give_equal_bytes() {
             metadata: vec![("task".into(), "vqa".into()), ("config".into(), "{}".into())],
             ..Style::Vlc.into()
         };
-        write(&path, &mixed(), &header).unwrap();
+        write(&path, &all_dtypes(), &header).unwrap();
         let first = std::fs::read(&path).unwrap();
         for _ in 0..4 {
-            write(&path, &mixed(), &header).unwrap();
+            write(&path, &all_dtypes(), &header).unwrap();
             assert!(std::fs::read(&path).unwrap() == first, "{extension}");
         }
     }
@@ -244,8 +244,8 @@ fn rejects_truncated_files() {
     let directory = tempfile::tempdir().unwrap();
     let safetensors = directory.path().join("w.safetensors");
     let pth = directory.path().join("w.pth");
-    write(&safetensors, &mixed(), &Style::Vlc.into()).unwrap();
-    write(&pth, &mixed(), &Style::Vlc.into()).unwrap();
+    write(&safetensors, &all_dtypes(), &Style::Vlc.into()).unwrap();
+    write(&pth, &all_dtypes(), &Style::Vlc.into()).unwrap();
     let mut paths = checkpoints();
     paths.extend([safetensors, pth]);
     for path in paths {
@@ -287,7 +287,7 @@ fn errors_identify_other_kinds_of_files() {
     let missing = directory.path().join("none.ckpt");
     let message = read(&missing).unwrap_err().to_string();
     assert!(message.starts_with(&missing.display().to_string()), "{message}");
-    let message = write(&directory.path().join("x.onnx"), &mixed(), &Style::Vlc.into())
+    let message = write(&directory.path().join("x.onnx"), &all_dtypes(), &Style::Vlc.into())
         .unwrap_err()
         .to_string();
     assert!(message.contains(".safetensors"), "{message}");
@@ -303,7 +303,7 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("w").with_extension(extension);
-        write(&path, &mixed(), &Style::Vlc.into()).unwrap();
+        write(&path, &all_dtypes(), &Style::Vlc.into()).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         for (index, value) in changes {
             let position = index.index(bytes.len());

@@ -42,7 +42,7 @@ impl ParameterIds<'_> {
     }
 }
 
-/// `x·Wᵀ + b`.
+/// A linear layer, `x·Wᵀ + b`.
 pub(super) struct Linear {
     weight: ParameterId,
     bias: ParameterId,
@@ -58,7 +58,7 @@ impl Linear {
     }
 }
 
-/// Layer norm.
+/// A layer norm.
 pub(super) struct Norm {
     weight: ParameterId,
     bias: ParameterId,

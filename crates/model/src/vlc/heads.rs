@@ -61,7 +61,7 @@ impl Vlc {
     /// Computes vocabulary logits for `rows` of the encoder's output: `[rows, vocab_size]`.
     ///
     /// # Panics
-    /// Panics if the model has no such head.
+    /// Panics if the model has no masked-language head.
     pub fn mlm_logits(&self, tape: &Tape, encoded: &Encoded, rows: Vec<u32>) -> Var {
         let (p, head) = (&self.parameters, expect(&self.mlm, "masked-language"));
         let x = tape.rows(&encoded.features, rows);
@@ -78,7 +78,7 @@ impl Vlc {
     /// Computes matching logits of pooled sequences: `[sequences, 2]`. Class 1 means that the text belongs to the image.
     ///
     /// # Panics
-    /// Panics if the model has no such head.
+    /// Panics if the model has no matching head.
     pub fn itm_logits(&self, tape: &Tape, pooled: &Var) -> Var {
         expect(&self.itm, "image-text matching").forward(tape, &self.parameters, pooled, None)
     }
@@ -86,7 +86,7 @@ impl Vlc {
     /// Computes answer logits of pooled sequences: `[sequences, answers]`.
     ///
     /// # Panics
-    /// Panics if the model has no such head.
+    /// Panics if the model has no question-answering head.
     pub fn vqa_logits(&self, tape: &Tape, pooled: &Var) -> Var {
         let (p, head) = (&self.parameters, expect(&self.vqa, "question-answering"));
         let x = head.hidden.forward(tape, p, pooled, None);

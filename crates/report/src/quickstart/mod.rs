@@ -77,7 +77,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
-    trainer::use_threads(trainer::Threads::of(&spec::compute(&config)))?;
+    trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
 
     info!("1/4  generating images with captions");
     let images = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;

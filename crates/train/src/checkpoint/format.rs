@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Value of `__metadata__.format` in files of this layout.
 pub const FORMAT: &str = "vlct-checkpoint-2";
 
-/// Value of `__metadata__.format` in files of format 1, which have no description and another state.
+/// Value of `__metadata__.format` in files of format 1. They have no description, and their state has other fields.
 pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 
 /// Name of the checkpoint file in `last/` and `best/`.

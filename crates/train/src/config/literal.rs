@@ -16,13 +16,13 @@ pub fn parse(text: &str) -> Value {
 /// Returns the value of a Python literal; `None` if `text` is not a literal. Values separated by commas without brackets, in
 /// Python a tuple, are a list.
 pub fn parse_literal(text: &str) -> Option<Value> {
-    let mut reader = Reader { rest: text };
-    let first = reader.value(0)?;
-    let value = if reader.eat(',') {
+    let mut parser = Parser { rest: text };
+    let first = parser.value(0)?;
+    let value = if parser.consume(',') {
         let mut items = vec![first];
-        while !reader.is_at_end() {
-            items.push(reader.value(0)?);
-            if !reader.eat(',') {
+        while !parser.is_at_end() {
+            items.push(parser.value(0)?);
+            if !parser.consume(',') {
                 break;
             }
         }
@@ -30,14 +30,14 @@ pub fn parse_literal(text: &str) -> Option<Value> {
     } else {
         first
     };
-    reader.is_at_end().then_some(value)
+    parser.is_at_end().then_some(value)
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     rest: &'a str,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Parser<'a> {
     fn skip_blanks(&mut self) {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
     }
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    fn eat(&mut self, c: char) -> bool {
+    fn consume(&mut self, c: char) -> bool {
         self.skip_blanks();
         match self.rest.strip_prefix(c) {
             Some(rest) => {
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
             '\'' | '"' => self.strings(),
             '0'..='9' | '.' => self.number(false),
             sign @ ('+' | '-') => {
-                self.eat(sign);
+                self.consume(sign);
                 self.skip_blanks();
                 self.number(sign == '-')
             }
@@ -89,30 +89,30 @@ impl<'a> Reader<'a> {
 
     /// Parses the elements between `open` and `close`. Also returns whether a comma follows the last element.
     fn items(&mut self, open: char, close: char, depth: usize) -> Option<(Vec<Value>, bool)> {
-        self.eat(open);
+        self.consume(open);
         let (mut items, mut comma) = (Vec::new(), true);
-        while !self.eat(close) {
+        while !self.consume(close) {
             if !comma {
                 return None;
             }
             items.push(self.value(depth + 1)?);
-            comma = self.eat(',');
+            comma = self.consume(',');
         }
         Some((items, comma))
     }
 
     fn dict(&mut self, depth: usize) -> Option<Value> {
-        self.eat('{');
+        self.consume('{');
         let mut entries: Vec<(String, Value)> = Vec::new();
         let mut comma = true;
-        while !self.eat('}') {
+        while !self.consume('}') {
             if !comma {
                 return None;
             }
             let Value::Str(key) = self.value(depth + 1)? else {
                 return None;
             };
-            if !self.eat(':') {
+            if !self.consume(':') {
                 return None;
             }
             let value = self.value(depth + 1)?;
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
                 Some(entry) => entry.1 = value,
                 None => entries.push((key, value)),
             }
-            comma = self.eat(',');
+            comma = self.consume(',');
         }
         Some(Value::Dict(entries))
     }
@@ -307,7 +307,7 @@ fn number(source: &str, negative: bool) -> Option<Value> {
         let signed = if negative { format!("-{digits}") } else { digits };
         return signed.parse().ok().map(Value::Int);
     }
-    // The number has a decimal point or an exponent. `inf` and `nan`, which `parse` accepts, are names in Python, not literals.
+    // The number has a decimal point or an exponent. `inf` and `nan` are not literals in Python.
     if !digits
         .bytes()
         .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))

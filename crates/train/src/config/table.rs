@@ -1,8 +1,8 @@
 //! The table of configuration keys with name, type, base value, range and help of each.
 
 use super::types::{
-    DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup, above, between, from,
-    from_below,
+    DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup, above, at_least, between,
+    half_open,
 };
 use super::value::Value;
 use vlct_tensor::Precision;
@@ -97,13 +97,13 @@ fn strings(words: &[&str]) -> Vec<String> {
 table! {
     "Run" {
         exp_name: String = "vlc".into(), Range::Any, "Name of the experiment; part of the run directory's name.";
-        seed: u64 = 0, from(0.0), "Seed of every random decision.";
+        seed: u64 = 0, at_least(0.0), "Seed of every random decision.";
         log_dir: String = "result".into(), Range::Any, "Directory of the run directories.";
         test_only: bool = false, Range::Any, "Evaluate the model on the test split instead of training.";
-        fast_dev_run: FastDevRun = FastDevRun(0), from(0.0), "Trial run of this many training and validation batches (True means 1), at most one epoch, without sanity check, checkpoints and logs.";
-        log_every: u64 = 10, from(1.0), "Optimiser steps between log entries.";
+        fast_dev_run: FastDevRun = FastDevRun(0), at_least(0.0), "Trial run of this many training and validation batches (True means 1), at most one epoch, without sanity check, checkpoints and logs.";
+        log_every: u64 = 10, at_least(1.0), "Optimiser steps between log entries.";
         num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a count or a list of ids; 0 and 1 mean the CPU.";
-        num_nodes: u64 = 1, from(1.0), "Number of machines.";
+        num_nodes: u64 = 1, at_least(1.0), "Number of machines.";
         threads: usize = 0, between(0.0, 4096.0), "Number of compute threads; 0 means one per CPU.";
         pin_threads: bool = false, Range::Any, "Bind each compute thread to one CPU (Linux only); useful if no other program runs on the machine.";
         precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on CPUs with fast bfloat16 instructions, else 32.";
@@ -111,11 +111,11 @@ table! {
         activation_recompute: bool = false, Range::Any, "Save memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
     }
     "Tasks" {
-        loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, from(0.0), "Switches of the tasks, not weights: a value above 0 adds the head to the model, a value of at least 1 trains it.";
+        loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, at_least(0.0), "Switches of the tasks, not weights: a value above 0 adds the head to the model, a value of at least 1 trains it.";
         is_pretrain: bool = true, Range::Any, "Pre-training: mask image patches and use the pre-training parameter groups.";
         use_mae: bool = false, Range::Any, "Compute the masked-autoencoding loss together with mlm.";
-        mae_weight: f64 = 1.0, from(0.0), "Weight of the masked-autoencoding loss.";
-        mask_ratio: f64 = 0.75, from_below(0.0, 1.0), "Fraction of the image patches that are masked in pre-training.";
+        mae_weight: f64 = 1.0, at_least(0.0), "Weight of the masked-autoencoding loss.";
+        mask_ratio: f64 = 0.75, half_open(0.0, 1.0), "Fraction of the image patches that are masked in pre-training.";
         mlm_prob: f64 = 0.15, between(0.0, 1.0), "Fraction of the text tokens that are selected for masked language modelling.";
         whole_word_masking: bool = false, Range::Any, "Mask all WordPiece tokens of a word together.";
         get_recall_metric: bool = false, Range::Any, "Compute retrieval recalls in each validation and test, from the scores of all images with all captions.";
@@ -145,7 +145,7 @@ table! {
         decoder_heads: Option<usize> = None, between(1.0, 1024.0), "Number of attention heads of the decoder; None means the backbone's.";
         vocab_size: usize = 30522, between(104.0, 16777216.0), "Vocabulary size: rows of the word embedding and outputs of masked language modelling.";
         vqav2_label_size: usize = 3129, between(1.0, 16777216.0), "Number of answers of visual question answering.";
-        drop_rate: f64 = 0.1, from_below(0.0, 1.0), "Dropout probability of the text embedding; the model has no other dropout.";
+        drop_rate: f64 = 0.1, half_open(0.0, 1.0), "Dropout probability of the text embedding; the model has no other dropout.";
         num_heads: usize = 12, Range::Any, "No effect: vit or heads sets the number of heads.";
         num_layers: usize = 12, Range::Any, "No effect: vit or depth sets the depth.";
         mlp_ratio: usize = 4, Range::Any, "No effect: the ratio is always 4.";
@@ -162,20 +162,20 @@ table! {
         per_gpu_batchsize: u64 = 0, between(0.0, 1e6), "Samples per micro-batch; must be set.";
         optim_type: String = "adamw".into(), Range::OneOf(&["adamw", "adam", "sgd"]), "Optimiser.";
         learning_rate: f64 = 1e-4, above(0.0), "Peak learning rate.";
-        weight_decay: f64 = 0.01, from(0.0), "Weight decay of all parameters except biases and layer norms.";
-        decay_power: DecayPower = DecayPower::Polynomial(1.0), from(0.0), "Learning-rate decay after the warm-up: power of a polynomial, or 'cosine'.";
-        end_lr: f64 = 0.0, from(0.0), "Learning rate at the end of a polynomial decay.";
+        weight_decay: f64 = 0.01, at_least(0.0), "Weight decay of all parameters except biases and layer norms.";
+        decay_power: DecayPower = DecayPower::Polynomial(1.0), at_least(0.0), "Learning-rate decay after the warm-up: power of a polynomial, or 'cosine'.";
+        end_lr: f64 = 0.0, at_least(0.0), "Learning rate at the end of a polynomial decay.";
         warmup_steps: Warmup = Warmup::Steps(2500), Range::FractionOrCount { least: 0 }, "Length of the warm-up: an int is a number of optimiser steps, a float a fraction of all steps.";
         max_steps: Option<u64> = Some(25000), between(1.0, 1e15), "Number of optimiser steps of the run; None trains for max_epoch epochs.";
         max_epoch: u64 = 100, between(1.0, 1e9), "Number of epochs of the run; used only if max_steps is None.";
-        lr_mult: f64 = 1.0, from(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
+        lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
         layer_decay: f64 = 0.5, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: true }, "Learning-rate factor from each layer to the layer below; used only without is_pretrain.";
     }
     "Validation and checkpoints" {
         val_check_interval: ValCheckInterval = ValCheckInterval::Fraction(1.0), Range::FractionOrCount { least: 1 }, "Interval between validations: a float is a fraction of an epoch, an int a number of micro-batches.";
-        sanity_steps: u64 = 2, from(0.0), "Number of validation batches evaluated before training, as a check.";
-        limit_val_batches: u64 = 0, from(0.0), "Maximum number of batches of a validation; 0 means all.";
-        checkpoint_every: u64 = 0, from(0.0), "Optimiser steps between saves of the last checkpoint; 0 saves only after validations.";
+        sanity_steps: u64 = 2, at_least(0.0), "Number of validation batches evaluated before training, as a check.";
+        limit_val_batches: u64 = 0, at_least(0.0), "Maximum number of batches of a validation; 0 means all.";
+        checkpoint_every: u64 = 0, at_least(0.0), "Optimiser steps between saves of the last checkpoint; 0 saves only after validations.";
     }
 }
 

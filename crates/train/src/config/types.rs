@@ -106,7 +106,7 @@ impl KeyType for Vec<String> {
     }
 }
 
-/// TOML has no null: there the string `"None"` means `None`, so it does in every format.
+/// The string `"None"` means `None`, because TOML has no null.
 impl<T: KeyType> KeyType for Option<T> {
     fn type_name() -> String {
         format!("{} or None", T::type_name())
@@ -396,7 +396,7 @@ pub enum Range {
 }
 
 /// The range of values of at least `low`.
-pub(super) const fn from(low: f64) -> Range {
+pub(super) const fn at_least(low: f64) -> Range {
     Range::Numbers {
         low,
         low_included: true,
@@ -426,7 +426,7 @@ pub(super) const fn above(low: f64) -> Range {
 }
 
 /// The range from `low`, included, to `high`, excluded.
-pub(super) const fn from_below(low: f64, high: f64) -> Range {
+pub(super) const fn half_open(low: f64, high: f64) -> Range {
     Range::Numbers {
         low,
         low_included: true,

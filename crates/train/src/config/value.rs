@@ -5,7 +5,7 @@ use std::fmt;
 /// A value of a Python literal, a JSON document or a TOML file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// `None`, in JSON `null`. TOML has no null; it is written there as the string `"None"`.
+    /// `None`; `null` in JSON, and the string `"None"` in TOML, which has no null.
     None,
     /// `True` or `False`.
     Bool(bool),
@@ -17,7 +17,7 @@ pub enum Value {
     Str(String),
     /// A list or tuple.
     List(Vec<Value>),
-    /// A dictionary with string keys, each key once. Keys have the order of the source, those of a TOML table are sorted.
+    /// A dictionary with unique string keys. The keys are in the order of the source, but those of a TOML table are sorted.
     Dict(Vec<(String, Value)>),
 }
 

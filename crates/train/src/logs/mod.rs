@@ -1,6 +1,6 @@
 //! Logs: `metrics.jsonl`, TensorBoard events, progress.
 //!
-//! [`RunLog`] owns all three. Scalars have the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
+//! [`RunLog`] owns the three logs. Scalars have the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
 
 mod append;
 pub mod metrics;

@@ -68,7 +68,7 @@ enum View {
 }
 
 impl Progress {
-    /// Shows the progress of a loop over `total` steps, `done` of them already completed. `unit` is the name of a step, such as
+    /// Starts the display of a loop over `total` steps, `done` of them already completed. `unit` is the name of a step, such as
     /// `"step"` or `"batch"`.
     pub fn new(unit: &'static str, total: u64, done: u64) -> Self {
         if !io::stderr().is_terminal() {
@@ -91,7 +91,8 @@ impl Progress {
         }
     }
 
-    /// Shows the progress of `total` items, `done` of them already completed. `unit` is the name of an item, such as `"image"`.
+    /// Starts the display of a count of `total` items, `done` of them already completed. `unit` is the name of an item, such as
+    /// `"image"`.
     pub fn counting(unit: &'static str, total: u64, done: u64) -> Self {
         let mut progress = Self::new(unit, total, done);
         progress.steps_only = true;
@@ -108,7 +109,7 @@ impl Progress {
         });
     }
 
-    /// Makes a progress that shows nothing.
+    /// Makes a display that shows nothing.
     pub fn quiet() -> Self {
         Self {
             unit: "step",
@@ -228,7 +229,7 @@ struct Rates {
     waiting: f64,
 }
 
-/// Totals at a time.
+/// The totals of steps, samples and waiting at a point in time.
 #[derive(Clone, Copy)]
 struct Measurement {
     time: Instant,

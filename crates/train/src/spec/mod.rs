@@ -331,8 +331,8 @@ pub fn compute(config: &Config) -> ComputeSpec {
     }
 }
 
-/// Returns the method of `f32_products` if this CPU supports it, else FMA. [`trainer::run`](crate::trainer::run) has replaced
-/// `auto` by a method before.
+/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA; [`trainer::run`](crate::trainer::run)
+/// replaces it by a measured choice first.
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()

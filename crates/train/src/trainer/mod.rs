@@ -31,7 +31,7 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     for warning in spec::validate(config)? {
         warn!("{warning}");
     }
-    use_threads(Threads::of(&spec::compute(config)))?;
+    use_threads(Threads::from_spec(&spec::compute(config)))?;
     let spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     if spec.test_only {
         test(&spec, control)

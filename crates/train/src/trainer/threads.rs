@@ -15,7 +15,7 @@ pub struct Threads {
 
 impl Threads {
     /// Returns the number and placement of the threads of a run.
-    pub fn of(compute: &ComputeSpec) -> Self {
+    pub fn from_spec(compute: &ComputeSpec) -> Self {
         Self {
             count: compute.threads,
             pinned: compute.pin_threads,

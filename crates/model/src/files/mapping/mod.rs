@@ -99,9 +99,9 @@ pub enum AdaptError {
     /// The file has no tensor of the model.
     #[error("none of the file's tensors ({found}) belongs to the model ({wanted}): is it the right file?")]
     NothingMatched {
-        /// Some names of the file.
+        /// The first names of the file.
         found: String,
-        /// Some names of the model.
+        /// The first names of the model.
         wanted: String,
     },
     /// A tensor has another shape in the file than in the model, and no rule adapts it.
@@ -257,8 +257,8 @@ impl Source {
         heads
     }
 
-    /// Takes the file's tensor for each tensor of the model: the one of the same name, or else the one of the name with the
-    /// backbone's prefix added or removed.
+    /// Takes the file's tensor for each tensor of the model. If there is none of the same name, the backbone's prefix is added to the
+    /// name or removed.
     fn choose(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
         let mut chosen: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
         for (tensor, (name, _)) in chosen.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
@@ -290,8 +290,8 @@ fn position_ids(shape: &[usize]) -> StoredTensor {
     StoredTensor::new(shape.to_vec(), TensorData::I64((0..count as i64).collect()))
 }
 
-/// Makes the retrieval head's tensor `name` from row 1 of the matching head's. Returns it with the name of its source; `None` if
-/// `name` is not of the retrieval head, or the file has no matching head.
+/// Makes the tensor `name` of the retrieval head from row 1 of a tensor of the matching head. Returns the tensor and the name of its
+/// source; `None` if `name` is not of the retrieval head, or the file has no matching head.
 fn matching_row(
     name: &str,
     shape: &[usize],

@@ -36,7 +36,7 @@ fn backbone_only() -> Options {
 }
 
 /// Makes a state dict whose tensors have the values 0, 1, 2, ….
-fn counting(tensors: &[(&str, &[usize])]) -> StateDict {
+fn state_of_shapes(tensors: &[(&str, &[usize])]) -> StateDict {
     let tensor = |shape: &[usize]| {
         let count = shape.iter().product::<usize>();
         StoredTensor::f32(shape, (0..count).map(|i| i as f32).collect())
@@ -143,19 +143,19 @@ fn resizes_position_tables_to_the_image_size() {
     }
     assert!(resized > 0);
     let error = adapt(
-        counting(&[("pos_embed", &[1, 4, 2])]),
+        state_of_shapes(&[("pos_embed", &[1, 4, 2])]),
         &[("pos_embed".into(), vec![1, 5, 2])],
         backbone_only(),
     );
     assert!(matches!(error, Err(AdaptError::NotSquare { rows: 4, .. })));
     let error = adapt(
-        counting(&[("pos_embed", &[1, 1, 2])]),
+        state_of_shapes(&[("pos_embed", &[1, 1, 2])]),
         &[("pos_embed".into(), vec![1, 5, 2])],
         backbone_only(),
     );
     assert!(matches!(error, Err(AdaptError::NotSquare { rows: 1, .. })));
     let error = adapt(
-        counting(&[("pos_embed", &[1, 5, 2])]),
+        state_of_shapes(&[("pos_embed", &[1, 5, 2])]),
         &[("pos_embed".into(), vec![1, 5, 3])],
         backbone_only(),
     );
@@ -183,7 +183,7 @@ fn adapts_token_types_to_two_or_three_rows() {
 
         let (adapted, _) = adapt(three.clone(), &target_of(&two), Options::default()).unwrap();
         assert_eq!(adapted.f32(NAME).unwrap()[..], three.f32(NAME).unwrap()[..2 * width]);
-        // The text embedding has a table whose name ends alike. It is not adapted.
+        // The token types of the text embedding are another table, which is not adapted.
         let text_table = format!("text_embeddings.{NAME}");
         assert_eq!(adapted.get(&text_table), three.get(&text_table));
         let mut target = target_of(&two);
@@ -303,7 +303,7 @@ fn rejects_files_without_a_matching_name() {
         (POSITION_IDS.to_owned(), vec![1, 4]),
     ];
     let error = adapt(
-        counting(&[("fc.weight", &[2, 2]), ("fc.bias", &[2])]),
+        state_of_shapes(&[("fc.weight", &[2, 2]), ("fc.bias", &[2])]),
         &target,
         Options::default(),
     );
@@ -313,13 +313,13 @@ fn rejects_files_without_a_matching_name() {
          text_embeddings.position_ids): is it the right file?"
     );
     // A file with the buffer alone and an empty file are rejected too.
-    assert!(adapt(counting(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
+    assert!(adapt(state_of_shapes(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
     assert!(adapt(StateDict::new(), &target, Options::default()).is_err());
 }
 
 #[test]
 fn ignores_a_classifier_head_with_another_number_of_classes() {
-    let source = counting(&[("norm.weight", &[2]), ("head.weight", &[3, 2]), ("head.bias", &[3])]);
+    let source = state_of_shapes(&[("norm.weight", &[2]), ("head.weight", &[3, 2]), ("head.bias", &[3])]);
     let target = vec![
         ("norm.weight".to_owned(), vec![2]),
         ("head.weight".to_owned(), vec![5, 2]),
@@ -348,7 +348,7 @@ fn reports_abbreviate_long_lists() {
 
 #[test]
 fn prefers_names_with_the_prefix() {
-    let source = counting(&[("norm.weight", &[3]), ("transformer.norm.weight", &[2])]);
+    let source = state_of_shapes(&[("norm.weight", &[3]), ("transformer.norm.weight", &[2])]);
     let target = vec![("transformer.norm.weight".to_owned(), vec![2])];
     let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
     assert_eq!(adapted.get("transformer.norm.weight").unwrap().shape, [2]);

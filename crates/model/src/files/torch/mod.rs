@@ -64,7 +64,7 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
         if !tensor::is_tensor(pickle, value) {
             // At the top level, other objects next to the tensors are normal.
             if pickle.object(value).is_some() && pickle.entries(value).is_none() && weights.under.is_some() {
-                return Err(foreign(pickle, value, format!("entry {name} of the weights")));
+                return Err(unsupported_error(pickle, value, format!("entry {name} of the weights")));
             }
             skipped.push(name.to_owned());
             continue;
@@ -112,7 +112,7 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
     let root = pickle.root();
     let Some(top) = pickle.entries(root) else {
         return Err(match pickle.object(root) {
-            Some(_) => foreign(pickle, root, "its content".to_owned()),
+            Some(_) => unsupported_error(pickle, root, "its content".to_owned()),
             None => Problem::NoWeights,
         });
     };
@@ -129,8 +129,10 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
                     entries,
                 });
             }
-            Some(entries) => unsupported = unsupported.or(entries.iter().find_map(|(_, v)| foreign_call(pickle, *v))),
-            None => unsupported = unsupported.or(foreign_call(pickle, *value)),
+            Some(entries) => {
+                unsupported = unsupported.or(entries.iter().find_map(|(_, v)| unsupported_call(pickle, *v)))
+            }
+            None => unsupported = unsupported.or(unsupported_call(pickle, *value)),
         }
         unsupported = unsupported.map(|(_, callable)| (format!("`{under}`"), callable));
     }
@@ -140,7 +142,7 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
             entries: top,
         });
     }
-    let unsupported = unsupported.or_else(|| top.iter().find_map(|(_, value)| foreign_call(pickle, *value)));
+    let unsupported = unsupported.or_else(|| top.iter().find_map(|(_, value)| unsupported_call(pickle, *value)));
     Err(match unsupported {
         Some((place, callable)) => Problem::ForeignCallable { place, callable },
         None => Problem::NoWeights,
@@ -148,12 +150,12 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
 }
 
 /// Returns the place and name of the callable if the value is made by an unsupported call.
-fn foreign_call(pickle: &Pickle, value: Ref) -> Option<(String, String)> {
-    let is_foreign = matches!(pickle.get(value), Value::Object(_)) && pickle.entries(value).is_none();
-    is_foreign.then(|| ("an entry".to_owned(), callable_name(pickle, value)))
+fn unsupported_call(pickle: &Pickle, value: Ref) -> Option<(String, String)> {
+    let is_unsupported = matches!(pickle.get(value), Value::Object(_)) && pickle.entries(value).is_none();
+    is_unsupported.then(|| ("an entry".to_owned(), callable_name(pickle, value)))
 }
 
-fn foreign(pickle: &Pickle, value: Ref, place: String) -> Problem {
+fn unsupported_error(pickle: &Pickle, value: Ref, place: String) -> Problem {
     Problem::ForeignCallable {
         place,
         callable: callable_name(pickle, value),

@@ -24,7 +24,7 @@ pub(super) struct StorageId {
     pub offset: usize,
 }
 
-/// A tensor's place in its storage; offset and strides count values.
+/// The layout of a tensor in a storage. Offset and strides are in values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {
     pub key: String,
