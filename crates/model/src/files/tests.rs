@@ -271,7 +271,7 @@ fn errors_identify_other_kinds_of_files() {
         (b"\x80\x04N.", "a Python pickle that torch.save did not write"),
         (b"hello", "unknown format"),
         (b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "without data.pkl"),
-        (b"\x02\0\0\0\0\0\0\0{}", "no golden_files tensors"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no named tensors"),
     ] {
         let message = read_bytes(bytes).unwrap_err().to_string();
         assert!(message.contains(want), "{message}");
