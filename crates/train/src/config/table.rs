@@ -131,7 +131,7 @@ table! {
         draw_false_text: u64 = 0, between(0.0, 1024.0), "Number of false captions drawn per sample; irtr needs at least 1.";
         image_only: bool = false, Range::Any, "Whether datasets have no text; no task supports this.";
         tokenizer: String = "bert-base-uncased".into(), Range::Any, "WordPiece tokeniser: bert-base-uncased or the path of a vocabulary. Text is lower-cased if the name contains 'uncased'.";
-        max_text_len: usize = 40, between(2.0, 65536.0), "Maximum number of tokens of a caption or question, including [CLS] and [SEP]; longer texts are truncated.";
+        max_text_len: usize = 40, between(2.0, 65536.0), "Maximum number of tokens of a caption or question, including CLS and SEP; longer texts are truncated.";
         num_workers: usize = 1, between(0.0, 4096.0), "Number of threads that prepare batches.";
     }
     "Model" {
