@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     // The transform of evaluation takes a generator, but draws nothing.
     let mut rng = stream(0, Purpose::Augmentation, 0, 0);
-    let backbone = Backbone::named("mae_vit_base_patch16").ok_or("unknown backbone")?;
+    let backbone = Backbone::from_name("mae_vit_base_patch16").ok_or("unknown backbone")?;
     let model = Vlc::from_weights(backbone, files::read(weights.as_ref())?.state)?;
     let text = Tokenizer::bert_base_uncased().encode(caption, model.config().max_text_len);
     let transform = Transform::new(TransformKind::MaeTest, model.config().image_size)?;

@@ -41,7 +41,7 @@ pub struct Backbone {
 impl Backbone {
     /// Returns the sizes of a published variant; `None` if the name is unknown. Short and long names are accepted
     /// (`mae_vit_base_patch16`, `mae_vit_base_patch16_dec512d8b`).
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let (patch_size, width, depth, heads) = match name.strip_suffix("_dec512d8b").unwrap_or(name) {
             "mae_vit_base_patch16" => (16, 768, 12, 12),
             "mae_vit_large_patch16" => (16, 1024, 24, 16),
@@ -183,7 +183,7 @@ mod tests {
     fn base(heads: Heads) -> VlcConfig {
         VlcConfig {
             image_size: 384,
-            backbone: Backbone::named("mae_vit_base_patch16").expect("known"),
+            backbone: Backbone::from_name("mae_vit_base_patch16").expect("known"),
             vocab_size: 30522,
             max_text_len: 40,
             token_types: 2,
@@ -250,9 +250,9 @@ mod tests {
     #[test]
     fn accepts_short_and_long_names_of_variants() {
         assert_eq!(
-            Backbone::named("mae_vit_huge_patch14"),
-            Backbone::named("mae_vit_huge_patch14_dec512d8b")
+            Backbone::from_name("mae_vit_huge_patch14"),
+            Backbone::from_name("mae_vit_huge_patch14_dec512d8b")
         );
-        assert_eq!(Backbone::named("vit_b"), None);
+        assert_eq!(Backbone::from_name("vit_b"), None);
     }
 }

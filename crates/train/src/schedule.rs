@@ -104,8 +104,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// Panics if the difference of two learning rates is more than the rounding errors of a cosine, relative to the peak.
-    fn assert_rate(what: &str, got: f64, want: f64, peak: f64) {
-        assert!((got - want).abs() <= 1e-13 * peak, "{what}: {got:e}, expected {want:e}");
+    fn assert_rate(label: &str, got: f64, want: f64, peak: f64) {
+        assert!(
+            (got - want).abs() <= 1e-13 * peak,
+            "{label}: {got:e}, expected {want:e}"
+        );
     }
 
     #[test]
@@ -139,11 +142,11 @@ mod tests {
                     power,
                 };
                 for (step, want) in rates(name).into_iter().enumerate() {
-                    let what = format!("{name} at {step}");
-                    assert_rate(&what, peak * schedule.original(step as u64), want, peak);
+                    let label = format!("{name} at {step}");
+                    assert_rate(&label, peak * schedule.original(step as u64), want, peak);
                     let is_after_cosine = power == DecayPower::Cosine && step > total;
                     let want = if is_after_cosine { 0.0 } else { want };
-                    assert_rate(&what, schedule.at(step as u64), want, peak);
+                    assert_rate(&label, schedule.at(step as u64), want, peak);
                 }
             }
         }

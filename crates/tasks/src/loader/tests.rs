@@ -193,12 +193,12 @@ fn samples_contain_image_text_and_masks_of_their_item() {
         assert_eq!([batch.group(MODELLING), batch.group(MATCHING)], [0..n, n..2 * n]);
         for (i, item) in batch.items.iter().enumerate() {
             let index_in_epoch = batch.position.batch * 4 + i as u64;
-            let (own, clean) = (&batch.sequences[i], &batch.sequences[n + i]);
+            let (modelling, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
             let mut rng = stream(7, Purpose::Augmentation, batch.position.epoch, index_in_epoch);
             let want = transformed(&data, *item, TransformKind::Mae, &mut rng);
-            assert_eq!(batch.image_of(own).unwrap(), want);
+            assert_eq!(batch.image_of(modelling).unwrap(), want);
 
-            let (text, clean) = (batch.text_of(own).unwrap(), batch.text_of(clean).unwrap());
+            let (text, clean) = (batch.text_of(modelling).unwrap(), batch.text_of(matching).unwrap());
             let caption = data.text(*item).unwrap().unwrap();
             assert_eq!(clean.ids, tokenizer.encode(&caption, 12));
             assert!(clean.labels.is_empty());
@@ -275,9 +275,9 @@ fn half_of_a_batch_has_false_images_of_the_same_dataset() {
         assert_eq!(matched.iter().filter(|m| **m).count(), n / 2);
         assert_eq!(batch.images.len(), n + n - n / 2);
         for (i, item) in batch.items.iter().enumerate() {
-            let (own, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
-            assert_eq!(batch.image_of(own).unwrap(), images[*item]);
-            assert_eq!(own.image == matching.image, matched[i]);
+            let (modelling, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
+            assert_eq!(batch.image_of(modelling).unwrap(), images[*item]);
+            assert_eq!(modelling.image == matching.image, matched[i]);
             let peers = &images[data.peers(*item)];
             assert!(peers.iter().any(|peer| batch.image_of(matching).unwrap() == peer));
         }

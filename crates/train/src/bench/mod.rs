@@ -211,7 +211,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
 }
 
 fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
-    let backbone = Backbone::named("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
+    let backbone = Backbone::from_name("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
     let heads = Heads {
         mlm: true,
         itm: true,

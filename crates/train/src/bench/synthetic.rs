@@ -25,7 +25,7 @@ impl Synthetic {
     /// Makes a pre-training batch: 15 % of the tokens are masked, and half of the samples have false images.
     pub fn pretrain(batch: usize, image_size: usize, patches: usize) -> Self {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
-        let samples = samples.map(|(i, ((ids, is_masked), [own, other]))| {
+        let samples = samples.map(|(i, ((ids, is_masked), [own, false_image]))| {
             let labels: Vec<Option<u32>> = ids.iter().zip(is_masked).map(|(id, m)| m.then_some(*id)).collect();
             let masked = ids.iter().zip(&labels).map(|(id, label)| label.map_or(*id, |_| MASK));
             let masked = Text {
@@ -35,7 +35,7 @@ impl Synthetic {
             let matched = i < batch / 2;
             Sample {
                 item: i,
-                images: if matched { vec![own] } else { vec![own, other] },
+                images: if matched { vec![own] } else { vec![own, false_image] },
                 texts: vec![masked, Text::unmasked(ids)],
                 sequences: vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)],
                 target: Target::Class(matched as u32),

@@ -226,15 +226,15 @@ mod tests {
             keys in prop::collection::vec((0..KEYS.len(), 0usize..14, any::<String>(), any::<f64>(), any::<i64>()), 0..12)
         ) {
             let mut config = Config::default();
-            for (key, kind, text, number, whole) in keys {
+            for (key, kind, text, number, integer) in keys {
                 let value = match kind {
                     0 => Value::None,
-                    1 => Value::Bool(whole % 2 == 0),
-                    2 => Value::Int(whole),
-                    3 => Value::Int(whole.rem_euclid(100)),
+                    1 => Value::Bool(integer % 2 == 0),
+                    2 => Value::Int(integer),
+                    3 => Value::Int(integer.rem_euclid(100)),
                     4 => Value::Float(number),
                     5 => Value::Float(number.abs().fract()),
-                    6 => Value::List(vec![Value::Int(whole % 9)]),
+                    6 => Value::List(vec![Value::Int(integer % 9)]),
                     7 => Value::Str("None".into()),
                     8 => literal::parse(&text),
                     _ => Value::Str(text),

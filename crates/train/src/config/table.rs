@@ -192,7 +192,7 @@ mod tests {
         );
         assert!(
             VITS.iter()
-                .all(|vit| vlct_model::config::Backbone::named(vit).is_some())
+                .all(|vit| vlct_model::config::Backbone::from_name(vit).is_some())
         );
     }
 }

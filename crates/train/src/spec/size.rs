@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError};
 /// and of 4 (a row of a position table has four parts), or if `image_size` is not a multiple of the patch size.
 pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
     let contradiction = |message: String| Err(ConfigError::Contradiction(message));
-    let Some(vit) = Backbone::named(&config.vit) else {
+    let Some(vit) = Backbone::from_name(&config.vit) else {
         return contradiction(format!("vit={:?} is not a known backbone", config.vit));
     };
     let size = Backbone {

@@ -135,7 +135,7 @@ impl Recorded {
 /// Compares packed rows with a recorded padded activation `[batch, length, width]`. Sequence `s` has the packed rows `rows(s)`, of
 /// which `lengths[s]` are text tokens; the other tokens begin at position `text` of the padded activation.
 fn assert_packed(
-    what: &str,
+    label: &str,
     got: &[f32],
     rows: impl Fn(usize) -> Vec<usize>,
     t: &Tensors,
@@ -153,7 +153,7 @@ fn assert_packed(
             recorded.extend_from_slice(&padded[(s * length + position) * width..][..width]);
         }
     }
-    assert_close(what, &packed, &recorded, 2e-5);
+    assert_close(label, &packed, &recorded, 2e-5);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use vlct_tensor::Tape;
 
 /// Returns the recorded batch, without dropout, and the task. Each image has its own caption and the recorded false captions.
 pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
-    let name = |i: usize, what: &str| format!("false_text_{i}_{what}");
+    let name = |i: usize, suffix: &str| format!("false_text_{i}_{suffix}");
     let mut captions = vec![texts(t, "text_ids", "text_masks")];
     captions.extend(
         (0..)
