@@ -101,7 +101,7 @@ impl Case {
         let tape = Tape::new(self.model.compute());
         let outcome = self.task.forward(&self.model, &tape, &self.batch);
         let losses = outcome.measures.iter().filter(|measure| measure.key.ends_with("loss"));
-        let mut values: Values = losses.map(|m| (m.key.to_string(), vec![m.read()])).collect();
+        let mut values: Values = losses.map(|m| (m.key.to_string(), vec![m.value()])).collect();
         values.push(("total".to_string(), vec![outcome.total().tensor().item()]));
         let mut gradients = Gradients::new(self.model.parameters());
         tape.backward(outcome.total(), 1.0, &mut gradients);

@@ -1,6 +1,6 @@
 //! Models of other sizes than the recorded ones, with random weights and batches, drawn from a seed.
 
-use super::{pretrain, whole_image};
+use super::{pretrain, unmasked_sequence};
 use rand::{Rng, RngExt};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::random::{Purpose, stream};
@@ -100,7 +100,7 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
         let matched = i % 2 == 0;
         let sequences = vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)];
         let images = (0..2 - matched as usize).map(|_| image(config, random)).collect();
-        let plain = Text::plain(text(config, random));
+        let plain = Text::unmasked(text(config, random));
         let mut masked = plain.clone();
         masked.labels = plain.ids.iter().map(|id| (id % 3 == 0).then_some(*id)).collect();
         masked.labels[1] = Some(plain.ids[1]);
@@ -129,8 +129,8 @@ pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
     let sample = |i: usize| Sample {
         item: i,
         images: vec![image(model.config(), random)],
-        texts: vec![Text::plain(text(model.config(), random))],
-        sequences: vec![whole_image(0)],
+        texts: vec![Text::unmasked(text(model.config(), random))],
+        sequences: vec![unmasked_sequence(0)],
         target: Target::Scores(vec![(
             random.random_range(0..answers as u32),
             choose(&[0.3, 0.6, 1.0], random),
@@ -158,9 +158,9 @@ pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
         item: i,
         images: vec![image(model.config(), random)],
         texts: (0..captions)
-            .map(|_| Text::plain(text(model.config(), random)))
+            .map(|_| Text::unmasked(text(model.config(), random)))
             .collect(),
-        sequences: (0..captions as u32).map(whole_image).collect(),
+        sequences: (0..captions as u32).map(unmasked_sequence).collect(),
         target: Target::Class(0),
     };
     let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());

@@ -7,12 +7,12 @@ mod retrieval;
 mod scoring;
 mod vqa;
 
-use std::path::Path;
-use vlct_golden::{Tensors, assert_close, assert_within, json};
+use std::path::{Path, PathBuf};
+use vlct_golden::{Tensors, assert_close, assert_within, directories, json};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::{Sequence, Vlc, VlcConfig, files};
 use vlct_tasks::Outcome;
-use vlct_tensor::{Gradients, Tape, Var};
+use vlct_tensor::{Compute, Device, F32Products, Gradients, Tape, Var};
 
 const ALL_TENSORS: files::Options = files::Options {
     scope: files::Scope::Model,
@@ -42,6 +42,28 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
         heads,
     };
     (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
+}
+
+/// Returns every recorded directory with each method by which this CPU computes f32 products.
+fn recorded_models() -> Vec<(PathBuf, F32Products)> {
+    let methods = F32Products::ALL
+        .into_iter()
+        .filter(|products| Device::default().has_f32_products(*products));
+    methods
+        .flat_map(|products| {
+            directories("model")
+                .into_iter()
+                .map(move |directory| (directory, products))
+        })
+        .collect()
+}
+
+/// Returns f32 with this method.
+fn f32_by(f32_products: F32Products) -> Compute {
+    Compute {
+        f32_products,
+        ..Compute::default()
+    }
 }
 
 fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {

@@ -1,9 +1,9 @@
 //! Compares a pre-training step and ten training steps with the values of the original.
 
-use super::{argmax, assert_gradients, assert_parameter, config, load, measured};
+use super::{argmax, assert_gradients, assert_parameter, config, f32_by, load, measured, recorded_models};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::text::MaskingConfig;
-use vlct_golden::{Tensors, assert_close, assert_within, directories};
+use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
 use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
 use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
@@ -158,10 +158,11 @@ fn assert_packed(
 
 #[test]
 fn one_pretraining_step_equals_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
         let text_length = config.max_text_len;
-        let model = load(&directory, "pretrain.ckpt", config);
+        let mut model = load(&directory, "pretrain.ckpt", config);
+        model.set_compute(f32_by(products));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let batch = recorded.lengths.len();
@@ -237,9 +238,10 @@ fn one_pretraining_step_equals_the_original() {
 
 #[test]
 fn pooled_features_and_decoder_equal_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
-        let model = load(&directory, "pretrain.ckpt", config);
+        let mut model = load(&directory, "pretrain.ckpt", config);
+        model.set_compute(f32_by(products));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
@@ -336,9 +338,10 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
 
 #[test]
 fn ten_training_steps_equal_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
         let mut model = load(&directory, "pretrain.ckpt", config);
+        model.set_compute(f32_by(products));
         let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let losses = t.f32("losses");
         for (step, got) in ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {

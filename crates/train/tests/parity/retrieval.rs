@@ -1,9 +1,9 @@
 //! Compares a fine-tuning step of retrieval with the values of the original.
 
-use super::{assert_gradients, config, load, measured, texts, unmasked_sequence};
+use super::{assert_gradients, config, f32_by, load, measured, recorded_models, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
-use vlct_golden::{Tensors, assert_close, directories};
+use vlct_golden::{Tensors, assert_close};
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
 use vlct_tasks::retrieval::Retrieval;
@@ -46,9 +46,10 @@ pub(super) fn model(directory: &Path) -> Vlc {
 
 #[test]
 fn one_ranking_step_equals_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let t = Tensors::open(directory.join("irtr_step.safetensors"));
-        let (model, (batch, task)) = (model(&directory), batch(&t));
+        let (mut model, (batch, task)) = (model(&directory), batch(&t));
+        model.set_compute(f32_by(products));
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, &batch);
         let scores = outcome.logits.as_ref().expect("scores");

@@ -1,19 +1,20 @@
 //! Compares retrieval scores and recalls with the values of the original.
 
-use super::{config, load, texts};
-use vlct_golden::{Tensors, assert_close, directories, json};
+use super::{config, f32_by, load, recorded_models, texts};
+use vlct_golden::{Tensors, assert_close, json};
 use vlct_model::config::Heads;
 use vlct_tasks::scoring::{Recalls, score_image};
 
 #[test]
 fn retrieval_scores_and_recalls_equal_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let heads = Heads {
             itm: true,
             rank: true,
             ..Heads::default()
         };
-        let model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
+        let mut model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
+        model.set_compute(f32_by(products));
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));

@@ -1,9 +1,9 @@
 //! Compares a fine-tuning step of visual question answering with the values of the original.
 
-use super::{argmax, assert_gradients, config, load, measured, texts, unmasked_sequence};
+use super::{argmax, assert_gradients, config, f32_by, load, measured, recorded_models, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
-use vlct_golden::{Tensors, assert_close, directories};
+use vlct_golden::{Tensors, assert_close};
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
 use vlct_tasks::vqa::Vqa;
@@ -43,10 +43,11 @@ pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
 
 #[test]
 fn vqa_losses_and_gradients_match_the_original() {
-    for directory in directories("model") {
+    for (directory, products) in recorded_models() {
         let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));
-        let (model, batch) = (model(&directory, &t), batch(&t));
+        let (mut model, batch) = (model(&directory, &t), batch(&t));
+        model.set_compute(f32_by(products));
         let tape = Tape::new(model.compute());
         let outcome = Vqa.forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
