@@ -14,13 +14,14 @@ fn main() {
     }
 }
 
-/// The abbreviated commit of the checkout that holds this package: none in an unpacked archive, even below another repository.
+/// Returns the abbreviated commit of the checkout, or `None` if git does not track this file, as in an unpacked archive below
+/// another repository.
 fn commit() -> Option<String> {
-    let ours = git(&["ls-files", "--error-unmatch", "build.rs"]);
-    ours.and_then(|_| git(&["rev-parse", "--short=9", "HEAD"]))
+    let tracked = git(&["ls-files", "--error-unmatch", "build.rs"]);
+    tracked.and_then(|_| git(&["rev-parse", "--short=9", "HEAD"]))
 }
 
-/// The output of a git command; none if it fails or there is no git.
+/// Returns the output of a git command, or `None` if it fails or git is not installed.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, weights, image, caption] = arguments.as_slice() else {
         return Err("usage: match WEIGHTS IMAGE CAPTION".into());
     };
-    // The transform of evaluation takes a generator, but draws nothing.
+    // The evaluation transform takes a generator but draws nothing from it.
     let mut rng = stream(0, Purpose::Augmentation, 0, 0);
     let backbone = Backbone::from_name("mae_vit_base_patch16").ok_or("unknown backbone")?;
     let model = Vlc::from_weights(backbone, files::read(weights.as_ref())?.state)?;

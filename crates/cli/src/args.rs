@@ -13,31 +13,31 @@ use crate::prepare::valid_vgqa::WriteValidVgqa;
 /// Vision-language pre-training from image-caption pairs alone.
 ///
 /// Pre-trains and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
-/// PyTorch's files; needs neither Python nor a GPU. Fine-tuning is not there yet.
+/// PyTorch's files; needs neither Python nor a GPU. Fine-tuning is not supported yet.
 #[derive(Parser)]
 #[command(version = env!("VLCT_VERSION"), arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  vlct quickstart                              see everything work on synthetic images, in minutes
+  vlct quickstart                              try everything on synthetic images, in minutes
   vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
-  vlct run print_config with task_mlm_itm_mae  what a run would use
+  vlct run print_config with task_mlm_itm_mae  the resulting configuration
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
   vlct check-images train2014                  list damaged image files
   vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
 
-Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
+Exit status: 0 success, 1 failure (with one line on standard error), 2 wrong usage,
 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.";
 
-/// The commands.
+/// Commands of `vlct`.
 #[derive(Subcommand)]
 pub enum Command {
     Run(Run),
@@ -74,9 +74,9 @@ Updates, each one word:
   PATH                 a .json or .toml file of keys and values, such as a run's config.toml
 
 Values are Python literals: 4096, 5e-4, True, None, '[\"coco\", \"vg\"]'; anything else is text.
-KEY=VALUE wins wherever it stands; of named configs and files the later one wins.
+KEY=VALUE wins at any position; of named configs and files the later one wins.
 
-Among the words:
+Option, at any position:
   -p, --print_config   print the configuration first, then run
 
 Examples:
@@ -100,10 +100,10 @@ pub struct Quickstart {
     /// Directory for images, run and report
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     pub out: PathBuf,
-    /// About how many minutes it may take in all; most of it is training. Not used if max_steps is given
+    /// Approximate total time in minutes, most of it for training. Ignored if max_steps is given
     #[arg(long, value_name = "N", value_parser = minutes, default_value = "8")]
     pub minutes: f64,
-    /// Changes to the recipe, as in `vlct run`: KEY=VALUE. data_root and tokenizer are those of the synthetic data
+    /// Changes to the configuration, as in `vlct run`: KEY=VALUE. Keys of the data, such as data_root, cannot be set
     #[arg(value_name = "UPDATE")]
     pub updates: Vec<String>,
 }
@@ -119,23 +119,23 @@ fn minutes(text: &str) -> Result<f64, String> {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  vlct convert vlc_baseset.ckpt vlc.safetensors      another format, the same names
-  vlct convert vlc.safetensors vlc.ckpt              back, for PyTorch programs
-  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, for MAE's programs
-  vlct convert mae.pth backbone.ckpt --style vlc     the names that a VLC model has for it")]
+  vlct convert vlc_baseset.ckpt vlc.safetensors      another format, same names
+  vlct convert vlc.safetensors vlc.ckpt              a file that PyTorch loads
+  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, for programs of MAE
+  vlct convert mae.pth backbone.ckpt --style vlc     VLC's names for the tensors of MAE")]
 pub struct Convert {
-    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, told by content
+    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors; the content determines the format
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// File to write; its extension determines the format
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
-    /// Whose names the tensors get; those of IN if not given
+    /// Naming scheme of the tensors in OUT [default: that of IN]
     #[arg(long, value_enum)]
     pub style: Option<Style>,
 }
 
-/// Whose names tensors have.
+/// Naming schemes of tensors.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Style {
     /// The whole model: transformer.blocks.0.…, text_embeddings.…
@@ -144,7 +144,7 @@ pub enum Style {
     Mae,
 }
 
-/// Describe a file or directory, and check whether it is whole
+/// Describe a file or directory, and check it for damage
 #[derive(Args)]
 #[command(after_help = "\
 Reads Arrow tables, WebDataset shards (.tar) and directories of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
@@ -159,10 +159,10 @@ pub struct Inspect {
     /// A file or directory
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// Also list every tensor with its sizes
+    /// Also list every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
-    /// For data: also write a contact sheet, a PNG file with the images and first texts of rows spread over all of them
+    /// For data: also write a contact sheet, a PNG file of evenly spaced rows, each with its image and first text
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Number of rows on the contact sheet
@@ -172,7 +172,7 @@ pub struct Inspect {
 
 /// Measure the speed of one kind of work and print it as one line of JSON
 ///
-/// The keys are those of the Python program it is compared with.
+/// The keys are those of the Python program that vlct is compared with.
 #[derive(Args)]
 #[command(
     subcommand_required = true,
@@ -193,12 +193,12 @@ pub struct Bench {
     pub task: BenchTask,
 }
 
-/// Kinds of work that can be measured; models are of the base size.
+/// Workloads that can be measured; models have the base size.
 #[derive(Subcommand)]
 pub enum BenchTask {
-    /// A whole pre-training step: two passes forward and backward, optimiser
+    /// A pre-training step: forward, backward, optimiser
     Pretrain(BenchSteps),
-    /// A whole step of question answering: forward and backward, optimiser
+    /// A training step of question answering: forward, backward, optimiser
     Vqa(BenchSteps),
     /// Answers to questions: forward only
     Infer(BenchSteps),
@@ -206,7 +206,7 @@ pub enum BenchTask {
     Loader(BenchLoader),
 }
 
-/// Options of whole steps.
+/// Options of steps.
 ///
 /// Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib.
 #[derive(Args)]
@@ -217,11 +217,10 @@ pub struct BenchSteps {
     /// Samples per step
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub batch: usize,
-    /// Steps measured, after one that is not
+    /// Measured steps, after one warm-up step
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
     pub steps: usize,
-    /// Also print, to standard error, where a step's time goes: for each operation calls, time, busy cores,
-    /// GFLOP/s and GB/s
+    /// Also print a profile to standard error: calls, time, busy cores, GFLOP/s and GB/s of each operation
     #[arg(long)]
     pub profile: bool,
     #[command(flatten)]
@@ -231,7 +230,7 @@ pub struct BenchSteps {
 /// Precision and threads.
 #[derive(Args)]
 pub struct BenchArithmetic {
-    /// Precision [default: bf16 where the CPU is fast at it, else f32]
+    /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
     /// Number of threads; 0: one per core
@@ -254,10 +253,10 @@ pub struct BenchGemm {
     pub arithmetic: BenchArithmetic,
 }
 
-/// Loading of your images: from the bytes of their files to normalised pixels
+/// Loading of images: from the bytes of their files to normalised pixels
 ///
-/// Prints transform, image_size, pictures_per_second, cores (threads that work). Files are held in memory, 64 MiB of them at
-/// most, and read once before the measurement.
+/// Prints transform, image_size, pictures_per_second, cores (number of threads). The files are read into memory before
+/// the measurement, at most 64 MiB of them.
 #[derive(Args)]
 pub struct BenchLoader {
     /// Image files, .arrow files, or directories of them
@@ -282,7 +281,7 @@ pub struct BenchLoader {
 
 fn side(text: &str) -> Result<usize, String> {
     match text.parse() {
-        // One patch cannot be both kept and hidden.
+        // An image of one patch cannot have visible and masked patches.
         Ok(side) if (32..=4096).contains(&side) && side % 16 == 0 => Ok(side),
         _ => Err("expected a multiple of 16 from 32 to 4096".into()),
     }
@@ -315,7 +314,7 @@ pub enum BenchPrecision {
     /// 32-bit floating point
     #[value(name = "f32", alias = "32")]
     F32,
-    /// bfloat16 with f32 accumulation; the CPU needs AMX, or AVX-512 with a fast bfloat16
+    /// bfloat16 with f32 accumulation; the CPU needs AMX, or AVX-512 with fast bfloat16 (AMD)
     #[value(alias = "16")]
     Bf16,
 }

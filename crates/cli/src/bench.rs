@@ -1,4 +1,4 @@
-//! `vlct bench`: one line of JSON about the speed of one kind of work.
+//! `vlct bench`: measures the speed of one kind of work and prints one line of JSON.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
         workload,
         image_size: args.image_size,
         batch: args.batch,
-        precision: prepare(&args.arithmetic)?,
+        precision: set_up(&args.arithmetic)?,
         profile: args.profile,
         steps: args.steps,
     });
@@ -40,11 +40,11 @@ fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
 }
 
 fn gemm(args: &BenchGemm) -> Result<(), Failure> {
-    print_line(&measure_gemm(prepare(&args.arithmetic)?, args.steps))
+    print_line(&measure_gemm(set_up(&args.arithmetic)?, args.steps))
 }
 
-/// Starts the threads and returns the precision that was asked for.
-fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
+/// Starts the threads and returns the precision to measure.
+fn set_up(args: &BenchArithmetic) -> Result<Precision, Failure> {
     use_threads(Threads {
         count: args.threads,
         pinned: args.pin_threads,
@@ -53,7 +53,7 @@ fn prepare(args: &BenchArithmetic) -> Result<Precision, Failure> {
     match args.precision {
         Some(BenchPrecision::F32) => Ok(Precision::F32),
         Some(BenchPrecision::Bf16) if !fast => Err(Failure::Failed(
-            "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): measure --precision f32".into(),
+            "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): use --precision f32".into(),
         )),
         None if !fast => Ok(Precision::F32),
         Some(BenchPrecision::Bf16) | None => Ok(Precision::Bf16),
@@ -84,7 +84,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
     }))
 }
 
-/// Formats the milliseconds per image of each stage, and their shares.
+/// Formats a table of the milliseconds per image of each stage, and their shares.
 fn profile(rate: &Rate) -> String {
     let parts = [
         ("decode", rate.spent.decode),

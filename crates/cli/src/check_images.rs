@@ -1,4 +1,4 @@
-//! `vlct check-images DIR...`: image files that training could not use.
+//! `vlct check-images DIR...`: finds image files that training cannot use.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -14,25 +14,25 @@ use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
 
-/// Find image files that are damaged, and delete them or move them away if asked to
+/// Find damaged image files, and optionally delete or move them
 ///
-/// Decodes every file in the directories and their subdirectories, whatever its name, and prints the bad ones, one a line: path and
-/// reason. As in the published script, a file is bad if it is no image, if it is damaged or cut short, or if Pillow would warn of
-/// it: a palette with transparency, damaged EXIF tags, more than 89,478,485 pixels. Nothing is changed unless --delete or --move-to
-/// is given. Hidden files are checked, symbolic links are skipped.
+/// Decodes every file in the directories and their subdirectories, whatever its name, and prints path and reason of each bad file
+/// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, or if Pillow would
+/// warn about it: a palette with transparency, damaged EXIF tags, more than 89,478,485 pixels. Without --delete and --move-to
+/// nothing is changed. Hidden files are checked, symbolic links are skipped.
 #[derive(Args)]
 #[command(after_help = "\
 A file that cannot be read (permissions, a failing disk) is reported but neither
 deleted nor moved.
 
-Exit status: 0 if no bad file is left in the directories; 1 if bad ones were found and left where
-they are, or something could not be read, deleted or moved.
+Exit status: 0 if no bad file is left in the directories; 1 if bad files are left, or if a file
+could not be read, deleted or moved.
 
 Examples:
-  vlct check-images GCC/images_train                   list what is bad
-  vlct check-images train2014 val2014 --move-to bad    their paths below DIR are kept
-  vlct check-images VG/images --tolerate-warnings      only what cannot be decoded
-  vlct check-images images --json > bad.jsonl          path, cause, reason, action of each")]
+  vlct check-images GCC/images_train                   list bad files
+  vlct check-images train2014 val2014 --move-to bad    keep their paths below DIR
+  vlct check-images VG/images --tolerate-warnings      only files that cannot be decoded
+  vlct check-images images --json > bad.jsonl          path, cause, reason and action")]
 pub struct CheckImages {
     /// Directories with images
     #[arg(required = true, value_name = "DIR")]
@@ -40,18 +40,18 @@ pub struct CheckImages {
     /// Delete bad files
     #[arg(long, conflicts_with = "move_to")]
     pub delete: bool,
-    /// Move bad files to this directory, with their path below DIR; no file there is replaced
+    /// Move bad files to this directory, keeping their paths below DIR; existing files are not replaced
     #[arg(long, value_name = "DIR")]
     pub move_to: Option<PathBuf>,
-    /// Keep files that can be decoded although Pillow would warn [default: warnings are errors]
+    /// Accept files that can be decoded although Pillow would warn about them
     #[arg(long)]
     pub tolerate_warnings: bool,
-    /// Print bad files as JSON, one object a line
+    /// Print bad files as JSON, one object per line
     #[arg(long)]
     pub json: bool,
 }
 
-/// Count of files that are checked in parallel before their results are printed.
+/// Files that are checked in parallel before their results are printed.
 const FILES_AT_ONCE: usize = 1024;
 
 /// Checks the directories and prints the bad files.
@@ -72,7 +72,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
             for file in files.by_ref().take(FILES_AT_ONCE) {
                 match file {
                     Ok(path) => paths.push(path),
-                    Err(error) => tally.fail(&error.to_string()),
+                    Err(error) => tally.report_failure(&error.to_string()),
                 }
             }
             for (path, verdict) in paths.iter().zip(checker.check_all(&paths)) {
@@ -80,21 +80,21 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                 match verdict {
                     Verdict::Fine => {}
                     Verdict::Bad(flaw) => {
-                        let action = act(args, directory, path);
-                        let line = tally.note(args, path, &flaw, &action);
+                        let action = delete_or_move(args, directory, path);
+                        let line = tally.add_bad_file(args, path, &flaw, &action);
                         suspend(|| print(&line))?;
                         if let Err(reason) = action {
-                            tally.fail(&reason);
+                            tally.report_failure(&reason);
                         }
                     }
-                    Verdict::Unread(error) => tally.fail(&format!("{}: {error}", path.display())),
+                    Verdict::Unread(error) => tally.report_failure(&format!("{}: {error}", path.display())),
                 }
             }
             progress.reach(tally.checked);
         }
     }
     drop(progress);
-    tally.conclude()
+    tally.finish()
 }
 
 fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
@@ -102,7 +102,7 @@ fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
         if !directory.is_dir() {
             let path = directory.display();
             return Err(Failure::Failed(format!(
-                "{path}: not a directory; give directories that have images in them"
+                "{path}: not a directory; give directories of images"
             )));
         }
     }
@@ -121,7 +121,7 @@ fn check_arguments(args: &CheckImages) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Resolves symbolic links, as far as the path exists.
+/// Resolves symbolic links in the part of the path that exists.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&path);
@@ -129,15 +129,15 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(existing.canonicalize()?.join(rest))
 }
 
-/// What was done about a bad file.
+/// What was done with a bad file.
 enum Action {
     Left,
     Deleted,
     Moved(PathBuf),
 }
 
-/// Deletes or moves a bad file if that was asked for. An error is one line.
-fn act(args: &CheckImages, directory: &Path, path: &Path) -> Result<Action, String> {
+/// Deletes or moves a bad file if `--delete` or `--move-to` is given. Errors are one line.
+fn delete_or_move(args: &CheckImages, directory: &Path, path: &Path) -> Result<Action, String> {
     if args.delete {
         let deleted = fs::remove_file(path).map(|()| Action::Deleted);
         return deleted.map_err(|error| format!("{} cannot be deleted: {error}", path.display()));
@@ -155,8 +155,8 @@ fn act(args: &CheckImages, directory: &Path, path: &Path) -> Result<Action, Stri
     }
 }
 
-/// Moves a file by hard link and unlink, since rename(2) would replace an existing file of that name. Where that is
-/// impossible, as between disks, it is copied.
+/// Moves a file by hard link and unlink, since rename(2) would replace an existing file. Copies it where hard links fail, as
+/// between file systems.
 fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(directory) = to.parent() {
         fs::create_dir_all(directory)?;
@@ -174,13 +174,13 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = File::create_new(to)?;
     let copied = io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all());
     if copied.is_err() {
-        // Best effort: the error that matters is the one being returned.
+        // Best effort: the error of the copy is returned, whether or not this succeeds.
         let _ = fs::remove_file(to);
     }
     copied
 }
 
-/// What has been found so far.
+/// Counts of files for the summary.
 #[derive(Default)]
 struct Tally {
     checked: u64,
@@ -193,8 +193,14 @@ struct Tally {
 }
 
 impl Tally {
-    /// Counts a bad file. Returns the text to print.
-    fn note(&mut self, args: &CheckImages, path: &Path, flaw: &Flaw, action: &Result<Action, String>) -> String {
+    /// Counts a bad file. Returns the line to print.
+    fn add_bad_file(
+        &mut self,
+        args: &CheckImages,
+        path: &Path,
+        flaw: &Flaw,
+        action: &Result<Action, String>,
+    ) -> String {
         let cause = match flaw {
             Flaw::Damaged(_) => {
                 self.damaged += 1;
@@ -225,18 +231,18 @@ impl Tally {
             return format!("{object}\n");
         }
         let line = format!("{}: {flaw}", path.display());
-        let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        line.chars().map(visible).chain(['\n']).collect()
+        let without_control = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        line.chars().map(without_control).chain(['\n']).collect()
     }
 
     /// Reports a file that could not be read, deleted or moved.
-    fn fail(&mut self, reason: &str) {
+    fn report_failure(&mut self, reason: &str) {
         self.failures += 1;
         error!("{reason}");
     }
 
-    /// Reports the counts. Fails if bad files are left, or if some could not be read.
-    fn conclude(&self) -> Result<(), Failure> {
+    /// Reports the counts. Returns an error if bad files are left, or if a file could not be read, deleted or moved.
+    fn finish(&self) -> Result<(), Failure> {
         let bad = self.damaged + self.warnings;
         let mut parts = vec![format!("{} files checked, {bad} bad", self.checked)];
         if bad > 0 {
@@ -250,7 +256,7 @@ impl Tally {
         let left = bad - self.deleted - self.moved;
         if left > 0 {
             parts.push(format!(
-                "{left} left where they are (--delete or --move-to takes bad files away)"
+                "{left} left where they are (--delete and --move-to remove bad files)"
             ));
         }
         if self.failures > 0 {

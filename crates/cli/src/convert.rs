@@ -1,4 +1,4 @@
-//! `vlct convert IN OUT`: weight files, from one format or set of names to another.
+//! `vlct convert IN OUT`: converts weight files between formats and between naming schemes.
 
 use vlct_model::files;
 
@@ -11,8 +11,8 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
         Style::Vlc => files::Style::Vlc,
         Style::Mae => files::Style::Mae,
     });
-    let same = |path: &std::path::Path| path.canonicalize().ok();
-    if same(&args.input).is_some_and(|input| Some(input) == same(&args.output)) {
+    let canonical = |path: &std::path::Path| path.canonicalize().ok();
+    if canonical(&args.input).is_some_and(|input| Some(input) == canonical(&args.output)) {
         let path = args.output.display();
         return Err(Failure::Failed(format!(
             "{path}: IN and OUT are the same file; name another OUT"

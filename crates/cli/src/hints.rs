@@ -1,4 +1,4 @@
-//! What options and commands of this program help against an error of a library.
+//! Hints for errors of the libraries: the options and commands of `vlct` that resolve them.
 
 use std::error::Error;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return config_hint(error).map(Into::into);
     }
     if let Some(TrainError::MissingDataRoot) = error.downcast_ref() {
-        return Some("`vlct quickstart` makes its own".into());
+        return Some("`vlct quickstart` generates its data".into());
     }
     if let Some(error) = error.downcast_ref() {
         return prepare_hint(error);
@@ -51,10 +51,10 @@ fn data_hint(error: &DataError) -> Option<String> {
         DataError::UnknownDataset { name, directory, .. } => {
             Some(format!("make them: {}", prepare_command(name, directory)))
         }
-        DataError::Unfinished { .. } => Some("if it was stopped, the same vlct prepare command goes on with it".into()),
-        DataError::Locked { .. } => Some("wait for it, or give another --out".into()),
+        DataError::Unfinished { .. } => Some("if it was stopped, the same vlct prepare command resumes it".into()),
+        DataError::Locked { .. } => Some("wait until it ends, or use another --out".into()),
         DataError::OtherPreparation { .. } => {
-            Some("the same command as then goes on with it, --overwrite begins anew".into())
+            Some("the command that began it resumes it; --overwrite starts again".into())
         }
         _ => None,
     }
@@ -80,10 +80,10 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
         PrepareError::NoUsableRow { .. } => "paths are relative to --root",
         PrepareError::UnknownRowSplit { .. } => "or give the file with --annotations SPLIT=FILE",
         PrepareError::MixedDirectories { .. } => "or give one of them as --root",
-        PrepareError::UnexpectedAnnotations { .. } => "leave --annotations out",
+        PrepareError::UnexpectedAnnotations { .. } => "omit --annotations",
         PrepareError::NoFrequentAnswer { .. } => "or give a smaller --min-answers",
-        PrepareError::OtherVocabulary { .. } => "or into another --out",
-        PrepareError::OutputExists { .. } => "--overwrite replaces, another --out keeps",
+        PrepareError::OtherVocabulary { .. } => "or use another --out",
+        PrepareError::OutputExists { .. } => "replace them with --overwrite, or use another --out",
         PrepareError::Data(error) => return data_hint(error),
         _ => return None,
     };
@@ -115,7 +115,7 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
     )
 }
 
-/// The command that makes the files of a dataset.
+/// Returns the command that makes the files of a dataset.
 fn prepare_command(name: &str, data_root: &Path) -> String {
     let out = data_root.display();
     match Published::find(name) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_come_with_the_command_that_makes_them() {
+    fn hint_for_missing_files_is_the_command_that_makes_them() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().display();
         let unknown = message(directory.path(), "photos", Shards::All);
@@ -152,7 +152,7 @@ mod tests {
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
         assert!(message(directory.path(), "sbu", Shards::All).contains("or fewer_shards=True"));
-        // A gap between shards is not a smaller download.
+        // A missing shard before an existing one does not mean a smaller download.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
         let gap = message(directory.path(), "sbu", Shards::AsFound);
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");

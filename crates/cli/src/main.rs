@@ -1,4 +1,5 @@
-//! `vlct`: vision-language pre-training from captions alone. Arguments and printing; the work is done by the libraries.
+//! `vlct`: vision-language pre-training from image-caption pairs. This crate parses arguments and prints results; the libraries do
+//! the work.
 
 mod args;
 mod bench;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough.
+        // A reader that closes the output, such as `head`, is no error.
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(Failure::Stopped(status)) => ExitCode::from(status),
         Err(Failure::Failed(message)) => {
@@ -53,18 +54,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command; memory that runs out in the middle of the arithmetic, where no error can be passed on, ends it as an error
-/// does.
+/// Runs a command. Arithmetic that runs out of memory panics with [`OutOfMemory`]: this panic becomes an error.
 fn catching_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let default = panic::take_hook();
+    let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if !info.payload().is::<OutOfMemory>() {
-            default(info);
+            default_hook(info);
         }
     }));
     panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|payload| match payload.downcast::<OutOfMemory>() {
         Ok(missing) => Err(Failure::Failed(format!(
-            "out of memory: {} MiB more are needed; take fewer samples at once (per_gpu_batchsize, --batch), smaller pictures or \
+            "out of memory: {} MiB more are needed; use fewer samples at once (per_gpu_batchsize, --batch), smaller images or \
              activation_recompute=True",
             missing.bytes.div_ceil(1 << 20)
         ))),

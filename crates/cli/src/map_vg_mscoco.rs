@@ -1,4 +1,4 @@
-//! `vlct map-vg-mscoco`: the questions of Visual Genome that a VQA model can answer.
+//! `vlct map-vg-mscoco`: selects questions of Visual Genome for VQA.
 
 use std::path::PathBuf;
 
@@ -9,19 +9,19 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::output::{Failure, print};
 
-/// Select the questions of Visual Genome that can train VQA: images of COCO, answers of the VQA vocabulary
+/// Select the questions of Visual Genome for VQA: those on COCO images with answers in the VQA vocabulary
 ///
-/// Reads image_data.json and question_answers.json of Visual Genome, keeps the questions about images that have a coco_id and
-/// whose answer, in VQA's spelling, is in the vocabulary, and writes them as a dictionary from images to lists of (id,
-/// question, answer). Prints how many questions were considered and how many kept.
+/// Reads image_data.json and question_answers.json of Visual Genome. Keeps a question if its image has a coco_id and its answer,
+/// normalised as in VQA, is in the vocabulary. Writes a dictionary from images to lists of (id, question, answer), and prints how
+/// many questions were considered and how many kept.
 #[derive(Args)]
 #[command(after_help = "\
 What --root holds:
   image_data.json  question_answers.json            of Visual Genome
-  coco_vqa_label_info.pkl                           the vocabulary, unless --labels or --vqa-arrow names another
+  coco_vqa_label_info.pkl or .json                  the vocabulary, unless --labels or --vqa-arrow is given
 
-A vocabulary is a pickle or JSON: a dictionary with ans2label (answers to ids) and label2ans (list of answers), or as JSON
-the list alone. Nothing in a pickle is executed.
+A vocabulary is a pickle or JSON file: a dictionary with ans2label (answers to ids) and label2ans (list of answers). A JSON
+file may hold the list alone. Nothing in a pickle is executed.
 
 Examples:
   vlct map-vg-mscoco --root vgqa
@@ -34,7 +34,7 @@ pub struct MapVgMscoco {
     /// File of the answer vocabulary [default: coco_vqa_label_info.pkl or .json in --root]
     #[arg(long, value_name = "FILE", conflicts_with = "vqa_arrow")]
     pub labels: Option<PathBuf>,
-    /// Directory with vqav2_train.arrow and the like; their vocabulary is used
+    /// Use the vocabulary of prepared VQA v2 files (vqav2_train.arrow, …) in this directory
     #[arg(long, value_name = "DIR")]
     pub vqa_arrow: Option<PathBuf>,
     /// File to write: JSON if its extension is .json, otherwise a pickle for Python [default: valid_vgqa_info.pkl in --root]
@@ -57,7 +57,7 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     })
     .map_err(at::<IoError>(&out))?;
     print(&format!(
-        "wrote {}: {} questions considered, {} kept, about {} images\n",
+        "wrote {}: {} questions considered, {} kept, on {} images\n",
         out.display(),
         selection.considered,
         selection.kept,

@@ -1,4 +1,4 @@
-//! What the program prints: results on standard output, everything else as one line on standard error.
+//! Output of the program: results on standard output, messages on standard error.
 
 use std::io::{self, Write};
 
@@ -14,9 +14,9 @@ pub enum Failure {
     Failed(String),
     /// The command line itself is wrong: exit status 2.
     Usage(String),
-    /// A signal came and the work ended early, with everything saved: this exit status.
+    /// A signal stopped the command; holds the exit status.
     Stopped(u8),
-    /// The reader of standard output is closed (`vlct … | head`).
+    /// The reader of standard output has closed it (`vlct … | head`).
     BrokenPipe,
 }
 
@@ -36,18 +36,18 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A count with commas between thousands.
+/// Formats a count with commas between thousands.
 pub fn grouped(count: u64) -> HumanCount {
     HumanCount(count)
 }
 
-/// A size in bytes, KiB, MiB, ….
+/// Formats a size in bytes, KiB, MiB, ….
 pub fn size(bytes: u64) -> HumanBytes {
     HumanBytes(bytes)
 }
 
-/// Prints messages to standard error: warnings and errors as one line that begins with the level, others as they are. A
-/// progress bar is moved out of the way.
+/// Prints messages to standard error: warnings and errors in one line that begins with the level, other messages unchanged. The
+/// progress bar is hidden meanwhile.
 pub struct Logger;
 
 impl Logger {

@@ -1,4 +1,4 @@
-//! `vlct quickstart`: generated pictures, pre-training, evaluation, report.
+//! `vlct quickstart`: generates images, pre-trains, evaluates and writes a report.
 
 use log::info;
 use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions};
@@ -20,9 +20,9 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
             info!("{stopped}");
             return signals.outcome();
         }
-        Err(refused) if quickstart::fixed_key(&options.updates).is_some() => {
-            let hint = "`vlct run with quickstart …` takes every key";
-            return Err(Failure::Failed(format!("{refused}; {hint}")));
+        Err(error) if quickstart::fixed_key(&options.updates).is_some() => {
+            let hint = "`vlct run with quickstart …` accepts every key";
+            return Err(Failure::Failed(format!("{error}; {hint}")));
         }
         result => result?,
     };

@@ -1,4 +1,4 @@
-//! `vlct run [COMMAND] [with UPDATE...]`: the published grammar, whose words are taken apart here rather than by clap.
+//! `vlct run [COMMAND] [with UPDATE...]`: parses the published grammar, which clap cannot express.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ const COMMANDS: [(&str, &str); 5] = [
 struct Request<'a> {
     command: &'a str,
     /// The word after `help`.
-    about: Option<&'a str>,
+    topic: Option<&'a str>,
     updates: Vec<&'a str>,
     /// Print the configuration before anything else.
     print_first: bool,
@@ -41,21 +41,21 @@ struct Request<'a> {
 pub fn run(args: &Run) -> Result<(), Failure> {
     let request = parse(&args.words)?;
     match request.command {
-        "help" => help(request.about),
+        "help" => help(request.topic),
         "print_named_configs" => print(&config::named_configs()),
         "print_config" => {
             let config = resolve(&request.updates)?;
             print(&config.print())?;
-            // An invalid configuration is printed all the same, so that users can find the error.
-            let refusal = match spec::validate(&config) {
+            // An invalid configuration is printed too, so that users can find the error.
+            let error = match spec::validate(&config) {
                 Ok(warnings) => {
                     warnings.iter().for_each(|warning| warn!("{warning}"));
                     RunSpec::resolve(&config).err().map(|e| e.to_string())
                 }
                 Err(e) => Some(e.to_string()),
             };
-            if let Some(reason) = refusal {
-                info!("note: a run would refuse this: {reason}");
+            if let Some(error) = error {
+                info!("note: a run would fail: {error}");
             }
             Ok(())
         }
@@ -106,12 +106,12 @@ fn resolve(updates: &[&str]) -> Result<Config, Failure> {
 }
 
 fn save(config: &Config, path: &Path) -> Result<(), Failure> {
-    let text = match path.extension().and_then(|ending| ending.to_str()) {
+    let text = match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => format!("{:#}\n", config.to_json()),
         Some("toml") => config.to_toml(),
         _ => {
             let reason =
-                "a run reads configurations from .json and .toml files; give config_filename one of these endings";
+                "a run reads configurations from .json and .toml files; give config_filename one of these extensions";
             return Err(Failure::Failed(format!("{}: {reason}", path.display())));
         }
     };
@@ -119,8 +119,8 @@ fn save(config: &Config, path: &Path) -> Result<(), Failure> {
     print(&format!("saved {}\n", path.display()))
 }
 
-fn help(about: Option<&str>) -> Result<(), Failure> {
-    match about {
+fn help(topic: Option<&str>) -> Result<(), Failure> {
+    match topic {
         None => {
             let names: Vec<&str> = NAMED_CONFIGS.iter().map(|r| r.name).collect();
             print(&format!(
@@ -137,11 +137,11 @@ fn help(about: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-/// Takes the words apart: `[COMMAND] [with UPDATE...]`, options anywhere.
+/// Parses `[COMMAND] [with UPDATE...]`, with options at any position.
 fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
     let mut request = Request {
         command: "main",
-        about: None,
+        topic: None,
         updates: Vec::new(),
         print_first: false,
     };
@@ -151,7 +151,7 @@ fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
             "-h" | "--help" => {
                 return Ok(Request {
                     command: "help",
-                    about: None,
+                    topic: None,
                     updates: Vec::new(),
                     print_first: false,
                 });
@@ -166,25 +166,30 @@ fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
             }
             update if after_with => request.updates.push(update),
             "with" => after_with = true,
-            word if request.command == "help" && request.about.is_none() => request.about = Some(word),
+            word if request.command == "help" && request.topic.is_none() => request.topic = Some(word),
             word if command_given => {
                 return Err(Failure::Usage(format!(
-                    "{word:?} stands before `with`: {}",
-                    misplaced(word)
+                    "unexpected {word:?} before `with`: {}",
+                    suggestion(word)
                 )));
             }
             word if COMMANDS.iter().any(|(name, _)| *name == word) => {
                 request.command = word;
                 command_given = true;
             }
-            word => return Err(Failure::Usage(format!("unknown command {word:?}: {}", misplaced(word)))),
+            word => {
+                return Err(Failure::Usage(format!(
+                    "unknown command {word:?}: {}",
+                    suggestion(word)
+                )));
+            }
         }
     }
     Ok(request)
 }
 
-/// What someone probably meant by a word that is no command.
-fn misplaced(word: &str) -> String {
+/// Returns a hint for a word that is not a command.
+fn suggestion(word: &str) -> String {
     let is_update = word.contains('=') || word.ends_with(".json") || word.ends_with(".toml");
     if is_update || NamedConfig::find(word).is_some() || Key::find(word).is_some() {
         return format!("updates come after `with`, as in vlct run with {word}");
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_updates_and_options() {
+    fn parses_commands_updates_and_options() {
         let r = request(&[]);
         assert_eq!((r.command, r.updates.len()), ("main", 0));
         let r = request(&["with", "a=1", "step25k", "-p"]);
@@ -214,12 +219,12 @@ mod tests {
         let r = request(&["print_config", "with", "help", "with"]);
         assert_eq!((r.command, r.updates), ("print_config", vec!["help", "with"]));
         let r = request(&["help", "seed"]);
-        assert_eq!((r.command, r.about), ("help", Some("seed")));
+        assert_eq!((r.command, r.topic), ("help", Some("seed")));
         assert_eq!(request(&["print_config", "-h"]).command, "help");
     }
 
     #[test]
-    fn wrong_usage() {
+    fn wrong_usage_gets_a_hint() {
         for (words, part) in [
             (&["print_confg"][..], "the commands are main, print_config"),
             (&["batch_size=3"], "vlct run with batch_size=3"),

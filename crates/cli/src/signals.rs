@@ -1,5 +1,4 @@
-//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed: the first asks the work to save and end, the second ends the process
-//! at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first signal makes the command save its state and return, the second ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,21 +7,21 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::output::Failure;
 
-/// Listens to the signals.
+/// State that the signal handlers set.
 pub struct Signals {
     stop: Arc<AtomicBool>,
     number: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// Starts listening.
+    /// Installs the signal handlers.
     pub fn listen() -> Result<Self, Failure> {
         let (stop, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if signal == SIGHUP && !is_heard(signal) {
+            if signal == SIGHUP && is_ignored(signal) {
                 continue;
             }
-            // In this order: the second signal finds `stop` set, the first does not.
+            // The shutdown handler runs before `stop` is set, so that only a second signal ends the process.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
             signal_hook::flag::register_usize(signal, Arc::clone(&number), signal as usize)?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -30,12 +29,12 @@ impl Signals {
         Ok(Self { stop, number })
     }
 
-    /// Set once a signal has come.
+    /// Returns the flag that is set when a signal arrives.
     pub fn stop(&self) -> &AtomicBool {
         &self.stop
     }
 
-    /// Success, or the exit status for the signal that came (130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP).
+    /// Returns an error with the exit status if a signal arrived: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     pub fn outcome(&self) -> Result<(), Failure> {
         match self.number.load(Ordering::SeqCst) {
             0 => Ok(()),
@@ -44,12 +43,12 @@ impl Signals {
     }
 }
 
-/// Whether the process was started without this signal ignored, which is what `nohup` does. Known on Linux only.
-fn is_heard(signal: i32) -> bool {
+/// Returns whether the process ignores `signal`, as `nohup` makes it do; true where this is unknown (not Linux).
+fn is_ignored(signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
-        return false;
+        return true;
     };
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 0)
+    ignored.is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
 }

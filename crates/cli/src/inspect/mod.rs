@@ -1,4 +1,4 @@
-//! `vlct inspect PATH`: what a file or directory holds, and whether it is whole.
+//! `vlct inspect PATH`: describes a file or directory and checks it for damage.
 
 mod sheet;
 mod tables;
@@ -17,19 +17,19 @@ use vlct_util::{IoError, at};
 use crate::args::Inspect;
 use crate::output::{Failure, grouped, print, size};
 
-/// What every Arrow IPC file begins with.
+/// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
 
-/// Longest text of an entry that is no weight: optimiser states can be long.
+/// Maximum characters shown of an entry other than weights: optimiser states can be long.
 const MAX_ENTRY: usize = 160;
 
-/// Describes the path.
+/// Describes the path and writes the contact sheet.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
     let metadata = std::fs::metadata(path).map_err(at::<IoError>(path))?;
     if !metadata.is_dir() {
         print(&describe_file(path, args.tensors)?)?;
-        return draw_sheet(args, &[path.to_path_buf()]);
+        return write_sheet(args, &[path.to_path_buf()]);
     }
     if is_run(path) {
         return describe_run(path);
@@ -44,11 +44,11 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
     for file in &files {
         print(&describe_file(file, false)?)?;
     }
-    draw_sheet(args, &files)
+    write_sheet(args, &files)
 }
 
-/// Writes the contact sheet if one is asked for.
-fn draw_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
+/// Writes the contact sheet if `--sheet` is given.
+fn write_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
     let Some(out) = &args.sheet else {
         return Ok(());
     };
@@ -88,7 +88,7 @@ fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
 fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     let file = files::read(path)?;
     let mut text = format!("{}\n", path.display());
-    let _ = writeln!(text, "  {}, names of {}", file.format, file.style);
+    let _ = writeln!(text, "  {}, {} names", file.format, file.style);
     let _ = writeln!(
         text,
         "  {} tensors, {} values",
@@ -106,7 +106,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     }
     for (key, value) in &file.summary.entries {
         if key != "epoch" && key != "global_step" {
-            let _ = writeln!(text, "  also holds {}: {}", escape_control(key), shortened(value));
+            let _ = writeln!(text, "  also holds {}: {}", escape_control(key), truncated(value));
         }
     }
     if !file.summary.skipped.is_empty() {
@@ -123,12 +123,12 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
             );
         }
     }
-    text.push_str("  whole\n");
+    text.push_str("  intact\n");
     Ok(text)
 }
 
-/// Cuts a description after [`MAX_ENTRY`] characters.
-fn shortened(text: &str) -> String {
+/// Truncates a text after [`MAX_ENTRY`] characters.
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(MAX_ENTRY) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
@@ -156,7 +156,7 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
     if !position.is_empty() {
         let _ = writeln!(text, "  {}", position.join(", "));
     }
-    text.push_str("  whole: the checksum fits\n");
+    text.push_str("  intact: the checksum matches\n");
     text
 }
 

@@ -1,4 +1,4 @@
-//! `vlct inspect --sheet`: some rows of data as an image.
+//! `vlct inspect --sheet`: a contact sheet of rows.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -51,21 +51,20 @@ pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failu
     let tables: Vec<Table> = files.iter().map(|path| Table::open(path)).collect::<Result<_, _>>()?;
     let rows: usize = tables.iter().map(Table::rows).sum();
     let count = count.min(rows);
-    let place = |number: usize| {
-        let mut row = (number as u128 * rows as u128 / count as u128) as usize;
+    let locate = |index: usize| {
+        let mut row = (index as u128 * rows as u128 / count as u128) as usize;
         tables.iter().find_map(|table| {
-            let here = row < table.rows();
-            let found = here.then_some((table, row));
+            let found = (row < table.rows()).then_some((table, row));
             row = row.saturating_sub(table.rows());
             found
         })
     };
     let cells: Vec<Cell> = (0..count)
-        .filter_map(place)
+        .filter_map(locate)
         .map(|(table, row)| cell(table, row))
         .collect::<Result<_, _>>()?;
     if cells.is_empty() {
-        return Err(Failure::Failed("there are no rows to make a sheet of".into()));
+        return Err(Failure::Failed("there are no rows for a contact sheet".into()));
     }
     let sheet = encode_png(&contact_sheet(&cells, COLUMNS))?;
     atomic::write(out, |file| file.write_all(&sheet)).map_err(at::<IoError>(out))?;

@@ -1,4 +1,4 @@
-//! Descriptions of Arrow tables and WebDataset shards, and which of them a directory has.
+//! Descriptions of Arrow tables and WebDataset shards, and the list of them in a directory.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -15,17 +15,17 @@ use crate::output::{Failure, grouped, size};
 const IMAGES: [&str; 3] = ["image", "image_0", "image_1"];
 const TEXTS: [&str; 2] = ["caption", "questions"];
 
-/// Most splits that are listed.
+/// Maximum number of listed splits.
 const MAX_SPLITS: usize = 16;
 
 /// Histogram of the number of words in texts.
 #[derive(Default)]
-struct Lengths {
-    /// Number of texts by number of words; the last bin is open.
+struct WordCounts {
+    /// `counts[n]` texts have `n` words; index [`Self::MAX`] also counts longer texts.
     counts: Vec<u64>,
 }
 
-impl Lengths {
+impl WordCounts {
     const MAX: usize = 999;
 
     fn add(&mut self, text: &str) {
@@ -37,7 +37,7 @@ impl Lengths {
     }
 }
 
-impl fmt::Display for Lengths {
+impl fmt::Display for WordCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: u64 = self.counts.iter().sum();
         write!(f, "{} texts", grouped(texts))?;
@@ -50,16 +50,12 @@ impl fmt::Display for Lengths {
         }
         match self.counts.iter().position(|count| *count > 0) {
             None => Ok(()),
-            Some(fewest) => write!(
-                f,
-                " of {fewest} to {} words, half of them up to {median}",
-                self.counts.len() - 1
-            ),
+            Some(fewest) => write!(f, " of {fewest} to {} words, median {median}", self.counts.len() - 1),
         }
     }
 }
 
-/// Reads every row of a table once: images by their bounds, texts by their words.
+/// Describes an Arrow table. Reads every row: the sizes of its images and the words of its texts.
 pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     let table = ArrowTable::open(path)?;
     let columns: Vec<&str> = table.columns().collect();
@@ -78,19 +74,19 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         }
         let _ = writeln!(
             text,
-            "  {column}: {} of images, {} each",
+            "  {column}: {} of images, {} on average",
             size(bytes),
             size(bytes / table.rows().max(1) as u64)
         );
     }
     for column in columns.iter().filter(|c| TEXTS.contains(c) && table.has_values(c)) {
-        let (mut lengths, mut rows_without) = (Lengths::default(), 0u64);
+        let (mut word_counts, mut rows_without) = (WordCounts::default(), 0u64);
         for row in 0..table.rows() {
             let texts = table.texts(row, column)?;
-            texts.iter().for_each(|text| lengths.add(text));
+            texts.iter().for_each(|text| word_counts.add(text));
             rows_without += u64::from(texts.is_empty());
         }
-        let _ = write!(text, "  {column}: {lengths}");
+        let _ = write!(text, "  {column}: {word_counts}");
         if rows_without > 0 {
             let _ = write!(text, "; {} rows without any", grouped(rows_without));
         }
@@ -100,7 +96,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");
-            // A column of other things than splits is not listed in full.
+            // The column may hold many other values: the list is limited.
             if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
                 break;
             }
@@ -109,11 +105,11 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         let listed = splits.iter().map(|(split, rows)| format!("{split} {}", grouped(*rows)));
         let _ = writeln!(text, "  split: {}", listed.collect::<Vec<_>>().join(", "));
     }
-    text.push_str("  whole: every row can be read\n");
+    text.push_str("  intact: every row can be read\n");
     Ok(text)
 }
 
-/// Reads every sample of a tar once.
+/// Describes a tar. Reads every sample.
 pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let table = TarTable::open(path)?;
     let (mut bytes, mut captions) = (0u64, 0u64);
@@ -139,11 +135,11 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
             let _ = writeln!(text, "  {} {what}", grouped(count as u64));
         }
     }
-    text.push_str("  whole: every caption can be read\n");
+    text.push_str("  intact: every caption can be read\n");
     Ok(text)
 }
 
-/// Lists the Arrow files in a directory by name, and then the tars in it, in its subdirectories, and in their directories of splits.
+/// Lists the Arrow files of a directory, then the tars of the directory, its subdirectories and their `train`, `val` and `test`.
 pub fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = at::<IoError>(directory);
     let (mut paths, mut directories) = (Vec::new(), Vec::new());

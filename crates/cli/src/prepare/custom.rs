@@ -14,7 +14,7 @@ pub struct CustomArgs {
     /// Name of the dataset: datasets='["NAME"]' then reads it
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// A table, and the split of its rows; may be given several times. A column can have the split, too; otherwise it is train
+    /// A table and the split of its rows; may be repeated. Without SPLIT, the split column decides; without both it is train
     /// [default: train.*, val.* and test.* in --root]
     #[arg(long, value_name = "[SPLIT=]FILE")]
     pub annotations: Vec<AnnotationTable>,
@@ -30,28 +30,28 @@ pub struct CustomArgs {
     /// Column of the answers
     #[arg(long, value_name = "COLUMN")]
     pub answer_column: Option<String>,
-    /// Column of the images' names
+    /// Column of the image names
     #[arg(long, value_name = "COLUMN")]
     pub id_column: Option<String>,
     /// Column of the splits
     #[arg(long, value_name = "COLUMN")]
     pub split_column: Option<String>,
-    /// An answer is learned if it is the most frequent one of at least N questions
+    /// Keep an answer if it is the most frequent one of at least N questions [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_answers: Option<u32>,
 }
 
 impl CustomArgs {
     /// Returns whether any option is given.
-    pub fn given(&self) -> bool {
+    pub fn any_given(&self) -> bool {
         *self != Self::default()
     }
 }
 
 /// Returns the custom dataset of the command line.
 pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDataset, Failure> {
-    let given = &args.custom;
-    let Some(name) = &given.name else {
+    let options = &args.custom;
+    let Some(name) = &options.name else {
         return Err(Failure::Usage(format!(
             "prepare {format} needs --name NAME, the name of the dataset"
         )));
@@ -60,16 +60,16 @@ pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDatas
         name: name.clone(),
         format,
         root: args.root.clone(),
-        annotations: given.annotations.clone(),
+        annotations: options.annotations.clone(),
         columns: ColumnNames {
-            image: given.image_column.clone(),
-            text: given.text_column.clone(),
-            question: given.question_column.clone(),
-            answer: given.answer_column.clone(),
-            id: given.id_column.clone(),
-            split: given.split_column.clone(),
+            image: options.image_column.clone(),
+            text: options.text_column.clone(),
+            question: options.question_column.clone(),
+            answer: options.answer_column.clone(),
+            id: options.id_column.clone(),
+            split: options.split_column.clone(),
         },
-        min_answers: given.min_answers.map_or(1, |least| least as usize),
+        min_answers: options.min_answers.map_or(1, |count| count as usize),
         splits: args.splits.clone(),
         rows_per_file: super::rows_per_file(args),
     })

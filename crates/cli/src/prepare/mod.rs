@@ -1,4 +1,4 @@
-//! `vlct prepare DATASET`: raw downloads or a custom dataset become the Arrow files that training reads.
+//! `vlct prepare DATASET`: turns raw downloads or a custom dataset into the Arrow files that training reads.
 
 mod custom;
 pub mod valid_vgqa;
@@ -23,14 +23,14 @@ use writing::Writing;
 /// Turn the raw downloads of a dataset, or a custom dataset, into the Arrow files that training reads
 ///
 /// Reads annotations and images below --root, decodes every image once, leaves out those that cannot be decoded, and writes the
-/// files to --out under the names that the original program reads. Files appear when they are complete. If it is stopped or killed,
-/// the same command resumes and ends with the same bytes.
+/// files to --out under the names that the original program reads. A file gets its name when it is complete. If the command is
+/// stopped or killed, the same command resumes, and the files have the same bytes as without interruption.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Prepare {
     /// A published dataset, or the input format of a custom dataset
     #[arg(value_enum, value_name = "DATASET", hide_possible_values = true)]
-    pub dataset: Name,
+    pub dataset: DatasetArg,
     /// Directory that the downloads were unpacked into; the layouts are below
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
@@ -44,7 +44,7 @@ pub struct Prepare {
     /// file in --root]
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
-    /// Rows per file of datasets that are written as numbered files
+    /// Rows per file, for datasets that are written as numbered files
     #[arg(long, value_name = "N", default_value_t = prepare::ROWS_PER_FILE as u64, value_parser = clap::value_parser!(u64).range(1..))]
     pub rows_per_file: u64,
     /// Where and how the files are written.
@@ -76,7 +76,7 @@ Published datasets and what --root holds:
 Custom datasets, under --name NAME, and what --root holds:
   jsonl csv tsv        images; --annotations has their paths with captions, or questions and answers
   parquet              train*.parquet, …; paths of images, or the images themselves
-  webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run reads them without this)
+  webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run also reads them directly)
   imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
 
 The report, with every image that was left out and why, is OUT/prepare_DATASET.json or OUT/prepare_NAME.json.
@@ -89,27 +89,27 @@ Examples:
 
 /// The argument DATASET.
 #[derive(Clone, Copy)]
-pub enum Name {
+pub enum DatasetArg {
     /// A published dataset.
     Published(Dataset),
     /// A custom dataset in this input format.
     Custom(InputFormat),
 }
 
-impl ValueEnum for Name {
+impl ValueEnum for DatasetArg {
     fn value_variants<'a>() -> &'a [Self] {
-        static NAMES: LazyLock<Vec<Name>> = LazyLock::new(|| {
-            let published = Dataset::ALL.map(Name::Published);
-            let custom = InputFormat::ALL.map(Name::Custom);
+        static VARIANTS: LazyLock<Vec<DatasetArg>> = LazyLock::new(|| {
+            let published = Dataset::ALL.map(DatasetArg::Published);
+            let custom = InputFormat::ALL.map(DatasetArg::Custom);
             published.into_iter().chain(custom).collect()
         });
-        &NAMES
+        &VARIANTS
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Self::Published(dataset) => PossibleValue::new(dataset.name()),
-            // The name of earlier versions.
+            // Earlier versions call it `folders`.
             Self::Custom(InputFormat::ImageFolder) => {
                 PossibleValue::new(InputFormat::ImageFolder.name()).alias("folders")
             }
@@ -122,12 +122,12 @@ fn rows_per_file(args: &Prepare) -> usize {
     usize::try_from(args.rows_per_file).unwrap_or(usize::MAX)
 }
 
-/// Returns the name of the dataset in reports, and what will be written.
+/// Returns the name of the dataset and the plan of its files.
 fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
-    let reading = |what: &str| info!("{what}: reading the annotations and the names of the images");
+    let log_start = |name: &str| info!("{name}: reading annotations and image names");
     match args.dataset {
-        Name::Published(dataset) => {
-            if args.custom.given() {
+        DatasetArg::Published(dataset) => {
+            if args.custom.any_given() {
                 let reason = "--name, --annotations, --min-answers and columns are options of custom datasets";
                 return Err(Failure::Usage(format!("prepare {dataset}: {reason}")));
             }
@@ -138,12 +138,12 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
                 rows_per_file: rows_per_file(args),
                 labels: args.labels.as_deref().map(vocabulary).transpose()?,
             };
-            reading(dataset.name());
+            log_start(dataset.name());
             Ok((dataset.name().to_string(), dataset.plan(&raw)?))
         }
-        Name::Custom(format) => {
+        DatasetArg::Custom(format) => {
             let dataset = custom::custom_dataset(args, format)?;
-            reading(&dataset.name);
+            log_start(&dataset.name);
             let plan = dataset.plan()?;
             Ok((dataset.name, plan))
         }

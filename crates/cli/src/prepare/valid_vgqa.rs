@@ -1,4 +1,4 @@
-//! `vlct write-valid-vgqa`: the published script's name for `vlct prepare vgqa`.
+//! `vlct write-valid-vgqa`: `vlct prepare vgqa` under the name of the published script.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::signals::Signals;
 
 /// Write vgqa_train.arrow, the questions of Visual Genome that VQA can use
 ///
-/// The same as `vlct prepare vgqa`, with the names of files that the published script of this name reads.
+/// The same as `vlct prepare vgqa`, for the file names that the published script reads.
 #[derive(Args)]
 #[command(after_help = "\
 What --root holds: valid_vgqa_info.pkl or .json, which vlct map-vg-mscoco writes; images/ID.jpg; and, unless --labels is given,

@@ -48,39 +48,43 @@ impl Writing {
     pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
         let options = self.options();
         let started = Instant::now();
-        let (mut shown, mut begun, mut bytes) = (None, 0, 0);
-        let mut watch = |now: prepare::Progress| {
-            match &mut shown {
+        let (mut bar, mut rows_before, mut bytes) = (None, 0, 0);
+        let mut show_progress = |progress: prepare::Progress| {
+            match &mut bar {
                 None => {
-                    begun = now.done;
-                    if begun > 0 {
-                        info!("{} of {} rows are there already", grouped(begun), grouped(now.total));
+                    rows_before = progress.done;
+                    if rows_before > 0 {
+                        info!(
+                            "{} of {} rows exist already",
+                            grouped(rows_before),
+                            grouped(progress.total)
+                        );
                     }
-                    shown = Some(Progress::counting("row", now.total, begun));
+                    bar = Some(Progress::counting("row", progress.total, rows_before));
                 }
-                Some(progress) => progress.reach(now.done),
+                Some(bar) => bar.reach(progress.done),
             }
-            bytes = now.bytes;
+            bytes = progress.bytes;
             if signals.stop().load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         };
-        let outcome = prepare::write(name, plan, &options, &mut watch)?;
-        drop(shown);
+        let outcome = prepare::write(name, plan, &options, &mut show_progress)?;
+        drop(bar);
         match outcome {
             Outcome::Stopped => {
                 info!("stopped; the same command resumes from here");
                 signals.outcome()
             }
             Outcome::UpToDate(report) => {
-                info!("everything is there already, made from the same inputs");
+                info!("all files exist already, made from the same inputs");
                 self.show(&report, plan)
             }
             Outcome::Written(report) => {
                 let seconds = started.elapsed().as_secs_f64();
-                let rows = plan.rows() - begun;
+                let rows = plan.rows() - rows_before;
                 info!(
                     "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of images",
                     grouped(rows),
@@ -124,7 +128,7 @@ impl Writing {
                 if is_planned {
                     "wrote"
                 } else {
-                    "left as it was, of an earlier preparation:"
+                    "unchanged, from an earlier preparation:"
                 },
                 self.out.join(&file.file).display(),
                 grouped(file.rows),
@@ -145,23 +149,23 @@ impl Writing {
 
     /// Adds the first rows that were left out to `text`.
     fn describe_left_out(&self, report: &Report, text: &mut String) {
-        const SHOWN: usize = 5;
+        const MAX_LISTED: usize = 5;
         let _ = writeln!(
             text,
-            "{} rows left out, since an image cannot be used:",
+            "{} rows left out because an image cannot be used:",
             grouped(report.left_out.len() as u64)
         );
-        for left_out in report.left_out.iter().take(SHOWN) {
+        for left_out in report.left_out.iter().take(MAX_LISTED) {
             let _ = writeln!(text, "  {}: {}", left_out.image, left_out.reason);
         }
-        if report.left_out.len() > SHOWN {
+        if report.left_out.len() > MAX_LISTED {
             let path = Report::path(&self.out, &report.dataset);
-            let _ = writeln!(text, "  … all of them in {}", path.display());
+            let _ = writeln!(text, "  … complete list in {}", path.display());
         }
     }
 }
 
-/// Returns a line about the images and annotations of a part of a dataset.
+/// Describes how many images and annotations of a part of a dataset match, in one line.
 fn describe_coverage(part: &Coverage) -> String {
     let mut line = format!(
         "{}: {} images found, {} annotated; {} have both",
@@ -171,14 +175,14 @@ fn describe_coverage(part: &Coverage) -> String {
         grouped(part.kept as u64)
     );
     if !part.examples.is_empty() {
-        let dots = if part.without_image > part.examples.len() {
+        let ellipsis = if part.without_image > part.examples.len() {
             ", …"
         } else {
             ""
         };
         let _ = write!(
             line,
-            "; no image for {} ({}{dots})",
+            "; no image for {} ({}{ellipsis})",
             grouped(part.without_image as u64),
             part.examples.join(", ")
         );
