@@ -1,14 +1,14 @@
-//! `vlct bench` through the program itself.
+//! End-to-end tests of `vlct bench`.
 
 mod support;
 
 use std::path::Path;
 use std::process::Command;
-use support::{assert_refused, assert_success, complaints, vlct, write_synthetic};
+use support::{assert_one_line_error, assert_success, stderr_of, vlct, write_synthetic};
 use vlct_image::{RgbImage, encode_jpeg};
 
-/// The one line that a measurement prints.
-fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Value> {
+/// Runs a measurement and returns the object that it prints.
+fn measure(task: &str, options: &str) -> serde_json::Map<String, serde_json::Value> {
     let output = vlct()
         .args(["bench", task])
         .args(options.split(' '))
@@ -20,8 +20,8 @@ fn measured(task: &str, options: &str) -> serde_json::Map<String, serde_json::Va
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Runs something that fails with this status and one line that begins like this.
-fn fails(command: &mut Command, status: i32, beginning: &str) {
+/// Panics unless the command fails with this status and one line with this beginning.
+fn assert_fails(command: &mut Command, status: i32, beginning: &str) {
     let output = command.output().expect("the program starts");
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(status), "{message}");
@@ -32,7 +32,7 @@ fn fails(command: &mut Command, status: i32, beginning: &str) {
 }
 
 #[test]
-fn options_belong_to_tasks() {
+fn rejects_options_of_other_tasks() {
     for words in [
         "gemm --batch 2",
         "gemm --profile",
@@ -52,11 +52,11 @@ fn options_belong_to_tasks() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_that_runs_out_is_one_line() {
+fn out_of_memory_is_a_one_line_error() {
     // 1,500 MiB of addresses: enough for the weights, not for a training step.
     let limited = "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1";
     let mut bash = Command::new("bash");
-    fails(
+    assert_fails(
         bash.args(["-c", limited, env!("CARGO_BIN_EXE_vlct")]),
         1,
         "error: out of memory",
@@ -65,24 +65,24 @@ fn memory_that_runs_out_is_one_line() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn threads_keep_to_processors_as_far_as_there_are_any() {
-    measured("gemm", "--precision f32 --steps 1 --threads 1 --pin-threads");
-    let mut many = vlct();
-    many.args(["bench", "gemm", "--threads", "4096", "--pin-threads"]);
-    fails(
-        &mut many,
+fn rejects_pinning_more_threads_than_cpus() {
+    measure("gemm", "--precision f32 --steps 1 --threads 1 --pin-threads");
+    let mut command = vlct();
+    command.args(["bench", "gemm", "--threads", "4096", "--pin-threads"]);
+    assert_fails(
+        &mut command,
         1,
         "error: pin_threads: 4096 threads, but this process may use ",
     );
 }
 
 #[test]
-fn every_task_prints_one_line_with_the_known_keys() {
+fn every_task_prints_one_line_with_the_documented_keys() {
     for task in ["pretrain", "vqa", "infer"] {
         let options = "--precision f32 --image-size 32 --batch 2 --steps 1 --threads 1";
-        let line = measured(task, options);
+        let line = measure(task, options);
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
-        let known = [
+        let expected = [
             "task",
             "style",
             "precision",
@@ -92,38 +92,38 @@ fn every_task_prints_one_line_with_the_known_keys() {
             "samples_per_second",
             "peak_mib",
         ];
-        assert_eq!(keys, known);
-        let described = (&line["task"], &line["style"], &line["precision"]);
-        assert_eq!(described, (&task.into(), &"vlct".into(), &"f32".into()));
+        assert_eq!(keys, expected);
+        let values = (&line["task"], &line["style"], &line["precision"]);
+        assert_eq!(values, (&task.into(), &"vlct".into(), &"f32".into()));
         assert_eq!((&line["image_size"], &line["batch"]), (&32.into(), &2.into()));
         assert!(line["seconds_per_step"].as_f64() > Some(0.0) && line["samples_per_second"].as_f64() > Some(0.0));
     }
 }
 
 #[test]
-fn products_are_measured_in_both_formats() {
+fn measures_products_in_both_formats() {
     let formats: &[&str] = match vlct_train::bench::Device::default().bf16_is_fast() {
         true => &["f32", "bf16"],
         false => &["f32"],
     };
     for format in formats {
-        let line = measured("gemm", &format!("--steps 1 --precision {format}"));
+        let line = measure("gemm", &format!("--steps 1 --precision {format}"));
         let rates = ["forward_tflops", "input_gradient_tflops", "weight_gradient_tflops"];
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
-        let known = ["task", "style", "precision", "rows", "inner", "columns"];
-        assert_eq!(keys, [&known[..], &rates].concat());
+        let expected = ["task", "style", "precision", "rows", "inner", "columns"];
+        assert_eq!(keys, [&expected[..], &rates].concat());
         assert_eq!((&line["task"], &line["precision"]), (&"gemm".into(), &(*format).into()));
         assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{line:?}");
     }
 }
 
-/// A folder with two pictures and a file that is none.
-fn pictures(folder: &Path) {
+/// Writes two images and a text file.
+fn write_files(directory: &Path) {
     for (name, side) in [("a.jpg", 40), ("b.JPEG", 90)] {
-        let picture = RgbImage::from_fn(side, 50, |x, y| [x as u8, y as u8, 7].into());
-        std::fs::write(folder.join(name), encode_jpeg(&picture, 90).expect("a picture")).expect("a file");
+        let image = RgbImage::from_fn(side, 50, |x, y| [x as u8, y as u8, 7].into());
+        std::fs::write(directory.join(name), encode_jpeg(&image, 90).expect("a JPEG")).expect("a file");
     }
-    std::fs::write(folder.join("notes.txt"), "not a picture").expect("a file");
+    std::fs::write(directory.join("notes.txt"), "not an image").expect("a file");
 }
 
 fn loader(words: &[&str], data: &[&Path]) -> std::process::Output {
@@ -133,18 +133,18 @@ fn loader(words: &[&str], data: &[&Path]) -> std::process::Output {
 }
 
 #[test]
-fn the_loader_is_measured_with_every_transform_and_kind_of_data() {
-    let folder = tempfile::tempdir().expect("a folder");
-    pictures(folder.path());
-    let arrow = folder.path().join("arrow");
-    std::fs::create_dir(&arrow).expect("a folder");
+fn measures_the_loader_with_every_transform_and_kind_of_data() {
+    let directory = tempfile::tempdir().expect("a directory");
+    write_files(directory.path());
+    let arrow = directory.path().join("arrow");
+    std::fs::create_dir(&arrow).expect("a directory");
     write_synthetic(&arrow, 4);
     let (file, table) = (
-        folder.path().join("a.jpg"),
+        directory.path().join("a.jpg"),
         arrow.join("coco_caption_karpathy_train.arrow"),
     );
     let data: [(&str, &str, &[&Path]); 4] = [
-        ("mae", "1", &[folder.path()]),
+        ("mae", "1", &[directory.path()]),
         ("mae_randaug", "2", &[&file, &table]),
         ("mae_test", "1", &[&arrow]),
         ("mae", "3", &[&table]),
@@ -152,7 +152,7 @@ fn the_loader_is_measured_with_every_transform_and_kind_of_data() {
     for (transform, threads, data) in data {
         let output = loader(&["--transform", transform, "--threads", threads], data);
         assert_success(&output);
-        assert!(complaints(&output).is_empty(), "{}", complaints(&output));
+        assert!(stderr_of(&output).is_empty(), "{}", stderr_of(&output));
         let text = String::from_utf8(output.stdout).expect("text");
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
@@ -168,33 +168,39 @@ fn the_loader_is_measured_with_every_transform_and_kind_of_data() {
 }
 
 #[test]
-fn a_profile_of_the_loader_names_the_parts() {
-    let folder = tempfile::tempdir().expect("a folder");
-    pictures(folder.path());
-    let output = loader(&["--profile"], &[folder.path()]);
+fn loader_profile_lists_the_stages() {
+    let directory = tempfile::tempdir().expect("a directory");
+    write_files(directory.path());
+    let output = loader(&["--profile"], &[directory.path()]);
     assert_success(&output);
-    let profile = complaints(&output);
+    let profile = stderr_of(&output);
     for part in ["decode", "augment", "crop, resize, normalise", "image"] {
         assert!(profile.lines().any(|line| line.starts_with(part)), "{part}: {profile}");
     }
 }
 
 #[test]
-fn data_that_the_loader_cannot_read_are_one_line() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (missing, empty) = (folder.path().join("no such folder"), folder.path().join("empty"));
-    let (broken, table) = (folder.path().join("broken.jpg"), folder.path().join("broken.arrow"));
-    std::fs::create_dir(&empty).expect("a folder");
-    let picture = encode_jpeg(&RgbImage::new(64, 64), 90).expect("a picture");
-    std::fs::write(&broken, &picture[..picture.len() / 2]).expect("a file");
+fn loader_errors_are_one_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (missing, empty) = (
+        directory.path().join("no such directory"),
+        directory.path().join("empty"),
+    );
+    let (broken, table) = (
+        directory.path().join("broken.jpg"),
+        directory.path().join("broken.arrow"),
+    );
+    std::fs::create_dir(&empty).expect("a directory");
+    let jpeg = encode_jpeg(&RgbImage::new(64, 64), 90).expect("a JPEG");
+    std::fs::write(&broken, &jpeg[..jpeg.len() / 2]).expect("a file");
     std::fs::write(&table, "ARROW1").expect("a file");
     for (what, path, reason) in [
         ("missing", &missing, "No such file"),
         ("empty", &empty, "no images in"),
-        ("cut short", &broken, "ends before the image does"),
+        ("truncated", &broken, "ends before the image does"),
         ("no table", &table, "broken.arrow"),
     ] {
         let name = path.file_name().and_then(|n| n.to_str()).expect("a name");
-        assert_refused(what, &loader(&[], &[path]), &[name, reason]);
+        assert_one_line_error(what, &loader(&[], &[path]), &[name, reason]);
     }
 }

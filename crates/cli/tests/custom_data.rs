@@ -1,25 +1,25 @@
-//! Custom datasets through the program: Arrow files under a name, and directories of WebDataset shards.
+//! Training on custom datasets: named Arrow files, and directories of WebDataset shards.
 
 mod support;
 
 use std::path::Path;
 use support::{
-    assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
-    write_synthetic,
+    assert_one_line_error, assert_same_weights, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
+    tiny_model_updates, vlct, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
 use vlct_train::checkpoint;
 
-/// Writes the rows of an Arrow file as a WebDataset shard, captions in JSON.
-fn as_tar(table: &Path, tar: &Path) {
+/// Writes the rows of an Arrow file as a WebDataset shard with captions in JSON.
+fn write_tar(table: &Path, tar: &Path) {
     let table = ArrowTable::open(table).expect("an Arrow file");
     std::fs::create_dir_all(tar.parent().expect("in a directory")).expect("created");
     let mut builder = tar::Builder::new(std::fs::File::create(tar).expect("created"));
     for row in 0..table.rows() {
-        let notes = serde_json::json!({"caption": table.texts(row, "caption").expect("captions")}).to_string();
+        let metadata = serde_json::json!({"caption": table.texts(row, "caption").expect("captions")}).to_string();
         let image = table.image(row, "image").expect("an image");
-        for (extension, bytes) in [("png", image), ("json", notes.as_bytes())] {
+        for (extension, bytes) in [("png", image), ("json", metadata.as_bytes())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             builder
@@ -34,44 +34,50 @@ fn run(directory: &Path, log_dir: &str, datasets: &str) -> std::process::Output 
     let (log_dir, datasets) = (format!("log_dir={log_dir}"), format!("datasets={datasets}"));
     run_with(
         directory,
-        &tiny("data", &["max_steps=6", "limit_val_batches=1", &log_dir, &datasets]),
+        &tiny_model_updates("data", &["max_steps=6", "limit_val_batches=1", &log_dir, &datasets]),
     )
 }
 
 #[test]
-fn arrow_files_and_tars_train_the_same_model() {
+fn arrow_files_and_tars_give_the_same_weights() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     let data = directory.join("data");
     write_synthetic(&data, 24);
-    for (published, own, tar) in [
+    for (published, custom, tar) in [
         ("coco_caption_karpathy_train", "mine_train_0", "web/train/0.tar"),
         ("coco_caption_karpathy_restval", "mine_train_1", "web/train/1.tar"),
         ("coco_caption_karpathy_test", "mine_val", "web/val/0.tar"),
     ] {
         let published = data.join(published).with_extension("arrow");
-        as_tar(&published, &data.join(tar));
-        std::fs::copy(published, data.join(own).with_extension("arrow")).expect("copied");
+        write_tar(&published, &data.join(tar));
+        std::fs::copy(published, data.join(custom).with_extension("arrow")).expect("copied");
     }
     for (log_dir, datasets) in [("published", "['coco']"), ("arrow", "['mine']"), ("tar", "['web']")] {
         assert_success(&run(directory, log_dir, datasets));
     }
-    assert_same_weights(&last(directory, "published"), &last(directory, "arrow"));
-    assert_same_weights(&last(directory, "published"), &last(directory, "tar"));
+    assert_same_weights(
+        &last_checkpoint(directory, "published"),
+        &last_checkpoint(directory, "arrow"),
+    );
+    assert_same_weights(
+        &last_checkpoint(directory, "published"),
+        &last_checkpoint(directory, "tar"),
+    );
 
-    // Nothing to validate: no best checkpoint either.
+    // Without validation data there is no best checkpoint.
     std::fs::copy(data.join("mine_train_0.arrow"), data.join("only_train.arrow")).expect("copied");
     let output = run(directory, "only", "['only']");
     assert_success(&output);
     assert!(
-        complaints(&output).contains("there is no validation data"),
+        stderr_of(&output).contains("there is no validation data"),
         "{}",
-        complaints(&output)
+        stderr_of(&output)
     );
-    assert!(last(directory, "only").is_file());
+    assert!(last_checkpoint(directory, "only").is_file());
     assert!(!checkpoint::best_path(&run_directory(directory, "only")).exists());
 
-    // Tars beside Arrow files are listed, too, and no sheet is drawn over data.
+    // `inspect` lists tars beside Arrow files, and does not overwrite data with a sheet.
     let inspect = |more: &[&str]| {
         vlct()
             .current_dir(directory)
@@ -88,7 +94,7 @@ fn arrow_files_and_tars_train_the_same_model() {
     );
     let before = std::fs::read(data.join("only_train.arrow")).expect("there");
     let output = inspect(&["--sheet", "data/only_train.arrow"]).expect("the program starts");
-    assert_refused("a sheet over data", &output, &["ends in .png"]);
+    assert_one_line_error("a sheet over data", &output, &["ends in .png"]);
     assert!(std::fs::read(data.join("only_train.arrow")).expect("there") == before);
 
     let output = vlct()
@@ -103,28 +109,28 @@ fn arrow_files_and_tars_train_the_same_model() {
         "shard of 24 samples",
         "web/train/1.tar",
         "web/val/0.tar",
-        "whole",
+        "intact",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
 
     let tar = data.join("web/train/0.tar");
-    let whole = std::fs::read(&tar).expect("written");
-    std::fs::write(&tar, &whole[..whole.len() / 2]).expect("written");
-    assert_refused(
-        "a tar cut short",
+    let original = std::fs::read(&tar).expect("written");
+    std::fs::write(&tar, &original[..original.len() / 2]).expect("written");
+    assert_one_line_error(
+        "a truncated tar",
         &run(directory, "cut", "['web']"),
         &["0.tar", "cut short"],
     );
     let output = vlct().arg("inspect").arg(&tar).output().expect("the program starts");
-    assert_refused("inspecting it", &output, &["0.tar", "cut short"]);
+    assert_one_line_error("inspecting a truncated tar", &output, &["0.tar", "cut short"]);
 }
 
 #[test]
 fn suggests_the_nearest_dataset_name() {
     let directory = TempDir::new().expect("temporary directory");
     write_synthetic(&directory.path().join("data"), 12);
-    assert_refused(
+    assert_one_line_error(
         "a typo",
         &run(directory.path(), "typo", "['cocoa']"),
         &["\"cocoa\"", "did you mean \"coco\"?", "cocoa_train_0.arrow"],
@@ -170,7 +176,7 @@ fn trains_on_a_prepared_table() {
     let columns = ["--image-column", "photo", "--text-column", "alt"];
     let output = prepare(&columns);
     assert_eq!(output.status.code(), Some(2), "--name is needed");
-    assert_refused(
+    assert_one_line_error(
         "a wrong column",
         &prepare(&["--name", "photos", "--text-column", "alt"]),
         &["photos.csv", "\"photo\""],
@@ -189,5 +195,8 @@ fn trains_on_a_prepared_table() {
         let datasets = format!("['{name}']");
         assert_success(&run(directory, name, &datasets));
     }
-    assert_same_weights(&last(directory, "photos"), &last(directory, "copy"));
+    assert_same_weights(
+        &last_checkpoint(directory, "photos"),
+        &last_checkpoint(directory, "copy"),
+    );
 }

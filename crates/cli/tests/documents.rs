@@ -30,7 +30,8 @@ const NOT_RUN: [(&str, &str); 4] = [
     ),
 ];
 
-/// What is appended to commands that begin like this, so that they take seconds: the model of `tests/golden/model`, one step.
+/// Arguments that are appended to commands with these beginnings, so that they take seconds: the small model of
+/// `tests/golden/model`, one step.
 const APPENDED: [(&str, &str); 3] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
@@ -45,31 +46,31 @@ const APPENDED: [(&str, &str); 3] = [
 /// A command of a document.
 #[derive(Debug)]
 struct Documented {
-    /// As printed, without its comment, in one line.
+    /// The command in one line, without its comment.
     text: String,
-    /// Assignments of shell variables before it.
+    /// The assignments of shell variables before the command.
     variables: String,
 }
 
-/// The commands in indented and fenced blocks.
+/// Returns the commands in indented and fenced blocks.
 fn commands(document: &str) -> Vec<Documented> {
-    let (mut found, mut variables, mut fenced, mut open) = (Vec::new(), String::new(), false, String::new());
+    let (mut found, mut variables, mut is_fenced, mut unfinished) = (Vec::new(), String::new(), false, String::new());
     for line in document.lines() {
-        fenced ^= line.starts_with("```");
-        if !(fenced || line.starts_with("    ")) {
+        is_fenced ^= line.starts_with("```");
+        if !(is_fenced || line.starts_with("    ")) {
             continue;
         }
         let line = line.trim();
         let line = line.split("  #").next().unwrap_or(line).trim_end();
-        if !open.is_empty() || line.starts_with("vlct ") {
-            open.push_str(line.trim_end_matches('\\'));
+        if !unfinished.is_empty() || line.starts_with("vlct ") {
+            unfinished.push_str(line.trim_end_matches('\\'));
             if !line.ends_with('\\') {
-                let text = open.split_whitespace().collect::<Vec<_>>().join(" ");
+                let text = unfinished.split_whitespace().collect::<Vec<_>>().join(" ");
                 found.push(Documented {
                     text,
                     variables: variables.clone(),
                 });
-                open.clear();
+                unfinished.clear();
             }
         } else if line
             .split_once('=')
@@ -99,8 +100,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A directory with everything that the documents name.
-fn scratch() -> tempfile::TempDir {
+/// Creates a directory with all files that the documents name.
+fn create_files() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     let golden = root().join("tests/golden");
@@ -162,11 +163,11 @@ fn scratch() -> tempfile::TempDir {
     directory
 }
 
-/// Runs the commands of a document one after the other; returns what failed.
+/// Runs the commands of a document in order. Returns those that failed, with their messages.
 fn failures(name: &str, commands: &[Documented]) -> Vec<String> {
-    let directory = scratch();
+    let directory = create_files();
     if name == "docs/data.md" {
-        // Answers are looked up in prepared files of VQA.
+        // Commands of this document read the vocabulary of prepared VQA files.
         copy(
             &root().join("tests/golden/prepare/vqav2/expected"),
             &directory.path().join("arrow"),
@@ -244,9 +245,9 @@ fn documented_commands_succeed() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The README's Rust lines are those of the example, which the compiler checks.
+/// The example is compiled, the README is not.
 #[test]
-fn rust_of_readme_is_that_of_the_example() {
+fn rust_code_of_the_readme_is_in_the_example() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     let example = fs::read_to_string(root().join("crates/cli/examples/match.rs")).expect("the example");
     let block = readme
@@ -263,7 +264,7 @@ fn rust_of_readme_is_that_of_the_example() {
 }
 
 #[test]
-fn reads_commands_of_blocks() {
+fn finds_commands_in_blocks() {
     let text = "`vlct inline`\n\n    RUN=a/b\n    vlct run with $RUN \\\n        x=1  # comment\n    other\n\n```\nvlct two 'a b'\n```\nvlct prose\n";
     let found: Vec<_> = commands(text).into_iter().map(|c| (c.text, c.variables)).collect();
     let variables = "RUN=a/b\n".to_string();

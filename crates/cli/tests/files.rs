@@ -1,4 +1,4 @@
-//! `vlct convert` and `vlct inspect` through the program itself.
+//! End-to-end tests of `vlct convert` and `vlct inspect`.
 
 mod support;
 
@@ -24,14 +24,14 @@ fn converting_back_and_forth_keeps_every_tensor() {
         (original, &path("a.safetensors")),
         (&path("a.safetensors"), &path("b.ckpt")),
     ] {
-        let (status, out, complaint) = vlct(&["convert", from, to]);
-        assert_eq!((status, complaint.as_str()), (0, ""));
+        let (status, out, stderr) = vlct(&["convert", from, to]);
+        assert_eq!((status, stderr.as_str()), (0, ""));
         assert!(out.contains("VLC names kept"), "{out}");
     }
     let tensors = |path: &str| {
         let (status, out, _) = vlct(&["inspect", "--tensors", path]);
         assert_eq!(status, 0);
-        // safetensors files keep no order.
+        // A safetensors file does not keep the order of tensors.
         let lines = out.lines().filter(|line| line.starts_with("    "));
         lines.map(str::to_string).collect::<std::collections::BTreeSet<_>>()
     };
@@ -60,12 +60,9 @@ fn rejects_a_damaged_weight_file() {
     let path = directory.path().join("cut.ckpt");
     let bytes = std::fs::read(golden("pretrain.ckpt")).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let (status, out, complaint) = vlct(&["inspect", path.to_str().unwrap()]);
+    let (status, out, stderr) = vlct(&["inspect", path.to_str().unwrap()]);
     assert_eq!((status, out.as_str()), (1, ""));
-    assert!(
-        complaint.contains("cut.ckpt") && complaint.lines().count() == 1,
-        "{complaint}"
-    );
+    assert!(stderr.contains("cut.ckpt") && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[test]
@@ -86,19 +83,16 @@ fn inspect_counts_and_checks_arrow_tables() {
             "image: 3.00 KiB of images",
             "caption: 2 texts",
             "1 rows without any",
-            "whole",
+            "intact",
         ] {
             assert!(out.contains(part), "{part:?} is not in {out}");
         }
     }
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
-    let (status, _, complaint) = vlct(&["inspect", path.to_str().unwrap()]);
+    let (status, _, stderr) = vlct(&["inspect", path.to_str().unwrap()]);
     assert_eq!(status, 1);
-    assert!(
-        complaint.contains("vg.arrow") && complaint.lines().count() == 1,
-        "{complaint}"
-    );
+    assert!(stderr.contains("vg.arrow") && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[test]
@@ -131,7 +125,7 @@ fn inspect_describes_and_verifies_run_directories() {
         "2 lines",
         "{\"step\":2}",
         "step 1234, epoch 2",
-        "the checksum fits",
+        "the checksum matches",
         "does not exist",
     ] {
         assert!(out.contains(part), "{part:?} is not in {out}");
@@ -141,12 +135,9 @@ fn inspect_describes_and_verifies_run_directories() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&last, bytes).unwrap();
     for argument in [run_text, last.to_str().unwrap()] {
-        let (status, _, complaint) = vlct(&["inspect", argument]);
-        assert_eq!(status, 1, "{complaint}");
-        assert!(
-            complaint.contains("checksum") && complaint.lines().count() == 1,
-            "{complaint}"
-        );
+        let (status, _, stderr) = vlct(&["inspect", argument]);
+        assert_eq!(status, 1, "{stderr}");
+        assert!(stderr.contains("checksum") && stderr.lines().count() == 1, "{stderr}");
     }
 }
 
@@ -167,8 +158,8 @@ fn converting_a_checkpoint_drops_the_optimizer_state() {
     let state = serde_json::json!({ "global_step": 77, "epoch": 3 });
     checkpoint::save(&from, &tensors, &state, &serde_json::Value::Null).unwrap();
     let to = directory.path().join("weights.ckpt");
-    let (status, _, complaint) = vlct(&["convert", from.to_str().unwrap(), to.to_str().unwrap()]);
-    assert_eq!(status, 0, "{complaint}");
+    let (status, _, stderr) = vlct(&["convert", from.to_str().unwrap(), to.to_str().unwrap()]);
+    assert_eq!(status, 0, "{stderr}");
     let (_, out, _) = vlct(&["inspect", "--tensors", to.to_str().unwrap()]);
     assert!(
         out.contains("transformer.norm.bias") && !out.contains("optimizer"),
@@ -183,8 +174,8 @@ fn rejects_converting_a_file_into_itself() {
     let path = directory.path().join("mae.pth");
     std::fs::copy(golden("mae.pth"), &path).unwrap();
     let path = path.to_str().unwrap();
-    let (status, _, complaint) = vlct(&["convert", path, path]);
+    let (status, _, stderr) = vlct(&["convert", path, path]);
     assert_eq!(status, 1);
-    assert!(complaint.contains("same file"), "{complaint}");
+    assert!(stderr.contains("same file"), "{stderr}");
     assert_eq!(std::fs::read(path).unwrap(), std::fs::read(golden("mae.pth")).unwrap());
 }

@@ -1,15 +1,15 @@
-//! Malformed and missing files, through the program: one line each, exit status 1, no panic.
+//! Invalid and missing input: errors are one line, with exit status 1. Training replaces images that cannot be decoded.
 
 mod support;
 
 use std::path::Path;
-use support::{assert_refused, assert_success, run_with, tiny, vlct, write_synthetic};
+use support::{assert_one_line_error, assert_success, run_with, tiny_model_updates, vlct, write_synthetic};
 use tempfile::TempDir;
 use vlct_data::arrow::{CaptionWriter, Nlvr2Row, Nlvr2Writer};
 
 const TRAIN: &str = "data/coco_caption_karpathy_train.arrow";
 
-fn world() -> TempDir {
+fn synthetic_dataset() -> TempDir {
     let directory = TempDir::new().expect("temporary directory");
     write_synthetic(&directory.path().join("data"), 12);
     directory
@@ -18,23 +18,23 @@ fn world() -> TempDir {
 fn train(directory: &Path, more: &[&str]) -> std::process::Output {
     let mut words = vec!["max_steps=2", "limit_val_batches=1"];
     words.extend(more);
-    run_with(directory, &tiny("data", &words))
+    run_with(directory, &tiny_model_updates("data", &words))
 }
 
 #[test]
 fn rejects_files_that_are_not_arrow() {
-    let directory = world();
+    let directory = synthetic_dataset();
     let directory = directory.path();
     let path = directory.join(TRAIN);
-    let whole = std::fs::read(&path).expect("written");
-    for (what, bytes) in [
-        ("truncated", whole[..whole.len() / 2].to_vec()),
-        ("cut at the end", whole[..whole.len() - 7].to_vec()),
+    let original = std::fs::read(&path).expect("written");
+    for (case, bytes) in [
+        ("truncated", original[..original.len() / 2].to_vec()),
+        ("without its last bytes", original[..original.len() - 7].to_vec()),
         ("empty", Vec::new()),
         ("text", b"image,caption\na.jpg,a red circle\n".to_vec()),
     ] {
         std::fs::write(&path, bytes).expect("written");
-        assert_refused(what, &train(directory, &[]), &["coco_caption_karpathy_train.arrow"]);
+        assert_one_line_error(case, &train(directory, &[]), &["coco_caption_karpathy_train.arrow"]);
     }
     std::fs::remove_file(&path).expect("removed");
     let mut writer = Nlvr2Writer::create(&path).expect("writable");
@@ -46,7 +46,7 @@ fn rejects_files_that_are_not_arrow() {
     };
     writer.push(row).expect("written");
     writer.finish().expect("written");
-    assert_refused(
+    assert_one_line_error(
         "another schema",
         &train(directory, &[]),
         &["coco_caption_karpathy_train.arrow", "caption"],
@@ -55,12 +55,12 @@ fn rejects_files_that_are_not_arrow() {
 
 #[test]
 fn names_all_missing_files_in_one_message() {
-    let directory = world();
+    let directory = synthetic_dataset();
     std::fs::remove_file(directory.path().join(TRAIN)).expect("removed");
     std::fs::remove_file(directory.path().join("data/coco_caption_karpathy_restval.arrow")).expect("removed");
     let names = ["coco_caption_karpathy_train", "coco_caption_karpathy_restval"];
-    assert_refused("two files missing", &train(directory.path(), &[]), &names);
-    assert_refused(
+    assert_one_line_error("two files missing", &train(directory.path(), &[]), &names);
+    assert_one_line_error(
         "no such directory",
         &train(directory.path(), &["data_root=nowhere"]),
         &["nowhere"],
@@ -69,7 +69,7 @@ fn names_all_missing_files_in_one_message() {
 
 #[test]
 fn training_replaces_and_evaluation_rejects_undecodable_images() {
-    let directory = world();
+    let directory = synthetic_dataset();
     let directory = directory.path();
     let good = {
         let scene = vlct_synthetic::Scene::generate(0, 0);
@@ -96,33 +96,33 @@ fn training_replaces_and_evaluation_rejects_undecodable_images() {
     write("coco_caption_karpathy_train", &damaged);
     let output = train(directory, &[]);
     assert_success(&output);
-    let text = support::complaints(&output);
+    let text = support::stderr_of(&output);
     assert!(
         text.contains("replaced an unreadable") && text.contains("row"),
         "{text}"
     );
 
     write("coco_caption_karpathy_test", &[&good, &huge]);
-    assert_refused(
+    assert_one_line_error(
         "evaluation",
         &train(directory, &["test_only=True"]),
         &["coco_caption_karpathy_test.arrow", "row 1"],
     );
     write("coco_caption_karpathy_train", &[b"", b"", b""]);
     write("coco_caption_karpathy_restval", &[b""]);
-    assert_refused("nothing readable", &train(directory, &[]), &["coco_caption_karpathy_"]);
+    assert_one_line_error("nothing readable", &train(directory, &[]), &["coco_caption_karpathy_"]);
 }
 
 #[test]
 fn rejects_non_weight_files() {
-    let directory = world();
+    let directory = synthetic_dataset();
     let directory = directory.path();
     let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
-    let whole = std::fs::read(golden).expect("golden data");
-    // A pickle that would create a file when loaded by a program that does what it says.
+    let original = std::fs::read(golden).expect("golden data");
+    // A pickle that creates the file `trapped` if its calls are executed.
     let trap = b"cos\nsystem\n(S'touch trapped'\ntR.".to_vec();
-    for (what, bytes) in [
-        ("truncated", whole[..whole.len() / 3].to_vec()),
+    for (case, bytes) in [
+        ("truncated", original[..original.len() / 3].to_vec()),
         ("empty", Vec::new()),
         ("text", b"these are not the weights\n".to_vec()),
         ("hostile", trap),
@@ -130,74 +130,74 @@ fn rejects_non_weight_files() {
         std::fs::write(directory.join("weights.ckpt"), bytes).expect("written");
         for key in ["load_path", "pretrain_path"] {
             let word = format!("{key}=weights.ckpt");
-            assert_refused(&format!("{what} {key}"), &train(directory, &[&word]), &["weights.ckpt"]);
+            assert_one_line_error(&format!("{case} {key}"), &train(directory, &[&word]), &["weights.ckpt"]);
         }
         let output = vlct()
             .current_dir(directory)
             .args(["convert", "weights.ckpt", "out.safetensors"])
             .output();
-        assert_refused(what, &output.expect("the program starts"), &["weights.ckpt"]);
+        assert_one_line_error(case, &output.expect("the program starts"), &["weights.ckpt"]);
         assert!(!directory.join("out.safetensors").exists());
     }
     assert!(!directory.join("trapped").exists(), "a pickle was executed");
 
-    // Weights of something else: nothing matches, and the wrong sizes.
+    // Weights of another model: first no name matches, then the shapes differ.
     let state = vlct_model::files::StateDict::from_iter([(
         "conv1.weight".to_string(),
         vlct_model::files::StoredTensor::f32(vec![2], vec![0.0, 1.0]),
     )]);
     let header = vlct_model::files::Style::Vlc.into();
     vlct_model::files::write(&directory.join("other.safetensors"), &state, &header).expect("written");
-    assert_refused(
-        "foreign",
+    assert_one_line_error(
+        "other names",
         &train(directory, &["load_path=other.safetensors"]),
         &["other.safetensors"],
     );
-    std::fs::write(directory.join("weights.ckpt"), &whole).expect("written");
-    assert_refused(
-        "another size",
+    std::fs::write(directory.join("weights.ckpt"), &original).expect("written");
+    assert_one_line_error(
+        "other shapes",
         &train(directory, &["load_path=weights.ckpt"]),
         &["weights.ckpt", "shape"],
     );
 }
 
 #[test]
-fn does_not_resume_altered_checkpoints() {
-    let directory = world();
+fn rejects_altered_and_unfitting_checkpoints() {
+    let directory = synthetic_dataset();
     let directory = directory.path();
     assert_success(&train(directory, &["log_dir=runs"]));
     let run = directory.join("runs/quickstart_seed0_from_/version_0");
     let path = vlct_train::checkpoint::last_path(&run);
-    let whole = std::fs::read(&path).expect("saved");
+    let original = std::fs::read(&path).expect("saved");
     let resume = format!("resume_from={}", run.display());
-    for place in [10, whole.len() / 2, whole.len() - 1] {
-        let mut altered = whole.clone();
+    for place in [10, original.len() / 2, original.len() - 1] {
+        let mut altered = original.clone();
         altered[place] ^= 1;
         std::fs::write(&path, altered).expect("written");
-        assert_refused(
+        assert_one_line_error(
             "altered",
             &train(directory, &[&resume, "max_steps=4"]),
             &["checkpoint.safetensors"],
         );
     }
-    std::fs::write(&path, &whole[..whole.len() - 100]).expect("written");
-    assert_refused(
-        "torn",
+    std::fs::write(&path, &original[..original.len() - 100]).expect("written");
+    assert_one_line_error(
+        "truncated",
         &train(directory, &[&resume, "max_steps=4"]),
         &["checkpoint.safetensors"],
     );
-    std::fs::write(&path, &whole).expect("written");
+    std::fs::write(&path, &original).expect("written");
     let other = train(directory, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
-    assert_refused("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
-    // The weights it began with are not needed any more.
+    assert_one_line_error("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
+    // A resumed run does not read `pretrain_path`.
     assert_success(&train(directory, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
     let nowhere = train(directory, &["resume_from=nowhere"]);
-    assert_refused("missing", &nowhere, &["resume_from=nowhere", "there is no checkpoint"]);
+    assert_one_line_error("missing", &nowhere, &["resume_from=nowhere", "there is no checkpoint"]);
     let published = format!(
         "resume_from={}",
         vlct_golden::directories("model")[0].join("pretrain.ckpt").display()
     );
-    assert_refused(
+    assert_one_line_error(
         "a published checkpoint",
         &train(directory, &[&published]),
         &["pretrain.ckpt"],
@@ -205,8 +205,8 @@ fn does_not_resume_altered_checkpoints() {
 }
 
 #[test]
-fn rejects_keys_out_of_range_and_missing_tasks() {
-    let directory = world();
+fn rejects_invalid_keys_and_unsupported_tasks() {
+    let directory = synthetic_dataset();
     for (word, part) in [
         ("mask_ratio=1.5", "mask_ratio"),
         ("per_gpu_batchsize=0", "per_gpu_batchsize"),
@@ -221,7 +221,7 @@ fn rejects_keys_out_of_range_and_missing_tasks() {
         ("test_only=true", "True"),
         ("tokenizer=nowhere.txt", "nowhere.txt"),
     ] {
-        assert_refused(word, &train(directory.path(), &[word]), &[part]);
+        assert_one_line_error(word, &train(directory.path(), &[word]), &[part]);
     }
     let vqa = [
         "loss_names.vqa=1",
@@ -230,20 +230,20 @@ fn rejects_keys_out_of_range_and_missing_tasks() {
         "loss_names.mae=0",
         "use_mae=False",
     ];
-    assert_refused("vqa", &train(directory.path(), &vqa), &["vqa"]);
+    assert_one_line_error("vqa", &train(directory.path(), &vqa), &["vqa"]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn full_disk_keeps_the_previous_checkpoint() {
-    // A file size limit stands in for the full disk: the kernel refuses to write on in the middle of a checkpoint.
-    let directory = world();
+    // A limit on the size of files simulates a full disk: writing fails in the middle of a checkpoint.
+    let directory = synthetic_dataset();
     let directory = directory.path();
     assert_success(&train(directory, &["log_dir=runs", "max_steps=2"]));
     let run = directory.join("runs/quickstart_seed0_from_/version_0");
     let path = vlct_train::checkpoint::last_path(&run);
     let before = std::fs::read(&path).expect("saved");
-    let mut words = tiny("data", &["max_steps=4", "limit_val_batches=1"]);
+    let mut words = tiny_model_updates("data", &["max_steps=4", "limit_val_batches=1"]);
     words.push(format!("resume_from={}", run.display()));
     let limit = format!(
         "trap '' XFSZ; ulimit -f {}; exec \"$0\" run with \"$@\"",
@@ -255,7 +255,7 @@ fn full_disk_keeps_the_previous_checkpoint() {
         .args(&words)
         .output()
         .expect("bash");
-    assert_refused(
+    assert_one_line_error(
         "full disk",
         &output,
         &["not saved", "the previous checkpoint (step 2) is intact"],

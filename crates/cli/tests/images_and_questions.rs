@@ -1,4 +1,4 @@
-//! `vlct check-images` and `vlct map-vg-mscoco` through the program itself.
+//! End-to-end tests of `vlct check-images` and `vlct map-vg-mscoco`.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// All files below a directory, by their path in it.
+/// Returns the paths of all files below a directory, relative to the directory.
 fn files(directory: &Path) -> BTreeSet<String> {
     let walk = vlct_image::check::files_under(directory);
     walk.map(|path| {
@@ -42,8 +42,8 @@ fn files(directory: &Path) -> BTreeSet<String> {
     .collect()
 }
 
-/// A copy of the golden images of GCC, and which of its files are bad.
-fn images() -> (tempfile::TempDir, BTreeSet<String>) {
+/// Copies the golden images of GCC. Returns the copy and the paths of its bad files.
+fn copy_images() -> (tempfile::TempDir, BTreeSet<String>) {
     let directory = tempfile::tempdir().unwrap();
     copy(
         &prepare().join("gcc/raw/images_train"),
@@ -63,16 +63,16 @@ fn images() -> (tempfile::TempDir, BTreeSet<String>) {
 
 #[test]
 fn lists_bad_images_without_changing_anything() {
-    let (directory, bad) = images();
+    let (directory, bad) = copy_images();
     let images = directory.path().join("images");
     let before = files(&images);
-    let (status, out, complaint) = vlct(&["check-images", images.to_str().unwrap()]);
+    let (status, out, stderr) = vlct(&["check-images", images.to_str().unwrap()]);
     assert_eq!(status, 1);
-    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let counts = format!("error: {} files checked, {} bad; ", before.len(), bad.len());
     assert!(
-        complaint.starts_with(&counts) && complaint.contains("left where they are"),
-        "{complaint}"
+        stderr.starts_with(&counts) && stderr.contains("left where they are"),
+        "{stderr}"
     );
     let prefix = format!("{}/", images.display());
     let listed = out.lines().map(|line| {
@@ -89,13 +89,13 @@ fn lists_bad_images_without_changing_anything() {
 
 #[test]
 fn deletes_bad_images_on_request() {
-    let (directory, bad) = images();
+    let (directory, bad) = copy_images();
     let images = directory.path().join("images");
     let before = files(&images);
     let (status, _, summary) = vlct(&["check-images", "--delete", images.to_str().unwrap()]);
     assert_eq!(status, 0, "{summary}");
     assert!(summary.ends_with(&format!("; {} deleted\n", bad.len())), "{summary}");
-    // Names with blanks too, unlike the original.
+    // The original does not delete files with spaces in their names.
     assert_eq!(files(&images), before.difference(&bad).cloned().collect());
     let (status, out, summary) = vlct(&["check-images", images.to_str().unwrap()]);
     assert_eq!((status, out.as_str()), (0, ""));
@@ -104,11 +104,11 @@ fn deletes_bad_images_on_request() {
 
 #[test]
 fn moves_bad_images_without_replacing_files() {
-    let (directory, bad) = images();
+    let (directory, bad) = copy_images();
     let (images, target) = (directory.path().join("images"), directory.path().join("bad/ones"));
-    let taken = bad.first().unwrap();
-    fs::create_dir_all(target.join(taken).parent().unwrap()).unwrap();
-    fs::write(target.join(taken), "mine").unwrap();
+    let existing = bad.first().unwrap();
+    fs::create_dir_all(target.join(existing).parent().unwrap()).unwrap();
+    fs::write(target.join(existing), "mine").unwrap();
     let arguments = [
         "check-images",
         "--json",
@@ -116,22 +116,22 @@ fn moves_bad_images_without_replacing_files() {
         "--move-to",
         target.to_str().unwrap(),
     ];
-    let (status, out, complaint) = vlct(&arguments);
+    let (status, out, stderr) = vlct(&arguments);
     assert_eq!(status, 1);
-    assert_eq!(complaint.lines().count(), 2, "{complaint}");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
     assert!(
-        complaint.contains("cannot be moved") && complaint.contains(taken),
-        "{complaint}"
+        stderr.contains("cannot be moved") && stderr.contains(existing),
+        "{stderr}"
     );
-    assert_eq!(fs::read(target.join(taken)).unwrap(), b"mine");
-    assert!(images.join(taken).exists());
+    assert_eq!(fs::read(target.join(existing)).unwrap(), b"mine");
+    assert!(images.join(existing).exists());
     assert_eq!(files(&target), bad);
     for line in out.lines() {
         let object: Value = serde_json::from_str(line).unwrap();
         let name = Path::new(object["path"].as_str().unwrap())
             .strip_prefix(&images)
             .unwrap();
-        let moved = name != Path::new(taken);
+        let moved = name != Path::new(existing);
         assert_eq!(object["action"], if moved { "moved" } else { "left" });
         assert_eq!(
             object["moved_to"],
@@ -147,19 +147,19 @@ fn moves_bad_images_without_replacing_files() {
 }
 
 #[test]
-fn tolerates_warnings_of_pillow() {
-    let (directory, bad) = images();
+fn tolerates_pillow_warnings_on_request() {
+    let (directory, bad) = copy_images();
     let images = directory.path().join("images");
-    let (_, out, complaint) = vlct(&["check-images", "--tolerate-warnings", images.to_str().unwrap()]);
+    let (_, out, stderr) = vlct(&["check-images", "--tolerate-warnings", images.to_str().unwrap()]);
     let warned = ["7e7e_edge05.png", "7e7e_edge07.jpg"];
     assert_eq!(out.lines().count(), bad.len() - warned.len());
     assert!(!warned.iter().any(|name| out.contains(name)), "{out}");
-    assert!(complaint.contains(" damaged, 0 with warnings"), "{complaint}");
+    assert!(stderr.contains(" damaged, 0 with warnings"), "{stderr}");
 }
 
 #[test]
 fn rejects_contradictory_arguments_in_one_line() {
-    let (directory, _) = images();
+    let (directory, _) = copy_images();
     let images = directory.path().join("images");
     let images = images.to_str().unwrap();
     let inside = format!("{images}/new/bad");
@@ -187,16 +187,16 @@ fn rejects_contradictory_arguments_in_one_line() {
             "no answers found",
         ),
     ] {
-        let (got, out, complaint) = vlct(arguments);
-        assert_eq!((got, out.as_str()), (status, ""), "{arguments:?}");
-        assert!(complaint.contains(reason), "{complaint}");
-        assert!(status == 2 || complaint.lines().count() == 1, "{complaint}");
+        let (actual, out, stderr) = vlct(arguments);
+        assert_eq!((actual, out.as_str()), (status, ""), "{arguments:?}");
+        assert!(stderr.contains(reason), "{stderr}");
+        assert!(status == 2 || stderr.lines().count() == 1, "{stderr}");
     }
     assert!(!Path::new(images).join("new").exists());
 }
 
 #[test]
-fn maps_questions_with_any_source_of_labels() {
+fn selects_the_same_questions_with_every_source_of_labels() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("raw");
     copy(&prepare().join("map_vg_mscoco/raw"), &root);
@@ -218,11 +218,11 @@ fn maps_questions_with_any_source_of_labels() {
         (&["--labels", labels, "--out", json], json),
         (&["--vqa-arrow", arrow, "--out", json], json),
     ] {
-        let (status, said, complaint) = vlct(&[&["map-vg-mscoco", "--root", root], options].concat());
-        assert_eq!((status, complaint.as_str()), (0, ""));
+        let (status, stdout, stderr) = vlct(&[&["map-vg-mscoco", "--root", root], options].concat());
+        assert_eq!((status, stderr.as_str()), (0, ""));
         assert_eq!(
-            said,
-            format!("wrote {out}: 32 questions considered, 24 kept, about 3 images\n")
+            stdout,
+            format!("wrote {out}: 32 questions considered, 24 kept, on 3 images\n")
         );
         assert_eq!(vgqa::read(Path::new(out)).unwrap(), expected);
         assert_eq!(fs::read(out).unwrap().starts_with(b"{"), out.ends_with(".json"));

@@ -1,4 +1,4 @@
-//! `vlct prepare` through the program itself.
+//! End-to-end tests of `vlct prepare`.
 
 mod support;
 
@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{assert_refused, assert_success, complaints, vlct};
+use support::{assert_one_line_error, assert_success, stderr_of, vlct};
 use vlct_data::arrow::ArrowTable;
 use vlct_image::{RgbImage, decode, encode_jpeg};
 
-/// COCO-like raw data of `count` images.
-fn raw(directory: &Path, count: usize) -> PathBuf {
+/// Writes raw data of `count` images in the layout of COCO and returns its directory.
+fn write_raw_coco(directory: &Path, count: usize) -> PathBuf {
     let root = directory.join("raw");
     for name in ["karpathy", "train2014", "val2014"] {
         fs::create_dir_all(root.join(name)).unwrap();
@@ -42,7 +42,7 @@ fn prepare(root: &Path, out: &Path, more: &[&str]) -> Output {
 #[test]
 fn reports_written_files_which_can_be_inspected() {
     let directory = tempfile::tempdir().unwrap();
-    let (root, out) = (raw(directory.path(), 9), directory.path().join("arrow"));
+    let (root, out) = (write_raw_coco(directory.path(), 9), directory.path().join("arrow"));
     fs::write(root.join("train2014/p2.jpg"), "<html>not found</html>").unwrap();
     let output = prepare(&root, &out, &[]);
     assert_success(&output);
@@ -71,18 +71,18 @@ fn reports_written_files_which_can_be_inspected() {
     let drawn = decode(&fs::read(&sheet).unwrap()).unwrap();
     assert!(drawn.pixels().any(|p| p.0 != drawn.get_pixel(0, 0).0));
 
-    // The same again is nothing to do; as JSON it is the report on the disk.
+    // The second run writes nothing, and prints the saved report.
     let output = prepare(&root, &out, &["--json"]);
     assert_success(&output);
-    assert!(complaints(&output).contains("everything is there already"));
+    assert!(stderr_of(&output).contains("all files exist already"));
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let kept: serde_json::Value = serde_json::from_slice(&fs::read(out.join("prepare_coco.json")).unwrap()).unwrap();
-    assert_eq!(printed, kept);
+    let saved: serde_json::Value = serde_json::from_slice(&fs::read(out.join("prepare_coco.json")).unwrap()).unwrap();
+    assert_eq!(printed, saved);
     assert_eq!(printed["files"].as_array().unwrap().len(), 4);
 
-    let refused = prepare(&root, &out, &["--max-side", "32"]);
-    assert_refused("other options", &refused, &["arrow: 4 files", "--overwrite"]);
-    let larger = fs::metadata(out.join("coco_caption_karpathy_train.arrow"))
+    let output = prepare(&root, &out, &["--max-side", "32"]);
+    assert_one_line_error("other options", &output, &["arrow: 4 files", "--overwrite"]);
+    let full_size = fs::metadata(out.join("coco_caption_karpathy_train.arrow"))
         .unwrap()
         .len();
     assert_success(&prepare(&root, &out, &["--max-side", "32", "--overwrite"]));
@@ -90,15 +90,15 @@ fn reports_written_files_which_can_be_inspected() {
         fs::metadata(out.join("coco_caption_karpathy_train.arrow"))
             .unwrap()
             .len()
-            < larger
+            < full_size
     );
 }
 
 #[test]
 fn full_disk_leaves_no_file_under_its_final_name() {
     let directory = tempfile::tempdir().unwrap();
-    let (root, out) = (raw(directory.path(), 40), directory.path().join("arrow"));
-    // A limit on the size of files stands in for the disk: writing fails, in the middle, in the same way.
+    let (root, out) = (write_raw_coco(directory.path(), 40), directory.path().join("arrow"));
+    // A limit on the size of files simulates a full disk: writing fails in the middle of a file.
     let limited = Command::new("sh")
         .args([
             "-c",
@@ -109,7 +109,7 @@ fn full_disk_leaves_no_file_under_its_final_name() {
         .env_remove("RUST_BACKTRACE")
         .output()
         .unwrap();
-    assert_refused(
+    assert_one_line_error(
         "full disk",
         &limited,
         &["coco_caption_karpathy_train.arrow", "too large"],
@@ -119,29 +119,29 @@ fn full_disk_leaves_no_file_under_its_final_name() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(names.iter().all(|name| name.starts_with('.')), "{names:?}");
-    // With room again, the same command completes.
+    // Without the limit, the same command completes.
     assert_success(&prepare(&root, &out, &[]));
 }
 
 #[test]
 fn explains_wrong_arguments() {
     let directory = tempfile::tempdir().unwrap();
-    let root = raw(directory.path(), 4);
+    let root = write_raw_coco(directory.path(), 4);
     let output = vlct()
         .args(["prepare", "cocoo", "--root", "a", "--out", "b"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(complaints(&output).contains("'coco'"), "{}", complaints(&output));
+    assert!(stderr_of(&output).contains("'coco'"), "{}", stderr_of(&output));
     let missing = prepare(Path::new("nowhere"), &directory.path().join("arrow"), &[]);
-    assert_refused("no root", &missing, &["nowhere/karpathy/dataset_coco.json", "--root"]);
+    assert_one_line_error("no root", &missing, &["nowhere/karpathy/dataset_coco.json", "--root"]);
     let out = directory.path().join("file");
-    fs::write(&out, "in the way").unwrap();
-    assert_refused("out is a file", &prepare(&root, &out, &[]), &["file"]);
+    fs::write(&out, "not a directory").unwrap();
+    assert_one_line_error("out is a file", &prepare(&root, &out, &[]), &["file"]);
 }
 
 #[test]
-fn write_valid_vgqa_equals_the_published_script() {
+fn write_valid_vgqa_gives_the_rows_of_the_published_script() {
     let golden = vlct_golden::directories("prepare").remove(0).join("valid_vgqa");
     let out = tempfile::tempdir().unwrap();
     let output = vlct()

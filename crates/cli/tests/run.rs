@@ -1,20 +1,20 @@
-//! The configuration commands through the program itself.
+//! End-to-end tests of the configuration commands of `vlct run`.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn vlct(folder: &Path, arguments: &[&str]) -> Output {
+fn vlct(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vlct"))
         .args(arguments)
-        .current_dir(folder)
+        .current_dir(directory)
         .output()
         .unwrap()
 }
 
-/// Runs in a fresh directory; gives back exit status, standard output and standard error.
+/// Runs the program in a new directory. Returns exit status, standard output and standard error.
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let output = vlct(folder.path(), arguments);
+    let directory = tempfile::tempdir().unwrap();
+    let output = vlct(directory.path(), arguments);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -26,7 +26,7 @@ fn assert_contains(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn print_config_shows_what_wins() {
+fn print_config_shows_the_resulting_values() {
     let (status, out, _) = run(&[
         "run",
         "print_config",
@@ -48,7 +48,7 @@ fn print_config_shows_what_wins() {
             "\n  seed = 0\n",
         ],
     );
-    // The other way round the task's max_steps=None wins.
+    // In the reverse order, max_steps=None of the task wins.
     let (_, out, _) = run(&[
         "run",
         "print_config",
@@ -60,7 +60,7 @@ fn print_config_shows_what_wins() {
 }
 
 #[test]
-fn the_published_pre_training_command() {
+fn accepts_the_published_pre_training_command() {
     let published = "data_root=<ARROW_ROOT> num_gpus=1 num_nodes=1 task_mlm_itm_mae per_gpu_batchsize=8 \
                      whole_word_masking=True step25k image_size=384 pretrain_path=<PRETRAIN_PATH> log_dir=<LOG_FOLDER> \
                      mae_weight=1.0";
@@ -68,8 +68,8 @@ fn the_published_pre_training_command() {
         .into_iter()
         .chain(published.split_whitespace())
         .collect();
-    let (status, out, complaints) = run(&words);
-    assert_eq!((status, complaints.as_str()), (0, ""));
+    let (status, out, stderr) = run(&words);
+    assert_eq!((status, stderr.as_str()), (0, ""));
     assert_contains(
         &out,
         &[
@@ -82,7 +82,7 @@ fn the_published_pre_training_command() {
 }
 
 #[test]
-fn mistakes_are_one_line_and_exit_with_1() {
+fn errors_are_one_line_and_exit_with_1() {
     for (words, parts) in [
         (
             &["run", "with", "batchsize=3"][..],
@@ -110,11 +110,11 @@ fn mistakes_are_one_line_and_exit_with_1() {
         (&["inspect", "nowhere"], &["nowhere"]),
         (&["convert", "nowhere.ckpt", "out.safetensors"], &["nowhere.ckpt"]),
     ] {
-        let (status, out, complaint) = run(words);
+        let (status, out, stderr) = run(words);
         assert_eq!((status, out.as_str()), (1, ""), "{words:?}");
-        assert!(complaint.starts_with("error: "), "{complaint}");
-        assert_eq!(complaint.lines().count(), 1, "{complaint}");
-        assert_contains(&complaint, parts);
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert_contains(&stderr, parts);
     }
 }
 
@@ -132,30 +132,30 @@ fn wrong_usage_exits_with_2() {
         &["quickstart", "--minutes", "-1"],
         &[],
     ] {
-        let (status, _, complaint) = run(words);
-        assert_eq!(status, 2, "{words:?}: {complaint}");
+        let (status, _, stderr) = run(words);
+        assert_eq!(status, 2, "{words:?}: {stderr}");
     }
 }
 
 #[test]
-fn print_config_says_what_a_run_would_refuse() {
-    let (status, out, complaint) = run(&["run", "print_config", "with", "use_mae=True", "precision=16"]);
+fn print_config_reports_that_a_run_would_fail() {
+    let (status, out, stderr) = run(&["run", "print_config", "with", "use_mae=True", "precision=16"]);
     assert_eq!(status, 0);
     assert_contains(&out, &["* use_mae = True", "* precision = 'bf16'"]);
     assert_contains(
-        &complaint,
+        &stderr,
         &[
-            "note: a run would refuse this: use_mae=True",
+            "note: a run would fail: use_mae=True",
             "note: precision=16 selects bfloat16",
         ],
     );
 }
 
 #[test]
-fn a_saved_configuration_can_be_given_back() {
-    let folder = tempfile::tempdir().unwrap();
+fn a_saved_configuration_gives_the_same_configuration() {
+    let directory = tempfile::tempdir().unwrap();
     let saved = vlct(
-        folder.path(),
+        directory.path(),
         &[
             "run",
             "save_config",
@@ -166,14 +166,14 @@ fn a_saved_configuration_can_be_given_back() {
     );
     assert!(saved.status.success());
     let json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(folder.path().join("config.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(directory.path().join("config.json")).unwrap()).unwrap();
     assert_eq!(
         (&json["seed"], &json["max_steps"]),
         (&7.into(), &serde_json::Value::Null)
     );
 
     let direct = vlct(
-        folder.path(),
+        directory.path(),
         &[
             "run",
             "print_config",
@@ -182,18 +182,18 @@ fn a_saved_configuration_can_be_given_back() {
             "seed=7",
         ],
     );
-    let from_file = vlct(folder.path(), &["run", "print_config", "with", "config.json"]);
+    let from_file = vlct(directory.path(), &["run", "print_config", "with", "config.json"]);
     assert_eq!(direct.stdout, from_file.stdout);
 
     let named = vlct(
-        folder.path(),
+        directory.path(),
         &["run", "save_config", "with", "config_filename=other.json"],
     );
-    assert!(named.status.success() && folder.path().join("other.json").is_file());
+    assert!(named.status.success() && directory.path().join("other.json").is_file());
 }
 
 #[test]
-fn help_teaches() {
+fn help_covers_commands_keys_and_named_configs() {
     let (status, out, _) = run(&["--help"]);
     assert_eq!(status, 0);
     assert_contains(

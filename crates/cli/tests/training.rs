@@ -1,4 +1,4 @@
-//! Training through the program: interruption, resumption, independence of threads, the published command, memory.
+//! End-to-end tests of training: interruption, resumption, number of threads, the published command, memory.
 
 mod support;
 
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use support::{
-    assert_refused, assert_same_weights, assert_success, complaints, last, run_directory, run_with, tiny, vlct,
-    write_synthetic,
+    assert_one_line_error, assert_same_weights, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
+    tiny_model_updates, vlct, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
@@ -16,23 +16,23 @@ use vlct_data::random::{Purpose, stream};
 use vlct_train::checkpoint;
 
 #[test]
-fn twenty_kills_do_not_change_the_result() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_synthetic(&folder.join("data"), 40);
+fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 40);
     for precision in ["32", "bf16"] {
-        kill_and_resume(folder, precision, 10);
+        kill_and_resume(directory, precision, 10);
     }
 }
 
-/// Kills runs in that number format at arbitrary times, `times` in all, and resumes them until they end.
-fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
-    let whole = format!("whole{precision}");
+/// Kills runs of this precision at random moments, `times` in all, and resumes each until it ends.
+fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
+    let uninterrupted = format!("uninterrupted{precision}");
     let precision_is = format!("precision={precision}");
-    // Validations fall into accumulation windows, epochs end in short ones, checkpoints come often.
+    // Validation interrupts accumulation windows, epochs end in incomplete windows, and checkpoints are frequent.
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
-        tiny(
+        tiny_model_updates(
             "data",
             &[
                 &log_dir,
@@ -44,30 +44,30 @@ fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
             ],
         )
     };
-    assert_success(&run_with(folder, &words(&whole)));
+    assert_success(&run_with(directory, &words(&uninterrupted)));
 
     let random = &mut stream(7, Purpose::Synthetic, 0, 0);
     let (mut kills, mut rounds) = (0, 0);
     while kills < times {
         let log_dir = format!("killed{rounds}_{precision}");
-        let run = run_directory(folder, &log_dir);
+        let run = run_directory(directory, &log_dir);
         loop {
             let mut words = words(&log_dir);
             if checkpoint::last_path(&run).is_file() {
                 words.push(format!("resume_from={}", run.display()));
             } else {
-                // Killed before its first checkpoint: nothing to continue.
+                // The run was killed before its first checkpoint: start again.
                 let _ = std::fs::remove_dir_all(&run);
             }
             let mut child = vlct()
-                .current_dir(folder)
+                .current_dir(directory)
                 .args(["run", "with"])
                 .args(&words)
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the program starts");
-            // Past the last kill the run may end in peace.
-            let patience = if kills < times {
+            // After the last kill, the run has the time to end.
+            let timeout_ms = if kills < times {
                 random.random_range(50..600)
             } else {
                 600_000
@@ -77,7 +77,7 @@ fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
                 if let Some(status) = child.try_wait().expect("waiting") {
                     break Some(status);
                 }
-                if begun.elapsed() >= Duration::from_millis(patience) {
+                if begun.elapsed() >= Duration::from_millis(timeout_ms) {
                     break None;
                 }
                 std::thread::sleep(Duration::from_millis(5));
@@ -94,29 +94,32 @@ fn kill_and_resume(folder: &Path, precision: &str, times: u32) {
                 }
             }
         }
-        assert_same_weights(&last(folder, &whole), &last(folder, &log_dir));
+        assert_same_weights(
+            &last_checkpoint(directory, &uninterrupted),
+            &last_checkpoint(directory, &log_dir),
+        );
         rounds += 1;
     }
 }
 
 #[test]
-fn sigterm_saves_and_the_run_goes_on() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_synthetic(&folder.join("data"), 40);
+fn sigterm_saves_a_checkpoint_to_resume_from() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 40);
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
-        tiny("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
+        tiny_model_updates("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
     };
-    assert_success(&run_with(folder, &words("whole")));
+    assert_success(&run_with(directory, &words("uninterrupted")));
     let child = vlct()
-        .current_dir(folder)
+        .current_dir(directory)
         .args(["run", "with"])
         .args(words("stopped"))
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let metrics = run_directory(folder, "stopped").join("metrics.jsonl");
+    let metrics = run_directory(directory, "stopped").join("metrics.jsonl");
     while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= 2) {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -126,12 +129,15 @@ fn sigterm_saves_and_the_run_goes_on() {
         .expect("kill");
     assert!(killed.success());
     let output = child.wait_with_output().expect("waiting");
-    assert_eq!(output.status.code(), Some(143), "{}", complaints(&output));
-    assert!(complaints(&output).contains("saved step"), "{}", complaints(&output));
+    assert_eq!(output.status.code(), Some(143), "{}", stderr_of(&output));
+    assert!(stderr_of(&output).contains("saved step"), "{}", stderr_of(&output));
     let mut more = words("stopped");
-    more.push(format!("resume_from={}", run_directory(folder, "stopped").display()));
-    assert_success(&run_with(folder, &more));
-    assert_same_weights(&last(folder, "whole"), &last(folder, "stopped"));
+    more.push(format!("resume_from={}", run_directory(directory, "stopped").display()));
+    assert_success(&run_with(directory, &more));
+    assert_same_weights(
+        &last_checkpoint(directory, "uninterrupted"),
+        &last_checkpoint(directory, "stopped"),
+    );
     // Every tenth step is logged once.
     let text = std::fs::read_to_string(&metrics).expect("metrics");
     let steps: Vec<&str> = text.lines().filter(|l| l.contains("mlm/train/loss\"")).collect();
@@ -139,10 +145,10 @@ fn sigterm_saves_and_the_run_goes_on() {
 }
 
 #[test]
-fn threads_do_not_change_the_result() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_synthetic(&folder.join("data"), 40);
+fn number_of_threads_does_not_change_the_weights() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 40);
     for precision in ["32", "bf16"] {
         let run = |log_dir: &str, threads: &str, workers: &str| {
             let (log_dir, precision) = (format!("log_dir={log_dir}"), format!("precision={precision}"));
@@ -154,20 +160,20 @@ fn threads_do_not_change_the_result() {
                 "max_steps=12",
                 "limit_val_batches=1",
             ];
-            assert_success(&run_with(folder, &tiny("data", &more)));
+            assert_success(&run_with(directory, &tiny_model_updates("data", &more)));
         };
         let (one, three) = (format!("one{precision}"), format!("three{precision}"));
         run(&one, "threads=1", "num_workers=1");
         run(&three, "threads=3", "num_workers=3");
-        assert_same_weights(&last(folder, &one), &last(folder, &three));
+        assert_same_weights(&last_checkpoint(directory, &one), &last_checkpoint(directory, &three));
     }
 }
 
 #[test]
-fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_synthetic(&folder.join("data"), 40);
+fn a_trained_run_can_be_evaluated_and_inspected() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 40);
     let words = [
         "log_dir=runs",
         "max_steps=6",
@@ -175,8 +181,8 @@ fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
         "get_recall_metric=True",
         "val_check_interval=6",
     ];
-    assert_success(&run_with(folder, &tiny("data", &words)));
-    let run = run_directory(folder, "runs");
+    assert_success(&run_with(directory, &tiny_model_updates("data", &words)));
+    let run = run_directory(directory, "runs");
     for part in [
         "config.toml",
         "metrics.jsonl",
@@ -191,28 +197,31 @@ fn a_trained_run_is_evaluated_inspected_and_continued_from_its_weights() {
         "{metrics}"
     );
 
-    let load = format!("load_path={}", last(folder, "runs").display());
-    let output = run_with(folder, &tiny("data", &[&load, "test_only=True"]));
+    let load = format!("load_path={}", last_checkpoint(directory, "runs").display());
+    let output = run_with(directory, &tiny_model_updates("data", &[&load, "test_only=True"]));
     assert_success(&output);
     assert!(String::from_utf8_lossy(&output.stdout).contains("itm/val/accuracy_epoch "));
-    assert!(complaints(&output).contains("weights of"), "{}", complaints(&output));
+    assert!(stderr_of(&output).contains("weights of"), "{}", stderr_of(&output));
 
     let output = vlct().arg("inspect").arg(&run).output().expect("the program starts");
     assert_success(&output);
     assert!(String::from_utf8_lossy(&output.stdout).contains("step 6"));
 
-    let trial = run_with(folder, &tiny("data", &["fast_dev_run=2", "log_dir=none"]));
+    let trial = run_with(
+        directory,
+        &tiny_model_updates("data", &["fast_dev_run=2", "log_dir=none"]),
+    );
     assert_success(&trial);
-    assert!(!folder.join("none").exists(), "a trial run leaves nothing");
+    assert!(!directory.join("none").exists(), "a trial run writes no files");
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
-    let folder = TempDir::new().expect("temporary folder");
-    let folder = folder.path();
-    write_synthetic(&folder.join("data"), 12);
+fn non_finite_weights_and_losses_end_the_run() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 12);
     let words = |decay: &str| {
-        tiny(
+        tiny_model_updates(
             "data",
             &[
                 "learning_rate=1e25",
@@ -224,30 +233,29 @@ fn a_loss_that_is_no_number_ends_the_run_with_its_place() {
             ],
         )
     };
-    let output = run_with(folder, &words("weight_decay=1"));
-    assert_refused(
+    let output = run_with(directory, &words("weight_decay=1"));
+    assert_one_line_error(
         "weights",
         &output,
         &["not finite after step 1", "there is no checkpoint yet"],
     );
-    // Without decay the weights are large but finite; the loss they give is not.
-    let output = run_with(folder, &words("weight_decay=0"));
+    // Without weight decay, the weights are finite but the loss is not.
+    let output = run_with(directory, &words("weight_decay=0"));
     let parts = [
         "after step 1",
         "coco_caption_karpathy_train",
         "the last good checkpoint",
     ];
-    assert_refused("a loss", &output, &parts);
+    assert_one_line_error("a loss", &output, &parts);
 }
 
-/// The published command on files that the original Python writers made; shards beyond the miniature data are those
-/// writers' empty ones.
+/// The files are those of the original Python writers. Shards that the small dataset lacks are copies of an empty shard.
 #[test]
-fn the_published_command_runs_on_files_of_the_original_writers() {
+fn published_command_trains_on_files_of_the_original_writers() {
     for prepare in vlct_golden::directories("prepare") {
-        let folder = TempDir::new().expect("temporary folder");
-        let data = folder.path().join("arrow");
-        std::fs::create_dir(&data).expect("folder");
+        let directory = TempDir::new().expect("temporary directory");
+        let data = directory.path().join("arrow");
+        std::fs::create_dir(&data).expect("directory");
         for dataset in ["coco", "vg", "sbu", "gcc"] {
             for entry in std::fs::read_dir(prepare.join(dataset).join("expected"))
                 .expect("golden data")
@@ -300,42 +308,42 @@ fn the_published_command_runs_on_files_of_the_original_writers() {
             size("decoder_width", "decoder_dim"),
             size("decoder_depth", "decoder_depth"),
             size("decoder_heads", "decoder_heads"),
-            // The miniature files hold damaged pictures, which evaluation does not pass over.
+            // The files contain damaged images, which evaluation rejects.
             "sanity_steps=0".into(),
             "val_check_interval=1.0".into(),
         ];
-        let output = run_with(folder.path(), &words);
+        let output = run_with(directory.path(), &words);
         assert_success(&output);
-        assert!(complaints(&output).contains("weights of"), "{}", complaints(&output));
-        let run = folder.path().join("result/mlm_itm_mae_seed0_from_/version_0");
-        let whole = checkpoint::load(&checkpoint::last_path(&run)).expect("whole");
-        assert_eq!(whole.state()[checkpoint::STEP_KEY], 2);
+        assert!(stderr_of(&output).contains("weights of"), "{}", stderr_of(&output));
+        let run = directory.path().join("result/mlm_itm_mae_seed0_from_/version_0");
+        let checkpoint = checkpoint::load(&checkpoint::last_path(&run)).expect("a valid checkpoint");
+        assert_eq!(checkpoint.state()[checkpoint::STEP_KEY], 2);
     }
 }
 
-/// Peak resident memory of a short run on `rows` rows of five captions each, in KiB.
+/// Returns the peak resident memory, in KiB, of a short run on `rows` rows of five captions each.
 #[cfg(target_os = "linux")]
-fn peak_memory(folder: &Path, rows: usize) -> u64 {
-    let data = folder.join(format!("data{rows}"));
+fn peak_memory(directory: &Path, rows: usize) -> u64 {
+    let data = directory.join(format!("data{rows}"));
     write_synthetic(&data, 4);
-    let mut picture = Vec::new();
-    let pixels = image_bytes(&mut picture);
+    let scene = vlct_synthetic::Scene::generate(0, 0);
+    let image = vlct_image::encode_png(&vlct_synthetic::render(&scene, 32)).expect("encodes");
     let mut writer = CaptionWriter::create(data.join("coco_caption_karpathy_train.arrow")).expect("writable");
     for row in 0..rows {
         let captions: Vec<String> = (0..5)
             .map(|i| format!("a small red circle number {row} of {i} above a blue square"))
             .collect();
         writer
-            .push(pixels, &captions, &format!("{row}.png"), "train")
+            .push(&image, &captions, &format!("{row}.png"), "train")
             .expect("written");
     }
     writer.finish().expect("written");
-    let words = tiny(
+    let words = tiny_model_updates(
         &data.display().to_string(),
         &["max_steps=4", "limit_val_batches=1", "log_dir=runs"],
     );
     let mut child = vlct()
-        .current_dir(folder)
+        .current_dir(directory)
         .args(["run", "with"])
         .args(&words)
         .spawn()
@@ -355,18 +363,11 @@ fn peak_memory(folder: &Path, rows: usize) -> u64 {
 }
 
 #[cfg(target_os = "linux")]
-fn image_bytes(buffer: &mut Vec<u8>) -> &[u8] {
-    let scene = vlct_synthetic::Scene::generate(0, 0);
-    *buffer = vlct_image::encode_png(&vlct_synthetic::render(&scene, 32)).expect("encodes");
-    buffer
-}
-
-#[cfg(target_os = "linux")]
 #[test]
 fn peak_memory_does_not_grow_with_the_number_of_captions() {
-    let folder = TempDir::new().expect("temporary folder");
-    let few = peak_memory(folder.path(), 200);
-    let many = peak_memory(folder.path(), 200_000);
+    let directory = TempDir::new().expect("temporary directory");
+    let few = peak_memory(directory.path(), 200);
+    let many = peak_memory(directory.path(), 200_000);
     println!("peak of a run on 1e3 captions: {few} KiB, on 1e6: {many} KiB");
     assert!(
         many < few + 24 * 1024,

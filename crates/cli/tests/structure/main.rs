@@ -1,4 +1,4 @@
-//! Rules about the code itself: dependencies, sizes, messages of libraries, words, links of documents.
+//! Rules for code and documents: dependencies, sizes, messages of libraries, words, links.
 //!
 //! Exceptions are listed here or in `.ci/words.txt`, each with its reason.
 
@@ -15,13 +15,13 @@ use source::{crates, files, is_test_file, root};
 /// Crates that are programs or serve tests: their messages may name commands and options.
 const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
 
-/// Maximum count of lines of a crate, without tests.
+/// Maximum number of lines of a crate, without tests.
 const MAX_LINES: usize = 9_000;
 
 /// Options of other programs that messages may name.
 const OPTIONS_OF_OTHERS: [&str; 2] = ["--sparse", "tar --sort=name"];
 
-/// The crates of the workspace that `name` depends on, dev-dependencies included.
+/// Returns the crates of the workspace that `name` depends on, including dev-dependencies.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
     let lines = manifest.lines().filter_map(|line| line.strip_prefix("vlct-"));
@@ -31,18 +31,21 @@ fn dependencies(name: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn crates_have_no_cycles() {
+fn crate_dependencies_have_no_cycles() {
     let edges: BTreeMap<_, _> = crates()
         .into_iter()
         .map(|name| (name.clone(), dependencies(&name)))
         .collect();
-    assert!(edges["cli"].contains("train"), "manifests are understood: {edges:?}");
+    assert!(
+        edges["cli"].contains("train"),
+        "dependencies are not read from manifests: {edges:?}"
+    );
     assert_eq!(cycles_of(&edges), Vec::<Vec<String>>::new());
 }
 
-/// In the layer diagram of ARCHITECTURE.md, a crate depends on crates of lower lines only.
+/// The layers are the lines of the diagram in ARCHITECTURE.md.
 #[test]
-fn dependencies_point_down() {
+fn crates_depend_on_lower_layers_only() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
     let lines = text
         .lines()
@@ -53,7 +56,7 @@ fn dependencies_point_down() {
         .enumerate()
         .flat_map(|(level, line)| line.split_whitespace().map(move |name| (name, level)))
         .collect();
-    assert_eq!(levels.get("cli"), Some(&0), "the drawing is found");
+    assert_eq!(levels.get("cli"), Some(&0), "the diagram is not found");
     for (name, level) in &levels {
         for dependency in dependencies(name)
             .iter()
@@ -99,7 +102,7 @@ fn no_crate_is_too_large() {
     }
 }
 
-/// A library does not know which program uses it: options and commands are named by `crates/cli` alone.
+/// Only `crates/cli` knows options and commands: a library does not know which program uses it.
 #[test]
 fn libraries_name_no_options_or_commands() {
     let mut found = Vec::new();
@@ -108,8 +111,8 @@ fn libraries_name_no_options_or_commands() {
         for path in files(&src, "rs").iter().filter(|path| !is_test_file(path)) {
             let text = fs::read_to_string(src.join(path)).expect("a source file");
             for (line, literal) in source::parse(&text).literals {
-                let foreign = OPTIONS_OF_OTHERS.iter().any(|option| literal.contains(option));
-                if !foreign && names_option_or_command(&literal) {
+                let is_of_other_program = OPTIONS_OF_OTHERS.iter().any(|option| literal.contains(option));
+                if !is_of_other_program && names_option_or_command(&literal) {
                     found.push(format!("{name}/src/{}:{line}: {literal}", path.display()));
                 }
             }
@@ -123,14 +126,17 @@ fn libraries_name_no_options_or_commands() {
 }
 
 fn names_option_or_command(text: &str) -> bool {
-    let lower = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
+    let starts_lowercase = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
     let option = text
         .match_indices("--")
-        .any(|(at, _)| !text[..at].ends_with('-') && lower(&text[at + 2..]));
-    option || text.match_indices("vlct ").any(|(at, _)| lower(&text[at + 5..]))
+        .any(|(at, _)| !text[..at].ends_with('-') && starts_lowercase(&text[at + 2..]));
+    option
+        || text
+            .match_indices("vlct ")
+            .any(|(at, _)| starts_lowercase(&text[at + 5..]))
 }
 
-/// Paths in backticks that begin with `crates/` exist; of those with a placeholder `NAME`, the directory does.
+/// Checks paths in backticks that begin with `crates/`. If a path has the placeholder `NAME`, the part before it must exist.
 #[test]
 fn paths_in_documents_exist() {
     let mut missing = Vec::new();
@@ -140,8 +146,8 @@ fn paths_in_documents_exist() {
         let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
         for path in quoted.filter(|text| text.starts_with("crates/")) {
             checked += 1;
-            let existing = path.split("NAME").next().expect("a first part");
-            if !root().join(existing).exists() {
+            let checkable = path.split("NAME").next().expect("a first part");
+            if !root().join(checkable).exists() {
                 missing.push(format!("{}: {path}", document.display()));
             }
         }
@@ -154,7 +160,6 @@ fn paths_in_documents_exist() {
     );
 }
 
-/// Links between documents lead to files and headings that exist.
 #[test]
 fn links_in_documents_resolve() {
     let mut broken = Vec::new();
@@ -188,7 +193,7 @@ fn links_in_documents_resolve() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor that GitHub gives a heading.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text

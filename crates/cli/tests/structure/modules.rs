@@ -1,4 +1,4 @@
-//! Which modules of a crate import which, from `use` declarations and from paths that begin with `crate` or `super`.
+//! Imports between the modules of a crate: `use` declarations, and paths that begin with `crate` or `super`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::source;
 
-/// A module as its names from the root of the crate.
+/// Path of a module from the root of its crate.
 type Module = Vec<String>;
 
 /// The modules of one crate.
 pub struct Modules {
-    /// The code of each module's own file.
+    /// Code of the file of each module.
     code: BTreeMap<Module, String>,
-    /// What each module imports: the name it gets there, and the path as written.
+    /// Imports of each module: local name, and path as written.
     imports: BTreeMap<Module, Vec<(String, Vec<String>)>>,
 }
 
@@ -48,8 +48,8 @@ impl Modules {
 
     /// Cycles of imports between modules with the same parent, one line each: `bf16: gemm -> rhs -> gemm`.
     ///
-    /// What lies below a module counts as that module. Imports between a module and those that contain it are no cycle: a
-    /// module may use what its parent defines.
+    /// Imports of a submodule count as those of the sibling that contains it. Imports between a module and its ancestors do not
+    /// count.
     pub fn cycles(&self) -> Vec<String> {
         let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for (from, code) in &self.code {
@@ -82,9 +82,9 @@ impl Modules {
         cycles
     }
 
-    /// The module that a path leads to from `module`, through re-exports; `None` if it leads out of the crate.
+    /// Resolves a path in `module` to a module, following at most `depth` re-exports. Returns `None` for paths outside the crate.
     fn resolve(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
-        let (mut at, mut rest) = match path.first()?.as_str() {
+        let (mut current, mut rest) = match path.first()?.as_str() {
             "crate" => (Module::new(), &path[1..]),
             "self" => (module.clone(), &path[1..]),
             "super" => (module[..module.len().checked_sub(1)?].to_vec(), &path[1..]),
@@ -93,21 +93,21 @@ impl Modules {
         };
         while let Some((name, after)) = rest.split_first() {
             if name == "super" {
-                at.pop()?;
-            } else if let Some(child) = self.child(&at, name) {
-                at = child;
+                current.pop()?;
+            } else if let Some(child) = self.child(&current, name) {
+                current = child;
             } else {
-                // A name that the module has from elsewhere: follow it.
-                let import = self.imports.get(&at)?.iter().find(|(alias, _)| alias == name);
+                // An imported name.
+                let import = self.imports.get(&current)?.iter().find(|(alias, _)| alias == name);
                 let followed = import.filter(|_| depth > 0);
                 return match followed {
-                    Some((_, path)) => self.resolve(&at, path, depth - 1).or(Some(at)),
-                    None => Some(at),
+                    Some((_, path)) => self.resolve(&current, path, depth - 1).or(Some(current)),
+                    None => Some(current),
                 };
             }
             rest = after;
         }
-        Some(at)
+        Some(current)
     }
 
     fn child(&self, module: &Module, name: &str) -> Option<Module> {
@@ -116,7 +116,7 @@ impl Modules {
     }
 }
 
-/// The names and paths of all `use` declarations.
+/// Returns the local names and paths of all `use` declarations.
 fn imports(code: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -133,7 +133,7 @@ fn imports(code: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// Adds the paths of a tree like `a::{b, c::{d as e}}` below `prefix`.
+/// Adds the local names and paths of a `use` tree such as `a::{b, c::{d as e}}`, which follows `prefix`, to `found`.
 fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>) {
     let tree = tree.trim();
     if let Some(open) = tree.find('{') {
@@ -152,7 +152,7 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>)
     } else if !tree.is_empty() {
         let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
         let mut full = prefix.to_vec();
-        full.extend(segments(path).filter(|name| name != "self" || full_is_empty(prefix, path)));
+        full.extend(segments(path).filter(|name| name != "self" || begins_with_self(prefix, path)));
         let name = if alias.is_empty() {
             full.last().cloned().unwrap_or_default()
         } else {
@@ -162,8 +162,8 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>)
     }
 }
 
-/// `self` means the module itself at the beginning of a path, and the prefix behind it.
-fn full_is_empty(prefix: &[String], path: &str) -> bool {
+/// Returns whether a path begins with `self`, the current module. After a prefix, `self` means the prefix.
+fn begins_with_self(prefix: &[String], path: &str) -> bool {
     prefix.is_empty() && path.trim_start().starts_with("self")
 }
 
@@ -173,7 +173,7 @@ fn segments(path: &str) -> impl Iterator<Item = String> {
         .filter(|name| !name.is_empty())
 }
 
-/// Paths in expressions and types that begin with `crate::` or `super::`.
+/// Returns the paths in expressions and types that begin with `crate::` or `super::`.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     code.split(|c| !is_path(c))
@@ -182,7 +182,7 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Cycles of a graph, each once: for every node that can reach itself, the shortest way, unless a found cycle has that node.
+/// Returns cycles of a graph: for each node that no earlier cycle contains, the shortest cycle through this node.
 pub fn cycles_of(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
     let mut cycles: Vec<Vec<String>> = Vec::new();
     for start in edges.keys() {

@@ -1,15 +1,15 @@
-//! Rust source files as text: where comments, literals and tests are.
+//! Parses Rust source files: finds comments, literals and tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().expect("the repository")
 }
 
-/// Names of the directories in `crates`, sorted.
+/// Returns the names of the directories in `crates`, sorted.
 pub fn crates() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(root().join("crates"))
         .expect("crates")
@@ -19,18 +19,18 @@ pub fn crates() -> Vec<String> {
     names
 }
 
-/// All files below `directory`, relative to it, whose names end in `.extension`, sorted. Build directories and hidden
-/// directories other than `.ci` and `.github` are left out.
+/// Returns the files with this extension below `directory`, relative to `directory`, sorted. Leaves out build directories, and
+/// hidden directories other than `.ci` and `.github`.
 pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open = vec![directory.to_path_buf()];
-    while let Some(next) = open.pop() {
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(next) = pending.pop() {
         for entry in fs::read_dir(&next).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let skipped = name == "target" || name.starts_with('.') && ![".ci", ".github"].contains(&name.as_str());
             if path.is_dir() && !skipped {
-                open.push(path);
+                pending.push(path);
             } else if path.extension().is_some_and(|e| e == extension) {
                 found.push(path.strip_prefix(directory).expect("below").to_path_buf());
             }
@@ -40,7 +40,7 @@ pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a source file holds tests alone.
+/// Returns whether a source file contains only tests.
 pub fn is_test_file(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     path.components().any(|part| part.as_os_str() == "tests")
@@ -48,15 +48,14 @@ pub fn is_test_file(path: &Path) -> bool {
         || name.ends_with("_tests")
 }
 
-/// A source file, taken apart.
+/// A parsed source file.
 pub struct Source {
-    /// The code: comments and the contents of literals are blanks, lines are kept, items behind `#[cfg(test)]` are empty lines.
+    /// The code, with spaces instead of comments, literals and items under `#[cfg(test)]`. Line numbers are those of the file.
     pub code: String,
-    /// The string literals outside of tests: line, from 1, and content as written.
+    /// String literals outside tests: line number, from 1, and content as written.
     pub literals: Vec<(usize, String)>,
 }
 
-/// Takes a source file apart.
 pub fn parse(text: &str) -> Source {
     let (code, literals) = blank_literals(text);
     let (code, tests) = blank_tests(code);
@@ -70,7 +69,7 @@ pub fn parse(text: &str) -> Source {
     }
 }
 
-/// Replaces comments and contents of literals by blanks; byte positions stay. Returns the string literals with their positions.
+/// Replaces comments and literals by spaces of the same length. Returns the string literals with their byte positions too.
 fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
@@ -82,7 +81,7 @@ fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
             at + rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len())
         } else if rest.starts_with(b"/*") {
             at + text[at..].find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(hashes) = raw_string(bytes, at) {
+        } else if let Some(hashes) = raw_string_hashes(bytes, at) {
             let close = format!("\"{}", "#".repeat(hashes));
             let start = at + hashes + 2;
             let end = start + text[start..].find(&close).expect("a raw string ends");
@@ -95,7 +94,7 @@ fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
             }
             literals.push((at, text[at + 1..end].to_string()));
             end + 1
-        } else if let Some(length) = character(&text[at..]) {
+        } else if let Some(length) = char_literal_length(&text[at..]) {
             at + length
         } else {
             at += 1;
@@ -111,8 +110,8 @@ fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
     (String::from_utf8_lossy(&code).into_owned(), literals)
 }
 
-/// The count of `#` of the raw string that begins at `at`, if one does.
-fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
+/// Returns the number of `#` of the raw string that begins at `at`, or `None` if there is no raw string.
+fn raw_string_hashes(bytes: &[u8], at: usize) -> Option<usize> {
     if bytes[at] != b'r'
         || at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_')
     {
@@ -122,8 +121,9 @@ fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
     (bytes.get(at + 1 + hashes) == Some(&b'"')).then_some(hashes)
 }
 
-/// The length in bytes of the character literal that `text` begins with, if it does: a lifetime has no second quote.
-fn character(text: &str) -> Option<usize> {
+/// Returns the length in bytes of the character literal at the start of `text`, or `None` if there is no literal. A lifetime has
+/// no second quote.
+fn char_literal_length(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     if inner.starts_with('\\') {
         return Some(2 + inner[2..].find('\'')? + 2);
@@ -134,7 +134,7 @@ fn character(text: &str) -> Option<usize> {
         .then_some(first.len_utf8() + 2)
 }
 
-/// Empties items behind `#[cfg(test)]`, up to their closing brace or semicolon. Returns their positions too.
+/// Replaces items under `#[cfg(test)]`, up to their closing brace or semicolon, by spaces. Returns their byte ranges too.
 fn blank_tests(code: String) -> (String, Vec<std::ops::Range<usize>>) {
     const MARK: &str = "#[cfg(test)]";
     let mut tests: Vec<std::ops::Range<usize>> = Vec::new();
@@ -159,7 +159,7 @@ fn blank_tests(code: String) -> (String, Vec<std::ops::Range<usize>>) {
 }
 
 #[test]
-fn takes_a_file_apart() {
+fn parses_code_and_literals() {
     let text = "fn f<'a>(x: &'a str) -> char {\n    // \"no\"\n    g(\"a \\\" b\", r#\"c\"d\"#);\n    '\\''\n}\n#[cfg(test)]\nmod tests {\n    const T: &str = \"t\";\n}\nuse x;\n";
     let source = parse(text);
     assert_eq!(source.literals, [(3, "a \\\" b".to_string()), (3, "c\"d".to_string())]);

@@ -1,4 +1,4 @@
-//! The words of `.ci/words.txt` do not occur in Rust files and documents.
+//! Checks that the words of `.ci/words.txt` do not occur in Rust files and documents.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ struct Rule {
     instead: String,
 }
 
-/// The list, as its rules and its exceptions.
-fn list() -> (Vec<Rule>, Vec<String>) {
+/// Reads the rules and exceptions of `.ci/words.txt`.
+fn read_list() -> (Vec<Rule>, Vec<String>) {
     let text = fs::read_to_string(root().join(".ci/words.txt")).expect(".ci/words.txt");
     let lines = text
         .lines()
@@ -36,7 +36,7 @@ fn list() -> (Vec<Rule>, Vec<String>) {
 
 #[test]
 fn listed_words_do_not_occur() {
-    let (rules, exceptions) = list();
+    let (rules, exceptions) = read_list();
     let mut found = Vec::new();
     let mut used = vec![false; exceptions.len()];
     for path in [files(&root(), "rs"), files(&root(), "md")].concat() {
@@ -59,12 +59,12 @@ fn listed_words_do_not_occur() {
         .map(|(text, _)| text)
         .collect();
     assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
-    assert!(unused.is_empty(), "exceptions that nothing needs: {unused:?}");
+    assert!(unused.is_empty(), "unused exceptions: {unused:?}");
 }
 
-/// Whether `line` has the word or its plural, by itself or as a part of an identifier (`picture_size`, `PictureLoader`).
+/// Returns whether `line` contains the word or its plural, alone or as a part of an identifier (`image_size`, `ImageLoader`).
 fn contains(line: &str, word: &str) -> bool {
-    // Lower case without a change of length: positions are those of the line.
+    // ASCII only, so that byte positions in `lower` and `line` are the same.
     let lower = line.to_ascii_lowercase();
     lower.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -80,16 +80,16 @@ fn contains(line: &str, word: &str) -> bool {
 #[test]
 fn finds_words_in_identifiers() {
     for text in [
-        "a picture",
-        "Pictures.",
-        "picture_size",
-        "PictureLoader",
-        "DecodedPicture",
-        "MAX_PICTURES",
+        "an image",
+        "Images.",
+        "image_size",
+        "ImageLoader",
+        "DecodedImage",
+        "MAX_IMAGES",
     ] {
-        assert!(contains(text, "picture"), "{text}");
+        assert!(contains(text, "image"), "{text}");
     }
-    for text in ["pictured", "picturesque", "depicture"] {
-        assert!(!contains(text, "picture"), "{text}");
+    for text in ["imaged", "imagery", "preimage"] {
+        assert!(!contains(text, "image"), "{text}");
     }
 }

@@ -1,20 +1,20 @@
-//! A small synthetic dataset and a small model, and how to run the program on them.
+//! Runs the program on a small synthetic dataset with a small model.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "each test file uses some of these functions")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 use vlct_train::checkpoint;
 
-/// The program.
+/// Returns the command that starts the program, without arguments.
 pub fn vlct() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vlct"));
     command.env_remove("RUST_BACKTRACE");
     command
 }
 
-/// Runs the program with these arguments: exit status, standard output and standard error.
+/// Runs the program with these arguments. Returns exit status, standard output and standard error.
 pub fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = vlct().args(arguments).output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
@@ -22,10 +22,10 @@ pub fn run(arguments: &[&str]) -> (i32, String, String) {
     (status, text(output.stdout), text(output.stderr))
 }
 
-/// Runs the program in `folder` with words after `run with`.
-pub fn run_with(folder: &Path, words: &[String]) -> Output {
+/// Runs `vlct run with WORDS` in `directory`.
+pub fn run_with(directory: &Path, words: &[String]) -> Output {
     vlct()
-        .current_dir(folder)
+        .current_dir(directory)
         .arg("run")
         .arg("with")
         .args(words)
@@ -33,33 +33,33 @@ pub fn run_with(folder: &Path, words: &[String]) -> Output {
         .expect("the program starts")
 }
 
-/// Standard error as text.
-pub fn complaints(output: &Output) -> String {
+/// Returns standard error as text.
+pub fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Panics unless the program succeeded.
 pub fn assert_success(output: &Output) {
-    assert!(output.status.success(), "{}: {}", output.status, complaints(output));
+    assert!(output.status.success(), "{}: {}", output.status, stderr_of(output));
 }
 
-/// Panics unless the program failed with exit status 1 and one line `error: …` that has all the parts; no panic.
-pub fn assert_refused(what: &str, output: &Output, parts: &[&str]) {
-    let text = complaints(output);
-    assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+/// Panics unless the program failed with exit status 1 and one line `error: …` that contains all `parts`. `case` names the case.
+pub fn assert_one_line_error(case: &str, output: &Output, parts: &[&str]) {
+    let text = stderr_of(output);
+    assert_eq!(output.status.code(), Some(1), "{case}: {text}");
     let errors: Vec<&str> = text.lines().filter(|l| l.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{what}: {text}");
-    assert!(!text.contains("panicked"), "{what}: {text}");
+    assert_eq!(errors.len(), 1, "{case}: {text}");
+    assert!(!text.contains("panicked"), "{case}: {text}");
     for part in parts {
-        assert!(errors[0].contains(part), "{what}: {part:?} is not in {}", errors[0]);
+        assert!(errors[0].contains(part), "{case}: {part:?} is not in {}", errors[0]);
     }
 }
 
-/// Writes pictures of 32 pixels with captions, and a vocabulary, to `folder`.
-pub fn write_synthetic(folder: &Path, pictures: usize) {
+/// Writes a synthetic dataset to `directory`: `images` training images of 32 × 32 pixels with captions, and a vocabulary.
+pub fn write_synthetic(directory: &Path, images: usize) {
     let config = SyntheticConfig {
         side: 32,
-        train: pictures,
+        train: images,
         restval: 4,
         val: 4,
         test: 12,
@@ -68,11 +68,11 @@ pub fn write_synthetic(folder: &Path, pictures: usize) {
         class_train: 0,
         ..SyntheticConfig::default()
     };
-    synthetic::write(folder, &config, &mut |_, _| ()).expect("a small world");
+    synthetic::write(directory, &config, &mut |_, _| ()).expect("a synthetic dataset");
 }
 
-/// Arguments after `run with` that train a tiny model on the dataset in `data`, relative to the working directory.
-pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
+/// Returns the updates of `vlct run` that train a tiny model on the dataset in `data`, relative to the working directory, then `more`.
+pub fn tiny_model_updates(data: &str, more: &[&str]) -> Vec<String> {
     let data_root = format!("data_root={data}");
     let tokenizer = format!("tokenizer={data}/vocab.txt");
     let fixed = [
@@ -95,19 +95,22 @@ pub fn tiny(data: &str, more: &[&str]) -> Vec<String> {
     fixed.iter().chain(more).map(|w| w.to_string()).collect()
 }
 
-/// The last checkpoint of the first run of [`tiny`] with that `log_dir`.
-pub fn last(folder: &Path, log_dir: &str) -> PathBuf {
-    checkpoint::last_path(&run_directory(folder, log_dir))
+/// Returns the path of the last checkpoint of the first run with [`tiny_model_updates`] and this `log_dir`.
+pub fn last_checkpoint(directory: &Path, log_dir: &str) -> PathBuf {
+    checkpoint::last_path(&run_directory(directory, log_dir))
 }
 
-/// The directory of that run.
-pub fn run_directory(folder: &Path, log_dir: &str) -> PathBuf {
-    folder.join(log_dir).join("quickstart_seed0_from_/version_0")
+/// Returns the directory of the first run with [`tiny_model_updates`] and this `log_dir`.
+pub fn run_directory(directory: &Path, log_dir: &str) -> PathBuf {
+    directory.join(log_dir).join("quickstart_seed0_from_/version_0")
 }
 
-/// Panics unless both checkpoints hold the same bits in every tensor, and were taken at the same step.
+/// Panics unless both checkpoints have the same step and the same bits in every tensor.
 pub fn assert_same_weights(a: &Path, b: &Path) {
-    let (a, b) = (checkpoint::load(a).expect("whole"), checkpoint::load(b).expect("whole"));
+    let (a, b) = (
+        checkpoint::load(a).expect("a valid checkpoint"),
+        checkpoint::load(b).expect("a valid checkpoint"),
+    );
     let names: Vec<&str> = a.names().collect();
     assert_eq!(names, b.names().collect::<Vec<_>>());
     assert!(names.iter().any(|n| n.starts_with("optimizer.")));
