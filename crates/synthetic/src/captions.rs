@@ -3,27 +3,29 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
-use super::phrases::{Detail, Phrase, adjectives, backdrop, backdrop_clause, be, noun, place, relation, things};
+use super::phrases::{
+    Detail, Phrase, adjectives, backdrop, backdrop_clause, is_or_are, noun, noun_phrase, place, relation,
+};
 use super::scene::Scene;
-use super::words::Relation;
+use super::words::{COUNTS, Relation};
 
 /// Number of captions of an image, as in COCO.
 pub const CAPTIONS_PER_IMAGE: usize = 5;
 /// Range of the number of words of a caption.
 pub(super) const CAPTION_WORDS: std::ops::RangeInclusive<usize> = 6..=20;
-/// Most draws until there are five different captions. Five nearly always suffice.
-const ATTEMPTS: usize = 200;
+/// Maximum number of draws to find five different captions.
+const MAX_DRAWS: usize = 200;
 
-/// Draws five different captions of a scene: lower case, 6 to 20 words, without a full stop.
+/// Draws five different captions of a scene, each in lower case, with 6 to 20 words and no full stop.
 ///
 /// Each caption names at least three independent attributes (colours, shapes, counts, sizes, fills, heights, relations,
 /// background).
 pub fn captions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<String> {
     let mut captions: Vec<String> = Vec::with_capacity(CAPTIONS_PER_IMAGE);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_DRAWS {
         let phrase = caption(scene, rng);
         let text = phrase.finish();
-        if CAPTION_WORDS.contains(&phrase.words()) && !captions.contains(&text) {
+        if CAPTION_WORDS.contains(&phrase.word_count()) && !captions.contains(&text) {
             captions.push(text);
             if captions.len() == CAPTIONS_PER_IMAGE {
                 break;
@@ -35,62 +37,66 @@ pub fn captions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<String> {
 
 fn caption<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     match scene.kinds.len() {
-        1 => about_one(scene, rng),
-        2 => about_two(scene, rng, 0, 1, Detail { size: 0.5, fill: 0.5 }),
+        1 => describe_one(scene, rng),
+        2 => describe_two(scene, rng, 0, 1, Detail { size: 0.5, fill: 0.5 }),
         _ if rng.random_bool(0.3) => {
             let mut kinds = [0, 1, 2];
             kinds.shuffle(rng);
-            about_two(scene, rng, kinds[0], kinds[1], Detail { size: 0.5, fill: 0.4 })
+            describe_two(scene, rng, kinds[0], kinds[1], Detail { size: 0.5, fill: 0.4 })
         }
-        _ => about_three(scene, rng),
+        _ => describe_three(scene, rng),
     }
 }
 
-/// "on a green background".
-fn on<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
+/// Draws a phrase such as "on a green background".
+fn on_background<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     Phrase::new("on").join(&backdrop(rng, scene.background.style))
 }
 
-fn about_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
+fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     let kind = &scene.kinds[0];
     let style = scene.background.style;
     let detail = Detail { size: 0.6, fill: 0.6 };
-    let subject = things(rng, kind, detail);
+    let subject = noun_phrase(rng, kind, detail);
     let place = scene
         .height(0)
         .filter(|_| rng.random_bool(0.6))
         .map(place)
         .unwrap_or_default();
-    let ground = on(scene, rng);
+    let ground = on_background(scene, rng);
     match rng.random_range(0..9) {
         0 => subject.join(&place).join(&ground),
         1 => Phrase::new("there")
-            .then(be(kind.count))
+            .then(is_or_are(kind.count))
             .join(&subject)
             .join(&place)
             .join(&ground),
-        2 => ground.then("there").then(be(kind.count)).join(&subject).join(&place),
+        2 => ground
+            .then("there")
+            .then(is_or_are(kind.count))
+            .join(&subject)
+            .join(&place),
         3 => backdrop(rng, style).then("with").join(&subject).join(&place),
         4 => Phrase::new("a picture of").join(&subject).join(&ground),
         5 => Phrase::new("the picture shows")
             .join(&subject)
             .join(&place)
             .join(&ground),
-        6 => subject.then(be(kind.count)).join(&place).join(&ground),
+        6 => subject.then(is_or_are(kind.count)).join(&place).join(&ground),
         7 => subject.join(&place).then("and").join(&backdrop_clause(rng, style)),
         _ => {
             // "the two red stars are big and the background is green"
-            let mut said = adjectives(rng, kind, Detail { size: 0.8, fill: 0.8 });
-            said.shuffle(rng);
+            let mut words = adjectives(rng, kind, Detail { size: 0.8, fill: 0.8 });
+            words.shuffle(rng);
             let mut phrase = Phrase::new("the");
             if kind.count > 1 {
-                phrase = phrase.then(super::words::COUNTS[kind.count]);
+                phrase = phrase.then(COUNTS[kind.count]);
             }
             phrase = phrase
                 .then(kind.colour.word())
                 .then(noun(kind.shape, kind.count))
-                .then(be(kind.count));
-            match said[..] {
+                .then(is_or_are(kind.count));
+            match words[..] {
                 [] => phrase.join(&place).join(&ground),
                 [one] => phrase.then(one).then("and").join(&backdrop_clause(rng, style)),
                 [one, two, ..] => phrase.then(one).then("and").then(two).join(&ground),
@@ -99,91 +105,94 @@ fn about_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     }
 }
 
-/// A caption of the kinds `a` and `b`, in random order.
-fn about_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize, detail: Detail) -> Phrase {
+/// Draws a caption of the kinds `a` and `b`, in random order.
+fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize, detail: Detail) -> Phrase {
     let (a, b) = if rng.random_bool(0.5) { (a, b) } else { (b, a) };
     let (first, second) = (&scene.kinds[a], &scene.kinds[b]);
     let style = scene.background.style;
-    let is = be(first.count);
-    let (subject, other) = (things(rng, first, detail), things(rng, second, detail));
+    let is = is_or_are(first.count);
+    let (subject, other) = (noun_phrase(rng, first, detail), noun_phrase(rng, second, detail));
     let ground = if rng.random_bool(0.75) {
-        on(scene, rng)
+        on_background(scene, rng)
     } else {
         Phrase::default()
     };
-    let Some(word) = scene.relation(a, b) else {
-        return subject.then("and").join(&other).join(&on(scene, rng));
+    let Some(relation_to_other) = scene.relation(a, b) else {
+        return subject.then("and").join(&other).join(&on_background(scene, rng));
     };
-    let lies = relation(word);
+    let related = relation(relation_to_other);
     match rng.random_range(0..10) {
-        0 | 1 => subject.join(&lies).join(&other).join(&ground),
+        0 | 1 => subject.join(&related).join(&other).join(&ground),
         2 => Phrase::new("there")
             .then(is)
             .join(&subject)
-            .join(&lies)
+            .join(&related)
             .join(&other)
             .join(&ground),
-        3 => subject.then(is).join(&lies).join(&other).join(&ground),
-        4 => on(scene, rng)
+        3 => subject.then(is).join(&related).join(&other).join(&ground),
+        4 => on_background(scene, rng)
             .then("there")
             .then(is)
             .join(&subject)
-            .join(&lies)
+            .join(&related)
             .join(&other),
-        5 => subject.then("and").join(&other).join(&on(scene, rng)),
-        6 => lies.join(&other).then("there").then(is).join(&subject).join(&ground),
+        5 => subject.then("and").join(&other).join(&on_background(scene, rng)),
+        6 => related.join(&other).then("there").then(is).join(&subject).join(&ground),
         7 => backdrop(rng, style)
             .then("with")
             .join(&subject)
-            .join(&lies)
+            .join(&related)
             .join(&other),
         8 => Phrase::new("a picture of")
             .join(&subject)
             .then("and")
             .join(&other)
-            .join(&on(scene, rng)),
+            .join(&on_background(scene, rng)),
         _ => subject
             .then(is)
-            .join(&lies)
+            .join(&related)
             .join(&other)
             .then("and")
             .join(&backdrop_clause(rng, style)),
     }
 }
 
-/// A caption of all three kinds of a scene.
-fn about_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
+/// Draws a caption of all three kinds of a scene.
+fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     let detail = Detail { size: 0.3, fill: 0.3 };
     let style = scene.background.style;
     let mut order = [0, 1, 2];
     order.shuffle(rng);
-    let names = order.map(|k| things(rng, &scene.kinds[k], detail));
+    let names = order.map(|k| noun_phrase(rng, &scene.kinds[k], detail));
     let [first, second, third] = &names;
     let ground = if rng.random_bool(0.75) {
-        on(scene, rng)
+        on_background(scene, rng)
     } else {
         Phrase::default()
     };
     let list = || first.clone().then(",").join(second).then("and").join(third);
     let lone = lone_kind(scene);
     match (rng.random_range(0..10), lone) {
-        (0..6, Some((lone, lies))) => {
+        (0..6, Some((lone, relation_to_others))) => {
             let rest: Vec<&Phrase> = order
                 .iter()
                 .zip(&names)
                 .filter(|(k, _)| **k != lone)
                 .map(|(_, n)| n)
                 .collect();
-            let subject = things(rng, &scene.kinds[lone], detail);
+            let subject = noun_phrase(rng, &scene.kinds[lone], detail);
             let pair = rest[0].clone().then("and").join(rest[1]);
-            let word = relation(lies);
+            let word = relation(relation_to_others);
             match rng.random_range(0..6) {
                 0 | 1 => subject.join(&word).join(&pair).join(&ground),
                 2 => subject.then("is").join(&word).join(&pair).join(&ground),
-                3 => pair.join(&relation(lies.reversed())).join(&subject).join(&ground),
+                3 => pair
+                    .join(&relation(relation_to_others.reversed()))
+                    .join(&subject)
+                    .join(&ground),
                 4 => pair
                     .then("are")
-                    .join(&relation(lies.reversed()))
+                    .join(&relation(relation_to_others.reversed()))
                     .join(&subject)
                     .join(&ground),
                 _ => word.join(&pair).then("there is").join(&subject).join(&ground),
@@ -191,15 +200,15 @@ fn about_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
         }
         (6, _) => backdrop(rng, style).then("with").join(&list()),
         (7, _) => Phrase::new("a picture of").join(&list()).join(&ground),
-        (8, _) => list().then("are").join(&on(scene, rng)),
-        _ => list().join(&on(scene, rng)),
+        (8, _) => list().then("are").join(&on_background(scene, rng)),
+        _ => list().join(&on_background(scene, rng)),
     }
 }
 
-/// The kind of three that has the same relation to both others, and this relation.
+/// Returns the kind that has the same relation to both other kinds, and this relation.
 fn lone_kind(scene: &Scene) -> Option<(usize, Relation)> {
     [(0, 1, 2), (1, 0, 2), (2, 0, 1)].into_iter().find_map(|(kind, a, b)| {
-        let lies = scene.relation(kind, a)?;
-        (scene.relation(kind, b) == Some(lies)).then_some((kind, lies))
+        let relation = scene.relation(kind, a)?;
+        (scene.relation(kind, b) == Some(relation)).then_some((kind, relation))
     })
 }

@@ -5,8 +5,8 @@ use image::RgbImage;
 use crate::{DataError, Result};
 use vlct_image::{encode_jpeg, encode_png};
 
-/// Most images of a set, so that its scene indices are disjoint from those of other sets.
-const MOST_IMAGES: usize = 1 << 32;
+/// Maximum number of images of a set, so that its scene indices are disjoint from those of other sets.
+const MAX_IMAGES: usize = 1 << 32;
 /// Range of the side of an image in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 16..=1024;
 
@@ -19,9 +19,9 @@ pub enum ImageFormat {
     Jpeg(u8),
 }
 
-/// The configuration of [`write`](super::write()). Counts are numbers of images, for NLVR2 of pairs.
+/// The configuration of [`write`](super::write()). Counts are numbers of images, or of pairs for NLVR2.
 ///
-/// The files of a dataset whose training count is 0 are not written; otherwise all its counts must be at least 1.
+/// If the training count of a dataset is 0, its files are not written. Otherwise all its counts must be at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntheticConfig {
     /// The seed of all scenes and texts.
@@ -32,21 +32,22 @@ pub struct SyntheticConfig {
     pub format: ImageFormat,
     /// Captioned images in `coco_caption_karpathy_train`.
     pub train: usize,
-    /// In `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training images.
+    /// Captioned images in `coco_caption_karpathy_restval`, which the dataset `coco` adds to the training images.
     pub restval: usize,
-    /// In `coco_caption_karpathy_val`.
+    /// Captioned images in `coco_caption_karpathy_val`.
     pub val: usize,
-    /// In `coco_caption_karpathy_test`, on which `coco` validates and tests.
+    /// Captioned images in `coco_caption_karpathy_test`, on which `coco` validates and tests.
     pub test: usize,
     /// Images with questions in `vqav2_train`.
     pub vqa_train: usize,
-    /// In `vqav2_val`; all but the last half also in `vqav2_trainable_val`, the last half in `vqav2_rest_val`. At least 2.
+    /// Images with questions in `vqav2_val`, at least 2. The first half is also in `vqav2_trainable_val`, the second half in
+    /// `vqav2_rest_val`.
     pub vqa_val: usize,
-    /// In `vqav2_test`, without answers, and again in `vqav2_test-dev`.
+    /// Images with questions in each of `vqav2_test` and `vqav2_test-dev`: the same images, without answers.
     pub vqa_test: usize,
     /// Pairs in `nlvr2_train`.
     pub nlvr2_train: usize,
-    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`; halves of each in the balanced and unbalanced files. At least 2.
+    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. One half is also in the balanced file, the other in the unbalanced.
     pub nlvr2_dev: usize,
     /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,
@@ -55,8 +56,8 @@ pub struct SyntheticConfig {
 }
 
 impl Default for SyntheticConfig {
-    /// 20,000 captioned training images, 200 each for validation and test, and smaller sets for the other tasks, as PNG images of 72×72
-    /// pixels, so that crops have about 64.
+    /// Returns 20,000 captioned training images, 200 each for validation and test, and smaller sets for the other tasks. Images are PNG
+    /// files of 72×72 pixels, so that crops have about 64.
     fn default() -> Self {
         SyntheticConfig {
             seed: 0,
@@ -97,14 +98,14 @@ impl SyntheticConfig {
         {
             return invalid(format!("JPEG quality {quality} is not in 1..=100"));
         }
-        let family = |name: &str, train: usize, others: &[(&str, usize, usize)]| {
-            if train > MOST_IMAGES {
-                return invalid(format!("{name} is {train}, the most is {MOST_IMAGES}"));
+        let check_dataset = |name: &str, train: usize, others: &[(&str, usize, usize)]| {
+            if train > MAX_IMAGES {
+                return invalid(format!("{name} is {train}, the maximum is {MAX_IMAGES}"));
             }
-            for &(other, count, least) in others {
-                if train > 0 && !(least..=MOST_IMAGES).contains(&count) {
+            for &(other, count, min) in others {
+                if train > 0 && !(min..=MAX_IMAGES).contains(&count) {
                     return invalid(format!(
-                        "{other} is {count} but {name} is {train}: give {least} to {MOST_IMAGES}"
+                        "{other} is {count} but {name} is {train}: give {min} to {MAX_IMAGES}"
                     ));
                 }
             }
@@ -115,32 +116,32 @@ impl SyntheticConfig {
             ("val", self.val, 1),
             ("test", self.test, 1),
         ];
-        family("train", self.train, &captioned)?;
-        let asked = [("vqa_val", self.vqa_val, 2), ("vqa_test", self.vqa_test, 1)];
-        family("vqa_train", self.vqa_train, &asked)?;
-        family("nlvr2_train", self.nlvr2_train, &[("nlvr2_dev", self.nlvr2_dev, 2)])?;
-        family("class_train", self.class_train, &[("class_val", self.class_val, 1)])?;
+        check_dataset("train", self.train, &captioned)?;
+        let vqa = [("vqa_val", self.vqa_val, 2), ("vqa_test", self.vqa_test, 1)];
+        check_dataset("vqa_train", self.vqa_train, &vqa)?;
+        check_dataset("nlvr2_train", self.nlvr2_train, &[("nlvr2_dev", self.nlvr2_dev, 2)])?;
+        check_dataset("class_train", self.class_train, &[("class_val", self.class_val, 1)])?;
         Ok(())
     }
 
-    /// The number of images that [`write`](super::write()) draws.
+    /// Returns the number of images that [`write`](super::write()) draws.
     pub fn images(&self) -> u64 {
-        let family = |train: usize, all: &[usize]| {
+        let dataset = |train: usize, all: &[usize]| {
             if train > 0 {
                 all.iter().map(|&n| n as u64).sum()
             } else {
                 0
             }
         };
-        family(self.train, &[self.train, self.restval, self.val, self.test])
-            + family(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
-            + 2 * family(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
-            + family(self.class_train, &[self.class_train, self.class_val])
+        dataset(self.train, &[self.train, self.restval, self.val, self.test])
+            + dataset(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
+            + 2 * dataset(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
+            + dataset(self.class_train, &[self.class_train, self.class_val])
     }
 }
 
 impl ImageFormat {
-    /// The extension of file names.
+    /// Returns the extension of file names.
     pub(super) fn extension(self) -> &'static str {
         match self {
             ImageFormat::Png => "png",
@@ -148,7 +149,7 @@ impl ImageFormat {
         }
     }
 
-    /// Encodes an image.
+    /// Encodes an image in this format.
     pub(super) fn encode(self, image: &RgbImage) -> Result<Vec<u8>> {
         match self {
             ImageFormat::Png => Ok(encode_png(image)?),

@@ -1,14 +1,14 @@
-//! Synthetic data: images of coloured shapes with captions, questions and answers, statements about pairs, and classes, in the Arrow
-//! files of the real datasets. Compare CLEVR (arXiv 1612.06890) and NLVR.
+//! Synthetic data: images of coloured shapes with captions, questions and answers, statements about pairs, and classes, written as the
+//! Arrow files of the published datasets. Compare CLEVR (arXiv 1612.06890) and NLVR.
 //!
 //! * A [`Scene`] is a function of (seed, index): one to four objects of one to three kinds on a background. Colours, shapes, sizes,
-//!   fills, counts and positions are independent and uniform, so a word that names one of them cannot be predicted from its
-//!   neighbours; [`TextBaseline`] measures this.
+//!   fills, counts and positions are nearly independent and uniform, so a word for an attribute cannot be predicted from the words
+//!   beside it; [`TextBaseline`] measures this.
 //! * [`render`] draws a scene; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
-//! * Texts contain neither "left" nor "right", because training mirrors images, which must not make a caption false. For the same
-//!   reason, the direction of stripes is not named. "Above", "below", "beside", "in front of" and "behind" are invariant.
-//! * A size is named only if either size would have fitted, and a height ("near the top") only if all objects of the kind are clearly in
-//!   one third.
+//! * Training mirrors images, and every text must be true of the mirrored image too. Texts therefore do not name left, right or the
+//!   direction of stripes.
+//! * Texts name a size only if both sizes fit the layout, and a height ("near the top") only if all objects of the kind are clearly in
+//!   one third of the image.
 
 mod captions;
 mod config;

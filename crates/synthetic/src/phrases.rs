@@ -5,12 +5,12 @@ use rand::{Rng, RngExt};
 use super::scene::{Backdrop, Kind};
 use super::words::{COUNTS, Height, Pattern, Relation, Shape};
 
-/// A text under construction: words and punctuation marks. Articles are written "a" until the end.
+/// A text under construction: words and punctuation marks. The article is "a" until [`Phrase::finish`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phrase(Vec<&'static str>);
 
 impl Phrase {
-    /// Creates a phrase of the words of a literal.
+    /// Creates a phrase from the words of a literal.
     pub fn new(words: &'static str) -> Phrase {
         Phrase::default().then(words)
     }
@@ -27,12 +27,12 @@ impl Phrase {
         self
     }
 
-    /// The number of words, without punctuation.
-    pub fn words(&self) -> usize {
+    /// Returns the number of words, without punctuation marks.
+    pub fn word_count(&self) -> usize {
         self.0.iter().filter(|word| !is_mark(word)).count()
     }
 
-    /// The text: "a" becomes "an" before a vowel, marks follow their word without a space.
+    /// Returns the text, with "an" instead of "a" before a vowel and without a space before a punctuation mark.
     pub fn finish(&self) -> String {
         let mut text = String::new();
         for (i, &word) in self.0.iter().enumerate() {
@@ -53,17 +53,17 @@ fn is_mark(word: &str) -> bool {
     matches!(word, "," | "?")
 }
 
-/// How much of an object a phrase names beside its colour and shape.
+/// Probabilities that a phrase names further attributes of an object, beside its colour and shape.
 #[derive(Clone, Copy)]
 pub(super) struct Detail {
     /// Probability of naming the size, if [`Kind::size_is_free`].
     pub size: f64,
-    /// Probability of naming a fill other than plain. Plain is twice as common as each of the others and is named
-    /// half as often, so that all four words are equally likely.
+    /// Probability of naming a fill other than plain. The probability for plain is half of it, because plain is twice as common as
+    /// each other fill: the four words are then equally likely.
     pub fill: f64,
 }
 
-/// Draws the adjectives of a kind before its colour: size and fill, with the probabilities in `detail`.
+/// Draws the adjectives before the colour of a kind: size and fill, with the probabilities in `detail`.
 pub(super) fn adjectives<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Vec<&'static str> {
     let mut words = Vec::new();
     if rng.random_bool(detail.size) && kind.size_is_free {
@@ -79,8 +79,8 @@ pub(super) fn adjectives<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Deta
     words
 }
 
-/// The objects of a kind with an article or a count: "a big red star", "two striped blue rings".
-pub(super) fn things<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Phrase {
+/// Draws a noun phrase for the objects of a kind: "a big red star", "two striped blue rings".
+pub(super) fn noun_phrase<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) -> Phrase {
     let article = if kind.count == 1 && rng.random_bool(0.85) {
         "a"
     } else {
@@ -93,17 +93,17 @@ pub(super) fn things<R: Rng + ?Sized>(rng: &mut R, kind: &Kind, detail: Detail) 
     phrase.then(kind.colour.word()).then(noun(kind.shape, kind.count))
 }
 
-/// The word for `count` objects of a shape.
+/// Returns the word for `count` objects of a shape.
 pub(super) fn noun(shape: Shape, count: usize) -> &'static str {
     if count == 1 { shape.word() } else { shape.plural() }
 }
 
-/// "is" or "are".
-pub(super) fn be(count: usize) -> &'static str {
+/// Returns "is" or "are".
+pub(super) fn is_or_are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
-/// The background with an article: "a striped green background", "a background fading from blue to pink".
+/// Draws a noun phrase for the background: "a striped green background", "a background fading from blue to pink".
 pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
     match backdrop {
         Backdrop::Single(pattern, colour) => {
@@ -127,7 +127,7 @@ pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phra
     }
 }
 
-/// A clause about the background: "the background is striped and green".
+/// Draws a clause about the background: "the background is striped and green".
 pub(super) fn backdrop_clause<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
     let phrase = Phrase::new("the background");
     match backdrop {
@@ -153,13 +153,13 @@ pub(super) fn backdrop_clause<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) 
     }
 }
 
-/// "near the top", "in the middle", "near the bottom".
+/// Returns "near the top", "in the middle" or "near the bottom".
 pub(super) fn place(height: Height) -> Phrase {
     let preposition = if height == Height::Middle { "in the" } else { "near the" };
     Phrase::new(preposition).then(height.word())
 }
 
-/// The words of a relation.
+/// Returns the words of a relation.
 pub(super) fn relation(relation: Relation) -> Phrase {
     Phrase::new(relation.word())
 }
@@ -169,9 +169,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn articles_and_marks() {
+    fn finish_adapts_articles_and_marks() {
         let text = Phrase::new("a orange star , a red ring and a object ?").finish();
         assert_eq!(text, "an orange star, a red ring and an object?");
-        assert_eq!(Phrase::new("a red star , two rings").words(), 5);
+        assert_eq!(Phrase::new("a red star , two rings").word_count(), 5);
     }
 }

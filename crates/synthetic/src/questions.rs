@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
-use super::phrases::{Phrase, be, noun};
+use super::phrases::{Phrase, is_or_are, noun};
 use super::scene::{Backdrop, Kind, Scene, draw_one};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 
@@ -42,20 +42,20 @@ const TOPICS: [Topic; 10] = [
 
 /// Draws four questions about a scene, on different topics, each with its answer.
 ///
-/// "yes" and "no" are equally probable. An object that a question describes exists and is unique.
+/// "yes" and "no" are equally probable. The objects that a question refers to with "the" exist and are of one kind.
 pub fn questions<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Vec<(String, String)> {
     let mut topics = TOPICS;
     topics.shuffle(rng);
-    let asked = topics
+    let drawn = topics
         .into_iter()
-        .filter_map(|topic| ask(scene, topic, rng))
+        .filter_map(|topic| draw_question(scene, topic, rng))
         .take(QUESTIONS_PER_IMAGE);
-    asked
+    drawn
         .map(|(question, answer)| (question.then("?").finish(), answer.to_owned()))
         .collect()
 }
 
-/// All answers; the label of an answer is its index.
+/// Returns all answers. The label of an answer is its index.
 pub fn answers() -> Vec<&'static str> {
     let mut all = vec!["yes", "no"];
     all.extend(DIGITS);
@@ -67,11 +67,11 @@ pub fn answers() -> Vec<&'static str> {
     all
 }
 
-fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phrase, &'static str)> {
+fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phrase, &'static str)> {
     let kinds = &scene.kinds;
     let chosen = rng.random_range(0..kinds.len());
     let kind = &kinds[chosen];
-    let is = be(kind.count);
+    let is = is_or_are(kind.count);
     let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
     match topic {
         Topic::Colour => {
@@ -116,7 +116,7 @@ fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phr
             let (colour, shape) = if yes {
                 (kind.colour, kind.shape)
             } else {
-                absent(scene, kind, rng)?
+                draw_absent(scene, kind, rng)?
             };
             Some((
                 Phrase::new("is there a").then(colour.word()).then(shape.word()),
@@ -128,16 +128,16 @@ fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phr
             let truth = scene.relation(chosen, other)?;
             let yes = rng.random_bool(0.5);
             let wrong: Vec<Relation> = Relation::ALL.iter().copied().filter(|&r| r != truth).collect();
-            let said = if yes { truth } else { draw_one(rng, &wrong) };
+            let relation = if yes { truth } else { draw_one(rng, &wrong) };
             let question = Phrase::new(is)
-                .join(&name(kind))
-                .then(said.word())
-                .join(&name(&kinds[other]));
+                .join(&definite(kind))
+                .then(relation.word())
+                .join(&definite(&kinds[other]));
             Some((question, yes_or_no(yes)))
         }
         Topic::Height => {
             let height = scene.height(chosen)?;
-            Some((Phrase::new("where").then(is).join(&name(kind)), height.word()))
+            Some((Phrase::new("where").then(is).join(&definite(kind)), height.word()))
         }
         Topic::BackgroundColour => match scene.background.style {
             Backdrop::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
@@ -155,30 +155,33 @@ fn ask<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phr
             } else {
                 "small or big"
             };
-            let question = Phrase::new(is).join(&name(kind)).then(choice);
+            let question = Phrase::new(is).join(&definite(kind)).then(choice);
             kind.size_is_free.then_some((question, kind.size.word()))
         }
         Topic::Fill => {
             let does = if kind.count == 1 { "does" } else { "do" };
             Some((
-                Phrase::new("what pattern").then(does).join(&name(kind)).then("have"),
+                Phrase::new("what pattern")
+                    .then(does)
+                    .join(&definite(kind))
+                    .then("have"),
                 kind.fill.word(),
             ))
         }
     }
 }
 
-/// The definite description of a kind, such as "the red star". Kinds always differ in colour or shape.
-fn name(kind: &Kind) -> Phrase {
+/// Returns a definite description of a kind, such as "the red star". Kinds always differ in colour or shape.
+fn definite(kind: &Kind) -> Phrase {
     Phrase::new("the")
         .then(kind.colour.word())
         .then(noun(kind.shape, kind.count))
 }
 
-/// Draws a colour and a shape, one of them that of `kind`, that no object of the scene has together.
-fn absent<R: Rng + ?Sized>(scene: &Scene, kind: &Kind, rng: &mut R) -> Option<(Colour, Shape)> {
-    let recolour = rng.random_bool(0.5);
-    let candidates: Vec<(Colour, Shape)> = if recolour {
+/// Draws a combination of colour and shape that no object of the scene has. Either the colour or the shape is that of `kind`.
+fn draw_absent<R: Rng + ?Sized>(scene: &Scene, kind: &Kind, rng: &mut R) -> Option<(Colour, Shape)> {
+    let keep_shape = rng.random_bool(0.5);
+    let candidates: Vec<(Colour, Shape)> = if keep_shape {
         Colour::ALL.iter().map(|&c| (c, kind.shape)).collect()
     } else {
         Shape::ALL.iter().map(|&s| (kind.colour, s)).collect()

@@ -1,6 +1,4 @@
-//! An anti-aliased rasteriser of scenes.
-//!
-//! The coverage of a pixel is computed from the signed distance of its centre to the outline, with one evaluation per pixel.
+//! Draws scenes with anti-aliasing: the coverage of a pixel follows from the signed distance of its centre to the outline.
 
 use image::{Rgb, RgbImage};
 
@@ -16,10 +14,10 @@ const FILL_PERIOD: f32 = 0.11;
 const BACKGROUND_PERIOD: f32 = 0.22;
 /// Blend factor of the second tone of an object's pattern, from its colour towards white or black.
 const FILL_TINT: f32 = 0.45;
-/// Blend factor for backgrounds, which is less, so that objects have more contrast.
+/// Blend factor of background patterns; smaller, so that objects have more contrast.
 const BACKGROUND_TINT: f32 = 0.2;
-/// Width of the dark line round every object, as a fraction of the image's side: one pixel of 64.
-const OUTLINE: f32 = 1.0 / 64.0;
+/// Width of the outline of objects, as a fraction of the image's side: one pixel of 64.
+const OUTLINE_WIDTH: f32 = 1.0 / 64.0;
 
 /// Draws `scene` as an image of `side` × `side` pixels.
 pub fn render(scene: &Scene, side: u32) -> RgbImage {
@@ -43,8 +41,8 @@ fn draw_background(background: &Background, side: u32) -> RgbImage {
                     Pattern::Striped => (x, x * sin + y * cos),
                     _ => (x, y),
                 };
-                let at = [u / BACKGROUND_PERIOD + along, v / BACKGROUND_PERIOD + across];
-                let share = pattern_share(pattern, at, BACKGROUND_PERIOD / pixel);
+                let position = [u / BACKGROUND_PERIOD + along, v / BACKGROUND_PERIOD + across];
+                let share = pattern_coverage(pattern, position, BACKGROUND_PERIOD / pixel);
                 mix(rgb(colour), tint(colour, BACKGROUND_TINT), share)
             }
             Backdrop::Gradient(top, bottom) => mix(rgb(top), rgb(bottom), ((y - 0.15) / 0.7).clamp(0.0, 1.0)),
@@ -66,7 +64,7 @@ fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colo
         first..last
     };
     let (base, tone, line) = (rgb(colour), tint(colour, FILL_TINT), outline(colour));
-    let line_width = (OUTLINE * pixels).max(0.5);
+    let line_width = (OUTLINE_WIDTH * pixels).max(0.5);
     for row in span(object.y) {
         for column in span(object.x) {
             let dx = (column as f32 + 0.5) / pixels - object.x;
@@ -75,35 +73,35 @@ fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colo
             let distance = shapes::distance(shape, [u / object.radius, v / object.radius]) * object.radius * pixels;
             let share = coverage(distance);
             if share > 0.0 {
-                let at = [u / FILL_PERIOD + 0.25, v / FILL_PERIOD + 0.25];
-                let inner = mix(base, tone, pattern_share(fill, at, FILL_PERIOD * pixels));
-                let paint = mix(line, inner, coverage(distance + line_width));
+                let position = [u / FILL_PERIOD + 0.25, v / FILL_PERIOD + 0.25];
+                let inner = mix(base, tone, pattern_coverage(fill, position, FILL_PERIOD * pixels));
+                let object_colour = mix(line, inner, coverage(distance + line_width));
                 let under = image.get_pixel(column, row).0.map(f32::from);
-                image.put_pixel(column, row, Rgb(mix(under, paint, share).map(to_byte)));
+                image.put_pixel(column, row, Rgb(mix(under, object_colour, share).map(to_byte)));
             }
         }
     }
 }
 
-/// The share of a pixel in the second tone of a pattern. `at` is in periods of `pixels` pixels.
-fn pattern_share(pattern: Pattern, at: [f32; 2], pixels: f32) -> f32 {
-    // Signed distance, in pixels, from the nearer border of a band that fills half of each period.
+/// Returns the fraction of a pixel that has the second tone of a pattern. `position` is in periods of `pixels` pixels.
+fn pattern_coverage(pattern: Pattern, position: [f32; 2], pixels: f32) -> f32 {
+    // The signed distance, in pixels, from the nearest border of a band that fills half of each period.
     let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * pixels;
     match pattern {
         Pattern::Plain => 0.0,
-        Pattern::Striped => coverage(band(at[1])),
+        Pattern::Striped => coverage(band(position[1])),
         Pattern::Checkered => {
-            let (a, b) = (coverage(band(at[0])), coverage(band(at[1])));
+            let (a, b) = (coverage(band(position[0])), coverage(band(position[1])));
             a * b + (1.0 - a) * (1.0 - b)
         }
         Pattern::Dotted => {
-            let centred = at.map(|v| v - v.floor() - 0.5);
+            let centred = position.map(|v| v - v.floor() - 0.5);
             coverage((centred[0].hypot(centred[1]) - 0.3) * pixels)
         }
     }
 }
 
-/// The share of a pixel inside an outline, by the signed distance of its centre in pixels.
+/// Returns the fraction of a pixel inside an outline, given the signed distance of the pixel's centre in pixels.
 fn coverage(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
@@ -112,7 +110,7 @@ fn mix(a: Rgbf, b: Rgbf, share: f32) -> Rgbf {
     std::array::from_fn(|i| a[i] + (b[i] - a[i]) * share)
 }
 
-/// A second tone of a colour: lighter for dark colours, darker for light ones.
+/// Returns a second tone of a colour: lighter for dark colours, darker for light ones.
 fn tint(colour: Colour, strength: f32) -> Rgbf {
     let (end, strength) = match colour.luma() {
         luma if luma > 170.0 => ([0.0; 3], strength * 0.8),

@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 use vlct_data::random::{Purpose, stream};
 
-/// The description of an image. Lengths are fractions of its side; x increases to the right, y downwards.
+/// The description of an image. Lengths are fractions of the image's side; x increases to the right, y downwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
     /// The background behind the objects.
@@ -22,20 +22,20 @@ pub struct Scene {
 /// The background of a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Background {
-    /// Its colours and their arrangement.
+    /// Colours and pattern.
     pub style: Backdrop,
-    /// Shift of its pattern, in periods, along x and y.
+    /// Shift of the pattern, in periods, along x and y.
     pub phase: [f32; 2],
-    /// Direction of its stripes, in radians against the x axis.
+    /// Direction of the stripes, in radians from the x axis.
     pub angle: f32,
 }
 
-/// Colours of a background.
+/// Colours and pattern of a background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backdrop {
-    /// One colour, evenly or with a pattern in a tint of it.
+    /// One colour, with a pattern in a tint of this colour unless plain.
     Single(Pattern, Colour),
-    /// From the first colour at the top to the second at the bottom.
+    /// A gradient from the first colour at the top to the second at the bottom.
     Gradient(Colour, Colour),
     /// The upper half in the first colour, the lower half in the second.
     Halves(Colour, Colour),
@@ -54,8 +54,7 @@ pub struct Kind {
     pub fill: Pattern,
     /// The number of objects, 1 to 4.
     pub count: usize,
-    /// Whether either size would have fitted. If not, the size follows from the rest of the scene, and captions do not name it, because
-    /// it could be predicted without the image.
+    /// Whether both sizes fit the layout. If not, texts do not name the size, because it could be predicted without the image.
     pub size_is_free: bool,
 }
 
@@ -64,25 +63,25 @@ pub struct Kind {
 pub struct Object {
     /// Index into [`Scene::kinds`].
     pub kind: usize,
-    /// Column of the centre, 0 to 1.
+    /// Horizontal position of the centre, 0 to 1.
     pub x: f32,
-    /// Row of the centre, 0 to 1.
+    /// Vertical position of the centre, 0 to 1.
     pub y: f32,
-    /// Half of its width.
+    /// Half of the width.
     pub radius: f32,
-    /// Rotation in radians, a few degrees at most.
+    /// Rotation in radians, at most 0.14.
     pub tilt: f32,
 }
 
-/// Least distance of an object from the image's edge.
+/// Minimum distance of an object from the image's edge.
 const MARGIN: f32 = 0.03;
-/// Least distance between two objects side by side or one above the other.
+/// Minimum distance between two objects side by side or one above the other.
 const GAP: f32 = 0.05;
-/// Least distance (see [`contrast`]) of an object's colour from what lies behind it.
-const LEAST_CONTRAST: f32 = 115.0;
+/// Minimum distance ([`contrast`]) of an object's colour from the colours behind the object.
+const MIN_CONTRAST: f32 = 115.0;
 
 impl Backdrop {
-    /// The one or two colours, from top to bottom.
+    /// Returns the one or two colours, from top to bottom.
     pub fn colours(self) -> Vec<Colour> {
         match self {
             Backdrop::Single(_, colour) => vec![colour],
@@ -109,12 +108,12 @@ enum Layout {
 }
 
 impl Scene {
-    /// The scene with this seed and index.
+    /// Returns the scene with this seed and index.
     pub fn generate(seed: u64, index: u64) -> Scene {
         Scene::draw(&mut stream(seed, Purpose::Synthetic, index, 0))
     }
 
-    /// The scene with this seed and index whose objects are of one kind, for image classification.
+    /// Returns the scene with this seed and index that has objects of one kind, for image classification.
     pub fn generate_single(seed: u64, index: u64) -> Scene {
         Scene::draw_layout(&mut stream(seed, Purpose::Synthetic, index, 0), Layout::Alone)
     }
@@ -161,7 +160,7 @@ impl Scene {
         scene
     }
 
-    /// Places the objects of all kinds; every layout fits by construction.
+    /// Places the objects of all kinds. Every layout fits by construction.
     fn place<R: Rng + ?Sized>(&mut self, rng: &mut R, layout: Layout) {
         let items = |kind: usize| vec![kind; self.kinds[kind].count];
         match layout {
@@ -224,7 +223,7 @@ impl Scene {
             .collect();
         let single = rows.len() == 1;
         let across = if single {
-            spread_in_thirds(rng, heights[0])
+            centre_in_a_third(rng, heights[0])
         } else {
             spread(rng, &heights, !transposed)
         };
@@ -261,12 +260,12 @@ impl Scene {
         }
     }
 
-    /// The objects of one kind.
+    /// Returns the objects of one kind.
     pub fn members(&self, kind: usize) -> impl Iterator<Item = &Object> + Clone {
         self.objects.iter().filter(move |object| object.kind == kind)
     }
 
-    /// The relation of the objects of kind `a` to those of kind `b`, if it is the same for all.
+    /// Returns the relation of the objects of kind `a` to those of kind `b`, or `None` if no relation holds for all of them.
     pub fn relation(&self, a: usize, b: usize) -> Option<Relation> {
         let extent = |kind: usize, centre: fn(&Object) -> f32| -> Range<f32> {
             let ends = |o: &Object| (centre(o) - o.radius, centre(o) + o.radius);
@@ -292,7 +291,7 @@ impl Scene {
         }
     }
 
-    /// The third of the image that contains the centres of all objects of a kind, if there is one.
+    /// Returns the third of the image that contains the centres of all objects of a kind, or `None` if no third clearly does.
     pub fn height(&self, kind: usize) -> Option<Height> {
         let third = |o: &Object| match o.y {
             y if y < 0.36 => Some(Height::Top),
@@ -319,7 +318,7 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
     let other: Vec<Colour> = Colour::ALL
         .iter()
         .copied()
-        .filter(|&c| contrast(c, colour) >= LEAST_CONTRAST)
+        .filter(|&c| contrast(c, colour) >= MIN_CONTRAST)
         .collect();
     let other = draw_one(rng, &other);
     let style = match rng.random_range(0..10) {
@@ -327,7 +326,7 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
         8 => Backdrop::Gradient(colour, other),
         _ => Backdrop::Halves(colour, other),
     };
-    // Vertical, horizontal and diagonal stripes. Mirroring changes diagonal ones, whose direction no caption names.
+    // Mirroring changes the direction of diagonal stripes, which no text names.
     let angle = draw_one(rng, &[0.0, 0.25, 0.5, 0.75]) * std::f32::consts::PI;
     Background {
         style,
@@ -342,8 +341,8 @@ fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, lay
         .iter()
         .copied()
         .filter(|&c| {
-            backdrop.colours().iter().all(|&b| contrast(c, b) >= LEAST_CONTRAST)
-                && (layout != Layout::Covering || others.iter().all(|o| contrast(c, o.colour) >= LEAST_CONTRAST))
+            backdrop.colours().iter().all(|&b| contrast(c, b) >= MIN_CONTRAST)
+                && (layout != Layout::Covering || others.iter().all(|o| contrast(c, o.colour) >= MIN_CONTRAST))
                 && others.iter().all(|o| (o.shape, o.colour) != (shape, c))
         })
         .collect();
@@ -396,7 +395,7 @@ fn spread<R: Rng + ?Sized>(rng: &mut R, lengths: &[f32], loose: bool) -> Vec<f32
 }
 
 /// Draws the centre of an interval near the start, the middle or the end of 0..1, with equal probability.
-fn spread_in_thirds<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
+fn centre_in_a_third<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
     let nearest = MARGIN + length / 2.0;
     let jitter = rng.random_range(0.0..0.08);
     let centre = match draw_one(rng, Height::ALL) {
@@ -407,7 +406,7 @@ fn spread_in_thirds<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
     vec![centre]
 }
 
-/// The perceptual distance of two colours, 0 to about 765: RGB distance weighted by the sensitivity of the eye ("redmean").
+/// Returns the perceptual distance of two colours, 0 to about 765: RGB distance weighted by the sensitivity of the eye ("redmean").
 pub(super) fn contrast(a: Colour, b: Colour) -> f32 {
     let (a, b) = (a.rgb().map(f32::from), b.rgb().map(f32::from));
     let red = (a[0] + b[0]) / 2.0;

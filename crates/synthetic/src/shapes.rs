@@ -1,8 +1,7 @@
 //! Outlines of the shapes as signed distances.
 //!
-//! Coordinates are in units of the object's radius, the centre at the origin, y downwards; every shape lies within
-//! the unit circle or close to it. Distances are negative inside. They are exact near the outline, which is all that
-//! anti-aliasing needs.
+//! Coordinates are in units of the object's radius, with the centre at the origin and y downwards. Every shape lies within
+//! a circle of radius 1.25. Distances are negative inside, and exact near the outline, as anti-aliasing needs.
 
 use super::words::Shape;
 
@@ -11,7 +10,7 @@ type Point = [f32; 2];
 const SQUARE: &[Point] = &[[-0.88, -0.88], [0.88, -0.88], [0.88, 0.88], [-0.88, 0.88]];
 const TRIANGLE: &[Point] = &[[0.0, -0.95], [0.98, 0.78], [-0.98, 0.78]];
 const DIAMOND: &[Point] = &[[0.0, -1.05], [0.84, 0.0], [0.0, 1.05], [-0.84, 0.0]];
-/// Five tips at distance 1.05, five notches at 0.46, moved down a little so that it looks centred.
+/// Five tips at distance 1.05 and five notches at 0.46, moved down by 0.05 so that the star looks centred.
 const STAR: &[Point] = &[
     [0.0, -1.0],
     [0.2704, -0.3222],
@@ -38,7 +37,7 @@ const CROSS: &[Point] = &[
     [-0.96, -0.34],
     [-0.34, -0.34],
 ];
-/// The lower part of a heart: from the tip along the tangents to the two lobes.
+/// The polygon below the two lobes of a heart: from the tip along the tangents of the lobes.
 const HEART_TIP: &[Point] = &[
     [0.0, 0.9],
     [0.822, -0.016],
@@ -52,10 +51,10 @@ const HEART_LOBE_RADIUS: f32 = 0.5;
 const RING_RADIUS: f32 = 0.7;
 const RING_HALF_WIDTH: f32 = 0.26;
 const CIRCLE_RADIUS: f32 = 0.95;
-const BITE: Point = [0.48, 0.0];
-const BITE_RADIUS: f32 = 0.78;
+const CRESCENT_CUTOUT: Point = [0.48, 0.0];
+const CRESCENT_CUTOUT_RADIUS: f32 = 0.78;
 
-/// Signed distance of `p` from the outline of `shape`.
+/// Returns the signed distance of `p` from the outline of `shape`.
 pub(super) fn distance(shape: Shape, p: Point) -> f32 {
     let from = |centre: Point| (p[0] - centre[0]).hypot(p[1] - centre[1]);
     match shape {
@@ -66,7 +65,7 @@ pub(super) fn distance(shape: Shape, p: Point) -> f32 {
         Shape::Star => polygon(STAR, p),
         Shape::Cross => polygon(CROSS, p),
         Shape::Ring => (from([0.0, 0.0]) - RING_RADIUS).abs() - RING_HALF_WIDTH,
-        Shape::Crescent => (from([0.0, 0.0]) - CIRCLE_RADIUS).max(BITE_RADIUS - from(BITE)),
+        Shape::Crescent => (from([0.0, 0.0]) - CIRCLE_RADIUS).max(CRESCENT_CUTOUT_RADIUS - from(CRESCENT_CUTOUT)),
         Shape::Heart => {
             let lobes = (p[0].abs() - HEART_LOBE[0]).hypot(p[1] - HEART_LOBE[1]) - HEART_LOBE_RADIUS;
             lobes.min(polygon(HEART_TIP, p))
@@ -74,7 +73,7 @@ pub(super) fn distance(shape: Shape, p: Point) -> f32 {
     }
 }
 
-/// Signed distance of `p` from a simple polygon: distance to the nearest edge, with the sign of the even-odd rule.
+/// Returns the signed distance of `p` from a simple polygon: the distance to the nearest edge, negative inside by the even-odd rule.
 fn polygon(corners: &[Point], p: Point) -> f32 {
     let mut nearest = f32::MAX;
     let mut inside = false;
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_fills_a_fair_part_of_its_box_and_stays_in_it() {
+    fn areas_are_similar_and_within_the_bounding_circle() {
         for &shape in Shape::ALL {
             let at = |i: usize| (i as f32 + 0.5) / 100.0 * 3.0 - 1.5;
             let inside: Vec<Point> = (0..10_000)

@@ -9,7 +9,7 @@ use super::words::{COUNTS, Colour, Shape};
 
 /// Number of statements about a pair of images.
 pub const STATEMENTS_PER_PAIR: usize = 4;
-/// Statements that are drawn from a template to find a true and a false one.
+/// Draws per template to find a true and a false statement.
 const DRAWS: usize = 32;
 
 /// The objects that a statement counts.
@@ -48,7 +48,7 @@ pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -
     for template in templates {
         let mut found: [Option<Claim>; 2] = [None, None];
         for _ in 0..DRAWS {
-            if let Some(claim) = draw(template, first, second, rng) {
+            if let Some(claim) = draw_claim(template, first, second, rng) {
                 found[usize::from(claim.holds(first, second))].get_or_insert(claim);
             }
         }
@@ -63,12 +63,11 @@ pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -
     chosen
 }
 
-/// Draws the second scene of a pair. With probability 1/2 it shares a shape or the background with the first, so that statements about
-/// both can be true.
+/// Draws the second scene of a pair. With probability 1/2, draws up to 8 times more until the scenes share a shape or the background
+/// colours, so that statements about both can be true.
 pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     let mut second = Scene::draw(rng);
     if rng.random_bool(0.5) {
-        // Rejection sampling; it succeeds often enough that the number of draws may be limited.
         for _ in 0..8 {
             let shares_shape = first
                 .kinds
@@ -84,9 +83,9 @@ pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     second
 }
 
-/// The class of an image: the shape whose objects cover the largest area (sum of squared radii).
+/// Returns the class of an image: the shape whose objects cover the largest area (sum of squared radii).
 pub fn class_of(scene: &Scene) -> Shape {
-    let room = |shape: Shape| -> f32 {
+    let area = |shape: Shape| -> f32 {
         scene
             .objects
             .iter()
@@ -96,15 +95,15 @@ pub fn class_of(scene: &Scene) -> Shape {
     };
     let mut best = (Shape::ALL[0], 0.0);
     for &shape in Shape::ALL {
-        let room = room(shape);
-        if room > best.1 {
-            best = (shape, room);
+        let area = area(shape);
+        if area > best.1 {
+            best = (shape, area);
         }
     }
     best.0
 }
 
-fn draw<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
+fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
     let noun = Noun::draw(first, second, rng);
     let is_second = rng.random_bool(0.5);
     match template {
@@ -152,7 +151,7 @@ impl Noun {
     }
 
     fn count(self, scene: &Scene) -> usize {
-        let fits = |colour, shape| match self {
+        let matches = |colour, shape| match self {
             Noun::Any => true,
             Noun::Shape(wanted) => shape == wanted,
             Noun::Colour(wanted) => colour == wanted,
@@ -161,7 +160,7 @@ impl Noun {
         scene
             .kinds
             .iter()
-            .filter(|k| fits(k.colour, k.shape))
+            .filter(|k| matches(k.colour, k.shape))
             .map(|k| k.count)
             .sum()
     }

@@ -1,4 +1,4 @@
-//! Statistical properties of scenes, images and texts. `truth.rs` judges the texts.
+//! Statistical properties of scenes, images and texts. `truth.rs` checks the texts.
 
 use std::collections::HashMap;
 
@@ -11,25 +11,25 @@ use vlct_data::random::{Purpose, stream};
 
 const SEED: u64 = 11;
 
-fn words_of(index: u64) -> ChaCha8Rng {
+fn text_rng(index: u64) -> ChaCha8Rng {
     stream(SEED, Purpose::Synthetic, index, 1)
 }
 
-fn described(index: u64) -> (Scene, Vec<String>) {
+fn scene_and_captions(index: u64) -> (Scene, Vec<String>) {
     let scene = Scene::generate(SEED, index);
-    let captions = captions(&scene, &mut words_of(index));
+    let captions = captions(&scene, &mut text_rng(index));
     (scene, captions)
 }
 
-fn pair(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
+fn pair_and_statements(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
     let first = Scene::generate(SEED, index);
-    let rng = &mut words_of(index);
+    let rng = &mut text_rng(index);
     let second = partner(&first, rng);
-    let said = statements(&first, &second, rng);
-    (first, second, said)
+    let statements = statements(&first, &second, rng);
+    (first, second, statements)
 }
 
-/// Asserts that no count is further than `tolerance` (a fraction) from the mean.
+/// Asserts that there are `different` counts, and that each differs from the mean by at most the fraction `tolerance`.
 fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, different: usize, tolerance: f64) {
     assert_eq!(counts.len(), different, "{counts:?}");
     let mean = counts.values().sum::<usize>() as f64 / different as f64;
@@ -41,7 +41,7 @@ fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, different: usize,
 
 #[test]
 fn scenes_are_a_function_of_seed_and_index() {
-    assert_eq!(described(5), described(5));
+    assert_eq!(scene_and_captions(5), scene_and_captions(5));
     assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED, 6));
     assert_ne!(Scene::generate(SEED, 5), Scene::generate(SEED + 1, 5));
     assert!(render(&Scene::generate(SEED, 5), 64) == render(&Scene::generate(SEED, 5), 64));
@@ -112,11 +112,11 @@ fn attributes_are_uniform() {
 #[test]
 fn captions_are_true_grammatical_and_name_three_attributes() {
     for i in 0..3000 {
-        let (scene, captions) = described(i);
+        let (scene, captions) = scene_and_captions(i);
         assert_eq!(captions.len(), CAPTIONS_PER_IMAGE, "{i}");
         for (n, caption) in captions.iter().enumerate() {
             let (truth, attributes) =
-                truth::judge(&scene, caption).unwrap_or_else(|error| panic!("{i} {caption:?}: {error}"));
+                truth::check_caption(&scene, caption).unwrap_or_else(|error| panic!("{i} {caption:?}: {error}"));
             assert!(truth, "{i} {caption:?} of {scene:?}");
             assert!(attributes >= 3, "{caption:?}");
             assert!((6..=20).contains(&caption.split(' ').count()), "{caption:?}");
@@ -130,7 +130,7 @@ fn captions_are_true_grammatical_and_name_three_attributes() {
 fn words_that_exclude_each_other_are_equally_common_in_captions() {
     let mut named: HashMap<String, usize> = HashMap::new();
     for i in 0..3000 {
-        for word in described(i).1.iter().flat_map(|caption| caption.split(' ')) {
+        for word in scene_and_captions(i).1.iter().flat_map(|caption| caption.split(' ')) {
             *named.entry(word.to_owned()).or_default() += 1;
         }
     }
@@ -146,21 +146,21 @@ fn words_that_exclude_each_other_are_equally_common_in_captions() {
 
 #[test]
 fn captions_discriminate_between_images() {
-    let held_out: Vec<_> = (0..200).map(described).collect();
-    let (mut wrong_pairs, mut fooled) = (0, 0);
+    let held_out: Vec<_> = (0..200).map(scene_and_captions).collect();
+    let (mut wrong_pairs, mut true_of_others) = (0, 0);
     let mut unique = 0;
     for (i, (_, captions)) in held_out.iter().enumerate() {
         let others = held_out.iter().enumerate().filter(|(j, _)| *j != i);
-        let fits = others
-            .filter(|(_, (scene, _))| truth::judge(scene, &captions[0]).is_ok_and(|(t, _)| t))
+        let matches = others
+            .filter(|(_, (scene, _))| truth::check_caption(scene, &captions[0]).is_ok_and(|(t, _)| t))
             .count();
         wrong_pairs += held_out.len() - 1;
-        fooled += fits;
-        unique += usize::from(fits == 0);
+        true_of_others += matches;
+        unique += usize::from(matches == 0);
     }
     assert!(
-        (fooled as f64) < 0.001 * wrong_pairs as f64,
-        "{fooled} of {wrong_pairs}"
+        (true_of_others as f64) < 0.001 * wrong_pairs as f64,
+        "{true_of_others} of {wrong_pairs}"
     );
     assert!(unique >= 190, "{unique}");
 }
@@ -170,7 +170,7 @@ fn questions_have_one_answer_and_yes_and_no_are_balanced() {
     let mut given: HashMap<String, usize> = HashMap::new();
     for i in 0..3000 {
         let scene = Scene::generate(SEED, i);
-        let asked = questions(&scene, &mut words_of(i));
+        let asked = questions(&scene, &mut text_rng(i));
         assert_eq!(asked.len(), QUESTIONS_PER_IMAGE);
         for (question, answer) in asked {
             assert_eq!(
@@ -184,16 +184,16 @@ fn questions_have_one_answer_and_yes_and_no_are_balanced() {
     }
     let [yes, no] = ["yes", "no"].map(|word| given[word] as f64);
     assert!((yes / no - 1.0).abs() < 0.15, "{yes} {no}");
-    assert_eq!(given.len(), answers().len(), "every answer is right somewhere");
+    assert_eq!(given.len(), answers().len(), "every answer occurs");
 }
 
 #[test]
 fn statements_are_correct_and_balanced_by_wording() {
     let mut by_wording: HashMap<String, [usize; 2]> = HashMap::new();
     for i in 0..3000 {
-        let (first, second, said) = pair(i);
-        assert!(!said.is_empty(), "{i}");
-        for (statement, truth) in said {
+        let (first, second, statements) = pair_and_statements(i);
+        assert!(!statements.is_empty(), "{i}");
+        for (statement, truth) in statements {
             assert_eq!(
                 truth::holds(&first, &second, &statement),
                 Some(truth),
@@ -210,24 +210,24 @@ fn statements_are_correct_and_balanced_by_wording() {
 }
 
 #[test]
-fn vocabulary_is_exactly_the_words_of_all_texts() {
+fn vocabulary_has_exactly_the_words_of_all_texts() {
     let vocabulary = vocabulary();
     assert_eq!(vocabulary[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
     assert!(vocabulary.len() <= 150);
     let mut used: HashMap<&str, bool> = vocabulary.iter().map(|w| (w.as_str(), w.starts_with('['))).collect();
     assert_eq!(used.len(), vocabulary.len(), "a word occurs twice");
     for i in 0..3000 {
-        let (scene, mut texts) = described(i);
-        texts.extend(questions(&scene, &mut words_of(i)).into_iter().map(|(q, _)| q));
-        texts.extend(pair(i).2.into_iter().map(|(s, _)| s));
+        let (scene, mut texts) = scene_and_captions(i);
+        texts.extend(questions(&scene, &mut text_rng(i)).into_iter().map(|(q, _)| q));
+        texts.extend(pair_and_statements(i).2.into_iter().map(|(s, _)| s));
         for text in texts {
             for word in text.replace([','], " , ").replace('?', " ?").split_whitespace() {
                 *used.get_mut(word).unwrap_or_else(|| panic!("{word:?} of {text:?}")) = true;
             }
         }
     }
-    let idle: Vec<_> = used.iter().filter(|(_, used)| !**used).collect();
-    assert!(idle.is_empty(), "never used: {idle:?}");
+    let unused: Vec<_> = used.iter().filter(|(_, used)| !**used).collect();
+    assert!(unused.is_empty(), "{unused:?}");
     assert!(content_words().iter().all(|word| used.contains_key(word)));
 }
 
@@ -286,11 +286,14 @@ fn content_words_cannot_be_guessed_from_the_text() {
         let marked = format!("[CLS] {} [SEP]", caption.replace(',', " ,"));
         marked.split(' ').map(|word| ids[word]).collect()
     };
-    let training: Vec<Vec<u32>> = (0..8000).flat_map(|i| described(i).1).map(|c| encode(&c)).collect();
+    let training: Vec<Vec<u32>> = (0..8000)
+        .flat_map(|i| scene_and_captions(i).1)
+        .map(|c| encode(&c))
+        .collect();
     let baseline = TextBaseline::fit(training.iter().map(Vec::as_slice));
     let content: Vec<u32> = content_words().iter().map(|word| ids[word]).collect();
     let mut masked = Vec::new();
-    for caption in (8000..8400).flat_map(|i| described(i).1) {
+    for caption in (8000..8400).flat_map(|i| scene_and_captions(i).1) {
         let ids_here = encode(&caption);
         for position in 1..ids_here.len() - 1 {
             let mut hidden = ids_here.clone();
@@ -298,12 +301,14 @@ fn content_words_cannot_be_guessed_from_the_text() {
             masked.push((hidden, position, ids_here[position]));
         }
     }
-    let accuracy = |wanted: bool| {
-        let chosen = masked.iter().filter(|(_, _, truth)| content.contains(truth) == wanted);
+    let accuracy = |is_content: bool| {
+        let chosen = masked
+            .iter()
+            .filter(|(_, _, truth)| content.contains(truth) == is_content);
         baseline.accuracy(chosen.map(|(ids, position, truth)| (ids.as_slice(), *position, *truth)))
     };
     let (content, grammar) = (accuracy(true), accuracy(false));
     println!("text alone: {content:.3} of content words, {grammar:.3} of the others");
     assert!(content < 0.25, "{content}");
-    assert!(grammar > 0.8, "{grammar}: a weak baseline proves nothing");
+    assert!(grammar > 0.8, "the baseline is too weak: {grammar}");
 }

@@ -1,12 +1,12 @@
 //! A text-only baseline of masked language modelling.
 //!
-//! A model may predict masked words without the image, from grammar and co-occurrence. [`TextBaseline`] measures this with a count model
-//! over neighbouring words. A vision-language model uses the image if it exceeds this accuracy on the same masked positions.
+//! A model may predict masked words without the image, from grammar and co-occurrence. [`TextBaseline`] measures how often this
+//! succeeds, with counts of neighbouring words. A vision-language model that is more accurate on the same positions uses the image.
 
 use rayon::prelude::*;
 
-/// The neighbours of each context table, as offsets from the word, from the least to the most specific. Later tables, where they have
-/// seen the context, have more weight than earlier ones.
+/// The neighbours of each context table, as offsets from the word, from the least to the most specific. A table that has counts
+/// for a context gets more weight than the tables before it.
 const CONTEXTS: &[&[isize]] = &[
     &[],
     &[-3],
@@ -29,7 +29,7 @@ const CONTEXTS: &[&[isize]] = &[
     &[-3, -2, -1, 1, 2, 3],
 ];
 
-/// Stands for the positions before the first and after the last token.
+/// Id of the positions before the first and after the last token.
 const OUTSIDE: u32 = u32::MAX;
 
 /// A predictor of masked tokens from up to three neighbours on each side: counts with Witten-Bell interpolation (Witten and Bell,
@@ -52,7 +52,7 @@ struct Table {
 impl TextBaseline {
     /// Counts the tokens of `sequences`: ids of training captions, unmasked, with or without special tokens.
     ///
-    /// It needs at most 16 bytes of memory per token for each of the 19 tables.
+    /// The model needs at most 16 bytes of memory per token for each of the 19 tables.
     pub fn fit<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> TextBaseline {
         let sequences: Vec<&[u32]> = sequences.collect();
         let size = sequences
@@ -71,10 +71,10 @@ impl TextBaseline {
         TextBaseline { tables, unigrams }
     }
 
-    /// The most probable token at `position` of `ids`, a sequence in which masked tokens are replaced.
+    /// Returns the most probable token at `position` of `ids`, a sequence in which masked tokens are replaced.
     ///
-    /// If the token at `position` occurs in texts, it is evidence under BERT's corruption: with equal probability it is the right token
-    /// or a uniformly random one. Of equally probable tokens the smaller id is returned; 0 if there was no training text.
+    /// If the token at `position` occurs in the training texts, it is evidence: in BERT's corruption it is, with equal probability, the
+    /// right token or a uniformly random one. Returns the smallest id of equally probable tokens, and 0 without training texts.
     pub fn predict(&self, ids: &[u32], position: usize) -> u32 {
         let mut scores = self.distribution(ids, position);
         if let Some(&token) = ids.get(position)
@@ -92,7 +92,7 @@ impl TextBaseline {
         best.0 as u32
     }
 
-    /// The share, 0 to 1, of `masked` positions (sequence with replaced tokens, position, right token) that are predicted correctly.
+    /// Returns the fraction of correct predictions. `masked` has the sequence with replaced tokens, the position and the right token.
     pub fn accuracy<'a>(&self, masked: impl Iterator<Item = (&'a [u32], usize, u32)>) -> f64 {
         let (right, all) = masked.fold((0u64, 0u64), |(right, all), (ids, position, truth)| {
             (right + u64::from(self.predict(ids, position) == truth), all + 1)
@@ -100,7 +100,7 @@ impl TextBaseline {
         if all == 0 { 0.0 } else { right as f64 / all as f64 }
     }
 
-    /// Probability of each token at `position`, given its neighbours.
+    /// Returns the probability of each token at `position`, given its neighbours.
     fn distribution(&self, ids: &[u32], position: usize) -> Vec<f64> {
         let mut scores = vec![0.0; self.unigrams.len()];
         for table in &self.tables {
@@ -206,11 +206,15 @@ mod tests {
         let text: Vec<Vec<u32>> = (0..40).map(|i| vec![1, 10 + i % 10, 2]).collect();
         let baseline = TextBaseline::fit(text.iter().map(Vec::as_slice));
         assert_eq!(baseline.predict(&[1, 17, 2], 1), 17);
-        assert_eq!(baseline.predict(&[1, 2, 2], 1), 10, "but not against the grammar");
+        assert_eq!(
+            baseline.predict(&[1, 2, 2], 1),
+            10,
+            "the token never occurs in this context"
+        );
     }
 
     #[test]
-    fn accepts_no_text_and_positions_out_of_range() {
+    fn accepts_empty_texts_and_positions_out_of_range() {
         let baseline = TextBaseline::fit(std::iter::empty());
         assert_eq!(baseline.predict(&[1, 2, 3], 7), 0);
         assert_eq!(baseline.accuracy(std::iter::empty()), 0.0);

@@ -1,13 +1,13 @@
-//! An independent judge for tests: parses captions, questions and statements and checks them against the objects of a scene. It shares
-//! no code with their generators.
+//! An independent checker for tests: parses captions, questions and statements and compares them with the objects of a scene. It shares
+//! no code with the generators of these texts.
 
 use super::scene::{Backdrop, Object, Scene};
 
 /// Part of a caption.
 #[derive(Clone, Debug)]
 enum Part {
-    Thing(Thing),
-    Ground(Vec<String>),
+    NounPhrase(NounPhrase),
+    Background(Vec<String>),
     Relation(&'static str),
     Place(String),
     Adjective(String),
@@ -19,7 +19,7 @@ enum Part {
 
 /// A noun phrase, such as "two big striped red stars".
 #[derive(Clone, Debug)]
-struct Thing {
+struct NounPhrase {
     count: Option<usize>,
     adjectives: Vec<String>,
     colour: String,
@@ -31,7 +31,7 @@ const COLOURS: &str = "red orange yellow green turquoise blue purple pink brown 
 const ADJECTIVES: &str = "small big plain striped dotted checkered";
 const SHAPES: &str = "circle square triangle diamond star cross ring crescent heart";
 
-fn among(list: &str, word: &str) -> bool {
+fn list_contains(list: &str, word: &str) -> bool {
     list.split(' ').any(|w| w == word)
 }
 
@@ -51,7 +51,7 @@ fn singular(word: &str) -> (String, bool) {
     } else {
         word.strip_suffix('s').unwrap_or(word)
     };
-    if among(SHAPES, word) || word == "object" {
+    if list_contains(SHAPES, word) || word == "object" {
         (word.to_owned(), false)
     } else {
         (stem.to_owned(), true)
@@ -76,28 +76,28 @@ fn parse(caption: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut rest = &words[..];
     while !rest.is_empty() {
-        let (part, used) = next_part(rest).ok_or_else(|| format!("cannot read {rest:?}"))?;
+        let (part, used) = parse_part(rest).ok_or_else(|| format!("cannot parse {rest:?}"))?;
         parts.extend(part);
         rest = &rest[used..];
     }
     Ok(parts)
 }
 
-fn next_part(words: &[&str]) -> Option<(Option<Part>, usize)> {
-    let ground = |words: &[&str]| Some(Part::Ground(words.iter().map(|w| (*w).to_owned()).collect()));
+fn parse_part(words: &[&str]) -> Option<(Option<Part>, usize)> {
+    let background = |words: &[&str]| Some(Part::Background(words.iter().map(|w| (*w).to_owned()).collect()));
     Some(match words {
         ["a", "picture", "of", ..] | ["the", "picture", "shows", ..] => (None, 3),
         ["on" | "with", ..] => (None, 1),
-        ["a", "background", "fading", "from", top, "to", bottom, ..] => (ground(&["fade", top, bottom]), 7),
-        ["the", "background", "fades", "from", top, "to", bottom, ..] => (ground(&["fade", top, bottom]), 7),
-        ["a", "half", top, "and", "half", bottom, "background", ..] => (ground(&["half", top, bottom]), 7),
-        ["the", "background", "is", "half", top, "and", "half", bottom, ..] => (ground(&["half", top, bottom]), 8),
-        ["the", "background", "is", pattern, "and", colour, ..] if among(ADJECTIVES, pattern) => {
-            (ground(&[pattern, colour]), 6)
+        ["a", "background", "fading", "from", top, "to", bottom, ..] => (background(&["fade", top, bottom]), 7),
+        ["the", "background", "fades", "from", top, "to", bottom, ..] => (background(&["fade", top, bottom]), 7),
+        ["a", "half", top, "and", "half", bottom, "background", ..] => (background(&["half", top, bottom]), 7),
+        ["the", "background", "is", "half", top, "and", "half", bottom, ..] => (background(&["half", top, bottom]), 8),
+        ["the", "background", "is", pattern, "and", colour, ..] if list_contains(ADJECTIVES, pattern) => {
+            (background(&[pattern, colour]), 6)
         }
-        ["the", "background", "is", colour, ..] => (ground(&["", colour]), 4),
-        ["a" | "an", colour, "background", ..] => (ground(&["", colour]), 3),
-        ["a" | "an", pattern, colour, "background", ..] => (ground(&[pattern, colour]), 4),
+        ["the", "background", "is", colour, ..] => (background(&["", colour]), 4),
+        ["a" | "an", colour, "background", ..] => (background(&["", colour]), 3),
+        ["a" | "an", pattern, colour, "background", ..] => (background(&[pattern, colour]), 4),
         ["in", "front", "of", ..] => (Some(Part::Relation("in front of")), 3),
         ["above", ..] => (Some(Part::Relation("above")), 1),
         ["below", ..] => (Some(Part::Relation("below")), 1),
@@ -109,12 +109,12 @@ fn next_part(words: &[&str]) -> Option<(Option<Part>, usize)> {
         ["are", ..] => (Some(Part::Verb(true)), 1),
         ["and", ..] => (Some(Part::And), 1),
         [",", ..] => (Some(Part::Comma), 1),
-        [word, ..] if among(ADJECTIVES, word) => (Some(Part::Adjective((*word).to_owned())), 1),
-        _ => thing(words).map(|(thing, used)| (Some(Part::Thing(thing)), used))?,
+        [word, ..] if list_contains(ADJECTIVES, word) => (Some(Part::Adjective((*word).to_owned())), 1),
+        _ => parse_noun_phrase(words).map(|(noun_phrase, used)| (Some(Part::NounPhrase(noun_phrase)), used))?,
     })
 }
 
-fn thing(words: &[&str]) -> Option<(Thing, usize)> {
+fn parse_noun_phrase(words: &[&str]) -> Option<(NounPhrase, usize)> {
     let mut used = 0;
     let mut count = None;
     if words.first() == Some(&"the") {
@@ -127,14 +127,14 @@ fn thing(words: &[&str]) -> Option<(Thing, usize)> {
         return None;
     }
     let mut adjectives = Vec::new();
-    while words.get(used).is_some_and(|w| among(ADJECTIVES, w)) {
+    while words.get(used).is_some_and(|w| list_contains(ADJECTIVES, w)) {
         adjectives.push(words[used].to_owned());
         used += 1;
     }
-    let colour = words.get(used).filter(|w| among(COLOURS, w))?.to_string();
+    let colour = words.get(used).filter(|w| list_contains(COLOURS, w))?.to_string();
     let (shape, plural) = singular(words.get(used + 1)?);
-    among(SHAPES, &shape).then_some((
-        Thing {
+    list_contains(SHAPES, &shape).then_some((
+        NounPhrase {
             count,
             adjectives,
             colour,
@@ -145,25 +145,25 @@ fn thing(words: &[&str]) -> Option<(Thing, usize)> {
     ))
 }
 
-/// The objects of a noun phrase: all of its colour and shape.
-fn objects<'a>(scene: &'a Scene, thing: &Thing) -> Vec<&'a Object> {
+/// Returns the objects that have the colour and shape of a noun phrase.
+fn objects<'a>(scene: &'a Scene, noun_phrase: &NounPhrase) -> Vec<&'a Object> {
     let fits = |o: &&Object| {
         let kind = &scene.kinds[o.kind];
-        kind.colour.word() == thing.colour && kind.shape.word() == thing.shape
+        kind.colour.word() == noun_phrase.colour && kind.shape.word() == noun_phrase.shape
     };
     scene.objects.iter().filter(fits).collect()
 }
 
-fn fits(scene: &Scene, thing: &Thing) -> bool {
-    let found = objects(scene, thing);
-    let adjective = |a: &String| found.iter().all(|o| has(scene, o, a));
+fn noun_phrase_holds(scene: &Scene, noun_phrase: &NounPhrase) -> bool {
+    let found = objects(scene, noun_phrase);
+    let adjective = |a: &String| found.iter().all(|o| has_adjective(scene, o, a));
     !found.is_empty()
-        && found.len() == thing.count.unwrap_or(found.len())
-        && thing.plural == (found.len() > 1)
-        && thing.adjectives.iter().all(adjective)
+        && found.len() == noun_phrase.count.unwrap_or(found.len())
+        && noun_phrase.plural == (found.len() > 1)
+        && noun_phrase.adjectives.iter().all(adjective)
 }
 
-fn has(scene: &Scene, object: &Object, adjective: &str) -> bool {
+fn has_adjective(scene: &Scene, object: &Object, adjective: &str) -> bool {
     match adjective {
         "small" => object.radius < 0.15,
         "big" => object.radius > 0.17,
@@ -171,9 +171,9 @@ fn has(scene: &Scene, object: &Object, adjective: &str) -> bool {
     }
 }
 
-fn ground_fits(scene: &Scene, ground: &[String]) -> bool {
-    let said: Vec<&str> = ground.iter().map(String::as_str).collect();
-    match (scene.background.style, &said[..]) {
+fn background_matches(scene: &Scene, background: &[String]) -> bool {
+    let words: Vec<&str> = background.iter().map(String::as_str).collect();
+    match (scene.background.style, &words[..]) {
         (Backdrop::Gradient(a, b), ["fade", top, bottom]) | (Backdrop::Halves(a, b), ["half", top, bottom]) => {
             a.word() == *top && b.word() == *bottom
         }
@@ -184,8 +184,8 @@ fn ground_fits(scene: &Scene, ground: &[String]) -> bool {
     }
 }
 
-/// Compares centres, every object of one side with every object of the other.
-fn lies(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
+/// Returns whether the relation holds between every object of `a` and every object of `b`, by their centres.
+fn relation_holds(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     let all = |test: fn(&Object, &Object) -> bool| a.iter().all(|a| b.iter().all(|b| test(a, b)));
     let order = |o: &Object| scene.objects.iter().position(|other| other == o);
     let covers = |a: &[&Object], b: &[&Object]| matches!((a, b), ([a], [b]) if (a.x - b.x).hypot(a.y - b.y) < 0.06 && a.radius < 0.5 * b.radius && order(a) > order(b));
@@ -200,31 +200,34 @@ fn lies(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     }
 }
 
-/// Whether a caption is true of a scene, and how many attributes it names. An error if it is not well formed.
-pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), String> {
+/// Returns whether a caption is true of a scene, and how many attributes it names.
+///
+/// # Errors
+/// Returns an error if the caption is not grammatical.
+pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize), String> {
     let parts = parse(caption)?;
     let mut truth = true;
     let mut attributes = 0;
-    let things: Vec<&Thing> = parts
+    let noun_phrases: Vec<&NounPhrase> = parts
         .iter()
-        .filter_map(|p| if let Part::Thing(t) = p { Some(t) } else { None })
+        .filter_map(|p| if let Part::NounPhrase(t) = p { Some(t) } else { None })
         .collect();
     for (i, part) in parts.iter().enumerate() {
-        let before = parts[..i].iter().filter(|p| matches!(p, Part::Thing(_))).count();
+        let before = parts[..i].iter().filter(|p| matches!(p, Part::NounPhrase(_))).count();
         match part {
-            Part::Thing(thing) => {
-                if thing.count.is_some_and(|n| (n > 1) != thing.plural) {
-                    return Err(format!("number and noun disagree: {thing:?}"));
+            Part::NounPhrase(noun_phrase) => {
+                if noun_phrase.count.is_some_and(|n| (n > 1) != noun_phrase.plural) {
+                    return Err(format!("number and noun disagree: {noun_phrase:?}"));
                 }
-                truth &= fits(scene, thing);
-                attributes += 2 + thing.adjectives.len() + usize::from(thing.count.is_some_and(|n| n > 1));
+                truth &= noun_phrase_holds(scene, noun_phrase);
+                attributes += 2 + noun_phrase.adjectives.len() + usize::from(noun_phrase.count.is_some_and(|n| n > 1));
             }
-            Part::Ground(ground) => {
-                truth &= ground_fits(scene, ground);
-                attributes += ground.iter().filter(|w| !w.is_empty()).count();
+            Part::Background(background) => {
+                truth &= background_matches(scene, background);
+                attributes += background.iter().filter(|w| !w.is_empty()).count();
             }
             Part::Place(place) => {
-                let all = |low: f32, high: f32| objects(scene, things[0]).iter().all(|o| low < o.y && o.y < high);
+                let all = |low: f32, high: f32| objects(scene, noun_phrases[0]).iter().all(|o| low < o.y && o.y < high);
                 truth &= match place.as_str() {
                     "top" => all(0.0, 0.4),
                     "middle" => all(0.38, 0.62),
@@ -234,7 +237,9 @@ pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), Strin
                 attributes += 1;
             }
             Part::Adjective(adjective) => {
-                truth &= objects(scene, things[0]).iter().all(|o| has(scene, o, adjective));
+                truth &= objects(scene, noun_phrases[0])
+                    .iter()
+                    .all(|o| has_adjective(scene, o, adjective));
                 attributes += 1;
             }
             Part::Relation(relation) => {
@@ -245,25 +250,25 @@ pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), Strin
                     Some(there) if before == 0 => {
                         let end = parts[..i + there]
                             .iter()
-                            .filter(|p| matches!(p, Part::Thing(_)))
+                            .filter(|p| matches!(p, Part::NounPhrase(_)))
                             .count();
-                        (&things[end..], &things[..end])
+                        (&noun_phrases[end..], &noun_phrases[..end])
                     }
-                    _ => (&things[..before], &things[before..]),
+                    _ => (&noun_phrases[..before], &noun_phrases[before..]),
                 };
                 for a in subjects {
                     for b in others {
-                        truth &= lies(scene, &objects(scene, a), relation, &objects(scene, b));
+                        truth &= relation_holds(scene, &objects(scene, a), relation, &objects(scene, b));
                     }
                 }
             }
             Part::Verb(plural) => {
-                // "there is" agrees with what follows, every other verb with what comes before.
+                // The verb of "there is" agrees with the noun after it, every other verb with the noun before it.
                 let inverted = matches!(parts.get(i.wrapping_sub(1)), Some(Part::There));
                 let expected = if inverted {
-                    things.get(before).ok_or("there is nothing")?.plural
+                    noun_phrases.get(before).ok_or("no noun after \"there is\"")?.plural
                 } else {
-                    before > 1 || things[0].plural
+                    before > 1 || noun_phrases[0].plural
                 };
                 if *plural != expected {
                     return Err("verb and subject disagree".to_owned());
@@ -275,20 +280,20 @@ pub(super) fn judge(scene: &Scene, caption: &str) -> Result<(bool, usize), Strin
     Ok((truth, attributes))
 }
 
-/// The number of objects that match a description ("red", "star", "red stars", "objects").
+/// Returns the number of objects that match a description ("red", "star", "red stars", "objects").
 fn count(scene: &Scene, description: &[&str]) -> usize {
     let fits = |o: &&Object| {
         let kind = &scene.kinds[o.kind];
         description.iter().all(|word| match singular(word).0.as_str() {
             "object" => true,
-            shape if among(SHAPES, shape) => kind.shape.word() == shape,
+            shape if list_contains(SHAPES, shape) => kind.shape.word() == shape,
             _ => kind.colour.word() == *word,
         })
     };
     scene.objects.iter().filter(fits).count()
 }
 
-/// The answer to a question; none if it cannot be answered.
+/// Returns the answer to a question, or `None` if the question has no unique answer.
 pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
     let words: Vec<&str> = question.strip_suffix('?')?.split(' ').collect();
     let find = |description: &[&str]| {
@@ -300,7 +305,7 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
             count(&one, description) == 1
         };
         let found: Vec<&Object> = scene.objects.iter().filter(fits).collect();
-        // What a question describes must be of one kind.
+        // A question must describe objects of one kind.
         (!found.is_empty() && found.iter().all(|o| o.kind == found[0].kind)).then_some(found)
     };
     let kind = |description: &[&str]| find(description).map(|found| scene.kinds[found[0].kind]);
@@ -316,11 +321,13 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
         },
         ["what", "color", "is" | "are", "the", shape] => Some(kind(&[shape])?.colour.word().to_owned()),
         ["what", "shape", "is" | "are", "the", colour, _] => Some(kind(&[colour])?.shape.word().to_owned()),
-        ["what", "pattern", "does" | "do", "the", thing @ .., "have"] => Some(kind(thing)?.fill.word().to_owned()),
-        ["how", "many", thing, "are", "there"] => Some(count(scene, &[thing]).to_string()),
-        ["is", "there", "a" | "an", thing @ ..] => yes_or_no(count(scene, thing) > 0),
-        ["where", "is" | "are", "the", thing @ ..] => {
-            let found = find(thing)?;
+        ["what", "pattern", "does" | "do", "the", description @ .., "have"] => {
+            Some(kind(description)?.fill.word().to_owned())
+        }
+        ["how", "many", description, "are", "there"] => Some(count(scene, &[description]).to_string()),
+        ["is", "there", "a" | "an", description @ ..] => yes_or_no(count(scene, description) > 0),
+        ["where", "is" | "are", "the", description @ ..] => {
+            let found = find(description)?;
             let y = found.iter().map(|o| o.y).sum::<f32>() / found.len() as f32;
             Some(
                 if y < 0.4 {
@@ -337,7 +344,7 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
             let found = find(&[colour, shape])?;
             [a, b]
                 .into_iter()
-                .find(|size| has(scene, found[0], size))
+                .find(|size| has_adjective(scene, found[0], size))
                 .map(|s| (*s).to_owned())
         }
         [
@@ -351,34 +358,34 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
             other_shape,
         ] => {
             let (a, b) = (find(&[colour, shape])?, find(&[other_colour, other_shape])?);
-            yes_or_no(lies(scene, &a, &relation.join(" "), &b))
+            yes_or_no(relation_holds(scene, &a, &relation.join(" "), &b))
         }
         _ => None,
     }
 }
 
-/// Whether a statement holds of a pair; none if it cannot be parsed.
+/// Returns whether a statement is true of a pair, or `None` if it cannot be parsed.
 pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bool> {
     let words: Vec<&str> = statement.split(' ').collect();
     let both = [first, second];
-    let shows = |thing: &[&str]| both.map(|s| count(s, thing) > 0);
+    let shows = |description: &[&str]| both.map(|s| count(s, description) > 0);
     let place = |ordinal: &str| usize::from(ordinal == "second");
     let colours = both.map(|s| s.background.style.colours());
     Some(match &words[..] {
         ["both", "pictures", "have", "a" | "an", colour, "background"] => {
             colours.iter().all(|c| c.len() == 1 && c[0].word() == *colour)
         }
-        ["both", "pictures", "show", "a" | "an", thing @ ..] => shows(thing) == [true, true],
-        ["neither", "picture", "shows", "a" | "an", thing @ ..] => shows(thing) == [false, false],
-        ["exactly", "one", "picture", "shows", "a" | "an", thing @ ..] => {
-            shows(thing).iter().filter(|s| **s).count() == 1
+        ["both", "pictures", "show", "a" | "an", description @ ..] => shows(description) == [true, true],
+        ["neither", "picture", "shows", "a" | "an", description @ ..] => shows(description) == [false, false],
+        ["exactly", "one", "picture", "shows", "a" | "an", description @ ..] => {
+            shows(description).iter().filter(|s| **s).count() == 1
         }
-        ["the", ordinal, "picture", "shows", "a" | "an", thing @ ..] => shows(thing)[place(ordinal)],
+        ["the", ordinal, "picture", "shows", "a" | "an", description @ ..] => shows(description)[place(ordinal)],
         [
             "there",
             "are",
             "more",
-            thing @ ..,
+            description @ ..,
             "in",
             "the",
             here,
@@ -387,13 +394,13 @@ pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bo
             "in",
             "the",
             there,
-        ] => here != there && count(both[place(here)], thing) > count(both[place(there)], thing),
+        ] => here != there && count(both[place(here)], description) > count(both[place(there)], description),
         ["each", "picture", "shows", "exactly", n, object] => {
             let n = number(n)?;
             (n > 1) == object.ends_with('s') && both.iter().all(|s| s.objects.len() == n)
         }
-        ["together", "the", "pictures", "show", "exactly", n, thing @ ..] => {
-            both.iter().map(|s| count(s, thing)).sum::<usize>() == number(n)?
+        ["together", "the", "pictures", "show", "exactly", n, description @ ..] => {
+            both.iter().map(|s| count(s, description)).sum::<usize>() == number(n)?
         }
         ["the", "backgrounds", "have", "the", "same", "color"] => colours[0] == colours[1],
         ["the", "backgrounds", "have", "different", "colors"] => colours[0] != colours[1],

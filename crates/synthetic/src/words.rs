@@ -1,7 +1,7 @@
 //! The attributes of scenes and the words for them.
 
-/// Defines an enumeration with the list of its variants and a word for each.
-macro_rules! named {
+/// Defines an enum with the list of its variants and a word for each variant.
+macro_rules! word_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,7 +11,7 @@ macro_rules! named {
             /// All variants.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The word in texts.
+            /// Returns the word for the variant in texts.
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
@@ -19,7 +19,7 @@ macro_rules! named {
     };
 }
 
-named! {
+word_enum! {
     /// Colours that are distinguishable in images of 64×64 pixels.
     Colour {
         /// Red.
@@ -49,16 +49,16 @@ named! {
     }
 }
 
-named! {
+word_enum! {
     /// Outlines that are recognisable at a width of 14 pixels.
     Shape {
         /// A disc.
         Circle = "circle",
-        /// A square on its side.
+        /// A square with horizontal and vertical sides.
         Square = "square",
-        /// A triangle, tip up.
+        /// A triangle with its tip at the top.
         Triangle = "triangle",
-        /// A rhombus, higher than wide.
+        /// A rhombus that is higher than wide.
         Diamond = "diamond",
         /// A five-pointed star.
         Star = "star",
@@ -66,25 +66,25 @@ named! {
         Cross = "cross",
         /// A circle with a hole.
         Ring = "ring",
-        /// A waxing or waning moon.
+        /// A crescent that is open to the right.
         Crescent = "crescent",
         /// A heart.
         Heart = "heart",
     }
 }
 
-named! {
-    /// How large an object is.
+word_enum! {
+    /// The width of an object.
     Size {
         /// About a quarter of the image's side.
         Small = "small",
-        /// About two fifths of the image's side.
+        /// About two fifths of the image's side; more than half for an object behind another.
         Big = "big",
     }
 }
 
-named! {
-    /// The fill of an area: uniform, or a pattern in a tint of the same colour.
+word_enum! {
+    /// The fill of an object or a background: uniform, or a pattern in a tint of the same colour.
     Pattern {
         /// Uniform.
         Plain = "plain",
@@ -97,7 +97,7 @@ named! {
     }
 }
 
-named! {
+word_enum! {
     /// The vertical position of an object.
     Height {
         /// In the upper third.
@@ -109,24 +109,24 @@ named! {
     }
 }
 
-named! {
-    /// The relation of two kinds of objects. None of them changes when the image is mirrored left to right.
+word_enum! {
+    /// The relation of a kind of objects to another kind. Mirroring the image does not change it.
     Relation {
-        /// Higher in the image, without common rows.
+        /// Higher in the image, without a common row of pixels.
         Above = "above",
-        /// Lower in the image, without common rows.
+        /// Lower in the image, without a common row of pixels.
         Below = "below",
-        /// At about the same height, without common columns.
+        /// At about the same height, without a common column of pixels.
         Beside = "beside",
-        /// Covering the middle of the other.
+        /// Covers the middle of the other.
         InFront = "in front of",
-        /// Partly covered by the other.
+        /// Is partly covered by the other.
         Behind = "behind",
     }
 }
 
 impl Relation {
-    /// The inverse relation.
+    /// Returns the inverse relation.
     pub const fn reversed(self) -> Relation {
         match self {
             Relation::Above => Relation::Below,
@@ -139,7 +139,7 @@ impl Relation {
 }
 
 impl Colour {
-    /// Red, green and blue of the colour.
+    /// Returns red, green and blue.
     pub const fn rgb(self) -> [u8; 3] {
         match self {
             Colour::Red => [214, 42, 44],
@@ -157,7 +157,7 @@ impl Colour {
         }
     }
 
-    /// Brightness from 0 to 255 (ITU-R 601 luma).
+    /// Returns the brightness from 0 to 255 (ITU-R 601 luma).
     pub fn luma(self) -> f32 {
         let [r, g, b] = self.rgb().map(f32::from);
         0.299 * r + 0.587 * g + 0.114 * b
@@ -165,7 +165,7 @@ impl Colour {
 }
 
 impl Shape {
-    /// The plural.
+    /// Returns the plural of the word.
     pub const fn plural(self) -> &'static str {
         match self {
             Shape::Circle => "circles",
@@ -184,8 +184,8 @@ impl Shape {
 /// Number words from 0; a scene has at most four objects.
 pub(super) const COUNTS: [&str; 5] = ["none", "one", "two", "three", "four"];
 
-/// Words of captions, questions and statements that name no attribute of the image.
-const FUNCTION_WORDS: &[&str] = &[
+/// Words and punctuation marks of the texts other than [`content_words`].
+const OTHER_WORDS: &[&str] = &[
     ",",
     "?",
     "a",
@@ -239,20 +239,20 @@ const FUNCTION_WORDS: &[&str] = &[
     "with",
 ];
 
-/// The special tokens at the beginning of the vocabulary.
-const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+/// Special tokens at the beginning of the vocabulary.
+const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// The lines of a `vocab.txt` for all synthetic texts: the special tokens, then every word and punctuation mark as one token.
+/// Returns the lines of `vocab.txt` for all synthetic texts: the special tokens, then every word and punctuation mark as one token.
 pub fn vocabulary() -> Vec<String> {
     let mut words: Vec<&str> = content_words();
-    words.extend(FUNCTION_WORDS);
+    words.extend(OTHER_WORDS);
     words.sort_unstable();
     words.dedup();
-    SPECIAL.iter().copied().chain(words).map(str::to_owned).collect()
+    SPECIAL_TOKENS.iter().copied().chain(words).map(str::to_owned).collect()
 }
 
-/// The words that name attributes of the image: colours, shapes, sizes, counts, patterns, positions, relations. The rest of the
-/// vocabulary is grammar, much of which can be predicted from the text.
+/// Returns the words for colours, shapes, sizes, patterns, heights and counts, and the relations that are one word. Most of the other
+/// words can be predicted from the text.
 pub fn content_words() -> Vec<&'static str> {
     let mut words = Vec::new();
     words.extend(Colour::ALL.iter().map(|c| c.word()));

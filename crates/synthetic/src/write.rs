@@ -1,4 +1,4 @@
-//! Writes synthetic datasets, with the file names and columns of the real ones.
+//! Writes synthetic datasets with the file names and columns of the published ones.
 
 use std::fs;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, V
 use vlct_data::random::{Purpose, stream};
 use vlct_util::at;
 
-/// Sets of scenes. The discriminants are part of the keys of random values: append, never renumber.
+/// Sets of scenes. The discriminants are part of the keys of random streams: append, never renumber.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Set {
@@ -32,84 +32,84 @@ enum Set {
     ClassVal = 12,
 }
 
-/// Rows that are in memory at a time.
+/// Rows that are generated in parallel and held in memory.
 const CHUNK: usize = 512;
 
 impl Set {
-    /// The index of scene `i` of the set among all scenes.
+    /// Returns the index of scene `i` of the set among all scenes.
     fn index(self, i: usize) -> u64 {
         (self as u64) << 40 | i as u64
     }
 }
 
-/// Writes the datasets of `config` into the directory `out`, which is created: the Arrow files of `coco`, `vqa` and `nlvr2`,
-/// `vocab.txt`, `answers.txt` (one answer per line, ordered by label) and the directory `classes`.
+/// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa` and `nlvr2`, `vocab.txt`, `answers.txt`
+/// (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
 ///
-/// `progress` is called with the number of images done and in all. The files are the same for any number of threads. Returns the number
+/// Calls `progress` with the number of images drawn and the total. The files do not depend on the number of threads. Returns the number
 /// of images drawn.
 ///
 /// # Errors
-/// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid, [`DataError::Io`](crate::DataError::Io) if a file
+/// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid, and [`DataError::Io`](crate::DataError::Io) if a file
 /// cannot be written.
 pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
     config.check()?;
     create_directory(out)?;
-    let mut painter = Painter {
+    let mut writer = DatasetWriter {
         out,
         config,
         done: 0,
         progress,
     };
     if config.train > 0 {
-        painter.captions(Set::CaptionTrain, "train", config.train)?;
-        painter.captions(Set::CaptionRestval, "restval", config.restval)?;
-        painter.captions(Set::CaptionVal, "val", config.val)?;
-        painter.captions(Set::CaptionTest, "test", config.test)?;
+        writer.write_captions(Set::CaptionTrain, "train", config.train)?;
+        writer.write_captions(Set::CaptionRestval, "restval", config.restval)?;
+        writer.write_captions(Set::CaptionVal, "val", config.val)?;
+        writer.write_captions(Set::CaptionTest, "test", config.test)?;
     }
     if config.vqa_train > 0 {
         let half = config.vqa_val / 2;
-        painter.questions(Set::VqaTrain, "train", config.vqa_train, &[("train", 0..usize::MAX)])?;
+        writer.write_questions(Set::VqaTrain, "train", config.vqa_train, &[("train", 0..usize::MAX)])?;
         let val = [
             ("val", 0..usize::MAX),
             ("trainable_val", 0..half),
             ("rest_val", half..usize::MAX),
         ];
-        painter.questions(Set::VqaVal, "val", config.vqa_val, &val)?;
+        writer.write_questions(Set::VqaVal, "val", config.vqa_val, &val)?;
         let test = [("test", 0..usize::MAX), ("test-dev", 0..usize::MAX)];
-        painter.questions(Set::VqaTest, "test", config.vqa_test, &test)?;
+        writer.write_questions(Set::VqaTest, "test", config.vqa_test, &test)?;
         write_lines(&out.join("answers.txt"), answers().iter())?;
     }
     if config.nlvr2_train > 0 {
-        painter.statements(Set::Nlvr2Train, "train", config.nlvr2_train, &[])?;
-        painter.statements(Set::Nlvr2Dev, "dev", config.nlvr2_dev, &["balanced", "unbalanced"])?;
-        painter.statements(Set::Nlvr2Test1, "test1", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+        writer.write_statements(Set::Nlvr2Train, "train", config.nlvr2_train, &[])?;
+        writer.write_statements(Set::Nlvr2Dev, "dev", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+        writer.write_statements(Set::Nlvr2Test1, "test1", config.nlvr2_dev, &["balanced", "unbalanced"])?;
     }
     if config.class_train > 0 {
-        painter.classes(Set::ClassTrain, "train", config.class_train)?;
-        painter.classes(Set::ClassVal, "val", config.class_val)?;
+        writer.write_classes(Set::ClassTrain, "train", config.class_train)?;
+        writer.write_classes(Set::ClassVal, "val", config.class_val)?;
     }
     write_lines(&out.join("vocab.txt"), vocabulary().iter())?;
-    Ok(painter.done)
+    Ok(writer.done)
 }
 
-/// Generates sets of rows in parallel, and passes them to the writers in order.
-struct Painter<'a> {
+/// Generates rows in parallel and writes them in order.
+struct DatasetWriter<'a> {
     out: &'a Path,
     config: &'a SyntheticConfig,
     done: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Painter<'_> {
-    /// Generates `count` rows of a set with `make` and passes them to `take` in order, at most [`CHUNK`] at a time. Each row has `images`
+impl DatasetWriter<'_> {
+    /// Generates `count` rows of a set with `generate`, [`CHUNK`] at a time, and passes them to `write` in order. Each row has `images`
     /// images.
-    fn each<T: Send>(
+    fn write_rows<T: Send>(
         &mut self,
         set: Set,
         count: usize,
         images: u64,
-        make: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
-        mut take: impl FnMut(usize, T) -> Result<()>,
+        generate: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
+        mut write: impl FnMut(usize, T) -> Result<()>,
     ) -> Result<()> {
         let total = self.config.images();
         for start in (0..count).step_by(CHUNK) {
@@ -118,14 +118,14 @@ impl Painter<'_> {
                 .clone()
                 .into_par_iter()
                 .map(|i| {
-                    make(
+                    generate(
                         set.index(i),
                         &mut stream(self.config.seed, Purpose::Synthetic, set.index(i), 1),
                     )
                 })
                 .collect();
             for (i, row) in chunk.zip(rows) {
-                take(i, row?)?;
+                write(i, row?)?;
                 self.done += images;
             }
             (self.progress)(self.done, total);
@@ -133,26 +133,26 @@ impl Painter<'_> {
         Ok(())
     }
 
-    fn captions(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+    fn write_captions(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
         let config = self.config;
         let mut writer = CaptionWriter::create(self.out.join(format!("coco_caption_karpathy_{split}.arrow")))?;
-        let make = |index, rng: &mut ChaCha8Rng| {
+        let generate = |index, rng: &mut ChaCha8Rng| {
             let scene = Scene::generate(config.seed, index);
-            Ok((draw(&scene, config)?, captions(&scene, rng)))
+            Ok((draw_encoded(&scene, config)?, captions(&scene, rng)))
         };
-        self.each(set, count, 1, make, |i, (image, captions)| {
+        self.write_rows(set, count, 1, generate, |i, (image, captions)| {
             let name = format!("WORLD_{split}_{i:012}.{}", config.format.extension());
             writer.push(&image, &captions, &name, split)
         })?;
         writer.finish().map(drop)
     }
 
-    /// Writes images with questions. Each row is written to those of the `files` whose range contains it.
-    fn questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
+    /// Writes images with questions. Each row is written to every file of `files` whose range contains its index.
+    fn write_questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
         let config = self.config;
         let labels = answers();
-        let tested = split == "test";
-        let kind = if tested { VqaKind::Test } else { VqaKind::Answered };
+        let is_test = split == "test";
+        let kind = if is_test { VqaKind::Test } else { VqaKind::Answered };
         let mut writers = Vec::new();
         for (name, rows) in files {
             writers.push((
@@ -161,13 +161,13 @@ impl Painter<'_> {
                 *name,
             ));
         }
-        let make = |index, rng: &mut ChaCha8Rng| {
+        let generate = |index, rng: &mut ChaCha8Rng| {
             let scene = Scene::generate(config.seed, index);
-            Ok((draw(&scene, config)?, questions(&scene, rng)))
+            Ok((draw_encoded(&scene, config)?, questions(&scene, rng)))
         };
-        self.each(set, count, 1, make, |i, (image, asked)| {
+        self.write_rows(set, count, 1, generate, |i, (image, drawn)| {
             let image_id = (set as i64) << 40 | i as i64;
-            let asked: Vec<AnsweredQuestion> = asked
+            let questions: Vec<AnsweredQuestion> = drawn
                 .into_iter()
                 .zip(image_id * 16..)
                 .map(|((question, answer), question_id)| {
@@ -175,7 +175,7 @@ impl Painter<'_> {
                         .iter()
                         .position(|a| *a == answer)
                         .map(|label| (answer, label as i64, 1.0));
-                    let answers = label.filter(|_| !tested).into_iter().collect();
+                    let answers = label.filter(|_| !is_test).into_iter().collect();
                     AnsweredQuestion {
                         question,
                         question_id,
@@ -184,11 +184,11 @@ impl Painter<'_> {
                 })
                 .collect();
             for (writer, _, name) in writers.iter_mut().filter(|(_, rows, _)| rows.contains(&i)) {
-                // As in the original, the files that are split from val have the split name val.
-                let split = if tested { *name } else { split };
+                // As in the original, the split name of both parts of val is val.
+                let split = if is_test { *name } else { split };
                 writer.push(VqaRow {
                     image: &image,
-                    questions: &asked,
+                    questions: &questions,
                     image_id,
                     split,
                 })?;
@@ -201,7 +201,7 @@ impl Painter<'_> {
     }
 
     /// Writes pairs with statements. Rows alternate between the two `halves`, if there are any.
-    fn statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
+    fn write_statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
         let config = self.config;
         let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
         let mut all = create(split.to_owned())?;
@@ -209,16 +209,16 @@ impl Painter<'_> {
         for half in halves {
             parts.push(create(format!("{half}_{split}"))?);
         }
-        let make = |index, rng: &mut ChaCha8Rng| {
+        let generate = |index, rng: &mut ChaCha8Rng| {
             let first = Scene::generate(config.seed, index);
             let second = partner(&first, rng);
             Ok((
-                draw(&first, config)?,
-                draw(&second, config)?,
+                draw_encoded(&first, config)?,
+                draw_encoded(&second, config)?,
                 statements(&first, &second, rng),
             ))
         };
-        self.each(set, count, 2, make, |i, (image_0, image_1, sentences)| {
+        self.write_rows(set, count, 2, generate, |i, (image_0, image_1, sentences)| {
             let identifier = format!("{split}-{i}-0");
             let row = Nlvr2Row {
                 image_0: &image_0,
@@ -234,18 +234,18 @@ impl Painter<'_> {
         parts.into_iter().try_for_each(|part| part.finish().map(drop))
     }
 
-    /// Writes images of one shape each, in a directory per class.
-    fn classes(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+    /// Writes images of one shape each, in one directory per class.
+    fn write_classes(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
         let config = self.config;
         let directory = self.out.join("classes").join(split);
         for shape in Shape::ALL {
             create_directory(&directory.join(shape.word()))?;
         }
-        let make = |index, _: &mut ChaCha8Rng| {
+        let generate = |index, _: &mut ChaCha8Rng| {
             let scene = Scene::generate_single(config.seed, index);
-            Ok((draw(&scene, config)?, class_of(&scene)))
+            Ok((draw_encoded(&scene, config)?, class_of(&scene)))
         };
-        self.each(set, count, 1, make, |i, (image, class)| {
+        self.write_rows(set, count, 1, generate, |i, (image, class)| {
             let path = directory
                 .join(class.word())
                 .join(format!("{i:08}.{}", config.format.extension()));
@@ -254,7 +254,7 @@ impl Painter<'_> {
     }
 }
 
-fn draw(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
+fn draw_encoded(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
     config.format.encode(&render(scene, config.side))
 }
 
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// Every file below a directory with its content, by relative path.
+    /// Returns the relative path and content of every file below a directory.
     fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
         let mut directories = vec![directory.to_owned()];
@@ -318,11 +318,11 @@ mod tests {
         let [one, three] = [1, 3].map(|threads| {
             let directory = tempfile::tempdir().unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut heard = (0, 0);
+            let mut reported = (0, 0);
             let drawn = pool
-                .install(|| write(directory.path(), &config, &mut |done, all| heard = (done, all)))
+                .install(|| write(directory.path(), &config, &mut |done, total| reported = (done, total)))
                 .unwrap();
-            assert_eq!((drawn, heard), (config.images(), (config.images(), config.images())));
+            assert_eq!((drawn, reported), (config.images(), (config.images(), config.images())));
             files(directory.path())
         });
         assert!(one == three);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn written_files_read_back() {
+    fn written_files_have_the_configured_rows() {
         let directory = tempfile::tempdir().unwrap();
         let config = SyntheticConfig {
             class_train: 0,
@@ -397,12 +397,12 @@ mod tests {
         );
 
         let table = open("vqav2_train");
-        let (given, labels) = (
+        let (row_answers, labels) = (
             table.text_lists(0, "answers").unwrap(),
             table.integer_lists(0, "answer_labels").unwrap(),
         );
-        assert_eq!(given.len(), table.texts(0, "questions").unwrap().len());
-        for (answer, label) in given.iter().zip(&labels) {
+        assert_eq!(row_answers.len(), table.texts(0, "questions").unwrap().len());
+        for (answer, label) in row_answers.iter().zip(&labels) {
             assert_eq!(answers()[label[0] as usize], answer[0]);
         }
     }
