@@ -1,5 +1,6 @@
-//! The time that an image takes from the bytes of its file to normalised values, whole and by stage.
-//! `cargo bench -p vlct-image -- NAME` runs those whose name has NAME in it. An element of "Kelem/s" is an image.
+//! Measures the time from the bytes of an image file to normalised values, in total and by stage.
+//! `cargo bench -p vlct-image -- NAME` runs the benchmarks whose names contain NAME. Throughput is in images: "Kelem/s" are thousands
+//! of images per second.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const HEIGHT: u32 = 480;
 /// Side of the transformed images.
 const SIZE: u32 = 384;
 
-/// Waves with some grain, so that a file of it is about as long as that of a photograph.
+/// Returns an image of waves and noise, whose JPEG file is about as large as that of a photograph.
 fn image() -> RgbImage {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {

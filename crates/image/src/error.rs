@@ -2,14 +2,14 @@
 
 use vlct_util::IoError;
 
-/// An error of this crate: one line.
+/// An error of this crate. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
     /// A file or directory cannot be read.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The bytes are not a whole image file of a supported format and size.
+    /// The bytes are not a complete image file of a supported format and size.
     #[error("image cannot be decoded: {0}")]
     Decode(String),
     /// An image that a file format cannot hold.
@@ -40,7 +40,7 @@ pub enum ImageError {
     Size {
         /// The side length.
         size: usize,
-        /// The largest side length.
+        /// The maximum side length.
         max: usize,
     },
     /// A resize from or to an image without pixels. Sizes are (width, height) in pixels.
@@ -59,7 +59,7 @@ pub enum ImageError {
     Crop {
         /// Size of the crop.
         size: (u32, u32),
-        /// Its top left corner.
+        /// Top left corner of the crop.
         position: (u32, u32),
         /// Size of the image.
         image: (u32, u32),

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The published models were trained on images that Pillow and torchvision processed, so every step reproduces the arithmetic of
-//! these libraries: [`mod@decode`] Pillow's `convert("RGB")`, [`mod@resize`] its bicubic filter, [`augment`] its image operations,
-//! [`transform`] torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
+//! these libraries: [`mod@decode`] that of Pillow's `convert("RGB")`, [`mod@resize`] that of Pillow's bicubic filter, [`augment`] that
+//! of Pillow's image operations, and [`transform`] that of torchvision's random crop. Tests compare with recorded outputs
+//! (`tests/golden/{images,augment}`).
 //!
 //! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
 
@@ -22,7 +23,7 @@ pub mod resize;
 pub mod sheet;
 pub mod transform;
 
-/// Keeps the memory of an image that is no longer needed, for the next one that this thread decodes.
+/// Keeps the memory of an image for the next image that this thread decodes.
 pub fn recycle(image: RgbImage) {
     memory::give_back(image.into_raw());
 }

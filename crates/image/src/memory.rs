@@ -1,14 +1,14 @@
 //! Reuse of pixel buffers within a thread.
 //!
-//! The system maps a fresh buffer of this size page by page, which takes a third of the time of rotating the image in it.
+//! The page faults of a new buffer of this size take a third of the time of a rotation.
 
 use std::cell::RefCell;
 
-/// Buffers kept by a thread: for an image, and for the result of an operation on it.
-const MOST: usize = 2;
+/// Maximum number of buffers that a thread keeps: one for an image, one for the result of an operation on the image.
+const MAX_BUFFERS: usize = 2;
 
-/// Largest buffer that is kept, in bytes. Very large images are rare.
-const LARGEST: usize = 16 << 20;
+/// Maximum size of a buffer that is kept, in bytes. Very large images are rare.
+const MAX_BYTES: usize = 16 << 20;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -28,7 +28,7 @@ pub(super) fn take(len: usize) -> Vec<u8> {
 /// Keeps a buffer for the next call of [`take`].
 pub(super) fn give_back(buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spare| {
-        if spare.len() < MOST && buffer.capacity() <= LARGEST {
+        if spare.len() < MAX_BUFFERS && buffer.capacity() <= MAX_BYTES {
             spare.push(buffer);
         }
     });
@@ -41,11 +41,11 @@ mod tests {
     #[test]
     fn reuses_buffers_unless_they_are_large() {
         let first = take(1000);
-        let place = first.as_ptr();
+        let address = first.as_ptr();
         give_back(first);
         let again = take(900);
-        assert_eq!((again.as_ptr(), again.len()), (place, 900));
-        give_back(vec![0; LARGEST + 1]);
-        assert!(take(10).capacity() <= LARGEST);
+        assert_eq!((again.as_ptr(), again.len()), (address, 900));
+        give_back(vec![0; MAX_BYTES + 1]);
+        assert!(take(10).capacity() <= MAX_BYTES);
     }
 }

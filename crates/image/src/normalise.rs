@@ -12,7 +12,7 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of red, green and blue over ImageNet, where 1 is full brightness.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The [`Levels`] that make a resize normalise its result.
+/// Returns the [`Levels`] with which a resize normalises its result.
 pub(super) fn levels() -> Levels {
     Levels {
         scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
@@ -24,7 +24,7 @@ pub(super) fn levels() -> Levels {
 /// exceed the range of images; NaN becomes 0.
 ///
 /// # Errors
-/// Returns [`ImageError::Length`] if `values` has not `3 · size · size` elements, [`ImageError::Size`] if `size` is above
+/// Returns [`ImageError::Length`] if `values` has not `3 · size · size` elements, and [`ImageError::Size`] if `size` is above
 /// [`MAX_SIDE`](crate::MAX_SIDE).
 pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
     let too_large = || ImageError::Size {
@@ -58,7 +58,7 @@ pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
 mod tests {
     use super::*;
 
-    /// Every level in each of the three planes.
+    /// Returns three normalised planes of all levels.
     fn all_levels() -> Vec<f32> {
         let Levels { scale, offset } = levels();
         let plane = |c: usize| (0..256).map(move |level| level as f32 * scale[c] + offset[c]);

@@ -15,21 +15,21 @@ const GAP: u32 = 12;
 const LINES: u32 = 3;
 const LINE_HEIGHT: u32 = 18;
 const FONT: (FontWeight, RasterHeight) = (FontWeight::Regular, RasterHeight::Size16);
-const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
-const INK: Rgb<u8> = Rgb([32, 32, 32]);
-/// Colour of the square that stands for a missing image.
-const MISSING: Rgb<u8> = Rgb([230, 200, 200]);
+const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
+const TEXT_COLOUR: Rgb<u8> = Rgb([32, 32, 32]);
+/// Colour of the square in place of a missing image.
+const MISSING_COLOUR: Rgb<u8> = Rgb([230, 200, 200]);
 
 /// A thumbnail and its caption.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// The thumbnail (see [`thumbnail`]), or none if the image cannot be decoded.
+    /// The thumbnail (see [`thumbnail`]), or `None` if the image cannot be decoded.
     pub image: Option<RgbImage>,
-    /// The caption. It is wrapped, and cut where it is too long.
+    /// The caption. Long captions are wrapped and truncated.
     pub text: String,
 }
 
-/// Downscales an image so that it fits into a cell. Smaller images are unchanged.
+/// Downscales an image to the size of a cell. Smaller images are unchanged.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`](crate::ImageError::NoPixels) for an image without pixels.
@@ -40,18 +40,18 @@ pub fn thumbnail(image: &RgbImage) -> Result<RgbImage> {
     resize(image, side(width), side(height))
 }
 
-/// Draws cells in rows of `columns`; 0 counts as 1.
+/// Draws cells in rows of `columns` cells, at least one.
 pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
     let columns = columns.clamp(1, cells.len().clamp(1, 256) as u32);
     let rows = (cells.len() as u32).div_ceil(columns).max(1);
     let (cell_width, cell_height) = (SIDE + GAP, SIDE + GAP + LINES * LINE_HEIGHT);
-    let mut sheet = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, PAPER);
-    for (number, cell) in (0..).zip(cells) {
-        let left = GAP + number % columns * cell_width;
-        let top = GAP + number / columns * cell_height;
-        let missing = RgbImage::from_pixel(SIDE, SIDE, MISSING);
+    let mut sheet = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, BACKGROUND);
+    for (index, cell) in (0..).zip(cells) {
+        let left = GAP + index % columns * cell_width;
+        let top = GAP + index / columns * cell_height;
+        let missing = RgbImage::from_pixel(SIDE, SIDE, MISSING_COLOUR);
         let image = cell.image.as_ref().unwrap_or(&missing);
-        // Centred in its square.
+        // The image is centred in its square.
         let x = left + SIDE.saturating_sub(image.width()) / 2;
         let y = top + SIDE.saturating_sub(image.height()) / 2;
         replace(&mut sheet, image, i64::from(x), i64::from(y));
@@ -63,7 +63,7 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
     sheet
 }
 
-/// Wraps a text into at most `lines` lines of `letters` characters, between words where possible. Text that is cut ends in an
+/// Wraps a text into at most `lines` lines of at most `letters` characters, between words where possible. Truncated text ends with an
 /// ellipsis.
 fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
     let (mut wrapped, mut line, mut length) = (Vec::new(), String::new(), 0);
@@ -102,7 +102,7 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
 /// Draws a line of text with its upper left corner at (`left`, `top`). Characters that the font lacks are drawn as boxes.
 fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     let width = get_raster_width(FONT.0, FONT.1) as u32;
-    for (number, letter) in (0..).zip(text.chars()) {
+    for (index, letter) in (0..).zip(text.chars()) {
         // The font lacks typographic punctuation, which is common in captions.
         let letter = match letter {
             '…' => '~',
@@ -111,12 +111,12 @@ fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
             '–' | '—' => '-',
             other => other,
         };
-        let x = left + number * width;
+        let x = left + index * width;
         match get_raster(letter, FONT.0, FONT.1) {
             Some(letter) => {
                 for (row, line) in (0..).zip(letter.rows()) {
-                    for (column, ink) in (0..).zip(line) {
-                        blend(sheet, x + column, top + row, *ink);
+                    for (column, opacity) in (0..).zip(line) {
+                        blend(sheet, x + column, top + row, *opacity);
                     }
                 }
             }
@@ -130,13 +130,13 @@ fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     }
 }
 
-/// Blends a pixel with the text colour; `ink` is its opacity, 0 to 255.
-fn blend(sheet: &mut RgbImage, x: u32, y: u32, ink: u8) {
-    if ink > 0
+/// Blends a pixel with the text colour of opacity `opacity`, 0 to 255.
+fn blend(sheet: &mut RgbImage, x: u32, y: u32, opacity: u8) {
+    if opacity > 0
         && let Some(pixel) = sheet.get_pixel_mut_checked(x, y)
     {
-        for (value, ink_value) in pixel.0.iter_mut().zip(INK.0) {
-            let mixed = u32::from(*value) * (255 - u32::from(ink)) + u32::from(ink_value) * u32::from(ink);
+        for (value, text_value) in pixel.0.iter_mut().zip(TEXT_COLOUR.0) {
+            let mixed = u32::from(*value) * (255 - u32::from(opacity)) + u32::from(text_value) * u32::from(opacity);
             *value = (mixed / 255) as u8;
         }
     }
@@ -166,10 +166,10 @@ mod tests {
         assert_eq!(sheet.width(), 2 * (SIDE + GAP) + GAP);
         assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 2), &Rgb([255, 0, 0]));
         // The image is half as high as wide, in the middle of its square.
-        assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 8), &PAPER);
-        assert_eq!(sheet.get_pixel(2 * GAP + SIDE + SIDE / 2, GAP + 1), &MISSING);
-        let words = (0..60).any(|x| (0..16).any(|y| sheet.get_pixel(GAP + x, GAP + SIDE + 2 + y) != &PAPER));
-        assert!(words);
+        assert_eq!(sheet.get_pixel(GAP + SIDE / 2, GAP + SIDE / 8), &BACKGROUND);
+        assert_eq!(sheet.get_pixel(2 * GAP + SIDE + SIDE / 2, GAP + 1), &MISSING_COLOUR);
+        let has_text = (0..60).any(|x| (0..16).any(|y| sheet.get_pixel(GAP + x, GAP + SIDE + 2 + y) != &BACKGROUND));
+        assert!(has_text);
     }
 
     proptest! {

@@ -1,12 +1,12 @@
-//! The named transforms, from an image to normalised values `[3, S, S]`.
+//! The named transforms from an image to normalised values `[3, S, S]`.
 //!
 //! | name | steps |
 //! | --- | --- |
-//! | `mae` | random crop of 80–100 % of the area resized to S × S, mirrored with probability 1/2 |
-//! | `mae_randaug` | RandAugment(2, 9) at the original size, random crop of 90–100 % of the area; never mirrored |
-//! | `mae_test` | resized to S × S whatever the aspect ratio |
+//! | `mae` | random crop of 80–100 % of the area, resized to S × S, mirrored with probability 1/2 |
+//! | `mae_randaug` | RandAugment(2, 9) at the original size, then a random crop of 90–100 % of the area, resized to S × S |
+//! | `mae_test` | resized to S × S without regard to the aspect ratio |
 //!
-//! `mae` mirrors although captions say "left" and "right": the published models were trained that way.
+//! `mae` mirrors images although captions contain "left" and "right", because the published models were trained in this way.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -37,7 +37,7 @@ impl TransformKind {
     /// Every kind, for lists of valid names.
     pub const ALL: [Self; 3] = [Self::Mae, Self::MaeRandaug, Self::MaeTest];
 
-    /// The name in configurations.
+    /// Returns the name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mae => "mae",
@@ -71,10 +71,10 @@ impl FromStr for TransformKind {
 const RANDAUG_OPERATIONS: usize = 2;
 /// Magnitude of the operations of `mae_randaug`, on the scale of [`super::augment::MAX_MAGNITUDE`].
 const RANDAUG_MAGNITUDE: f64 = 9.0;
-/// The largest side of a result in pixels.
+/// Maximum side of a result in pixels.
 const MAX_SIZE: usize = 8192;
 
-/// The time that each stage of [`Transform::load_into`] took.
+/// Time of each stage of [`Transform::load_into`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// From the bytes of the file to pixels.
@@ -129,17 +129,17 @@ impl Transform {
         }
     }
 
-    /// The kind that the transform was created with.
+    /// Returns the kind of the transform.
     pub fn kind(&self) -> TransformKind {
         self.kind
     }
 
-    /// Height and width of the result in pixels.
+    /// Returns the height and width of a result in pixels.
     pub fn size(&self) -> usize {
         self.size as usize
     }
 
-    /// Number of values of a result: `3 · size · size`.
+    /// Returns the number of values of a result: `3 · size · size`.
     pub fn values(&self) -> usize {
         3 * self.size() * self.size()
     }
@@ -152,7 +152,7 @@ impl Transform {
     /// # Errors
     /// Returns [`ImageError::Decode`] as [`decode()`] does, and [`ImageError::Length`] if `out` has not [`Self::values`] elements.
     pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut image = decode(bytes)?;
         let decoded = Instant::now();
         self.augment(&mut image, rng);
@@ -161,7 +161,7 @@ impl Transform {
         recycle(image);
         resized?;
         Ok(StageTimes {
-            decode: decoded - begun,
+            decode: decoded - start,
             augment: augmented - decoded,
             resize: augmented.elapsed(),
         })
@@ -203,13 +203,13 @@ const MIN_ASPECT: f64 = 3.0 / 4.0;
 /// Widest aspect ratio of a random crop.
 const MAX_ASPECT: f64 = 4.0 / 3.0;
 
-/// Draws a crop as torchvision's `RandomResizedCrop.get_params` does: a box of `min_area`..=1 of the area, uniformly, and an aspect ratio
-/// between 3/4 and 4/3, uniformly in its logarithm; up to ten draws until it fits. If none fits, the largest centred
-/// box within the aspect limits.
+/// Draws a crop as torchvision's `RandomResizedCrop.get_params` does: the fraction of the area is uniform in `min_area`..=1, and the
+/// logarithm of the aspect ratio is uniform between 3/4 and 4/3. Returns the first of ten draws that fits into the image; if none fits,
+/// the largest centred box within the limits of the aspect ratio.
 pub fn random_resized_crop(width: u32, height: u32, min_area: f64, rng: &mut impl Rng) -> CropBox {
-    const ATTEMPTS: usize = 10;
+    const DRAWS: usize = 10;
     let area = f64::from(width) * f64::from(height);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..DRAWS {
         let target = area * (min_area + (1.0 - min_area) * rng.random::<f64>());
         let log_aspect = MIN_ASPECT.ln() + (MAX_ASPECT.ln() - MIN_ASPECT.ln()) * rng.random::<f64>();
         let aspect = log_aspect.exp();
@@ -228,7 +228,7 @@ pub fn random_resized_crop(width: u32, height: u32, min_area: f64, rng: &mut imp
     central_crop(width, height)
 }
 
-/// The largest centred box whose aspect ratio is within the limits.
+/// Returns the largest centred box whose aspect ratio is within the limits.
 fn central_crop(width: u32, height: u32) -> CropBox {
     let aspect = f64::from(width) / f64::from(height);
     let (w, h) = if aspect < MIN_ASPECT {
@@ -254,7 +254,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn names_round_trip_and_errors_list_them() {
+    fn names_round_trip_and_errors_list_all_names() {
         for kind in TransformKind::ALL {
             assert_eq!(kind.name().parse::<TransformKind>().unwrap(), kind);
         }
@@ -286,7 +286,7 @@ mod tests {
             .map(|c| f64::from(c.width * c.height) / f64::from(width * height))
             .collect();
         let mean = areas.iter().sum::<f64>() / areas.len() as f64;
-        // Large boxes of extreme aspect do not fit, so accepted areas are a little below the mean of [0.8, 1].
+        // Large boxes with an extreme aspect ratio do not fit, so the mean area is a little below 0.9.
         assert!((0.86..0.92).contains(&mean), "{mean}");
         assert!(areas.iter().all(|a| (0.79..=1.0).contains(a)));
         assert!(

@@ -3,23 +3,23 @@
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "indices say what a loop over lanes does, and vectorise as well"
+    reason = "loops over lanes are clearer with indices, and vectorise too"
 )]
 
 use image::RgbImage;
 use vlct_simd::multiversion;
 
-/// `degenerate + factor · (value - degenerate)`, clipped and truncated, in f32 as `Image.blend` computes it.
+/// Returns `degenerate + factor · (value - degenerate)`, clipped and truncated, computed in f32 as in `Image.blend`.
 #[inline(always)]
 fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {
     let (degenerate, value) = (i32::from(degenerate), i32::from(value));
     let blended = degenerate as f32 + factor * (value - degenerate) as f32;
     // Adding 2^23 moves the integer into the low byte of the mantissa. A saturating conversion (`as u8`) does not vectorise.
-    const WHOLE: f32 = (1 << 23) as f32;
-    (blended.clamp(0.0, 255.0).floor() + WHOLE).to_bits() as u8
+    const TWO_TO_23: f32 = (1 << 23) as f32;
+    (blended.clamp(0.0, 255.0).floor() + TWO_TO_23).to_bits() as u8
 }
 
-/// Brightness of a pixel: ITU-R 601 weights in 16-bit fixed point, rounded, as Pillow's `convert("L")`.
+/// Returns the brightness of a pixel: ITU-R 601 weights in 16-bit fixed point, rounded, as in Pillow's `convert("L")`.
 #[inline(always)]
 fn grey(red: u8, green: u8, blue: u8) -> u8 {
     let [red, green, blue] = [red, green, blue].map(u32::from);
@@ -44,7 +44,7 @@ fn channels(pixels: &[[u8; 3]; LANES]) -> [Channel; 3] {
     channels
 }
 
-/// [`grey`] of each pixel.
+/// Returns [`grey`] of each pixel.
 #[inline(always)]
 fn greys([red, green, blue]: &[Channel; 3]) -> Channel {
     let mut greys = [0; LANES];
@@ -99,11 +99,11 @@ multiversion! {
         let (chunks, rest) = pixels.as_chunks::<LANES>();
         let mut sum = 0u64;
         for pixels in chunks {
-            let mut some = 0u32;
+            let mut chunk_sum = 0u32;
             for grey in greys(&channels(pixels)) {
-                some += u32::from(grey);
+                chunk_sum += u32::from(grey);
             }
-            sum += u64::from(some);
+            sum += u64::from(chunk_sum);
         }
         for [red, green, blue] in rest {
             sum += u64::from(grey(*red, *green, *blue));
@@ -126,7 +126,7 @@ multiversion! {
 }
 
 /// Sharpness: blends with a smoothed version (3 × 3 kernel of ones with 5 in the centre, over 13). The outermost
-/// pixels have no full neighbourhood and stay, as Pillow's filter leaves them.
+/// pixels, which have no full neighbourhood, stay unchanged as in Pillow.
 pub fn sharpness(image: &mut RgbImage, factor: f64) {
     let (width, height) = (image.width() as usize, image.height() as usize);
     if width < 3 || height < 3 {
@@ -135,22 +135,22 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
     let stride = 3 * width;
     // Copies of the row above and of the current row before they are overwritten.
     let values: &mut [u8] = image;
-    let (mut above, mut here) = (values[..stride].to_vec(), vec![0; stride]);
+    let (mut above, mut current) = (values[..stride].to_vec(), vec![0; stride]);
     for rows in (stride..).step_by(stride).take(height - 2) {
         let (row, below) = values[rows..rows + 2 * stride].split_at_mut(stride);
-        here.copy_from_slice(row);
-        sharpen(&above, &here, below, factor as f32, &mut row[3..stride - 3]);
-        std::mem::swap(&mut above, &mut here);
+        current.copy_from_slice(row);
+        sharpen(&above, &current, below, factor as f32, &mut row[3..stride - 3]);
+        std::mem::swap(&mut above, &mut current);
     }
 }
 
 multiversion! {
     /// Writes the sharpened middle row without its first and last pixel to `out`.
-    fn sharpen(above: &[u8], here: &[u8], below: &[u8], factor: f32, out: &mut [u8]) {
+    fn sharpen(above: &[u8], current: &[u8], below: &[u8], factor: f32, out: &mut [u8]) {
         // Values of one channel are three apart.
         let count = out.len();
         let (a0, a1, a2) = (&above[..count], &above[3..3 + count], &above[6..6 + count]);
-        let (b0, b1, b2) = (&here[..count], &here[3..3 + count], &here[6..6 + count]);
+        let (b0, b1, b2) = (&current[..count], &current[3..3 + count], &current[6..6 + count]);
         let (c0, c1, c2) = (&below[..count], &below[3..3 + count], &below[6..6 + count]);
         for i in 0..count {
             let upper = u16::from(a0[i]) + u16::from(a1[i]) + u16::from(a2[i]);

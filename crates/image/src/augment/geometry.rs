@@ -1,4 +1,4 @@
-//! Rotation, shear and translation: nearest neighbour, black where the source has no pixel, same size.
+//! Rotation, shear and translation by nearest neighbour. The size stays, and pixels without a source are black.
 //!
 //! Pillow computes source coordinates in 16.16 fixed point from pixel centres (`Image.transform` with `AFFINE` and
 //! `NEAREST`); the same arithmetic here decides which neighbour is the nearest. Shears and translations move whole
@@ -10,12 +10,12 @@ use image::RgbImage;
 
 use crate::memory;
 
-/// A number in 16.16 fixed point, rounded half up. Limited, so that a multiple by any pixel index fits.
+/// Converts a number to 16.16 fixed point, rounded half up. Limits it, so that the product with any pixel index does not overflow.
 fn fixed(value: f64) -> i64 {
     (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
 }
 
-/// The range of integers i ≥ 0 for which `start + i · step`, in fixed point, lies in 0..limit.
+/// Returns the range of integers i ≥ 0 for which `start + i · step`, in fixed point, lies in 0..limit.
 fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
     let last = (limit << 16) - 1;
     let (near, far) = match step {
@@ -24,19 +24,19 @@ fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
         1.. => (-start, last - start),
         _ => (start - last, start),
     };
-    // Steps after which the near end is passed, and the far end not yet.
+    // The first step at or beyond the near end, and the first step beyond the far end.
     let step = step.abs();
     (near.max(0) + step - 1) / step..far.div_euclid(step) + 1
 }
 
-/// Rotates about the centre by `degrees`, counter-clockwise. Pillow's `Image.rotate`.
+/// Rotates about the centre by `degrees`, counter-clockwise, like Pillow's `Image.rotate`.
 pub fn rotate(image: &mut RgbImage, degrees: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     if width == 0 || height == 0 {
         return;
     }
     let angle = -degrees.rem_euclid(360.0).to_radians();
-    // Python rounds the entries to 15 decimals, which makes right angles exact.
+    // Pillow rounds the matrix entries to 15 decimals, which makes right angles exact.
     let round = |v: f64| (v * 1e15).round_ties_even() / 1e15;
     let (cos, sin) = (round(angle.cos()), round(angle.sin()));
     let (centre_x, centre_y) = (width as f64 / 2.0, height as f64 / 2.0);
@@ -67,22 +67,22 @@ pub fn rotate(image: &mut RgbImage, degrees: f64) {
         row_x += row_step_x;
         row_y += row_step_y;
     }
-    if let Some(turned) = RgbImage::from_raw(image.width(), image.height(), out) {
-        memory::give_back(std::mem::replace(image, turned).into_raw());
+    if let Some(rotated) = RgbImage::from_raw(image.width(), image.height(), out) {
+        memory::give_back(std::mem::replace(image, rotated).into_raw());
     }
 }
 
-/// Takes each pixel from `factor · row` columns to its right.
+/// Replaces each pixel by the pixel `factor · row` columns to the right.
 pub fn shear_x(image: &mut RgbImage, factor: f64) {
     let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
     shift_rows(image, |y| (start + y * step) >> 16);
 }
 
-/// Takes each pixel from `factor · column` rows below it.
+/// Replaces each pixel by the pixel `factor · column` rows below.
 pub fn shear_y(image: &mut RgbImage, factor: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
-    // Neighbouring columns mostly move by the same number of rows: they are copied together.
+    // Neighbouring columns that move by the same number of rows are copied together.
     let mut runs: Vec<(Range<usize>, i64)> = Vec::new();
     for x in 0..width {
         let shift = (start + x * step) >> 16;
@@ -94,7 +94,7 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
     }
     let stride = 3 * width as usize;
     let values: &mut [u8] = image;
-    let mut take = |y: i64, (run, shift): &(Range<usize>, i64)| {
+    let mut copy = |y: i64, (run, shift): &(Range<usize>, i64)| {
         let (from, to) = ((y + shift) * stride as i64, y as usize * stride);
         if (0..height).contains(&(y + shift)) {
             values.copy_within(from as usize + run.start..from as usize + run.end, to + run.start);
@@ -102,23 +102,23 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
             values[to + run.start..to + run.end].fill(0);
         }
     };
-    // What moves up is taken from rows that come later, what moves down from rows that came before.
+    // Each copy must read rows that are not overwritten yet: runs that move up are copied from the top, the others from the bottom.
     let (up, down): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, shift)| *shift >= 0);
     for y in 0..height {
-        up.iter().for_each(|run| take(y, run));
+        up.iter().for_each(|run| copy(y, run));
     }
     for y in (0..height).rev() {
-        down.iter().for_each(|run| take(y, run));
+        down.iter().for_each(|run| copy(y, run));
     }
 }
 
-/// Takes each pixel from `pixels` columns to its right: a positive value moves the image to the left.
+/// Replaces each pixel by the pixel `pixels` columns to the right: a positive value moves the image to the left.
 pub fn translate_x(image: &mut RgbImage, pixels: f64) {
     let shift = nearest(pixels);
     shift_rows(image, |_| shift);
 }
 
-/// Takes each pixel from `pixels` rows below it: a positive value moves the image up.
+/// Replaces each pixel by the pixel `pixels` rows below: a positive value moves the image up.
 pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     let stride = 3 * image.width() as usize;
     let height = image.height() as usize;
@@ -126,7 +126,7 @@ pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     shift_within(image, stride, height, shift);
 }
 
-/// The source coordinate of pixel 0, whose centre is at 0.5, moved by `pixels`.
+/// Returns the source coordinate of pixel 0, whose centre is at 0.5, moved by `pixels`.
 fn nearest(pixels: f64) -> i64 {
     (pixels + 0.5).floor() as i64
 }
@@ -142,8 +142,8 @@ fn shift_rows(image: &mut RgbImage, shift: impl Fn(i64) -> i64) {
     }
 }
 
-/// Moves `count` units of `unit` bytes towards the front by `shift` units (towards the back if negative) and fills
-/// what becomes free with zeros.
+/// Moves `count` units of `unit` bytes towards the front by `shift` units (towards the back if negative) and
+/// fills the rest with zeros.
 fn shift_within(bytes: &mut [u8], unit: usize, count: usize, shift: i64) {
     let distance = shift.unsigned_abs().min(count as u64) as usize * unit;
     let end = count * unit;
@@ -177,13 +177,13 @@ mod tests {
         translate_y(&mut down, -2.6);
         assert_eq!(down.pixels().map(|p| p.0[1]).collect::<Vec<_>>(), [0, 0, 0, 1]);
         for far in [-1e300, 1e300, 5.0] {
-            let mut gone = image(3, 3);
-            translate_y(&mut gone, far);
-            assert!(gone.iter().all(|&v| v == 0));
+            let mut moved_out = image(3, 3);
+            translate_y(&mut moved_out, far);
+            assert!(moved_out.iter().all(|&v| v == 0));
         }
-        for absurd in [f64::NAN, f64::INFINITY, -1e300] {
+        for extreme in [f64::NAN, f64::INFINITY, -1e300] {
             for operation in [rotate, shear_x, shear_y, translate_x] {
-                operation(&mut image(3, 3), absurd);
+                operation(&mut image(3, 3), extreme);
             }
         }
     }
@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn rotation_by_right_angles_is_exact() {
         let source = image(5, 5);
-        let mut turned = source.clone();
-        rotate(&mut turned, 90.0);
-        assert_eq!(turned, image::imageops::rotate270(&source));
-        rotate(&mut turned, 270.0);
-        assert_eq!(turned, source);
-        rotate(&mut turned, -720.0);
-        assert_eq!(turned, source);
+        let mut rotated = source.clone();
+        rotate(&mut rotated, 90.0);
+        assert_eq!(rotated, image::imageops::rotate270(&source));
+        rotate(&mut rotated, 270.0);
+        assert_eq!(rotated, source);
+        rotate(&mut rotated, -720.0);
+        assert_eq!(rotated, source);
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Operations that map each pixel value by itself, with one function for all channels or one for each.
+//! Operations that map each value independently of the others, with one function for all channels or one per channel.
 //!
-//! Simple arithmetic is computed with SIMD; other functions use a table.
+//! Simple functions are computed with SIMD, others by a table.
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "indices say what a loop over lanes does, and vectorise as well"
+    reason = "loops over lanes are clearer with indices, and vectorise too"
 )]
 
 use image::RgbImage;
@@ -13,7 +13,7 @@ use vlct_simd::multiversion;
 /// The results of a function for the 256 values of a channel.
 type Table = [u8; 256];
 
-/// Tabulates a function.
+/// Returns the table of a function.
 fn table(f: impl Fn(u8) -> u8) -> Table {
     std::array::from_fn(|value| f(value as u8))
 }
@@ -29,9 +29,10 @@ fn look_up(image: &mut RgbImage, [red, green, blue]: &[Table; 3]) {
     }
 }
 
-/// The histogram of each channel. Images have less than 2³² pixels.
+/// Returns the histogram of each channel. Images have less than 2³² pixels.
 fn histograms(image: &RgbImage) -> [[u32; 256]; 3] {
-    // Neighbouring pixels are often equal. Two sets of counts avoid that an increment waits for the previous one of the same count.
+    // Neighbouring pixels are often equal. With two sets of counts, an increment need not wait for the previous increment of the same
+    // count.
     let mut counts = [[[0u32; 256]; 3]; 2];
     let (pairs, rest) = image.as_chunks::<3>().0.as_chunks::<2>();
     for pair in pairs {
@@ -55,7 +56,7 @@ fn histograms(image: &RgbImage) -> [[u32; 256]; 3] {
 const LANES: usize = 48;
 
 multiversion! {
-    /// The smallest and the largest value of each channel; 255 and 0 if there is none.
+    /// Returns the smallest and the largest value of each channel, or 255 and 0 if there is none.
     fn extremes(values: &[u8]) -> [[u8; 3]; 2] {
         let (mut low, mut high) = ([u8::MAX; LANES], [0; LANES]);
         let (chunks, rest) = values.as_chunks::<LANES>();
@@ -78,8 +79,8 @@ multiversion! {
     }
 }
 
-/// Stretches each channel so that its darkest value becomes 0 and its brightest 255; a constant channel stays.
-/// Pillow's `ImageOps.autocontrast` without cut-off.
+/// Stretches each channel so that its darkest value becomes 0 and its brightest 255; a constant channel stays unchanged.
+/// Equals Pillow's `ImageOps.autocontrast` without cut-off.
 pub fn auto_contrast(image: &mut RgbImage) {
     let [low, high] = extremes(image);
     // Most photographs span the full range already.
@@ -98,12 +99,12 @@ pub fn auto_contrast(image: &mut RgbImage) {
     look_up(image, &tables);
 }
 
-/// Flattens each channel's histogram. Pillow's `ImageOps.equalize`: the bin width leaves the last occupied bin out,
-/// and a channel with one value, or with too few pixels to fill 255 bins, stays.
+/// Flattens each channel's histogram. As in Pillow's `ImageOps.equalize`, the bin width does not count the last occupied bin, and a
+/// channel with one value, or with too few pixels to fill 255 bins, stays unchanged.
 pub fn equalize(image: &mut RgbImage) {
     let tables = histograms(image).map(|counts| {
         let last = counts.iter().rev().find(|&&n| n > 0).copied().unwrap_or(0);
-        // Zero also where only one value occurs.
+        // The step is also zero if only one value occurs.
         let step = (counts.iter().sum::<u32>() - last) / 255;
         if step == 0 {
             return table(|v| v);
@@ -118,13 +119,13 @@ pub fn equalize(image: &mut RgbImage) {
     look_up(image, &tables);
 }
 
-/// Keeps the top `bits` bits of each value (limited to 1..=8). Pillow's `ImageOps.posterize`.
+/// Keeps the top `bits` bits of each value (limited to 1..=8). Equals Pillow's `ImageOps.posterize`.
 pub fn posterize(image: &mut RgbImage, bits: u32) {
     let mask = 0xffu8 << (8 - bits.clamp(1, 8));
     image.iter_mut().for_each(|v| *v &= mask);
 }
 
-/// Inverts every value that is not below `threshold` (0..=256). Pillow's `ImageOps.solarize`.
+/// Inverts every value from `threshold` (0..=256) on. Equals Pillow's `ImageOps.solarize`.
 pub fn solarize(image: &mut RgbImage, threshold: f64) {
     // An integer is below the threshold if and only if it is below its ceiling.
     invert_from(image, threshold.ceil() as u16, 0);
@@ -137,7 +138,7 @@ pub fn solarize_add(image: &mut RgbImage, amount: f64) {
 }
 
 multiversion! {
-    /// Adds `amount`, clips to 0..=255, and inverts values that are not below `threshold`.
+    /// Adds `amount`, clips to 0..=255, and inverts values from `threshold` on.
     fn invert_from(values: &mut [u8], threshold: u16, amount: i16) {
         for value in values {
             let sum = (i16::from(*value) + amount).clamp(0, 255) as u8;

@@ -1,10 +1,10 @@
 //! RandAugment: a few operations drawn at random, all at one magnitude.
 //!
 //! After Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
-//! from ViLT. Each operation is Pillow's arithmetic on 8-bit pixels, in place, with an explicit value; the table
-//! [`OPERATIONS`] gives its range. Three properties look odd and are kept, because the published models were trained
-//! with them: magnitude 9 leaves one bit to posterize, solarize-add brightens every pixel, and the enhancers only ever
-//! weaken (0.64).
+//! from ViLT. Each operation applies Pillow's arithmetic to 8-bit pixels, in place, with an explicit value; the table
+//! [`OPERATIONS`] has the ranges. Three unusual properties are kept, because the published models were trained with them: at
+//! magnitude 9, posterize keeps one bit; solarize-add adds to every value, not only to values below the threshold; and the
+//! enhancers always weaken (factor 0.64).
 
 use image::RgbImage;
 use rand::{Rng, RngExt};
@@ -25,7 +25,7 @@ pub struct Operation {
     pub low: f64,
     /// The value at magnitude [`MAX_MAGNITUDE`].
     pub high: f64,
-    /// Whether the value's sign is drawn at random.
+    /// Whether the sign of the value is drawn at random.
     pub signed: bool,
     /// Applies the operation with a value, in place.
     pub apply: fn(&mut RgbImage, f64),
@@ -35,7 +35,7 @@ pub struct Operation {
 pub const MAX_MAGNITUDE: f64 = 30.0;
 
 impl Operation {
-    /// The value at a magnitude of 0..=[`MAX_MAGNITUDE`], before the random sign.
+    /// Returns the value at a magnitude of 0..=[`MAX_MAGNITUDE`], before the random sign.
     pub fn value(&self, magnitude: f64) -> f64 {
         magnitude / MAX_MAGNITUDE * (self.high - self.low) + self.low
     }
@@ -56,7 +56,7 @@ pub static OPERATIONS: [Operation; 14] = [
     operation("AutoContrast", 0.0, 1.0, false, |image, _| auto_contrast(image)),
     operation("Equalize", 0.0, 1.0, false, |image, _| equalize(image)),
     operation("Rotate", 0.0, 30.0, true, rotate),
-    // The value is cut to whole bits, at least one.
+    // The value is truncated to an integer; at least one bit is kept.
     operation("Posterize", 0.0, 4.0, false, |image, value| {
         posterize(image, value as u32)
     }),

@@ -13,48 +13,49 @@ use super::{Flaw, check};
 use crate::Result;
 use vlct_util::at;
 
-/// The largest file that is read, in bytes: more than the largest image, uncompressed, with four channels of 16 bits.
-const LARGEST_FILE: u64 = 1 << 30;
+/// Maximum size of a file that is read, in bytes: more than the largest image, uncompressed, with four channels of 16 bits.
+const MAX_FILE: u64 = 1 << 30;
 
-/// Limit of the file contents in memory at a time, in bytes.
-const FILES_AT_ONCE: u64 = LARGEST_FILE;
+/// Maximum memory of file contents at a time, in bytes.
+const FILE_MEMORY: u64 = MAX_FILE;
 
-/// Limit of the memory of all decoders at a time, in bytes: two of the largest images.
-const PIXELS_AT_ONCE: u64 = 2 << 30;
+/// Maximum memory of all decoders at a time, in bytes: two of the largest images.
+const DECODER_MEMORY: u64 = 2 << 30;
 
 /// Bytes of a file that suffice to detect its format.
-const START: u64 = 64;
+const FORMAT_BYTES: u64 = 64;
 
 /// The result of checking a file.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It is a complete image.
+    /// The file is a complete image.
     Fine,
-    /// It is not an image, is damaged, or Pillow would warn.
+    /// The file is not an image or is damaged, or Pillow would warn about it.
     Bad(Flaw),
-    /// It cannot be read, so nothing is known about its content.
+    /// The file cannot be read, so nothing is known about its content.
     Unread(io::Error),
 }
 
 /// Checks files with [`check`], in bounded memory.
 pub struct Checker {
     tolerate_warnings: bool,
-    files: Gate,
-    pixels: Gate,
+    file_memory: Semaphore,
+    decoder_memory: Semaphore,
 }
 
 impl Checker {
-    /// With `tolerate_warnings`, a file is fine if it can be decoded. The original also rejects files that Pillow warns about.
+    /// Creates a checker. With `tolerate_warnings`, every file that can be decoded is fine. The original rejects files that Pillow
+    /// warns about.
     pub fn new(tolerate_warnings: bool) -> Self {
         Self {
             tolerate_warnings,
-            files: Gate::new(FILES_AT_ONCE),
-            pixels: Gate::new(PIXELS_AT_ONCE),
+            file_memory: Semaphore::new(FILE_MEMORY),
+            decoder_memory: Semaphore::new(DECODER_MEMORY),
         }
     }
 
-    /// Checks files in parallel and returns one verdict for each, in their order. Files and images take at most about 3 GiB of
-    /// memory for any number of threads.
+    /// Checks files in parallel and returns their verdicts in the same order. Files and images take at most about 3 GiB of memory
+    /// for any number of threads.
     pub fn check_all(&self, paths: &[PathBuf]) -> Vec<Verdict> {
         paths.par_iter().map(|path| self.check(path)).collect()
     }
@@ -73,62 +74,62 @@ impl Checker {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();
-        Read::by_ref(&mut file).take(START).read_to_end(&mut bytes)?;
+        Read::by_ref(&mut file).take(FORMAT_BYTES).read_to_end(&mut bytes)?;
         if let Err(error) = decode::format_of(&bytes) {
             return Ok(Some(Flaw::Damaged(error.to_string())));
         }
-        if length > LARGEST_FILE {
-            let limit = LARGEST_FILE >> 30;
+        if length > MAX_FILE {
+            let limit = MAX_FILE >> 30;
             return Ok(Some(Flaw::Damaged(format!("a file of more than {limit} GiB"))));
         }
-        // The gates are always entered in this order, so threads cannot deadlock.
-        let _file = self.files.enter(length);
-        file.take(LARGEST_FILE).read_to_end(&mut bytes)?;
-        let _pixels = self.pixels.enter(decode::memory_for(&bytes));
+        // The semaphores are always acquired in this order, so threads cannot deadlock.
+        let _file_permit = self.file_memory.acquire(length);
+        file.take(MAX_FILE).read_to_end(&mut bytes)?;
+        let _decoder_permit = self.decoder_memory.acquire(decode::memory_for(&bytes));
         Ok(check(&bytes))
     }
 }
 
-/// A counting semaphore: threads enter while their sizes sum to at most a limit.
-struct Gate {
+/// A counting semaphore: the sizes of all permits sum to at most a limit.
+struct Semaphore {
     limit: u64,
     free: Mutex<u64>,
-    left: Condvar,
+    released: Condvar,
 }
 
-/// A share of a [`Gate`], released when dropped.
-struct Place<'a> {
-    gate: &'a Gate,
+/// A share of a [`Semaphore`], released when dropped.
+struct Permit<'a> {
+    semaphore: &'a Semaphore,
     size: u64,
 }
 
-impl Gate {
+impl Semaphore {
     fn new(limit: u64) -> Self {
         Self {
             limit,
             free: Mutex::new(limit),
-            left: Condvar::new(),
+            released: Condvar::new(),
         }
     }
 
     /// Waits until `size` is free. A size above the limit counts as the limit.
-    fn enter(&self, size: u64) -> Place<'_> {
+    fn acquire(&self, size: u64) -> Permit<'_> {
         let size = size.min(self.limit);
-        // The count is valid even if another thread panicked while it held the lock.
+        // The count is valid even if another thread has panicked with the lock held.
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self
-            .left
+            .released
             .wait_while(free, |free| *free < size)
             .unwrap_or_else(PoisonError::into_inner);
         *free -= size;
-        Place { gate: self, size }
+        Permit { semaphore: self, size }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += self.size;
-        self.gate.left.notify_all();
+        *self.semaphore.free.lock().unwrap_or_else(PoisonError::into_inner) += self.size;
+        self.semaphore.released.notify_all();
     }
 }
 
@@ -154,27 +155,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gate_never_exceeds_its_limit() {
+    fn semaphore_never_exceeds_its_limit() {
         use std::sync::atomic::{AtomicU64, Ordering};
-        let (gate, inside, most) = (Gate::new(10), AtomicU64::new(0), AtomicU64::new(0));
+        let (semaphore, acquired, max) = (Semaphore::new(10), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for thread in 0..8u64 {
-                let (gate, inside, most) = (&gate, &inside, &most);
+                let (semaphore, acquired, max) = (&semaphore, &acquired, &max);
                 scope.spawn(move || {
                     for round in 0..200 {
                         // Some sizes exceed the limit; they count as the limit.
                         let size = (thread * 7 + round) % 13;
-                        let _place = gate.enter(size);
-                        let now = inside.fetch_add(size.min(10), Ordering::SeqCst) + size.min(10);
-                        most.fetch_max(now, Ordering::SeqCst);
+                        let _permit = semaphore.acquire(size);
+                        let total = acquired.fetch_add(size.min(10), Ordering::SeqCst) + size.min(10);
+                        max.fetch_max(total, Ordering::SeqCst);
                         std::thread::yield_now();
-                        inside.fetch_sub(size.min(10), Ordering::SeqCst);
+                        acquired.fetch_sub(size.min(10), Ordering::SeqCst);
                     }
                 });
             }
         });
-        assert_eq!(most.into_inner(), 10);
-        assert_eq!(*gate.free.lock().unwrap(), 10);
+        assert_eq!(max.into_inner(), 10);
+        assert_eq!(*semaphore.free.lock().unwrap(), 10);
     }
 
     #[cfg(unix)]

@@ -17,9 +17,9 @@ use super::decode;
 /// Why an image file is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It cannot be decoded, for this reason (one line).
+    /// The file cannot be decoded, for this reason (one line).
     Damaged(String),
-    /// It can be decoded, and training would use it, but Pillow would give this warning (one line).
+    /// The file can be decoded and used, but Pillow would warn for this reason (one line).
     Warning(&'static str),
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// Checks an image, given as the bytes of its file. Returns none if the image is valid.
+/// Checks an image, given as the bytes of its file. Returns `None` if the image is valid.
 pub fn check(bytes: &[u8]) -> Option<Flaw> {
     let format = match decode::decode(bytes)
         .map(super::recycle)
@@ -49,7 +49,8 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
     }
 }
 
-/// Unless the JFIF header has the resolution, Pillow reads it from the EXIF tags and warns if they are damaged.
+/// Returns Pillow's warning. Pillow reads the resolution from the EXIF tags unless the JFIF header has it, and warns if the tags are
+/// damaged.
 fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     const PER_INCH: u8 = 1;
     let mut tags = None;
@@ -81,7 +82,7 @@ fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
     const SIGNATURE: usize = 8;
     const PALETTE: u8 = 3;
-    let (mut colour_type, mut frames_announced) = (None, false);
+    let (mut colour_type, mut has_frame_count) = (None, false);
     let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
@@ -89,18 +90,18 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
         let data = after.get(..length)?;
         match kind {
             b"IHDR" => colour_type = data.get(9).copied(),
-            b"tRNS" if colour_type == Some(PALETTE) && !hides_one_colour(data) => {
+            b"tRNS" if colour_type == Some(PALETTE) && !has_one_transparent_colour(data) => {
                 return Some(Flaw::Warning("palette with transparency"));
             }
-            b"tRNS" if data.len() < shortest_transparency(colour_type) => {
-                return Some(Flaw::Damaged("the transparent colour (chunk tRNS) is cut short".into()));
+            b"tRNS" if data.len() < min_trns_length(colour_type) => {
+                return Some(Flaw::Damaged("the transparent colour (chunk tRNS) is truncated".into()));
             }
             b"acTL" => {
                 let frames = data.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
-                if frames_announced || frames == 0 || frames > 1 << 31 {
+                if has_frame_count || frames == 0 || frames > 1 << 31 {
                     return Some(Flaw::Warning("animation with an impossible number of frames"));
                 }
-                frames_announced = true;
+                has_frame_count = true;
             }
             b"IEND" => return None,
             _ => {}
@@ -111,8 +112,8 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
     None
 }
 
-/// The least size, in bytes, of the `tRNS` chunk of a grey or RGB image.
-fn shortest_transparency(colour_type: Option<u8>) -> usize {
+/// Returns the minimum size, in bytes, of the `tRNS` chunk of a grey or RGB image.
+fn min_trns_length(colour_type: Option<u8>) -> usize {
     match colour_type {
         Some(0) => 2,
         Some(2) => 6,
@@ -120,9 +121,9 @@ fn shortest_transparency(colour_type: Option<u8>) -> usize {
     }
 }
 
-/// Whether one opacity is 0 and all others are 255, in which case Pillow stores the index of a transparent colour. Its regular
-/// expression (`_simple_palette`) also allows a line feed at the end.
-fn hides_one_colour(opacities: &[u8]) -> bool {
+/// Returns whether one opacity is 0 and all others are 255. Pillow then stores the index of the transparent colour and does not warn.
+/// Pillow's regular expression (`_simple_palette`) also allows a line feed at the end.
+fn has_one_transparent_colour(opacities: &[u8]) -> bool {
     let opacities = opacities.strip_suffix(b"\n").unwrap_or(opacities);
     opacities.iter().filter(|v| **v == 0).count() == 1 && opacities.iter().all(|v| matches!(v, 0 | 255))
 }

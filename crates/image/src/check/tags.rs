@@ -1,8 +1,8 @@
-//! Warnings of Pillow about TIFF tags, which are also the EXIF tags of JPEG files.
+//! Pillow's warnings about TIFF tags, the format of the EXIF tags of JPEG files.
 
-/// Pillow's warning about a directory that extends beyond its file.
-const CUT: &str = "damaged tags (EXIF)";
-/// Pillow's warning about a resolution of several values.
+/// Reason for a directory that extends beyond the end of the file.
+const TRUNCATED: &str = "damaged tags (EXIF)";
+/// Reason for a resolution of several values.
 const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
 
 const X_RESOLUTION: u16 = 0x011a;
@@ -35,11 +35,11 @@ impl Input<'_> {
     }
 }
 
-/// Returns Pillow's warning about the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) or the resolution in
-/// it. Without a valid header Pillow reads nothing and does not warn.
+/// Returns the reason why Pillow warns about the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) or its
+/// resolution, if Pillow warns. Without a valid header Pillow reads nothing and does not warn.
 pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let big_endian = match bytes.first_chunk()? {
-        // Pillow also accepts the second, invalid form of each.
+        // Pillow also accepts the second form, which is invalid.
         b"MM\0\x2a" | b"MM\x2a\0" => true,
         b"II\x2a\0" | b"II\0\x2a" => false,
         _ => return None,
@@ -47,20 +47,20 @@ pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let input = Input { bytes, big_endian };
     let directory = input.u32(4)?;
     match read_directory(input, directory as usize) {
-        None => Some(CUT),
+        None => Some(TRUNCATED),
         Some(Resolution { unit: Some(unit), x }) if unit > 1 || x > Some(1) => Some(TOO_MANY),
         Some(_) => None,
     }
 }
 
-/// The number of values of the resolution tags. Pillow looks up the unit first, and the resolution only if there is a unit.
+/// Numbers of values of the resolution tags. Pillow reads the unit first, and the resolution only if there is a unit.
 #[derive(Default)]
 struct Resolution {
     unit: Option<u32>,
     x: Option<u32>,
 }
 
-/// Reads a directory; none if it, or a value that it refers to, extends beyond the file.
+/// Reads a directory. Returns `None` if the directory or one of its values extends beyond the end of the file.
 fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
     const ENTRY: usize = 12;
     let mut resolution = Resolution::default();
@@ -76,7 +76,7 @@ fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
         if size > 4 && u64::from(value) + size > input.bytes.len() as u64 {
             return None;
         }
-        // Text and raw bytes are one value of any length.
+        // A text or a sequence of raw bytes is one value.
         let values = if matches!(kind, 1 | 2 | 7) { count.min(1) } else { count };
         match tag {
             _ if values == 0 => {}
@@ -90,7 +90,7 @@ fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
     Some(resolution)
 }
 
-/// The size in bytes of a value of a type; none for types that Pillow skips.
+/// Returns the size in bytes of a value of a type, or `None` for types that Pillow skips.
 fn size_of_kind(kind: u16) -> Option<u64> {
     match kind {
         1 | 2 | 6 | 7 => Some(1),

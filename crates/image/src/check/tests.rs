@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::encode_png;
 
-/// The golden copy of the file that the original examined as `path`.
-fn raw(prepare: &Path, path: &str) -> PathBuf {
+/// Returns the path of the golden copy of the file that the original checked as `path`.
+fn golden_file(prepare: &Path, path: &str) -> PathBuf {
     let (set, rest) = path.split_once('/').unwrap();
     prepare.join(set.to_lowercase()).join("raw").join(rest)
 }
@@ -16,7 +16,7 @@ fn verdicts_and_causes_equal_the_originals() {
     for directory in vlct_golden::directories("prepare") {
         let expected = vlct_golden::json(directory.join("check_valid_images/expected/check_valid_images.json"));
         for file in expected["files"].as_array().unwrap() {
-            let path = raw(&directory, file["path"].as_str().unwrap());
+            let path = golden_file(&directory, file["path"].as_str().unwrap());
             let cause = match Checker::new(false).check(&path) {
                 Verdict::Fine => None,
                 Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
@@ -37,7 +37,7 @@ fn tolerates_warnings_on_request() {
         ("7e7e_edge07.jpg", true),
         ("7e7e_edge01.jpg", false),
     ] {
-        let path = raw(&directory, &format!("GCC/images_train/7e7e/{file}"));
+        let path = golden_file(&directory, &format!("GCC/images_train/7e7e/{file}"));
         assert!(matches!(Checker::new(false).check(&path), Verdict::Bad(_)), "{file}");
         assert_eq!(
             matches!(Checker::new(true).check(&path), Verdict::Fine),
@@ -47,7 +47,7 @@ fn tolerates_warnings_on_request() {
     }
 }
 
-/// A directory of tags, little-endian, with `entries` of (tag, type, count, value or place).
+/// Returns a little-endian directory of tags with `entries` of (tag, type, count, value or offset).
 fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
     let mut bytes = b"II\x2a\0\x08\0\0\0".to_vec();
     bytes.extend((entries.len() as u16).to_le_bytes());
@@ -59,11 +59,11 @@ fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
     bytes
 }
 
-/// A JPEG file with segments inserted before its own.
+/// Returns a JPEG file with these segments before all others.
 fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
     let image = crate::RgbImage::new(8, 8);
     let file = crate::encode_jpeg(&image, 90).unwrap();
-    // The JFIF header of the encoder is removed.
+    // Without the JFIF header of the encoder.
     let header = 2 + if file[3] == 0xe0 {
         2 + usize::from(u16::from_be_bytes([file[4], file[5]]))
     } else {
@@ -83,34 +83,37 @@ fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
 fn damaged_exif_is_a_warning_unless_jfif_has_the_resolution() {
     let jfif = |unit: u8| [b"JFIF\0\x01\x01".as_slice(), &[unit, 0, 72, 0, 72, 0, 0]].concat();
     let exif = |tags: &[u8]| [b"Exif\0\0", tags].concat();
-    let whole = exif(&tags(&[(0x0112, 3, 1, 6), (0x011a, 5, 1, 18), (0x0128, 3, 1, 2)]));
+    let complete = exif(&tags(&[(0x0112, 3, 1, 6), (0x011a, 5, 1, 18), (0x0128, 3, 1, 2)]));
     let cut = exif(&tags(&[(0x010f, 2, 4000, 9000)]));
-    let flawed = |segments: &[(u8, &[u8])]| match check(&jpeg(segments)) {
+    let has_warning = |segments: &[(u8, &[u8])]| match check(&jpeg(segments)) {
         None => false,
         Some(Flaw::Warning(_)) => true,
         Some(Flaw::Damaged(reason)) => panic!("{reason}"),
     };
-    assert!(!flawed(&[]));
-    assert!(!flawed(&[(0xe1, &whole)]));
-    assert!(flawed(&[(0xe1, &cut)]));
-    assert!(flawed(&[(0xe0, &jfif(0)), (0xe1, &cut)]));
-    assert!(flawed(&[(0xe0, &jfif(2)), (0xe1, &cut)]));
-    assert!(!flawed(&[(0xe0, &jfif(1)), (0xe1, &cut)]));
-    assert!(!flawed(&[(0xe1, &cut), (0xe0, &jfif(1))]));
+    assert!(!has_warning(&[]));
+    assert!(!has_warning(&[(0xe1, &complete)]));
+    assert!(has_warning(&[(0xe1, &cut)]));
+    assert!(has_warning(&[(0xe0, &jfif(0)), (0xe1, &cut)]));
+    assert!(has_warning(&[(0xe0, &jfif(2)), (0xe1, &cut)]));
+    assert!(!has_warning(&[(0xe0, &jfif(1)), (0xe1, &cut)]));
+    assert!(!has_warning(&[(0xe1, &cut), (0xe0, &jfif(1))]));
     // The first of several EXIF segments counts.
-    assert!(!flawed(&[(0xe1, &whole), (0xe1, &cut)]));
-    assert!(!flawed(&[(0xe1, &exif(b"no tags at all"))]));
+    assert!(!has_warning(&[(0xe1, &complete), (0xe1, &cut)]));
+    assert!(!has_warning(&[(0xe1, &exif(b"no tags at all"))]));
     // The offset of the next directory is missing, or an entry is truncated.
-    assert!(flawed(&[(0xe1, &whole[..whole.len() - 1])]));
-    assert!(flawed(&[(0xe1, &whole[..30])]));
+    assert!(has_warning(&[(0xe1, &complete[..complete.len() - 1])]));
+    assert!(has_warning(&[(0xe1, &complete[..30])]));
     // Unknown types are skipped; a resolution of several values is a warning.
-    assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x010f, 99, 4000, 9000)])))]));
-    assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 2, 2)])))]));
-    assert!(flawed(&[(0xe1, &exif(&tags(&[(0x0128, 3, 1, 2), (0x011a, 3, 2, 2)])))]));
-    assert!(!flawed(&[(0xe1, &exif(&tags(&[(0x011a, 3, 2, 2)])))]));
+    assert!(!has_warning(&[(0xe1, &exif(&tags(&[(0x010f, 99, 4000, 9000)])))]));
+    assert!(has_warning(&[(0xe1, &exif(&tags(&[(0x0128, 3, 2, 2)])))]));
+    assert!(has_warning(&[(
+        0xe1,
+        &exif(&tags(&[(0x0128, 3, 1, 2), (0x011a, 3, 2, 2)]))
+    )]));
+    assert!(!has_warning(&[(0xe1, &exif(&tags(&[(0x011a, 3, 2, 2)])))]));
 }
 
-/// A PNG file with a chunk inserted before its pixels.
+/// Returns a PNG file with a chunk inserted before the pixels.
 fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let file = encode_png(&crate::RgbImage::new(4, 4)).unwrap();
     let chunk = |kind: &[u8; 4], data: &[u8]| {
@@ -141,7 +144,7 @@ fn png(colour_type: u8, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn png_transparency_and_animation_chunks_are_checked() {
+fn detects_invalid_png_transparency_and_animation_chunks() {
     let flaw = |colour_type, kind, data: &[u8]| png_flaw(&png(colour_type, kind, data));
     for (opacities, fine) in [
         (&[255, 0, 255][..], true),
@@ -168,10 +171,10 @@ proptest! {
     fn arbitrary_tags_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), big in any::<bool>()) {
         let header: &[u8] = if big { b"MM\0\x2a\0\0\0\x08" } else { b"II\x2a\0\x08\0\0\0" };
         let _ = tags::flaw(&bytes);
-        let whole = [header, &bytes].concat();
+        let complete = [header, &bytes].concat();
         // Truncating damaged tags further does not repair them.
-        if tags::flaw(&whole) == Some("damaged tags (EXIF)") && whole.len() > 8 {
-            prop_assert!(tags::flaw(&whole[..whole.len() - 1]).is_some());
+        if tags::flaw(&complete) == Some("damaged tags (EXIF)") && complete.len() > 8 {
+            prop_assert!(tags::flaw(&complete[..complete.len() - 1]).is_some());
         }
     }
 

@@ -2,10 +2,10 @@
 
 use image::{ColorType, RgbImage};
 
-/// Converts `width` × `height` pixels of interleaved samples (16-bit ones in native byte order).
+/// Converts `width` × `height` pixels of interleaved samples. 16-bit samples are in native byte order.
 ///
-/// Pillow keeps the high byte of 16-bit colour, but holds 16-bit grey as integers and *clips* those to 255 when it
-/// converts them to RGB, so that most such images become nearly white. The published models were trained on these results.
+/// Pillow keeps the high byte of 16-bit colour samples, but *clips* 16-bit grey samples to 255, so that most of these images become
+/// nearly white. The published models were trained on these results.
 ///
 /// # Errors
 /// Returns the reason if the layout has no equivalent in Pillow or the number of samples is wrong.
@@ -15,29 +15,33 @@ pub(super) fn to_rgb(samples: Vec<u8>, layout: ColorType, width: u32, height: u3
         ColorType::L8 => samples.iter().flat_map(|&v| [v; 3]).collect(),
         ColorType::La8 => samples.as_chunks::<2>().0.iter().flat_map(|&[v, _]| [v; 3]).collect(),
         ColorType::Rgba8 => drop_fourth(samples),
-        ColorType::L16 => wide::<1>(&samples).flat_map(|[v]| [v.min(255) as u8; 3]).collect(),
-        ColorType::La16 => wide::<2>(&samples).flat_map(|[v, _]| [high(v); 3]).collect(),
-        ColorType::Rgb16 => wide::<3>(&samples).flat_map(|p| p.map(high)).collect(),
-        ColorType::Rgba16 => wide::<4>(&samples)
-            .flat_map(|[r, g, b, _]| [r, g, b].map(high))
+        ColorType::L16 => pixels_16_bit::<1>(&samples)
+            .flat_map(|[v]| [v.min(255) as u8; 3])
+            .collect(),
+        ColorType::La16 => pixels_16_bit::<2>(&samples)
+            .flat_map(|[v, _]| [high_byte(v); 3])
+            .collect(),
+        ColorType::Rgb16 => pixels_16_bit::<3>(&samples).flat_map(|p| p.map(high_byte)).collect(),
+        ColorType::Rgba16 => pixels_16_bit::<4>(&samples)
+            .flat_map(|[r, g, b, _]| [r, g, b].map(high_byte))
             .collect(),
         other => return Err(format!("pixels of type {other:?} have no RGB form")),
     };
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| "too few pixels".to_string())
 }
 
-fn high(value: u16) -> u8 {
+fn high_byte(value: u16) -> u8 {
     (value >> 8) as u8
 }
 
-/// Pixels of `N` native-endian 16-bit samples.
-fn wide<const N: usize>(samples: &[u8]) -> impl Iterator<Item = [u16; N]> {
+/// Returns pixels of `N` native-endian 16-bit samples.
+fn pixels_16_bit<const N: usize>(samples: &[u8]) -> impl Iterator<Item = [u16; N]> {
     let values = samples.as_chunks::<2>().0;
     let pixels = values.as_chunks::<N>().0;
     pixels.iter().map(|pixel| pixel.map(u16::from_ne_bytes))
 }
 
-/// Removes every fourth byte, in place, because images can be large.
+/// Removes every fourth byte. Works in place, because images can be large.
 fn drop_fourth(mut samples: Vec<u8>) -> Vec<u8> {
     let pixels = samples.len() / 4;
     for i in 1..pixels {

@@ -33,9 +33,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| damaged(&"too few pixels"))
 }
 
-/// Whether the file has an end marker (`FF D9`). The decoder fills missing pixels with grey; Pillow rejects such files.
+/// Returns whether the file has an end marker (`FF D9`). The decoder fills missing pixels with grey; Pillow rejects such files.
 ///
-/// Segments are skipped by their length, so the end marker of a thumbnail inside one does not count. Bytes after the end marker are
+/// Segments are skipped by their length, so the end marker of a thumbnail inside a segment does not count. Bytes after the end marker are
 /// ignored.
 fn is_complete(bytes: &[u8]) -> bool {
     const END: u8 = 0xd9;
@@ -78,10 +78,10 @@ mod tests {
         let start = [0xff, 0xd8];
         let thumbnail = [0xff, 0xe1, 0x00, 0x04, 0xff, 0xd9];
         let scan = [0xff, 0xda, 0x00, 0x02, 1, 2, 0xff, 0x00, 3, 0xff, 0xd0, 4];
-        let whole = [&start[..], &thumbnail, &scan, &[0xff, 0xff, 0xd9], b"trailing"].concat();
-        assert!(is_complete(&whole));
-        for cut in 0..whole.len() - b"trailing".len() {
-            assert!(!is_complete(&whole[..cut]), "cut at {cut}");
+        let complete = [&start[..], &thumbnail, &scan, &[0xff, 0xff, 0xd9], b"trailing"].concat();
+        assert!(is_complete(&complete));
+        for cut in 0..complete.len() - b"trailing".len() {
+            assert!(!is_complete(&complete[..cut]), "cut at {cut}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Decoding of image files to RGB, with the results of Pillow's `Image.open(…).convert("RGB")`.
 //!
 //! JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page) and
-//! WebP (first frame). Not read: arithmetic-coded JPEG, TIFF with a palette or with floating-point pixels.
-//! Transparency is dropped, not blended; the orientation tag of cameras is not applied; colour profiles are ignored.
+//! WebP (first frame). Arithmetic-coded JPEG, and TIFF with a palette or floating-point pixels are not supported.
+//! Transparency is dropped, not blended; the orientation tag is not applied; colour profiles are ignored.
 //!
 //! Input is untrusted: sizes are checked before memory is allocated, a truncated file is an error, and a panic of a decoder is
 //! caught.
@@ -19,14 +19,14 @@ mod convert;
 mod jpeg;
 mod png;
 
-/// The largest number of pixels that is decoded: Pillow's `Image.MAX_IMAGE_PIXELS` (a quarter of a gibibyte at three
-/// bytes each), above which it suspects a decompression bomb.
+/// Maximum number of pixels of an image: Pillow's `Image.MAX_IMAGE_PIXELS` (a quarter of a gibibyte at three bytes
+/// each), above which Pillow warns of a decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// The longest side, in pixels, that is decoded; it is also the limit of JPEG. Resizing needs memory in proportion to it.
+/// Maximum side of an image in pixels, which is also the limit of JPEG. The memory of a resize is proportional to the side.
 pub const MAX_SIDE: u32 = 65_535;
 
-/// The largest memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
+/// Maximum memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
 const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
 
 /// Decodes an image to RGB.
@@ -38,7 +38,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let format = format_of(bytes)?;
     // A panic in a decoder must not end a training run. The closure mutates nothing outside, so it is unwind-safe.
     catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format)))
-        .unwrap_or_else(|_| Err(damaged(format, &"the decoder gave up")))
+        .unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))
 }
 
 /// Detects the format from the first bytes of a file; a few dozen suffice.
@@ -114,11 +114,11 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
     convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(format, &e))
 }
 
-/// Whether the file is as long as its RIFF header says. Pillow rejects a truncated animation, of which the decoder would read the
-/// first frame.
+/// Returns whether the file is as long as its RIFF header states. Pillow rejects a truncated animation, whereas the decoder reads
+/// the first frame.
 fn riff_is_complete(bytes: &[u8]) -> bool {
-    let announced = bytes.get(4..).and_then(|rest| rest.first_chunk()).copied();
-    announced.is_some_and(|size| (bytes.len() as u64) >= 8 + u64::from(u32::from_le_bytes(size)))
+    let stated = bytes.get(4..).and_then(|rest| rest.first_chunk()).copied();
+    stated.is_some_and(|size| (bytes.len() as u64) >= 8 + u64::from(u32::from_le_bytes(size)))
 }
 
 fn check_size(width: u32, height: u32) -> Result<()> {
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One file of every kind, from the repository's own reference data.
+    /// Returns the names and contents of the golden image files: one of every kind.
     fn files() -> Vec<(String, Vec<u8>)> {
         let directory = vlct_golden::directories("images").remove(0);
         let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(directory)
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn rejects_enormous_sizes_before_allocating() {
-        let (mut seen, huge) = (0, [0x7f, 0xff]);
+        let (mut count, huge) = (0, [0x7f, 0xff]);
         for (name, mut bytes) in files() {
             match name.rsplit('.').next().unwrap() {
                 "gif" => {
@@ -207,14 +207,14 @@ mod tests {
                 }
                 _ => continue,
             }
-            seen += 1;
+            count += 1;
             let message = decode_error(&bytes);
             assert!(
                 message.contains("too many") || message.contains("too large"),
                 "{name}: {message}"
             );
         }
-        assert!(seen > 3);
+        assert!(count > 3);
         assert!(check_size(9_459, 9_459).is_ok());
         assert!(check_size(9_460, 9_460).is_err());
         assert!(check_size(65_536, 1).is_err());

@@ -1,6 +1,6 @@
-//! PNG with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the one inside the pixel
-//! stream if there is one. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of too few
-//! rows (the missing rows are black). It rejects a pixel stream that is cut short or has a wrong checksum.
+//! PNG with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum at the end of the
+//! pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of too few rows (the
+//! missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
 //!
 //! Transparency by a colour key or a palette is not expanded, because alpha is dropped.
 
@@ -16,13 +16,13 @@ use crate::Result;
 const SIGNATURE: usize = 8;
 /// Bytes of the length and type before a chunk's data.
 const CHUNK_HEAD: usize = 8;
-/// Bytes of the checksum after it.
+/// Bytes of the checksum after a chunk's data.
 const CHUNK_TAIL: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
 /// Decodes a PNG file (its first image, if animated) to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    let bytes = checked(bytes).map_err(|e| damaged(&e))?;
+    let bytes = verify_chunks(bytes).map_err(|e| damaged(&e))?;
     let limits = png::Limits {
         bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
     };
@@ -36,8 +36,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let header = decoder.read_header_info().map_err(|e| damaged(&e))?;
     let (width, height) = header.size();
     check_size(width, height)?;
-    let small = !matches!(header.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
-    if small || header.color_type == png::ColorType::Indexed {
+    let has_small_samples = !matches!(header.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
+    if has_small_samples || header.color_type == png::ColorType::Indexed {
         decoder.set_transformations(Transformations::EXPAND);
     }
 
@@ -63,7 +63,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(&e))
 }
 
-/// Reads the interleaved samples of the first image; they are black where the stream ended early.
+/// Reads the interleaved samples of the first image. Rows that are missing from a complete stream are black.
 fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: u32, height: u32) -> Result<Vec<u8>> {
     let pixel = layout.bytes_per_pixel();
     let stride = width as usize * usize::from(pixel);
@@ -76,10 +76,10 @@ fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: 
             .try_for_each(|row| reader.read_row(row).map(|_| ()))
     };
     match rows {
-        Err(error) if !ended_early_but_cleanly(&error) => return Err(damaged(&error)),
+        Err(error) if !has_too_few_rows(&error) => return Err(damaged(&error)),
         _ => {}
     }
-    // The checksum of the stream follows the last row. Other damage there is accepted.
+    // The checksum of the stream follows the last row. Other damage after the last row is accepted.
     match reader.finish() {
         Err(error) if is_wrong_checksum(&error) => Err(damaged(&error)),
         _ => Ok(samples),
@@ -100,40 +100,40 @@ fn read_interlaced(
     Ok(())
 }
 
-/// Whether a complete stream had too few rows. The `png` crate distinguishes this from a stream that is cut short only by text.
-fn ended_early_but_cleanly(error: &png::DecodingError) -> bool {
+/// Returns whether a complete stream has too few rows. Only the text of the error distinguishes this from a truncated stream.
+fn has_too_few_rows(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("does not have enough data")
 }
 
-/// Whether the pixel stream does not match its checksum. The `png` crate reports this, too, only by text.
+/// Returns whether the checksum of the pixel stream is wrong, which only the text of the error tells.
 fn is_wrong_checksum(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
 
 /// Verifies the chunks before the pixels. If the file ends within the pixel chunks, returns a copy with the last chunk completed and
 /// an end chunk added, so that the decoder reads all pixel data.
-fn checked(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
+fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
     let mut at = SIGNATURE;
-    let mut in_pixels = false;
+    let mut seen_pixels = false;
     loop {
-        let Some((length, kind)) = head(bytes, at) else {
-            // The file ends between chunks or within the head of one.
-            return if in_pixels {
+        let Some((length, kind)) = chunk_head(bytes, at) else {
+            // The file ends between chunks or within the head of a chunk.
+            return if seen_pixels {
                 Ok(Cow::Owned([&bytes[..at.min(bytes.len())], END_CHUNK].concat()))
             } else {
                 Err("the file ends before the image begins".into())
             };
         };
         let is_pixels = kind == b"IDAT";
-        if in_pixels && !is_pixels {
+        if seen_pixels && !is_pixels {
             return Ok(Cow::Borrowed(bytes));
         }
-        in_pixels |= is_pixels;
-        // `head` has read these bytes, so they exist; lengths are below 2^32.
+        seen_pixels |= is_pixels;
+        // `chunk_head` has read these bytes, so they exist; lengths are below 2^32.
         let data = at + CHUNK_HEAD;
         let next = data.saturating_add(length).saturating_add(CHUNK_TAIL);
         if next > bytes.len() {
-            if !in_pixels {
+            if !seen_pixels {
                 return Err("the file ends before the image begins".into());
             }
             let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
@@ -152,8 +152,8 @@ fn checked(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
     }
 }
 
-/// Length and type of the chunk at `at`.
-fn head(bytes: &[u8], at: usize) -> Option<(usize, &[u8; 4])> {
+/// Returns the length and type of the chunk at byte `at`.
+fn chunk_head(bytes: &[u8], at: usize) -> Option<(usize, &[u8; 4])> {
     let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
     let kind = rest.first_chunk::<4>()?;
     Some((u32::from_be_bytes(*length) as usize, kind))
@@ -173,11 +173,11 @@ mod tests {
         [&(data.len() as u32).to_be_bytes()[..], &body, &checksum].concat()
     }
 
-    /// Signature and header, pixel data, and end chunk of an encoded file.
+    /// Returns signature and header, pixel data, and end chunk of an encoded file.
     fn parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
         let file = crate::encode_png(&image()).unwrap();
         let start = file.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
-        let (length, _) = head(&file, start).unwrap();
+        let (length, _) = chunk_head(&file, start).unwrap();
         let data = file[start + 8..start + 8 + length].to_vec();
         assert_eq!(
             &file[start + 12 + length..],
@@ -198,7 +198,7 @@ mod tests {
             [&front[..], &pixels, &end].concat(),
             [&front[..], &pixels].concat(),
             [&front[..], &pixels[..last - 2]].concat(),
-            // Into the checksum of the compressed stream.
+            // Truncated within the checksum of the compressed stream.
             [&front[..], &pixels[..last - 6]].concat(),
             [&front[..], &pixels, &end[..5]].concat(),
             [&front[..], &two, &end].concat(),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_damage_before_the_pixels_and_cut_pixels() {
+    fn rejects_damage_before_the_pixels_and_truncated_pixels() {
         let (front, data, end) = parts();
         let pixels = chunk(b"IDAT", &data);
         let mut header = front.clone();
@@ -236,7 +236,7 @@ mod tests {
         assert!(decode(&[&front[..], &end].concat()).is_err());
     }
 
-    /// A pixel stream of one stored block: headers, rows, checksum.
+    /// Returns a pixel stream of one stored block: headers, rows, checksum.
     fn stored(rows: &[u8]) -> Vec<u8> {
         let length = rows.len() as u16;
         let (a, b) = rows.iter().fold((1u32, 0u32), |(a, b), byte| {
@@ -268,17 +268,17 @@ mod tests {
     fn rejects_streams_with_wrong_checksums() {
         let (front, data, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
-        for whole in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {
+        for stream in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {
             let file = |stream: &[u8]| [&front[..], &chunk(b"IDAT", stream), &end].concat();
-            assert!(decode(&file(&whole)).is_ok());
-            for place in [1, 4] {
-                let mut wrong = whole.clone();
-                let place = wrong.len() - place;
-                wrong[place] ^= 1;
-                assert!(decode(&file(&wrong)).is_err(), "byte {place} of {}", whole.len());
+            assert!(decode(&file(&stream)).is_ok());
+            for from_end in [1, 4] {
+                let mut wrong = stream.clone();
+                let position = wrong.len() - from_end;
+                wrong[position] ^= 1;
+                assert!(decode(&file(&wrong)).is_err(), "byte {position} of {}", stream.len());
             }
         }
-        // A changed pixel shows in the checksum.
+        // A changed pixel does not match the checksum.
         let mut stream = stored(&row.repeat(30));
         stream[1000] ^= 1;
         assert!(decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).is_err());

@@ -3,9 +3,9 @@
 //! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing), applied in two
 //! passes with 8-bit values between them, in Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit
 //! on every machine. The intermediate rows are a ring buffer of the vertical filter's support, or one group of rows: they stay in
-//! cache, and their memory does not grow with the height of the image.
+//! the cache, and their memory does not grow with the height of the image.
 //!
-//! A crop is cut out *before* filtering, as torchvision's `resized_crop` does: pixels outside it have no influence.
+//! The image is cropped *before* filtering, as in torchvision's `resized_crop`: pixels outside the crop have no influence.
 
 use std::cell::RefCell;
 
@@ -33,7 +33,7 @@ pub struct CropBox {
 }
 
 impl CropBox {
-    /// The box that covers all of an image.
+    /// Returns the box that covers the whole image.
     pub fn whole(image: &RgbImage) -> Self {
         Self {
             left: 0,
@@ -47,21 +47,21 @@ impl CropBox {
 /// The map from a level (0..=255) to a value, for red, green and blue: `level · scale + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
-    /// The factor of each channel.
+    /// Factor of each channel.
     pub scale: [f32; 3],
-    /// The summand of each channel.
+    /// Offset of each channel.
     pub offset: [f32; 3],
 }
 
 impl Levels {
-    /// Keeps levels unchanged.
+    /// The identity.
     const IDENTITY: Self = Self {
         scale: [1.0; 3],
         offset: [0.0; 3],
     };
 }
 
-/// Resizes an image to exactly `width` × `height` pixels; the aspect ratio is not preserved.
+/// Resizes an image to `width` × `height` pixels, without preserving the aspect ratio.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the image or the result has no pixels.
@@ -69,10 +69,10 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     resize_crop(image, CropBox::whole(image), (width, height), false)
 }
 
-/// Cuts `crop` out, resizes it to `size` × `size` pixels, and mirrors it left to right if `flip`.
+/// Resizes the crop `crop` to `size` × `size` pixels, and mirrors the result left to right if `flip`.
 ///
 /// # Errors
-/// Returns [`ImageError::NoPixels`] if the crop has no pixels or `size` is 0, and [`ImageError::Crop`] if it is not inside the image.
+/// Returns [`ImageError::NoPixels`] if the crop has no pixels or `size` is 0, and [`ImageError::Crop`] if the crop is not inside the image.
 pub fn resized_crop(image: &RgbImage, crop: CropBox, size: u32, flip: bool) -> Result<RgbImage> {
     resize_crop(image, crop, (size, size), flip)
 }
@@ -96,10 +96,10 @@ struct Scratch {
     /// The same group after the horizontal pass.
     columns: Vec<Column>,
     /// The intermediate rows.
-    between: Vec<u8>,
+    intermediate: Vec<u8>,
 }
 
-/// Cuts `crop` out, resizes it to `size` (width, height), mirrors it left to right if `flip`, and writes it to `out`
+/// Resizes the crop `crop` to `size` (width, height), mirrors the result left to right if `flip`, and writes it to `out`
 /// `[3, height, width]`.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ pub fn resize_into(
     Ok(())
 }
 
-fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), room: usize) -> Result<()> {
+fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: usize) -> Result<()> {
     if width == 0 || height == 0 || crop.width == 0 || crop.height == 0 {
         return Err(ImageError::NoPixels {
             from: (crop.width, crop.height),
@@ -137,12 +137,12 @@ fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), room: usi
         });
     }
     let values = 3 * u64::from(width) * u64::from(height);
-    if room as u64 != values {
+    if length as u64 != values {
         return Err(ImageError::Length {
             width: width as usize,
             height: height as usize,
             expected: values,
-            found: room,
+            found: length,
         });
     }
     Ok(())
@@ -152,14 +152,14 @@ fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), room: usi
 struct Job<'a> {
     /// The pixels of the image.
     pixels: &'a [u8],
-    /// Index of the first value of the crop, and distance between its rows, in values.
+    /// Index of the first value of the crop, and distance between rows, in values.
     first: usize,
     pitch: usize,
-    /// Number of values in a row of the crop, and number of its rows.
+    /// Number of values in a row of the crop, and number of rows.
     values: usize,
     rows: usize,
-    across: Weights,
-    down: Weights,
+    horizontal: Weights,
+    vertical: Weights,
     flip: bool,
     levels: Levels,
 }
@@ -180,89 +180,90 @@ fn run(
         pitch,
         values: 3 * crop.width as usize,
         rows: crop.height as usize,
-        across: Weights::new(crop.width, width),
-        down: Weights::new(crop.height, height),
+        horizontal: Weights::new(crop.width, width),
+        vertical: Weights::new(crop.height, height),
         flip,
         levels,
     };
     scratch.transposed.resize(job.values, [0; ROWS]);
     scratch.columns.resize(3 * width as usize, [0; ROWS]);
     if vertical_is_first(crop, (width, height)) {
-        job.down_then_across(scratch, out);
+        job.vertical_then_horizontal(scratch, out);
     } else {
-        job.across_then_down(scratch, out);
+        job.horizontal_then_vertical(scratch, out);
     }
 }
 
-/// Pillow's order of the passes: vertical first if the height shrinks by more than twice as many pixels as the width. The order
-/// matters where the filter overshoots, because the intermediate values are clipped. Determined by trying thousands of sizes in
-/// Pillow 13; the golden files come from Pillow 8.2.
+/// Returns Pillow's order of the passes: vertical first if the height shrinks by more than twice as many pixels as the width. The
+/// order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by comparing thousands
+/// of sizes with Pillow 13; the golden files come from Pillow 8.2.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
-    let [width_lost, height_lost] =
+    let [width_loss, height_loss] =
         [(crop.width, width), (crop.height, height)].map(|(before, after)| i64::from(before) - i64::from(after));
-    height_lost > 0 && height_lost > 2 * width_lost
+    height_loss > 0 && height_loss > 2 * width_loss
 }
 
 impl Job<'_> {
-    /// Row `y` of the crop.
+    /// Returns row `y` of the crop.
     fn row(&self, y: usize) -> &[u8] {
         &self.pixels[self.first + y * self.pitch..][..self.values]
     }
 
-    fn across_then_down(&self, scratch: &mut Scratch, out: &mut [f32]) {
+    fn horizontal_then_vertical(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let Scratch {
             transposed,
             columns,
-            between,
+            intermediate,
         } = scratch;
-        let (across, down, levels) = (&self.across, &self.down, &self.levels);
+        let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // The ring holds whole groups of rows: those that one result needs, and one more that is partly needed.
-        let groups = down.most().div_ceil(ROWS) + 1;
-        between.resize(groups * ROWS * stride, 0);
-        let mut made = 0;
-        let mut taps = Vec::with_capacity(down.most());
+        // The ring holds complete groups of rows: those of the rows of one result, and one more, because the first may begin in the
+        // middle of a group.
+        let groups = down.max_taps().div_ceil(ROWS) + 1;
+        intermediate.resize(groups * ROWS * stride, 0);
+        let mut rows_done = 0;
+        let mut taps = Vec::with_capacity(down.max_taps());
         for y in 0..height {
-            let (top, weights) = down.of(y);
-            while made < top + weights.len() {
-                // The last group repeats the last row where the image ends.
-                let group: [&[u8]; ROWS] = std::array::from_fn(|r| self.row((made + r).min(self.rows - 1)));
+            let (top, weights) = down.of_result(y);
+            while rows_done < top + weights.len() {
+                // At the end of the image, the group is filled with copies of the last row.
+                let group: [&[u8]; ROWS] = std::array::from_fn(|r| self.row((rows_done + r).min(self.rows - 1)));
                 horizontal(&group, across, self.flip, transposed, columns);
-                let place = made / ROWS % groups * ROWS * stride;
-                transpose_back(columns, &mut between[place..][..ROWS * stride]);
-                made += ROWS;
+                let start = rows_done / ROWS % groups * ROWS * stride;
+                transpose_back(columns, &mut intermediate[start..][..ROWS * stride]);
+                rows_done += ROWS;
             }
             for c in 0..3 {
                 taps.clear();
                 taps.extend((top..top + weights.len()).map(|y| y % (groups * ROWS) * stride + c * width));
                 let out = &mut out[(c * height + y) * width..][..width];
-                vertical(between, &taps, weights, levels.scale[c], levels.offset[c], out);
+                vertical(intermediate, &taps, weights, levels.scale[c], levels.offset[c], out);
             }
         }
     }
 
-    fn down_then_across(&self, scratch: &mut Scratch, out: &mut [f32]) {
+    fn vertical_then_horizontal(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let Scratch {
             transposed,
             columns,
-            between,
+            intermediate,
         } = scratch;
-        let (across, down, levels) = (&self.across, &self.down, &self.levels);
+        let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // A group of rows after the vertical pass, and the same group after the horizontal one.
-        between.resize(ROWS * (self.values + stride), 0);
-        let (high, resized) = between.split_at_mut(ROWS * self.values);
-        let mut taps = Vec::with_capacity(down.most());
+        // A group of rows after the vertical pass, and the same group after the horizontal pass.
+        intermediate.resize(ROWS * (self.values + stride), 0);
+        let (vertical_result, resized) = intermediate.split_at_mut(ROWS * self.values);
+        let mut taps = Vec::with_capacity(down.max_taps());
         for group in (0..height).step_by(ROWS) {
             let count = ROWS.min(height - group);
-            for (y, row) in (group..group + count).zip(high.chunks_exact_mut(self.values)) {
-                let (top, weights) = down.of(y);
+            for (y, row) in (group..group + count).zip(vertical_result.chunks_exact_mut(self.values)) {
+                let (top, weights) = down.of_result(y);
                 taps.clear();
                 taps.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
                 vertical_levels(self.pixels, &taps, weights, row);
             }
-            // If the last group is smaller, the surplus rows hold stale values and their results are not used.
-            let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &high[r * self.values..][..self.values]);
+            // If the last group is smaller, the surplus rows hold old values, and their results are not used.
+            let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &vertical_result[r * self.values..][..self.values]);
             horizontal(&rows, across, self.flip, transposed, columns);
             transpose_back(columns, resized);
             for (r, row) in resized.chunks_exact(stride).take(count).enumerate() {
@@ -305,16 +306,16 @@ mod tests {
             width: 20,
             height: 16,
         };
-        let mut spoilt = RgbImage::from_pixel(40, 30, image::Rgb([255, 0, 255]));
+        let mut changed = RgbImage::from_pixel(40, 30, image::Rgb([255, 0, 255]));
         for y in crop.top..crop.top + crop.height {
             for x in crop.left..crop.left + crop.width {
-                spoilt.put_pixel(x, y, *p.get_pixel(x, y));
+                changed.put_pixel(x, y, *p.get_pixel(x, y));
             }
         }
         for size in [9, 33] {
             assert_eq!(
                 resized_crop(&p, crop, size, false).unwrap(),
-                resized_crop(&spoilt, crop, size, false).unwrap()
+                resized_crop(&changed, crop, size, false).unwrap()
             );
         }
     }
@@ -332,10 +333,10 @@ mod tests {
         }
     }
 
-    /// The reference: the two passes over the whole image, value by value.
+    /// Reference: computes the two passes over the whole image, value by value.
     fn naive(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> RgbImage {
-        let weigh = |weights: &Weights, i: u32, value: &dyn Fn(u32) -> u8| {
-            let (first, weights) = weights.of(i as usize);
+        let weighted_sum = |weights: &Weights, i: u32, value: &dyn Fn(u32) -> u8| {
+            let (first, weights) = weights.of_result(i as usize);
             let sum: i32 = (first as u32..)
                 .zip(weights)
                 .map(|(j, w)| w * i32::from(value(j)))
@@ -346,7 +347,7 @@ mod tests {
             let weights = Weights::new(image.width(), width);
             RgbImage::from_fn(width, image.height(), |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
-                    weigh(&weights, x, &|j| image.get_pixel(j, y).0[c])
+                    weighted_sum(&weights, x, &|j| image.get_pixel(j, y).0[c])
                 }))
             })
         };
@@ -354,7 +355,7 @@ mod tests {
             let weights = Weights::new(image.height(), height);
             RgbImage::from_fn(image.width(), height, |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
-                    weigh(&weights, y, &|j| image.get_pixel(x, j).0[c])
+                    weighted_sum(&weights, y, &|j| image.get_pixel(x, j).0[c])
                 }))
             })
         };

@@ -1,11 +1,11 @@
 //! The two passes of a resize on plain slices.
 //!
-//! The horizontal pass processes sixteen rows at once. They are transposed, so that a SIMD vector holds the same value of all of
-//! them. Its result is planar: red, then green, then blue.
+//! The horizontal pass processes sixteen rows at once. The rows are transposed, so that a SIMD vector holds the values of all sixteen
+//! rows at one position. The result is planar: red, then green, then blue.
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "indices say what a loop over lanes does, and vectorise as well"
+    reason = "loops over lanes are clearer with indices, and vectorise too"
 )]
 
 use vlct_simd::multiversion;
@@ -15,7 +15,7 @@ use super::weights::{WEIGHT_BITS, Weights};
 /// Rows per call of the horizontal pass.
 pub(super) const ROWS: usize = 16;
 
-/// The same value of [`ROWS`] rows.
+/// The values of [`ROWS`] rows at one position.
 pub(super) type Column = [u8; ROWS];
 
 /// One half in the fixed-point format of the sums, for rounding to nearest.
@@ -25,40 +25,40 @@ const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 const LANES: usize = 32;
 
 multiversion! {
-    /// Resizes [`ROWS`] rows of interleaved pixels. `turned` is scratch memory for one element per value of a row. The result,
-    /// `columns` `[3 · weights.len()]`, has the three channels one after the other, mirrored if `flip`.
-    pub(super) fn horizontal(rows: &[&[u8]; ROWS], weights: &Weights, flip: bool, turned: &mut [Column], columns: &mut [Column]) {
-        transpose_rows(rows, turned);
-        let pixels = turned.as_chunks::<3>().0;
+    /// Resizes [`ROWS`] rows of interleaved pixels. `transposed` is scratch memory with one element per value of a row. Writes the
+    /// three channels one after the other to `columns` `[3 · weights.len()]`, mirrored if `flip`.
+    pub(super) fn horizontal(rows: &[&[u8]; ROWS], weights: &Weights, flip: bool, transposed: &mut [Column], columns: &mut [Column]) {
+        transpose_rows(rows, transposed);
+        let pixels = transposed.as_chunks::<3>().0;
         let width = weights.len();
         for x in 0..width {
-            let (first, weights) = weights.of(x);
-            let place = if flip { width - 1 - x } else { x };
+            let (first, weights) = weights.of_result(x);
+            let column = if flip { width - 1 - x } else { x };
             let (mut red, mut green, mut blue) = ([HALF; ROWS], [HALF; ROWS], [HALF; ROWS]);
             for (pixel, weight) in pixels[first..].iter().zip(weights) {
                 red = add_weighted(red, *weight, &pixel[0]);
                 green = add_weighted(green, *weight, &pixel[1]);
                 blue = add_weighted(blue, *weight, &pixel[2]);
             }
-            columns[place] = levels(red);
-            columns[width + place] = levels(green);
-            columns[2 * width + place] = levels(blue);
+            columns[column] = levels(red);
+            columns[width + column] = levels(green);
+            columns[2 * width + column] = levels(blue);
         }
     }
 }
 
 multiversion! {
-    /// Sums rows of one channel, which begin at the offsets `taps` of `rows`, with their weights, and writes
+    /// Computes the weighted sum of rows of one channel, which begin at the offsets `taps` of `rows`, and writes
     /// `level · scale + offset` for each value of the resized row.
     pub(super) fn vertical(rows: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
-        weigh(rows, taps, weights, out, scale, offset);
+        weighted_sum(rows, taps, weights, out, scale, offset);
     }
 }
 
 multiversion! {
-    /// As [`vertical`], but writes the levels themselves.
+    /// Like [`vertical`], but writes the levels without scale and offset.
     pub(super) fn vertical_levels(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [u8]) {
-        weigh(rows, taps, weights, out, 1.0, 0.0);
+        weighted_sum(rows, taps, weights, out, 1.0, 0.0);
     }
 }
 
@@ -82,7 +82,7 @@ impl FromLevel for u8 {
 }
 
 #[inline(always)]
-fn weigh<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [T], scale: f32, offset: f32) {
+fn weighted_sum<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [T], scale: f32, offset: f32) {
     let (chunks, rest) = out.as_chunks_mut::<LANES>();
     for (i, chunk) in chunks.iter_mut().enumerate() {
         let mut sums = [HALF; LANES];
@@ -102,7 +102,7 @@ fn weigh<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [
     }
 }
 
-/// Returns `sums + weight · values`. By value, so that the sums of a loop stay in registers.
+/// Returns `sums + weight · values`. Takes `sums` by value, so that they stay in registers in a loop.
 #[inline(always)]
 fn add_weighted<const N: usize>(mut sums: [i32; N], weight: i32, values: &[u8; N]) -> [i32; N] {
     for i in 0..N {
@@ -121,7 +121,7 @@ fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
     levels
 }
 
-/// The first `N` elements of `values`.
+/// Returns the first `N` elements of `values`.
 #[inline(always)]
 fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
     &values.as_chunks::<N>().0[0]
@@ -131,12 +131,12 @@ fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
 #[inline(always)]
 fn transpose_rows(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
     let length = columns.len();
-    let whole = length - length % 8;
+    let blocks_end = length - length % 8;
     for half in [0, 8] {
-        for at in (0..whole).step_by(8) {
+        for at in (0..blocks_end).step_by(8) {
             let mut block = [0u64; 8];
             for r in 0..8 {
-                block[r] = u64::from_le_bytes(eight(&rows[half + r][at..]));
+                block[r] = u64::from_le_bytes(first_8(&rows[half + r][at..]));
             }
             transpose_8x8(&mut block);
             for (column, values) in columns[at..at + 8].iter_mut().zip(block) {
@@ -144,7 +144,7 @@ fn transpose_rows(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
             }
         }
     }
-    for (at, column) in columns.iter_mut().enumerate().skip(whole) {
+    for (at, column) in columns.iter_mut().enumerate().skip(blocks_end) {
         for (value, row) in column.iter_mut().zip(rows) {
             *value = row[at];
         }
@@ -152,15 +152,15 @@ fn transpose_rows(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
 }
 
 multiversion! {
-    /// Transposes columns back into [`ROWS`] rows, one after the other.
+    /// Transposes columns back to [`ROWS`] rows, one after the other.
     pub(super) fn transpose_back(columns: &[Column], rows: &mut [u8]) {
         let length = columns.len();
-        let whole = length - length % 8;
+        let blocks_end = length - length % 8;
         for half in [0, 8] {
-            for at in (0..whole).step_by(8) {
+            for at in (0..blocks_end).step_by(8) {
                 let mut block = [0u64; 8];
                 for i in 0..8 {
-                    block[i] = u64::from_le_bytes(eight(&columns[at + i][half..]));
+                    block[i] = u64::from_le_bytes(first_8(&columns[at + i][half..]));
                 }
                 transpose_8x8(&mut block);
                 for i in 0..8 {
@@ -168,7 +168,7 @@ multiversion! {
                 }
             }
         }
-        for at in whole..length {
+        for at in blocks_end..length {
             for r in 0..ROWS {
                 rows[r * length + at] = columns[at][r];
             }
@@ -177,7 +177,7 @@ multiversion! {
 }
 
 #[inline(always)]
-fn eight(bytes: &[u8]) -> [u8; 8] {
+fn first_8(bytes: &[u8]) -> [u8; 8] {
     let mut values = [0; 8];
     values.copy_from_slice(&bytes[..8]);
     values
@@ -192,9 +192,9 @@ fn transpose_8x8(rows: &mut [u64; 8]) {
         (1, 8, 0x00ff_00ff_00ff_00ff),
     ] {
         for i in (0..8).filter(|i| i & distance == 0) {
-            let change = ((rows[i] >> shift) ^ rows[i + distance]) & mask;
-            rows[i + distance] ^= change;
-            rows[i] ^= change << shift;
+            let difference = ((rows[i] >> shift) ^ rows[i + distance]) & mask;
+            rows[i + distance] ^= difference;
+            rows[i] ^= difference << shift;
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn transposing_back_undoes_transposing(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
+        fn transpose_back_inverts_transpose_rows(values in proptest::collection::vec(any::<u8>(), ROWS * 45), length in 0usize..45) {
             let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &values[r * 45..r * 45 + length]);
             let mut columns = vec![[0; ROWS]; length];
             transpose_rows(&rows, &mut columns);

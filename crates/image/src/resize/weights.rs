@@ -3,8 +3,8 @@
 /// Fractional bits of a fixed-point weight, as in Pillow for 8-bit images (`PRECISION_BITS`).
 pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 
-/// Support radius of the filter, in pixels of the source or, if that is smaller, of the result.
-const REACH: f64 = 2.0;
+/// Support radius of the filter in source pixels, for an image that does not shrink.
+const SUPPORT: f64 = 2.0;
 
 /// Catmull-Rom: the cubic filter with a = −0.5.
 fn bicubic(x: f64) -> f64 {
@@ -12,7 +12,7 @@ fn bicubic(x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
         ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < REACH {
+    } else if x < SUPPORT {
         (((x - 5.0) * x + 8.0) * x - 4.0) * A
     } else {
         0.0
@@ -21,25 +21,26 @@ fn bicubic(x: f64) -> f64 {
 
 /// The source values and weights of every value of a resized row or column.
 pub(super) struct Weights {
-    /// The first source value of each result, and the index of its first weight; one entry more than there are results.
+    /// For each result, the index of its first source value and the index of its first weight in `values`. A last entry marks the end.
     taps: Vec<(usize, usize)>,
     values: Vec<i32>,
 }
 
 impl Weights {
-    /// Computes the weights from `from` values to `to`, both at least 1. The arithmetic is Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
+    /// Computes the weights for resizing `from` values to `to` values, both at least 1, with the arithmetic of Pillow's
+    /// `precompute_coeffs` and `normalize_coeffs_8bpc`.
     pub(super) fn new(from: u32, to: u32) -> Self {
         let scale = f64::from(from) / f64::from(to);
         // When the image shrinks, the filter is widened (anti-aliasing).
         let stretch = scale.max(1.0);
-        let (reach, inverse) = (REACH * stretch, 1.0 / stretch);
+        let (support, inverse) = (SUPPORT * stretch, 1.0 / stretch);
         let mut taps = Vec::with_capacity(to as usize + 1);
         let mut values = Vec::new();
         let mut exact = Vec::new();
         for i in 0..to {
             let centre = (f64::from(i) + 0.5) * scale;
-            let first = (centre - reach + 0.5).max(0.0) as usize;
-            let end = (centre + reach + 0.5).min(f64::from(from)) as usize;
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let end = (centre + support + 0.5).min(f64::from(from)) as usize;
             exact.clear();
             exact.extend((first..end).map(|j| bicubic((j as f64 - centre + 0.5) * inverse)));
             let sum: f64 = exact.iter().sum();
@@ -56,19 +57,19 @@ impl Weights {
         Self { taps, values }
     }
 
-    /// Number of results.
+    /// Returns the number of results.
     pub(super) fn len(&self) -> usize {
         self.taps.len() - 1
     }
 
-    /// The first source value of a result, and the weights of it and its successors.
-    pub(super) fn of(&self, result: usize) -> (usize, &[i32]) {
+    /// Returns the index of the first source value of a result, and the weights of the source values from this index on.
+    pub(super) fn of_result(&self, result: usize) -> (usize, &[i32]) {
         let (first, start) = self.taps[result];
         (first, &self.values[start..self.taps[result + 1].1])
     }
 
-    /// The largest number of weights of a result.
-    pub(super) fn most(&self) -> usize {
+    /// Returns the largest number of weights of a result.
+    pub(super) fn max_taps(&self) -> usize {
         self.taps
             .windows(2)
             .map(|pair| pair[1].1 - pair[0].1)
@@ -86,7 +87,7 @@ mod tests {
     fn weights_of_equal_sizes_are_the_identity() {
         let weights = Weights::new(9, 9);
         for i in 0..9 {
-            let (first, w) = weights.of(i);
+            let (first, w) = weights.of_result(i);
             for (j, w) in w.iter().enumerate() {
                 assert_eq!(*w, if first + j == i { 1 << WEIGHT_BITS } else { 0 });
             }
@@ -99,8 +100,8 @@ mod tests {
             let weights = Weights::new(from, to);
             prop_assert_eq!(weights.len(), to as usize);
             for i in 0..weights.len() {
-                let (first, w) = weights.of(i);
-                prop_assert!(!w.is_empty() && w.len() <= weights.most());
+                let (first, w) = weights.of_result(i);
+                prop_assert!(!w.is_empty() && w.len() <= weights.max_taps());
                 prop_assert!(first + w.len() <= from as usize);
                 let sum: i64 = w.iter().map(|w| i64::from(*w)).sum();
                 prop_assert!((sum - (1 << WEIGHT_BITS)).abs() <= w.len() as i64);
