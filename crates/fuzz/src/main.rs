@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p vlct-fuzz -- --seconds 60` tries every reader. A finding is a panic, an allocation beyond `--memory`, or an
 //! input that takes longer than [`SLOW`]. Inputs are a function of `--seed`, target and iteration. The input of a finding is saved, and
-//! the exit status is 1; such inputs become tests beside the readers.
+//! the exit status is 1. Saved inputs become tests of the readers.
 
 mod mutate;
 mod targets;
@@ -22,20 +22,20 @@ use rand_chacha::rand_core::SeedableRng;
 
 use targets::{TARGETS, Target, seeds};
 
-/// Counts allocated memory and rejects allocations beyond the limit. The process is then aborted, and the input is the file `last-input`
-/// in the temporary directory, which remains.
+/// Counts allocated memory and rejects allocations beyond the limit. A rejected allocation aborts the process; the input remains in the
+/// file `last-input` of the temporary directory.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// More time than any input of less than 1 MiB needs.
+/// Time limit per input: valid files of less than 1 MiB need less.
 const SLOW: Duration = Duration::from_secs(10);
 
 thread_local! {
-    /// Whether there was a panic, including one that the reader caught.
+    /// Whether there was a panic, including panics that the reader caught.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Gives damaged files to the readers of vlct.
+/// Fuzz the readers of vlct with damaged files.
 #[derive(Parser)]
 struct Options {
     /// Readers to try [default: all]
@@ -46,8 +46,7 @@ struct Options {
     /// Seed of the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Memory that may be allocated at once, in MiB: the largest image that is decoded takes four bytes a pixel, and some
-    /// decoders hold it twice
+    /// Limit of allocated memory in MiB. The decoders need up to eight bytes per pixel of the largest image
     #[arg(long, default_value_t = 1024)]
     memory: usize,
 }
@@ -58,11 +57,11 @@ fn main() -> ExitCode {
         eprintln!("--memory {}: the program itself needs more", options.memory);
         return ExitCode::from(2);
     }
-    // Panics are counted and not printed. Readers convert those of decoders to errors.
+    // Panics are recorded, not printed. Readers convert panics of decoders to errors.
     panic::set_hook(Box::new(|_| PANICKED.set(true)));
-    let wanted = |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|t| t == target.name);
+    let is_selected = |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|t| t == target.name);
     let mut found = false;
-    for target in TARGETS.iter().filter(wanted) {
+    for target in TARGETS.iter().filter(is_selected) {
         found |= fuzz(target, &options);
     }
     ExitCode::from(u8::from(found))
@@ -70,8 +69,8 @@ fn main() -> ExitCode {
 
 /// Fuzzes a reader. Returns whether there were findings.
 fn fuzz(target: &Target, options: &Options) -> bool {
-    let whole = seeds(target);
-    let Some(first) = whole.first() else {
+    let seed_files = seeds(target);
+    let Some(first) = seed_files.first() else {
         eprintln!("{}: no files to damage", target.name);
         return true;
     };
@@ -80,19 +79,19 @@ fn fuzz(target: &Target, options: &Options) -> bool {
     let (mut tried, mut caught, mut findings, mut slowest) = (0u64, 0u64, 0u64, Duration::ZERO);
     while started.elapsed() < time {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ tried.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut file = whole.choose(&mut rng).unwrap_or(first).clone();
-        let other = whole.choose(&mut rng).unwrap_or(first);
+        let mut file = seed_files.choose(&mut rng).unwrap_or(first).clone();
+        let other = seed_files.choose(&mut rng).unwrap_or(first);
         mutate::damage(&mut file, other, &mut rng);
         // If memory runs out, the process is aborted and this file is the only copy of the input.
         let _ = fs::write(directory.path().join("last-input"), &file);
         PANICKED.set(false);
-        let begun = Instant::now();
+        let start = Instant::now();
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.read)(&file, directory.path())));
-        let taken = begun.elapsed();
+        let elapsed = start.elapsed();
         tried += 1;
         caught += u64::from(PANICKED.get() && outcome.is_ok());
-        slowest = slowest.max(taken);
-        if outcome.is_err() || taken > SLOW {
+        slowest = slowest.max(elapsed);
+        if outcome.is_err() || elapsed > SLOW {
             findings += 1;
             let path = format!("fuzz-{}-{}-{tried}.bin", target.name, options.seed);
             let _ = fs::write(&path, &file);
@@ -101,10 +100,10 @@ fn fuzz(target: &Target, options: &Options) -> bool {
         }
     }
     println!(
-        "{}: {tried} inputs from {} files in {:.0} s, slowest {:.0} ms, memory so far at most {} MiB; {findings} findings, \
+        "{}: {tried} inputs from {} files in {:.0} s, slowest {:.0} ms, peak memory {} MiB; {findings} findings, \
          {caught} panics of libraries caught",
         target.name,
-        whole.len(),
+        seed_files.len(),
         started.elapsed().as_secs_f64(),
         slowest.as_secs_f64() * 1000.0,
         MEMORY.max_allocated() >> 20,

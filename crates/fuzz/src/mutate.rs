@@ -22,7 +22,7 @@ const BOUNDARIES: [u64; 14] = [
 ];
 
 /// Byte strings that have a meaning in the file formats.
-const WORDS: [&[u8]; 16] = [
+const TOKENS: [&[u8]; 16] = [
     b"ARROW1",
     b"PAR1",
     b"\xff\xd8\xff",
@@ -41,20 +41,20 @@ const WORDS: [&[u8]; 16] = [
     b"cos\nsystem\n",
 ];
 
-/// Most bytes by which damage makes a file longer.
+/// Maximum number of bytes that damage adds to a file.
 const MAX_GROWTH: usize = 1 << 16;
 
-/// Damages `file` in one to eight places, partly with pieces of `other`.
+/// Damages `file` in one to eight places, sometimes with parts of `other`.
 pub fn damage(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
     let limit = file.len() + MAX_GROWTH;
     for _ in 0..rng.random_range(1..=8) {
-        once(file, other, rng);
+        damage_once(file, other, rng);
     }
     file.truncate(limit);
 }
 
-/// A random offset. The beginning and the end, where headers and footers are, are more probable than the rest.
-fn place(file: &[u8], rng: &mut impl Rng) -> usize {
+/// Draws an offset. The beginning and the end, where headers and footers are, are more probable than the rest.
+fn random_offset(file: &[u8], rng: &mut impl Rng) -> usize {
     let length = file.len();
     match rng.random_range(0..4) {
         _ if length == 0 => 0,
@@ -64,15 +64,15 @@ fn place(file: &[u8], rng: &mut impl Rng) -> usize {
     }
 }
 
-/// A random range of up to `longest` bytes.
-fn stretch(file: &[u8], longest: usize, rng: &mut impl Rng) -> std::ops::Range<usize> {
-    let start = place(file, rng);
-    let length = rng.random_range(0..=longest.min(file.len() - start));
+/// Draws a range of at most `max_length` bytes.
+fn random_range_of(file: &[u8], max_length: usize, rng: &mut impl Rng) -> std::ops::Range<usize> {
+    let start = random_offset(file, rng);
+    let length = rng.random_range(0..=max_length.min(file.len() - start));
     start..start + length
 }
 
-fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
-    let at = place(file, rng);
+fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
+    let at = random_offset(file, rng);
     match rng.random_range(0..9) {
         0 if !file.is_empty() => file[at] ^= 1 << rng.random_range(0..8),
         1 if !file.is_empty() => file[at] = rng.random(),
@@ -91,22 +91,22 @@ fn once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             // Truncation.
             file.truncate(at);
         }
-        4 => drop(file.drain(stretch(file, 64, rng))),
+        4 => drop(file.drain(random_range_of(file, 64, rng))),
         5 => {
             // Repetition.
-            let piece = file[stretch(file, 512, rng)].to_vec();
-            file.splice(at..at, piece);
+            let part = file[random_range_of(file, 512, rng)].to_vec();
+            file.splice(at..at, part);
         }
         6 => {
-            // A piece of another file.
-            let piece = other[stretch(other, 512, rng)].to_vec();
-            let end = (at + piece.len() * usize::from(rng.random_bool(0.5))).min(file.len());
-            file.splice(at..end, piece);
+            // A part of another file.
+            let part = other[random_range_of(other, 512, rng)].to_vec();
+            let end = (at + part.len() * usize::from(rng.random_bool(0.5))).min(file.len());
+            file.splice(at..end, part);
         }
         7 => {
-            let word = WORDS.choose(rng).copied().unwrap_or_default();
-            let end = (at + word.len()).min(file.len());
-            file.splice(at..end, word.iter().copied());
+            let token = TOKENS.choose(rng).copied().unwrap_or_default();
+            let end = (at + token.len()).min(file.len());
+            file.splice(at..end, token.iter().copied());
         }
         _ if !file.is_empty() => {
             // A digit of a decimal number.

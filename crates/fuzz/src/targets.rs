@@ -17,7 +17,7 @@ use vlct_prepare::{Dataset, RawDataset};
 pub struct Target {
     /// The name on the command line.
     pub name: &'static str,
-    /// Reads all of a file. The directory is scratch space.
+    /// Reads a file completely. The directory is scratch space.
     pub read: fn(&[u8], &Path),
     /// Extensions of the files to damage.
     pub extensions: &'static [&'static str],
@@ -27,7 +27,7 @@ pub struct Target {
 pub const TARGETS: [Target; 10] = [
     Target {
         name: "arrow",
-        read: arrow,
+        read: read_arrow,
         extensions: &["arrow"],
     },
     Target {
@@ -37,32 +37,32 @@ pub const TARGETS: [Target; 10] = [
     },
     Target {
         name: "tar",
-        read: tar,
+        read: read_tar,
         extensions: &["tar"],
     },
     Target {
         name: "annotations",
-        read: annotations,
+        read: read_annotations,
         extensions: &["json"],
     },
     Target {
         name: "jsonl",
-        read: |file, directory| table(file, directory, TableFormat::Jsonl),
+        read: |file, directory| read_table(file, directory, TableFormat::Jsonl),
         extensions: &["jsonl"],
     },
     Target {
         name: "csv",
-        read: |file, directory| table(file, directory, TableFormat::Csv),
+        read: |file, directory| read_table(file, directory, TableFormat::Csv),
         extensions: &["csv"],
     },
     Target {
         name: "parquet",
-        read: |file, directory| table(file, directory, TableFormat::Parquet),
+        read: |file, directory| read_table(file, directory, TableFormat::Parquet),
         extensions: &["parquet"],
     },
     Target {
         name: "pickle",
-        read: pickle,
+        read: read_pickle,
         extensions: &["pkl", "dict"],
     },
     Target {
@@ -77,25 +77,25 @@ pub const TARGETS: [Target; 10] = [
     },
 ];
 
-/// Writes the file into a directory and returns its path.
-fn put(file: &[u8], directory: &Path, name: &str) -> PathBuf {
+/// Writes the file into a directory and returns the path.
+fn write_file(file: &[u8], directory: &Path, name: &str) -> PathBuf {
     let path = directory.join(name);
     fs::write(&path, file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     path
 }
 
-fn arrow(file: &[u8], directory: &Path) {
-    let Ok(table) = ArrowTable::open(put(file, directory, "f_train.arrow")) else {
+fn read_arrow(file: &[u8], directory: &Path) {
+    let Ok(table) = ArrowTable::open(write_file(file, directory, "f_train.arrow")) else {
         return;
     };
     read_values(&table, 1000);
     for contents in [Contents::Captions, Contents::Questions, Contents::Pairs] {
-        items(contents, directory);
+        read_items(contents, directory);
     }
 }
 
-/// Opens the file as a dataset of these contents, if it has the columns, and reads its items.
-fn items(contents: Contents, directory: &Path) {
+/// Reads the items of the file as a dataset of these contents, if the file has the columns.
+fn read_items(contents: Contents, directory: &Path) {
     let Ok(dataset) = TableDataset::open(contents, directory, &["f"], Split::Train) else {
         return;
     };
@@ -104,8 +104,8 @@ fn items(contents: Contents, directory: &Path) {
     }
 }
 
-fn tar(file: &[u8], directory: &Path) {
-    let Ok(table) = TarTable::open(put(file, directory, "f.tar")) else {
+fn read_tar(file: &[u8], directory: &Path) {
+    let Ok(table) = TarTable::open(write_file(file, directory, "f.tar")) else {
         return;
     };
     for row in 0..table.rows().min(1000) {
@@ -114,8 +114,8 @@ fn tar(file: &[u8], directory: &Path) {
     }
 }
 
-/// Uses the file as each kind of annotation file.
-fn annotations(file: &[u8], directory: &Path) {
+/// Reads the file as each kind of annotation file.
+fn read_annotations(file: &[u8], directory: &Path) {
     for (dataset, names, images) in [
         (Dataset::Coco, &["karpathy/dataset_coco.json"][..], "train2014"),
         (Dataset::Vg, &["annotations/region_descriptions.json"], "images/VG_100K"),
@@ -136,7 +136,7 @@ fn annotations(file: &[u8], directory: &Path) {
         let _ = fs::create_dir_all(root.join(images));
         for name in names {
             let _ = fs::create_dir_all(root.join(name).parent().unwrap_or(&root));
-            put(file, &root, name);
+            write_file(file, &root, name);
         }
         let mut raw = RawDataset::new(root);
         raw.splits = match dataset {
@@ -146,37 +146,37 @@ fn annotations(file: &[u8], directory: &Path) {
         };
         let _ = dataset.plan(&raw);
     }
-    let _ = Vocabulary::open(put(file, directory, "labels.json"));
-    let _ = vgqa::read(&put(file, directory, "questions.json"));
-    put(file, directory, "image_data.json");
-    put(file, directory, "question_answers.json");
+    let _ = Vocabulary::open(write_file(file, directory, "labels.json"));
+    let _ = vgqa::read(&write_file(file, directory, "questions.json"));
+    write_file(file, directory, "image_data.json");
+    write_file(file, directory, "question_answers.json");
     let _ = vgqa::select(directory, &Vocabulary::default());
 }
 
-fn table(file: &[u8], directory: &Path, format: TableFormat) {
-    let path = put(file, directory, &format!("f.{}", format.extension()));
+fn read_table(file: &[u8], directory: &Path, format: TableFormat) {
+    let path = write_file(file, directory, &format!("f.{}", format.extension()));
     if let Ok(records) = tables::read(path, format, &ColumnNames::default()) {
         records.take(1000).for_each(drop);
     }
 }
 
-fn pickle(file: &[u8], directory: &Path) {
+fn read_pickle(file: &[u8], directory: &Path) {
     if let Ok(pickle) = vlct_pickle::parse(file) {
         let _ = pickle.describe(pickle.root());
     }
-    let _ = Vocabulary::open(put(file, directory, "labels.pkl"));
-    let _ = vgqa::read(&put(file, directory, "questions.pkl"));
+    let _ = Vocabulary::open(write_file(file, directory, "labels.pkl"));
+    let _ = vgqa::read(&write_file(file, directory, "questions.pkl"));
 }
 
-/// The valid files of a target: those of its extensions in the golden data, and those of [`made`].
+/// Returns the valid files of a target: the golden files with its extensions, and [`extra_seeds`].
 pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
-    let mut files = made(target.name);
+    let mut files = extra_seeds(target.name);
     for part in ["prepare", "images", "model"] {
         for directory in vlct_golden::directories(part) {
             collect(&directory, target.extensions, &mut files);
         }
     }
-    // Large files are slow and have no structure that small ones lack.
+    // Large files are slow, and small files cover the same structures.
     files.retain(|file| file.len() < 1 << 20);
     files
 }
@@ -201,8 +201,8 @@ fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Files of formats that the golden data does not have.
-fn made(name: &str) -> Vec<Vec<u8>> {
+/// Returns files of the formats that the golden data does not have.
+fn extra_seeds(name: &str) -> Vec<Vec<u8>> {
     let text = |text: &str| vec![text.as_bytes().to_vec()];
     match name {
         "jsonl" => text(concat!(

@@ -9,37 +9,37 @@ type Result<T> = std::result::Result<T, PickleError>;
 /// The bytes of a pickle and the current position.
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
-    at: usize,
-    opcode_at: usize,
+    position: usize,
+    opcode_offset: usize,
 }
 
 impl<'a> Input<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
-            at: 0,
-            opcode_at: 0,
+            position: 0,
+            opcode_offset: 0,
         }
     }
 
-    /// Number of bytes read.
+    /// Returns the number of bytes read.
     pub fn position(&self) -> usize {
-        self.at
+        self.position
     }
 
-    /// Marks the beginning of an instruction, for errors.
-    pub fn begin(&mut self) {
-        self.opcode_at = self.at;
+    /// Records the position as the beginning of an instruction, for errors.
+    pub fn begin_instruction(&mut self) {
+        self.opcode_offset = self.position;
     }
 
-    /// The offset of the current instruction.
-    pub fn opcode_at(&self) -> usize {
-        self.opcode_at
+    /// Returns the offset of the current instruction.
+    pub fn opcode_offset(&self) -> usize {
+        self.opcode_offset
     }
 
     pub fn malformed(&self, what: &'static str) -> PickleError {
         PickleError::Malformed {
-            offset: self.opcode_at,
+            offset: self.opcode_offset,
             what,
         }
     }
@@ -52,11 +52,11 @@ impl<'a> Input<'a> {
 
     /// Reads `length` bytes.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(length);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end));
-        let taken = taken.ok_or_else(|| self.truncated())?;
-        self.at += length;
-        Ok(taken)
+        let end = self.position.checked_add(length);
+        let bytes = end.and_then(|end| self.bytes.get(self.position..end));
+        let bytes = bytes.ok_or_else(|| self.truncated())?;
+        self.position += length;
+        Ok(bytes)
     }
 
     pub fn byte(&mut self) -> Result<u8> {
@@ -69,12 +69,12 @@ impl<'a> Input<'a> {
         Ok(array)
     }
 
-    /// Reads a line, without its LF or CR LF.
+    /// Reads a line and returns it without LF or CR LF.
     pub fn line(&mut self) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.bytes[self.position..];
         let length = rest.iter().position(|b| *b == b'\n');
         let length = length.ok_or_else(|| self.truncated())?;
-        self.at += length + 1;
+        self.position += length + 1;
         let line = &rest[..length];
         Ok(line.strip_suffix(b"\r").unwrap_or(line))
     }
@@ -125,7 +125,7 @@ pub(super) fn quoted(line: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Decodes Python's `raw-unicode-escape`: Latin-1, in which `\u` with four and `\U` with eight hexadecimal digits stand for any character.
+/// Decodes Python's `raw-unicode-escape`: Latin-1 with the escapes `\u`, four hexadecimal digits, and `\U`, eight hexadecimal digits.
 pub(super) fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return std::str::from_utf8(line).ok().map(Cow::Borrowed);

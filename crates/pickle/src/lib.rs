@@ -1,11 +1,11 @@
 //! Python pickles, read as data.
 //!
-//! A pickle is a program for a stack machine that may name any Python callable and have it called. Nothing is called here: a
-//! callable is a [`Value::Global`] (module and name), a call is a [`Value::Object`] (callable, arguments, state), and the caller
-//! decides which of them have a meaning. All opcodes of protocols 0 to 5 are supported.
+//! A pickle is a program for a stack machine that can call any Python callable. This crate calls nothing: a callable is a
+//! [`Value::Global`] (module and name), a call is a [`Value::Object`] (callable, arguments, state), and users of the crate interpret
+//! the calls that they know. All opcodes of protocols 0 to 5 are supported.
 //!
-//! Values are in one flat list and refer to each other by [`Ref`]. So cycles are harmless, deep nesting uses no stack, and dropping is
-//! a loop. Time and memory are bounded by the `MAX_` limits and by the length of the input.
+//! Values are in one flat list and refer to each other by [`Ref`]. Cycles are therefore harmless, and deep nesting causes no recursion.
+//! Time and memory are bounded by the `MAX_` limits and by the length of the input.
 
 mod error;
 mod input;

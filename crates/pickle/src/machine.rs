@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use super::input::{Input, quoted, raw_unicode};
 use super::{Object, Pickle, PickleError, Ref, Value};
 
-/// Most values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000.
+/// Maximum number of values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000.
 pub const MAX_VALUES: usize = 1 << 22;
-/// Most references in all containers of a pickle together.
+/// Maximum number of references in all containers of a pickle together.
 pub const MAX_REFERENCES: usize = 1 << 24;
-/// Most values and, separately, marks on the stack of the machine.
+/// Maximum number of values and, separately, of marks on the stack of the machine.
 pub const MAX_STACK: usize = 1 << 22;
-/// Most entries of the memo.
+/// Maximum number of entries of the memo.
 pub const MAX_MEMO: usize = 1 << 22;
 
 type Result<T> = std::result::Result<T, PickleError>;
@@ -31,7 +31,7 @@ type Result<T> = std::result::Result<T, PickleError>;
 /// ```
 ///
 /// # Errors
-/// Returns a [`PickleError`] if `bytes` do not begin with a valid pickle of protocol 0 to 5, or if it exceeds a limit.
+/// Returns a [`PickleError`] if `bytes` do not begin with a valid pickle of protocol 0 to 5, or if the pickle exceeds a limit.
 pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
     let mut machine = Machine {
         input: Input::new(bytes),
@@ -65,9 +65,9 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Executes an instruction. Returns the result of the pickle if it was `STOP`.
+    /// Executes an instruction. Returns the result of the pickle if the instruction is `STOP`.
     fn step(&mut self) -> Result<Option<Ref>> {
-        self.input.begin();
+        self.input.begin_instruction();
         match self.input.byte()? {
             // Constants.
             b'N' => self.push(Value::None)?,
@@ -89,11 +89,11 @@ impl<'a> Machine<'a> {
             }
             0x8a => {
                 let length = self.input.byte()?.into();
-                self.long(length)?;
+                self.push_long(length)?;
             }
             0x8b => {
                 let length = self.input.length_i32()?;
-                self.long(length)?;
+                self.push_long(length)?;
             }
             b'I' => {
                 let value = match self.input.line()? {
@@ -122,19 +122,19 @@ impl<'a> Machine<'a> {
             // Strings and bytes.
             0x8c | b'U' => {
                 let length = self.input.byte()?.into();
-                self.text(length)?;
+                self.push_text(length)?;
             }
             b'X' => {
                 let length = self.input.length_u32()?;
-                self.text(length)?;
+                self.push_text(length)?;
             }
             b'T' => {
                 let length = self.input.length_i32()?;
-                self.text(length)?;
+                self.push_text(length)?;
             }
             0x8d => {
                 let length = self.input.length_u64()?;
-                self.text(length)?;
+                self.push_text(length)?;
             }
             b'S' => {
                 let line = self.input.line()?;
@@ -148,15 +148,15 @@ impl<'a> Machine<'a> {
             }
             b'C' => {
                 let length = self.input.byte()?.into();
-                self.binary(length)?;
+                self.push_bytes(length)?;
             }
             b'B' => {
                 let length = self.input.length_u32()?;
-                self.binary(length)?;
+                self.push_bytes(length)?;
             }
             0x8e | 0x96 => {
                 let length = self.input.length_u64()?;
-                self.binary(length)?;
+                self.push_bytes(length)?;
             }
 
             // Containers.
@@ -225,29 +225,29 @@ impl<'a> Machine<'a> {
                 self.push_ref(top)?;
             }
             b'p' => {
-                let key = self.key_line()?;
-                self.put(key)?;
+                let key = self.memo_key_line()?;
+                self.memoize(key)?;
             }
             b'q' => {
                 let key = self.input.byte()?.into();
-                self.put(key)?;
+                self.memoize(key)?;
             }
             b'r' => {
                 let key = u32::from_le_bytes(self.input.array()?).into();
-                self.put(key)?;
+                self.memoize(key)?;
             }
-            0x94 => self.put(self.memo.len() as u64)?,
+            0x94 => self.memoize(self.memo.len() as u64)?,
             b'g' => {
-                let key = self.key_line()?;
-                self.fetch(key)?;
+                let key = self.memo_key_line()?;
+                self.push_memo(key)?;
             }
             b'h' => {
                 let key = self.input.byte()?.into();
-                self.fetch(key)?;
+                self.push_memo(key)?;
             }
             b'j' => {
                 let key = u32::from_le_bytes(self.input.array()?).into();
-                self.fetch(key)?;
+                self.push_memo(key)?;
             }
 
             // Callables and calls.
@@ -281,21 +281,21 @@ impl<'a> Machine<'a> {
             }
             b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                self.object(callable, arguments)?;
+                self.push_object(callable, arguments)?;
             }
             0x92 => {
                 // The arguments become the pair (positional, keywords).
                 let (keywords, positional, callable) = (self.pop()?, self.pop()?, self.pop()?);
                 self.count_references(2)?;
                 let arguments = self.add(Value::Tuple(vec![positional, keywords]))?;
-                self.object(callable, arguments)?;
+                self.push_object(callable, arguments)?;
             }
             b'i' => {
                 let class = self.global_lines()?;
                 let items = self.pop_to_mark()?;
                 let callable = self.add(class)?;
                 let arguments = self.add(Value::Tuple(items))?;
-                self.object(callable, arguments)?;
+                self.push_object(callable, arguments)?;
             }
             b'o' => {
                 let mut items = self.pop_to_mark()?;
@@ -304,12 +304,12 @@ impl<'a> Machine<'a> {
                 }
                 let callable = items.remove(0);
                 let arguments = self.add(Value::Tuple(items))?;
-                self.object(callable, arguments)?;
+                self.push_object(callable, arguments)?;
             }
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                // The state of anything else (a class, a plain dictionary) is ignored.
+                // The state of other values (a class, a plain dictionary) is ignored.
                 if let Value::Object(object) = &mut self.values[target.0 as usize] {
                     object.state = Some(state);
                 }
@@ -337,13 +337,13 @@ impl<'a> Machine<'a> {
             }
             0x97 | 0x98 => {
                 return Err(PickleError::OutOfBand {
-                    offset: self.input.opcode_at(),
+                    offset: self.input.opcode_offset(),
                 });
             }
             b'.' => return self.pop().map(Some),
             opcode => {
                 return Err(PickleError::UnknownOpcode {
-                    offset: self.input.opcode_at(),
+                    offset: self.input.opcode_offset(),
                     opcode,
                 });
             }
@@ -366,7 +366,7 @@ impl<'a> Machine<'a> {
         self.push_ref(at)
     }
 
-    fn object(&mut self, callable: Ref, arguments: Ref) -> Result<()> {
+    fn push_object(&mut self, callable: Ref, arguments: Ref) -> Result<()> {
         self.push(Value::Object(Box::new(Object {
             callable,
             arguments,
@@ -376,18 +376,18 @@ impl<'a> Machine<'a> {
         })))
     }
 
-    fn text(&mut self, length: usize) -> Result<()> {
+    fn push_text(&mut self, length: usize) -> Result<()> {
         let text = String::from_utf8_lossy(self.input.take(length)?);
         self.push(Value::Text(text))
     }
 
-    fn binary(&mut self, length: usize) -> Result<()> {
+    fn push_bytes(&mut self, length: usize) -> Result<()> {
         let bytes = self.input.take(length)?;
         self.push(Value::Bytes(Cow::Borrowed(bytes)))
     }
 
-    /// A two's complement integer, least significant byte first.
-    fn long(&mut self, length: usize) -> Result<()> {
+    /// Reads a two's complement integer, least significant byte first, and pushes it.
+    fn push_long(&mut self, length: usize) -> Result<()> {
         let bytes = self.input.take(length)?;
         let negative = bytes.last().is_some_and(|b| *b >= 0x80);
         let fill = if negative { 0xff } else { 0 };
@@ -429,7 +429,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Values below the last mark cannot be popped.
+    /// Returns the number of values above the last mark, which can be popped.
     fn available(&self) -> usize {
         self.stack.len() - self.marks.last().copied().unwrap_or(0)
     }
@@ -457,7 +457,7 @@ impl<'a> Machine<'a> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Ref>> {
         let height = self.marks.pop().ok_or(PickleError::NoMark {
-            offset: self.input.opcode_at(),
+            offset: self.input.opcode_offset(),
         })?;
         self.count_references(self.stack.len() - height)?;
         // A copy, because `split_off` at height zero would keep the capacity of the whole stack.
@@ -491,7 +491,7 @@ impl<'a> Machine<'a> {
             Value::Object(object) => object.items.extend(items),
             _ => {
                 return Err(PickleError::NotAContainer {
-                    offset: self.input.opcode_at(),
+                    offset: self.input.opcode_offset(),
                 });
             }
         }
@@ -506,7 +506,7 @@ impl<'a> Machine<'a> {
             Value::Object(object) => object.entries.extend(pairs),
             _ => {
                 return Err(PickleError::NotAContainer {
-                    offset: self.input.opcode_at(),
+                    offset: self.input.opcode_offset(),
                 });
             }
         }
@@ -515,13 +515,13 @@ impl<'a> Machine<'a> {
 
     // Memo.
 
-    fn key_line(&mut self) -> Result<u64> {
+    fn memo_key_line(&mut self) -> Result<u64> {
         let line = self.input.line()?;
         let key = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
         key.ok_or_else(|| self.malformed("memo entry"))
     }
 
-    fn put(&mut self, key: u64) -> Result<()> {
+    fn memoize(&mut self, key: u64) -> Result<()> {
         let top = self.top()?;
         self.memo.insert(key, top);
         if self.memo.len() > MAX_MEMO {
@@ -530,10 +530,10 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn fetch(&mut self, key: u64) -> Result<()> {
+    fn push_memo(&mut self, key: u64) -> Result<()> {
         let found = self.memo.get(&key).copied();
         let found = found.ok_or(PickleError::NotInMemo {
-            offset: self.input.opcode_at(),
+            offset: self.input.opcode_offset(),
             key,
         })?;
         self.push_ref(found)
@@ -543,7 +543,7 @@ impl<'a> Machine<'a> {
 
     fn underflow(&self) -> PickleError {
         PickleError::StackUnderflow {
-            offset: self.input.opcode_at(),
+            offset: self.input.opcode_offset(),
         }
     }
 

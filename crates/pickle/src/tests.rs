@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::*;
 
-fn described(bytes: &[u8]) -> String {
+fn describe(bytes: &[u8]) -> String {
     let pickle = parse(bytes).unwrap();
     pickle.describe(pickle.root())
 }
@@ -80,23 +80,23 @@ fn reads_containers() {
         (b"}K\x01K\x02s(K\x03K\x04u.", "{1: 2, 3: 4}"),
         (b"\x8f(K\x01K\x02\x90.", "[1, 2]"),
         (b"(K\x01\x91.", "[1]"),
-        // Stack work: DUP, POP, POP a mark, POP_MARK.
+        // Stack: DUP, POP, POP of a mark, POP_MARK.
         (b"K\x012\x86.", "[1, 1]"),
         (b"K\x01K\x020.", "1"),
         (b"K\x01(0.", "1"),
         (b"K\x01(K\x02K\x031.", "1"),
-        // Memo: text, byte and long forms, and MEMOIZE.
+        // Memo: text, byte and four-byte keys, and MEMOIZE.
         (b"K\x07p5\n0g5\n.", "7"),
         (b"K\x07q\x050h\x05.", "7"),
         (b"K\x07r\x05\0\0\x000j\x05\0\0\0.", "7"),
         (b"\x80\x04\x95\0\0\0\0\0\0\0\0K\x07\x940h\0.", "7"),
     ] {
-        assert_eq!(described(bytes), want, "{bytes:?}");
+        assert_eq!(describe(bytes), want, "{bytes:?}");
     }
 }
 
 #[test]
-fn callables_are_named_and_not_called() {
+fn callables_are_not_called() {
     for bytes in [
         &b"cos\nsystem\n(X\x06\0\0\0reboottR."[..],
         b"(X\x02\0\0\0rmios\nsystem\n.",
@@ -112,22 +112,19 @@ fn callables_are_named_and_not_called() {
         );
         assert!(pickle.describe(pickle.root()).starts_with("os.system("));
     }
-    assert_eq!(
-        described(b"cos\nsystem\n(X\x06\0\0\0reboottR."),
-        "os.system(\"reboot\")"
-    );
-    assert_eq!(described(b"\x82\x05."), "copyreg.extension 5");
+    assert_eq!(describe(b"cos\nsystem\n(X\x06\0\0\0reboottR."), "os.system(\"reboot\")");
+    assert_eq!(describe(b"\x82\x05."), "copyreg.extension 5");
 }
 
 #[test]
-fn objects_hold_what_is_added_to_them() {
-    // A list class with two items and a state.
+fn objects_record_items_entries_and_state() {
+    // A subclass of list with two items and a state.
     let pickle = parse(b"clib\nReadOnlyList\n)\x81(K\x01K\x02e}b.").unwrap();
     let object = pickle.object(pickle.root()).unwrap();
     assert_eq!(object.items.len(), 2);
     assert!(object.state.is_some());
     assert_eq!(pickle.describe(pickle.root()), "[1, 2]");
-    // Ordered dictionaries: entries set one by one, or given as pairs by Python 2.
+    // Ordered dictionaries: entries added one by one, or passed as pairs (Python 2).
     for bytes in [
         &b"ccollections\nOrderedDict\n)RX\x01\0\0\0aK\x01s."[..],
         b"ccollections\nOrderedDict\n(](]X\x01\0\0\0aaK\x01aetR.",
@@ -220,11 +217,11 @@ fn every_error_has_a_message() {
 }
 
 #[test]
-fn cycles_and_deep_nesting_use_no_stack() {
+fn cycles_and_deep_nesting_do_not_recurse() {
     // A list that contains itself.
-    let text = described(b"]q\x00h\x00a.");
+    let text = describe(b"]q\x00h\x00a.");
     assert!(text.contains('…'), "{text}");
-    // A million lists, each inside the next.
+    // A million nested lists.
     let mut deep = b"]".repeat(1 << 20);
     deep.extend(b"a".repeat((1 << 20) - 1));
     deep.push(b'.');
@@ -235,7 +232,7 @@ fn cycles_and_deep_nesting_use_no_stack() {
 }
 
 #[test]
-fn limits_hold() {
+fn rejects_pickles_beyond_the_limits() {
     let mut many = b"N".repeat(MAX_VALUES + 1);
     many.push(b'.');
     assert_eq!(
@@ -253,11 +250,11 @@ fn limits_hold() {
         parse(&copies),
         Err(PickleError::TooMany { limit: MAX_STACK, .. })
     ));
-    // Short text only: a long one is cut.
+    // The description of a long text is truncated.
     let mut long = b"X\x00\x00\x10\x00".to_vec();
     long.extend(b"x".repeat(1 << 20));
     long.push(b'.');
-    assert!(described(&long).len() < 2 * MAX_DESCRIPTION);
+    assert!(describe(&long).len() < 2 * MAX_DESCRIPTION);
 }
 
 #[test]
@@ -316,7 +313,7 @@ proptest! {
         }
     }
 
-    /// Instructions that fit together more often than random bytes do.
+    /// Sequences of instructions are valid pickles more often than random bytes.
     #[test]
     fn arbitrary_instructions_never_panic(
         parts in prop::collection::vec(

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-/// How deep [`Pickle::describe`] looks into nested values.
+/// Maximum depth of nested values in the text of [`Pickle::describe`].
 pub const MAX_DESCRIBED_DEPTH: usize = 8;
-/// Longest text, in bytes, that [`Pickle::describe`] writes before it ends in an ellipsis.
+/// Maximum length, in bytes, of the text of [`Pickle::describe`] before the ellipsis.
 pub const MAX_DESCRIPTION: usize = 4000;
 
 /// The index of a value in its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ref(pub(crate) u32);
 
-/// A value of a pickle; text and bytes borrow from the file where they can.
+/// A value of a pickle. Text and bytes borrow from the file where possible.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     /// `None`.
@@ -34,7 +34,7 @@ pub enum Value<'a> {
     Tuple(Vec<Ref>),
     /// A set or frozen set.
     Set(Vec<Ref>),
-    /// A dictionary: keys and values in the order they were added, of which the last entry of a key counts.
+    /// A dictionary: keys and values in the order in which they were added. The last entry of a key is valid.
     Dict(Vec<(Ref, Ref)>),
     /// A class or function, by name.
     Global {
@@ -43,13 +43,13 @@ pub enum Value<'a> {
         /// The name in the module, such as `_rebuild_tensor_v2`.
         name: Cow<'a, str>,
     },
-    /// The result that a call would have.
+    /// The result of a call that was not executed.
     Object(Box<Object>),
     /// A reference to something outside the pickle, such as a tensor's storage.
     Persistent(Ref),
 }
 
-/// A call, which was not executed.
+/// A call that was not executed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     /// The class or function.
@@ -58,13 +58,13 @@ pub struct Object {
     pub arguments: Ref,
     /// The state that `BUILD` would set.
     pub state: Option<Ref>,
-    /// Items that would be appended to it.
+    /// Items that would be appended to the result.
     pub items: Vec<Ref>,
-    /// Entries that would be added to it.
+    /// Entries that would be added to the result.
     pub entries: Vec<(Ref, Ref)>,
 }
 
-/// The values of a pickle, one of which is its result.
+/// The values of a pickle. One of them is the result.
 #[derive(Debug, Clone)]
 pub struct Pickle<'a> {
     pub(crate) values: Vec<Value<'a>>,
@@ -73,80 +73,80 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// The result of the pickle.
+    /// Returns the result of the pickle.
     pub fn root(&self) -> Ref {
         self.root
     }
 
-    /// The length of the pickle in bytes, including `STOP`. Another pickle may follow in the same file.
+    /// Returns the length of the pickle in bytes, including `STOP`. Another pickle may follow in the same file.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The value of a reference.
-    pub fn get(&self, at: Ref) -> &Value<'a> {
-        &self.values[at.0 as usize]
+    /// Returns the value of a reference.
+    pub fn get(&self, reference: Ref) -> &Value<'a> {
+        &self.values[reference.0 as usize]
     }
 
-    /// All values, in the order of creation.
+    /// Returns all values in the order of creation.
     pub fn values(&self) -> &[Value<'a>] {
         &self.values
     }
 
-    /// The string of a reference, if it is one.
-    pub fn text(&self, at: Ref) -> Option<&str> {
-        match self.get(at) {
+    /// Returns the text of a string, or `None` for other values.
+    pub fn text(&self, reference: Ref) -> Option<&str> {
+        match self.get(reference) {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// The integer of a reference, if it is one.
-    pub fn int(&self, at: Ref) -> Option<i128> {
-        match self.get(at) {
+    /// Returns the value of an integer, or `None` for other values.
+    pub fn int(&self, reference: Ref) -> Option<i128> {
+        match self.get(reference) {
             Value::Int(value) => Some(*value),
             _ => None,
         }
     }
 
-    /// The integer of a reference, if it is one and fits `usize`.
-    pub fn size(&self, at: Ref) -> Option<usize> {
-        self.int(at).and_then(|value| usize::try_from(value).ok())
+    /// Returns the value of an integer that fits `usize`, or `None` for other values.
+    pub fn size(&self, reference: Ref) -> Option<usize> {
+        self.int(reference).and_then(|value| usize::try_from(value).ok())
     }
 
-    /// The items of a tuple or list.
-    pub fn items(&self, at: Ref) -> Option<&[Ref]> {
-        match self.get(at) {
+    /// Returns the items of a tuple or list, or `None` for other values.
+    pub fn items(&self, reference: Ref) -> Option<&[Ref]> {
+        match self.get(reference) {
             Value::Tuple(items) | Value::List(items) => Some(items),
             _ => None,
         }
     }
 
-    /// The module and name of a class or function.
-    pub fn global(&self, at: Ref) -> Option<(&str, &str)> {
-        match self.get(at) {
+    /// Returns the module and name of a class or function, or `None` for other values.
+    pub fn global(&self, reference: Ref) -> Option<(&str, &str)> {
+        match self.get(reference) {
             Value::Global { module, name } => Some((module, name)),
             _ => None,
         }
     }
 
-    /// The call of a reference, if it is one.
-    pub fn object(&self, at: Ref) -> Option<&Object> {
-        match self.get(at) {
+    /// Returns an object, or `None` for other values.
+    pub fn object(&self, reference: Ref) -> Option<&Object> {
+        match self.get(reference) {
             Value::Object(object) => Some(object),
             _ => None,
         }
     }
 
-    /// `module.name` of the callable of an object.
-    pub fn callable(&self, at: Ref) -> Option<String> {
-        let (module, name) = self.global(self.object(at)?.callable)?;
+    /// Returns `module.name` of the callable of an object, or `None` for other values.
+    pub fn callable(&self, reference: Ref) -> Option<String> {
+        let (module, name) = self.global(self.object(reference)?.callable)?;
         Some(format!("{module}.{name}"))
     }
 
-    /// The entries of a dictionary: `dict`, `collections.OrderedDict` or `collections.defaultdict`.
-    pub fn entries(&self, at: Ref) -> Option<Vec<(Ref, Ref)>> {
-        match self.get(at) {
+    /// Returns the entries of a `dict`, `collections.OrderedDict` or `collections.defaultdict`, or `None` for other values.
+    pub fn entries(&self, reference: Ref) -> Option<Vec<(Ref, Ref)>> {
+        match self.get(reference) {
             Value::Dict(entries) => Some(entries.clone()),
             Value::Object(object) => match self.global(object.callable)? {
                 ("collections", "OrderedDict" | "defaultdict") => {
@@ -155,11 +155,11 @@ impl<'a> Pickle<'a> {
                         Some([list]) => self.items(*list).unwrap_or_default(),
                         _ => &[],
                     };
-                    let given = pairs.iter().filter_map(|pair| match self.items(*pair) {
+                    let from_arguments = pairs.iter().filter_map(|pair| match self.items(*pair) {
                         Some([key, value]) => Some((*key, *value)),
                         _ => None,
                     });
-                    Some(given.chain(object.entries.iter().copied()).collect())
+                    Some(from_arguments.chain(object.entries.iter().copied()).collect())
                 }
                 _ => None,
             },
@@ -167,11 +167,11 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// A short description of a value for messages. Nested values are described to [`MAX_DESCRIBED_DEPTH`], and the text has about
-    /// [`MAX_DESCRIPTION`] bytes at most.
-    pub fn describe(&self, at: Ref) -> String {
+    /// Returns a short description of a value for messages, to a depth of [`MAX_DESCRIBED_DEPTH`] and with at most about
+    /// [`MAX_DESCRIPTION`] bytes.
+    pub fn describe(&self, reference: Ref) -> String {
         let mut text = String::new();
-        self.describe_into(&mut text, at, 0);
+        self.describe_into(&mut text, reference, 0);
         if text.len() > MAX_DESCRIPTION {
             let end = (0..=MAX_DESCRIPTION)
                 .rev()
@@ -183,14 +183,14 @@ impl<'a> Pickle<'a> {
         text
     }
 
-    fn describe_into(&self, out: &mut String, at: Ref, depth: usize) {
+    fn describe_into(&self, out: &mut String, reference: Ref, depth: usize) {
         use std::fmt::Write;
         if depth > MAX_DESCRIBED_DEPTH || out.len() > MAX_DESCRIPTION {
             out.push('…');
             return;
         }
         // Writing to a string cannot fail.
-        let _ = match self.get(at) {
+        let _ = match self.get(reference) {
             Value::None => write!(out, "none"),
             Value::Bool(value) => write!(out, "{value}"),
             Value::Int(value) => write!(out, "{value}"),
@@ -208,7 +208,7 @@ impl<'a> Pickle<'a> {
             Value::Global { module, name } => write!(out, "{module}.{name}"),
             Value::Persistent(_) => write!(out, "a storage"),
             Value::Object(object) => {
-                if let Some(entries) = self.entries(at) {
+                if let Some(entries) = self.entries(reference) {
                     return self.describe_entries(out, &entries, depth);
                 }
                 if !object.items.is_empty() {
