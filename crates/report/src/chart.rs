@@ -5,16 +5,16 @@ use super::{
     html::{add, escape, number},
 };
 
-/// Width and height of the view box. A phone shows it at about this many pixels, so that the text stays readable.
+/// Width and height of the view box. A phone shows the box at about this many pixels, so that the text stays readable.
 const SIZE: (f64, f64) = (340.0, 200.0);
 
 /// Margins around the plotting area: left, top, right, bottom.
 const MARGIN: (f64, f64, f64, f64) = (46.0, 10.0, 12.0, 34.0);
 
-/// A curve with more points than this is also drawn smoothed.
+/// Number of points above which a curve is also drawn smoothed.
 const SMOOTH_ABOVE: usize = 40;
 
-/// Largest count of points drawn per curve.
+/// Maximum number of points drawn per curve.
 const MAX_POINTS: usize = 300;
 
 /// Returns the chart as a `<figure>` element. `id` makes the element's ids unique within the page.
@@ -139,27 +139,27 @@ fn path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str) {
 
 /// Reduces `points` to at most [`MAX_POINTS`]: means of chunks of equal length.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let run = points.len().div_ceil(MAX_POINTS).max(1);
-    let mean = |run: &[(f64, f64)]| {
-        let (x, y) = run
+    let length = points.len().div_ceil(MAX_POINTS).max(1);
+    let mean = |chunk: &[(f64, f64)]| {
+        let (x, y) = chunk
             .iter()
             .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-        (x / run.len() as f64, y / run.len() as f64)
+        (x / chunk.len() as f64, y / chunk.len() as f64)
     };
-    points.chunks(run).map(mean).collect()
+    points.chunks(length).map(mean).collect()
 }
 
-/// Centred moving average over a tenth of the curve. The window is shortened equally on both sides near the ends, so that the
-/// result neither lags nor starts late.
+/// Returns the centred moving average over a tenth of the curve. Near the ends, the window is shortened equally on both sides, so
+/// that the result does not lag.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = points.len() / 20;
+    let half_width = points.len() / 20;
     (0..points.len())
-        .map(|at| {
-            let reach = reach.min(at).min(points.len() - 1 - at);
-            let near = &points[at - reach..=at + reach];
+        .map(|i| {
+            let half_width = half_width.min(i).min(points.len() - 1 - i);
+            let window = &points[i - half_width..=i + half_width];
             (
-                points[at].0,
-                near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64,
+                points[i].0,
+                window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64,
             )
         })
         .collect()
@@ -172,7 +172,7 @@ struct Axes {
 }
 
 impl Axes {
-    /// Returns axes that hold all points and the reference line, or `None` if there is no point.
+    /// Returns axes whose ranges include all points and the reference line, or `None` if there is no point.
     fn new(curves: &[Vec<(f64, f64)>], reference: Option<f64>) -> Option<Self> {
         let range = |values: &mut dyn Iterator<Item = f64>| {
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -206,9 +206,9 @@ impl Axes {
 
     fn draw(&self, html: &mut String, x_label: &str) {
         let (left, right, bottom) = (MARGIN.0, SIZE.0 - MARGIN.2, SIZE.1 - MARGIN.3);
-        let grid = ticks(self.y, 5);
+        let y_ticks = ticks(self.y, 5);
         html.push_str("<g class=\"axis\">");
-        for tick in &grid {
+        for tick in &y_ticks {
             let y = self.y(*tick);
             add!(html, "<path d=\"M{left:.1} {y:.1}H{right:.1}\"/>");
             add!(
@@ -216,16 +216,16 @@ impl Axes {
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 left - 6.0,
                 y + 4.0,
-                label(*tick, &grid)
+                label(*tick, &y_ticks)
             );
         }
-        let marks = ticks(self.x, 4);
-        for tick in &marks {
+        let x_ticks = ticks(self.x, 4);
+        for tick in &x_ticks {
             let (x, y) = (self.x(*tick), bottom + 15.0);
             add!(
                 html,
                 "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
-                label(*tick, &marks)
+                label(*tick, &x_ticks)
             );
         }
         let (x, y) = ((left + right) / 2.0, SIZE.1 - 4.0);

@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-/// The results of a run: metrics, curves and example images. The section of an empty part is left out of the page.
+/// The results of a run: metrics, curves and example images. Empty parts have no section on the page.
 #[derive(Debug, Clone, Default)]
 pub struct ReportData {
     /// Heading of the page.
@@ -109,13 +109,13 @@ pub struct FillIn {
 #[derive(Debug, Clone)]
 pub enum Token {
     /// A token that the model saw.
-    Shown(String),
+    Visible(String),
     /// A token that was masked.
-    Hidden {
+    Masked {
         /// The token of the caption.
         truth: String,
         /// The model's predictions with their probabilities (0 to 1), most probable first.
-        guesses: Vec<(String, f64)>,
+        predictions: Vec<(String, f64)>,
     },
 }
 
@@ -138,23 +138,23 @@ pub struct HeatMap {
 /// A caption and the images that the model ranks first for it.
 #[derive(Debug, Clone)]
 pub struct Retrieval {
-    /// The caption that is searched for.
+    /// The caption.
     pub query: String,
     /// The images with the highest scores, highest first.
     pub top: Vec<Hit>,
     /// Rank of the caption's own image among all candidates, from 1.
-    pub right_rank: usize,
-    /// Count of images that were ranked.
+    pub own_rank: usize,
+    /// Number of images that were ranked.
     pub candidates: usize,
 }
 
 /// An image of a [`Retrieval`].
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// The image itself.
+    /// The image.
     pub image: RgbImage,
     /// The model's matching score.
     pub score: f64,
     /// Whether this is the caption's own image.
-    pub right: bool,
+    pub is_own: bool,
 }

@@ -9,7 +9,7 @@ use image::{
 
 use super::{HeatMap, ReportError, Result};
 
-/// Longest side in pixels; larger images are scaled down.
+/// Maximum side in pixels. Larger images are scaled down.
 pub(super) const MAX_EDGE: u32 = 224;
 
 /// Heat maps of smaller images are scaled up to at least this many pixels, so that the brightness does not look blocky.
@@ -80,8 +80,8 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
     }
     let (width, height) = image.dimensions();
     for (x, y, pixel) in image.enumerate_pixels_mut() {
-        let across = between(x, width, columns);
-        let down = between(y, height, rows);
+        let across = enclosing_cells(x, width, columns);
+        let down = enclosing_cells(y, height, rows);
         let row = |row: usize| lerp(level(row, across.0), level(row, across.1), across.2);
         let brightness = MIN_BRIGHTNESS + (1.0 - MIN_BRIGHTNESS) * lerp(row(down.0), row(down.1), down.2);
         for channel in &mut pixel.0 {
@@ -91,11 +91,11 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
     Ok(image)
 }
 
-/// Returns the two cells of `cells` whose centres enclose pixel `at` of `size`, and the weight of the second (0 to 1).
-fn between(at: u32, size: u32, cells: usize) -> (usize, usize, f32) {
-    let place = ((at as f32 + 0.5) * cells as f32 / size as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
-    let first = place as usize;
-    (first, (first + 1).min(cells - 1), place - first as f32)
+/// Returns the two of `cells` cells whose centres enclose pixel `pixel` of `size` pixels, and the weight of the second (0 to 1).
+fn enclosing_cells(pixel: u32, size: u32, cells: usize) -> (usize, usize, f32) {
+    let position = ((pixel as f32 + 0.5) * cells as f32 / size as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
+    let first = position as usize;
+    (first, (first + 1).min(cells - 1), position - first as f32)
 }
 
 fn lerp(first: f32, second: f32, weight: f32) -> f32 {

@@ -9,12 +9,12 @@ use super::{
 /// The style sheet: colours and layout.
 const STYLE: &str = include_str!("style.css");
 
-/// Bytes of examples in a page, nearly all of them images. Further examples are left out, so that the page stays small enough
-/// to send by mail.
+/// Maximum bytes of examples in a page, nearly all for images. Further examples are left out, so that the page can be sent by
+/// e-mail.
 const EXAMPLE_BUDGET: usize = 3 << 20;
 
 /// Predictions shown per masked word.
-const MAX_GUESSES: usize = 3;
+const MAX_PREDICTIONS: usize = 3;
 
 /// A section of the page.
 struct Section {
@@ -145,13 +145,13 @@ fn metrics(metrics: &[Metric]) -> String {
         if metric.format == NumberFormat::Percent {
             html.push_str(&bar(metric));
         }
-        let beside = [("chance", metric.chance), ("baseline", metric.baseline)];
-        let beside: Vec<String> = beside
+        let comparisons = [("chance", metric.chance), ("baseline", metric.baseline)];
+        let comparisons: Vec<String> = comparisons
             .iter()
             .filter_map(|(name, value)| Some(format!("{name}\u{a0}{}", show((*value)?))))
             .collect();
-        if !beside.is_empty() {
-            add!(html, "<p class=\"beside\">{}</p>", beside.join(" · "));
+        if !comparisons.is_empty() {
+            add!(html, "<p class=\"beside\">{}</p>", comparisons.join(" · "));
         }
         add!(html, "<p>{}</p></article>", escape(&metric.explanation));
     }
@@ -162,10 +162,10 @@ fn metrics(metrics: &[Metric]) -> String {
     }
 }
 
-/// Draws a fraction as a bar with marks at chance and baseline. The text beside it has the same values, so the bar is hidden
-/// from screen readers.
+/// Draws a fraction as a bar with marks at chance and baseline. The bar is hidden from screen readers, since the text beside the bar
+/// has the same values.
 fn bar(metric: &Metric) -> String {
-    let place = |fraction: f64| {
+    let position = |fraction: f64| {
         if fraction.is_finite() {
             fraction.clamp(0.0, 1.0) * 100.0
         } else {
@@ -178,13 +178,13 @@ fn bar(metric: &Metric) -> String {
     add!(
         html,
         "<rect class=\"fill\" y=\"1.5\" width=\"{:.1}\" height=\"3\"/>",
-        place(metric.value)
+        position(metric.value)
     );
     for mark in [metric.chance, metric.baseline].into_iter().flatten() {
         add!(
             html,
             "<rect class=\"mark\" x=\"{:.1}\" width=\"0.8\" height=\"6\"/>",
-            place(mark).min(99.2)
+            position(mark).min(99.2)
         );
     }
     html.push_str("</svg>");
@@ -205,8 +205,8 @@ fn curves(data: &ReportData) -> String {
     }
 }
 
-/// Renders as many examples as `budget`, in bytes, allows, at least one, and a note that counts the others. Subtracts the
-/// bytes used from `budget`.
+/// Renders as many examples as `budget`, in bytes, allows, but at least one, and a note with the number of the others. Subtracts the
+/// used bytes from `budget`.
 fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -> Result<String>) -> Result<String> {
     let mut html = String::new();
     let mut shown = 0;
@@ -235,23 +235,23 @@ fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -
 }
 
 fn fill_in(example: &FillIn) -> Result<String> {
-    let hidden: Vec<_> = example
+    let masked: Vec<_> = example
         .tokens
         .iter()
         .filter_map(|token| match token {
-            Token::Hidden { truth, guesses } => Some((truth, guesses)),
-            Token::Shown(_) => None,
+            Token::Masked { truth, predictions } => Some((truth, predictions)),
+            Token::Visible(_) => None,
         })
         .collect();
-    let mut blank = 0;
+    let mut mask = 0;
     let tokens = example.tokens.iter().map(|token| match token {
-        Token::Shown(text) | Token::Hidden { truth: text, .. } => text.as_str(),
+        Token::Visible(text) | Token::Masked { truth: text, .. } => text.as_str(),
     });
     let caption = sentence(tokens, |index, text| match &example.tokens[index] {
-        Token::Shown(_) => escape(text),
-        Token::Hidden { .. } => {
-            blank += 1;
-            format!("<span class=\"blank\">{blank}<span class=\"unseen\"> masked</span></span>")
+        Token::Visible(_) => escape(text),
+        Token::Masked { .. } => {
+            mask += 1;
+            format!("<span class=\"blank\">{mask}<span class=\"unseen\"> masked</span></span>")
         }
     });
     let mut html = String::from("<article class=\"card split\">");
@@ -261,27 +261,27 @@ fn fill_in(example: &FillIn) -> Result<String> {
         "<div><p class=\"caption\">{caption}</p><table><thead><tr><th scope=\"col\">Mask</th>"
     );
     html.push_str("<th scope=\"col\">Predictions</th><th scope=\"col\">Caption</th></tr></thead><tbody>");
-    for (index, (truth, guesses)) in hidden.iter().enumerate() {
-        let right = guesses.first().is_some_and(|(guess, _)| guess == *truth);
+    for (index, (truth, predictions)) in masked.iter().enumerate() {
+        let is_correct = predictions.first().is_some_and(|(prediction, _)| prediction == *truth);
         add!(html, "<tr><td>{}</td><td>", index + 1);
-        for (rank, (guess, probability)) in guesses.iter().take(MAX_GUESSES).enumerate() {
+        for (rank, (prediction, probability)) in predictions.iter().take(MAX_PREDICTIONS).enumerate() {
             let class = if rank == 0 { "guess first" } else { "guess" };
             add!(
                 html,
                 "<span class=\"{class}\">{} <small>{}</small></span> ",
-                escape(guess),
+                escape(prediction),
                 percent(*probability)
             );
         }
-        add!(html, "</td><td>{}\u{a0}{}</td></tr>", verdict(right), escape(truth));
+        add!(html, "</td><td>{}\u{a0}{}</td></tr>", mark(is_correct), escape(truth));
     }
     html.push_str("</tbody></table></div></article>");
     Ok(html)
 }
 
-/// A check mark or cross, with a text for screen readers.
-fn verdict(right: bool) -> &'static str {
-    if right {
+/// Returns a check mark or cross, with a text for screen readers.
+fn mark(is_correct: bool) -> &'static str {
+    if is_correct {
         "<span class=\"yes\"><span aria-hidden=\"true\">✓</span><span class=\"unseen\">right:</span></span>"
     } else {
         "<span class=\"no\"><span aria-hidden=\"true\">✗</span><span class=\"unseen\">wrong:</span></span>"
@@ -341,18 +341,18 @@ fn reconstruction(example: &Reconstruction) -> Result<String> {
 fn retrieval(example: &Retrieval) -> Result<String> {
     let mut html = String::from("<figure class=\"card\">");
     add!(html, "<figcaption class=\"caption\">“{}”", escape(&example.query));
-    let (rank, candidates) = (example.right_rank, example.candidates);
+    let (rank, candidates) = (example.own_rank, example.candidates);
     add!(
         html,
         "<small>Rank of the caption's own image: {rank} of {candidates}.</small></figcaption><ol class=\"row\">"
     );
     for hit in &example.top {
-        let (class, alt) = if hit.right {
+        let (class, alt) = if hit.is_own {
             (" class=\"right\"", "The caption's own image")
         } else {
             ("", "Another image")
         };
-        let sign = if hit.right { verdict(true) } else { "" };
+        let sign = if hit.is_own { mark(true) } else { "" };
         add!(
             html,
             "<li{class}>{}<small>{sign} score {}</small></li>",

@@ -1,4 +1,4 @@
-//! Tests of the whole page: well-formed, escaped, bounded in size, deterministic.
+//! Tests that the page is well-formed, escaped, bounded in size and deterministic.
 
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
@@ -71,11 +71,11 @@ fn sample(edge: u32) -> ReportData {
         }
         image
     };
-    let hidden = |truth: &str, guesses: &[(&str, f64)]| Token::Hidden {
+    let masked_token = |truth: &str, predictions: &[(&str, f64)]| Token::Masked {
         truth: truth.into(),
-        guesses: guesses.iter().map(|(guess, p)| ((*guess).into(), *p)).collect(),
+        predictions: predictions.iter().map(|(token, p)| ((*token).into(), *p)).collect(),
     };
-    let shown = |text: &str| Token::Shown(text.into());
+    let visible = |text: &str| Token::Visible(text.into());
     let metric = |key: &str, name: &str, value, chance, baseline, explanation: &str| Metric {
         key: key.into(),
         name: name.into(),
@@ -131,14 +131,14 @@ fn sample(edge: u32) -> ReportData {
             .map(|seed| FillIn {
                 image: scene(edge, seed),
                 tokens: vec![
-                    shown("a"),
-                    hidden("purple", &[("purple", 0.913), ("blue", 0.05), ("red", 0.01)]),
-                    shown("tri"),
-                    shown("##angle"),
-                    shown("above"),
-                    shown("a"),
-                    shown("yellow"),
-                    hidden("square", &[("disk", 0.48), ("square", 0.44), ("<b>&\"", 0.0001)]),
+                    visible("a"),
+                    masked_token("purple", &[("purple", 0.913), ("blue", 0.05), ("red", 0.01)]),
+                    visible("tri"),
+                    visible("##angle"),
+                    visible("above"),
+                    visible("a"),
+                    visible("yellow"),
+                    masked_token("square", &[("disk", 0.48), ("square", 0.44), ("<b>&\"", 0.0001)]),
                 ],
             })
             .collect(),
@@ -154,8 +154,8 @@ fn sample(edge: u32) -> ReportData {
         retrieval: (0..2)
             .map(|query| Retrieval {
                 query: "a blue square above a red disk".into(),
-                top: (0..5).map(|i| Hit { image: scene(edge, 20 + i), score: 3.2 - f64::from(i), right: i == query }).collect(),
-                right_rank: query as usize + 1,
+                top: (0..5).map(|i| Hit { image: scene(edge, 20 + i), score: 3.2 - f64::from(i), is_own: i == query }).collect(),
+                own_rank: query as usize + 1,
                 candidates: 500,
             })
             .collect(),
@@ -206,7 +206,7 @@ fn check_html(html: &str) {
             open.push(name);
         }
     }
-    assert!(open.is_empty(), "left open: {open:?}");
+    assert!(open.is_empty(), "unclosed tags: {open:?}");
 }
 
 fn attributes(tag: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -333,7 +333,7 @@ proptest! {
             chart.curves[0].points[3].1 = value;
         }
         data.reconstructions[0].caption = text.clone();
-        data.fill_in[0].tokens = vec![Token::Shown(text.clone()), Token::Hidden { truth: text.clone(), guesses: vec![(text.clone(), value)] }];
+        data.fill_in[0].tokens = vec![Token::Visible(text.clone()), Token::Masked { truth: text.clone(), predictions: vec![(text.clone(), value)] }];
         data.heat_maps[0].tokens = vec![text.clone()];
         data.heat_maps[0].word = 0;
         data.retrieval[0].query = text;

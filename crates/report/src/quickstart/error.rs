@@ -1,4 +1,4 @@
-//! What can go wrong in a quickstart.
+//! Errors of the quickstart.
 
 use vlct_data::DataError;
 use vlct_train::TrainError;
@@ -6,32 +6,32 @@ use vlct_train::config::ConfigError;
 
 use crate::ReportError;
 
-/// An error of the quickstart: one line that says what, where and what to do.
+/// An error of the quickstart. The message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuickstartError {
-    /// Training or evaluation.
+    /// An error of training or evaluation.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The configuration.
+    /// An error in the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The synthetic data.
+    /// An error of the synthetic data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The page.
+    /// An error of the report.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// A key that the quickstart sets itself, or that would leave nothing to report.
+    /// An update of a key that the quickstart sets itself, or that would prevent the evaluation.
     #[error("{key} cannot be set in a quickstart, which generates its own data")]
     FixedKey {
         /// The key.
         key: String,
     },
-    /// The report shows matching and masked words.
+    /// The configuration lacks a loss that the report needs.
     #[error("the quickstart's report needs loss_names.itm=1 and loss_names.mlm=1")]
     MissingLosses,
-    /// Stopped before there was anything to show.
+    /// The quickstart was stopped before training began.
     #[error("stopped before training began: there is nothing to report")]
     Stopped,
 }

@@ -14,7 +14,7 @@ use vlct_train::error::Result;
 use vlct_train::spec::{DataSpec, RunSpec};
 use vlct_train::trainer::evaluate::split_evaluator;
 
-/// Images and captions of the retrieval evaluation.
+/// Number of images, and of captions, in the retrieval evaluation.
 const CANDIDATES: usize = 200;
 
 /// Metrics, and the data that the examples are made from.
@@ -52,25 +52,25 @@ pub struct Evaluation {
 pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
     let inputs = data::inputs(spec)?;
     let held_out = data::open(&spec.data, Split::Test)?;
-    let never = AtomicBool::new(false);
+    let no_stop = AtomicBool::new(false);
     let tally = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
-        let tally = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &never, watch)?;
+        let tally = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &no_stop, watch)?;
         Ok(tally.unwrap_or_default())
     };
 
     let masked = tally(spec, &mut |_| ())?;
     let baseline = text_baseline(&spec.data, &inputs.tokenizer)?;
     let mut text_only = Ratio::default();
-    let mut whole = spec.clone();
-    if let TaskSpec::Pretrain(pretrain) = &mut whole.task {
+    let mut unmasked = spec.clone();
+    if let TaskSpec::Pretrain(pretrain) = &mut unmasked.task {
         (pretrain.mask_ratio, pretrain.mae) = (None, None);
     }
-    let visible = tally(&whole, &mut |batch| {
+    let visible = tally(&unmasked, &mut |batch| {
         for text in &batch.texts {
             for (position, label) in text.labels.iter().enumerate() {
                 if let Some(label) = label {
-                    let right = baseline.predict(&text.ids, position) == *label;
-                    text_only.add(Ratio::new(right as u8 as f64, 1));
+                    let is_correct = baseline.predict(&text.ids, position) == *label;
+                    text_only.add(Ratio::new(is_correct as u8 as f64, 1));
                 }
             }
         }
@@ -86,23 +86,23 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
         .iter()
         .map(|c| inputs.tokenizer.encode(c, spec.data.max_text_len))
         .collect();
-    let plain = Arc::new(InputSpec {
+    let test_inputs = Arc::new(InputSpec {
         eval_transform: TransformKind::MaeTest,
         ..(*inputs).clone()
     });
     let mut images = Vec::with_capacity(candidates);
-    let scoring = RetrievalScorer::new(held_out.clone(), plain, texts.clone(), spec.data.workers);
-    let scores = scoring.scores(model, candidates, &never, &mut |image| images.push(image.to_vec()))?;
+    let scoring = RetrievalScorer::new(held_out.clone(), test_inputs, texts.clone(), spec.data.workers);
+    let scores = scoring.scores(model, candidates, &no_stop, &mut |image| images.push(image.to_vec()))?;
     let scores = scores.unwrap_or_default();
     let owner: Vec<usize> = (0..candidates).collect();
-    let of = |tally: &Tally, key| tally.get(key).unwrap_or_default();
+    let ratio = |tally: &Tally, key| tally.get(key).unwrap_or_default();
     Ok(Evaluation {
         recalls: Recalls::from_scores(&scores, &owner),
-        itm: of(&visible, "itm/accuracy"),
-        itm_masked: of(&masked, "itm/accuracy"),
-        mlm: of(&visible, "mlm/accuracy"),
+        itm: ratio(&visible, "itm/accuracy"),
+        itm_masked: ratio(&masked, "itm/accuracy"),
+        mlm: ratio(&visible, "mlm/accuracy"),
         text_only,
-        mae: of(&masked, "mae/loss"),
+        mae: ratio(&masked, "mae/loss"),
         tokenizer: inputs.tokenizer.clone(),
         held_out,
         images,

@@ -14,13 +14,13 @@ use vlct_tensor::ops::Ipot;
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 
-/// Count of reconstructions, captions with masked words and heat maps.
-const SHOWN: usize = 6;
+/// Number of reconstructions, of captions with masked words, and of heat maps.
+const EXAMPLES: usize = 6;
 
-/// Captions of the retrieval examples.
+/// Number of captions in the retrieval examples.
 const QUERIES: usize = 4;
 
-/// Images shown for each of them.
+/// Number of images shown for each of these captions.
 const HITS: usize = 5;
 
 /// Optimal transport of the heat maps: a smaller beta and more iterations than in training, as in the visualisations of the
@@ -47,7 +47,7 @@ pub struct Examples {
 /// # Errors
 /// Returns an error if an image has not the size of the configuration.
 pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
-    let shown = SHOWN.min(e.images.len());
+    let shown = EXAMPLES.min(e.images.len());
     let heat_maps = (0..shown)
         .filter_map(|i| heat_map(model, config, e, i).transpose())
         .collect::<Result<_>>()?;
@@ -60,7 +60,7 @@ pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples>
             .collect::<Result<_>>()?,
         heat_maps,
         retrieval: (0..QUERIES.min(e.images.len()))
-            .map(|i| retrieved(config, e, i))
+            .map(|i| retrieval(config, e, i))
             .collect::<Result<_>>()?,
     })
 }
@@ -70,7 +70,7 @@ fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
     Ok(denormalise(pixels, config.image_size)?)
 }
 
-/// Encodes one text with one image, of which the patches of the mask are visible, or all.
+/// Encodes one text with one image. Without a mask, all patches are visible.
 fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&PatchMask>) -> Encoded {
     let sequence = Sequence {
         mask: mask.cloned(),
@@ -122,30 +122,33 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     })
 }
 
-/// Masks every third word of a caption and predicts each from the image and the other words.
+/// Masks every third word of a caption and predicts these words from the image and the other words.
 fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<FillIn> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
-    let hidden: Vec<usize> = (1..text.len() - 1)
+    let masked_positions: Vec<usize> = (1..text.len() - 1)
         .filter(|p| p % 3 == 2 && is_word(t, text[*p]))
         .collect();
     let masked: Vec<u32> = text
         .iter()
         .enumerate()
-        .map(|(p, id)| if hidden.contains(&p) { t.mask() } else { *id })
+        .map(|(p, id)| if masked_positions.contains(&p) { t.mask() } else { *id })
         .collect();
     let tape = Tape::inference(model.compute());
     let encoded = encode(model, &tape, &masked, &e.images[i], None);
-    let logits = model.mlm_logits(&tape, &encoded, hidden.iter().map(|p| *p as u32).collect());
+    let logits = model.mlm_logits(&tape, &encoded, masked_positions.iter().map(|p| *p as u32).collect());
     let rows = logits.tensor().to_host();
-    let guesses: Vec<_> = rows.chunks_exact(logits.columns()).map(|row| best(row, 3, t)).collect();
+    let predictions: Vec<_> = rows
+        .chunks_exact(logits.columns())
+        .map(|row| top_tokens(row, 3, t))
+        .collect();
     let token = |p: usize| {
         let name = t.token(text[p]).unwrap_or_default().to_string();
-        match hidden.iter().position(|h| *h == p) {
-            Some(h) => Token::Hidden {
+        match masked_positions.iter().position(|m| *m == p) {
+            Some(m) => Token::Masked {
                 truth: name,
-                guesses: guesses[h].clone(),
+                predictions: predictions[m].clone(),
             },
-            None => Token::Shown(name),
+            None => Token::Visible(name),
         }
     };
     Ok(FillIn {
@@ -159,7 +162,7 @@ fn is_word(tokenizer: &Tokenizer, id: u32) -> bool {
 }
 
 /// Returns the `n` most probable tokens of a row of logits with their probabilities.
-fn best(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)> {
+fn top_tokens(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)> {
     let max = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     let total: f64 = row.iter().map(|v| ((v - max) as f64).exp()).sum();
     let mut order: Vec<usize> = (0..row.len()).collect();
@@ -174,7 +177,7 @@ fn best(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// Returns the row of the optimal transport plan for the first word that names a shape, or `None` if the caption names none.
+/// Returns the row of the optimal transport plan for the first word that names a shape, or `None` if the caption names no shape.
 fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Option<HeatMap>> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let tokens: Vec<String> = text[1..text.len() - 1]
@@ -203,7 +206,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
 }
 
 /// Ranks all candidate images for a caption and returns the first ones.
-fn retrieved(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieval> {
+fn retrieval(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieval> {
     let n = e.captions.len();
     let scores: Vec<f32> = (0..e.images.len()).map(|p| e.scores[p * n + caption]).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -212,13 +215,13 @@ fn retrieved(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieva
         Ok(Hit {
             image: rgb_image(config, &e.images[*p])?,
             score: scores[*p] as f64,
-            right: *p == caption,
+            is_own: *p == caption,
         })
     };
     Ok(Retrieval {
         query: e.captions[caption].clone(),
         top: order.iter().take(HITS).map(hit).collect::<Result<_>>()?,
-        right_rank: vlct_tasks::scoring::rank(&scores, |p| p == caption) + 1,
+        own_rank: vlct_tasks::scoring::rank(&scores, |p| p == caption) + 1,
         candidates: scores.len(),
     })
 }

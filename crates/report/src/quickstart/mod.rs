@@ -48,7 +48,7 @@ const TRAINING_SHARE: f64 = 0.8;
 /// Optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
 
-/// Returns the dataset's configuration. It has more images than a short run can memorise.
+/// Returns the configuration of the dataset, which has more images than a short run can memorise.
 fn synthetic_config(side: usize) -> SyntheticConfig {
     // Larger than the model's input, for the random crops of training.
     let side = (side * 9 / 8) as u32;
@@ -62,7 +62,7 @@ fn synthetic_config(side: usize) -> SyntheticConfig {
     }
 }
 
-/// Count of held-out images.
+/// Number of held-out images.
 const HELD_OUT: usize = 400;
 
 /// Runs the quickstart and returns the path of the report.
@@ -70,10 +70,10 @@ const HELD_OUT: usize = 400;
 /// `stop` ends the training early; evaluation and report follow.
 ///
 /// # Errors
-/// Returns [`QuickstartError::Stopped`] if `stop` is set before the first step, [`QuickstartError::FixedKey`] if the updates are not
-/// valid, and the error of whatever file cannot be read or written.
+/// Returns [`QuickstartError::Stopped`] if `stop` is set before the first step, [`QuickstartError::FixedKey`] if an update sets a
+/// fixed key, and other errors if a file cannot be read or written.
 pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartResult> {
-    let begin = Instant::now();
+    let start = Instant::now();
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = config(&data, options)?;
@@ -81,10 +81,10 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("1/4  generating images with captions");
     let images = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
-    timings.push(("data".to_string(), begin.elapsed().as_secs_f64()));
+    timings.push(("data".to_string(), start.elapsed().as_secs_f64()));
     info!(
         "     {images} images in {:.1} s: {}",
-        begin.elapsed().as_secs_f64(),
+        start.elapsed().as_secs_f64(),
         data.display()
     );
 
@@ -94,8 +94,8 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     info!("2/4  pre-training: masked words, masked patches, image-text matching");
     let training = Instant::now();
     let budget = options.minutes * 60.0 * TRAINING_SHARE;
-    let given = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
-    let config = if given {
+    let sets_max_steps = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
+    let config = if sets_max_steps {
         config
     } else {
         plan_steps(config, budget, stop)?
@@ -117,7 +117,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let spec = RunSpec::resolve(&trainer::read_config(&run)?)?;
     let mut model = weights::fresh_model(&spec);
     weights::load_file(&mut model, &last_path(&run), Scope::Model, spec.weights.skip_heads)?;
-    // An interrupted training is evaluated too: its report shows what the model learned until then.
+    // An interrupted run is evaluated too: the report shows what the model has learned.
     let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
@@ -125,7 +125,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let writing = Instant::now();
     let examples = examples::collect(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
-    timings.push(("total".to_string(), begin.elapsed().as_secs_f64()));
+    timings.push(("total".to_string(), start.elapsed().as_secs_f64()));
     let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
     let headline = report::headline(&data);
     let report = data.write(&options.out)?;
@@ -155,11 +155,11 @@ pub fn fixed_key(updates: &[String]) -> Option<&str> {
     updates
         .iter()
         .map(|update| update.split('=').next().unwrap_or_default().trim())
-        .find(|key| FIXED.contains(key))
+        .find(|key| FIXED_KEYS.contains(key))
 }
 
-/// Keys that the quickstart sets itself, or that would leave nothing to evaluate.
-const FIXED: [&str; 7] = [
+/// Keys that the quickstart sets itself, or that would prevent the evaluation.
+const FIXED_KEYS: [&str; 7] = [
     "data_root",
     "tokenizer",
     "vocab_size",
@@ -169,7 +169,7 @@ const FIXED: [&str; 7] = [
     "resume_from",
 ];
 
-/// Rows of the word embedding: at least the words of the synthetic captions.
+/// Rows of the word embedding; the synthetic captions have fewer words.
 const SMALL_VOCABULARY: usize = 256;
 
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
@@ -189,7 +189,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
         without_messages(|| trainer::run(&config, &control))?;
         Ok(start.elapsed().as_secs_f64())
     };
-    trial(2)?; // The first run also pays for page faults.
+    trial(2)?; // The first run is slower, because of page faults.
     let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
     if stop.load(Ordering::Relaxed) {
         return Err(QuickstartError::Stopped);
@@ -205,7 +205,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
     Ok(config)
 }
 
-/// Runs something without log messages.
+/// Runs `run` without log messages.
 fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
@@ -214,7 +214,7 @@ fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Cost of one micro-batch in a timed run, which trains on it and validates on another, in units of training alone.
+/// Time of a micro-batch in a timed run, which also validates, relative to the time of training on the micro-batch.
 const TRIAL_COST: f64 = 1.35;
 
 /// Returns `out/run`, or `out/run-2`, … if earlier runs exist.
