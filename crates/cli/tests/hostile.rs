@@ -261,10 +261,10 @@ fn full_disk_keeps_the_previous_checkpoint() {
         &["not saved", "the previous checkpoint (step 2) is intact"],
     );
     assert_eq!(std::fs::read(&path).expect("still there"), before);
-    let others: Vec<_> = std::fs::read_dir(path.parent().expect("directory"))
+    let files: Vec<_> = std::fs::read_dir(path.parent().expect("directory"))
         .expect("directory")
         .flatten()
         .collect();
-    assert_eq!(others.len(), 1, "{others:?}");
+    assert_eq!(files.len(), 1, "{files:?}");
     assert_success(&train(directory, &[words.last().expect("resume"), "max_steps=4"]));
 }

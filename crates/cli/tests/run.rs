@@ -185,11 +185,11 @@ fn a_saved_configuration_gives_the_same_configuration() {
     let from_file = vlct(directory.path(), &["run", "print_config", "with", "config.json"]);
     assert_eq!(direct.stdout, from_file.stdout);
 
-    let named = vlct(
+    let saved_as_other = vlct(
         directory.path(),
         &["run", "save_config", "with", "config_filename=other.json"],
     );
-    assert!(named.status.success() && directory.path().join("other.json").is_file());
+    assert!(saved_as_other.status.success() && directory.path().join("other.json").is_file());
 }
 
 #[test]

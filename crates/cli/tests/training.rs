@@ -72,12 +72,12 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
             } else {
                 600_000
             };
-            let begun = std::time::Instant::now();
+            let start = std::time::Instant::now();
             let status = loop {
                 if let Some(status) = child.try_wait().expect("waiting") {
                     break Some(status);
                 }
-                if begun.elapsed() >= Duration::from_millis(timeout_ms) {
+                if start.elapsed() >= Duration::from_millis(timeout_ms) {
                     break None;
                 }
                 std::thread::sleep(Duration::from_millis(5));
@@ -366,11 +366,11 @@ fn peak_memory(directory: &Path, rows: usize) -> u64 {
 #[test]
 fn peak_memory_does_not_grow_with_the_number_of_captions() {
     let directory = TempDir::new().expect("temporary directory");
-    let few = peak_memory(directory.path(), 200);
-    let many = peak_memory(directory.path(), 200_000);
-    println!("peak of a run on 1e3 captions: {few} KiB, on 1e6: {many} KiB");
+    let peak_of_few = peak_memory(directory.path(), 200);
+    let peak_of_many = peak_memory(directory.path(), 200_000);
+    println!("peak of a run on 1e3 captions: {peak_of_few} KiB, on 1e6: {peak_of_many} KiB");
     assert!(
-        many < few + 24 * 1024,
-        "1e3 captions: {few} KiB, 1e6 captions: {many} KiB"
+        peak_of_many < peak_of_few + 24 * 1024,
+        "1e3 captions: {peak_of_few} KiB, 1e6 captions: {peak_of_many} KiB"
     );
 }

@@ -233,10 +233,10 @@ fn cycles_and_deep_nesting_do_not_recurse() {
 
 #[test]
 fn rejects_pickles_beyond_the_limits() {
-    let mut many = b"N".repeat(MAX_VALUES + 1);
-    many.push(b'.');
+    let mut values = b"N".repeat(MAX_VALUES + 1);
+    values.push(b'.');
     assert_eq!(
-        parse(&many).unwrap_err(),
+        parse(&values).unwrap_err(),
         PickleError::TooMany {
             what: "values",
             limit: MAX_VALUES

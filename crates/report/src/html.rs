@@ -54,10 +54,10 @@ pub(super) fn seconds(value: f64) -> String {
         ..10.0 => format!("{value:.1}\u{a0}s"),
         ..60.0 => format!("{value:.0}\u{a0}s"),
         _ => {
-            let whole = value.round() as u64;
-            match whole {
-                ..3600 => format!("{} min {} s", whole / 60, whole % 60),
-                _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+            let total = value.round() as u64;
+            match total {
+                ..3600 => format!("{} min {} s", total / 60, total % 60),
+                _ => format!("{} h {} min", total / 3600, total / 60 % 60),
             }
         }
     }

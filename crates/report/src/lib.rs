@@ -28,7 +28,7 @@ pub const HTML_NAME: &str = "report.html";
 /// File name of the page's values for programs.
 pub const JSON_NAME: &str = "metrics.json";
 
-/// Why a report was not written.
+/// An error of writing a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -40,8 +40,8 @@ pub enum ReportError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The data is inconsistent; the text says where.
-    #[error("report cannot be made: {0}")]
+    /// The data is inconsistent. Holds the reason.
+    #[error("report cannot be rendered: {0}")]
     Invalid(String),
 }
 

@@ -385,13 +385,13 @@ fn spread<R: Rng + ?Sized>(rng: &mut R, lengths: &[f32], loose: bool) -> Vec<f32
         .collect();
     let unit = (1.0 - used).max(0.0) / shares.iter().sum::<f32>();
     let mut edge = 0.0;
-    let place = |(i, (&length, share)): (usize, (&f32, &f32))| {
+    let next_centre = |(i, (&length, share)): (usize, (&f32, &f32))| {
         edge += share * unit + if i == 0 { MARGIN } else { GAP };
         let centre = edge + length / 2.0;
         edge += length;
         centre
     };
-    lengths.iter().zip(&shares).enumerate().map(place).collect()
+    lengths.iter().zip(&shares).enumerate().map(next_centre).collect()
 }
 
 /// Draws the centre of an interval near the start, the middle or the end of 0..1, with equal probability.

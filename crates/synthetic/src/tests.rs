@@ -128,10 +128,10 @@ fn captions_are_true_grammatical_and_name_three_attributes() {
 
 #[test]
 fn words_that_exclude_each_other_are_equally_common_in_captions() {
-    let mut named: HashMap<String, usize> = HashMap::new();
+    let mut word_counts: HashMap<String, usize> = HashMap::new();
     for i in 0..3000 {
         for word in scene_and_captions(i).1.iter().flat_map(|caption| caption.split(' ')) {
-            *named.entry(word.to_owned()).or_default() += 1;
+            *word_counts.entry(word.to_owned()).or_default() += 1;
         }
     }
     for group in [
@@ -139,7 +139,7 @@ fn words_that_exclude_each_other_are_equally_common_in_captions() {
         &["big", "small"],
         &["plain", "striped", "dotted", "checkered"],
     ] {
-        let counts = group.iter().map(|word| (word, named[*word])).collect();
+        let counts = group.iter().map(|word| (word, word_counts[*word])).collect();
         assert_even(&counts, group.len(), 0.1);
     }
 }
@@ -167,24 +167,24 @@ fn captions_discriminate_between_images() {
 
 #[test]
 fn questions_have_one_answer_and_yes_and_no_are_balanced() {
-    let mut given: HashMap<String, usize> = HashMap::new();
+    let mut answer_counts: HashMap<String, usize> = HashMap::new();
     for i in 0..3000 {
         let scene = Scene::generate(SEED, i);
-        let asked = questions(&scene, &mut text_rng(i));
-        assert_eq!(asked.len(), QUESTIONS_PER_IMAGE);
-        for (question, answer) in asked {
+        let drawn = questions(&scene, &mut text_rng(i));
+        assert_eq!(drawn.len(), QUESTIONS_PER_IMAGE);
+        for (question, answer) in drawn {
             assert_eq!(
                 truth::answer(&scene, &question).as_ref(),
                 Some(&answer),
                 "{i} {question:?} {scene:?}"
             );
             assert!(answers().contains(&answer.as_str()), "{answer}");
-            *given.entry(answer).or_default() += 1;
+            *answer_counts.entry(answer).or_default() += 1;
         }
     }
-    let [yes, no] = ["yes", "no"].map(|word| given[word] as f64);
+    let [yes, no] = ["yes", "no"].map(|word| answer_counts[word] as f64);
     assert!((yes / no - 1.0).abs() < 0.15, "{yes} {no}");
-    assert_eq!(given.len(), answers().len(), "every answer occurs");
+    assert_eq!(answer_counts.len(), answers().len(), "every answer occurs");
 }
 
 #[test]

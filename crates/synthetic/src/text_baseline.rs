@@ -78,7 +78,7 @@ impl TextBaseline {
     pub fn predict(&self, ids: &[u32], position: usize) -> u32 {
         let mut scores = self.distribution(ids, position);
         if let Some(&token) = ids.get(position)
-            && self.known(token)
+            && self.occurs(token)
         {
             let uniform = 1.0 / scores.len() as f64;
             for (id, score) in scores.iter_mut().enumerate() {
@@ -105,28 +105,28 @@ impl TextBaseline {
         let mut scores = vec![0.0; self.unigrams.len()];
         for table in &self.tables {
             let neighbours = || table.offsets.iter().map(|&offset| neighbour(ids, position, offset));
-            if neighbours().all(|id| id == OUTSIDE || self.known(id)) {
+            if neighbours().all(|id| id == OUTSIDE || self.occurs(id)) {
                 table.refine(hash(neighbours()), &mut scores);
             }
         }
         scores
     }
 
-    fn known(&self, id: u32) -> bool {
+    fn occurs(&self, id: u32) -> bool {
         self.unigrams.get(id as usize).is_some_and(|&count| count > 0)
     }
 }
 
 impl Table {
     fn count(offsets: &'static [isize], sequences: &[&[u32]]) -> Table {
-        let mut seen: Vec<(u64, u32)> = Vec::with_capacity(sequences.iter().map(|s| s.len()).sum());
+        let mut pairs: Vec<(u64, u32)> = Vec::with_capacity(sequences.iter().map(|s| s.len()).sum());
         for ids in sequences {
             for (position, &id) in ids.iter().enumerate() {
-                seen.push((hash(offsets.iter().map(|&offset| neighbour(ids, position, offset))), id));
+                pairs.push((hash(offsets.iter().map(|&offset| neighbour(ids, position, offset))), id));
             }
         }
-        seen.sort_unstable();
-        let counts = seen
+        pairs.sort_unstable();
+        let counts = pairs
             .chunk_by(|a, b| a == b)
             .map(|same| (same[0].0, same[0].1, same.len() as u32))
             .collect();

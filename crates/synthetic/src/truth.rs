@@ -369,7 +369,7 @@ pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bo
     let words: Vec<&str> = statement.split(' ').collect();
     let both = [first, second];
     let shows = |description: &[&str]| both.map(|s| count(s, description) > 0);
-    let place = |ordinal: &str| usize::from(ordinal == "second");
+    let index = |ordinal: &str| usize::from(ordinal == "second");
     let colours = both.map(|s| s.background.style.colours());
     Some(match &words[..] {
         ["both", "pictures", "have", "a" | "an", colour, "background"] => {
@@ -380,7 +380,7 @@ pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bo
         ["exactly", "one", "picture", "shows", "a" | "an", description @ ..] => {
             shows(description).iter().filter(|s| **s).count() == 1
         }
-        ["the", ordinal, "picture", "shows", "a" | "an", description @ ..] => shows(description)[place(ordinal)],
+        ["the", ordinal, "picture", "shows", "a" | "an", description @ ..] => shows(description)[index(ordinal)],
         [
             "there",
             "are",
@@ -394,7 +394,7 @@ pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bo
             "in",
             "the",
             there,
-        ] => here != there && count(both[place(here)], description) > count(both[place(there)], description),
+        ] => here != there && count(both[index(here)], description) > count(both[index(there)], description),
         ["each", "picture", "shows", "exactly", n, object] => {
             let n = number(n)?;
             (n > 1) == object.ends_with('s') && both.iter().all(|s| s.objects.len() == n)

@@ -54,7 +54,7 @@ fn greys([red, green, blue]: &[Channel; 3]) -> Channel {
     greys
 }
 
-/// Saturation: blends with the grey version.
+/// Changes the saturation: blends with the grey version.
 pub fn color(image: &mut RgbImage, factor: f64) {
     blend_with_grey(image.as_chunks_mut::<3>().0, factor as f32);
 }
@@ -84,7 +84,7 @@ multiversion! {
     }
 }
 
-/// Contrast: blends with a constant, the rounded mean brightness.
+/// Changes the contrast: blends with a constant, the rounded mean brightness.
 pub fn contrast(image: &mut RgbImage, factor: f64) {
     let pixels = image.as_chunks::<3>().0;
     if pixels.is_empty() {
@@ -112,7 +112,7 @@ multiversion! {
     }
 }
 
-/// Brightness: blends with black.
+/// Changes the brightness: blends with black.
 pub fn brightness(image: &mut RgbImage, factor: f64) {
     blend_with(image, 0, factor as f32);
 }
@@ -125,7 +125,7 @@ multiversion! {
     }
 }
 
-/// Sharpness: blends with a smoothed version (3 × 3 kernel of ones with 5 in the centre, over 13). The outermost
+/// Changes the sharpness: blends with a smoothed version (3 × 3 kernel of ones with 5 in the centre, over 13). The outermost
 /// pixels, which have no full neighbourhood, stay unchanged as in Pillow.
 pub fn sharpness(image: &mut RgbImage, factor: f64) {
     let (width, height) = (image.width() as usize, image.height() as usize);

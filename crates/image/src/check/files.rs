@@ -187,11 +187,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root");
         fs::create_dir_all(root.join("b/.c")).unwrap();
-        let odd = OsStr::from_bytes(b"z \xff.jpg");
+        let not_utf8 = OsStr::from_bytes(b"z \xff.jpg");
         for name in ["b/.c/x y.jpg", "b/.hidden", "a"]
             .map(OsStr::new)
             .into_iter()
-            .chain([odd])
+            .chain([not_utf8])
         {
             fs::write(root.join(name), "x").unwrap();
         }
@@ -205,7 +205,7 @@ mod tests {
             found,
             expected
                 .into_iter()
-                .chain([odd])
+                .chain([not_utf8])
                 .map(|name| root.join(name))
                 .collect::<Vec<_>>()
         );

@@ -6,7 +6,7 @@ pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 /// Support radius of the filter in source pixels, for an image that does not shrink.
 const SUPPORT: f64 = 2.0;
 
-/// Catmull-Rom: the cubic filter with a = −0.5.
+/// Returns the value of the Catmull-Rom filter (cubic with a = −0.5) at distance `x`.
 fn bicubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
