@@ -147,8 +147,8 @@ pub enum Style {
 /// Describe a file or directory, and check it for damage
 #[derive(Args)]
 #[command(after_help = "\
-Reads Arrow tables, WebDataset shards (.tar) and directories of them, weight files (.ckpt, .pth, .safetensors), checkpoints and run directories.
-Exits with 1 if something is damaged.
+Reads Arrow tables, WebDataset shards (.tar), directories of tables or shards, weight files (.ckpt, .pth, .safetensors),
+checkpoints and run directories. The exit status is 1 if something is damaged.
 
 Examples:
   vlct inspect vlc_baseset.ckpt
@@ -262,7 +262,7 @@ pub struct BenchLoader {
     /// Image files, .arrow files, or directories of them
     #[arg(value_name = "DATA", required = true)]
     pub data: Vec<PathBuf>,
-    /// How images are cropped and augmented: mae, mae_randaug or mae_test
+    /// Transform of the images: mae, mae_randaug or mae_test
     #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
     pub transform: TransformKind,
     /// Side of the result in pixels
@@ -271,10 +271,10 @@ pub struct BenchLoader {
     /// Threads that load images; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,
-    /// About how long to measure
+    /// Approximate time to measure, in seconds
     #[arg(long, value_name = "N", default_value = "5", value_parser = seconds)]
     pub seconds: f64,
-    /// Also print, to standard error, the time per image of decoding, augmentation and resizing
+    /// Also print a profile to standard error: time per image of decoding, augmentation and resizing
     #[arg(long)]
     pub profile: bool,
 }

@@ -26,7 +26,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return config_hint(error).map(Into::into);
     }
     if let Some(TrainError::MissingDataRoot) = error.downcast_ref() {
-        return Some("`vlct quickstart` generates its data".into());
+        return Some("`vlct quickstart` generates its own data".into());
     }
     if let Some(error) = error.downcast_ref() {
         return prepare_hint(error);
