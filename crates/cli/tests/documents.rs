@@ -103,15 +103,15 @@ fn copy(from: &Path, to: &Path) {
 /// Creates a directory with all files that the documents name.
 fn create_files() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
-    let at = |name: &str| directory.path().join(name);
+    let path_of = |name: &str| directory.path().join(name);
     let golden = root().join("tests/golden");
-    write_synthetic(&at("data"), 8);
-    copy(&at("data/vocab.txt"), &at("vocab.txt"));
-    let train = at("data/coco_caption_karpathy_train.arrow");
-    copy(&train, &at("data/my-cats_train_0.arrow"));
+    write_synthetic(&path_of("data"), 8);
+    copy(&path_of("data/vocab.txt"), &path_of("vocab.txt"));
+    let train = path_of("data/coco_caption_karpathy_train.arrow");
+    copy(&train, &path_of("data/my-cats_train_0.arrow"));
 
     // The four datasets of pre-training.
-    copy(&at("data"), &at("ARROW_ROOT"));
+    copy(&path_of("data"), &path_of("ARROW_ROOT"));
     let numbered = [
         ("sbu", 9),
         ("conceptual_caption_train", 31),
@@ -121,20 +121,20 @@ fn create_files() -> tempfile::TempDir {
         .iter()
         .flat_map(|(name, count)| (0..*count).map(move |i| format!("{name}_{i}")));
     for name in numbered.chain(["vg".to_string()]) {
-        copy(&train, &at(&format!("ARROW_ROOT/{name}.arrow")));
+        copy(&train, &path_of(&format!("ARROW_ROOT/{name}.arrow")));
     }
 
     // Custom images, as files with a table and as a tar.
     let table = ArrowTable::open(&train).expect("an Arrow file");
     let mut csv = String::from("path,caption\n");
-    fs::create_dir_all(at("data/laion")).expect("a directory");
-    fs::create_dir_all(at("photos")).expect("a directory");
-    let mut tar = tar::Builder::new(fs::File::create(at("data/laion/00000.tar")).expect("a file"));
+    fs::create_dir_all(path_of("data/laion")).expect("a directory");
+    fs::create_dir_all(path_of("photos")).expect("a directory");
+    let mut tar = tar::Builder::new(fs::File::create(path_of("data/laion/00000.tar")).expect("a file"));
     for row in 0..table.rows() {
         let image = table.image(row, "image").expect("an image");
         let caption = table.texts(row, "caption").expect("captions").remove(0).to_string();
         csv.push_str(&format!("{row}.png,\"{caption}\"\n"));
-        fs::write(at(&format!("photos/{row}.png")), image).expect("a file");
+        fs::write(path_of(&format!("photos/{row}.png")), image).expect("a file");
         for (extension, bytes) in [("png", image), ("txt", caption.as_bytes())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
@@ -143,7 +143,7 @@ fn create_files() -> tempfile::TempDir {
         }
     }
     tar.finish().expect("a tar");
-    fs::write(at("photos.csv"), csv).expect("a file");
+    fs::write(path_of("photos.csv"), csv).expect("a file");
     for name in [
         "images",
         "GCC/images_train",
@@ -151,15 +151,18 @@ fn create_files() -> tempfile::TempDir {
         "VG/images",
         "COCO/train2014",
     ] {
-        copy(&at("photos"), &at(name));
+        copy(&path_of("photos"), &path_of(name));
     }
 
-    copy(&golden.join("prepare/coco/raw"), &at("downloads/coco"));
-    copy(&golden.join("prepare/map_vg_mscoco/raw"), &at("vgqa"));
-    copy(&golden.join("model/pretrain.ckpt"), &at("vlc_baseset.ckpt"));
-    copy(&golden.join("model/mae.pth"), &at("mae_pretrain_vit_base_full.pth"));
-    fs::create_dir(at("bin")).expect("a directory");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vlct"), at("bin/vlct")).expect("a link");
+    copy(&golden.join("prepare/coco/raw"), &path_of("downloads/coco"));
+    copy(&golden.join("prepare/map_vg_mscoco/raw"), &path_of("vgqa"));
+    copy(&golden.join("model/pretrain.ckpt"), &path_of("vlc_baseset.ckpt"));
+    copy(
+        &golden.join("model/mae.pth"),
+        &path_of("mae_pretrain_vit_base_full.pth"),
+    );
+    fs::create_dir(path_of("bin")).expect("a directory");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vlct"), path_of("bin/vlct")).expect("a link");
     directory
 }
 

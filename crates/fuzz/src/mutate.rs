@@ -72,10 +72,10 @@ fn random_range_of(file: &[u8], max_length: usize, rng: &mut impl Rng) -> std::o
 }
 
 fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
-    let at = random_offset(file, rng);
+    let offset = random_offset(file, rng);
     match rng.random_range(0..9) {
-        0 if !file.is_empty() => file[at] ^= 1 << rng.random_range(0..8),
-        1 if !file.is_empty() => file[at] = rng.random(),
+        0 if !file.is_empty() => file[offset] ^= 1 << rng.random_range(0..8),
+        1 if !file.is_empty() => file[offset] = rng.random(),
         2 => {
             // A boundary value of one to eight bytes, in either byte order.
             let width = 1 << rng.random_range(0..4);
@@ -84,34 +84,34 @@ fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             if rng.random_bool(0.3) {
                 bytes.reverse();
             }
-            let end = (at + width).min(file.len());
-            file.splice(at..end, bytes);
+            let end = (offset + width).min(file.len());
+            file.splice(offset..end, bytes);
         }
         3 => {
             // Truncation.
-            file.truncate(at);
+            file.truncate(offset);
         }
         4 => drop(file.drain(random_range_of(file, 64, rng))),
         5 => {
             // Repetition.
             let part = file[random_range_of(file, 512, rng)].to_vec();
-            file.splice(at..at, part);
+            file.splice(offset..offset, part);
         }
         6 => {
             // A part of another file.
             let part = other[random_range_of(other, 512, rng)].to_vec();
-            let end = (at + part.len() * usize::from(rng.random_bool(0.5))).min(file.len());
-            file.splice(at..end, part);
+            let end = (offset + part.len() * usize::from(rng.random_bool(0.5))).min(file.len());
+            file.splice(offset..end, part);
         }
         7 => {
             let token = TOKENS.choose(rng).copied().unwrap_or_default();
-            let end = (at + token.len()).min(file.len());
-            file.splice(at..end, token.iter().copied());
+            let end = (offset + token.len()).min(file.len());
+            file.splice(offset..end, token.iter().copied());
         }
         _ if !file.is_empty() => {
             // A digit of a decimal number.
-            if let Some(digit) = file[at..].iter().position(u8::is_ascii_digit) {
-                file[at + digit] = rng.random_range(b'0'..=b'9');
+            if let Some(digit) = file[offset..].iter().position(u8::is_ascii_digit) {
+                file[offset + digit] = rng.random_range(b'0'..=b'9');
             }
         }
         _ => file.push(rng.random()),

@@ -362,8 +362,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Result<()> {
-        let at = self.add(value)?;
-        self.push_ref(at)
+        let reference = self.add(value)?;
+        self.push_ref(reference)
     }
 
     fn push_object(&mut self, callable: Ref, arguments: Ref) -> Result<()> {
@@ -421,11 +421,11 @@ impl<'a> Machine<'a> {
 
     // Stack.
 
-    fn push_ref(&mut self, at: Ref) -> Result<()> {
+    fn push_ref(&mut self, reference: Ref) -> Result<()> {
         if self.stack.len() >= MAX_STACK {
             return Err(too_many("values on its stack", MAX_STACK));
         }
-        self.stack.push(at);
+        self.stack.push(reference);
         Ok(())
     }
 

@@ -172,8 +172,8 @@ fn check_html(html: &str) {
     const EMPTY: [&str; 3] = ["meta", "img", "!DOCTYPE"];
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;
-    while let Some(at) = rest.find('<') {
-        let (tag, after) = rest[at + 1..].split_once('>').expect("a tag ends");
+    while let Some(start) = rest.find('<') {
+        let (tag, after) = rest[start + 1..].split_once('>').expect("a tag ends");
         rest = after;
         if let Some(name) = tag.strip_prefix('/') {
             assert_eq!(open.pop(), Some(name), "closed out of order");

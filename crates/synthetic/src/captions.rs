@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::phrases::{
-    Detail, Phrase, adjectives, backdrop, backdrop_clause, is_or_are, noun, noun_phrase, place, relation,
+    Detail, Phrase, adjectives, background_clause, background_phrase, is_or_are, noun, noun_phrase, place, relation,
 };
 use super::scene::Scene;
 use super::words::{COUNTS, Relation};
@@ -50,7 +50,7 @@ fn caption<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
 
 /// Draws a phrase such as "on a green background".
 fn on_background<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
-    Phrase::new("on").join(&backdrop(rng, scene.background.style))
+    Phrase::new("on").join(&background_phrase(rng, scene.background.style))
 }
 
 fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
@@ -76,14 +76,14 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
             .then(is_or_are(kind.count))
             .join(&subject)
             .join(&place),
-        3 => backdrop(rng, style).then("with").join(&subject).join(&place),
+        3 => background_phrase(rng, style).then("with").join(&subject).join(&place),
         4 => Phrase::new("a picture of").join(&subject).join(&ground),
         5 => Phrase::new("the picture shows")
             .join(&subject)
             .join(&place)
             .join(&ground),
         6 => subject.then(is_or_are(kind.count)).join(&place).join(&ground),
-        7 => subject.join(&place).then("and").join(&backdrop_clause(rng, style)),
+        7 => subject.join(&place).then("and").join(&background_clause(rng, style)),
         _ => {
             // "the two red stars are big and the background is green"
             let mut words = adjectives(rng, kind, Detail { size: 0.8, fill: 0.8 });
@@ -98,7 +98,7 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
                 .then(is_or_are(kind.count));
             match words[..] {
                 [] => phrase.join(&place).join(&ground),
-                [one] => phrase.then(one).then("and").join(&backdrop_clause(rng, style)),
+                [one] => phrase.then(one).then("and").join(&background_clause(rng, style)),
                 [one, two, ..] => phrase.then(one).then("and").then(two).join(&ground),
             }
         }
@@ -138,7 +138,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
             .join(&other),
         5 => subject.then("and").join(&other).join(&on_background(scene, rng)),
         6 => related.join(&other).then("there").then(is).join(&subject).join(&ground),
-        7 => backdrop(rng, style)
+        7 => background_phrase(rng, style)
             .then("with")
             .join(&subject)
             .join(&related)
@@ -153,7 +153,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
             .join(&related)
             .join(&other)
             .then("and")
-            .join(&backdrop_clause(rng, style)),
+            .join(&background_clause(rng, style)),
     }
 }
 
@@ -198,7 +198,7 @@ fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
                 _ => word.join(&pair).then("there is").join(&subject).join(&ground),
             }
         }
-        (6, _) => backdrop(rng, style).then("with").join(&list()),
+        (6, _) => background_phrase(rng, style).then("with").join(&list()),
         (7, _) => Phrase::new("a picture of").join(&list()).join(&ground),
         (8, _) => list().then("are").join(&on_background(scene, rng)),
         _ => list().join(&on_background(scene, rng)),

@@ -26,7 +26,7 @@ pub use captions::{CAPTIONS_PER_IMAGE, captions};
 pub use config::{ImageFormat, SyntheticConfig};
 pub use questions::{QUESTIONS_PER_IMAGE, answers, questions};
 pub use render::render;
-pub use scene::{Backdrop, Background, Kind, Object, Scene};
+pub use scene::{Background, BackgroundStyle, Kind, Object, Scene};
 pub use statements::{STATEMENTS_PER_PAIR, class_of, statements};
 pub use text_baseline::TextBaseline;
 pub use words::{Colour, Height, Pattern, Relation, Shape, Size, content_words, vocabulary};

@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::scene::{Backdrop, Kind};
+use super::scene::{BackgroundStyle, Kind};
 use super::words::{COUNTS, Height, Pattern, Relation, Shape};
 
 /// A text under construction: words and punctuation marks. The article is "a" until [`Phrase::finish`].
@@ -104,9 +104,9 @@ pub(super) fn is_or_are(count: usize) -> &'static str {
 }
 
 /// Draws a noun phrase for the background: "a striped green background", "a background fading from blue to pink".
-pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
-    match backdrop {
-        Backdrop::Single(pattern, colour) => {
+pub(super) fn background_phrase<R: Rng + ?Sized>(rng: &mut R, style: BackgroundStyle) -> Phrase {
+    match style {
+        BackgroundStyle::Single(pattern, colour) => {
             let phrase = Phrase::new("a");
             let phrase = if rng.random_bool(0.6) {
                 phrase.then(pattern.word())
@@ -115,11 +115,11 @@ pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phra
             };
             phrase.then(colour.word()).then("background")
         }
-        Backdrop::Gradient(top, bottom) => Phrase::new("a background fading from")
+        BackgroundStyle::Gradient(top, bottom) => Phrase::new("a background fading from")
             .then(top.word())
             .then("to")
             .then(bottom.word()),
-        Backdrop::Halves(top, bottom) => Phrase::new("a half")
+        BackgroundStyle::Halves(top, bottom) => Phrase::new("a half")
             .then(top.word())
             .then("and half")
             .then(bottom.word())
@@ -128,10 +128,10 @@ pub(super) fn backdrop<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phra
 }
 
 /// Draws a clause about the background: "the background is striped and green".
-pub(super) fn backdrop_clause<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) -> Phrase {
+pub(super) fn background_clause<R: Rng + ?Sized>(rng: &mut R, style: BackgroundStyle) -> Phrase {
     let phrase = Phrase::new("the background");
-    match backdrop {
-        Backdrop::Single(pattern, colour) => {
+    match style {
+        BackgroundStyle::Single(pattern, colour) => {
             let phrase = phrase.then("is");
             let phrase = if rng.random_bool(0.6) {
                 phrase.then(pattern.word()).then("and")
@@ -140,12 +140,12 @@ pub(super) fn backdrop_clause<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop) 
             };
             phrase.then(colour.word())
         }
-        Backdrop::Gradient(top, bottom) => phrase
+        BackgroundStyle::Gradient(top, bottom) => phrase
             .then("fades from")
             .then(top.word())
             .then("to")
             .then(bottom.word()),
-        Backdrop::Halves(top, bottom) => phrase
+        BackgroundStyle::Halves(top, bottom) => phrase
             .then("is half")
             .then(top.word())
             .then("and half")

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::phrases::{Phrase, is_or_are, noun};
-use super::scene::{Backdrop, Kind, Scene, draw_one};
+use super::scene::{BackgroundStyle, Kind, Scene, draw_one};
 use super::words::{Colour, Height, Pattern, Relation, Shape, Size};
 
 /// Number of questions about an image.
@@ -140,14 +140,14 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             Some((Phrase::new("where").then(is).join(&definite(kind)), height.word()))
         }
         Topic::BackgroundColour => match scene.background.style {
-            Backdrop::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
-            Backdrop::Gradient(..) | Backdrop::Halves(..) => None,
+            BackgroundStyle::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
+            BackgroundStyle::Gradient(..) | BackgroundStyle::Halves(..) => None,
         },
         Topic::BackgroundPattern => match scene.background.style {
-            Backdrop::Single(pattern, _) => {
+            BackgroundStyle::Single(pattern, _) => {
                 Some((Phrase::new("what pattern does the background have"), pattern.word()))
             }
-            Backdrop::Gradient(..) | Backdrop::Halves(..) => None,
+            BackgroundStyle::Gradient(..) | BackgroundStyle::Halves(..) => None,
         },
         Topic::Size => {
             let choice = if rng.random_bool(0.5) {

@@ -2,7 +2,7 @@
 
 use image::{Rgb, RgbImage};
 
-use super::scene::{Backdrop, Background, Object, Scene};
+use super::scene::{Background, BackgroundStyle, Object, Scene};
 use super::shapes;
 use super::words::{Colour, Pattern, Shape};
 
@@ -32,21 +32,21 @@ pub fn render(scene: &Scene, side: u32) -> RgbImage {
 fn draw_background(background: &Background, side: u32) -> RgbImage {
     let pixel = 1.0 / side as f32;
     let (sin, cos) = background.angle.sin_cos();
-    let [along, across] = background.phase;
+    let [phase_x, phase_y] = background.phase;
     RgbImage::from_fn(side, side, |column, row| {
         let (x, y) = ((column as f32 + 0.5) * pixel, (row as f32 + 0.5) * pixel);
         let colour = match background.style {
-            Backdrop::Single(pattern, colour) => {
+            BackgroundStyle::Single(pattern, colour) => {
                 let (u, v) = match pattern {
                     Pattern::Striped => (x, x * sin + y * cos),
                     _ => (x, y),
                 };
-                let position = [u / BACKGROUND_PERIOD + along, v / BACKGROUND_PERIOD + across];
+                let position = [u / BACKGROUND_PERIOD + phase_x, v / BACKGROUND_PERIOD + phase_y];
                 let share = pattern_coverage(pattern, position, BACKGROUND_PERIOD / pixel);
                 mix(rgb(colour), tint(colour, BACKGROUND_TINT), share)
             }
-            Backdrop::Gradient(top, bottom) => mix(rgb(top), rgb(bottom), ((y - 0.15) / 0.7).clamp(0.0, 1.0)),
-            Backdrop::Halves(top, bottom) => mix(rgb(top), rgb(bottom), coverage((0.5 - y) / pixel)),
+            BackgroundStyle::Gradient(top, bottom) => mix(rgb(top), rgb(bottom), ((y - 0.15) / 0.7).clamp(0.0, 1.0)),
+            BackgroundStyle::Halves(top, bottom) => mix(rgb(top), rgb(bottom), coverage((0.5 - y) / pixel)),
         };
         Rgb(colour.map(to_byte))
     })

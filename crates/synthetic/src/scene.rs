@@ -23,7 +23,7 @@ pub struct Scene {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Background {
     /// Colours and pattern.
-    pub style: Backdrop,
+    pub style: BackgroundStyle,
     /// Shift of the pattern, in periods, along x and y.
     pub phase: [f32; 2],
     /// Direction of the stripes, in radians from the x axis.
@@ -32,7 +32,7 @@ pub struct Background {
 
 /// Colours and pattern of a background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Backdrop {
+pub enum BackgroundStyle {
     /// One colour, with a pattern in a tint of this colour unless plain.
     Single(Pattern, Colour),
     /// A gradient from the first colour at the top to the second at the bottom.
@@ -80,12 +80,12 @@ const GAP: f32 = 0.05;
 /// Minimum distance ([`contrast`]) of an object's colour from the colours behind the object.
 const MIN_CONTRAST: f32 = 115.0;
 
-impl Backdrop {
+impl BackgroundStyle {
     /// Returns the one or two colours, from top to bottom.
     pub fn colours(self) -> Vec<Colour> {
         match self {
-            Backdrop::Single(_, colour) => vec![colour],
-            Backdrop::Gradient(top, bottom) | Backdrop::Halves(top, bottom) => vec![top, bottom],
+            BackgroundStyle::Single(_, colour) => vec![colour],
+            BackgroundStyle::Gradient(top, bottom) | BackgroundStyle::Halves(top, bottom) => vec![top, bottom],
         }
     }
 }
@@ -322,9 +322,9 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
         .collect();
     let other = draw_one(rng, &other);
     let style = match rng.random_range(0..10) {
-        0..8 => Backdrop::Single(draw_one(rng, Pattern::ALL), colour),
-        8 => Backdrop::Gradient(colour, other),
-        _ => Backdrop::Halves(colour, other),
+        0..8 => BackgroundStyle::Single(draw_one(rng, Pattern::ALL), colour),
+        8 => BackgroundStyle::Gradient(colour, other),
+        _ => BackgroundStyle::Halves(colour, other),
     };
     // Mirroring changes the direction of diagonal stripes, which no text names.
     let angle = draw_one(rng, &[0.0, 0.25, 0.5, 0.75]) * std::f32::consts::PI;
@@ -335,13 +335,19 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
     }
 }
 
-fn draw_kind<R: Rng + ?Sized>(rng: &mut R, backdrop: Backdrop, count: usize, layout: Layout, others: &[Kind]) -> Kind {
+fn draw_kind<R: Rng + ?Sized>(
+    rng: &mut R,
+    style: BackgroundStyle,
+    count: usize,
+    layout: Layout,
+    others: &[Kind],
+) -> Kind {
     let shape = draw_one(rng, Shape::ALL);
     let visible: Vec<Colour> = Colour::ALL
         .iter()
         .copied()
         .filter(|&c| {
-            backdrop.colours().iter().all(|&b| contrast(c, b) >= MIN_CONTRAST)
+            style.colours().iter().all(|&b| contrast(c, b) >= MIN_CONTRAST)
                 && (layout != Layout::Covering || others.iter().all(|o| contrast(c, o.colour) >= MIN_CONTRAST))
                 && others.iter().all(|o| (o.shape, o.colour) != (shape, c))
         })

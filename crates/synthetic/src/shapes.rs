@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn areas_are_similar_and_within_the_bounding_circle() {
         for &shape in Shape::ALL {
-            let at = |i: usize| (i as f32 + 0.5) / 100.0 * 3.0 - 1.5;
+            let coordinate = |i: usize| (i as f32 + 0.5) / 100.0 * 3.0 - 1.5;
             let inside: Vec<Point> = (0..10_000)
-                .map(|i| [at(i % 100), at(i / 100)])
+                .map(|i| [coordinate(i % 100), coordinate(i / 100)])
                 .filter(|&p| distance(shape, p) < 0.0)
                 .collect();
             let area = inside.len() as f32 * 9.0 / 10_000.0;

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::phrases::Phrase;
-use super::scene::{Backdrop, Scene, draw_one};
+use super::scene::{BackgroundStyle, Scene, draw_one};
 use super::words::{COUNTS, Colour, Shape};
 
 /// Number of statements about a pair of images.
@@ -122,7 +122,7 @@ fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, r
         6 => Some(Claim::Together(rng.random_range(1..=4), noun)),
         7 => Some(Claim::BothBackgrounds(draw_one(rng, Colour::ALL))),
         _ => match (first.background.style, second.background.style) {
-            (Backdrop::Single(..), Backdrop::Single(..)) => Some(Claim::Backgrounds { same: is_second }),
+            (BackgroundStyle::Single(..), BackgroundStyle::Single(..)) => Some(Claim::Backgrounds { same: is_second }),
             _ => None,
         },
     }

@@ -77,7 +77,7 @@ fn attributes_are_uniform() {
     let mut relations: HashMap<Relation, usize> = HashMap::new();
     for i in 0..6000 {
         let scene = Scene::generate(SEED, i);
-        if let Backdrop::Single(_, colour) = scene.background.style {
+        if let BackgroundStyle::Single(_, colour) = scene.background.style {
             *backgrounds.entry(colour).or_default() += 1;
         }
         for kind in &scene.kinds {
@@ -255,7 +255,7 @@ fn images_show_the_colours_of_their_scene() {
                 assert!(distance(pixel, kind.colour.rgb()) < 24, "{i}: {pixel:?} for {kind:?}");
             }
         }
-        if let Backdrop::Single(Pattern::Plain, colour) = scene.background.style {
+        if let BackgroundStyle::Single(Pattern::Plain, colour) = scene.background.style {
             assert_eq!(image.get_pixel(0, 0).0, colour.rgb());
         }
     }

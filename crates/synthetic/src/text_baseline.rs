@@ -159,7 +159,7 @@ impl Table {
 fn neighbour(ids: &[u32], position: usize, offset: isize) -> u32 {
     position
         .checked_add_signed(offset)
-        .and_then(|at| ids.get(at))
+        .and_then(|index| ids.get(index))
         .copied()
         .unwrap_or(OUTSIDE)
 }

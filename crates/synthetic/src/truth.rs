@@ -1,7 +1,7 @@
 //! An independent checker for tests: parses captions, questions and statements and compares them with the objects of a scene. It shares
 //! no code with the generators of these texts.
 
-use super::scene::{Backdrop, Object, Scene};
+use super::scene::{BackgroundStyle, Object, Scene};
 
 /// Part of a caption.
 #[derive(Clone, Debug)]
@@ -174,10 +174,9 @@ fn has_adjective(scene: &Scene, object: &Object, adjective: &str) -> bool {
 fn background_matches(scene: &Scene, background: &[String]) -> bool {
     let words: Vec<&str> = background.iter().map(String::as_str).collect();
     match (scene.background.style, &words[..]) {
-        (Backdrop::Gradient(a, b), ["fade", top, bottom]) | (Backdrop::Halves(a, b), ["half", top, bottom]) => {
-            a.word() == *top && b.word() == *bottom
-        }
-        (Backdrop::Single(p, c), [pattern, colour]) => {
+        (BackgroundStyle::Gradient(a, b), ["fade", top, bottom])
+        | (BackgroundStyle::Halves(a, b), ["half", top, bottom]) => a.word() == *top && b.word() == *bottom,
+        (BackgroundStyle::Single(p, c), [pattern, colour]) => {
             c.word() == *colour && (pattern.is_empty() || p.word() == *pattern)
         }
         _ => false,
@@ -312,11 +311,11 @@ pub(super) fn answer(scene: &Scene, question: &str) -> Option<String> {
     let yes_or_no = |yes| Some(if yes { "yes" } else { "no" }.to_owned());
     match &words[..] {
         ["what", "color", "is", "the", "background"] => match scene.background.style {
-            Backdrop::Single(_, colour) => Some(colour.word().to_owned()),
+            BackgroundStyle::Single(_, colour) => Some(colour.word().to_owned()),
             _ => None,
         },
         ["what", "pattern", "does", "the", "background", "have"] => match scene.background.style {
-            Backdrop::Single(pattern, _) => Some(pattern.word().to_owned()),
+            BackgroundStyle::Single(pattern, _) => Some(pattern.word().to_owned()),
             _ => None,
         },
         ["what", "color", "is" | "are", "the", shape] => Some(kind(&[shape])?.colour.word().to_owned()),

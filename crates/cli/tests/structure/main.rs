@@ -129,11 +129,11 @@ fn names_option_or_command(text: &str) -> bool {
     let starts_lowercase = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
     let option = text
         .match_indices("--")
-        .any(|(at, _)| !text[..at].ends_with('-') && starts_lowercase(&text[at + 2..]));
+        .any(|(offset, _)| !text[..offset].ends_with('-') && starts_lowercase(&text[offset + 2..]));
     option
         || text
             .match_indices("vlct ")
-            .any(|(at, _)| starts_lowercase(&text[at + 5..]))
+            .any(|(offset, _)| starts_lowercase(&text[offset + 5..]))
 }
 
 /// Checks paths in backticks that begin with `crates/`. If a path has the placeholder `NAME`, the part before it must exist.
@@ -167,7 +167,7 @@ fn links_in_documents_resolve() {
         let text = fs::read_to_string(root().join(&document)).expect("a document");
         for link in text
             .match_indices("](")
-            .filter_map(|(at, _)| text[at + 2..].split(')').next())
+            .filter_map(|(offset, _)| text[offset + 2..].split(')').next())
         {
             if link.contains("://") || link.contains([' ', '\n']) {
                 continue;

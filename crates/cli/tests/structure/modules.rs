@@ -120,12 +120,12 @@ impl Modules {
 fn imports(code: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     let mut rest = code;
-    while let Some(at) = rest.find("use ") {
-        let starts_word = rest[..at]
+    while let Some(offset) = rest.find("use ") {
+        let starts_word = rest[..offset]
             .chars()
             .next_back()
             .is_none_or(|c| !c.is_alphanumeric() && c != '_');
-        rest = &rest[at + 4..];
+        rest = &rest[offset + 4..];
         if starts_word && let Some(end) = rest.find(';') {
             expand(&[], &rest[..end], &mut found);
         }
@@ -141,11 +141,11 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>)
         path.extend(segments(&tree[..open]));
         let inner = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
         let (mut depth, mut start) = (0, 0);
-        for (at, c) in inner.char_indices() {
+        for (offset, c) in inner.char_indices() {
             depth += i32::from(c == '{') - i32::from(c == '}');
             if c == ',' && depth == 0 {
-                expand(&path, &inner[start..at], found);
-                start = at + 1;
+                expand(&path, &inner[start..offset], found);
+                start = offset + 1;
             }
         }
         expand(&path, &inner[start..], found);

@@ -61,10 +61,10 @@ pub fn parse(text: &str) -> Source {
     let (code, tests) = blank_tests(code);
     let literals = literals
         .into_iter()
-        .filter(|(at, _)| !tests.iter().any(|test| test.contains(at)));
-    let line = |at: usize| text[..at].matches('\n').count() + 1;
+        .filter(|(offset, _)| !tests.iter().any(|test| test.contains(offset)));
+    let line = |offset: usize| text[..offset].matches('\n').count() + 1;
     Source {
-        literals: literals.map(|(at, literal)| (line(at), literal)).collect(),
+        literals: literals.map(|(offset, literal)| (line(offset), literal)).collect(),
         code,
     }
 }
@@ -74,51 +74,52 @@ fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
     let mut literals = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let rest = &bytes[offset..];
         let end = if rest.starts_with(b"//") {
-            at + rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len())
+            offset + rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len())
         } else if rest.starts_with(b"/*") {
-            at + text[at..].find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(hashes) = raw_string_hashes(bytes, at) {
+            offset + text[offset..].find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw_string_hashes(bytes, offset) {
             let close = format!("\"{}", "#".repeat(hashes));
-            let start = at + hashes + 2;
+            let start = offset + hashes + 2;
             let end = start + text[start..].find(&close).expect("a raw string ends");
-            literals.push((at, text[start..end].to_string()));
+            literals.push((offset, text[start..end].to_string()));
             end + close.len()
         } else if rest[0] == b'"' {
-            let mut end = at + 1;
+            let mut end = offset + 1;
             while bytes[end] != b'"' {
                 end += if bytes[end] == b'\\' { 2 } else { 1 };
             }
-            literals.push((at, text[at + 1..end].to_string()));
+            literals.push((offset, text[offset + 1..end].to_string()));
             end + 1
-        } else if let Some(length) = char_literal_length(&text[at..]) {
-            at + length
+        } else if let Some(length) = char_literal_length(&text[offset..]) {
+            offset + length
         } else {
-            at += 1;
+            offset += 1;
             continue;
         };
-        for byte in &mut code[at..end] {
+        for byte in &mut code[offset..end] {
             if *byte != b'\n' {
                 *byte = b' ';
             }
         }
-        at = end;
+        offset = end;
     }
     (String::from_utf8_lossy(&code).into_owned(), literals)
 }
 
-/// Returns the number of `#` of the raw string that begins at `at`, or `None` if there is no raw string.
-fn raw_string_hashes(bytes: &[u8], at: usize) -> Option<usize> {
-    if bytes[at] != b'r'
-        || at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b' || bytes[at - 1] == b'_')
+/// Returns the number of `#` of the raw string that begins at byte `offset`, or `None` if there is no raw string.
+fn raw_string_hashes(bytes: &[u8], offset: usize) -> Option<usize> {
+    if bytes[offset] != b'r'
+        || offset > 0
+            && (bytes[offset - 1].is_ascii_alphanumeric() && bytes[offset - 1] != b'b' || bytes[offset - 1] == b'_')
     {
         return None;
     }
-    let hashes = bytes[at + 1..].iter().take_while(|b| **b == b'#').count();
-    (bytes.get(at + 1 + hashes) == Some(&b'"')).then_some(hashes)
+    let hashes = bytes[offset + 1..].iter().take_while(|b| **b == b'#').count();
+    (bytes.get(offset + 1 + hashes) == Some(&b'"')).then_some(hashes)
 }
 
 /// Returns the length in bytes of the character literal at the start of `text`, or `None` if there is no literal. A lifetime has

@@ -16,8 +16,8 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn u16(self, at: usize) -> Option<u16> {
-        let bytes = *self.bytes.get(at..)?.first_chunk()?;
+    fn u16(self, offset: usize) -> Option<u16> {
+        let bytes = *self.bytes.get(offset..)?.first_chunk()?;
         Some(if self.big_endian {
             u16::from_be_bytes(bytes)
         } else {
@@ -25,8 +25,8 @@ impl Input<'_> {
         })
     }
 
-    fn u32(self, at: usize) -> Option<u32> {
-        let bytes = *self.bytes.get(at..)?.first_chunk()?;
+    fn u32(self, offset: usize) -> Option<u32> {
+        let bytes = *self.bytes.get(offset..)?.first_chunk()?;
         Some(if self.big_endian {
             u32::from_be_bytes(bytes)
         } else {
@@ -61,11 +61,11 @@ struct Resolution {
 }
 
 /// Reads a directory. Returns `None` if the directory or one of its values extends beyond the end of the file.
-fn read_directory(input: Input<'_>, at: usize) -> Option<Resolution> {
+fn read_directory(input: Input<'_>, offset: usize) -> Option<Resolution> {
     const ENTRY: usize = 12;
     let mut resolution = Resolution::default();
-    let entries = usize::from(input.u16(at)?);
-    let first = at.checked_add(2)?;
+    let entries = usize::from(input.u16(offset)?);
+    let first = offset.checked_add(2)?;
     for entry in (0..entries).map(|i| first.saturating_add(i * ENTRY)) {
         let (tag, kind, count) = (input.u16(entry)?, input.u16(entry + 2)?, input.u32(entry + 4)?);
         let value = input.u32(entry + 8)?;

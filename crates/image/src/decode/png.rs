@@ -105,7 +105,7 @@ fn has_too_few_rows(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("does not have enough data")
 }
 
-/// Returns whether the checksum of the pixel stream is wrong, which only the text of the error tells.
+/// Returns whether the checksum of the pixel stream is wrong. Only the text of the error distinguishes this from other damage.
 fn is_wrong_checksum(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
@@ -113,13 +113,13 @@ fn is_wrong_checksum(error: &png::DecodingError) -> bool {
 /// Verifies the chunks before the pixels. If the file ends within the pixel chunks, returns a copy with the last chunk completed and
 /// an end chunk added, so that the decoder reads all pixel data.
 fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
-    let mut at = SIGNATURE;
+    let mut offset = SIGNATURE;
     let mut seen_pixels = false;
     loop {
-        let Some((length, kind)) = chunk_head(bytes, at) else {
+        let Some((length, kind)) = chunk_head(bytes, offset) else {
             // The file ends between chunks or within the head of a chunk.
             return if seen_pixels {
-                Ok(Cow::Owned([&bytes[..at.min(bytes.len())], END_CHUNK].concat()))
+                Ok(Cow::Owned([&bytes[..offset.min(bytes.len())], END_CHUNK].concat()))
             } else {
                 Err("the file ends before the image begins".into())
             };
@@ -130,7 +130,7 @@ fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
         }
         seen_pixels |= is_pixels;
         // `chunk_head` has read these bytes, so they exist; lengths are below 2^32.
-        let data = at + CHUNK_HEAD;
+        let data = offset + CHUNK_HEAD;
         let next = data.saturating_add(length).saturating_add(CHUNK_TAIL);
         if next > bytes.len() {
             if !seen_pixels {
@@ -139,22 +139,22 @@ fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
             let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
             let head = (rest.len() as u32).to_be_bytes();
             return Ok(Cow::Owned(
-                [&bytes[..at], &head, b"IDAT", rest, &[0; CHUNK_TAIL], END_CHUNK].concat(),
+                [&bytes[..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL], END_CHUNK].concat(),
             ));
         }
         if !is_pixels {
-            let checksum = crc32fast::hash(&bytes[at + 4..next - CHUNK_TAIL]);
+            let checksum = crc32fast::hash(&bytes[offset + 4..next - CHUNK_TAIL]);
             if bytes[next - CHUNK_TAIL..next] != checksum.to_be_bytes() {
                 return Err(format!("wrong checksum of chunk {}", kind.escape_ascii()));
             }
         }
-        at = next;
+        offset = next;
     }
 }
 
-/// Returns the length and type of the chunk at byte `at`.
-fn chunk_head(bytes: &[u8], at: usize) -> Option<(usize, &[u8; 4])> {
-    let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
+/// Returns the length and type of the chunk at byte `offset`.
+fn chunk_head(bytes: &[u8], offset: usize) -> Option<(usize, &[u8; 4])> {
+    let (length, rest) = bytes.get(offset..)?.split_first_chunk::<4>()?;
     let kind = rest.first_chunk::<4>()?;
     Some((u32::from_be_bytes(*length) as usize, kind))
 }

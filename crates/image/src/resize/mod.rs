@@ -128,8 +128,8 @@ fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: u
             to: (width, height),
         });
     }
-    let inside = |first: u32, count: u32, all: u32| first.checked_add(count).is_some_and(|end| end <= all);
-    if !inside(crop.left, crop.width, image.width()) || !inside(crop.top, crop.height, image.height()) {
+    let is_inside = |first: u32, count: u32, size: u32| first.checked_add(count).is_some_and(|end| end <= size);
+    if !is_inside(crop.left, crop.width, image.width()) || !is_inside(crop.top, crop.height, image.height()) {
         return Err(ImageError::Crop {
             size: (crop.width, crop.height),
             position: (crop.left, crop.top),
@@ -194,8 +194,8 @@ fn run(
     }
 }
 
-/// Returns Pillow's order of the passes: vertical first if the height shrinks by more than twice as many pixels as the width. The
-/// order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by comparing thousands
+/// Returns whether Pillow runs the vertical pass first: it does if the height shrinks by more than twice as many pixels as the width.
+/// The order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by comparing thousands
 /// of sizes with Pillow 13; the golden files come from Pillow 8.2.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
     let [width_loss, height_loss] =
@@ -217,7 +217,7 @@ impl Job<'_> {
         } = scratch;
         let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // The ring holds complete groups of rows: those of the rows of one result, and one more, because the first may begin in the
+        // The ring holds complete groups of rows: as many as one result needs, and one more, because the first needed row may be in the
         // middle of a group.
         let groups = down.max_taps().div_ceil(ROWS) + 1;
         intermediate.resize(groups * ROWS * stride, 0);

@@ -133,20 +133,20 @@ fn transpose_rows(rows: &[&[u8]; ROWS], columns: &mut [Column]) {
     let length = columns.len();
     let blocks_end = length - length % 8;
     for half in [0, 8] {
-        for at in (0..blocks_end).step_by(8) {
+        for x in (0..blocks_end).step_by(8) {
             let mut block = [0u64; 8];
             for r in 0..8 {
-                block[r] = u64::from_le_bytes(first_8(&rows[half + r][at..]));
+                block[r] = u64::from_le_bytes(first_8(&rows[half + r][x..]));
             }
             transpose_8x8(&mut block);
-            for (column, values) in columns[at..at + 8].iter_mut().zip(block) {
+            for (column, values) in columns[x..x + 8].iter_mut().zip(block) {
                 column[half..half + 8].copy_from_slice(&values.to_le_bytes());
             }
         }
     }
-    for (at, column) in columns.iter_mut().enumerate().skip(blocks_end) {
+    for (x, column) in columns.iter_mut().enumerate().skip(blocks_end) {
         for (value, row) in column.iter_mut().zip(rows) {
-            *value = row[at];
+            *value = row[x];
         }
     }
 }
@@ -157,20 +157,20 @@ multiversion! {
         let length = columns.len();
         let blocks_end = length - length % 8;
         for half in [0, 8] {
-            for at in (0..blocks_end).step_by(8) {
+            for x in (0..blocks_end).step_by(8) {
                 let mut block = [0u64; 8];
                 for i in 0..8 {
-                    block[i] = u64::from_le_bytes(first_8(&columns[at + i][half..]));
+                    block[i] = u64::from_le_bytes(first_8(&columns[x + i][half..]));
                 }
                 transpose_8x8(&mut block);
                 for i in 0..8 {
-                    rows[(half + i) * length + at..][..8].copy_from_slice(&block[i].to_le_bytes());
+                    rows[(half + i) * length + x..][..8].copy_from_slice(&block[i].to_le_bytes());
                 }
             }
         }
-        for at in blocks_end..length {
+        for x in blocks_end..length {
             for r in 0..ROWS {
-                rows[r * length + at] = columns[at][r];
+                rows[r * length + x] = columns[x][r];
             }
         }
     }

@@ -102,16 +102,16 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     let (mut masked, mut reconstructed) = (pixels.clone(), pixels.clone());
     for (patch, predicted) in mask.removed.iter().zip(values.chunks_exact(3 * side * side)) {
         let (top, left) = (*patch as usize / grid * side, *patch as usize % grid * side);
-        let at = |j: usize| (j % 3 * size + top + j / 3 / side) * size + left + j / 3 % side;
+        let pixel_index = |j: usize| (j % 3 * size + top + j / 3 / side) * size + left + j / 3 % side;
         let n = predicted.len() as f32;
-        let mean = (0..predicted.len()).map(|j| pixels[at(j)]).sum::<f32>() / n;
+        let mean = (0..predicted.len()).map(|j| pixels[pixel_index(j)]).sum::<f32>() / n;
         let variance = (0..predicted.len())
-            .map(|j| (pixels[at(j)] - mean).powi(2))
+            .map(|j| (pixels[pixel_index(j)] - mean).powi(2))
             .sum::<f32>()
             / (n - 1.0);
         for (j, value) in predicted.iter().enumerate() {
-            masked[at(j)] = 0.0;
-            reconstructed[at(j)] = value * (variance + 1e-6).sqrt() + mean;
+            masked[pixel_index(j)] = 0.0;
+            reconstructed[pixel_index(j)] = value * (variance + 1e-6).sqrt() + mean;
         }
     }
     Ok(Reconstruction {
