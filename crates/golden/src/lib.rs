@@ -1,4 +1,4 @@
-//! Golden data for tests: finding and reading it, and comparing results with it.
+//! Finding and reading golden data in tests, and comparing results with them.
 //!
 //! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
 //! optional. A small copy is part of the repository (`tests/golden`). Tests run on it and also on the directory that the
@@ -6,17 +6,18 @@
 
 use std::path::{Path, PathBuf};
 
-/// Every known golden directory that has the directory `part` (`"model"`, `"text"`, …), as the path of that directory.
+/// Returns the subdirectory `part` (`"model"`, `"text"`, …) of every golden directory that has it.
 ///
-/// Never empty for the parts that the repository carries itself.
+/// # Panics
+/// If no golden directory has it.
 pub fn directories(part: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let named = match std::env::var_os("VLC_GOLDEN") {
+    let additional = match std::env::var_os("VLC_GOLDEN") {
         Some(path) if Path::new(&path).is_absolute() => PathBuf::from(path),
         Some(path) => root.join(path),
         None => root.join("../shared/golden"),
     };
-    let directories: Vec<PathBuf> = [root.join("tests/golden"), named]
+    let directories: Vec<PathBuf> = [root.join("tests/golden"), additional]
         .iter()
         .map(|d| d.join(part))
         .filter(|d| d.is_dir())
@@ -112,7 +113,7 @@ impl Tensors {
     }
 }
 
-/// Panics unless `got` equals `want` within `tolerance`, relative to the largest magnitude in `want`.
+/// Panics unless every value of `got` is within `tolerance` of `want`, relative to the largest magnitude in `want`.
 pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -125,7 +126,7 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     let mut worst = (0usize, 0f32);
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let difference = (g - w).abs();
-        assert!(!difference.is_nan(), "{what}[{i}]: {g} against {w}");
+        assert!(!difference.is_nan(), "{what}[{i}]: {g} instead of {w}");
         if difference > worst.1 {
             worst = (i, difference);
         }
@@ -133,13 +134,13 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     let (i, difference) = worst;
     assert!(
         difference <= tolerance,
-        "{what}[{i}]: {} against {}, off by {difference:e} > {tolerance:e}",
+        "{what}[{i}]: {} instead of {}, difference {difference:e} > {tolerance:e}",
         got[i],
         want[i]
     );
 }
 
-/// Writes a tar file of these members with the `tar` crate.
+/// Writes a tar file with the given members (name, content).
 pub fn write_tar(path: &Path, members: &[(&str, &[u8])]) {
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     for (name, bytes) in members {

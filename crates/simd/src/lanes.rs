@@ -1,12 +1,12 @@
-//! Vector registers of f32 lanes, so that a kernel is written once for AVX-512, AVX2 and every other CPU.
+//! Vector registers of f32 lanes: kernels that are generic over [`Lanes`] compile for AVX-512, AVX2 and every other CPU.
 //!
-//! Loops over slices are left to the compiler ([`crate::multiversion!`]). [`Lanes`] is for kernels whose speed depends on which
-//! sums stay in registers.
+//! [`Lanes`] is for kernels whose speed depends on which sums stay in registers. The compiler vectorises other loops
+//! ([`crate::multiversion!`]).
 
 /// A vector register of `WIDTH` f32 lanes; operations act on each lane.
 ///
 /// # Safety
-/// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] sees to that),
+/// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] checks it),
 /// and that each pointer is valid for the `WIDTH` lanes that the function reads or writes through it. Pointers need not be
 /// aligned.
 #[expect(
@@ -14,13 +14,13 @@
     reason = "the requirement of all functions is stated above"
 )]
 pub trait Lanes: Copy {
-    /// Lanes of a register.
+    /// Number of lanes.
     const WIDTH: usize;
-    /// Rows of a micro kernel with two registers per row: as many as fit into the register file beside one broadcast lhs
-    /// element and two registers of rhs.
+    /// Rows of a micro-kernel with two registers per row: the register file holds these sums, one broadcast lhs element and two
+    /// registers of the rhs.
     const MR: usize;
 
-    /// A register with `value` in every lane.
+    /// Returns a register with `value` in every lane.
     unsafe fn splat(value: f32) -> Self;
     /// Reads `WIDTH` lanes from memory.
     unsafe fn load(from: *const f32) -> Self;
@@ -36,18 +36,18 @@ pub trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self * factor + term`, fused where the CPU has an instruction for that.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// The larger of both; `other` in lanes where either is NaN.
+    /// The larger value of each lane; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// `self * 2^n` (C's `ldexp`), where `n` are the low bits of `integer`'s mantissa. Results must be normal numbers.
+    /// `self * 2^n` (C's `ldexp`). The low bits of `integer`'s mantissa hold `n`. Results must be normal numbers.
     unsafe fn scale_by_pow2(self, integer: Self) -> Self;
     /// Transposes `WIDTH` × `WIDTH` elements from rows `stride` apart to rows `to_stride` apart. Both pointers must be valid for
-    /// that many rows.
+    /// `WIDTH` rows.
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize);
 }
 
-/// `2^x` for `x ≤ 0`, relative error below 2e-7 (and `2^-126` for everything smaller).
+/// Returns `2^x` for −126 ≤ x ≤ 0, with a relative error below 2e-7, and `2^-126` for smaller x.
 ///
-/// `2^n · 2^r` with |r| ≤ ½ and a polynomial of degree 6 (minimax, error below 2e-9).
+/// Computes `2^n · 2^r` with |r| ≤ ½, where `2^r` is a minimax polynomial of degree 6 (error below 2e-9).
 ///
 /// # Safety
 /// The CPU has the instruction set of `L`.
@@ -77,13 +77,13 @@ pub unsafe fn exp2_nonpositive<L: Lanes>(x: L) -> L {
     }
 }
 
-/// Four lanes in an array, which compilers map to the vector instructions of any CPU.
+/// Four lanes in an array, for which compilers generate vector instructions on any CPU.
 #[derive(Clone, Copy)]
 pub struct F32x4([f32; 4]);
 
 impl F32x4 {
     #[inline(always)]
-    fn with(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+    fn zip_with(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
@@ -111,22 +111,22 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        self.with(other, |a, b| a + b)
+        self.zip_with(other, |a, b| a + b)
     }
 
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        self.with(other, |a, b| a - b)
+        self.zip_with(other, |a, b| a - b)
     }
 
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        self.with(other, |a, b| a * b)
+        self.zip_with(other, |a, b| a * b)
     }
 
     #[inline(always)]
     unsafe fn div(self, other: Self) -> Self {
-        self.with(other, |a, b| a / b)
+        self.zip_with(other, |a, b| a / b)
     }
 
     #[inline(always)]
@@ -144,12 +144,12 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
-        self.with(other, |a, b| if a > b { a } else { b })
+        self.zip_with(other, |a, b| if a > b { a } else { b })
     }
 
     #[inline(always)]
     unsafe fn scale_by_pow2(self, integer: Self) -> Self {
-        self.with(integer, |a, n| {
+        self.zip_with(integer, |a, n| {
             f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23))
         })
     }
@@ -170,7 +170,7 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
-    /// The functions of [`Lanes`] that are one intrinsic each.
+    /// Implements the functions of [`Lanes`] that are one intrinsic each.
     macro_rules! intrinsics {
         ($splat:ident, $load:ident, $store:ident; $($name:ident($($operand:ident),*) = $intrinsic:ident;)*) => {
             #[inline(always)]
@@ -237,7 +237,7 @@ mod x86 {
                     pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
                     pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
                 }
-                // Each half of fours[4g + j] holds a column (j, or j + 4) of four rows.
+                // The halves of fours[4g + j] hold columns j and j + 4 of four rows.
                 let mut fours = pairs;
                 for g in 0..2 {
                     for j in 0..2 {
@@ -301,7 +301,7 @@ mod tests {
     use crate::for_lanes;
 
     for_lanes! {
-        fn power<L>(x: f32) -> f32 {
+        fn exp2<L>(x: f32) -> f32 {
             let mut out = [0f32; 16];
             // SAFETY: no register has more than 16 lanes; `for_lanes!` has checked the instruction set.
             unsafe { exp2_nonpositive(L::splat(x)).store(out.as_mut_ptr()) };
@@ -312,16 +312,16 @@ mod tests {
     #[test]
     fn exp2_nonpositive_keeps_its_error_bound() {
         at_each_level(|| {
-            assert_eq!(power(0.0), 1.0);
+            assert_eq!(exp2(0.0), 1.0);
             for i in 0..126_000 {
                 let x = i as f32 / -1000.0;
                 let want = (x as f64).exp2();
-                assert!((power(x) as f64 / want - 1.0).abs() < 2e-7, "2^{x}");
+                assert!((exp2(x) as f64 / want - 1.0).abs() < 2e-7, "2^{x}");
             }
             for x in [-126.5, -1e30, f32::NEG_INFINITY] {
-                assert_eq!(power(x), 2f32.powi(-126));
+                assert_eq!(exp2(x), 2f32.powi(-126));
             }
-            assert!(power(f32::NAN).is_nan());
+            assert!(exp2(f32::NAN).is_nan());
         });
     }
 }

@@ -1,8 +1,8 @@
-//! Which instruction set the CPU has, and the macros that compile a function for each of them.
+//! Detection of the CPU's instruction set, and macros that compile a function for each supported one.
 
 use std::sync::OnceLock;
 
-/// Instruction sets that functions are compiled for, in ascending order.
+/// An instruction set that functions are compiled for, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The baseline of the architecture.
@@ -115,35 +115,35 @@ mod test_level {
     use std::sync::OnceLock;
 
     thread_local! {
-        /// The best level as far as this thread is concerned.
-        static OF_THREAD: Cell<Option<Level>> = const { Cell::new(None) };
+        /// The level that [`at_each_level`] sets on this thread.
+        static THREAD_LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
     }
 
-    /// The level that tests pretend is the best one of the CPU: [`at_each_level`]'s on this thread, else that of the environment
-    /// variable `VLCT_TEST_LEVEL` (`portable` or `v3`), else none.
+    /// The level that tests use instead of the best one of the CPU: the level that [`at_each_level`] has set on this thread, else the
+    /// environment variable `VLCT_TEST_LEVEL` (`portable` or `v3`), else none.
     ///
     /// # Panics
     /// If the variable has another value.
     pub fn forced_level() -> Option<Level> {
-        static OF_PROCESS: OnceLock<Option<Level>> = OnceLock::new();
-        let of_process = || match std::env::var("VLCT_TEST_LEVEL").ok()?.as_str() {
+        static PROCESS_LEVEL: OnceLock<Option<Level>> = OnceLock::new();
+        let read_variable = || match std::env::var("VLCT_TEST_LEVEL").ok()?.as_str() {
             "portable" => Some(Level::Portable),
             "v3" => Some(Level::V3),
-            other => panic!("VLCT_TEST_LEVEL is portable or v3, not {other}"),
+            other => panic!("VLCT_TEST_LEVEL must be portable or v3, not {other}"),
         };
-        OF_THREAD.get().or_else(|| *OF_PROCESS.get_or_init(of_process))
+        THREAD_LEVEL.get().or_else(|| *PROCESS_LEVEL.get_or_init(read_variable))
     }
 
-    /// Calls `test` once for each level that this CPU has, as if it were the best one. Other threads keep the CPU's level.
+    /// Calls `test` once for each level that this CPU has, with that level set on this thread. Other threads keep the CPU's level.
     pub fn at_each_level(mut test: impl FnMut()) {
         let best = Level::detect();
         for level in [Level::Portable, Level::V3, Level::V4] {
             if level <= best {
-                OF_THREAD.set(Some(level));
+                THREAD_LEVEL.set(Some(level));
                 test();
             }
         }
-        OF_THREAD.set(None);
+        THREAD_LEVEL.set(None);
     }
 }
 #[cfg(feature = "test-level")]

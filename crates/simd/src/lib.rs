@@ -1,11 +1,11 @@
-//! Run-time dispatch of vectorised loops, vector registers, and small elementary functions. It knows no tensors and no threads.
+//! Run-time dispatch of vectorised loops, vector registers, and elementary functions. This crate knows no tensors and no threads.
 //!
 //! Loops that the compiler vectorises go into [`multiversion!`], which compiles them for each [`Level`]. Loops whose speed
 //! depends on which sums stay in registers are written with [`Lanes`](lanes::Lanes) and go into [`for_lanes!`].
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "indices say what a numeric loop does, and vectorise as well"
+    reason = "indices are clearer in numeric loops, which vectorise as well"
 )]
 
 pub mod lanes;

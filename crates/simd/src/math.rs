@@ -1,8 +1,8 @@
 //! Elementary functions and reductions that the compiler can vectorise: they contain no calls and no branches on the data.
 
-/// `e^x`, relative error below 3e-7; 0 below −87.3 and infinity above 88.7.
+/// Returns `e^x` with a relative error below 3e-7; 0 below −87.3 and infinity above 88.7.
 ///
-/// Reduction to `2^n · e^r` with |r| ≤ ln 2 / 2 and a polynomial of degree 6 (Taylor, truncation below 2e-8).
+/// Computes `2^n · e^r` with |r| ≤ ln 2 / 2, where `e^r` is a Taylor polynomial of degree 6 (truncation error below 2e-8).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer
@@ -18,7 +18,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.0 / 6.0;
     let p = p * r + 0.5;
     let p = (p * r) * r + r + 1.0;
-    // 2^n as a product of two, since 2^128 is not a float.
+    // 2^n as a product of two powers, since 2^128 is not a float.
     let n = n as i32;
     let half = n >> 1;
     let power = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
@@ -27,9 +27,9 @@ pub fn exp(x: f32) -> f32 {
     if x > 88.722_83 { f32::INFINITY } else { y }
 }
 
-/// The error function, absolute error below 5e-7.
+/// Returns the error function of `x` with an absolute error below 5e-7.
 ///
-/// Odd rational function of degrees 13 and 8 on [−4, 4], constant beyond (the minimax fit that Eigen and XLA use).
+/// Computes an odd rational function of degrees 13 and 8 on [−4, 4], constant outside (the minimax fit of Eigen and XLA).
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
@@ -49,10 +49,10 @@ pub fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Partial sums of [`sum`]: the lanes of one AVX-512 register.
+/// Number of partial sums in [`sum`]: the lanes of one AVX-512 register.
 const LANES: usize = 16;
 
-/// `Σ f(x_i)` in sixteen interleaved partial sums: the order of additions does not depend on the CPU.
+/// Returns `Σ f(x_i)`, from sixteen interleaved partial sums, so that the order of additions does not depend on the CPU.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -65,10 +65,10 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (l, v) in rest.iter().enumerate() {
         lanes[l] += f(*v);
     }
-    fold(lanes)
+    sum_lanes(lanes)
 }
 
-/// `Σ f(x_i, y_i)` in the order of additions of [`sum`].
+/// Returns `Σ f(x_i, y_i)` in the order of additions of [`sum`].
 #[inline(always)]
 pub fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -81,10 +81,10 @@ pub fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     for (l, (a, b)) in x_rest.iter().zip(y_rest).enumerate() {
         lanes[l] += f(*a, *b);
     }
-    fold(lanes)
+    sum_lanes(lanes)
 }
 
-/// `Σ f(x_i, y_i, z_i)` in the order of additions of [`sum`].
+/// Returns `Σ f(x_i, y_i, z_i)` in the order of additions of [`sum`].
 #[inline(always)]
 pub fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -99,11 +99,11 @@ pub fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -
     for (l, ((a, b), c)) in x_rest.iter().zip(y_rest).zip(z_rest).enumerate() {
         lanes[l] += f(*a, *b, *c);
     }
-    fold(lanes)
+    sum_lanes(lanes)
 }
 
 #[inline(always)]
-fn fold(lanes: [f32; LANES]) -> f32 {
+fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     let mut eight = [0f32; 8];
     for l in 0..8 {
         eight[l] = lanes[l] + lanes[l + 8];
@@ -115,7 +115,7 @@ fn fold(lanes: [f32; LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// The largest value; −∞ for an empty slice. NaNs are ignored.
+/// Returns the largest value; −∞ for an empty slice. NaNs are ignored.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn erf_keeps_its_error_bound() {
-        // Maclaurin series in double precision.
+        // The Maclaurin series in double precision.
         fn exact(x: f64) -> f64 {
             let (mut term, mut total) = (x, x);
             for n in 1..200 {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn reductions_see_every_value() {
+    fn reductions_include_every_value() {
         for n in [0, 1, 15, 16, 17, 100] {
             let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(sum(&x, |v| v), (0..n).sum::<i32>() as f32);

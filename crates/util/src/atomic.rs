@@ -1,4 +1,4 @@
-//! Files that appear under their name whole or not at all.
+//! Atomic writes: a file appears under its name complete or not at all.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Size of the write buffer in bytes.
-const BUFFER: usize = 1 << 20;
+/// Size of the write buffer.
+const BUFFER_BYTES: usize = 1 << 20;
 
-/// What [`write()`] passes to its caller to write into.
+/// The writer that [`write()`] passes to its closure.
 pub type Output = BufWriter<File>;
 
 /// Writes a file under a temporary name in the same directory, flushes it to the disk, and renames it to `path`, replacing an existing
@@ -31,11 +31,11 @@ pub type Output = BufWriter<File>;
 /// # Errors
 /// Returns the error of `content`, or of the operating system.
 pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) -> Result<(), E>) -> Result<(), E> {
-    let temporary = temporary_beside(path)?;
-    let mut out = BufWriter::with_capacity(BUFFER, temporary.reopen()?);
+    let temporary = create_temporary(path)?;
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary.reopen()?);
     content(&mut out)?;
     out.flush()?;
-    // Some writers seek back to fill in a field; the length of the file decides, not where they stopped.
+    // Some writers seek back to fill in a header field.
     out.seek(io::SeekFrom::End(0))?;
     out.get_ref().sync_all()?;
     drop(out);
@@ -43,8 +43,8 @@ pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) 
     Ok(sync_directory(path)?)
 }
 
-/// A temporary file in the directory of `path`, with the permissions of an ordinary new file. It is deleted when it is dropped.
-fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+/// Creates a temporary file in the directory of `path`, with the permissions of an ordinary new file. Dropping it deletes it.
+fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = hidden_name(path)?;
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
@@ -59,14 +59,14 @@ fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// Returns the error of the operating system.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened as a file, and renames are journalled.
+    // Other systems cannot open a directory as a file, and journal renames.
     if cfg!(unix) {
         File::open(directory_of(path))?.sync_all()?;
     }
     Ok(())
 }
 
-/// Returns `.NAME.SUFFIX` beside `path`: the name of an unfinished file of a writer that can be resumed.
+/// Returns `.NAME.SUFFIX` in the directory of `path`, for the unfinished file of a writer that can be resumed.
 ///
 /// # Errors
 /// Returns an error if `path` does not end in a file name.
@@ -77,7 +77,7 @@ pub fn hidden_sibling(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Removes the temporary files that killed calls of [`write()`] for `path` have left. No other process may be writing to `path`.
+/// Removes temporary files for `path` that killed processes left in [`write()`]. No other process may be writing to `path`.
 ///
 /// # Errors
 /// Returns the error of the operating system.
@@ -96,7 +96,7 @@ pub fn remove_leftovers(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `.NAME` for a path that ends in `NAME`.
+/// Returns `.NAME` for a path that ends in `NAME`.
 fn hidden_name(path: &Path) -> io::Result<OsString> {
     let name: &OsStr = path
         .file_name()
@@ -117,7 +117,7 @@ fn directory_of(path: &Path) -> &Path {
 mod tests {
     use super::*;
 
-    fn names(directory: &Path) -> Vec<String> {
+    fn file_names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         write(&path, |out| out.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(names(directory.path()), ["weights"]);
+        assert_eq!(file_names(directory.path()), ["weights"]);
     }
 
     #[cfg(unix)]
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn removes_what_killed_writers_left() {
+    fn removes_files_that_killed_writers_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("weights");
-        let (_, left) = temporary_beside(&path).unwrap().keep().unwrap();
-        assert!(left.exists());
+        let (_, leftover) = create_temporary(&path).unwrap().keep().unwrap();
+        assert!(leftover.exists());
         fs::write(directory.path().join(".weights2.x.tmp"), b"of another file").unwrap();
         remove_leftovers(&path).unwrap();
-        assert_eq!(names(directory.path()), [".weights2.x.tmp"]);
+        assert_eq!(file_names(directory.path()), [".weights2.x.tmp"]);
     }
 
     #[test]

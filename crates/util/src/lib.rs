@@ -1,5 +1,5 @@
-//! What several crates need and no library offers as it is: files that appear whole or not at all, memory-mapped files, lock
-//! files, bounded reads, an I/O error that names its path, and text for messages.
+//! Helpers that several crates share: atomic writes, memory-mapped files, lock files, bounded reads, an I/O error that names its
+//! path, and text for messages.
 
 pub mod atomic;
 mod error;

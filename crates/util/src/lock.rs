@@ -1,4 +1,4 @@
-//! Advisory locks that keep a second process out.
+//! Advisory file locks between processes.
 
 use std::fs::{File, TryLockError};
 
@@ -15,7 +15,7 @@ pub enum Lock {
 pub fn try_lock(file: &File) -> Lock {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Lock::HeldElsewhere,
-        // Not every file system has locks: then nothing can be said about other processes.
+        // The file system has no locks, so other processes cannot be detected.
         Ok(()) | Err(TryLockError::Error(_)) => Lock::Acquired,
     }
 }

@@ -7,7 +7,7 @@ use memmap2::Mmap;
 
 use crate::{IoError, at, open_file};
 
-/// A memory-mapped file, which is read in place. It dereferences to its bytes.
+/// A memory-mapped file. It dereferences to its bytes.
 ///
 /// The file must not be changed while it is mapped; replacing it by renaming another file over it is fine.
 #[derive(Debug)]
@@ -17,15 +17,15 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file.
+    /// Opens and maps a file.
     ///
     /// # Errors
     /// Returns an error if the path cannot be opened or is not a regular file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, IoError> {
         let path = path.as_ref().to_path_buf();
         let file = open_file(&path)?;
-        // SAFETY: the mapping is only read. If another process shortens the file meanwhile, the system ends this process with
-        // SIGBUS; the documentation of the type excludes that, and this program's writers replace files by renaming.
+        // SAFETY: the mapping is only read. If another process truncates the file while it is mapped, the system ends this process
+        // with SIGBUS; the documentation of the type excludes that, and this program's writers replace files by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(at::<IoError>(&path))?;
         Ok(Self { path, map })
     }
@@ -35,13 +35,13 @@ impl MappedFile {
         &self.path
     }
 
-    /// The file name without its extension.
+    /// The file name without its extension; `table` if there is none or it is not UTF-8.
     pub fn stem(&self) -> &str {
         self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
     }
 
-    /// Removes the pages of the file from this process's resident memory. They stay in the page cache and are mapped again when they
-    /// are read. Called now and then, this bounds the memory of a sequential read.
+    /// Removes the pages of the file from this process's resident memory. The pages stay in the page cache, and the next read maps
+    /// them again. Regular calls bound the resident memory of a sequential read.
     pub fn release_pages(&self) {
         #[cfg(unix)]
         {
@@ -51,20 +51,20 @@ impl MappedFile {
         }
     }
 
-    /// Tells the kernel that reads will be sparse (`true`) or sequential (`false`), which decides how far it reads ahead.
-    pub fn expect_gaps(&self, gaps: bool) {
+    /// Advises the operating system that reads are sparse (`true`: no read-ahead) or sequential (`false`).
+    pub fn advise_sparse_reads(&self, sparse: bool) {
         #[cfg(unix)]
         {
-            let advice = if gaps {
+            let advice = if sparse {
                 memmap2::Advice::Random
             } else {
                 memmap2::Advice::Normal
             };
-            // A failure is harmless: the kernel reads more than necessary.
+            // A failure is harmless: the system only reads more than necessary.
             let _ = self.map.advise(advice);
         }
         #[cfg(not(unix))]
-        let _ = gaps;
+        let _ = sparse;
     }
 }
 

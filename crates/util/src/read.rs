@@ -1,4 +1,4 @@
-//! Opening and reading files of bounded size.
+//! Opening regular files, and reading files of bounded size.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,8 +9,8 @@ use crate::{IoError, at};
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// Returns an error if the file cannot be opened, or if it is a directory, a pipe or a device: opening a pipe would block until
-/// something writes to it, so the kind is checked first.
+/// Returns an error if the file cannot be opened, or if it is a directory, a pipe or a device. The type is checked before opening,
+/// because opening a pipe blocks until another process writes to it.
 pub fn open_file(path: &Path) -> Result<File, IoError> {
     if !std::fs::metadata(path).map_err(at::<IoError>(path))?.is_file() {
         let reason = "it is not a file; give the path of a file";
@@ -19,7 +19,8 @@ pub fn open_file(path: &Path) -> Result<File, IoError> {
     File::open(path).map_err(at(path))
 }
 
-/// Reads a file of at most `limit` bytes, a whole number of MiB. `what` names, for the error, what a larger file cannot be.
+/// Reads a file of at most `limit` bytes, a whole number of MiB. `what` is the kind of file that the caller expects, for the error
+/// message: `more than 1 MiB, so not {what}`.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or is larger than `limit`.

@@ -1,4 +1,4 @@
-//! Text for messages of one line.
+//! Text for one-line messages.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Replaces each control character by U+FFFD, so that a message about untrusted input stays one line.
+/// Replaces each control character by U+FFFD, so that a message with untrusted text is one line.
 pub fn one_line(text: &impl std::fmt::Display) -> String {
     let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     text.to_string().chars().map(visible).collect()
 }
 
-/// Quotes and escapes text from untrusted input, and cuts it after 80 characters.
+/// Quotes and escapes text from untrusted input, truncated to 80 characters.
 pub fn quoted(text: &str) -> String {
-    const SHOWN: usize = 80;
-    match text.char_indices().nth(SHOWN) {
+    const MAX_CHARS: usize = 80;
+    match text.char_indices().nth(MAX_CHARS) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}…", &text[..end]),
     }
@@ -31,9 +31,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     most_similar(word, candidates).1
 }
 
-/// Returns the candidate that `word` is probably a misspelling of: at least 60 % similar.
+/// Returns the most similar candidate if it is at least 60 % similar, so that `word` is probably a misspelling of it.
 pub fn misspelt<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Two letters of five may be wrong.
+    // 60 %: two letters of five may be wrong.
     let (similarity, candidate) = most_similar(word, candidates);
     (similarity >= 0.6).then_some(candidate)
 }

@@ -109,9 +109,9 @@ impl TarTable {
             counts: TarCounts::default(),
         };
         // Only headers and texts are read here; read-ahead would load all images.
-        table.map.expect_gaps(true);
+        table.map.advise_sparse_reads(true);
         table.index()?;
-        table.map.expect_gaps(false);
+        table.map.advise_sparse_reads(false);
         table.map.release_pages();
         table.samples.shrink_to_fit();
         let counts = table.counts;
