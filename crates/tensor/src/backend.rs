@@ -1,10 +1,10 @@
-//! The seam between operations and devices.
+//! The interface between operations and devices.
 //!
-//! An operation ([`crate::ops`]) checks shapes, decides what is saved for the backward pass and where gradients go. A [`Backend`]
-//! computes the values. It names tensors, never slices, except where values cross between host and device. Row numbers, offsets of
-//! sequences and the gradients of scalar losses come from the host; nothing goes back there but through [`Tensor::to_host`].
+//! An operation ([`crate::ops`]) checks shapes, decides what is saved for the backward pass, and passes gradients on. A [`Backend`]
+//! computes the values. Its functions take tensors, and slices only to copy values between host and device. Row indices, offsets of
+//! sequences and the gradients of scalar losses come from the host. Only [`Tensor::to_host`] copies values back to the host.
 //!
-//! Letters of shapes: `T` tokens, `D` width, `H` heads.
+//! In shapes, `T` is the number of tokens, `D` the width, `H` the number of heads.
 
 use crate::precision::{F32Products, Precision};
 use crate::tensor::{Order, Tensor};
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 pub(crate) use vlct_kernels::mat::Beta;
 pub use vlct_kernels::transport::Ipot;
 
-/// The time as a device tells it: differences say how long its work took.
+/// A point in time on a device. The difference of two timestamps is the time of the work between them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Time {
-    /// By the clock.
-    pub clock: Instant,
-    /// What all cores together have worked; zero where the system does not tell.
-    pub cores: Duration,
+pub(crate) struct Timestamp {
+    /// Wall-clock time.
+    pub wall: Instant,
+    /// CPU time of the process, summed over all cores; zero where the operating system does not report it.
+    pub cpu: Duration,
 }
 
 /// A linear layer: weight `[out, in]`, bias `[1, out]`.
@@ -29,31 +29,31 @@ pub(crate) struct Time {
 pub(crate) struct Layer {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
-    /// Whether more products with the same weight will follow, so that packing it once pays off.
+    /// Whether more products with the same weight will follow, so that packing the weight once pays off.
     pub reused: bool,
-    /// How f32 products with the weight are computed.
+    /// The method for f32 products with the weight.
     pub f32_products: F32Products,
 }
 
-/// A layer norm: scale `[1, D]`, shift `[1, D]`, and ε, which is added to the variance.
+/// A layer norm: scale `[1, D]` (weight), shift `[1, D]` (bias), and ε, which is added to the variance.
 #[derive(Clone)]
-pub(crate) struct Scale {
+pub(crate) struct LayerNorm {
     pub weight: Tensor,
     pub bias: Tensor,
     pub eps: f32,
 }
 
 /// The tensors that a layer norm saves for its backward pass.
-pub(crate) enum Normed {
-    /// The input `[T, D]`, and mean and reciprocal standard deviation of its rows, `[1, T]` each.
+pub(crate) enum SavedNorm {
+    /// The input `[T, D]`, and the mean and reciprocal standard deviation of each row, `[1, T]` each. Used in f32.
     Input { x: Tensor, mean: Tensor, rstd: Tensor },
-    /// The normalised rows `[T, D]`, an operand, and the reciprocal standard deviations `[1, T]`.
+    /// The normalised rows `[T, D]` as an operand, and the reciprocal standard deviations `[1, T]`. Used in bfloat16.
     Rows { normalised: Tensor, rstd: Tensor },
 }
 
-impl Normed {
-    /// The matrix `[T, D]` that is saved.
-    pub fn saved(&self) -> &Tensor {
+impl SavedNorm {
+    /// The saved matrix `[T, D]`.
+    pub fn matrix(&self) -> &Tensor {
         match self {
             Self::Input { x, .. } => x,
             Self::Rows { normalised, .. } => normalised,
@@ -61,38 +61,38 @@ impl Normed {
     }
 }
 
-/// The input of a layer for the gradient of its weight. What can be recomputed from saved tensors is not saved.
+/// The input of a linear layer, for the gradient of its weight. The backend recomputes inputs that are not saved themselves.
 pub(crate) enum Input<'a> {
     /// An operand.
     Operand(&'a Tensor),
     /// The output of a layer norm.
-    Normed(&'a Normed, &'a Scale),
+    NormOutput(&'a SavedNorm, &'a LayerNorm),
     /// The GELU of an operand.
     Gelu(&'a Tensor),
 }
 
-/// One caption and image: consecutive rows of a packed matrix, and the factor of their distance in the loss.
+/// A caption and an image, as rows of a packed matrix, and the factor of their distance in the loss.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// Rows of the words.
     pub text: Range<usize>,
     /// Rows of the patches.
     pub image: Range<usize>,
-    /// Factor of the distance.
+    /// Factor of their distance.
     pub weight: f32,
 }
 
-/// What optimal transport saves for its backward pass, in the backend's own form.
-pub(crate) struct Alignments(pub Box<dyn Any + Send + Sync>);
+/// The state that optimal transport saves for its backward pass; its type is private to the backend.
+pub(crate) struct SavedTransport(pub Box<dyn Any + Send + Sync>);
 
 /// The update rule of an optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Rule {
-    /// AdamW of the transformers library with β = (0.9, 0.98).
+    /// AdamW as in Hugging Face Transformers, with β = (0.9, 0.98).
     AdamW,
-    /// Adam of PyTorch with β = (0.9, 0.999), weight decay as an L2 term.
+    /// Adam as in PyTorch, with β = (0.9, 0.999) and weight decay as an L2 term.
     Adam,
-    /// Gradient descent with momentum 0.9, weight decay as an L2 term.
+    /// Gradient descent with momentum 0.9 and weight decay as an L2 term.
     Sgd,
 }
 
@@ -104,85 +104,85 @@ pub(crate) struct ParameterUpdate<'a> {
     pub moments: Vec<&'a mut Tensor>,
     pub learning_rate: f64,
     pub weight_decay: f64,
-    /// How often the parameter has been updated, this time included.
+    /// The number of updates of the parameter, this one included.
     pub step: u64,
 }
 
-/// What a device computes.
+/// The computations of a device.
 ///
-/// Matrices are f32 in row-major order unless they are *operands*: the form in which activations enter matrix products, f32 or
-/// bfloat16, in whatever order the device likes. A result has arbitrary content until the function has written all of it. `beta`
-/// (BLAS's β) says whether a function overwrites its result or adds to it.
+/// Matrices are f32 in row-major order unless they are *operands*. An operand is an activation in the form in which matrix products
+/// read it: f32 or bfloat16, in a memory order that the device chooses. `beta` (β of BLAS) is zero if a function overwrites its result
+/// and one if it adds to its result.
 pub(crate) trait Backend: Send + Sync {
-    /// The name of the device, for messages.
+    /// Returns the name of the device, for messages.
     fn name(&self) -> &str;
 
-    /// The name of the memory that tensors are in. Backends with the same memory accept each other's tensors.
+    /// Returns the name of the memory of its tensors. Backends with the same memory accept each other's tensors.
     fn memory(&self) -> &str {
         self.name()
     }
 
-    /// Whether matrix products are faster in bfloat16 than in f32. If not, nothing is asked for in bfloat16.
+    /// Whether matrix products are faster in bfloat16 than in f32. Otherwise callers use f32 only.
     fn bf16_is_fast(&self) -> bool;
 
-    /// Whether large f32 products can be computed by this method.
+    /// Whether the device supports this method for large f32 products.
     fn has_f32_products(&self, products: F32Products) -> bool;
 
-    /// Times a large product by each method that the device has and returns the fastest; another one than FMA only if it needs at
-    /// least 10 % less time.
+    /// Times a large product by each method that the device supports and returns the fastest. A method other than FMA must take at
+    /// least 10 % less time than FMA.
     fn fastest_f32_products(&self) -> F32Products;
 
-    /// The time, after all work that was asked for so far.
-    fn time(&self) -> Time;
+    /// Waits for all submitted work and returns the time.
+    fn timestamp(&self) -> Timestamp;
 
-    /// Gives memory that no tensor uses back to the system.
+    /// Returns memory that no tensor uses to the operating system.
     fn release_unused(&self);
 
-    /// A matrix of arbitrary content.
+    /// Allocates a matrix with arbitrary content.
     fn empty(&self, rows: usize, columns: usize) -> Tensor;
 
-    /// A matrix of zeros.
+    /// Allocates a matrix of zeros.
     fn zeros(&self, rows: usize, columns: usize) -> Tensor;
 
-    /// Matrices of zeros that live equally long: the weights of a model, or their running averages.
+    /// Allocates matrices of zeros in one piece of memory: the weights of a model, or the moments of an optimiser.
     fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
 
-    /// A copy of values in host memory, `rows · columns` of them.
+    /// Copies `rows · columns` values from host memory to a new matrix.
     fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor;
 
-    /// Calls `write` once with host memory for all values of the matrix, whose content is arbitrary, and replaces them by what
-    /// it leaves there.
+    /// Replaces all values of a matrix. Calls `write` once with a buffer in host memory, whose content is arbitrary at first, and copies
+    /// the buffer to the matrix.
     fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32]));
 
-    /// Cuts patches of `side · side` pixels out of images `[3, size, size]` in host memory: for each image the patches of the
-    /// given numbers, one row `[3 · side²]` each.
+    /// Copies patches of `side · side` pixels from images `[3, size, size]` in host memory. `images` lists each image with the indices
+    /// of its patches. Returns a row `[3 · side²]` for each patch.
     fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor;
 
-    /// The position of the first matrix with a value that is infinite or not a number.
+    /// Returns the index of the first matrix with a value that is infinite or NaN.
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize>;
 
-    /// `x` as an operand.
+    /// Converts `x` to an operand.
     fn operand(&self, x: &Tensor, precision: Precision) -> Tensor;
 
-    /// `x·wᵀ + b (+ residual)`, `[T, out]`; `x [T, in]` is an operand.
+    /// Returns `x·wᵀ + b (+ residual)`, `[T, out]`; `x [T, in]` is an operand.
     fn linear(&self, x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor;
 
-    /// `x·wᵀ + b` as an operand `[T, out]`; `x [T, in]` is one.
+    /// Returns `x·wᵀ + b` as an operand `[T, out]`; `x [T, in]` is an operand.
     fn linear_operand(&self, x: &Tensor, layer: &Layer) -> Tensor;
 
-    /// `hidden = x·wᵀ + b`, if `keep`, and `gelu(hidden)`, all operands. The layer has a bias.
-    fn linear_gelu(&self, x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor);
+    /// Returns `hidden = x·wᵀ + b` (only if `save_hidden`) and `gelu(hidden)` as operands; `x` is an operand. The layer has a bias.
+    fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor);
 
-    /// `dx [T, in] = β·dx + dy·w`; `dy [T, out]` is an operand.
+    /// Computes `dx [T, in] = β·dx + dy·w`; `dy [T, out]` is an operand.
     fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta);
 
-    /// `dy·w` as an operand `[T, in]`; `dy [T, out]` is one.
+    /// Returns `dy·w` as an operand `[T, in]`; `dy [T, out]` is an operand.
     fn input_gradient_operand(&self, dy: &Tensor, layer: &Layer) -> Tensor;
 
-    /// The gradient of `hidden [T, in]` from that of `gelu(hidden)·wᵀ`; all are operands.
+    /// Returns the gradient of `hidden [T, in]`, given the gradient `dy` of `gelu(hidden)·wᵀ`; all are operands.
     fn input_gradient_gelu(&self, dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor;
 
-    /// `dw [out, in] = β·dw + dyᵀ·x`, and `db [1, out] += Σ rows of dy`; `dy [T, out]` is an operand.
+    /// Computes `dw [out, in] = β·dw + dyᵀ·x`, and adds the sum of the rows of `dy` to `db [1, out]`; `dy [T, out]` is an operand.
     fn layer_gradient(
         &self,
         dy: &Tensor,
@@ -193,20 +193,28 @@ pub(crate) trait Backend: Send + Sync {
         products: F32Products,
     );
 
-    /// `db [1, out] += Σ rows of dy` alone; `dy [T, out]` is an operand.
+    /// Adds the sum of the rows of `dy` to `db [1, out]`; `dy [T, out]` is an operand.
     fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor);
 
-    /// The layer norm of each row of `x [T, D]`, as an operand.
-    fn norm(&self, x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor);
+    /// Returns the layer norm of each row of `x [T, D]` as an operand, and what the backward pass needs.
+    fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor);
 
-    /// The gradient of the input, `dx [T, D] = β·dx + …`, and those of scale and shift, `[1, D]` each; `dy [T, D]` is an operand.
-    fn norm_gradient(&self, normed: &Normed, dy: &Tensor, scale: &Scale, dx: &mut Tensor, beta: Beta) -> [Tensor; 2];
+    /// Writes or adds the gradient of the input to `dx [T, D]`, and returns the gradients of scale and shift, `[1, D]` each;
+    /// `dy [T, D]` is an operand.
+    fn norm_gradient(
+        &self,
+        saved: &SavedNorm,
+        dy: &Tensor,
+        norm: &LayerNorm,
+        dx: &mut Tensor,
+        beta: Beta,
+    ) -> [Tensor; 2];
 
-    /// Softmax attention within each sequence: from `qkv [T, 3·D]`, an operand, the outputs of the query tokens, an operand
-    /// `[queries, D]`, and the logarithms of their softmax's denominators `[H, queries]`.
+    /// Computes softmax attention within each sequence from the operand `qkv [T, 3·D]`. Returns the outputs of the query tokens as an
+    /// operand `[queries, D]`, and the log-sum-exp of their scores, to base 2, `[H, queries]`.
     fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor);
 
-    /// The gradient of `qkv`, an operand, from that of `out`, an operand.
+    /// Returns the gradient of `qkv`, given the gradient `d_out` of `out`; all are operands.
     fn attention_gradient(
         &self,
         d_out: &Tensor,
@@ -217,77 +225,78 @@ pub(crate) trait Backend: Send + Sync {
         heads: usize,
     ) -> Tensor;
 
-    /// `to = β·to + x`.
-    fn add(&self, x: &Tensor, to: &mut Tensor, beta: Beta);
+    /// Computes `sum = β·sum + x`.
+    fn add(&self, x: &Tensor, sum: &mut Tensor, beta: Beta);
 
-    /// The exact GELU of every value.
+    /// Returns the GELU of every value, computed with the error function.
     fn gelu(&self, x: &Tensor) -> Tensor;
 
-    /// Multiplies `dy` by the derivatives of the GELU at `x`.
+    /// Multiplies each value of `dy` by the derivative of the GELU at `x`.
     fn gelu_gradient(&self, x: &Tensor, dy: &mut Tensor);
 
-    /// The hyperbolic tangent of every value.
+    /// Returns the hyperbolic tangent of every value.
     fn tanh(&self, x: &Tensor) -> Tensor;
 
-    /// Multiplies `dy` by the derivatives of the hyperbolic tangent, whose values are `y`.
+    /// Multiplies each value of `dy` by the derivative of the hyperbolic tangent whose value is `y`.
     fn tanh_gradient(&self, y: &Tensor, dy: &mut Tensor);
 
-    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. The same `key` drops the same places.
+    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. Calls with equal keys zero the same elements.
     fn dropout(&self, x: &Tensor, p: f32, key: [u64; 4]) -> Tensor;
 
-    /// As [`Backend::dropout`], in place.
+    /// Applies [`Backend::dropout`] in place.
     fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]);
 
-    /// Row `i` is row `rows[i]` of the one matrix whose list does not say [`NONE`](crate::ops::NONE) there.
+    /// Each matrix comes with a list of row indices. Row `i` of the result is row `rows[i]` of the only matrix whose list does not have
+    /// [`NONE`](crate::ops::NONE) at `i`.
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
 
-    /// Row `i` is the sum of row `i` of `base` and, in order, of the rows `rows[i]` of the tables, but where they say
-    /// [`NONE`](crate::ops::NONE). There is a base or a table.
+    /// Each table comes with a list of row indices. Row `i` of the result is the sum of row `i` of `base` and row `rows[i]` of each table,
+    /// in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
     fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor;
 
-    /// The gradient of a table of which row `rows[i]` went to row `i` of a result: `d_table = β·d_table`, then
-    /// `d_table[rows[i]] += d_out[i]`.
+    /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`.
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta);
 
-    /// The mean softmax cross-entropy `[1, 1]` of `logits [T, classes]`, and the probabilities.
+    /// Returns the mean softmax cross-entropy `[1, 1]` of `logits [T, classes]`, and the probabilities.
     fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor);
 
-    /// Turns the probabilities into the gradient of the logits, `d` being that of the loss.
+    /// Replaces the probabilities by the gradient of the logits; `d` is the gradient of the loss.
     fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
 
-    /// The number of rows of `logits [T, classes]` whose largest value, the first of equals, is at the target, `[1, 1]`.
+    /// Returns the number of rows of `logits [T, classes]` whose argmax (the first of equals) is the target, `[1, 1]`.
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor;
 
-    /// The sum over the rows of the target `[T, classes]` at the largest value of `logits`, the first of equals, `[1, 1]`.
+    /// Returns the sum over all rows of the target at the argmax (the first of equals) of the logits, `[1, 1]`. Logits and targets are
+    /// `[T, classes]`.
     fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor;
 
-    /// The binary cross-entropy `[1, 1]` of `logits [T, classes]`, summed over classes, averaged over rows.
+    /// Returns the binary cross-entropy `[1, 1]` of `logits [T, classes]`, summed over classes and averaged over rows.
     fn binary_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> Tensor;
 
-    /// Turns the logits into their gradient, `d` being that of the loss.
+    /// Replaces the logits by their gradient; `d` is the gradient of the loss.
     fn binary_cross_entropy_gradient(&self, logits: &mut Tensor, targets: &Tensor, d: f32);
 
     /// Normalises each row to mean 0 and unbiased variance 1.
     fn normalise_rows(&self, x: &mut Tensor);
 
-    /// The mean squared error `[1, 1]`.
+    /// Returns the mean squared error `[1, 1]`.
     fn squared_error(&self, prediction: &Tensor, target: &Tensor) -> Tensor;
 
-    /// Turns the prediction into its gradient, `d` being that of the loss.
+    /// Replaces the prediction by its gradient; `d` is the gradient of the loss.
     fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32);
 
-    /// `Σ weight · distance` of optimal transport over the pairs, `[1, 1]`.
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments);
+    /// Returns `Σ weight · distance` over the pairs, where `distance` is that of optimal transport, `[1, 1]`.
+    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport);
 
-    /// The gradient of the features, `d` being that of the sum.
-    fn transport_gradient(&self, saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
+    /// Writes or adds the gradient of the features; `d` is the gradient of the sum.
+    fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
 
-    /// The transport plan `[words, patches]` between two groups of rows of `features`.
+    /// Returns the transport plan `[words, patches]` between two groups of rows of `features`.
     fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor;
 
-    /// `Σ factor · value` of scalars, `[1, 1]`.
+    /// Returns `Σ factor · value` of scalars, `[1, 1]`.
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
 
-    /// One step of the optimiser.
+    /// Updates parameters by one step of an optimiser.
     fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]);
 }

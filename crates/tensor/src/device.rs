@@ -1,4 +1,4 @@
-//! Where tensors are and what computes with them.
+//! Devices, which hold tensors and compute with them.
 
 use crate::backend::Backend;
 use crate::cpu::CPU;
@@ -7,8 +7,8 @@ use crate::profile;
 use crate::tensor::{Order, Tensor};
 pub use vlct_kernels::memory::OutOfMemory;
 
-/// A device. Tensors of different devices do not meet in one operation; [`Tensor::to_host`] and [`Device::tensor`] carry values
-/// from one to another.
+/// A device. All tensors of an operation must be on the same device; [`Tensor::to_host`] and [`Device::tensor`] copy values from one
+/// device to another.
 #[derive(Clone, Copy)]
 pub struct Device(&'static dyn Backend);
 
@@ -39,46 +39,50 @@ impl Device {
         self.0.bf16_is_fast()
     }
 
-    /// Whether large f32 products can be computed by this method.
+    /// Whether the device supports this method for large f32 products.
     pub fn has_f32_products(self, products: F32Products) -> bool {
         self.0.has_f32_products(products)
     }
 
-    /// Times a large f32 product by each method that the device has and returns the fastest; another one than FMA only if it needs at
-    /// least 10 % less time.
+    /// Times a large f32 product by each method that the device supports and returns the fastest. A method other than FMA must take at
+    /// least 10 % less time than FMA.
     pub fn fastest_f32_products(self) -> F32Products {
         self.0.fastest_f32_products()
     }
 
-    /// Gives memory that no tensor uses back to the system: between phases of very different sizes, such as training and
-    /// evaluation.
+    /// Returns memory that no tensor uses to the operating system. Useful between phases with very different memory needs, such as
+    /// training and evaluation.
     pub fn release_unused(self) {
         self.0.release_unused();
     }
 
-    /// A `[rows, columns]` matrix of zeros.
+    /// Makes a `[rows, columns]` matrix of zeros.
     pub fn zeros(self, rows: usize, columns: usize) -> Tensor {
         self.0.zeros(rows, columns)
     }
 
-    /// A `[rows, columns]` matrix with these values, in row-major order.
+    /// Makes a `[rows, columns]` matrix of these values, which are in row-major order.
     ///
     /// # Panics
     /// If the number of values is not `rows · columns`.
     pub fn tensor(self, rows: usize, columns: usize, values: &[f32]) -> Tensor {
-        assert_eq!(values.len(), rows * columns, "values of a [{rows}, {columns}] matrix");
+        assert_eq!(
+            values.len(),
+            rows * columns,
+            "number of values of a [{rows}, {columns}] matrix"
+        );
         self.0.upload(rows, columns, values)
     }
 
-    /// Patches of `side · side` pixels of images `[3, size, size]` in host memory, one row `[3 · side²]` each: those of the given
-    /// numbers of the first image, then those of the second, and so on. Patch `r · (size / side) + c` is the one in row `r` and
-    /// column `c`.
+    /// Copies patches of `side · side` pixels from images `[3, size, size]` in host memory. `images` lists each image with the indices of
+    /// its patches; the patch in row `r` and column `c` has the index `r · (size / side) + c`. Returns a row `[3 · side²]` for each patch,
+    /// image by image.
     ///
     /// # Panics
-    /// If an image has another size, or a patch is outside of it.
+    /// If an image has another size, or an index is out of range.
     pub fn patches(self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
         let values = 3 * side * side * images.iter().map(|(_, patches)| patches.len()).sum::<usize>();
-        let _span = profile::pass(self.0, "cut patches", (2 * values * 4) as f64);
+        let _span = profile::memory_bound_span(self.0, "extract patches", (2 * values * 4) as f64);
         self.0.patches(images, size, side, order)
     }
 }

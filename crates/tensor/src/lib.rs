@@ -1,14 +1,14 @@
 //! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
 //!
-//! A [`Tensor`] is a matrix on a [`Device`]. Operations are methods of [`Tape`], listed in [`ops`]: they take and return [`Var`]s
-//! and, where they are differentiable, leave a closure on the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
-//! gradients, [`optimizer::Optimizer`] the running averages.
+//! A [`Tensor`] is a matrix on a [`Device`]. Operations are methods of [`Tape`], listed in [`ops`]. They take and return [`Var`]s.
+//! Differentiable operations push a backward closure to the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
+//! gradients, [`optimizer::Optimizer`] the moments.
 //!
-//! Values are computed behind a trait, `Backend`, whose functions name tensors; the CPU implements it in `cpu`, the only module that
-//! calls `vlct_kernels`. Above this crate values are seen through [`Tensor::to_host`], which copies where they are not in host
-//! memory. No operation, no backward pass and no step of the optimiser copies values to the host.
+//! The trait `Backend` computes values; its functions take tensors. The module `cpu` implements the trait for the CPU, and is the only
+//! one that calls `vlct_kernels`. Other crates read values through [`Tensor::to_host`], which copies values that are not in host
+//! memory. Operations, backward passes and optimiser steps copy no values to the host.
 //!
-//! Letters of shapes: `T` tokens (rows), `D` width (columns), `H` heads.
+//! In shapes, `T` is the number of tokens (rows), `D` the width (columns), `H` the number of heads.
 
 mod backend;
 mod cpu;

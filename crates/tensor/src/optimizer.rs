@@ -7,16 +7,16 @@ use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::profile::span;
 use crate::tensor::Tensor;
 
-/// Learning rate and weight decay of one parameter in one step.
+/// The hyperparameters of one parameter in one step.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
+pub struct Hyperparameters {
     /// Learning rate.
     pub learning_rate: f64,
     /// Weight decay.
     pub weight_decay: f64,
 }
 
-/// An update rule with its running averages, on the device of the parameters.
+/// An update rule with its moments, on the device of the parameters.
 pub struct Optimizer {
     rule: Rule,
     steps: Vec<u64>,
@@ -26,7 +26,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser whose averages are zero.
+    /// Makes an optimiser whose moments are zero.
     pub fn new(rule: Rule, parameters: &Parameters) -> Self {
         let count = if rule == Rule::Sgd { 1 } else { 2 };
         let (device, shapes) = (parameters.device(), parameters.shapes());
@@ -39,7 +39,7 @@ impl Optimizer {
         }
     }
 
-    /// Names of the running averages, as PyTorch's optimisers call them.
+    /// The names of the moments in PyTorch's optimiser states.
     pub fn moment_names(&self) -> &'static [&'static str] {
         match self.rule {
             Rule::Sgd => &["momentum_buffer"],
@@ -47,12 +47,12 @@ impl Optimizer {
         }
     }
 
-    /// A running average of a parameter, by its position in [`Optimizer::moment_names`], in the parameter's matrix form.
+    /// A moment of a parameter, in the parameter's matrix form. `moment` is an index into [`Optimizer::moment_names`].
     pub fn moment(&self, moment: usize, id: ParameterId) -> &Tensor {
         &self.moments[moment][id.0]
     }
 
-    /// Replaces a running average of a parameter.
+    /// Replaces a moment of a parameter.
     ///
     /// # Panics
     /// If the number of values is not the parameter's length.
@@ -61,12 +61,12 @@ impl Optimizer {
         backend.overwrite(&mut self.moments[moment][id.0], &mut |to| to.copy_from_slice(values));
     }
 
-    /// How often each parameter was updated.
+    /// The number of updates of each parameter.
     pub fn steps(&self) -> &[u64] {
         &self.steps
     }
 
-    /// Restores how often each parameter was updated.
+    /// Restores the number of updates of each parameter.
     ///
     /// # Panics
     /// If there is not one count for each parameter.
@@ -77,12 +77,12 @@ impl Optimizer {
     /// Updates every trainable parameter that has a gradient.
     ///
     /// # Panics
-    /// If something else, such as a tape, still holds a weight.
+    /// If another tensor, such as one of a tape, shares the memory of a weight.
     pub fn step(
         &mut self,
         parameters: &mut Parameters,
         gradients: &Gradients,
-        setting: impl Fn(ParameterId) -> Setting,
+        hyperparameters: impl Fn(ParameterId) -> Hyperparameters,
     ) {
         let backend = self.device.backend();
         let _span = span(backend, || {
@@ -100,13 +100,16 @@ impl Optimizer {
                 continue;
             };
             *step += 1;
-            let setting = setting(id);
+            let Hyperparameters {
+                learning_rate,
+                weight_decay,
+            } = hyperparameters(id);
             updates.push(ParameterUpdate {
                 values,
                 gradient,
                 moments,
-                learning_rate: setting.learning_rate,
-                weight_decay: setting.weight_decay,
+                learning_rate,
+                weight_decay,
                 step: *step,
             });
         }

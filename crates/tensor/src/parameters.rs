@@ -6,12 +6,12 @@ use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Number of a parameter, in the order of declaration.
+/// The index of a parameter in the order of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParameterId(pub(crate) usize);
 
 impl ParameterId {
-    /// Position in the order of declaration.
+    /// The index in the order of declaration.
     pub fn index(self) -> usize {
         self.0
     }
@@ -51,10 +51,11 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Parameters of the given names, shapes and trainability, all zero.
+    /// Makes parameters with value 0 from their names, shapes, and whether they are trainable.
     ///
-    /// The matrix form of a parameter has the first axis as rows for two-dimensional weights and kernels
-    /// (`[D, 3, P, P]` → `[D, 3·P·P]`); vectors are one row, and leading axes of size 1 (`[1, N, D]`) are dropped.
+    /// Each parameter is stored as a matrix, its matrix form. The rows of the matrix form are the first axis of weights `[out, in]` and
+    /// convolution kernels (`[D, 3, P, P]` → `[D, 3·P·P]`). A vector is one row. Leading axes of size 1 are dropped (`[1, N, D]` →
+    /// `[N, D]`).
     pub fn new(declarations: impl IntoIterator<Item = (String, Vec<usize>, bool)>, device: Device) -> Self {
         let (mut list, mut by_name) = (Vec::new(), HashMap::new());
         for (name, shape, trainable) in declarations {
@@ -81,22 +82,22 @@ impl Parameters {
         }
     }
 
-    /// The device that they are on.
+    /// The device that holds the values.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// All parameters with their numbers, in order.
+    /// All parameters with their ids, in order.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Parameter)> {
         self.list.iter().enumerate().map(|(i, p)| (ParameterId(i), p))
     }
 
-    /// The parameter of that number.
+    /// The parameter with the given id.
     pub fn get(&self, id: ParameterId) -> &Parameter {
         &self.list[id.0]
     }
 
-    /// The number of the parameter of that name.
+    /// The id of the parameter with the given name.
     pub fn id(&self, name: &str) -> Option<ParameterId> {
         self.by_name.get(name).copied()
     }
@@ -106,52 +107,52 @@ impl Parameters {
         self.list.len()
     }
 
-    /// Number of trainable values.
+    /// The number of trainable values.
     pub fn trainable_values(&self) -> usize {
         self.list.iter().filter(|p| p.trainable).map(Parameter::len).sum()
     }
 
-    /// The parameter as a matrix, which shares its memory: it has to be dropped before the parameter can change.
+    /// The matrix form of a parameter. It shares the parameter's memory and must be dropped before the parameter can change.
     pub fn tensor(&self, id: ParameterId) -> Tensor {
         self.values[id.0].clone()
     }
 
-    /// The first parameter with a value that is infinite or not a number.
+    /// The first parameter with a value that is infinite or NaN.
     pub fn first_non_finite(&self) -> Option<&Parameter> {
         let position = self.device.backend().first_non_finite(&self.values);
         position.map(|i| &self.list[i])
     }
 
-    /// Replaces the values.
+    /// Replaces the values of a parameter.
     ///
     /// # Panics
-    /// If the number of values differs, or something else, such as a tape, still holds the weight.
+    /// If the number of values differs, or another tensor, such as one of a tape, shares the memory.
     pub fn set(&mut self, id: ParameterId, values: &[f32]) {
-        assert_not_held(&self.values[id.0]);
+        assert_not_shared(&self.values[id.0]);
         let backend = self.device.backend();
         backend.overwrite(&mut self.values[id.0], &mut |to| to.copy_from_slice(values));
     }
 
-    /// Lets `write` replace the values of each parameter, all of them, in host memory, several parameters at a time.
+    /// Replaces the values of all parameters, in parallel. `write` must write all values of the parameter, in host memory.
     ///
     /// # Panics
-    /// If something else, such as a tape, still holds a weight.
+    /// If another tensor, such as one of a tape, shares the memory of a weight.
     pub fn fill(&mut self, write: impl Fn(ParameterId, &Parameter, &mut [f32]) + Sync) {
-        self.values.iter().for_each(assert_not_held);
+        self.values.iter().for_each(assert_not_shared);
         let backend = self.device.backend();
         let values = self.values.par_iter_mut().zip(&self.list).enumerate();
-        // One by one: a few are much larger than the others.
+        // One parameter per task, because a few parameters are much larger than the others.
         values.with_max_len(1).for_each(|(i, (values, parameter))| {
             backend.overwrite(values, &mut |to| write(ParameterId(i), parameter, to));
         });
     }
 
-    /// All parameters with their values, to be changed.
+    /// All parameters with their mutable values.
     ///
     /// # Panics
-    /// On the way, if something else, such as a tape, still holds a weight.
+    /// The iterator panics if another tensor, such as one of a tape, shares the memory of a weight.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Parameter, &mut Tensor)> {
-        let values = self.values.iter_mut().inspect(|values| assert_not_held(values));
+        let values = self.values.iter_mut().inspect(|values| assert_not_shared(values));
         self.list.iter().zip(values)
     }
 
@@ -161,14 +162,15 @@ impl Parameters {
     }
 }
 
-fn assert_not_held(values: &Tensor) {
+fn assert_not_shared(values: &Tensor) {
     assert!(!values.is_shared(), "weights changed while a tape uses them");
 }
 
-/// Gradients of the parameters of one model, on its device. A parameter that no loss depends on has none: the optimiser skips it.
+/// Gradients of the parameters of one model, on its device. A parameter that no loss depends on has no gradient, and the optimiser skips
+/// it.
 ///
-/// Each has memory of its own, taken when the backward pass reaches it: by then the forward pass's values of later layers
-/// are no longer needed.
+/// The memory of a gradient is allocated when the backward pass reaches its parameter. At that point, the activations of later layers
+/// have been freed.
 pub struct Gradients {
     shapes: Vec<[usize; 2]>,
     trainable: Vec<bool>,
@@ -177,7 +179,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// No gradients yet.
+    /// Makes an empty set of gradients.
     pub fn new(parameters: &Parameters) -> Self {
         Self {
             shapes: parameters.shapes(),
@@ -187,27 +189,26 @@ impl Gradients {
         }
     }
 
-    /// Forgets all gradients.
+    /// Removes all gradients.
     pub fn clear(&mut self) {
         self.values.fill_with(|| None);
     }
 
-    /// The gradient in the parameter's matrix form, if there is one.
+    /// The gradient of a parameter in its matrix form, if there is one.
     pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
         self.values[id.0].as_ref()
     }
 
-    pub(crate) fn wants(&self, id: ParameterId) -> bool {
+    pub(crate) fn is_trainable(&self, id: ParameterId) -> bool {
         self.trainable[id.0]
     }
 
-    /// Lets `write` add to the gradient; its second argument says whether there is something to add to
-    /// (otherwise it has to overwrite).
+    /// Calls `write` with the gradient of a parameter: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite it.
     pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut Tensor, Beta)) {
         let ([rows, columns], backend) = (self.shapes[id.0], self.device.backend());
         match &mut self.values[id.0] {
             Some(values) => write(values, Beta::One),
-            empty => write(empty.insert(backend.empty(rows, columns)), Beta::Zero),
+            missing => write(missing.insert(backend.empty(rows, columns)), Beta::Zero),
         }
     }
 }
@@ -241,15 +242,15 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "weights changed while a tape uses them")]
-    fn a_weight_that_is_held_cannot_change() {
+    fn shared_weights_cannot_change() {
         let mut parameters = Parameters::new([("w".to_string(), vec![2], true)], Device::cpu());
         let id = parameters.id("w").expect("declared");
-        let _held = parameters.tensor(id);
+        let _shared = parameters.tensor(id);
         parameters.set(id, &[1.0, 2.0]);
     }
 
     #[test]
-    fn values_that_are_not_finite_are_found_by_parameter() {
+    fn finds_the_first_parameter_that_is_not_finite() {
         let shape = |name: &str| (name.to_string(), vec![2, 20], true);
         let mut parameters = Parameters::new(["a", "b", "c"].map(shape), Device::cpu());
         parameters.fill(|id, p, values| values.fill((id.index() * p.len()) as f32));

@@ -1,26 +1,26 @@
-//! The number format of a computation, and how f32 products are computed.
+//! The number format of a computation, and the method for f32 products.
 
 use std::fmt;
 
-/// Number format of the operands of matrix products and of what is saved for the backward pass. Weights, sums, losses and the
-/// residual stream are f32 in either case.
+/// Number format of the operands of matrix products and of saved activations. Weights, sums, losses and the residual stream are always
+/// f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
-    /// 32 bits.
+    /// 32-bit floating point.
     #[default]
     F32,
     /// bfloat16.
     Bf16,
 }
 
-/// How f32 matrix products are computed. Results differ within the rounding errors of f32.
+/// The method for f32 matrix products. Results of the methods differ by rounding errors of f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum F32Products {
-    /// By fused multiply-add of f32.
+    /// Fused multiply-add of f32.
     #[default]
     Fma,
-    /// As six products of bfloat16 parts on AMX; products that are too small for that, and all products on other CPUs, by FMA.
+    /// Six products of bfloat16 parts on AMX. Small products use FMA, and so do CPUs without AMX.
     Bf16x3,
 }
 

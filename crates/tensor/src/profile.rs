@@ -1,47 +1,46 @@
-//! Where the time of a step goes: operations report what they do while the calling thread is being profiled.
+//! A profile of the time of each operation. Operations report their work while the calling thread is being profiled.
 //!
-//! What is the same on each device is reported by the operation. What devices fuse differently (products, norms and attention) is
-//! reported by the backend.
+//! Most operations report themselves. The backend reports work that each backend fuses differently: products, norms and attention.
 
-use crate::backend::{Backend, Time};
+use crate::backend::{Backend, Timestamp};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The sum of all calls of one operation with operands of one size.
+/// The totals of all calls with the same name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
     /// Name of the operation, with the sizes of a matrix product.
     pub name: String,
     /// Number of calls.
     pub calls: u64,
-    /// Time spent in it, without operations inside that report themselves.
+    /// Wall-clock time, without nested operations that report themselves.
     pub time: Duration,
-    /// The same, added up over the cores that worked in it; zero where the system does not tell.
+    /// CPU time, summed over all cores, without nested operations; zero where the operating system does not report it.
     pub core_time: Duration,
-    /// Floating-point operations: two for a multiplication whose product is added.
+    /// Floating-point operations; a multiply-add counts as two.
     pub flops: f64,
-    /// Bytes that have to be read and written at least.
+    /// The least number of bytes that must be read and written.
     pub bytes: f64,
 }
 
 #[derive(Default)]
 struct Profile {
     entries: HashMap<String, Entry>,
-    /// For each operation in progress, the times of those inside it: by the clock and of the cores.
-    inside: Vec<[Duration; 2]>,
+    /// For each operation in progress, the wall-clock time and CPU time of its nested operations.
+    nested: Vec<[Duration; 2]>,
 }
 
 thread_local! {
     static PROFILE: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
-/// Begins to profile the calling thread.
+/// Starts profiling the calling thread.
 pub fn start() {
     PROFILE.set(Some(Profile::default()));
 }
 
-/// Ends the profile of the calling thread and returns its operations, those that took longest first.
+/// Stops profiling the calling thread and returns its operations in descending order of time.
 pub fn finish() -> Vec<Entry> {
     let profile = PROFILE.take().unwrap_or_default();
     let mut entries: Vec<Entry> = profile.entries.into_values().collect();
@@ -49,58 +48,58 @@ pub fn finish() -> Vec<Entry> {
     entries
 }
 
-/// Reports work of `backend` from here to the end of the result's life, if the calling thread is being profiled. `what` gives
-/// its name, floating-point operations and bytes.
+/// Reports the work of `backend` until the returned span is dropped, if the calling thread is being profiled. `describe` returns the name,
+/// the floating-point operations and the bytes read and written.
 #[must_use]
-pub(crate) fn span(backend: &dyn Backend, what: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'_>> {
+pub(crate) fn span(backend: &dyn Backend, describe: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'_>> {
     PROFILE.with_borrow_mut(|profile| {
         let profile = profile.as_mut()?;
-        profile.inside.push([Duration::ZERO; 2]);
-        let (name, flops, bytes) = what();
+        profile.nested.push([Duration::ZERO; 2]);
+        let (name, flops, bytes) = describe();
         Some(Span {
             name,
             flops,
             bytes,
             backend,
-            start: backend.time(),
+            start: backend.timestamp(),
         })
     })
 }
 
-/// Reports work whose cost is the bytes that it reads and writes.
+/// Reports memory-bound work of `backend`, which reads and writes `bytes` bytes; see [`span`].
 #[must_use]
-pub(crate) fn pass<'a>(backend: &'a dyn Backend, name: &str, moved: f64) -> Option<Span<'a>> {
-    span(backend, || (name.to_string(), 0.0, moved))
+pub(crate) fn pass<'a>(backend: &'a dyn Backend, name: &str, bytes: f64) -> Option<Span<'a>> {
+    span(backend, || (name.to_string(), 0.0, bytes))
 }
 
-/// Work in progress.
+/// Work in progress; dropping it ends the work.
 pub(crate) struct Span<'a> {
     name: String,
     flops: f64,
     bytes: f64,
     backend: &'a dyn Backend,
-    start: Time,
+    start: Timestamp,
 }
 
 impl Drop for Span<'_> {
     fn drop(&mut self) {
-        let end = self.backend.time();
+        let end = self.backend.timestamp();
         let times = [
-            end.clock.saturating_duration_since(self.start.clock),
-            end.cores.saturating_sub(self.start.cores),
+            end.wall.saturating_duration_since(self.start.wall),
+            end.cpu.saturating_sub(self.start.cpu),
         ];
         PROFILE.with_borrow_mut(|profile| {
             let Some(profile) = profile else { return };
-            let inside = profile.inside.pop().unwrap_or_default();
-            if let Some(outer) = profile.inside.last_mut() {
+            let nested = profile.nested.pop().unwrap_or_default();
+            if let Some(outer) = profile.nested.last_mut() {
                 outer.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
             }
             let name = std::mem::take(&mut self.name);
             let entry = profile.entries.entry(name.clone()).or_default();
             entry.name = name;
             entry.calls += 1;
-            entry.time += times[0].saturating_sub(inside[0]);
-            entry.core_time += times[1].saturating_sub(inside[1]);
+            entry.time += times[0].saturating_sub(nested[0]);
+            entry.core_time += times[1].saturating_sub(nested[1]);
             entry.flops += self.flops;
             entry.bytes += self.bytes;
         });
@@ -113,7 +112,7 @@ mod tests {
     use crate::Device;
 
     #[test]
-    fn time_counts_once_and_only_while_profiling() {
+    fn nested_time_counts_once_and_only_while_profiling() {
         let backend = Device::cpu().backend();
         let op = |name: &str, run: &dyn Fn()| {
             let _span = span(backend, || (name.into(), 2.0, 4.0));
@@ -121,8 +120,8 @@ mod tests {
         };
         op("before", &|| ());
         start();
-        let nap = || std::thread::sleep(Duration::from_millis(20));
-        op("outer", &|| op("inner", &nap));
+        let sleep = || std::thread::sleep(Duration::from_millis(20));
+        op("outer", &|| op("inner", &sleep));
         op("inner", &|| ());
         let entries = finish();
         let names: Vec<(&str, u64, f64)> = entries.iter().map(|e| (e.name.as_str(), e.calls, e.flops)).collect();

@@ -1,10 +1,12 @@
-//! A backend for tests that behaves as a device with memory of its own would: its tensors wrap those of the CPU, whose functions do
-//! not accept them, and it counts calls and reads.
+//! A backend for tests that behaves like a device with separate memory. Its tensors wrap tensors of the CPU backend, which does not
+//! accept the wrapped tensors. The backend counts calls and copies.
 //!
-//! A step that passes through it shows that operations, tape, parameters, gradients and optimiser reach values through [`Backend`]
-//! alone, and when they wait for the device.
+//! Training on this backend shows that operations, tape, parameters, gradients and optimiser access values only through [`Backend`],
+//! and that a step copies nothing to the host.
 
-use crate::backend::{Alignments, Backend, Beta, Input, Ipot, Layer, Normed, Pair, ParameterUpdate, Rule, Scale, Time};
+use crate::backend::{
+    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+};
 use crate::cpu::CPU;
 use crate::device::Device;
 use crate::precision::{F32Products, Precision};
@@ -15,17 +17,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The device.
+/// The backend, with its counters.
 #[derive(Default)]
 struct Remote {
     calls: AtomicUsize,
-    /// Matrices copied to the host.
+    /// Number of matrices copied to the host.
     reads: Arc<AtomicUsize>,
-    /// Values copied from the host.
+    /// Number of values copied from the host.
     uploaded: AtomicUsize,
 }
 
-/// What its tensors hold.
+/// The storage of its tensors.
 struct Memory {
     tensor: Tensor,
     reads: Arc<AtomicUsize>,
@@ -43,7 +45,7 @@ impl Storage for Memory {
     }
 }
 
-/// The CPU's tensor, in the shape of this one.
+/// Returns the wrapped CPU tensor, in the shape of `t`.
 fn cpu(t: &Tensor) -> Tensor {
     let tensor = &t.storage::<Memory>().tensor;
     if tensor.rows() == t.rows() && tensor.columns() == t.columns() {
@@ -62,26 +64,26 @@ fn cpu_layer(layer: &Layer) -> Layer {
     }
 }
 
-fn cpu_scale(scale: &Scale) -> Scale {
-    Scale {
-        weight: cpu(&scale.weight),
-        bias: cpu(&scale.bias),
-        eps: scale.eps,
+fn cpu_layer_norm(norm: &LayerNorm) -> LayerNorm {
+    LayerNorm {
+        weight: cpu(&norm.weight),
+        bias: cpu(&norm.bias),
+        eps: norm.eps,
     }
 }
 
-fn cpu_normed(normed: &Normed) -> Normed {
-    map_normed(normed, cpu)
+fn cpu_saved_norm(saved: &SavedNorm) -> SavedNorm {
+    map_saved_norm(saved, cpu)
 }
 
-fn map_normed(normed: &Normed, map: impl Fn(&Tensor) -> Tensor) -> Normed {
-    match normed {
-        Normed::Input { x, mean, rstd } => Normed::Input {
+fn map_saved_norm(saved: &SavedNorm, map: impl Fn(&Tensor) -> Tensor) -> SavedNorm {
+    match saved {
+        SavedNorm::Input { x, mean, rstd } => SavedNorm::Input {
             x: map(x),
             mean: map(mean),
             rstd: map(rstd),
         },
-        Normed::Rows { normalised, rstd } => Normed::Rows {
+        SavedNorm::Rows { normalised, rstd } => SavedNorm::Rows {
             normalised: map(normalised),
             rstd: map(rstd),
         },
@@ -97,7 +99,7 @@ fn borrowed<T: Copy>(list: &[(Tensor, T)]) -> Vec<(&Tensor, T)> {
 }
 
 impl Remote {
-    /// Counts a call.
+    /// Counts a call and returns the CPU backend.
     fn call(&self) -> &'static dyn Backend {
         self.calls.fetch_add(1, Ordering::Relaxed);
         &CPU
@@ -112,10 +114,10 @@ impl Remote {
         Tensor::new(memory, rows, columns)
     }
 
-    /// Lets `change` change the CPU's tensor of `t`.
+    /// Calls `change` with the CPU tensor that `t` wraps.
     fn change<R>(&self, t: &mut Tensor, change: impl FnOnce(&mut Tensor) -> R) -> R {
         let mut tensor = cpu(t);
-        // Nothing else shares the CPU's tensor unless something shares this one: it is copied then, as on any device.
+        // Drops the wrapper's reference, so that `change` copies the CPU tensor only if another tensor shares `t`, as on any device.
         match t.storage_mut::<Memory>() {
             Some(memory) => memory.tensor = self.call().empty(0, 0),
             None => *t = self.wrap(self.call().empty(0, 0)),
@@ -147,8 +149,8 @@ impl Backend for Remote {
         CPU.fastest_f32_products()
     }
 
-    fn time(&self) -> Time {
-        CPU.time()
+    fn timestamp(&self) -> Timestamp {
+        CPU.timestamp()
     }
 
     fn release_unused(&self) {
@@ -158,7 +160,7 @@ impl Backend for Remote {
     fn empty(&self, rows: usize, columns: usize) -> Tensor {
         let empty = self.call().empty(rows, columns);
         let mut empty = self.wrap(empty);
-        // Content that would be seen if an operation relied on it.
+        // NaN, so that an operation that relies on the content fails its test.
         self.change(&mut empty, |t| CPU.overwrite(t, &mut |values| values.fill(f32::NAN)));
         empty
     }
@@ -205,9 +207,9 @@ impl Backend for Remote {
         self.wrap(self.call().linear_operand(&cpu(x), &cpu_layer(layer)))
     }
 
-    fn linear_gelu(&self, x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
-        let (hidden, active) = self.call().linear_gelu(&cpu(x), &cpu_layer(layer), keep);
-        (hidden.map(|t| self.wrap(t)), self.wrap(active))
+    fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
+        let (hidden, activation) = self.call().linear_gelu(&cpu(x), &cpu_layer(layer), save_hidden);
+        (hidden.map(|t| self.wrap(t)), self.wrap(activation))
     }
 
     fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta) {
@@ -245,7 +247,7 @@ impl Backend for Remote {
         match x {
             Input::Operand(x) => run(Input::Operand(&cpu(x))),
             Input::Gelu(x) => run(Input::Gelu(&cpu(x))),
-            Input::Normed(normed, scale) => run(Input::Normed(&cpu_normed(normed), &cpu_scale(scale))),
+            Input::NormOutput(saved, norm) => run(Input::NormOutput(&cpu_saved_norm(saved), &cpu_layer_norm(norm))),
         }
     }
 
@@ -254,15 +256,22 @@ impl Backend for Remote {
         self.change(db, |db| backend.bias_gradient(&cpu(dy), db));
     }
 
-    fn norm(&self, x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
-        let (normed, y) = self.call().norm(&cpu(x), &cpu_scale(scale), precision);
-        (map_normed(&normed, |t| self.wrap(t.clone())), self.wrap(y))
+    fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
+        let (saved, y) = self.call().norm(&cpu(x), &cpu_layer_norm(norm), precision);
+        (map_saved_norm(&saved, |t| self.wrap(t.clone())), self.wrap(y))
     }
 
-    fn norm_gradient(&self, normed: &Normed, dy: &Tensor, scale: &Scale, dx: &mut Tensor, beta: Beta) -> [Tensor; 2] {
+    fn norm_gradient(
+        &self,
+        saved: &SavedNorm,
+        dy: &Tensor,
+        norm: &LayerNorm,
+        dx: &mut Tensor,
+        beta: Beta,
+    ) -> [Tensor; 2] {
         let backend = self.call();
-        let (normed, dy, scale) = (cpu_normed(normed), cpu(dy), cpu_scale(scale));
-        let gradients = self.change(dx, |dx| backend.norm_gradient(&normed, &dy, &scale, dx, beta));
+        let (saved, dy, norm) = (cpu_saved_norm(saved), cpu(dy), cpu_layer_norm(norm));
+        let gradients = self.change(dx, |dx| backend.norm_gradient(&saved, &dy, &norm, dx, beta));
         gradients.map(|t| self.wrap(t))
     }
 
@@ -285,9 +294,9 @@ impl Backend for Remote {
         self.wrap(backend.attention_gradient(&d_out, &qkv, &out, &log_sum_exp, varlen, heads))
     }
 
-    fn add(&self, x: &Tensor, to: &mut Tensor, beta: Beta) {
+    fn add(&self, x: &Tensor, sum: &mut Tensor, beta: Beta) {
         let backend = self.call();
-        self.change(to, |to| backend.add(&cpu(x), to, beta));
+        self.change(sum, |sum| backend.add(&cpu(x), sum, beta));
     }
 
     fn gelu(&self, x: &Tensor) -> Tensor {
@@ -372,12 +381,12 @@ impl Backend for Remote {
         self.change(prediction, |p| backend.squared_error_gradient(p, &cpu(target), d));
     }
 
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments) {
-        let (loss, alignments) = self.call().transport(&cpu(features), pairs, method);
-        (self.wrap(loss), alignments)
+    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
+        let (loss, saved) = self.call().transport(&cpu(features), pairs, method);
+        (self.wrap(loss), saved)
     }
 
-    fn transport_gradient(&self, saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
+    fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
         let backend = self.call();
         self.change(d_features, |out| backend.transport_gradient(saved, pairs, d, out, beta));
     }
@@ -415,10 +424,10 @@ impl Backend for Remote {
 mod tests {
     use super::*;
     use crate::ops::{Affine, NONE, Pick, Table};
-    use crate::optimizer::{Optimizer, Setting};
+    use crate::optimizer::{Hyperparameters, Optimizer};
     use crate::{Compute, Gradients, Parameters, Tape, Var};
 
-    /// Width of the small model.
+    /// Width of the test model.
     const WIDTH: usize = 8;
 
     fn parameters(device: Device) -> Parameters {
@@ -444,13 +453,13 @@ mod tests {
         let declare = |(name, shape): (&str, &[usize])| (name.to_string(), shape.to_vec(), name != "frozen.weight");
         let mut parameters = Parameters::new(shapes.map(declare), device);
         parameters.fill(|id, _, values| {
-            let at = |i: usize| ((i * 7919 + id.index() * 31) % 1013) as f32 / 1013.0 - 0.5;
-            values.iter_mut().enumerate().for_each(|(i, v)| *v = at(i));
+            let value = |i: usize| ((i * 7919 + id.index() * 31) % 1013) as f32 / 1013.0 - 0.5;
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
         });
         parameters
     }
 
-    /// Every operation, on two sequences of three words and four patches. Returns the total of all losses.
+    /// Runs every operation, on two sequences of three words and four patches. Returns the weighted sum of all losses.
     fn forward(tape: &Tape, parameters: &Parameters) -> Var {
         let p = |name: &str| tape.parameter(parameters, parameters.id(name).expect("declared"));
         let [words, positions, norm1, norm1_bias, proj_bias] =
@@ -463,8 +472,8 @@ mod tests {
         };
 
         let images: [Vec<f32>; 2] = [1, 2].map(|k| (0..3 * 16).map(|i| ((i * k) % 7) as f32 - 3.0).collect());
-        let shown: Vec<(&[f32], &[u32])> = images.iter().map(|i| (i.as_slice(), &[0, 1, 2, 3][..])).collect();
-        let patches = Var::constant(tape.device().patches(&shown, 4, 2, Order::ChannelFirst));
+        let all_patches: Vec<(&[f32], &[u32])> = images.iter().map(|i| (i.as_slice(), &[0, 1, 2, 3][..])).collect();
+        let patches = Var::constant(tape.device().patches(&all_patches, 4, 2, Order::ChannelFirst));
         let patches = tape.linear(&patches, &patch[0], Some(&patch[1]), None);
         let table = |table, rows: &[u32], frozen_row| Table {
             table,
@@ -488,52 +497,58 @@ mod tests {
         );
 
         let offsets: Arc<[usize]> = Arc::new([0, 7, 14]);
-        let all = Varlen::full(&offsets);
-        let x = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &all, 2);
+        let all_tokens = Varlen::full(&offsets);
+        let x = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &all_tokens, 2);
         let x = tape.mlp_sublayer(&x, norm, 1e-6, (&fc1).into(), (&fc2).into());
-        let first = Varlen::prefix_queries(&offsets, [1, 1]);
-        let pooled = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &first, 2);
+        let first_tokens = Varlen::prefix_queries(&offsets, [1, 1]);
+        let pooled = tape.attention_sublayer(&x, norm, 1e-6, (&qkv).into(), (&proj).into(), &first_tokens, 2);
         let pooled = tape.tanh(&tape.gelu(&tape.linear(&pooled, &p("frozen.weight"), Some(&proj_bias), None)));
         let features = tape.layer_norm(&x, &norm1, &norm1_bias, 1e-6);
 
         let logits = tape.linear(&tape.rows(&features, vec![1, 8]), &p("head.weight"), None, None);
-        let words = tape.cross_entropy(&logits, vec![2, 4]);
-        let pooled = tape.linear(&pooled, &p("head.weight"), None, None);
+        let word_loss = tape.cross_entropy(&logits, vec![2, 4]);
+        let answer_logits = tape.linear(&pooled, &p("head.weight"), None, None);
         let targets = tape.device().tensor(3, 4, &[0.5; 12]);
-        let classes = tape.binary_cross_entropy(&tape.reshape(&pooled, 3, 4), targets);
-        let hidden = tape.linear(&tape.rows(&features, vec![3, 12]), &p("decoder.weight"), None, None);
-        let shown = [(images[0].as_slice(), &[0][..]), (images[1].as_slice(), &[2][..])];
-        let hidden = tape.patch_loss(&hidden, tape.device().patches(&shown, 4, 2, Order::ChannelLast));
+        let answer_loss = tape.binary_cross_entropy(&tape.reshape(&answer_logits, 3, 4), targets);
+        let prediction = tape.linear(&tape.rows(&features, vec![3, 12]), &p("decoder.weight"), None, None);
+        let masked = [(images[0].as_slice(), &[0][..]), (images[1].as_slice(), &[2][..])];
+        let patch_loss = tape.patch_loss(&prediction, tape.device().patches(&masked, 4, 2, Order::ChannelLast));
         let pair = |start: usize, weight| Pair {
             text: start + 1..start + 3,
             image: start + 3..start + 7,
             weight,
         };
-        let alignment = tape.transport(&features, vec![pair(0, 0.5), pair(7, -0.5)], Ipot::TRAINING);
-        tape.weighted_sum(&[(&words, 1.0), (&classes, 0.5), (&hidden, 1.0), (&alignment, 0.1)])
+        let alignment_loss = tape.transport(&features, vec![pair(0, 0.5), pair(7, -0.5)], Ipot::TRAINING);
+        tape.weighted_sum(&[
+            (&word_loss, 1.0),
+            (&answer_loss, 0.5),
+            (&patch_loss, 1.0),
+            (&alignment_loss, 0.1),
+        ])
     }
 
-    /// Three steps of training; the loss of each, and the weights after them.
-    fn train(compute: Compute, rule: Rule, mut between: impl FnMut()) -> (Vec<f32>, Vec<Vec<f32>>) {
+    /// Trains three steps of two micro-batches. Returns the loss of each micro-batch and the final weights. Calls `before_reading` before
+    /// they are copied to the host.
+    fn train(compute: Compute, rule: Rule, mut before_reading: impl FnMut()) -> (Vec<f32>, Vec<Vec<f32>>) {
         let mut parameters = parameters(compute.device);
         let mut optimizer = Optimizer::new(rule, &parameters);
         let mut losses = Vec::new();
         for _ in 0..3 {
             let mut gradients = Gradients::new(&parameters);
-            // Two micro-batches, so that gradients are added to.
+            // The second micro-batch adds to the gradients of the first.
             for _ in 0..2 {
                 let tape = Tape::new(compute);
                 let loss = forward(&tape, &parameters);
                 tape.backward(&loss, 0.5, &mut gradients);
                 losses.push(loss);
             }
-            optimizer.step(&mut parameters, &gradients, |_| Setting {
+            optimizer.step(&mut parameters, &gradients, |_| Hyperparameters {
                 learning_rate: 1e-2,
                 weight_decay: 0.1,
             });
             assert!(parameters.first_non_finite().is_none());
         }
-        between();
+        before_reading();
         let losses = losses.iter().map(|l| l.tensor().item()).collect();
         let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
         let weights = ids.iter().map(|id| parameters.tensor(*id).to_host().into_owned());
@@ -541,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn training_reaches_values_through_the_backend_alone() {
+    fn training_accesses_values_only_through_the_backend() {
         for rule in [Rule::AdamW, Rule::Adam, Rule::Sgd] {
             for (precision, recompute) in [
                 (Precision::F32, false),
@@ -569,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_reads_nothing_back() {
+    fn training_copies_nothing_to_the_host() {
         let remote: &'static Remote = Box::leak(Box::default());
         let compute = Compute {
             device: Device::new(remote),
@@ -580,22 +595,23 @@ mod tests {
         let [calls, reads, uploaded] = counts;
         assert_eq!(reads, 0, "copies to the host before the losses are read");
         assert!(calls > 6 * 100, "{calls} calls");
-        // The initial weights, and for each micro-batch the 12 targets of the binary cross-entropy: gradients of losses are no tensors.
+        // The initial weights, and the 12 targets of the binary cross-entropy for each of 6 micro-batches. Gradients of losses are scalars
+        // of the host.
         let values: usize = weights.iter().map(Vec::len).sum();
         assert_eq!(uploaded, values + 6 * 12);
         assert_eq!(remote.counts()[1], losses.len() + weights.len());
     }
 
     #[test]
-    #[should_panic(expected = "a tensor of another device")]
-    fn tensors_of_different_devices_do_not_meet() {
+    #[should_panic(expected = "tensor is on another device")]
+    fn rejects_tensors_of_different_devices() {
         let remote: &'static Remote = Box::leak(Box::default());
         let x = Var::constant(Device::new(remote).zeros(2, 2));
         Tape::new(Compute::default()).tanh(&x);
     }
 
     #[test]
-    fn devices_are_equal_if_they_are_the_same() {
+    fn devices_are_equal_if_they_have_the_same_backend() {
         let remotes: [&'static Remote; 2] = std::array::from_fn(|_| &*Box::leak(Box::default()));
         let [a, b] = remotes.map(|remote| Device::new(remote));
         assert!(a == a && a != b && a != Device::cpu() && Device::cpu() == Device::default());

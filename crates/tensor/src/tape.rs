@@ -1,4 +1,4 @@
-//! The tape: what was computed, in order, and how gradients flow back through it.
+//! Reverse-mode automatic differentiation with a tape of backward closures.
 
 use crate::backend::{Backend, Beta, Input, Layer};
 use crate::device::Device;
@@ -11,40 +11,40 @@ use std::cell::RefCell;
 /// How a tape computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compute {
-    /// Where it computes.
+    /// The device.
     pub device: Device,
-    /// Number format; where the device is not fast at bfloat16, everything is f32.
+    /// Number format. Devices that are not fast at bfloat16 compute in f32.
     pub precision: Precision,
-    /// How f32 products are computed.
+    /// The method for f32 products.
     pub f32_products: F32Products,
-    /// Whether transformer layers save their input only and recompute the rest in the backward pass: less memory, more time.
+    /// Whether transformer sublayers save only their input and recompute activations in the backward pass: less memory, more time.
     pub recompute: bool,
 }
 
-/// Where the gradient of a value goes.
+/// The destination of the gradient of a value, an edge of the graph as in PyTorch. Backward closures hold edges instead of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// Nowhere.
+pub(crate) enum Edge {
+    /// The value is constant: its gradient is dropped.
     Constant,
-    /// To an earlier result on the tape.
+    /// The value is the result of this node of the tape.
     Node(usize),
-    /// To a parameter.
+    /// The value is a parameter.
     Parameter(ParameterId),
 }
 
-/// A value, f32 in row-major order, with its place on the tape.
+/// An f32 matrix in row-major order, and its origin: a constant, a parameter or a result on the tape.
 #[derive(Clone, Debug)]
 pub struct Var {
     tensor: Tensor,
-    source: Source,
+    edge: Edge,
 }
 
 impl Var {
-    /// A value that no gradient flows to.
+    /// Makes a value without gradient.
     pub fn constant(tensor: Tensor) -> Self {
         Self {
             tensor,
-            source: Source::Constant,
+            edge: Edge::Constant,
         }
     }
 
@@ -63,35 +63,31 @@ impl Var {
         self.tensor.columns()
     }
 
-    pub(crate) fn target(&self) -> Target {
-        Target(self.source)
+    pub(crate) fn gradient_edge(&self) -> Edge {
+        self.edge
     }
 }
 
-/// The destination of a gradient, kept by backward closures in place of the value.
-#[derive(Clone, Copy)]
-pub(crate) struct Target(Source);
-
 type BackwardFn<G> = Box<dyn FnOnce(G, &mut Backward)>;
 
-/// The backward function of an operation.
+/// The backward closure of an operation.
 enum Node {
     Matrix(BackwardFn<Tensor>),
-    /// Of a loss, whose gradient is a product of constants, which the host knows.
+    /// The closure of a loss, whose gradient is a product of constants in host memory.
     Scalar(BackwardFn<f32>),
 }
 
-/// Records operations on matrices and runs them backwards.
+/// Records operations on matrices, for a backward pass.
 ///
-/// The operations are methods, each in a file of its own; [`crate::ops`] lists them. They take and return [`Var`]s. A tape
-/// belongs to one thread; the device uses all of its cores inside an operation.
+/// The operations are methods that take and return [`Var`]s; [`crate::ops`] lists them. A tape is used by one thread. An operation runs on
+/// all cores of the device.
 ///
 /// # Example
 ///
-/// A linear layer and a classifier's loss: forward, backward, one step of the optimiser.
+/// Two training steps of a linear layer with a cross-entropy loss.
 ///
 /// ```
-/// use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+/// use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 /// use vlct_tensor::{Compute, Gradients, Parameters, Tape, Var};
 ///
 /// let compute = Compute::default(); // f32 on the CPU
@@ -107,7 +103,7 @@ enum Node {
 ///     losses.push(loss.tensor().item());
 ///     let mut gradients = Gradients::new(&parameters);
 ///     tape.backward(&loss, 1.0, &mut gradients);
-///     optimizer.step(&mut parameters, &gradients, |_| Setting { learning_rate: 0.1, weight_decay: 0.0 });
+///     optimizer.step(&mut parameters, &gradients, |_| Hyperparameters { learning_rate: 0.1, weight_decay: 0.0 });
 /// }
 /// assert!(losses[1] < losses[0]);
 /// ```
@@ -118,12 +114,12 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape that records, for training.
+    /// Makes a tape that records operations, for training.
     pub fn new(compute: Compute) -> Self {
         Self::with(compute, true)
     }
 
-    /// A tape that records nothing, for inference: intermediate values are freed as soon as they are not needed.
+    /// Makes a tape that records nothing, for inference. Intermediate values are freed as soon as they are not needed.
     pub fn inference(compute: Compute) -> Self {
         Self::with(compute, false)
     }
@@ -139,12 +135,12 @@ impl Tape {
         }
     }
 
-    /// The device that it computes on, for values that the operations take.
+    /// The device of the tape's operations.
     pub fn device(&self) -> Device {
         self.compute.device
     }
 
-    /// How it computes.
+    /// The options of the tape's operations.
     pub(crate) fn compute(&self) -> Compute {
         self.compute
     }
@@ -153,37 +149,33 @@ impl Tape {
         self.compute.device.backend()
     }
 
-    /// Whether a backward pass may follow.
+    /// Whether the tape records operations, so that a backward pass may follow.
     pub(crate) fn is_recording(&self) -> bool {
         self.recording
     }
 
-    /// Reports work whose cost is the bytes that it reads and writes.
-    pub(crate) fn pass(&self, name: &str, moved: f64) -> Option<Span<'static>> {
-        profile::pass(self.backend(), name, moved)
+    /// Reports memory-bound work; see [`profile::memory_bound_span`].
+    pub(crate) fn memory_bound_span(&self, name: &str, bytes: f64) -> Option<Span<'static>> {
+        profile::memory_bound_span(self.backend(), name, bytes)
     }
 
-    /// A parameter as a value; frozen ones are constants.
+    /// Returns a parameter as a value. A frozen parameter is a constant.
     ///
     /// # Panics
-    /// If it is on another device.
+    /// If the parameters are on another device.
     pub fn parameter(&self, parameters: &Parameters, id: ParameterId) -> Var {
         let (theirs, ours) = (parameters.device().backend(), self.backend());
         assert_eq!(theirs.memory(), ours.memory(), "parameters on another device");
         let trainable = self.recording && parameters.get(id).trainable;
-        let source = if trainable {
-            Source::Parameter(id)
-        } else {
-            Source::Constant
-        };
+        let edge = if trainable { Edge::Parameter(id) } else { Edge::Constant };
         Var {
             tensor: parameters.tensor(id),
-            source,
+            edge,
         }
     }
 
-    /// A linear layer. Inference reads the same weights again and again.
-    pub(crate) fn layer(&self, weight: &Var, bias: Option<&Var>) -> Layer {
+    /// Returns a linear layer for the backend. In inference the weights do not change, so that they are packed once.
+    pub(crate) fn linear_layer(&self, weight: &Var, bias: Option<&Var>) -> Layer {
         Layer {
             weight: weight.tensor.clone(),
             bias: bias.map(|b| b.tensor.clone()),
@@ -192,8 +184,8 @@ impl Tape {
         }
     }
 
-    /// Registers the result of an operation. `backward` receives the gradient of the result and passes on those of the
-    /// `inputs`; it is dropped at once if none of them wants one.
+    /// Registers the result of an operation. `backward` receives the gradient of the result and adds the gradients of the `inputs`. If all
+    /// inputs are constants, `backward` is dropped at once.
     pub(crate) fn push(
         &self,
         result: Tensor,
@@ -203,7 +195,7 @@ impl Tape {
         self.push_node(result, inputs, || Node::Matrix(Box::new(backward)))
     }
 
-    /// As [`Tape::push`], for a result `[1, 1]`.
+    /// Registers a result `[1, 1]`; see [`Tape::push`]. `backward` receives the gradient as a number.
     pub(crate) fn push_scalar(
         &self,
         result: Tensor,
@@ -214,25 +206,25 @@ impl Tape {
     }
 
     fn push_node(&self, result: Tensor, inputs: &[&Var], node: impl FnOnce() -> Node) -> Var {
-        if !self.recording || inputs.iter().all(|v| v.source == Source::Constant) {
+        if !self.recording || inputs.iter().all(|v| v.edge == Edge::Constant) {
             return Var::constant(result);
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(node());
         Var {
             tensor: result,
-            source: Source::Node(nodes.len() - 1),
+            edge: Edge::Node(nodes.len() - 1),
         }
     }
 
-    /// Runs the tape backwards from the scalar `loss`, whose gradient is `seed`, adding to `gradients`.
+    /// Runs the backward pass from the scalar `loss`, whose gradient is `seed`, and adds the gradients of parameters to `gradients`.
     ///
-    /// Saved values are freed as soon as they have been used.
+    /// Saved tensors are freed as soon as they have been used.
     ///
     /// # Panics
     /// If `loss` is not a scalar.
     pub fn backward(self, loss: &Var, seed: f32, gradients: &mut Gradients) {
-        assert!(loss.rows() * loss.columns() == 1, "backward starts at a scalar");
+        assert!(loss.rows() * loss.columns() == 1, "the loss must be a scalar");
         let backend = self.backend();
         let f32_products = self.compute.f32_products;
         let nodes = self.nodes.into_inner();
@@ -242,7 +234,7 @@ impl Tape {
             backend,
             f32_products,
         };
-        state.add_scalar(loss.target(), seed);
+        state.add_scalar(loss.gradient_edge(), seed);
         for (i, node) in nodes.into_iter().enumerate().rev() {
             match (node, state.pending[i].take()) {
                 (_, None) => {}
@@ -253,10 +245,10 @@ impl Tape {
     }
 }
 
-/// The gradient of a result: the sum of what the operations that read it have added so far.
+/// The gradient of a result during the backward pass: the sum of the contributions of the operations that read the result.
 enum Pending {
     Matrix(Tensor),
-    /// Of a `[1, 1]` value.
+    /// The gradient of a `[1, 1]` value, in host memory.
     Scalar(f32),
 }
 
@@ -268,7 +260,7 @@ impl Pending {
         }
     }
 
-    /// Reads a matrix back from the device: when a loss is an input of an operation that is not a sum of losses.
+    /// Copies a matrix from the device. That happens only if a loss is an input of an operation other than a sum of losses.
     fn into_scalar(self) -> f32 {
         match self {
             Self::Matrix(gradient) => gradient.item(),
@@ -277,7 +269,7 @@ impl Pending {
     }
 }
 
-/// Gradients on their way back.
+/// The state of a backward pass.
 pub(crate) struct Backward<'a> {
     pending: Vec<Option<Pending>>,
     gradients: &'a mut Gradients,
@@ -290,77 +282,86 @@ impl Backward<'_> {
         self.backend
     }
 
-    /// Reports work whose cost is the bytes that it reads and writes.
-    pub(crate) fn pass(&self, name: &str, moved: f64) -> Option<Span<'static>> {
-        profile::pass(self.backend, name, moved)
+    /// Reports memory-bound work; see [`profile::memory_bound_span`].
+    pub(crate) fn memory_bound_span(&self, name: &str, bytes: f64) -> Option<Span<'static>> {
+        profile::memory_bound_span(self.backend, name, bytes)
     }
 
-    /// Whether anything depends on the gradient of this value.
-    pub(crate) fn wants(&self, target: Target) -> bool {
-        match target.0 {
-            Source::Constant => false,
-            Source::Node(_) => true,
-            Source::Parameter(id) => self.gradients.wants(id),
+    /// Whether the gradient along this edge is needed.
+    pub(crate) fn needs_gradient(&self, edge: Edge) -> bool {
+        match edge {
+            Edge::Constant => false,
+            Edge::Node(_) => true,
+            Edge::Parameter(id) => self.gradients.is_trainable(id),
         }
     }
 
-    /// Adds a whole gradient.
-    pub(crate) fn add(&mut self, target: Target, gradient: Tensor) {
-        match target.0 {
-            Source::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(Pending::Matrix(gradient)),
+    /// Adds to the gradient of a value.
+    pub(crate) fn add(&mut self, edge: Edge, gradient: Tensor) {
+        match edge {
+            Edge::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(Pending::Matrix(gradient)),
             _ => {
                 let backend = self.backend;
-                self.accumulate(target, gradient.rows(), gradient.columns(), |out, beta| {
+                self.accumulate(edge, gradient.rows(), gradient.columns(), |out, beta| {
                     backend.add(&gradient, out, beta);
                 });
             }
         }
     }
 
-    /// Adds the gradient of a `[1, 1]` value.
-    pub(crate) fn add_scalar(&mut self, target: Target, gradient: f32) {
-        match target.0 {
-            Source::Constant => return,
-            Source::Parameter(_) => {}
-            Source::Node(i) => match &mut self.pending[i] {
+    /// Adds to the gradient of a `[1, 1]` value.
+    pub(crate) fn add_scalar(&mut self, edge: Edge, gradient: f32) {
+        match edge {
+            Edge::Constant => return,
+            Edge::Parameter(_) => {}
+            Edge::Node(i) => match &mut self.pending[i] {
                 Some(Pending::Matrix(_)) => {}
                 Some(Pending::Scalar(sum)) => return *sum += gradient,
-                empty => return *empty = Some(Pending::Scalar(gradient)),
+                missing => return *missing = Some(Pending::Scalar(gradient)),
             },
         }
-        self.add(target, self.backend.upload(1, 1, &[gradient]));
+        self.add(edge, self.backend.upload(1, 1, &[gradient]));
     }
 
     /// Adds the gradients of the weight `[out, in]` and the bias `[1, out]` of a linear layer, whose input has the width `in`.
-    pub(crate) fn layer(&mut self, to_w: Target, to_b: Option<Target>, dy: &Tensor, x: Input, width: usize) {
+    pub(crate) fn add_layer_gradients(
+        &mut self,
+        w_edge: Edge,
+        b_edge: Option<Edge>,
+        dy: &Tensor,
+        x: Input,
+        width: usize,
+    ) {
         let (backend, out, products) = (self.backend, dy.columns(), self.f32_products);
-        let mut db = to_b.filter(|b| self.wants(*b)).map(|_| backend.zeros(1, out));
-        if self.wants(to_w) {
-            self.accumulate(to_w, out, width, |dw, beta| {
+        let mut db = b_edge
+            .filter(|b| self.needs_gradient(*b))
+            .map(|_| backend.zeros(1, out));
+        if self.needs_gradient(w_edge) {
+            self.accumulate(w_edge, out, width, |dw, beta| {
                 backend.layer_gradient(dy, x, dw, beta, db.as_mut(), products);
             });
         } else if let Some(db) = &mut db {
             backend.bias_gradient(dy, db);
         }
-        if let (Some(to_b), Some(db)) = (to_b, db) {
-            self.add(to_b, db);
+        if let (Some(b_edge), Some(db)) = (b_edge, db) {
+            self.add(b_edge, db);
         }
     }
 
-    /// Lets `write` add to the gradient of shape `[rows, columns]`; its second argument says whether there is something to add to
-    /// (otherwise it has to overwrite all of it). Not called where no gradient is wanted.
+    /// Calls `write` with the gradient `[rows, columns]` of a value: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite all
+    /// of it. Does nothing if no gradient is needed.
     pub(crate) fn accumulate(
         &mut self,
-        target: Target,
+        edge: Edge,
         rows: usize,
         columns: usize,
         write: impl FnOnce(&mut Tensor, Beta),
     ) {
-        match target.0 {
-            Source::Constant => {}
-            Source::Parameter(id) if self.gradients.wants(id) => self.gradients.accumulate(id, write),
-            Source::Parameter(_) => {}
-            Source::Node(i) => {
+        match edge {
+            Edge::Constant => {}
+            Edge::Parameter(id) if self.gradients.is_trainable(id) => self.gradients.accumulate(id, write),
+            Edge::Parameter(_) => {}
+            Edge::Node(i) => {
                 let (mut gradient, beta) = match self.pending[i].take() {
                     Some(pending) => (pending.into_tensor(self.backend), Beta::One),
                     None => (self.backend.empty(rows, columns), Beta::Zero),

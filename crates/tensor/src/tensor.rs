@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 pub use vlct_kernels::patches::Order;
 
-/// The memory of one matrix, in the form that its device gives it. Only the backend that made it looks inside.
+/// The memory of a matrix, in the format of its device. Only the backend that allocated the memory accesses its content.
 pub(crate) trait Storage: Any + Send + Sync {
-    /// The values of the `[rows, columns]` matrix in host memory, row-major; borrowed if they are stored so.
+    /// The values of the `[rows, columns]` matrix in host memory, row-major; borrowed if they are stored in this format.
     fn to_host(&self, rows: usize, columns: usize) -> Cow<'_, [f32]>;
 
     /// Bytes of one value.
@@ -16,7 +16,7 @@ pub(crate) trait Storage: Any + Send + Sync {
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
 ///
-/// [`Device`](crate::Device) makes tensors of values, operations ([`Tape`](crate::Tape)) make them of other tensors.
+/// [`Device`](crate::Device) makes tensors of values. Operations ([`Tape`](crate::Tape)) make tensors of other tensors.
 #[derive(Clone)]
 pub struct Tensor {
     storage: Arc<dyn Storage>,
@@ -48,13 +48,13 @@ impl Tensor {
         self.rows * self.columns
     }
 
-    /// The values in host memory, row-major. The CPU lends f32 values; anything else is a copy, for which a device first finishes
-    /// its work.
+    /// Returns the values in host memory, row-major. On the CPU, f32 values are borrowed. Other values are copied, after the device has
+    /// finished its work.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
         self.storage.to_host(self.rows, self.columns)
     }
 
-    /// The only value of a `[1, 1]` matrix, read as by [`Tensor::to_host`].
+    /// Returns the value of a `[1, 1]` matrix, as [`Tensor::to_host`] does.
     ///
     /// # Panics
     /// If the matrix has another shape.
@@ -63,17 +63,18 @@ impl Tensor {
         self.to_host()[0]
     }
 
-    /// Bytes of all values.
+    /// Size of all values in bytes.
     pub(crate) fn bytes(&self) -> f64 {
         (self.len() * self.storage.value_bytes()) as f64
     }
 
-    /// The same memory as a `[rows, columns]` matrix; its values must be in row-major order, as those of variables are.
+    /// Returns a `[rows, columns]` matrix that shares the memory. The values must be in row-major order, as the values of [`Var`](crate::Var)
+    /// are.
     ///
     /// # Panics
     /// If the number of values differs.
     pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
-        assert_eq!(self.len(), rows * columns, "a shape with another number of values");
+        assert_eq!(self.len(), rows * columns, "reshape to another number of values");
         Self {
             storage: Arc::clone(&self.storage),
             rows,
@@ -81,7 +82,7 @@ impl Tensor {
         }
     }
 
-    /// Whether another tensor has the same memory.
+    /// Whether another tensor shares the memory.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.storage) > 1
     }
@@ -94,11 +95,11 @@ impl Tensor {
         let storage: &dyn Any = &*self.storage;
         match storage.downcast_ref() {
             Some(storage) => storage,
-            None => panic!("a tensor of another device"),
+            None => panic!("tensor is on another device"),
         }
     }
 
-    /// The storage, to be changed by the backend that made it; `None` if the memory is shared.
+    /// The mutable storage, for the backend that made it; `None` if the memory is shared.
     ///
     /// # Panics
     /// If another backend made it.
@@ -106,7 +107,7 @@ impl Tensor {
         let storage: &mut dyn Any = Arc::get_mut(&mut self.storage)?;
         match storage.downcast_mut() {
             Some(storage) => Some(storage),
-            None => panic!("a tensor of another device"),
+            None => panic!("tensor is on another device"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long the matrix products of a linear layer take, apart from everything else.
+//! Timing of the matrix products of a linear layer.
 
 use crate::backend::{Backend, Beta, Input, Layer};
 use crate::device::Device;
@@ -6,19 +6,18 @@ use crate::precision::Precision;
 use crate::tensor::Tensor;
 use std::time::Duration;
 
-/// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one for each repetition.
+/// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one time per repetition.
 pub struct LayerTimes {
     /// `y [rows, out]` from `x [rows, in]`.
     pub forward: Vec<Duration>,
-    /// The gradient of `x` from that of `y`.
+    /// The gradient of `x` from the gradient of `y`.
     pub input_gradient: Vec<Duration>,
-    /// The gradient of `w [out, in]` from that of `y`, and `x`.
+    /// The gradient of `w [out, in]` from `x` and the gradient of `y`.
     pub weight_gradient: Vec<Duration>,
 }
 
-/// Times each product `repetitions` times, after one that is not counted. Activations are operands already and results become
-/// operands again, as inside a transformer block: in bfloat16 the bias, the rounding and the packing of weights and activations
-/// are in the times.
+/// Times each product `repetitions` times, after one call that is not timed. As inside a transformer block, inputs and results are
+/// operands. In bfloat16, the times therefore include the bias, the rounding of results, and the packing of weights and activations.
 pub fn layer_times(
     device: Device,
     rows: usize,
@@ -49,7 +48,7 @@ pub fn layer_times(
     }
 }
 
-/// A matrix to multiply with. Its values do not matter, as long as they are neither all zero nor very small.
+/// Returns a matrix of values from −1 to 1 (zeros and denormals could change the speed).
 fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
     let mut ramp = backend.empty(rows, columns);
     backend.overwrite(&mut ramp, &mut |values| {
@@ -62,12 +61,12 @@ fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
 
 fn times(backend: &dyn Backend, repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
     work();
-    let mut once = || {
-        let start = backend.time().clock;
+    let mut time = || {
+        let start = backend.timestamp().wall;
         work();
-        backend.time().clock.saturating_duration_since(start)
+        backend.timestamp().wall.saturating_duration_since(start)
     };
-    (0..repetitions).map(|_| once()).collect()
+    (0..repetitions).map(|_| time()).collect()
 }
 
 #[cfg(test)]
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_repetition_is_timed_after_one_that_is_not() {
+    fn times_every_call_but_the_first() {
         let device = Device::cpu();
         let mut calls = 0;
         assert_eq!(times(device.backend(), 3, || calls += 1).len(), 3);

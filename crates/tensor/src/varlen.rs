@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// Variable-length sequences, packed without padding: tokens attend within their sequence, and the first few of each sequence, or
-/// all, are its query tokens.
+/// Variable-length sequences, packed without padding. Tokens attend within their sequence. The query tokens of a sequence are its first
+/// tokens, or all of them.
 ///
 /// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]`; the outputs of its query tokens are the rows
 /// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` (the names of FlashAttention).
@@ -22,7 +22,7 @@ impl Varlen {
         }
     }
 
-    /// Sequences of which the first `seqlens_q` tokens are query tokens.
+    /// Sequences whose first `seqlens_q[s]` tokens are query tokens.
     ///
     /// # Panics
     /// If the number of lengths is not the number of sequences.
@@ -40,12 +40,12 @@ impl Varlen {
         }
     }
 
-    /// Offsets of the sequences' keys and values.
+    /// Row offsets of the keys and values of each sequence.
     pub(crate) fn cu_seqlens_k(&self) -> &[usize] {
         &self.cu_seqlens_k
     }
 
-    /// Offsets of the sequences' query tokens.
+    /// Row offsets of the query tokens of each sequence.
     pub(crate) fn cu_seqlens_q(&self) -> &[usize] {
         &self.cu_seqlens_q
     }
@@ -55,14 +55,14 @@ impl Varlen {
         self.cu_seqlens_k.last().copied().unwrap_or_default()
     }
 
-    /// Rows of the query tokens among all tokens, unless all are query tokens.
+    /// The rows of the query tokens among all tokens; `None` if all tokens are query tokens.
     pub(crate) fn query_rows(&self) -> Option<Arc<[u32]>> {
         let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
         let rows = k.zip(q).flat_map(|(k, q)| k[0] as u32..(k[0] + q[1] - q[0]) as u32);
         (self.cu_seqlens_q != self.cu_seqlens_k).then(|| rows.collect())
     }
 
-    /// Pairs of a query token and a key token of its sequence.
+    /// The number of pairs of a query token and a key token of the same sequence.
     pub(crate) fn pairs(&self) -> usize {
         let (k, q) = (self.cu_seqlens_k.windows(2), self.cu_seqlens_q.windows(2));
         k.zip(q).map(|(k, q)| (k[1] - k[0]) * (q[1] - q[0])).sum()

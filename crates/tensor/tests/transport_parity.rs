@@ -1,4 +1,4 @@
-//! Optimal transport against values of the reference implementation.
+//! Compares optimal transport with values of the reference implementation.
 
 use vlct_golden::{Tensors, assert_close, directories};
 use vlct_tensor::ops::{Ipot, Pair};
@@ -6,9 +6,10 @@ use vlct_tensor::{Compute, Device, Gradients, Parameters, Tape};
 
 #[test]
 fn distances_and_gradients_equal_the_reference() {
-    for folder in directories("text") {
-        let t = Tensors::open(folder.join("optimal_transport.safetensors"));
-        let valid = |name: &str| -> Vec<Vec<u32>> {
+    for directory in directories("text") {
+        let t = Tensors::open(directory.join("optimal_transport.safetensors"));
+        // The rows of each sample that are not padding.
+        let valid_rows = |name: &str| -> Vec<Vec<u32>> {
             let length = t.shape(name)[1];
             let rows = |(s, pads): (usize, &[i64])| {
                 (0..length)
@@ -22,7 +23,7 @@ fn distances_and_gradients_equal_the_reference() {
                 .map(rows)
                 .collect()
         };
-        let (text, image) = (valid("text"), valid("image"));
+        let (text, image) = (valid_rows("text"), valid_rows("image"));
         let declaration = |name: &str| {
             let shape = t.shape(name);
             (name.to_string(), vec![shape[0] * shape[1], shape[2]], true)
@@ -33,8 +34,8 @@ fn distances_and_gradients_equal_the_reference() {
             parameters.set(id, &t.f32(name));
         }
         let tape = Tape::new(Compute::default());
-        let table = |name: &str| tape.parameter(&parameters, parameters.id(name).expect("declared"));
-        let (words, patches) = (table("text"), table("image"));
+        let parameter = |name: &str| tape.parameter(&parameters, parameters.id(name).expect("declared"));
+        let (words, patches) = (parameter("text"), parameter("image"));
         let mut distances = Vec::new();
         let mut terms = Vec::new();
         for (w, p) in text.iter().zip(&image) {

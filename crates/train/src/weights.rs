@@ -9,7 +9,7 @@ use vlct_model::Vlc;
 use vlct_model::files::{self, Options, Scope};
 use vlct_model::initialise::initialise;
 use vlct_tensor::Gradients;
-use vlct_tensor::optimizer::{Optimizer, Setting};
+use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
 
 use crate::checkpoint::{self, Checkpoint, TensorRef};
 use crate::error::{Result, TrainError};
@@ -22,7 +22,7 @@ pub(crate) struct Weights {
     pub optimizer: Optimizer,
     pub gradients: Gradients,
     /// Weight decay and learning-rate factor (in the field of the learning rate) of each parameter.
-    settings: Vec<Setting>,
+    settings: Vec<Hyperparameters>,
     /// Learning-rate factor of each parameter group, in order.
     pub group_scales: Vec<f64>,
 }
@@ -52,7 +52,7 @@ impl Weights {
         let settings = &self.settings;
         self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
             let setting = settings[id.index()];
-            Setting {
+            Hyperparameters {
                 learning_rate: rate * setting.learning_rate,
                 ..setting
             }
@@ -169,7 +169,7 @@ pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -
 
 /// Returns weight decay and learning-rate factor (in the field of the learning rate) of each parameter, and the factor of each
 /// group.
-fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Setting>, Vec<f64>) {
+fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()
         .iter()
@@ -180,14 +180,14 @@ fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Setting>, Vec<f64>) 
         })
         .collect();
     let groups = groups(optimizer, &parameters, model.config().backbone.depth);
-    let frozen = Setting {
+    let frozen = Hyperparameters {
         learning_rate: 0.0,
         weight_decay: 0.0,
     };
     let mut settings = vec![frozen; parameters.len()];
     for group in &groups {
         for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
-            settings[id.index()] = Setting {
+            settings[id.index()] = Hyperparameters {
                 learning_rate: group.learning_rate_scale,
                 weight_decay: group.weight_decay,
             };

@@ -7,24 +7,24 @@ use crate::tensor::Tensor;
 use crate::varlen::Varlen;
 use vlct_kernels::{attention, bf16};
 
-fn view(varlen: &Varlen) -> attention::Varlen<'_> {
+fn kernel_varlen(varlen: &Varlen) -> attention::Varlen<'_> {
     attention::Varlen::prefix_queries(varlen.cu_seqlens_k(), varlen.cu_seqlens_q())
 }
 
-/// Reports attention: `products` floating-point operations for each query, each key of its sequence and each column.
-fn attention_span(varlen: &Varlen, name: &str, products: f64, width: usize, moved: f64) -> Option<Span<'static>> {
+/// Reports attention to the profile: `flops` floating-point operations for each column of each pair of a query and a key.
+fn attention_span(varlen: &Varlen, name: &str, flops: f64, width: usize, bytes: f64) -> Option<Span<'static>> {
     span(|| {
         (
             format!("{name}, width {width}"),
-            products * (varlen.pairs() * width) as f64,
-            moved,
+            flops * (varlen.pairs() * width) as f64,
+            bytes,
         )
     })
 }
 
-/// Outputs of the query tokens `[queries, D]`, and the logarithms of their softmax's denominators `[H, queries]`.
+/// Returns the outputs of the query tokens `[queries, D]`, and the log-sum-exp of their scores `[H, queries]`.
 pub(super) fn attention(qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
-    let packed = view(varlen);
+    let packed = kernel_varlen(varlen);
     let (rows, width) = (packed.total_q(), qkv.columns() / 3);
     let mut log_sum_exp = zeros(heads, rows);
     let _span = attention_span(varlen, "attention", 4.0, width, qkv.bytes() * 4.0 / 3.0);
@@ -40,7 +40,7 @@ pub(super) fn attention(qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor,
     (out, log_sum_exp)
 }
 
-/// The gradient of queries, keys and values.
+/// Returns the gradient of queries, keys and values `[T, 3·D]`.
 pub(super) fn attention_gradient(
     d_out: &Tensor,
     qkv: &Tensor,
@@ -49,9 +49,9 @@ pub(super) fn attention_gradient(
     varlen: &Varlen,
     heads: usize,
 ) -> Tensor {
-    let packed = view(varlen);
-    let moved = 2.0 * qkv.bytes() + 2.0 * d_out.bytes();
-    let _span = attention_span(varlen, "attention gradient", 10.0, d_out.columns(), moved);
+    let packed = kernel_varlen(varlen);
+    let bytes = 2.0 * qkv.bytes() + 2.0 * d_out.bytes();
+    let _span = attention_span(varlen, "attention gradient", 10.0, d_out.columns(), bytes);
     let (tokens, width, lse) = (qkv.rows(), qkv.columns(), log_sum_exp.data());
     match qkv.format() {
         Format::F32 => build(tokens, width, |d| {

@@ -1,18 +1,17 @@
-//! Memory for tensors, recycled: a freed buffer is handed out again, so that the steps after the first do not fault in
-//! fresh pages.
+//! Recycled memory for tensors. Freed buffers are used again, so that only the first step of training causes page faults.
 
 use bytemuck::Pod;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vlct_kernels::memory::{Arena, Piece};
 
-/// Bytes up to which a buffer counts as small. Small ones have regions of their own, so that they do not cut large ones up.
-const SMALL: usize = 64 << 10;
+/// Largest size of a small buffer in bytes. Small buffers have separate regions, so that they do not fragment those of large buffers.
+const MAX_SMALL: usize = 64 << 10;
 
-/// Bytes to which buffers made by [`Pool::split`] are aligned: a cache line.
+/// Alignment of the buffers that [`Pool::allocate_together`] makes, in bytes: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// The memory of a device. Regions for large buffers are so large that the largest gradients find room in what the forward pass
-/// has left.
+/// The memory of a device. Regions for large buffers are so large that the largest gradients fit into memory that the forward pass has
+/// freed.
 pub(super) struct Pool {
     small: Mutex<Arena>,
     large: Mutex<Arena>,
@@ -26,24 +25,24 @@ impl Pool {
         }
     }
 
-    /// A buffer for at least `len` values, of arbitrary content.
-    pub fn take<T: Pod>(&'static self, len: usize) -> Buffer {
+    /// Allocates a buffer for at least `len` values, with arbitrary content.
+    pub fn allocate<T: Pod>(&'static self, len: usize) -> Buffer {
         let bytes = len.saturating_mul(size_of::<T>());
-        let home = if bytes > SMALL { &self.large } else { &self.small };
+        let arena = if bytes > MAX_SMALL { &self.large } else { &self.small };
         Buffer {
-            piece: Some(lock(home).take(bytes)),
-            home,
+            piece: Some(lock(arena).take(bytes)),
+            arena,
         }
     }
 
-    /// Consecutive buffers for the given numbers of values, out of one.
-    pub fn split<T: Pod>(&'static self, lens: &[usize]) -> Vec<Buffer> {
+    /// Allocates consecutive buffers for the given numbers of values in one piece of memory.
+    pub fn allocate_together<T: Pod>(&'static self, lens: &[usize]) -> Vec<Buffer> {
         let bytes = |len: &usize| (len * size_of::<T>()).max(1).next_multiple_of(ALIGNMENT);
-        let mut rest = self.take::<u8>(lens.iter().map(bytes).sum());
+        let mut rest = self.allocate::<u8>(lens.iter().map(bytes).sum());
         lens.iter().map(|len| rest.split_off(bytes(len))).collect()
     }
 
-    /// Gives regions of which nothing is in use back to the system.
+    /// Returns unused regions to the operating system.
     pub fn release_unused(&self) {
         lock(&self.small).release();
         lock(&self.large).release();
@@ -54,24 +53,24 @@ fn lock(arena: &Mutex<Arena>) -> MutexGuard<'_, Arena> {
     arena.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Memory that can be used again when dropped. The content of a fresh buffer is arbitrary.
+/// A buffer that returns its memory to the pool when it is dropped. The content of a new buffer is arbitrary.
 pub(super) struct Buffer {
     piece: Option<Piece>,
-    home: &'static Mutex<Arena>,
+    arena: &'static Mutex<Arena>,
 }
 
 impl Buffer {
-    /// The values; there may be more of them than were asked for.
+    /// The values, at least as many as requested.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         self.piece.as_ref().map_or(&[], Piece::as_slice)
     }
 
-    /// The values, to be changed.
+    /// The values, mutable.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         self.piece.as_mut().map_or(&mut [], Piece::as_mut_slice)
     }
 
-    /// Takes the first `bytes` away, as a buffer of their own.
+    /// Splits the first `bytes` off as a separate buffer.
     fn split_off(&mut self, bytes: usize) -> Self {
         let (first, rest) = match self.piece.take() {
             Some(piece) => piece.split_at(bytes),
@@ -80,7 +79,7 @@ impl Buffer {
         self.piece = rest;
         Self {
             piece: first,
-            home: self.home,
+            arena: self.arena,
         }
     }
 }
@@ -88,7 +87,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(piece) = self.piece.take() {
-            lock(self.home).free(piece);
+            lock(self.arena).free(piece);
         }
     }
 }
@@ -114,13 +113,13 @@ mod tests {
     #[test]
     fn buffers_are_large_enough_and_disjoint() {
         let lens = [1, 100, 16_384, 16_385, 1 << 20];
-        assert_disjoint(lens.map(|len| POOL.take::<f32>(len)).into(), &lens);
+        assert_disjoint(lens.map(|len| POOL.allocate::<f32>(len)).into(), &lens);
     }
 
     #[test]
     fn parts_of_a_buffer_are_large_enough_and_disjoint() {
         let lens = [1, 0, 15, 16, 17, 40_000];
-        assert_disjoint(POOL.split::<f32>(&lens), &lens);
-        assert!(POOL.split::<f32>(&[]).is_empty());
+        assert_disjoint(POOL.allocate_together::<f32>(&lens), &lens);
+        assert!(POOL.allocate_together::<f32>(&[]).is_empty());
     }
 }

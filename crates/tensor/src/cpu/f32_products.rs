@@ -1,4 +1,4 @@
-//! How f32 matrix products are computed on the CPU.
+//! The methods for f32 matrix products on the CPU: FMA and bf16x3.
 
 use crate::precision::F32Products;
 use std::time::{Duration, Instant};
@@ -6,13 +6,12 @@ use vlct_kernels::gemm::{gemm as gemm_bf16x3, gemm_fma, has_bf16x3};
 use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::parallel::Parallelism;
 
-/// Whether this CPU computes large products by that method.
+/// Whether this CPU supports the method for large products.
 pub(super) fn is_available(products: F32Products) -> bool {
     products == F32Products::Fma || has_bf16x3()
 }
 
-/// Times a product by both methods and returns the faster one; FMA unless bf16x3 needs at least 10 % less time. Uses the threads of
-/// the current pool.
+/// Times a product by both methods, on the threads of the current pool. Returns bf16x3 if it takes at least 10 % less time, else FMA.
 pub(super) fn fastest() -> F32Products {
     if !is_available(F32Products::Bf16x3) {
         return F32Products::Fma;
@@ -29,7 +28,7 @@ fn faster(fma: Duration, bf16x3: Duration) -> F32Products {
     }
 }
 
-/// `dst = β·dst + lhs·rhs` on all threads, with `columns` columns of `dst` and `rhs`.
+/// Computes `dst = β·dst + lhs·rhs` on all threads; `dst` and `rhs` have `columns` columns.
 pub(super) fn gemm(products: F32Products, dst: &mut [f32], columns: usize, beta: Beta, lhs: MatRef, rhs: MatRef) {
     let gemm = match products {
         F32Products::Fma => gemm_fma,
@@ -38,7 +37,7 @@ pub(super) fn gemm(products: F32Products, dst: &mut [f32], columns: usize, beta:
     gemm(dst, columns, beta, 1.0, lhs, rhs, Parallelism::Pool);
 }
 
-/// Least time of a product `x·wᵀ` of the size of an MLP of the base model with 512 tokens.
+/// Returns the shortest time of five products `x·wᵀ` of the size of the base model's MLP for 512 tokens.
 fn time_of_product(products: F32Products) -> Duration {
     const TOKENS: usize = 512;
     const WIDTH: usize = 768;
@@ -55,7 +54,7 @@ fn time_of_product(products: F32Products) -> Duration {
         gemm(products, &mut y, HIDDEN, Beta::Zero, x, w.transposed());
         start.elapsed()
     };
-    // The first call faults in memory and code.
+    // The first call causes page faults.
     once();
     (0..5).map(|_| once()).min().unwrap_or_default()
 }
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fma_wins_within_ten_percent() {
+    fn bf16x3_is_chosen_if_at_least_ten_percent_faster() {
         let ms = Duration::from_millis;
         assert_eq!(faster(ms(100), ms(95)), F32Products::Fma);
         assert_eq!(faster(ms(100), ms(91)), F32Products::Fma);

@@ -1,11 +1,11 @@
-//! Losses. A forward function returns a scalar, a backward function turns a saved tensor into the gradient.
+//! Losses. A forward function returns a scalar; a gradient function replaces a saved tensor by the gradient.
 
 use super::memory::{Values, build, scalar};
 use crate::tensor::Tensor;
 use vlct_kernels::argmax::argmax_rows;
 use vlct_kernels::{binary_cross_entropy as bce, cross_entropy as ce, patch_loss};
 
-/// The mean cross-entropy, and the probabilities.
+/// Returns the mean cross-entropy and the probabilities.
 pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor) {
     let rows = logits.rows();
     let mut losses = vec![0f32; rows];
@@ -16,31 +16,31 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor
     (scalar(losses.iter().sum::<f32>() / rows as f32), probabilities)
 }
 
-/// The gradient of the logits.
+/// Replaces the probabilities by the gradient of the logits.
 pub(super) fn cross_entropy_gradient(probabilities: &mut Tensor, targets: &[u32], d: f32) {
     let rows = probabilities.rows();
     ce::backward_in_place(probabilities.data_mut(), targets, d / rows as f32);
 }
 
-/// The number of rows whose largest logit is that of the target.
+/// Returns the number of rows whose largest logit is that of the target.
 pub(super) fn hits(logits: &Tensor, targets: &[u32]) -> Tensor {
     let predictions = argmax_rows(logits.data(), logits.columns());
     scalar(predictions.iter().zip(targets).filter(|(p, t)| p == t).count() as f32)
 }
 
-/// The sum of the targets at the largest logit of each row.
+/// Returns the sum of the targets at the largest logit of each row.
 pub(super) fn score_at_argmax(logits: &Tensor, targets: &Tensor) -> Tensor {
     let predictions = argmax_rows(logits.data(), logits.columns());
     let rows = targets.data().chunks_exact(targets.columns());
     scalar(rows.zip(predictions).map(|(row, p)| row[p as usize]).sum())
 }
 
-/// The binary cross-entropy, summed over classes, averaged over rows.
+/// Returns the binary cross-entropy, summed over classes and averaged over rows.
 pub(super) fn binary_cross_entropy(logits: &Tensor, targets: &Tensor) -> Tensor {
     scalar(bce::forward(logits.data(), targets.data(), logits.columns()))
 }
 
-/// The gradient of the logits.
+/// Replaces the logits by their gradient.
 pub(super) fn binary_cross_entropy_gradient(logits: &mut Tensor, targets: &Tensor, d: f32) {
     let classes = logits.columns();
     bce::backward_in_place(logits.data_mut(), targets.data(), classes, d);
@@ -52,7 +52,7 @@ pub(super) fn normalise_rows(x: &mut Tensor) {
     patch_loss::normalise_rows(x.data_mut(), width);
 }
 
-/// The mean squared error.
+/// Returns the mean squared error.
 pub(super) fn squared_error(prediction: &Tensor, target: &Tensor) -> Tensor {
     scalar(patch_loss::forward(
         prediction.data(),
@@ -61,12 +61,12 @@ pub(super) fn squared_error(prediction: &Tensor, target: &Tensor) -> Tensor {
     ))
 }
 
-/// The gradient of the prediction.
+/// Replaces the prediction by its gradient.
 pub(super) fn squared_error_gradient(prediction: &mut Tensor, target: &Tensor, d: f32) {
     patch_loss::backward_in_place(prediction.data_mut(), target.data(), d);
 }
 
-/// `Σ factor · value`.
+/// Returns `Σ factor · value`.
 pub(super) fn weighted_sum(terms: &[(&Tensor, f32)]) -> Tensor {
     scalar(terms.iter().map(|(term, factor)| term.data()[0] * factor).sum())
 }

@@ -1,10 +1,10 @@
-//! Matrix products and the operations fused with them, in f32 or bfloat16: the formats of the operands decide.
+//! Matrix products and the operations fused with them, in the number format of the operands.
 //!
-//! An operand is the f32 matrix itself, or its rounded copy in blocks.
+//! An operand is the f32 matrix itself, or a copy in blocks that is rounded to bfloat16.
 
 use super::f32_products::gemm;
 use super::memory::{Format, Values, build, build_blocks};
-use super::{norm, pass, product};
+use super::{matmul_span, memory_bound_span, norm};
 use crate::backend::{Beta, Input, Layer};
 use crate::precision::{F32Products, Precision};
 use crate::tensor::Tensor;
@@ -20,7 +20,7 @@ fn view(t: &Tensor) -> MatRef<'_> {
     MatRef::new(t.data(), t.rows(), t.columns(), t.columns())
 }
 
-/// `x` as an operand of products in this precision.
+/// Converts `x` to an operand of products in this precision.
 pub(super) fn operand(x: &Tensor, precision: Precision) -> Tensor {
     match (x.format(), precision) {
         (Format::F32, Precision::Bf16) => {
@@ -28,14 +28,14 @@ pub(super) fn operand(x: &Tensor, precision: Precision) -> Tensor {
                 return rounded.clone();
             }
             let (rows, columns) = (x.rows(), x.columns());
-            let _span = pass("round", 1.5 * x.bytes());
+            let _span = memory_bound_span("round", 1.5 * x.bytes());
             build_blocks(rows, columns, |out| blocks::from_f32(x.data(), rows, columns, out))
         }
         _ => x.clone(),
     }
 }
 
-/// Calls `run` with the weight as the rhs of `x·wᵀ`, packed once if more products with it will follow.
+/// Calls `run` with the weight as the rhs of `x·wᵀ`; a weight that more products will use is packed once.
 fn with_rhs<R>(layer: &Layer, run: impl FnOnce(Rhs) -> R) -> R {
     let packed = if layer.reused { layer.weight.packed() } else { None };
     run(match packed {
@@ -48,11 +48,11 @@ fn bias(layer: &Layer) -> Option<&[f32]> {
     layer.bias.as_ref().map(Values::data)
 }
 
-/// `x·wᵀ + b (+ residual)` in f32, `[rows, out]`.
+/// Returns `x·wᵀ + b (+ residual)` in f32, `[rows, out]`.
 pub(super) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
     let y_bytes = (x.rows() * layer.weight.rows() * 4) as f64 * if residual.is_some() { 2.0 } else { 1.0 };
-    let moved = x.bytes() + layer.weight.bytes() + y_bytes;
-    let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
+    let bytes = x.bytes() + layer.weight.bytes() + y_bytes;
+    let _span = matmul_span("linear", x.rows(), x.columns(), layer.weight.rows(), bytes);
     let (rows, out) = (x.rows(), layer.weight.rows());
     build(rows, out, |y| match x.format() {
         Format::F32 => {
@@ -85,13 +85,13 @@ pub(super) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
     })
 }
 
-/// `x·wᵀ + b` as an operand.
+/// Returns `x·wᵀ + b` as an operand.
 pub(super) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
     if x.format() == Format::F32 {
         return linear(x, layer, None);
     }
-    let moved = layer.weight.bytes() + x.bytes() * (1.0 + layer.weight.rows() as f64 / x.columns() as f64);
-    let _span = product("linear", x.rows(), x.columns(), layer.weight.rows(), moved);
+    let bytes = layer.weight.bytes() + x.bytes() * (1.0 + layer.weight.rows() as f64 / x.columns() as f64);
+    let _span = matmul_span("linear", x.rows(), x.columns(), layer.weight.rows(), bytes);
     let (rows, out) = (x.rows(), layer.weight.rows());
     build_blocks(rows, out, |y| {
         with_rhs(layer, |rhs| {
@@ -100,45 +100,45 @@ pub(super) fn linear_operand(x: &Tensor, layer: &Layer) -> Tensor {
     })
 }
 
-/// `hidden = x·wᵀ + b`, if `keep`, and `gelu(hidden)`, both operands.
+/// Returns `hidden = x·wᵀ + b` (only if `save_hidden`) and `gelu(hidden)` as operands.
 ///
 /// # Panics
 /// If the layer has no bias.
-pub(super) fn linear_gelu(x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
+pub(super) fn linear_gelu(x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
     let (rows, out) = (x.rows(), layer.weight.rows());
     if x.format() == Format::F32 {
         let hidden = linear(x, layer, None);
-        let _span = pass("GELU", 2.0 * hidden.bytes());
-        let active = build(rows, out, |y| gelu::forward(hidden.data(), y));
-        return (keep.then_some(hidden), active);
+        let _span = memory_bound_span("GELU", 2.0 * hidden.bytes());
+        let activation = build(rows, out, |y| gelu::forward(hidden.data(), y));
+        return (save_hidden.then_some(hidden), activation);
     }
-    let results = if keep { 2.0 } else { 1.0 };
-    let moved = layer.weight.bytes() + x.bytes() * (1.0 + results * out as f64 / x.columns() as f64);
-    let _span = product("linear, GELU", rows, x.columns(), out, moved);
-    let bias = bias(layer).unwrap_or_else(|| panic!("layers before a GELU have a bias"));
-    let run = |hidden: Option<&mut [Bf16]>| {
-        build_blocks(rows, out, |active| {
+    let results = if save_hidden { 2.0 } else { 1.0 };
+    let bytes = layer.weight.bytes() + x.bytes() * (1.0 + results * out as f64 / x.columns() as f64);
+    let _span = matmul_span("linear, GELU", rows, x.columns(), out, bytes);
+    let bias = bias(layer).unwrap_or_else(|| panic!("a layer before a GELU without a bias"));
+    let compute = |hidden: Option<&mut [Bf16]>| {
+        build_blocks(rows, out, |activation| {
             with_rhs(layer, |rhs| {
-                gemm_bf16(x.blocks(), rhs, &mut Gelu::new(hidden, active, rows, bias));
+                gemm_bf16(x.blocks(), rhs, &mut Gelu::new(hidden, activation, rows, bias));
             });
         })
     };
-    if !keep {
-        return (None, run(None));
+    if !save_hidden {
+        return (None, compute(None));
     }
-    let mut active = None;
-    let hidden = build_blocks(rows, out, |hidden| active = Some(run(Some(hidden))));
+    let mut activation = None;
+    let hidden = build_blocks(rows, out, |hidden| activation = Some(compute(Some(hidden))));
     (
         Some(hidden),
-        active.unwrap_or_else(|| unreachable!("built together with `hidden`")),
+        activation.unwrap_or_else(|| unreachable!("built together with `hidden`")),
     )
 }
 
-/// `dx = β·dx + dy·w` in f32.
+/// Computes `dx = β·dx + dy·w` in f32.
 pub(super) fn input_gradient(dy: &Tensor, layer: &Layer, dx: &mut [f32], beta: Beta) {
     let w = &layer.weight;
-    let moved = dy.bytes() + w.bytes() + size_of_val(dx) as f64;
-    let _span = product("input gradient", dy.rows(), dy.columns(), w.columns(), moved);
+    let bytes = dy.bytes() + w.bytes() + size_of_val(dx) as f64;
+    let _span = matmul_span("input gradient", dy.rows(), dy.columns(), w.columns(), bytes);
     match dy.format() {
         Format::F32 => gemm(layer.f32_products, dx, w.columns(), beta, view(dy), view(w)),
         Format::Bf16 => {
@@ -151,15 +151,15 @@ pub(super) fn input_gradient(dy: &Tensor, layer: &Layer, dx: &mut [f32], beta: B
     }
 }
 
-/// `dy·w` as an operand.
+/// Returns `dy·w` as an operand.
 pub(super) fn input_gradient_operand(dy: &Tensor, layer: &Layer) -> Tensor {
     let w = &layer.weight;
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
         return build(rows, columns, |dx| input_gradient(dy, layer, dx, Beta::Zero));
     }
-    let moved = w.bytes() + dy.bytes() * (1.0 + columns as f64 / dy.columns() as f64);
-    let _span = product("input gradient", rows, dy.columns(), columns, moved);
+    let bytes = w.bytes() + dy.bytes() * (1.0 + columns as f64 / dy.columns() as f64);
+    let _span = matmul_span("input gradient", rows, dy.columns(), columns, bytes);
     build_blocks(rows, columns, |dx| {
         gemm_bf16(
             dy.blocks(),
@@ -169,25 +169,25 @@ pub(super) fn input_gradient_operand(dy: &Tensor, layer: &Layer) -> Tensor {
     })
 }
 
-/// The gradient of `hidden` as an operand, through the layer after the GELU and the GELU.
+/// Returns the gradient of `hidden` as an operand, given the gradient `dy` of `gelu(hidden)·wᵀ`.
 pub(super) fn input_gradient_gelu(dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor {
     let w = &layer.weight;
     let (rows, columns) = (dy.rows(), w.columns());
     if dy.format() == Format::F32 {
         let mut d_hidden = input_gradient_operand(dy, layer);
-        let _span = pass("GELU gradient", 3.0 * hidden.bytes());
+        let _span = memory_bound_span("GELU gradient", 3.0 * hidden.bytes());
         gelu::backward_in_place(hidden.data(), d_hidden.data_mut());
         return d_hidden;
     }
-    let moved = w.bytes() + dy.bytes() + 2.0 * hidden.bytes();
-    let _span = product("input gradient, GELU", rows, dy.columns(), columns, moved);
+    let bytes = w.bytes() + dy.bytes() + 2.0 * hidden.bytes();
+    let _span = matmul_span("input gradient, GELU", rows, dy.columns(), columns, bytes);
     build_blocks(rows, columns, |d_hidden| {
         let mut epilogue = GeluBackward::new(hidden.blocks(), d_hidden);
         gemm_bf16(dy.blocks(), Rhs::Weight(w.data()), &mut epilogue);
     })
 }
 
-/// `dw [out, in] = β·dw + dyᵀ·x` and `db += Σ rows of dy`.
+/// Computes `dw [out, in] = β·dw + dyᵀ·x`, and adds the sum of the rows of `dy` to `db`.
 pub(super) fn layer_gradient(
     dy: &Tensor,
     x: Input,
@@ -199,15 +199,15 @@ pub(super) fn layer_gradient(
     let out = dy.columns();
     let saved = match &x {
         Input::Operand(x) | Input::Gelu(x) => x,
-        Input::Normed(normed, _) => normed.saved(),
+        Input::NormOutput(saved, _) => saved.matrix(),
     };
     let (rows, width) = (saved.rows(), saved.columns());
-    let moved = dy.bytes() + saved.bytes() + size_of_val(dw) as f64;
-    let _span = product("weight gradient", out, rows, width, moved);
+    let bytes = dy.bytes() + saved.bytes() + size_of_val(dw) as f64;
+    let _span = matmul_span("weight gradient", out, rows, width, bytes);
     if dy.format() == Format::F32 {
         let x = match x {
             Input::Operand(x) => x.clone(),
-            Input::Normed(normed, scale) => norm::output(normed, scale),
+            Input::NormOutput(saved, layer_norm) => norm::recompute(saved, layer_norm),
             Input::Gelu(x) => build(rows, width, |y| gelu::forward(x.data(), y)),
         };
         gemm(products, dw, width, beta, view(dy).transposed(), view(&x));
@@ -216,10 +216,10 @@ pub(super) fn layer_gradient(
         }
         return;
     }
-    // One of the two matrices is transposed, which costs more than packing the other one: the smaller one. A layer norm is
-    // recomputed while it is transposed, a GELU while it is packed.
+    // The smaller matrix is transposed and the other one is packed, because transposing costs more than packing. The output of a
+    // layer norm is recomputed while it is transposed, a GELU while it is packed.
     let x_t = match x {
-        Input::Normed(normed, scale) => Some(norm::transposed_output(normed, scale)),
+        Input::NormOutput(saved, layer_norm) => Some(norm::recompute_transposed(saved, layer_norm)),
         Input::Operand(x) if width <= out => Some(transpose(x)),
         _ => None,
     };
@@ -242,14 +242,14 @@ pub(super) fn layer_gradient(
     gemm_bf16(dy_t.blocks(), rhs, &mut StoreF32::new(dw, width, beta));
 }
 
-/// The transpose of an operand, in blocks.
+/// Returns the transpose of an operand, in blocks.
 fn transpose(x: &Tensor) -> Tensor {
     build_blocks(x.columns(), x.rows(), |out| blocks::transpose(x.blocks(), out))
 }
 
-/// `db += Σ rows of dy` alone, for a layer whose weight is frozen.
+/// Adds the sum of the rows of `dy` to `db`, for a layer whose weight is frozen.
 pub(super) fn bias_gradient(dy: &Tensor, db: &mut [f32]) {
-    let _span = pass("bias gradient", dy.bytes());
+    let _span = memory_bound_span("bias gradient", dy.bytes());
     match dy.format() {
         Format::F32 => add_column_sums(dy.data(), dy.columns(), db),
         Format::Bf16 => blocks::add_row_sums(transpose(dy).blocks(), db),

@@ -1,4 +1,4 @@
-//! How the CPU keeps a matrix.
+//! The memory of matrices on the CPU.
 
 use super::buffer::{Buffer, Pool};
 use crate::tensor::{Storage, Tensor};
@@ -22,10 +22,10 @@ pub(super) enum Format {
 pub(super) struct Memory {
     buffer: Buffer,
     format: Format,
-    /// The values packed as the rhs of products, and the shape that they were packed for: filled at the first use, emptied when
-    /// the values change.
+    /// The values packed as the rhs of products, with the shape that they were packed for. Set at the first use, cleared when the values
+    /// change.
     packed: OnceLock<([usize; 2], PackedRhs)>,
-    /// The values as an operand in bfloat16, if the function that wrote them has also rounded them; dropped when the values change.
+    /// The values as a bfloat16 operand, if the function that wrote them also rounded them. Cleared when the values change.
     rounded: Option<Tensor>,
 }
 
@@ -60,47 +60,51 @@ impl Storage for Memory {
     }
 }
 
-/// An f32 matrix whose content is arbitrary until `fill` has written all of it.
+/// Makes an f32 matrix. `fill` must write all values.
 pub(super) fn build(rows: usize, columns: usize, fill: impl FnOnce(&mut [f32])) -> Tensor {
-    let mut buffer = POOL.take::<f32>(rows * columns);
+    let mut buffer = POOL.allocate::<f32>(rows * columns);
     fill(&mut buffer.as_mut_slice()[..rows * columns]);
     Tensor::new(Memory::new(buffer, Format::F32), rows, columns)
 }
 
-/// A matrix in blocks whose content is arbitrary until `fill` has written all of it, including the zeros of the padding.
+/// Makes a matrix in blocks. `fill` must write all values, and zeros to the padding.
 pub(super) fn build_blocks(rows: usize, columns: usize, fill: impl FnOnce(&mut [Bf16])) -> Tensor {
     let len = blocks::len(rows, columns);
-    let mut buffer = POOL.take::<Bf16>(len);
+    let mut buffer = POOL.allocate::<Bf16>(len);
     fill(&mut buffer.as_mut_slice()[..len]);
     Tensor::new(Memory::new(buffer, Format::Bf16), rows, columns)
 }
 
-/// A matrix of zeros.
+/// Makes a matrix of zeros.
 pub(super) fn zeros(rows: usize, columns: usize) -> Tensor {
     build(rows, columns, |out| out.fill(0.0))
 }
 
-/// Matrices of zeros in one buffer.
+/// Makes matrices of zeros in one piece of memory.
 pub(super) fn zeros_together(shapes: &[[usize; 2]]) -> Vec<Tensor> {
     let lens: Vec<usize> = shapes.iter().map(|[rows, columns]| rows * columns).collect();
     let zeroed = |(mut buffer, [rows, columns]): (Buffer, &[usize; 2])| {
         buffer.as_mut_slice().fill(0f32);
         Tensor::new(Memory::new(buffer, Format::F32), *rows, *columns)
     };
-    POOL.split::<f32>(&lens).into_iter().zip(shapes).map(zeroed).collect()
+    POOL.allocate_together::<f32>(&lens)
+        .into_iter()
+        .zip(shapes)
+        .map(zeroed)
+        .collect()
 }
 
-/// A scalar.
+/// Makes a `[1, 1]` matrix.
 pub(super) fn scalar(value: f32) -> Tensor {
     build(1, 1, |out| out[0] = value)
 }
 
-/// Gives unused memory back to the system.
+/// Returns unused memory to the operating system.
 pub(super) fn release_unused() {
     POOL.release_unused();
 }
 
-/// What the functions of this backend see of a tensor.
+/// Access of this backend to the memory of a tensor.
 pub(super) trait Values {
     fn format(&self) -> Format;
 
@@ -110,7 +114,7 @@ pub(super) trait Values {
     /// If they are not f32.
     fn data(&self) -> &[f32];
 
-    /// The values, to be changed; the memory is copied first if it is shared.
+    /// The values, mutable. Shared memory is copied first.
     ///
     /// # Panics
     /// If they are not f32.
@@ -122,16 +126,16 @@ pub(super) trait Values {
     /// If it is not in blocks.
     fn blocks(&self) -> Blocks<'_>;
 
-    /// The values as an operand in bfloat16, if a function has stored them.
+    /// The values as a bfloat16 operand, if a function has stored it.
     fn rounded(&self) -> Option<&Tensor>;
 
-    /// Adds the values as an operand in bfloat16.
+    /// Stores the values as a bfloat16 operand.
     ///
     /// # Panics
     /// If the memory is shared.
     fn set_rounded(&mut self, rounded: Tensor);
 
-    /// The f32 weight `[n, k]` packed as the rhs of `x·wᵀ`, once; `None` if it was packed for another shape.
+    /// The f32 weight `[n, k]`, packed as the rhs of `x·wᵀ` at the first call; `None` if it was packed for another shape.
     fn packed(&self) -> Option<&PackedRhs>;
 }
 
@@ -142,7 +146,7 @@ impl Values for Tensor {
 
     fn data(&self) -> &[f32] {
         let memory = self.storage::<Memory>();
-        assert_eq!(memory.format, Format::F32, "an operation on f32 values");
+        assert_eq!(memory.format, Format::F32, "expected f32 values");
         &memory.buffer.as_slice()[..self.len()]
     }
 
@@ -151,8 +155,8 @@ impl Values for Tensor {
             *self = build(self.rows(), self.columns(), |out| out.copy_from_slice(self.data()));
         }
         let len = self.len();
-        let memory = owned(self);
-        assert_eq!(memory.format, Format::F32, "an operation on f32 values");
+        let memory = memory_mut(self);
+        assert_eq!(memory.format, Format::F32, "expected f32 values");
         memory.rounded = None;
         memory.packed = OnceLock::new();
         &mut memory.buffer.as_mut_slice()[..len]
@@ -160,35 +164,35 @@ impl Values for Tensor {
 
     fn blocks(&self) -> Blocks<'_> {
         let memory = self.storage::<Memory>();
-        assert_eq!(memory.format, Format::Bf16, "an operation on blocks");
+        assert_eq!(memory.format, Format::Bf16, "expected blocks");
         Blocks::new(memory.buffer.as_slice(), self.rows(), self.columns())
     }
 
     fn rounded(&self) -> Option<&Tensor> {
         let rounded = self.storage::<Memory>().rounded.as_ref()?;
-        // Another shape of the same memory has other blocks.
+        // A reshaped tensor has different blocks.
         (rounded.rows() == self.rows() && rounded.columns() == self.columns()).then_some(rounded)
     }
 
     fn set_rounded(&mut self, rounded: Tensor) {
-        owned(self).rounded = Some(rounded);
+        memory_mut(self).rounded = Some(rounded);
     }
 
     fn packed(&self) -> Option<&PackedRhs> {
         let (slot, shape) = (&self.storage::<Memory>().packed, [self.rows(), self.columns()]);
         let (packed_for, packed) = slot.get().unwrap_or_else(|| {
-            // Packing before the slot is locked: during packing, rayon may run another product on this thread, which would then
-            // wait for the slot that its own thread holds.
-            let made = PackedRhs::pack_transposed(self.data(), shape[0], shape[1]);
-            slot.get_or_init(|| (shape, made))
+            // Packed before `get_or_init` locks the slot: while this thread packs, rayon may run another product on it that needs the
+            // same slot, and would deadlock.
+            let packed = PackedRhs::pack_transposed(self.data(), shape[0], shape[1]);
+            slot.get_or_init(|| (shape, packed))
         });
         (*packed_for == shape).then_some(packed)
     }
 }
 
-fn owned(t: &mut Tensor) -> &mut Memory {
+fn memory_mut(t: &mut Tensor) -> &mut Memory {
     match t.storage_mut() {
         Some(memory) => memory,
-        None => panic!("shared memory would be changed"),
+        None => panic!("write to shared memory"),
     }
 }

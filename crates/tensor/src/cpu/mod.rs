@@ -1,4 +1,4 @@
-//! The CPU: `vlct_kernels` on tensors. Only this module calls kernels.
+//! The CPU backend. Only this module calls `vlct_kernels`.
 
 mod attention;
 mod buffer;
@@ -11,7 +11,9 @@ mod optimizer;
 mod rows;
 mod transport;
 
-use crate::backend::{Alignments, Backend, Beta, Input, Ipot, Layer, Normed, Pair, ParameterUpdate, Rule, Scale, Time};
+use crate::backend::{
+    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+};
 use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
 use crate::tensor::{Order, Tensor};
@@ -23,44 +25,44 @@ use vlct_kernels::bf16::engine;
 use vlct_kernels::{dropout, elementwise, gelu};
 use vlct_simd::math::sum;
 
-/// The cores of this machine, all of those of the current rayon pool.
+/// The CPU of this machine. Functions use the threads of the current rayon pool.
 pub(crate) struct Cpu {
     name: &'static str,
 }
 
-/// The only one.
+/// The only instance.
 pub(crate) static CPU: Cpu = Cpu { name: "cpu" };
 
-/// Reports work from here to the end of the result's life: see [`profile::span`].
-fn span(what: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'static>> {
-    profile::span(&CPU, what)
+/// Reports work to the profile; see [`profile::span`].
+fn span(describe: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'static>> {
+    profile::span(&CPU, describe)
 }
 
-/// Reports work whose cost is the bytes that it reads and writes.
-fn pass(name: &str, moved: f64) -> Option<Span<'static>> {
-    profile::pass(&CPU, name, moved)
+/// Reports memory-bound work to the profile: it reads and writes `bytes` bytes.
+fn memory_bound_span(name: &str, bytes: f64) -> Option<Span<'static>> {
+    profile::memory_bound_span(&CPU, name, bytes)
 }
 
-/// Reports a product of `[rows, inner]` with `[inner, columns]` that reads and writes `moved` bytes.
-fn product(name: &str, rows: usize, inner: usize, columns: usize, moved: f64) -> Option<Span<'static>> {
+/// Reports a product of `[rows, inner]` and `[inner, columns]` to the profile: it reads and writes `bytes` bytes.
+fn matmul_span(name: &str, rows: usize, inner: usize, columns: usize, bytes: f64) -> Option<Span<'static>> {
     span(|| {
         (
             format!("{name} {rows}×{inner}×{columns}"),
             2.0 * (rows * inner * columns) as f64,
-            moved,
+            bytes,
         )
     })
 }
 
-/// What all threads of this process have spent on cores so far.
+/// CPU time of all threads of this process; zero where the operating system does not report it.
 #[cfg(unix)]
-fn process_time() -> Duration {
+fn process_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(not(unix))]
-fn process_time() -> Duration {
+fn process_cpu_time() -> Duration {
     Duration::ZERO
 }
 
@@ -81,10 +83,10 @@ impl Backend for Cpu {
         f32_products::fastest()
     }
 
-    fn time(&self) -> Time {
-        Time {
-            clock: Instant::now(),
-            cores: process_time(),
+    fn timestamp(&self) -> Timestamp {
+        Timestamp {
+            wall: Instant::now(),
+            cpu: process_cpu_time(),
         }
     }
 
@@ -113,11 +115,11 @@ impl Backend for Cpu {
     }
 
     fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
-        rows::cut_patches(images, size, side, order)
+        rows::extract_patches(images, size, side, order)
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
-        // A product with zero is zero for finite values only.
+        // The product with zero is NaN for infinite values and NaN.
         matrices.iter().position(|t| sum(t.data(), |v| v * 0.0) != 0.0)
     }
 
@@ -133,8 +135,8 @@ impl Backend for Cpu {
         matmul::linear_operand(x, layer)
     }
 
-    fn linear_gelu(&self, x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
-        matmul::linear_gelu(x, layer, keep)
+    fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
+        matmul::linear_gelu(x, layer, save_hidden)
     }
 
     fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta) {
@@ -165,12 +167,19 @@ impl Backend for Cpu {
         matmul::bias_gradient(dy, db.data_mut());
     }
 
-    fn norm(&self, x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
-        norm::norm(x, scale, precision)
+    fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
+        norm::forward(x, norm, precision)
     }
 
-    fn norm_gradient(&self, normed: &Normed, dy: &Tensor, scale: &Scale, dx: &mut Tensor, beta: Beta) -> [Tensor; 2] {
-        norm::norm_gradient(normed, dy, scale, dx, beta)
+    fn norm_gradient(
+        &self,
+        saved: &SavedNorm,
+        dy: &Tensor,
+        norm: &LayerNorm,
+        dx: &mut Tensor,
+        beta: Beta,
+    ) -> [Tensor; 2] {
+        norm::backward(saved, dy, norm, dx, beta)
     }
 
     fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
@@ -189,10 +198,10 @@ impl Backend for Cpu {
         attention::attention_gradient(d_out, qkv, out, log_sum_exp, varlen, heads)
     }
 
-    fn add(&self, x: &Tensor, to: &mut Tensor, beta: Beta) {
+    fn add(&self, x: &Tensor, sum: &mut Tensor, beta: Beta) {
         match beta {
-            Beta::Zero => to.data_mut().copy_from_slice(x.data()),
-            Beta::One => elementwise::add(x.data(), to.data_mut()),
+            Beta::Zero => sum.data_mut().copy_from_slice(x.data()),
+            Beta::One => elementwise::add(x.data(), sum.data_mut()),
         }
     }
 
@@ -273,11 +282,11 @@ impl Backend for Cpu {
         losses::squared_error_gradient(prediction, target, d);
     }
 
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments) {
+    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
         transport::transport(features, pairs, method)
     }
 
-    fn transport_gradient(&self, saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
+    fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
         transport::transport_gradient(saved, pairs, d, d_features, beta);
     }
 
@@ -299,11 +308,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_of_cores_grows_while_they_work() {
-        let begin = CPU.time();
-        while CPU.time().cores == begin.cores || begin.clock.elapsed() < Duration::from_millis(20) {
+    fn cpu_time_grows_during_work() {
+        let start = CPU.timestamp();
+        while CPU.timestamp().cpu == start.cpu || start.wall.elapsed() < Duration::from_millis(20) {
             std::hint::spin_loop();
         }
-        assert!(CPU.time().cores > begin.cores);
+        assert!(CPU.timestamp().cpu > start.cpu);
     }
 }

@@ -1,4 +1,4 @@
-//! One step of the optimiser.
+//! Parameter updates of the optimisers.
 
 use super::memory::Values;
 use crate::backend::{ParameterUpdate, Rule};
@@ -7,14 +7,14 @@ use vlct_kernels::optimizer::{self, Betas, Update};
 /// Momentum of [`Rule::Sgd`].
 const MOMENTUM: f32 = 0.9;
 
-/// The constants of [`Rule::AdamW`].
+/// Constants of [`Rule::AdamW`].
 const ADAMW: Betas = Betas {
     beta1: 0.9,
     beta2: 0.98,
     epsilon: 1e-8,
 };
 
-/// The constants of [`Rule::Adam`].
+/// Constants of [`Rule::Adam`].
 const ADAM: Betas = Betas {
     beta1: 0.9,
     beta2: 0.999,

@@ -1,4 +1,4 @@
-//! Rows moved from matrix to matrix, and from images.
+//! Operations that copy or add rows of matrices, and patches of images.
 
 use super::memory::{Values, build};
 use crate::backend::Beta;
@@ -6,7 +6,7 @@ use crate::tensor::{Order, Tensor};
 use vlct_kernels::parallel::over_rows;
 use vlct_kernels::{gather, patches};
 
-/// One row from one of the matrices for each row of the result.
+/// Returns a matrix of which each row is copied from one of the given matrices.
 pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
     let (rows, width) = (picks[0].1.len(), picks[0].0.columns());
     build(rows, width, |out| {
@@ -16,7 +16,7 @@ pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
     })
 }
 
-/// The sum of a row of `base` and one row of each table for each row of the result.
+/// Returns a matrix of which each row is the sum of a row of `base` and a row of each table.
 pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor {
     let (rows, width) = match base {
         Some(base) => (base.rows(), base.columns()),
@@ -33,7 +33,7 @@ pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Ten
     })
 }
 
-/// The gradient of a table.
+/// Writes or adds the rows of `d_out` to rows `rows` of `d_table`.
 pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
     let width = d_table.columns();
     let d_table = d_table.data_mut();
@@ -43,8 +43,8 @@ pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, be
     gather::scatter_add(d_out.data(), width, rows, d_table);
 }
 
-/// Patches of images `[3, size, size]`.
-pub(super) fn cut_patches(images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+/// Returns patches of images `[3, size, size]`, one per row.
+pub(super) fn extract_patches(images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
     let (rows, width) = (images.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
     build(rows, width, |mut out| {
         for (image, patches) in images {

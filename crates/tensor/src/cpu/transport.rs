@@ -7,53 +7,56 @@ use rayon::prelude::*;
 use std::ops::Range;
 use vlct_kernels::transport::{self, Alignment, Ipot};
 
-fn part<'a>(x: &'a [f32], width: usize, rows: &Range<usize>) -> &'a [f32] {
+fn rows_of<'a>(x: &'a [f32], width: usize, rows: &Range<usize>) -> &'a [f32] {
     &x[rows.start * width..rows.end * width]
 }
 
-/// The rows of each pair's words and patches, apart from each other.
-fn parts_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<[&'a mut [f32]; 2]> {
+/// Splits `x` into the rows of the words and of the patches of each pair.
+fn pair_rows_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<[&'a mut [f32]; 2]> {
     let mut row = 0;
-    let mut part = |rows: &Range<usize>| {
-        let skipped = rows.start.checked_sub(row).expect("ranges in the order of rows");
-        let (part, rest) = std::mem::take(&mut x)[skipped * width..].split_at_mut(rows.len() * width);
-        (x, row) = (rest, rows.end);
-        part
+    let mut split_off = |rows: &Range<usize>| {
+        let skipped = rows.start.checked_sub(row).expect("ranges are in ascending order");
+        let (head, tail) = std::mem::take(&mut x)[skipped * width..].split_at_mut(rows.len() * width);
+        (x, row) = (tail, rows.end);
+        head
     };
-    pairs.iter().map(|p| [part(&p.text), part(&p.image)]).collect()
+    pairs
+        .iter()
+        .map(|p| [split_off(&p.text), split_off(&p.image)])
+        .collect()
 }
 
-/// `Σ weight · distance` over the pairs.
+/// Returns `Σ weight · distance` over the pairs, and what the backward pass needs.
 pub(super) fn transport(features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments) {
     let (x, width) = (features.data(), features.columns());
     let alignments: Vec<Alignment> = pairs
         .par_iter()
-        .map(|p| transport::align(part(x, width, &p.text), part(x, width, &p.image), width, method))
+        .map(|p| transport::align(rows_of(x, width, &p.text), rows_of(x, width, &p.image), width, method))
         .collect();
     let total: f32 = alignments.iter().zip(pairs).map(|(a, p)| a.distance * p.weight).sum();
     (scalar(total), Alignments(Box::new(alignments)))
 }
 
-/// The gradient of the features.
+/// Writes or adds the gradient of the features.
 pub(super) fn transport_gradient(saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
     let Some(alignments) = saved.0.downcast_ref::<Vec<Alignment>>() else {
-        panic!("alignments of another device");
+        panic!("the saved alignments belong to another device");
     };
     let width = d_features.columns();
     let out = d_features.data_mut();
     if beta == Beta::Zero {
         out.fill(0.0);
     }
-    parts_mut(out, width, pairs)
+    pair_rows_mut(out, width, pairs)
         .into_par_iter()
         .zip(alignments)
         .zip(pairs)
         .for_each(|(([text, image], a), p)| a.backward(d * p.weight, width, text, image));
 }
 
-/// The transport plan `[words, patches]`.
+/// Returns the transport plan `[words, patches]`.
 pub(super) fn transport_plan(features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
     let (x, width) = (features.data(), features.columns());
-    let plan = transport::align(part(x, width, &text), part(x, width, &image), width, method).plan;
+    let plan = transport::align(rows_of(x, width, &text), rows_of(x, width, &image), width, method).plan;
     build(text.len(), image.len(), |out| out.copy_from_slice(&plan))
 }

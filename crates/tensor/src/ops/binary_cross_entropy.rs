@@ -1,10 +1,10 @@
-//! Binary cross-entropy: many classes, each right or wrong (or partly right) by itself.
+//! Binary cross-entropy: each class is an independent target from 0 to 1.
 
 use crate::{Tape, Tensor, Var};
 
 impl Tape {
-    /// The loss of `logits [T, classes]` against `targets` of the same shape, from 0 to 1: summed over the classes and averaged
-    /// over the rows, a scalar. Without rows the loss is 0.
+    /// Returns the loss of `logits [T, classes]` against `targets` of the same shape, summed over the classes and averaged over the
+    /// rows, as a scalar. Without rows the loss is 0.
     ///
     /// # Panics
     /// If the shapes differ.
@@ -18,11 +18,11 @@ impl Tape {
             return Var::constant(self.device().zeros(1, 1));
         }
         let loss = self.backend().binary_cross_entropy(logits.tensor(), &targets);
-        let (values, to_logits) = (logits.tensor().clone(), logits.target());
+        let (values, logits_edge) = (logits.tensor().clone(), logits.gradient_edge());
         self.push_scalar(loss, &[logits], move |d, back| {
             let mut gradient = values;
             back.backend().binary_cross_entropy_gradient(&mut gradient, &targets, d);
-            back.add(to_logits, gradient);
+            back.add(logits_edge, gradient);
         })
     }
 }

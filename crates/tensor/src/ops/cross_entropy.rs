@@ -4,10 +4,10 @@ use crate::{Tape, Var};
 use std::sync::Arc;
 
 impl Tape {
-    /// The mean loss of `logits [T, classes]` against one right class per row, a scalar. Without rows the loss is 0.
+    /// Returns the mean loss of `logits [T, classes]` against one target class per row, as a scalar. Without rows the loss is 0.
     ///
     /// # Panics
-    /// If there is not one target per row, or a class is outside the logits.
+    /// If there is not one target per row, or a target is not below the number of classes.
     pub fn cross_entropy(&self, logits: &Var, targets: impl Into<Arc<[u32]>>) -> Var {
         let targets = targets.into();
         let rows = targets.len();
@@ -15,14 +15,14 @@ impl Tape {
         if rows == 0 {
             return Var::constant(self.device().zeros(1, 1));
         }
-        let span = self.pass("cross-entropy", 2.0 * logits.tensor().bytes());
+        let span = self.memory_bound_span("cross-entropy", 2.0 * logits.tensor().bytes());
         let (loss, mut probabilities) = self.backend().cross_entropy(logits.tensor(), &targets);
         drop(span);
-        let to_logits = logits.target();
+        let logits_edge = logits.gradient_edge();
         self.push_scalar(loss, &[logits], move |d, back| {
-            let _span = back.pass("cross-entropy gradient", 2.0 * probabilities.bytes());
+            let _span = back.memory_bound_span("cross-entropy gradient", 2.0 * probabilities.bytes());
             back.backend().cross_entropy_gradient(&mut probabilities, &targets, d);
-            back.add(to_logits, probabilities);
+            back.add(logits_edge, probabilities);
         })
     }
 }

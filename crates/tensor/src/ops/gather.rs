@@ -1,9 +1,9 @@
-//! Rows picked from several matrices into one: packing text and image tokens, restoring patches, picking loss rows.
+//! Gathering rows of several matrices: to pack text and image tokens, to restore masked patches, to select the rows of a loss.
 
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 
-/// A matrix and, for each row of the result, which of its rows goes there ([`super::NONE`]: none of them).
+/// A matrix, and for each row of the result the index of the matrix row to copy ([`super::NONE`]: another pick has this row).
 pub struct Pick<'a> {
     /// The matrix.
     pub from: &'a Var,
@@ -12,7 +12,7 @@ pub struct Pick<'a> {
 }
 
 impl Tape {
-    /// `[n, D]`, where row `i` is the row that one of the picks names; every row must be named by exactly one pick.
+    /// Returns `[n, D]`, where row `i` is a copy of row `rows[i]` of one pick. Exactly one pick must have an index for each row.
     ///
     /// # Panics
     /// If the picks have different lengths or widths, or there are none.
@@ -22,27 +22,27 @@ impl Tape {
             picks.iter().all(|p| p.rows.len() == n && p.from.columns() == width),
             "picks of different shapes"
         );
-        let moved = (2 * n * width * 4) as f64;
-        let span = self.pass("gather", moved);
+        let bytes = (2 * n * width * 4) as f64;
+        let span = self.memory_bound_span("gather", bytes);
         let sources: Vec<(&Tensor, &[u32])> = picks.iter().map(|p| (p.from.tensor(), &*p.rows)).collect();
         let out = self.backend().gather(&sources);
         drop(span);
         let inputs: Vec<&Var> = picks.iter().map(|p| p.from).collect();
-        let targets: Vec<_> = picks
+        let edges: Vec<_> = picks
             .iter()
-            .map(|p| (p.from.target(), p.from.rows(), Arc::clone(&p.rows)))
+            .map(|p| (p.from.gradient_edge(), p.from.rows(), Arc::clone(&p.rows)))
             .collect();
         self.push(out, &inputs, move |d_out, back| {
-            let (backend, _span) = (back.backend(), back.pass("gather gradient", moved));
-            for (target, rows, picked) in targets {
-                back.accumulate(target, rows, width, |d, beta| {
-                    backend.scatter_add(&d_out, &picked, d, beta);
+            let (backend, _span) = (back.backend(), back.memory_bound_span("gather gradient", bytes));
+            for (edge, rows, indices) in edges {
+                back.accumulate(edge, rows, width, |d, beta| {
+                    backend.scatter_add(&d_out, &indices, d, beta);
                 });
             }
         })
     }
 
-    /// The named rows of `x [T, D]`, in the given order.
+    /// Returns the given rows of `x [T, D]`, in the given order.
     pub fn rows(&self, x: &Var, rows: impl Into<Arc<[u32]>>) -> Var {
         self.gather(&[Pick {
             from: x,

@@ -1,26 +1,27 @@
-//! How many predictions are right. Not differentiable: counts for metrics, which stay on the device.
+//! Accuracy metrics, which are not differentiable. The results stay on the device.
 
 use crate::{Tape, Tensor, Var};
 
 impl Tape {
-    /// The number of rows of `logits [T, classes]` whose largest value, the first of equals, is at the target: a scalar.
+    /// Returns the number of rows of `logits [T, classes]` whose argmax (the first of equals) is the target, as a scalar.
     ///
     /// # Panics
     /// If there is not one target per row.
     pub fn hits(&self, logits: &Var, targets: &[u32]) -> Tensor {
         assert_eq!(targets.len(), logits.rows(), "one target per row");
-        let _span = self.pass("argmax", logits.tensor().bytes());
+        let _span = self.memory_bound_span("argmax", logits.tensor().bytes());
         self.backend().hits(logits.tensor(), targets)
     }
 
-    /// The sum over the rows of the target `[T, classes]` at the largest value of `logits`, the first of equals: a scalar.
+    /// Returns the sum over all rows of the target at the argmax (the first of equals) of the logits, as a scalar. Logits and targets are
+    /// `[T, classes]`.
     ///
     /// # Panics
     /// If the shapes differ.
     pub fn score_at_argmax(&self, logits: &Var, targets: &Tensor) -> Tensor {
         let shape = (targets.rows(), targets.columns());
-        assert_eq!(shape, (logits.rows(), logits.columns()), "a target per logit");
-        let _span = self.pass("argmax", logits.tensor().bytes());
+        assert_eq!(shape, (logits.rows(), logits.columns()), "one target per logit");
+        let _span = self.memory_bound_span("argmax", logits.tensor().bytes());
         self.backend().score_at_argmax(logits.tensor(), targets)
     }
 }
@@ -31,7 +32,7 @@ mod tests {
     use crate::Compute;
 
     #[test]
-    fn predictions_are_compared_with_targets() {
+    fn metrics_read_the_argmax_of_each_row() {
         let tape = Tape::inference(Compute::default());
         let logits = Var::constant(tape.device().tensor(3, 2, &[0.5, 0.25, 1.0, 1.0, -1.0, 2.0]));
         assert_eq!(tape.hits(&logits, &[0, 0, 0]).item(), 2.0);

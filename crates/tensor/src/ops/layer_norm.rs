@@ -1,10 +1,10 @@
 //! Layer normalisation of each row, with scale and shift.
 
-use crate::backend::{Beta, Scale};
+use crate::backend::{Beta, LayerNorm};
 use crate::{Precision, Tape, Var};
 
 impl Tape {
-    /// The layer norm of `x [T, D]` with scale `w` and shift `b`, `[1, D]` each; `eps` is added to the variance.
+    /// Returns the layer norm of `x [T, D]` with scale `w` and shift `b`, `[1, D]` each; `eps` is added to the variance.
     ///
     /// # Panics
     /// If the widths differ.
@@ -12,32 +12,32 @@ impl Tape {
         let (rows, width) = (x.rows(), x.columns());
         assert!(
             w.columns() == width && b.columns() == width,
-            "layer norm: width of scale and shift"
+            "layer norm: scale and shift have another width"
         );
-        let scale = Scale {
+        let norm = LayerNorm {
             weight: w.tensor().clone(),
             bias: b.tensor().clone(),
             eps,
         };
-        let (normed, y) = self.backend().norm(x.tensor(), &scale, Precision::F32);
-        let (to_x, to_w, to_b) = (x.target(), w.target(), b.target());
+        let (saved, y) = self.backend().norm(x.tensor(), &norm, Precision::F32);
+        let [x_edge, w_edge, b_edge] = [x, w, b].map(Var::gradient_edge);
         self.push(y, &[x, w, b], move |dy, back| {
             let backend = back.backend();
-            let gradients = if back.wants(to_x) {
+            let gradients = if back.needs_gradient(x_edge) {
                 let mut gradients = None;
-                back.accumulate(to_x, rows, width, |dx, beta| {
-                    gradients = Some(backend.norm_gradient(&normed, &dy, &scale, dx, beta));
+                back.accumulate(x_edge, rows, width, |dx, beta| {
+                    gradients = Some(backend.norm_gradient(&saved, &dy, &norm, dx, beta));
                 });
                 gradients
             } else {
-                let mut unwanted = backend.empty(rows, width);
-                Some(backend.norm_gradient(&normed, &dy, &scale, &mut unwanted, Beta::Zero))
+                let mut unused = backend.empty(rows, width);
+                Some(backend.norm_gradient(&saved, &dy, &norm, &mut unused, Beta::Zero))
             };
             let Some([dw, db]) = gradients else {
-                unreachable!("a gradient that is wanted is accumulated");
+                unreachable!("`accumulate` calls its closure if a gradient is needed");
             };
-            back.add(to_w, dw);
-            back.add(to_b, db);
+            back.add(w_edge, dw);
+            back.add(b_edge, db);
         })
     }
 }

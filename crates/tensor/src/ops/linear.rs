@@ -1,36 +1,41 @@
-//! `y = x·wᵀ + b (+ residual)`: a linear layer in PyTorch's layout, with the residual connection fused.
+//! A linear layer with PyTorch's weight layout and a fused residual connection: `y = x·wᵀ + b (+ residual)`.
 
 use crate::backend::Input;
 use crate::{Tape, Var};
 
 impl Tape {
-    /// `x [T, in]`, `w [out, in]`, `b [1, out]`, `residual [T, out]` → `[T, out]`.
+    /// Returns `x·wᵀ + b (+ residual)`, `[T, out]`, for `x [T, in]`, `w [out, in]`, `b [1, out]` and `residual [T, out]`.
     ///
     /// # Panics
     /// If the shapes do not fit.
     pub fn linear(&self, x: &Var, w: &Var, b: Option<&Var>, residual: Option<&Var>) -> Var {
         let (rows, out) = (x.rows(), w.rows());
-        assert_eq!(x.columns(), w.columns(), "linear layer: input width against weight");
+        assert_eq!(
+            x.columns(),
+            w.columns(),
+            "linear layer: input and weight differ in width"
+        );
         assert!(
             residual.is_none_or(|r| r.rows() == rows && r.columns() == out),
-            "linear layer: residual shape"
+            "linear layer: residual of another shape"
         );
-        let layer = self.layer(w, b);
+        let layer = self.linear_layer(w, b);
         let (backend, precision) = (self.backend(), self.compute().precision);
-        let xt = backend.operand(x.tensor(), precision);
-        let y = backend.linear(&xt, &layer, residual.map(Var::tensor));
-        let (to_x, to_w, to_b, to_r) = (x.target(), w.target(), b.map(Var::target), residual.map(Var::target));
+        let input = backend.operand(x.tensor(), precision);
+        let y = backend.linear(&input, &layer, residual.map(Var::tensor));
+        let (x_edge, w_edge) = (x.gradient_edge(), w.gradient_edge());
+        let [b_edge, residual_edge] = [b, residual].map(|v| v.map(Var::gradient_edge));
         let inputs: Vec<&Var> = [Some(x), Some(w), b, residual].into_iter().flatten().collect();
         self.push(y, &inputs, move |dy, back| {
-            let width_in = xt.columns();
+            let width = input.columns();
             let d = backend.operand(&dy, precision);
-            back.accumulate(to_x, xt.rows(), width_in, |dx, beta| {
+            back.accumulate(x_edge, input.rows(), width, |dx, beta| {
                 backend.input_gradient(&d, &layer, dx, beta);
             });
-            back.layer(to_w, to_b, &d, Input::Operand(&xt), width_in);
-            if let Some(to_r) = to_r {
+            back.add_layer_gradients(w_edge, b_edge, &d, Input::Operand(&input), width);
+            if let Some(residual_edge) = residual_edge {
                 drop(d);
-                back.add(to_r, dy);
+                back.add(residual_edge, dy);
             }
         })
     }

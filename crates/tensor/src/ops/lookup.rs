@@ -1,21 +1,21 @@
-//! Sums of table rows: word, position and type embeddings.
+//! Sums of rows of embedding tables: words, positions and token types.
 
 use super::NONE;
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 
-/// A table and, for each row of the result, which of its rows is added there ([`NONE`]: none).
+/// A table, and for each row of the result the index of the table row to add ([`NONE`]: no row).
 pub struct Table<'a> {
     /// The table `[entries, D]`.
     pub table: &'a Var,
     /// One entry per row of the result.
     pub rows: Arc<[u32]>,
-    /// A row that is read but never receives a gradient (the padding row of a word table).
+    /// A row that receives no gradient, as `padding_idx` of PyTorch.
     pub frozen_row: Option<u32>,
 }
 
 impl Tape {
-    /// `base [n, D]` (zeros if absent) plus, for each table in order, its rows.
+    /// Returns the sum of `base [n, D]` (zeros if absent) and the rows of each table, in order.
     ///
     /// # Panics
     /// If lengths or widths differ, or there is neither a base nor a table.
@@ -28,30 +28,37 @@ impl Tape {
             tables.iter().all(|t| t.rows.len() == n && t.table.columns() == width),
             "tables of different shapes"
         );
-        let moved = ((tables.len() + 2) * n * width * 4) as f64;
-        let span = self.pass("lookup", moved);
+        let bytes = ((tables.len() + 2) * n * width * 4) as f64;
+        let span = self.memory_bound_span("lookup", bytes);
         let sources: Vec<(&Tensor, &[u32])> = tables.iter().map(|t| (t.table.tensor(), &*t.rows)).collect();
         let out = self.backend().lookup(base.map(Var::tensor), &sources);
         drop(span);
         let inputs: Vec<&Var> = base.into_iter().chain(tables.iter().map(|t| t.table)).collect();
-        let to_base = base.map(Var::target);
-        let targets: Vec<_> = tables
+        let base_edge = base.map(Var::gradient_edge);
+        let edges: Vec<_> = tables
             .iter()
-            .map(|t| (t.table.target(), t.table.rows(), Arc::clone(&t.rows), t.frozen_row))
+            .map(|t| {
+                (
+                    t.table.gradient_edge(),
+                    t.table.rows(),
+                    Arc::clone(&t.rows),
+                    t.frozen_row,
+                )
+            })
             .collect();
         self.push(out, &inputs, move |d_out, back| {
-            let (backend, _span) = (back.backend(), back.pass("lookup gradient", moved));
-            for (target, entries, rows, frozen) in targets {
+            let (backend, _span) = (back.backend(), back.memory_bound_span("lookup gradient", bytes));
+            for (edge, entries, rows, frozen) in edges {
                 let rows = match frozen {
                     Some(frozen) => rows.iter().map(|r| if *r == frozen { NONE } else { *r }).collect(),
                     None => rows,
                 };
-                back.accumulate(target, entries, width, |d, beta| {
+                back.accumulate(edge, entries, width, |d, beta| {
                     backend.scatter_add(&d_out, &rows, d, beta);
                 });
             }
-            if let Some(to_base) = to_base {
-                back.add(to_base, d_out);
+            if let Some(base_edge) = base_edge {
+                back.add(base_edge, d_out);
             }
         })
     }

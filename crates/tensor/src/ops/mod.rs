@@ -5,19 +5,21 @@
 //! | [`linear`](crate::Tape::linear) | `x·wᵀ + b (+ residual)` |
 //! | [`attention_sublayer`](crate::Tape::attention_sublayer) | `x + proj(attention(qkv(norm(x))))` |
 //! | [`mlp_sublayer`](crate::Tape::mlp_sublayer) | `x + fc2(gelu(fc1(norm(x))))` |
-//! | [`layer_norm`](crate::Tape::layer_norm) | each row normalised, with scale and shift |
-//! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | of every value |
-//! | [`dropout`](crate::Tape::dropout) | some values zero, the others scaled |
-//! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows of several matrices, or of one |
+//! | [`layer_norm`](crate::Tape::layer_norm) | layer norm of each row |
+//! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | the function of every value |
+//! | [`dropout`](crate::Tape::dropout) | random values zeroed, the others scaled |
+//! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows of several matrices, or of one matrix |
 //! | [`lookup`](crate::Tape::lookup) | sums of rows of tables |
 //! | [`reshape`](crate::Tape::reshape) | the same values in another shape |
-//! | [`cross_entropy`](crate::Tape::cross_entropy), [`binary_cross_entropy`](crate::Tape::binary_cross_entropy) | losses of classifiers |
+//! | [`cross_entropy`](crate::Tape::cross_entropy), [`binary_cross_entropy`](crate::Tape::binary_cross_entropy) | classification losses |
 //! | [`patch_loss`](crate::Tape::patch_loss) | the loss of masked autoencoding |
-//! | [`transport`](crate::Tape::transport) | the loss of word-patch alignment; its plan: [`transport_plan`](crate::Tape::transport_plan) |
+//! | [`transport`](crate::Tape::transport) | the loss of word-patch alignment |
+//! | [`transport_plan`](crate::Tape::transport_plan) | the transport plan of one pair |
+//! | [`hits`](crate::Tape::hits), [`score_at_argmax`](crate::Tape::score_at_argmax) | accuracy metrics |
 //! | [`weighted_sum`](crate::Tape::weighted_sum) | the sum of losses |
 //!
-//! An operation checks shapes, decides what is saved for the backward pass and where gradients go; values are computed by the
-//! backend of the tape's device.
+//! An operation checks shapes, decides what is saved for the backward pass, and passes gradients on. The backend of the tape's device
+//! computes the values.
 
 mod activations;
 mod binary_cross_entropy;

@@ -3,8 +3,8 @@
 use crate::{Tape, Tensor, Var};
 
 impl Tape {
-    /// Mean squared error of `prediction [patches, values]` against `target` of the same shape, whose rows are first
-    /// normalised to mean 0 and (unbiased) variance 1. A scalar; 0 without patches.
+    /// Returns the mean squared error of `prediction [patches, values]` and `target` of the same shape, as a scalar. Each row of
+    /// `target` is first normalised to mean 0 and unbiased variance 1. Without patches the loss is 0.
     ///
     /// # Panics
     /// If the shapes differ.
@@ -17,16 +17,16 @@ impl Tape {
         if rows == 0 {
             return Var::constant(self.device().zeros(1, 1));
         }
-        let span = self.pass("patch loss", 4.0 * target.bytes());
+        let span = self.memory_bound_span("patch loss", 4.0 * target.bytes());
         self.backend().normalise_rows(&mut target);
         let loss = self.backend().squared_error(prediction.tensor(), &target);
         drop(span);
-        let (pt, to_prediction) = (prediction.tensor().clone(), prediction.target());
+        let (values, prediction_edge) = (prediction.tensor().clone(), prediction.gradient_edge());
         self.push_scalar(loss, &[prediction], move |d, back| {
-            let _span = back.pass("patch loss gradient", 3.0 * target.bytes());
-            let mut gradient = pt;
+            let _span = back.memory_bound_span("patch loss gradient", 3.0 * target.bytes());
+            let mut gradient = values;
             back.backend().squared_error_gradient(&mut gradient, &target, d);
-            back.add(to_prediction, gradient);
+            back.add(prediction_edge, gradient);
         })
     }
 }

@@ -1,16 +1,16 @@
-//! The same values in another shape.
+//! Reshaping.
 
 use crate::{Tape, Var};
 
 impl Tape {
-    /// The values of `x`, row by row, as `[rows, columns]`.
+    /// Returns the values of `x`, row by row, as a `[rows, columns]` matrix.
     ///
     /// # Panics
     /// If the number of values differs.
     pub fn reshape(&self, x: &Var, rows: usize, columns: usize) -> Var {
-        let (rows_before, columns_before, to_x) = (x.rows(), x.columns(), x.target());
+        let (x_rows, x_columns, x_edge) = (x.rows(), x.columns(), x.gradient_edge());
         self.push(x.tensor().reshaped(rows, columns), &[x], move |dy, back| {
-            back.add(to_x, dy.reshaped(rows_before, columns_before));
+            back.add(x_edge, dy.reshaped(x_rows, x_columns));
         })
     }
 }

@@ -1,18 +1,18 @@
-//! The two halves of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), each one operation: the residual
-//! stream stays f32, everything between is an operand of products and saved as such, or recomputed.
+//! The two sublayers of a pre-norm transformer block (Dosovitskiy et al. 2021, eq. 2 and 3), one operation each. The residual stream is
+//! f32. Intermediate activations are operands of products; the backward pass reads the saved operands, or recomputes them.
 
-use crate::backend::{Backend, Beta, Input, Layer, Normed, Scale};
+use crate::backend::{Backend, Beta, Input, Layer, LayerNorm, SavedNorm};
 use crate::precision::Precision;
-use crate::tape::Target;
+use crate::tape::Edge;
 use crate::varlen::Varlen;
 use crate::{Tape, Tensor, Var};
 
-/// Weight and bias of a linear layer, or scale and shift of a norm.
+/// Weight and bias of a linear layer, or scale and shift of a layer norm.
 #[derive(Clone, Copy)]
 pub struct Affine<'a> {
-    /// `[out, in]`, or `[1, width]`.
+    /// `[out, in]` for a linear layer, `[1, width]` for a layer norm.
     pub weight: &'a Var,
-    /// `[1, out]`, or `[1, width]`.
+    /// `[1, out]` for a linear layer, `[1, width]` for a layer norm.
     pub bias: &'a Var,
 }
 
@@ -23,63 +23,64 @@ impl<'a> From<&'a [Var; 2]> for Affine<'a> {
 }
 
 impl Affine<'_> {
-    fn layer(self, tape: &Tape) -> (Layer, [Target; 2]) {
-        let layer = tape.layer(self.weight, Some(self.bias));
-        (layer, [self.weight.target(), self.bias.target()])
+    fn linear_layer(self, tape: &Tape) -> (Layer, [Edge; 2]) {
+        let layer = tape.linear_layer(self.weight, Some(self.bias));
+        (layer, [self.weight, self.bias].map(Var::gradient_edge))
     }
 
-    fn scale(self, eps: f32) -> (Scale, [Target; 2]) {
-        let scale = Scale {
+    fn layer_norm(self, eps: f32) -> (LayerNorm, [Edge; 2]) {
+        let norm = LayerNorm {
             weight: self.weight.tensor().clone(),
             bias: self.bias.tensor().clone(),
             eps,
         };
-        (scale, [self.weight.target(), self.bias.target()])
+        (norm, [self.weight, self.bias].map(Var::gradient_edge))
     }
 }
 
 /// Layer norm, QKV projection and attention, without the output projection.
-struct Attention {
-    norm: Scale,
+struct AttentionLayers {
+    norm: LayerNorm,
     qkv: Layer,
     varlen: Varlen,
     heads: usize,
 }
 
-/// The tensors that attention saves for its backward pass.
-struct Attended {
-    normed: Normed,
+/// The tensors that the attention sublayer saves for its backward pass.
+struct SavedAttention {
+    norm: SavedNorm,
     qkv: Tensor,
     out: Tensor,
     log_sum_exp: Tensor,
 }
 
-impl Attended {
-    fn new(backend: &dyn Backend, x: &Tensor, a: &Attention, precision: Precision) -> Self {
-        let (normed, y) = backend.norm(x, &a.norm, precision);
-        let qkv = backend.linear_operand(&y, &a.qkv);
-        let (out, log_sum_exp) = backend.attention(&qkv, &a.varlen, a.heads);
+impl SavedAttention {
+    fn forward(backend: &dyn Backend, x: &Tensor, layers: &AttentionLayers, precision: Precision) -> Self {
+        let (norm, y) = backend.norm(x, &layers.norm, precision);
+        let qkv = backend.linear_operand(&y, &layers.qkv);
+        let (out, log_sum_exp) = backend.attention(&qkv, &layers.varlen, layers.heads);
         Self {
-            normed,
+            norm,
             qkv,
             out,
             log_sum_exp,
         }
     }
 
-    /// The gradient of queries, keys and values.
-    fn backward(&self, backend: &dyn Backend, d_out: &Tensor, a: &Attention) -> Tensor {
-        backend.attention_gradient(d_out, &self.qkv, &self.out, &self.log_sum_exp, &a.varlen, a.heads)
+    /// Returns the gradient of queries, keys and values.
+    fn backward(&self, backend: &dyn Backend, d_out: &Tensor, layers: &AttentionLayers) -> Tensor {
+        let (varlen, heads) = (&layers.varlen, layers.heads);
+        backend.attention_gradient(d_out, &self.qkv, &self.out, &self.log_sum_exp, varlen, heads)
     }
 }
 
 impl Tape {
-    /// `x + proj(attention(qkv(norm(x))))` for packed sequences: `x [tokens, width]`, `qkv [3·width, width]`. Scores are divided
-    /// by the root of `width / heads`. Returns a row per query token, sequence after sequence.
+    /// Returns `x + proj(attention(qkv(norm(x))))` for packed sequences, one row per query token, sequence by sequence. `x` is
+    /// `[tokens, width]`, the weight of `qkv` is `[3·width, width]`. Scores are divided by the square root of `width / heads`.
     ///
     /// # Panics
-    /// If the shapes do not fit, the sequences do not cover the rows or have fewer tokens than query tokens, or the heads do not
-    /// divide the width.
+    /// If the shapes do not fit, the sequences do not cover the rows, a sequence has fewer tokens than query tokens, or the width is
+    /// not divisible by the number of heads.
     #[allow(clippy::too_many_arguments)]
     pub fn attention_sublayer(
         &self,
@@ -93,53 +94,60 @@ impl Tape {
     ) -> Var {
         let (tokens, width) = (x.rows(), x.columns());
         let (backend, precision) = (self.backend(), self.compute().precision);
-        assert_eq!(varlen.tokens(), tokens, "offsets end at the number of tokens");
+        assert_eq!(varlen.tokens(), tokens, "the last offset must be the number of tokens");
         let inputs = [x, norm.weight, norm.bias, qkv.weight, qkv.bias, proj.weight, proj.bias];
-        let (norm, to_norm) = norm.scale(eps);
-        let ((qkv, to_qkv), (proj, to_proj)) = (qkv.layer(self), proj.layer(self));
+        let (norm, norm_edges) = norm.layer_norm(eps);
+        let ((qkv, qkv_edges), (proj, proj_edges)) = (qkv.linear_layer(self), proj.linear_layer(self));
         let varlen = varlen.clone();
         let query_rows = varlen.query_rows();
-        let attention = Attention {
+        let layers = AttentionLayers {
             norm,
             qkv,
             varlen,
             heads,
         };
-        let attended = Attended::new(backend, x.tensor(), &attention, precision);
+        let saved = SavedAttention::forward(backend, x.tensor(), &layers, precision);
         let residual = match &query_rows {
             None => x.tensor().clone(),
             Some(rows) => backend.gather(&[(x.tensor(), rows)]),
         };
-        let y = backend.linear(&attended.out, &proj, Some(&residual));
+        let y = backend.linear(&saved.out, &proj, Some(&residual));
         drop(residual);
-        let mut kept = Kept::new(attended, x, self.compute().recompute);
-        let to_x = x.target();
+        let mut saved = Saved::new(saved, x, self.compute().recompute);
+        let x_edge = x.gradient_edge();
         self.push(y, &inputs, move |mut dy, back| {
-            let attended = kept.take(|x| Attended::new(backend, x, &attention, precision));
+            let saved = saved.take(|x| SavedAttention::forward(backend, x, &layers, precision));
             let d = backend.operand(&dy, precision);
-            back.layer(to_proj[0], Some(to_proj[1]), &d, Input::Operand(&attended.out), width);
+            back.add_layer_gradients(
+                proj_edges[0],
+                Some(proj_edges[1]),
+                &d,
+                Input::Operand(&saved.out),
+                width,
+            );
             let d_out = backend.input_gradient_operand(&d, &proj);
             drop(d);
-            let d_qkv = attended.backward(backend, &d_out, &attention);
+            let d_qkv = saved.backward(backend, &d_out, &layers);
             if let Some(rows) = query_rows {
                 let mut d_rows = backend.empty(tokens, width);
                 backend.scatter_add(&dy, &rows, &mut d_rows, Beta::Zero);
                 dy = d_rows;
             }
-            let Attended { normed, .. } = attended;
-            let Attention { norm, qkv, .. } = attention;
-            back.layer(to_qkv[0], Some(to_qkv[1]), &d_qkv, Input::Normed(&normed, &norm), width);
+            let SavedAttention { norm: saved_norm, .. } = saved;
+            let AttentionLayers { norm, qkv, .. } = layers;
+            let input = Input::NormOutput(&saved_norm, &norm);
+            back.add_layer_gradients(qkv_edges[0], Some(qkv_edges[1]), &d_qkv, input, width);
             let mut dx = dy;
-            let d_normed = backend.input_gradient_operand(&d_qkv, &qkv);
+            let d_norm = backend.input_gradient_operand(&d_qkv, &qkv);
             drop(d_qkv);
-            let [dw, db] = backend.norm_gradient(&normed, &d_normed, &norm, &mut dx, Beta::One);
-            back.add(to_norm[0], dw);
-            back.add(to_norm[1], db);
-            back.add(to_x, dx);
+            let [dw, db] = backend.norm_gradient(&saved_norm, &d_norm, &norm, &mut dx, Beta::One);
+            back.add(norm_edges[0], dw);
+            back.add(norm_edges[1], db);
+            back.add(x_edge, dx);
         })
     }
 
-    /// `x + fc2(gelu(fc1(norm(x))))`: `x [rows, width]`, `fc1 [hidden, width]`, `fc2 [width, hidden]`, exact GELU.
+    /// Returns `x + fc2(gelu(fc1(norm(x))))`. `x` is `[rows, width]`; the weights are `fc1 [hidden, width]` and `fc2 [width, hidden]`.
     ///
     /// # Panics
     /// If the shapes do not fit.
@@ -147,54 +155,55 @@ impl Tape {
         let width = x.columns();
         let (backend, precision) = (self.backend(), self.compute().precision);
         let inputs = [x, norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias];
-        let (norm, to_norm) = norm.scale(eps);
-        let ((fc1, to_fc1), (fc2, to_fc2)) = (fc1.layer(self), fc2.layer(self));
-        let (normed, hidden, active) = {
-            let (normed, y) = backend.norm(x.tensor(), &norm, precision);
-            let keep = self.is_recording() && !self.compute().recompute;
-            let (hidden, active) = backend.linear_gelu(&y, &fc1, keep);
-            (normed, hidden, active)
+        let (norm, norm_edges) = norm.layer_norm(eps);
+        let ((fc1, fc1_edges), (fc2, fc2_edges)) = (fc1.linear_layer(self), fc2.linear_layer(self));
+        let (saved_norm, hidden, activation) = {
+            let (saved_norm, y) = backend.norm(x.tensor(), &norm, precision);
+            let save_hidden = self.is_recording() && !self.compute().recompute;
+            let (hidden, activation) = backend.linear_gelu(&y, &fc1, save_hidden);
+            (saved_norm, hidden, activation)
         };
-        let y = backend.linear(&active, &fc2, Some(x.tensor()));
-        drop(active);
-        let mut kept = Kept::new((normed, hidden), x, self.compute().recompute);
-        let to_x = x.target();
+        let y = backend.linear(&activation, &fc2, Some(x.tensor()));
+        drop(activation);
+        let mut saved = Saved::new((saved_norm, hidden), x, self.compute().recompute);
+        let x_edge = x.gradient_edge();
         self.push(y, &inputs, move |dy, back| {
-            let (normed, hidden) = kept.take(|x| {
-                let (normed, y) = backend.norm(x, &norm, precision);
+            let (saved_norm, hidden) = saved.take(|x| {
+                let (saved_norm, y) = backend.norm(x, &norm, precision);
                 let hidden = backend.linear_operand(&y, &fc1);
-                (normed, Some(hidden))
+                (saved_norm, Some(hidden))
             });
-            let hidden = hidden.unwrap_or_else(|| unreachable!("a tape that records keeps it"));
+            let hidden = hidden.unwrap_or_else(|| unreachable!("a recording tape saves `hidden`"));
             let d = backend.operand(&dy, precision);
-            back.layer(to_fc2[0], Some(to_fc2[1]), &d, Input::Gelu(&hidden), hidden.columns());
+            back.add_layer_gradients(
+                fc2_edges[0],
+                Some(fc2_edges[1]),
+                &d,
+                Input::Gelu(&hidden),
+                hidden.columns(),
+            );
             let d_hidden = backend.input_gradient_gelu(&d, &fc2, &hidden);
             drop((d, hidden));
-            back.layer(
-                to_fc1[0],
-                Some(to_fc1[1]),
-                &d_hidden,
-                Input::Normed(&normed, &norm),
-                width,
-            );
+            let input = Input::NormOutput(&saved_norm, &norm);
+            back.add_layer_gradients(fc1_edges[0], Some(fc1_edges[1]), &d_hidden, input, width);
             let mut dx = dy;
-            let d_normed = backend.input_gradient_operand(&d_hidden, &fc1);
+            let d_norm = backend.input_gradient_operand(&d_hidden, &fc1);
             drop(d_hidden);
-            let [dw, db] = backend.norm_gradient(&normed, &d_normed, &norm, &mut dx, Beta::One);
-            back.add(to_norm[0], dw);
-            back.add(to_norm[1], db);
-            back.add(to_x, dx);
+            let [dw, db] = backend.norm_gradient(&saved_norm, &d_norm, &norm, &mut dx, Beta::One);
+            back.add(norm_edges[0], dw);
+            back.add(norm_edges[1], db);
+            back.add(x_edge, dx);
         })
     }
 }
 
-/// The tensors that a backward pass needs, or the input that they are recomputed from.
-enum Kept<T> {
+/// The tensors that a backward pass needs, or the input to recompute them from.
+enum Saved<T> {
     Values(Option<T>),
     Input(Tensor),
 }
 
-impl<T> Kept<T> {
+impl<T> Saved<T> {
     fn new(values: T, x: &Var, recompute: bool) -> Self {
         if recompute {
             Self::Input(x.tensor().clone())
@@ -203,13 +212,13 @@ impl<T> Kept<T> {
         }
     }
 
-    /// Returns the values; can be called once.
-    fn take(&mut self, compute: impl FnOnce(&Tensor) -> T) -> T {
+    /// Returns the saved tensors, or calls `recompute` with the saved input. Can be called once.
+    fn take(&mut self, recompute: impl FnOnce(&Tensor) -> T) -> T {
         match self {
             Self::Values(values) => values
                 .take()
-                .unwrap_or_else(|| unreachable!("a tape runs backwards once")),
-            Self::Input(x) => compute(x),
+                .unwrap_or_else(|| unreachable!("a backward closure is called once")),
+            Self::Input(x) => recompute(x),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gradients of each operation to all of its inputs, compared with finite differences.
+//! Compares the gradients of each operation for all inputs with finite differences.
 
 use super::*;
 use crate::{Compute, Device, Gradients, Parameters, Precision, Tape, Tensor, Var};
@@ -12,7 +12,7 @@ fn tensor(rows: usize, columns: usize, values: &[f32]) -> Tensor {
     Device::cpu().tensor(rows, columns, values)
 }
 
-/// Checks the gradient of `Σ weights ∘ f(inputs)` to every value of every input of the given shapes.
+/// Checks the gradients of `Σ c ∘ f(inputs)` for every value of every input. The inputs have the given shapes; `c` is constant.
 fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
     let mut parameters = Parameters::new(
         shapes
@@ -29,7 +29,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
     let run = |tape: &Tape, parameters: &Parameters| {
         let inputs: Vec<Var> = ids.iter().map(|id| tape.parameter(parameters, *id)).collect();
         let y = f(tape, &inputs);
-        // A scalar that weighs every value of the result differently: y·cᵀ, then 1·(…).
+        // A different factor for each value of the result: a factor per column, then a factor per row.
         let c = Var::constant(tensor(
             1,
             y.columns(),
@@ -54,17 +54,17 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
             .into_owned();
         let values = parameters.tensor(*id).to_host().to_vec();
         for i in 0..values.len() {
-            let mut at = |e: f32| {
-                let mut nudged = values.clone();
-                nudged[i] += e;
-                parameters.set(*id, &nudged);
+            let mut loss_at = |step: f32| {
+                let mut shifted = values.clone();
+                shifted[i] += step;
+                parameters.set(*id, &shifted);
                 run(&Tape::inference(Compute::default()), &parameters).tensor().item()
             };
-            let want = (at(1e-2) - at(-1e-2)) / 2e-2;
+            let want = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2;
             let bound = 4e-3 * want.abs().max(1.0);
             assert!(
                 (gradient[i] - want).abs() < bound,
-                "input {} value {i}: {} against {want}",
+                "input {} value {i}: {} instead of {want}",
                 id.index(),
                 gradient[i]
             );
@@ -82,13 +82,13 @@ fn parallel_inference_packs_weights_without_deadlock() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
     for _ in 0..30 {
         let parameters = Parameters::new([("w".to_string(), vec![4096, 1024], true)], Device::cpu());
-        let id = parameters.id("w").expect("just made");
-        let answer = || {
+        let id = parameters.id("w").expect("declared");
+        let infer = || {
             let tape = Tape::inference(compute);
             let x = Var::constant(Device::cpu().zeros(1, 1024));
             tape.linear(&x, &tape.parameter(&parameters, id), None, None).columns()
         };
-        pool.install(|| rayon::join(answer, || rayon::join(answer, || rayon::join(answer, answer))));
+        pool.install(|| rayon::join(infer, || rayon::join(infer, || rayon::join(infer, infer))));
     }
 }
 
@@ -103,7 +103,7 @@ fn linear_gradients_equal_differences() {
 }
 
 #[test]
-fn the_bias_of_a_frozen_weight_gets_its_gradient() {
+fn bias_of_a_frozen_weight_has_a_gradient() {
     check(&[[3, 4], [1, 5]], |t, v| {
         let w = Var::constant(tensor(5, 4, &(0..20).map(value).collect::<Vec<_>>()));
         t.linear(&v[0], &w, Some(&v[1]), None)
@@ -111,7 +111,7 @@ fn the_bias_of_a_frozen_weight_gets_its_gradient() {
 }
 
 #[test]
-fn gradients_of_a_reused_value_add_up() {
+fn gradients_of_a_reused_value_are_summed() {
     check(&[[4, 4], [4, 4]], |t, v| {
         let x = t.linear(&v[0], &v[1], None, Some(&v[0]));
         let y = t.linear(&x, &v[1], None, Some(&x));
@@ -210,7 +210,7 @@ fn reshape_gradients_equal_differences() {
 }
 
 #[test]
-fn a_frozen_row_is_read_but_gets_no_gradient() {
+fn frozen_row_has_no_gradient() {
     let mut parameters = Parameters::new([("table".to_string(), vec![2, 1], true)], Device::cpu());
     let id = parameters.id("table").expect("declared");
     parameters.set(id, &[5.0, 7.0]);
@@ -229,7 +229,7 @@ fn a_frozen_row_is_read_but_gets_no_gradient() {
     let other = tape.rows(&y, vec![1]);
     let loss = tape.weighted_sum(&[(&loss, 1.0), (&other, 1.0)]);
     tape.backward(&loss, 1.0, &mut gradients);
-    assert_eq!(*gradients.get(id).expect("row 1 has one").to_host(), [0.0, 1.0]);
+    assert_eq!(*gradients.get(id).expect("row 1 has a gradient").to_host(), [0.0, 1.0]);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn loss_gradients_equal_differences() {
 
 #[test]
 fn transport_gradients_lower_the_distance() {
-    // The plan is constant in the gradient but not in the value, so finite differences do not apply; descent does.
+    // The gradient ignores the change of the transport plan, so finite differences do not apply. The test is gradient descent.
     let mut parameters = Parameters::new([("x".to_string(), vec![7, 4], true)], Device::cpu());
     let id = parameters.id("x").expect("declared");
     parameters.set(id, &(0..28).map(value).collect::<Vec<_>>());
@@ -260,28 +260,28 @@ fn transport_gradients_lower_the_distance() {
         image: 3..6,
         weight: 1.0,
     }];
-    let mut last = f32::INFINITY;
+    let mut previous = f32::INFINITY;
     for _ in 0..5 {
         let (tape, mut gradients) = (Tape::new(Compute::default()), Gradients::new(&parameters));
         let x = tape.parameter(&parameters, id);
         let loss = tape.transport(&x, pairs.clone(), Ipot::TRAINING);
         drop(x);
         let distance = loss.tensor().item();
-        assert!(distance < last, "{distance} after {last}");
-        last = distance;
+        assert!(distance < previous, "{distance} after {previous}");
+        previous = distance;
         tape.backward(&loss, 1.0, &mut gradients);
         let gradient = gradients.get(id).expect("gradient").to_host().into_owned();
         assert!(
             gradient[..4].iter().chain(&gradient[24..]).all(|g| *g == 0.0),
             "rows outside the pair"
         );
-        let moved: Vec<f32> = parameters
+        let updated: Vec<f32> = parameters
             .tensor(id)
             .to_host()
             .iter()
             .zip(&gradient)
             .map(|(x, g)| x - 0.3 * g)
             .collect();
-        parameters.set(id, &moved);
+        parameters.set(id, &updated);
     }
 }

@@ -1,30 +1,33 @@
-//! Word-patch alignment: optimal-transport distances between the text and image rows of packed sequences.
+//! Word-patch alignment: optimal-transport distances between the text rows and the image rows of packed sequences.
 
 use super::{Ipot, Pair};
 use crate::{Tape, Tensor, Var};
 use std::ops::Range;
 
 impl Tape {
-    /// `Σ weight · distance` over the pairs of rows of `features [T, D]`, a scalar. The gradient flows through the costs, not
-    /// through the plans.
+    /// Returns `Σ weight · distance` over the pairs, as a scalar; the pairs are rows of `features [T, D]`. The gradient flows through
+    /// the costs, not through the transport plans.
     ///
     /// # Panics
-    /// If a range is outside `features`, or the ranges, each pair's words and then its patches, are not in the order of rows.
+    /// If a range is outside `features`, or the ranges are not in ascending order: words, then patches, pair by pair.
     pub fn transport(&self, features: &Var, pairs: Vec<Pair>, method: Ipot) -> Var {
-        let span = self.pass("optimal transport", features.tensor().bytes());
-        let (loss, alignments) = self.backend().transport(features.tensor(), &pairs, method);
+        let span = self.memory_bound_span("optimal transport", features.tensor().bytes());
+        let (loss, saved) = self.backend().transport(features.tensor(), &pairs, method);
         drop(span);
-        let (rows, width, target) = (features.rows(), features.columns(), features.target());
+        let (rows, width, edge) = (features.rows(), features.columns(), features.gradient_edge());
         self.push_scalar(loss, &[features], move |d, back| {
-            let moved = (2 * rows * width * 4) as f64;
-            let (backend, _span) = (back.backend(), back.pass("optimal transport gradient", moved));
-            back.accumulate(target, rows, width, |out, beta| {
-                backend.transport_gradient(&alignments, &pairs, d, out, beta);
+            let bytes = (2 * rows * width * 4) as f64;
+            let (backend, _span) = (
+                back.backend(),
+                back.memory_bound_span("optimal transport gradient", bytes),
+            );
+            back.accumulate(edge, rows, width, |out, beta| {
+                backend.transport_gradient(&saved, &pairs, d, out, beta);
             });
         })
     }
 
-    /// The transport plan `[words, patches]` between two groups of rows of `features [T, D]`, for plots of alignments.
+    /// Returns the transport plan `[words, patches]` between two groups of rows of `features [T, D]`, for plots of alignments.
     ///
     /// # Panics
     /// If a range is outside `features`.

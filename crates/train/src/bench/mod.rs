@@ -14,7 +14,7 @@ use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::{Task, TaskSpec};
-use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape};
 pub use vlct_tensor::{Device, Precision};
@@ -240,7 +240,7 @@ fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: 
         let outcome = task.forward(&model, &tape, synthetic.batch_of_step(step, true));
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
-        optimizer.step(model.parameters_mut(), &gradients, |_| Setting {
+        optimizer.step(model.parameters_mut(), &gradients, |_| Hyperparameters {
             learning_rate: 1e-4,
             weight_decay: 0.01,
         });

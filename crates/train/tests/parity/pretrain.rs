@@ -8,7 +8,7 @@ use vlct_model::config::Heads;
 use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
 use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
-use vlct_tensor::optimizer::{Optimizer, Rule, Setting};
+use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
 
@@ -326,7 +326,7 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
             let group = groups
                 .iter()
                 .find(|g| g.members.iter().any(|m| *m == list[id.index()].name));
-            Setting {
+            Hyperparameters {
                 learning_rate: rate as f64,
                 weight_decay: group.expect("in a group").weight_decay,
             }
