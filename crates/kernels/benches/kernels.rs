@@ -1,7 +1,8 @@
-//! Throughput of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs those whose name contains NAME.
-//! An element of "Gelem/s" is a floating-point operation of a matrix product (two for a multiplication and an addition), or an
-//! iteration's term in optimal transport. Other kernels are limited by memory and report bytes per second; each byte that has to be
-//! read or written counts once.
+//! Throughput of the kernels at the sizes of the base model. `cargo bench -p vlct-kernels -- NAME` runs the benchmarks whose name contains
+//! NAME.
+//!
+//! In "Gelem/s", an element is a floating-point operation of a matrix product (a multiply-add counts as two), or one entry of the transport
+//! plan in one iteration. Other kernels are memory-bound and report bytes per second; each byte that must be read or written counts once.
 
 use bytemuck::Pod;
 use criterion::measurement::WallTime;
@@ -24,27 +25,27 @@ use vlct_kernels::patches::{Order, extract};
 use vlct_kernels::transport::{Ipot, align};
 use vlct_kernels::{cross_entropy, gather, gelu, layer_norm};
 
-/// Tokens of a batch, width and hidden width of the base model.
+/// Tokens of a batch, and width and hidden width of the base model.
 const ROWS: usize = 1920;
 const WIDTH: usize = 768;
 const HIDDEN: usize = 3072;
 
-/// Values in huge pages, as tensors have them.
+/// Values in huge pages, as the values of tensors are.
 struct Values<T> {
-    memory: Scratch,
+    scratch: Scratch,
     len: usize,
-    kind: std::marker::PhantomData<T>,
+    element: std::marker::PhantomData<T>,
 }
 
 impl<T: Pod> Values<T> {
-    /// Memory for `len` values, zero at first.
+    /// Allocates `len` zeros.
     fn zeros(len: usize) -> Self {
-        let mut memory = Scratch::new();
-        memory.take::<T>(len);
+        let mut scratch = Scratch::new();
+        scratch.slice_mut::<T>(len);
         Self {
-            memory,
+            scratch,
             len,
-            kind: std::marker::PhantomData,
+            element: std::marker::PhantomData,
         }
     }
 }
@@ -52,17 +53,17 @@ impl<T: Pod> Values<T> {
 impl<T: Pod> Deref for Values<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.memory.taken()[..self.len]
+        &self.scratch.as_slice()[..self.len]
     }
 }
 
 impl<T: Pod> DerefMut for Values<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        self.memory.take(self.len)
+        self.scratch.slice_mut(self.len)
     }
 }
 
-/// Noise from −1 to 1, the same for equal lengths.
+/// Random values from −1 to 1, seeded with the length.
 fn noise(len: usize) -> Values<f32> {
     let random = &mut ChaCha8Rng::seed_from_u64(len as u64);
     let mut values = Values::zeros(len);
@@ -70,7 +71,7 @@ fn noise(len: usize) -> Values<f32> {
     values
 }
 
-/// Noise in blocks.
+/// Random values in blocks.
 fn noise_blocks(rows: usize, columns: usize) -> Values<Bf16> {
     let mut values = Values::zeros(blocks::len(rows, columns));
     blocks::from_f32(&noise(rows * columns), rows, columns, &mut values);
@@ -111,7 +112,7 @@ fn gemm_f32(c: &mut Criterion) {
     g.finish();
 }
 
-/// The layers around a GELU as training and inference compute them.
+/// The products of an MLP in training and inference, with their fused epilogues.
 fn gemm_bf16_fused(c: &mut Criterion) {
     if engine().is_none() {
         return;
@@ -123,24 +124,24 @@ fn gemm_bf16_fused(c: &mut Criterion) {
     let (x, dy) = (Blocks::new(&x, ROWS, WIDTH), Blocks::new(&dy, ROWS, WIDTH));
     let d_hidden = noise_blocks(ROWS, HIDDEN);
     let d_hidden = Blocks::new(&d_hidden, ROWS, HIDDEN);
-    let [mut hidden, mut active] = [(); 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, HIDDEN)));
+    let [mut hidden, mut activation] = [(); 2].map(|_| Values::<Bf16>::zeros(blocks::len(ROWS, HIDDEN)));
 
     g.bench_function("forward, bias, GELU", |bench| {
         bench.iter(|| {
-            let mut epilogue = Gelu::new(Some(&mut hidden), &mut active, ROWS, &bias);
+            let mut epilogue = Gelu::new(Some(&mut hidden), &mut activation, ROWS, &bias);
             gemm_bf16(x, Rhs::WeightTransposed(&fc1), &mut epilogue);
         })
     });
     let packed = PackedRhs::pack_transposed(&fc1, HIDDEN, WIDTH);
     g.bench_function("forward, packed weight, bias, GELU", |bench| {
         bench.iter(|| {
-            let mut epilogue = Gelu::new(None, &mut active, ROWS, &bias);
+            let mut epilogue = Gelu::new(None, &mut activation, ROWS, &bias);
             gemm_bf16(x, Rhs::Packed(&packed), &mut epilogue);
         })
     });
     g.bench_function("input gradient, GELU", |bench| {
         bench.iter(|| {
-            let mut epilogue = GeluBackward::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut active);
+            let mut epilogue = GeluBackward::new(Blocks::new(&hidden, ROWS, HIDDEN), &mut activation);
             gemm_bf16(dy, Rhs::Weight(&fc2), &mut epilogue);
         })
     });
@@ -157,20 +158,20 @@ fn gemm_bf16_fused(c: &mut Criterion) {
         bench.iter(|| {
             blocks::transpose(x, &mut transposed);
             let mut epilogue = StoreF32Transposed::new(&mut dw, WIDTH, HIDDEN, Beta::Zero);
-            let right = Rhs::WithColumnSums(d_hidden, &mut db);
-            gemm_bf16(Blocks::new(&transposed, WIDTH, ROWS), right, &mut epilogue);
+            let rhs = Rhs::WithColumnSums(d_hidden, &mut db);
+            gemm_bf16(Blocks::new(&transposed, WIDTH, ROWS), rhs, &mut epilogue);
         })
     });
     g.finish();
 }
 
-/// Equal sequences that attend within themselves.
+/// A batch of sequences of the same length.
 #[derive(Clone, Copy)]
 struct Batch {
     sequences: usize,
     length: usize,
     heads: usize,
-    head: usize,
+    head_width: usize,
 }
 
 /// Encoder and decoder at 384 pixels, and the quickstart's small model.
@@ -179,19 +180,19 @@ const BATCHES: [Batch; 3] = [
         sequences: 16,
         length: 245,
         heads: 12,
-        head: 64,
+        head_width: 64,
     },
     Batch {
         sequences: 8,
         length: 577,
         heads: 16,
-        head: 32,
+        head_width: 32,
     },
     Batch {
         sequences: 128,
         length: 49,
         heads: 4,
-        head: 32,
+        head_width: 32,
     },
 ];
 
@@ -201,9 +202,9 @@ impl Batch {
             sequences,
             length,
             heads,
-            head,
+            head_width,
         } = self;
-        format!("{direction}, {sequences} of {length}, {heads} heads of {head}")
+        format!("{direction}, {sequences} of {length}, {heads} heads of {head_width}")
     }
 
     fn tokens(self) -> usize {
@@ -211,20 +212,20 @@ impl Batch {
     }
 
     fn width(self) -> usize {
-        self.heads * self.head
+        self.heads * self.head_width
     }
 
     fn offsets(self) -> Vec<usize> {
         (0..=self.sequences).map(|s| s * self.length).collect()
     }
 
-    /// Operations of so many products of queries, keys or values.
+    /// Floating-point operations of this number of matrix products.
     fn flops(self, products: usize) -> Throughput {
         Throughput::Elements((products * 2 * self.tokens() * self.length * self.width()) as u64)
     }
 }
 
-/// Products of scores and of their use; backward the scores again, and the gradients of weights, values, queries and keys.
+/// Matrix products per head. Forward: scores, outputs. Backward: scores, and the gradients of probabilities, values, queries and keys.
 const FORWARD: usize = 2;
 const BACKWARD: usize = 5;
 
@@ -308,7 +309,7 @@ fn elementwise(c: &mut Criterion) {
     let mut y = Values::zeros(x.len());
     g.throughput(Throughput::Bytes(2 * bytes(&x)));
     g.bench_function("forward", |bench| bench.iter(|| gelu::forward(&x, &mut y)));
-    // Where the derivative is 1, gradients that are multiplied again and again do not end in denormal numbers, which are slow.
+    // Inputs near 10, where the derivative is 1: each iteration multiplies `dy` again, and denormal numbers would be slow.
     x.iter_mut().for_each(|x| *x += 10.0);
     let mut dy = noise(x.len());
     g.throughput(Throughput::Bytes(3 * bytes(&x)));
@@ -316,7 +317,7 @@ fn elementwise(c: &mut Criterion) {
     g.finish();
 }
 
-/// Masked words of a batch against BERT's vocabulary.
+/// The masked words of a batch, with BERT's vocabulary.
 fn cross_entropies(c: &mut Criterion) {
     const WORDS: usize = 32;
     const VOCABULARY: usize = 30_522;
@@ -355,7 +356,7 @@ fn optimizers(c: &mut Criterion) {
     g.finish();
 }
 
-/// A caption and the visible patches of its image, on one thread.
+/// One caption and the visible patches of its image, on one thread.
 fn transport(c: &mut Criterion) {
     const TEXT: usize = 14;
     const IMAGE: usize = 230;

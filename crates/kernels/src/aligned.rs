@@ -1,4 +1,4 @@
-//! Memory that begins at a cache line.
+//! Vectors that begin at a cache line.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,15 +10,15 @@ struct Line([u8; 64]);
 /// A fixed number of values, initially zero, that begin at a 64-byte boundary.
 pub struct AlignedVec<T> {
     lines: Vec<Line>,
-    kind: std::marker::PhantomData<T>,
+    element: std::marker::PhantomData<T>,
 }
 
 impl<T: Pod> AlignedVec<T> {
-    /// At least `len` zeros: the length is rounded up to whole cache lines.
+    /// Allocates at least `len` zeros. The length is rounded up to whole cache lines.
     pub fn zeroed(len: usize) -> Self {
         Self {
             lines: vec![Line([0; 64]); (len * size_of::<T>()).div_ceil(64)],
-            kind: std::marker::PhantomData,
+            element: std::marker::PhantomData,
         }
     }
 
@@ -43,8 +43,8 @@ impl<T: Pod> AlignedVec<T> {
     }
 }
 
-/// The stride for rows of `columns` f32 values, an odd number of cache lines, at which a column is spread over all sets of a cache.
-/// (Strides of 4 KiB map a column to one L1 set; with more rows than ways every access misses.)
+/// Returns a stride for rows of `columns` f32 values that avoids cache aliasing: an odd number of cache lines, so that a column is spread
+/// over all sets of the cache. (A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.)
 pub(crate) fn padded_stride(columns: usize) -> usize {
     const LINE: usize = size_of::<Line>() / size_of::<f32>();
     (columns.div_ceil(LINE) | 1) * LINE

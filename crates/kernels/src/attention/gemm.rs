@@ -1,10 +1,10 @@
-//! Products of small matrices that lie in L1 or L2: a micro kernel without blocking, whose sums fill the register file.
+//! Products of small matrices that fit into L1 or L2, by a micro-kernel without blocking.
 
 use crate::mat::Beta;
 use vlct_simd::for_lanes;
 use vlct_simd::lanes::Lanes;
 
-/// A row-major matrix of unspecified size: rows `stride` values apart.
+/// A row-major matrix whose rows are `stride` values apart. Functions get its size as arguments.
 #[derive(Clone, Copy)]
 pub struct Strided<'a> {
     data: &'a [f32],
@@ -21,8 +21,8 @@ impl<'a> Strided<'a> {
         &self.data[i * self.stride..][..len]
     }
 
-    /// Whether the slice holds that many rows and columns.
-    fn holds(self, rows: usize, columns: usize) -> bool {
+    /// Whether the slice contains `rows` rows of `columns` values.
+    fn contains(self, rows: usize, columns: usize) -> bool {
         rows == 0 || self.data.len() >= (rows - 1) * self.stride + columns
     }
 
@@ -49,18 +49,18 @@ impl<'a> Strided<'a> {
 
 for_lanes! {
 fn transpose<L>(x: Strided, rows: usize, columns: usize, out: &mut [f32], stride: usize) {
-    assert!(x.holds(rows, columns), "matrix outside its slice");
-    assert!(columns == 0 || out.len() >= (columns - 1) * stride + rows, "result outside its slice");
-    let whole = |n: usize| n / L::WIDTH * L::WIDTH;
-    for row in (0..whole(rows)).step_by(L::WIDTH) {
-        for column in (0..whole(columns)).step_by(L::WIDTH) {
+    assert!(x.contains(rows, columns), "slice too short for the matrix");
+    assert!(columns == 0 || out.len() >= (columns - 1) * stride + rows, "slice too short for the result");
+    let round_down = |n: usize| n / L::WIDTH * L::WIDTH;
+    for row in (0..round_down(rows)).step_by(L::WIDTH) {
+        for column in (0..round_down(columns)).step_by(L::WIDTH) {
             let (from, to) = (&x.data[row * x.stride + column..], &mut out[column * stride + row..]);
-            // SAFETY: the asserts above have checked `WIDTH` rows and columns from here on for both matrices.
+            // SAFETY: the asserts have checked that `WIDTH` rows and columns from here lie in both slices.
             unsafe { L::transpose(from.as_ptr(), x.stride, to.as_mut_ptr(), stride) };
         }
     }
     for row in 0..rows {
-        let done = if row < whole(rows) { whole(columns) } else { 0 };
+        let done = if row < round_down(rows) { round_down(columns) } else { 0 };
         for column in done..columns {
             out[column * stride + row] = x.data[row * x.stride + column];
         }
@@ -71,33 +71,33 @@ fn transpose<L>(x: Strided, rows: usize, columns: usize, out: &mut [f32], stride
 /// The lhs `[m, k]` of [`gemm`].
 #[derive(Clone, Copy)]
 pub enum Lhs<'a> {
-    /// The transpose of a row-major matrix `[k, m]`.
+    /// A row-major matrix `[k, m]`, whose transpose is the lhs.
     Transposed(Strided<'a>),
-    /// Row-major with rows [`nr`] values apart.
+    /// A row-major matrix `[m, k]` whose rows are [`nr`] values apart.
     Packed(&'a [f32]),
 }
 
 for_lanes! {
-/// `NR`: columns of the result that the micro kernel computes.
+/// `NR`, the number of columns of the micro-kernel: two registers.
 pub fn nr<L>() -> usize {
     2 * L::WIDTH
 }
 }
 
 for_lanes! {
-/// `dst = β·dst + lhs·rhs` for `m` rows, `k` inner elements and `n_panels` panels of [`nr`] columns. Rows of the result are
-/// `dst_stride` apart.
+/// Computes `dst = β·dst + lhs·rhs` for `m` rows, `k` inner elements and `n_panels` panels of [`nr`] columns. Rows of `dst` are
+/// `dst_stride` values apart.
 ///
 /// # Panics
-/// If one of the matrices is smaller than that.
+/// If a slice is too short.
 pub fn gemm<L>(lhs: Lhs, m: usize, k: usize, rhs: Strided, n_panels: usize, dst: &mut [f32], dst_stride: usize, beta: Beta) {
     let nr = 2 * L::WIDTH;
     let fits = match lhs {
-        Lhs::Transposed(lhs) => lhs.holds(k, m),
+        Lhs::Transposed(lhs) => lhs.contains(k, m),
         Lhs::Packed(lhs) => k <= nr && lhs.len() >= m * nr,
     };
-    assert!(fits && rhs.holds(k, n_panels * nr), "operand outside its slice");
-    assert!(Strided::new(dst, dst_stride).holds(m, n_panels * nr), "result outside its slice");
+    assert!(fits && rhs.contains(k, n_panels * nr), "slice too short for an operand");
+    assert!(Strided::new(dst, dst_stride).contains(m, n_panels * nr), "slice too short for the result");
     for column in (0..n_panels * nr).step_by(nr) {
         for row in (0..m).step_by(L::MR) {
             let tile = MicroTile {
@@ -122,7 +122,7 @@ pub fn gemm<L>(lhs: Lhs, m: usize, k: usize, rhs: Strided, n_panels: usize, dst:
 }
 }
 
-/// At most `MR` rows and `NR` columns of a result.
+/// A tile of the result, of at most `MR` rows and `NR` columns, with its rhs.
 struct MicroTile {
     rhs: *const f32,
     rhs_stride: usize,
@@ -133,12 +133,12 @@ struct MicroTile {
 }
 
 impl MicroTile {
-    /// Calls the micro kernel for `rows` rows. Rows of lhs are adjacent if `TRANSPOSED`, else `NR` apart; inner elements are
-    /// `k_stride` apart.
+    /// Calls the micro-kernel for `rows` rows. The rows of lhs are adjacent if `TRANSPOSED`, else `NR` values apart. Its inner elements are
+    /// `k_stride` values apart.
     ///
     /// # Safety
-    /// `lhs` is valid for `rows` rows of `k` elements at these distances, `self.rhs` for `k` rows and `self.dst` for `rows` rows
-    /// of `NR` values at theirs; the CPU has the instruction set of `L`.
+    /// `lhs` is valid for `rows` rows of `k` elements, `self.rhs` for `k` rows of `NR` values and `self.dst` for `rows` rows of `NR`
+    /// values, with the strides given. The CPU has the instruction set of `L`.
     #[inline(always)]
     unsafe fn dispatch<L: Lanes, const TRANSPOSED: bool>(&self, rows: usize, lhs: *const f32, k_stride: usize) {
         macro_rules! each {
@@ -181,11 +181,11 @@ impl MicroTile {
             for (r, sums) in sums.into_iter().enumerate() {
                 for (half, sum) in sums.into_iter().enumerate() {
                     let dst = self.dst.add(r * self.dst_stride + half * L::WIDTH);
-                    let before = match self.beta {
+                    let old = match self.beta {
                         Beta::One => L::load(dst),
                         Beta::Zero => L::splat(0.0),
                     };
-                    sum.add(before).store(dst);
+                    sum.add(old).store(dst);
                 }
             }
         }
@@ -215,17 +215,17 @@ mod tests {
                 let a = values(if transposed { inner * a_stride } else { rows * width }, 1);
                 let (b, before) = (values(inner * stride, 2), values(rows * stride, 3));
                 let mut out = before.clone();
-                let left = if transposed { Lhs::Transposed(Strided::new(&a, a_stride)) } else { Lhs::Packed(&a) };
-                gemm(left, rows, inner, Strided::new(&b, stride), panels, &mut out, stride, if add { Beta::One } else { Beta::Zero });
-                let left = |r, i| a[if transposed { i * a_stride + r } else { r * width + i }];
-                let lhs: Vec<f32> = (0..rows * inner).map(|at| left(at / inner, at % inner)).collect();
+                let lhs = if transposed { Lhs::Transposed(Strided::new(&a, a_stride)) } else { Lhs::Packed(&a) };
+                gemm(lhs, rows, inner, Strided::new(&b, stride), panels, &mut out, stride, if add { Beta::One } else { Beta::Zero });
+                let element = |r, i| a[if transposed { i * a_stride + r } else { r * width + i }];
+                let lhs: Vec<f32> = (0..rows * inner).map(|i| element(i / inner, i % inner)).collect();
                 let rhs: Vec<f32> = b.chunks(stride.max(1)).flat_map(|row| &row[..columns]).copied().collect();
                 let mut sums = vec![0f32; rows * columns];
                 reference::gemm(&mut sums, 0.0, 1.0, &lhs, &rhs, rows, columns, inner);
-                for (at, got) in out.iter().enumerate() {
-                    let (r, c) = (at / stride, at % stride);
-                    let kept = if add || c >= columns { before[at] } else { 0.0 };
-                    assert_eq!(*got, if c < columns { sums[r * columns + c] + kept } else { kept });
+                for (i, got) in out.iter().enumerate() {
+                    let (r, c) = (i / stride, i % stride);
+                    let old = if add || c >= columns { before[i] } else { 0.0 };
+                    assert_eq!(*got, if c < columns { sums[r * columns + c] + old } else { old });
                 }
             });
         }

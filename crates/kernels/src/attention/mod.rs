@@ -1,12 +1,12 @@
 //! Multi-head self-attention over packed sequences (Vaswani et al. 2017, eq. 1), without a mask.
 //!
-//! `qkv` is `[T, 3·D]`, each row `q | k | v`, each of those `H` heads of `dh = D/H` values. Tokens attend within their sequence
-//! only ([`Varlen`]).
+//! `qkv` is `[T, 3·D]`. Each row is `q | k | v`, and each part consists of `H` heads of `dh = D/H` values. Tokens attend only within their
+//! sequence ([`Varlen`]).
 //!
-//! One task is one head of one sequence. Scores exist for `nr` queries at a time, transposed: keys are rows and queries are
-//! lanes of two registers. Row maxima, row sums and the saved statistics of each query then lie along the registers, and the scores
-//! are the packed rhs of the next product as they stand. As in FlashAttention (Dao et al. 2022), the backward pass recomputes them
-//! from the saved log-sum-exp of each query. The plain versions are
+//! One task is one head of one sequence. A task computes the scores of `nr` queries at a time, transposed: keys are rows, and queries are
+//! the lanes of two registers. With this layout, the row maximum, row sum and saved statistics of each query occupy one lane, and the
+//! scores are already the packed rhs of the next product. As in FlashAttention (Dao et al. 2022), the backward pass recomputes the
+//! probabilities from the saved log-sum-exp of each query. The plain versions are
 //! [`reference::attention_forward`](crate::reference::attention_forward) and
 //! [`reference::attention_backward`](crate::reference::attention_backward).
 
@@ -18,7 +18,7 @@ pub use varlen::Varlen;
 
 use crate::aligned::padded_stride;
 use crate::mat::Beta;
-use crate::memory::{Scratch, Take};
+use crate::memory::{BumpAllocator, Scratch};
 use crate::parallel::SharedMut;
 
 use gemm::{Lhs, Strided, gemm, nr};
@@ -29,14 +29,16 @@ use std::ops::Range;
 use vlct_simd::math::sum2;
 
 thread_local! {
-    /// Operands, scores and results of the running task.
+    /// Operands, scores and results of the current task.
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// Sizes shared by both directions.
+/// The widths that the forward and backward passes share.
 #[derive(Clone, Copy)]
 struct Shape {
+    /// `D`
     width: usize,
+    /// `dh`
     head: usize,
 }
 
@@ -56,25 +58,25 @@ impl Shape {
         Self { width, head }
     }
 
-    /// Query, key or value (part 0, 1 or 2) of one head in the rows from `row` on.
+    /// The queries, keys or values (part 0, 1 or 2) of one head, in the rows from `row` on.
     fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Strided<'a> {
         let start = row * 3 * self.width + part * self.width + head * self.head;
         Strided::new(&qkv[start..], 3 * self.width)
     }
 
-    /// Factor of the scores, `1/√dh`.
+    /// The scale of the scores, `1/√dh`.
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
 
-    /// Factor that turns the product of query and key into an exponent of 2.
-    fn factor(&self) -> f32 {
+    /// The factor that turns the dot product of query and key into an exponent of 2.
+    fn log2_scale(&self) -> f32 {
         std::f32::consts::LOG2_E * self.scale()
     }
 }
 
-/// Calls `task(head, rows, q_rows)` for every head of every sequence that has tokens, in parallel: the rows of the sequence in `qkv`,
-/// and the rows of its results.
+/// Calls `task(head, rows, q_rows)` for every head of every non-empty sequence, in parallel. `rows` are the rows of the sequence in `qkv`,
+/// `q_rows` the rows of its outputs.
 fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
     (0..varlen.batch() * heads).into_par_iter().for_each(|i| {
         let (rows, q_rows) = varlen.rows(i / heads);
@@ -84,7 +86,7 @@ fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(usize, Range<usize>
     });
 }
 
-/// Writes `out [total_q, D]` and `log_sum_exp [H, total_q]`, which is to base 2.
+/// Writes the outputs `out [total_q, D]` and `log_sum_exp [H, total_q]`, the log-sum-exp of the scores of each query, to base 2.
 ///
 /// # Panics
 /// If the sizes do not fit.
@@ -101,11 +103,11 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
         }
         SCRATCH.with_borrow_mut(|memory| {
             let stride = padded_stride(n);
-            let mut take = Take::new(memory, head * stride + (n + 3 * head + 2) * nr);
-            let k_t = take.next(head * stride);
-            let scores = take.next(n * nr);
-            let [q_t, out_t, result] = [(); 3].map(|_| take.next(head * nr));
-            let [row_max, row_sum] = [(); 2].map(|_| take.next(nr));
+            let mut scratch = BumpAllocator::new(memory, head * stride + (n + 3 * head + 2) * nr);
+            let k_t = scratch.allocate(head * stride);
+            let scores = scratch.allocate(n * nr);
+            let [q_t, out_t, result] = [(); 3].map(|_| scratch.allocate(head * nr));
+            let [row_max, row_sum] = [(); 2].map(|_| scratch.allocate(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
             k.transpose(n, head, k_t, stride);
             for first in (0..q_rows.len()).step_by(nr) {
@@ -114,17 +116,18 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
                 q.transpose_padded(count, head, q_t, nr);
                 let keys = Lhs::Transposed(Strided::new(k_t, stride));
                 gemm(keys, n, head, Strided::new(q_t, nr), 1, scores, nr, Beta::Zero);
-                softmax(scores, shape.factor(), row_max, row_sum);
+                softmax(scores, shape.log2_scale(), row_max, row_sum);
                 let values = Lhs::Transposed(v);
                 gemm(values, head, n, Strided::new(scores, nr), 1, out_t, nr, Beta::Zero);
                 divide_columns(out_t, row_sum);
                 Strided::new(out_t, nr).transpose(head, count, result, head);
                 for (i, row) in result.chunks_exact(head).take(count).enumerate() {
-                    let at = q_rows.start + first + i;
-                    // SAFETY: these columns of this row, and this log-sum-exp, belong to this task alone.
+                    let q_row = q_rows.start + first + i;
+                    // SAFETY: only this task accesses these columns of this row, and this log-sum-exp.
                     unsafe {
-                        *lse.at(h * total_q + at) = row_max[i] + row_sum[i].log2();
-                        std::slice::from_raw_parts_mut(out.at(at * shape.width + h * head), head).copy_from_slice(row);
+                        *lse.ptr_at(h * total_q + q_row) = row_max[i] + row_sum[i].log2();
+                        std::slice::from_raw_parts_mut(out.ptr_at(q_row * shape.width + h * head), head)
+                            .copy_from_slice(row);
                     }
                 }
             }
@@ -132,7 +135,7 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
     });
 }
 
-/// Writes `d_qkv [T, 3·D]` from `d_out [total_q, D]`, given what [`forward`] wrote.
+/// Writes `d_qkv [T, 3·D]` from `d_out [total_q, D]` and the results of [`forward`].
 ///
 /// # Panics
 /// If the sizes do not fit.
@@ -154,40 +157,40 @@ pub fn backward(
     let nr = nr();
     for_each_head(varlen, heads, |h, rows, q_rows| {
         let (n, head) = (rows.len(), shape.head);
-        // Row `row` of the sequence in one part of the result.
-        let target = |part: usize, row: usize| {
+        // The gradient of one part (query, key or value) of row `row` of the sequence.
+        let d_part = |part: usize, row: usize| {
             let column = part * shape.width + h * head;
-            // SAFETY: these columns of this row belong to this task alone, which uses one row at a time.
-            unsafe { std::slice::from_raw_parts_mut(d_qkv.at((rows.start + row) * 3 * shape.width + column), head) }
+            // SAFETY: only this task accesses these columns of this row, and it uses one row at a time.
+            unsafe { std::slice::from_raw_parts_mut(d_qkv.ptr_at((rows.start + row) * 3 * shape.width + column), head) }
         };
         let write = |part: usize, row: usize, values: &[f32], factor: f32| {
-            for (to, value) in target(part, row).iter_mut().zip(values) {
-                *to = value * factor;
+            for (out, value) in d_part(part, row).iter_mut().zip(values) {
+                *out = value * factor;
             }
         };
         // Only query tokens have a query gradient; without query tokens all gradients are zero.
         for row in q_rows.len()..n {
-            target(0, row).fill(0.0);
+            d_part(0, row).fill(0.0);
         }
         if q_rows.is_empty() {
             for row in 0..n {
-                target(1, row).fill(0.0);
-                target(2, row).fill(0.0);
+                d_part(1, row).fill(0.0);
+                d_part(2, row).fill(0.0);
             }
             return;
         }
         SCRATCH.with_borrow_mut(|memory| {
             let stride = padded_stride(n);
-            // The columns of rhs are padded to whole panels.
+            // `gemm` multiplies whole panels of rhs columns.
             let padded = head.next_multiple_of(nr);
             let len = 2 * head * stride + 2 * n * (padded + nr) + (2 * padded + 4 * head + 2) * nr;
-            let mut take = Take::new(memory, len);
-            let [k_t, v_t] = [(); 2].map(|_| take.next(head * stride));
-            let [d_k, d_v] = [(); 2].map(|_| take.next(n * padded));
-            let [p, ds] = [(); 2].map(|_| take.next(n * nr));
-            let [q, d_o] = [(); 2].map(|_| take.next(nr * padded));
-            let [q_t, d_o_t, d_q_t, d_q] = [(); 4].map(|_| take.next(head * nr));
-            let [lse, delta] = [(); 2].map(|_| take.next(nr));
+            let mut scratch = BumpAllocator::new(memory, len);
+            let [k_t, v_t] = [(); 2].map(|_| scratch.allocate(head * stride));
+            let [d_k, d_v] = [(); 2].map(|_| scratch.allocate(n * padded));
+            let [p, ds] = [(); 2].map(|_| scratch.allocate(n * nr));
+            let [q, d_o] = [(); 2].map(|_| scratch.allocate(nr * padded));
+            let [q_t, d_o_t, d_q_t, d_q] = [(); 4].map(|_| scratch.allocate(head * nr));
+            let [lse, delta] = [(); 2].map(|_| scratch.allocate(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
             k.transpose(n, head, k_t, stride);
             v.transpose(n, head, v_t, stride);
@@ -197,17 +200,17 @@ pub fn backward(
             for first in (0..q_rows.len()).step_by(nr) {
                 let count = nr.min(q_rows.len() - first);
                 let row = q_rows.start + first;
-                let gradient = Strided::new(&d_out[row * shape.width + h * head..], shape.width);
-                let result = Strided::new(&out[row * shape.width + h * head..], shape.width);
+                let d_output = Strided::new(&d_out[row * shape.width + h * head..], shape.width);
+                let output = Strided::new(&out[row * shape.width + h * head..], shape.width);
                 let query = shape.part(qkv, rows.start + first, h, 0);
                 query.copy(count, head, q, padded);
-                gradient.copy(count, head, d_o, padded);
+                d_output.copy(count, head, d_o, padded);
                 query.transpose_padded(count, head, q_t, nr);
-                gradient.transpose_padded(count, head, d_o_t, nr);
-                // delta: for each query, the dot product of its result and the gradient of that.
+                d_output.transpose_padded(count, head, d_o_t, nr);
+                // delta: for each query, the dot product of its output and the gradient of its output.
                 for (i, delta) in delta.iter_mut().enumerate() {
                     *delta = if i < count {
-                        sum2(gradient.row(i, head), result.row(i, head), |a, b| a * b)
+                        sum2(d_output.row(i, head), output.row(i, head), |a, b| a * b)
                     } else {
                         0.0
                     };
@@ -217,11 +220,11 @@ pub fn backward(
                 let [keys, values] = [&*k_t, &*v_t].map(|m| Lhs::Transposed(Strided::new(m, stride)));
                 gemm(keys, n, head, Strided::new(q_t, nr), 1, p, nr, Beta::Zero);
                 gemm(values, n, head, Strided::new(d_o_t, nr), 1, ds, nr, Beta::Zero);
-                score_gradient(p, ds, shape.factor(), lse, delta);
+                score_gradient(p, ds, shape.log2_scale(), lse, delta);
                 let panels = padded / nr;
-                for (left, right, sums) in [(&*ds, &*q, &mut *d_k), (&*p, &*d_o, &mut *d_v)] {
-                    let (left, right) = (Lhs::Packed(left), Strided::new(right, padded));
-                    gemm(left, n, count, right, panels, sums, padded, Beta::of_k_block(first));
+                for (lhs, rhs, sums) in [(&*ds, &*q, &mut *d_k), (&*p, &*d_o, &mut *d_v)] {
+                    let (lhs, rhs) = (Lhs::Packed(lhs), Strided::new(rhs, padded));
+                    gemm(lhs, n, count, rhs, panels, sums, padded, Beta::of_k_block(first));
                 }
                 gemm(
                     Lhs::Transposed(k),
@@ -255,17 +258,17 @@ mod tests {
         ((i * 7919) % 1009) as f32 / 500.0 - 1.0
     }
 
-    /// Runs on one thread, since other threads keep the level of the CPU.
+    /// Runs `test` on a single thread, because the level applies to one thread only.
     fn at_each_level(test: impl Fn() + Send) {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
             .build()
-            .expect("a thread");
+            .expect("thread pool");
         pool.install(|| vlct_simd::at_each_level(test));
     }
 
     #[test]
-    fn both_directions_equal_the_reference() {
+    fn forward_and_backward_equal_the_reference() {
         at_each_level(|| {
             for (heads, width, k, q) in [
                 (2, 12, [0, 3, 3, 10], [0, 3, 3, 10]),
@@ -279,23 +282,23 @@ mod tests {
                 let varlen = Varlen::prefix_queries(&k, &q);
                 forward(&qkv, varlen, heads, &mut out, &mut lse);
                 reference::attention_forward(&mut want, &mut want_lse, &qkv, &k, &q, heads);
-                let close = |got: &[f32], want: &[f32], bound: f32| {
+                let assert_close = |got: &[f32], want: &[f32], bound: f32| {
                     for (i, (got, want)) in got.iter().zip(want).enumerate() {
                         assert!((got - want).abs() < bound, "{i}: {got} instead of {want}");
                     }
                 };
-                close(&out, &want, 2e-6);
-                close(&lse, &want_lse, 1e-5);
+                assert_close(&out, &want, 2e-6);
+                assert_close(&lse, &want_lse, 1e-5);
                 let [mut d_qkv, mut want] = [(); 2].map(|_| vec![f32::NAN; qkv.len()]);
                 backward(&d_out, &qkv, &out, &lse, varlen, heads, &mut d_qkv);
                 reference::attention_backward(&mut want, &d_out, &qkv, &k, &q, heads);
-                close(&d_qkv, &want, 1e-5);
+                assert_close(&d_qkv, &want, 1e-5);
             }
         });
     }
 
     #[test]
-    fn query_tokens_get_the_same_results_as_among_all_tokens() {
+    fn results_of_query_tokens_do_not_depend_on_other_queries() {
         at_each_level(|| {
             let (heads, width, offsets) = (2, 12, [0, 3, 4, 10]);
             let qkv: Vec<f32> = (0..10 * 3 * width).map(value).collect();
@@ -303,8 +306,9 @@ mod tests {
             forward(&qkv, Varlen::full(&offsets), heads, &mut all, &mut lse);
             for cu_seqlens_q in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
                 let q_rows = cu_seqlens_q[3];
-                let d_leading: Vec<f32> = (0..q_rows * width).map(|i| value(i + 5)).collect();
-                let pick = |s: usize| {
+                let d_prefix: Vec<f32> = (0..q_rows * width).map(|i| value(i + 5)).collect();
+                // The query tokens of sequence `s` in the outputs of all tokens, and in the outputs of the query tokens.
+                let ranges = |s: usize| {
                     let count = (cu_seqlens_q[s + 1] - cu_seqlens_q[s]) * width;
                     (
                         offsets[s] * width..offsets[s] * width + count,
@@ -312,8 +316,8 @@ mod tests {
                     )
                 };
                 let mut d_all = vec![0f32; 10 * width];
-                for (among, alone) in (0..3).map(pick) {
-                    d_all[among].copy_from_slice(&d_leading[alone]);
+                for (in_all, in_prefix) in (0..3).map(ranges) {
+                    d_all[in_all].copy_from_slice(&d_prefix[in_prefix]);
                 }
                 let mut want = vec![f32::NAN; qkv.len()];
                 let mut lse = vec![0f32; 10 * heads];
@@ -321,13 +325,13 @@ mod tests {
                 backward(&d_all, &qkv, &all, &lse, Varlen::full(&offsets), heads, &mut want);
 
                 let sequences = Varlen::prefix_queries(&offsets, &cu_seqlens_q);
-                let (mut leading, mut lse) = (vec![0f32; q_rows * width], vec![0f32; q_rows * heads]);
-                forward(&qkv, sequences, heads, &mut leading, &mut lse);
-                for (among, alone) in (0..3).map(pick) {
-                    assert_eq!(leading[alone], all[among]);
+                let (mut prefix, mut lse) = (vec![0f32; q_rows * width], vec![0f32; q_rows * heads]);
+                forward(&qkv, sequences, heads, &mut prefix, &mut lse);
+                for (in_all, in_prefix) in (0..3).map(ranges) {
+                    assert_eq!(prefix[in_prefix], all[in_all]);
                 }
                 let mut got = vec![f32::NAN; qkv.len()];
-                backward(&d_leading, &qkv, &leading, &lse, sequences, heads, &mut got);
+                backward(&d_prefix, &qkv, &prefix, &lse, sequences, heads, &mut got);
                 for (got, want) in got.iter().zip(&want) {
                     assert!((got - want).abs() < 1e-6, "{got} {want}");
                 }

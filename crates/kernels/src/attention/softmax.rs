@@ -1,74 +1,74 @@
-//! Softmax and its gradient for transposed scores: rows are keys, columns are as many queries as two registers have lanes.
+//! Softmax and its gradient for transposed scores: each row is a key, and each of the lanes of two registers is a query.
 
 use vlct_simd::for_lanes;
 use vlct_simd::lanes::{Lanes, exp2_nonpositive};
 
-/// The two registers of a row.
+/// Loads a row into two registers.
 ///
 /// # Safety
-/// The CPU has the instruction set of `L`, and the row has two registers' values.
+/// The CPU has the instruction set of `L`, and the row has `2·WIDTH` values.
 #[inline(always)]
-unsafe fn halves<L: Lanes>(row: &[f32]) -> [L; 2] {
-    // SAFETY: the row has two registers' values (caller).
+unsafe fn load<L: Lanes>(row: &[f32]) -> [L; 2] {
+    // SAFETY: the row has `2·WIDTH` values (caller).
     unsafe { [L::load(row.as_ptr()), L::load(row.as_ptr().wrapping_add(L::WIDTH))] }
 }
 
-/// Writes the two registers of a row.
+/// Stores two registers to a row.
 ///
 /// # Safety
-/// The CPU has the instruction set of `L`, and the row has two registers' values.
+/// The CPU has the instruction set of `L`, and the row has `2·WIDTH` values.
 #[inline(always)]
 unsafe fn store<L: Lanes>(values: [L; 2], row: &mut [f32]) {
     for (half, value) in values.into_iter().enumerate() {
-        // SAFETY: the row has two registers' values (caller).
+        // SAFETY: the row has `2·WIDTH` values (caller).
         unsafe { value.store(row.as_mut_ptr().wrapping_add(half * L::WIDTH)) };
     }
 }
 
 for_lanes! {
-/// Replaces scores by `2^(factor·score − row_max)`, where `row_max` is the largest score of the query times the factor, and writes their
-/// sums to `row_sum`.
+/// Writes the largest `factor·score` of each query to `row_max`, replaces the scores by `2^(factor·score − row_max)`, and writes the sum of
+/// the new values of each query to `row_sum`.
 ///
 /// # Panics
 /// If `row_max`, `row_sum` or the rows have another length than two registers.
 pub fn softmax<L>(scores: &mut [f32], factor: f32, row_max: &mut [f32], row_sum: &mut [f32]) {
-    /// Independent running maxima, so that a row need not wait for the one before.
+    /// Number of independent running maxima, which hide the latency of the maximum instruction.
     const CHAINS: usize = 4;
     let width = 2 * L::WIDTH;
     assert!(row_max.len() == width && row_sum.len() == width && scores.len().is_multiple_of(width));
     // SAFETY: rows are two registers long (asserts); `for_lanes!` has checked the instruction set.
     unsafe {
         let factor = L::splat(factor);
-        let mut largest = [[L::splat(f32::NEG_INFINITY); 2]; CHAINS];
+        let mut maxima = [[L::splat(f32::NEG_INFINITY); 2]; CHAINS];
         for rows in scores.chunks(CHAINS * width) {
-            for (row, largest) in rows.chunks_exact(width).zip(&mut largest) {
-                let row = halves::<L>(row);
-                *largest = [largest[0].max(row[0]), largest[1].max(row[1])];
+            for (row, max) in rows.chunks_exact(width).zip(&mut maxima) {
+                let row = load::<L>(row);
+                *max = [max[0].max(row[0]), max[1].max(row[1])];
             }
         }
-        let mut highest = largest[0];
-        for largest in &largest[1..] {
-            highest = [highest[0].max(largest[0]), highest[1].max(largest[1])];
+        let mut total = maxima[0];
+        for max in &maxima[1..] {
+            total = [total[0].max(max[0]), total[1].max(max[1])];
         }
-        let highest = highest.map(|h| h.mul(factor));
+        let maxima = total.map(|max| max.mul(factor));
         let mut sums = [L::splat(0.0); 2];
         for row in scores.chunks_exact_mut(width) {
-            let mut probs = halves::<L>(row);
-            for ((prob, highest), sum) in probs.iter_mut().zip(highest).zip(&mut sums) {
-                // Not fused: the largest score has to give exactly 0, however large it is.
-                *prob = exp2_nonpositive(prob.mul(factor).sub(highest));
+            let mut probs = load::<L>(row);
+            for ((prob, max), sum) in probs.iter_mut().zip(maxima).zip(&mut sums) {
+                // Not fused, so that the exponent of the largest score is exactly 0.
+                *prob = exp2_nonpositive(prob.mul(factor).sub(max));
                 *sum = sum.add(*prob);
             }
             store(probs, row);
         }
-        store(highest, row_max);
+        store(maxima, row_max);
         store(sums, row_sum);
     }
 }
 }
 
 for_lanes! {
-/// Divides each column by its row sum of the softmax.
+/// Divides each column by the row sum of its query.
 ///
 /// # Panics
 /// If `row_sum` or the rows have another length than two registers.
@@ -77,9 +77,9 @@ pub fn divide_columns<L>(values: &mut [f32], row_sum: &[f32]) {
     assert!(row_sum.len() == width && values.len().is_multiple_of(width));
     // SAFETY: rows are two registers long (asserts); `for_lanes!` has checked the instruction set.
     unsafe {
-        let factors = halves::<L>(row_sum).map(|row_sum| L::splat(1.0).div(row_sum));
+        let factors = load::<L>(row_sum).map(|row_sum| L::splat(1.0).div(row_sum));
         for row in values.chunks_exact_mut(width) {
-            let values = halves::<L>(row);
+            let values = load::<L>(row);
             store([values[0].mul(factors[0]), values[1].mul(factors[1])], row);
         }
     }
@@ -87,11 +87,11 @@ pub fn divide_columns<L>(values: &mut [f32], row_sum: &[f32]) {
 }
 
 for_lanes! {
-/// Replaces scores by probabilities `p = 2^(factor·score − lse)`, and the gradients `d` of the probabilities by those of the scaled
-/// scores, `p·(d − delta)`.
+/// Replaces the scores by the probabilities `p = 2^(factor·score − lse)`, and the gradients `d` of the probabilities by the gradients of the
+/// scaled scores, `p·(d − delta)`.
 ///
 /// # Panics
-/// If the sizes do not fit each other, or `lse` and `delta` have another length than two registers.
+/// If the sizes do not fit, or `lse` or `delta` has another length than two registers.
 pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32, lse: &[f32], delta: &[f32]) {
     let width = 2 * L::WIDTH;
     assert!(lse.len() == width && delta.len() == width);
@@ -99,9 +99,9 @@ pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32,
     // SAFETY: rows are two registers long (asserts); `for_lanes!` has checked the instruction set.
     unsafe {
         let factor = L::splat(factor);
-        let (lse, delta) = (halves::<L>(lse), halves::<L>(delta));
+        let (lse, delta) = (load::<L>(lse), load::<L>(delta));
         for (row, d_row) in scores.chunks_exact_mut(width).zip(gradients.chunks_exact_mut(width)) {
-            let (mut probs, mut d_scores) = (halves::<L>(row), halves::<L>(d_row));
+            let (mut probs, mut d_scores) = (load::<L>(row), load::<L>(d_row));
             for half in 0..2 {
                 probs[half] = exp2_nonpositive(probs[half].mul(factor).sub(lse[half]));
                 d_scores[half] = probs[half].mul(d_scores[half].sub(delta[half]));

@@ -44,22 +44,22 @@ impl<'a> Varlen<'a> {
         }
     }
 
-    /// Rows of `qkv`: the tokens of all sequences.
+    /// The number of rows of `qkv`: all tokens.
     pub fn total_k(&self) -> usize {
         self.cu_seqlens_k[self.cu_seqlens_k.len() - 1]
     }
 
-    /// Rows of the result: the query tokens of all sequences.
+    /// The number of rows of the result: all query tokens.
     pub fn total_q(&self) -> usize {
         self.cu_seqlens_q[self.cu_seqlens_q.len() - 1]
     }
 
-    /// Number of sequences.
+    /// The number of sequences.
     pub(crate) fn batch(&self) -> usize {
         self.cu_seqlens_k.len() - 1
     }
 
-    /// Rows of a sequence in `qkv`, and rows of its outputs.
+    /// The rows of a sequence in `qkv`, and the rows of its outputs.
     pub(crate) fn rows(&self, sequence: usize) -> (Range<usize>, Range<usize>) {
         let range = |offsets: &[usize]| offsets[sequence]..offsets[sequence + 1];
         (range(self.cu_seqlens_k), range(self.cu_seqlens_q))

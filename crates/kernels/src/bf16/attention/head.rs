@@ -1,4 +1,4 @@
-//! One head of one sequence: from a matrix in blocks to packed operands, and back.
+//! Packing one head of one sequence from a matrix in blocks, and writing results back.
 
 use super::super::blocks::{self, Aligned, BLOCK, Blocks, SIDE};
 use super::super::number::Bf16;
@@ -7,17 +7,17 @@ use super::softmax;
 use crate::parallel::SharedMut;
 use std::ops::Range;
 
-/// The size of one head of one sequence, `rows` tokens × `dh`, in elements and in blocks.
-pub struct Extent {
+/// The size of one head of one sequence: `rows` tokens × `columns` = `dh`.
+pub struct HeadSize {
     rows: usize,
     columns: usize,
-    /// Blocks of 32 tokens.
+    /// Number of blocks of 32 tokens.
     pub panels: usize,
-    /// Blocks of 32 columns: the k-blocks of `q·kᵀ`.
+    /// Number of blocks of 32 columns, the k-blocks of `q·kᵀ`.
     pub k_blocks: usize,
 }
 
-impl Extent {
+impl HeadSize {
     pub fn new(rows: usize, columns: usize) -> Self {
         Self {
             rows,
@@ -27,42 +27,50 @@ impl Extent {
         }
     }
 
-    /// Elements of a packed operand.
-    pub fn operand(&self) -> usize {
+    /// Number of elements of a packed operand.
+    pub fn packed_len(&self) -> usize {
         self.panels * self.k_blocks * BLOCK
     }
 
-    /// Copies block (`panel`, `k_block`) of the head whose first element is at (`start`, `column`) of the matrix.
-    pub fn load(&self, from: Blocks, start: usize, column: usize, panel: usize, k_block: usize, out: &mut [Bf16]) {
+    /// Copies block (`panel`, `k_block`) of a head, padded with zeros. The first element of the head is at (`start`, `column`) of the matrix.
+    pub fn copy_block(
+        &self,
+        from: Blocks,
+        start: usize,
+        column: usize,
+        panel: usize,
+        k_block: usize,
+        out: &mut [Bf16],
+    ) {
         let rows = SIDE.min(self.rows - panel * SIDE);
         let columns = SIDE.min(self.columns - k_block * SIDE);
         let (row, column) = (start + panel * SIDE, column + k_block * SIDE);
         out[rows * SIDE..BLOCK].fill(Bf16::default());
         if column.is_multiple_of(SIDE) && columns == SIDE {
-            // The rows are contiguous in one block, or in two.
+            // The rows are in one block of the matrix, or in two blocks.
             let (upper, lower) = out[..rows * SIDE].split_at_mut(rows.min(SIDE - row % SIDE) * SIDE);
-            upper.copy_from_slice(&from.rest(row, column)[..upper.len()]);
+            upper.copy_from_slice(&from.block_tail(row, column)[..upper.len()]);
             if !lower.is_empty() {
-                lower.copy_from_slice(&from.rest(row.next_multiple_of(SIDE), column)[..lower.len()]);
+                lower.copy_from_slice(&from.block_tail(row.next_multiple_of(SIDE), column)[..lower.len()]);
             }
             return;
         }
         for (r, out) in out.chunks_exact_mut(SIDE).take(rows).enumerate() {
-            let near = SIDE - column % SIDE;
-            let (left, right) = out[..columns].split_at_mut(near.min(columns));
-            left.copy_from_slice(&from.rest(row + r, column)[..left.len()]);
+            let in_first_block = SIDE - column % SIDE;
+            let (left, right) = out[..columns].split_at_mut(in_first_block.min(columns));
+            left.copy_from_slice(&from.block_tail(row + r, column)[..left.len()]);
             if !right.is_empty() {
-                right.copy_from_slice(&from.rest(row + r, column + near)[..right.len()]);
+                right.copy_from_slice(&from.block_tail(row + r, column + in_first_block)[..right.len()]);
             }
             out[columns..].fill(Bf16::default());
         }
     }
 
-    /// The online softmax of 32 queries over all keys, without its division: writes `2^(factor·score − row_max)` of each block of keys
-    /// to `probs` and returns the row sums.
+    /// Computes the softmax of 32 queries over all keys, without the division: writes `2^(factor·score − row_max)` to `probs`, block by block
+    /// of keys, and returns the row sums.
     ///
-    /// `score(j, out)` computes the scores of block `j` of keys; `scores[0]` holds those of block 0. `row_max` is about the largest
-    /// score of each query, times the factor. `per_panel` is called for each block of keys.
+    /// `score(j, out)` computes the scores of block `j` of keys. On entry, `scores[0]` must hold the scores of block 0. `row_max` must be near
+    /// the largest `factor·score` of each query. `per_panel` is called once for each block of keys.
     pub fn exp_scores(
         &self,
         factor: f32,
@@ -74,57 +82,57 @@ impl Extent {
     ) -> [f32; SIDE] {
         let mut sums = softmax::RowSums::default();
         for (j, probs) in probs.chunks_exact_mut(BLOCK).enumerate() {
-            let [now, next] = scores;
-            // AMX computes the next scores while the vector units process these.
+            let [current, next] = scores;
+            // AMX computes the next scores while the vector units process the current ones.
             if j + 1 < self.panels {
                 score(j + 1, next);
             }
             per_panel();
-            // SAFETY: `score` has used an engine; both are blocks, and `probs` begins at a cache line.
-            unsafe { softmax::exp_scores(now, self.rows - j * SIDE, factor, row_max, probs, &mut sums) };
-            std::mem::swap(now, next);
+            // SAFETY: `score` has used an engine; both are blocks, and `probs` is 64-byte aligned.
+            unsafe { softmax::exp_scores(current, self.rows - j * SIDE, factor, row_max, probs, &mut sums) };
+            std::mem::swap(current, next);
         }
         // SAFETY: `score` has used an engine.
         unsafe { softmax::row_sums(&sums) }
     }
 
-    /// Calls `use_block(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`), and
-    /// prefetches the next one, which lies far away in memory.
-    fn each_block(&self, from: Blocks, start: usize, column: usize, mut use_block: impl FnMut(usize, usize, &Aligned)) {
+    /// Calls `visit(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`). Prefetches the same
+    /// columns of the next panel, which are not adjacent in memory.
+    fn for_each_block(&self, from: Blocks, start: usize, column: usize, mut visit: impl FnMut(usize, usize, &Aligned)) {
         let mut block = Aligned::default();
         let end = start + self.rows;
         for panel in 0..self.panels {
             for k_block in 0..self.k_blocks {
-                // The next rows lie in one block, or in two.
+                // The rows of the next panel are in one block of the matrix, or in two blocks.
                 let row = start + (panel + 1) * SIDE;
                 let below = row.next_multiple_of(SIDE);
                 if row < end {
-                    let rows = from.rest(row, column + k_block * SIDE);
+                    let rows = from.block_tail(row, column + k_block * SIDE);
                     prefetch(Level::L1, rows.as_ptr(), rows.len().div_ceil(SIDE));
                 }
                 if row < below && below < end {
-                    let rows = from.rest(below, column + k_block * SIDE);
+                    let rows = from.block_tail(below, column + k_block * SIDE);
                     prefetch(Level::L1, rows.as_ptr(), row % SIDE);
                 }
-                self.load(from, start, column, panel, k_block, &mut block.0);
-                use_block(panel, k_block, &block);
+                self.copy_block(from, start, column, panel, k_block, &mut block.0);
+                visit(panel, k_block, &block);
             }
         }
     }
 
-    /// The place of a block in an operand whose inner dimension are the columns: `k_blocks` blocks for each 32 rows.
-    fn row_place(&self, panel: usize, k_block: usize) -> Range<usize> {
-        let at = (panel * self.k_blocks + k_block) * BLOCK;
-        at..at + BLOCK
+    /// The position of a block in a packed operand whose inner dimension is the columns of the head: panel by panel.
+    fn panel_major(&self, panel: usize, k_block: usize) -> Range<usize> {
+        let start = (panel * self.k_blocks + k_block) * BLOCK;
+        start..start + BLOCK
     }
 
-    /// The place of a block in an operand whose inner dimension are the rows: `panels` blocks for each 32 columns.
-    fn column_place(&self, panel: usize, k_block: usize) -> Range<usize> {
-        let at = (k_block * self.panels + panel) * BLOCK;
-        at..at + BLOCK
+    /// The position of a block in a packed operand whose inner dimension is the rows of the head: 32 columns by 32 columns.
+    fn column_major(&self, panel: usize, k_block: usize) -> Range<usize> {
+        let start = (k_block * self.panels + panel) * BLOCK;
+        start..start + BLOCK
     }
 
-    /// Packs the head as lhs `[rows, columns]` and, if wanted, its transpose as lhs `[columns, rows]`.
+    /// Packs the head as an lhs `[rows, columns]`, and optionally its transpose as an lhs `[columns, rows]`.
     pub fn pack_lhs(
         &self,
         from: Blocks,
@@ -133,18 +141,18 @@ impl Extent {
         rows: &mut [Bf16],
         mut transposed: Option<&mut [Bf16]>,
     ) {
-        self.each_block(from, start, column, |panel, k_block, block| {
-            rows[self.row_place(panel, k_block)].copy_from_slice(&block.0);
+        self.for_each_block(from, start, column, |panel, k_block, block| {
+            rows[self.panel_major(panel, k_block)].copy_from_slice(&block.0);
             if let Some(transposed) = &mut transposed {
-                let out = transposed[self.column_place(panel, k_block)].as_mut_ptr();
+                let out = transposed[self.column_major(panel, k_block)].as_mut_ptr();
                 // SAFETY: both are blocks at cache lines; `Blocks::new` has found an engine.
                 unsafe { blocks::transpose_block(block.0.as_ptr(), out) };
             }
         });
     }
 
-    /// Packs the head as rhs: its transpose `[columns, rows]` to `transposed`, itself, `[rows, columns]`, to `rows`; either may be
-    /// left out. `inspect` sees each block with its place.
+    /// Packs the head as an rhs `[rows, columns]` to `rows`, and its transpose as an rhs `[columns, rows]` to `transposed`; both are optional.
+    /// Calls `visit(panel, k_block, block)` for each block.
     pub fn pack_rhs(
         &self,
         from: Blocks,
@@ -152,40 +160,40 @@ impl Extent {
         column: usize,
         mut transposed: Option<&mut [Bf16]>,
         mut rows: Option<&mut [Bf16]>,
-        mut inspect: impl FnMut(usize, usize, &Aligned),
+        mut visit: impl FnMut(usize, usize, &Aligned),
     ) {
-        self.each_block(from, start, column, |panel, k_block, block| {
+        self.for_each_block(from, start, column, |panel, k_block, block| {
             // SAFETY: all are blocks at cache lines; `Blocks::new` has found an engine.
             unsafe {
                 if let Some(transposed) = &mut transposed {
-                    let out = transposed[self.row_place(panel, k_block)].as_mut_ptr();
-                    blocks::pack_columns(block.0.as_ptr(), out);
+                    let out = transposed[self.panel_major(panel, k_block)].as_mut_ptr();
+                    blocks::pack_block_transposed(block.0.as_ptr(), out);
                 }
                 if let Some(rows) = &mut rows {
-                    let out = rows[self.column_place(panel, k_block)].as_mut_ptr();
-                    blocks::pack_rows(block.0.as_ptr(), 0..blocks::PAIRS, out);
+                    let out = rows[self.column_major(panel, k_block)].as_mut_ptr();
+                    blocks::pack_block(block.0.as_ptr(), 0..blocks::PAIRS, out);
                 }
             }
-            inspect(panel, k_block, block);
+            visit(panel, k_block, block);
         });
     }
 }
 
-/// A matrix in blocks that several tasks write, each its own rows and columns.
+/// A matrix in blocks that several tasks write. Tasks write disjoint rows and columns.
 #[derive(Clone, Copy)]
-pub struct Target {
+pub struct SharedBlocks {
     pub data: SharedMut<Bf16>,
     pub width: usize,
-    /// Whether whole rows of blocks are written with non-temporal stores, because they are not read soon. Dropping the
-    /// `MicroKernel` makes them visible to other threads.
-    pub stream: bool,
+    /// Whether to write full rows of blocks with non-temporal stores, for a matrix that is not read soon. Dropping the `MicroKernel` makes
+    /// the stores visible to other threads.
+    pub non_temporal: bool,
 }
 
-impl Target {
-    /// Rounds the first `rows` and `columns` of a block, row `r` times `factors[r]`, to the matrix at (`row`, `column`).
+impl SharedBlocks {
+    /// Multiplies row `r` of a block by `factors[r]`, and writes the first `rows` × `columns` values, rounded, to (`row`, `column`).
     ///
     /// # Safety
-    /// These elements lie in the matrix, and no other task accesses them; there is an engine.
+    /// These elements lie in the matrix, no other task accesses them, and `engine()` returns an engine.
     pub unsafe fn write(
         self,
         block: &[f32],
@@ -195,26 +203,26 @@ impl Target {
         row: usize,
         column: usize,
     ) {
-        let place = |row: usize, column: usize| {
+        let offset = |row: usize, column: usize| {
             let block = row / SIDE * self.width.div_ceil(SIDE) + column / SIDE;
             block * BLOCK + row % SIDE * SIDE + column % SIDE
         };
-        // SAFETY: the elements lie in the matrix and belong to this task, and there is an engine (caller).
+        // SAFETY: the elements lie in the matrix, only this task accesses them, and there is an engine (caller).
         unsafe {
             if column.is_multiple_of(SIDE) && columns == SIDE {
-                // The rows are contiguous in one block, or in two.
+                // The rows are in one block of the matrix, or in two blocks.
                 let upper = rows.min(SIDE - row % SIDE);
-                let out = self.data.at(place(row, column));
-                softmax::round_rows(block, &factors[..upper], out, self.stream);
+                let out = self.data.ptr_at(offset(row, column));
+                softmax::round_rows(block, &factors[..upper], out, self.non_temporal);
                 if upper < rows {
-                    let out = self.data.at(place(row + upper, column));
-                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out, self.stream);
+                    let out = self.data.ptr_at(offset(row + upper, column));
+                    softmax::round_rows(&block[upper * SIDE..], &factors[upper..rows], out, self.non_temporal);
                 }
                 return;
             }
             for (r, (values, factor)) in block.chunks_exact(SIDE).zip(factors).take(rows).enumerate() {
                 for (c, value) in values[..columns].iter().enumerate() {
-                    *self.data.at(place(row + r, column + c)) = Bf16::from_f32(value * factor);
+                    *self.data.ptr_at(offset(row + r, column + c)) = Bf16::from_f32(value * factor);
                 }
             }
         }

@@ -1,11 +1,11 @@
-//! Softmax and its gradient on blocks of scores, and other functions of their rows.
+//! Softmax and its gradient on blocks of scores, and other row-wise operations on blocks.
 
 use super::super::blocks::{BLOCK, SIDE};
 use super::super::math::exp2;
 use super::super::number::Bf16;
 use super::super::registers::{Registers, for_registers, masks};
 
-/// Partial sums of 32 rows, a register each.
+/// Partial sums of 32 rows, one register per row.
 #[repr(align(64))]
 pub struct RowSums([[f32; 16]; SIDE]);
 
@@ -16,7 +16,7 @@ impl Default for RowSums {
 }
 
 for_registers! {
-/// `row_max[r] = max(row_max[r], factor · max_c scores[r, c])` over the first `keys` columns.
+/// Computes `row_max[r] = max(row_max[r], factor · max_c scores[r, c])` over the first `keys` columns.
 ///
 /// # Safety
 /// An engine is in use; `scores` is a block.
@@ -33,7 +33,7 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
         }
         let largest = reduce_rows::<R, true>(rows);
         for (row_max, largest) in row_max.iter_mut().zip(largest) {
-            // The clamp keeps infinite scores from becoming differences of infinities.
+            // Clamped, because the difference of two infinite scores would be NaN.
             *row_max = row_max.max((largest * factor).clamp(f32::MIN, f32::MAX));
         }
     }
@@ -41,10 +41,10 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
 }
 
 for_registers! {
-/// `2^(factor·score − row_max)`, rounded, to `probs`, and added to `sums`. Columns from `keys` on are zero.
+/// Computes `2^(factor·score − row_max)`, writes the values, rounded, to `probs`, and adds them to `sums`. Columns from `keys` on are zero.
 ///
 /// # Safety
-/// An engine is in use; `scores` is a block, `probs` one at a cache line.
+/// An engine is in use; `scores` is a block, and `probs` a 64-byte aligned block.
 pub unsafe fn exp_scores<R>(
     scores: &[f32],
     keys: usize,
@@ -62,7 +62,7 @@ pub unsafe fn exp_scores<R>(
             let row_max = R::splat(row_max[r]);
             let mut p = [R::splat(0.0); 2];
             for half in 0..2 {
-                // Not fused: the largest score has to give exactly 0, however large it is.
+                // Not fused, so that the exponent of the largest score is exactly 0.
                 let s = R::mul(R::load(row.add(16 * half)), factor);
                 p[half] = exp2::<R>(R::sub(s, row_max));
                 if keys < SIDE {
@@ -78,7 +78,7 @@ pub unsafe fn exp_scores<R>(
 }
 
 for_registers! {
-/// The sum of each row.
+/// Returns the sum of each row.
 ///
 /// # Safety
 /// An engine is in use.
@@ -94,7 +94,7 @@ pub unsafe fn row_sums<R>(sums: &RowSums) -> [f32; SIDE] {
 }
 }
 
-/// Reduces each of 32 registers to the maximum of its lanes if `MAX`, else to their sum.
+/// Returns the maximum of the lanes of each register if `MAX`, else their sum.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -107,27 +107,27 @@ unsafe fn reduce_rows<R: Registers, const MAX: bool>(rows: [R::F32; SIDE]) -> [f
             let mut sixteen = [R::splat(0.0); 16];
             sixteen.copy_from_slice(&rows[half..half + 16]);
             let columns = R::transpose(sixteen);
-            let mut all = columns[0];
+            let mut result = columns[0];
             for column in &columns[1..] {
-                all = if MAX {
-                    R::max(all, *column)
+                result = if MAX {
+                    R::max(result, *column)
                 } else {
-                    R::add(all, *column)
+                    R::add(result, *column)
                 };
             }
-            R::store(out.as_mut_ptr().add(half), all);
+            R::store(out.as_mut_ptr().add(half), result);
         }
     }
     out
 }
 
 for_registers! {
-/// From transposed scores (keys are rows, queries are columns) and the gradients of the probabilities: probabilities
-/// `p = 2^(factor·score − lse)`, gradients of the scores `p·(d − delta)`, both rounded, and the latter packed as rhs once more. Rows
-/// from `keys` on are zero.
+/// Computes the probabilities `p = 2^(factor·score − lse)` and the gradients of the scores `p·(d − delta)`, both rounded. The scores are
+/// transposed (keys are rows, queries are columns), and `d` is `d_probs`. The gradients of the scores are also packed as an rhs. Rows from
+/// `keys` on are zero.
 ///
 /// # Safety
-/// An engine is in use; `scores`, `d_probs` and the results are blocks at cache lines, `lse` and `delta` have 32 values.
+/// An engine is in use; `scores`, `d_probs` and the results are 64-byte aligned blocks, `lse` and `delta` have 32 values.
 pub unsafe fn score_gradient<R>(
     scores: &[f32],
     d_probs: &[f32],
@@ -145,16 +145,16 @@ pub unsafe fn score_gradient<R>(
         let lse = [R::load(lse.as_ptr()), R::load(lse.as_ptr().add(16))];
         let delta = [R::load(delta.as_ptr()), R::load(delta.as_ptr().add(16))];
         let (probs, d_scores, packed) = (probs.as_mut_ptr(), d_scores.as_mut_ptr(), d_scores_packed.as_mut_ptr());
-        // Both rows are written out: in a loop over them, registers would pass through memory on their way to `interleave`.
+        // Unrolled by two rows: in a loop over both, the compiler passes the registers to `interleave` through memory.
         for pair in 0..16 {
-            let (r, at) = (2 * pair, 2 * pair * SIDE);
+            let (r, offset) = (2 * pair, 2 * pair * SIDE);
             let [even, d_even] = probs_and_dscores::<R>(scores, d_probs, r, keys, factor, &lse, &delta);
             let [odd, d_odd] = probs_and_dscores::<R>(scores, d_probs, r + 1, keys, factor, &lse, &delta);
             let [low, high] = R::interleave(d_even, d_odd);
-            R::store_bf16(probs.add(at), even);
-            R::store_bf16(probs.add(at + SIDE), odd);
-            R::store_bf16(d_scores.add(at), d_even);
-            R::store_bf16(d_scores.add(at + SIDE), d_odd);
+            R::store_bf16(probs.add(offset), even);
+            R::store_bf16(probs.add(offset + SIDE), odd);
+            R::store_bf16(d_scores.add(offset), d_even);
+            R::store_bf16(d_scores.add(offset + SIDE), d_odd);
             R::store_bf16(packed.add(pair * SIDE), low);
             R::store_bf16(packed.add(BLOCK / 2 + pair * SIDE), high);
         }
@@ -162,7 +162,7 @@ pub unsafe fn score_gradient<R>(
 }
 }
 
-/// Row `r` of the probabilities and of the gradients of the scores, rounded; see [`score_gradient`].
+/// Computes row `r` of the probabilities and of the gradients of the scores, rounded; see [`score_gradient`].
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`; `scores` and `d_probs` are blocks.
@@ -188,7 +188,7 @@ unsafe fn probs_and_dscores<R: Registers>(
     }
 }
 
-/// Sixteen probabilities and gradients of scores; see [`score_gradient`].
+/// Computes sixteen probabilities and gradients of scores; see [`score_gradient`].
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`; both pointers are valid for sixteen values.
@@ -208,7 +208,7 @@ unsafe fn prob_and_dscore<R: Registers>(
 }
 
 for_registers! {
-/// `out[r] += Σ_c a[r, c] · b[r, c]` of two blocks.
+/// Adds the row-wise dot products of two blocks: `out[r] += Σ_c a[r, c] · b[r, c]`.
 ///
 /// # Safety
 /// An engine is in use; `a` and `b` are blocks, `out` has at most 32 values.
@@ -225,11 +225,11 @@ pub unsafe fn add_row_dots<R>(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
 }
 
 for_registers! {
-/// Rounds rows of 32 values, each times its factor; with non-temporal stores if `stream`.
+/// Multiplies each row of 32 values by its factor and rounds it; with non-temporal stores if `non_temporal`.
 ///
 /// # Safety
-/// An engine is in use; `values` has a row for each of `factors`, `out` is valid for as many at a cache line.
-pub unsafe fn round_rows<R>(values: &[f32], factors: &[f32], out: *mut Bf16, stream: bool) {
+/// An engine is in use; `values` has a row for each of `factors`; `out` is valid for the same number of rows, and 64-byte aligned.
+pub unsafe fn round_rows<R>(values: &[f32], factors: &[f32], out: *mut Bf16, non_temporal: bool) {
     for (r, factor) in factors.iter().enumerate() {
         // SAFETY: there is a row for each factor (caller).
         unsafe {
@@ -238,7 +238,7 @@ pub unsafe fn round_rows<R>(values: &[f32], factors: &[f32], out: *mut Bf16, str
             let low = R::mul(R::load(row), factor);
             let high = R::mul(R::load(row.add(16)), factor);
             let (out, rounded) = (out.add(r * SIDE), R::round(low, high));
-            if stream {
+            if non_temporal {
                 R::stream_bf16(out, rounded);
             } else {
                 R::store_bf16(out, rounded);

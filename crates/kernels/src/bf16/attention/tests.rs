@@ -1,4 +1,4 @@
-//! Both directions against the reference.
+//! Compares forward and backward passes with the reference.
 
 use super::*;
 use crate::aligned::AlignedVec;
@@ -10,21 +10,21 @@ fn values(n: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-fn in_blocks(x: &[f32], rows: usize, columns: usize) -> AlignedVec<Bf16> {
+fn to_blocks(x: &[f32], rows: usize, columns: usize) -> AlignedVec<Bf16> {
     let mut out = AlignedVec::zeroed(blocks::len(rows, columns));
     blocks::from_f32(x, rows, columns, out.as_mut_slice());
     out
 }
 
-/// Root mean square of the difference, relative to that of `want`.
-fn distance(got: &[f32], want: &[f32]) -> f32 {
+/// Returns the root mean square of the difference, relative to the root mean square of `want`.
+fn relative_error(got: &[f32], want: &[f32]) -> f32 {
     let squares = |f: &dyn Fn(usize) -> f32| (0..got.len()).map(|i| (f(i) as f64).powi(2)).sum::<f64>();
     assert!(got.iter().all(|v| v.is_finite()));
     (squares(&|i| got[i] - want[i]) / squares(&|i| want[i])).sqrt() as f32
 }
 
 #[test]
-fn both_directions_equal_the_reference_up_to_rounding() {
+fn forward_and_backward_equal_the_reference_up_to_rounding() {
     for (head, heads, offsets) in [
         (64, 2, vec![0, 245, 245, 250, 300]),
         (32, 3, vec![0, 70]),
@@ -32,7 +32,7 @@ fn both_directions_equal_the_reference_up_to_rounding() {
         (80, 2, vec![0, 40]),
         (128, 1, vec![0, 65]),
         (12, 5, vec![0, 50, 51]),
-        (64, 1, vec![0, 1100]), // score gradients in several portions
+        (64, 1, vec![0, 1100]), // several groups of key blocks
     ] {
         let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
         let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
@@ -40,54 +40,54 @@ fn both_directions_equal_the_reference_up_to_rounding() {
         reference::attention_forward(&mut want, &mut want_lse, &qkv, &offsets, &offsets, heads);
         let mut want_d = vec![0f32; qkv.len()];
         reference::attention_backward(&mut want_d, &d_out, &qkv, &offsets, &offsets, heads);
-        let all = Varlen::full(&offsets);
+        let varlen = Varlen::full(&offsets);
 
-        let qkv = in_blocks(&qkv, tokens, 3 * width);
+        let qkv = to_blocks(&qkv, tokens, 3 * width);
         let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
-        let d_out = in_blocks(&d_out, tokens, width);
+        let d_out = to_blocks(&d_out, tokens, width);
         let d_out = Blocks::new(d_out.as_slice(), tokens, width);
-        let junk = |columns| in_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
-        let (mut out, mut lse) = (junk(width), vec![f32::NAN; tokens * heads]);
-        forward(qkv, all, heads, out.as_mut_slice(), &mut lse);
+        let nans = |columns| to_blocks(&vec![f32::NAN; tokens * columns], tokens, columns);
+        let (mut out, mut lse) = (nans(width), vec![f32::NAN; tokens * heads]);
+        forward(qkv, varlen, heads, out.as_mut_slice(), &mut lse);
         let mut got = vec![0f32; tokens * width];
         blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
         assert!(
-            distance(&got, &want) < Bf16::EPSILON,
+            relative_error(&got, &want) < Bf16::EPSILON,
             "head {head}: {}",
-            distance(&got, &want)
+            relative_error(&got, &want)
         );
         for (got, want) in lse.iter().zip(&want_lse) {
             assert!((got - want).abs() < 1e-3 * want.abs().max(1.0));
         }
-        let mut d_qkv = junk(3 * width);
+        let mut d_qkv = nans(3 * width);
         let out = Blocks::new(out.as_slice(), tokens, width);
-        backward(d_out, qkv, out, &lse, all, heads, d_qkv.as_mut_slice());
+        backward(d_out, qkv, out, &lse, varlen, heads, d_qkv.as_mut_slice());
         let mut got = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
-        // Query, key and value each: their gradients differ in size.
+        // Separately, because the gradients of queries, keys and values differ in magnitude.
         for part in 0..3 {
-            let pick = |x: &[f32]| -> Vec<f32> {
+            let columns = |x: &[f32]| -> Vec<f32> {
                 x.chunks_exact(3 * width)
                     .flat_map(|row| row[part * width..][..width].to_vec())
                     .collect()
             };
-            let d = distance(&pick(&got), &pick(&want_d));
-            assert!(d < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {d}");
+            let error = relative_error(&columns(&got), &columns(&want_d));
+            assert!(error < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {error}");
         }
     }
 }
 
 #[test]
-fn query_tokens_get_the_same_results_as_among_all_tokens() {
+fn results_of_query_tokens_do_not_depend_on_other_queries() {
     let (head, heads, offsets) = (32, 2, [0, 40, 41, 110]);
     let (tokens, width) = (110, head * heads);
     let qkv = values(tokens * 3 * width, 1);
-    let qkv = in_blocks(&qkv, tokens, 3 * width);
+    let qkv = to_blocks(&qkv, tokens, 3 * width);
     let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
     let run = |varlen: Varlen, d_out: &[f32]| {
         let rows = varlen.total_q();
         let (mut out, mut lse) = (
-            in_blocks(&vec![0.0; rows * width], rows, width),
+            to_blocks(&vec![0.0; rows * width], rows, width),
             vec![0f32; rows * heads],
         );
         forward(qkv, varlen, heads, out.as_mut_slice(), &mut lse);
@@ -95,8 +95,8 @@ fn query_tokens_get_the_same_results_as_among_all_tokens() {
         let mut values = vec![0f32; rows * width];
         blocks::to_f32(out, &mut values);
         let (d_out, mut d_qkv) = (
-            in_blocks(d_out, rows, width),
-            in_blocks(&vec![f32::NAN; tokens * 3 * width], tokens, 3 * width),
+            to_blocks(d_out, rows, width),
+            to_blocks(&vec![f32::NAN; tokens * 3 * width], tokens, 3 * width),
         );
         let d_out = Blocks::new(d_out.as_slice(), rows, width);
         backward(d_out, qkv, out, &lse, varlen, heads, d_qkv.as_mut_slice());
@@ -104,37 +104,39 @@ fn query_tokens_get_the_same_results_as_among_all_tokens() {
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut d);
         (values, d)
     };
-    for q_ext in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
-        let d_leading = values(q_ext[3] * width, 2);
-        let pick = |s: usize| {
-            let count = (q_ext[s + 1] - q_ext[s]) * width;
+    for cu_seqlens_q in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
+        let d_prefix = values(cu_seqlens_q[3] * width, 2);
+        // The query tokens of sequence `s` in the outputs of all tokens, and in the outputs of the query tokens.
+        let ranges = |s: usize| {
+            let count = (cu_seqlens_q[s + 1] - cu_seqlens_q[s]) * width;
             (
                 offsets[s] * width..offsets[s] * width + count,
-                q_ext[s] * width..q_ext[s] * width + count,
+                cu_seqlens_q[s] * width..cu_seqlens_q[s] * width + count,
             )
         };
         let mut d_all = vec![0f32; tokens * width];
-        for (among, alone) in (0..3).map(pick) {
-            d_all[among].copy_from_slice(&d_leading[alone]);
+        for (in_all, in_prefix) in (0..3).map(ranges) {
+            d_all[in_all].copy_from_slice(&d_prefix[in_prefix]);
         }
         let (all, want) = run(Varlen::full(&offsets), &d_all);
-        let (leading, got) = run(Varlen::prefix_queries(&offsets, &q_ext), &d_leading);
-        for (among, alone) in (0..3).map(pick) {
-            assert_eq!(leading[alone], all[among]);
+        let (prefix, got) = run(Varlen::prefix_queries(&offsets, &cu_seqlens_q), &d_prefix);
+        for (in_all, in_prefix) in (0..3).map(ranges) {
+            assert_eq!(prefix[in_prefix], all[in_all]);
         }
-        assert!(distance(&got, &want) < 1e-6, "{q_ext:?}: {}", distance(&got, &want));
+        let error = relative_error(&got, &want);
+        assert!(error < 1e-6, "{cu_seqlens_q:?}: {error}");
     }
 }
 
 #[test]
-fn first_scores_may_be_far_from_the_row_maximum() {
+fn first_scores_may_be_far_below_the_row_maximum() {
     let (tokens, head) = (70, 16);
     let row = |i: usize| -> Vec<f32> {
         let key = if i == 40 { 8.0 } else { -8.0 };
         [[8.0f32; 16], [key; 16], [i as f32; 16]].concat()
     };
-    let qkv = in_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head);
-    let (mut out, mut lse) = (in_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
+    let qkv = to_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head);
+    let (mut out, mut lse) = (to_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
     forward(
         Blocks::new(qkv.as_slice(), tokens, 3 * head),
         Varlen::full(&[0, tokens]),
@@ -152,9 +154,9 @@ fn first_scores_may_be_far_from_the_row_maximum() {
 #[test]
 fn large_scores_do_not_overflow() {
     let row = |q: f32, v: f32| -> Vec<f32> { [[q; 16], [1e18; 16], [v; 16]].concat() };
-    let qkv = in_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
+    let qkv = to_blocks(&[row(1e18, 1.0), row(-1e18, 2.0)].concat(), 2, 48);
     let qkv = Blocks::new(qkv.as_slice(), 2, 48);
-    let (mut out, mut lse) = (in_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
+    let (mut out, mut lse) = (to_blocks(&[0.0; 32], 2, 16), [0f32; 2]);
     forward(qkv, Varlen::full(&[0, 2]), 1, out.as_mut_slice(), &mut lse);
     let mut values = [0f32; 32];
     blocks::to_f32(Blocks::new(out.as_slice(), 2, 16), &mut values);
