@@ -1,4 +1,4 @@
-//! Binary cross-entropy of logits against targets from 0 to 1, independently for each class. The plain versions are
+//! Binary cross-entropy with logits, for targets from 0 to 1; classes are independent. The plain versions are
 //! [`reference::binary_cross_entropy_forward`](crate::reference::binary_cross_entropy_forward) and
 //! [`reference::binary_cross_entropy_backward`](crate::reference::binary_cross_entropy_backward).
 
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use vlct_simd::math::{exp, sum, sum2};
 use vlct_simd::multiversion;
 
-/// Mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))`, for logits `x` and targets `t`, both `[rows, classes]`.
+/// Returns the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))`, for logits `x` and targets `t`, both `[rows, classes]`.
 pub fn forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {
     assert_eq!(logits.len(), targets.len());
     let rows = logits.len() / classes;
@@ -19,20 +19,20 @@ pub fn forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {
     sum(&sums, |v| v) / rows as f32
 }
 
-/// `d_logits = (σ(logits) − targets)·scale / rows`, in place of the logits.
+/// Replaces the logits by their gradient `(σ(logits) − targets)·scale / rows`.
 pub fn backward_in_place(logits: &mut [f32], targets: &[f32], classes: usize, scale: f32) {
     assert_eq!(logits.len(), targets.len());
     let factor = scale * classes as f32 / logits.len() as f32;
-    over_rows(logits, 1, |first, x| difference(x, &targets[first..], factor));
+    over_rows(logits, 1, |first, x| gradient_block(x, &targets[first..], factor));
 }
 
-/// The loss of one logit `x` and target `t`, in a form whose exponential never overflows.
+/// Returns the loss of one logit `x` and target `t`. The exponential never overflows.
 fn loss(x: f32, t: f32) -> f32 {
     x.max(0.0) - x * t + (-x.abs()).exp().ln_1p()
 }
 
 multiversion! {
-fn difference(x: &mut [f32], targets: &[f32], factor: f32) {
+fn gradient_block(x: &mut [f32], targets: &[f32], factor: f32) {
     for (x, t) in x.iter_mut().zip(targets) {
         *x = (1.0 / (1.0 + exp(-*x)) - t) * factor;
     }
@@ -48,7 +48,7 @@ mod tests {
     const TARGETS: [f32; 6] = [1.0, 0.0, 0.3, 0.6, 0.9, 0.0];
 
     #[test]
-    fn both_directions_equal_the_reference() {
+    fn forward_and_backward_equal_the_reference() {
         let want = reference::binary_cross_entropy_forward(&LOGITS, &TARGETS, 3);
         assert!((forward(&LOGITS, &TARGETS, 3) - want).abs() < 1e-6);
         let (mut d, mut want) = (LOGITS, [0f32; 6]);

@@ -1,4 +1,4 @@
-//! Dropout (Srivastava et al. 2014) whose mask is a function of a key, so that it need not be saved. The plain version is
+//! Dropout (Srivastava et al. 2014). The mask is a function of a key and is not saved for the backward pass. The plain version is
 //! [`reference::dropout`](crate::reference::dropout).
 
 use crate::parallel::over_rows;
@@ -6,9 +6,10 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// `x[i] = 0` with probability `p`, else `x[i] / (1 − p)`; row `r` of `width` values is decided by (`key`, `r`).
+/// Zeroes each value with probability `p` and divides the others by `1 − p`. The mask of row `r` of `width` values is a function of `key`
+/// and `r`.
 ///
-/// The same call on a gradient is the backward pass.
+/// Calling the function with the same key on the gradient is the backward pass.
 pub fn apply_in_place(x: &mut [f32], width: usize, p: f32, key: [u64; 4]) {
     let seed: [u8; 32] = std::array::from_fn(|i| key[i / 8].to_le_bytes()[i % 8]);
     let threshold = (p as f64 * 2f64.powi(32)) as u32;
@@ -30,7 +31,7 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn equals_the_reference_with_the_mask_of_the_key() {
+    fn equals_the_reference_and_depends_on_the_key() {
         let (rows, width, p, key) = (1000, 64, 0.1, [1, 2, 3, 4]);
         let x: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 + 1.0).collect();
         let mut got = x.clone();
@@ -41,8 +42,8 @@ mod tests {
         for (got, want) in got.iter().zip(&want) {
             assert!((got - want).abs() <= f32::EPSILON * want, "{got} instead of {want}");
         }
-        let share = keep.iter().filter(|keep| **keep).count() as f32 / x.len() as f32;
-        assert!((share - 0.9).abs() < 0.01);
+        let kept = keep.iter().filter(|keep| **keep).count() as f32 / x.len() as f32;
+        assert!((kept - 0.9).abs() < 0.01);
         let mut again = x.clone();
         apply_in_place(&mut again, width, p, key);
         assert_eq!(got, again);

@@ -1,9 +1,9 @@
-//! Element-wise operations: sums, hyperbolic tangent, bias rows.
+//! Element-wise operations.
 
 use crate::parallel::over_rows;
 use vlct_simd::multiversion;
 
-/// `y += x`.
+/// Computes `y += x`.
 pub fn add(x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
@@ -14,18 +14,18 @@ pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
     over_rows(out, width, |first, block| match residual {
         None => block.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(bias)),
-        Some(residual) => sum_rows(bias, &residual[first * width..][..block.len()], block),
+        Some(residual) => add_bias(bias, &residual[first * width..][..block.len()], block),
     });
 }
 
-/// `y = tanh(x)`.
+/// Computes `y = tanh(x)`.
 pub fn tanh(x: &[f32], y: &mut [f32]) {
     over_rows(y, 1, |first, y| {
         y.iter_mut().zip(&x[first..]).for_each(|(y, x)| *y = x.tanh())
     });
 }
 
-/// `dx = dy · (1 − y²)` for `y = tanh(x)`, in place of `dy`.
+/// Replaces `dy` by `dx = dy · (1 − y²)`, where `y = tanh(x)`.
 pub fn tanh_backward_in_place(y: &[f32], dy: &mut [f32]) {
     over_rows(dy, 1, |first, dy| {
         dy.iter_mut().zip(&y[first..]).for_each(|(d, y)| *d *= 1.0 - y * y)
@@ -33,7 +33,7 @@ pub fn tanh_backward_in_place(y: &[f32], dy: &mut [f32]) {
 }
 
 multiversion! {
-/// `y += x · factor`, on the calling thread.
+/// Computes `y += x · factor` on the calling thread.
 pub fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += x * factor;
@@ -42,7 +42,7 @@ pub fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
 }
 
 multiversion! {
-fn sum_rows(bias: &[f32], residual: &[f32], out: &mut [f32]) {
+fn add_bias(bias: &[f32], residual: &[f32], out: &mut [f32]) {
     let width = bias.len();
     for (out, residual) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
         for i in 0..width {

@@ -1,4 +1,4 @@
-//! Rows picked from tables, and their gradients. The plain versions are [`reference::gather`](crate::reference::gather) and
+//! Copying and adding rows of tables, and the gradients. The plain versions are [`reference::gather`](crate::reference::gather) and
 //! [`reference::scatter_add`](crate::reference::scatter_add).
 
 use crate::elementwise::add_scaled;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// A row index that means "no row".
 pub const NONE: u32 = u32::MAX;
 
-/// `out[i] = table[rows[i]]`, or left as it is where `rows[i]` is [`NONE`].
+/// Computes `out[i] = table[rows[i]]`. Leaves `out[i]` unchanged if `rows[i]` is [`NONE`].
 pub fn copy_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), rows.len() * width);
     over_rows(out, width, |first, block| {
@@ -20,7 +20,7 @@ pub fn copy_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     });
 }
 
-/// `out[i] += table[rows[i]]`, except where `rows[i]` is [`NONE`].
+/// Computes `out[i] += table[rows[i]]`. Leaves `out[i]` unchanged if `rows[i]` is [`NONE`].
 pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), rows.len() * width);
     over_rows(out, width, |first, block| {
@@ -32,15 +32,15 @@ pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     });
 }
 
-/// `d_table[rows[i]] += d_out[i]`: the gradient of [`copy_rows`] and [`add_rows`] to the table.
+/// Computes `d_table[rows[i]] += d_out[i]`, the gradient of [`copy_rows`] and [`add_rows`] for the table.
 ///
-/// Rows that are picked often are summed in blocks of fixed size, so that the result does not depend on the number of threads.
+/// The gradients of a row that occurs often are summed in blocks of fixed size, so that the result does not depend on the number of threads.
 pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32]) {
-    /// Picks of one row that are summed before their sum is added to the table.
+    /// Number of gradients of one row that are summed before their sum is added to the table.
     const BLOCK: usize = 256;
     assert_eq!(d_out.len(), rows.len() * width);
     let mut order: Vec<u32> = (0..rows.len() as u32).filter(|i| rows[*i as usize] != NONE).collect();
-    order.sort_by_key(|i| rows[*i as usize]); // stable: picks of a row stay in order
+    order.sort_by_key(|i| rows[*i as usize]); // stable, so that the gradients of a row are added in order
     if let Some(last) = order.last() {
         assert!(
             (rows[*last as usize] as usize + 1) * width <= d_table.len(),
@@ -49,24 +49,24 @@ pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32
     }
     let table = SharedMut::new(d_table);
     let groups: Vec<&[u32]> = order.chunk_by(|a, b| rows[*a as usize] == rows[*b as usize]).collect();
-    groups.par_iter().for_each(|picks| {
-        let row = rows[picks[0] as usize] as usize;
-        // SAFETY: groups are different rows of the table, and the assert above has checked the last one.
-        let target = unsafe { std::slice::from_raw_parts_mut(table.at(row * width), width) };
-        let pick = |i: &u32| &d_out[*i as usize * width..][..width];
-        if picks.len() <= BLOCK {
-            picks.iter().for_each(|i| add_scaled(pick(i), 1.0, target));
+    groups.par_iter().for_each(|indices| {
+        let row = rows[indices[0] as usize] as usize;
+        // SAFETY: groups are different rows of the table, and the assert has checked the largest row.
+        let d_row = unsafe { std::slice::from_raw_parts_mut(table.ptr_at(row * width), width) };
+        let gradient = |i: &u32| &d_out[*i as usize * width..][..width];
+        if indices.len() <= BLOCK {
+            indices.iter().for_each(|i| add_scaled(gradient(i), 1.0, d_row));
             return;
         }
-        let partial: Vec<Vec<f32>> = picks
+        let partial: Vec<Vec<f32>> = indices
             .par_chunks(BLOCK)
             .map(|block| {
                 let mut sum = vec![0f32; width];
-                block.iter().for_each(|i| add_scaled(pick(i), 1.0, &mut sum));
+                block.iter().for_each(|i| add_scaled(gradient(i), 1.0, &mut sum));
                 sum
             })
             .collect();
-        partial.iter().for_each(|sum| add_scaled(sum, 1.0, target));
+        partial.iter().for_each(|sum| add_scaled(sum, 1.0, d_row));
     });
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn gathers_and_scatters_like_the_reference() {
         let width = 3;
-        // Row 0 is picked more often than a block of picks, and some rows are `NONE`.
+        // Row 0 occurs more often than the size of a block, and some rows are `NONE`.
         let rows: Vec<u32> = (0..2000)
             .map(|i| match i % 7 {
                 0 => NONE,

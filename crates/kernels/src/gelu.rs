@@ -1,16 +1,16 @@
-//! GELU, exact form: `x · Φ(x)` with the normal distribution function Φ (Hendrycks & Gimpel 2016; PyTorch's default).
+//! The GELU `x · Φ(x)` with the normal distribution function Φ, as PyTorch's default (Hendrycks & Gimpel 2016).
 
 use crate::parallel::over_rows;
 use vlct_simd::math::{erf, exp};
 use vlct_simd::multiversion;
 
-/// `out = gelu(x)`. The plain version is [`reference::gelu_forward`](crate::reference::gelu_forward).
+/// Computes `out = gelu(x)`. The plain version is [`reference::gelu_forward`](crate::reference::gelu_forward).
 pub fn forward(x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
     over_rows(out, 1, |first, out| forward_block(&x[first..first + out.len()], out));
 }
 
-/// Multiplies `dy` by `gelu'(x) = Φ(x) + x·φ(x)`, which makes it `dx`. The plain version is
+/// Replaces `dy` by `dx = dy·gelu'(x)`, where `gelu'(x) = Φ(x) + x·φ(x)`. The plain version is
 /// [`reference::gelu_backward`](crate::reference::gelu_backward).
 pub fn backward_in_place(x: &[f32], dy: &mut [f32]) {
     assert_eq!(x.len(), dy.len());
@@ -29,9 +29,9 @@ multiversion! {
 fn backward_block(x: &[f32], dy: &mut [f32]) {
     const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
     for (d, v) in dy.iter_mut().zip(x) {
-        let distribution = 0.5 * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2));
+        let cdf = 0.5 * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2));
         let density = FRAC_1_SQRT_2PI * exp(-0.5 * v * v);
-        *d *= distribution + v * density;
+        *d *= cdf + v * density;
     }
 }
 }
@@ -42,8 +42,8 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn both_directions_equal_the_reference() {
-        // More than a task, with values in the tails.
+    fn forward_and_backward_equal_the_reference() {
+        // More than one task, and arguments of large magnitude.
         let x: Vec<f32> = (0..3 * 16384 + 5).map(|i| (i % 2001) as f32 / 100.0 - 10.0).collect();
         let [mut y, mut want] = [(); 2].map(|_| vec![0f32; x.len()]);
         forward(&x, &mut y);

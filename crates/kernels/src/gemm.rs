@@ -1,4 +1,4 @@
-//! Matrix products in f32: as bf16x3 on AMX ([`crate::bf16`]), or by FMA with the kernels of the `gemm` crate.
+//! Matrix products in f32: by bf16x3 on AMX ([`crate::bf16`]), or by FMA with the kernels of the `gemm` crate.
 
 use crate::aligned::padded_stride;
 use crate::bf16::bf16x3;
@@ -9,20 +9,22 @@ use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// `nc`: columns of the result that one task computes, and the most rows for which it does. Threads then wait for each other
-/// once per product, not once per block of the inner dimension.
+/// `nc`: columns of the result per task. Tasks are independent, so that threads wait for each other once per product, and not once per
+/// block of the inner dimension.
 const NC: usize = 192;
+
+/// Most rows of a product that is divided into tasks of [`NC`] columns.
 const MAX_ROWS: usize = 2048;
 
-/// Strides of 4 KiB (in f32 values) map a column to one L1 set; with more rows than ways every access misses.
-const L1_ALIASING: usize = 1024;
+/// 4 KiB in f32 values. A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.
+const L1_ALIASING_STRIDE: usize = 1024;
 
-/// Whether [`gemm`] computes large products as bf16x3 on this CPU; otherwise it is [`gemm_fma`].
+/// Whether [`gemm`] computes large products by bf16x3 on this CPU; otherwise it always calls [`gemm_fma`].
 pub fn has_bf16x3() -> bool {
     bf16x3::is_faster(MAX_ROWS, NC, NC)
 }
 
-/// `dst = β·dst + alpha·lhs·rhs` as bf16x3 where the CPU has AMX and the product is large enough, else by FMA. `dst` is row-major
+/// Computes `dst = β·dst + alpha·lhs·rhs`, by bf16x3 if the CPU has AMX and the product is large enough, else by FMA. `dst` is row-major
 /// `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
 /// # Panics
@@ -40,7 +42,7 @@ pub fn gemm(
     // Single-threaded calls are too small for packing to pay off.
     if parallelism == Parallelism::Pool && bf16x3::is_faster(m, n, k) {
         assert_shapes(dst, dst_stride, lhs, rhs);
-        // SAFETY: the sizes were checked, and `is_faster` has found an engine.
+        // SAFETY: `assert_shapes` has checked the shapes, and `is_faster` has found an engine.
         unsafe { bf16x3::gemm(dst, dst_stride, beta, alpha, lhs, rhs) };
         return;
     }
@@ -50,11 +52,11 @@ pub fn gemm(
 fn assert_shapes(dst: &[f32], dst_stride: usize, lhs: MatRef, rhs: MatRef) {
     let (m, n) = (lhs.rows(), rhs.columns());
     assert_eq!(lhs.columns(), rhs.rows(), "inner sizes differ");
-    assert!(fits(m, n, dst_stride, dst.len()), "result outside its slice");
+    assert!(fits(m, n, dst_stride, dst.len()), "slice too short for the result");
     assert!(m <= 1 || dst_stride >= n, "rows of the result overlap");
 }
 
-/// `dst = β·dst + alpha·lhs·rhs` by FMA, where `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
+/// Computes `dst = β·dst + alpha·lhs·rhs` by FMA; `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
 /// The order of additions depends on neither the number of threads nor `parallelism`. The plain version is
 /// [`reference::gemm`](crate::reference::gemm).
@@ -77,14 +79,14 @@ pub fn gemm_fma(
     }
     if parallelism == Parallelism::Pool
         && !rhs.is_row_major()
-        && rhs.column_stride().is_multiple_of(L1_ALIASING)
+        && rhs.column_stride().is_multiple_of(L1_ALIASING_STRIDE)
         && m.min(n) >= 16
     {
         return with_padded_copy(rhs, |rhs| gemm_fma(dst, dst_stride, beta, alpha, lhs, rhs, parallelism));
     }
     let shared = SharedMut::new(dst);
     let panel = |columns: Range<usize>, threads: gemm_common::Parallelism| {
-        // The kernels store columns contiguously, hence dstᵀ = rhsᵀ · lhsᵀ.
+        // The kernels store columns contiguously, so this computes dstᵀ = rhsᵀ · lhsᵀ.
         // SAFETY: the slices cover all addressed elements (`MatRef::new` and the asserts above), and no other task writes these
         // columns of `dst`.
         unsafe {
@@ -92,7 +94,7 @@ pub fn gemm_fma(
                 columns.len(),
                 m,
                 k,
-                shared.at(columns.start),
+                shared.ptr_at(columns.start),
                 dst_stride as isize,
                 1,
                 beta == Beta::One,
@@ -115,7 +117,7 @@ pub fn gemm_fma(
     match parallelism {
         Parallelism::Serial => panel(0..n, gemm_common::Parallelism::None),
         Parallelism::Pool if lhs.is_row_major() && m <= MAX_ROWS && panels > 1 => {
-            // Where there are fewer panels than threads, several threads share a panel; that changes no bit.
+            // If there are fewer panels than threads, several threads share a panel. Results do not change.
             let threads = match rayon::current_num_threads() / panels {
                 0 | 1 => gemm_common::Parallelism::None,
                 several => gemm_common::Parallelism::Rayon(several),
@@ -130,17 +132,17 @@ pub fn gemm_fma(
     }
 }
 
-/// Calls `multiply` with a copy of a transposed weight whose rows are padded against 4 KiB aliasing.
+/// Calls `multiply` with a copy of a transposed weight, whose padded rows avoid 4 KiB aliasing.
 fn with_padded_copy(rhs: MatRef, multiply: impl FnOnce(MatRef)) {
     thread_local! {
-        /// Memory of the copy. It is taken out during the product: while this thread waits for others, rayon may run another
-        /// product on it.
+        /// Memory of the copy. The product moves it out of the cell: while this thread waits for others, rayon may run another product on
+        /// it.
         static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let (rows, columns) = (rhs.rows(), rhs.columns());
     let stride = padded_stride(rows);
     let mut memory = COPY.take();
-    let copy = memory.take::<f32>(columns * stride);
+    let copy = memory.slice_mut::<f32>(columns * stride);
     copy.par_chunks_mut(stride).enumerate().for_each(|(i, row)| {
         row[..rows].copy_from_slice(&rhs.data()[i * rhs.column_stride()..][..rows]);
     });
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn equals_the_reference_with_a_4_kib_stride() {
-        let (m, n, k) = (17, 35, L1_ALIASING);
+        let (m, n, k) = (17, 35, L1_ALIASING_STRIDE);
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let mut out = vec![1f32; m * n];
         let weight = MatRef::new(&b, n, k, k).transposed();

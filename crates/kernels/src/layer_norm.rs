@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use vlct_simd::math::{sum, sum2, sum3};
 use vlct_simd::multiversion;
 
-/// Writes `y [rows, width]` and, per row, `mean` and `rstd = 1/sqrt(σ² + ε)`.
+/// Writes `y [rows, width]`, and `mean` and `rstd = 1/sqrt(σ² + ε)` of each row.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]) {
     let width = w.len();
     assert!(x.len() == y.len() && b.len() == width && mean.len() * width == x.len() && rstd.len() == mean.len());
@@ -20,8 +20,8 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: &
         // SAFETY: tasks have disjoint rows, and the assert has checked that both slices have a value per row.
         let (mean, rstd) = unsafe {
             (
-                std::slice::from_raw_parts_mut(mean.at(first), rows),
-                std::slice::from_raw_parts_mut(rstd.at(first), rows),
+                std::slice::from_raw_parts_mut(mean.ptr_at(first), rows),
+                std::slice::from_raw_parts_mut(rstd.ptr_at(first), rows),
             )
         };
         forward_rows(&x[first * width..][..y.len()], w, b, eps, y, mean, rstd);
@@ -43,7 +43,7 @@ fn forward_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: 
 }
 }
 
-/// The gradients of `y`: `dx = β·dx + …`, `dw += Σ dy·x̂`, `db += Σ dy`.
+/// Writes or adds (β) the gradient of the input to `dx`, and computes `dw += Σ dy·x̂` and `db += Σ dy`, where `x̂` is the normalised input.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: &[f32],
@@ -56,7 +56,7 @@ pub fn backward(
     dw: &mut [f32],
     db: &mut [f32],
 ) {
-    /// Rows whose contributions to `dw` and `db` are summed before the blocks are added in order.
+    /// Rows per task. The `dw` and `db` of each task are summed separately and then added in order.
     const BLOCK: usize = 64;
     let width = w.len();
     assert!(dy.len() == x.len() && dx.len() == x.len() && dw.len() == width && db.len() == width);
@@ -67,11 +67,11 @@ pub fn backward(
         .enumerate()
         .for_each(|(i, (dx, partial))| {
             let first = i * BLOCK;
-            let span = first * width..first * width + dx.len();
+            let range = first * width..first * width + dx.len();
             let (dw, db) = partial.split_at_mut(width);
             backward_rows(
-                &dy[span.clone()],
-                &x[span],
+                &dy[range.clone()],
+                &x[range],
                 w,
                 &mean[first..],
                 &rstd[first..],
@@ -96,13 +96,13 @@ fn backward_rows(dy: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32], d
     let rows = dy.chunks_exact(width).zip(x.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
     for (r, ((dy, x), dx)) in rows.enumerate() {
         let (m, s) = (mean[r], rstd[r]);
-        let a = sum2(dy, w, |d, w| d * w) / n;
-        let b = sum3(dy, w, x, |d, w, x| d * w * ((x - m) * s)) / n;
+        let mean_d = sum2(dy, w, |d, w| d * w) / n;
+        let mean_dx_hat = sum3(dy, w, x, |d, w, x| d * w * ((x - m) * s)) / n;
         for i in 0..width {
-            let hat = (x[i] - m) * s;
-            let d = (dy[i] * w[i] - a - hat * b) * s;
+            let x_hat = (x[i] - m) * s;
+            let d = (dy[i] * w[i] - mean_d - x_hat * mean_dx_hat) * s;
             dx[i] = if beta == Beta::One { dx[i] + d } else { d };
-            dw[i] += dy[i] * hat;
+            dw[i] += dy[i] * x_hat;
             db[i] += dy[i];
         }
     }
@@ -115,13 +115,13 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn both_directions_equal_the_reference() {
+    fn forward_and_backward_equal_the_reference() {
         for (rows, width) in [(3, 20), (150, 72)] {
             let value = |i: usize, seed: usize| (((i + seed) * 37) % 101) as f32 / 40.0 - 1.0;
             let values = |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| value(i, seed)).collect() };
             let (x, dy) = (values(rows * width, 1), values(rows * width, 4));
             let (w, b) = (values(width, 2), values(width, 3));
-            let close = |got: &[f32], want: &[f32]| {
+            let assert_close = |got: &[f32], want: &[f32]| {
                 for (i, (got, want)) in got.iter().zip(want).enumerate() {
                     assert!(
                         (got - want).abs() < 2e-5 * want.abs().max(1.0),
@@ -133,18 +133,18 @@ mod tests {
             let [mut mean, mut rstd, mut want_mean, mut want_rstd] = [(); 4].map(|_| vec![0f32; rows]);
             forward(&x, &w, &b, 1e-6, &mut y, &mut mean, &mut rstd);
             reference::layer_norm_forward(&mut want_y, &mut want_mean, &mut want_rstd, &x, &w, &b, 1e-6);
-            close(&y, &want_y);
-            close(&mean, &want_mean);
-            close(&rstd, &want_rstd);
+            assert_close(&y, &want_y);
+            assert_close(&mean, &want_mean);
+            assert_close(&rstd, &want_rstd);
             for beta in [Beta::Zero, Beta::One] {
                 let before = if beta == Beta::One { 1.0 } else { 0.0 };
                 let (mut dx, mut want_dx) = (vec![1f32; x.len()], vec![before; x.len()]);
                 let [mut dw, mut db, mut want_dw, mut want_db] = [(); 4].map(|_| vec![0.5f32; width]);
                 backward(&dy, &x, &w, &mean, &rstd, &mut dx, beta, &mut dw, &mut db);
                 reference::layer_norm_backward(&mut want_dx, &mut want_dw, &mut want_db, &dy, &x, &w, &mean, &rstd);
-                close(&dx, &want_dx);
-                close(&dw, &want_dw);
-                close(&db, &want_db);
+                assert_close(&dx, &want_dx);
+                assert_close(&dw, &want_dw);
+                assert_close(&db, &want_db);
             }
         }
     }

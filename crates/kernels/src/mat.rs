@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-/// β of a matrix product `dst = β·dst + α·lhs·rhs`.
+/// β of `dst = β·dst + α·lhs·rhs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beta {
-    /// The destination is overwritten; what it held is not read.
+    /// 0: overwrites the destination without reading it.
     Zero,
-    /// The destination is added to.
+    /// 1: adds to the destination.
     One,
 }
 
 impl Beta {
-    /// β of block `k_block` of the inner dimension: the first one overwrites, the others add.
+    /// β of a block of the inner dimension that begins at `k_block`: the first block overwrites, the others add.
     pub(crate) fn of_k_block(k_block: usize) -> Self {
         if k_block == 0 { Self::Zero } else { Self::One }
     }
 }
 
-/// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`.
+/// A view of a matrix: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy)]
 pub struct MatRef<'a> {
     data: &'a [f32],
@@ -29,12 +29,15 @@ pub struct MatRef<'a> {
 }
 
 impl<'a> MatRef<'a> {
-    /// A row-major matrix whose rows begin `stride` values apart.
+    /// Makes a view of a row-major matrix whose rows are `stride` values apart.
     ///
     /// # Panics
-    /// If the slice is too short for that.
+    /// If the slice is too short.
     pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(fits(rows, columns, stride, data.len()), "matrix outside its slice");
+        assert!(
+            fits(rows, columns, stride, data.len()),
+            "slice too short for the matrix"
+        );
         Self {
             data,
             rows,
@@ -55,7 +58,7 @@ impl<'a> MatRef<'a> {
         }
     }
 
-    /// The transpose: the same memory with strides exchanged.
+    /// The transpose, a view of the same memory.
     pub fn transposed(self) -> Self {
         let Self {
             data,
@@ -93,18 +96,18 @@ impl<'a> MatRef<'a> {
         self.column_stride
     }
 
-    /// Whether rows are contiguous; otherwise columns are.
+    /// Whether the elements of a row are contiguous; otherwise those of a column are.
     pub(crate) fn is_row_major(&self) -> bool {
         self.column_stride == 1
     }
 
-    /// The values of a row-major matrix from (`row`, `column`) on, and the distance of rows.
-    pub(crate) fn from(&self, row: usize, column: usize) -> (&'a [f32], usize) {
+    /// The values of a row-major matrix from (`row`, `column`) on, and the row stride.
+    pub(crate) fn values_from(&self, row: usize, column: usize) -> (&'a [f32], usize) {
         (&self.data[row * self.row_stride + column..], self.row_stride)
     }
 }
 
-/// Whether `rows` rows of `columns` values that begin `stride` apart lie within `len` values.
+/// Whether `len` values contain `rows` rows of `columns` values that are `stride` apart.
 pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
     let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
     rows == 0 || end(rows - 1).is_some_and(|end| end <= len)

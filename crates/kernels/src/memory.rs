@@ -1,8 +1,7 @@
 //! An arena allocator over large memory mappings.
 //!
-//! A training step needs the same memory as the one before, in pieces of a few sizes whose order changes little. Freed pieces are
-//! merged with their free neighbours, so that the memory of saved activations can become gradients. Mappings request huge pages,
-//! which avoid most TLB misses.
+//! Every training step allocates pieces of the same few sizes in nearly the same order. Freed pieces are merged with their free neighbours,
+//! so that gradients can reuse the memory of saved activations. Mappings request huge pages, which avoid most TLB misses.
 
 use bytemuck::Pod;
 use memmap2::MmapMut;
@@ -11,22 +10,22 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// The payload with which [`Arena::take`] panics when the system has no more memory: the one panic that is not a bug. Programs catch it.
+/// The payload of the panic of [`Arena::allocate`] if the system has no more memory. This panic is not a bug; programs catch it.
 #[derive(Clone, Copy, Debug)]
 pub struct OutOfMemory {
-    /// Bytes of the failed request.
+    /// Size of the failed request in bytes.
     pub bytes: usize,
 }
 
-/// Pieces of at least 1/96 of a region count as large. The value was found by replaying the requests of recorded steps.
-const LARGE: usize = 96;
+/// Pieces of at least 1/96 of a region are large. The value was chosen by replaying recorded allocations of training steps.
+const LARGE_DIVISOR: usize = 96;
 
-/// Bytes of a huge page on x86-64 and (with 4 KiB pages) AArch64.
-const HUGE: usize = 2 << 20;
+/// Size of a huge page in bytes, on x86-64 and (with 4 KiB pages) AArch64.
+const HUGE_PAGE: usize = 2 << 20;
 
-/// Exclusive memory within one region, of arbitrary content.
+/// Exclusive memory within one region, with arbitrary content.
 ///
-/// [`Arena::free`] returns it to its arena. The region stays mapped as long as one of its pieces exists.
+/// [`Arena::free`] returns a piece to its arena. A region stays mapped as long as one of its pieces exists.
 #[derive(Debug)]
 pub struct Piece {
     start: NonNull<u8>,
@@ -34,32 +33,36 @@ pub struct Piece {
     region: Arc<MmapMut>,
 }
 
-// SAFETY: a piece is exclusive memory, and its `Arc` only keeps the mapping alive.
+// SAFETY: a piece owns its memory exclusively, and its `Arc` only keeps the mapping alive.
 unsafe impl Send for Piece {}
-// SAFETY: a shared piece only gives shared slices.
+// SAFETY: a shared piece only returns shared slices.
 unsafe impl Sync for Piece {}
 
 impl Piece {
-    /// The memory as values of `T`; bytes that are not a whole value are left out.
+    /// The memory as values of `T`, without bytes at the end that are no complete value.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory is initialised (mappings begin as zeros), of this length, 64-byte aligned and exclusive to this piece; any
         // bits are a valid `T: Pod`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
-    /// The memory as mutable values of `T`; bytes that are not a whole value are left out.
+    /// The memory as mutable values of `T`, without bytes at the end that are no complete value.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: the memory is initialised, of this length, 64-byte aligned and exclusive to this piece, which is borrowed mutably; any
         // bits are a valid `T: Pod`.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
-    /// Cuts the piece in two, the first of `bytes`; `None` in place of an empty one. Each goes back to the arena by itself.
+    /// Splits the piece after `bytes` bytes; an empty part is `None`. The parts are freed separately.
     ///
     /// # Panics
-    /// If the piece is smaller, or `bytes` is not a multiple of 64, to which pieces are aligned.
+    /// If the piece is smaller than `bytes`, or `bytes` is not a multiple of the alignment of pieces, 64.
     pub fn split_at(self, bytes: usize) -> (Option<Self>, Option<Self>) {
-        assert!(bytes <= self.len && bytes.is_multiple_of(64), "a cut inside the piece");
+        assert!(
+            bytes <= self.len && bytes.is_multiple_of(64),
+            "cannot split a piece of {} bytes after {bytes}",
+            self.len
+        );
         let part = |start: usize, len: usize| {
             (len > 0).then(|| Self {
                 // SAFETY: `start` is at most the length of this piece, so the address is within its region or one past the end.
@@ -74,33 +77,34 @@ impl Piece {
 
 /// An allocator of pieces.
 ///
-/// Regions that were mapped first are used first, so that later ones stay untouched as long as possible: a page costs memory once it
-/// is written, even if it is free again. Within a region, large pieces come from the lowest free range and small ones from the upper
-/// end of the highest, so that small pieces with a long life do not fragment the ranges of large ones.
+/// Older regions are used first, so that new regions stay untouched as long as possible: a page that was written keeps its physical memory
+/// after it is freed. Within a region, large pieces are cut from the lowest free range that fits, and small pieces from the upper end of the
+/// highest free range that fits, so that long-lived small pieces do not fragment the ranges of large pieces.
 pub struct Arena {
     granularity: usize,
-    region: usize,
-    /// In the order of their mapping.
+    region_bytes: usize,
+    /// Oldest first.
     regions: Vec<Region>,
 }
 
 /// A memory mapping and its free ranges.
 struct Region {
     map: Arc<MmapMut>,
-    /// Addresses that pieces are cut from: whole huge pages.
+    /// The usable addresses: complete huge pages.
     range: Range<usize>,
     /// Address and length of each free range.
     free: BTreeMap<usize, usize>,
 }
 
 impl Region {
-    /// Takes `len` bytes from the lowest free range that has them, or from the upper end of the highest. Returns the address.
-    fn take(&mut self, len: usize, lowest: bool) -> Option<usize> {
+    /// Allocates `len` bytes from the lowest free range that fits (`lowest`), or from the upper end of the highest free range that fits.
+    /// Returns the address.
+    fn allocate(&mut self, len: usize, lowest: bool) -> Option<usize> {
         let mut free = self.free.iter().map(|(start, len)| (*start, *len));
         let fits = |(_, found): &(usize, usize)| *found >= len;
         let (start, found) = if lowest { free.find(fits)? } else { free.rfind(fits)? };
         self.free.remove(&start);
-        let (place, rest) = if lowest {
+        let (address, rest) = if lowest {
             (start, start + len)
         } else {
             (start + found - len, start)
@@ -108,7 +112,7 @@ impl Region {
         if found > len {
             self.free.insert(rest, found - len);
         }
-        Some(place)
+        Some(address)
     }
 
     fn is_unused(&self) -> bool {
@@ -117,50 +121,53 @@ impl Region {
 }
 
 impl Arena {
-    /// An empty arena. Pieces are multiples of `granularity` bytes, itself a multiple of 64. Regions have `region` bytes; a piece of more
-    /// than half of that gets a region of its own, since it would leave little usable space.
-    pub const fn new(granularity: usize, region: usize) -> Self {
-        assert!(granularity > 0 && granularity.is_multiple_of(64) && region > 0);
+    /// Makes an empty arena. The sizes of pieces are multiples of `granularity`, which must be a multiple of 64. Regions have `region_bytes`
+    /// bytes. A piece of more than half of that gets a separate region, because the rest of a shared region would be hard to use.
+    pub const fn new(granularity: usize, region_bytes: usize) -> Self {
+        assert!(granularity > 0 && granularity.is_multiple_of(64) && region_bytes > 0);
         Self {
             granularity,
-            region,
+            region_bytes,
             regions: Vec::new(),
         }
     }
 
-    /// A piece of at least `bytes` from the first region with enough space, or from a new region.
+    /// Allocates a piece of at least `bytes` bytes from the first region with enough space, or from a new region.
     ///
     /// # Panics
-    /// With [`OutOfMemory`] if the system has no more memory.
-    pub fn take(&mut self, bytes: usize) -> Piece {
+    /// With the payload [`OutOfMemory`] if the system has no more memory.
+    pub fn allocate(&mut self, bytes: usize) -> Piece {
         if bytes > isize::MAX as usize / 2 {
             std::panic::panic_any(OutOfMemory { bytes });
         }
         let len = bytes.max(1).next_multiple_of(self.granularity);
-        let lowest = len >= self.region / LARGE;
-        let take = |regions: &mut [Region]| {
+        let lowest = len >= self.region_bytes / LARGE_DIVISOR;
+        let allocate = |regions: &mut [Region]| {
             regions.iter_mut().find_map(|region| {
-                let start = region.take(len, lowest)?;
+                let start = region.allocate(len, lowest)?;
                 Some((start, Arc::clone(&region.map)))
             })
         };
-        let (start, region) = take(&mut self.regions).unwrap_or_else(|| {
-            self.grow(len);
-            take(&mut self.regions).unwrap_or_else(|| unreachable!("just grown"))
+        let (start, region) = allocate(&mut self.regions).unwrap_or_else(|| {
+            self.add_region(len);
+            allocate(&mut self.regions).unwrap_or_else(|| unreachable!("the new region is large enough"))
         });
-        let start =
-            NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap_or_else(|| unreachable!("mapped"));
+        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start))
+            .unwrap_or_else(|| unreachable!("mapped addresses are not null"));
         Piece { start, len, region }
     }
 
     /// Frees a piece of this arena.
     ///
     /// # Panics
-    /// If the piece belongs to another arena.
+    /// If the piece is from another arena.
     pub fn free(&mut self, piece: Piece) {
-        let own = self.regions.iter_mut().find(|own| Arc::ptr_eq(&own.map, &piece.region));
-        let Some(region) = own else {
-            panic!("a piece of another arena");
+        let region = self
+            .regions
+            .iter_mut()
+            .find(|region| Arc::ptr_eq(&region.map, &piece.region));
+        let Some(region) = region else {
+            panic!("the piece is from another arena");
         };
         let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
         if let Some(next) = region.free.remove(&(start + len)) {
@@ -179,18 +186,22 @@ impl Arena {
         self.regions.retain(|region| !region.is_unused());
     }
 
-    fn grow(&mut self, len: usize) {
-        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE) + HUGE);
-        let wanted = if len > self.region / 2 { len } else { self.region };
-        // Untouched pages cost no memory; if even addresses are scarce, map as little as possible.
-        let map = match map(wanted).or_else(|_| map(len)) {
+    fn add_region(&mut self, len: usize) {
+        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE) + HUGE_PAGE);
+        let region_len = if len > self.region_bytes / 2 {
+            len
+        } else {
+            self.region_bytes
+        };
+        // If the system has no address space for a full region, map only what is needed.
+        let map = match map(region_len).or_else(|_| map(len)) {
             Ok(map) => map,
             Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
         };
         #[cfg(target_os = "linux")]
-        // If huge pages are disabled, small ones are used.
+        // A failure is harmless: without huge pages, small pages are used.
         map.advise(memmap2::Advice::HugePage).ok();
-        let range = usable(&map);
+        let range = huge_page_range(&map);
         self.regions.push(Region {
             map: Arc::new(map),
             free: BTreeMap::from([(range.start, range.len())]),
@@ -199,35 +210,37 @@ impl Arena {
     }
 }
 
-/// A buffer for intermediate results of one thread, kept from one use to the next.
+/// A buffer for intermediate results of one thread, which keeps its memory between uses.
 pub struct Scratch {
     arena: Arena,
     piece: Option<Piece>,
 }
 
 impl Scratch {
-    /// An empty buffer.
+    /// Makes an empty buffer.
     pub const fn new() -> Self {
         Self {
-            arena: Arena::new(HUGE, HUGE),
+            arena: Arena::new(HUGE_PAGE, HUGE_PAGE),
             piece: None,
         }
     }
 
-    /// The first `len` values of the buffer, which grows if needed. Their content is arbitrary.
-    pub fn take<T: Pod>(&mut self, len: usize) -> &mut [T] {
+    /// Returns the first `len` values of the buffer, with arbitrary content. Reallocates the buffer if it is too short.
+    pub fn slice_mut<T: Pod>(&mut self, len: usize) -> &mut [T] {
         if self.piece.as_ref().is_none_or(|p| p.len < len * size_of::<T>())
             && let Some(old) = self.piece.take()
         {
             self.arena.free(old);
             self.arena.release();
         }
-        let piece = self.piece.get_or_insert_with(|| self.arena.take(len * size_of::<T>()));
+        let piece = self
+            .piece
+            .get_or_insert_with(|| self.arena.allocate(len * size_of::<T>()));
         &mut piece.as_mut_slice()[..len]
     }
 
-    /// All values of the buffer: at least those that were taken last.
-    pub fn taken<T: Pod>(&self) -> &[T] {
+    /// All values of the buffer, at least as many as the last call of [`Scratch::slice_mut`] returned.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
         self.piece.as_ref().map_or(&[], Piece::as_slice)
     }
 }
@@ -238,26 +251,26 @@ impl Default for Scratch {
     }
 }
 
-/// Splits one buffer into consecutive slices.
-pub(crate) struct Take<'a, T>(&'a mut [T]);
+/// Allocates consecutive slices from a scratch buffer.
+pub(crate) struct BumpAllocator<'a, T>(&'a mut [T]);
 
-impl<'a, T: Pod> Take<'a, T> {
-    pub fn new(memory: &'a mut Scratch, len: usize) -> Self {
-        Self(memory.take(len))
+impl<'a, T: Pod> BumpAllocator<'a, T> {
+    pub fn new(scratch: &'a mut Scratch, len: usize) -> Self {
+        Self(scratch.slice_mut(len))
     }
 
-    pub fn next(&mut self, len: usize) -> &'a mut [T] {
+    pub fn allocate(&mut self, len: usize) -> &'a mut [T] {
         let (head, tail) = std::mem::take(&mut self.0).split_at_mut(len);
         self.0 = tail;
         head
     }
 }
 
-/// The addresses of the whole huge pages of a mapping.
-fn usable(region: &MmapMut) -> Range<usize> {
-    let address = region.as_ptr().expose_provenance();
-    let start = address.next_multiple_of(HUGE);
-    start..start + (address + region.len() - start) / HUGE * HUGE
+/// Returns the addresses of the complete huge pages of a mapping.
+fn huge_page_range(map: &MmapMut) -> Range<usize> {
+    let address = map.as_ptr().expose_provenance();
+    let start = address.next_multiple_of(HUGE_PAGE);
+    start..start + (address + map.len() - start) / HUGE_PAGE * HUGE_PAGE
 }
 
 #[cfg(test)]
@@ -270,14 +283,14 @@ mod tests {
         fn pieces_do_not_overlap_and_are_merged_when_freed(requests in proptest::collection::vec((1usize..300_000, 0usize..8), 1..200)) {
             let mut arena = Arena::new(4096, 1 << 20);
             let mut held: Vec<(Piece, u8)> = Vec::new();
-            for (i, (bytes, give_back)) in requests.into_iter().enumerate() {
-                let mut piece = arena.take(bytes);
+            for (i, (bytes, free_index)) in requests.into_iter().enumerate() {
+                let mut piece = arena.allocate(bytes);
                 prop_assert!(piece.as_slice::<f32>().len() * 4 >= bytes);
                 prop_assert_eq!(piece.start.as_ptr() as usize % 64, 0);
                 piece.as_mut_slice::<u8>().fill(i as u8);
                 held.push((piece, i as u8));
-                if give_back < held.len() {
-                    let (piece, mark) = held.swap_remove(give_back);
+                if free_index < held.len() {
+                    let (piece, mark) = held.swap_remove(free_index);
                     prop_assert!(piece.as_slice::<u8>().iter().all(|v| *v == mark));
                     arena.free(piece);
                 }
@@ -293,24 +306,24 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_outlives_its_arena_and_cannot_be_freed_elsewhere() {
-        let (mut arena, mut other) = (Arena::new(64, HUGE), Arena::new(64, HUGE));
-        let mut piece = arena.take(100);
+    fn pieces_outlive_their_arena_and_cannot_be_freed_in_another() {
+        let (mut arena, mut other) = (Arena::new(64, HUGE_PAGE), Arena::new(64, HUGE_PAGE));
+        let mut piece = arena.allocate(100);
         drop(arena);
         piece.as_mut_slice::<u8>().fill(7);
         assert!(piece.as_slice::<u8>().iter().all(|v| *v == 7));
-        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.free(piece)));
-        assert!(taken.is_err());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.free(piece)));
+        assert!(result.is_err());
     }
 
     #[test]
-    fn parts_of_a_piece_come_back_one_by_one() {
-        let mut arena = Arena::new(64, HUGE);
-        let piece = arena.take(1000);
+    fn parts_of_a_piece_are_freed_separately() {
+        let mut arena = Arena::new(64, HUGE_PAGE);
+        let piece = arena.allocate(1000);
         let (start, len) = (piece.start, piece.len);
         let (none, piece) = piece.split_at(0);
         assert!(none.is_none());
-        let (first, rest) = piece.expect("all of it").split_at(128);
+        let (first, rest) = piece.expect("the whole piece").split_at(128);
         let (second, none) = rest.expect("the rest").split_at(len - 128);
         assert!(none.is_none());
         let (mut first, mut second) = (first.expect("not empty"), second.expect("not empty"));
@@ -325,22 +338,22 @@ mod tests {
 
     #[test]
     fn large_pieces_come_from_low_addresses_and_small_ones_from_high() {
-        let mut arena = Arena::new(64, HUGE);
-        let large = HUGE / LARGE + 64;
-        let low = [large, large].map(|bytes| arena.take(bytes));
-        let high = [640, 64].map(|bytes| arena.take(bytes));
-        let begin = low[0].start.addr().get();
-        assert_eq!(low[1].start.addr().get(), begin + low[0].len);
+        let mut arena = Arena::new(64, HUGE_PAGE);
+        let large = HUGE_PAGE / LARGE_DIVISOR + 64;
+        let low = [large, large].map(|bytes| arena.allocate(bytes));
+        let high = [640, 64].map(|bytes| arena.allocate(bytes));
+        let start = low[0].start.addr().get();
+        assert_eq!(low[1].start.addr().get(), start + low[0].len);
         let end = arena.regions[0].range.end;
         assert_eq!(high[0].start.addr().get(), end - 640);
         assert_eq!(high[1].start.addr().get(), end - 704);
-        // The lowest free range that is large enough, not the first.
+        // The lowest free range is too small for `larger`.
         let [first, second] = low;
         arena.free(first);
-        let larger = arena.take(large + 64);
+        let larger = arena.allocate(large + 64);
         assert_eq!(larger.start.addr().get(), second.start.addr().get() + second.len);
-        let again = arena.take(large);
-        assert_eq!(again.start.addr().get(), begin);
+        let again = arena.allocate(large);
+        assert_eq!(again.start.addr().get(), start);
         for piece in [second, larger, again].into_iter().chain(high) {
             arena.free(piece);
         }
@@ -348,22 +361,22 @@ mod tests {
     }
 
     #[test]
-    fn earlier_regions_are_used_first_and_large_pieces_get_their_own() {
-        let mut arena = Arena::new(64, 4 * HUGE);
-        let first = arena.take(HUGE);
-        let rest = arena.take(arena.regions[0].free.values().sum());
-        let large = arena.take(3 * HUGE);
+    fn older_regions_are_used_first_and_large_pieces_get_separate_regions() {
+        let mut arena = Arena::new(64, 4 * HUGE_PAGE);
+        let first = arena.allocate(HUGE_PAGE);
+        let rest = arena.allocate(arena.regions[0].free.values().sum());
+        let large = arena.allocate(3 * HUGE_PAGE);
         // At most one huge page more than needed, for alignment.
-        assert!(arena.regions[1].range.len() <= 4 * HUGE);
-        let second = arena.take(2 * HUGE);
+        assert!(arena.regions[1].range.len() <= 4 * HUGE_PAGE);
+        let second = arena.allocate(2 * HUGE_PAGE);
         assert_eq!(arena.regions.len(), 3);
-        let place = first.start;
+        let address = first.start;
         for piece in [first, second] {
             arena.free(piece);
         }
-        // The last region has room as well.
-        let again = arena.take(HUGE / 2);
-        assert_eq!(again.start, place);
+        // Both the first and the last region have room.
+        let again = arena.allocate(HUGE_PAGE / 2);
+        assert_eq!(again.start, address);
         for piece in [again, large, rest] {
             arena.free(piece);
         }

@@ -1,4 +1,4 @@
-//! Updates of one parameter by AdamW, Adam and SGD, each in one pass over its memory. The plain versions are
+//! Updates of one parameter by AdamW, Adam and SGD, in a single pass over memory. The plain versions are
 //! [`reference::adamw`](crate::reference::adamw), [`reference::adam`](crate::reference::adam) and
 //! [`reference::sgd`](crate::reference::sgd).
 
@@ -8,52 +8,52 @@ use vlct_simd::multiversion;
 /// Values per task.
 const BLOCK: usize = 32 * 1024;
 
-/// What distinguishes one update of one parameter from another.
+/// The hyperparameters of one update of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
-    /// Learning rate, schedule and layer factor included.
+    /// Learning rate, including the factors of schedule and layer.
     pub learning_rate: f64,
     /// Weight decay of this parameter.
     pub weight_decay: f64,
-    /// The number of this update of the parameter, from 1.
+    /// The number of updates of the parameter, this one included.
     pub step: u64,
 }
 
 /// The constants of Adam and AdamW.
 #[derive(Clone, Copy, Debug)]
 pub struct Betas {
-    /// Decay of the gradient's running mean.
+    /// Decay of the running mean of the gradient.
     pub beta1: f64,
-    /// Decay of the squared gradient's running mean.
+    /// Decay of the running mean of the squared gradient.
     pub beta2: f64,
-    /// Added to the denominator.
+    /// ε, which is added to the denominator.
     pub epsilon: f32,
 }
 
-/// AdamW as in the transformers library (Loshchilov & Hutter 2019), ε outside the bias correction, decay after the step:
+/// Updates by AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019), with ε outside the bias correction and decay after the step:
 /// `m ← β1·m + (1−β1)·g`, `v ← β2·v + (1−β2)·g²`, `p ← p − lr·sqrt(1−β2ᵗ)/(1−β1ᵗ)·m/(sqrt(v)+ε)`, `p ← p − lr·wd·p`.
 pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
-    let (c1, c2) = corrections(u, b);
+    let (c1, c2) = bias_corrections(u, b);
     let step = (u.learning_rate * c2.sqrt() / c1) as f32;
     let decay = (u.learning_rate * u.weight_decay) as f32;
     let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
-    blocks(p, g, m, v, |p, g, m, v| {
+    for_each_block(p, g, m, v, |p, g, m, v| {
         adamw_block(p, g, m, v, beta1, beta2, step, b.epsilon, decay)
     });
 }
 
-/// Adam as in PyTorch (Kingma & Ba 2015), weight decay added to the gradient:
+/// Updates by Adam as in PyTorch (Kingma & Ba 2015), with weight decay added to the gradient:
 /// `p ← p − lr/(1−β1ᵗ)·m / (sqrt(v)/sqrt(1−β2ᵗ) + ε)`.
 pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
-    let (c1, c2) = corrections(u, b);
+    let (c1, c2) = bias_corrections(u, b);
     let (step, root) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
     let (beta1, beta2, decay) = (b.beta1 as f32, b.beta2 as f32, u.weight_decay as f32);
-    blocks(p, g, m, v, |p, g, m, v| {
+    for_each_block(p, g, m, v, |p, g, m, v| {
         adam_block(p, g, m, v, beta1, beta2, step, root, b.epsilon, decay)
     });
 }
 
-/// Gradient descent with momentum as in PyTorch: `g ← g + wd·p`, `m ← g` at first, then `μ·m + g`, `p ← p − lr·m`.
+/// Updates by gradient descent with momentum as in PyTorch: `g ← g + wd·p`, `m ← μ·m + g` (`m ← g` in the first step), `p ← p − lr·m`.
 pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
     assert!(p.len() == g.len() && p.len() == m.len());
     let (rate, decay) = (u.learning_rate as f32, u.weight_decay as f32);
@@ -64,11 +64,11 @@ pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
         .for_each(|((p, g), m)| sgd_block(p, g, m, rate, decay, momentum));
 }
 
-fn corrections(u: Update, b: Betas) -> (f64, f64) {
+fn bias_corrections(u: Update, b: Betas) -> (f64, f64) {
     (1.0 - b.beta1.powf(u.step as f64), 1.0 - b.beta2.powf(u.step as f64))
 }
 
-fn blocks(
+fn for_each_block(
     p: &mut [f32],
     g: &[f32],
     m: &mut [f32],
@@ -88,8 +88,8 @@ fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f3
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         *m = beta1 * *m + one1 * g;
         *v = beta2 * *v + one2 * (g * g);
-        let moved = *p - step * (*m / (v.sqrt() + epsilon));
-        *p = moved - decay * moved;
+        let updated = *p - step * (*m / (v.sqrt() + epsilon));
+        *p = updated - decay * updated;
     }
 }
 }
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// Three updates of several parameters; each must agree with that of the reference.
+    /// Compares three updates of 100 values with the reference. Returns the first value after each update.
     fn compare(
         mut update: impl FnMut(&mut [f32], &[f32], Update),
         mut reference: impl FnMut(&mut [f32], &[f32], i32),

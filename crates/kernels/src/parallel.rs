@@ -1,22 +1,22 @@
-//! Dividing work among threads in ways that do not depend on their number.
+//! Division of work among threads, independently of their number.
 
 use rayon::prelude::*;
 
 /// Whether a function may use the threads of the current pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parallelism {
-    /// The calling thread alone, as one of several tasks.
+    /// Only the calling thread.
     Serial,
-    /// Every thread of the current rayon pool.
+    /// All threads of the current rayon pool.
     Pool,
 }
 
-/// Rows per task: about 64 KiB, a function of the width alone.
+/// Returns the number of rows of a task: about 64 KiB. It depends only on the width.
 pub fn rows_per_task(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
 }
 
-/// Calls `task(first_row, rows)` for consecutive blocks of the rows of `out`, each `width` wide, in parallel.
+/// Divides the rows of `out`, of `width` values each, into consecutive blocks, and calls `task(first_row, block)` in parallel.
 pub fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = rows_per_task(width);
     if out.len() <= rows * width {
@@ -30,7 +30,7 @@ pub fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32])
         .for_each(|(i, block)| task(i * rows, block));
 }
 
-/// Column sums: `out[c] += Σ_r x[r, c]`, with rows added in order.
+/// Adds column sums: `out[c] += Σ_r x[r, c]`. Rows are added in order.
 pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
     const BLOCK: usize = 64;
     out.par_chunks_mut(BLOCK)
@@ -53,7 +53,7 @@ fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
 }
 }
 
-/// A pointer that tasks share because they access disjoint elements.
+/// A pointer to a slice of which tasks access disjoint elements.
 pub(crate) struct SharedMut<T>(*mut T);
 
 impl<T> Clone for SharedMut<T> {
@@ -64,9 +64,9 @@ impl<T> Clone for SharedMut<T> {
 
 impl<T> Copy for SharedMut<T> {}
 
-// SAFETY: `at` requires that tasks access disjoint elements.
+// SAFETY: `ptr_at` requires that tasks access disjoint elements.
 unsafe impl<T: Send> Send for SharedMut<T> {}
-// SAFETY: `at` requires that tasks access disjoint elements.
+// SAFETY: `ptr_at` requires that tasks access disjoint elements.
 unsafe impl<T: Send> Sync for SharedMut<T> {}
 
 impl<T> SharedMut<T> {
@@ -74,11 +74,11 @@ impl<T> SharedMut<T> {
         Self(slice.as_mut_ptr())
     }
 
-    /// A pointer to element `offset`.
+    /// Returns a pointer to element `offset`.
     ///
     /// # Safety
     /// `offset` lies within the slice, which is borrowed for as long as the pointer is used, and no two tasks access the same element.
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
+    pub(crate) unsafe fn ptr_at(self, offset: usize) -> *mut T {
         // SAFETY: `offset` lies within the slice (caller).
         unsafe { self.0.add(offset) }
     }

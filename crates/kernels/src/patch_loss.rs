@@ -1,4 +1,4 @@
-//! The masked-autoencoding loss (He et al. 2022): mean squared error against patches that are normalised one by one. The plain versions
+//! The loss of masked autoencoding (He et al. 2022): the mean squared error of predictions and normalised patches. The plain versions
 //! are [`reference::patch_loss_forward`](crate::reference::patch_loss_forward) and
 //! [`reference::patch_loss_backward`](crate::reference::patch_loss_backward).
 
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use vlct_simd::math::{sum, sum2};
 use vlct_simd::multiversion;
 
-/// Subtracts each row's mean and divides by `sqrt(σ² + 1e-6)`, σ² unbiased. In place, rows of `width` values.
+/// Normalises each row of `width` values in place: subtracts its mean and divides by `sqrt(σ² + 1e-6)`, where σ² is the unbiased variance.
 pub fn normalise_rows(x: &mut [f32], width: usize) {
     x.par_chunks_exact_mut(width).for_each(normalise_row);
 }
@@ -23,7 +23,7 @@ fn normalise_row(row: &mut [f32]) {
 }
 }
 
-/// Mean over rows of the mean squared difference of `prediction` and `target`, both `[rows, width]`.
+/// Returns the mean squared difference of `prediction` and `target`, both `[rows, width]`.
 pub fn forward(prediction: &[f32], target: &[f32], width: usize) -> f32 {
     assert_eq!(prediction.len(), target.len());
     let rows = prediction.len() / width;
@@ -35,11 +35,11 @@ pub fn forward(prediction: &[f32], target: &[f32], width: usize) -> f32 {
     sum(&sums, |v| v) / rows as f32
 }
 
-/// `d_prediction = 2·(prediction − target)·scale / prediction.len()`, in place of the prediction.
+/// Replaces the prediction by its gradient `2·(prediction − target)·scale / prediction.len()`.
 pub fn backward_in_place(prediction: &mut [f32], target: &[f32], scale: f32) {
     assert_eq!(prediction.len(), target.len());
     let factor = 2.0 * scale / prediction.len() as f32;
-    crate::parallel::over_rows(prediction, 1, |first, p| difference(p, &target[first..], factor));
+    crate::parallel::over_rows(prediction, 1, |first, p| gradient_block(p, &target[first..], factor));
 }
 
 multiversion! {
@@ -49,7 +49,7 @@ fn squared_distance(x: &[f32], y: &[f32]) -> f32 {
 }
 
 multiversion! {
-fn difference(p: &mut [f32], target: &[f32], factor: f32) {
+fn gradient_block(p: &mut [f32], target: &[f32], factor: f32) {
     for (p, t) in p.iter_mut().zip(target) {
         *p = (*p - t) * factor;
     }
@@ -66,17 +66,17 @@ mod tests {
         let mut t = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 2.0, -1.0, 0.5, 3.0];
         let p = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.1, 0.2, 0.3, 0.4];
         normalise_rows(&mut t, 4);
-        let pick = |x: &[f32], rows: [usize; 2]| {
+        let select = |x: &[f32], rows: [usize; 2]| {
             rows.iter()
                 .flat_map(|r| x[r * 4..r * 4 + 4].to_vec())
                 .collect::<Vec<_>>()
         };
-        assert!((forward(&pick(&p, [0, 2]), &pick(&t, [0, 2]), 4) - 0.755_356_8).abs() < 1e-6);
-        assert!((forward(&pick(&p, [0, 1]), &pick(&t, [0, 1]), 4) - 0.874_999_8).abs() < 1e-6);
+        assert!((forward(&select(&p, [0, 2]), &select(&t, [0, 2]), 4) - 0.755_356_8).abs() < 1e-6);
+        assert!((forward(&select(&p, [0, 1]), &select(&t, [0, 1]), 4) - 0.874_999_8).abs() < 1e-6);
     }
 
     #[test]
-    fn both_directions_equal_the_reference() {
+    fn forward_and_backward_equal_the_reference() {
         let (rows, width) = (7, 48);
         let values = |seed: usize| -> Vec<f32> {
             (0..rows * width)
@@ -87,16 +87,16 @@ mod tests {
         let mut want_t = t.clone();
         normalise_rows(&mut t, width);
         reference::normalise_patches(&mut want_t, width);
-        let close = |got: &[f32], want: &[f32]| {
+        let assert_close = |got: &[f32], want: &[f32]| {
             for (got, want) in got.iter().zip(want) {
                 assert!((got - want).abs() < 2e-6, "{got} instead of {want}");
             }
         };
-        close(&t, &want_t);
-        close(&[forward(&p, &t, width)], &[reference::patch_loss_forward(&p, &t)]);
+        assert_close(&t, &want_t);
+        assert_close(&[forward(&p, &t, width)], &[reference::patch_loss_forward(&p, &t)]);
         let mut want = vec![0f32; p.len()];
         reference::patch_loss_backward(&mut want, &p, &t, 1.5);
         backward_in_place(&mut p, &t, 1.5);
-        close(&p, &want);
+        assert_close(&p, &want);
     }
 }

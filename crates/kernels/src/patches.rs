@@ -1,19 +1,19 @@
-//! Cutting images into square patches. The plain version is [`reference::patches`](crate::reference::patches).
+//! Extraction of square patches from images. The plain version is [`reference::patches`](crate::reference::patches).
 
 use rayon::prelude::*;
 
-/// Order of the values inside a patch.
+/// The order of the values of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// (channel, row, column): what a convolution kernel `[D, 3, P, P]` multiplies.
+    /// (channel, row, column), as in a convolution kernel `[D, 3, P, P]`.
     ChannelFirst,
-    /// (row, column, channel): the targets of masked autoencoding.
+    /// (row, column, channel), as in the targets of masked autoencoding.
     ChannelLast,
 }
 
 /// Copies the listed patches of an image `[3, size, size]` to `out [patches.len(), 3·side²]`.
 ///
-/// Patch `r · (size/side) + c` covers the rows from `r·side` and the columns from `c·side`.
+/// Patch `r · (size/side) + c` has `side` rows from `r·side` on and `side` columns from `c·side` on.
 pub fn extract(image: &[f32], size: usize, side: usize, patches: &[u32], order: Order, out: &mut [f32]) {
     let grid = size / side;
     assert!(image.len() == 3 * size * size && out.len() == patches.len() * 3 * side * side);
@@ -27,8 +27,8 @@ pub fn extract(image: &[f32], size: usize, side: usize, patches: &[u32], order: 
                     match order {
                         Order::ChannelFirst => out[(channel * side + y) * side..][..side].copy_from_slice(row),
                         Order::ChannelLast => {
-                            let target = out[y * side * 3 + channel..].iter_mut().step_by(3);
-                            target.zip(row).for_each(|(o, v)| *o = *v);
+                            let values = out[y * side * 3 + channel..].iter_mut().step_by(3);
+                            values.zip(row).for_each(|(o, v)| *o = *v);
                         }
                     }
                 }

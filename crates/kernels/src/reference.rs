@@ -1,12 +1,11 @@
-//! Every kernel, forward and backward, as plain f32 loops on one thread.
+//! Plain f32 loops for the forward and backward pass of every kernel, on one thread.
 //!
-//! This is what the fast kernels of this crate compute, in the style of llm.c's
-//! [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking, no threads, nothing clever.
-//! It is the oracle of their tests and runs nowhere else. Results agree with the fast kernels up to the order of additions, and the
-//! accuracy of `exp` and `erf`.
+//! The style is that of llm.c's [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking, no
+//! threads. Tests compare the fast kernels of this crate with these functions; programs do not use them. Results agree up to the order of
+//! additions and the accuracy of `exp` and `erf`.
 //!
-//! Outputs come first, then inputs. `T` are tokens (rows), `D` is the width, `H` are heads of `dh = D/H` columns, `C` are classes.
-//! Gradients are named `d_x`; those of weights are added to, as in all kernels.
+//! Outputs are the first arguments, then inputs. `T` is the number of tokens (rows), `D` the width, `H` the number of heads of `dh = D/H`
+//! columns, `C` the number of classes. `d_x` is the gradient of `x`. Functions add to the gradients of weights, as all kernels do.
 
 #![expect(
     clippy::too_many_arguments,
@@ -15,7 +14,7 @@
 
 use crate::patches::Order;
 
-/// `dst [m, n] = β·dst + alpha · lhs [m, k] · rhs [k, n]`
+/// Computes `dst [m, n] = β·dst + alpha · lhs [m, k] · rhs [k, n]`.
 pub fn gemm(dst: &mut [f32], beta: f32, alpha: f32, lhs: &[f32], rhs: &[f32], m: usize, n: usize, k: usize) {
     for i in 0..m {
         for j in 0..n {
@@ -28,7 +27,7 @@ pub fn gemm(dst: &mut [f32], beta: f32, alpha: f32, lhs: &[f32], rhs: &[f32], m:
     }
 }
 
-/// `out [columns, rows]`, the transpose of `x [rows, columns]`.
+/// Writes the transpose of `x [rows, columns]` to `out [columns, rows]`.
 pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
     for r in 0..rows {
         for c in 0..columns {
@@ -37,11 +36,11 @@ pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
     }
 }
 
-/// Attention within packed sequences: `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
+/// Computes attention within packed sequences, `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
 /// equation 1), without a mask.
 ///
-/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` and to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has
-/// the tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`, the first of which have the results `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
+/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the tokens
+/// `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these are its query tokens, with the outputs `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
 pub fn attention_forward(
     out: &mut [f32],
     log_sum_exp: &mut [f32],
@@ -58,12 +57,12 @@ pub fn attention_forward(
         let (first_q, queries) = (cu_seqlens_q[s], cu_seqlens_q[s + 1] - cu_seqlens_q[s]);
         for h in 0..heads {
             for i in 0..queries {
-                let probs = attention_probs(qkv, width, dh, h, first_k, keys, i);
-                log_sum_exp[h * total_q + first_q + i] = probs.1;
+                let (probs, lse) = attention_probs(qkv, width, dh, h, first_k, keys, i);
+                log_sum_exp[h * total_q + first_q + i] = lse;
                 for c in 0..dh {
                     let mut sum = 0.0;
                     for j in 0..keys {
-                        sum += probs.0[j] * qkv[(first_k + j) * 3 * width + 2 * width + h * dh + c];
+                        sum += probs[j] * qkv[(first_k + j) * 3 * width + 2 * width + h * dh + c];
                     }
                     out[(first_q + i) * width + h * dh + c] = sum;
                 }
@@ -72,7 +71,7 @@ pub fn attention_forward(
     }
 }
 
-/// Probabilities `[keys]` of query `i` of a sequence, and the log-sum-exp of its scores to base 2.
+/// Returns the probabilities `[keys]` of query `i` of a sequence, and the log-sum-exp of its scores to base 2.
 fn attention_probs(
     qkv: &[f32],
     width: usize,
@@ -104,7 +103,7 @@ fn attention_probs(
     (scores, (max + sum.ln()) * std::f32::consts::LOG2_E)
 }
 
-/// The backward pass of [`attention_forward`]: writes `d_qkv [T, 3·D]` from `d_out [total_q, D]`.
+/// Computes the backward pass of [`attention_forward`]: writes `d_qkv [T, 3·D]` from `d_out [total_q, D]`.
 ///
 /// With the probabilities `p` and `d_p = d_out·vᵀ`, the gradient of the scores is `p·(d_p − Σ p·d_p)`.
 pub fn attention_backward(
@@ -124,7 +123,7 @@ pub fn attention_backward(
         let (first_q, queries) = (cu_seqlens_q[s], cu_seqlens_q[s + 1] - cu_seqlens_q[s]);
         for h in 0..heads {
             // Element `c` of part 0 (query), 1 (key) or 2 (value) of token `j`.
-            let at = |part: usize, j: usize, c: usize| (first_k + j) * 3 * width + part * width + h * dh + c;
+            let index = |part: usize, j: usize, c: usize| (first_k + j) * 3 * width + part * width + h * dh + c;
             for i in 0..queries {
                 let (probs, _) = attention_probs(qkv, width, dh, h, first_k, keys, i);
                 let d = &d_out[(first_q + i) * width + h * dh..][..dh];
@@ -132,16 +131,16 @@ pub fn attention_backward(
                 let mut mean = 0.0;
                 for j in 0..keys {
                     for c in 0..dh {
-                        d_probs[j] += d[c] * qkv[at(2, j, c)];
-                        d_qkv[at(2, j, c)] += probs[j] * d[c];
+                        d_probs[j] += d[c] * qkv[index(2, j, c)];
+                        d_qkv[index(2, j, c)] += probs[j] * d[c];
                     }
                     mean += probs[j] * d_probs[j];
                 }
                 for j in 0..keys {
                     let d_score = probs[j] * (d_probs[j] - mean) * scale;
                     for c in 0..dh {
-                        d_qkv[at(0, i, c)] += d_score * qkv[at(1, j, c)];
-                        d_qkv[at(1, j, c)] += d_score * qkv[at(0, i, c)];
+                        d_qkv[index(0, i, c)] += d_score * qkv[index(1, j, c)];
+                        d_qkv[index(1, j, c)] += d_score * qkv[index(0, i, c)];
                     }
                 }
             }
@@ -149,7 +148,7 @@ pub fn attention_backward(
     }
 }
 
-/// Layer normalisation (Ba et al. 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)): `out = (x − μ)·rstd·w + b` with
+/// Computes layer normalisation (Ba et al. 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)): `out = (x − μ)·rstd·w + b` with
 /// `rstd = 1/√(σ² + eps)`. `x` and `out` are `[T, D]`, `mean` and `rstd` `[T]`, `w` and `b` `[D]`.
 pub fn layer_norm_forward(
     out: &mut [f32],
@@ -173,7 +172,7 @@ pub fn layer_norm_forward(
     }
 }
 
-/// The backward pass of [`layer_norm_forward`]: adds to `d_x [T, D]`, `d_w [D]` and `d_b [D]`.
+/// Computes the backward pass of [`layer_norm_forward`]: adds to `d_x [T, D]`, `d_w [D]` and `d_b [D]`.
 pub fn layer_norm_backward(
     d_x: &mut [f32],
     d_w: &mut [f32],
@@ -201,14 +200,14 @@ pub fn layer_norm_backward(
     }
 }
 
-/// GELU, exact form (Hendrycks & Gimpel 2016, [arXiv:1606.08415](https://arxiv.org/abs/1606.08415)): `x·Φ(x)`.
+/// Computes the GELU `x·Φ(x)` (Hendrycks & Gimpel 2016, [arXiv:1606.08415](https://arxiv.org/abs/1606.08415)).
 pub fn gelu_forward(out: &mut [f32], x: &[f32]) {
     for i in 0..x.len() {
         out[i] = x[i] * normal_cdf(x[i]);
     }
 }
 
-/// The backward pass of [`gelu_forward`]: `d_x = d_out·(Φ(x) + x·φ(x))`.
+/// Computes the backward pass of [`gelu_forward`]: `d_x = d_out·(Φ(x) + x·φ(x))`.
 pub fn gelu_backward(d_x: &mut [f32], x: &[f32], d_out: &[f32]) {
     for i in 0..x.len() {
         let density = (-0.5 * x[i] * x[i]).exp() / (2.0 * std::f32::consts::PI).sqrt();
@@ -216,7 +215,7 @@ pub fn gelu_backward(d_x: &mut [f32], x: &[f32], d_out: &[f32]) {
     }
 }
 
-/// The normal distribution function `Φ(x) = (1 + erf(x/√2))/2`, with the Maclaurin series of `erf` in double precision.
+/// Returns the normal distribution function `Φ(x) = (1 + erf(x/√2))/2`, by the Maclaurin series of `erf` in double precision.
 fn normal_cdf(x: f32) -> f32 {
     let x = (x as f64 / std::f64::consts::SQRT_2).clamp(-5.0, 5.0);
     let (mut term, mut sum) = (x, x);
@@ -227,7 +226,7 @@ fn normal_cdf(x: f32) -> f32 {
     (0.5 + sum / std::f64::consts::PI.sqrt()) as f32
 }
 
-/// Softmax cross-entropy: `loss [T]` and `probs [T, C]` from `logits [T, C]` and one class per row.
+/// Computes softmax cross-entropy: `loss [T]` and `probs [T, C]` from `logits [T, C]` and one target class per row.
 pub fn cross_entropy_forward(loss: &mut [f32], probs: &mut [f32], logits: &[f32], targets: &[u32]) {
     let classes = logits.len() / targets.len();
     for t in 0..targets.len() {
@@ -241,7 +240,7 @@ pub fn cross_entropy_forward(loss: &mut [f32], probs: &mut [f32], logits: &[f32]
     }
 }
 
-/// The backward pass of [`cross_entropy_forward`]: `d_logits = (probs − onehot(targets))·scale`.
+/// Computes the backward pass of [`cross_entropy_forward`]: `d_logits = (probs − onehot(targets))·scale`.
 pub fn cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[u32], scale: f32) {
     let classes = probs.len() / targets.len();
     for t in 0..targets.len() {
@@ -252,8 +251,8 @@ pub fn cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[u3
     }
 }
 
-/// Binary cross-entropy: the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))` for logits `x` and targets `t`, `[T, C]`. Written as
-/// `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
+/// Returns the binary cross-entropy: the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))` for logits `x` and targets `t`, `[T, C]`.
+/// Computed as `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
 pub fn binary_cross_entropy_forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {
     let mut sum = 0.0;
     for i in 0..logits.len() {
@@ -263,7 +262,7 @@ pub fn binary_cross_entropy_forward(logits: &[f32], targets: &[f32], classes: us
     sum / (logits.len() / classes) as f32
 }
 
-/// The backward pass of [`binary_cross_entropy_forward`]: `d_logits = (σ(logits) − targets)·scale / T`.
+/// Computes the backward pass of [`binary_cross_entropy_forward`]: `d_logits = (σ(logits) − targets)·scale / T`.
 pub fn binary_cross_entropy_backward(
     d_logits: &mut [f32],
     logits: &[f32],
@@ -289,7 +288,7 @@ pub fn normalise_patches(x: &mut [f32], width: usize) {
     }
 }
 
-/// The masked-autoencoding loss: the mean squared difference of `prediction` and `target`, both `[T, D]`.
+/// Returns the loss of masked autoencoding: the mean squared difference of `prediction` and `target`, both `[T, D]`.
 pub fn patch_loss_forward(prediction: &[f32], target: &[f32]) -> f32 {
     let mut sum = 0.0;
     for i in 0..prediction.len() {
@@ -298,14 +297,14 @@ pub fn patch_loss_forward(prediction: &[f32], target: &[f32]) -> f32 {
     sum / prediction.len() as f32
 }
 
-/// The backward pass of [`patch_loss_forward`]: `d_prediction = 2·(prediction − target)·scale / (T·D)`.
+/// Computes the backward pass of [`patch_loss_forward`]: `d_prediction = 2·(prediction − target)·scale / (T·D)`.
 pub fn patch_loss_backward(d_prediction: &mut [f32], prediction: &[f32], target: &[f32], scale: f32) {
     for i in 0..prediction.len() {
         d_prediction[i] = 2.0 * (prediction[i] - target[i]) * scale / prediction.len() as f32;
     }
 }
 
-/// Picks rows of a table: `out[i] = table[rows[i]]`; row [`NONE`](crate::gather::NONE) leaves `out[i]` as it is.
+/// Copies rows of a table: `out[i] = table[rows[i]]`. [`NONE`](crate::gather::NONE) leaves `out[i]` unchanged.
 pub fn gather(out: &mut [f32], table: &[f32], rows: &[u32], width: usize) {
     for (i, row) in rows.iter().enumerate() {
         if *row != crate::gather::NONE {
@@ -314,7 +313,7 @@ pub fn gather(out: &mut [f32], table: &[f32], rows: &[u32], width: usize) {
     }
 }
 
-/// The backward pass of [`gather`]: `d_table[rows[i]] += d_out[i]`.
+/// Computes the backward pass of [`gather`]: `d_table[rows[i]] += d_out[i]`.
 pub fn scatter_add(d_table: &mut [f32], d_out: &[f32], rows: &[u32], width: usize) {
     for (i, row) in rows.iter().enumerate() {
         if *row != crate::gather::NONE {
@@ -325,16 +324,16 @@ pub fn scatter_add(d_table: &mut [f32], d_out: &[f32], rows: &[u32], width: usiz
     }
 }
 
-/// Dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)` where it is
-/// true, else 0. The same function of a gradient is the backward pass.
+/// Computes dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)` where
+/// `keep` is true, else 0. Applied to a gradient, the function is the backward pass.
 pub fn dropout(out: &mut [f32], x: &[f32], keep: &[bool], p: f32) {
     for i in 0..x.len() {
         out[i] = if keep[i] { x[i] / (1.0 - p) } else { 0.0 };
     }
 }
 
-/// Update `step` (from 1) of AdamW as in the transformers library (Loshchilov & Hutter 2019,
-/// [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)): `epsilon` outside the bias correction, decay after the step.
+/// Computes update `step` (from 1) of AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019,
+/// [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)): `epsilon` is outside the bias correction, and weight decay follows the step.
 pub fn adamw(
     params: &mut [f32],
     grads: &[f32],
@@ -355,7 +354,7 @@ pub fn adamw(
     }
 }
 
-/// Update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight decay is
+/// Computes update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight decay is
 /// added to the gradient.
 pub fn adam(
     params: &mut [f32],
@@ -378,8 +377,8 @@ pub fn adam(
     }
 }
 
-/// Update `step` (from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the first momentum
-/// is the first gradient.
+/// Computes update `step` (from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the first
+/// momentum is the first gradient.
 pub fn sgd(
     params: &mut [f32],
     grads: &[f32],
@@ -396,7 +395,7 @@ pub fn sgd(
     }
 }
 
-/// Cosines `[n, m]` of the rows of `text [n, D]` and `image [m, D]`; norms below 1e-5 count as 1e-5.
+/// Computes the cosines `[n, m]` of the rows of `text [n, D]` and `image [m, D]`. Norms below 1e-5 count as 1e-5.
 pub fn cosines(out: &mut [f32], text: &[f32], image: &[f32], width: usize) {
     let norm = |x: &[f32]| x.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-5);
     let m = image.len() / width;
@@ -408,9 +407,9 @@ pub fn cosines(out: &mut [f32], text: &[f32], image: &[f32], width: usize) {
     }
 }
 
-/// The transport plan `[n, m]` between uniform distributions for the costs `1 − cosine`, by the inexact proximal point method IPOT (Xie et
-/// al. 2020, [arXiv:1802.04307](https://arxiv.org/abs/1802.04307), algorithm 1 with one inner iteration), as UNITER uses it (Chen et
-/// al. 2020, [arXiv:1909.11740](https://arxiv.org/abs/1909.11740)).
+/// Computes the transport plan `[n, m]` between uniform distributions for the costs `1 − cosine`, by the inexact proximal point method IPOT
+/// (Xie et al. 2020, [arXiv:1802.04307](https://arxiv.org/abs/1802.04307), algorithm 1 with one inner iteration), as in UNITER (Chen et al.
+/// 2020, [arXiv:1909.11740](https://arxiv.org/abs/1909.11740)).
 pub fn transport_plan(plan: &mut [f32], cosine: &[f32], n: usize, m: usize, beta: f32, iterations: usize) {
     plan.fill(1.0);
     let mut sigma = vec![1.0 / n as f32; n];
@@ -436,7 +435,7 @@ pub fn transport_plan(plan: &mut [f32], cosine: &[f32], n: usize, m: usize, beta
     }
 }
 
-/// The transport distance `Σ (1 − cosine)·plan`.
+/// Returns the transport distance `Σ (1 − cosine)·plan`.
 pub fn transport_distance(cosine: &[f32], plan: &[f32]) -> f32 {
     let mut sum = 0.0;
     for i in 0..plan.len() {
@@ -445,8 +444,8 @@ pub fn transport_distance(cosine: &[f32], plan: &[f32]) -> f32 {
     sum
 }
 
-/// The gradient of [`transport_distance`] times `weight` at a constant plan, through [`cosines`]: adds to `d_text [n, D]` and
-/// `d_image [m, D]`. The derivative of `cos(t, v)` by `t` is `(v̂ − t̂·cos)/|t|`.
+/// Adds the gradient of `weight` · [`transport_distance`] to `d_text [n, D]` and `d_image [m, D]`. The plan counts as constant, and the
+/// gradient flows through [`cosines`]. The derivative of `cos(t, v)` by `t` is `(v̂ − t̂·cos)/|t|`.
 pub fn transport_backward(
     d_text: &mut [f32],
     d_image: &mut [f32],
@@ -471,7 +470,7 @@ pub fn transport_backward(
     }
 }
 
-/// Square patches of `image [3, size, size]` as rows of `out [patches, 3·side²]`; patch `p` is row `p / (size/side)` and column
+/// Copies square patches of `image [3, size, size]` to the rows of `out [patches, 3·side²]`. Patch `p` is in row `p / (size/side)` and column
 /// `p % (size/side)` of the grid.
 pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches: &[u32], order: Order) {
     let grid = size / side;
@@ -480,11 +479,11 @@ pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches
         for channel in 0..3 {
             for y in 0..side {
                 for x in 0..side {
-                    let place = match order {
+                    let offset = match order {
                         Order::ChannelFirst => (channel * side + y) * side + x,
                         Order::ChannelLast => (y * side + x) * 3 + channel,
                     };
-                    out[i * 3 * side * side + place] = image[(channel * size + top + y) * size + left + x];
+                    out[i * 3 * side * side + offset] = image[(channel * size + top + y) * size + left + x];
                 }
             }
         }

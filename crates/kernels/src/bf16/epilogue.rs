@@ -1,8 +1,8 @@
-//! Epilogues of products: bias, residual, GELU and its gradient, rounding.
+//! Epilogues of matrix products: bias, residual, GELU and its gradient, rounding.
 
 use super::blocks::{BLOCK, Blocks, SIDE, check, transpose_in_place};
 use super::gemm::Epilogue;
-use super::math::{self, gelu_slope};
+use super::math::{self, gelu_derivative};
 use super::number::Bf16;
 use super::prefetch::{Level, prefetch};
 use super::registers::{Registers, for_registers, load, masks};
@@ -11,7 +11,7 @@ use crate::parallel::SharedMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Stores row-major f32: `out = β·out + sums (+ bias) (+ residual)`.
+/// Stores a row-major f32 matrix: `out = β·out + sums (+ bias) (+ residual)`.
 pub struct StoreF32<'a> {
     out: SharedMut<f32>,
     rows: usize,
@@ -22,12 +22,15 @@ pub struct StoreF32<'a> {
 }
 
 impl<'a> StoreF32<'a> {
-    /// Stores to `out [rows, columns]`.
+    /// Stores to `out [rows, columns]`; the length of the slice determines the number of rows.
     ///
     /// # Panics
-    /// If the slice is not a multiple of `columns` long.
+    /// If the length of the slice is not a multiple of `columns`.
     pub fn new(out: &'a mut [f32], columns: usize, beta: Beta) -> Self {
-        assert!(out.len().is_multiple_of(columns.max(1)), "result outside its slice");
+        assert!(
+            out.len().is_multiple_of(columns.max(1)),
+            "slice does not fit the result"
+        );
         Self {
             rows: out.len() / columns.max(1),
             out: SharedMut::new(out),
@@ -38,20 +41,20 @@ impl<'a> StoreF32<'a> {
         }
     }
 
-    /// Adds a vector to each row.
+    /// Adds a bias to each row.
     ///
     /// # Panics
-    /// If it has another width.
+    /// If the bias has another width.
     pub fn bias(mut self, bias: Option<&'a [f32]>) -> Self {
         assert!(bias.is_none_or(|b| b.len() == self.columns), "bias of another width");
         self.bias = bias;
         self
     }
 
-    /// Adds a matrix of the same size.
+    /// Adds a matrix of the size of the result.
     ///
     /// # Panics
-    /// If it has another size.
+    /// If the matrix has another size.
     pub fn residual(mut self, residual: Option<&'a [f32]>) -> Self {
         assert!(
             residual.is_none_or(|r| r.len() == self.rows * self.columns),
@@ -62,33 +65,33 @@ impl<'a> StoreF32<'a> {
     }
 }
 
-/// Stores the transpose in row-major f32: `out[c, r] = β·out[c, r] + sums[r, c]`.
+/// Stores the transpose as a row-major f32 matrix: `out[c, r] = β·out[c, r] + sums[r, c]`.
 pub struct StoreF32Transposed<'a> {
     out: SharedMut<f32>,
     rows: usize,
     columns: usize,
     beta: Beta,
-    memory: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> StoreF32Transposed<'a> {
-    /// Stores the transpose of `[rows, columns]` sums.
+    /// Stores the transpose of a product `[rows, columns]`.
     ///
     /// # Panics
     /// If the slice has another size.
     pub fn new(out: &'a mut [f32], rows: usize, columns: usize, beta: Beta) -> Self {
-        assert_eq!(out.len(), rows * columns, "result outside its slice");
+        assert_eq!(out.len(), rows * columns, "slice does not fit the result");
         Self {
             out: SharedMut::new(out),
             rows,
             columns,
             beta,
-            memory: PhantomData,
+            lifetime: PhantomData,
         }
     }
 }
 
-/// Stores blocks: `out = sums (+ bias)`, rounded.
+/// Stores a matrix in blocks: `out = sums (+ bias)`, rounded.
 pub struct StoreBf16<'a> {
     out: SharedMut<Bf16>,
     rows: usize,
@@ -97,10 +100,10 @@ pub struct StoreBf16<'a> {
 }
 
 impl<'a> StoreBf16<'a> {
-    /// Stores blocks of `[rows, columns]`.
+    /// Stores a matrix `[rows, columns]`.
     ///
     /// # Panics
-    /// If the sizes do not fit, or `out` is off a cache line.
+    /// If the sizes do not fit, or `out` is not 64-byte aligned.
     pub fn new(out: &'a mut [Bf16], rows: usize, columns: usize, bias: Option<&'a [f32]>) -> Self {
         check(out, rows, columns);
         assert!(bias.is_none_or(|b| b.len() == columns), "bias of another width");
@@ -113,28 +116,28 @@ impl<'a> StoreBf16<'a> {
     }
 }
 
-/// Stores blocks: `active = gelu(sums + bias)` and, for a backward pass, `hidden = sums + bias`, both rounded.
+/// Stores matrices in blocks, rounded: `activation = gelu(sums + bias)` and, for a backward pass, `hidden = sums + bias`.
 pub struct Gelu<'a> {
     hidden: Option<SharedMut<Bf16>>,
-    active: SharedMut<Bf16>,
+    activation: SharedMut<Bf16>,
     rows: usize,
     columns: usize,
     bias: &'a [f32],
 }
 
 impl<'a> Gelu<'a> {
-    /// Stores blocks of `[rows, bias.len()]`.
+    /// Stores matrices `[rows, bias.len()]`.
     ///
     /// # Panics
-    /// If the sizes do not fit, or a matrix is off a cache line.
-    pub fn new(hidden: Option<&'a mut [Bf16]>, active: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
-        check(active, rows, bias.len());
+    /// If the sizes do not fit, or a matrix is not 64-byte aligned.
+    pub fn new(hidden: Option<&'a mut [Bf16]>, activation: &'a mut [Bf16], rows: usize, bias: &'a [f32]) -> Self {
+        check(activation, rows, bias.len());
         if let Some(hidden) = &hidden {
             check(hidden, rows, bias.len());
         }
         Self {
             hidden: hidden.map(SharedMut::new),
-            active: SharedMut::new(active),
+            activation: SharedMut::new(activation),
             rows,
             columns: bias.len(),
             bias,
@@ -142,17 +145,17 @@ impl<'a> Gelu<'a> {
     }
 }
 
-/// Stores blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
+/// Stores a matrix in blocks: `d_hidden = sums · gelu'(hidden)`, rounded.
 pub struct GeluBackward<'a> {
     hidden: Blocks<'a>,
     d_hidden: SharedMut<Bf16>,
 }
 
 impl<'a> GeluBackward<'a> {
-    /// Stores blocks of the size of `hidden`.
+    /// Stores a matrix of the size of `hidden`.
     ///
     /// # Panics
-    /// If `d_hidden` is too short or off a cache line.
+    /// If `d_hidden` is too short or not 64-byte aligned.
     pub fn new(hidden: Blocks<'a>, d_hidden: &'a mut [Bf16]) -> Self {
         check(d_hidden, hidden.rows(), hidden.columns());
         Self {
@@ -162,29 +165,29 @@ impl<'a> GeluBackward<'a> {
     }
 }
 
-/// How a result is written.
+/// How a result is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writing {
+enum StoreMode {
     Add,
-    Write,
-    /// With non-temporal stores, which do not read the cache line first.
-    Stream,
+    Overwrite,
+    /// Overwrites with non-temporal stores, which do not read the cache line first.
+    NonTemporal,
 }
 
-impl Writing {
-    /// Chooses non-temporal stores for results of 2 MiB and more, which have left L2 before they are read.
-    fn of(beta: Beta, values: usize) -> Self {
-        const LARGE: usize = 2 << 20;
-        match (beta, values * size_of::<f32>() >= LARGE) {
+impl StoreMode {
+    /// Chooses non-temporal stores for results of at least 2 MiB, which are evicted from L2 before they are read.
+    fn new(beta: Beta, values: usize) -> Self {
+        const MIN_NON_TEMPORAL_BYTES: usize = 2 << 20;
+        match (beta, values * size_of::<f32>() >= MIN_NON_TEMPORAL_BYTES) {
             (Beta::One, _) => Self::Add,
-            (Beta::Zero, true) => Self::Stream,
-            (Beta::Zero, false) => Self::Write,
+            (Beta::Zero, true) => Self::NonTemporal,
+            (Beta::Zero, false) => Self::Overwrite,
         }
     }
 }
 
-/// Offset of a block in memory.
-fn place(row: usize, column: usize, columns: usize) -> usize {
+/// Returns the offset of the block at (`row`, `column`), in elements.
+fn block_offset(row: usize, column: usize, columns: usize) -> usize {
     (row / SIDE * columns.div_ceil(SIDE) + column / SIDE) * BLOCK
 }
 
@@ -193,23 +196,23 @@ impl Epilogue for StoreF32<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let start = row * self.columns + column;
         let bias = self.bias.map(|b| &b[column..][..columns]);
         let residual = self.residual.map(|r| r[start..].as_ptr());
-        // SAFETY: the block lies within the result, whose size `new` has checked, and one thread processes it (caller); `gemm` has
+        // SAFETY: the block lies within the result, whose size `new` has checked, and only one thread processes it (caller); `gemm` has
         // found an engine.
         unsafe {
             store(
-                self.out.at(start),
+                self.out.ptr_at(start),
                 rows,
                 columns,
                 self.columns,
                 sums,
                 bias,
                 residual,
-                Writing::of(self.beta, self.rows * self.columns),
+                StoreMode::new(self.beta, self.rows * self.columns),
                 range,
             )
         };
@@ -221,24 +224,24 @@ impl Epilogue for StoreF32Transposed<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.columns - column), SIDE.min(self.rows - row));
         let start = column * self.rows + row;
-        // SAFETY: the transposed block lies within the result, whose size `new` has checked, and one thread processes it (caller);
+        // SAFETY: the transposed block lies within the result, whose size `new` has checked, and only one thread processes it (caller);
         // `gemm` has found an engine.
         unsafe {
             if range.start == 0 {
                 transpose_in_place(sums);
             }
             store(
-                self.out.at(start),
+                self.out.ptr_at(start),
                 rows,
                 columns,
                 self.rows,
                 sums,
                 None,
                 None,
-                Writing::of(self.beta, self.rows * self.columns),
+                StoreMode::new(self.beta, self.rows * self.columns),
                 range,
             );
         }
@@ -250,11 +253,19 @@ impl Epilogue for StoreBf16<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let bias = self.bias.map(|b| &b[column..][..columns]);
-        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
-        unsafe { round(self.out.at(place(row, column, self.columns)), rows, sums, bias, range) };
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
+        unsafe {
+            round(
+                self.out.ptr_at(block_offset(row, column, self.columns)),
+                rows,
+                sums,
+                bias,
+                range,
+            )
+        };
     }
 }
 
@@ -263,14 +274,14 @@ impl Epilogue for Gelu<'_> {
         (self.rows, self.columns)
     }
 
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
-        let place = place(row, column, self.columns);
-        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
+        let offset = block_offset(row, column, self.columns);
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
         unsafe {
             let bias = &self.bias[column..][..columns];
-            let hidden = self.hidden.map(|h| h.at(place));
-            gelu(hidden, self.active.at(place), rows, sums, bias, range);
+            let hidden = self.hidden.map(|h| h.ptr_at(offset));
+            gelu(hidden, self.activation.ptr_at(offset), rows, sums, bias, range);
         }
     }
 }
@@ -280,23 +291,23 @@ impl Epilogue for GeluBackward<'_> {
         (self.hidden.rows(), self.hidden.columns())
     }
 
-    fn read(&self, row: usize, column: usize) -> Option<&[Bf16]> {
-        Some(&self.hidden.at(row / SIDE, column / SIDE)[..BLOCK])
+    fn input_block(&self, row: usize, column: usize) -> Option<&[Bf16]> {
+        Some(&self.hidden.blocks_from(row / SIDE, column / SIDE)[..BLOCK])
     }
 
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
-        let hidden = self.hidden.at(row / SIDE, column / SIDE).as_ptr();
-        let place = place(row, column, self.hidden.columns());
-        // SAFETY: `check` has made room for this block, and one thread processes it (caller); `gemm` has found an engine.
-        unsafe { gelu_backward(hidden, self.d_hidden.at(place), sums, range) };
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
+        let hidden = self.hidden.blocks_from(row / SIDE, column / SIDE).as_ptr();
+        let offset = block_offset(row, column, self.hidden.columns());
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
+        unsafe { gelu_backward(hidden, self.d_hidden.ptr_at(offset), sums, range) };
     }
 }
 
 for_registers! {
-/// Rows `range` of [`StoreF32`] and [`StoreF32Transposed`].
+/// Stores rows `range` for [`StoreF32`] and [`StoreF32Transposed`].
 ///
 /// # Safety
-/// An engine is in use; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values `stride` apart.
+/// `engine()` returns an engine; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values `stride` apart.
 unsafe fn store<R>(
     out: *mut f32,
     rows: usize,
@@ -305,28 +316,28 @@ unsafe fn store<R>(
     sums: &[f32; BLOCK],
     bias: Option<&[f32]>,
     residual: Option<*const f32>,
-    writing: Writing,
+    mode: StoreMode,
     range: Range<usize>,
 ) {
-    // SAFETY: `r` is below `rows` and 32, and the masks end with `columns` (caller).
+    // SAFETY: `r` is below `rows` and 32, and the masks select only columns below `columns` (caller).
     unsafe {
         let bias = load_or_zero::<R>(bias);
         let masks = masks(columns);
         for r in range.start..range.end.min(rows) {
             for half in 0..2 {
-                let (mask, place) = (masks[half], r * stride + 16 * half);
+                let (mask, offset) = (masks[half], r * stride + 16 * half);
                 let mut v = R::add(R::load(sums.as_ptr().add(r * SIDE + 16 * half)), bias[half]);
                 if let Some(residual) = residual {
-                    let residual = residual.wrapping_add(place);
+                    let residual = residual.wrapping_add(offset);
                     v = R::add(v, R::load_masked(mask, residual));
-                    // The next block of the same rows is processed after one more product.
+                    // The block to the right is processed next.
                     prefetch(Level::L1, residual.wrapping_add(SIDE), 1);
                 }
-                let out = out.wrapping_add(place);
-                if writing == Writing::Add {
+                let out = out.wrapping_add(offset);
+                if mode == StoreMode::Add {
                     v = R::add(v, R::load_masked(mask, out));
                 }
-                if writing == Writing::Stream && mask == u16::MAX && out.addr().is_multiple_of(64) {
+                if mode == StoreMode::NonTemporal && mask == u16::MAX && out.addr().is_multiple_of(64) {
                     R::stream(out, v);
                 } else {
                     R::store_masked(out, mask, v);
@@ -337,7 +348,7 @@ unsafe fn store<R>(
 }
 }
 
-/// The values of a bias of up to 32 columns; zeros beyond, and without a bias.
+/// Loads a bias of up to 32 columns, padded with zeros; zeros if there is no bias.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -352,28 +363,28 @@ unsafe fn load_or_zero<R: Registers>(bias: Option<&[f32]>) -> [R::F32; 2] {
     }
 }
 
-/// A row of sums plus the bias.
+/// Returns a row of sums plus the bias.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `sums` is valid for 32 values.
 #[inline(always)]
-unsafe fn biased<R: Registers>(sums: *const f32, bias: [R::F32; 2]) -> [R::F32; 2] {
+unsafe fn add_bias<R: Registers>(sums: *const f32, bias: [R::F32; 2]) -> [R::F32; 2] {
     // SAFETY: `sums` is valid for 32 values (caller).
     unsafe { [R::add(R::load(sums), bias[0]), R::add(R::load(sums.add(16)), bias[1])] }
 }
 
 for_registers! {
-/// Rows `range` of [`StoreBf16`].
+/// Stores rows `range` for [`StoreBf16`].
 ///
 /// # Safety
-/// An engine is in use; `out` is valid for a block at a cache line.
+/// `engine()` returns an engine; `out` is valid for a 64-byte aligned block.
 unsafe fn round<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
         let bias = load_or_zero::<R>(bias);
         for r in range {
             let values = if r < rows {
-                let [low, high] = biased::<R>(sums.as_ptr().add(r * SIDE), bias);
+                let [low, high] = add_bias::<R>(sums.as_ptr().add(r * SIDE), bias);
                 R::round(low, high)
             } else {
                 R::zero_bf16()
@@ -385,13 +396,13 @@ unsafe fn round<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Optio
 }
 
 for_registers! {
-/// Rows `range` of [`Gelu`].
+/// Stores rows `range` for [`Gelu`].
 ///
 /// # Safety
-/// An engine is in use; `active` and `hidden` are valid for a block at a cache line.
+/// `engine()` returns an engine; `activation` and `hidden` are valid for 64-byte aligned blocks.
 unsafe fn gelu<R>(
     hidden: Option<*mut Bf16>,
-    active: *mut Bf16,
+    activation: *mut Bf16,
     rows: usize,
     sums: &[f32; BLOCK],
     bias: &[f32],
@@ -403,31 +414,31 @@ unsafe fn gelu<R>(
         for r in range {
             let (mut h, mut g) = (R::zero_bf16(), R::zero_bf16());
             if r < rows {
-                let x = biased::<R>(sums.as_ptr().add(r * SIDE), bias);
+                let x = add_bias::<R>(sums.as_ptr().add(r * SIDE), bias);
                 (h, g) = (R::round(x[0], x[1]), math::gelu::<R>(x));
             }
             if let Some(hidden) = hidden {
                 R::stream_bf16(hidden.add(r * SIDE), h);
             }
-            R::stream_bf16(active.add(r * SIDE), g);
+            R::stream_bf16(activation.add(r * SIDE), g);
         }
     }
 }
 }
 
 for_registers! {
-/// Rows `range` of [`GeluBackward`].
+/// Stores rows `range` for [`GeluBackward`].
 ///
 /// # Safety
-/// An engine is in use; `hidden` and `d_hidden` are valid for a block at a cache line.
+/// `engine()` returns an engine; `hidden` and `d_hidden` are valid for 64-byte aligned blocks.
 unsafe fn gelu_backward<R>(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
     for r in range {
         // SAFETY: a block has 32 rows of 32 (caller).
         unsafe {
             let x = R::widen(R::load_bf16(hidden.add(r * SIDE)));
             let d = sums.as_ptr().add(r * SIDE);
-            let low = R::mul(R::load(d), gelu_slope::<R>(x[0]));
-            let high = R::mul(R::load(d.add(16)), gelu_slope::<R>(x[1]));
+            let low = R::mul(R::load(d), gelu_derivative::<R>(x[0]));
+            let high = R::mul(R::load(d.add(16)), gelu_derivative::<R>(x[1]));
             R::stream_bf16(d_hidden.add(r * SIDE), R::round(low, high));
         }
     }

@@ -1,5 +1,5 @@
-//! Layer normalisation ([`crate::layer_norm`]) from f32 to blocks. It keeps the normalised values in blocks as well: the backward
-//! pass needs nothing else of the input.
+//! Layer normalisation ([`crate::layer_norm`]) of f32 rows to bfloat16 in blocks. The forward pass also stores the normalised values in
+//! blocks, so that the backward pass does not need the input.
 
 use super::blocks::{self, BLOCK, Blocks, SIDE};
 use super::micro_kernel::store_fence;
@@ -9,11 +9,11 @@ use super::registers::{for_registers, load, masks};
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
-/// Writes `normalised = (x − μ)/sqrt(σ² + ε)` and `y = normalised · w + b` (blocks of `[rows, width]`) and, per row,
-/// `rstd = 1/sqrt(σ² + ε)`.
+/// Writes `normalised = (x − μ)/sqrt(σ² + ε)` and `y = normalised · w + b`, `[rows, width]` in blocks, and `rstd = 1/sqrt(σ² + ε)` for each
+/// row.
 ///
 /// # Panics
-/// If the sizes do not fit, a matrix is off a cache line, or the CPU does not multiply bfloat16.
+/// If the sizes do not fit, a matrix is not 64-byte aligned, or the CPU has no bfloat16 engine.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16], y: &mut [Bf16], rstd: &mut [f32]) {
     let (width, rows) = (w.len(), rstd.len());
     let len = blocks::len(rows, width);
@@ -33,11 +33,11 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         });
 }
 
-/// The gradients: `dx += …`, `dw += Σ dy·normalised`, `db += Σ dy`. `rounded` becomes the new `dx` in blocks, an operand of the
-/// backward pass of the layer before.
+/// Adds the gradient of the input to `dx`, and computes `dw += Σ dy·normalised` and `db += Σ dy`. Writes the new `dx` in blocks to `rounded`,
+/// an operand for the backward pass of the previous layer.
 ///
 /// # Panics
-/// If the sizes do not fit, or `rounded` is off a cache line.
+/// If the sizes do not fit, or `rounded` is not 64-byte aligned.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: Blocks,
@@ -49,13 +49,13 @@ pub fn backward(
     dw: &mut [f32],
     db: &mut [f32],
 ) {
-    /// Rows of blocks whose contributions to `dw` and `db` are summed before they are added in order.
-    const TASK: usize = 4;
+    /// Rows of blocks per task. The `dw` and `db` of each task are summed separately and then added in order.
+    const ROWS_PER_TASK: usize = 4;
     let (rows, width) = (dy.rows(), dy.columns());
     assert!(normalised.rows() == rows && normalised.columns() == width && rstd.len() == rows);
     assert!(dx.len() == rows * width && [w.len(), dw.len(), db.len()] == [width; 3]);
     let padded = width.next_multiple_of(SIDE);
-    let mut partial = vec![0f32; rows.div_ceil(TASK * SIDE) * 2 * padded];
+    let mut partial = vec![0f32; rows.div_ceil(ROWS_PER_TASK * SIDE) * 2 * padded];
     blocks::check(rounded, rows, width);
     let (dx, rounded) = (SharedMut::new(dx), SharedMut::new(rounded));
     partial
@@ -63,13 +63,13 @@ pub fn backward(
         .enumerate()
         .for_each(|(task, partial)| {
             let (dw, db) = partial.split_at_mut(padded);
-            for i in task * TASK..((task + 1) * TASK).min(dy.row_blocks()) {
+            for i in task * ROWS_PER_TASK..((task + 1) * ROWS_PER_TASK).min(dy.row_blocks()) {
                 let count = SIDE.min(rows - i * SIDE);
-                // SAFETY: these rows of both results belong to this task alone, and `check` has found an engine.
+                // SAFETY: only this task accesses these rows of both results, and `check` has found an engine.
                 unsafe {
-                    let dx = std::slice::from_raw_parts_mut(dx.at(i * SIDE * width), count * width);
+                    let dx = std::slice::from_raw_parts_mut(dx.ptr_at(i * SIDE * width), count * width);
                     let row = padded * SIDE;
-                    let rounded = std::slice::from_raw_parts_mut(rounded.at(i * row), row);
+                    let rounded = std::slice::from_raw_parts_mut(rounded.ptr_at(i * row), row);
                     backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, rounded, dw, db);
                 }
             }
@@ -82,10 +82,10 @@ pub fn backward(
 }
 
 for_registers! {
-/// A row of blocks of [`forward`].
+/// Computes a row of blocks of [`forward`].
 ///
 /// # Safety
-/// An engine is in use; `normalised` and `y` are rows of blocks at cache lines; `x` holds a row for each of `rstd`, at most 32.
+/// `engine()` returns an engine; `normalised` and `y` are 64-byte aligned rows of blocks; `x` has a row for each of `rstd`, at most 32.
 unsafe fn forward_rows<R>(
     x: &[f32],
     w: &[f32],
@@ -119,12 +119,12 @@ unsafe fn forward_rows<R>(
             *rstd = 1.0 / (variance + eps).sqrt();
             means[r] = mean;
         }
-        // Block by block, so that each is written as it lies in memory.
+        // Block by block, in memory order.
         for c in (0..width).step_by(SIDE) {
             let (masks, w, b) = (masks(width - c), load::<R>(w, c), load::<R>(b, c));
             for r in 0..SIDE {
-                let place = c * SIDE + r * SIDE;
-                let (normalised, y) = (normalised.as_mut_ptr().add(place), y.as_mut_ptr().add(place));
+                let offset = c * SIDE + r * SIDE;
+                let (normalised, y) = (normalised.as_mut_ptr().add(offset), y.as_mut_ptr().add(offset));
                 let Some(rstd) = rstd.get(r) else {
                     R::store_bf16(normalised, R::zero_bf16());
                     R::store_bf16(y, R::zero_bf16());
@@ -136,7 +136,7 @@ unsafe fn forward_rows<R>(
                     R::select(masks[1], R::mul(R::sub(values[1], mean), factor), R::splat(0.0)),
                 ];
                 let scaled = [R::mul_add(n[0], w[0], b[0]), R::mul_add(n[1], w[1], b[1])];
-                // Only the backward pass reads these again, hence a non-temporal store.
+                // Non-temporal, because only the backward pass reads these values.
                 R::stream_bf16(normalised, R::round(n[0], n[1]));
                 R::store_bf16(y, R::round(scaled[0], scaled[1]));
             }
@@ -146,11 +146,11 @@ unsafe fn forward_rows<R>(
 }
 
 for_registers! {
-/// Row `i` of blocks of [`backward`].
+/// Computes row `i` of blocks of [`backward`].
 ///
 /// # Safety
-/// An engine is in use; row `i` of blocks is in both matrices; `dx` holds a row for each of `rstd`, at most 32; `rounded` is a row of
-/// blocks at a cache line; `dw` and `db` are padded to whole blocks.
+/// `engine()` returns an engine; both matrices have a row `i` of blocks; `dx` has a row for each of `rstd`, at most 32; `rounded` is a
+/// 64-byte aligned row of blocks; `dw` and `db` are padded to a multiple of 32.
 unsafe fn backward_rows<R>(
     dy: Blocks,
     normalised: Blocks,
@@ -165,15 +165,15 @@ unsafe fn backward_rows<R>(
     let width = w.len();
     // SAFETY: a block has 32 rows of 32 (caller); loads and stores of `w` and `dx` are masked.
     unsafe {
-        // Per row: Σ dy·w and Σ dy·w·normalised.
+        // For each row Σ dy·w and Σ dy·w·normalised.
         let mut sums = [[R::splat(0.0); 2]; SIDE];
         for c in 0..width.div_ceil(SIDE) {
-            let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load::<R>(w, c * SIDE));
+            let (dy, n, w) = (dy.blocks_from(i, c).as_ptr(), normalised.blocks_from(i, c).as_ptr(), load::<R>(w, c * SIDE));
             let [mut dws, mut dbs] = [load::<R>(dw, c * SIDE), load::<R>(db, c * SIDE)];
             for r in 0..rstd.len() {
                 let d = R::widen(R::load_bf16(dy.add(r * SIDE)));
                 let n = R::widen(R::load_bf16(n.add(r * SIDE)));
-                // The second pass reads `dx`, whose rows are far apart in memory.
+                // Prefetches `dx` for the loop below; its rows are not adjacent in memory.
                 prefetch(Level::L2, dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
                 for half in 0..2 {
                     let g = R::mul(d[half], w[half]);
@@ -193,12 +193,12 @@ unsafe fn backward_rows<R>(
             *mean = R::splat(R::reduce_add(*mean) / width as f32);
         }
         for c in 0..width.div_ceil(SIDE) {
-            let (dy, n, w) = (dy.at(i, c).as_ptr(), normalised.at(i, c).as_ptr(), load::<R>(w, c * SIDE));
+            let (dy, n, w) = (dy.blocks_from(i, c).as_ptr(), normalised.blocks_from(i, c).as_ptr(), load::<R>(w, c * SIDE));
             let masks = masks(width - c * SIDE);
             for r in 0..SIDE {
-                let target = rounded.as_mut_ptr().add(c * BLOCK + r * SIDE);
+                let out = rounded.as_mut_ptr().add(c * BLOCK + r * SIDE);
                 let Some(rstd) = rstd.get(r) else {
-                    R::store_bf16(target, R::zero_bf16());
+                    R::store_bf16(out, R::zero_bf16());
                     continue;
                 };
                 let d = R::widen(R::load_bf16(dy.add(r * SIDE)));
@@ -208,12 +208,12 @@ unsafe fn backward_rows<R>(
                 for half in 0..2 {
                     let g = R::mul_sub(d[half], w[half], means[r][0]);
                     let g = R::neg_mul_add(n[half], means[r][1], g);
-                    let at = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
-                    let old = R::load_masked(masks[half], at);
+                    let dx = dx.as_mut_ptr().wrapping_add(r * width + c * SIDE + 16 * half);
+                    let old = R::load_masked(masks[half], dx);
                     new[half] = R::select(masks[half], R::mul_add(g, rstd, old), R::splat(0.0));
-                    R::store_masked(at, masks[half], new[half]);
+                    R::store_masked(dx, masks[half], new[half]);
                 }
-                R::store_bf16(target, R::round(new[0], new[1]));
+                R::store_bf16(out, R::round(new[0], new[1]));
             }
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn both_directions_equal_the_reference_up_to_rounding() {
+    fn forward_and_backward_equal_the_reference_up_to_rounding() {
         for (rows, width) in [(70, 96), (33, 50), (150, 768)] {
             let values = |n: usize, seed: usize| -> Vec<f32> {
                 (0..n)
@@ -247,30 +247,30 @@ mod tests {
             reference::layer_norm_backward(&mut want_dx, &mut want_dw, &mut want_db, &dy, &x, &w, &mean, &want_rstd);
 
             let [mut normalised, mut y, mut d] = [(); 3].map(|_| AlignedVec::<Bf16>::zeroed(blocks::len(rows, width)));
-            let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(width, rows));
+            let mut y_t = AlignedVec::<Bf16>::zeroed(blocks::len(width, rows));
             let mut rstd = vec![0f32; rows];
             forward(&x, &w, &b, 1e-6, normalised.as_mut_slice(), y.as_mut_slice(), &mut rstd);
             let normalised = Blocks::new(normalised.as_slice(), rows, width);
-            let read = |m: &AlignedVec<Bf16>| {
+            let to_f32 = |m: &AlignedVec<Bf16>| {
                 let mut out = vec![0f32; rows * width];
                 blocks::to_f32(Blocks::new(m.as_slice(), rows, width), &mut out);
                 out
             };
-            let close = |got: &[f32], want: &[f32], factor: f32| {
-                let top = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let assert_close = |got: &[f32], want: &[f32], factor: f32| {
+                let max = want.iter().fold(0f32, |m, v| m.max(v.abs()));
                 for (i, (g, w)) in got.iter().zip(want).enumerate() {
-                    assert!((g - w).abs() <= factor * Bf16::EPSILON * top, "{i}: {g} {w}");
+                    assert!((g - w).abs() <= factor * Bf16::EPSILON * max, "{i}: {g} {w}");
                 }
             };
-            close(&read(&y), &want, 1.0);
-            close(&rstd, &want_rstd, 1e-3);
-            blocks::transpose_scaled(normalised, &w, &b, again.as_mut_slice());
+            assert_close(&to_f32(&y), &want, 1.0);
+            assert_close(&rstd, &want_rstd, 1e-3);
+            blocks::transpose_scaled(normalised, &w, &b, y_t.as_mut_slice());
             let mut transposed = vec![0f32; rows * width];
-            blocks::to_f32(Blocks::new(again.as_slice(), width, rows), &mut transposed);
+            blocks::to_f32(Blocks::new(y_t.as_slice(), width, rows), &mut transposed);
             let transposed: Vec<f32> = (0..rows * width)
                 .map(|i| transposed[i % width * rows + i / width])
                 .collect();
-            close(&transposed, &want, 2.0);
+            assert_close(&transposed, &want, 2.0);
             blocks::from_f32(&dy, rows, width, d.as_mut_slice());
             let (mut dx, mut dw, mut db) = (vec![0.5f32; x.len()], vec![1f32; width], vec![1f32; width]);
             let dy = Blocks::new(d.as_slice(), rows, width);
@@ -278,13 +278,13 @@ mod tests {
             rounded.as_mut_slice().fill(Bf16::from_f32(f32::NAN));
             let out = rounded.as_mut_slice();
             backward(dy, normalised, &w, &rstd, &mut dx, out, &mut dw, &mut db);
-            close(&dx, &want_dx, 1.0);
-            let mut again = AlignedVec::<Bf16>::zeroed(blocks::len(rows, width));
-            blocks::from_f32(&dx, rows, width, again.as_mut_slice());
+            assert_close(&dx, &want_dx, 1.0);
+            let mut want_rounded = AlignedVec::<Bf16>::zeroed(blocks::len(rows, width));
+            blocks::from_f32(&dx, rows, width, want_rounded.as_mut_slice());
             let len = blocks::len(rows, width);
-            assert_eq!(rounded.as_slice()[..len], again.as_slice()[..len]);
-            close(&dw, &want_dw, 1.0);
-            close(&db, &want_db, 1e-2);
+            assert_eq!(rounded.as_slice()[..len], want_rounded.as_slice()[..len]);
+            assert_close(&dw, &want_dw, 1.0);
+            assert_close(&db, &want_db, 1e-2);
         }
     }
 }

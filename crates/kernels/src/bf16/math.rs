@@ -1,8 +1,8 @@
-//! Elementary functions of registers, as accurate as results of 8 bits need.
+//! Elementary functions on registers, accurate enough for results with 8 bits of precision.
 
 use super::registers::Registers;
 
-/// `2^x`, relative error below 8e-5: `2^⌊x⌋` times a polynomial of degree 3 (minimax on [0, 1]).
+/// Returns `2^x` with a relative error below 8e-5, as `2^⌊x⌋` times a minimax polynomial of degree 3 on [0, 1].
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -18,7 +18,7 @@ pub(super) unsafe fn exp2<R: Registers>(x: R::F32) -> R::F32 {
     }
 }
 
-/// Coefficients of odd minimax polynomials on [−4, 4], scaled to be exactly ±½ at the ends; beyond, the functions are constant.
+/// Coefficients of an odd minimax polynomial for Φ(x) − ½ on [−4, 4], scaled so that its values at ±4 are exactly ±½.
 const CDF: [f32; 8] = [
     0.398_799_66,
     -0.066_010_13,
@@ -29,7 +29,9 @@ const CDF: [f32; 8] = [
     1.083_234_3e-7,
     -1.363_803_3e-9,
 ];
-const SLOPE: [f32; 9] = [
+
+/// Coefficients of an odd minimax polynomial for gelu'(x) − ½ on [−4, 4], scaled so that its values at ±4 are exactly ±½.
+const GELU_DERIVATIVE: [f32; 9] = [
     0.796_722_4,
     -0.264_530_9,
     0.058_390_856,
@@ -41,7 +43,7 @@ const SLOPE: [f32; 9] = [
     9.785_185e-10,
 ];
 
-/// `½ + x·p(x²)` for `x` clamped to [−4, 4].
+/// Returns `½ + x·p(x²)`, where `x` is clamped to [−4, 4].
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -59,7 +61,7 @@ unsafe fn half_plus_odd<R: Registers>(x: R::F32, coefficients: &[f32]) -> R::F32
     }
 }
 
-/// The normal distribution function Φ(x); the absolute error of the GELU `x·Φ(x)` is below 2.2e-4.
+/// Returns the normal distribution function Φ(x). The absolute error of the GELU `x·Φ(x)` is below 2.2e-4.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -69,17 +71,17 @@ pub(super) unsafe fn normal_cdf<R: Registers>(x: R::F32) -> R::F32 {
     unsafe { half_plus_odd::<R>(x, &CDF) }
 }
 
-/// The derivative of the GELU, `Φ(x) + x·φ(x)`, absolute error below 8e-4.
+/// Returns the derivative of the GELU, `Φ(x) + x·φ(x)`, with an absolute error below 8e-4.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
 #[inline(always)]
-pub(super) unsafe fn gelu_slope<R: Registers>(x: R::F32) -> R::F32 {
+pub(super) unsafe fn gelu_derivative<R: Registers>(x: R::F32) -> R::F32 {
     // SAFETY: the CPU has the instruction set of `R` (caller).
-    unsafe { half_plus_odd::<R>(x, &SLOPE) }
+    unsafe { half_plus_odd::<R>(x, &GELU_DERIVATIVE) }
 }
 
-/// The GELU of 32 values, rounded.
+/// Returns the GELU of 32 values, rounded.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
@@ -96,16 +98,16 @@ mod tests {
     use crate::reference;
 
     for_registers! {
-        /// `[exp2(x), normal_cdf(x), gelu_slope(x)]`
-        unsafe fn at<R>(x: f32) -> [f32; 3] {
+        /// Returns `[exp2(x), normal_cdf(x), gelu_derivative(x)]`.
+        unsafe fn evaluate<R>(x: f32) -> [f32; 3] {
             let mut out = [0f32; 48];
-            // SAFETY: `for_registers!` has chosen registers that the CPU has; `out` has room for three.
+            // SAFETY: `for_registers!` has chosen registers that the CPU has; `out` holds three registers.
             unsafe {
                 let x = R::splat(x);
-                let to = out.as_mut_ptr();
-                R::store(to, exp2::<R>(x));
-                R::store(to.add(16), normal_cdf::<R>(x));
-                R::store(to.add(32), gelu_slope::<R>(x));
+                let out = out.as_mut_ptr();
+                R::store(out, exp2::<R>(x));
+                R::store(out.add(16), normal_cdf::<R>(x));
+                R::store(out.add(32), gelu_derivative::<R>(x));
             }
             [out[0], out[16], out[32]]
         }
@@ -115,22 +117,22 @@ mod tests {
     fn functions_keep_their_error_bounds() {
         for i in -10_000..10_000 {
             let x = i as f32 / 100.0;
-            // SAFETY: `at` uses no pointers of the caller.
-            let [power, cdf, slope] = unsafe { at(x) };
+            // SAFETY: `evaluate` takes no pointers, and tests have an engine.
+            let [power, cdf, derivative] = unsafe { evaluate(x) };
             let bound = if x < -126.0 { 1e-30 } else { 8e-5 * x.exp2() };
             assert!((power - x.exp2()).abs() < bound, "2^{x}");
-            let (mut gelu, mut want_slope) = ([0f32], [0f32]);
+            let (mut gelu, mut want_derivative) = ([0f32], [0f32]);
             reference::gelu_forward(&mut gelu, &[x]);
-            reference::gelu_backward(&mut want_slope, &[x], &[1.0]);
+            reference::gelu_backward(&mut want_derivative, &[x], &[1.0]);
             assert!((x * cdf - gelu[0]).abs() < 2.2e-4, "gelu({x}) = {}", x * cdf);
             assert!(
-                (slope - want_slope[0]).abs() < 8e-4,
-                "gelu'({x}) = {slope} instead of {}",
-                want_slope[0]
+                (derivative - want_derivative[0]).abs() < 8e-4,
+                "gelu'({x}) = {derivative} instead of {}",
+                want_derivative[0]
             );
         }
-        // SAFETY: `at` uses no pointers of the caller.
-        let powers = unsafe { [at(-1e30)[0], at(f32::NEG_INFINITY)[0]] };
+        // SAFETY: `evaluate` takes no pointers, and tests have an engine.
+        let powers = unsafe { [evaluate(-1e30)[0], evaluate(f32::NEG_INFINITY)[0]] };
         assert_eq!(powers, [0.0; 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! The micro kernel: the product of packed 32-row and 32-column panels, by the best engine of the CPU.
+//! The micro-kernel: the product of a packed panel of 32 rows and a packed panel of 32 columns, by the engine of the CPU.
 
 #[cfg(target_arch = "x86_64")]
 use super::engine::{Amx, Avx512Bf16, TileConfig};
@@ -6,16 +6,16 @@ use super::engine::{BF16X3_BLOCK, BLOCK, Engine, Portable, TileEngine, engine};
 use super::number::Bf16;
 use crate::mat::Beta;
 
-/// The engine of this CPU, ready on the thread that has started it; it cannot be sent to another one.
+/// The engine of this CPU, configured for the current thread. It cannot be sent to another thread.
 pub(super) struct MicroKernel {
     engine: Engine,
-    /// AMX's registers, configured for this thread.
+    /// The tile registers, if the engine is AMX.
     #[cfg(target_arch = "x86_64")]
     _tiles: Option<TileConfig>,
     _thread: std::marker::PhantomData<*const ()>,
 }
 
-/// Calls a function of the trait [`TileEngine`] on the type that belongs to an [`Engine`].
+/// Calls a function of [`TileEngine`] on the type that implements an [`Engine`].
 macro_rules! with_engine {
     ($engine:expr, $function:ident($($arg:expr),*)) => {
         match $engine {
@@ -25,28 +25,30 @@ macro_rules! with_engine {
             #[cfg(target_arch = "x86_64")]
             Engine::Amx => Amx::$function($($arg),*),
             #[cfg(not(target_arch = "x86_64"))]
-            _ => unreachable!("an engine of x86-64"),
+            _ => unreachable!("x86-64 engine on another architecture"),
         }
     };
 }
 
 impl MicroKernel {
+    /// Configures the engine for the current thread.
+    ///
     /// # Panics
-    /// If the CPU does not multiply bfloat16.
+    /// If the CPU has no bfloat16 engine.
     pub fn start() -> Self {
         let Some(engine) = engine() else {
-            panic!("this CPU does not multiply bfloat16")
+            panic!("this CPU has no bfloat16 engine")
         };
         Self {
             engine,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `engine` returns `Amx` only if the process may use it.
+            // SAFETY: `engine` returns `Amx` only if the process may use AMX.
             _tiles: (engine == Engine::Amx).then(|| unsafe { TileConfig::load() }),
             _thread: std::marker::PhantomData,
         }
     }
 
-    /// `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
     ///
     /// # Panics
     /// If a slice is too short.
@@ -55,10 +57,10 @@ impl MicroKernel {
         self.gemm_block_interleaved(lhs, rhs, k_blocks, dst, beta, [lhs; 2], |_| ());
     }
 
-    /// `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
     ///
-    /// Per k-block it runs `vector_work(k_block)` in the shadow of the AMX product (it must not use tiles), and prefetches 256 bytes
-    /// from each of `prefetch` into L2.
+    /// For each k-block, calls `vector_work(k_block)`, which overlaps with the products on AMX and must not use tiles, and prefetches the next
+    /// 256 bytes of both slices of `prefetch` into L2.
     ///
     /// # Panics
     /// If an operand is too short.
@@ -77,8 +79,8 @@ impl MicroKernel {
         assert!(lhs.len() >= k_blocks * BLOCK && rhs.len() >= k_blocks * BLOCK && dst.len() >= BLOCK);
         let (lhs, rhs, dst) = (lhs.as_ptr(), rhs.as_ptr(), dst.as_mut_ptr());
         let prefetch = prefetch.map(<[Bf16]>::as_ptr);
-        // SAFETY: the assert has checked the lengths, and `start` has found the engine and made this thread ready. A `vector_work`
-        // that used tiles would spoil the sums, no memory.
+        // SAFETY: the assert has checked the lengths, and `start` has configured the engine for this thread. If `vector_work` used
+        // tiles, sums would be wrong, but no memory would be corrupted.
         unsafe {
             with_engine!(
                 self.engine,
@@ -87,14 +89,14 @@ impl MicroKernel {
         }
     }
 
-    /// `dst[32×32] = β·dst + lhs·rhs` of packed bf16x3 operands, as many k-blocks as they have.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for packed bf16x3 operands; their length determines the number of k-blocks.
     ///
     /// # Panics
-    /// If the operands differ in length or are not whole k-blocks, or `dst` is no block.
+    /// If the operands differ in length or are not whole k-blocks, or `dst` is too short.
     pub fn gemm_block_bf16x3(&self, lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
         assert!(lhs.len() == rhs.len() && lhs.len().is_multiple_of(BF16X3_BLOCK) && dst.len() >= BLOCK);
         let (k_blocks, lhs, rhs) = (lhs.len() / BF16X3_BLOCK, lhs.as_ptr(), rhs.as_ptr());
-        // SAFETY: the assert has checked the lengths, and `start` has found the engine and made this thread ready.
+        // SAFETY: the assert has checked the lengths, and `start` has configured the engine for this thread.
         unsafe {
             with_engine!(
                 self.engine,
@@ -110,7 +112,7 @@ impl Drop for MicroKernel {
     }
 }
 
-/// `sfence`: orders the non-temporal stores above before later stores, so that other threads see them.
+/// Executes `sfence`, which orders preceding non-temporal stores before later stores, so that other threads see them.
 pub(super) fn store_fence() {
     #[cfg(target_arch = "x86_64")]
     #[allow(unused_unsafe, reason = "the intrinsic was unsafe before Rust 1.95")]

@@ -1,9 +1,9 @@
-//! bfloat16: matrix products, attention and layer norm on operands of 16 bits, with sums in f32.
+//! Matrix products, attention and layer norm on bfloat16 operands, with sums in f32.
 //!
-//! A matrix is stored in blocks of 32 × 32 ([`blocks`]). A block is, as it stands, the packed lhs of the micro kernel, and becomes any
-//! other operand by rearranging its own two kilobytes. The micro kernel multiplies with an [`engine`](mod@engine): AMX, or AVX-512 with a
-//! fast `vdpbf16ps`; for tests there is a portable one. Everything else is written over vector registers, of AVX-512 in production and
-//! in plain Rust in tests elsewhere. [`engine()`] says what the CPU has; functions on matrices panic if that is nothing.
+//! A matrix is stored in blocks of 32 × 32 ([`blocks`]). A block is already the packed lhs of the micro-kernel; its values are rearranged
+//! within the block to pack it as an rhs or to transpose it. The micro-kernel multiplies with an [`engine`](mod@engine): AMX, or AVX-512
+//! with a fast `vdpbf16ps`; tests also have a portable engine. All other code is generic over vector registers, which are AVX-512 registers
+//! in programs, and arrays in tests on other CPUs. [`engine()`] returns the engine of the CPU; functions on matrices panic if there is none.
 
 pub mod attention;
 pub(crate) mod bf16x3;

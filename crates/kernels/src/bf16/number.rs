@@ -1,20 +1,20 @@
-//! The number format.
+//! The number format, and the size of blocks.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Rows and columns of a block: `MR` = `NR` = 32, and the inner dimension of a k-block is 32 too.
+/// Number of rows and columns of a block: `MR` = `NR` = 32. A k-block also has 32 inner elements.
 pub const SIDE: usize = 32;
 
-/// Elements of a block.
+/// Number of elements of a block.
 pub const BLOCK: usize = SIDE * SIDE;
 
-/// A bfloat16 number, 8 bits of exponent and 8 of precision: the upper half of an `f32`.
+/// A bfloat16 number, the upper half of an `f32`: 8 bits of exponent, 8 bits of precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Bf16(u16);
 
 impl Bf16 {
-    /// The unit roundoff 2⁻⁸, half the distance from 1 to the next larger number: the largest relative error of rounding.
+    /// The unit roundoff, 2⁻⁸: the largest relative error of rounding. It is half the distance from 1 to the next larger number.
     pub const EPSILON: f32 = 1.0 / 256.0;
 
     /// Rounds to the nearest number, ties to even. NaNs become the NaN `0x7fc0`.
@@ -27,7 +27,7 @@ impl Bf16 {
         Self((bits.wrapping_add(0x7fff + odd) >> 16) as u16)
     }
 
-    /// The same number in 32 bits.
+    /// Converts to f32, without error.
     pub fn to_f32(self) -> f32 {
         f32::from_bits((self.0 as u32) << 16)
     }

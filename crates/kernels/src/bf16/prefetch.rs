@@ -2,10 +2,10 @@
 
 use super::number::{BLOCK, Bf16};
 
-/// Bytes of a cache line.
+/// Size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// The cache that memory is brought into.
+/// The cache level of a prefetch.
 #[derive(Clone, Copy)]
 pub enum Level {
     /// L1 and L2.
@@ -14,8 +14,8 @@ pub enum Level {
     L2,
 }
 
-/// Requests `lines` cache lines of memory from `start` on. The addresses need not be valid. Architectures without a stable
-/// prefetch intrinsic do nothing.
+/// Prefetches `lines` cache lines from `start` on. The addresses need not be valid. Does nothing on architectures without a stable prefetch
+/// intrinsic.
 #[inline(always)]
 pub fn prefetch<T>(level: Level, start: *const T, lines: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -35,20 +35,21 @@ pub fn prefetch<T>(level: Level, start: *const T, lines: usize) {
     let _ = (level, start, lines);
 }
 
-/// Prefetches what the next attention head will be loaded from into L2, one share at a time.
+/// Prefetches the data of the next attention head into L2, one share at a time.
 ///
-/// A head is read once; without prefetching, reading it from memory was a third of the time of short sequences on AMX.
+/// Without prefetching, reading heads from memory took a third of the time of short sequences on AMX.
 pub struct Prefetcher<'a, I> {
-    /// Runs of blocks, and the rest of the current one.
+    /// The remaining contiguous runs of elements.
     runs: I,
+    /// The rest of the current run.
     rest: &'a [Bf16],
-    /// Elements per call of [`Prefetcher::advance`]: half a block or more, so that most calls do nothing in long sequences.
+    /// Elements per call of [`Prefetcher::advance`], at least half a block, so that in long sequences most calls do nothing.
     share: usize,
 }
 
 impl<'a, I: Iterator<Item = &'a [Bf16]> + Clone> Prefetcher<'a, I> {
-    /// A prefetcher of these runs of elements in `shares` shares. Nothing is prefetched if they are larger than 256 KiB: more does
-    /// not fit into L2 beside the operands in use, and loading a long sequence takes little time compared with its products.
+    /// Divides the runs into `shares` shares. Prefetches nothing if the runs exceed 256 KiB: they would not fit into L2 beside the operands
+    /// in use, and loading a long sequence takes little time compared with its products.
     pub fn new(runs: I, shares: usize) -> Self {
         const MAX_BYTES: usize = 256 << 10;
         let len: usize = runs.clone().map(<[_]>::len).sum();
@@ -64,8 +65,8 @@ impl<'a, I: Iterator<Item = &'a [Bf16]> + Clone> Prefetcher<'a, I> {
 impl<'a, I: Iterator<Item = &'a [Bf16]>> Prefetcher<'a, I> {
     /// Prefetches the next share.
     pub fn advance(&mut self) {
-        let mut due = self.share;
-        while due > 0 {
+        let mut remaining = self.share;
+        while remaining > 0 {
             if self.rest.is_empty() {
                 let Some(run) = self.runs.next() else {
                     self.share = 0;
@@ -73,10 +74,10 @@ impl<'a, I: Iterator<Item = &'a [Bf16]>> Prefetcher<'a, I> {
                 };
                 self.rest = run;
             }
-            let now;
-            (now, self.rest) = self.rest.split_at(due.min(self.rest.len()));
-            prefetch(Level::L2, now.as_ptr(), size_of_val(now) / LINE);
-            due -= now.len();
+            let head;
+            (head, self.rest) = self.rest.split_at(remaining.min(self.rest.len()));
+            prefetch(Level::L2, head.as_ptr(), size_of_val(head) / LINE);
+            remaining -= head.len();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The rhs of a product: weights and matrices in blocks, and packing them.
+//! The rhs of a product, and packing it.
 
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
 use super::engine::assert_supported;
@@ -8,7 +8,7 @@ use crate::parallel::SharedMut;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `kc` in k-blocks: 256 inner elements are multiplied at a time, so that 32 rows of lhs, 16 KiB, stay in L1.
+/// `kc` in k-blocks: 256 inner elements, so that a panel of 32 rows of lhs (16 KiB) stays in L1.
 pub(super) const KC: usize = 8;
 
 /// The rhs `[k, n]` of a product ([`gemm`](super::gemm::gemm)).
@@ -19,15 +19,15 @@ pub enum Rhs<'a> {
     Weight(&'a [f32]),
     /// A matrix in blocks.
     Blocks(Blocks<'a>),
-    /// The GELU of a matrix in blocks, applied while it is packed.
+    /// The GELU of a matrix in blocks, computed while packing.
     Gelu(Blocks<'a>),
-    /// A matrix in blocks; its column sums are added to the slice while it is packed.
+    /// A matrix in blocks. Packing also adds its column sums to the slice.
     WithColumnSums(Blocks<'a>, &'a mut [f32]),
-    /// A weight that was packed before.
+    /// A packed weight.
     Packed(&'a PackedRhs),
 }
 
-/// An [`Rhs`] of known size that the tasks of a product share.
+/// An [`Rhs`] with its size, which the tasks of a product share.
 #[derive(Clone, Copy)]
 pub(super) struct RhsView<'a> {
     storage: Storage<'a>,
@@ -45,20 +45,22 @@ enum Storage<'a> {
     Packed(&'a PackedRhs),
 }
 
-/// What decides which matrix of a product stays in L2.
+/// The kind of rhs, which determines the matrix of a product that stays in L2.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reuse {
-    /// An activation, packed once per block of rows of the result.
+    /// An activation, packed once for each row of tasks.
     Activation,
-    /// A weight that has to be packed, row by row as it lies in memory, or column by column.
+    /// A weight that must be packed. `by_rows`: its rows `[k]` are contiguous in memory; otherwise its columns are.
     Weight { by_rows: bool },
     /// A packed weight.
     Packed,
 }
 
 impl<'a> Rhs<'a> {
+    /// Checks the size of the rhs.
+    ///
     /// # Panics
-    /// If it is not `[k, n]`.
+    /// If the rhs is not `[k, n]`.
     pub(super) fn view(self, k: usize, n: usize) -> RhsView<'a> {
         let (storage, fits) = match self {
             Self::WeightTransposed(w) => (Storage::WeightTransposed(w), k.checked_mul(n) == Some(w.len())),
@@ -86,7 +88,7 @@ impl<'a> RhsView<'a> {
         }
     }
 
-    /// The same rhs without column sums: of several tasks with the same columns, one adds them up.
+    /// Returns the same rhs without column sums. Only one of the tasks with the same columns computes the sums.
     pub fn without_sums(self) -> Self {
         let storage = match self.storage {
             Storage::WithColumnSums(blocks, _) => Storage::Blocks(blocks),
@@ -95,12 +97,12 @@ impl<'a> RhsView<'a> {
         Self { storage, ..self }
     }
 
-    /// The columns of `panels`, all k-blocks, packed into `memory` unless they are packed already.
+    /// Returns the packed columns of `panels`, with all k-blocks. Packs them into `memory` unless the rhs is [`Rhs::Packed`].
     pub fn packed_panels<'m>(&self, panels: Range<usize>, memory: &'m mut [Bf16]) -> PackedPanels<'m>
     where
         'a: 'm,
     {
-        if let Some(packed) = self.already_packed(panels.start) {
+        if let Some(packed) = self.packed_from(panels.start) {
             return packed;
         }
         let k_blocks = self.k.div_ceil(SIDE);
@@ -111,15 +113,15 @@ impl<'a> RhsView<'a> {
         PackedPanels::new(memory, panels.len(), 0..k_blocks)
     }
 
-    /// The columns from `first_panel` on, if the rhs is [`Rhs::Packed`].
-    pub fn already_packed(&self, first_panel: usize) -> Option<PackedPanels<'a>> {
+    /// The packed columns from `first_panel` on, if the rhs is [`Rhs::Packed`].
+    pub fn packed_from(&self, first_panel: usize) -> Option<PackedPanels<'a>> {
         match self.storage {
             Storage::Packed(packed) => Some(packed.panels(first_panel)),
             _ => None,
         }
     }
 
-    /// Packs the k-blocks of a group, at most [`KC`], in the columns of `panels`.
+    /// Packs a group of at most [`KC`] k-blocks of the columns of `panels`.
     fn pack(&self, panels: Range<usize>, group: Range<usize>, out: &mut [Bf16]) {
         let Storage::WeightTransposed(w) = self.storage else {
             Packer::new(*self, panels, group.start).advance(usize::MAX, group, out);
@@ -130,16 +132,16 @@ impl<'a> RhsView<'a> {
                 let (column, row) = (panel * SIDE, k_block * SIDE);
                 let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                 let w = w[column * self.k + row..].as_ptr();
-                // SAFETY: `view` has checked that the weight is `[n, k]`, and blocks lie at multiples of 2 KiB of aligned memory.
-                unsafe { blocks::pack_weight_rows(w, columns, rows, self.k, out.as_mut_ptr()) };
+                // SAFETY: `view` has checked that the weight is `[n, k]`; blocks are at multiples of 2 KiB of aligned memory.
+                unsafe { blocks::pack_weight_transposed(w, columns, rows, self.k, out.as_mut_ptr()) };
             }
         }
     }
 
-    /// Packs some pairs of rows of a block.
+    /// Packs the pairs of rows `pairs` of a block.
     ///
     /// # Safety
-    /// The rhs has this block and is stored by rows; `out` is valid for a block at a cache line; no other thread adds to the sums of
+    /// The block lies in the rhs, whose rows are contiguous; `out` is valid for a 64-byte aligned block; no other thread adds to the sums of
     /// these columns.
     unsafe fn pack_pairs(&self, panel: usize, k_block: usize, pairs: Range<usize>, out: *mut Bf16) {
         // SAFETY: `view` has checked the size of the storage, and the block lies in it (caller); `out` is as required (caller).
@@ -149,77 +151,81 @@ impl<'a> RhsView<'a> {
                     let (column, row) = (panel * SIDE, k_block * SIDE);
                     let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                     let w = w[row * self.n + column..].as_ptr();
-                    blocks::pack_weight_columns(w, rows, columns, self.n, pairs, out);
+                    blocks::pack_weight(w, rows, columns, self.n, pairs, out);
                 }
-                Storage::Blocks(b) => blocks::pack_rows(b.at(k_block, panel).as_ptr(), pairs, out),
-                Storage::Gelu(b) => blocks::pack_gelu(b.at(k_block, panel).as_ptr(), pairs, out),
+                Storage::Blocks(b) => blocks::pack_block(b.blocks_from(k_block, panel).as_ptr(), pairs, out),
+                Storage::Gelu(b) => blocks::pack_gelu(b.blocks_from(k_block, panel).as_ptr(), pairs, out),
                 Storage::WithColumnSums(b, sums) => {
-                    let block = b.at(k_block, panel).as_ptr();
+                    let block = b.blocks_from(k_block, panel).as_ptr();
                     let columns = SIDE.min(self.n - panel * SIDE);
-                    let sums = std::slice::from_raw_parts_mut(sums.at(panel * SIDE), columns);
+                    let sums = std::slice::from_raw_parts_mut(sums.ptr_at(panel * SIDE), columns);
                     blocks::add_rows(block, 2 * pairs.start..2 * pairs.end, sums);
-                    blocks::pack_rows(block, pairs, out);
+                    blocks::pack_block(block, pairs, out);
                 }
                 Storage::WeightTransposed(_) | Storage::Packed(_) => {
-                    unreachable!("is not stored by rows, or is packed")
+                    unreachable!("the rows of this rhs are not contiguous")
                 }
             }
         }
     }
 }
 
-/// `k_blocks` k-blocks in groups of [`KC`].
+/// Divides `k_blocks` k-blocks into groups of [`KC`].
 fn groups(k_blocks: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k_blocks)
         .step_by(KC)
         .map(move |first| first..(first + KC).min(k_blocks))
 }
 
-/// Packs an rhs that is stored by rows in small portions: k-block after k-block, and in each of them panel after panel.
+/// Packs an rhs with contiguous rows incrementally: k-block by k-block, and panel by panel within a k-block.
 pub(super) struct Packer<'a> {
     rhs: RhsView<'a>,
     panels: Range<usize>,
-    /// Pairs of rows that are packed, counted from k-block 0.
-    done: usize,
+    /// Number of packed pairs of rows, counted from k-block 0.
+    packed_pairs: usize,
 }
 
 impl<'a> Packer<'a> {
-    /// Packs these panels from k-block `first` on.
+    /// Makes a packer of these panels, from k-block `first` on.
     pub fn new(rhs: RhsView<'a>, panels: Range<usize>, first: usize) -> Self {
-        let done = first * panels.len() * PAIRS;
-        Self { rhs, panels, done }
+        let packed_pairs = first * panels.len() * PAIRS;
+        Self {
+            rhs,
+            panels,
+            packed_pairs,
+        }
     }
 
-    /// Packs the next `pairs` pairs of rows, at most to the end of `group`, whose memory is `out`.
+    /// Packs the next `pairs` pairs of rows to `out`, the memory of `group`. Stops at the end of the group.
     pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
-        let end = (group.end * self.panels.len() * PAIRS).min(self.done.saturating_add(pairs));
-        while self.done < end {
-            let (block, pair) = (self.done / PAIRS, self.done % PAIRS);
+        let end = (group.end * self.panels.len() * PAIRS).min(self.packed_pairs.saturating_add(pairs));
+        while self.packed_pairs < end {
+            let (block, pair) = (self.packed_pairs / PAIRS, self.packed_pairs % PAIRS);
             let (k_block, panel) = (block / self.panels.len(), block % self.panels.len());
-            let pairs = pair..PAIRS.min(pair + end - self.done);
-            self.done += pairs.len();
-            let at = (panel * group.len() + k_block - group.start) * BLOCK;
-            let out = out[at..][..BLOCK].as_mut_ptr();
-            // SAFETY: the block lies in the rhs; blocks lie at multiples of 2 KiB of aligned memory; of the tasks with the same
-            // columns, only one has an rhs with sums.
+            let pairs = pair..PAIRS.min(pair + end - self.packed_pairs);
+            self.packed_pairs += pairs.len();
+            let start = (panel * group.len() + k_block - group.start) * BLOCK;
+            let out = out[start..][..BLOCK].as_mut_ptr();
+            // SAFETY: the block lies in the rhs; blocks are at multiples of 2 KiB of aligned memory; only one of the tasks with the same
+            // columns has an rhs with sums.
             unsafe { self.rhs.pack_pairs(self.panels.start + panel, k_block, pairs, out) };
         }
     }
 
-    /// The block of an activation that is packed after the next one, for prefetching.
+    /// The block of an activation that will be packed after the next block, to be prefetched.
     pub fn block_after_next(&self) -> Option<&'a [Bf16]> {
-        let block = self.done / PAIRS + 2;
+        let block = self.packed_pairs / PAIRS + 2;
         let (k_block, panel) = (block / self.panels.len(), block % self.panels.len());
         match self.rhs.storage {
             Storage::Blocks(b) | Storage::Gelu(b) | Storage::WithColumnSums(b, _) if k_block < b.row_blocks() => {
-                Some(b.at(k_block, self.panels.start + panel))
+                Some(b.blocks_from(k_block, self.panels.start + panel))
             }
             _ => None,
         }
     }
 }
 
-/// A packed weight, for use in several products.
+/// A packed weight, for several products.
 pub struct PackedRhs {
     memory: Scratch,
     k: usize,
@@ -230,14 +236,14 @@ impl PackedRhs {
     /// Packs the transpose of a row-major weight `[n, k]`.
     ///
     /// # Panics
-    /// If the weight has another size, or the CPU does not multiply bfloat16.
+    /// If the weight has another size, or the CPU has no bfloat16 engine.
     pub fn pack_transposed(weight: &[f32], n: usize, k: usize) -> Self {
         assert_supported();
         let rhs = Rhs::WeightTransposed(weight).view(k, n);
         let (panels, k_blocks) = (n.div_ceil(SIDE), k.div_ceil(SIDE));
         let mut memory = Scratch::new();
         memory
-            .take::<Bf16>(panels * k_blocks * BLOCK)
+            .slice_mut::<Bf16>(panels * k_blocks * BLOCK)
             .par_chunks_mut((KC * panels * BLOCK).max(1))
             .zip(groups(k_blocks).collect::<Vec<_>>())
             .for_each(|(out, group)| rhs.pack(0..panels, group, out));
@@ -246,7 +252,7 @@ impl PackedRhs {
 
     fn panels(&self, first_panel: usize) -> PackedPanels<'_> {
         PackedPanels {
-            memory: self.memory.taken(),
+            memory: self.memory.as_slice(),
             k_blocks: self.k.div_ceil(SIDE),
             panels: self.n.div_ceil(SIDE),
             first_k_block: 0,
@@ -255,7 +261,7 @@ impl PackedRhs {
     }
 }
 
-/// Packed columns of an rhs: groups of [`KC`] k-blocks, and in each of them panels of 32 columns, one after the other.
+/// A view of packed columns of an rhs: groups of [`KC`] k-blocks, and in each group one panel of 32 columns after the other.
 pub(super) struct PackedPanels<'a> {
     memory: &'a [Bf16],
     k_blocks: usize,
@@ -265,7 +271,7 @@ pub(super) struct PackedPanels<'a> {
 }
 
 impl<'a> PackedPanels<'a> {
-    /// These k-blocks, the first of which begins a group, of `panels` panels.
+    /// Makes a view of `panels` panels with these k-blocks. The first k-block must be the first of a group.
     pub fn new(memory: &'a [Bf16], panels: usize, k_blocks: Range<usize>) -> Self {
         Self {
             memory,
@@ -276,8 +282,8 @@ impl<'a> PackedPanels<'a> {
         }
     }
 
-    /// The group of k-blocks of a panel that begins with `k_block`. Panels are counted from the first one of this view.
-    pub fn at(&self, k_block: usize, panel: usize) -> &[Bf16] {
+    /// The group of k-blocks from `k_block` on, of one panel. Panels are counted from the first panel of this view.
+    pub fn group(&self, k_block: usize, panel: usize) -> &[Bf16] {
         let k_block = k_block - self.first_k_block;
         let count = KC.min(self.k_blocks - k_block);
         &self.memory[(k_block * self.panels + (self.first_panel + panel) * count) * BLOCK..][..count * BLOCK]

@@ -1,7 +1,7 @@
-//! Tests of instructions that not every CPU has, against the portable engine.
+//! Compares engines that not every CPU has with the portable engine.
 //!
-//! A test whose instructions this machine lacks is reported as ignored, with the reason in brackets. AMX is executed in software where
-//! the CPU lacks it, so that its instructions and addresses are tested anyway.
+//! A test whose instructions this CPU lacks is reported as ignored, with the reason in brackets. On CPUs without AMX, an emulator executes
+//! AMX instructions, so that the instructions and their addresses are tested on every CPU.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx_emulator;
@@ -10,7 +10,7 @@ mod x86;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// A test that needs something; `missing` says what, if the machine does not have it.
+/// Makes a test. If `missing` names a requirement that this machine lacks, the test is ignored.
 fn trial(name: &str, missing: Option<&str>, test: fn()) -> Trial {
     let trial = Trial::test(name, move || {
         test();

@@ -1,4 +1,4 @@
-//! AVX-512 with bfloat16, and AMX.
+//! Tests of AVX-512 with bfloat16, and of AMX.
 
 use super::trial;
 use libtest_mimic::Trial;
@@ -31,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
     #[cfg(target_os = "linux")]
     trials.extend([
         trial(
-            "amx_in_software::products_equal_portable",
+            "amx_emulator::products_equal_portable",
             amx.is_none().then_some("AMX is present"),
             || {
                 super::amx_emulator::install();
@@ -39,7 +39,7 @@ pub fn trials() -> Vec<Trial> {
             },
         ),
         trial(
-            "amx_in_software::bf16x3_products_equal_portable",
+            "amx_emulator::bf16x3_products_equal_portable",
             amx.is_none().then_some("AMX is present"),
             || {
                 super::amx_emulator::install();
@@ -50,7 +50,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Values from −1 to 1.
+/// Pseudo-random values from −1 to 1.
 fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -79,14 +79,14 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-/// Calls an engine's product of packed operands.
+/// A function that multiplies packed operands with an engine.
 type Product = unsafe fn(&[Bf16], &[Bf16], &mut [f32], Beta);
 
 /// # Safety
-/// The CPU has the engine's instructions, and the thread is ready for it.
+/// The CPU has the engine's instructions, and the engine is configured for this thread.
 unsafe fn product<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
     let (k_blocks, mut calls) = (lhs.len() / BLOCK, 0);
-    // SAFETY: the operands are whole blocks at cache lines; the engine is ready (caller).
+    // SAFETY: the operands are complete, 64-byte aligned blocks; the engine is configured (caller).
     unsafe {
         E::gemm_block(
             lhs.as_ptr(),
@@ -101,18 +101,18 @@ unsafe fn product<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], be
             },
         );
     }
-    assert_eq!(calls, k_blocks, "vector work for each k-block");
+    assert_eq!(calls, k_blocks, "one call of `vector_work` for each k-block");
 }
 
 /// # Safety
-/// The CPU has the engine's instructions, and the thread is ready for it.
+/// The CPU has the engine's instructions, and the engine is configured for this thread.
 unsafe fn product_bf16x3<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
     let k_blocks = lhs.len() / BF16X3_BLOCK;
-    // SAFETY: the operands are whole k-blocks at cache lines; the engine is ready (caller).
+    // SAFETY: the operands are complete, 64-byte aligned k-blocks; the engine is configured (caller).
     unsafe { E::gemm_block_bf16x3(lhs.as_ptr(), rhs.as_ptr(), k_blocks, dst.as_mut_ptr(), beta) };
 }
 
-/// Compares two products for zero, one and several k-blocks of `block` elements, and both values of β.
+/// Compares two products for 0, 1 and 5 k-blocks of `block` elements, and both values of β.
 fn compare(
     block: usize,
     values: impl Fn(usize, usize) -> Vec<f32>,
@@ -126,7 +126,7 @@ fn compare(
                 let mut dst = AlignedVec::<f32>::zeroed(BLOCK);
                 dst.as_mut_slice().copy_from_slice(&values(BLOCK, 3));
                 let (lhs, rhs) = (&lhs.as_slice()[..k_blocks * block], &rhs.as_slice()[..k_blocks * block]);
-                // SAFETY: trials run only where the instructions are present or emulated, and have configured the tiles.
+                // SAFETY: trials run only if the instructions are present or emulated, and callers have configured the tiles.
                 unsafe { product(lhs, rhs, dst.as_mut_slice(), beta) };
                 dst
             });
@@ -141,7 +141,7 @@ fn integers_equal_portable<E: TileEngine>() {
     });
 }
 
-/// `vdpbf16ps` adds in another order than AMX and [`Portable`].
+/// Tests an engine whose order of additions differs from that of [`Portable`].
 fn is_close_to_portable<E: TileEngine>() {
     compare(
         BLOCK,
@@ -149,7 +149,7 @@ fn is_close_to_portable<E: TileEngine>() {
         [product::<E>, product::<Portable>],
         |got, want| {
             for (got, want) in got.iter().zip(want) {
-                // The sum of 160 products of magnitude 1/4, in f32.
+                // The rounding error of a sum of 160 products of magnitude 1/4, in f32.
                 assert!(
                     (got - want).abs() < 40.0 * f32::EPSILON * 10.0,
                     "{got} instead of {want}"
@@ -160,7 +160,7 @@ fn is_close_to_portable<E: TileEngine>() {
 }
 
 fn amx_equals_portable() {
-    // SAFETY: the process may use AMX, or executes it in software.
+    // SAFETY: the process may use AMX, or the emulator is installed.
     let _tiles = unsafe { TileConfig::load() };
     integers_equal_portable::<Amx>();
     compare(
@@ -172,7 +172,7 @@ fn amx_equals_portable() {
 }
 
 fn amx_bf16x3_equals_portable() {
-    // SAFETY: the process may use AMX, or executes it in software.
+    // SAFETY: the process may use AMX, or the emulator is installed.
     let _tiles = unsafe { TileConfig::load() };
     compare(
         BF16X3_BLOCK,
@@ -182,20 +182,20 @@ fn amx_bf16x3_equals_portable() {
     );
 }
 
-/// Packing, epilogues and layer norm give the same bits on AVX-512 registers and on arrays. Operands of products are integers, whose
-/// sums do not depend on the order.
+/// Compares the bits of packing, epilogues and layer norm on AVX-512 registers and on arrays. Operands of products are integers, so that
+/// sums do not depend on the order of additions.
 fn vector_kernels_equal_portable() {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .expect("a thread pool");
-    // On one thread, since other threads keep the level of the CPU.
+    // On one thread, because the level applies to one thread only.
     pool.install(|| {
         let mut results = Vec::new();
         vlct_simd::at_each_level(|| results.push(vector_kernels()));
-        let (last, others) = results.split_last().expect("at least one level");
+        let (best, others) = results.split_last().expect("at least one level");
         for other in others {
-            for ((name, want), (_, got)) in last.iter().zip(other) {
+            for ((name, want), (_, got)) in best.iter().zip(other) {
                 assert!(got == want, "{name} differs");
             }
         }
@@ -227,24 +227,24 @@ fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
         &mut StoreF32Transposed::new(&mut out, m, n, Beta::One),
     );
     results.push(("StoreF32", bits(&out)));
-    let (mut hidden, mut active) = (empty(m, n), empty(m, n));
-    let mut gelu = Gelu::new(Some(hidden.as_mut_slice()), active.as_mut_slice(), m, &bias);
+    let (mut hidden, mut activation) = (empty(m, n), empty(m, n));
+    let mut gelu = Gelu::new(Some(hidden.as_mut_slice()), activation.as_mut_slice(), m, &bias);
     gemm(lhs, Rhs::Weight(&w), &mut gelu);
     results.push(("hidden", widened(&hidden)));
-    results.push(("Gelu", widened(&active)));
+    results.push(("Gelu", widened(&activation)));
     let blocks_of_hidden = Blocks::new(hidden.as_slice(), m, n);
     gemm(
         lhs,
         Rhs::Weight(&w),
-        &mut GeluBackward::new(blocks_of_hidden, active.as_mut_slice()),
+        &mut GeluBackward::new(blocks_of_hidden, activation.as_mut_slice()),
     );
-    results.push(("GeluBackward", widened(&active)));
+    results.push(("GeluBackward", widened(&activation)));
     gemm(
         lhs,
         Rhs::Weight(&w),
-        &mut StoreBf16::new(active.as_mut_slice(), m, n, Some(&bias)),
+        &mut StoreBf16::new(activation.as_mut_slice(), m, n, Some(&bias)),
     );
-    results.push(("StoreBf16", widened(&active)));
+    results.push(("StoreBf16", widened(&activation)));
 
     let x = noise(m * n, 5);
     let x_memory = matrix(&x, m, n);

@@ -30,7 +30,7 @@ impl Pool {
         let bytes = len.saturating_mul(size_of::<T>());
         let arena = if bytes > MAX_SMALL { &self.large } else { &self.small };
         Buffer {
-            piece: Some(lock(arena).take(bytes)),
+            piece: Some(lock(arena).allocate(bytes)),
             arena,
         }
     }

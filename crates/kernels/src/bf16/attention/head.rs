@@ -145,7 +145,7 @@ impl HeadSize {
             rows[self.panel_major(panel, k_block)].copy_from_slice(&block.0);
             if let Some(transposed) = &mut transposed {
                 let out = transposed[self.column_major(panel, k_block)].as_mut_ptr();
-                // SAFETY: both are blocks at cache lines; `Blocks::new` has found an engine.
+                // SAFETY: both are 64-byte aligned blocks; `Blocks::new` has found an engine.
                 unsafe { blocks::transpose_block(block.0.as_ptr(), out) };
             }
         });
@@ -163,7 +163,7 @@ impl HeadSize {
         mut visit: impl FnMut(usize, usize, &Aligned),
     ) {
         self.for_each_block(from, start, column, |panel, k_block, block| {
-            // SAFETY: all are blocks at cache lines; `Blocks::new` has found an engine.
+            // SAFETY: all are 64-byte aligned blocks; `Blocks::new` has found an engine.
             unsafe {
                 if let Some(transposed) = &mut transposed {
                     let out = transposed[self.panel_major(panel, k_block)].as_mut_ptr();

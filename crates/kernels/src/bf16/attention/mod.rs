@@ -32,7 +32,7 @@ thread_local! {
 /// The plain version is [`reference::attention_forward`](crate::reference::attention_forward).
 ///
 /// # Panics
-/// If the sizes do not fit, or `out` is off a cache line.
+/// If the sizes do not fit, or `out` is not 64-byte aligned.
 pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_sum_exp: &mut [f32]) {
     /// A larger row sum means that the largest score of the first 32 keys was far below the largest score of all keys.
     const MAX_ROW_SUM: f32 = 1e30;
@@ -113,7 +113,7 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
 /// [`reference::attention_backward`](crate::reference::attention_backward).
 ///
 /// # Panics
-/// If the sizes do not fit, or `d_qkv` is off a cache line.
+/// If the sizes do not fit, or `d_qkv` is not 64-byte aligned.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     d_out: Blocks,

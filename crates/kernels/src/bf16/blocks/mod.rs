@@ -1,9 +1,9 @@
-//! Matrices in blocks of 32 × 32 values, and the packed operands that are made of them.
+//! Matrices in blocks of 32 × 32 values, and packing.
 //!
-//! Element (r, c) of a matrix is number `((r/32)·⌈columns/32⌉ + c/32)·1024 + (r%32)·32 + c%32`: blocks row by row, each of
-//! them row-major, 2 KiB, padded with zeros at the edges. A row of blocks is a packed lhs as it stands. A packed rhs `[k, n]`
-//! consists of blocks too: for 32 rows and 32 columns, two tiles of 16 columns, each with the rows 2p and 2p+1 interleaved in its
-//! row p (what AMX and `vdpbf16ps` multiply).
+//! Blocks are stored row by row. A block is row-major, takes 2 KiB, and is padded with zeros at the edges of the matrix: element (r, c) has
+//! the index `((r/32)·⌈columns/32⌉ + c/32)·1024 + (r%32)·32 + c%32`. A row of blocks is already a packed lhs. A packed rhs `[k, n]` also
+//! consists of blocks, for 32 rows and 32 columns each. Such a block is two tiles of 16 columns. Row p of a tile is the rows 2p and 2p+1 of
+//! the matrix, interleaved, as AMX and `vdpbf16ps` require.
 
 mod pack;
 
@@ -15,10 +15,10 @@ pub(super) use pack::*;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pairs of rows in a block.
+/// Number of pairs of rows in a block.
 pub(super) const PAIRS: usize = SIDE / 2;
 
-/// A block that begins at a cache line.
+/// A block that is aligned to a cache line.
 #[repr(C, align(64))]
 pub(super) struct Aligned(pub [Bf16; BLOCK]);
 
@@ -28,27 +28,27 @@ impl Default for Aligned {
     }
 }
 
-/// Elements that a matrix `[rows, columns]` takes, padding included.
+/// Returns the number of elements of a matrix `[rows, columns]`, including padding.
 ///
 /// # Panics
-/// If their number overflows.
+/// If the number overflows.
 pub fn len(rows: usize, columns: usize) -> usize {
     let blocks = rows.div_ceil(SIDE).checked_mul(columns.div_ceil(SIDE));
     match blocks.and_then(|blocks| blocks.checked_mul(BLOCK)) {
         Some(len) => len,
-        None => panic!("a matrix of {rows} × {columns} elements"),
+        None => panic!("the size of a {rows} × {columns} matrix overflows"),
     }
 }
 
-/// Checks what makes the kernels sound: they access whole cache lines with instructions that not every CPU has.
+/// Checks the safety requirements of the kernels, which access whole cache lines with instructions that not every CPU has.
 ///
 /// # Panics
-/// If `data` is too short for a matrix `[rows, columns]` or does not begin at a cache line, or there is no
-/// [`engine`](super::engine::engine).
+/// If `data` is too short for a matrix `[rows, columns]` or not aligned to a cache line, or [`engine`](super::engine::engine) returns
+/// `None`.
 pub(super) fn check(data: &[Bf16], rows: usize, columns: usize) {
-    assert!(data.len() >= len(rows, columns), "matrix outside its slice");
+    assert!(data.len() >= len(rows, columns), "slice too short for the matrix");
     let aligned = data.as_ptr().cast::<Aligned>().is_aligned();
-    assert!(data.is_empty() || aligned, "matrix off a cache line");
+    assert!(data.is_empty() || aligned, "matrix is not aligned to a cache line");
     assert_supported();
 }
 
@@ -61,61 +61,61 @@ pub struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// A matrix `[rows, columns]`.
+    /// Makes a view of a matrix `[rows, columns]`.
     ///
     /// # Panics
-    /// If the slice is too short for it or off a cache line, or the CPU does not multiply bfloat16.
+    /// If the slice is too short or not 64-byte aligned, or the CPU has no bfloat16 engine.
     pub fn new(data: &'a [Bf16], rows: usize, columns: usize) -> Self {
         check(data, rows, columns);
         Self { data, rows, columns }
     }
 
-    /// Rows without padding.
+    /// Number of rows, without padding.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns without padding.
+    /// Number of columns, without padding.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Rows of blocks, `⌈rows/32⌉`.
+    /// Number of rows of blocks, `⌈rows/32⌉`.
     pub fn row_blocks(&self) -> usize {
         self.rows.div_ceil(SIDE)
     }
 
-    /// Columns of blocks, `⌈columns/32⌉`.
+    /// Number of columns of blocks, `⌈columns/32⌉`.
     pub fn column_blocks(&self) -> usize {
         self.columns.div_ceil(SIDE)
     }
 
     /// The elements from (`row`, `column`) to the end of their block.
-    pub(super) fn rest(&self, row: usize, column: usize) -> &'a [Bf16] {
-        let block = &self.at(row / SIDE, column / SIDE)[..BLOCK];
+    pub(super) fn block_tail(&self, row: usize, column: usize) -> &'a [Bf16] {
+        let block = &self.blocks_from(row / SIDE, column / SIDE)[..BLOCK];
         &block[row % SIDE * SIDE + column % SIDE..]
     }
 
-    /// The blocks that cover these rows and columns, one run for each row of blocks.
+    /// The blocks that cover these rows and columns, as one contiguous slice for each row of blocks.
     pub(super) fn runs(self, rows: Range<usize>, columns: Range<usize>) -> impl Iterator<Item = &'a [Bf16]> + Clone {
         let columns = columns.start / SIDE..columns.end.div_ceil(SIDE);
         let rows = rows.start / SIDE..rows.end.div_ceil(SIDE);
-        rows.map(move |row| &self.at(row, columns.start)[..columns.len() * BLOCK])
+        rows.map(move |row| &self.blocks_from(row, columns.start)[..columns.len() * BLOCK])
     }
 
     /// The blocks from (`row_block`, `column_block`) on, row by row.
-    pub(super) fn at(&self, row_block: usize, column_block: usize) -> &'a [Bf16] {
+    pub(super) fn blocks_from(&self, row_block: usize, column_block: usize) -> &'a [Bf16] {
         &self.data[(row_block * self.column_blocks() + column_block) * BLOCK..]
     }
 }
 
-/// Rounds a row-major matrix into blocks.
+/// Rounds a row-major matrix to bfloat16, in blocks.
 ///
 /// # Panics
-/// If the sizes do not fit, `out` is off a cache line, or the CPU does not multiply bfloat16.
+/// If the sizes do not fit, `out` is not 64-byte aligned, or the CPU has no bfloat16 engine.
 pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
     check(out, rows, columns);
-    assert!(x.len() >= rows * columns, "matrix outside its slice");
+    assert!(x.len() >= rows * columns, "slice too short for the matrix");
     let column_blocks = columns.div_ceil(SIDE);
     out[..len(rows, columns)]
         .par_chunks_mut((column_blocks * BLOCK).max(1))
@@ -123,13 +123,13 @@ pub fn from_f32(x: &[f32], rows: usize, columns: usize, out: &mut [Bf16]) {
         .for_each(|(i, out)| {
             let first = i * SIDE;
             let x = &x[first * columns..];
-            // SAFETY: `check` has found an engine and that `out` is long enough, the assert above these rows in `x`.
+            // SAFETY: `check` has found an engine and checked the length of `out`; the assert has checked the length of `x`.
             unsafe { block_row_from_f32(x.as_ptr(), SIDE.min(rows - first), columns, columns, out.as_mut_ptr()) };
         });
 }
 
 /// Zeroes the padding of a matrix.
-pub(super) fn clear_edges(data: &mut [Bf16], rows: usize, columns: usize) {
+pub(super) fn zero_padding(data: &mut [Bf16], rows: usize, columns: usize) {
     let column_blocks = columns.div_ceil(SIDE);
     for (i, block) in data[..len(rows, columns)].chunks_exact_mut(BLOCK).enumerate() {
         let valid_rows = SIDE.min(rows - i / column_blocks * SIDE);
@@ -143,7 +143,7 @@ pub(super) fn clear_edges(data: &mut [Bf16], rows: usize, columns: usize) {
     }
 }
 
-/// Converts blocks to a row-major f32 matrix.
+/// Converts a matrix in blocks to a row-major f32 matrix.
 ///
 /// # Panics
 /// If `out` has another number of elements than `x`.
@@ -154,7 +154,7 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
         .for_each(|(i, out)| {
             for (r, row) in out.chunks_mut(x.columns).enumerate() {
                 for (c, values) in row.chunks_mut(SIDE).enumerate() {
-                    for (value, element) in values.iter_mut().zip(&x.at(i, c)[r * SIDE..]) {
+                    for (value, element) in values.iter_mut().zip(&x.blocks_from(i, c)[r * SIDE..]) {
                         *value = element.to_f32();
                     }
                 }
@@ -162,52 +162,55 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
         });
 }
 
-/// Writes the transpose `[columns, rows]`, in blocks, of the blocks that `block_of(row_block, column_block, buffer)` returns for
-/// each block of `x`: that block itself, or one that it has written to `buffer`.
-fn transpose_each(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &mut Aligned) -> *const Bf16 + Sync) {
+/// Applies a function to each block of `x` and writes the transpose `[columns, rows]` of the result, in blocks. The function
+/// `block_of(row_block, column_block, buffer)` returns the block of `x` itself, or a block that it has written to `buffer`.
+fn transpose_map(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &mut Aligned) -> *const Bf16 + Sync) {
     let (row_blocks, column_blocks) = (x.row_blocks(), x.column_blocks());
     check(out, x.columns, x.rows);
     let out = SharedMut::new(out);
     (0..row_blocks).into_par_iter().for_each(|r| {
         let mut buffer = Aligned::default();
         for c in 0..column_blocks {
-            // SAFETY: both are blocks of matrices that `check` has accepted; each block of the result is written once.
-            unsafe { transpose_block(block_of(r, c, &mut buffer), out.at((c * row_blocks + r) * BLOCK)) };
+            // SAFETY: both are aligned blocks, and `check` has found an engine; each block of the result is written once.
+            unsafe { transpose_block(block_of(r, c, &mut buffer), out.ptr_at((c * row_blocks + r) * BLOCK)) };
         }
     });
 }
 
-/// Writes the transpose `[columns, rows]`, in blocks.
+/// Writes the transpose `[columns, rows]` of `x`, in blocks.
 ///
 /// # Panics
-/// If `out` is too short or off a cache line.
+/// If `out` is too short or not 64-byte aligned.
 pub fn transpose(x: Blocks, out: &mut [Bf16]) {
-    transpose_each(x, out, |r, c, _| x.at(r, c).as_ptr());
+    transpose_map(x, out, |r, c, _| x.blocks_from(r, c).as_ptr());
 }
 
-/// Writes the transpose `[columns, rows]`, in blocks, of the rows `x·w + b`: the output of a layer norm from its normalised rows.
+/// Writes the transpose `[columns, rows]` of `x·w + b`, in blocks: the output of a layer norm, from its normalised rows `x`.
 ///
 /// # Panics
-/// If the sizes do not fit, or `out` is off a cache line.
+/// If the sizes do not fit, or `out` is not 64-byte aligned.
 pub fn transpose_scaled(x: Blocks, w: &[f32], b: &[f32], out: &mut [Bf16]) {
-    assert!(w.len() == x.columns && b.len() == x.columns, "scale of another width");
-    transpose_each(x, out, |r, c, buffer| {
+    assert!(
+        w.len() == x.columns && b.len() == x.columns,
+        "scale or shift of another width"
+    );
+    transpose_map(x, out, |r, c, buffer| {
         let columns = SIDE.min(x.columns - c * SIDE);
         let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
-        // SAFETY: `check` has found an engine; both are blocks at cache lines, and `w` and `b` have at most 32 values.
-        unsafe { scale_block(x.at(r, c), w, b, SIDE.min(x.rows - r * SIDE), &mut buffer.0) };
+        // SAFETY: `check` has found an engine; both are aligned blocks, and `w` and `b` have at most 32 values.
+        unsafe { scale_block(x.blocks_from(r, c), w, b, SIDE.min(x.rows - r * SIDE), &mut buffer.0) };
         buffer.0.as_ptr()
     });
 }
 
-/// Row sums: `out[r] += Σ_c x[r, c]`.
+/// Adds row sums: `out[r] += Σ_c x[r, c]`.
 ///
 /// # Panics
 /// If `out.len()` is not the number of rows.
 pub fn add_row_sums(x: Blocks, out: &mut [f32]) {
     assert_eq!(out.len(), x.rows);
     out.par_chunks_mut(SIDE).enumerate().for_each(|(r, out)| {
-        let row = &x.at(r, 0)[..x.column_blocks() * BLOCK];
+        let row = &x.blocks_from(r, 0)[..x.column_blocks() * BLOCK];
         // SAFETY: `Blocks::new` has found an engine.
         let sums = unsafe { block_row_sums(row) };
         out.iter_mut().zip(sums).for_each(|(o, s)| *o += s);

@@ -1,4 +1,4 @@
-//! Rearranging single blocks: packing them as rhs, transposing, rounding.
+//! Operations on single blocks: packing as an rhs, transposing, rounding, summing.
 
 use super::super::engine::{BLOCK, SIDE};
 use super::super::math::gelu;
@@ -7,10 +7,10 @@ use super::super::registers::{Registers, for_registers, load, masks};
 use std::ops::Range;
 
 for_registers! {
-/// `y = normalised·w + b` for a block; rows from `rows` on become zero.
+/// Computes `y = normalised·w + b` for a block. Rows from `rows` on are set to zero.
 ///
 /// # Safety
-/// An engine is in use; `normalised` and `y` are blocks at cache lines, `w` and `b` have at most 32 values.
+/// `engine()` returns an engine; `normalised` and `y` are 64-byte aligned blocks, `w` and `b` have at most 32 values.
 pub unsafe fn scale_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
@@ -25,7 +25,7 @@ pub unsafe fn scale_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: us
 }
 }
 
-/// Loads up to 32 f32 values, rounds them to bf16 and pads with zeros.
+/// Loads up to 32 f32 values, rounds them to bfloat16 and pads them with zeros.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `x` is valid for the lanes in the masks.
@@ -36,16 +36,16 @@ unsafe fn load_row<R: Registers>(x: *const f32, [low, high]: [u16; 2]) -> R::Bf1
 }
 
 for_registers! {
-/// Rounds a row of blocks.
+/// Rounds up to 32 rows of f32 values to a row of blocks, padded with zeros.
 ///
 /// # Safety
-/// An engine is in use; `x` is valid for `rows` (at most 32) rows of `columns` values `stride` apart, `out` for a row of blocks at a
-/// cache line.
+/// `engine()` returns an engine; `x` is valid for `rows` (at most 32) rows of `columns` values `stride` apart, `out` for a 64-byte
+/// aligned row of blocks.
 pub unsafe fn block_row_from_f32<R>(x: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
     for c in 0..columns.div_ceil(SIDE) {
         let masks = masks(columns - c * SIDE);
         for r in 0..SIDE {
-            // SAFETY: row `r` of block `c` lies within both matrices, and the masks end with its columns (caller).
+            // SAFETY: only rows below `rows` are read, and the masks select only columns below `columns` (caller).
             unsafe {
                 let row = if r < rows { load_row::<R>(x.add(r * stride + c * SIDE), masks) } else { R::zero_bf16() };
                 R::store_bf16(out.add(c * BLOCK + r * SIDE), row);
@@ -56,11 +56,11 @@ pub unsafe fn block_row_from_f32<R>(x: *const f32, rows: usize, columns: usize, 
 }
 
 for_registers! {
-/// Packs a block of `[k, n]` as rhs: interleaves its rows; of its sixteen pairs of rows, those in `pairs`.
+/// Packs a block of a matrix `[k, n]` as an rhs, by interleaving pairs of rows. `pairs` selects from the sixteen pairs.
 ///
 /// # Safety
-/// An engine is in use; both pointers are valid for a block, `out` at a cache line.
-pub unsafe fn pack_rows<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
+/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+pub unsafe fn pack_block<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
         unsafe {
@@ -72,10 +72,10 @@ pub unsafe fn pack_rows<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf
 }
 
 for_registers! {
-/// Packs the GELU of a block of `[k, n]` as rhs; of its sixteen pairs of rows, those in `pairs`.
+/// Packs the GELU of a block of a matrix `[k, n]` as an rhs. `pairs` selects from the sixteen pairs of rows.
 ///
 /// # Safety
-/// An engine is in use; both pointers are valid for a block, `out` at a cache line.
+/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn pack_gelu<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -87,7 +87,7 @@ pub unsafe fn pack_gelu<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf
 }
 }
 
-/// Rows `2·pair` and `2·pair + 1` of a block.
+/// Loads rows `2·pair` and `2·pair + 1` of a block.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, `block` is valid for a block, and `pair < 16`.
@@ -100,13 +100,13 @@ unsafe fn load_pair<R: Registers>(block: *const Bf16, pair: usize) -> [R::Bf16; 
     }
 }
 
-/// Writes two rows of `[k, n]` to row `pair` of both tiles of a packed block.
+/// Stores two rows of a matrix `[k, n]` as row `pair` of both tiles of a packed block.
 ///
 /// # Safety
-/// The CPU has the instruction set of `R`, `out` is valid for a block at a cache line, and `pair < 16`.
+/// The CPU has the instruction set of `R`, `out` is valid for a 64-byte aligned block, and `pair < 16`.
 #[inline(always)]
 unsafe fn store_pair<R: Registers>(even: R::Bf16, odd: R::Bf16, pair: usize, out: *mut Bf16) {
-    // SAFETY: both rows lie within the block (caller).
+    // SAFETY: row `pair` of both tiles lies within the block (caller).
     unsafe {
         let [low, high] = R::interleave(even, odd);
         R::store_bf16(out.add(pair * SIDE), low);
@@ -115,11 +115,11 @@ unsafe fn store_pair<R: Registers>(even: R::Bf16, odd: R::Bf16, pair: usize, out
 }
 
 for_registers! {
-/// Packs a block of `[n, k]` as rhs: transposes pairs of elements.
+/// Packs a block of a matrix `[n, k]` as the rhs `[k, n]`, by transposing pairs of elements.
 ///
 /// # Safety
-/// An engine is in use; both pointers are valid for a block, `out` at a cache line.
-pub unsafe fn pack_columns<R>(block: *const Bf16, out: *mut Bf16) {
+/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+pub unsafe fn pack_block_transposed<R>(block: *const Bf16, out: *mut Bf16) {
     for half in [0, BLOCK / 2] {
         // SAFETY: half a block is sixteen rows (caller).
         unsafe {
@@ -139,7 +139,7 @@ for_registers! {
 /// Transposes a block.
 ///
 /// # Safety
-/// An engine is in use; both pointers are valid for a block, `out` at a cache line.
+/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn transpose_block<R>(block: *const Bf16, out: *mut Bf16) {
     for half in 0..2 {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -158,14 +158,14 @@ pub unsafe fn transpose_block<R>(block: *const Bf16, out: *mut Bf16) {
 }
 
 for_registers! {
-/// Packs 32 rows of a weight `[n, k]`, `stride` values apart, which are columns of rhs.
+/// Packs up to 32 × 32 values of a row-major weight `[n, k]` as a block of the rhs `[k, n]`. Rows are `stride` values apart.
 ///
 /// # Safety
-/// An engine is in use; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a block at a cache line.
-pub unsafe fn pack_weight_rows<R>(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
+/// `engine()` returns an engine; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
+pub unsafe fn pack_weight_transposed<R>(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
     let masks = masks(columns);
     for half in [0, 16] {
-        // SAFETY: only rows below `rows` are read, and the masks end with `columns` (caller).
+        // SAFETY: only rows below `rows` are read, and the masks select only columns below `columns` (caller).
         unsafe {
             let mut sixteen = [R::zero_bf16(); 16];
             for (r, row) in (half..rows).zip(&mut sixteen) {
@@ -180,14 +180,15 @@ pub unsafe fn pack_weight_rows<R>(w: *const f32, rows: usize, columns: usize, st
 }
 
 for_registers! {
-/// Packs 32 rows of a weight `[k, n]`, `stride` values apart, which are rows of rhs; of its sixteen pairs of rows, those in `pairs`.
+/// Packs up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows are `stride` values apart. `pairs` selects from the
+/// sixteen pairs of rows.
 ///
 /// # Safety
-/// An engine is in use; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a block at a cache line.
-pub unsafe fn pack_weight_columns<R>(w: *const f32, rows: usize, columns: usize, stride: usize, pairs: Range<usize>, out: *mut Bf16) {
+/// `engine()` returns an engine; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
+pub unsafe fn pack_weight<R>(w: *const f32, rows: usize, columns: usize, stride: usize, pairs: Range<usize>, out: *mut Bf16) {
     let masks = masks(columns);
     for p in pairs {
-        // SAFETY: only rows below `rows` are read, and the masks end with `columns` (caller).
+        // SAFETY: only rows below `rows` are read, and the masks select only columns below `columns` (caller).
         unsafe {
             let w = w.wrapping_add(2 * p * stride);
             let even = if 2 * p < rows { load_row::<R>(w, masks) } else { R::zero_bf16() };
@@ -199,13 +200,13 @@ pub unsafe fn pack_weight_columns<R>(w: *const f32, rows: usize, columns: usize,
 }
 
 for_registers! {
-/// Sums of each row of a row of blocks.
+/// Returns the sum of each row of a row of blocks.
 ///
 /// # Safety
-/// An engine is in use.
+/// `engine()` returns an engine.
 pub unsafe fn block_row_sums<R>(blocks: &[Bf16]) -> [f32; SIDE] {
     let mut out = [0f32; SIDE];
-    // SAFETY: `chunks_exact` gives blocks, which have 32 rows of 32.
+    // SAFETY: `chunks_exact` returns blocks, which have 32 rows of 32.
     unsafe {
         let mut sums = [R::splat(0.0); SIDE];
         for block in blocks.chunks_exact(BLOCK) {
@@ -223,12 +224,12 @@ pub unsafe fn block_row_sums<R>(blocks: &[Bf16]) -> [f32; SIDE] {
 }
 
 for_registers! {
-/// Adds the rows `range` of a block to `sums`, which has one value per column, at most 32.
+/// Adds the rows `range` of a block to `sums`, which has a value for each of at most 32 columns.
 ///
 /// # Safety
-/// An engine is in use; `block` is valid for a block.
+/// `engine()` returns an engine; `block` is valid for a block.
 pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f32]) {
-    // SAFETY: the rows lie within the block (caller), and the masks end with `sums`.
+    // SAFETY: the rows lie within the block (caller), and the masks select only values of `sums`.
     unsafe {
         let mut totals = load::<R>(sums, 0);
         for r in range {
@@ -242,50 +243,50 @@ pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f
 }
 }
 
-/// Loads a 16 × 16 quadrant of a 32 × 32 block.
+/// Loads a quadrant of 16 × 16 values of a block.
 ///
 /// # Safety
-/// The CPU has the instruction set of `R`, and `at` points to the first of these values in a block.
+/// The CPU has the instruction set of `R`, and `first` points to the first value of a quadrant of a block.
 #[inline(always)]
-unsafe fn load_quarter<R: Registers>(at: *const f32) -> [R::F32; 16] {
+unsafe fn load_quadrant<R: Registers>(first: *const f32) -> [R::F32; 16] {
     // SAFETY: the sixteen rows lie within the block (caller).
     unsafe {
         let mut rows = [R::splat(0.0); 16];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = R::load(at.add(r * SIDE));
+            *row = R::load(first.add(r * SIDE));
         }
         rows
     }
 }
 
-/// Writes what [`load_quarter`] reads.
+/// Stores a quadrant of 16 × 16 values of a block.
 ///
 /// # Safety
-/// The CPU has the instruction set of `R`, and `at` points to the first of these values in a block.
+/// The CPU has the instruction set of `R`, and `first` points to the first value of a quadrant of a block.
 #[inline(always)]
-unsafe fn store_quarter<R: Registers>(at: *mut f32, rows: [R::F32; 16]) {
+unsafe fn store_quadrant<R: Registers>(first: *mut f32, rows: [R::F32; 16]) {
     for (r, row) in rows.into_iter().enumerate() {
         // SAFETY: the sixteen rows lie within the block (caller).
-        unsafe { R::store(at.add(r * SIDE), row) };
+        unsafe { R::store(first.add(r * SIDE), row) };
     }
 }
 
 for_registers! {
-/// Transposes a block of f32 sums.
+/// Transposes a block of f32 sums in place.
 ///
 /// # Safety
-/// An engine is in use.
+/// `engine()` returns an engine.
 pub unsafe fn transpose_in_place<R>(sums: &mut [f32; BLOCK]) {
-    let at = sums.as_mut_ptr();
-    // SAFETY: these are the four quarters of a block of 32 × 32.
+    let upper_left = sums.as_mut_ptr();
+    // SAFETY: these are the four quadrants of a block of 32 × 32.
     unsafe {
-        let (upper_right, lower_left) = (at.add(16), at.add(16 * SIDE));
-        for diagonal in [at, lower_left.add(16)] {
-            store_quarter::<R>(diagonal, R::transpose(load_quarter::<R>(diagonal)));
+        let (upper_right, lower_left) = (upper_left.add(16), upper_left.add(16 * SIDE));
+        for diagonal in [upper_left, lower_left.add(16)] {
+            store_quadrant::<R>(diagonal, R::transpose(load_quadrant::<R>(diagonal)));
         }
-        let (upper, lower) = (load_quarter::<R>(upper_right), load_quarter::<R>(lower_left));
-        store_quarter::<R>(upper_right, R::transpose(lower));
-        store_quarter::<R>(lower_left, R::transpose(upper));
+        let (upper, lower) = (load_quadrant::<R>(upper_right), load_quadrant::<R>(lower_left));
+        store_quadrant::<R>(upper_right, R::transpose(lower));
+        store_quadrant::<R>(lower_left, R::transpose(upper));
     }
 }
 }

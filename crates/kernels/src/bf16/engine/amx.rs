@@ -1,7 +1,7 @@
 //! AMX: eight tile registers of 16 rows of 64 bytes, and an instruction that multiplies two of them.
 //!
-//! Stable Rust has no intrinsics for AMX, hence inline assembly. Tiles 0 to 3 hold the sums of 32 rows and columns, quarter by
-//! quarter; 4 and 5 hold two tiles of lhs, 6 and 7 two of rhs.
+//! This file uses inline assembly, because stable Rust has no intrinsics for AMX. Tiles 0 to 3 hold the four quadrants of 32 × 32 sums.
+//! Tiles 4 and 5 hold two tiles of lhs, tiles 6 and 7 two tiles of rhs.
 
 use super::{Beta, Bf16, TileEngine};
 use std::arch::asm;
@@ -10,7 +10,7 @@ use std::arch::asm;
 pub struct Amx;
 
 impl Amx {
-    /// Whether the CPU has AMX and the operating system lets this process use it; asks the system for permission.
+    /// Requests permission to use AMX from the operating system. Returns whether the CPU has AMX and permission was granted.
     #[cfg(target_os = "linux")]
     pub fn is_permitted() -> bool {
         use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -36,7 +36,7 @@ impl Amx {
             return false;
         }
         let status: i64;
-        // SAFETY: this system call asks for a permission and accesses no memory of the process.
+        // SAFETY: this system call requests a permission and accesses no memory of the process.
         unsafe {
             asm!("syscall", inlateout("rax") ARCH_PRCTL => status, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XFEATURE_XTILEDATA,
                  lateout("rcx") _, lateout("r11") _, options(nostack));
@@ -44,26 +44,28 @@ impl Amx {
         status == 0
     }
 
-    /// Whether the CPU has AMX and the operating system lets this process use it; only implemented on Linux.
+    /// Returns `false`: AMX is supported on Linux only.
     #[cfg(not(target_os = "linux"))]
     pub fn is_permitted() -> bool {
         false
     }
 }
 
-/// The tile registers of the calling thread, configured as 16 rows of 64 bytes until this is dropped.
+/// Tile registers of the calling thread, configured as 16 rows of 64 bytes. Dropping the value releases the tiles.
 pub struct TileConfig(std::marker::PhantomData<*const ()>);
 
 impl TileConfig {
+    /// Configures the tile registers.
+    ///
     /// # Safety
-    /// [`Amx::is_permitted`] was true.
+    /// [`Amx::is_permitted`] has returned `true`.
     pub unsafe fn load() -> Self {
         #[repr(C, align(64))]
         struct Config([u8; 64]);
         let mut config = Config([0; 64]);
         config.0[0] = 1; // palette
         for tile in 0..8 {
-            config.0[16 + 2 * tile] = 64; // bytes of a row
+            config.0[16 + 2 * tile] = 64; // bytes per row
             config.0[48 + tile] = 16; // rows
         }
         // SAFETY: the process may use AMX (caller), and palette 1 has eight tiles of 16 rows of 64 bytes.
@@ -74,7 +76,7 @@ impl TileConfig {
 
 impl Drop for TileConfig {
     fn drop(&mut self) {
-        // SAFETY: a `TileConfig` exists, so that the process may use AMX.
+        // SAFETY: the process may use AMX, as `load` requires.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     }
 }
@@ -85,8 +87,8 @@ impl Drop for TileConfig {
 /// `c` is valid for a block, and the thread holds a [`TileConfig`].
 #[inline(always)]
 unsafe fn load_sums(c: *const f32, beta: Beta) {
-    // SAFETY: the tiles are configured and `c` is valid for 32 rows of 128 bytes (caller). Only this file uses tile registers, so
-    // that they keep their content between `asm!` blocks.
+    // SAFETY: the tiles are configured and `c` is valid for 32 rows of 128 bytes (caller). Only this file uses tile
+    // registers, which therefore keep their content between `asm!` blocks.
     unsafe {
         if beta == Beta::One {
             asm!(
@@ -127,8 +129,8 @@ unsafe fn store_sums(c: *mut f32) {
 }
 
 impl TileEngine for Amx {
-    /// A tile product takes 16 cycles, a tile load 8 from L1 and twice that from L2: loads stand between the products, and lines of
-    /// rhs are prefetched two k-blocks ahead.
+    /// A tile product takes 16 cycles; a tile load takes 8 cycles from L1, and 16 from L2. Loads and products therefore alternate, and rhs is
+    /// prefetched two k-blocks ahead.
     unsafe fn gemm_block(
         mut lhs: *const Bf16,
         mut rhs: *const Bf16,
@@ -138,12 +140,12 @@ impl TileEngine for Amx {
         [mut first, mut second]: [*const Bf16; 2],
         mut vector_work: impl FnMut(usize),
     ) {
-        /// Prefetches sixteen lines of rhs at these offsets: 4 KiB, two k-blocks, after the tile in use.
+        /// Prefetches sixteen cache lines of rhs at these offsets, 4 KiB (two k-blocks) after the current tile.
         macro_rules! prefetch_rhs {
             ($($line:literal)*) => { concat!($("prefetcht0 [{b} + ", stringify!($line), "]\n"),*) };
         }
-        // SAFETY: the tiles are configured, the operands are valid for `k_blocks` blocks of 2 KiB and `dst` for one of 4 KiB (caller);
-        // prefetches do not access memory.
+        // SAFETY: the tiles are configured, the operands are valid for `k_blocks` blocks of 2 KiB and `dst` for a block of 4 KiB (caller);
+        // prefetches cannot fault.
         unsafe {
             load_sums(dst, beta);
             for k_block in 0..k_blocks {
@@ -169,7 +171,7 @@ impl TileEngine for Amx {
                     a = in(reg) lhs, b = in(reg) rhs, first = in(reg) first, second = in(reg) second, row = in(reg) 64usize,
                     options(nostack, readonly),
                 );
-                // The tile products are still in flight and run beside these vector instructions.
+                // The tile products are still in flight while these vector instructions execute.
                 vector_work(k_block);
                 (lhs, rhs) = (lhs.wrapping_add(1024), rhs.wrapping_add(1024));
                 (first, second) = (first.wrapping_add(128), second.wrapping_add(128));
@@ -178,9 +180,9 @@ impl TileEngine for Amx {
         }
     }
 
-    /// In the order of [`BF16X3_PRODUCTS`](super::BF16X3_PRODUCTS), seven pairs of tiles are loaded for six pairs of products.
+    /// Computes the products in the order of [`BF16X3_PRODUCTS`](super::BF16X3_PRODUCTS), which needs seven loads of two tiles.
     unsafe fn gemm_block_bf16x3(lhs: *const Bf16, rhs: *const Bf16, k_blocks: usize, dst: *mut f32, beta: Beta) {
-        /// Loads two tiles of operand `$from` that begin `$offset` and `$next` bytes into the k-block.
+        /// Loads tiles `$first` and `$second` from the byte offsets `$offset` and `$next` of the k-block of operand `$from`.
         macro_rules! load {
             ($first:literal, $second:literal, $from:literal, $offset:literal, $next:literal) => {
                 concat!(

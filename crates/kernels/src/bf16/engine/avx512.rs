@@ -1,4 +1,4 @@
-//! AVX-512 with `vdpbf16ps`, which multiplies pairs of bfloat16 and adds them to f32 lanes.
+//! AVX-512 with `vdpbf16ps`, which adds the dot products of pairs of bfloat16 values to f32 lanes.
 
 use super::{BLOCK, Beta, Bf16, SIDE, TileEngine};
 use crate::bf16::prefetch::{Level, prefetch};
@@ -18,7 +18,7 @@ impl Avx512Bf16 {
             && is_x86_feature_detected!("avx512bf16")
     }
 
-    /// Whether `vdpbf16ps` is faster than f32 arithmetic: on AMD CPUs.
+    /// Whether `vdpbf16ps` is faster than f32 arithmetic. That is the case on AMD CPUs.
     pub(super) fn is_fast() -> bool {
         let vendor = __cpuid(0);
         [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
@@ -41,8 +41,10 @@ impl TileEngine for Avx512Bf16 {
     }
 }
 
+/// Computes `dst[32×32] = β·dst + lhs·rhs`; see [`TileEngine::gemm_block`].
+///
 /// # Safety
-/// `lhs` and `rhs` are valid for `k_blocks` blocks, `dst` for one, and [`Avx512Bf16::is_present`].
+/// `lhs` and `rhs` are valid for `k_blocks` blocks, `dst` for one block, and [`Avx512Bf16::is_present`] has returned `true`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn gemm_block(
     lhs: *const Bf16,
@@ -55,7 +57,7 @@ unsafe fn gemm_block(
     for start in prefetched {
         prefetch(Level::L2, start, 4 * k_blocks);
     }
-    /// Rows whose sums stay in registers: 8 rows of two registers, beside two registers of rhs and a broadcast pair of lhs.
+    /// Rows whose sums are in registers at a time: 16 registers of sums, two of rhs, and one broadcast pair of lhs.
     const ROWS: usize = 8;
     for first in (0..SIDE).step_by(ROWS) {
         // SAFETY: all offsets lie within the blocks, for which the pointers are valid (caller).
@@ -76,8 +78,8 @@ unsafe fn gemm_block(
                     let rhs = rhs.add(pair * SIDE).cast::<__m512bh>();
                     let right = [rhs.read_unaligned(), rhs.byte_add(1024).read_unaligned()];
                     for (r, sum) in sums.iter_mut().enumerate() {
-                        let two = lhs.add(r * SIDE + pair * 2).cast::<i32>().read_unaligned();
-                        let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(two));
+                        let pair_bits = lhs.add(r * SIDE + pair * 2).cast::<i32>().read_unaligned();
+                        let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair_bits));
                         for (sum, right) in sum.iter_mut().zip(right) {
                             *sum = _mm512_dpbf16_ps(*sum, left, right);
                         }

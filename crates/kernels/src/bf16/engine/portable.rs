@@ -1,15 +1,15 @@
-//! The engine in plain Rust, for every CPU: slow, and what the others are tested against.
+//! An engine in plain Rust, for tests on any CPU. Tests compare the other engines with it.
 
 use super::{BLOCK, Beta, Bf16, SIDE, TileEngine};
 
-/// Multiplies in plain Rust, with the order of additions of AMX.
+/// Multiplies in plain Rust, in the order of additions of AMX.
 pub struct Portable;
 
 /// Side of an AMX tile of f32 values.
 const TILE: usize = 16;
 
-/// Intel's instruction of that name: `dst[16×16] += lhs[16×32]·rhs`. Row `p` of `rhs` holds rows `2p` and `2p+1` of the `[32, 16]`
-/// matrix, interleaved. The even and the odd inner elements are summed separately, then both sums are added.
+/// Emulates the AMX instruction `tdpbf16ps`: `dst[16×16] += lhs[16×32]·rhs`. Row `p` of `rhs` holds rows `2p` and `2p+1` of a matrix
+/// `[32, 16]`, interleaved. Even and odd inner elements are summed separately; then both sums are added.
 pub fn tdpbf16ps(dst: &mut [[f32; TILE]; TILE], lhs: &[[Bf16; 2 * TILE]; TILE], rhs: &[[Bf16; 2 * TILE]; TILE]) {
     let mut wide = [[0f32; 2 * TILE]; TILE];
     for (wide, row) in wide.iter_mut().zip(rhs) {
@@ -41,7 +41,7 @@ impl TileEngine for Portable {
         _prefetch: [*const Bf16; 2],
         vector_work: impl FnMut(usize),
     ) {
-        // SAFETY: the operands are valid for `k_blocks` blocks, `dst` for one (caller).
+        // SAFETY: the operands are valid for `k_blocks` blocks, `dst` for one block (caller).
         let (lhs, rhs, dst) = unsafe {
             (
                 std::slice::from_raw_parts(lhs, k_blocks * BLOCK),
@@ -49,17 +49,17 @@ impl TileEngine for Portable {
                 std::slice::from_raw_parts_mut(dst, BLOCK),
             )
         };
-        // Both operands of a k-block are two tiles of 16 rows: of lhs the upper and lower rows, of rhs the left and right columns.
+        // A block of either operand is two tiles of 16 rows: the upper and lower rows of lhs, the left and right columns of rhs.
         let tiles = |block: &[Bf16]| -> [[[Bf16; 2 * TILE]; TILE]; 2] {
             std::array::from_fn(|tile| {
                 std::array::from_fn(|row| std::array::from_fn(|i| block[(tile * TILE + row) * SIDE + i]))
             })
         };
         let mut sums = [[[[0f32; TILE]; TILE]; 2]; 2];
-        let place = |i: usize, j: usize, r: usize| (i * TILE + r) * SIDE + j * TILE;
+        let offset = |i: usize, j: usize, r: usize| (i * TILE + r) * SIDE + j * TILE;
         if beta == Beta::One {
-            for (i, j, r) in quarter_rows() {
-                sums[i][j][r].copy_from_slice(&dst[place(i, j, r)..][..TILE]);
+            for (i, j, r) in tile_rows() {
+                sums[i][j][r].copy_from_slice(&dst[offset(i, j, r)..][..TILE]);
             }
         }
         for (lhs, rhs) in lhs.chunks_exact(BLOCK).zip(rhs.chunks_exact(BLOCK)) {
@@ -70,14 +70,14 @@ impl TileEngine for Portable {
                 }
             }
         }
-        for (i, j, r) in quarter_rows() {
-            dst[place(i, j, r)..][..TILE].copy_from_slice(&sums[i][j][r]);
+        for (i, j, r) in tile_rows() {
+            dst[offset(i, j, r)..][..TILE].copy_from_slice(&sums[i][j][r]);
         }
         (0..k_blocks).for_each(vector_work);
     }
 }
 
-/// The rows of the four tiles of a block: (row of tiles, column of tiles, row in the tile).
-fn quarter_rows() -> impl Iterator<Item = (usize, usize, usize)> {
+/// Iterates over the rows of the four tiles of a block: (row of tiles, column of tiles, row in the tile).
+fn tile_rows() -> impl Iterator<Item = (usize, usize, usize)> {
     (0..4 * TILE).map(|i| (i / (2 * TILE), i / TILE % 2, i % TILE))
 }

@@ -1,11 +1,15 @@
-//! Products of matrices in blocks; an epilogue processes each block of sums while it is in L1.
+//! Products of matrices in blocks. An epilogue processes each block of sums while it is in L1.
 //!
-//! Both operands are taken 256 inner elements at a time (`KC`), so that 32 rows of lhs stay in L1. What stays in L2 depends on
-//! the shape. Products with weights have a short inner dimension and are weight-stationary: a task packs some columns of the weight
-//! once and multiplies every row of lhs with them; threads without columns left take rows of the others' tasks, since threads that
-//! share a core or a machine are not equally fast. Gradients of weights have a long inner dimension, the tokens, and are
-//! output-stationary: the sums of a task stay in L2, and both operands stream past. The order of additions does not depend on how
-//! the work is divided.
+//! A group of 256 inner elements (`KC` k-blocks) is multiplied at a time, so that 32 rows of lhs stay in L1. The shape determines which
+//! matrix stays in L2:
+//!
+//! - Products with weights have a short inner dimension and are weight-stationary. A task packs some columns of the weight once and
+//!   multiplies all rows of lhs with them. Idle threads steal rows from the tasks of other threads, because threads that share a core or a
+//!   machine are not equally fast.
+//! - Gradients of weights have a long inner dimension, the tokens, and are output-stationary. The sums of a task stay in L2, and both
+//!   operands are streamed.
+//!
+//! The order of additions does not depend on how the work is divided.
 
 mod plan;
 #[cfg(test)]
@@ -25,36 +29,35 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// What is done with complete sums.
+/// Processes complete sums, for instance adds a bias, and stores the result.
 pub trait Epilogue: Sync {
-    /// Rows and columns of the result.
+    /// The rows and columns of the result.
     fn size(&self) -> (usize, usize);
 
-    /// The block that [`Epilogue::rows`] reads for the sums at (`row`, `column`), for prefetching; `None` if it reads none.
-    fn read(&self, _row: usize, _column: usize) -> Option<&[Bf16]> {
+    /// The block that [`Epilogue::process_rows`] reads for the sums at (`row`, `column`), to be prefetched; `None` if it reads no block.
+    fn input_block(&self, _row: usize, _column: usize) -> Option<&[Bf16]> {
         None
     }
 
-    /// Processes the rows `range` (within 0..32) of a block of sums, whose first element is at (`row`, `column`) of the result,
-    /// both multiples of 32. Sums outside the result are zero.
+    /// Processes the rows `range` (within 0..32) of a block of sums. The first element of the block is at (`row`, `column`) of the result,
+    /// which are multiples of 32. Sums outside the result are zero.
     ///
     /// # Safety
-    /// (`row`, `column`) lies in the result, and one thread calls this for each block, with ranges from 0 to 32 in order and without
-    /// gaps.
-    unsafe fn rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>);
+    /// (`row`, `column`) lies in the result. A single thread calls this function for a block, with consecutive ranges from 0 to 32.
+    unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>);
 }
 
-/// Hands `lhs·rhs` to the epilogue block by block. The plain version is [`reference::gemm`](crate::reference::gemm) of the rounded
+/// Computes `lhs·rhs` and calls the epilogue for each block of sums. The plain version is [`reference::gemm`](crate::reference::gemm) of the rounded
 /// operands.
 ///
 /// # Panics
-/// If the sizes do not fit, or the CPU does not multiply bfloat16.
+/// If the sizes do not fit, or the CPU has no bfloat16 engine.
 pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
     let (rows, n) = epilogue.size();
-    assert_eq!(rows, lhs.rows(), "rows of the result");
+    assert_eq!(rows, lhs.rows(), "number of rows of the result");
     let rhs = rhs.view(lhs.columns(), n);
     if lhs.columns() == 0 {
-        return zero_sums(rows, n, epilogue);
+        return store_zeros(rows, n, epilogue);
     }
     let plan = Plan::new(lhs.row_blocks(), n.div_ceil(SIDE), lhs.column_blocks(), rhs.reuse());
     let epilogue = &*epilogue;
@@ -69,29 +72,29 @@ pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
             kernel,
             epilogue,
         };
-        Task::of(plan.grid, i).output_stationary(&product);
+        Task::new(plan.grid, i).output_stationary(&product);
     });
 }
 
-/// The product for `k = 0`.
-fn zero_sums(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
+/// Computes the product for `k = 0`, whose sums are zero.
+fn store_zeros(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
     let _store_fence = MicroKernel::start();
     for row in (0..rows).step_by(SIDE) {
         for column in (0..columns).step_by(SIDE) {
-            // SAFETY: the place lies in the result, and this thread alone processes all rows of the block at once.
-            unsafe { epilogue.rows(row, column, &mut [0.0; BLOCK], 0..SIDE) };
+            // SAFETY: (`row`, `column`) lies in the result, and only this thread processes the block.
+            unsafe { epilogue.process_rows(row, column, &mut [0.0; BLOCK], 0..SIDE) };
         }
     }
 }
 
-/// Runs tasks of which each packs its columns once and multiplies all its rows of lhs with them. A thread that finds no task left
-/// takes rows of other threads' tasks.
+/// Runs weight-stationary tasks. Each task packs its columns once and multiplies all its rows of lhs with them. When no tasks are left, idle
+/// threads steal rows from unfinished tasks.
 fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilogue) {
-    /// Tasks per thread that have memory for packed columns at a time. Only large products have more.
-    const AT_ONCE: usize = 2;
+    /// Tasks per thread for which packed columns are in memory at a time. Only large products have more tasks.
+    const TASKS_PER_THREAD: usize = 2;
     thread_local! {
-        /// Packed columns of these tasks. They are taken out during the product: while this thread waits for others, rayon may run
-        /// another product on it.
+        /// Packed columns of these tasks. The product moves them out of the cell: while this thread waits for others, rayon may run another
+        /// product on it.
         static PACKED: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let threads = rayon::current_num_threads();
@@ -100,15 +103,15 @@ fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilo
         _ => grid.nc * lhs.column_blocks() * BLOCK,
     };
     let mut memory = PACKED.take();
-    for first in (0..grid.tasks()).step_by(AT_ONCE * threads) {
-        let count = (grid.tasks() - first).min(AT_ONCE * threads);
-        let mut rest = memory.take(count * len);
+    for first in (0..grid.tasks()).step_by(TASKS_PER_THREAD * threads) {
+        let count = (grid.tasks() - first).min(TASKS_PER_THREAD * threads);
+        let mut remaining = memory.slice_mut(count * len);
         let tasks: Vec<SharedTask> = (first..first + count)
-            .map(|i| SharedTask::new(Task::of(grid, i)))
+            .map(|i| SharedTask::new(Task::new(grid, i)))
             .collect();
-        let own_memory = std::iter::from_fn(|| rest.split_off_mut(..len));
-        let queue = Mutex::new(tasks.iter().zip(own_memory));
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let task_memory = std::iter::from_fn(|| remaining.split_off_mut(..len));
+        let queue = Mutex::new(tasks.iter().zip(task_memory));
+        let next_task = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
             let kernel = &MicroKernel::start();
             let product = Product {
@@ -117,14 +120,14 @@ fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilo
                 kernel,
                 epilogue,
             };
-            while let Some((shared, memory)) = next() {
+            while let Some((shared, memory)) = next_task() {
                 let packed = shared
                     .packed
                     .get_or_init(|| rhs.packed_panels(shared.task.panels.clone(), memory));
                 shared.multiply(&product, packed);
             }
             for shared in &tasks {
-                if let Some(packed) = shared.worth_help() {
+                if let Some(packed) = shared.stealable() {
                     shared.multiply(&product, packed);
                 }
             }
@@ -133,7 +136,7 @@ fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilo
     PACKED.set(memory);
 }
 
-/// A task whose columns one thread packs and whose rows any thread takes, one by one.
+/// A task whose columns are packed by one thread and whose rows are multiplied by any thread, one row of blocks at a time.
 struct SharedTask<'m> {
     task: Task,
     packed: OnceLock<PackedPanels<'m>>,
@@ -149,14 +152,14 @@ impl<'m> SharedTask<'m> {
         }
     }
 
-    /// The packed columns, if they are complete and enough rows are left to be worth reading them into another L2.
-    fn worth_help(&self) -> Option<&PackedPanels<'m>> {
-        const ROWS: usize = 16;
+    /// The packed columns, if they are complete and enough rows are left to pay for reading the columns into another L2.
+    fn stealable(&self) -> Option<&PackedPanels<'m>> {
+        const MIN_ROWS: usize = 16;
         let left = self.task.rows.end.saturating_sub(self.next_row.load(Ordering::Relaxed));
-        self.packed.get().filter(|_| left >= ROWS)
+        self.packed.get().filter(|_| left >= MIN_ROWS)
     }
 
-    /// Takes rows until none are left.
+    /// Multiplies rows until no rows are left.
     fn multiply(&self, product: &Product, packed: &PackedPanels) {
         let rows = std::iter::from_fn(|| Some(self.next_row.fetch_add(1, Ordering::Relaxed)));
         let rows = rows.take_while(|row| *row < self.task.rows.end);
@@ -164,21 +167,21 @@ impl<'m> SharedTask<'m> {
     }
 }
 
-/// Elements that the product of a whole group prefetches: 2 KiB. Eight panels prefetch the next group of lhs.
-const PREFETCHED: usize = KC * 128;
+/// Elements that one product of a full group prefetches: 2 KiB. The products with eight panels prefetch the next group of lhs.
+const PREFETCH_LEN: usize = KC * 128;
 
 thread_local! {
-    /// Packed rhs and sums of the running task.
+    /// Packed rhs and sums of the current task.
     static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
 }
 
-/// Rows and columns of the result, counted in blocks.
+/// The rows and panels of 32 columns of the result that a task computes, counted in blocks.
 struct Task {
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-/// What all tasks of a product share, and the calling thread's micro kernel.
+/// The operands and epilogue of a product, which all tasks share, and the micro-kernel of the calling thread.
 struct Product<'a> {
     lhs: Blocks<'a>,
     rhs: RhsView<'a>,
@@ -187,23 +190,25 @@ struct Product<'a> {
 }
 
 impl Task {
-    fn of(grid: Grid, i: usize) -> Self {
+    fn new(grid: Grid, i: usize) -> Self {
         let (rows, panels) = grid.task(i);
         Self { rows, panels }
     }
 
-    /// Multiplies some rows of blocks with the task's packed columns.
+    /// Multiplies rows of blocks with the packed columns of the task.
     fn multiply_rows(&self, product: &Product, packed: &PackedPanels, rows: impl Iterator<Item = usize>) {
         let k_blocks = product.lhs.column_blocks();
         SCRATCH.with_borrow_mut(|[_, sums]| {
-            let sums = sums.take(self.panels.len() * BLOCK);
+            let sums = sums.slice_mut(self.panels.len() * BLOCK);
             for row in rows {
                 for first in (0..k_blocks).step_by(KC) {
-                    let last = first + KC >= k_blocks;
-                    let next = if last { (row + 1, 0) } else { (row, first + KC) };
+                    let is_last = first + KC >= k_blocks;
+                    let next = if is_last { (row + 1, 0) } else { (row, first + KC) };
                     let per_panel = |panel: usize| {
                         let column = (self.panels.start + panel) * SIDE;
-                        last.then(|| product.epilogue.read(row * SIDE, column)).flatten()
+                        is_last
+                            .then(|| product.epilogue.input_block(row * SIDE, column))
+                            .flatten()
                     };
                     self.multiply(product, packed, (row, first), next, per_panel, sums);
                 }
@@ -211,8 +216,8 @@ impl Task {
         });
     }
 
-    /// Streams both operands past the sums of the whole task, group by group; the next group of rhs is packed during the products
-    /// with the current one.
+    /// Computes all sums of the task, group of k-blocks by group. The next group of rhs is packed during the products with the current
+    /// group.
     fn output_stationary(&self, product: &Product) {
         let k_blocks = product.lhs.column_blocks();
         let rhs = if self.rows.start > 0 {
@@ -220,16 +225,16 @@ impl Task {
         } else {
             product.rhs
         };
-        let packed = rhs.already_packed(self.panels.start);
+        let packed = rhs.packed_from(self.panels.start);
         let group = |first: usize| first.min(k_blocks)..(first + KC).min(k_blocks);
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let row_sums = self.panels.len() * BLOCK;
-            let sums = sums.take(self.rows.len() * row_sums);
+            let sums = sums.slice_mut(self.rows.len() * row_sums);
             let mut packer = packed.is_none().then(|| Packer::new(rhs, self.panels.clone(), 0));
             let len = packer
                 .as_ref()
                 .map_or(0, |_| self.panels.len() * KC.min(k_blocks) * BLOCK);
-            let (mut current, mut coming) = memory.take(2 * len).split_at_mut(len);
+            let (mut current, mut upcoming) = memory.slice_mut(2 * len).split_at_mut(len);
             if let Some(packer) = &mut packer {
                 packer.advance(usize::MAX, group(0), current);
             }
@@ -237,30 +242,30 @@ impl Task {
                 let ready = PackedPanels::new(current, self.panels.len(), group(first));
                 let panels = packed.as_ref().unwrap_or(&ready);
                 let next = group(first + KC);
-                // An equal share for each product.
+                // Pairs of rows to pack per product.
                 let pairs = (next.len() * PAIRS).div_ceil(self.rows.len());
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
-                    let last = row + 1 == self.rows.end;
-                    let next_lhs = if last {
+                    let is_last = row + 1 == self.rows.end;
+                    let next_lhs = if is_last {
                         (self.rows.start, next.start)
                     } else {
                         (row + 1, first)
                     };
                     let per_panel = |_| {
                         let packer = packer.as_mut()?;
-                        packer.advance(pairs, next.clone(), coming);
+                        packer.advance(pairs, next.clone(), upcoming);
                         packer.block_after_next()
                     };
                     self.multiply(product, panels, (row, first), next_lhs, per_panel, sums);
                 }
-                std::mem::swap(&mut current, &mut coming);
+                std::mem::swap(&mut current, &mut upcoming);
             }
         });
     }
 
-    /// Multiplies a group of lhs, given as (row of blocks, first k-block), with all panels, and prefetches the group `next`.
-    /// Complete sums are handed to the epilogue in slices, during the product with the next panel. `per_panel(panel)` runs once for
-    /// each panel and returns what else is to be prefetched.
+    /// Multiplies a group of lhs with all panels, and prefetches the group `next`. A group is given as (row of blocks, first k-block). The
+    /// epilogue processes the complete sums of a panel in slices, during the product with the next panel. `per_panel(panel)` is called once
+    /// for each panel and returns a block to prefetch.
     fn multiply<'a>(
         &self,
         product: &Product<'a>,
@@ -276,22 +281,22 @@ impl Task {
         } else {
             &[]
         };
-        let share = next.len().div_ceil(self.panels.len()).max(PREFETCHED);
+        let share = next.len().div_ceil(self.panels.len()).max(PREFETCH_LEN);
         let k_blocks = lhs.len() / BLOCK;
         let slice = SIDE.div_ceil(k_blocks);
         let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
-            // SAFETY: this thread alone computes this row of blocks in these columns of the result, and slices are in order.
+            // SAFETY: only this thread computes this row of blocks in these columns of the result, and slices are in order.
             unsafe {
                 product
                     .epilogue
-                    .rows(row * SIDE, (self.panels.start + *panel) * SIDE, sums, rows)
+                    .process_rows(row * SIDE, (self.panels.start + *panel) * SIDE, sums, rows)
             };
         };
-        // Complete sums, which are finished during the product with the next panel.
+        // The complete sums that the epilogue processes during the next product.
         let mut complete = None;
         for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let prefetch = [next.get(panel * share..), per_panel(panel)].map(|next| next.unwrap_or(lhs));
-            let rhs = packed.at(first, panel);
+            let prefetch = [next.get(panel * share..), per_panel(panel)].map(|block| block.unwrap_or(lhs));
+            let rhs = packed.group(first, panel);
             product.kernel.gemm_block_interleaved(
                 lhs,
                 rhs,
@@ -315,7 +320,7 @@ impl Task {
     }
 }
 
-/// The group of k-blocks of a row of lhs that begins with `first`.
+/// Returns the group of k-blocks from `first` on, of a row of blocks of lhs.
 fn group(lhs: Blocks<'_>, row: usize, first: usize) -> &[Bf16] {
-    &lhs.at(row, first)[..KC.min(lhs.column_blocks() - first) * BLOCK]
+    &lhs.blocks_from(row, first)[..KC.min(lhs.column_blocks() - first) * BLOCK]
 }

@@ -1,52 +1,54 @@
-//! How a product is divided into tasks.
+//! Division of a product into tasks.
 
 use super::super::rhs::Reuse;
 use std::ops::Range;
 
-/// The tasks of a product, and which matrix stays in L2. Sizes are counted in blocks.
+/// The tasks of a product, and the matrix that stays in L2. Sizes are counted in blocks.
 pub(super) struct Plan {
     pub grid: Grid,
-    /// Whether the sums stay in L2 while both operands stream past; otherwise columns of rhs do.
+    /// Whether the sums stay in L2; otherwise packed columns of rhs stay in L2.
     pub output_stationary: bool,
 }
 
 impl Plan {
-    /// Of a result of `rows` × `panels` blocks with `k_blocks` k-blocks.
+    /// Plans a product with a result of `rows` × `panels` blocks and `k_blocks` k-blocks.
     pub fn new(rows: usize, panels: usize, k_blocks: usize, rhs: Reuse) -> Self {
         /// Blocks of packed rhs that stay in L2: 1.25 MiB.
         const L2_RHS: usize = 640;
-        /// Blocks of sums that stay in L2 beside the groups of both operands: 672 KiB, in at most so many rows.
+        /// Blocks of sums that stay in L2, beside the groups of both operands: 672 KiB.
         const L2_SUMS: usize = 168;
-        const SUM_ROWS: usize = 32;
-        /// k-blocks from which only few columns fit into L2: 64 of them take 128 KiB per panel.
-        const LONG: usize = 64;
+        /// Most rows of blocks of an output-stationary task.
+        const MAX_SUM_ROWS: usize = 32;
+        /// Number of k-blocks from which only few columns of rhs fit into L2: 64 k-blocks take 128 KiB per panel.
+        const MANY_K_BLOCKS: usize = 64;
         let threads = rayon::current_num_threads();
-        let share = |all: usize, most: usize| all.div_ceil(all.div_ceil(most.max(1)).max(1)).max(1);
+        // The size of equal tasks of at most `max` out of `total`.
+        let task_size = |total: usize, max: usize| total.div_ceil(total.div_ceil(max.max(1)).max(1)).max(1);
         let output_stationary = match rhs {
             Reuse::Activation => true,
-            Reuse::Packed => k_blocks >= LONG && rows <= SUM_ROWS,
-            // The weight would be packed again for each task with other rows, unless there is one task with all rows.
-            Reuse::Weight { by_rows } => by_rows && k_blocks >= LONG && rows <= 2,
+            Reuse::Packed => k_blocks >= MANY_K_BLOCKS && rows <= MAX_SUM_ROWS,
+            // Each row of tasks would pack the weight again, so only if there is a single row of tasks.
+            Reuse::Weight { by_rows } => by_rows && k_blocks >= MANY_K_BLOCKS && rows <= 2,
         };
-        let (mut rows_per_task, fit) = if output_stationary {
-            let rows = share(rows, SUM_ROWS);
+        let (mut rows_per_task, max_panels) = if output_stationary {
+            let rows = task_size(rows, MAX_SUM_ROWS);
             (rows, L2_SUMS / rows)
         } else {
             (rows.max(1), L2_RHS / k_blocks.max(1))
         };
-        // Equal shares for all threads.
+        // The same number of tasks for each thread.
         let column_tasks = panels
-            .div_ceil(fit.max(1))
+            .div_ceil(max_panels.max(1))
             .next_multiple_of(threads)
             .clamp(1, panels.max(1));
-        let panels_per_task = share(panels, panels.div_ceil(column_tasks));
+        let panels_per_task = task_size(panels, panels.div_ceil(column_tasks));
         let column_tasks = panels.div_ceil(panels_per_task).max(1);
-        // Where there are few columns, rows are divided, too.
+        // If there are fewer columns of tasks than threads, the rows are divided, too.
         let row_tasks = rows
             .div_ceil(rows_per_task)
             .max(threads.div_ceil(column_tasks))
             .clamp(1, rows.max(1));
-        rows_per_task = share(rows, rows.div_ceil(row_tasks));
+        rows_per_task = task_size(rows, rows.div_ceil(row_tasks));
         let grid = Grid {
             rows,
             columns: panels,
@@ -60,30 +62,30 @@ impl Plan {
     }
 }
 
-/// A result in tasks of the same size. Sizes are counted in blocks.
+/// A result that is divided into tasks of the same size. Sizes are counted in blocks.
 #[derive(Clone, Copy)]
 pub(in crate::bf16) struct Grid {
     pub rows: usize,
     pub columns: usize,
-    /// Rows of a task, at least one; the last tasks may have fewer.
+    /// Rows per task, at least one; the last tasks may have fewer.
     pub mc: usize,
-    /// Columns of a task, at least one; the last tasks may have fewer.
+    /// Columns per task, at least one; the last tasks may have fewer.
     pub nc: usize,
 }
 
 impl Grid {
-    /// Number of tasks.
+    /// The number of tasks.
     pub fn tasks(self) -> usize {
         self.rows.div_ceil(self.mc) * self.columns.div_ceil(self.nc)
     }
 
-    /// Rows and columns of task `i`; tasks with the same rows are consecutive.
+    /// The rows and columns of task `i`. Tasks with the same rows are consecutive.
     pub fn task(self, i: usize) -> (Range<usize>, Range<usize>) {
-        let per_row = self.columns.div_ceil(self.nc);
-        let range = |i: usize, size: usize, all: usize| i * size..((i + 1) * size).min(all);
+        let tasks_per_row = self.columns.div_ceil(self.nc);
+        let range = |i: usize, size: usize, total: usize| i * size..((i + 1) * size).min(total);
         (
-            range(i / per_row, self.mc, self.rows),
-            range(i % per_row, self.nc, self.columns),
+            range(i / tasks_per_row, self.mc, self.rows),
+            range(i % tasks_per_row, self.nc, self.columns),
         )
     }
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 /// AVX-512 (F, BW, DQ, VL) with bfloat16 conversions.
 pub struct Avx512;
 
-/// The functions that are one intrinsic each.
+/// Implements the functions that are one intrinsic each.
 macro_rules! intrinsics {
     ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $intrinsic:ident($($value:expr),*);)*) => {
         $(
@@ -49,7 +49,7 @@ impl Registers for Avx512 {
 
     #[inline(always)]
     unsafe fn fraction(x: __m512) -> __m512 {
-        const ROUND_DOWN: i32 = 0b1001; // no fraction bits, toward −∞, no exceptions
+        const ROUND_DOWN: i32 = 0b1001; // keeps no fraction bits, rounds toward −∞, suppresses exceptions
         // SAFETY: the CPU has the instruction (trait contract).
         unsafe { _mm512_reduce_ps::<ROUND_DOWN>(x) }
     }

@@ -1,4 +1,4 @@
-//! Registers as arrays, for tests on any CPU.
+//! Arrays as registers, for tests on any CPU.
 
 use super::{Bf16, Registers};
 use std::array::from_fn;
@@ -9,7 +9,7 @@ pub struct Arrays;
 type F32 = [f32; 16];
 type Bf16s = [Bf16; 32];
 
-/// Operations on each lane.
+/// Implements functions lane by lane.
 macro_rules! lanewise {
     ($($name:ident($($arg:ident),*) = $value:expr;)*) => {
         $(
@@ -72,7 +72,7 @@ impl Registers for Arrays {
     }
 
     unsafe fn stream(to: *mut f32, x: F32) {
-        assert!(to.addr().is_multiple_of(64), "non-temporal store off a cache line");
+        assert!(to.addr().is_multiple_of(64), "unaligned non-temporal store");
         // SAFETY: `to` is valid for 16 values (trait contract).
         unsafe { Self::store(to, x) };
     }
@@ -101,13 +101,13 @@ impl Registers for Arrays {
     }
 
     unsafe fn store_bf16(to: *mut Bf16, x: Bf16s) {
-        assert!(to.addr().is_multiple_of(64), "aligned store off a cache line");
+        assert!(to.addr().is_multiple_of(64), "unaligned store");
         // SAFETY: `to` is valid for 32 values (trait contract).
         unsafe { to.cast::<Bf16s>().write_unaligned(x) };
     }
 
     unsafe fn stream_bf16(to: *mut Bf16, x: Bf16s) {
-        // SAFETY: `to` is valid for 32 values at a cache line (trait contract).
+        // SAFETY: `to` is valid for 32 values and 64-byte aligned (trait contract).
         unsafe { Self::store_bf16(to, x) };
     }
 
@@ -135,8 +135,8 @@ impl Registers for Arrays {
     }
 }
 
-/// `a · 2^n` for an integer `n`, rounded once.
+/// Returns `a · 2^n` for an integer `n`, rounded once.
 fn ldexp(a: f32, n: f32) -> f32 {
-    // In double precision 2^n is exact between these bounds, beyond which the result is 0 or infinite for any f32 `a`.
+    // Within these bounds 2^n is exact in double precision. Outside, the result is 0 or infinite for every f32 `a`.
     (a as f64 * (n.clamp(-400.0, 400.0) as f64).exp2()) as f32
 }
