@@ -68,7 +68,7 @@ pub(crate) fn span(backend: &dyn Backend, describe: impl FnOnce() -> (String, f6
 
 /// Reports memory-bound work of `backend`, which reads and writes `bytes` bytes; see [`span`].
 #[must_use]
-pub(crate) fn pass<'a>(backend: &'a dyn Backend, name: &str, bytes: f64) -> Option<Span<'a>> {
+pub(crate) fn memory_bound_span<'a>(backend: &'a dyn Backend, name: &str, bytes: f64) -> Option<Span<'a>> {
     span(backend, || (name.to_string(), 0.0, bytes))
 }
 

@@ -285,9 +285,9 @@ fn pack_rhs(rhs: MatRef, k_block: usize, column: usize, out: &mut [Bf16]) {
         }
         for (part, out) in parts.iter().zip(out.chunks_exact_mut(BLOCK)) {
             if rhs.is_row_major() {
-                blocks::pack_rows(part.0.as_ptr(), 0..blocks::PAIRS, out.as_mut_ptr());
+                blocks::pack_block(part.0.as_ptr(), 0..blocks::PAIRS, out.as_mut_ptr());
             } else {
-                blocks::pack_columns(part.0.as_ptr(), out.as_mut_ptr());
+                blocks::pack_block_transposed(part.0.as_ptr(), out.as_mut_ptr());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Optimal transport between groups of rows.
 
 use super::memory::{Values, build, scalar};
-use crate::backend::{Alignments, Beta, Pair};
+use crate::backend::{Beta, Pair, SavedTransport};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -27,18 +27,18 @@ fn pair_rows_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<
 }
 
 /// Returns `Σ weight · distance` over the pairs, and what the backward pass needs.
-pub(super) fn transport(features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments) {
+pub(super) fn transport(features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
     let (x, width) = (features.data(), features.columns());
     let alignments: Vec<Alignment> = pairs
         .par_iter()
         .map(|p| transport::align(rows_of(x, width, &p.text), rows_of(x, width, &p.image), width, method))
         .collect();
     let total: f32 = alignments.iter().zip(pairs).map(|(a, p)| a.distance * p.weight).sum();
-    (scalar(total), Alignments(Box::new(alignments)))
+    (scalar(total), SavedTransport(Box::new(alignments)))
 }
 
 /// Writes or adds the gradient of the features.
-pub(super) fn transport_gradient(saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
+pub(super) fn transport_gradient(saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
     let Some(alignments) = saved.0.downcast_ref::<Vec<Alignment>>() else {
         panic!("the saved alignments belong to another device");
     };

@@ -40,7 +40,7 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
     let total_q = varlen.total_q();
     blocks::check(out, total_q, shape.width);
     assert_eq!(log_sum_exp.len(), total_q * heads);
-    blocks::clear_edges(out, total_q, shape.width);
+    blocks::zero_padding(out, total_q, shape.width);
     let (data, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
     let out = SharedBlocks {
         data,
@@ -133,7 +133,7 @@ pub fn backward(
     }
     blocks::check(d_qkv, shape.tokens, 3 * shape.width);
     assert_eq!(log_sum_exp.len(), total_q * heads);
-    blocks::clear_edges(d_qkv, shape.tokens, 3 * shape.width);
+    blocks::zero_padding(d_qkv, shape.tokens, 3 * shape.width);
     let d_qkv = SharedBlocks {
         data: SharedMut::new(d_qkv),
         width: 3 * shape.width,
