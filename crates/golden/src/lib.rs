@@ -1,8 +1,8 @@
 //! Finding and reading golden data in tests, and comparing results with them.
 //!
 //! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
-//! optional. A small copy is part of the repository (`tests/golden`). Tests run on it and also on the directory that the
-//! environment variable `VLC_GOLDEN` names, or on `../shared/golden` beside the repository where that exists.
+//! optional. A small copy is part of the repository (`tests/golden`). Tests use this copy, and also the directory
+//! that the environment variable `VLC_GOLDEN` names, or `../shared/golden` beside the repository if it exists.
 
 use std::path::{Path, PathBuf};
 

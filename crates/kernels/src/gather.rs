@@ -34,7 +34,8 @@ pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
 
 /// Computes `d_table[rows[i]] += d_out[i]`, the gradient of [`copy_rows`] and [`add_rows`] for the table.
 ///
-/// The gradients of a row that occurs often are summed in blocks of fixed size, so that the result does not depend on the number of threads.
+/// The gradients of a row that occurs often are summed in blocks of fixed size, so that the result does not depend on the number of
+/// threads.
 pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32]) {
     /// Number of gradients of one row that are summed before their sum is added to the table.
     const BLOCK: usize = 256;

@@ -57,16 +57,16 @@ pub fn backward(
     db: &mut [f32],
 ) {
     /// Rows per task. The `dw` and `db` of each task are summed separately and then added in order.
-    const BLOCK: usize = 64;
+    const ROWS_PER_TASK: usize = 64;
     let width = w.len();
     assert!(dy.len() == x.len() && dx.len() == x.len() && dw.len() == width && db.len() == width);
     let rows = x.len() / width;
-    let mut partial = vec![0f32; rows.div_ceil(BLOCK) * 2 * width];
-    dx.par_chunks_mut(BLOCK * width)
+    let mut partial = vec![0f32; rows.div_ceil(ROWS_PER_TASK) * 2 * width];
+    dx.par_chunks_mut(ROWS_PER_TASK * width)
         .zip(partial.par_chunks_mut(2 * width))
         .enumerate()
         .for_each(|(i, (dx, partial))| {
-            let first = i * BLOCK;
+            let first = i * ROWS_PER_TASK;
             let range = first * width..first * width + dx.len();
             let (dw, db) = partial.split_at_mut(width);
             backward_rows(

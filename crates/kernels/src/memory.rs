@@ -39,14 +39,14 @@ unsafe impl Send for Piece {}
 unsafe impl Sync for Piece {}
 
 impl Piece {
-    /// The memory as values of `T`, without bytes at the end that are no complete value.
+    /// The memory as values of `T`, without trailing bytes that are not a complete value.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory is initialised (mappings begin as zeros), of this length, 64-byte aligned and exclusive to this piece; any
         // bits are a valid `T: Pod`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
     }
 
-    /// The memory as mutable values of `T`, without bytes at the end that are no complete value.
+    /// The memory as mutable values of `T`, without trailing bytes that are not a complete value.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: the memory is initialised, of this length, 64-byte aligned and exclusive to this piece, which is borrowed mutably; any
         // bits are a valid `T: Pod`.
@@ -77,9 +77,9 @@ impl Piece {
 
 /// An allocator of pieces.
 ///
-/// Older regions are used first, so that new regions stay untouched as long as possible: a page that was written keeps its physical memory
-/// after it is freed. Within a region, large pieces are cut from the lowest free range that fits, and small pieces from the upper end of the
-/// highest free range that fits, so that long-lived small pieces do not fragment the ranges of large pieces.
+/// Older regions are used first, so that new regions stay untouched as long as possible: a page that was written keeps its physical
+/// memory after it is freed. Within a region, large pieces are cut from the lowest free range that fits, and small pieces from the upper
+/// end of the highest free range that fits, so that long-lived small pieces do not fragment the ranges of large pieces.
 pub struct Arena {
     granularity: usize,
     region_bytes: usize,
@@ -101,16 +101,16 @@ impl Region {
     /// Returns the address.
     fn allocate(&mut self, len: usize, lowest: bool) -> Option<usize> {
         let mut free = self.free.iter().map(|(start, len)| (*start, *len));
-        let fits = |(_, found): &(usize, usize)| *found >= len;
-        let (start, found) = if lowest { free.find(fits)? } else { free.rfind(fits)? };
+        let fits = |(_, available): &(usize, usize)| *available >= len;
+        let (start, available) = if lowest { free.find(fits)? } else { free.rfind(fits)? };
         self.free.remove(&start);
         let (address, rest) = if lowest {
             (start, start + len)
         } else {
-            (start + found - len, start)
+            (start + available - len, start)
         };
-        if found > len {
-            self.free.insert(rest, found - len);
+        if available > len {
+            self.free.insert(rest, available - len);
         }
         Some(address)
     }
@@ -121,8 +121,9 @@ impl Region {
 }
 
 impl Arena {
-    /// Makes an empty arena. The sizes of pieces are multiples of `granularity`, which must be a multiple of 64. Regions have `region_bytes`
-    /// bytes. A piece of more than half of that gets a separate region, because the rest of a shared region would be hard to use.
+    /// Makes an empty arena. The sizes of pieces are multiples of `granularity`, which must be a multiple of 64. Regions have
+    /// `region_bytes` bytes. A piece of more than half of that gets a separate region, because the rest of a shared region would be hard
+    /// to use.
     pub const fn new(granularity: usize, region_bytes: usize) -> Self {
         assert!(granularity > 0 && granularity.is_multiple_of(64) && region_bytes > 0);
         Self {

@@ -30,7 +30,7 @@ pub struct Betas {
     pub epsilon: f32,
 }
 
-/// Updates by AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019), with ε outside the bias correction and decay after the step:
+/// Updates by AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019): ε is outside the bias correction, decay follows the step.
 /// `m ← β1·m + (1−β1)·g`, `v ← β2·v + (1−β2)·g²`, `p ← p − lr·sqrt(1−β2ᵗ)/(1−β1ᵗ)·m/(sqrt(v)+ε)`, `p ← p − lr·wd·p`.
 pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
     let (c1, c2) = bias_corrections(u, b);

@@ -1,8 +1,8 @@
 //! Plain f32 loops for the forward and backward pass of every kernel, on one thread.
 //!
-//! The style is that of llm.c's [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking, no
-//! threads. Tests compare the fast kernels of this crate with these functions; programs do not use them. Results agree up to the order of
-//! additions and the accuracy of `exp` and `erf`.
+//! The style is that of llm.c's [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking,
+//! no threads. Tests compare the fast kernels of this crate with these functions; programs do not use them. Results agree up to the order
+//! of additions and the accuracy of `exp` and `erf`.
 //!
 //! Outputs are the first arguments, then inputs. `T` is the number of tokens (rows), `D` the width, `H` the number of heads of `dh = D/H`
 //! columns, `C` the number of classes. `d_x` is the gradient of `x`. Functions add to the gradients of weights, as all kernels do.
@@ -36,11 +36,12 @@ pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
     }
 }
 
-/// Computes attention within packed sequences, `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762),
-/// equation 1), without a mask.
+/// Computes attention within packed sequences, `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017,
+/// [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), equation 1), without a mask.
 ///
-/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the tokens
-/// `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these are its query tokens, with the outputs `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
+/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the
+/// tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these are its query tokens, with the outputs
+/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
 pub fn attention_forward(
     out: &mut [f32],
     log_sum_exp: &mut [f32],
@@ -324,8 +325,8 @@ pub fn scatter_add(d_table: &mut [f32], d_out: &[f32], rows: &[u32], width: usiz
     }
 }
 
-/// Computes dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)` where
-/// `keep` is true, else 0. Applied to a gradient, the function is the backward pass.
+/// Computes dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)`
+/// where `keep` is true, else 0. Applied to a gradient, the function is the backward pass.
 pub fn dropout(out: &mut [f32], x: &[f32], keep: &[bool], p: f32) {
     for i in 0..x.len() {
         out[i] = if keep[i] { x[i] / (1.0 - p) } else { 0.0 };
@@ -354,8 +355,8 @@ pub fn adamw(
     }
 }
 
-/// Computes update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight decay is
-/// added to the gradient.
+/// Computes update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight
+/// decay is added to the gradient.
 pub fn adam(
     params: &mut [f32],
     grads: &[f32],
@@ -470,8 +471,8 @@ pub fn transport_backward(
     }
 }
 
-/// Copies square patches of `image [3, size, size]` to the rows of `out [patches, 3·side²]`. Patch `p` is in row `p / (size/side)` and column
-/// `p % (size/side)` of the grid.
+/// Copies square patches of `image [3, size, size]` to the rows of `out [patches, 3·side²]`. Patch `p` is in row `p / (size/side)` and
+/// column `p % (size/side)` of the grid.
 pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches: &[u32], order: Order) {
     let grid = size / side;
     for (i, patch) in patches.iter().enumerate() {

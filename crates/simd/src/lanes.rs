@@ -6,7 +6,7 @@
 /// A vector register of `WIDTH` f32 lanes; operations act on each lane.
 ///
 /// # Safety
-/// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] checks it),
+/// Every function requires that the CPU has the instruction set of the implementing type ([`crate::for_lanes!`] ensures this),
 /// and that each pointer is valid for the `WIDTH` lanes that the function reads or writes through it. Pointers need not be
 /// aligned.
 #[expect(

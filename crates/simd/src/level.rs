@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-/// An instruction set that functions are compiled for, in ascending order.
+/// The instruction sets that functions are compiled for, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// The baseline of the architecture.

@@ -100,7 +100,7 @@ pub enum Rule {
 pub(crate) struct ParameterUpdate<'a> {
     pub values: &'a mut Tensor,
     pub gradient: &'a Tensor,
-    /// Running averages of the gradient: one for [`Rule::Sgd`], two for the others.
+    /// Running averages: one for [`Rule::Sgd`], two for the other rules.
     pub moments: Vec<&'a mut Tensor>,
     pub learning_rate: f64,
     pub weight_decay: f64,
@@ -135,7 +135,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Waits for all submitted work and returns the time.
     fn timestamp(&self) -> Timestamp;
 
-    /// Returns memory that no tensor uses to the operating system.
+    /// Returns unused memory to the operating system.
     fn release_unused(&self);
 
     /// Allocates a matrix with arbitrary content.
@@ -196,7 +196,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Adds the sum of the rows of `dy` to `db [1, out]`; `dy [T, out]` is an operand.
     fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor);
 
-    /// Returns the layer norm of each row of `x [T, D]` as an operand, and what the backward pass needs.
+    /// Returns the tensors for the backward pass, and the layer norm of each row of `x [T, D]` as an operand.
     fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor);
 
     /// Writes or adds the gradient of the input to `dx [T, D]`, and returns the gradients of scale and shift, `[1, D]` each;

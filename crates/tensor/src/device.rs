@@ -50,7 +50,7 @@ impl Device {
         self.0.fastest_f32_products()
     }
 
-    /// Returns memory that no tensor uses to the operating system. Useful between phases with very different memory needs, such as
+    /// Returns unused memory to the operating system. Useful between phases with very different memory needs, such as
     /// training and evaluation.
     pub fn release_unused(self) {
         self.0.release_unused();

@@ -26,7 +26,7 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Whether the optimiser may change it.
     pub trainable: bool,
-    /// Rows and columns of its matrix form.
+    /// Rows and columns of the matrix form.
     matrix: [usize; 2],
 }
 
@@ -36,7 +36,7 @@ impl Parameter {
         self.shape.iter().product()
     }
 
-    /// Whether it has no values.
+    /// Whether the parameter has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

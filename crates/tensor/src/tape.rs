@@ -8,7 +8,7 @@ use crate::profile::{self, Span};
 use crate::tensor::Tensor;
 use std::cell::RefCell;
 
-/// How a tape computes.
+/// The options of a tape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compute {
     /// The device.
@@ -116,15 +116,15 @@ pub struct Tape {
 impl Tape {
     /// Makes a tape that records operations, for training.
     pub fn new(compute: Compute) -> Self {
-        Self::with(compute, true)
+        Self::with_recording(compute, true)
     }
 
     /// Makes a tape that records nothing, for inference. Intermediate values are freed as soon as they are not needed.
     pub fn inference(compute: Compute) -> Self {
-        Self::with(compute, false)
+        Self::with_recording(compute, false)
     }
 
-    fn with(mut compute: Compute, recording: bool) -> Self {
+    fn with_recording(mut compute: Compute, recording: bool) -> Self {
         if !compute.device.bf16_is_fast() {
             compute.precision = Precision::F32;
         }
@@ -348,8 +348,8 @@ impl Backward<'_> {
         }
     }
 
-    /// Calls `write` with the gradient `[rows, columns]` of a value: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite all
-    /// of it. Does nothing if no gradient is needed.
+    /// Calls `write` with the gradient `[rows, columns]` of a value: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite
+    /// all of it. Does nothing if no gradient is needed.
     pub(crate) fn accumulate(
         &mut self,
         edge: Edge,

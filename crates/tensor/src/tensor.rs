@@ -68,8 +68,8 @@ impl Tensor {
         (self.len() * self.storage.value_bytes()) as f64
     }
 
-    /// Returns a `[rows, columns]` matrix that shares the memory. The values must be in row-major order, as the values of [`Var`](crate::Var)
-    /// are.
+    /// Returns a `[rows, columns]` matrix that shares the memory. The values must be in row-major order, as the values of
+    /// [`Var`](crate::Var) are.
     ///
     /// # Panics
     /// If the number of values differs.

@@ -14,7 +14,7 @@ pub struct Varlen {
 }
 
 impl Varlen {
-    /// Sequences all of whose tokens are query tokens.
+    /// Makes sequences in which all tokens are query tokens.
     pub fn full(cu_seqlens: &Arc<[usize]>) -> Self {
         Self {
             cu_seqlens_k: Arc::clone(cu_seqlens),
@@ -22,7 +22,7 @@ impl Varlen {
         }
     }
 
-    /// Sequences whose first `seqlens_q[s]` tokens are query tokens.
+    /// Makes sequences whose first `seqlens_q[s]` tokens are query tokens.
     ///
     /// # Panics
     /// If the number of lengths is not the number of sequences.

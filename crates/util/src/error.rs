@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct IoError {
     /// The file or directory.
     pub path: PathBuf,
-    /// What the operating system reports.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 

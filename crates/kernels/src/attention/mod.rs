@@ -33,7 +33,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// The widths that the forward and backward passes share.
+/// The widths of `qkv`.
 #[derive(Clone, Copy)]
 struct Shape {
     /// `D`

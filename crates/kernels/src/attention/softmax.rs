@@ -87,8 +87,8 @@ pub fn divide_columns<L>(values: &mut [f32], row_sum: &[f32]) {
 }
 
 for_lanes! {
-/// Replaces the scores by the probabilities `p = 2^(factor·score − lse)`, and the gradients `d` of the probabilities by the gradients of the
-/// scaled scores, `p·(d − delta)`.
+/// Replaces the scores by the probabilities `p = 2^(factor·score − lse)`, and the gradients `d` of the probabilities by the gradients of
+/// the scaled scores, `p·(d − delta)`.
 ///
 /// # Panics
 /// If the sizes do not fit, or `lse` or `delta` has another length than two registers.

@@ -14,7 +14,7 @@ pub struct Varlen<'a> {
 }
 
 impl<'a> Varlen<'a> {
-    /// Sequences all of whose tokens are query tokens.
+    /// Makes sequences in which all tokens are query tokens.
     ///
     /// # Panics
     /// If the offsets do not ascend from 0.
@@ -22,7 +22,7 @@ impl<'a> Varlen<'a> {
         Self::prefix_queries(cu_seqlens, cu_seqlens)
     }
 
-    /// Sequences whose first `cu_seqlens_q[s+1] − cu_seqlens_q[s]` tokens are query tokens.
+    /// Makes sequences whose first `cu_seqlens_q[s+1] − cu_seqlens_q[s]` tokens are query tokens.
     ///
     /// # Panics
     /// If the offsets do not ascend from 0, or a sequence has more query tokens than tokens.

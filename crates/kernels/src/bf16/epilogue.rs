@@ -256,7 +256,8 @@ impl Epilogue for StoreBf16<'_> {
     unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let bias = self.bias.map(|b| &b[column..][..columns]);
-        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an
+        // engine.
         unsafe {
             round(
                 self.out.ptr_at(block_offset(row, column, self.columns)),
@@ -277,7 +278,8 @@ impl Epilogue for Gelu<'_> {
     unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let (rows, columns) = (SIDE.min(self.rows - row), SIDE.min(self.columns - column));
         let offset = block_offset(row, column, self.columns);
-        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an
+        // engine.
         unsafe {
             let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.ptr_at(offset));
@@ -298,7 +300,8 @@ impl Epilogue for GeluBackward<'_> {
     unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>) {
         let hidden = self.hidden.blocks_from(row / SIDE, column / SIDE).as_ptr();
         let offset = block_offset(row, column, self.hidden.columns());
-        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an engine.
+        // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an
+        // engine.
         unsafe { gelu_backward(hidden, self.d_hidden.ptr_at(offset), sums, range) };
     }
 }

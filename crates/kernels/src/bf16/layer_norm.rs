@@ -33,8 +33,8 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         });
 }
 
-/// Adds the gradient of the input to `dx`, and computes `dw += Σ dy·normalised` and `db += Σ dy`. Writes the new `dx` in blocks to `rounded`,
-/// an operand for the backward pass of the previous layer.
+/// Adds the gradient of the input to `dx`, and computes `dw += Σ dy·normalised` and `db += Σ dy`. Writes the new `dx` in blocks to
+/// `rounded`, an operand for the backward pass of the previous layer.
 ///
 /// # Panics
 /// If the sizes do not fit, or `rounded` is not 64-byte aligned.

@@ -141,8 +141,8 @@ impl<'a> RhsView<'a> {
     /// Packs the pairs of rows `pairs` of a block.
     ///
     /// # Safety
-    /// The block lies in the rhs, whose rows are contiguous; `out` is valid for a 64-byte aligned block; no other thread adds to the sums of
-    /// these columns.
+    /// The block lies in the rhs, whose rows are contiguous; `out` is valid for a 64-byte aligned block; no other thread adds to the sums
+    /// of these columns.
     unsafe fn pack_pairs(&self, panel: usize, k_block: usize, pairs: Range<usize>, out: *mut Bf16) {
         // SAFETY: `view` has checked the size of the storage, and the block lies in it (caller); `out` is as required (caller).
         unsafe {

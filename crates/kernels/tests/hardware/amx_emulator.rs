@@ -23,7 +23,8 @@ struct TileRegisters {
 
 thread_local! {
     /// Initialised with a constant and without destructor, so that a signal handler may access the registers.
-    static TILES: UnsafeCell<TileRegisters> = const { UnsafeCell::new(TileRegisters { configured: false, tiles: [[[0; ROW_BYTES]; ROWS]; 8] }) };
+    static TILES: UnsafeCell<TileRegisters> =
+        const { UnsafeCell::new(TileRegisters { configured: false, tiles: [[[0; ROW_BYTES]; ROWS]; 8] }) };
 }
 
 /// Installs the signal handler for the whole process.

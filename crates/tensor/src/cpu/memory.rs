@@ -12,7 +12,7 @@ static POOL: Pool = Pool::new();
 /// Number format and memory order of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// 32 bits, row-major.
+    /// f32, row-major.
     F32,
     /// bfloat16 in blocks ([`vlct_kernels::bf16::blocks`]): operands of products, and tensors saved for backward passes.
     Bf16,
@@ -111,19 +111,19 @@ pub(super) trait Values {
     /// The values in row-major order.
     ///
     /// # Panics
-    /// If they are not f32.
+    /// If the values are not f32.
     fn data(&self) -> &[f32];
 
     /// The values, mutable. Shared memory is copied first.
     ///
     /// # Panics
-    /// If they are not f32.
+    /// If the values are not f32.
     fn data_mut(&mut self) -> &mut [f32];
 
     /// The matrix in blocks.
     ///
     /// # Panics
-    /// If it is not in blocks.
+    /// If the matrix is not in blocks.
     fn blocks(&self) -> Blocks<'_>;
 
     /// The values as a bfloat16 operand, if a function has stored it.

@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 use vlct_kernels::bf16::{self, blocks};
 use vlct_kernels::layer_norm;
 
-/// Returns the layer norm of each row of `x [T, D]` as an operand, and what the backward pass needs.
+/// Returns the tensors for the backward pass, and the layer norm of each row of `x [T, D]` as an operand.
 pub(super) fn forward(x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
     let _span = memory_bound_span("layer norm", 2.0 * x.bytes());
     let (rows, width) = (x.rows(), x.columns());

@@ -33,7 +33,7 @@ pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Ten
     })
 }
 
-/// Writes or adds the rows of `d_out` to rows `rows` of `d_table`.
+/// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`.
 pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
     let width = d_table.columns();
     let d_table = d_table.data_mut();

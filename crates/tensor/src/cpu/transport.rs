@@ -26,7 +26,7 @@ fn pair_rows_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<
         .collect()
 }
 
-/// Returns `Σ weight · distance` over the pairs, and what the backward pass needs.
+/// Returns `Σ weight · distance` over the pairs, and the alignments for the backward pass.
 pub(super) fn transport(features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
     let (x, width) = (features.data(), features.columns());
     let alignments: Vec<Alignment> = pairs

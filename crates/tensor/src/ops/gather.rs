@@ -15,7 +15,7 @@ impl Tape {
     /// Returns `[n, D]`, where row `i` is a copy of row `rows[i]` of one pick. Exactly one pick must have an index for each row.
     ///
     /// # Panics
-    /// If the picks have different lengths or widths, or there are none.
+    /// If the picks have different lengths or widths, or there are no picks.
     pub fn gather(&self, picks: &[Pick]) -> Var {
         let (n, width) = (picks[0].rows.len(), picks[0].from.columns());
         assert!(

@@ -32,7 +32,8 @@ impl HeadSize {
         self.panels * self.k_blocks * BLOCK
     }
 
-    /// Copies block (`panel`, `k_block`) of a head, padded with zeros. The first element of the head is at (`start`, `column`) of the matrix.
+    /// Copies block (`panel`, `k_block`) of a head, padded with zeros. The first element of the head is at (`start`, `column`) of the
+    /// matrix.
     pub fn copy_block(
         &self,
         from: Blocks,
@@ -66,11 +67,11 @@ impl HeadSize {
         }
     }
 
-    /// Computes the softmax of 32 queries over all keys, without the division: writes `2^(factor·score − row_max)` to `probs`, block by block
-    /// of keys, and returns the row sums.
+    /// Computes the softmax of 32 queries over all keys, without the division: writes `2^(factor·score − row_max)` to `probs`, block by
+    /// block of keys, and returns the row sums.
     ///
-    /// `score(j, out)` computes the scores of block `j` of keys. On entry, `scores[0]` must hold the scores of block 0. `row_max` must be near
-    /// the largest `factor·score` of each query. `per_panel` is called once for each block of keys.
+    /// `score(j, out)` computes the scores of block `j` of keys. On entry, `scores[0]` must hold the scores of block 0. `row_max` must be
+    /// near the largest `factor·score` of each query. `per_panel` is called once for each block of keys.
     pub fn exp_scores(
         &self,
         factor: f32,
@@ -120,14 +121,14 @@ impl HeadSize {
         }
     }
 
-    /// The position of a block in a packed operand whose inner dimension is the columns of the head: panel by panel.
-    fn panel_major(&self, panel: usize, k_block: usize) -> Range<usize> {
+    /// The position of a block in a packed operand with the columns of the head as inner dimension, which is stored panel by panel.
+    fn position_by_panel(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (panel * self.k_blocks + k_block) * BLOCK;
         start..start + BLOCK
     }
 
-    /// The position of a block in a packed operand whose inner dimension is the rows of the head: 32 columns by 32 columns.
-    fn column_major(&self, panel: usize, k_block: usize) -> Range<usize> {
+    /// The position of a block in a packed operand with the rows of the head as inner dimension, which is stored k-block by k-block.
+    fn position_by_k_block(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (k_block * self.panels + panel) * BLOCK;
         start..start + BLOCK
     }
@@ -142,17 +143,17 @@ impl HeadSize {
         mut transposed: Option<&mut [Bf16]>,
     ) {
         self.for_each_block(from, start, column, |panel, k_block, block| {
-            rows[self.panel_major(panel, k_block)].copy_from_slice(&block.0);
+            rows[self.position_by_panel(panel, k_block)].copy_from_slice(&block.0);
             if let Some(transposed) = &mut transposed {
-                let out = transposed[self.column_major(panel, k_block)].as_mut_ptr();
+                let out = transposed[self.position_by_k_block(panel, k_block)].as_mut_ptr();
                 // SAFETY: both are 64-byte aligned blocks; `Blocks::new` has found an engine.
                 unsafe { blocks::transpose_block(block.0.as_ptr(), out) };
             }
         });
     }
 
-    /// Packs the head as an rhs `[rows, columns]` to `rows`, and its transpose as an rhs `[columns, rows]` to `transposed`; both are optional.
-    /// Calls `visit(panel, k_block, block)` for each block.
+    /// Packs the head as an rhs `[rows, columns]` to `rows`, and its transpose as an rhs `[columns, rows]` to `transposed`; both are
+    /// optional. Calls `visit(panel, k_block, block)` for each block.
     pub fn pack_rhs(
         &self,
         from: Blocks,
@@ -166,11 +167,11 @@ impl HeadSize {
             // SAFETY: all are 64-byte aligned blocks; `Blocks::new` has found an engine.
             unsafe {
                 if let Some(transposed) = &mut transposed {
-                    let out = transposed[self.panel_major(panel, k_block)].as_mut_ptr();
+                    let out = transposed[self.position_by_panel(panel, k_block)].as_mut_ptr();
                     blocks::pack_block_transposed(block.0.as_ptr(), out);
                 }
                 if let Some(rows) = &mut rows {
-                    let out = rows[self.column_major(panel, k_block)].as_mut_ptr();
+                    let out = rows[self.position_by_k_block(panel, k_block)].as_mut_ptr();
                     blocks::pack_block(block.0.as_ptr(), 0..blocks::PAIRS, out);
                 }
             }

@@ -1,9 +1,9 @@
 //! Multi-head self-attention over packed sequences ([`crate::attention`]), in bfloat16, on matrices in blocks.
 //!
 //! One task is one head of one sequence. It packs queries, keys and values. The forward pass computes the scores and the softmax of 32
-//! queries at a time; it divides their 32 outputs by the row sums instead of the probabilities. The backward pass recomputes the scores of
-//! 32 keys and all queries at a time, transposed, so that the statistics of each query (log-sum-exp, and the dot product of output and
-//! output gradient) occupy one lane of a register.
+//! queries at a time. The division by the row sums is applied to the outputs, not to the probabilities. The backward pass recomputes the
+//! scores of 32 keys and all queries at a time, transposed, so that the statistics of each query (log-sum-exp, and the dot product of
+//! output and output gradient) occupy one lane of a register.
 
 mod head;
 mod softmax;
@@ -154,7 +154,7 @@ pub fn backward(
             let mut scratch = BumpAllocator::new(memory, len);
             // The lhs of the scores, of the query gradients, and of the gradients of the probabilities.
             let [k_lhs, k_t_lhs, v_lhs] = [(); 3].map(|_| scratch.allocate(k_size.packed_len()));
-            // Queries and output gradients, each transposed and not transposed.
+            // Queries and output gradients, each packed both transposed and untransposed.
             let [q_t, q, d_o_t, d_o] = [(); 4].map(|_| scratch.allocate(q_size.packed_len()));
             let [probs, d_scores] = [(); 2].map(|_| scratch.allocate(panel));
             let d_scores_packed = scratch.allocate(group_len * panel);
@@ -297,7 +297,7 @@ fn prefetcher<'a>(
     Prefetcher::new(runs, shares)
 }
 
-/// The sizes that the forward and backward passes share.
+/// The sizes of `qkv`.
 #[derive(Clone, Copy)]
 struct Shape {
     /// `T`
@@ -341,8 +341,8 @@ struct Head {
     q_rows: Range<usize>,
 }
 
-/// Calls `task(kernel, head, next)` for every head of every non-empty sequence, in parallel. `next` is the head that the same thread usually
-/// processes afterwards.
+/// Calls `task(kernel, head, next)` for every head of every non-empty sequence, in parallel. `next` is the head that the same thread
+/// usually processes afterwards.
 fn for_each_head(varlen: Varlen, heads: usize, task: impl Fn(&MicroKernel, Head, Head) + Sync) {
     let count = varlen.batch() * heads;
     let head = |i: usize| {

@@ -129,8 +129,8 @@ unsafe fn store_sums(c: *mut f32) {
 }
 
 impl TileEngine for Amx {
-    /// A tile product takes 16 cycles; a tile load takes 8 cycles from L1, and 16 from L2. Loads and products therefore alternate, and rhs is
-    /// prefetched two k-blocks ahead.
+    /// A tile product takes 16 cycles; a tile load takes 8 cycles from L1, and 16 from L2. Loads and products therefore alternate, and
+    /// rhs is prefetched two k-blocks ahead.
     unsafe fn gemm_block(
         mut lhs: *const Bf16,
         mut rhs: *const Bf16,

@@ -78,7 +78,9 @@ pub trait TileEngine {
 
 /// Returns the engine of this CPU that multiplies bfloat16 faster than f32, or `None`. Detected once.
 ///
-/// `vdpbf16ps` is used on AMD CPUs only, where it is twice as fast as f32; on Intel's Sapphire Rapids it is not faster than f32. Programs never get [`Engine::Portable`]: it is returned if a test has lowered the [`Level`](vlct_simd::Level) of the CPU (feature
+/// `vdpbf16ps` is used on AMD CPUs only, where it is twice as fast as f32; on Intel's Sapphire Rapids it is not faster than f32.
+///
+/// Programs never get [`Engine::Portable`]. It is returned if a test has lowered the [`Level`](vlct_simd::Level) of the CPU (feature
 /// `test-level`), and in unit tests of this crate if the CPU has no engine.
 pub fn engine() -> Option<Engine> {
     #[cfg(any(test, feature = "test-level"))]
@@ -120,6 +122,8 @@ pub(super) fn has_avx512() -> bool {
     }
 }
 
+/// Checks that this CPU has an engine.
+///
 /// # Panics
 /// If [`engine`] returns `None`.
 pub(super) fn assert_supported() {

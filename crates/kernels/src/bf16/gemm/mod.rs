@@ -47,8 +47,8 @@ pub trait Epilogue: Sync {
     unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>);
 }
 
-/// Computes `lhs·rhs` and calls the epilogue for each block of sums. The plain version is [`reference::gemm`](crate::reference::gemm) of the rounded
-/// operands.
+/// Computes `lhs·rhs` and calls the epilogue for each block of sums. The plain version is [`reference::gemm`](crate::reference::gemm) with
+/// rounded operands.
 ///
 /// # Panics
 /// If the sizes do not fit, or the CPU has no bfloat16 engine.
@@ -87,8 +87,8 @@ fn store_zeros(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
     }
 }
 
-/// Runs weight-stationary tasks. Each task packs its columns once and multiplies all its rows of lhs with them. When no tasks are left, idle
-/// threads steal rows from unfinished tasks.
+/// Runs weight-stationary tasks. Each task packs its columns once and multiplies all its rows of lhs with them. When no tasks are left,
+/// idle threads steal rows from unfinished tasks.
 fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilogue) {
     /// Tasks per thread for which packed columns are in memory at a time. Only large products have more tasks.
     const TASKS_PER_THREAD: usize = 2;

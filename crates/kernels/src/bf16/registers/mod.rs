@@ -1,5 +1,5 @@
-//! Vector registers for packing, epilogues, softmax and layer norm: AVX-512 registers, or arrays in plain Rust for tests on other CPUs. Both
-//! give the same bits, except for the payloads of NaNs.
+//! Vector registers for packing, epilogues, softmax and layer norm: AVX-512 registers, or arrays in plain Rust for tests on other CPUs.
+//! Both give the same bits, except for the payloads of NaNs.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -13,7 +13,7 @@ pub use portable::Arrays;
 /// Operations on 512-bit registers. Masks have one bit per f32 lane.
 ///
 /// # Safety
-/// Every function requires that the CPU has the instruction set of the implementing type ([`for_registers!`] checks it), and that
+/// Every function requires that the CPU has the instruction set of the implementing type ([`for_registers!`] ensures this), and that
 /// each pointer is valid for the lanes that the function reads or writes through it; masked functions access only the lanes in the mask.
 /// The pointers of `stream`, `store_bf16` and `stream_bf16` must be 64-byte aligned; other pointers need not be aligned.
 pub trait Registers {
@@ -75,8 +75,8 @@ pub trait Registers {
 /// uses the registers of the engine of this CPU. Callers must ensure that there is an engine, and that pointers are valid as the body
 /// requires.
 ///
-/// Functions on registers that the body calls must be `#[inline(always)]`, and closures must not take or return registers: a closure without
-/// `#[target_feature]` may be compiled as a call that passes registers through memory.
+/// Functions on registers that the body calls must be `#[inline(always)]`, and closures must not take or return registers: a closure
+/// without `#[target_feature]` may be compiled as a call that passes registers through memory.
 macro_rules! for_registers {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<$r:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -96,7 +96,8 @@ macro_rules! for_registers {
                 }
 
                 if $crate::bf16::engine::has_avx512() {
-                    // SAFETY: `has_avx512` has checked these features; pointers are valid (caller).
+                    // SAFETY: there is an engine (caller), and every engine with AVX-512 has these features; pointers are valid
+                    // (caller).
                     return unsafe { avx512($($arg),*) };
                 }
             }
