@@ -381,7 +381,7 @@ fn rows(c: &mut Criterion) {
     const VOCABULARY: usize = 30_522;
     let mut g = group(c, "patches");
     let image = noise(3 * SIZE * SIZE);
-    let all: Vec<u32> = (0..(SIZE / SIDE).pow(2) as u32).collect();
+    let all_patches: Vec<u32> = (0..(SIZE / SIDE).pow(2) as u32).collect();
     let mut out = Values::zeros(image.len());
     g.throughput(Throughput::Bytes(2 * bytes(&image)));
     for (name, order) in [
@@ -389,7 +389,7 @@ fn rows(c: &mut Criterion) {
         ("channel last", Order::ChannelLast),
     ] {
         g.bench_function(name, |bench| {
-            bench.iter(|| extract(&image, SIZE, SIDE, &all, order, &mut out))
+            bench.iter(|| extract(&image, SIZE, SIDE, &all_patches, order, &mut out))
         });
     }
     g.finish();

@@ -42,13 +42,13 @@ mod tests {
         for (got, want) in got.iter().zip(&want) {
             assert!((got - want).abs() <= f32::EPSILON * want, "{got} instead of {want}");
         }
-        let kept = keep.iter().filter(|keep| **keep).count() as f32 / x.len() as f32;
-        assert!((kept - 0.9).abs() < 0.01);
-        let mut again = x.clone();
-        apply_in_place(&mut again, width, p, key);
-        assert_eq!(got, again);
-        let mut other = x;
-        apply_in_place(&mut other, width, p, [1, 2, 3, 5]);
-        assert_ne!(got, other);
+        let kept_share = keep.iter().filter(|keep| **keep).count() as f32 / x.len() as f32;
+        assert!((kept_share - 0.9).abs() < 0.01);
+        let mut same_key = x.clone();
+        apply_in_place(&mut same_key, width, p, key);
+        assert_eq!(got, same_key);
+        let mut other_key = x;
+        apply_in_place(&mut other_key, width, p, [1, 2, 3, 5]);
+        assert_ne!(got, other_key);
     }
 }

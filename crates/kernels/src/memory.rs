@@ -353,9 +353,9 @@ mod tests {
         arena.free(first);
         let larger = arena.allocate(large + 64);
         assert_eq!(larger.start.addr().get(), second.start.addr().get() + second.len);
-        let again = arena.allocate(large);
-        assert_eq!(again.start.addr().get(), start);
-        for piece in [second, larger, again].into_iter().chain(high) {
+        let reused = arena.allocate(large);
+        assert_eq!(reused.start.addr().get(), start);
+        for piece in [second, larger, reused].into_iter().chain(high) {
             arena.free(piece);
         }
         assert!(arena.regions.iter().all(Region::is_unused));
@@ -376,9 +376,9 @@ mod tests {
             arena.free(piece);
         }
         // Both the first and the last region have room.
-        let again = arena.allocate(HUGE_PAGE / 2);
-        assert_eq!(again.start, address);
-        for piece in [again, large, rest] {
+        let reused = arena.allocate(HUGE_PAGE / 2);
+        assert_eq!(reused.start, address);
+        for piece in [reused, large, rest] {
             arena.free(piece);
         }
         arena.release();

@@ -169,11 +169,11 @@ impl MicroTile {
         unsafe {
             let mut sums = [[L::splat(0.0); 2]; ROWS];
             for _ in 0..self.k {
-                let right = [L::load(rhs), L::load(rhs.add(L::WIDTH))];
+                let rhs_row = [L::load(rhs), L::load(rhs.add(L::WIDTH))];
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let left = L::splat(*lhs.add(r * row_stride));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = left.mul_add(right, *sum);
+                    let element = L::splat(*lhs.add(r * row_stride));
+                    for (sum, rhs) in sums.iter_mut().zip(rhs_row) {
+                        *sum = element.mul_add(rhs, *sum);
                     }
                 }
                 (lhs, rhs) = (lhs.wrapping_add(k_stride), rhs.wrapping_add(self.rhs_stride));

@@ -28,8 +28,8 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
         let mut rows = [lowest; SIDE];
         for (r, out) in rows.iter_mut().enumerate() {
             let row = scores.as_ptr().add(r * SIDE);
-            let left = R::select(low, R::load(row), lowest);
-            *out = R::select(high, R::max(left, R::load(row.add(16))), left);
+            let first_half = R::select(low, R::load(row), lowest);
+            *out = R::select(high, R::max(first_half, R::load(row.add(16))), first_half);
         }
         let largest = reduce_rows::<R, true>(rows);
         for (row_max, largest) in row_max.iter_mut().zip(largest) {
@@ -182,9 +182,9 @@ unsafe fn probs_and_dscores<R: Registers>(
             return [R::zero_bf16(); 2];
         }
         let (s, d) = (scores.as_ptr().add(r * SIDE), d_probs.as_ptr().add(r * SIDE));
-        let left = prob_and_dscore::<R>(s, d, factor, lse[0], delta[0]);
-        let right = prob_and_dscore::<R>(s.add(16), d.add(16), factor, lse[1], delta[1]);
-        [R::round(left[0], right[0]), R::round(left[1], right[1])]
+        let low = prob_and_dscore::<R>(s, d, factor, lse[0], delta[0]);
+        let high = prob_and_dscore::<R>(s.add(16), d.add(16), factor, lse[1], delta[1]);
+        [R::round(low[0], high[0]), R::round(low[1], high[1])]
     }
 }
 

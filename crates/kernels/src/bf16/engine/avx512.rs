@@ -76,12 +76,12 @@ unsafe fn gemm_block(
                 let (lhs, rhs) = (lhs.add(k_block * BLOCK + first * SIDE), rhs.add(k_block * BLOCK));
                 for pair in 0..16 {
                     let rhs = rhs.add(pair * SIDE).cast::<__m512bh>();
-                    let right = [rhs.read_unaligned(), rhs.byte_add(1024).read_unaligned()];
+                    let rhs_pairs = [rhs.read_unaligned(), rhs.byte_add(1024).read_unaligned()];
                     for (r, sum) in sums.iter_mut().enumerate() {
                         let pair_bits = lhs.add(r * SIDE + pair * 2).cast::<i32>().read_unaligned();
-                        let left = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair_bits));
-                        for (sum, right) in sum.iter_mut().zip(right) {
-                            *sum = _mm512_dpbf16_ps(*sum, left, right);
+                        let lhs_pair = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair_bits));
+                        for (sum, rhs_pair) in sum.iter_mut().zip(rhs_pairs) {
+                            *sum = _mm512_dpbf16_ps(*sum, lhs_pair, rhs_pair);
                         }
                     }
                 }

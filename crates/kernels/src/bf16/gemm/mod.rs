@@ -155,8 +155,8 @@ impl<'m> SharedTask<'m> {
     /// The packed columns, if they are complete and enough rows are left to pay for reading the columns into another L2.
     fn stealable(&self) -> Option<&PackedPanels<'m>> {
         const MIN_ROWS: usize = 16;
-        let left = self.task.rows.end.saturating_sub(self.next_row.load(Ordering::Relaxed));
-        self.packed.get().filter(|_| left >= MIN_ROWS)
+        let remaining = self.task.rows.end.saturating_sub(self.next_row.load(Ordering::Relaxed));
+        self.packed.get().filter(|_| remaining >= MIN_ROWS)
     }
 
     /// Multiplies rows until no rows are left.
@@ -228,8 +228,8 @@ impl Task {
         let packed = rhs.packed_from(self.panels.start);
         let group = |first: usize| first.min(k_blocks)..(first + KC).min(k_blocks);
         SCRATCH.with_borrow_mut(|[memory, sums]| {
-            let row_sums = self.panels.len() * BLOCK;
-            let sums = sums.slice_mut(self.rows.len() * row_sums);
+            let row_len = self.panels.len() * BLOCK;
+            let sums = sums.slice_mut(self.rows.len() * row_len);
             let mut packer = packed.is_none().then(|| Packer::new(rhs, self.panels.clone(), 0));
             let len = packer
                 .as_ref()
@@ -244,7 +244,7 @@ impl Task {
                 let next = group(first + KC);
                 // Pairs of rows to pack per product.
                 let pairs = (next.len() * PAIRS).div_ceil(self.rows.len());
-                for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_sums)) {
+                for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_len)) {
                     let is_last = row + 1 == self.rows.end;
                     let next_lhs = if is_last {
                         (self.rows.start, next.start)
@@ -281,9 +281,9 @@ impl Task {
         } else {
             &[]
         };
-        let share = next.len().div_ceil(self.panels.len()).max(PREFETCH_LEN);
+        let prefetch_len = next.len().div_ceil(self.panels.len()).max(PREFETCH_LEN);
         let k_blocks = lhs.len() / BLOCK;
-        let slice = SIDE.div_ceil(k_blocks);
+        let slice_rows = SIDE.div_ceil(k_blocks);
         let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
             // SAFETY: only this thread computes this row of blocks in these columns of the result, and slices are in order.
             unsafe {
@@ -295,7 +295,7 @@ impl Task {
         // The complete sums that the epilogue processes during the next product.
         let mut complete = None;
         for (panel, sums) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let prefetch = [next.get(panel * share..), per_panel(panel)].map(|block| block.unwrap_or(lhs));
+            let prefetch = [next.get(panel * prefetch_len..), per_panel(panel)].map(|block| block.unwrap_or(lhs));
             let rhs = packed.group(first, panel);
             product.kernel.gemm_block_interleaved(
                 lhs,
@@ -306,7 +306,10 @@ impl Task {
                 prefetch,
                 |k_block| {
                     if let Some(block) = &mut complete {
-                        finish(block, SIDE.min(k_block * slice)..SIDE.min((k_block + 1) * slice));
+                        finish(
+                            block,
+                            SIDE.min(k_block * slice_rows)..SIDE.min((k_block + 1) * slice_rows),
+                        );
                     }
                 },
             );
