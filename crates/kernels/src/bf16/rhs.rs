@@ -47,10 +47,10 @@ enum Storage<'a> {
 
 /// The kind of rhs, which determines the matrix of a product that stays in L2.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reuse {
+pub(super) enum RhsKind {
     /// An activation, packed once for each row of tasks.
     Activation,
-    /// A weight that must be packed. `by_rows`: its rows `[k]` are contiguous in memory; otherwise its columns are.
+    /// A weight that must be packed. `by_rows`: the rows of the rhs are contiguous in memory; otherwise the columns are.
     Weight { by_rows: bool },
     /// A packed weight.
     Packed,
@@ -79,12 +79,12 @@ impl<'a> Rhs<'a> {
 }
 
 impl<'a> RhsView<'a> {
-    pub fn reuse(&self) -> Reuse {
+    pub fn kind(&self) -> RhsKind {
         match self.storage {
-            Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => Reuse::Activation,
-            Storage::Weight(_) => Reuse::Weight { by_rows: true },
-            Storage::WeightTransposed(_) => Reuse::Weight { by_rows: false },
-            Storage::Packed(_) => Reuse::Packed,
+            Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => RhsKind::Activation,
+            Storage::Weight(_) => RhsKind::Weight { by_rows: true },
+            Storage::WeightTransposed(_) => RhsKind::Weight { by_rows: false },
+            Storage::Packed(_) => RhsKind::Packed,
         }
     }
 

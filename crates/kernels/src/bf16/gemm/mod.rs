@@ -18,7 +18,7 @@ mod tests;
 use super::blocks::{BLOCK, Blocks, PAIRS, SIDE};
 use super::micro_kernel::MicroKernel;
 use super::number::Bf16;
-use super::rhs::{KC, PackedPanels, Packer, Reuse, Rhs, RhsView};
+use super::rhs::{KC, PackedPanels, Packer, Rhs, RhsKind, RhsView};
 use crate::mat::Beta;
 use crate::memory::Scratch;
 pub(super) use plan::Grid;
@@ -59,7 +59,7 @@ pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
     if lhs.columns() == 0 {
         return store_zeros(rows, n, epilogue);
     }
-    let plan = Plan::new(lhs.row_blocks(), n.div_ceil(SIDE), lhs.column_blocks(), rhs.reuse());
+    let plan = Plan::new(lhs.row_blocks(), n.div_ceil(SIDE), lhs.column_blocks(), rhs.kind());
     let epilogue = &*epilogue;
     if !plan.output_stationary {
         return weight_stationary(plan.grid, lhs, rhs, epilogue);
@@ -98,8 +98,8 @@ fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilo
         static PACKED: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let threads = rayon::current_num_threads();
-    let len = match rhs.reuse() {
-        Reuse::Packed => 0,
+    let len = match rhs.kind() {
+        RhsKind::Packed => 0,
         _ => grid.nc * lhs.column_blocks() * BLOCK,
     };
     let mut memory = PACKED.take();

@@ -1,6 +1,6 @@
 //! Division of a product into tasks.
 
-use super::super::rhs::Reuse;
+use super::super::rhs::RhsKind;
 use std::ops::Range;
 
 /// The tasks of a product, and the matrix that stays in L2. Sizes are counted in blocks.
@@ -12,7 +12,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans a product with a result of `rows` × `panels` blocks and `k_blocks` k-blocks.
-    pub fn new(rows: usize, panels: usize, k_blocks: usize, rhs: Reuse) -> Self {
+    pub fn new(rows: usize, panels: usize, k_blocks: usize, rhs: RhsKind) -> Self {
         /// Blocks of packed rhs that stay in L2: 1.25 MiB.
         const L2_RHS: usize = 640;
         /// Blocks of sums that stay in L2, beside the groups of both operands: 672 KiB.
@@ -25,10 +25,10 @@ impl Plan {
         // The size of equal tasks of at most `max` out of `total`.
         let task_size = |total: usize, max: usize| total.div_ceil(total.div_ceil(max.max(1)).max(1)).max(1);
         let output_stationary = match rhs {
-            Reuse::Activation => true,
-            Reuse::Packed => k_blocks >= MANY_K_BLOCKS && rows <= MAX_SUM_ROWS,
+            RhsKind::Activation => true,
+            RhsKind::Packed => k_blocks >= MANY_K_BLOCKS && rows <= MAX_SUM_ROWS,
             // Each row of tasks would pack the weight again, so only if there is a single row of tasks.
-            Reuse::Weight { by_rows } => by_rows && k_blocks >= MANY_K_BLOCKS && rows <= 2,
+            RhsKind::Weight { by_rows } => by_rows && k_blocks >= MANY_K_BLOCKS && rows <= 2,
         };
         let (mut rows_per_task, max_panels) = if output_stationary {
             let rows = task_size(rows, MAX_SUM_ROWS);
