@@ -195,7 +195,7 @@ pub fn backward(
             for first in (0..k_size.panels).step_by(group_len) {
                 let keys = first..(first + group_len).min(k_size.panels);
                 for j in keys.clone() {
-                    let valid = SIDE.min(n - j * SIDE);
+                    let valid_rows = SIDE.min(n - j * SIDE);
                     let score = |i: usize, [scores, d_probs]: &mut [&mut [f32]; 2]| {
                         let (lhs, rhs) = (j * k_blocks * BLOCK, i * k_blocks * BLOCK);
                         kernel.gemm_block(&k_lhs[lhs..], &q_t[rhs..], k_blocks, scores, Beta::Zero);
@@ -217,7 +217,7 @@ pub fn backward(
                                 &lse[i * SIDE..][..SIDE],
                                 &delta[i * SIDE..][..SIDE],
                                 shape.log2_scale(),
-                                valid,
+                                valid_rows,
                                 &mut probs[i * BLOCK..][..BLOCK],
                                 &mut d_scores[i * BLOCK..][..BLOCK],
                                 packed,
@@ -233,7 +233,7 @@ pub fn backward(
                             kernel.gemm_block(lhs, &rhs[c * panel..], q_size.panels, result, Beta::Zero);
                             let (row, factors) = (start + j * SIDE, [factor; SIDE]);
                             // SAFETY: these columns of these rows are written by this task only; `kernel` holds an engine.
-                            unsafe { d_qkv.write(result, valid, columns, &factors, row, d_column + c * SIDE) };
+                            unsafe { d_qkv.write(result, valid_rows, columns, &factors, row, d_column + c * SIDE) };
                         }
                     }
                 }
@@ -249,7 +249,7 @@ pub fn backward(
             for i in 0..k_size.panels {
                 for c in 0..k_blocks {
                     let columns = SIDE.min(shape.head - c * SIDE);
-                    let (valid, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
+                    let (valid_rows, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
                     let block = d_q_t.as_chunks_mut::<BLOCK>().0.get_mut(i * k_blocks + c);
                     let block = match block {
                         Some(block) => {
@@ -264,7 +264,7 @@ pub fn backward(
                         }
                     };
                     // SAFETY: these columns of these rows are written by this task only; `kernel` holds an engine.
-                    unsafe { d_qkv.write(block, valid, columns, &[scale; SIDE], row, q_column + c * SIDE) };
+                    unsafe { d_qkv.write(block, valid_rows, columns, &[scale; SIDE], row, q_column + c * SIDE) };
                 }
             }
         });
@@ -276,10 +276,10 @@ fn zero_gradient(d_qkv: SharedBlocks, shape: Shape, h: usize, rows: Range<usize>
     for row in rows.clone().step_by(SIDE) {
         for part in 0..3 {
             for column in (0..shape.head).step_by(SIDE) {
-                let (valid, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
+                let (valid_rows, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
                 let d_column = shape.column(h, part) + column;
                 // SAFETY: these columns of these rows are written by this task only; `for_each_head` has started an engine.
-                unsafe { d_qkv.write(&[0f32; BLOCK], valid, columns, &[0.0; SIDE], row, d_column) };
+                unsafe { d_qkv.write(&[0f32; BLOCK], valid_rows, columns, &[0.0; SIDE], row, d_column) };
             }
         }
     }
