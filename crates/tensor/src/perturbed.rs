@@ -4,7 +4,9 @@
 //! The distance between its results and those of f32 is what rounding to bfloat16 may cost, cancellation included. It does not
 //! depend on the bfloat16 kernels, so it bounds their errors.
 
-use crate::backend::{Alignments, Backend, Beta, Input, Ipot, Layer, Normed, Pair, ParameterUpdate, Rule, Scale, Time};
+use crate::backend::{
+    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+};
 use crate::cpu::CPU;
 use crate::precision::{F32Products, Precision};
 use crate::tensor::{Order, Tensor};
@@ -40,14 +42,14 @@ impl Perturbed {
     }
 
     /// Perturbs the normalised rows, which a bfloat16 step saves rounded, by changing the input that they are recomputed from.
-    fn normed(&self, normed: &Normed) -> Normed {
-        let Normed::Input { x, mean, rstd } = normed else {
+    fn saved(&self, saved: &SavedNorm) -> SavedNorm {
+        let SavedNorm::Input { x, mean, rstd } = saved else {
             unreachable!("the CPU saves the input in f32");
         };
         let rows = map_rows(x, mean, rstd, |_, value, mean, rstd| {
             self.value((value - mean) * rstd) / rstd + mean
         });
-        Normed::Input {
+        SavedNorm::Input {
             x: rows,
             mean: mean.clone(),
             rstd: rstd.clone(),
@@ -63,11 +65,11 @@ impl Perturbed {
 }
 
 /// The output `[T, D]` of a layer norm, with the statistics that it saved.
-fn output(normed: &Normed, scale: &Scale) -> Tensor {
-    let Normed::Input { x, mean, rstd } = normed else {
+fn output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
+    let SavedNorm::Input { x, mean, rstd } = saved else {
         unreachable!("the CPU saves the input in f32");
     };
-    let (weight, bias) = (scale.weight.to_host(), scale.bias.to_host());
+    let (weight, bias) = (norm.weight.to_host(), norm.bias.to_host());
     map_rows(x, mean, rstd, |column, value, mean, rstd| {
         (value - mean) * rstd * weight[column] + bias[column]
     })
@@ -112,8 +114,8 @@ impl Backend for Perturbed {
         self.tensor(&CPU.linear_operand(x, &self.layer(layer)))
     }
 
-    fn linear_gelu(&self, x: &Tensor, layer: &Layer, keep: bool) -> (Option<Tensor>, Tensor) {
-        let (hidden, active) = CPU.linear_gelu(x, &self.layer(layer), keep);
+    fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
+        let (hidden, active) = CPU.linear_gelu(x, &self.layer(layer), save_hidden);
         (hidden.map(|hidden| self.tensor(&hidden)), self.tensor(&active))
     }
 
@@ -141,14 +143,14 @@ impl Backend for Perturbed {
         let recomputed = match x {
             Input::Operand(x) => x.clone(),
             Input::Gelu(hidden) => self.tensor(&CPU.gelu(hidden)),
-            Input::Normed(normed, scale) => self.tensor(&output(normed, scale)),
+            Input::NormOutput(saved, norm) => self.tensor(&output(saved, norm)),
         };
         CPU.layer_gradient(dy, Input::Operand(&recomputed), dw, beta, db, products);
     }
 
-    fn norm(&self, x: &Tensor, scale: &Scale, precision: Precision) -> (Normed, Tensor) {
-        let (normed, y) = CPU.norm(x, scale, precision);
-        (self.normed(&normed), self.tensor(&y))
+    fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
+        let (saved, y) = CPU.norm(x, norm, precision);
+        (self.saved(&saved), self.tensor(&y))
     }
 
     fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
@@ -172,7 +174,7 @@ impl Backend for Perturbed {
         fn bf16_is_fast(&self) -> bool;
         fn has_f32_products(&self, products: F32Products) -> bool;
         fn fastest_f32_products(&self) -> F32Products;
-        fn time(&self) -> Time;
+        fn timestamp(&self) -> Timestamp;
         fn release_unused(&self);
         fn empty(&self, rows: usize, columns: usize) -> Tensor;
         fn zeros(&self, rows: usize, columns: usize) -> Tensor;
@@ -182,8 +184,8 @@ impl Backend for Perturbed {
         fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor;
         fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize>;
         fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor);
-        fn norm_gradient(&self, normed: &Normed, dy: &Tensor, scale: &Scale, dx: &mut Tensor, beta: Beta) -> [Tensor; 2];
-        fn add(&self, x: &Tensor, to: &mut Tensor, beta: Beta);
+        fn norm_gradient(&self, saved: &SavedNorm, dy: &Tensor, norm: &LayerNorm, dx: &mut Tensor, beta: Beta) -> [Tensor; 2];
+        fn add(&self, x: &Tensor, sum: &mut Tensor, beta: Beta);
         fn gelu(&self, x: &Tensor) -> Tensor;
         fn gelu_gradient(&self, x: &Tensor, dy: &mut Tensor);
         fn tanh(&self, x: &Tensor) -> Tensor;
@@ -202,8 +204,8 @@ impl Backend for Perturbed {
         fn normalise_rows(&self, x: &mut Tensor);
         fn squared_error(&self, prediction: &Tensor, target: &Tensor) -> Tensor;
         fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32);
-        fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, Alignments);
-        fn transport_gradient(&self, saved: &Alignments, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
+        fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport);
+        fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
         fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor;
         fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
         fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]);

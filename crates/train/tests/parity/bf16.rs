@@ -19,8 +19,8 @@ const PERTURBATIONS: u64 = 32;
 const UNPERTURBED: f64 = 2.0;
 
 /// How many standard deviations a squared distance may be above its mean. The distance of a scalar is about normally distributed, its
-/// square has the standard deviation √2 times its mean: this allows the scalar 5 of its own standard deviations.
-const DEVIATIONS: f64 = 8.0;
+/// square has the standard deviation √2 times its mean: this allows the scalar 6 of its own standard deviations.
+const DEVIATIONS: f64 = 12.0;
 
 /// Bound of a distance, from the squared distances of perturbed steps.
 fn bound(squares: &[f64]) -> f64 {
