@@ -109,7 +109,7 @@ impl ValueEnum for DatasetArg {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Self::Published(dataset) => PossibleValue::new(dataset.name()),
-            // Earlier versions call it `folders`.
+            // Earlier versions call it "folders".
             Self::Custom(InputFormat::ImageFolder) => {
                 PossibleValue::new(InputFormat::ImageFolder.name()).alias("folders")
             }

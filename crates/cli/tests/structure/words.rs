@@ -10,8 +10,14 @@ struct Rule {
     instead: String,
 }
 
+/// A text that is removed from the lines of files below a directory.
+struct Exception {
+    text: String,
+    directory: String,
+}
+
 /// Reads the rules and exceptions of `.ci/words.txt`.
-fn read_list() -> (Vec<Rule>, Vec<String>) {
+fn read_list() -> (Vec<Rule>, Vec<Exception>) {
     let text = fs::read_to_string(root().join(".ci/words.txt")).expect(".ci/words.txt");
     let lines = text
         .lines()
@@ -24,11 +30,14 @@ fn read_list() -> (Vec<Rule>, Vec<String>) {
                 word: word.trim().to_lowercase(),
                 instead: instead.trim().to_string(),
             })),
-            None => exceptions.push(
-                line.strip_prefix("except ")
-                    .expect("`word -> word` or `except text`")
-                    .to_string(),
-            ),
+            None => {
+                let exception = line.strip_prefix("except ").expect("`word -> word` or `except text`");
+                let (text, directory) = exception.split_once(" in ").unwrap_or((exception, ""));
+                exceptions.push(Exception {
+                    text: text.to_string(),
+                    directory: directory.to_string(),
+                });
+            }
         }
     }
     (rules, exceptions)
@@ -44,19 +53,21 @@ fn listed_words_do_not_occur() {
         for (number, line) in text.lines().enumerate() {
             let mut line = line.to_string();
             for (exception, used) in exceptions.iter().zip(&mut used) {
-                *used |= line.contains(exception.as_str());
-                line = line.replace(exception.as_str(), "");
+                if path.starts_with(&exception.directory) && line.contains(&exception.text) {
+                    *used = true;
+                    line = line.replace(&exception.text, "");
+                }
             }
             for Rule { word, instead } in rules.iter().filter(|rule| contains(&line, &rule.word)) {
                 found.push(format!("{}:{}: {word} (write: {instead})", path.display(), number + 1));
             }
         }
     }
-    let unused: Vec<&String> = exceptions
+    let unused: Vec<&str> = exceptions
         .iter()
         .zip(&used)
         .filter(|(_, used)| !**used)
-        .map(|(text, _)| text)
+        .map(|(exception, _)| exception.text.as_str())
         .collect();
     assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
     assert!(unused.is_empty(), "unused exceptions: {unused:?}");

@@ -7,7 +7,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 pub(super) enum Class {
     /// Ends a word and is dropped.
     Space,
-    /// Dropped without ending a word.
+    /// Dropped; the word continues.
     Dropped,
     /// A word by itself, before normalisation.
     Alone,
