@@ -18,8 +18,8 @@ impl Device {
         Self(&CPU)
     }
 
-    /// The CPU in f32, where each operand of a matrix product is moved at random by up to half a unit in the last place of bfloat16:
-    /// for tests that measure how far rounding moves a result. Equal seeds give equal perturbations.
+    /// Returns the CPU in f32, with each operand of a matrix product moved at random by up to half a unit in the last place of bfloat16.
+    /// Tests use it to measure how far rounding moves a result. Equal seeds perturb equally.
     #[cfg(any(test, feature = "test-backends"))]
     pub fn perturbed_cpu(seed: u64) -> Self {
         Self(Box::leak(Box::new(crate::perturbed::Perturbed { seed })))

@@ -1,8 +1,8 @@
-//! A backend for tests that measures the condition of a computation: f32 on the CPU, where each operand of a matrix product is
-//! moved by up to half a unit in the last place of bfloat16.
+//! A backend for tests that measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and moves
+//! each operand of a matrix product by up to half a unit in the last place of bfloat16.
 //!
-//! The distance between its results and those of f32 is what rounding to bfloat16 may cost, cancellation included. It does not
-//! depend on the bfloat16 kernels, so it bounds their errors.
+//! The distance of its results from those of f32 is a bound for errors of bfloat16 that accounts for cancellation and does not depend on
+//! the bfloat16 kernels.
 
 use crate::backend::{
     Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
@@ -13,9 +13,8 @@ use crate::tensor::{Order, Tensor};
 use crate::varlen::Varlen;
 use std::ops::Range;
 
-/// The CPU with perturbed operands.
+/// The backend. Equal seeds perturb equally.
 pub(crate) struct Perturbed {
-    /// Selects the perturbations.
     pub seed: u64,
 }
 
@@ -23,8 +22,8 @@ pub(crate) struct Perturbed {
 const HALF_ULP: f32 = 1.0 / 256.0;
 
 impl Perturbed {
-    /// `v` plus up to half a unit in the last place of bfloat16, uniformly distributed. Equal values move equally, as they do when
-    /// they are rounded.
+    /// Returns `v` plus a pseudo-random value, uniform in ± half a unit in the last place of bfloat16. Equal values move equally, as in
+    /// rounding.
     fn value(&self, v: f32) -> f32 {
         // The finaliser of SplitMix64 (Steele et al. 2014).
         let mut h = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ v.to_bits() as u64;
@@ -41,7 +40,8 @@ impl Perturbed {
         CPU.upload(t.rows(), t.columns(), &values)
     }
 
-    /// Perturbs the normalised rows, which a bfloat16 step saves rounded, by changing the input that they are recomputed from.
+    /// Perturbs the normalised rows. A bfloat16 step saves them rounded; f32 recomputes them from the saved input, so this changes the
+    /// saved input.
     fn saved(&self, saved: &SavedNorm) -> SavedNorm {
         let SavedNorm::Input { x, mean, rstd } = saved else {
             unreachable!("the CPU saves the input in f32");
@@ -64,7 +64,7 @@ impl Perturbed {
     }
 }
 
-/// The output `[T, D]` of a layer norm, with the statistics that it saved.
+/// Returns the output `[T, D]` of a layer norm, given what it saved.
 fn output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
     let SavedNorm::Input { x, mean, rstd } = saved else {
         unreachable!("the CPU saves the input in f32");
@@ -83,7 +83,7 @@ fn map_rows(x: &Tensor, mean: &Tensor, rstd: &Tensor, map: impl Fn(usize, f32, f
     CPU.upload(x.rows(), width, &values)
 }
 
-/// Functions that the CPU computes without a change.
+/// Forwards functions to the CPU.
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $arg:ident: $type:ty)* $(,)?) $(-> $result:ty)?;)*) => {
         $(fn $name(&self $(, $arg: $type)*) $(-> $result)? {

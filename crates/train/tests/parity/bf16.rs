@@ -11,26 +11,28 @@ use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{Batch, Task};
 use vlct_tensor::{Compute, Device, Gradients, Precision, Tape};
 
-/// Perturbed steps from which a bound is computed.
+/// Number of perturbed steps from which a bound is computed.
 const PERTURBATIONS: u64 = 32;
 
-/// How much larger the variance of a bfloat16 step may be than that of a perturbed step. It also rounds what perturbed steps leave
-/// alone: softmax probabilities and the gradients of scores. These are fewer than the perturbed operands, so they at most double it.
-const UNPERTURBED: f64 = 2.0;
+/// Largest ratio between the squared error of a bfloat16 step and the squared distance of a perturbed step. A bfloat16 step also rounds
+/// softmax probabilities and the gradients of scores, which perturbed steps do not change. There are fewer of them than of perturbed
+/// operands, so they at most double the squared error.
+const ERROR_RATIO: f64 = 2.0;
 
-/// How many standard deviations a squared distance may be above its mean. The distance of a scalar is about normally distributed, its
-/// square has the standard deviation √2 times its mean: this allows the scalar 6 of its own standard deviations.
+/// Largest difference between a squared distance and its mean, in standard deviations of squared distances. The distance of a scalar is
+/// about normally distributed, so the standard deviation of its square is √2 times the mean of its square. Twelve of them and
+/// [`ERROR_RATIO`] allow a scalar 6 of its own standard deviations.
 const DEVIATIONS: f64 = 12.0;
 
-/// Bound of a distance, from the squared distances of perturbed steps.
+/// Returns the bound of the error of a loss or gradient, given its squared distances between perturbed steps and the exact step.
 fn bound(squares: &[f64]) -> f64 {
     let n = squares.len() as f64;
     let mean = squares.iter().sum::<f64>() / n;
     let variance = squares.iter().map(|square| (square - mean).powi(2)).sum::<f64>() / n;
-    (UNPERTURBED * (mean + DEVIATIONS * variance.sqrt())).sqrt()
+    (ERROR_RATIO * (mean + DEVIATIONS * variance.sqrt())).sqrt()
 }
 
-/// A step of a task with everything that it needs.
+/// A training step: a model, a task and a batch.
 struct Case {
     name: String,
     model: Vlc,
@@ -38,7 +40,7 @@ struct Case {
     batch: Batch,
 }
 
-/// The recorded steps.
+/// Returns the recorded steps.
 fn recorded() -> Vec<Case> {
     let mut cases = Vec::new();
     for directory in directories("model") {
@@ -70,7 +72,7 @@ fn recorded() -> Vec<Case> {
     cases
 }
 
-/// Steps of the generated models with this seed.
+/// Returns a step of each task, with generated models.
 fn generated(seed: u64) -> [Case; 3] {
     let case = |task_name: &str, model, task, batch| Case {
         name: format!("model {seed}: {task_name}"),
@@ -91,7 +93,7 @@ fn generated(seed: u64) -> [Case; 3] {
     [pretraining, answering, case("ranking", model, Box::new(task), batch)]
 }
 
-/// Named losses and gradients of a step.
+/// Losses and gradients of a step by name.
 type Values = Vec<(String, Vec<f32>)>;
 
 impl Case {
@@ -210,7 +212,7 @@ fn recomputed_activations_change_no_bit() {
     }
 }
 
-/// The losses of ten training steps are as close to the recorded ones as rounding allows, although each step trains on.
+/// Each step starts from the weights of the step before, so errors accumulate. The perturbed runs accumulate them as well.
 #[test]
 fn ten_training_steps_follow_the_original() {
     if !Device::default().bf16_is_fast() {

@@ -16,7 +16,7 @@ fn choose<T: Copy>(choices: &[T], random: &mut impl Rng) -> T {
     choices[random.random_range(0..choices.len())]
 }
 
-/// Sizes of the model with this seed. Text and images are short, so that a step takes milliseconds.
+/// Returns the sizes of the model with this seed. Texts and images are small, so that a step takes milliseconds.
 fn config(seed: u64, heads: Heads) -> VlcConfig {
     let random = &mut stream(seed, Purpose::Synthetic, 0, 0);
     let (width, encoder_heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4), (96, 6), (128, 2)], random);
@@ -41,8 +41,8 @@ fn config(seed: u64, heads: Heads) -> VlcConfig {
     }
 }
 
-/// The model with this seed. To the initial weights, as a training run draws them, normal-like noise is added that differs between
-/// models: up to that of trained weights, for biases and norms too.
+/// Returns the model with this seed. Its weights are the initial ones of a training run plus noise, whose standard deviation of 0 to 0.05
+/// depends on the seed. Biases, norms and tokens get noise too.
 fn model(seed: u64, heads: Heads) -> Vlc {
     let mut model = Vlc::new(config(seed, heads));
     initialise(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
@@ -56,18 +56,18 @@ fn model(seed: u64, heads: Heads) -> Vlc {
         values.copy_from_slice(&initial[id.index()]);
         if parameter.trainable {
             let random = &mut stream(seed, Purpose::Initialisation, 1, id.index() as u64);
-            values.iter_mut().for_each(|v| *v += noise * symmetric(random));
+            values.iter_mut().for_each(|v| *v += noise * noise_value(random));
         }
     });
     model
 }
 
-/// A random value of mean 0 and variance 1: the sum of three uniform ones.
-fn symmetric(random: &mut impl Rng) -> f32 {
+/// Draws a value with mean 0 and variance 1: the sum of three uniform values in ±1.
+fn noise_value(random: &mut impl Rng) -> f32 {
     (0..3).map(|_| random.random_range(-1.0..1.0f32)).sum()
 }
 
-/// Draws a text of random length, `[CLS]` and `[SEP]` being tokens as any others.
+/// Draws a text of random length from the whole vocabulary.
 fn text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
     let length = random.random_range(3..=config.max_text_len);
     (0..length)
@@ -75,12 +75,13 @@ fn text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
         .collect()
 }
 
+/// Draws an image.
 fn image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
     let values = 3 * config.image_size * config.image_size;
-    Pixels::from((0..values).map(|_| symmetric(random)).collect::<Vec<f32>>())
+    Pixels::from((0..values).map(|_| noise_value(random)).collect::<Vec<f32>>())
 }
 
-/// A model and a batch for pre-training with all objectives.
+/// Returns a model and a batch for pre-training with all objectives.
 pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
     let model = model(seed, pretrain::HEADS);
     let (config, random) = (model.config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
@@ -97,7 +98,7 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
                 mask: Some(PatchMask::from_noise(&noise, mask_ratio)),
             }
         };
-        let matched = i % 2 == 0;
+        let matched = i.is_multiple_of(2);
         let sequences = vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)];
         let images = (0..2 - matched as usize).map(|_| image(config, random)).collect();
         let plain = Text::unmasked(text(config, random));
@@ -116,7 +117,7 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
     (model, batch)
 }
 
-/// A model and a batch for question answering.
+/// Returns a model and a batch for question answering.
 pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 2, 0);
     let answers = random.random_range(5..60);
@@ -140,7 +141,7 @@ pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
     (model, batch)
 }
 
-/// A model, the task of ranking captions and a batch for it.
+/// Returns a model, a task that ranks captions, and a batch for the task.
 pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     let heads = Heads {
         itm: true,
