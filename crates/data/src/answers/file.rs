@@ -40,7 +40,7 @@ impl Vocabulary {
     }
 }
 
-/// Parses the content of a file. No pickle begins with a bracket or brace.
+/// Parses the content of a file: JSON if it begins with a bracket or brace, which no pickle does, else a pickle.
 fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
     let is_json = bytes
         .trim_ascii_start()
@@ -64,7 +64,7 @@ fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
     )
 }
 
-/// Reads the dictionary of a pickle; none if the pickle has another structure. Texts are borrowed, because a pickle may refer to
+/// Reads the dictionary of a pickle; `None` if the pickle has another structure. Texts are borrowed, because a pickle may refer to
 /// the same text many times.
 fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     let entries = pickle.entries(pickle.root())?;
@@ -100,11 +100,11 @@ fn validate(content: Content<'_>) -> Result<Vocabulary, String> {
     if let Some(ids) = ids {
         for (id, answer) in list.iter().enumerate() {
             match ids.get(answer) {
-                Some(other) if usize::try_from(*other) == Ok(id) => {}
-                Some(other) => {
+                Some(mapped_id) if usize::try_from(*mapped_id) == Ok(id) => {}
+                Some(mapped_id) => {
                     let answer = quoted(answer);
                     return Err(format!(
-                        "answer {answer} has the id {id} in label2ans and {other} in ans2label"
+                        "answer {answer} has the id {id} in label2ans and {mapped_id} in ans2label"
                     ));
                 }
                 None => {

@@ -22,7 +22,7 @@ pub use vocabulary::{MAX_ANSWERS, MIN_OCCURRENCES, Vocabulary};
 
 /// Returns the score, from 0 to 1, of an answer given by `count` of the ten annotators of a question.
 ///
-/// VQA defines it as min(1, count / 3). The original uses 0.3, 0.6 and 0.9 for 1 to 3 (`get_score` in `vlc/utils/write_vqa.py`).
+/// VQA defines the score as min(1, count / 3). The original uses 0.3, 0.6 and 0.9 for 1 to 3 (`get_score` in `vlc/utils/write_vqa.py`).
 pub fn score(count: usize) -> f64 {
     match count {
         0 => 0.0,

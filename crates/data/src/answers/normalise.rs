@@ -1,5 +1,5 @@
 //! Normalisation of answers by the original's rules, including its mistakes (`normalize_word` in `vlc/utils/glossary.py`), because the
-//! vocabularies of published heads contain their results.
+//! vocabularies of published heads contain answers that are normalised by these rules.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ const PUNCTUATION: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
 ];
 
-/// Maximum number of periods that are removed. The original passes `re.UNICODE`, which is 32, as the `count` of `sub`.
+/// Maximum number of periods that are removed from an answer. The original passes `re.UNICODE`, which is 32, as the `count` of `sub`.
 const MAX_PERIODS: usize = 32;
 
 /// One `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
@@ -26,8 +26,8 @@ pub fn normalize_word(answer: &str) -> String {
     let comma_in_number = has_comma_in_number(answer);
     for mark in PUNCTUATION.into_iter().filter(|mark| answer.contains(*mark)) {
         // The original tests the unchanged answer, not the result of earlier replacements.
-        let detached = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
-        text = text.replace(mark, if detached || comma_in_number { "" } else { " " });
+        let touches_space = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
+        text = text.replace(mark, if touches_space || comma_in_number { "" } else { " " });
     }
     let words = remove_periods(&text).to_lowercase();
     let words = words
@@ -36,7 +36,7 @@ pub fn normalize_word(answer: &str) -> String {
         .map(number_to_digits)
         .filter(|word| !matches!(*word, "a" | "an" | "the"))
         .map(restore_apostrophes);
-    // The original removes commas again at the end, but the text has none by then.
+    // The original removes commas again at the end. This has no effect, because `PUNCTUATION` contains the comma.
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -51,13 +51,13 @@ fn is_python_space(c: char) -> bool {
 }
 
 fn has_comma_in_number(text: &str) -> bool {
-    let mut before = None;
+    let mut previous = None;
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
-        if c == ',' && before.is_some_and(is_digit) && characters.peek().copied().is_some_and(is_digit) {
+        if c == ',' && previous.is_some_and(is_digit) && characters.peek().copied().is_some_and(is_digit) {
             return true;
         }
-        before = Some(c);
+        previous = Some(c);
     }
     false
 }

@@ -7,7 +7,7 @@ use vlct_pickle::Writer;
 use super::*;
 use crate::arrow::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
 
-/// Answers and what the original's `normalize_word` returns.
+/// Answers, each with the result of the original's `normalize_word`.
 const NORMALISED: [(&str, &str); 33] = [
     ("Yes", "yes"),
     ("a man", "man"),
@@ -62,15 +62,17 @@ fn normalises_answers_as_the_original() {
 #[test]
 fn characters_are_classified_as_in_python() {
     for (answer, expected) in [
-        // Arabic-Indic digits count, a superscript two does not.
+        // Arabic-Indic digits are digits; a superscript two is not.
         ("٣,٤ a/b", "٣٤ ab"),
         ("x²,² a/b", "x² ² b"),
         ("x.٣ y.²", "x.٣ y²"),
         // White space in Python, but not in Rust.
         ("one\u{1c}two\u{1f}three", "1 2 3"),
+        // White space in both.
         ("one\u{a0}two\u{3000}three", "1 2 3"),
-        // Not white space.
+        // Not white space in either.
         ("one\u{200b}two", "one\u{200b}two"),
+        // Lower case with a final sigma, and with a combining dot.
         ("ΟΔΟΣ İ", "οδος i\u{307}"),
     ] {
         assert_eq!(normalize_word(answer), expected, "{answer:?}");
@@ -272,9 +274,8 @@ proptest! {
         prop_assert!(!normalised.contains(removed), "{}", normalised);
     }
 
-    /// A damaged vocabulary is either read or rejected in one line.
     #[test]
-    fn rejects_damaged_vocabularies_in_one_line(
+    fn damaged_vocabularies_are_read_or_rejected_in_one_line(
         pickle in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut_position in any::<prop::sample::Index>(),

@@ -8,7 +8,7 @@ use vlct_util::text::quoted;
 /// An answer is in the vocabulary if it is the majority answer of at least this many questions.
 pub const MIN_OCCURRENCES: usize = 9;
 
-/// Maximum number of ids of a vocabulary in a file. VQA v2 has 3,129.
+/// Maximum number of ids of a vocabulary that is read from a file. VQA v2 has 3,129.
 pub const MAX_ANSWERS: usize = 1 << 20;
 
 /// The answers that a model chooses from, with ids from 0.
@@ -57,7 +57,7 @@ impl Vocabulary {
         self.ids.get(answer).copied()
     }
 
-    /// The answer of an id; none if the id is too large, or if no question of the prepared files uses it.
+    /// The answer of an id; `None` if the id is too large, or if no question of the prepared files uses it.
     pub fn answer(&self, id: u32) -> Option<&str> {
         self.answers.get(id as usize)?.as_deref()
     }
@@ -67,7 +67,7 @@ impl Vocabulary {
         self.answers.len()
     }
 
-    /// Whether there are no answers.
+    /// Whether the vocabulary has no answers.
     pub fn is_empty(&self) -> bool {
         self.answers.is_empty()
     }

@@ -52,8 +52,8 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// Returns the files (names without `.arrow`) of the dataset `name` that do not exist because a preparation in `out` has begun to
-/// write and is running or was stopped.
+/// Returns the files (names without `.arrow`) of the dataset `name` that are missing in `out` because a preparation has written rows
+/// and is still running or was interrupted.
 pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -78,8 +78,9 @@ impl Journal {
         out.join(format!(".prepare_{name}.journal"))
     }
 
-    /// Opens or creates, and locks, the journal at `path` of the preparation of `files` (names without `.arrow`) with this
-    /// fingerprint. Replaces the journal of another preparation if `replace` is true or that preparation has written nothing.
+    /// Opens the journal at `path`, or creates it, and locks it. The journal belongs to the preparation that has this fingerprint and
+    /// writes `files` (names without `.arrow`). The journal of another preparation is replaced if `replace` is true or if that
+    /// preparation has written nothing.
     ///
     /// # Errors
     /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if the journal has another

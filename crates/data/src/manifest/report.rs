@@ -16,7 +16,7 @@ pub struct Coverage {
     pub part: String,
     /// Number of image files.
     pub found: usize,
-    /// Number of image files with an annotation, which are written.
+    /// Number of image files with an annotation. Only these are written.
     pub kept: usize,
     /// Number of annotated images, with or without a file.
     pub annotated: usize,
@@ -81,7 +81,7 @@ impl Report {
         out.join(format!("prepare_{name}.json"))
     }
 
-    /// Reads the report in `out`; none if it does not exist or is damaged.
+    /// Reads the report in `out`; `None` if it does not exist or is damaged.
     pub fn read(out: &Path, name: &str) -> Option<Self> {
         let text = std::fs::read(Self::path(out, name)).ok()?;
         serde_json::from_slice(&text).ok()

@@ -30,7 +30,7 @@ pub(super) struct Member<'a> {
     pub is_file: bool,
 }
 
-/// Reads the headers of the member at `offset`. Returns none at the end mark.
+/// Reads the headers of the member at `offset`. Returns `None` at the end mark.
 ///
 /// # Errors
 /// Returns a message that says what is wrong and what to do.
@@ -76,7 +76,7 @@ pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_
                     }
                 }
             }
-            // Names of link targets; records that apply to all members, such as a comment.
+            // `K` is a long name of a link target; `g` has records that apply to all members, such as a comment.
             b'K' | b'g' => {}
             b'S' => return Err(sparse(offset)),
             // Members without data: links, devices, directories, pipes, volume labels.
@@ -123,7 +123,7 @@ fn sparse(offset: usize) -> String {
 struct Header<'a>(&'a [u8]);
 
 impl<'a> Header<'a> {
-    /// Reads the header at `offset` and verifies its checksum. Returns none at the end mark, a block of zeros.
+    /// Reads the header at `offset` and verifies its checksum. Returns `None` at the end mark, a block of zeros.
     fn read(bytes: &'a [u8], offset: usize) -> Result<Option<Self>, String> {
         let block = offset.checked_add(BLOCK).and_then(|end| bytes.get(offset..end));
         let block = match block {
@@ -193,9 +193,9 @@ fn number(field: &[u8]) -> Option<u64> {
             .iter()
             .try_fold(0u64, |value, byte| Some(value.checked_mul(256)? | u64::from(*byte)));
     }
-    let blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field.iter().position(|byte| !blank(byte)).unwrap_or(field.len());
-    let digits = field[start..].split(blank).next()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());
+    let digits = field[start..].split(is_blank).next()?;
     digits.iter().try_fold(0u64, |value, byte| match byte {
         b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(byte - b'0')),
         _ => None,

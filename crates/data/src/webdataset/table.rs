@@ -10,9 +10,9 @@ use crate::{DataError, Result};
 use vlct_image::EXTENSIONS;
 use vlct_util::MappedFile;
 
-/// Maximum size of a `.txt` or `.json` in bytes. Those of img2dataset have a few thousand bytes.
+/// Maximum size of a `.txt` or `.json` in bytes. img2dataset writes a few thousand bytes.
 const MAX_TEXT: usize = 16 << 20;
-/// Offset in place of a member that the sample does not have.
+/// Value of an offset in [`Sample`] if the sample does not have this member.
 const NO_MEMBER: u64 = u64::MAX;
 /// Members indexed between two calls of [`MappedFile::release_pages`]. The system may map 2 MiB around each.
 const MEMBERS_PER_RELEASE: usize = 64;
@@ -59,7 +59,7 @@ pub struct TarCounts {
     pub without_caption: usize,
     /// Captions without an image, which are left out.
     pub without_image: usize,
-    /// Files with other extensions.
+    /// Hidden files, and files with other extensions.
     pub others: usize,
 }
 
@@ -159,7 +159,7 @@ impl TarTable {
         Ok(())
     }
 
-    /// Adds a complete sample to the index. Counts all samples.
+    /// Counts a sample, and adds it to the index if it has an image and a caption.
     fn add(&mut self, partial: PartialSample) {
         match (partial.sample.image != NO_MEMBER, partial.has_caption) {
             (true, true) => {
@@ -332,7 +332,7 @@ enum Part {
 }
 
 impl Part {
-    /// Returns the key and the role of a member by its name; none for hidden files, such as those that macOS adds, and for other
+    /// Returns the key and the role of a member by its name; `None` for hidden files, such as those that macOS adds, and for other
     /// extensions.
     fn of(name: &[u8]) -> Option<(&[u8], Self)> {
         let name = name.strip_prefix(b"./").unwrap_or(name);
@@ -342,11 +342,11 @@ impl Part {
             .position(|byte| *byte == b'.')
             .filter(|dot| *dot > 0)?;
         let (key, extension) = (&name[..base + dot], &name[base + dot + 1..]);
-        let is = |other: &[u8]| extension.eq_ignore_ascii_case(other);
+        let has_extension = |other: &[u8]| extension.eq_ignore_ascii_case(other);
         let part = match extension {
-            _ if is(b"txt") => Self::Txt,
-            _ if is(b"json") => Self::Json,
-            _ if EXTENSIONS.iter().any(|extension| is(extension.as_bytes())) => Self::Image,
+            _ if has_extension(b"txt") => Self::Txt,
+            _ if has_extension(b"json") => Self::Json,
+            _ if EXTENSIONS.iter().any(|other| has_extension(other.as_bytes())) => Self::Image,
             _ => return None,
         };
         Some((key, part))

@@ -309,7 +309,7 @@ proptest! {
             .collect();
         let table = open(&members).unwrap();
         let read: Vec<(Vec<u8>, String)> = rows(&table).into_iter().map(|(image, texts, _)| (image, texts.concat())).collect();
-        let want: Vec<(Vec<u8>, String)> = samples.into_iter().map(|(image, text, _)| (image, text)).collect();
-        prop_assert_eq!(read, want);
+        let expected: Vec<(Vec<u8>, String)> = samples.into_iter().map(|(image, text, _)| (image, text)).collect();
+        prop_assert_eq!(read, expected);
     }
 }
