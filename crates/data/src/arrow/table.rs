@@ -180,7 +180,7 @@ impl ArrowTable {
         }
     }
 
-    /// A text value; none if it is null.
+    /// A text value; `None` if it is null.
     ///
     /// # Errors
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
@@ -207,7 +207,7 @@ impl ArrowTable {
         cell.text_items(item, items, range)
     }
 
-    /// A 64-bit integer; none if it is null.
+    /// A 64-bit integer; `None` if it is null.
     ///
     /// # Errors
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type.
@@ -288,7 +288,7 @@ impl ArrowTable {
                 rows: self.rows,
             });
         }
-        // The last batch that begins at or before the row. Empty batches before it begin at the same row.
+        // Of several batches that begin at the same row, only the last has rows.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
         Ok(Cell {
             table: self,
@@ -382,7 +382,7 @@ impl<'a> Cell<'a> {
         Ok(Some(bytes.try_into().expect("eight bytes")))
     }
 
-    /// A list value; none if it is null or the column has no values.
+    /// A list value; `None` if it is null or the column has no values.
     fn list(&self, kind: &'a Kind, array: &'a Array, index: usize) -> Result<Option<List<'a>>> {
         match (kind, &array.items) {
             (Kind::Null, _) => Ok(None),

@@ -38,14 +38,14 @@ fn golden_files_read_as_recorded() {
         let table = ArrowTable::open(&path).unwrap();
         assert_eq!(format!("{}.arrow", table.name()), name);
         if let Some(file) = Some(directory.join("schema.json")).filter(|p| p.exists()) {
-            let want = &vlct_golden::json(file)[name];
-            assert_eq!(json!(table.rows()), want["rows"], "{name}");
+            let expected = &vlct_golden::json(file)[name];
+            assert_eq!(json!(table.rows()), expected["rows"], "{name}");
             assert_eq!(
                 json!(table.batches().collect::<Vec<_>>()),
-                want["record_batches"],
+                expected["record_batches"],
                 "{name}"
             );
-            let names: Vec<&str> = want["columns"]
+            let names: Vec<&str> = expected["columns"]
                 .as_array()
                 .unwrap()
                 .iter()
@@ -57,8 +57,8 @@ fn golden_files_read_as_recorded() {
             .filter(|p| p.exists())
             .map(vlct_golden::json);
         if let Some(rows) = recorded.as_ref().and_then(|all| all[name].as_array()) {
-            let want: Vec<Value> = rows.iter().map(without_hash).collect();
-            assert_eq!(rows_as_json(&path), want, "{}", path.display());
+            let expected: Vec<Value> = rows.iter().map(without_hash).collect();
+            assert_eq!(rows_as_json(&path), expected, "{}", path.display());
             compared += 1;
         }
     }
@@ -256,17 +256,17 @@ fn written_files_have_the_schema_and_content_of_the_originals() {
     let directory = tempfile::tempdir().unwrap();
     for path in golden_files() {
         let recorded = path.with_file_name("schema.json");
-        let set = path.to_str().unwrap();
-        if set.contains("variants") || set.contains("snli") || !recorded.exists() {
+        let path_text = path.to_str().unwrap();
+        if path_text.contains("variants") || path_text.contains("snli") || !recorded.exists() {
             continue;
         }
-        let mut want = vlct_golden::json(recorded)[path.file_name().unwrap().to_str().unwrap()].clone();
-        if want["rows"] == json!(0) {
-            // The original loses the types of an empty file; this writer keeps them.
+        let mut expected = vlct_golden::json(recorded)[path.file_name().unwrap().to_str().unwrap()].clone();
+        if expected["rows"] == json!(0) {
+            // The schemas of empty files differ: the original loses the types, this writer keeps them.
             continue;
         }
-        // A slice of a longer pandas table keeps its row numbers; this writer counts from 0.
-        let index = &mut want["pandas_index_columns"][0];
+        // The recorded index is moved to 0: a slice of a longer pandas table keeps its row numbers, this writer counts from 0.
+        let index = &mut expected["pandas_index_columns"][0];
         if index["start"] != json!(0) {
             (index["start"], index["stop"]) = (
                 json!(0),
@@ -276,9 +276,9 @@ fn written_files_have_the_schema_and_content_of_the_originals() {
         let from = ArrowTable::open(&path).unwrap();
         let to = directory.path().join(path.file_name().unwrap());
         assert_eq!(copy(&from, &to), from.rows() as u64);
-        assert_eq!(describe(&to), want, "{}", path.display());
+        assert_eq!(describe(&to), expected, "{}", path.display());
         assert_eq!(rows_as_json(&to), rows_as_json(&path));
-        if !set.contains("nlvr2") {
+        if !path_text.contains("nlvr2") {
             let copied = ArrowTable::open(&to).unwrap();
             for row in 0..from.rows() {
                 assert_eq!(copied.image(row, "image").unwrap(), from.image(row, "image").unwrap());

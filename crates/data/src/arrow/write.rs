@@ -30,8 +30,8 @@ const MAGIC: [u8; 6] = *b"ARROW1";
 /// The message that ends the sequence of batches.
 const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// Placeholder in the pandas metadata for the number of rows, which is known when the file is finished. It is as wide as the
-/// largest count and occurs nowhere else.
+/// Placeholder in the pandas metadata for the number of rows, which is not known until the file is finished. The placeholder is as
+/// wide as the largest count and occurs nowhere else.
 const ROWS_PLACEHOLDER: &str = "11111111111111111111";
 
 /// A column to write: the Arrow field, and the pandas names of its type.
@@ -111,8 +111,9 @@ impl TableFile {
         Self::open(path, temporary, columns, Vec::new(), false)
     }
 
-    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. Appends to it after
-    /// `blocks`, the [`Self::blocks`] of an earlier writer. If `blocks` is empty, the file starts empty.
+    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. `blocks` are the batches
+    /// that an earlier writer recorded ([`Self::blocks`]): the file is truncated after the last of them, and rows are appended. If
+    /// `blocks` is empty, the file is started anew.
     pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
         Self::open(path, partial_path(path)?, columns, blocks, true)
     }
@@ -323,10 +324,11 @@ fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
 fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
     let number = format!("{rows:>width$}", width = ROWS_PLACEHOLDER.len());
     let length = file.metadata()?.len();
-    let mut trailer = [0u8; 4];
+    // The last ten bytes of the file are the length of the footer and the magic bytes.
+    let mut footer_len = [0u8; 4];
     file.seek(SeekFrom::End(-10))?;
-    file.read_exact(&mut trailer)?;
-    let footer = u64::from(u32::from_le_bytes(trailer)) + 10;
+    file.read_exact(&mut footer_len)?;
+    let footer = u64::from(u32::from_le_bytes(footer_len)) + 10;
     // The schema message, of a few KiB, follows the magic bytes.
     for (start, size) in [
         (0, length.min(64 << 10)),

@@ -46,13 +46,15 @@ impl CaptionWriter {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
-    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
+    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
+    /// appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
+    /// last of `blocks`.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -66,8 +68,8 @@ impl CaptionWriter {
     /// # Errors
     /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push<S: AsRef<str>>(&mut self, image: &[u8], captions: &[S], image_id: &str, split: &str) -> Result<()> {
-        let text: usize = captions.iter().map(|c| c.as_ref().len()).sum();
-        make_room!(self, image.len() + text + image_id.len() + split.len());
+        let text_bytes: usize = captions.iter().map(|c| c.as_ref().len()).sum();
+        make_room!(self, image.len() + text_bytes + image_id.len() + split.len());
         self.image.append_value(image);
         self.caption.append_value(captions.iter().map(|c| Some(c.as_ref())));
         self.image_id.append_value(image_id);

@@ -37,7 +37,8 @@ fn integers_column(name: &str) -> ColumnSpec {
     column(name, list(DataType::Int64), "list[int64]")
 }
 
-/// Writes the buffered rows of `$self` if the next row, of `$bytes` bytes, would make the batch too large.
+/// Reserves space for the next row, of about `$bytes` bytes. If it would make the batch too large, writes the buffered rows of `$self`
+/// first.
 macro_rules! make_room {
     ($self:ident, $bytes:expr) => {
         let bytes: usize = $bytes;
@@ -57,7 +58,7 @@ macro_rules! writer_methods {
             vec![$(self.$builder.take_array()),*]
         }
 
-        /// Positions of the written batches, without the buffered rows.
+        /// Positions of the written batches. Buffered rows are not included.
         pub fn blocks(&self) -> &[$crate::arrow::BatchBlock] {
             self.file.blocks()
         }
@@ -90,7 +91,7 @@ trait TakeArray: ArrayBuilder {
 }
 impl<B: ArrayBuilder> TakeArray for B {}
 
-// Declared after the macros that they use.
+// These modules use the macros above.
 mod captions;
 mod pairs;
 mod questions;

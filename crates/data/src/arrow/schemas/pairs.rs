@@ -62,13 +62,15 @@ impl Nlvr2Writer {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
-    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
+    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
+    /// appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
+    /// last of `blocks`.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -82,10 +84,11 @@ impl Nlvr2Writer {
     /// # Errors
     /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
-        let text: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
+        // About 16 bytes per sentence are the answer and the offsets.
+        let sentence_bytes: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
         make_room!(
             self,
-            row.image_0.len() + row.image_1.len() + text + row.identifier.len()
+            row.image_0.len() + row.image_1.len() + sentence_bytes + row.identifier.len()
         );
         self.image_0.append_value(row.image_0);
         self.image_1.append_value(row.image_1);

@@ -191,13 +191,15 @@ impl VqaWriter {
         ))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
-    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
+    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
+    /// appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
+    /// last of `blocks`.
     pub fn resume(path: impl AsRef<Path>, kind: VqaKind, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(
             TableFile::resume(path.as_ref(), &Self::columns(kind), blocks)?,
@@ -210,12 +212,13 @@ impl VqaWriter {
     /// # Errors
     /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: VqaRow<'_>) -> Result<()> {
-        let text: usize = row
+        // About 16 bytes are the id and the offsets of a question; about 24 bytes are the label, score and offset of an answer.
+        let question_bytes: usize = row
             .questions
             .iter()
             .map(|q| q.question.len() + 16 + q.answers.iter().map(|a| a.0.len() + 24).sum::<usize>())
             .sum();
-        make_room!(self, row.image.len() + text + row.split.len());
+        make_room!(self, row.image.len() + question_bytes + row.split.len());
         self.image.append_value(row.image);
         self.questions
             .append_value(row.questions.iter().map(|q| Some(&q.question)));
@@ -237,9 +240,9 @@ impl VqaWriter {
     /// # Errors
     /// Returns [`crate::DataError::Io`] if the directory does not exist or writing fails.
     pub fn write_empty(path: impl AsRef<Path>) -> Result<()> {
-        let columns = Self::columns(VqaKind::Answered).map(|answered| match answered.field.data_type() {
-            DataType::Int64 => answered,
-            _ => column(answered.field.name(), DataType::Null, "empty"),
+        let columns = Self::columns(VqaKind::Answered).map(|spec| match spec.field.data_type() {
+            DataType::Int64 => spec,
+            _ => column(spec.field.name(), DataType::Null, "empty"),
         });
         TableFile::create(path.as_ref(), &columns)?.finish()?;
         Ok(())

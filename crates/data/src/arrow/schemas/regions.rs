@@ -9,14 +9,14 @@ use super::{TakeArray, image_column, integers_column, text_column, texts_column}
 use crate::Result;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 
-/// A described region of a Visual Genome image, in pixels.
+/// A described region of a Visual Genome image. Position and size are in pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
     /// The description of the region.
     pub phrase: String,
-    /// Width in pixels.
+    /// Width of the region.
     pub width: i64,
-    /// Height in pixels.
+    /// Height of the region.
     pub height: i64,
     /// Column of the left edge; negative values occur.
     pub x: i64,
@@ -71,13 +71,15 @@ impl VgWriter {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. Appends to such a file
-    /// after `blocks`, the [`Self::blocks`] of an earlier writer; if `blocks` is empty, the file starts empty.
+    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
+    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
+    /// appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file is shorter than `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
+    /// last of `blocks`.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -91,8 +93,9 @@ impl VgWriter {
     /// # Errors
     /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, image: &[u8], regions: &[Region], image_id: &str) -> Result<()> {
-        let text: usize = regions.iter().map(|r| r.phrase.len() + 32).sum();
-        make_room!(self, image.len() + text + image_id.len());
+        // 32 bytes are the four integers of a region.
+        let region_bytes: usize = regions.iter().map(|r| r.phrase.len() + 32).sum();
+        make_room!(self, image.len() + region_bytes + image_id.len());
         self.image.append_value(image);
         self.caption.append_value(regions.iter().map(|r| Some(&r.phrase)));
         self.width.append_value(regions.iter().map(|r| Some(r.width)));
