@@ -8,7 +8,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// What random values are used for. Streams of different purposes are independent.
 ///
-/// The discriminants are part of the keys: append, never renumber.
+/// The discriminants are part of the keys, so a new purpose gets a new number and no number ever changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {

@@ -12,25 +12,26 @@ use crate::{DataError, Result};
 use vlct_image::{EXTENSIONS, StageTimes, Transform};
 use vlct_util::IoError;
 
-/// Images are kept in memory during the measurement. Reading stops at this many bytes.
+/// Reading stops at this many bytes, because all images are kept in memory during the measurement.
 const MAX_BYTES: usize = 64 << 20;
 /// Columns of Arrow files that hold images.
 const COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
-/// Images of a batch.
+/// Images per batch.
 const BATCH: usize = 8;
-/// Batches made ahead.
+/// Maximum number of batches made ahead.
 const PREFETCH: usize = 4;
 
 /// Image files in memory.
 #[derive(Debug, Default)]
 pub struct Images {
-    /// Source (path, and row and column of an Arrow file) and bytes of each.
+    /// The source of each image (path; for an Arrow file also row and column), and the bytes of its file.
     files: Vec<(String, Vec<u8>)>,
+    /// Total size of the files.
     bytes: usize,
 }
 
 impl Images {
-    /// Reads image files, `.arrow` files, and both in directories (not in subdirectories), in order, until 64 MiB are read.
+    /// Reads image files and `.arrow` files, given or in given directories (not in subdirectories), in order, until 64 MiB are read.
     ///
     /// # Errors
     /// Returns an error if a path cannot be read, an Arrow file is damaged, or there is no image.
@@ -125,7 +126,7 @@ pub struct Rate {
 /// reused, as in training.
 ///
 /// # Errors
-/// Returns an error if an image cannot be read, with its name, or a thread cannot be started.
+/// Returns an error that names the image if an image cannot be read, or an error if a thread cannot be started.
 pub fn measure(images: Images, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
     let job = Repeat {
         images: images.files,

@@ -4,19 +4,20 @@ use rand::Rng;
 
 use crate::random::{Purpose, stream};
 
+/// Rounds of the Feistel network.
 const ROUNDS: usize = 8;
 /// Minimum number of bits of the permuted numbers. With fewer bits, a Feistel network mixes badly.
 const MIN_BITS: u32 = 8;
 
 /// A permutation of `0..len`, computed number by number.
 ///
-/// Shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, for any round function)
+/// The shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, for any round function)
 /// with cycle walking (Black and Rogaway, *Ciphers with arbitrary finite domains*, 2002): a number outside
-/// the range is permuted again. For 256 items or more, this takes at most four permutations on average.
+/// the range is permuted again. For 256 items or more, an index takes at most four permutations on average.
 #[derive(Clone, Debug)]
 pub struct Order {
     len: u64,
-    /// None for sequential order.
+    /// `None` for sequential order.
     network: Option<Network>,
 }
 
@@ -60,14 +61,14 @@ impl Order {
         self.len == 0
     }
 
-    /// Returns the index at `position`; none beyond the end.
+    /// Returns the index at `position`; `None` beyond the end.
     pub fn at(&self, position: usize) -> Option<usize> {
         let mut value = position as u64;
         if value >= self.len {
             return None;
         }
         if let Some(network) = &self.network {
-            // The loop terminates: the network permutes a finite set, so the cycle of a number below `len` returns to it.
+            // The loop terminates: the network permutes a finite set, so the cycle of a number below `len` comes back to that number.
             loop {
                 value = network.permute(value);
                 if value < self.len {

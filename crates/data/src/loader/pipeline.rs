@@ -1,7 +1,7 @@
 //! Batches made by several threads, delivered in order.
 //!
-//! Threads claim single samples, so all threads work on one large batch, and they begin the next batches before the consumer
-//! requests the current one. A sample depends only on its position, never on the thread that makes it.
+//! Threads claim single samples, so that all threads work on one large batch. They begin batches before the consumer requests them.
+//! A sample depends only on its position, never on the thread that makes it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +38,7 @@ pub trait Job: Send + Sync + 'static {
     /// # Errors
     /// The pipeline delivers the error instead of the batch.
     fn sample(&self, plan: &Self::Plan, index: usize) -> Result<Self::Sample>;
-    /// Makes a batch of its samples, which are in order.
+    /// Makes a batch of `samples`, which are in order.
     ///
     /// # Errors
     /// The pipeline delivers the error instead of the batch.
@@ -47,11 +47,14 @@ pub trait Job: Send + Sync + 'static {
 
 /// A batch that is being made.
 struct Slot<J: Job> {
-    /// None if it could not be drawn. There are no samples then.
+    /// `None` if [`Job::plan`] panicked; `samples` is then empty.
     plan: Option<Arc<J::Plan>>,
     samples: Vec<Option<Result<J::Sample>>>,
+    /// Number of samples that threads have begun.
     claimed: usize,
+    /// Number of samples that threads have finished.
     made: usize,
+    /// The batch or its error, when it is ready for the consumer.
     batch: Option<Result<J::Batch>>,
 }
 
@@ -59,7 +62,7 @@ struct State<J: Job> {
     slots: VecDeque<Slot<J>>,
     /// Number of batches delivered, which is the number of the first slot.
     first: u64,
-    /// The next batch to begin; none at the end.
+    /// The next batch to begin; `None` at the end.
     next: Option<Position>,
     stop: bool,
 }
@@ -119,7 +122,7 @@ impl<J: Job> Pipeline<J> {
             let shared = pipeline.shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("loader {number}"))
-                .spawn(move || while shared.make_one() {})
+                .spawn(move || while shared.make_sample() {})
                 .map_err(|e| DataError::Invalid(format!("loader thread {number} cannot be started: {e}")))?;
             pipeline.threads.push(thread);
         }
@@ -178,7 +181,7 @@ impl<J: Job> Shared<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves a position beyond the last batch of its epoch to a later epoch; none beyond the end.
+    /// Converts a position beyond the last batch of its epoch to a position in a later epoch. Returns `None` beyond the end.
     fn normalise(&self, position: Position) -> Option<Position> {
         let epoch_len = self.job.epoch_len();
         let position = Position {
@@ -189,7 +192,7 @@ impl<J: Job> Shared<J> {
     }
 
     /// Makes one sample, and the batch if all its samples are made. Returns false if the thread must stop.
-    fn make_one(&self) -> bool {
+    fn make_sample(&self) -> bool {
         let Some((slot, plan, index)) = self.claim() else {
             return false;
         };
@@ -205,7 +208,7 @@ impl<J: Job> Shared<J> {
         }
         let samples = std::mem::take(&mut entry.samples);
         drop(state);
-        // The error of the first sample by index, not by time, so that it is the same for any number of threads.
+        // Of several errors, the one of the smallest index is returned, not the earliest, so that the number of threads has no effect.
         let batch = samples
             .into_iter()
             .flatten()
@@ -219,7 +222,8 @@ impl<J: Job> Shared<J> {
         true
     }
 
-    /// Waits for a sample to make. Returns the number of its slot, the plan and its index in the batch; none if the thread must stop.
+    /// Waits until there is a sample to make, and claims it. Returns the number of the batch, its plan, and the index of the sample in
+    /// the batch; `None` if the thread must stop.
     fn claim(&self) -> Option<(u64, Arc<J::Plan>, usize)> {
         let mut state = self.lock();
         loop {
@@ -350,14 +354,14 @@ mod tests {
             let start = Position { epoch, batch };
             let batches: Vec<_> = Pipeline::new(job, start, Some(6), threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
             let first = (epoch * epoch_len + batch).min(6 * epoch_len);
-            let want: Vec<_> = (first..6 * epoch_len)
+            let expected: Vec<_> = (first..6 * epoch_len)
                 .map(|b| {
                     let position = Position { epoch: b / epoch_len, batch: b % epoch_len };
                     let indices = position.batch * size..(position.batch * size + size).min(total);
                     (position, indices.map(|i| (position.epoch, i)).collect::<Vec<_>>())
                 })
                 .collect();
-            prop_assert_eq!(batches, want);
+            prop_assert_eq!(batches, expected);
         }
     }
 
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn prefetch_bounds_the_samples_made_and_dropping_stops() {
+    fn prefetch_bounds_the_samples_made_and_dropping_stops_the_threads() {
         let job = Indices {
             total: 1_000_000,
             size: 4,

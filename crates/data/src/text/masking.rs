@@ -36,15 +36,15 @@ pub struct MaskedText {
     pub labels: Vec<Option<u32>>,
 }
 
-/// Chooses tokens of the unpadded text `ids` and corrupts them: of the chosen, 80 % become `[MASK]`, 10 % a token drawn
+/// Chooses tokens of the unpadded text `ids` and corrupts them: 80 % of the chosen tokens become `[MASK]`, 10 % become a token drawn
 /// from the whole vocabulary, and 10 % are kept.
 ///
 /// Without `whole_word`, each token is chosen independently with the given probability, except `[CLS]` at the beginning and `[SEP]` at
 /// the end. As in the original, special tokens that the caption itself contains are chosen like others.
 ///
 /// With `whole_word`, the budget is the same for all texts, `probability · max_text_len` tokens. The words of the text share it with
-/// the padding that the original appends, so few tokens of a short text are chosen, often none (for ten words of one piece in
-/// 40 tokens: none in 13.6 % of cases). As in the original, `[CLS]`, `[SEP]` and `[PAD]` are never chosen at any position.
+/// the padding that the original appends, so few tokens of a short text are chosen, often none (for ten words of one piece each,
+/// padded to 40 tokens: none in 13.6 % of cases). As in the original, `[CLS]`, `[SEP]` and `[PAD]` are never chosen at any position.
 pub fn mask_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> MaskedText {
     let chosen = if config.whole_word {
         choose_words(tokenizer, ids, config, rng)

@@ -103,14 +103,14 @@ fn naive_pieces(t: &Tokenizer, text: &str) -> Vec<String> {
                 })
                 .collect();
             for part in split.split_whitespace() {
-                out.extend(naive_word(&known, part));
+                out.extend(naive_pieces_of_word(&known, part));
             }
         }
     }
     out
 }
 
-fn naive_word(known: &HashSet<&str>, word: &str) -> Vec<String> {
+fn naive_pieces_of_word(known: &HashSet<&str>, word: &str) -> Vec<String> {
     let characters: Vec<char> = word.chars().collect();
     let unknown = vec!["[UNK]".to_owned()];
     if characters.len() > 100 {

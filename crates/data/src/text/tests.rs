@@ -340,21 +340,21 @@ fn padding_shares_the_budget_of_whole_words() {
     let chosen = counts(&texts);
     let choose = |n: u64, k: u64| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
     for (k, share) in (0..=6).map(|k| (k, choose(10, k) * choose(28, 6 - k) / choose(38, 6))) {
-        let seen = chosen.iter().filter(|&&c| c as u64 == k).count();
-        assert_share(seen as f64 / texts.len() as f64, share, texts.len());
+        let count = chosen.iter().filter(|&&c| c as u64 == k).count();
+        assert_share(count as f64 / texts.len() as f64, share, texts.len());
     }
     let none = chosen.iter().filter(|&&c| c == 0).count() as f64 / texts.len() as f64;
     assert!((none - 0.136).abs() < 0.011, "{none}");
     // All words are chosen equally often.
-    for at in 1..11 {
-        let seen = texts.iter().filter(|t| t.labels[at].is_some()).count();
-        assert_share(seen as f64 / texts.len() as f64, 6.0 / 38.0, texts.len());
+    for position in 1..11 {
+        let count = texts.iter().filter(|t| t.labels[position].is_some()).count();
+        assert_share(count as f64 / texts.len() as f64, 6.0 / 38.0, texts.len());
     }
 }
 
 #[test]
 fn words_are_masked_whole_and_skipped_if_beyond_the_budget() {
-    // A word of eight pieces exceeds the budget of six; one of two fits.
+    // A word of eight pieces exceeds the budget of six; a word of two pieces does not.
     let (ids, texts) = draw_masks("antidisestablishmentarianism surfboard", true, 2_000);
     let tokenizer = bert();
     assert_eq!(
@@ -390,9 +390,9 @@ fn budget_is_rounded_half_to_even() {
 fn tokens_are_chosen_independently() {
     let (ids, texts) = draw_masks("a surfboard on [UNK] the wave", false, 20_000);
     let n = texts.len();
-    for at in 1..ids.len() - 1 {
-        let seen = texts.iter().filter(|t| t.labels[at].is_some()).count();
-        assert_share(seen as f64 / n as f64, 0.15, n);
+    for position in 1..ids.len() - 1 {
+        let count = texts.iter().filter(|t| t.labels[position].is_some()).count();
+        assert_share(count as f64 / n as f64, 0.15, n);
     }
     let both = texts
         .iter()
@@ -427,13 +427,13 @@ fn special_tokens_are_excluded_as_in_the_original() {
                     max_text_len: special.len(),
                 };
                 let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(3, Purpose::TokenMask, 0, 0));
-                for (at, (&id, label)) in ids.iter().zip(&masked.labels).enumerate() {
+                for (position, (&id, label)) in ids.iter().zip(&masked.labels).enumerate() {
                     let is_excluded = if whole_word {
                         [0, 101, 102].contains(&id)
                     } else {
-                        special[at]
+                        special[position]
                     };
-                    assert_eq!(label.is_none(), is_excluded, "{id} at {at} of {}", case["text"]);
+                    assert_eq!(label.is_none(), is_excluded, "{id} at {position} of {}", case["text"]);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use unicode_normalization::UnicodeNormalization;
 
-/// Longer words become `[UNK]`; in characters (BERT's `max_input_chars_per_word`).
+/// Maximum length of a word in characters. Longer words become `[UNK]` (BERT's `max_input_chars_per_word`).
 const MAX_WORD_LEN: usize = 100;
 
 /// Number of tokens that encoding adds to the pieces of a text: `[CLS]` and `[SEP]`.
@@ -183,7 +183,7 @@ impl Tokenizer {
     }
 
     /// The special token whose name is a prefix of `text`, and the length of the name in bytes.
-    fn special_at(&self, text: &str) -> Option<(u32, usize)> {
+    fn special_prefix(&self, text: &str) -> Option<(u32, usize)> {
         let specials = self.vocabulary.specials();
         [
             ("[PAD]", specials.pad),
@@ -213,7 +213,7 @@ struct Encoder<'a> {
     stop_len: usize,
     /// The current word, cleaned and lower-cased.
     word: String,
-    /// The current part of the word, without accents, between punctuation.
+    /// The current characters of the word between punctuation, without accents.
     part: String,
 }
 
@@ -231,7 +231,7 @@ impl Encoder<'_> {
             }
             // Special tokens are matched in the raw text, before cleaning and lower-casing.
             if c == '['
-                && let Some((id, length)) = self.tokenizer.special_at(rest)
+                && let Some((id, length)) = self.tokenizer.special_prefix(rest)
             {
                 self.end_word();
                 self.ids.push(id);
@@ -259,7 +259,7 @@ impl Encoder<'_> {
         } else if c.is_ascii() {
             self.word.push(c.to_ascii_lowercase());
         } else {
-            // Character by character, as in the original: a capital sigma at the end of a word becomes σ, not ς.
+            // Each character is converted alone, as in the original: a capital sigma at the end of a word becomes σ, not ς.
             self.word.extend(c.to_lowercase());
         }
     }

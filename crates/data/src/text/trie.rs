@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 pub(super) struct Trie {
     /// The byte of the edge to each node.
     bytes: Vec<u8>,
-    /// The first child of each node; one entry more than there are nodes.
+    /// The first child of each node, followed by the number of nodes.
     first_child: Vec<u32>,
     /// The id of the string that ends at each node, or [`NO_TOKEN`].
     token: Vec<u32>,
