@@ -126,11 +126,11 @@ fn prepare_command(name: &str, data_root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vlct_data::datasets::{Shards, Split, files};
+    use vlct_data::datasets::{ShardPolicy, Split, files};
 
     use super::*;
 
-    fn message(directory: &Path, name: &str, shards: Shards) -> String {
+    fn message(directory: &Path, name: &str, shards: ShardPolicy) -> String {
         with_hint(&TrainError::Data(
             files(directory, name, Split::Train, shards).unwrap_err(),
         ))
@@ -140,21 +140,21 @@ mod tests {
     fn hint_for_missing_files_is_the_command_that_makes_them() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().display();
-        let unknown = message(directory.path(), "photos", Shards::All);
+        let unknown = message(directory.path(), "photos", ShardPolicy::All);
         let command = "vlct prepare jsonl --root IMAGES --annotations FILE.jsonl --name photos --out";
         assert!(unknown.ends_with(&format!("; make them: {command} {out}")), "{unknown}");
 
-        let missing = message(directory.path(), "sbu", Shards::All);
+        let missing = message(directory.path(), "sbu", ShardPolicy::All);
         let command = format!("or make them: vlct prepare sbu --root RAW --out {out}");
         assert!(
             missing.ends_with(&command) && !missing.contains("fewer_shards"),
             "{missing}"
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
-        assert!(message(directory.path(), "sbu", Shards::All).contains("or fewer_shards=True"));
+        assert!(message(directory.path(), "sbu", ShardPolicy::All).contains("or fewer_shards=True"));
         // A missing shard before an existing one does not mean a smaller download.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
-        let gap = message(directory.path(), "sbu", Shards::AsFound);
+        let gap = message(directory.path(), "sbu", ShardPolicy::AsFound);
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");
     }
 }

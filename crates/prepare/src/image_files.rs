@@ -188,7 +188,7 @@ fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
     })
 }
 
-/// Returns the name of an entry; none if it is hidden. Invalid Unicode is replaced; no annotation has such a name.
+/// Returns the name of an entry; `None` if it is hidden. Invalid Unicode is replaced; no annotation has such a name.
 fn visible_name(entry: &DirEntry) -> Option<String> {
     let name = entry.file_name();
     Some(name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))

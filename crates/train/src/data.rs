@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vlct_data::datasets::{Contents, Shards, Split, TableDataset};
+use vlct_data::datasets::{Contents, ShardPolicy, Split, TableDataset};
 use vlct_data::text::Tokenizer;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 
@@ -73,9 +73,9 @@ pub fn open(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
         return Err(TrainError::MissingDataRoot);
     }
     let shards = if data.fewer_shards {
-        Shards::AsFound
+        ShardPolicy::AsFound
     } else {
-        Shards::All
+        ShardPolicy::All
     };
     let dataset = TableDataset::open_with(Contents::Captions, &data.root, &data.datasets, split, shards)?;
     Ok(Arc::new(dataset))

@@ -15,8 +15,9 @@ use vlct_util::text::misspelt;
 const TAR: &str = "tar";
 
 /// Returns the files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. If no split has
-/// such a file, returns the tars in the directory `NAME`. The result is empty if the dataset has other splits, but no such validation
-/// or test split.
+/// an Arrow file, returns the tars of the split in the directory `NAME`.
+///
+/// If the dataset exists but lacks the split, the result is empty for a validation or test split, and an error for the training split.
 pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
     if !is_custom_name(name) {
         let reason = "a name has at most 100 letters, digits, - and _, and begins with a letter or digit";
@@ -29,7 +30,7 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
         file.strip_prefix(&prefix).is_some_and(is_empty_or_number)
     })?;
     let mut dataset_exists = false;
-    for (find, first) in [
+    for (find, first_file) in [
         (
             arrow_files as fn(&Path, &str, Split) -> Result<Vec<PathBuf>>,
             format!("{name}_{split}_0.arrow"),
@@ -44,7 +45,7 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
             dataset_exists |= !find(data_root, name, other)?.is_empty();
         }
         match (dataset_exists, split) {
-            (true, Split::Train) => return Err(missing(data_root, name, first)),
+            (true, Split::Train) => return Err(missing(data_root, name, first_file)),
             (true, _) => return Ok(Vec::new()),
             (false, _) => {}
         }
@@ -95,10 +96,13 @@ fn arrow_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf
         .collect();
     let file_name = |number: u64| format!("{prefix}{number}.arrow");
     let single = data_root.join(format!("{name}_{split}.arrow"));
-    match (single.exists(), numbers.is_empty()) {
-        (true, true) => Ok(vec![single]),
-        (true, false) => Err(DataError::Format {
-            reason: format!("{} exists too; remove one of the two", file_name(0)),
+    match (single.exists(), numbers.first()) {
+        (true, None) => Ok(vec![single]),
+        (true, Some(first)) => Err(DataError::Format {
+            reason: format!(
+                "{} exists too; remove this file or the numbered files",
+                file_name(*first)
+            ),
             path: single,
         }),
         (false, _) => match (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
@@ -115,8 +119,8 @@ fn tar_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>>
     split_tars(&data_root.join(name), split)
 }
 
-/// Returns the tars of a split in a directory of WebDataset shards, sorted by name. They are in a subdirectory named after the split;
-/// those of the training split may be in the directory itself.
+/// Returns the tars of a split in a directory of WebDataset shards, sorted by name. The tars of a split are in a subdirectory named
+/// after the split; those of the training split may be in the directory itself.
 ///
 /// # Errors
 /// Returns [`DataError::Io`] if the directory cannot be read.
@@ -128,7 +132,7 @@ pub fn split_tars(directory: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Returns the tars in a directory, sorted by name. Empty if there is no such directory.
+/// Returns the tars in a directory, sorted by name; an empty list if the directory does not exist.
 ///
 /// # Errors
 /// Returns [`DataError::Io`] if the directory cannot be read.
@@ -139,7 +143,7 @@ pub fn tars(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Returns the entries of a directory. Empty if there is no such directory.
+/// Returns the entries of a directory; an empty list if the directory does not exist.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
@@ -246,8 +250,8 @@ mod tests {
             dataset.image_at(&dataset.locate(0).unwrap()).unwrap(),
             b"web/train/0.tar"
         );
-        let at = dataset.locate(0).unwrap();
-        assert_eq!(dataset.image_id_at(&at).unwrap().as_deref(), Some("1"));
+        let location = dataset.locate(0).unwrap();
+        assert_eq!(dataset.image_id_at(&location).unwrap().as_deref(), Some("1"));
         let error = dataset.error(0, "is blue").to_string();
         assert!(error.ends_with("0.tar: row 0 (1): is blue"), "{error}");
         // Arrow files take precedence over tars.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::Result;
 use crate::loader::Order;
 
-/// A numbered set of items, each a row with one of its texts.
+/// A sequence of items. An item is a row with one of its texts.
 pub trait Dataset: Send + Sync {
     /// Number of items.
     fn len(&self) -> usize;
@@ -39,8 +39,8 @@ pub trait Dataset: Send + Sync {
     /// Returns an error if there is no such row or its texts are damaged.
     fn items_of(&self, row: usize) -> Result<Range<usize>>;
 
-    /// Returns the items from which negatives and replacements of item `item` are drawn: all items of the same named dataset. Empty if
-    /// there is no such item.
+    /// Returns the items from which negatives and replacements of item `item` are drawn: all items of the same named dataset. The range
+    /// is empty if there is no such item.
     fn peers(&self, item: usize) -> Range<usize>;
 
     /// Returns the order of the items in an epoch of training.
@@ -51,7 +51,7 @@ pub trait Dataset: Send + Sync {
     /// Returns file and row of an item, for messages.
     fn describe(&self, item: usize) -> String;
 
-    /// Returns an error about an item that names file and row.
+    /// Returns an error about an item. Its message names file and row.
     fn error(&self, item: usize, reason: &str) -> crate::DataError;
 }
 

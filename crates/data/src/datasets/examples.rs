@@ -54,7 +54,7 @@ impl Dataset for TableDataset {
 }
 
 impl TableDataset {
-    /// Returns the item at a location of [`Self::locate`].
+    /// Returns the item at a location that [`Self::locate`] returned.
     ///
     /// # Errors
     /// Returns an error if there is no such location, a row has no image, or its columns are damaged or have different lengths.
@@ -90,7 +90,7 @@ impl TableDataset {
         text.ok_or_else(|| DataError::Invalid(format!("there is no text {} in row {}", location.text, location.row)))
     }
 
-    /// Returns the bytes of the (only or left) image file at a location.
+    /// Returns the bytes of the image file at a location, for a pair those of the left image.
     ///
     /// # Errors
     /// Returns an error if there is no such location, or the row has no image.
@@ -107,7 +107,7 @@ impl TableDataset {
     /// Returns the question at a location, with its answers.
     fn question(&self, location: &Location) -> Result<(String, Answer)> {
         let questions = self.file(location)?.arrow()?.questions(location.row)?;
-        self.read(location, READ_AROUND_BYTES);
+        self.record_read_at(location, READ_AROUND_BYTES);
         let count = questions.len();
         let question = questions.into_iter().nth(location.text).ok_or_else(|| {
             self.row_error(
@@ -115,8 +115,8 @@ impl TableDataset {
                 &format!("there is no question {}; there are {count} questions", location.text),
             )
         })?;
-        let is_invalid = |(_, label, score): &&(String, i64, f64)| {
-            !(0..MAX_ANSWERS as i64).contains(label) || !(0.0..=1.0).contains(score)
+        let is_invalid = |(_, id, score): &&(String, i64, f64)| {
+            !(0..MAX_ANSWERS as i64).contains(id) || !(0.0..=1.0).contains(score)
         };
         match question.answers.iter().find(is_invalid) {
             None => Ok((
@@ -126,9 +126,9 @@ impl TableDataset {
                     answers: question.answers,
                 },
             )),
-            Some((_, label, score)) => {
+            Some((_, id, score)) => {
                 let reason = format!(
-                    "question {} has an answer with the id {label} and the score {score}; ids are 0 to {}, scores 0 to 1",
+                    "question {} has an answer with the id {id} and the score {score}; ids are 0 to {}, scores 0 to 1",
                     location.text,
                     MAX_ANSWERS - 1
                 );
@@ -142,7 +142,7 @@ impl TableDataset {
         let table = self.file(location)?.arrow()?;
         let sentences = table.texts(location.row, "questions")?;
         let answers = table.texts(location.row, "answers")?;
-        self.read(location, READ_AROUND_BYTES);
+        self.record_read_at(location, READ_AROUND_BYTES);
         if sentences.len() != answers.len() {
             let reason = format!("{} sentences, but {} answers", sentences.len(), answers.len());
             return Err(self.row_error(location, &reason));

@@ -26,17 +26,18 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// Whether numbered shards may be absent.
+/// Which numbered shards must exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shards {
+pub enum ShardPolicy {
     /// All shards must exist. Their number is read from the report of the preparation; without a report, it is the published number.
     #[default]
     All,
-    /// Shards after the last existing one may be absent, because a download may have fewer images.
+    /// There may be fewer shards than published, because some images can no longer be downloaded. Shards before the last existing one
+    /// must exist.
     AsFound,
 }
 
-/// Rejects a dataset whose preparation is not finished, because its existing files look like a complete dataset.
+/// Rejects a dataset whose preparation is not finished, because its existing files could be mistaken for a complete dataset.
 ///
 /// # Errors
 /// Returns [`DataError::Unfinished`] if the preparation `name` has not written a file for which `is_needed` returns true.

@@ -7,8 +7,8 @@ use super::contents::Contents;
 use super::table::Table;
 use crate::{DataError, Result};
 
-/// Number of texts that one index entry covers; a row without texts counts as one. Finding an item reads at most this many texts,
-/// and those of one row.
+/// Number of texts that one index entry covers; a row without texts counts as one. Finding an item reads at most this many texts
+/// and the texts of one row.
 const BLOCK: usize = 128;
 /// Bytes that the system may map around an address that is read: since Linux 6.18, a large folio of the page cache.
 pub(super) const READ_AROUND_BYTES: usize = 2 << 20;
@@ -52,7 +52,7 @@ fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>
 }
 
 impl TableIndex {
-    /// Reads all texts once.
+    /// Builds the index, which reads all texts once.
     ///
     /// # Errors
     /// Returns [`DataError::Format`] if a text is damaged or there are more than 2³² rows or texts.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::contents::Contents;
-use super::files::{Shards, Split};
+use super::files::{ShardPolicy, Split};
 use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::registry;
 use super::table::Table as File;
@@ -16,6 +16,7 @@ use crate::{DataError, Result};
 
 /// Bytes read from the mapped files before their pages are released.
 const RELEASE_BYTES: usize = 16 << 20;
+
 /// The location of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -43,8 +44,8 @@ struct Table {
     dataset: usize,
     first_item: usize,
     first_row: usize,
-    /// Whether it was read since its pages were last released.
-    touched: AtomicBool,
+    /// Whether the file was read since its pages were last released.
+    was_read: AtomicBool,
 }
 
 /// Several datasets with the same contents as one sequence of items (row, text). Datasets are in the given order, files in reading
@@ -60,7 +61,7 @@ pub struct TableDataset {
     items: usize,
     rows: usize,
     /// Bytes read since pages were last released.
-    touched: AtomicUsize,
+    bytes_read: AtomicUsize,
 }
 
 impl TableDataset {
@@ -75,10 +76,10 @@ impl TableDataset {
         names: &[impl AsRef<str>],
         split: Split,
     ) -> Result<Self> {
-        Self::open_with(contents, data_root, names, split, Shards::All)
+        Self::open_with(contents, data_root, names, split, ShardPolicy::All)
     }
 
-    /// Opens datasets like [`Self::open`]; `shards` says whether shards may be absent.
+    /// Opens datasets like [`Self::open`]; `shards` determines which shards must exist.
     ///
     /// # Errors
     /// Returns the errors of [`Self::open`].
@@ -87,7 +88,7 @@ impl TableDataset {
         data_root: impl AsRef<Path>,
         names: &[impl AsRef<str>],
         split: Split,
-        shards: Shards,
+        shards: ShardPolicy,
     ) -> Result<Self> {
         for name in names {
             let found = registry::contents(data_root.as_ref(), name.as_ref())?;
@@ -130,7 +131,7 @@ impl TableDataset {
                     dataset,
                     first_item,
                     first_row,
-                    touched: AtomicBool::new(false),
+                    was_read: AtomicBool::new(false),
                 });
             }
             parts.push(Part {
@@ -144,7 +145,7 @@ impl TableDataset {
             tables,
             items,
             rows,
-            touched: AtomicUsize::new(0),
+            bytes_read: AtomicUsize::new(0),
         })
     }
 
@@ -184,11 +185,11 @@ impl TableDataset {
                 self.items
             )));
         }
-        // The last table that begins at or before the item. Empty tables before it begin at the same item.
+        // Of several tables that begin at the same item, only the last has items.
         let table_index = self.tables.partition_point(|t| t.first_item <= index) - 1;
         let table = &self.tables[table_index];
         let (row, text) = table.index.find(index - table.first_item)?;
-        self.touch(table, READ_AROUND_BYTES);
+        self.record_read(table, READ_AROUND_BYTES);
         Ok(Location {
             dataset: table.dataset,
             table: table_index,
@@ -204,14 +205,14 @@ impl TableDataset {
     pub fn texts_at(&self, location: &Location) -> Result<Vec<Cow<'_, str>>> {
         let table = self.table(location)?;
         let texts = table.index.texts(location.row)?;
-        self.touch(table, READ_AROUND_BYTES);
+        self.record_read(table, READ_AROUND_BYTES);
         Ok(texts)
     }
 
     /// Returns the bytes of the image file at a location. `column` selects the image in an Arrow file.
     pub(super) fn image_in(&self, location: &Location, column: &str) -> Result<&[u8]> {
         let image = self.file(location)?.image(location.row, column)?;
-        self.read(location, image.len() + READ_AROUND_BYTES);
+        self.record_read_at(location, image.len() + READ_AROUND_BYTES);
         Ok(image)
     }
 
@@ -237,7 +238,7 @@ impl TableDataset {
         }
     }
 
-    /// Returns an error about a row that names the file and the row.
+    /// Returns an error about a row. Its message names the file and the row.
     pub(super) fn row_error(&self, location: &Location, reason: &str) -> DataError {
         match self.tables.get(location.table) {
             Some(table) => table.index.table.row_error(location.row, reason),
@@ -272,7 +273,7 @@ impl TableDataset {
         let table = self.table(&location)?;
         let first = table.first_item + table.index.first_item(location.row)?;
         let count = table.index.texts(location.row)?.len();
-        self.touch(table, READ_AROUND_BYTES);
+        self.record_read(table, READ_AROUND_BYTES);
         Ok(first..first + count)
     }
 
@@ -287,26 +288,26 @@ impl TableDataset {
             .ok_or_else(|| DataError::Invalid(format!("there is no table {}", location.table)))
     }
 
-    /// Counts `bytes` of the file of a location as read; see [`Self::touch`].
-    pub(super) fn read(&self, location: &Location, bytes: usize) {
+    /// Counts `bytes` of the file of a location as read; see [`Self::record_read`].
+    pub(super) fn record_read_at(&self, location: &Location, bytes: usize) {
         if let Some(table) = self.tables.get(location.table) {
-            self.touch(table, bytes);
+            self.record_read(table, bytes);
         }
     }
 
     /// Counts bytes that were read from a file. After every [`RELEASE_BYTES`], releases the pages of all files that were read, so that
     /// the resident memory of this process does not grow to the size of the files.
-    fn touch(&self, table: &Table, bytes: usize) {
-        table.touched.store(true, Ordering::Relaxed);
-        let before = self.touched.fetch_add(bytes, Ordering::Relaxed);
+    fn record_read(&self, table: &Table, bytes: usize) {
+        table.was_read.store(true, Ordering::Relaxed);
+        let before = self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         // Exactly one thread crosses the limit. Other threads may read meanwhile: a released page is mapped again when it is read.
         if before <= RELEASE_BYTES && before + bytes > RELEASE_BYTES {
             for table in &self.tables {
-                if table.touched.swap(false, Ordering::Relaxed) {
+                if table.was_read.swap(false, Ordering::Relaxed) {
                     table.index.table.release_pages();
                 }
             }
-            self.touched.store(0, Ordering::Relaxed);
+            self.bytes_read.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -20,7 +20,7 @@ mod table;
 pub use contents::Contents;
 pub use custom::{split_tars, tars};
 pub use dataset::{Answer, Dataset, Example};
-pub use files::{Shards, Split};
+pub use files::{ShardPolicy, Split};
 pub use items::{Location, TableDataset};
 pub use name::is_custom_name;
 pub use published::{DATASETS, Files, NAMES, Published, is_published_file};

@@ -1,6 +1,6 @@
 //! The published datasets: the name, preparation, contents and files of each.
 //!
-//! [`DATASETS`] is the only list of them; the registry, the configuration and a test of `docs/data.md` read it.
+//! [`DATASETS`] is the only list of these datasets; the registry, the configuration and a test of `docs/data.md` read it.
 
 use super::contents::Contents;
 use super::files::Split;
@@ -10,7 +10,7 @@ use super::files::Split;
 pub enum Files {
     /// The split does not exist.
     None,
-    /// These files.
+    /// Files with these names.
     Named(&'static [&'static str]),
     /// `{prefix}_0` to `{prefix}_{count - 1}`.
     Shards(&'static str, usize),
@@ -99,7 +99,7 @@ pub const DATASETS: &[Published] = &[
         "pretrain-f30k",
         Files::Named(&["pretrain_flickr30k_train"]),
     ),
-    // The original writes files of the second name, but reads only shard 0 of the first.
+    // The original writes files of the second name, but reads only shard 0 of the first. Both names are accepted.
     train_only(
         "pretrainVGQA",
         "pretrain-vg",
@@ -134,7 +134,7 @@ impl Published {
     }
 }
 
-/// Whether a published dataset has files of this name, without number and `.arrow`.
+/// Whether a published dataset has a file or shards of this name, without `.arrow` and the number of the shard.
 pub fn is_published_file(name: &str) -> bool {
     let all = DATASETS
         .iter()

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::custom;
-use super::files::{Shards, Split, reject_unfinished};
+use super::files::{ShardPolicy, Split, reject_unfinished};
 use super::published::{Files, Published};
 use super::table::Table;
 use crate::error::MissingFile;
 use crate::manifest::Report;
 use crate::{DataError, Result};
 
-/// Returns the contents of a dataset. Those of a custom dataset are detected from the columns of its first file.
+/// Returns the contents of a dataset. The contents of a custom dataset are detected from the columns of its first file.
 ///
 /// # Errors
 /// Returns [`DataError::UnknownDataset`] if there is no such dataset, or an error of the first file.
@@ -34,7 +34,7 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
     Ok(Contents::Captions)
 }
 
-/// Returns the number of shards in the report of the preparation, if the report exists and has some.
+/// Returns the number of shards in the report of the preparation; `None` if there is no report or it has no shards.
 fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) -> Option<usize> {
     let report = Report::read(data_root, preparation)?;
     let is_shard = |file: &str| {
@@ -53,7 +53,7 @@ fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) ->
 /// # Errors
 /// Returns [`DataError::UnknownDataset`] for an unknown name, [`DataError::MissingFiles`] with all files that are missing in
 /// `data_root`, [`DataError::Unfinished`] if the preparation is not finished.
-pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Result<Vec<PathBuf>> {
+pub fn files(data_root: &Path, name: &str, split: Split, shards: ShardPolicy) -> Result<Vec<PathBuf>> {
     let Some(dataset) = Published::find(name) else {
         return custom::files(data_root, name, split);
     };
@@ -67,8 +67,8 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
             // All shards up to the last existing one are expected, so gaps are reported as missing files.
             let last_existing = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
             let count = match shards {
-                Shards::All => prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count),
-                Shards::AsFound => last_existing.map_or(1, |last| last + 1),
+                ShardPolicy::All => prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count),
+                ShardPolicy::AsFound => last_existing.map_or(1, |last| last + 1),
             };
             (0..count).map(|i| shard(prefix, i)).collect()
         }
@@ -92,7 +92,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: Shards) -> Resu
         .map(|file| MissingFile {
             dataset: name.to_string(),
             file: format!("{file}.arrow"),
-            allows_fewer_shards: shards == Shards::AsFound,
+            allows_fewer_shards: shards == ShardPolicy::AsFound,
         })
         .collect();
     if !missing.is_empty() {
@@ -109,7 +109,7 @@ pub(super) fn files_of_all(
     data_root: &Path,
     names: &[impl AsRef<str>],
     split: Split,
-    shards: Shards,
+    shards: ShardPolicy,
 ) -> Result<Vec<(usize, PathBuf)>> {
     if names.is_empty() {
         return Err(DataError::Invalid("no dataset is given; name at least one".into()));

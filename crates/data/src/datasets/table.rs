@@ -8,7 +8,7 @@ use crate::arrow::ArrowTable;
 use crate::webdataset::{TarCounts, TarTable};
 use crate::{DataError, Result};
 
-/// An open file.
+/// An open file of a dataset.
 #[derive(Debug)]
 pub enum Table {
     /// An Arrow file.
@@ -44,14 +44,14 @@ impl Table {
     /// Detects the contents of a file from its columns.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, or has neither captions nor questions.
+    /// Returns an error if the file cannot be read, or has the columns of none of the [`Contents`].
     pub fn detect_contents(path: &Path) -> Result<Contents> {
         if is_tar(path) {
             return Ok(Contents::Captions);
         }
         let table = ArrowTable::open(path)?;
-        let has = |name: &str| table.columns().any(|column| column == name);
-        match (has("image_0"), has("questions"), has("caption")) {
+        let has_column = |name: &str| table.columns().any(|column| column == name);
+        match (has_column("image_0"), has_column("questions"), has_column("caption")) {
             (true, true, _) => Ok(Contents::Pairs),
             (false, true, _) => Ok(Contents::Questions),
             (_, false, true) => Ok(Contents::Captions),
@@ -124,7 +124,7 @@ impl Table {
         }
     }
 
-    /// Returns the bytes of an image file of a row. `column` selects it in an Arrow file; a tar has one image in a row.
+    /// Returns the bytes of an image file of a row. `column` selects the image in an Arrow file; a row of a tar has one image.
     ///
     /// # Errors
     /// Returns an error if there is no such row or it has no image.
@@ -155,12 +155,12 @@ impl Table {
         name.map_or(format!("row {row}"), |name| format!("row {row} ({name})"))
     }
 
-    /// Returns an error about a row that names the file and the row.
+    /// Returns an error about a row. Its message names the file and the row.
     pub fn row_error(&self, row: usize, reason: &str) -> DataError {
         self.error(&format!("{}: {reason}", self.row_name(row)))
     }
 
-    /// Counts of the samples and members of a tar; none for an Arrow file.
+    /// Counts of the samples and members of a tar; `None` for an Arrow file.
     pub fn tar_counts(&self) -> Option<TarCounts> {
         match self {
             Self::Arrow(_) => None,

@@ -95,7 +95,7 @@ pub struct CustomDataset {
     pub columns: ColumnNames,
     /// An answer is in the vocabulary if it is the majority answer of at least this many questions of the training split.
     pub min_answers: usize,
-    /// The splits to write; None for all.
+    /// The splits to write; `None` for all.
     pub splits: Option<Vec<String>>,
     /// Rows per file.
     pub rows_per_file: usize,

@@ -14,11 +14,11 @@ pub struct RawDataset {
     pub root: PathBuf,
     /// The seed of the order of rows.
     pub seed: u64,
-    /// The splits to write; None for all.
+    /// The splits to write; `None` for all.
     pub splits: Option<Vec<String>>,
     /// Rows per file of the datasets that are written as numbered files.
     pub rows_per_file: usize,
-    /// The vocabulary of the answers to Visual Genome's questions; None for the one in the root.
+    /// The vocabulary of the answers to Visual Genome's questions; `None` for the one in the root.
     pub labels: Option<Vocabulary>,
 }
 

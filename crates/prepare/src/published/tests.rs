@@ -342,14 +342,17 @@ fn loader_expects_as_many_shards_as_were_prepared() {
             shards,
         )
     };
-    let all = open(vlct_data::datasets::Shards::All).unwrap();
+    let all = open(vlct_data::datasets::ShardPolicy::All).unwrap();
     assert_eq!(all.tables().count(), count);
 
     // Without the report, the published number of shards is expected.
     std::fs::remove_file(Report::path(directory.path(), "sbu")).unwrap();
-    let message = open(vlct_data::datasets::Shards::All).unwrap_err().to_string();
+    let message = open(vlct_data::datasets::ShardPolicy::All).unwrap_err().to_string();
     assert!(message.contains("sbu_8.arrow"), "{message}");
-    assert_eq!(open(vlct_data::datasets::Shards::AsFound).unwrap().rows(), all.rows());
+    assert_eq!(
+        open(vlct_data::datasets::ShardPolicy::AsFound).unwrap().rows(),
+        all.rows()
+    );
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl<T: ByteSize> Shared<T> {
         std::mem::forget(stop_on_panic);
     }
 
-    /// Waits until an item may be started, and returns it; None if no item is left.
+    /// Waits until an item may be started, and returns it; `None` if no item is left.
     fn start(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -66,7 +66,7 @@ impl<T: ByteSize> Shared<T> {
         }
     }
 
-    /// Waits until `item`, the next one to consume, is made, and returns it; None if a worker panicked.
+    /// Waits until `item`, the next one to consume, is made, and returns it; `None` if a worker panicked.
     fn consume(&self, item: usize) -> Option<T> {
         let mut state = self.lock();
         let made = loop {

@@ -11,7 +11,7 @@ use crate::retrieval::Retrieval;
 use crate::sample::EVALUATION_SEED_BIT;
 use crate::spec::TaskSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
-use vlct_data::datasets::{Contents, RowsOf, Shards, Split, TableDataset};
+use vlct_data::datasets::{Contents, RowsOf, ShardPolicy, Split, TableDataset};
 use vlct_data::text::{MaskingConfig, Tokenizer};
 use vlct_image::{RgbImage, TransformKind, decode, encode_png};
 use vlct_model::config::{Backbone, Heads, VlcConfig};
@@ -442,7 +442,7 @@ fn golden_datasets_load() {
         for (set, name) in [("coco", "coco"), ("gcc", "gcc"), ("vg", "vg")] {
             let root = golden.join(set).join("expected");
             let data =
-                TableDataset::open_with(Contents::Captions, root, &[name], Split::Train, Shards::AsFound).unwrap();
+                TableDataset::open_with(Contents::Captions, root, &[name], Split::Train, ShardPolicy::AsFound).unwrap();
             let data = Arc::new(data);
             let spec = LoaderSpec {
                 end_epoch: Some(1),

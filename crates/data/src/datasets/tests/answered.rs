@@ -13,24 +13,27 @@ fn open(contents: Contents, root: &Path, names: &[&str], split: Split) -> TableD
     TableDataset::open(contents, root, names, split).unwrap()
 }
 
-/// Compares the values that are recorded for both kinds of datasets: numbers of items and rows, files, texts, and the row of each
+/// Compares the values that are recorded for questions and for pairs: numbers of items and rows, files, texts, and the row of each
 /// item. Texts and rows of items are not recorded for large datasets.
-fn assert_items(dataset: &TableDataset, want: &Value, what: &str) -> Vec<Location> {
-    assert_eq!(json!(dataset.len()), want["length"], "{what}");
-    assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
+fn assert_items(dataset: &TableDataset, expected: &Value, what: &str) -> Vec<Location> {
+    assert_eq!(json!(dataset.len()), expected["length"], "{what}");
+    assert_eq!(json!(dataset.rows()), expected["rows"], "{what}");
     assert_eq!(
         json!(dataset.tables().collect::<Vec<_>>()),
-        want["file_of_row"],
+        expected["file_of_row"],
         "{what}"
     );
     let locations: Vec<Location> = (0..dataset.len()).map(|item| dataset.locate(item).unwrap()).collect();
-    if let Some(texts) = want.get("texts") {
+    if let Some(texts) = expected.get("texts") {
         let got: Vec<Vec<String>> = (0..dataset.rows())
             .map(|row| dataset.items_of(row).unwrap().map(|item| text(dataset, item)).collect())
             .collect();
         assert_eq!(&json!(got), texts, "{what}");
-        let mapper: Vec<(usize, usize)> = locations.iter().map(|at| (row_of(dataset, at), at.text)).collect();
-        assert_eq!(json!(mapper), want["index_mapper"], "{what}");
+        let mapper: Vec<(usize, usize)> = locations
+            .iter()
+            .map(|location| (row_of(dataset, location), location.text))
+            .collect();
+        assert_eq!(json!(mapper), expected["index_mapper"], "{what}");
     }
     locations
 }
@@ -55,10 +58,10 @@ fn question_at(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
     }
 }
 
-fn assert_questions(dataset: &TableDataset, want: &Value, what: &str) {
-    assert_items(dataset, want, what);
+fn assert_questions(dataset: &TableDataset, expected: &Value, what: &str) {
+    assert_items(dataset, expected, what);
     let questions: Vec<AnsweredQuestion> = (0..dataset.len()).map(|item| question_at(dataset, item)).collect();
-    if let Some(items) = want.get("items") {
+    if let Some(items) = expected.get("items") {
         let got: Vec<Value> = questions
             .iter()
             .map(|question| {
@@ -72,14 +75,14 @@ fn assert_questions(dataset: &TableDataset, want: &Value, what: &str) {
             })
             .collect();
         assert_eq!(&json!(got), items, "{what}");
-        let recorded: Vec<i64> = serde_json::from_value(want["image_id"].clone()).unwrap();
+        let recorded: Vec<i64> = serde_json::from_value(expected["image_id"].clone()).unwrap();
         let recorded: Vec<Option<String>> = recorded.iter().map(|id| Some(id.to_string())).collect();
         assert_eq!(image_ids(dataset), recorded, "{what}");
     } else {
         let ids: Vec<i64> = questions.iter().map(|question| question.question_id).collect();
         let last = &ids[ids.len().saturating_sub(3)..];
-        assert_eq!(json!(ids[..ids.len().min(3)]), want["first_qids"], "{what}");
-        assert_eq!(json!(last), want["last_qids"], "{what}");
+        assert_eq!(json!(ids[..ids.len().min(3)]), expected["first_qids"], "{what}");
+        assert_eq!(json!(last), expected["last_qids"], "{what}");
     }
 }
 
@@ -145,24 +148,24 @@ fn pairs_read_as_the_original_reads_them() {
         let root = directory.join("nlvr2/expected");
         let recorded = vlct_golden::json(root.join("reader.json"));
         for split in SPLITS {
-            let want = &recorded["NLVR2Dataset"][split_name(split)];
+            let expected = &recorded["NLVR2Dataset"][split_name(split)];
             let what = format!("nlvr2 {split}");
             let dataset = open(Contents::Pairs, &root, &["nlvr2"], split);
-            let locations = assert_items(&dataset, want, &what);
+            let locations = assert_items(&dataset, expected, &what);
             let tables: Vec<&str> = dataset.tables().map(|(name, _)| name).collect();
             let items: Vec<Value> = (0..)
                 .zip(&locations)
-                .map(|(item, at)| {
+                .map(|(item, location)| {
                     let example = dataset.example(item).unwrap();
                     let [Some(left), Some(right)] = &example.images else {
                         panic!("{what}: two images");
                     };
                     assert!(!left.is_empty() && !right.is_empty() && left != right);
-                    json!({"answers": example.answer == Answer::Truth(true), "table_name": tables[at.table]})
+                    json!({"answers": example.answer == Answer::Truth(true), "table_name": tables[location.table]})
                 })
                 .collect();
-            assert_eq!(json!(items), want["items"], "{what}");
-            assert_eq!(json!(image_ids(&dataset)), want["identifier"], "{what}");
+            assert_eq!(json!(items), expected["items"], "{what}");
+            assert_eq!(json!(image_ids(&dataset)), expected["identifier"], "{what}");
         }
     }
 }

@@ -39,47 +39,53 @@ pub(super) fn text(dataset: &TableDataset, item: usize) -> String {
 }
 
 /// Index of a row among the rows of all files.
-fn row_of(dataset: &TableDataset, at: &Location) -> usize {
-    dataset.tables().take(at.table).map(|(_, rows)| rows).sum::<usize>() + at.row
+fn row_of(dataset: &TableDataset, location: &Location) -> usize {
+    let earlier_files = dataset.tables().take(location.table);
+    earlier_files.map(|(_, rows)| rows).sum::<usize>() + location.row
 }
 
 /// The texts of every row, read item by item.
 fn captions(dataset: &TableDataset) -> Vec<Vec<String>> {
     (0..dataset.rows())
-        .map(|image| {
-            let items = dataset.items_of(image).unwrap();
+        .map(|row| {
+            let items = dataset.items_of(row).unwrap();
             items.map(|item| text(dataset, item)).collect()
         })
         .collect()
 }
 
-fn assert_as_recorded(dataset: &TableDataset, want: &Value, what: &str) {
-    assert_eq!(json!(dataset.len()), want["length"], "{what}");
+fn assert_as_recorded(dataset: &TableDataset, expected: &Value, what: &str) {
+    assert_eq!(json!(dataset.len()), expected["length"], "{what}");
     if dataset.tables().len() == 0 {
-        assert_eq!(want["files"], json!([]), "{what}");
+        assert_eq!(expected["files"], json!([]), "{what}");
         return;
     }
-    assert_eq!(json!(dataset.rows()), want["rows"], "{what}");
+    assert_eq!(json!(dataset.rows()), expected["rows"], "{what}");
     let with_rows: Vec<(&str, usize)> = dataset.tables().filter(|(_, rows)| *rows > 0).collect();
+    // The original reads this file as pretrain_vgqa_0, although it writes pretrain_vg_0.
     if what != "pretrainVGQA train" {
-        assert_eq!(json!(with_rows), want["file_of_row"], "{what}");
+        assert_eq!(json!(with_rows), expected["file_of_row"], "{what}");
     }
     let got: Vec<Vec<String>> = captions(dataset);
-    let want_texts: Vec<Vec<String>> = serde_json::from_value(want["texts"].clone()).unwrap();
+    let want_texts: Vec<Vec<String>> = serde_json::from_value(expected["texts"].clone()).unwrap();
     assert_eq!(got.iter().map(|t| sorted(t)).collect::<Vec<_>>(), want_texts, "{what}");
     let mapper: Vec<(usize, usize)> = (0..dataset.len())
         .map(|item| {
-            let at = dataset.locate(item).unwrap();
+            let location = dataset.locate(item).unwrap();
             let example = dataset.example(item).unwrap();
-            assert_eq!(example.text.unwrap(), got[row_of(dataset, &at)][at.text]);
-            assert_eq!(example.images[0].as_deref().unwrap(), dataset.image_at(&at).unwrap());
-            (row_of(dataset, &at), at.text)
+            let row = row_of(dataset, &location);
+            assert_eq!(example.text.unwrap(), got[row][location.text]);
+            assert_eq!(
+                example.images[0].as_deref().unwrap(),
+                dataset.image_at(&location).unwrap()
+            );
+            (row, location.text)
         })
         .collect();
-    assert_eq!(json!(mapper), want["index_mapper"], "{what}");
-    if let Some(ids) = want.get("image_id") {
+    assert_eq!(json!(mapper), expected["index_mapper"], "{what}");
+    if let Some(ids) = expected.get("image_id") {
         let got: Vec<Option<String>> = (0..dataset.rows())
-            .map(|image| dataset.image_id_at(&dataset.locate_row(image).unwrap()).unwrap())
+            .map(|row| dataset.image_id_at(&dataset.locate_row(row).unwrap()).unwrap())
             .collect();
         assert_eq!(&json!(got), ids, "{what}");
     }
@@ -94,7 +100,7 @@ fn every_split_reads_as_the_original_reads_it() {
             for split in [Split::Train, Split::Val, Split::Test] {
                 let what = format!("{name} {split}");
                 let dataset =
-                    TableDataset::open_with(Contents::Captions, &root, &[name], split, Shards::AsFound).unwrap();
+                    TableDataset::open_with(Contents::Captions, &root, &[name], split, ShardPolicy::AsFound).unwrap();
                 assert_as_recorded(&dataset, &recorded[split_name(split)], &what);
             }
         }
@@ -147,12 +153,12 @@ fn shards_are_concatenated_and_may_be_empty() {
             directory.join("gcc/expected"),
             &["gcc"],
             Split::Train,
-            Shards::AsFound,
+            ShardPolicy::AsFound,
         )
         .unwrap();
         let root = directory.join("gcc/expected/shard_size_4");
         let sharded =
-            TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, Shards::AsFound).unwrap();
+            TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, ShardPolicy::AsFound).unwrap();
         assert!(sharded.tables().len() > 2);
         assert_eq!(sharded.tables().last().unwrap().1, 0, "the last shard is empty");
         assert_eq!(captions(&sharded), captions(&unsharded));
@@ -176,7 +182,7 @@ fn directory_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
 
 #[test]
 fn rows_without_captions_are_rows_but_not_items() {
-    // The original fails if the first row has no text.
+    // The first row has no text; the original fails on such files.
     let directory = directory_of(&[("vg", &[&[], &["a", "b"], &[], &[], &["c"], &[]])]);
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!((dataset.len(), dataset.rows()), (3, 6));
@@ -247,13 +253,13 @@ fn one_error_names_all_missing_files() {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     assert!(!message.contains('\n'));
-    // Shards before an existing one must not be absent.
+    // A missing shard before an existing one is an error, even if there may be fewer shards.
     let gap = TableDataset::open_with(
         Contents::Captions,
         directory.path(),
         &["sbu"],
         Split::Train,
-        Shards::AsFound,
+        ShardPolicy::AsFound,
     )
     .unwrap_err();
     assert!(
@@ -317,7 +323,7 @@ fn accepts_both_names_of_the_files_of_pretrain_vgqa() {
     let both = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vg_0", &[&["a"]])]);
     let dataset = TableDataset::open(Contents::Captions, both.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"]]);
-    // The original reads only the first shard of that name.
+    // The original reads only the first shard of pretrain_vgqa.
     let several = directory_of(&[("pretrain_vgqa_0", &[&["c"]]), ("pretrain_vgqa_1", &[&["d"]])]);
     let dataset = TableDataset::open(Contents::Captions, several.path(), &["pretrainVGQA"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["c"], ["d"]]);
@@ -359,24 +365,24 @@ fn index_is_small_and_finds_every_item() {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("vg.arrow");
     let mut writer = CaptionWriter::create(&path).unwrap();
-    let mut want = Vec::new();
+    let mut expected = Vec::new();
     for row in 0..3000usize {
         // The counts vary, so that blocks of the index end at different positions of a row.
         let count: usize = [0, 1, 5, 5, 0, 60, 1, 300, 2][row % 9];
         let captions: Vec<String> = (0..count).map(|i| format!("{row} {}", i / 2 * 2)).collect();
-        want.extend((0..count.div_ceil(2)).map(|i| (row, i)));
+        expected.extend((0..count.div_ceil(2)).map(|i| (row, i)));
         writer.push(b"", &captions, "", "").unwrap();
     }
     writer.finish().unwrap();
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
-    assert_eq!(dataset.len(), want.len());
-    for (item, (row, caption)) in want.iter().enumerate() {
-        let at = dataset.locate(item).unwrap();
-        assert_eq!((at.row, at.text), (*row, *caption));
+    assert_eq!(dataset.len(), expected.len());
+    for (item, (row, caption)) in expected.iter().enumerate() {
+        let location = dataset.locate(item).unwrap();
+        assert_eq!((location.row, location.text), (*row, *caption));
     }
     let mut first = 0;
-    for image in 0..dataset.rows() {
-        let items = dataset.items_of(image).unwrap();
+    for row in 0..dataset.rows() {
+        let items = dataset.items_of(row).unwrap();
         assert_eq!(items.start, first);
         first = items.end;
     }

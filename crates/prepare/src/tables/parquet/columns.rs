@@ -104,7 +104,7 @@ impl Column {
         }
     }
 
-    /// The column without the bytes of images; None if nothing remains.
+    /// The column without the bytes of images; `None` if nothing remains.
     pub fn without_bytes(self) -> Option<Self> {
         match self.shape {
             Shape::Image { path: Some(path), .. } => Some(Self {

@@ -107,7 +107,7 @@ impl Rows {
         })
     }
 
-    /// Opens the next row group that has a row to read. Returns None at the end of the file.
+    /// Opens the next row group that has a row to read. Returns `None` at the end of the file.
     fn open_group(&mut self) -> std::result::Result<Option<Group>, ParquetError> {
         while self.next_group < self.reader.num_row_groups() {
             let group = self.reader.get_row_group(self.next_group)?;
@@ -133,7 +133,7 @@ impl Rows {
         Ok(None)
     }
 
-    /// Returns the values of the next row, or None at the end.
+    /// Returns the values of the next row, or `None` at the end.
     fn advance(&mut self) -> std::result::Result<Option<Cells>, ParquetError> {
         let unfinished = self
             .group

@@ -106,7 +106,7 @@ impl Reader<'_> {
         None
     }
 
-    /// Reads a signed integer. Returns None if it is negative.
+    /// Reads a signed integer. Returns `None` if it is negative.
     fn size(&mut self) -> Option<u64> {
         let zigzag = self.varint()?;
         (zigzag & 1 == 0).then_some(zigzag >> 1)

@@ -223,7 +223,7 @@ fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// The record of a row, or None if the row has no image.
+/// The record of a row, or `None` if the row has no image.
 fn record_of((image, texts, id): &Row) -> Option<Record> {
     let (bytes, path) = image.clone()?;
     let (image, name) = match (bytes, path) {
