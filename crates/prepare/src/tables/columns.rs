@@ -53,7 +53,7 @@ impl Role {
     }
 }
 
-/// The names of a table's columns. A column whose name is None has one of the usual names ([`Role::names`]), or does not exist.
+/// The names of a table's columns. A column whose name is `None` has one of the usual names ([`Role::names`]), or does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnNames {
     /// The image.
@@ -96,7 +96,7 @@ pub(super) enum Cell {
 }
 
 impl ColumnNames {
-    fn given(&self, role: Role) -> Option<&str> {
+    fn given_name(&self, role: Role) -> Option<&str> {
         match role {
             Role::Image => self.image.as_deref(),
             Role::Text => self.text.as_deref(),
@@ -116,7 +116,7 @@ impl ColumnNames {
 
     /// Returns the positions of the columns of the roles in `names`, the columns of a table or the keys of an object.
     pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
-        Role::ALL.map(|role| match self.given(role) {
+        Role::ALL.map(|role| match self.given_name(role) {
             Some(given) => names.clone().position(|name| name == given),
             None => role
                 .names()
@@ -128,11 +128,11 @@ impl ColumnNames {
     /// Returns whether all necessary columns exist: images, captions or questions, and columns with given names.
     pub(super) fn are_sufficient(&self, existing: [bool; 6]) -> bool {
         let [image, text, question, ..] = existing;
-        let given = Role::ALL
+        let has_given_columns = Role::ALL
             .iter()
             .zip(existing)
-            .all(|(role, exists)| exists || self.given(*role).is_none());
-        image && (text || question) && given
+            .all(|(role, exists)| exists || self.given_name(*role).is_none());
+        image && (text || question) && has_given_columns
     }
 
     /// Checks that all necessary columns exist. The error names the missing column and the existing ones.
@@ -146,7 +146,7 @@ impl ColumnNames {
             quoted.join(", ")
         };
         for (position, role) in positions.iter().zip(Role::ALL) {
-            if let (None, Some(given)) = (position, self.given(role)) {
+            if let (None, Some(given)) = (position, self.given_name(role)) {
                 return Err(format!("there is no column {given:?}; the columns are {}", list()));
             }
         }
@@ -175,9 +175,9 @@ impl ColumnNames {
     }
 }
 
-/// Converts the values of a row to a record. The error begins with the name of a column.
-pub(super) fn record(cells: Cells, name: impl Fn(Role) -> String) -> Result<Record, String> {
-    let column_error = |role: Role, what: &str| format!("column {:?} {what}", name(role));
+/// Converts the values of a row to a record. `column_name` returns the name of the column of a role, with which errors begin.
+pub(super) fn record(cells: Cells, column_name: impl Fn(Role) -> String) -> Result<Record, String> {
+    let column_error = |role: Role, what: &str| format!("column {:?} {what}", column_name(role));
     let type_error =
         |role: Role, cell: &Cell, expected: &str| column_error(role, &format!("holds {}, not {expected}", cell.kind()));
     let [image, text, question, answer, id, split] = cells;

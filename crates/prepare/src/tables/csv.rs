@@ -107,7 +107,7 @@ enum QuoteState {
     Plain,
     /// In a quoted value.
     Quoted,
-    /// After a quote in a quoted value: either its end, or the first of two.
+    /// After a quote in a quoted value: the value ends, or another quote follows.
     Closed,
 }
 
@@ -120,7 +120,7 @@ struct StrictQuotes<R> {
     line: u64,
     /// Line of the last opening quote.
     quote_line: u64,
-    /// Number of bytes of the byte order mark that were read. After another byte, it is the length of the mark.
+    /// Number of bytes of the byte order mark that were read. Any other byte sets the number to the length of the mark.
     mark_bytes: usize,
 }
 

@@ -42,7 +42,7 @@ pub enum ImageSource {
 pub struct Question {
     /// Text of the question.
     pub text: String,
-    /// One answer, or one from each annotator; none in a test split.
+    /// The answer, or the answers of all annotators; empty in a test split.
     pub answers: Vec<String>,
 }
 
@@ -51,9 +51,9 @@ pub struct Question {
 pub struct Record {
     /// The source of the image.
     pub image: ImageSource,
-    /// Captions. Blank ones are left out.
+    /// The captions that are not blank.
     pub captions: Vec<String>,
-    /// Questions. Blank ones are left out.
+    /// The questions that are not blank.
     pub questions: Vec<Question>,
     /// Name of the image.
     pub image_id: Option<String>,

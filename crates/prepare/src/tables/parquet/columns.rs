@@ -28,22 +28,24 @@ struct Leaf {
     /// Position among all leaves of the file.
     index: usize,
     kind: Kind,
-    /// The definition level of a value; lower levels mean that there is none.
+    /// The definition level of a value. Lower levels mean that the value is missing.
     max_definition: i16,
+    /// Whether definition levels are stored.
     has_definition: bool,
+    /// Whether repetition levels are stored.
     has_repetition: bool,
 }
 
-/// What the rows of a column are made of.
+/// The structure of the values of a column.
 #[derive(Clone, Debug)]
 enum Shape {
     /// One value.
     Value(Leaf),
     /// A list of values.
     List(Leaf),
-    /// An image as Hugging Face's datasets store it: a struct of bytes and a path. There is at least one of both.
+    /// An image as Hugging Face's datasets store it: a struct of bytes and a path. At least one of them exists.
     Image { bytes: Option<Leaf>, path: Option<Leaf> },
-    /// Something that no role can use, and what it is. A leaf of it shows which rows are null.
+    /// A value that no role can use, with a description. The leaf determines which rows are null.
     Other(Leaf, &'static str),
 }
 
@@ -51,12 +53,12 @@ enum Shape {
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     shape: Shape,
-    /// Definition levels below this one mean that the whole value is null: 1 if the column is optional.
-    defined: i16,
+    /// Definition levels below this mean that the whole value is null: 1 if the column is optional, otherwise 0.
+    min_definition: i16,
 }
 
 impl Column {
-    /// Returns the column at this position among those of the file.
+    /// Returns column `position` of the file.
     pub fn new(schema: &SchemaDescriptor, position: usize, role: Role) -> Option<Self> {
         let root = schema.root_schema().get_fields().get(position)?;
         let leaves: Vec<Leaf> = (0..schema.num_columns())
@@ -64,20 +66,20 @@ impl Column {
             .map(|leaf| Leaf::new(schema, leaf))
             .collect();
         let first = leaves.first()?.clone();
-        let depth = |leaf: &Leaf| schema.column(leaf.index).max_rep_level();
+        let list_depth = |leaf: &Leaf| schema.column(leaf.index).max_rep_level();
         let part = |name: &str| {
             let is_part = |leaf: &&Leaf| {
                 let path = schema.column(leaf.index);
-                depth(leaf) == 0 && path.path().parts().get(1..).is_some_and(|rest| rest == [name])
+                list_depth(leaf) == 0 && path.path().parts().get(1..).is_some_and(|rest| rest == [name])
             };
             leaves.iter().find(is_part).cloned()
         };
         let is_list = root.get_basic_info().converted_type() == ConvertedType::LIST
             || matches!(root.get_basic_info().logical_type_ref(), Some(LogicalType::List))
             || root.is_primitive();
-        let shape = if leaves.len() == 1 && depth(&first) == 0 && root.is_primitive() {
+        let shape = if leaves.len() == 1 && list_depth(&first) == 0 && root.is_primitive() {
             Shape::Value(first)
-        } else if leaves.len() == 1 && depth(&first) == 1 && is_list {
+        } else if leaves.len() == 1 && list_depth(&first) == 1 && is_list {
             Shape::List(first)
         } else if is_list {
             Shape::Other(first, "a list whose items are not texts")
@@ -91,7 +93,7 @@ impl Column {
         };
         Some(Self {
             shape,
-            defined: is_optional(root).into(),
+            min_definition: is_optional(root).into(),
         })
     }
 
@@ -118,7 +120,7 @@ impl Column {
         }
     }
 
-    /// The positions of its leaves among all leaves of the file.
+    /// The positions of the column's leaves among all leaves of the file.
     pub fn leaves(&self) -> impl Iterator<Item = usize> {
         let (first, second) = match &self.shape {
             Shape::Value(leaf) | Shape::List(leaf) | Shape::Other(leaf, _) => (Some(leaf.index), None),
@@ -131,21 +133,21 @@ impl Column {
     ///
     /// # Errors
     /// Returns an error if a page cannot be read.
-    pub fn open(&self, group: &dyn RowGroupReader) -> Result<Cells> {
-        let leaf = |leaf: &Leaf| {
+    pub fn open(&self, group: &dyn RowGroupReader) -> Result<ColumnDecoder> {
+        let leaf_reader = |leaf: &Leaf| {
             Ok::<_, ParquetError>(LeafReader {
                 leaf: leaf.clone(),
                 reader: group.get_column_reader(leaf.index)?,
             })
         };
         let readers = match &self.shape {
-            Shape::Value(l) | Shape::List(l) | Shape::Other(l, _) => [Some(leaf(l)?), None],
+            Shape::Value(l) | Shape::List(l) | Shape::Other(l, _) => [Some(leaf_reader(l)?), None],
             Shape::Image { bytes, path } => [
-                bytes.as_ref().map(leaf).transpose()?,
-                path.as_ref().map(leaf).transpose()?,
+                bytes.as_ref().map(leaf_reader).transpose()?,
+                path.as_ref().map(leaf_reader).transpose()?,
             ],
         };
-        Ok(Cells {
+        Ok(ColumnDecoder {
             column: self.clone(),
             readers,
         })
@@ -161,7 +163,7 @@ impl Leaf {
         let column = schema.column(index);
         Self {
             index,
-            kind: kind(&column),
+            kind: kind_of(&column),
             max_definition: column.max_def_level(),
             has_definition: column.max_def_level() > 0,
             has_repetition: column.max_rep_level() > 0,
@@ -169,7 +171,7 @@ impl Leaf {
     }
 }
 
-fn kind(column: &ColumnDescriptor) -> Kind {
+fn kind_of(column: &ColumnDescriptor) -> Kind {
     match (
         column.physical_type(),
         column.logical_type_ref(),
@@ -201,14 +203,14 @@ fn kind(column: &ColumnDescriptor) -> Kind {
     }
 }
 
-/// The rows of a column in a row group, decoded a few at a time.
-pub(super) struct Cells {
+/// A decoder of the rows of a column in a row group.
+pub(super) struct ColumnDecoder {
     column: Column,
     /// A reader for each leaf: two for images, one for other columns.
     readers: [Option<LeafReader>; 2],
 }
 
-impl Cells {
+impl ColumnDecoder {
     /// Skips rows.
     ///
     /// # Errors
@@ -228,12 +230,12 @@ impl Cells {
         let [first, second] = &mut self.readers;
         let read = |reader: &mut Option<LeafReader>| reader.as_mut().map(|r| r.read(rows)).transpose();
         let (first, second) = (read(first)?, read(second)?);
-        let defined = self.column.defined;
+        let min_definition = self.column.min_definition;
         Ok(match (&self.column.shape, first, second) {
-            (Shape::Image { .. }, bytes, path) => images(rows, defined, bytes, path),
-            (Shape::Value(_), Some(levels), _) => levels.values(),
-            (Shape::List(_), Some(levels), _) => levels.lists(defined),
-            (Shape::Other(_, what), Some(levels), _) => levels.others(defined, what),
+            (Shape::Image { .. }, bytes, path) => images(rows, min_definition, bytes, path),
+            (Shape::Value(_), Some(leaf), _) => leaf.values(),
+            (Shape::List(_), Some(leaf), _) => leaf.lists(min_definition),
+            (Shape::Other(_, what), Some(leaf), _) => leaf.others(min_definition, what),
             (_, None, _) => unreachable!("other shapes than images have a leaf"),
         })
     }
@@ -257,14 +259,14 @@ impl LeafReader {
             ColumnReader::ByteArrayColumnReader(reader) => reader.skip_records(rows),
             ColumnReader::FixedLenByteArrayColumnReader(reader) => reader.skip_records(rows),
         }?;
-        complete(skipped, rows)
+        check_row_count(skipped, rows)
     }
 
-    fn read(&mut self, rows: usize) -> Result<Levels> {
+    fn read(&mut self, rows: usize) -> Result<LeafRows> {
         const UNSUPPORTED: Cell = Cell::Other("values of a type that is not supported");
         let leaf = &self.leaf;
         match &mut self.reader {
-            ColumnReader::ByteArrayColumnReader(reader) => read(leaf, reader, rows, |bytes| match leaf.kind {
+            ColumnReader::ByteArrayColumnReader(reader) => read_leaf(leaf, reader, rows, |bytes| match leaf.kind {
                 Kind::Text => match std::str::from_utf8(bytes.data()) {
                     Ok(text) => Cell::Text(text.to_string()),
                     Err(_) => Cell::Other("text that is not UTF-8"),
@@ -272,29 +274,29 @@ impl LeafReader {
                 Kind::Bytes => Cell::Bytes(bytes.data().to_vec()),
                 _ => UNSUPPORTED,
             }),
-            ColumnReader::Int32ColumnReader(reader) => read(leaf, reader, rows, |value| match leaf.kind {
+            ColumnReader::Int32ColumnReader(reader) => read_leaf(leaf, reader, rows, |value| match leaf.kind {
                 Kind::Signed => Cell::Number(value.into()),
                 Kind::Unsigned => Cell::Number(value.cast_unsigned().into()),
                 _ => UNSUPPORTED,
             }),
-            ColumnReader::Int64ColumnReader(reader) => read(leaf, reader, rows, |value| match leaf.kind {
+            ColumnReader::Int64ColumnReader(reader) => read_leaf(leaf, reader, rows, |value| match leaf.kind {
                 Kind::Signed => Cell::Number(value),
                 Kind::Unsigned if value >= 0 => Cell::Number(value),
-                Kind::Unsigned => Cell::Other("a number above 2⁶³"),
+                Kind::Unsigned => Cell::Other("a number of 2⁶³ or more"),
                 _ => UNSUPPORTED,
             }),
-            ColumnReader::BoolColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::Int96ColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::FloatColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::DoubleColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::FixedLenByteArrayColumnReader(reader) => read(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::BoolColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::Int96ColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::FloatColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::DoubleColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
         }
     }
 }
 
 /// Returns an error if a column has fewer rows than its row group.
-fn complete(rows: usize, wanted: usize) -> Result<()> {
-    if rows == wanted {
+fn check_row_count(rows: usize, expected: usize) -> Result<()> {
+    if rows == expected {
         Ok(())
     } else {
         Err(ParquetError::EOF(
@@ -304,20 +306,20 @@ fn complete(rows: usize, wanted: usize) -> Result<()> {
 }
 
 /// The contents of some rows of a leaf.
-struct Levels {
-    /// A definition level and a repetition level for each value and each place where there is none.
+struct LeafRows {
+    /// A definition level and a repetition level for each value and each missing value.
     levels: Vec<(i16, i16)>,
     max_definition: i16,
     /// The values.
     cells: Vec<Cell>,
 }
 
-fn read<T: DataType>(
+fn read_leaf<T: DataType>(
     leaf: &Leaf,
     reader: &mut ColumnReaderImpl<T>,
     rows: usize,
     convert: impl FnMut(T::T) -> Cell,
-) -> Result<Levels> {
+) -> Result<LeafRows> {
     let (mut definition, mut repetition, mut values) = (Vec::new(), Vec::new(), Vec::new());
     let (read, _, levels) = reader.read_records(
         rows,
@@ -325,19 +327,19 @@ fn read<T: DataType>(
         leaf.has_repetition.then_some(&mut repetition),
         &mut values,
     )?;
-    complete(read, rows)?;
+    check_row_count(read, rows)?;
     // Levels that are always 0 are not stored.
     definition.resize(levels, 0);
     repetition.resize(levels, 0);
-    Ok(Levels {
+    Ok(LeafRows {
         levels: definition.into_iter().zip(repetition).collect(),
         max_definition: leaf.max_definition,
         cells: values.into_iter().map(convert).collect(),
     })
 }
 
-impl Levels {
-    /// A cell for each level of a leaf that is not repeated.
+impl LeafRows {
+    /// Returns a cell for each row of a leaf that is not repeated.
     fn values(self) -> Vec<Cell> {
         let mut cells = self.cells.into_iter();
         let exists = |definition| definition == self.max_definition;
@@ -353,13 +355,13 @@ impl Levels {
             .collect()
     }
 
-    /// A list for each row. Items that are null are left out.
-    fn lists(self, defined: i16) -> Vec<Cell> {
+    /// Returns a list for each row. Items that are null are left out.
+    fn lists(self, min_definition: i16) -> Vec<Cell> {
         let mut lists: Vec<Cell> = Vec::new();
         let mut cells = self.cells.into_iter();
         for (definition, repetition) in self.levels {
             if repetition == 0 {
-                lists.push(if definition < defined {
+                lists.push(if definition < min_definition {
                     Cell::Null
                 } else {
                     Cell::Texts(Vec::new())
@@ -382,11 +384,11 @@ impl Levels {
         lists
     }
 
-    /// For each row null or `what`.
-    fn others(self, defined: i16, what: &'static str) -> Vec<Cell> {
+    /// Returns for each row either null or [`Cell::Other`] with the description `what`.
+    fn others(self, min_definition: i16, what: &'static str) -> Vec<Cell> {
         let rows = self.levels.into_iter().filter(|(_, repetition)| *repetition == 0);
         rows.map(|(definition, _)| {
-            if definition < defined {
+            if definition < min_definition {
                 Cell::Null
             } else {
                 Cell::Other(what)
@@ -396,11 +398,14 @@ impl Levels {
     }
 }
 
-/// Puts images together from the bytes and paths of `rows` rows.
-fn images(rows: usize, defined: i16, bytes: Option<Levels>, path: Option<Levels>) -> Vec<Cell> {
+/// Returns images made of the bytes and paths of `rows` rows.
+fn images(rows: usize, min_definition: i16, bytes: Option<LeafRows>, path: Option<LeafRows>) -> Vec<Cell> {
     let levels = bytes.as_ref().or(path.as_ref()).map_or(&[][..], |part| &part.levels);
-    let is_null: Vec<bool> = levels.iter().map(|(definition, _)| *definition < defined).collect();
-    let cells = |part: Option<Levels>| part.map_or_else(|| vec![Cell::Null; rows], Levels::values);
+    let is_null: Vec<bool> = levels
+        .iter()
+        .map(|(definition, _)| *definition < min_definition)
+        .collect();
+    let cells = |part: Option<LeafRows>| part.map_or_else(|| vec![Cell::Null; rows], LeafRows::values);
     let parts = cells(bytes).into_iter().zip(cells(path));
     let image = |(is_null, (bytes, path))| match (is_null, bytes, path) {
         (true, ..) => Cell::Null,

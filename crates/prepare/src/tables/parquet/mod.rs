@@ -1,7 +1,7 @@
 //! Apache Parquet, read column by column.
 //!
 //! The `parquet` crate can read files into Arrow arrays, but this feature more than doubles its compile time. `parquet::record` needs no
-//! Arrow, but in a damaged file it returns null for a struct, such as a Hugging Face image, after the end of a column.
+//! Arrow, but if a column of a damaged file ends early, it returns null for a struct, such as a Hugging Face image, instead of an error.
 
 mod columns;
 mod page_headers;
@@ -21,10 +21,10 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use crate::tables::columns::{Cell, Cells, ColumnNames, Role, record};
 use crate::tables::record::{ImageSource, Record};
 use crate::{PrepareError, Result};
-use columns::Column;
+use columns::{Column, ColumnDecoder};
 use vlct_util::{MappedFile, open_file};
 
-/// Rows that are decoded at a time. They are few, because images are large.
+/// Number of rows that are decoded at a time, which is small, because images are large.
 const BATCH_ROWS: usize = 32;
 /// Maximum number of images that are kept for later calls when images are read out of order.
 const MAX_WAITING: usize = 256;
@@ -44,30 +44,32 @@ pub(super) enum Projection {
 pub(super) struct Rows {
     path: PathBuf,
     reader: SerializedFileReader<File>,
-    /// Names of the columns of each role.
+    /// The name of the column of each role.
     names: [Option<String>; 6],
-    /// The columns of each role that are read.
+    /// The column of each role, if it is read.
     columns: [Option<Column>; 6],
     /// Whether the file has bytes of images that are not read.
     skips_bytes: bool,
-    /// The row group that is read, and the position of the one after it.
+    /// The row group that is being read.
     group: Option<Group>,
+    /// Index of the next row group.
     next_group: usize,
     /// Rows to skip before the next row.
     skip: u64,
     /// Index of the next row in the file.
     row: u64,
-    /// Whether decoding failed. No row follows.
+    /// Whether decoding failed. The iterator then returns no more rows.
     is_damaged: bool,
 }
 
-/// The rest of a row group.
+/// The rows of a row group that are not returned yet.
 struct Group {
-    columns: [Option<columns::Cells>; 6],
-    /// Rows that are not decoded yet.
-    rows: usize,
-    /// Rows that are decoded, and their number.
+    columns: [Option<ColumnDecoder>; 6],
+    /// Number of rows that are not decoded yet.
+    undecoded_rows: usize,
+    /// Decoded rows, by column.
     decoded: [IntoIter<Cell>; 6],
+    /// Number of decoded rows.
     decoded_rows: usize,
 }
 
@@ -77,7 +79,7 @@ impl Rows {
         let file = open_file(path)?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         let reader = catch_panic(path, || SerializedFileReader::new(file))?;
-        check(path, reader.metadata(), length)?;
+        check_metadata(path, reader.metadata(), length)?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
         let found = columns.find(fields.iter().map(|field| field.name()));
@@ -125,7 +127,7 @@ impl Rows {
             columns.iter_mut().flatten().try_for_each(|column| column.skip(skip))?;
             return Ok(Some(Group {
                 columns,
-                rows: usize::try_from(rows).unwrap_or(usize::MAX) - skip,
+                undecoded_rows: usize::try_from(rows).unwrap_or(usize::MAX) - skip,
                 decoded: Default::default(),
                 decoded_rows: 0,
             }));
@@ -138,7 +140,7 @@ impl Rows {
         let unfinished = self
             .group
             .take()
-            .filter(|group| group.decoded_rows > 0 || group.rows > 0);
+            .filter(|group| group.decoded_rows > 0 || group.undecoded_rows > 0);
         let Some(mut group) = unfinished.map_or_else(|| self.open_group(), |group| Ok(Some(group)))? else {
             return Ok(None);
         };
@@ -160,16 +162,16 @@ impl Rows {
 }
 
 impl Group {
-    /// Returns the values of the next row; there is one.
+    /// Returns the values of the next row, which must exist.
     fn next(&mut self) -> std::result::Result<Cells, ParquetError> {
         if self.decoded_rows == 0 {
-            let rows = self.rows.min(BATCH_ROWS);
+            let rows = self.undecoded_rows.min(BATCH_ROWS);
             for (decoded, column) in self.decoded.iter_mut().zip(&mut self.columns) {
                 if let Some(column) = column {
                     *decoded = column.read(rows)?.into_iter();
                 }
             }
-            self.rows -= rows;
+            self.undecoded_rows -= rows;
             self.decoded_rows = rows;
         }
         self.decoded_rows -= 1;
@@ -203,15 +205,16 @@ impl Iterator for Rows {
 pub struct EmbeddedImages {
     path: PathBuf,
     columns: ColumnNames,
-    state: Mutex<Reading>,
+    state: Mutex<ReaderState>,
 }
 
-/// The state of the reader.
+/// The state of [`EmbeddedImages`].
 #[derive(Default)]
-struct Reading {
+struct ReaderState {
     rows: Option<Rows>,
+    /// Index of the next row of `rows`.
     next: u64,
-    /// Images that were read before a requested one.
+    /// Images that were read on the way to a requested image, by row.
     waiting: HashMap<u64, Result<ImageSource>>,
 }
 
@@ -231,7 +234,7 @@ impl EmbeddedImages {
     /// Returns an error if there is no such row, if it has no image, or if the file is damaged.
     pub fn image(&self, row: u64) -> Result<ImageSource> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Reading { rows, next, waiting } = &mut *state;
+        let ReaderState { rows, next, waiting } = &mut *state;
         if let Some(image) = waiting.remove(&row) {
             return image;
         }
@@ -285,7 +288,7 @@ fn catch_panic<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std:
 }
 
 /// Rejects files with unsupported compression or an impossible number of rows, before anything is decoded.
-fn check(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
+fn check_metadata(path: &Path, metadata: &ParquetMetaData, length: u64) -> Result<()> {
     let rows = metadata.row_groups().iter().try_fold(0u64, |sum, group| {
         sum.checked_add(u64::try_from(group.num_rows()).ok()?)
     });

@@ -52,7 +52,7 @@ pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compres
 
 /// Reads a page header. Also returns the bytes after it.
 ///
-/// In Thrift's compact protocol, type 5 is an i32 and type 12 a struct.
+/// In Thrift's compact protocol, type 5 is an i32 and type 12 a struct. `Page` has the fields 2, 3 and 7 of the format's `PageHeader`.
 fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     let mut reader = Reader(bytes);
     let mut page = Page::default();
@@ -83,7 +83,7 @@ fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn take(&mut self, count: usize) -> Option<()> {
+    fn skip_bytes(&mut self, count: usize) -> Option<()> {
         self.0 = self.0.get(count..)?;
         Some(())
     }
@@ -129,7 +129,8 @@ impl Reader<'_> {
         Some(Some((kind, id)))
     }
 
-    /// Skips the value of a field.
+    /// Skips the value of a field. The types are 1 and 2 for true and false, 3 for a byte, 4 to 6 for integers, 7 for a double, 8 for a
+    /// string, 9 for a list, 10 for a set, 11 for a map and 12 for a struct.
     fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
         if depth > MAX_DEPTH {
             return None;
@@ -137,12 +138,12 @@ impl Reader<'_> {
         match kind {
             // Booleans are encoded in the type.
             1 | 2 => Some(()),
-            3 => self.take(1),
+            3 => self.skip_bytes(1),
             4..=6 => self.varint().map(drop),
-            7 => self.take(8),
+            7 => self.skip_bytes(8),
             8 => {
                 let length = usize::try_from(self.varint()?).ok()?;
-                self.take(length)
+                self.skip_bytes(length)
             }
             9 | 10 => {
                 let head = self.byte()?;
@@ -173,11 +174,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips the items of a list, in which a boolean takes a byte. Every item has at least one byte, so the loop ends with the bytes.
+    /// Skips the items of a list, in which a boolean takes a byte. Every item has at least one byte, so the loop ends at the end of the
+    /// bytes.
     fn skip_items(&mut self, kind: u8, count: u64, depth: usize) -> Option<()> {
         for _ in 0..count {
             match kind {
-                1 | 2 => self.take(1)?,
+                1 | 2 => self.skip_bytes(1)?,
                 kind => self.skip(kind, depth + 1)?,
             }
         }
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn rejects_implausible_sizes() {
-        let large = |size: u32| {
+        let page_of_size = |size: u32| {
             let mut bytes = vec![0x15, 0, 0x15];
             let mut value = u64::from(size) << 1;
             while value >= 0x80 {
@@ -237,12 +239,12 @@ mod tests {
             bytes
         };
         let is_plausible = |bytes: &[u8]| are_plausible(bytes, 0..bytes.len() as u64, Compression::SNAPPY);
-        let small = [large(100), large(60_000)].concat();
+        let small = [page_of_size(100), page_of_size(60_000)].concat();
         assert!(is_plausible(&small));
-        assert!(!is_plausible(&large(1 << 30)));
+        assert!(!is_plausible(&page_of_size(1 << 30)));
         assert!(
-            !is_plausible(&[&small[..], &large(1 << 30)].concat()),
-            "the second page too"
+            !is_plausible(&[&small[..], &page_of_size(1 << 30)].concat()),
+            "every page is checked"
         );
         let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 60, 0, 0];
         assert!(!is_plausible(&dictionary), "thirty values in ten bytes");

@@ -259,17 +259,17 @@ proptest! {
             .set_write_batch_size(1)
             .build();
         let written = file_with(&file_of(&rows, properties));
-        let wanted: Vec<Option<Record>> = rows.iter().map(record_of).collect();
-        let read = |wanted: Projection, first: usize| -> Vec<Option<Record>> {
-            let rows = Rows::open(written.path(), &ColumnNames::default(), wanted, first as u64).unwrap();
+        let expected: Vec<Option<Record>> = rows.iter().map(record_of).collect();
+        let read = |projection: Projection, first: usize| -> Vec<Option<Record>> {
+            let rows = Rows::open(written.path(), &ColumnNames::default(), projection, first as u64).unwrap();
             rows.map(Result::ok).take(100).collect()
         };
-        prop_assert_eq!(read(Projection::All, 0), &wanted[..]);
-        prop_assert_eq!(read(Projection::All, first), &wanted[first.min(wanted.len())..]);
+        prop_assert_eq!(read(Projection::All, 0), &expected[..]);
+        prop_assert_eq!(read(Projection::All, first), &expected[first.min(expected.len())..]);
         let image = |record: &Option<Record>| record.as_ref().map(|record| record.image.clone());
         prop_assert_eq!(
             read(Projection::ImagesOnly, first).iter().map(image).collect::<Vec<_>>(),
-            wanted.iter().skip(first).map(image).collect::<Vec<_>>()
+            expected.iter().skip(first).map(image).collect::<Vec<_>>()
         );
     }
 }
