@@ -136,7 +136,7 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
                 seed: args.seed,
                 splits: args.splits.clone(),
                 rows_per_file: rows_per_file(args),
-                labels: args.labels.as_deref().map(vocabulary).transpose()?,
+                vocabulary: args.labels.as_deref().map(vocabulary).transpose()?,
             };
             log_start(dataset.name());
             Ok((dataset.name().to_string(), dataset.plan(&raw)?))

@@ -117,19 +117,19 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
     let coverage = found.coverage(layout.name, annotations.len(), has_captions, file_name);
 
     let ImageListing { directories, images } = found.listing;
-    let mut of_split: HashMap<&str, Vec<ListedImage>> = HashMap::new();
-    let mut of_unknown_split = 0;
+    let mut images_by_split: HashMap<&str, Vec<ListedImage>> = HashMap::new();
+    let mut unknown_split_count = 0;
     for image in images {
         let split = annotations[image.annotation as usize].split.as_str();
         match splits.iter().find(|s| **s == split) {
-            Some(split) => of_split.entry(split).or_default().push(image),
-            None => of_unknown_split += usize::from(!layout.splits.contains(&split)),
+            Some(split) => images_by_split.entry(split).or_default().push(image),
+            None => unknown_split_count += usize::from(!layout.splits.contains(&split)),
         }
     }
     let mut remarks = Vec::new();
-    if of_unknown_split > 0 {
+    if unknown_split_count > 0 {
         remarks.push(format!(
-            "{of_unknown_split} images are of another split than {} and were left out",
+            "{unknown_split_count} images are of another split than {} and were left out",
             layout.splits.join(", ")
         ));
     }
@@ -141,7 +141,7 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
             annotations: Captions(annotations.clone()),
             listing: ImageListing {
                 directories: directories.clone(),
-                images: of_split.remove(split).unwrap_or_default(),
+                images: images_by_split.remove(split).unwrap_or_default(),
             },
         }),
     });

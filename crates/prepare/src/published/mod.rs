@@ -95,7 +95,7 @@ impl Dataset {
             Self::Sbu => pairs::sbu(raw),
             Self::Gcc => pairs::gcc(raw),
             Self::Vqav2 => vqav2::vqav2(raw),
-            Self::Vgqa => vgqa::plan(raw, vgqa::Layout::in_directory(&raw.root), raw.labels.as_ref()),
+            Self::Vgqa => vgqa::plan(raw, vgqa::Layout::in_directory(&raw.root), raw.vocabulary.as_ref()),
             Self::Nlvr2 => nlvr2::nlvr2(raw),
             Self::PretrainVqa => pairs::pretrain_vqa(raw),
             Self::PretrainGqa => pairs::pretrain_gqa(raw),

@@ -95,7 +95,7 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = Vec::new();
     let mut indices: HashMap<String, usize> = HashMap::new();
     json_stream::each_line(path, |entry: Entry| {
-        let Some((group, _)) = entry.identifier.rsplit_once('-') else {
+        let Some((pair_name, _)) = entry.identifier.rsplit_once('-') else {
             return Err(format!("the identifier {:?} has no \"-\"", entry.identifier));
         };
         let truth = match entry.label.as_str() {
@@ -103,13 +103,13 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
             "False" => false,
             other => return Err(format!("label {other:?} is neither \"True\" nor \"False\"")),
         };
-        let index = match indices.get(group) {
+        let index = match indices.get(pair_name) {
             Some(index) => *index,
             None => {
-                indices.insert(group.to_string(), pairs.len());
+                indices.insert(pair_name.to_string(), pairs.len());
                 pairs.push(Pair {
-                    identifier: group.to_string(),
-                    directory: directory(group, entry.directory)?,
+                    identifier: pair_name.to_string(),
+                    directory: directory(pair_name, entry.directory)?,
                     sentences: Vec::new(),
                 });
                 pairs.len() - 1
@@ -121,16 +121,16 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// Returns the directory of a pair's images: `images/train/DIRECTORY` in training, otherwise the first word of its identifier.
-fn directory(group: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
-    let split = group.split('-').next().unwrap_or_default();
+/// Returns the directory of a pair's images: `images/train/DIRECTORY` in training, otherwise the first word of the pair's identifier.
+fn directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
+    let split = pair_name.split('-').next().unwrap_or_default();
     if split != "train" {
         return Ok(PathBuf::from(split));
     }
     let directory = match directory {
         Some(Directory::Text(name)) => name,
         Some(Directory::Number(number)) => number.to_string(),
-        None => return Err(format!("{group:?} has no \"directory\"")),
+        None => return Err(format!("{pair_name:?} has no \"directory\"")),
     };
     Ok(Path::new("images/train").join(directory))
 }
@@ -152,7 +152,7 @@ impl RowSource for Rows {
         self.pairs.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         let pair = &self.pairs[row];
         self.root
             .join(&pair.directory)

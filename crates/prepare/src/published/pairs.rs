@@ -1,4 +1,4 @@
-//! Datasets whose annotations are an array of `[path, text]` pairs: GCC, SBU and those of the large pre-training set
+//! Datasets whose annotations are an array of `[path, text]` pairs: GCC, SBU and the datasets of the large pre-training set
 //! (`write_conceptual_caption.py`, `write_sbu.py`, `write_openimages_caption.py`, `write_pretrain_*.py`).
 
 use std::borrow::Cow;
@@ -110,7 +110,7 @@ const PRETRAIN_VQA: [Layout; 1] = [Layout {
     prefix: "pretrain_vqa",
 }];
 
-/// Defines a function for each dataset that plans its files.
+/// Defines the function that plans the files of each dataset.
 macro_rules! datasets {
     ($($(#[$doc:meta])* $name:ident = $layout:ident;)*) => {$(
         $(#[$doc])*

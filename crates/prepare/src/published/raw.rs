@@ -18,8 +18,8 @@ pub struct RawDataset {
     pub splits: Option<Vec<String>>,
     /// Rows per file of the datasets that are written as numbered files.
     pub rows_per_file: usize,
-    /// The vocabulary of the answers to Visual Genome's questions; `None` for the one in the root.
-    pub labels: Option<Vocabulary>,
+    /// The vocabulary of the answers to Visual Genome's questions; `None` for the vocabulary in the root.
+    pub vocabulary: Option<Vocabulary>,
 }
 
 impl RawDataset {
@@ -30,7 +30,7 @@ impl RawDataset {
             seed: 0,
             splits: None,
             rows_per_file: ROWS_PER_FILE,
-            labels: None,
+            vocabulary: None,
         }
     }
 
@@ -70,7 +70,7 @@ pub(super) trait RowTexts: Send + Sync {
     fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a>;
 }
 
-/// Rows of one listed image each.
+/// Rows of listed images, one image per row.
 pub(super) struct ListedRows<T> {
     pub listing: ImageListing,
     pub annotations: T,
@@ -81,7 +81,7 @@ impl<T: RowTexts> RowSource for ListedRows<T> {
         self.listing.images.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         self.listing.path(row).display().to_string()
     }
 

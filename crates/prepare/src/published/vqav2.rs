@@ -103,7 +103,7 @@ impl InternedTexts {
 /// The distinct answers to a question in the order of their first occurrence, with their counts.
 type AnswerCounts = Vec<(u32, u32)>;
 
-/// The annotations of a split: image, question and answers.
+/// The annotations of a split: image id, question id and answers.
 type Annotations = Vec<(i64, i64, AnswerCounts)>;
 
 /// The questions about the images of a split, in the order of the questions file.
@@ -114,7 +114,7 @@ struct ImageQuestions {
     indices: HashMap<i64, u32>,
 }
 
-/// Plans VQA v2. Labels depend on the annotations of both `train` and `val`, which are therefore always read.
+/// Plans VQA v2. The annotations of `train` and `val` are always read, because the ids of answers depend on them.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged, or do not belong together.
@@ -145,11 +145,11 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
         }
         let mut questions = read_questions(raw, split)?;
         if let Some(answers) = answers {
-            let label = |answer: u32| {
+            let answer_and_id = |answer: u32| {
                 let text = &*texts.texts[answer as usize];
                 vocabulary.id(text).map(|id| (text.to_string(), i64::from(id)))
             };
-            add_answers(&mut questions, answers, label)
+            add_answers(&mut questions, answers, answer_and_id)
                 .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file()), reason))?;
             let dropped = drop_unanswered(&mut questions);
             if dropped > 0 {
@@ -230,12 +230,12 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
     Ok(all)
 }
 
-/// Adds to each question its answers that have a label. Answers are looked up without normalisation, although the vocabulary has
-/// normalised answers, because the published heads were trained that way.
+/// Adds to each question its answers that are in the vocabulary, which `answer_and_id` looks up. Answers are not normalised before,
+/// although the vocabulary has normalised answers, because the published heads were trained that way.
 fn add_answers(
     questions: &mut ImageQuestions,
     annotations: Annotations,
-    label: impl Fn(u32) -> Option<(String, i64)>,
+    answer_and_id: impl Fn(u32) -> Option<(String, i64)>,
 ) -> Result<(), String> {
     for (image, question, counts) in annotations {
         let of_image = questions
@@ -250,11 +250,11 @@ fn add_answers(
             })?;
         // Of several annotations of a question, the first is used.
         if annotated.answers.is_empty() {
-            let labelled = counts.iter().filter_map(|(answer, count)| {
-                let (answer, label) = label(*answer)?;
-                Some((answer, label, score(*count as usize)))
+            let scored = counts.iter().filter_map(|(answer, count)| {
+                let (answer, id) = answer_and_id(*answer)?;
+                Some((answer, id, score(*count as usize)))
             });
-            annotated.answers = labelled.collect();
+            annotated.answers = scored.collect();
         }
     }
     Ok(())

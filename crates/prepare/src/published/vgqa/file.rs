@@ -18,7 +18,7 @@ use vlct_util::text::quoted;
 /// Maximum size of a file of questions in bytes. The file of all of Visual Genome has about 40 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Maximum ratio of the bytes of all texts to those of the pickle, which may refer to a text many times.
+/// Maximum ratio of the size of all texts to the size of the pickle, which may refer to a text many times.
 const MAX_TEXT_RATIO: usize = 16;
 
 /// The format of a file of questions.
@@ -106,7 +106,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
     }
 }
 
-/// Reads the images of a pickle, whose questions may have `max_bytes` bytes.
+/// Reads the images of a pickle. All questions together may have `max_bytes` bytes.
 fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<QuestionedImage>, String> {
     let entries = pickle
         .entries(pickle.root())

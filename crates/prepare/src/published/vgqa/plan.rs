@@ -13,7 +13,7 @@ use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 use vlct_data::manifest::Coverage;
 
-/// The names of the input files, from one of the original's two writers.
+/// The names of the input files: those that one of the original's two writers reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `write_valid_vgqa.py`: `valid_vgqa_info.pkl` and `coco_vqa_label_info.pkl`.
@@ -24,7 +24,7 @@ pub enum Layout {
 
 impl Layout {
     /// Returns the names that the file of questions may have; the first is the original's.
-    pub fn questions(self) -> [&'static str; 2] {
+    fn question_file_names(self) -> [&'static str; 2] {
         match self {
             Self::ValidVgqa => ["valid_vgqa_info.pkl", "valid_vgqa_info.json"],
             Self::Vgqa => ["vg_qa_info.dict", "vg_qa_info.json"],
@@ -32,7 +32,7 @@ impl Layout {
     }
 
     /// Returns the names that the file of the answer vocabulary may have.
-    fn labels(self) -> [&'static str; 2] {
+    fn vocabulary_file_names(self) -> [&'static str; 2] {
         match self {
             Self::ValidVgqa => ["coco_vqa_label_info.pkl", "coco_vqa_label_info.json"],
             Self::Vgqa => ["vqa_labels_info.pkl", "vqa_labels_info.json"],
@@ -41,7 +41,11 @@ impl Layout {
 
     /// Returns the layout of the files in `root`: that of `write_vgqa.py` if its file of questions exists.
     pub fn in_directory(root: &Path) -> Self {
-        if Self::Vgqa.questions().iter().any(|name| root.join(name).exists()) {
+        if Self::Vgqa
+            .question_file_names()
+            .iter()
+            .any(|name| root.join(name).exists())
+        {
             Self::Vgqa
         } else {
             Self::ValidVgqa
@@ -55,7 +59,7 @@ impl Layout {
     pub fn vocabulary(self, root: &Path) -> Result<Vocabulary> {
         Ok(Vocabulary::open(first_existing(
             root,
-            self.labels(),
+            self.vocabulary_file_names(),
             VgqaFile::Vocabulary,
         )?)?)
     }
@@ -72,14 +76,14 @@ pub struct VgqaRow {
     pub questions: Vec<AnsweredQuestion>,
 }
 
-/// Plans `vgqa_train.arrow`, with Visual Genome's questions in the order of their file. Answer ids are those of `labels`, or of the
-/// vocabulary in the root if `labels` is None.
+/// Plans `vgqa_train.arrow`, with Visual Genome's questions in the order of their file. Answers have the ids of `vocabulary`; if it is
+/// `None`, the ids of the vocabulary in the root.
 ///
 /// # Errors
 /// Returns an error if a file is missing or damaged, if an answer is not in the vocabulary, or if no image exists.
-pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Result<Plan> {
+pub fn plan(raw: &RawDataset, layout: Layout, vocabulary: Option<&Vocabulary>) -> Result<Plan> {
     raw.splits_to_write(&["train"])?;
-    let annotated = rows(&raw.root, layout, labels)?;
+    let annotated = rows(&raw.root, layout, vocabulary)?;
     let count = annotated.len();
     let (images, missing): (Vec<VgqaRow>, Vec<VgqaRow>) = annotated.into_iter().partition(|image| image.path.exists());
     require_rows(&raw.root.join("images"), images.len(), "the file of questions")?;
@@ -111,14 +115,14 @@ pub fn plan(raw: &RawDataset, layout: Layout, labels: Option<&Vocabulary>) -> Re
 ///
 /// # Errors
 /// Returns an error if a file is missing or damaged, or if an answer is not in the vocabulary.
-pub(super) fn rows(root: &Path, layout: Layout, labels: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
-    let path = first_existing(root, layout.questions(), VgqaFile::Questions)?;
+pub(super) fn rows(root: &Path, layout: Layout, vocabulary: Option<&Vocabulary>) -> Result<Vec<VgqaRow>> {
+    let path = first_existing(root, layout.question_file_names(), VgqaFile::Questions)?;
     let images = file::read(&path)?;
-    match labels {
-        Some(labels) => assign_answer_ids(root, &path, images, labels),
+    match vocabulary {
+        Some(vocabulary) => assign_answer_ids(root, &path, images, vocabulary),
         None => {
-            let labels = layout.vocabulary(root)?;
-            assign_answer_ids(root, &path, images, &labels)
+            let vocabulary = layout.vocabulary(root)?;
+            assign_answer_ids(root, &path, images, &vocabulary)
         }
     }
 }
@@ -137,7 +141,7 @@ fn assign_answer_ids(
     root: &Path,
     path: &Path,
     images: Vec<QuestionedImage>,
-    labels: &Vocabulary,
+    vocabulary: &Vocabulary,
 ) -> Result<Vec<VgqaRow>> {
     let directory = root.join("images");
     let mut unknown = 0u64;
@@ -146,7 +150,7 @@ fn assign_answer_ids(
     for image in images {
         let mut questions = Vec::with_capacity(image.questions.len());
         for question in image.questions {
-            let Some(label) = labels.id(&question.answer) else {
+            let Some(answer_id) = vocabulary.id(&question.answer) else {
                 unknown += 1;
                 first_unknown.get_or_insert((question.answer, question.id, image.id));
                 continue;
@@ -154,7 +158,7 @@ fn assign_answer_ids(
             questions.push(AnsweredQuestion {
                 question: question.question,
                 question_id: question.id,
-                answers: vec![(question.answer, i64::from(label), 1.0)],
+                answers: vec![(question.answer, i64::from(answer_id), 1.0)],
             });
         }
         rows.push(VgqaRow {
@@ -168,7 +172,7 @@ fn assign_answer_ids(
         Some((answer, question, image)) => Err(PrepareError::OutsideVocabulary {
             path: path.into(),
             unknown,
-            known: labels.len(),
+            known: vocabulary.len(),
             answer,
             question,
             image,
@@ -183,7 +187,7 @@ impl RowSource for Rows {
         self.0.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         self.0[row].path.display().to_string()
     }
 

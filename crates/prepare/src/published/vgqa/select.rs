@@ -45,8 +45,8 @@ struct QuestionAnswer {
 /// Reads `image_data.json` and `question_answers.json` in the directory `root` and keeps the questions about images with a
 /// `coco_id` whose answer, in the spelling of [`normalize_word`], is in the vocabulary.
 ///
-/// Like the original, does not check whether an image belongs to VQA v2, so the selection includes test images of COCO. Only the
-/// selected questions are kept in memory.
+/// Like the original, this function does not check whether an image belongs to VQA v2, so the selection includes test images of COCO.
+/// Only the selected questions are kept in memory.
 ///
 /// # Errors
 /// Returns an error if a file is missing, cut short, not JSON or of another structure, or if `image_data.json` has an image twice.

@@ -38,8 +38,8 @@ fn parse_error(bytes: &[u8]) -> String {
 #[test]
 fn selects_the_questions_of_the_original() {
     for directory in golden("map_vg_mscoco") {
-        let labels = Vocabulary::open(directory.join("raw/coco_vqa_label_info.pkl")).unwrap();
-        let selection = select(&directory.join("raw"), &labels).unwrap();
+        let vocabulary = Vocabulary::open(directory.join("raw/coco_vqa_label_info.pkl")).unwrap();
+        let selection = select(&directory.join("raw"), &vocabulary).unwrap();
         let expected = vlct_golden::json(directory.join("expected/valid_vgqa_info.json"));
         assert_eq!(json!(selection.considered), expected["considered"]);
         assert_eq!(json!(selection.kept), expected["kept"]);
@@ -69,8 +69,8 @@ fn selected_images_keep_the_order_of_the_image_data() {
     // A question belongs to the image of its own `image_id`, even in the entry of another image.
     let qas = json!([{"id": 5, "qas": [qa(5, 1, "Two."), qa(7, 2, "2")]}, {"id": 7, "qas": [qa(5, 3, "two"), qa(6, 4, "3")]}]);
     fs::write(root.join("question_answers.json"), qas.to_string()).unwrap();
-    let labels = Vocabulary::of_majority_answers(["2"; 9]);
-    let selection = select(root, &labels).unwrap();
+    let vocabulary = Vocabulary::of_majority_answers(["2"; 9]);
+    let selection = select(root, &vocabulary).unwrap();
     assert_eq!((selection.considered, selection.kept), (4, 3));
     assert_eq!(
         to_json(&selection.images),
@@ -78,7 +78,7 @@ fn selected_images_keep_the_order_of_the_image_data() {
     );
 
     fs::write(root.join("image_data.json"), images(&[7, 5, 7]).to_string()).unwrap();
-    let error = select(root, &labels).unwrap_err().to_string();
+    let error = select(root, &vocabulary).unwrap_err().to_string();
     assert!(
         error.contains("image_data.json") && error.contains("image 7 occurs twice"),
         "{error}"
@@ -119,10 +119,10 @@ fn rows_equal_those_of_the_original() {
             let root = directory.join("raw");
             let rows = rows(&root, layout, None).unwrap();
             assert_eq!(planned_rows(&rows), expected_rows(&directory));
-            let images = vlct_golden::json(directory.join("expected/rows.json"))["vgqa_train.arrow"].clone();
-            for (row, image) in rows.iter().zip(images.as_array().unwrap()) {
+            let recorded = vlct_golden::json(directory.join("expected/rows.json"))["vgqa_train.arrow"].clone();
+            for (row, recorded) in rows.iter().zip(recorded.as_array().unwrap()) {
                 let length = fs::metadata(&row.path).unwrap().len();
-                assert_eq!(json!(length), image["image"]["bytes"], "{}", row.path.display());
+                assert_eq!(json!(length), recorded["image"]["bytes"], "{}", row.path.display());
             }
         }
     }
@@ -141,8 +141,8 @@ fn json_files_replace_pickles() {
             error.contains("neither coco_vqa_label_info.pkl nor coco_vqa_label_info.json"),
             "{error}"
         );
-        let labels = Vocabulary::open(from.join("coco_vqa_label_info.pkl")).unwrap();
-        let rows = rows(copy.path(), Layout::ValidVgqa, Some(&labels)).unwrap();
+        let vocabulary = Vocabulary::open(from.join("coco_vqa_label_info.pkl")).unwrap();
+        let rows = rows(copy.path(), Layout::ValidVgqa, Some(&vocabulary)).unwrap();
         assert_eq!(planned_rows(&rows), expected_rows(&directory));
     }
 }
@@ -163,8 +163,8 @@ fn counts_answers_outside_the_vocabulary() {
         encoded(&images, QuestionsFormat::Pickle),
     )
     .unwrap();
-    let labels = Vocabulary::of_majority_answers(["yes"; 9]);
-    let error = rows(directory.path(), Layout::Vgqa, Some(&labels))
+    let vocabulary = Vocabulary::of_majority_answers(["yes"; 9]);
+    let error = rows(directory.path(), Layout::Vgqa, Some(&vocabulary))
         .unwrap_err()
         .to_string();
     assert!(
@@ -217,16 +217,15 @@ proptest! {
         }
     }
 
-    /// A damaged file is either read or rejected in one line.
     #[test]
-    fn reports_damage_in_one_line(
+    fn damaged_files_are_read_or_rejected_in_one_line(
         file in 0..4usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut_position in any::<prop::sample::Index>(),
         is_cut in any::<bool>(),
     ) {
         let root = golden("map_vg_mscoco").remove(0);
-        let labels = Vocabulary::open(root.join("raw/coco_vqa_label_info.pkl")).unwrap();
+        let vocabulary = Vocabulary::open(root.join("raw/coco_vqa_label_info.pkl")).unwrap();
         let pickled = root.join("expected/valid_vgqa_info.pkl");
         let names = ["image_data.json", "question_answers.json"];
         let mut bytes = match file {
@@ -245,7 +244,7 @@ proptest! {
             let directory = tempfile::tempdir().unwrap();
             fs::copy(root.join("raw").join(names[1 - file]), directory.path().join(names[1 - file])).unwrap();
             fs::write(directory.path().join(names[file]), bytes).unwrap();
-            select(directory.path(), &labels).err().map(|error| error.to_string())
+            select(directory.path(), &vocabulary).err().map(|error| error.to_string())
         } else {
             parse(&bytes).err()
         };
