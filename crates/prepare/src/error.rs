@@ -165,9 +165,9 @@ pub enum PrepareError {
         known: usize,
         /// The first answer that is not in the vocabulary.
         answer: String,
-        /// The id of its question.
+        /// The id of the question with this answer.
         question: i64,
-        /// The id of its image.
+        /// The id of the image of this question.
         image: i64,
     },
     /// The answers of an existing file of another split have ids of another vocabulary.

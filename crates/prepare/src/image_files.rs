@@ -1,5 +1,5 @@
-//! Lists image files in directories and reads them. The lists have the files of the original's globs, but their order depends only on
-//! the seed.
+//! Lists image files in directories and reads them. The lists have the files that the original's globs find, in an order that depends
+//! only on the seed.
 
 use std::fs::{self, DirEntry};
 use std::io::ErrorKind;
@@ -25,7 +25,7 @@ pub struct ListedImage {
     pub annotation: u32,
 }
 
-/// Image files in directories. Each has only a name and two integers, because there may be millions.
+/// Image files in directories. An image has only a name and two integers, because there may be millions of images.
 #[derive(Debug, Default)]
 pub struct ImageListing {
     pub directories: Vec<PathBuf>,
@@ -71,8 +71,8 @@ pub struct FoundImages {
 }
 
 impl FoundImages {
-    /// Compares the images with annotations 0 to `annotations`. Only annotations for which `is_counted` returns true are counted. `name`
-    /// returns the file name of an annotation's image.
+    /// Counts the images and, among `annotations` annotations, those for which `is_counted` returns true. `name` returns the file name of
+    /// an annotation's image.
     pub fn coverage(
         &self,
         part: &str,
@@ -188,7 +188,8 @@ fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
     })
 }
 
-/// Returns the name of an entry; `None` if it is hidden. Invalid Unicode is replaced; no annotation has such a name.
+/// Returns the name of an entry; `None` if it is hidden. Invalid Unicode is replaced. This has no effect, because no
+/// annotation has such a name.
 fn visible_name(entry: &DirEntry) -> Option<String> {
     let name = entry.file_name();
     Some(name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))

@@ -102,9 +102,9 @@ impl RowText<'_> {
                     hash_text(hash, &question.question);
                     hash.write_i64(question.question_id);
                     hash.write_usize(question.answers.len());
-                    for (answer, label, score) in &question.answers {
+                    for (answer, id, score) in &question.answers {
                         hash_text(hash, answer);
-                        hash.write_i64(*label);
+                        hash.write_i64(*id);
                         hash.write_u64(score.to_bits());
                     }
                 }
@@ -129,7 +129,7 @@ pub trait RowSource: Send + Sync {
     fn rows(&self) -> usize;
 
     /// Returns the name of a row in reports: the path of its image.
-    fn label(&self, row: usize) -> String;
+    fn row_name(&self, row: usize) -> String;
 
     /// Returns the columns that are not images.
     ///
@@ -149,7 +149,7 @@ pub trait RowSource: Send + Sync {
     /// Returns an error if an annotation is wrong.
     fn hash_rows(&self, hash: &mut dyn Hasher) -> Result<()> {
         for row in 0..self.rows() {
-            hash_text(hash, &self.label(row));
+            hash_text(hash, &self.row_name(row));
             self.text(row)?.hash_columns(hash);
         }
         Ok(())
@@ -167,8 +167,8 @@ pub struct PlannedFile {
 }
 
 impl PlannedFile {
-    /// Divides `rows` rows among the files `{prefix}_0`, `{prefix}_1`, … of `rows_per_file` rows; the last may have fewer. Unlike the
-    /// original, adds no empty file if the number of rows is a multiple of `rows_per_file`.
+    /// Divides `rows` rows among the files `{prefix}_0`, `{prefix}_1`, … of `rows_per_file` rows; the last file may have fewer. Unlike
+    /// in the original, there is no empty file at the end if the number of rows is a multiple of `rows_per_file`.
     pub(crate) fn series<R: RowSource + 'static>(
         prefix: &str,
         rows: usize,
@@ -187,7 +187,7 @@ impl PlannedFile {
     }
 }
 
-/// The division of a written file of questions into two files by row count, as of VQA's validation questions.
+/// The division of a written file of questions into two files by row count. VQA's validation questions are divided in this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailSplit {
     /// Name of the file that is split.

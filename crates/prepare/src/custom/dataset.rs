@@ -56,7 +56,7 @@ impl fmt::Display for InputFormat {
 /// A table and the split of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationTable {
-    /// The split of all rows. If it is None, the column of splits decides; without such a column, the split is `train`.
+    /// The split of all rows; `None` if the table has a column with the split of each row. Without this column, the split is `train`.
     pub split: Option<String>,
     /// Path of the table.
     pub file: PathBuf,
@@ -87,9 +87,9 @@ pub struct CustomDataset {
     pub name: String,
     /// Format of the data.
     pub format: InputFormat,
-    /// Directory of the images, or of the tars. Tables name images relative to it.
+    /// Directory of the images, or of the tars. Paths of images in tables are relative to it.
     pub root: PathBuf,
-    /// The tables. If empty, the tables in `root` whose names begin with the name of a split.
+    /// The tables. If there are none, the tables in `root` whose names begin with the name of a split are read.
     pub annotations: Vec<AnnotationTable>,
     /// The names of the columns of the tables.
     pub columns: ColumnNames,

@@ -40,7 +40,7 @@ struct ImageFolder {
 
 /// Rows of one file: a range of the images of a split.
 struct Rows {
-    images: Arc<ImageFolder>,
+    listing: Arc<ImageFolder>,
     range: Range<usize>,
     split: &'static str,
 }
@@ -52,15 +52,15 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
         if !dataset.includes(split) {
             continue;
         }
-        let images = Arc::new(ImageFolder::read(&directory)?);
-        let first = first.get_or_insert_with(|| images.clone());
-        if let Some(class) = images.classes.iter().find(|class| !first.classes.contains(class)) {
+        let listing = Arc::new(ImageFolder::read(&directory)?);
+        let first = first.get_or_insert_with(|| listing.clone());
+        if let Some(class) = listing.classes.iter().find(|class| !first.classes.contains(class)) {
             return Err(PrepareError::malformed(
                 &directory,
                 format!("class {class:?} is in no earlier split; classes of all splits must be those of train"),
             ));
         }
-        let count = images.images.len();
+        let count = listing.images.len();
         plan.coverage.push(Coverage {
             part: split.to_string(),
             found: count,
@@ -68,10 +68,10 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             annotated: count,
             ..Coverage::default()
         });
-        plan.remarks.push(format!("{split}: {} classes", images.classes.len()));
+        plan.remarks.push(format!("{split}: {} classes", listing.classes.len()));
         plan.files
             .extend(dataset.files(split, count, Schema::Captions, |range| Rows {
-                images: images.clone(),
+                listing: listing.clone(),
                 range,
                 split,
             }));
@@ -81,7 +81,7 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
 
 impl Rows {
     fn image(&self, row: usize) -> &ClassImage {
-        &self.images.images[self.range.start + row]
+        &self.listing.images[self.range.start + row]
     }
 }
 
@@ -90,7 +90,7 @@ impl RowSource for Rows {
         self.range.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         self.image(row).path.display().to_string()
     }
 
@@ -98,7 +98,7 @@ impl RowSource for Rows {
         let image = self.image(row);
         let name = image.path.file_name().unwrap_or_default();
         Ok(RowText::Captions {
-            captions: vec![Cow::Borrowed(&self.images.classes[image.class])],
+            captions: vec![Cow::Borrowed(&self.listing.classes[image.class])],
             image_id: name.to_string_lossy(),
             split: Cow::Borrowed(self.split),
         })
@@ -163,7 +163,7 @@ impl ImageFolder {
             found.classes.push(name);
             let mut directories = Vec::new();
             collect_directories(&directory, 0, &mut directories)?;
-            // In the order of paths as text: `a-b` comes before `a/c`.
+            // Paths are sorted as text, as in torchvision: `a-b` comes before `a/c`.
             directories.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
             for (directory, files) in directories {
                 let images = files.into_iter().filter(is_image);

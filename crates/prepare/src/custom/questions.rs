@@ -8,7 +8,7 @@ use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
-/// Number of annotators of a question of VQA. Other numbers of answers are scaled to it, so a single answer has score 1.
+/// Number of annotators of a question of VQA. Other numbers of answers are scaled to this number, so a single answer has score 1.
 const ANNOTATORS: usize = 10;
 
 /// Assigns ids to images, questions and answers. In splits with answers, removes questions that have no answer of the vocabulary.
@@ -90,8 +90,8 @@ fn kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabular
 fn score_answers(answers: &[String], vocabulary: &Vocabulary) -> Vec<(String, i64, f64)> {
     let in_vocabulary = count_answers(answers).into_iter().filter_map(|(answer, count)| {
         let id = vocabulary.id(&answer)?;
-        let of_ten = (count * ANNOTATORS).div_ceil(answers.len());
-        Some((answer, id.into(), score(of_ten)))
+        let scaled_count = (count * ANNOTATORS).div_ceil(answers.len());
+        Some((answer, id.into(), score(scaled_count)))
     });
     in_vocabulary.collect()
 }

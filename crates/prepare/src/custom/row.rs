@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub questions: Vec<AnsweredQuestion>,
     /// Name of the image, if the table has one.
     pub image_id: Option<String>,
-    /// Id of the image in a file of questions.
+    /// Integer id of the image, for files of questions.
     pub image_number: i64,
 }
 

@@ -28,9 +28,9 @@ struct Rows {
 struct Images {
     /// Directory of the image files.
     root: PathBuf,
-    /// The tables. [`ImageLocation::Embedded`] has the index of one.
+    /// Paths of the tables, indexed by the `table` of [`ImageLocation::Embedded`].
     tables: Vec<PathBuf>,
-    /// The images in each of these tables.
+    /// The images in each table.
     embedded: Vec<EmbeddedImages>,
 }
 
@@ -226,7 +226,7 @@ impl RowSource for Rows {
         self.range.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         match &self.row(row).image {
             ImageLocation::File(path) => self.images.root.join(path).display().to_string(),
             ImageLocation::Embedded { table, row } => format!("{}, row {row}", self.images.tables[*table].display()),

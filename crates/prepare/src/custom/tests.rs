@@ -27,16 +27,16 @@ fn prepare(dataset: &CustomDataset, out: &Path) -> Result<Report> {
 fn rows(root: &Path, name: &str, split: Split) -> Vec<(String, Vec<String>, String)> {
     let dataset = TableDataset::open(Contents::Captions, root, &[name], split).unwrap();
     (0..dataset.rows())
-        .map(|image| {
-            let at = dataset.locate_row(image).unwrap();
+        .map(|row| {
+            let location = dataset.locate_row(row).unwrap();
             (
-                String::from_utf8(dataset.image_at(&at).unwrap().to_vec()).unwrap(),
+                String::from_utf8(dataset.image_at(&location).unwrap().to_vec()).unwrap(),
                 dataset
-                    .items_of(image)
+                    .items_of(row)
                     .unwrap()
                     .map(|item| dataset.text(item).unwrap().unwrap().into_owned())
                     .collect(),
-                dataset.image_id_at(&at).unwrap().unwrap(),
+                dataset.image_id_at(&location).unwrap().unwrap(),
             )
         })
         .collect()
@@ -157,8 +157,8 @@ fn interrupted_replacement_is_not_a_dataset() {
     };
     prepare(&dataset(1), out.path()).unwrap();
     // A rejected preparation changes nothing.
-    let refused = prepare(&dataset(2), out.path()).unwrap_err().to_string();
-    assert!(refused.contains("already exist, made from other inputs"), "{refused}");
+    let error = prepare(&dataset(2), out.path()).unwrap_err().to_string();
+    assert!(error.contains("already exist, made from other inputs"), "{error}");
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert!(!out.path().join(".prepare_dogs.journal").exists());
     let options = WriteOptions {
@@ -170,7 +170,7 @@ fn interrupted_replacement_is_not_a_dataset() {
         &dataset(2).plan().unwrap(),
         &options,
         &mut |now| match now.done {
-            // The row of val, which is not written again, and three rows of train, the last of which is not in a finished file.
+            // Done are the row of val, which is not written again, and three rows of train, the last of them in an unfinished file.
             4 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         },
@@ -227,11 +227,8 @@ fn all_splits_share_answer_ids() {
 #[test]
 fn rejects_names_of_published_datasets() {
     for name in ["conceptual_caption", "coco_caption_karpathy", "gcc", "pretrain-vqa"] {
-        let refused = plan_error(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
-        assert!(
-            refused.contains("is the name of a published dataset"),
-            "{name}: {refused}"
-        );
+        let error = plan_error(&CustomDataset::new(name, InputFormat::ImageFolder, "/nowhere"));
+        assert!(error.contains("is the name of a published dataset"), "{name}: {error}");
     }
 }
 
@@ -264,8 +261,8 @@ fn unreadable_image_ends_the_preparation() {
     std::fs::remove_file(&image).unwrap();
     std::os::unix::fs::symlink(&image, &image).unwrap();
     let mut proceed = |_| ControlFlow::Continue(());
-    let refused = write("dogs", &plan, &options(out.path()), &mut proceed);
-    assert!(matches!(refused, Err(PrepareError::Io(vlct_util::IoError { path, .. })) if path == image));
+    let result = write("dogs", &plan, &options(out.path()), &mut proceed);
+    assert!(matches!(result, Err(PrepareError::Io(vlct_util::IoError { path, .. })) if path == image));
     std::fs::remove_file(&image).unwrap();
     std::fs::write(&image, "2").unwrap();
     prepare(&dataset, out.path()).unwrap();
@@ -302,7 +299,7 @@ fn reads_parquet_with_embedded_images() {
 }
 
 #[test]
-fn labels_of_answers_come_from_the_training_split() {
+fn answer_ids_come_from_the_training_split() {
     let lines = r#"{"image": "1.jpg", "question": "how many?", "answers": ["Two", "2", "three"], "id": 11}
 {"image": "2.jpg", "question": "what?", "answer": "a cat", "id": 12}
 {"image": "1.jpg", "question": "where?", "answer": "home", "id": 11}

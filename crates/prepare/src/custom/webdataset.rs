@@ -54,7 +54,7 @@ impl RowSource for Rows {
         self.range.len()
     }
 
-    fn label(&self, row: usize) -> String {
+    fn row_name(&self, row: usize) -> String {
         match self.samples.locate_row(self.range.start + row) {
             Ok(location) => self.samples.row_name(&location),
             Err(error) => error.to_string(),

@@ -36,7 +36,7 @@ impl ArrowFileWriter {
     /// Resumes a file after the batches `blocks`. If `blocks` is empty, creates the file.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written, or is shorter than its batches.
+    /// Returns an error if the file cannot be written, or ends before the last of `blocks`.
     pub fn resume(path: &Path, schema: Schema, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(match schema {
             Schema::Captions => Self::Captions(CaptionWriter::resume(path, blocks)?),

@@ -55,8 +55,8 @@ pub(super) fn check_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Res
     }
 }
 
-/// Deletes the files that will be replaced, and files of an earlier, longer series. Otherwise, the files of an interrupted preparation
-/// would look like a complete dataset.
+/// Deletes the files that will be replaced, and files of an earlier, longer series. Otherwise, these files and those of an interrupted
+/// preparation could be mistaken for a complete dataset.
 pub(super) fn remove_stale(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
     let mut stale: Vec<PathBuf> = to_be_written(plan, journal)
         .into_iter()

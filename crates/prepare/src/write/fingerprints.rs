@@ -1,6 +1,6 @@
 //! Fingerprints: hashes of everything that determines the written files, except the content of images.
 //!
-//! They are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are hashed
+//! Fingerprints are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are hashed
 //! must not change with the names of types.
 
 use std::hash::Hasher;
@@ -12,7 +12,7 @@ use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
 use vlct_data::arrow::VqaKind;
 
-/// Part of every fingerprint. A change of the files written for a plan requires another version.
+/// Version of the written files, which is part of every fingerprint. It must change if the same plan gives other files than before.
 const VERSION: &str = "2";
 
 /// The fingerprints of a plan, in hexadecimal digits.

@@ -27,7 +27,7 @@ const MAX_WAITING_BYTES: usize = 128 << 20;
 /// batches, so each has an entry.
 const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 
-/// Where and how to write.
+/// Options of [`write()`].
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
     /// The directory of the Arrow files. It is created if it is missing.
@@ -62,7 +62,7 @@ pub enum Outcome {
     Stopped,
 }
 
-/// A row with its images, or the reason why it has none.
+/// The images and the other columns of a row, or their errors.
 struct Prepared<'a> {
     images: Result<Vec<Vec<u8>>>,
     text: Result<RowText<'a>>,
@@ -181,8 +181,8 @@ fn open_journal(
     Ok(journal)
 }
 
-/// Reconciles the journal with the existing files: resets files that are missing, and records files that an earlier preparation of
-/// other splits has written.
+/// Reconciles the journal with the existing files: resets files that are missing or have another size, and records files that an
+/// earlier preparation of other splits has written.
 fn reconcile(
     plan: &Plan,
     out: &Path,
@@ -193,11 +193,11 @@ fn reconcile(
     for (index, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
         let length = std::fs::metadata(arrow_path(out, &file.name)).map(|m| m.len()).ok();
         let state = journal.state(index);
-        let is_missing = match state.finished {
+        let is_missing_or_changed = match state.finished {
             Some(_) => state.finished != length,
             None => !state.blocks.is_empty() && !partial_path(&arrow_path(out, &file.name))?.exists(),
         };
-        if is_missing {
+        if is_missing_or_changed {
             journal.reset(index)?;
         }
         if let Some(report) = earlier
@@ -247,7 +247,7 @@ fn write_file(
             Err(error) if error.is_io() => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
-                image: rows.label(row),
+                image: rows.row_name(row),
                 reason: error.to_string(),
             }),
         }

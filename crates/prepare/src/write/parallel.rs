@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Maximum number of results per thread that wait to be consumed. It evens out images of different sizes.
+/// Maximum number of results per thread that wait to be consumed. Several wait, because images of different sizes take different times.
 const MAX_AHEAD_PER_THREAD: usize = 16;
 
 /// A size in memory.
@@ -18,7 +18,9 @@ struct State<T> {
     next: usize,
     /// The next item to consume.
     next_consumed: usize,
+    /// Results that wait to be consumed, by item.
     waiting: BTreeMap<usize, T>,
+    /// Total size of the waiting results.
     bytes: usize,
     stop: bool,
 }
@@ -26,7 +28,7 @@ struct State<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
-    /// The end of the items.
+    /// The end of the range of items.
     end: usize,
     /// Maximum distance of a started item from the next item to consume.
     max_ahead: usize,
@@ -57,8 +59,8 @@ impl<T: ByteSize> Shared<T> {
             if state.stop || state.next >= self.end {
                 return None;
             }
-            let is_next_consumed = state.next == state.next_consumed;
-            if is_next_consumed || (state.next - state.next_consumed < self.max_ahead && state.bytes < self.budget) {
+            let is_next_to_consume = state.next == state.next_consumed;
+            if is_next_to_consume || (state.next - state.next_consumed < self.max_ahead && state.bytes < self.budget) {
                 state.next += 1;
                 return Some(state.next - 1);
             }
@@ -116,7 +118,7 @@ impl<T> Drop for StopOnDrop<'_, T> {
 /// Returns the error of `take`.
 ///
 /// # Panics
-/// Panics if `make` does.
+/// Panics if `make` panics.
 pub fn map_in_order<T: ByteSize + Send, E>(
     items: Range<usize>,
     threads: usize,

@@ -139,7 +139,7 @@ fn existing_splits_are_not_written_again() {
     let proceed = |_| ControlFlow::Continue(());
     write("vqav2", &train, &options(out.path()), &mut proceed.clone()).unwrap();
 
-    // A foreign file that the remaining splits would replace.
+    // The remaining splits would replace a file that no preparation has written.
     let foreign = out.path().join("vqav2_rest_val.arrow");
     fs::write(&foreign, b"mine").unwrap();
     let all = Dataset::Vqav2.plan(&raw).unwrap();
@@ -196,7 +196,7 @@ fn splits_prepared_separately_share_a_report() {
     assert!(train.files.iter().all(|file| both.files.contains(file)));
     assert!(both.files.len() > train.files.len());
     assert_eq!(both.coverage.len(), 2);
-    // The report lists both.
+    // The report lists the files of both splits.
     assert!(matches!(prepare_split("train"), Outcome::UpToDate(_)));
     assert!(matches!(prepare_split("val"), Outcome::UpToDate(_)));
 
