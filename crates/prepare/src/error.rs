@@ -16,7 +16,7 @@ pub enum PrepareError {
     /// An Arrow file, a tar, a vocabulary or the journal is damaged, or cannot be read or written.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An image cannot be decoded.
+    /// An image cannot be decoded, or its path is not that of a file.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The content of an annotation file or of a table is damaged, or not of the form that its reader needs.
@@ -118,7 +118,7 @@ pub enum PrepareError {
         root = root.display()
     )]
     MixedDirectories {
-        /// The directory that holds both.
+        /// The directory that holds both directories.
         root: PathBuf,
         /// The name of the split.
         split: String,

@@ -21,7 +21,7 @@ pub struct ListedImage {
     pub directory: u32,
     /// File name.
     pub name: Box<str>,
-    /// Index of the annotation among those of the dataset.
+    /// Index of the annotation in the dataset.
     pub annotation: u32,
 }
 

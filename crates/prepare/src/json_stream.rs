@@ -110,7 +110,7 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> Visitor<'de> f
     }
 }
 
-/// Deserialises one field of an object with another seed, and skips the other fields.
+/// Deserialises one field of an object with a seed, and skips the other fields.
 struct Field<S>(&'static str, S);
 
 impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on all cores, leaves
-//! out those that cannot be decoded, and writes the files. After an interruption, the same call resumes. The files are those of the
+//! out rows whose images cannot be used, and writes the files. After an interruption, the same call resumes. The files are those of the
 //! original's writers (`vlc/utils/write_*.py`), except that the order of rows depends on a seed instead of being random.
 //!
 //! - `published`: one module per raw layout of a published dataset.

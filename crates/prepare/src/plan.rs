@@ -143,7 +143,7 @@ pub trait RowSource: Send + Sync {
     /// Returns an error if an image cannot be read. The row is then left out, unless the error [is one of I/O](crate::PrepareError::is_io).
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
 
-    /// Hashes everything that distinguishes these rows from others, except the content of images.
+    /// Hashes everything that distinguishes these rows from other rows, except the content of images.
     ///
     /// # Errors
     /// Returns an error if an annotation is wrong.
@@ -205,7 +205,7 @@ pub struct TailSplit {
 pub struct Plan {
     /// The files, in the order of writing.
     pub files: Vec<PlannedFile>,
-    /// The written files that are divided into two others.
+    /// The written files that are divided into two files.
     pub tail_splits: Vec<TailSplit>,
     /// Counts of images and annotations of each part of the dataset.
     pub coverage: Vec<Coverage>,

@@ -14,7 +14,7 @@ const PUNCTUATION: [char; 21] = [
 /// Maximum number of periods that are removed from an answer. The original passes `re.UNICODE`, which is 32, as the `count` of `sub`.
 const MAX_PERIODS: usize = 32;
 
-/// One `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
+/// The contractions of the original, one `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
 const CONTRACTIONS: &str = include_str!("contractions.txt");
 
 /// Normalises the spelling of an answer: lower case, no articles, little punctuation, digits for numbers up to ten, and apostrophes

@@ -116,15 +116,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
     for (index, block) in footer.recordBatches().iter().flatten().enumerate() {
         let damaged = || format!("record batch {index} lies outside the file; the file is damaged, copy it again");
         let start = usize::try_from(block.offset()).map_err(|_| damaged())?;
-        let header = usize::try_from(block.metaDataLength()).map_err(|_| damaged())?;
-        let body = usize::try_from(block.bodyLength()).map_err(|_| damaged())?;
-        let body_start = start.checked_add(header).ok_or_else(damaged)?;
+        let header_len = usize::try_from(block.metaDataLength()).map_err(|_| damaged())?;
+        let body_len = usize::try_from(block.bodyLength()).map_err(|_| damaged())?;
+        let body_start = start.checked_add(header_len).ok_or_else(damaged)?;
         let end = body_start
-            .checked_add(body)
+            .checked_add(body_len)
             .filter(|end| *end <= footer_start)
             .ok_or_else(damaged)?;
         // Batches that share bytes are rejected, which bounds the number of rows by the size of the file.
-        total_bytes = total_bytes.saturating_add(header + body);
+        total_bytes = total_bytes.saturating_add(header_len + body_len);
         if total_bytes > bytes.len() {
             return Err(format!(
                 "record batch {index} overlaps another one; the file is damaged"

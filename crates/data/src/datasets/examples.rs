@@ -90,7 +90,7 @@ impl TableDataset {
         text.ok_or_else(|| DataError::Invalid(format!("there is no text {} in row {}", location.text, location.row)))
     }
 
-    /// Returns the bytes of the image file at a location, for a pair those of the left image.
+    /// Returns the bytes of the image file at a location; of a pair, the bytes of the left image.
     ///
     /// # Errors
     /// Returns an error if there is no such location, or the row has no image.

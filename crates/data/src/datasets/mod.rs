@@ -1,7 +1,7 @@
 //! The named datasets: their files, and the items of these files. An item is a row with one of its texts.
 //!
 //! `published.rs` lists the published datasets with their oddities (the validation split of COCO and Flickr30k is the
-//! Karpathy *test* split), `custom.rs` finds the files of custom datasets, and `registry.rs` maps the names of both to files.
+//! Karpathy *test* split), `custom.rs` finds the files of custom datasets, and `registry.rs` maps the names of all datasets to files.
 //! [`TableDataset`] opens several datasets as one [`Dataset`].
 
 mod contents;

@@ -5,7 +5,7 @@ use crate::{DataError, Result};
 use std::path::Path;
 use vlct_util::read_at_most;
 
-/// One token per line, ids from 0 (Google's release of BERT, 30,522 tokens).
+/// The vocabulary of `bert-base-uncased` (Google's release of BERT, 30,522 tokens): one token per line, ordered by id.
 const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");
 
 /// Maximum size of a `vocab.txt` in bytes. Multilingual WordPiece vocabularies have about 1 MB.

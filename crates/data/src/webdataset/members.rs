@@ -1,6 +1,6 @@
 //! A parser of tar headers in memory, which finds names of members and positions of their data.
 //!
-//! It reads POSIX ustar and pax, and GNU's long names. Sparse files and multi-volume archives are rejected. Nothing is unpacked.
+//! The parser reads POSIX ustar and pax, and GNU's long names. Sparse files and multi-volume archives are rejected. Nothing is unpacked.
 //!
 //! The `tar` crate is not used, because it accepts archives that are truncated between members or within the data of the last one,
 //! and ignores the high bytes of sizes.

@@ -170,7 +170,7 @@ fn interrupted_replacement_is_not_a_dataset() {
         &dataset(2).plan().unwrap(),
         &options,
         &mut |now| match now.done {
-            // Done are the row of val, which is not written again, and three rows of train, the last of them in an unfinished file.
+            // The row of val, which is not written again, and three rows of train are done. The third is in an unfinished file.
             4 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         },

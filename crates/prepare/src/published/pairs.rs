@@ -13,7 +13,7 @@ use crate::image_files::{ImageDirectory, ImageListing, ListedImage};
 use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowText, Schema};
 
-/// One split of a dataset.
+/// The raw files of one split of a dataset, and the names of its Arrow files.
 struct Layout {
     split: &'static str,
     annotations: &'static str,

@@ -107,7 +107,7 @@ impl ColumnNames {
         }
     }
 
-    /// Finds the columns of the roles in a table. The error names the missing column and the existing ones.
+    /// Finds the columns of the roles in a table. The error names the missing column and the existing columns.
     pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
         let positions = self.positions(names.clone());
         self.check(&positions, names)?;
@@ -135,7 +135,7 @@ impl ColumnNames {
         image && (text || question) && has_given_columns
     }
 
-    /// Checks that all necessary columns exist. The error names the missing column and the existing ones.
+    /// Checks that all necessary columns exist. The error names the missing column and the existing columns.
     pub(super) fn check<'a>(
         &self,
         positions: &Positions,

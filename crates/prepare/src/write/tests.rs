@@ -200,7 +200,7 @@ fn splits_prepared_separately_share_a_report() {
     assert!(matches!(prepare_split("train"), Outcome::UpToDate(_)));
     assert!(matches!(prepare_split("val"), Outcome::UpToDate(_)));
 
-    // One larger file replaces the series of small ones, and nothing else.
+    // One large file replaces the series of small files, and no other file.
     raw.rows_per_file = 100;
     raw.splits = Some(vec!["train".into()]);
     let mut replacing = options(out.path());

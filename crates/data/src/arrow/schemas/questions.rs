@@ -18,7 +18,7 @@ use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
 pub struct AnsweredQuestion {
     /// The text of the question.
     pub question: String,
-    /// Its id in the annotations.
+    /// The id of the question in the annotations.
     pub question_id: i64,
     /// Answers: text, label (id in the answer vocabulary), score in 0..=1. Empty in test splits.
     pub answers: Vec<(String, i64, f64)>,

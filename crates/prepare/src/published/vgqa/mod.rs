@@ -6,7 +6,7 @@
 //!
 //! About half of the images of Visual Genome are images of COCO. [`select`] keeps their questions whose answers are
 //! in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file of selected questions is the original's pickle or JSON;
-//! [`read`] and [`encode`] handle both.
+//! [`read`] and [`encode`] handle both formats.
 
 mod file;
 mod plan;

@@ -82,9 +82,9 @@ impl Rows {
         check_metadata(path, reader.metadata(), length)?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
-        let found = columns.find(fields.iter().map(|field| field.name()));
-        let found = found.map_err(|reason| PrepareError::malformed(path, reason))?;
-        let mut columns = Role::ALL.map(|role| Column::new(schema, found[role as usize]?, role));
+        let positions = columns.find(fields.iter().map(|field| field.name()));
+        let positions = positions.map_err(|reason| PrepareError::malformed(path, reason))?;
+        let mut columns = Role::ALL.map(|role| Column::new(schema, positions[role as usize]?, role));
         let image = &mut columns[Role::Image as usize];
         let skips_bytes = projection == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
         if skips_bytes {
@@ -97,7 +97,7 @@ impl Rows {
         check_pages(path, reader.metadata(), &leaves)?;
         Ok(Self {
             path: path.to_path_buf(),
-            names: found.map(|position| position.map(|position| fields[position].name().to_string())),
+            names: positions.map(|position| position.map(|position| fields[position].name().to_string())),
             reader,
             columns,
             skips_bytes,
