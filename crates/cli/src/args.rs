@@ -159,7 +159,7 @@ pub struct Inspect {
     /// A file or directory
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// Also list every tensor with its shape
+    /// For weight files other than checkpoints: also list every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
     /// For data: also write a contact sheet, a PNG file of evenly spaced rows, each with its image and first text
@@ -172,7 +172,7 @@ pub struct Inspect {
 
 /// Measure the speed of one kind of work and print it as one line of JSON
 ///
-/// The keys are those of the Python program that vlct is compared with.
+/// The JSON keys are those of the Python benchmark that vlct is compared with.
 #[derive(Args)]
 #[command(
     subcommand_required = true,
@@ -206,10 +206,11 @@ pub enum BenchTask {
     Loader(BenchLoader),
 }
 
-/// Options of steps.
-///
-/// Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib.
+/// Options of `pretrain`, `vqa` and `infer`.
 #[derive(Args)]
+#[command(
+    after_help = "Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib."
+)]
 pub struct BenchSteps {
     /// Side of the images in pixels, a multiple of 16
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
@@ -255,8 +256,8 @@ pub struct BenchGemm {
 
 /// Loading of images: from the bytes of their files to normalised pixels
 ///
-/// Prints transform, image_size, pictures_per_second, cores (number of threads). The files are read into memory before
-/// the measurement, at most 64 MiB of them.
+/// Prints transform, image_size, pictures_per_second, cores (number of threads). Files, at most 64 MiB of them, are read
+/// into memory before the measurement.
 #[derive(Args)]
 pub struct BenchLoader {
     /// Image files, .arrow files, or directories of them
@@ -265,7 +266,7 @@ pub struct BenchLoader {
     /// Transform of the images: mae, mae_randaug or mae_test
     #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
     pub transform: TransformKind,
-    /// Side of the result in pixels
+    /// Side of the transformed images in pixels
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = count)]
     pub image_size: usize,
     /// Threads that load images; 0: one per core

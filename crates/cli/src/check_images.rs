@@ -17,9 +17,10 @@ use crate::output::{Failure, print};
 /// Find damaged image files, and optionally delete or move them
 ///
 /// Decodes every file in the directories and their subdirectories, whatever its name, and prints path and reason of each bad file
-/// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, or if Pillow would
-/// warn about it: a palette with transparency, damaged EXIF tags, more than 89,478,485 pixels. Without --delete and --move-to
-/// nothing is changed. Hidden files are checked, symbolic links are skipped.
+/// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, if it has more than
+/// 89,478,485 pixels, or if Pillow would warn about it: a palette with transparency, damaged EXIF tags, an animation with an
+/// impossible number of frames. Files are changed only with --delete or --move-to. Hidden files are checked, symbolic links are
+/// skipped.
 #[derive(Args)]
 #[command(after_help = "\
 A file that cannot be read (permissions, a failing disk) is reported but neither
@@ -30,7 +31,8 @@ could not be read, deleted or moved.
 
 Examples:
   vlct check-images GCC/images_train                   list bad files
-  vlct check-images train2014 val2014 --move-to bad    keep their paths below DIR
+  vlct check-images train2014 val2014 --move-to bad    move bad files to bad/, with their paths
+                                                       relative to train2014 or val2014
   vlct check-images VG/images --tolerate-warnings      only files that cannot be decoded
   vlct check-images images --json > bad.jsonl          path, cause, reason and action")]
 pub struct CheckImages {
@@ -40,8 +42,8 @@ pub struct CheckImages {
     /// Delete bad files
     #[arg(long, conflicts_with = "move_to")]
     pub delete: bool,
-    /// Move bad files to this directory, keeping their paths below DIR; existing files are not replaced
-    #[arg(long, value_name = "DIR")]
+    /// Move bad files to this directory; a file keeps its path relative to the checked directory. Existing files are not replaced
+    #[arg(long, value_name = "TARGET")]
     pub move_to: Option<PathBuf>,
     /// Accept files that can be decoded although Pillow would warn about them
     #[arg(long)]
@@ -87,7 +89,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                             tally.report_failure(&reason);
                         }
                     }
-                    Verdict::Unread(error) => tally.report_failure(&format!("{}: {error}", path.display())),
+                    Verdict::Unreadable(error) => tally.report_failure(&format!("{}: {error}", path.display())),
                 }
             }
             progress.reach(tally.checked);
@@ -129,7 +131,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(existing.canonicalize()?.join(rest))
 }
 
-/// What was done with a bad file.
+/// What the command did with a bad file.
 enum Action {
     Left,
     Deleted,
@@ -155,7 +157,7 @@ fn delete_or_move(args: &CheckImages, directory: &Path, path: &Path) -> Result<A
     }
 }
 
-/// Moves a file by hard link and unlink, since rename(2) would replace an existing file. Copies it where hard links fail, as
+/// Moves a file by hard link and unlink, since rename(2) would replace an existing file. Copies the file if the hard link fails, as
 /// between file systems.
 fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(directory) = to.parent() {
@@ -174,7 +176,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = File::create_new(to)?;
     let copied = io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all());
     if copied.is_err() {
-        // Best effort: the error of the copy is returned, whether or not this succeeds.
+        // Best effort: the error of the copy is returned, even if the removal fails too.
         let _ = fs::remove_file(to);
     }
     copied
@@ -231,8 +233,8 @@ impl Tally {
             return format!("{object}\n");
         }
         let line = format!("{}: {flaw}", path.display());
-        let without_control = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        line.chars().map(without_control).chain(['\n']).collect()
+        let replace_control = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        line.chars().map(replace_control).chain(['\n']).collect()
     }
 
     /// Reports a file that could not be read, deleted or moved.
@@ -256,7 +258,7 @@ impl Tally {
         let left = bad - self.deleted - self.moved;
         if left > 0 {
             parts.push(format!(
-                "{left} left where they are (--delete and --move-to remove bad files)"
+                "{left} left in place (--delete and --move-to remove bad files)"
             ));
         }
         if self.failures > 0 {

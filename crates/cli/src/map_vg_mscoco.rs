@@ -12,8 +12,8 @@ use crate::output::{Failure, print};
 /// Select the questions of Visual Genome for VQA: those on COCO images with answers in the VQA vocabulary
 ///
 /// Reads image_data.json and question_answers.json of Visual Genome. Keeps a question if its image has a coco_id and its answer,
-/// normalised as in VQA, is in the vocabulary. Writes a dictionary from images to lists of (id, question, answer), and prints how
-/// many questions were considered and how many kept.
+/// normalised as in VQA, is in the vocabulary. Writes a dictionary from image ids to lists of (id, question, answer), and
+/// prints how many questions are on COCO images and how many of these are kept.
 #[derive(Args)]
 #[command(after_help = "\
 What --root holds:
@@ -57,7 +57,7 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     })
     .map_err(at::<IoError>(&out))?;
     print(&format!(
-        "wrote {}: {} questions considered, {} kept, on {} images\n",
+        "wrote {}: {} questions on COCO images; {} kept, on {} images\n",
         out.display(),
         selection.considered,
         selection.kept,

@@ -7,7 +7,7 @@ use indicatif::{HumanBytes, HumanCount};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use vlct_train::logs::progress::suspend;
 
-/// Why a command did not succeed.
+/// The reason why a command ends without success.
 #[derive(Debug)]
 pub enum Failure {
     /// Something is wrong with the configuration, a file or the machine: exit status 1.
@@ -37,7 +37,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Formats a count with commas between thousands.
-pub fn grouped(count: u64) -> HumanCount {
+pub fn with_thousands_separators(count: u64) -> HumanCount {
     HumanCount(count)
 }
 
@@ -47,7 +47,7 @@ pub fn size(bytes: u64) -> HumanBytes {
 }
 
 /// Prints messages to standard error: warnings and errors in one line that begins with the level, other messages unchanged. The
-/// progress bar is hidden meanwhile.
+/// progress bar is hidden while a message is printed.
 pub struct Logger;
 
 impl Logger {

@@ -82,7 +82,7 @@ fn inspect_counts_and_checks_arrow_tables() {
             "2 rows",
             "image: 3.00 KiB of images",
             "caption: 2 texts",
-            "1 rows without any",
+            "rows without any: 1",
             "intact",
         ] {
             assert!(out.contains(part), "{part:?} is not in {out}");

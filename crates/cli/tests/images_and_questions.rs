@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::run as vlct;
 use vlct_prepare::vgqa;
 
-fn prepare() -> PathBuf {
+fn golden_prepare_dir() -> PathBuf {
     vlct_golden::directories("prepare").remove(0)
 }
 
@@ -22,7 +22,7 @@ fn copy(from: &Path, to: &Path) {
         if path.is_dir() {
             copy(&path, &target);
         } else {
-            // Not `fs::copy`: the golden files may be read-only.
+            // `fs::copy` would also copy the permissions of read-only files.
             fs::write(target, fs::read(path).unwrap()).unwrap();
         }
     }
@@ -46,10 +46,10 @@ fn files(directory: &Path) -> BTreeSet<String> {
 fn copy_images() -> (tempfile::TempDir, BTreeSet<String>) {
     let directory = tempfile::tempdir().unwrap();
     copy(
-        &prepare().join("gcc/raw/images_train"),
+        &golden_prepare_dir().join("gcc/raw/images_train"),
         &directory.path().join("images"),
     );
-    let verdicts = vlct_golden::json(prepare().join("check_valid_images/expected/check_valid_images.json"));
+    let verdicts = vlct_golden::json(golden_prepare_dir().join("check_valid_images/expected/check_valid_images.json"));
     let bad = verdicts["files"]
         .as_array()
         .unwrap()
@@ -71,7 +71,7 @@ fn lists_bad_images_without_changing_anything() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let counts = format!("error: {} files checked, {} bad; ", before.len(), bad.len());
     assert!(
-        stderr.starts_with(&counts) && stderr.contains("left where they are"),
+        stderr.starts_with(&counts) && stderr.contains("left in place"),
         "{stderr}"
     );
     let prefix = format!("{}/", images.display());
@@ -95,7 +95,7 @@ fn deletes_bad_images_on_request() {
     let (status, _, summary) = vlct(&["check-images", "--delete", images.to_str().unwrap()]);
     assert_eq!(status, 0, "{summary}");
     assert!(summary.ends_with(&format!("; {} deleted\n", bad.len())), "{summary}");
-    // The original does not delete files with spaces in their names.
+    // Unlike the original, this also deletes files with spaces in their names (`7e7e bad11.jpg`).
     assert_eq!(files(&images), before.difference(&bad).cloned().collect());
     let (status, out, summary) = vlct(&["check-images", images.to_str().unwrap()]);
     assert_eq!((status, out.as_str()), (0, ""));
@@ -158,7 +158,7 @@ fn tolerates_pillow_warnings_on_request() {
 }
 
 #[test]
-fn rejects_contradictory_arguments_in_one_line() {
+fn rejects_invalid_arguments_and_inputs() {
     let (directory, _) = copy_images();
     let images = directory.path().join("images");
     let images = images.to_str().unwrap();
@@ -199,12 +199,12 @@ fn rejects_contradictory_arguments_in_one_line() {
 fn selects_the_same_questions_with_every_source_of_labels() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("raw");
-    copy(&prepare().join("map_vg_mscoco/raw"), &root);
+    copy(&golden_prepare_dir().join("map_vg_mscoco/raw"), &root);
     let root = root.to_str().unwrap();
-    let expected = vgqa::read(&prepare().join("map_vg_mscoco/expected/valid_vgqa_info.pkl")).unwrap();
+    let expected = vgqa::read(&golden_prepare_dir().join("map_vg_mscoco/expected/valid_vgqa_info.pkl")).unwrap();
     let (labels, arrow) = (
-        prepare().join("vqav2/expected/vocabulary.json"),
-        prepare().join("vqav2/expected"),
+        golden_prepare_dir().join("vqav2/expected/vocabulary.json"),
+        golden_prepare_dir().join("vqav2/expected"),
     );
     let json = directory.path().join("questions.json");
     let (labels, arrow, json) = (
@@ -222,7 +222,7 @@ fn selects_the_same_questions_with_every_source_of_labels() {
         assert_eq!((status, stderr.as_str()), (0, ""));
         assert_eq!(
             stdout,
-            format!("wrote {out}: 32 questions considered, 24 kept, on 3 images\n")
+            format!("wrote {out}: 32 questions on COCO images; 24 kept, on 3 images\n")
         );
         assert_eq!(vgqa::read(Path::new(out)).unwrap(), expected);
         assert_eq!(fs::read(out).unwrap().starts_with(b"{"), out.ends_with(".json"));

@@ -49,8 +49,8 @@ fn reports_written_files_which_can_be_inspected() {
     let text = String::from_utf8(output.stdout).unwrap();
     for part in [
         "coco_caption_karpathy_train.arrow: 3 rows",
-        "coco: 9 images found, 9 annotated; 9 have both",
-        "1 rows left out",
+        "coco: 9 image files and 9 annotated images; 9 images have both a file and an annotation",
+        "rows left out because an image cannot be used: 1",
         "p2.jpg: image cannot be decoded: not a JPEG",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");

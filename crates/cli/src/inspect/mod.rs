@@ -15,15 +15,18 @@ use vlct_util::text::escape_control;
 use vlct_util::{IoError, at};
 
 use crate::args::Inspect;
-use crate::output::{Failure, grouped, print, size};
+use crate::output::{Failure, print, size, with_thousands_separators};
 
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
 
-/// Maximum characters shown of an entry other than weights: optimiser states can be long.
-const MAX_ENTRY: usize = 160;
+/// Maximum number of characters that are printed of an entry other than weights. Optimiser states can be long.
+const MAX_ENTRY_CHARS: usize = 160;
 
-/// Describes the path and writes the contact sheet.
+/// Describes the path. With `--sheet`, also writes the contact sheet.
+///
+/// # Errors
+/// Returns an error if the path cannot be read or is damaged, and for `--sheet` on a run directory, which has no images.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
     let metadata = std::fs::metadata(path).map_err(at::<IoError>(path))?;
@@ -32,7 +35,11 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         return write_sheet(args, &[path.to_path_buf()]);
     }
     if is_run(path) {
-        return describe_run(path);
+        if args.sheet.is_some() {
+            let reason = "a run directory has no images; omit --sheet";
+            return Err(Failure::Failed(format!("{}: {reason}", path.display())));
+        }
+        return print_run(path);
     }
     let files = tables::files(path)?;
     if files.is_empty() {
@@ -63,12 +70,12 @@ fn write_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
     print(&format!("wrote {}: {count} rows\n", out.display()))
 }
 
-fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
-    let mut start = Vec::new();
+fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
+    let mut first_bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut start))
+        .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut first_bytes))
         .map_err(at::<IoError>(path))?;
-    if start == ARROW_MAGIC {
+    if first_bytes == ARROW_MAGIC {
         return tables::describe_arrow(path);
     }
     if path.extension().is_some_and(|e| e == "tar") {
@@ -82,10 +89,10 @@ fn describe_file(path: &Path, tensors: bool) -> Result<String, Failure> {
             Some(damage) => Err(Failure::Failed(format!("{}: {damage}", path.display()))),
         };
     }
-    describe_weights(path, tensors)
+    describe_weights(path, list_tensors)
 }
 
-fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
+fn describe_weights(path: &Path, list_tensors: bool) -> Result<String, Failure> {
     let file = files::read(path)?;
     let mut text = format!("{}\n", path.display());
     let _ = writeln!(text, "  {}, {} names", file.format, file.style);
@@ -93,7 +100,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
         text,
         "  {} tensors, {} values",
         file.state.len(),
-        grouped(file.state.parameters() as u64)
+        with_thousands_separators(file.state.parameters() as u64)
     );
     if let Some(key) = &file.summary.weights_under {
         let _ = writeln!(text, "  weights under {key:?}");
@@ -112,7 +119,7 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     if !file.summary.skipped.is_empty() {
         let _ = writeln!(text, "  not tensors, left out: {}", file.summary.skipped.join(", "));
     }
-    if tensors {
+    if list_tensors {
         for (name, tensor) in file.state.iter() {
             let _ = writeln!(
                 text,
@@ -127,9 +134,9 @@ fn describe_weights(path: &Path, tensors: bool) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Truncates a text after [`MAX_ENTRY`] characters.
+/// Truncates a text after [`MAX_ENTRY_CHARS`] characters.
 fn truncated(text: &str) -> String {
-    match text.char_indices().nth(MAX_ENTRY) {
+    match text.char_indices().nth(MAX_ENTRY_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
     }
@@ -142,7 +149,7 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
         "  checkpoint of {} with {} tensors, {} values, {}",
         size(summary.bytes),
         summary.tensors,
-        grouped(summary.parameters),
+        with_thousands_separators(summary.parameters),
         if summary.optimizer {
             "and the optimiser's state"
         } else {
@@ -164,7 +171,7 @@ fn is_run(path: &Path) -> bool {
     path.join("config.toml").is_file() || checkpoint::last_path(path).is_file() || checkpoint::best_path(path).is_file()
 }
 
-fn describe_run(path: &Path) -> Result<(), Failure> {
+fn print_run(path: &Path) -> Result<(), Failure> {
     let mut text = format!("{}\n  run directory\n", path.display());
     let config = path.join("config.toml");
     match std::fs::read_to_string(&config) {
@@ -181,7 +188,11 @@ fn describe_run(path: &Path) -> Result<(), Failure> {
     if let Ok(file) = File::open(path.join("metrics.jsonl")) {
         let lines = BufReader::new(file).lines().map_while(Result::ok);
         let (count, last) = lines.fold((0u64, String::new()), |(count, _), line| (count + 1, line));
-        let _ = writeln!(text, "  metrics.jsonl: {} lines, the last: {last}", grouped(count));
+        let _ = writeln!(
+            text,
+            "  metrics.jsonl: {} lines, the last: {last}",
+            with_thousands_separators(count)
+        );
     }
     print(&text)?;
     let mut damaged = None;

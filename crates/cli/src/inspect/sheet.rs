@@ -1,4 +1,4 @@
-//! `vlct inspect --sheet`: a contact sheet of rows.
+//! `vlct inspect --sheet`: writes a contact sheet of evenly spaced rows.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,23 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::output::Failure;
 
-/// Images per row of the sheet.
+/// Cells side by side on the sheet.
 const COLUMNS: u32 = 8;
 
-/// Returns the first image of a row and the first of its texts.
+/// Returns the first image and the first text of a table row. If the image cannot be decoded, the text is the error.
 fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     let (bytes, text) = match table {
         Table::Arrow(table) => {
-            let image = ["image", "image_0"].into_iter().find(|c| table.has_values(c));
-            let texts = ["caption", "questions"].into_iter().find(|c| table.has_values(c));
-            let texts = texts
+            let image_column = ["image", "image_0"].into_iter().find(|column| table.has_values(column));
+            let text_column = ["caption", "questions"]
+                .into_iter()
+                .find(|column| table.has_values(column));
+            let texts = text_column
                 .map(|column| table.texts(row, column))
                 .transpose()?
                 .unwrap_or_default();
             let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-            (image.map(|column| table.image(row, column)).transpose()?, text)
+            (image_column.map(|column| table.image(row, column)).transpose()?, text)
         }
         Table::Tar(table) => {
             let captions = table.captions(row)?;
@@ -46,7 +48,8 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     })
 }
 
-/// Writes `count` rows, spread evenly over all rows of the files, to `out` as a PNG file.
+/// Writes `count` rows, spread evenly over all rows of the files, to `out` as a PNG file. Returns the number of rows written, which is
+/// smaller if the files have fewer rows.
 pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failure> {
     let tables: Vec<Table> = files.iter().map(|path| Table::open(path)).collect::<Result<_, _>>()?;
     let rows: usize = tables.iter().map(Table::rows).sum();

@@ -1,4 +1,4 @@
-//! Descriptions of Arrow tables and WebDataset shards, and the list of them in a directory.
+//! Descriptions of Arrow tables and WebDataset shards, and a list of the tables and shards of a directory.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -9,7 +9,7 @@ use vlct_data::datasets;
 use vlct_data::webdataset::TarTable;
 use vlct_util::{IoError, at};
 
-use crate::output::{Failure, grouped, size};
+use crate::output::{Failure, size, with_thousands_separators};
 
 /// Columns that hold images, and columns that hold lists of text, in the tables of ViLT's layout.
 const IMAGES: [&str; 3] = ["image", "image_0", "image_1"];
@@ -40,7 +40,7 @@ impl WordCounts {
 impl fmt::Display for WordCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: u64 = self.counts.iter().sum();
-        write!(f, "{} texts", grouped(texts))?;
+        write!(f, "{} texts", with_thousands_separators(texts))?;
         let (mut seen, mut median) = (0, 0);
         for (words, count) in self.counts.iter().enumerate() {
             if 2 * seen < texts {
@@ -63,7 +63,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     let _ = writeln!(
         text,
         "  Arrow table of {} rows in {} record batches; columns {}",
-        grouped(table.rows() as u64),
+        with_thousands_separators(table.rows() as u64),
         table.batches().len(),
         columns.join(", ")
     );
@@ -88,7 +88,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         }
         let _ = write!(text, "  {column}: {word_counts}");
         if rows_without > 0 {
-            let _ = write!(text, "; {} rows without any", grouped(rows_without));
+            let _ = write!(text, "; rows without any: {}", with_thousands_separators(rows_without));
         }
         text.push('\n');
     }
@@ -96,13 +96,15 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");
-            // The column may hold many other values: the list is limited.
+            // In a column of other values than splits, only the rows before the first unlisted value are counted.
             if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
                 break;
             }
             *splits.entry(split.to_string()).or_default() += 1;
         }
-        let listed = splits.iter().map(|(split, rows)| format!("{split} {}", grouped(*rows)));
+        let listed = splits
+            .iter()
+            .map(|(split, rows)| format!("{split} {}", with_thousands_separators(*rows)));
         let _ = writeln!(text, "  split: {}", listed.collect::<Vec<_>>().join(", "));
     }
     text.push_str("  intact: every row can be read\n");
@@ -122,8 +124,8 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let _ = writeln!(
         text,
         "  WebDataset shard of {} samples with {} captions and {} of images",
-        grouped(counts.samples as u64),
-        grouped(captions),
+        with_thousands_separators(counts.samples as u64),
+        with_thousands_separators(captions),
         size(bytes)
     );
     for (count, what) in [
@@ -132,7 +134,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
         (counts.others, "other members"),
     ] {
         if count > 0 {
-            let _ = writeln!(text, "  {} {what}", grouped(count as u64));
+            let _ = writeln!(text, "  {} {what}", with_thousands_separators(count as u64));
         }
     }
     text.push_str("  intact: every caption can be read\n");

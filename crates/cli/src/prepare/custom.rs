@@ -11,14 +11,15 @@ use crate::output::Failure;
 #[derive(Args, Default, PartialEq)]
 #[command(next_help_heading = "Custom datasets")]
 pub struct CustomArgs {
-    /// Name of the dataset: datasets='["NAME"]' then reads it
+    /// Name of the dataset, for datasets='["NAME"]' in `vlct run`
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// A table and the split of its rows; may be repeated. Without SPLIT, the split column decides; without both it is train
+    /// A table and the split of its rows; may be repeated. Without SPLIT, the split column has the split of each row; without
+    /// this column, all rows are train
     /// [default: train.*, val.* and test.* in --root]
     #[arg(long, value_name = "[SPLIT=]FILE")]
     pub annotations: Vec<AnnotationTable>,
-    /// Column of the images: paths relative to --root, or in Parquet their bytes
+    /// Column of the images: paths relative to --root; in Parquet also the bytes of image files
     #[arg(long, value_name = "COLUMN")]
     pub image_column: Option<String>,
     /// Column of the captions
@@ -48,7 +49,7 @@ impl CustomArgs {
     }
 }
 
-/// Returns the custom dataset of the command line.
+/// Returns the custom dataset that the command line describes.
 pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDataset, Failure> {
     let options = &args.custom;
     let Some(name) = &options.name else {

@@ -34,7 +34,7 @@ pub struct Prepare {
     /// Directory that the downloads were unpacked into; the layouts are below
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Only these splits, separated by commas [default: all]
+    /// Splits to prepare, separated by commas [default: all]
     #[arg(long, value_name = "SPLIT,…", value_delimiter = ',')]
     pub splits: Option<Vec<String>>,
     /// Seed of the order of rows

@@ -13,7 +13,7 @@ use crate::signals::Signals;
 
 /// Write vgqa_train.arrow, the questions of Visual Genome that VQA can use
 ///
-/// The same as `vlct prepare vgqa`, for the file names that the published script reads.
+/// Does the same as `vlct prepare vgqa`, with the file names that the published script reads.
 #[derive(Args)]
 #[command(after_help = "\
 What --root holds: valid_vgqa_info.pkl or .json, which vlct map-vg-mscoco writes; images/ID.jpg; and, unless --labels is given,

@@ -11,7 +11,7 @@ use log::info;
 use vlct_prepare::{self as prepare, Coverage, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
 use vlct_train::logs::Progress;
 
-use crate::output::{Failure, grouped, print, size};
+use crate::output::{Failure, print, size, with_thousands_separators};
 use crate::signals::Signals;
 
 /// Where and how Arrow files are written.
@@ -56,8 +56,8 @@ impl Writing {
                     if rows_before > 0 {
                         info!(
                             "{} of {} rows exist already",
-                            grouped(rows_before),
-                            grouped(progress.total)
+                            with_thousands_separators(rows_before),
+                            with_thousands_separators(progress.total)
                         );
                     }
                     bar = Some(Progress::counting("row", progress.total, rows_before));
@@ -76,22 +76,22 @@ impl Writing {
         match outcome {
             Outcome::Stopped => {
                 info!("stopped; the same command resumes from here");
-                signals.outcome()
+                signals.check()
             }
             Outcome::UpToDate(report) => {
                 info!("all files exist already, made from the same inputs");
-                self.show(&report, plan)
+                self.print_report(&report, plan)
             }
             Outcome::Written(report) => {
                 let seconds = started.elapsed().as_secs_f64();
                 let rows = plan.rows() - rows_before;
                 info!(
                     "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of images",
-                    grouped(rows),
+                    with_thousands_separators(rows),
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
                 );
-                self.show(&report, plan)
+                self.print_report(&report, plan)
             }
         }
     }
@@ -114,7 +114,7 @@ impl Writing {
         }
     }
 
-    fn show(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
+    fn print_report(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
         if self.json {
             let text = serde_json::to_string(report)?;
             return print(&format!("{text}\n"));
@@ -131,7 +131,7 @@ impl Writing {
                     "unchanged, from an earlier preparation:"
                 },
                 self.out.join(&file.file).display(),
-                grouped(file.rows),
+                with_thousands_separators(file.rows),
                 size(file.bytes)
             );
         }
@@ -152,8 +152,8 @@ impl Writing {
         const MAX_LISTED: usize = 5;
         let _ = writeln!(
             text,
-            "{} rows left out because an image cannot be used:",
-            grouped(report.left_out.len() as u64)
+            "rows left out because an image cannot be used: {}",
+            with_thousands_separators(report.left_out.len() as u64)
         );
         for left_out in report.left_out.iter().take(MAX_LISTED) {
             let _ = writeln!(text, "  {}: {}", left_out.image, left_out.reason);
@@ -165,14 +165,14 @@ impl Writing {
     }
 }
 
-/// Describes how many images and annotations of a part of a dataset match, in one line.
+/// Describes in one line how many images and annotations of a part of a dataset match.
 fn describe_coverage(part: &Coverage) -> String {
     let mut line = format!(
-        "{}: {} images found, {} annotated; {} have both",
+        "{}: {} image files and {} annotated images; {} images have both a file and an annotation",
         part.part,
-        grouped(part.found as u64),
-        grouped(part.annotated as u64),
-        grouped(part.kept as u64)
+        with_thousands_separators(part.found as u64),
+        with_thousands_separators(part.annotated as u64),
+        with_thousands_separators(part.kept as u64)
     );
     if !part.examples.is_empty() {
         let ellipsis = if part.without_image > part.examples.len() {
@@ -182,8 +182,8 @@ fn describe_coverage(part: &Coverage) -> String {
         };
         let _ = write!(
             line,
-            "; no image for {} ({}{ellipsis})",
-            grouped(part.without_image as u64),
+            "; no file for {} annotated images ({}{ellipsis})",
+            with_thousands_separators(part.without_image as u64),
             part.examples.join(", ")
         );
     }
