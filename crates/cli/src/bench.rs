@@ -16,15 +16,15 @@ use crate::output::{Failure, print};
 /// Measures one kind of work and prints the result.
 pub fn run(args: &Bench) -> Result<(), Failure> {
     match &args.task {
-        BenchTask::Pretrain(args) => steps(Workload::Pretrain, args),
-        BenchTask::Vqa(args) => steps(Workload::Vqa, args),
-        BenchTask::Infer(args) => steps(Workload::Infer, args),
-        BenchTask::Gemm(args) => gemm(args),
-        BenchTask::Loader(args) => loader(args),
+        BenchTask::Pretrain(args) => bench_steps(Workload::Pretrain, args),
+        BenchTask::Vqa(args) => bench_steps(Workload::Vqa, args),
+        BenchTask::Infer(args) => bench_steps(Workload::Infer, args),
+        BenchTask::Gemm(args) => bench_gemm(args),
+        BenchTask::Loader(args) => bench_loader(args),
     }
 }
 
-fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
+fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
     let (result, profile) = measure(BenchOptions {
         workload,
         image_size: args.image_size,
@@ -39,7 +39,7 @@ fn steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
     print_line(&result)
 }
 
-fn gemm(args: &BenchGemm) -> Result<(), Failure> {
+fn bench_gemm(args: &BenchGemm) -> Result<(), Failure> {
     print_line(&measure_gemm(set_up(&args.arithmetic)?, args.steps))
 }
 
@@ -60,7 +60,7 @@ fn set_up(args: &BenchArithmetic) -> Result<Precision, Failure> {
     }
 }
 
-fn loader(args: &BenchLoader) -> Result<(), Failure> {
+fn bench_loader(args: &BenchLoader) -> Result<(), Failure> {
     let threads = match args.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -73,7 +73,7 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
         Duration::from_secs_f64(args.seconds),
     )?;
     if args.profile {
-        info!("{}", profile(&rate));
+        info!("{}", profile_table(&rate));
     }
     let per_second = rate.images as f64 / rate.time.as_secs_f64();
     print_line(&json!({
@@ -85,17 +85,17 @@ fn loader(args: &BenchLoader) -> Result<(), Failure> {
 }
 
 /// Formats a table of the milliseconds per image of each stage, and their shares.
-fn profile(rate: &Rate) -> String {
-    let parts = [
+fn profile_table(rate: &Rate) -> String {
+    let stages = [
         ("decode", rate.spent.decode),
         ("augment", rate.spent.augment),
         ("crop, resize, normalise", rate.spent.resize),
     ];
-    let all: Duration = parts.iter().map(|part| part.1).sum();
+    let total: Duration = stages.iter().map(|stage| stage.1).sum();
     let mut lines = vec![format!("{:<44} {:>9} {:>6}", "part", "ms", "%")];
-    for (name, time) in parts.into_iter().chain([("image", all)]) {
+    for (name, time) in stages.into_iter().chain([("image", total)]) {
         let ms = 1e3 * time.as_secs_f64() / rate.images as f64;
-        let share = 100.0 * time.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
+        let share = 100.0 * time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
         lines.push(format!("{name:<44} {ms:>9.3} {share:>6.1}"));
     }
     lines.join("\n")

@@ -99,7 +99,7 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
             number.parse::<u64>().is_ok() && directory.join(format!("{name}_0.arrow")).exists()
         })
     };
-    let fewer = if missing
+    let fewer_shards_hint = if missing
         .iter()
         .any(|file| !file.allows_fewer_shards && first_shard_exists(&file.file))
     {
@@ -109,7 +109,7 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
     };
     let commands: Vec<String> = datasets.iter().map(|name| prepare_command(name, directory)).collect();
     format!(
-        "give data_root the directory that has the Arrow files of {}{fewer}, or make them: {}",
+        "give data_root the directory that has the Arrow files of {}{fewer_shards_hint}, or make them: {}",
         datasets.join(", "),
         commands.join("; ")
     )

@@ -24,7 +24,7 @@ use output::Failure;
 use vlct_train::OutOfMemory;
 
 fn main() -> ExitCode {
-    // Prints help or a usage error itself, and exits with 0 or 2.
+    // `parse` prints help and usage errors itself, and exits with 0 or 2.
     let cli = Cli::parse();
     output::Logger::install();
     let result = catching_out_of_memory(|| match &cli.command {

@@ -18,7 +18,7 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
     let result = match quickstart::run(&options, signals.stop()) {
         Err(stopped @ QuickstartError::Stopped) => {
             info!("{stopped}");
-            return signals.outcome();
+            return signals.check();
         }
         Err(error) if quickstart::fixed_key(&options.updates).is_some() => {
             let hint = "`vlct run with quickstart …` accepts every key";
@@ -30,5 +30,5 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         print(&format!("{line}\n"))?;
     }
     print(&format!("report: {}\n", result.report.display()))?;
-    signals.outcome()
+    signals.check()
 }

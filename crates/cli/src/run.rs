@@ -1,4 +1,5 @@
-//! `vlct run [COMMAND] [with UPDATE...]`: parses the published grammar, which clap cannot express.
+//! `vlct run [COMMAND] [with UPDATE...]`: parses the command line of Sacred, which the original uses. clap cannot
+//! express it.
 
 use std::path::Path;
 
@@ -32,8 +33,9 @@ struct Request<'a> {
     command: &'a str,
     /// The word after `help`.
     topic: Option<&'a str>,
+    /// The words after `with`: `KEY=VALUE`, named configs and files.
     updates: Vec<&'a str>,
-    /// Print the configuration before anything else.
+    /// Whether the configuration is printed before the run (`-p`).
     print_first: bool,
 }
 
@@ -60,17 +62,18 @@ pub fn run(args: &Run) -> Result<(), Failure> {
             Ok(())
         }
         "save_config" => {
-            let is_name = |update: &&str| {
+            let sets_filename = |update: &&str| {
                 update
                     .split_once('=')
                     .is_some_and(|(k, _)| k.trim() == "config_filename")
             };
-            let (names, updates): (Vec<&str>, Vec<&str>) = request.updates.iter().partition(|update| is_name(update));
-            let name = names
+            let (filename_updates, updates): (Vec<&str>, Vec<&str>) =
+                request.updates.iter().partition(|update| sets_filename(update));
+            let filename = filename_updates
                 .last()
                 .and_then(|u| u.split_once('='))
-                .map_or("config.json", |(_, name)| name.trim());
-            save(&resolve(&updates)?, Path::new(name))
+                .map_or("config.json", |(_, filename)| filename.trim());
+            save(&resolve(&updates)?, Path::new(filename))
         }
         _ => {
             let config = resolve(&request.updates)?;
@@ -90,13 +93,13 @@ fn start(config: &Config) -> Result<(), Failure> {
         progress: true,
         run_directory: None,
     };
-    let finished = trainer::run(config, &control)?;
-    if config.test_only && !finished.interrupted {
-        for (name, value) in &finished.metrics {
+    let result = trainer::run(config, &control)?;
+    if config.test_only && !result.interrupted {
+        for (name, value) in &result.metrics {
             print(&format!("{name} {value}\n"))?;
         }
     }
-    signals.outcome()
+    signals.check()
 }
 
 fn resolve(updates: &[&str]) -> Result<Config, Failure> {
@@ -122,7 +125,7 @@ fn save(config: &Config, path: &Path) -> Result<(), Failure> {
 fn help(topic: Option<&str>) -> Result<(), Failure> {
     match topic {
         None => {
-            let names: Vec<&str> = NAMED_CONFIGS.iter().map(|r| r.name).collect();
+            let names: Vec<&str> = NAMED_CONFIGS.iter().map(|named| named.name).collect();
             print(&format!(
                 "Keys, set by KEY=VALUE after `with` (base value, type, range):\n\n{}\nNamed configs (`vlct run help NAME` \
                  explains one):\n  {}\n",

@@ -35,7 +35,7 @@ impl Signals {
     }
 
     /// Returns an error with the exit status if a signal arrived: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
-    pub fn outcome(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         match self.number.load(Ordering::SeqCst) {
             0 => Ok(()),
             number => Err(Failure::Stopped(128 + number as u8)),
@@ -43,7 +43,8 @@ impl Signals {
     }
 }
 
-/// Returns whether the process ignores `signal`, as `nohup` makes it do; true where this is unknown (not Linux).
+/// Returns whether the process ignores `signal`, as under `nohup`. Returns true if this is unknown, as on
+/// systems without `/proc`.
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return true;
