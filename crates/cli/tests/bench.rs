@@ -53,7 +53,7 @@ fn rejects_options_of_other_tasks() {
 #[cfg(target_os = "linux")]
 #[test]
 fn out_of_memory_is_a_one_line_error() {
-    // 1,500 MiB of addresses: enough for the weights, not for a training step.
+    // An address space of 1,500 MiB suffices for the weights, not for a training step.
     let limited = "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1";
     let mut bash = Command::new("bash");
     assert_fails(
@@ -126,7 +126,7 @@ fn write_files(directory: &Path) {
     std::fs::write(directory.join("notes.txt"), "not an image").expect("a file");
 }
 
-fn loader(words: &[&str], data: &[&Path]) -> std::process::Output {
+fn run_loader(words: &[&str], data: &[&Path]) -> std::process::Output {
     let mut command = vlct();
     command.args(["bench", "loader", "--seconds", "0", "--image-size", "24"]);
     command.args(words).args(data).output().expect("the program starts")
@@ -150,7 +150,7 @@ fn measures_the_loader_with_every_transform_and_kind_of_data() {
         ("mae", "3", &[&table]),
     ];
     for (transform, threads, data) in data {
-        let output = loader(&["--transform", transform, "--threads", threads], data);
+        let output = run_loader(&["--transform", transform, "--threads", threads], data);
         assert_success(&output);
         assert!(stderr_of(&output).is_empty(), "{}", stderr_of(&output));
         let text = String::from_utf8(output.stdout).expect("text");
@@ -171,7 +171,7 @@ fn measures_the_loader_with_every_transform_and_kind_of_data() {
 fn loader_profile_lists_the_stages() {
     let directory = tempfile::tempdir().expect("a directory");
     write_files(directory.path());
-    let output = loader(&["--profile"], &[directory.path()]);
+    let output = run_loader(&["--profile"], &[directory.path()]);
     assert_success(&output);
     let profile = stderr_of(&output);
     for part in ["decode", "augment", "crop, resize, normalise", "image"] {
@@ -201,6 +201,6 @@ fn loader_errors_are_one_line() {
         ("no table", &table, "broken.arrow"),
     ] {
         let name = path.file_name().and_then(|n| n.to_str()).expect("a name");
-        assert_one_line_error(what, &loader(&[], &[path]), &[name, reason]);
+        assert_one_line_error(what, &run_loader(&[], &[path]), &[name, reason]);
     }
 }

@@ -18,11 +18,11 @@ const NOT_RUN: [(&str, &str); 4] = [
     ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
     (
         "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",
-        "the base model, for minutes; tests/bench.rs runs a smaller step",
+        "takes minutes with the base model; tests/bench.rs runs a smaller step",
     ),
     (
         "vlct bench pretrain --image-size 384 --batch 8 --profile",
-        "the base model, for minutes; tests/bench.rs runs a smaller step",
+        "takes minutes with the base model; tests/bench.rs runs a smaller step",
     ),
     (
         "vlct bench gemm --precision bf16",
@@ -45,7 +45,7 @@ const APPENDED: [(&str, &str); 3] = [
 
 /// A command of a document.
 #[derive(Debug)]
-struct Documented {
+struct DocumentedCommand {
     /// The command in one line, without its comment.
     text: String,
     /// The assignments of shell variables before the command.
@@ -53,7 +53,7 @@ struct Documented {
 }
 
 /// Returns the commands in indented and fenced blocks.
-fn commands(document: &str) -> Vec<Documented> {
+fn commands(document: &str) -> Vec<DocumentedCommand> {
     let (mut found, mut variables, mut is_fenced, mut unfinished) = (Vec::new(), String::new(), false, String::new());
     for line in document.lines() {
         is_fenced ^= line.starts_with("```");
@@ -66,7 +66,7 @@ fn commands(document: &str) -> Vec<Documented> {
             unfinished.push_str(line.trim_end_matches('\\'));
             if !line.ends_with('\\') {
                 let text = unfinished.split_whitespace().collect::<Vec<_>>().join(" ");
-                found.push(Documented {
+                found.push(DocumentedCommand {
                     text,
                     variables: variables.clone(),
                 });
@@ -95,7 +95,7 @@ fn copy(from: &Path, to: &Path) {
             copy(&path, &to.join(path.file_name().expect("a name")));
         }
     } else {
-        // Not `fs::copy`, which would copy the permissions of read-only files too.
+        // `fs::copy` would also copy the permissions of read-only files.
         fs::write(to, fs::read(from).expect("a file")).expect("a file");
     }
 }
@@ -112,15 +112,15 @@ fn create_files() -> tempfile::TempDir {
 
     // The four datasets of pre-training.
     copy(&path_of("data"), &path_of("ARROW_ROOT"));
-    let numbered = [
+    let shards = [
         ("sbu", 9),
         ("conceptual_caption_train", 31),
         ("conceptual_caption_val", 1),
     ];
-    let numbered = numbered
+    let shards = shards
         .iter()
         .flat_map(|(name, count)| (0..*count).map(move |i| format!("{name}_{i}")));
-    for name in numbered.chain(["vg".to_string()]) {
+    for name in shards.chain(["vg".to_string()]) {
         copy(&train, &path_of(&format!("ARROW_ROOT/{name}.arrow")));
     }
 
@@ -167,7 +167,7 @@ fn create_files() -> tempfile::TempDir {
 }
 
 /// Runs the commands of a document in order. Returns those that failed, with their messages.
-fn failures(name: &str, commands: &[Documented]) -> Vec<String> {
+fn failures(name: &str, commands: &[DocumentedCommand]) -> Vec<String> {
     let directory = create_files();
     if name == "docs/data.md" {
         // Commands of this document read the vocabulary of prepared VQA files.
@@ -212,7 +212,7 @@ fn documented_commands_succeed() {
             documents.push(format!("docs/{name}"));
         }
     }
-    let documents: Vec<(String, Vec<Documented>)> = documents
+    let documents: Vec<(String, Vec<DocumentedCommand>)> = documents
         .into_iter()
         .map(|name| {
             let text = fs::read_to_string(root().join(&name)).expect("a document");
@@ -221,7 +221,7 @@ fn documented_commands_succeed() {
         })
         .filter(|(_, found)| !found.is_empty())
         .collect();
-    let all: Vec<&Documented> = documents.iter().flat_map(|(_, found)| found).collect();
+    let all: Vec<&DocumentedCommand> = documents.iter().flat_map(|(_, found)| found).collect();
     assert!(all.len() > 20, "{all:?}");
     for (text, reason) in NOT_RUN {
         assert!(
@@ -248,7 +248,7 @@ fn documented_commands_succeed() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The example is compiled, the README is not.
+/// The compiler checks the example, not the README.
 #[test]
 fn rust_code_of_the_readme_is_in_the_example() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");

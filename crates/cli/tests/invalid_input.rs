@@ -1,4 +1,4 @@
-//! Invalid and missing input: errors are one line, with exit status 1. Training replaces images that cannot be decoded.
+//! Invalid and missing input: an error is one line, with exit status 1. Training replaces images that cannot be decoded.
 
 mod support;
 
@@ -92,8 +92,8 @@ fn training_replaces_and_evaluation_rejects_undecodable_images() {
         }
         writer.finish().expect("written");
     };
-    let damaged: [&[u8]; 6] = [&good, b"", &huge, &good[..good.len() / 2], b"not an image", &good];
-    write("coco_caption_karpathy_train", &damaged);
+    let images: [&[u8]; 6] = [&good, b"", &huge, &good[..good.len() / 2], b"not an image", &good];
+    write("coco_caption_karpathy_train", &images);
     let output = train(directory, &[]);
     assert_success(&output);
     let text = support::stderr_of(&output);
@@ -125,7 +125,7 @@ fn rejects_non_weight_files() {
         ("truncated", original[..original.len() / 3].to_vec()),
         ("empty", Vec::new()),
         ("text", b"these are not the weights\n".to_vec()),
-        ("hostile", trap),
+        ("executable", trap),
     ] {
         std::fs::write(directory.join("weights.ckpt"), bytes).expect("written");
         for key in ["load_path", "pretrain_path"] {
@@ -162,7 +162,7 @@ fn rejects_non_weight_files() {
 }
 
 #[test]
-fn rejects_altered_and_unfitting_checkpoints() {
+fn rejects_altered_and_incompatible_checkpoints() {
     let directory = synthetic_dataset();
     let directory = directory.path();
     assert_success(&train(directory, &["log_dir=runs"]));
@@ -170,9 +170,9 @@ fn rejects_altered_and_unfitting_checkpoints() {
     let path = vlct_train::checkpoint::last_path(&run);
     let original = std::fs::read(&path).expect("saved");
     let resume = format!("resume_from={}", run.display());
-    for place in [10, original.len() / 2, original.len() - 1] {
+    for offset in [10, original.len() / 2, original.len() - 1] {
         let mut altered = original.clone();
-        altered[place] ^= 1;
+        altered[offset] ^= 1;
         std::fs::write(&path, altered).expect("written");
         assert_one_line_error(
             "altered",
@@ -188,7 +188,11 @@ fn rejects_altered_and_unfitting_checkpoints() {
     );
     std::fs::write(&path, &original).expect("written");
     let other = train(directory, &[&resume, "max_steps=4", "per_gpu_batchsize=8"]);
-    assert_one_line_error("another micro-batch", &other, &["per_gpu_batchsize was 4", "is 8 now"]);
+    assert_one_line_error(
+        "another micro-batch size",
+        &other,
+        &["per_gpu_batchsize was 4", "is 8 now"],
+    );
     // A resumed run does not read `pretrain_path`.
     assert_success(&train(directory, &[&resume, "max_steps=4", "pretrain_path=gone.pth"]));
     let nowhere = train(directory, &["resume_from=nowhere"]);

@@ -4,8 +4,8 @@ mod support;
 
 use std::path::Path;
 use support::{
-    assert_same_weights, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_updates, vlct,
-    write_synthetic,
+    assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_updates,
+    vlct, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_train::bench::Device;
@@ -34,7 +34,7 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
         let has_warning = text.contains("warning: precision='bf16' is computed in 32 bits");
         assert_eq!(has_warning, more.contains(&"precision=bf16") && !fast, "{text}");
     }
-    assert_same_weights(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));
+    assert_same_checkpoint(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));
     if fast {
         let values = |log_dir| {
             let file = checkpoint::load(&last_checkpoint(directory, log_dir)).expect("a valid checkpoint");
@@ -43,7 +43,8 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
         assert_ne!(values("a"), values("b"), "bfloat16 gives other weights");
     }
 
-    // A run resumed with the same format, set explicitly, and with less memory gets the same weights and no warning.
+    // A run that is resumed with the same format, set explicitly, and with recomputed activations gets the same weights and no
+    // warning.
     let resume = |log_dir: &str, more: &[&str]| {
         let resume = format!("resume_from={}", run_directory(directory, log_dir).display());
         run_with(directory, &words(log_dir, &[&["max_steps=8", &resume], more].concat()))
@@ -58,7 +59,7 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
         !text.contains("warning: precision") && !text.contains("warning: activation"),
         "{text}"
     );
-    assert_same_weights(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));
+    assert_same_checkpoint(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));
 
     let load = format!("load_path={}", last_checkpoint(directory, "a").display());
     let output = run_with(directory, &words("none", &[&load, "test_only=True"]));
@@ -90,7 +91,7 @@ fn final_losses(directory: &Path, precision: &str) -> [f64; 3] {
     );
     let mut program = vlct();
     if precision == "bf16" && !Device::default().bf16_is_fast() {
-        // The engine in plain Rust; only test builds of `vlct` have it.
+        // Selects the engine in plain Rust, which only test builds of `vlct` contain.
         program.env("VLCT_TEST_LEVEL", "portable");
     }
     let output = program

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use support::{
-    assert_one_line_error, assert_same_weights, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
+    assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
     tiny_model_updates, vlct, write_synthetic,
 };
 use tempfile::TempDir;
@@ -25,7 +25,7 @@ fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
     }
 }
 
-/// Kills runs of this precision at random moments, `times` in all, and resumes each until it ends.
+/// Kills runs of this precision `times` times in all, at random moments, and resumes each run until it ends.
 fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
     let uninterrupted = format!("uninterrupted{precision}");
     let precision_is = format!("precision={precision}");
@@ -66,7 +66,7 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the program starts");
-            // After the last kill, the run has the time to end.
+            // After the last kill, the run has time to end.
             let timeout_ms = if kills < times {
                 random.random_range(50..600)
             } else {
@@ -94,7 +94,7 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
                 }
             }
         }
-        assert_same_weights(
+        assert_same_checkpoint(
             &last_checkpoint(directory, &uninterrupted),
             &last_checkpoint(directory, &log_dir),
         );
@@ -134,7 +134,7 @@ fn sigterm_saves_a_checkpoint_to_resume_from() {
     let mut more = words("stopped");
     more.push(format!("resume_from={}", run_directory(directory, "stopped").display()));
     assert_success(&run_with(directory, &more));
-    assert_same_weights(
+    assert_same_checkpoint(
         &last_checkpoint(directory, "uninterrupted"),
         &last_checkpoint(directory, "stopped"),
     );
@@ -165,7 +165,7 @@ fn number_of_threads_does_not_change_the_weights() {
         let (one, three) = (format!("one{precision}"), format!("three{precision}"));
         run(&one, "threads=1", "num_workers=1");
         run(&three, "threads=3", "num_workers=3");
-        assert_same_weights(&last_checkpoint(directory, &one), &last_checkpoint(directory, &three));
+        assert_same_checkpoint(&last_checkpoint(directory, &one), &last_checkpoint(directory, &three));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules for code and documents: dependencies, sizes, messages of libraries, words, links.
 //!
-//! Exceptions are listed here or in `.ci/words.txt`, each with its reason.
+//! Exceptions are the constants below and the lines `except …` of `.ci/words.txt`.
 
 mod modules;
 mod source;

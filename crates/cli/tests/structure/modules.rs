@@ -46,9 +46,9 @@ impl Modules {
         Self { code, imports }
     }
 
-    /// Cycles of imports between modules with the same parent, one line each: `bf16: gemm -> rhs -> gemm`.
+    /// Returns the cycles of imports between modules with the same parent, one line each: `bf16: gemm -> rhs -> gemm`.
     ///
-    /// Imports of a submodule count as those of the sibling that contains it. Imports between a module and its ancestors do not
+    /// An import of a submodule counts as an import of the sibling that contains the submodule. Imports between a module and its ancestors do not
     /// count.
     pub fn cycles(&self) -> Vec<String> {
         let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Modules {
             } else if let Some(child) = self.child(&current, name) {
                 current = child;
             } else {
-                // An imported name.
+                // `name` is imported or defined in `current`.
                 let import = self.imports.get(&current)?.iter().find(|(alias, _)| alias == name);
                 let followed = import.filter(|_| depth > 0);
                 return match followed {

@@ -10,7 +10,7 @@ struct Rule {
     instead: String,
 }
 
-/// A text that is removed from the lines of files below a directory.
+/// A text that files below a directory may contain; lines are searched without it.
 struct Exception {
     text: String,
     directory: String,
@@ -58,7 +58,7 @@ fn listed_words_do_not_occur() {
                     line = line.replace(&exception.text, "");
                 }
             }
-            for Rule { word, instead } in rules.iter().filter(|rule| contains(&line, &rule.word)) {
+            for Rule { word, instead } in rules.iter().filter(|rule| contains_word(&line, &rule.word)) {
                 found.push(format!("{}:{}: {word} (write: {instead})", path.display(), number + 1));
             }
         }
@@ -74,13 +74,13 @@ fn listed_words_do_not_occur() {
 }
 
 /// Returns whether `line` contains the word or its plural, alone or as a part of an identifier (`image_size`, `ImageLoader`).
-fn contains(line: &str, word: &str) -> bool {
+fn contains_word(line: &str, word: &str) -> bool {
     // ASCII only, so that byte positions in `lower` and `line` are the same.
     let lower = line.to_ascii_lowercase();
-    lower.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let first = line[at..].chars().next();
-        let after = &line[at + word.len()..];
+    lower.match_indices(word).any(|(offset, _)| {
+        let before = line[..offset].chars().next_back();
+        let first = line[offset..].chars().next();
+        let after = &line[offset + word.len()..];
         let after = after.strip_prefix('s').unwrap_or(after).chars().next();
         let begins = before.is_none_or(|c| !c.is_alphabetic())
             || first.is_some_and(char::is_uppercase) && before.is_some_and(char::is_lowercase);
@@ -98,9 +98,9 @@ fn finds_words_in_identifiers() {
         "DecodedImage",
         "MAX_IMAGES",
     ] {
-        assert!(contains(text, "image"), "{text}");
+        assert!(contains_word(text, "image"), "{text}");
     }
     for text in ["imaged", "imagery", "preimage"] {
-        assert!(!contains(text, "image"), "{text}");
+        assert!(!contains_word(text, "image"), "{text}");
     }
 }

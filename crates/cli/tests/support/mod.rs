@@ -43,7 +43,8 @@ pub fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}: {}", output.status, stderr_of(output));
 }
 
-/// Panics unless the program failed with exit status 1 and one line `error: …` that contains all `parts`. `case` names the case.
+/// Panics unless the program failed with exit status 1 and one line `error: …` that contains all `parts`. `case`
+/// begins the panic message.
 pub fn assert_one_line_error(case: &str, output: &Output, parts: &[&str]) {
     let text = stderr_of(output);
     assert_eq!(output.status.code(), Some(1), "{case}: {text}");
@@ -55,7 +56,8 @@ pub fn assert_one_line_error(case: &str, output: &Output, parts: &[&str]) {
     }
 }
 
-/// Writes a synthetic dataset to `directory`: `images` training images of 32 × 32 pixels with captions, and a vocabulary.
+/// Writes a synthetic caption dataset with images of 32 × 32 pixels to `directory`: `images` training images, 4 of the split
+/// `restval`, 4 of `val` and 12 of `test`, and a vocabulary.
 pub fn write_synthetic(directory: &Path, images: usize) {
     let config = SyntheticConfig {
         side: 32,
@@ -71,7 +73,8 @@ pub fn write_synthetic(directory: &Path, images: usize) {
     synthetic::write(directory, &config, &mut |_, _| ()).expect("a synthetic dataset");
 }
 
-/// Returns the updates of `vlct run` that train a tiny model on the dataset in `data`, relative to the working directory, then `more`.
+/// Returns the updates of `vlct run` for a tiny model and the dataset at `data` (relative to the working directory), followed by
+/// `more`.
 pub fn tiny_model_updates(data: &str, more: &[&str]) -> Vec<String> {
     let data_root = format!("data_root={data}");
     let tokenizer = format!("tokenizer={data}/vocab.txt");
@@ -106,7 +109,7 @@ pub fn run_directory(directory: &Path, log_dir: &str) -> PathBuf {
 }
 
 /// Panics unless both checkpoints have the same step and the same bits in every tensor.
-pub fn assert_same_weights(a: &Path, b: &Path) {
+pub fn assert_same_checkpoint(a: &Path, b: &Path) {
     let (a, b) = (
         checkpoint::load(a).expect("a valid checkpoint"),
         checkpoint::load(b).expect("a valid checkpoint"),
