@@ -1,6 +1,6 @@
 //! Reuse of pixel buffers within a thread.
 //!
-//! The page faults of a new buffer of this size take a third of the time of a rotation.
+//! The page faults of a new buffer for an image take a third of the time of a rotation.
 
 use std::cell::RefCell;
 

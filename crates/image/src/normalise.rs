@@ -24,7 +24,7 @@ pub(super) fn levels() -> Levels {
 /// exceed the range of images; NaN becomes 0.
 ///
 /// # Errors
-/// Returns [`ImageError::Length`] if `values` has not `3 · size · size` elements, and [`ImageError::Size`] if `size` is above
+/// Returns [`ImageError::Length`] if `values` does not have `3 · size · size` elements, and [`ImageError::Size`] if `size` is above
 /// [`MAX_SIDE`](crate::MAX_SIDE).
 pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
     let too_large = || ImageError::Size {

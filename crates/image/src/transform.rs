@@ -150,7 +150,7 @@ impl Transform {
     /// Draws from `rng` in the order augmentation, crop, mirroring; `mae_test` draws nothing.
     ///
     /// # Errors
-    /// Returns [`ImageError::Decode`] as [`decode()`] does, and [`ImageError::Length`] if `out` has not [`Self::values`] elements.
+    /// Returns [`ImageError::Decode`] as [`decode()`] does, and [`ImageError::Length`] if `out` does not have [`Self::values`] elements.
     pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
         let start = Instant::now();
         let mut image = decode(bytes)?;

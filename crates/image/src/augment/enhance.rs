@@ -133,11 +133,11 @@ pub fn sharpness(image: &mut RgbImage, factor: f64) {
         return;
     }
     let stride = 3 * width;
-    // Copies of the row above and of the current row before they are overwritten.
+    // The rows of `image` are overwritten; `above` and `current` are copies of the original rows.
     let values: &mut [u8] = image;
     let (mut above, mut current) = (values[..stride].to_vec(), vec![0; stride]);
-    for rows in (stride..).step_by(stride).take(height - 2) {
-        let (row, below) = values[rows..rows + 2 * stride].split_at_mut(stride);
+    for start in (stride..).step_by(stride).take(height - 2) {
+        let (row, below) = values[start..start + 2 * stride].split_at_mut(stride);
         current.copy_from_slice(row);
         sharpen(&above, &current, below, factor as f32, &mut row[3..stride - 3]);
         std::mem::swap(&mut above, &mut current);
@@ -156,7 +156,7 @@ multiversion! {
             let upper = u16::from(a0[i]) + u16::from(a1[i]) + u16::from(a2[i]);
             let middle = u16::from(b0[i]) + 5 * u16::from(b1[i]) + u16::from(b2[i]);
             let lower = u16::from(c0[i]) + u16::from(c1[i]) + u16::from(c2[i]);
-            // Thirteen is odd: no ties, and adding six before dividing rounds to nearest.
+            // Thirteen is odd, so there are no ties: adding six before dividing rounds to nearest.
             out[i] = blend(((upper + middle + lower + 6) / 13) as u8, b1[i], factor);
         }
     }

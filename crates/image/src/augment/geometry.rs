@@ -10,13 +10,14 @@ use image::RgbImage;
 
 use crate::memory;
 
-/// Converts a number to 16.16 fixed point, rounded half up. Limits it, so that the product with any pixel index does not overflow.
-fn fixed(value: f64) -> i64 {
+/// Converts a number to 16.16 fixed point, rounded half up. The number is limited, so that the product with any pixel
+/// index does not overflow.
+fn to_fixed_point(value: f64) -> i64 {
     (value.clamp(-1e6, 1e6) * 65536.0 + 0.5).floor() as i64
 }
 
 /// Returns the range of integers i ≥ 0 for which `start + i · step`, in fixed point, lies in 0..limit.
-fn inside(start: i64, step: i64, limit: i64) -> Range<i64> {
+fn indices_inside(start: i64, step: i64, limit: i64) -> Range<i64> {
     let last = (limit << 16) - 1;
     let (near, far) = match step {
         0 if (0..=last).contains(&start) => return 0..i64::MAX,
@@ -44,18 +45,21 @@ pub fn rotate(image: &mut RgbImage, degrees: f64) {
     let origin_y = -sin * -centre_x + cos * -centre_y + centre_y;
 
     // Source position of the pixel (0, 0), then one step per column and one per row.
-    let mut row_x = fixed(origin_x + cos * 0.5 + sin * 0.5);
-    let mut row_y = fixed(origin_y - sin * 0.5 + cos * 0.5);
-    let (step_x, step_y) = (fixed(cos), fixed(-sin));
-    let (row_step_x, row_step_y) = (fixed(sin), fixed(cos));
+    let mut row_x = to_fixed_point(origin_x + cos * 0.5 + sin * 0.5);
+    let mut row_y = to_fixed_point(origin_y - sin * 0.5 + cos * 0.5);
+    let (step_x, step_y) = (to_fixed_point(cos), to_fixed_point(-sin));
+    let (row_step_x, row_step_y) = (to_fixed_point(sin), to_fixed_point(cos));
 
     let stride = 3 * width as usize;
     let mut out = memory::take(image.len());
     let source = image.as_chunks::<3>().0;
     for row in out.chunks_exact_mut(stride) {
-        let (columns, lines) = (inside(row_x, step_x, width), inside(row_y, step_y, height));
-        let end = columns.end.min(lines.end).clamp(0, width);
-        let first = columns.start.max(lines.start).min(end);
+        let (inside_x, inside_y) = (
+            indices_inside(row_x, step_x, width),
+            indices_inside(row_y, step_y, height),
+        );
+        let end = inside_x.end.min(inside_y.end).clamp(0, width);
+        let first = inside_x.start.max(inside_y.start).min(end);
         row[..3 * first as usize].fill(0);
         row[3 * end as usize..].fill(0);
         let (mut x, mut y) = (row_x + first * step_x, row_y + first * step_y);
@@ -74,21 +78,21 @@ pub fn rotate(image: &mut RgbImage, degrees: f64) {
 
 /// Replaces each pixel by the pixel `factor · row` columns to the right.
 pub fn shear_x(image: &mut RgbImage, factor: f64) {
-    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    let (start, step) = (to_fixed_point(0.5 + 0.5 * factor), to_fixed_point(factor));
     shift_rows(image, |y| (start + y * step) >> 16);
 }
 
 /// Replaces each pixel by the pixel `factor · column` rows below.
 pub fn shear_y(image: &mut RgbImage, factor: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
-    let (start, step) = (fixed(0.5 + 0.5 * factor), fixed(factor));
+    let (start, step) = (to_fixed_point(0.5 + 0.5 * factor), to_fixed_point(factor));
     // Neighbouring columns that move by the same number of rows are copied together.
     let mut runs: Vec<(Range<usize>, i64)> = Vec::new();
     for x in 0..width {
         let shift = (start + x * step) >> 16;
         let end = 3 * (x as usize + 1);
         match runs.last_mut() {
-            Some((run, same)) if *same == shift => run.end = end,
+            Some((run, run_shift)) if *run_shift == shift => run.end = end,
             _ => runs.push((end - 3..end, shift)),
         }
     }
@@ -102,7 +106,8 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
             values[to + run.start..to + run.end].fill(0);
         }
     };
-    // Each copy must read rows that are not overwritten yet: runs that move up are copied from the top, the others from the bottom.
+    // Each copy must read rows that are not overwritten yet: runs that move up are copied from the top, runs that move down from the
+    // bottom.
     let (up, down): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, shift)| *shift >= 0);
     for y in 0..height {
         up.iter().for_each(|run| copy(y, run));
@@ -114,7 +119,7 @@ pub fn shear_y(image: &mut RgbImage, factor: f64) {
 
 /// Replaces each pixel by the pixel `pixels` columns to the right: a positive value moves the image to the left.
 pub fn translate_x(image: &mut RgbImage, pixels: f64) {
-    let shift = nearest(pixels);
+    let shift = whole_pixels(pixels);
     shift_rows(image, |_| shift);
 }
 
@@ -122,12 +127,12 @@ pub fn translate_x(image: &mut RgbImage, pixels: f64) {
 pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     let stride = 3 * image.width() as usize;
     let height = image.height() as usize;
-    let shift = nearest(pixels);
+    let shift = whole_pixels(pixels);
     shift_within(image, stride, height, shift);
 }
 
-/// Returns the source coordinate of pixel 0, whose centre is at 0.5, moved by `pixels`.
-fn nearest(pixels: f64) -> i64 {
+/// Rounds a shift to whole pixels: returns the index of the pixel that contains the centre of pixel 0, 0.5, moved by `pixels`.
+fn whole_pixels(pixels: f64) -> i64 {
     (pixels + 0.5).floor() as i64
 }
 
@@ -190,8 +195,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn inside_is_the_range_of_coordinates_in_the_image(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
-            let range = inside(start, step, limit);
+        fn indices_inside_are_those_of_coordinates_in_the_image(start in -3_000_000i64..3_000_000, step in -200_000i64..200_000, limit in 1i64..60) {
+            let range = indices_inside(start, step, limit);
             for i in 0..200 {
                 prop_assert_eq!(range.contains(&i), (0..limit).contains(&((start + i * step) >> 16)), "{}", i);
             }

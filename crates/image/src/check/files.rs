@@ -33,7 +33,7 @@ pub enum Verdict {
     /// The file is not an image or is damaged, or Pillow would warn about it.
     Bad(Flaw),
     /// The file cannot be read, so nothing is known about its content.
-    Unread(io::Error),
+    Unreadable(io::Error),
 }
 
 /// Checks files with [`check`], in bounded memory.
@@ -66,7 +66,7 @@ impl Checker {
             Ok(None) => Verdict::Fine,
             Ok(Some(Flaw::Warning(_))) if self.tolerate_warnings => Verdict::Fine,
             Ok(Some(flaw)) => Verdict::Bad(flaw),
-            Err(error) => Verdict::Unread(error),
+            Err(error) => Verdict::Unreadable(error),
         }
     }
 
@@ -222,8 +222,8 @@ mod tests {
         let checker = Checker::new(false);
         assert!(matches!(
             checker.check(&directory.path().join("gone.jpg")),
-            Verdict::Unread(_)
+            Verdict::Unreadable(_)
         ));
-        assert!(matches!(checker.check(directory.path()), Verdict::Unread(_)));
+        assert!(matches!(checker.check(directory.path()), Verdict::Unreadable(_)));
     }
 }

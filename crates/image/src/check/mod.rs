@@ -49,7 +49,7 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
     }
 }
 
-/// Returns Pillow's warning. Pillow reads the resolution from the EXIF tags unless the JFIF header has it, and warns if the tags are
+/// Returns the flaw that Pillow would warn about. Pillow reads the resolution from the EXIF tags unless the JFIF header has it, and warns if the tags are
 /// damaged.
 fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     const PER_INCH: u8 = 1;
@@ -112,7 +112,7 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
     None
 }
 
-/// Returns the minimum size, in bytes, of the `tRNS` chunk of a grey or RGB image.
+/// Returns the minimum size, in bytes, of the `tRNS` chunk of a grey or RGB image; 0 for other colour types.
 fn min_trns_length(colour_type: Option<u8>) -> usize {
     match colour_type {
         Some(0) => 2,

@@ -1,8 +1,8 @@
-//! Pillow's warnings about TIFF tags, the format of the EXIF tags of JPEG files.
+//! Pillow's warnings about TIFF tags. EXIF tags of JPEG files have the same format.
 
-/// Reason for a directory that extends beyond the end of the file.
+/// The warning for a directory that extends beyond the end of the file.
 const TRUNCATED: &str = "damaged tags (EXIF)";
-/// Reason for a resolution of several values.
+/// The warning for a resolution of several values.
 const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
 
 const X_RESOLUTION: u16 = 0x011a;
@@ -39,7 +39,7 @@ impl Input<'_> {
 /// resolution, if Pillow warns. Without a valid header Pillow reads nothing and does not warn.
 pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let big_endian = match bytes.first_chunk()? {
-        // Pillow also accepts the second form, which is invalid.
+        // Pillow also accepts the second form of each byte order, which is invalid.
         b"MM\0\x2a" | b"MM\x2a\0" => true,
         b"II\x2a\0" | b"II\0\x2a" => false,
         _ => return None,

@@ -22,7 +22,7 @@ fn verdicts_and_causes_equal_the_originals() {
                 Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
                 Verdict::Bad(Flaw::Damaged(_)) => Some("error"),
                 Verdict::Bad(Flaw::Warning(_)) => Some("warning"),
-                Verdict::Unread(error) => panic!("{}: {error}", path.display()),
+                Verdict::Unreadable(error) => panic!("{}: {error}", path.display()),
             };
             assert_eq!(cause, file["cause"].as_str(), "{}", path.display());
         }
@@ -63,8 +63,8 @@ fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
 fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
     let image = crate::RgbImage::new(8, 8);
     let file = crate::encode_jpeg(&image, 90).unwrap();
-    // Without the JFIF header of the encoder.
-    let header = 2 + if file[3] == 0xe0 {
+    // `segments` replace the JFIF header of the encoder.
+    let header_end = 2 + if file[3] == 0xe0 {
         2 + usize::from(u16::from_be_bytes([file[4], file[5]]))
     } else {
         0
@@ -75,7 +75,7 @@ fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
         bytes.extend((data.len() as u16 + 2).to_be_bytes());
         bytes.extend(*data);
     }
-    bytes.extend(&file[header..]);
+    bytes.extend(&file[header_end..]);
     bytes
 }
 

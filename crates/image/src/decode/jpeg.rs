@@ -1,4 +1,4 @@
-//! JPEG, without copying the file. Files that Pillow rejects are rejected.
+//! Decoding of JPEG files, without a copy of the file. Files that Pillow rejects are rejected.
 
 use image::{ImageFormat, RgbImage};
 use zune_core::bytestream::ZCursor;

@@ -41,7 +41,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
         .unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))
 }
 
-/// Detects the format from the first bytes of a file; a few dozen suffice.
+/// Detects the format from the first bytes of a file; a few dozen bytes suffice.
 ///
 /// # Errors
 /// Returns [`ImageError::Decode`] if `start` is empty or the format is not supported.
@@ -65,7 +65,7 @@ pub(super) fn memory_for(bytes: &[u8]) -> u64 {
     }));
     match size {
         Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
-        // Such a file is rejected before memory is allocated.
+        // A file without a readable size is rejected before memory is allocated.
         _ => 0,
     }
 }

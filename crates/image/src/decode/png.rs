@@ -1,4 +1,4 @@
-//! PNG with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum at the end of the
+//! Decoding of PNG files with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum at the end of the
 //! pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of too few rows (the
 //! missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
 //!
@@ -13,6 +13,7 @@ use png::{BitDepth, Transformations};
 use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
 use crate::Result;
 
+/// Bytes of the signature at the start of a file.
 const SIGNATURE: usize = 8;
 /// Bytes of the length and type before a chunk's data.
 const CHUNK_HEAD: usize = 8;

@@ -2,8 +2,9 @@
 //!
 //! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing), applied in two
 //! passes with 8-bit values between them, in Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit
-//! on every machine. The intermediate rows are a ring buffer of the vertical filter's support, or one group of rows: they stay in
-//! the cache, and their memory does not grow with the height of the image.
+//! on every machine. Between the passes, only the rows within the support of the vertical filter are kept (a ring buffer), or
+//! one group of rows if the vertical pass is first: these rows stay in the cache, and their memory does not grow with the height of the
+//! image.
 //!
 //! The image is cropped *before* filtering, as in torchvision's `resized_crop`: pixels outside the crop have no influence.
 
@@ -104,7 +105,7 @@ struct Scratch {
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the crop or the result has no pixels, [`ImageError::Crop`] if the crop is not inside the
-/// image, and [`ImageError::Length`] if `out` has not `3 · height · width` elements.
+/// image, and [`ImageError::Length`] if `out` does not have `3 · height · width` elements.
 pub fn resize_into(
     image: &RgbImage,
     crop: CropBox,
@@ -152,11 +153,13 @@ fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: u
 struct Job<'a> {
     /// The pixels of the image.
     pixels: &'a [u8],
-    /// Index of the first value of the crop, and distance between rows, in values.
+    /// Index of the first value of the crop in `pixels`.
     first: usize,
+    /// Distance between rows of the image, in values.
     pitch: usize,
-    /// Number of values in a row of the crop, and number of rows.
-    values: usize,
+    /// Number of values in a row of the crop.
+    row_values: usize,
+    /// Number of rows of the crop.
     rows: usize,
     horizontal: Weights,
     vertical: Weights,
@@ -178,14 +181,14 @@ fn run(
         pixels: image.as_raw(),
         first: crop.top as usize * pitch + 3 * crop.left as usize,
         pitch,
-        values: 3 * crop.width as usize,
+        row_values: 3 * crop.width as usize,
         rows: crop.height as usize,
         horizontal: Weights::new(crop.width, width),
         vertical: Weights::new(crop.height, height),
         flip,
         levels,
     };
-    scratch.transposed.resize(job.values, [0; ROWS]);
+    scratch.transposed.resize(job.row_values, [0; ROWS]);
     scratch.columns.resize(3 * width as usize, [0; ROWS]);
     if vertical_is_first(crop, (width, height)) {
         job.vertical_then_horizontal(scratch, out);
@@ -194,9 +197,9 @@ fn run(
     }
 }
 
-/// Returns whether Pillow runs the vertical pass first: it does if the height shrinks by more than twice as many pixels as the width.
+/// Returns whether Pillow runs the vertical pass first, which is the case if the height shrinks by more than twice as many pixels as the width.
 /// The order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by comparing thousands
-/// of sizes with Pillow 13; the golden files come from Pillow 8.2.
+/// of sizes with Pillow 13; it also holds for the golden files, which come from Pillow 8.2.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
     let [width_loss, height_loss] =
         [(crop.width, width), (crop.height, height)].map(|(before, after)| i64::from(before) - i64::from(after));
@@ -206,7 +209,7 @@ fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
 impl Job<'_> {
     /// Returns row `y` of the crop.
     fn row(&self, y: usize) -> &[u8] {
-        &self.pixels[self.first + y * self.pitch..][..self.values]
+        &self.pixels[self.first + y * self.pitch..][..self.row_values]
     }
 
     fn horizontal_then_vertical(&self, scratch: &mut Scratch, out: &mut [f32]) {
@@ -251,19 +254,20 @@ impl Job<'_> {
         let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
         let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
         // A group of rows after the vertical pass, and the same group after the horizontal pass.
-        intermediate.resize(ROWS * (self.values + stride), 0);
-        let (vertical_result, resized) = intermediate.split_at_mut(ROWS * self.values);
+        intermediate.resize(ROWS * (self.row_values + stride), 0);
+        let (vertical_result, resized) = intermediate.split_at_mut(ROWS * self.row_values);
         let mut taps = Vec::with_capacity(down.max_taps());
         for group in (0..height).step_by(ROWS) {
             let count = ROWS.min(height - group);
-            for (y, row) in (group..group + count).zip(vertical_result.chunks_exact_mut(self.values)) {
+            for (y, row) in (group..group + count).zip(vertical_result.chunks_exact_mut(self.row_values)) {
                 let (top, weights) = down.of_result(y);
                 taps.clear();
                 taps.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
                 vertical_levels(self.pixels, &taps, weights, row);
             }
             // If the last group is smaller, the surplus rows hold old values, and their results are not used.
-            let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &vertical_result[r * self.values..][..self.values]);
+            let rows: [&[u8]; ROWS] =
+                std::array::from_fn(|r| &vertical_result[r * self.row_values..][..self.row_values]);
             horizontal(&rows, across, self.flip, transposed, columns);
             transpose_back(columns, resized);
             for (r, row) in resized.chunks_exact(stride).take(count).enumerate() {

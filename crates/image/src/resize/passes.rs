@@ -210,9 +210,9 @@ mod tests {
             let rows: [&[u8]; ROWS] = std::array::from_fn(|r| &values[r * 45..r * 45 + length]);
             let mut columns = vec![[0; ROWS]; length];
             transpose_rows(&rows, &mut columns);
-            for (at, column) in columns.iter().enumerate() {
+            for (x, column) in columns.iter().enumerate() {
                 for (r, value) in column.iter().enumerate() {
-                    prop_assert_eq!(*value, rows[r][at]);
+                    prop_assert_eq!(*value, rows[r][x]);
                 }
             }
             let mut back = vec![0; ROWS * length];

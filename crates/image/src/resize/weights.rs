@@ -19,7 +19,7 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// The source values and weights of every value of a resized row or column.
+/// The indices and weights of the source values of each value of a resized row or column.
 pub(super) struct Weights {
     /// For each result, the index of its first source value and the index of its first weight in `values`. A last entry marks the end.
     taps: Vec<(usize, usize)>,
