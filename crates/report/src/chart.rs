@@ -51,7 +51,7 @@ pub(super) fn figure(chart: &Chart, id: usize) -> String {
         draw_curve(&mut html, &axes, points, index % 4);
     }
     html.push_str("</svg>");
-    legend(&mut html, chart);
+    draw_legend(&mut html, chart);
     html.push_str("</figure>");
     html
 }
@@ -87,7 +87,7 @@ fn description(chart: &Chart, curves: &[Vec<(f64, f64)>]) -> String {
     text
 }
 
-fn legend(html: &mut String, chart: &Chart) {
+fn draw_legend(html: &mut String, chart: &Chart) {
     let reference = chart.reference.iter().map(|(name, _)| ("ref".to_string(), name));
     let curves = chart
         .curves
@@ -116,14 +116,14 @@ fn draw_curve(html: &mut String, axes: &Axes, points: &[(f64, f64)], color: usiz
             axes.y(*y)
         ),
         _ if points.len() > SMOOTH_ABOVE => {
-            path(html, axes, &thinned, &format!("raw s{color}"));
-            path(html, axes, &smooth(&thinned), &format!("line s{color}"));
+            draw_path(html, axes, &thinned, &format!("raw s{color}"));
+            draw_path(html, axes, &smooth(&thinned), &format!("line s{color}"));
         }
-        _ => path(html, axes, &thinned, &format!("line s{color}")),
+        _ => draw_path(html, axes, &thinned, &format!("line s{color}")),
     }
 }
 
-fn path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str) {
+fn draw_path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str) {
     add!(html, "<path class=\"{class}\" d=\"");
     for (index, (x, y)) in points.iter().enumerate() {
         add!(
@@ -216,7 +216,7 @@ impl Axes {
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 left - 6.0,
                 y + 4.0,
-                label(*tick, &y_ticks)
+                tick_label(*tick, &y_ticks)
             );
         }
         let x_ticks = ticks(self.x, 4);
@@ -225,7 +225,7 @@ impl Axes {
             add!(
                 html,
                 "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
-                label(*tick, &x_ticks)
+                tick_label(*tick, &x_ticks)
             );
         }
         let (x, y) = ((left + right) / 2.0, SIZE.1 - 4.0);
@@ -266,7 +266,7 @@ fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
 }
 
 /// Formats `tick` with as many decimals as distinguish neighbouring ticks.
-fn label(tick: f64, ticks: &[f64]) -> String {
+fn tick_label(tick: f64, ticks: &[f64]) -> String {
     let step = match ticks {
         [first, second, ..] => second - first,
         _ => tick.abs(),
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(ticks((-3.0, 3.0), 4), [-2.0, 0.0, 2.0]);
         assert!(ticks((f64::MIN, f64::MAX), 4).len() < 10);
         let grid = ticks((2.31, 2.33), 4);
-        let labels: Vec<_> = grid.iter().map(|tick| label(*tick, &grid)).collect();
+        let labels: Vec<_> = grid.iter().map(|tick| tick_label(*tick, &grid)).collect();
         assert_eq!(labels, ["2.310", "2.315", "2.320", "2.325", "2.330"]);
     }
 

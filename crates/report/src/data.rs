@@ -11,15 +11,15 @@ pub struct ReportData {
     pub summary: String,
     /// The metrics, most important first.
     pub metrics: Vec<Metric>,
-    /// What "chance" and "baseline" mean beside the metrics.
+    /// The explanation of "chance" and "baseline", shown above the metrics.
     pub baseline: String,
     /// Training curves, one chart per entry.
     pub charts: Vec<Chart>,
     /// Images whose masked patches the model predicted.
     pub reconstructions: Vec<Reconstruction>,
     /// Captions with masked words and the model's predictions.
-    pub fill_in: Vec<FillIn>,
-    /// Which patches of an image the model aligns with a word.
+    pub masked_captions: Vec<MaskedCaption>,
+    /// Heat maps of the patches that the model aligns with a word.
     pub heat_maps: Vec<HeatMap>,
     /// Results of text-to-image retrieval.
     pub retrieval: Vec<Retrieval>,
@@ -98,14 +98,14 @@ pub struct Reconstruction {
 
 /// A caption with masked words and the model's predictions.
 #[derive(Debug, Clone)]
-pub struct FillIn {
+pub struct MaskedCaption {
     /// The image that the model saw.
     pub image: RgbImage,
     /// The caption's WordPiece tokens; a token that begins with `##` continues the word before it.
     pub tokens: Vec<Token>,
 }
 
-/// A token of a [`FillIn`].
+/// A token of a [`MaskedCaption`].
 #[derive(Debug, Clone)]
 pub enum Token {
     /// A token that the model saw.

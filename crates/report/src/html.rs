@@ -48,7 +48,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// Formats a duration: `1.2 s`, `42 s`, `9 min 1 s`, `2 h 3 min`.
-pub(super) fn seconds(value: f64) -> String {
+pub(super) fn duration(value: f64) -> String {
     match value {
         _ if !value.is_finite() => "not known".into(),
         ..10.0 => format!("{value:.1}\u{a0}s"),
@@ -63,11 +63,11 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// Joins WordPiece tokens to running text: a token that begins with `##` continues the word before it. `mark` turns a
+/// Joins WordPiece tokens to running text: a token that begins with `##` continues the word before it. `to_html` turns a
 /// token (its index and its text without `##`) into HTML.
 pub(super) fn sentence<'t>(
     tokens: impl Iterator<Item = &'t str>,
-    mut mark: impl FnMut(usize, &str) -> String,
+    mut to_html: impl FnMut(usize, &str) -> String,
 ) -> String {
     let mut html = String::new();
     for (index, token) in tokens.enumerate() {
@@ -78,7 +78,7 @@ pub(super) fn sentence<'t>(
         if index > 0 && !continues {
             html.push(' ');
         }
-        html.push_str(&mark(index, text));
+        html.push_str(&to_html(index, text));
     }
     html
 }
@@ -103,7 +103,7 @@ mod tests {
             ["0", "0.237", "12.500", "31250", "2.00e7", "-4.00e-5", "not known"]
         );
         assert_eq!([0.1234, f64::INFINITY].map(percent), ["12.3\u{a0}%", "not known"]);
-        let texts = [1.25, 42.4, 541.0, 7384.0, f64::NAN].map(seconds);
+        let texts = [1.25, 42.4, 541.0, 7384.0, f64::NAN].map(duration);
         assert_eq!(
             texts,
             ["1.2\u{a0}s", "42\u{a0}s", "9 min 1 s", "2 h 3 min", "not known"]

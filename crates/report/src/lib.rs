@@ -19,7 +19,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 pub use data::{
-    Chart, Curve, FillIn, HeatMap, Hit, Metric, NumberFormat, Reconstruction, ReportData, Retrieval, Token,
+    Chart, Curve, HeatMap, Hit, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, Retrieval, Token,
 };
 
 /// File name of the page.
@@ -28,7 +28,7 @@ pub const HTML_NAME: &str = "report.html";
 /// File name of the page's values for programs.
 pub const JSON_NAME: &str = "metrics.json";
 
-/// An error of writing a report.
+/// An error while rendering or writing a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {

@@ -1,8 +1,9 @@
 //! The HTML page: its sections from top to bottom.
 
 use super::{
-    FillIn, HeatMap, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token, chart,
-    html::{add, escape, number, percent, seconds, sentence},
+    HeatMap, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token,
+    chart,
+    html::{add, duration, escape, number, percent, sentence},
     images,
 };
 
@@ -24,7 +25,7 @@ struct Section {
     title: &'static str,
     /// One or two sentences that explain the section, escaped.
     explanation: String,
-    /// HTML.
+    /// The content, as HTML.
     body: String,
 }
 
@@ -92,7 +93,7 @@ fn sections(data: &ReportData) -> Result<Vec<Section>> {
             "words",
             "Masked words",
             "Some words of a caption are masked; the model predicts them from the image and the other words.",
-            examples(&data.fill_in, "wide", &mut budget, fill_in)?,
+            examples(&data.masked_captions, "wide", &mut budget, masked_caption)?,
         ),
         section(
             "where",
@@ -114,7 +115,7 @@ fn sections(data: &ReportData) -> Result<Vec<Section>> {
              shown, highest first; the caption's own image has a frame.",
             examples(&data.retrieval, "full", &mut budget, retrieval)?,
         ),
-        section("run", "Data and run", "", run(data)),
+        section("run", "Data and run", "", data_and_run(data)),
     ];
     sections.retain(|section| !section.body.is_empty());
     Ok(sections)
@@ -205,8 +206,8 @@ fn curves(data: &ReportData) -> String {
     }
 }
 
-/// Renders as many examples as `budget`, in bytes, allows, but at least one, and a note with the number of the others. Subtracts the
-/// used bytes from `budget`.
+/// Renders as many examples as `budget`, in bytes, allows, but at least one, and a note with the number of omitted examples. Subtracts
+/// the used bytes from `budget`.
 fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -> Result<String>) -> Result<String> {
     let mut html = String::new();
     let mut shown = 0;
@@ -234,7 +235,7 @@ fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -
     Ok(section)
 }
 
-fn fill_in(example: &FillIn) -> Result<String> {
+fn masked_caption(example: &MaskedCaption) -> Result<String> {
     let masked: Vec<_> = example
         .tokens
         .iter()
@@ -364,7 +365,7 @@ fn retrieval(example: &Retrieval) -> Result<String> {
     Ok(html)
 }
 
-fn run(data: &ReportData) -> String {
+fn data_and_run(data: &ReportData) -> String {
     let mut html = String::new();
     if !data.dataset.is_empty() {
         html.push_str("<article class=\"card\"><h3>Data</h3><dl>");
@@ -377,7 +378,7 @@ fn run(data: &ReportData) -> String {
         let total: f64 = data.timings.iter().map(|(_, time)| time).sum();
         html.push_str("<article class=\"card\"><h3>Time</h3><dl>");
         for (name, time) in &data.timings {
-            add!(html, "<div><dt>{}</dt><dd>{}", escape(name), seconds(*time));
+            add!(html, "<div><dt>{}</dt><dd>{}", escape(name), duration(*time));
             let share = if total > 0.0 {
                 (time / total * 100.0).clamp(0.0, 100.0)
             } else {
@@ -394,7 +395,7 @@ fn run(data: &ReportData) -> String {
         add!(
             html,
             "<div><dt>Total</dt><dd>{}</dd></div></dl></article>",
-            seconds(total)
+            duration(total)
         );
     }
     if !data.config.is_empty() {

@@ -127,8 +127,8 @@ fn sample(edge: u32) -> ReportData {
                 caption: "a large red disk to the left of a small blue square".into(),
             })
             .collect(),
-        fill_in: (4..8)
-            .map(|seed| FillIn {
+        masked_captions: (4..8)
+            .map(|seed| MaskedCaption {
                 image: scene(edge, seed),
                 tokens: vec![
                     visible("a"),
@@ -307,7 +307,7 @@ fn rejects_inconsistent_data() {
             .contains("word 99 of a caption of 8")
     );
     let mut data = sample(32);
-    data.fill_in[0].image = RgbImage::new(0, 0);
+    data.masked_captions[0].image = RgbImage::new(0, 0);
     assert!(data.html().is_err());
 }
 
@@ -333,7 +333,7 @@ proptest! {
             chart.curves[0].points[3].1 = value;
         }
         data.reconstructions[0].caption = text.clone();
-        data.fill_in[0].tokens = vec![Token::Visible(text.clone()), Token::Masked { truth: text.clone(), predictions: vec![(text.clone(), value)] }];
+        data.masked_captions[0].tokens = vec![Token::Visible(text.clone()), Token::Masked { truth: text.clone(), predictions: vec![(text.clone(), value)] }];
         data.heat_maps[0].tokens = vec![text.clone()];
         data.heat_maps[0].word = 0;
         data.retrieval[0].query = text;

@@ -17,7 +17,7 @@ use vlct_train::trainer::evaluate::split_evaluator;
 /// Number of images, and of captions, in the retrieval evaluation.
 const CANDIDATES: usize = 200;
 
-/// Metrics, and the data that the examples are made from.
+/// The metrics of the model, and the data that the examples are made from.
 pub struct Evaluation {
     /// Tokenizer of the run.
     pub tokenizer: Tokenizer,
@@ -33,7 +33,7 @@ pub struct Evaluation {
     pub text_only: Ratio,
     /// Masked-autoencoding loss.
     pub mae: Ratio,
-    /// Retrieval among the candidates.
+    /// Recalls of retrieval among the candidates.
     pub recalls: Recalls,
     /// Normalised images of the candidates, each `[3, size, size]`.
     pub images: Vec<Vec<f32>>,

@@ -1,7 +1,7 @@
 //! Examples for the report: reconstructions, predicted words, heat maps, retrieved images.
 
 use super::evaluation::Evaluation;
-use crate::{FillIn, HeatMap, Hit, Reconstruction, Retrieval, Token};
+use crate::{HeatMap, Hit, MaskedCaption, Reconstruction, Retrieval, Token};
 use image::RgbImage;
 use rand::RngExt;
 use vlct_data::random::{Purpose, stream};
@@ -20,7 +20,7 @@ const EXAMPLES: usize = 6;
 /// Number of captions in the retrieval examples.
 const QUERIES: usize = 4;
 
-/// Number of images shown for each of these captions.
+/// Number of images shown for each caption of the retrieval examples.
 const HITS: usize = 5;
 
 /// Optimal transport of the heat maps: a smaller beta and more iterations than in training, as in the visualisations of the
@@ -35,7 +35,7 @@ pub struct Examples {
     /// Masked patches and their reconstruction.
     pub reconstructions: Vec<Reconstruction>,
     /// Masked words and their predictions.
-    pub fill_in: Vec<FillIn>,
+    pub masked_captions: Vec<MaskedCaption>,
     /// Word-patch alignment.
     pub heat_maps: Vec<HeatMap>,
     /// Text-to-image retrieval.
@@ -45,7 +45,7 @@ pub struct Examples {
 /// Makes all examples from the first held-out images.
 ///
 /// # Errors
-/// Returns an error if an image has not the size of the configuration.
+/// Returns an error if an image does not have the size of the configuration.
 pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
     let shown = EXAMPLES.min(e.images.len());
     let heat_maps = (0..shown)
@@ -55,8 +55,8 @@ pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples>
         reconstructions: (0..shown)
             .map(|i| reconstruction(model, config, e, i))
             .collect::<Result<_>>()?,
-        fill_in: (0..shown)
-            .map(|i| fill_in(model, config, e, i))
+        masked_captions: (0..shown)
+            .map(|i| masked_caption(model, config, e, i))
             .collect::<Result<_>>()?,
         heat_maps,
         retrieval: (0..QUERIES.min(e.images.len()))
@@ -122,8 +122,8 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     })
 }
 
-/// Masks every third word of a caption and predicts these words from the image and the other words.
-fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<FillIn> {
+/// Masks the words at every third token position of a caption and predicts them from the image and the visible tokens.
+fn masked_caption(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<MaskedCaption> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let masked_positions: Vec<usize> = (1..text.len() - 1)
         .filter(|p| p % 3 == 2 && is_word(t, text[*p]))
@@ -151,7 +151,7 @@ fn fill_in(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Fil
             None => Token::Visible(name),
         }
     };
-    Ok(FillIn {
+    Ok(MaskedCaption {
         image: rgb_image(config, &e.images[i])?,
         tokens: (1..text.len() - 1).map(token).collect(),
     })

@@ -65,7 +65,7 @@ fn synthetic_config(side: usize) -> SyntheticConfig {
 /// Number of held-out images.
 const HELD_OUT: usize = 400;
 
-/// Runs the quickstart and returns the path of the report.
+/// Runs the quickstart and returns the path of the report and the lines for the terminal.
 ///
 /// `stop` ends the training early; evaluation and report follow.
 ///
@@ -117,7 +117,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let spec = RunSpec::resolve(&trainer::read_config(&run)?)?;
     let mut model = weights::fresh_model(&spec);
     weights::load_file(&mut model, &last_path(&run), Scope::Model, spec.weights.skip_heads)?;
-    // An interrupted run is evaluated too: the report shows what the model has learned.
+    // An interrupted run is evaluated too, and its report shows the metrics of the last weights.
     let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
@@ -194,8 +194,8 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
     if stop.load(Ordering::Relaxed) {
         return Err(QuickstartError::Stopped);
     }
-    let windows = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
-    let per_step = windows * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
+    let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
+    let per_step = micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
     let steps = ((budget / per_step) as u64).max(100);
     info!(
         "     one step takes about {:.0} ms on this machine: {steps} steps",

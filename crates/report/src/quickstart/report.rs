@@ -44,7 +44,7 @@ pub fn assemble(
         ),
         charts: charts(&records, e.text_only.mean()),
         reconstructions: examples.reconstructions,
-        fill_in: examples.fill_in,
+        masked_captions: examples.masked_captions,
         heat_maps: examples.heat_maps,
         retrieval: examples.retrieval,
         dataset: vec![
@@ -70,7 +70,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
         };
     let candidates = e.captions.len();
     let chance = Some(1.0 / candidates as f64);
-    let early = curve(records, "mae/train/loss")
+    let early_loss = curve(records, "mae/train/loss")
         .into_iter()
         .find(|(step, _)| *step >= 100.0)
         .map(|(_, loss)| loss);
@@ -137,7 +137,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             value: e.mae.mean(),
             format: NumberFormat::Number,
             chance: Some(1.0),
-            baseline: early,
+            baseline: early_loss,
             explanation:
                 "Mean squared error of the reconstructed patches of held-out images, each normalised to variance 1. \
                  Chance is a patch of one colour; the baseline is the training loss at step 100."
