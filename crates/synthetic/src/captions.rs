@@ -4,7 +4,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::phrases::{
-    Detail, Phrase, adjectives, background_clause, background_phrase, is_or_are, noun, noun_phrase, place, relation,
+    Detail, Phrase, adjectives, background_clause, background_phrase, height_phrase, is_or_are, noun, noun_phrase,
+    relation_phrase,
 };
 use super::scene::Scene;
 use super::words::{COUNTS, Relation};
@@ -58,32 +59,32 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     let style = scene.background.style;
     let detail = Detail { size: 0.6, fill: 0.6 };
     let subject = noun_phrase(rng, kind, detail);
-    let place = scene
+    let height = scene
         .height(0)
         .filter(|_| rng.random_bool(0.6))
-        .map(place)
+        .map(height_phrase)
         .unwrap_or_default();
     let ground = on_background(scene, rng);
     match rng.random_range(0..9) {
-        0 => subject.join(&place).join(&ground),
+        0 => subject.join(&height).join(&ground),
         1 => Phrase::new("there")
             .then(is_or_are(kind.count))
             .join(&subject)
-            .join(&place)
+            .join(&height)
             .join(&ground),
         2 => ground
             .then("there")
             .then(is_or_are(kind.count))
             .join(&subject)
-            .join(&place),
-        3 => background_phrase(rng, style).then("with").join(&subject).join(&place),
+            .join(&height),
+        3 => background_phrase(rng, style).then("with").join(&subject).join(&height),
         4 => Phrase::new("a picture of").join(&subject).join(&ground),
         5 => Phrase::new("the picture shows")
             .join(&subject)
-            .join(&place)
+            .join(&height)
             .join(&ground),
-        6 => subject.then(is_or_are(kind.count)).join(&place).join(&ground),
-        7 => subject.join(&place).then("and").join(&background_clause(rng, style)),
+        6 => subject.then(is_or_are(kind.count)).join(&height).join(&ground),
+        7 => subject.join(&height).then("and").join(&background_clause(rng, style)),
         _ => {
             // "the two red stars are big and the background is green"
             let mut words = adjectives(rng, kind, Detail { size: 0.8, fill: 0.8 });
@@ -97,7 +98,7 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
                 .then(noun(kind.shape, kind.count))
                 .then(is_or_are(kind.count));
             match words[..] {
-                [] => phrase.join(&place).join(&ground),
+                [] => phrase.join(&height).join(&ground),
                 [one] => phrase.then(one).then("and").join(&background_clause(rng, style)),
                 [one, two, ..] => phrase.then(one).then("and").then(two).join(&ground),
             }
@@ -110,7 +111,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
     let (a, b) = if rng.random_bool(0.5) { (a, b) } else { (b, a) };
     let (first, second) = (&scene.kinds[a], &scene.kinds[b]);
     let style = scene.background.style;
-    let is = is_or_are(first.count);
+    let verb = is_or_are(first.count);
     let (subject, other) = (noun_phrase(rng, first, detail), noun_phrase(rng, second, detail));
     let ground = if rng.random_bool(0.75) {
         on_background(scene, rng)
@@ -120,24 +121,29 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
     let Some(relation_to_other) = scene.relation(a, b) else {
         return subject.then("and").join(&other).join(&on_background(scene, rng));
     };
-    let related = relation(relation_to_other);
+    let related = relation_phrase(relation_to_other);
     match rng.random_range(0..10) {
         0 | 1 => subject.join(&related).join(&other).join(&ground),
         2 => Phrase::new("there")
-            .then(is)
+            .then(verb)
             .join(&subject)
             .join(&related)
             .join(&other)
             .join(&ground),
-        3 => subject.then(is).join(&related).join(&other).join(&ground),
+        3 => subject.then(verb).join(&related).join(&other).join(&ground),
         4 => on_background(scene, rng)
             .then("there")
-            .then(is)
+            .then(verb)
             .join(&subject)
             .join(&related)
             .join(&other),
         5 => subject.then("and").join(&other).join(&on_background(scene, rng)),
-        6 => related.join(&other).then("there").then(is).join(&subject).join(&ground),
+        6 => related
+            .join(&other)
+            .then("there")
+            .then(verb)
+            .join(&subject)
+            .join(&ground),
         7 => background_phrase(rng, style)
             .then("with")
             .join(&subject)
@@ -149,7 +155,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
             .join(&other)
             .join(&on_background(scene, rng)),
         _ => subject
-            .then(is)
+            .then(verb)
             .join(&related)
             .join(&other)
             .then("and")
@@ -182,17 +188,17 @@ fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
                 .collect();
             let subject = noun_phrase(rng, &scene.kinds[lone], detail);
             let pair = rest[0].clone().then("and").join(rest[1]);
-            let word = relation(relation_to_others);
+            let word = relation_phrase(relation_to_others);
             match rng.random_range(0..6) {
                 0 | 1 => subject.join(&word).join(&pair).join(&ground),
                 2 => subject.then("is").join(&word).join(&pair).join(&ground),
                 3 => pair
-                    .join(&relation(relation_to_others.reversed()))
+                    .join(&relation_phrase(relation_to_others.reversed()))
                     .join(&subject)
                     .join(&ground),
                 4 => pair
                     .then("are")
-                    .join(&relation(relation_to_others.reversed()))
+                    .join(&relation_phrase(relation_to_others.reversed()))
                     .join(&subject)
                     .join(&ground),
                 _ => word.join(&pair).then("there is").join(&subject).join(&ground),

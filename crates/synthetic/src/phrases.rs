@@ -154,13 +154,13 @@ pub(super) fn background_clause<R: Rng + ?Sized>(rng: &mut R, style: BackgroundS
 }
 
 /// Returns "near the top", "in the middle" or "near the bottom".
-pub(super) fn place(height: Height) -> Phrase {
+pub(super) fn height_phrase(height: Height) -> Phrase {
     let preposition = if height == Height::Middle { "in the" } else { "near the" };
     Phrase::new(preposition).then(height.word())
 }
 
 /// Returns the words of a relation.
-pub(super) fn relation(relation: Relation) -> Phrase {
+pub(super) fn relation_phrase(relation: Relation) -> Phrase {
     Phrase::new(relation.word())
 }
 

@@ -69,15 +69,15 @@ pub fn answers() -> Vec<&'static str> {
 
 fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phrase, &'static str)> {
     let kinds = &scene.kinds;
-    let chosen = rng.random_range(0..kinds.len());
-    let kind = &kinds[chosen];
-    let is = is_or_are(kind.count);
+    let index = rng.random_range(0..kinds.len());
+    let kind = &kinds[index];
+    let verb = is_or_are(kind.count);
     let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
     match topic {
         Topic::Colour => {
             let unique = kinds.iter().filter(|k| k.shape == kind.shape).count() == 1;
             let question = Phrase::new("what color")
-                .then(is)
+                .then(verb)
                 .then("the")
                 .then(noun(kind.shape, kind.count));
             unique.then_some((question, kind.colour.word()))
@@ -86,7 +86,7 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             let unique = kinds.iter().filter(|k| k.colour == kind.colour).count() == 1;
             let objects = if kind.count == 1 { "object" } else { "objects" };
             let question = Phrase::new("what shape")
-                .then(is)
+                .then(verb)
                 .then("the")
                 .then(kind.colour.word())
                 .then(objects);
@@ -124,20 +124,20 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             ))
         }
         Topic::Relation => {
-            let other = (chosen + 1 + rng.random_range(0..kinds.len().max(2) - 1)) % kinds.len();
-            let truth = scene.relation(chosen, other)?;
+            let other = (index + 1 + rng.random_range(0..kinds.len().max(2) - 1)) % kinds.len();
+            let truth = scene.relation(index, other)?;
             let yes = rng.random_bool(0.5);
             let wrong: Vec<Relation> = Relation::ALL.iter().copied().filter(|&r| r != truth).collect();
             let relation = if yes { truth } else { draw_one(rng, &wrong) };
-            let question = Phrase::new(is)
+            let question = Phrase::new(verb)
                 .join(&definite(kind))
                 .then(relation.word())
                 .join(&definite(&kinds[other]));
             Some((question, yes_or_no(yes)))
         }
         Topic::Height => {
-            let height = scene.height(chosen)?;
-            Some((Phrase::new("where").then(is).join(&definite(kind)), height.word()))
+            let height = scene.height(index)?;
+            Some((Phrase::new("where").then(verb).join(&definite(kind)), height.word()))
         }
         Topic::BackgroundColour => match scene.background.style {
             BackgroundStyle::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
@@ -155,7 +155,7 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             } else {
                 "small or big"
             };
-            let question = Phrase::new(is).join(&definite(kind)).then(choice);
+            let question = Phrase::new(verb).join(&definite(kind)).then(choice);
             kind.size_is_free.then_some((question, kind.size.word()))
         }
         Topic::Fill => {

@@ -27,14 +27,15 @@ enum Claim {
     BothShow(Noun),
     NeitherShows(Noun),
     ExactlyOneShows(Noun),
-    OneShows { second: bool, noun: Noun },
-    MoreIn { second: bool, noun: Noun },
+    OneShows { in_second: bool, noun: Noun },
+    MoreIn { in_second: bool, noun: Noun },
     EachShows(usize),
     Together(usize, Noun),
     BothBackgrounds(Colour),
     Backgrounds { same: bool },
 }
 
+/// Number of templates of [`draw_claim`].
 const TEMPLATES: usize = 9;
 
 /// Draws up to four statements of different templates about a pair of scenes, with their truth values.
@@ -103,26 +104,25 @@ pub fn class_of(scene: &Scene) -> Shape {
     best.0
 }
 
+/// Draws a claim of a template (0..[`TEMPLATES`]), true or false. Returns `None` if the template does not apply to the scenes.
 fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
     let noun = Noun::draw(first, second, rng);
-    let is_second = rng.random_bool(0.5);
+    // The first or the second image; in the last template, different or equal backgrounds.
+    let coin = rng.random_bool(0.5);
     match template {
         0 => Some(Claim::BothShow(noun)),
         1 => Some(Claim::NeitherShows(noun)),
         2 => Some(Claim::ExactlyOneShows(noun)),
-        3 => Some(Claim::OneShows {
-            second: is_second,
-            noun,
-        }),
+        3 => Some(Claim::OneShows { in_second: coin, noun }),
         4 => Some(Claim::MoreIn {
-            second: is_second,
+            in_second: coin,
             noun: if rng.random_bool(0.4) { Noun::Any } else { noun },
         }),
         5 => Some(Claim::EachShows(rng.random_range(1..=4))),
         6 => Some(Claim::Together(rng.random_range(1..=4), noun)),
         7 => Some(Claim::BothBackgrounds(draw_one(rng, Colour::ALL))),
         _ => match (first.background.style, second.background.style) {
-            (BackgroundStyle::Single(..), BackgroundStyle::Single(..)) => Some(Claim::Backgrounds { same: is_second }),
+            (BackgroundStyle::Single(..), BackgroundStyle::Single(..)) => Some(Claim::Backgrounds { same: coin }),
             _ => None,
         },
     }
@@ -186,8 +186,8 @@ impl Claim {
             Claim::BothShow(noun) => shows(noun) == [true, true],
             Claim::NeitherShows(noun) => shows(noun) == [false, false],
             Claim::ExactlyOneShows(noun) => shows(noun)[0] != shows(noun)[1],
-            Claim::OneShows { second, noun } => noun.count(of(second)) > 0,
-            Claim::MoreIn { second, noun } => noun.count(of(second)) > noun.count(of(!second)),
+            Claim::OneShows { in_second, noun } => noun.count(of(in_second)) > 0,
+            Claim::MoreIn { in_second, noun } => noun.count(of(in_second)) > noun.count(of(!in_second)),
             Claim::EachShows(count) => [first, second].iter().all(|s| s.objects.len() == count),
             Claim::Together(count, noun) => noun.count(first) + noun.count(second) == count,
             Claim::BothBackgrounds(colour) => backgrounds.iter().all(|b| b[..] == [colour]),
@@ -196,20 +196,21 @@ impl Claim {
     }
 
     fn phrase(self) -> Phrase {
-        let ordinal = |second: bool| if second { "second" } else { "first" };
+        let ordinal = |in_second: bool| if in_second { "second" } else { "first" };
         match self {
             Claim::BothShow(noun) => noun.append(Phrase::new("both pictures show a"), false),
             Claim::NeitherShows(noun) => noun.append(Phrase::new("neither picture shows a"), false),
             Claim::ExactlyOneShows(noun) => noun.append(Phrase::new("exactly one picture shows a"), false),
-            Claim::OneShows { second, noun } => {
-                noun.append(Phrase::new("the").then(ordinal(second)).then("picture shows a"), false)
-            }
-            Claim::MoreIn { second, noun } => noun
+            Claim::OneShows { in_second, noun } => noun.append(
+                Phrase::new("the").then(ordinal(in_second)).then("picture shows a"),
+                false,
+            ),
+            Claim::MoreIn { in_second, noun } => noun
                 .append(Phrase::new("there are more"), true)
                 .then("in the")
-                .then(ordinal(second))
+                .then(ordinal(in_second))
                 .then("picture than in the")
-                .then(ordinal(!second)),
+                .then(ordinal(!in_second)),
             Claim::EachShows(count) => {
                 let objects = if count == 1 { "object" } else { "objects" };
                 Phrase::new("each picture shows exactly")

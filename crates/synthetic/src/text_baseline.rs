@@ -73,8 +73,9 @@ impl TextBaseline {
 
     /// Returns the most probable token at `position` of `ids`, a sequence in which masked tokens are replaced.
     ///
-    /// If the token at `position` occurs in the training texts, it is evidence: in BERT's corruption it is, with equal probability, the
-    /// right token or a uniformly random one. Returns the smallest id of equally probable tokens, and 0 without training texts.
+    /// A token at `position` that occurs in the training texts is evidence: where BERT's corruption does not write `[MASK]`, the
+    /// token is, with equal probability, the right token or a uniformly random one. Returns the smallest id of equally probable
+    /// tokens, and 0 without training texts.
     pub fn predict(&self, ids: &[u32], position: usize) -> u32 {
         let mut scores = self.distribution(ids, position);
         if let Some(&token) = ids.get(position)

@@ -7,11 +7,14 @@ use super::scene::{BackgroundStyle, Object, Scene};
 #[derive(Clone, Debug)]
 enum Part {
     NounPhrase(NounPhrase),
+    /// The words `["fade", top, bottom]`, `["half", top, bottom]` or `[pattern, colour]`; the pattern is empty if it is not named.
     Background(Vec<String>),
     Relation(&'static str),
     Place(String),
     Adjective(String),
-    Verb(bool),
+    Verb {
+        plural: bool,
+    },
     There,
     And,
     Comma,
@@ -45,7 +48,8 @@ fn number(word: &str) -> Option<usize> {
     }
 }
 
-fn singular(word: &str) -> (String, bool) {
+/// Returns the singular of a noun, and whether the noun is a plural.
+fn split_plural(word: &str) -> (String, bool) {
     let stem = if word == "crosses" {
         "cross"
     } else {
@@ -70,7 +74,7 @@ fn parse(caption: &str) -> Result<Vec<Part>, String> {
     for pair in words.windows(2) {
         let vowel = pair[1].starts_with(['a', 'e', 'i', 'o', 'u']);
         if (pair[0] == "a" && vowel) || (pair[0] == "an" && !vowel) {
-            return Err(format!("article before {}", pair[1]));
+            return Err(format!("wrong article before {}", pair[1]));
         }
     }
     let mut parts = Vec::new();
@@ -105,8 +109,8 @@ fn parse_part(words: &[&str]) -> Option<(Option<Part>, usize)> {
         ["behind", ..] => (Some(Part::Relation("behind")), 1),
         ["near", "the", place, ..] | ["in", "the", place, ..] => (Some(Part::Place((*place).to_owned())), 3),
         ["there", ..] => (Some(Part::There), 1),
-        ["is", ..] => (Some(Part::Verb(false)), 1),
-        ["are", ..] => (Some(Part::Verb(true)), 1),
+        ["is", ..] => (Some(Part::Verb { plural: false }), 1),
+        ["are", ..] => (Some(Part::Verb { plural: true }), 1),
         ["and", ..] => (Some(Part::And), 1),
         [",", ..] => (Some(Part::Comma), 1),
         [word, ..] if list_contains(ADJECTIVES, word) => (Some(Part::Adjective((*word).to_owned())), 1),
@@ -132,7 +136,7 @@ fn parse_noun_phrase(words: &[&str]) -> Option<(NounPhrase, usize)> {
         used += 1;
     }
     let colour = words.get(used).filter(|w| list_contains(COLOURS, w))?.to_string();
-    let (shape, plural) = singular(words.get(used + 1)?);
+    let (shape, plural) = split_plural(words.get(used + 1)?);
     list_contains(SHAPES, &shape).then_some((
         NounPhrase {
             count,
@@ -183,7 +187,9 @@ fn background_matches(scene: &Scene, background: &[String]) -> bool {
     }
 }
 
-/// Returns whether the relation holds between every object of `a` and every object of `b`, by their centres.
+/// Returns whether a relation of the objects `a` to the objects `b` holds. "above" and "below" compare the centres of every pair,
+/// "beside" also compares mean heights. "in front of" and "behind" need one object on each side, and compare centres, radii and
+/// drawing order.
 fn relation_holds(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     let all = |test: fn(&Object, &Object) -> bool| a.iter().all(|a| b.iter().all(|b| test(a, b)));
     let order = |o: &Object| scene.objects.iter().position(|other| other == o);
@@ -212,7 +218,7 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
         .filter_map(|p| if let Part::NounPhrase(t) = p { Some(t) } else { None })
         .collect();
     for (i, part) in parts.iter().enumerate() {
-        let before = parts[..i].iter().filter(|p| matches!(p, Part::NounPhrase(_))).count();
+        let noun_phrases_before = parts[..i].iter().filter(|p| matches!(p, Part::NounPhrase(_))).count();
         match part {
             Part::NounPhrase(noun_phrase) => {
                 if noun_phrase.count.is_some_and(|n| (n > 1) != noun_phrase.plural) {
@@ -231,7 +237,7 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
                     "top" => all(0.0, 0.4),
                     "middle" => all(0.38, 0.62),
                     "bottom" => all(0.6, 1.0),
-                    other => return Err(format!("place {other}")),
+                    other => return Err(format!("unknown place {other}")),
                 };
                 attributes += 1;
             }
@@ -246,14 +252,17 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
                 let there = parts.iter().skip(i).position(|p| matches!(p, Part::There));
                 let (subjects, others) = match there {
                     // "above a ring there is a star"
-                    Some(there) if before == 0 => {
+                    Some(there) if noun_phrases_before == 0 => {
                         let end = parts[..i + there]
                             .iter()
                             .filter(|p| matches!(p, Part::NounPhrase(_)))
                             .count();
                         (&noun_phrases[end..], &noun_phrases[..end])
                     }
-                    _ => (&noun_phrases[..before], &noun_phrases[before..]),
+                    _ => (
+                        &noun_phrases[..noun_phrases_before],
+                        &noun_phrases[noun_phrases_before..],
+                    ),
                 };
                 for a in subjects {
                     for b in others {
@@ -261,13 +270,16 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
                     }
                 }
             }
-            Part::Verb(plural) => {
+            Part::Verb { plural } => {
                 // The verb of "there is" agrees with the noun after it, every other verb with the noun before it.
                 let inverted = matches!(parts.get(i.wrapping_sub(1)), Some(Part::There));
                 let expected = if inverted {
-                    noun_phrases.get(before).ok_or("no noun after \"there is\"")?.plural
+                    noun_phrases
+                        .get(noun_phrases_before)
+                        .ok_or("no noun after \"there is\"")?
+                        .plural
                 } else {
-                    before > 1 || noun_phrases[0].plural
+                    noun_phrases_before > 1 || noun_phrases[0].plural
                 };
                 if *plural != expected {
                     return Err("verb and subject disagree".to_owned());
@@ -283,7 +295,7 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
 fn count(scene: &Scene, description: &[&str]) -> usize {
     let fits = |o: &&Object| {
         let kind = &scene.kinds[o.kind];
-        description.iter().all(|word| match singular(word).0.as_str() {
+        description.iter().all(|word| match split_plural(word).0.as_str() {
             "object" => true,
             shape if list_contains(SHAPES, shape) => kind.shape.word() == shape,
             _ => kind.colour.word() == *word,

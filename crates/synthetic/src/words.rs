@@ -118,9 +118,9 @@ word_enum! {
         Below = "below",
         /// At about the same height, without a common column of pixels.
         Beside = "beside",
-        /// Covers the middle of the other.
+        /// In front of the middle of the other kind.
         InFront = "in front of",
-        /// Is partly covered by the other.
+        /// Partly covered by the other kind.
         Behind = "behind",
     }
 }
@@ -251,8 +251,8 @@ pub fn vocabulary() -> Vec<String> {
     SPECIAL_TOKENS.iter().copied().chain(words).map(str::to_owned).collect()
 }
 
-/// Returns the words for colours, shapes, sizes, patterns, heights and counts, and the relations that are one word. Most of the other
-/// words can be predicted from the text.
+/// Returns the words for colours, shapes, sizes, patterns, heights and counts, and the relations that are one word. Most of the
+/// words that are not in this list can be predicted from the text.
 pub fn content_words() -> Vec<&'static str> {
     let mut words = Vec::new();
     words.extend(Colour::ALL.iter().map(|c| c.word()));

@@ -32,7 +32,7 @@ enum Set {
     ClassVal = 12,
 }
 
-/// Rows that are generated in parallel and held in memory.
+/// Number of rows that are generated in parallel and held in memory.
 const CHUNK: usize = 512;
 
 impl Set {
@@ -96,6 +96,7 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
 struct DatasetWriter<'a> {
     out: &'a Path,
     config: &'a SyntheticConfig,
+    /// Number of images drawn.
     done: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -138,7 +139,7 @@ impl DatasetWriter<'_> {
         let mut writer = CaptionWriter::create(self.out.join(format!("coco_caption_karpathy_{split}.arrow")))?;
         let generate = |index, rng: &mut ChaCha8Rng| {
             let scene = Scene::generate(config.seed, index);
-            Ok((draw_encoded(&scene, config)?, captions(&scene, rng)))
+            Ok((render_and_encode(&scene, config)?, captions(&scene, rng)))
         };
         self.write_rows(set, count, 1, generate, |i, (image, captions)| {
             let name = format!("WORLD_{split}_{i:012}.{}", config.format.extension());
@@ -163,7 +164,7 @@ impl DatasetWriter<'_> {
         }
         let generate = |index, rng: &mut ChaCha8Rng| {
             let scene = Scene::generate(config.seed, index);
-            Ok((draw_encoded(&scene, config)?, questions(&scene, rng)))
+            Ok((render_and_encode(&scene, config)?, questions(&scene, rng)))
         };
         self.write_rows(set, count, 1, generate, |i, (image, drawn)| {
             let image_id = (set as i64) << 40 | i as i64;
@@ -171,11 +172,11 @@ impl DatasetWriter<'_> {
                 .into_iter()
                 .zip(image_id * 16..)
                 .map(|((question, answer), question_id)| {
-                    let label = labels
+                    let labelled_answer = labels
                         .iter()
                         .position(|a| *a == answer)
                         .map(|label| (answer, label as i64, 1.0));
-                    let answers = label.filter(|_| !is_test).into_iter().collect();
+                    let answers = labelled_answer.filter(|_| !is_test).into_iter().collect();
                     AnsweredQuestion {
                         question,
                         question_id,
@@ -184,7 +185,7 @@ impl DatasetWriter<'_> {
                 })
                 .collect();
             for (writer, _, name) in writers.iter_mut().filter(|(_, rows, _)| rows.contains(&i)) {
-                // As in the original, the split name of both parts of val is val.
+                // As in the original, the column `split` has `val` in `trainable_val` and `rest_val` too.
                 let split = if is_test { *name } else { split };
                 writer.push(VqaRow {
                     image: &image,
@@ -200,7 +201,8 @@ impl DatasetWriter<'_> {
             .try_for_each(|(writer, _, _)| writer.finish().map(drop))
     }
 
-    /// Writes pairs with statements. Rows alternate between the two `halves`, if there are any.
+    /// Writes pairs with statements. Each row is written to the file of the split and, if `halves` are given, to the file of one half,
+    /// alternately.
     fn write_statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
         let config = self.config;
         let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
@@ -213,8 +215,8 @@ impl DatasetWriter<'_> {
             let first = Scene::generate(config.seed, index);
             let second = partner(&first, rng);
             Ok((
-                draw_encoded(&first, config)?,
-                draw_encoded(&second, config)?,
+                render_and_encode(&first, config)?,
+                render_and_encode(&second, config)?,
                 statements(&first, &second, rng),
             ))
         };
@@ -243,7 +245,7 @@ impl DatasetWriter<'_> {
         }
         let generate = |index, _: &mut ChaCha8Rng| {
             let scene = Scene::generate_single(config.seed, index);
-            Ok((draw_encoded(&scene, config)?, class_of(&scene)))
+            Ok((render_and_encode(&scene, config)?, class_of(&scene)))
         };
         self.write_rows(set, count, 1, generate, |i, (image, class)| {
             let path = directory
@@ -254,7 +256,7 @@ impl DatasetWriter<'_> {
     }
 }
 
-fn draw_encoded(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
+fn render_and_encode(scene: &Scene, config: &SyntheticConfig) -> Result<Vec<u8>> {
     config.format.encode(&render(scene, config.side))
 }
 

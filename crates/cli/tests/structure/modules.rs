@@ -48,8 +48,8 @@ impl Modules {
 
     /// Returns the cycles of imports between modules with the same parent, one line each: `bf16: gemm -> rhs -> gemm`.
     ///
-    /// An import of a submodule counts as an import of the sibling that contains the submodule. Imports between a module and its ancestors do not
-    /// count.
+    /// An import of a submodule counts as an import of the sibling that contains the submodule. Imports between a module and its
+    /// ancestors do not count.
     pub fn cycles(&self) -> Vec<String> {
         let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for (from, code) in &self.code {

@@ -99,8 +99,8 @@ pub fn auto_contrast(image: &mut RgbImage) {
     look_up(image, &tables);
 }
 
-/// Flattens each channel's histogram. As in Pillow's `ImageOps.equalize`, the step (pixels per output level) does not count the last occupied
-/// bin, and a channel with one value, or with too few pixels to fill 255 bins, stays unchanged.
+/// Flattens each channel's histogram. As in Pillow's `ImageOps.equalize`, the step (pixels per output level) does not count the
+/// last occupied bin, and a channel with one value, or with too few pixels to fill 255 bins, stays unchanged.
 pub fn equalize(image: &mut RgbImage) {
     let tables = histograms(image).map(|counts| {
         let last = counts.iter().rev().find(|&&n| n > 0).copied().unwrap_or(0);

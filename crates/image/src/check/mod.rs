@@ -49,8 +49,8 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
     }
 }
 
-/// Returns the flaw that Pillow would warn about. Pillow reads the resolution from the EXIF tags unless the JFIF header has it, and warns if the tags are
-/// damaged.
+/// Returns the flaw that Pillow would warn about. Pillow reads the resolution from the EXIF tags unless the JFIF header has it, and
+/// warns if the tags are damaged.
 fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     const PER_INCH: u8 = 1;
     let mut tags = None;

@@ -1,6 +1,6 @@
-//! Decoding of PNG files with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum at the end of the
-//! pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of too few rows (the
-//! missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
+//! Decoding of PNG files with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum
+//! at the end of the pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of
+//! too few rows (the missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
 //!
 //! Transparency by a colour key or a palette is not expanded, because alpha is dropped.
 

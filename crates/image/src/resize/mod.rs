@@ -197,9 +197,9 @@ fn run(
     }
 }
 
-/// Returns whether Pillow runs the vertical pass first, which is the case if the height shrinks by more than twice as many pixels as the width.
-/// The order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by comparing thousands
-/// of sizes with Pillow 13; it also holds for the golden files, which come from Pillow 8.2.
+/// Returns whether Pillow runs the vertical pass first, which is the case if the height shrinks by more than twice as many pixels
+/// as the width. The order matters where the filter overshoots, because the intermediate values are clipped. The rule was found by
+/// comparing thousands of sizes with Pillow 13; it also holds for the golden files, which come from Pillow 8.2.
 fn vertical_is_first(crop: CropBox, (width, height): (u32, u32)) -> bool {
     let [width_loss, height_loss] =
         [(crop.width, width), (crop.height, height)].map(|(before, after)| i64::from(before) - i64::from(after));
