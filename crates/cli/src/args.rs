@@ -101,14 +101,14 @@ pub struct Quickstart {
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     pub out: PathBuf,
     /// Approximate total time in minutes, most of it for training. Ignored if max_steps is given
-    #[arg(long, value_name = "N", value_parser = minutes, default_value = "8")]
+    #[arg(long, value_name = "N", value_parser = parse_minutes, default_value = "8")]
     pub minutes: f64,
     /// Changes to the configuration, as in `vlct run`: KEY=VALUE. Keys of the data, such as data_root, cannot be set
     #[arg(value_name = "UPDATE")]
     pub updates: Vec<String>,
 }
 
-fn minutes(text: &str) -> Result<f64, String> {
+fn parse_minutes(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(minutes) if (0.1..=10_000.0).contains(&minutes) => Ok(minutes),
         _ => Err("expected a number from 0.1 to 10000".into()),
@@ -166,7 +166,7 @@ pub struct Inspect {
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Number of rows on the contact sheet
-    #[arg(long, alias = "sheet-pictures", value_name = "N", default_value = "40", requires = "sheet", value_parser = count)]
+    #[arg(long, alias = "sheet-pictures", value_name = "N", default_value = "40", requires = "sheet", value_parser = parse_count)]
     pub sheet_images: usize,
 }
 
@@ -213,13 +213,13 @@ pub enum BenchTask {
 )]
 pub struct BenchSteps {
     /// Side of the images in pixels, a multiple of 16
-    #[arg(long, value_name = "N", default_value_t = 384, value_parser = side)]
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_side)]
     pub image_size: usize,
     /// Samples per step
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count)]
     pub batch: usize,
     /// Measured steps, after one warm-up step
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = parse_count)]
     pub steps: usize,
     /// Also print a profile to standard error: calls, time, busy cores, GFLOP/s and GB/s of each operation
     #[arg(long)]
@@ -235,7 +235,7 @@ pub struct BenchArithmetic {
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
     /// Number of threads; 0: one per core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     pub threads: usize,
     /// Pin each thread to a core (Linux)
     #[arg(long)]
@@ -248,7 +248,7 @@ pub struct BenchArithmetic {
 #[derive(Args)]
 pub struct BenchGemm {
     /// Repetitions of each product
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse_count)]
     pub steps: usize,
     #[command(flatten)]
     pub arithmetic: BenchArithmetic,
@@ -267,20 +267,20 @@ pub struct BenchLoader {
     #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
     pub transform: TransformKind,
     /// Side of the transformed images in pixels
-    #[arg(long, value_name = "N", default_value_t = 384, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_count)]
     pub image_size: usize,
     /// Threads that load images; 0: one per core
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_threads)]
     pub threads: usize,
     /// Approximate time to measure, in seconds
-    #[arg(long, value_name = "N", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_seconds)]
     pub seconds: f64,
     /// Also print a profile to standard error: time per image of decoding, augmentation and resizing
     #[arg(long)]
     pub profile: bool,
 }
 
-fn side(text: &str) -> Result<usize, String> {
+fn parse_side(text: &str) -> Result<usize, String> {
     match text.parse() {
         // An image of one patch cannot have visible and masked patches.
         Ok(side) if (32..=4096).contains(&side) && side % 16 == 0 => Ok(side),
@@ -288,21 +288,21 @@ fn side(text: &str) -> Result<usize, String> {
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=65_536).contains(&count) => Ok(count),
         _ => Err("expected a number from 1 to 65536".into()),
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number from 0 to 3600".into()),
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads) if threads <= 4096 => Ok(threads),
         _ => Err("expected a number from 0 to 4096".into()),

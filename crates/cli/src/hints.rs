@@ -152,7 +152,7 @@ mod tests {
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
         assert!(message(directory.path(), "sbu", ShardPolicy::All).contains("or fewer_shards=True"));
-        // A missing shard before an existing one does not mean a smaller download.
+        // If a later shard exists, a missing shard does not mean a smaller download.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
         let gap = message(directory.path(), "sbu", ShardPolicy::AsFound);
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");

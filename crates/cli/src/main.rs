@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader that closes the output, such as `head`, is no error.
+        // A reader such as `head` may close standard output early.
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Err(Failure::Stopped(status)) => ExitCode::from(status),
         Err(Failure::Failed(message)) => {

@@ -26,7 +26,7 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         }
         result => result?,
     };
-    for line in &result.headline {
+    for line in &result.metric_lines {
         print(&format!("{line}\n"))?;
     }
     print(&format!("report: {}\n", result.report.display()))?;

@@ -12,7 +12,7 @@ use crate::args::Run;
 use crate::output::{Failure, print};
 use crate::signals::Signals;
 
-/// Commands and what they do.
+/// The commands and their help.
 const COMMANDS: [(&str, &str); 5] = [
     ("main", "train, or evaluate with test_only=True; the same as no command"),
     (
@@ -43,7 +43,7 @@ struct Request<'a> {
 pub fn run(args: &Run) -> Result<(), Failure> {
     let request = parse(&args.words)?;
     match request.command {
-        "help" => help(request.topic),
+        "help" => print_help(request.topic),
         "print_named_configs" => print(&config::named_configs()),
         "print_config" => {
             let config = resolve(&request.updates)?;
@@ -73,20 +73,19 @@ pub fn run(args: &Run) -> Result<(), Failure> {
                 .last()
                 .and_then(|u| u.split_once('='))
                 .map_or("config.json", |(_, filename)| filename.trim());
-            save(&resolve(&updates)?, Path::new(filename))
+            save_config(&resolve(&updates)?, Path::new(filename))
         }
         _ => {
             let config = resolve(&request.updates)?;
             if request.print_first {
                 print(&config.print())?;
             }
-            start(&config)
+            train_or_evaluate(&config)
         }
     }
 }
 
-/// Trains or evaluates.
-fn start(config: &Config) -> Result<(), Failure> {
+fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let control = Control {
         stop: signals.stop(),
@@ -108,7 +107,7 @@ fn resolve(updates: &[&str]) -> Result<Config, Failure> {
     Ok(resolved.config)
 }
 
-fn save(config: &Config, path: &Path) -> Result<(), Failure> {
+fn save_config(config: &Config, path: &Path) -> Result<(), Failure> {
     let text = match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => format!("{:#}\n", config.to_json()),
         Some("toml") => config.to_toml(),
@@ -122,7 +121,7 @@ fn save(config: &Config, path: &Path) -> Result<(), Failure> {
     print(&format!("saved {}\n", path.display()))
 }
 
-fn help(topic: Option<&str>) -> Result<(), Failure> {
+fn print_help(topic: Option<&str>) -> Result<(), Failure> {
     match topic {
         None => {
             let names: Vec<&str> = NAMED_CONFIGS.iter().map(|named| named.name).collect();

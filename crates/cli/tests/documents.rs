@@ -30,8 +30,8 @@ const NOT_RUN: [(&str, &str); 4] = [
     ),
 ];
 
-/// Arguments that are appended to commands with these beginnings, so that they take seconds: the small model of
-/// `tests/golden/model`, one step.
+/// Pairs of the beginning of a command and the arguments that are appended to the command, so that it takes seconds: the small model
+/// of `tests/golden/model`, one step.
 const APPENDED: [(&str, &str); 3] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
@@ -167,7 +167,7 @@ fn create_files() -> tempfile::TempDir {
 }
 
 /// Runs the commands of a document in order. Returns those that failed, with their messages.
-fn failures(name: &str, commands: &[DocumentedCommand]) -> Vec<String> {
+fn failed_commands(name: &str, commands: &[DocumentedCommand]) -> Vec<String> {
     let directory = create_files();
     if name == "docs/data.md" {
         // Commands of this document read the vocabulary of prepared VQA files.
@@ -238,7 +238,7 @@ fn documented_commands_succeed() {
     let failed: Vec<String> = std::thread::scope(|scope| {
         let running: Vec<_> = documents
             .iter()
-            .map(|(name, found)| scope.spawn(|| failures(name, found)))
+            .map(|(name, found)| scope.spawn(|| failed_commands(name, found)))
             .collect();
         running
             .into_iter()

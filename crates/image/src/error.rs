@@ -27,7 +27,7 @@ pub enum ImageError {
     /// A JPEG quality that is not in 1..=100.
     #[error("JPEG quality {0} is not in 1..=100")]
     Quality(u8),
-    /// A name that is not that of a transform.
+    /// A name that no transform has.
     #[error("unknown image transform {name:?}: use one of {known}")]
     UnknownTransform {
         /// The name.
@@ -64,14 +64,14 @@ pub enum ImageError {
         /// Size of the image.
         image: (u32, u32),
     },
-    /// A buffer whose length is not that of an image of this size.
+    /// A buffer whose length does not fit the size of the image.
     #[error("an image of {width}x{height} pixels needs {expected} values, the buffer has {found}")]
     Length {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Number of values of such an image: `3 · width · height`.
+        /// Required length: `3 · width · height`.
         expected: u64,
         /// Length of the buffer.
         found: usize,

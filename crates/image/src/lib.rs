@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The published models were trained on images that Pillow and torchvision processed, so every step reproduces the arithmetic of
-//! these libraries: [`mod@decode`] that of Pillow's `convert("RGB")`, [`mod@resize`] that of Pillow's bicubic filter, [`augment`] that
-//! of Pillow's image operations, and [`transform`] that of torchvision's random crop. Tests compare with recorded outputs
+//! these libraries: [`mod@decode`] equals Pillow's `convert("RGB")`, [`mod@resize`] equals Pillow's bicubic filter, [`augment`]
+//! equals Pillow's image operations, and [`transform`] equals torchvision's random crop. Tests compare with recorded outputs
 //! (`tests/golden/{images,augment}`).
 //!
 //! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.

@@ -63,7 +63,7 @@ fn operations_equal_pillow() {
         assert!(!cases.is_empty());
         for case in cases {
             let text = |key: &str| case[key].as_str().unwrap();
-            check(
+            check_case(
                 case,
                 &read(&images.join(text("input"))),
                 &directory.join(text("output")),
@@ -72,7 +72,7 @@ fn operations_equal_pillow() {
     }
 }
 
-fn check(case: &Value, input: &RgbImage, output: &Path) {
+fn check_case(case: &Value, input: &RgbImage, output: &Path) {
     let number = |key: &str| u32::try_from(case[key].as_u64().unwrap()).unwrap();
     let name = case["op"].as_str().unwrap();
     let case_name = output.display().to_string();

@@ -44,7 +44,7 @@ pub struct Metric {
     pub format: NumberFormat,
     /// Expected value of random guessing, if it is known.
     pub chance: Option<f64>,
-    /// Value of a simple method, if one was measured.
+    /// Value of a simple baseline method, if measured.
     pub baseline: Option<f64>,
     /// One sentence that explains the metric.
     pub explanation: String,
@@ -130,8 +130,8 @@ pub struct HeatMap {
     pub word: usize,
     /// Patches per row.
     pub columns: usize,
-    /// One value per patch, row by row from the top left. The page scales them so that the lowest is dark and the highest
-    /// bright.
+    /// One value per patch, in row-major order. The page scales the values, so that the lowest is dark and the
+    /// highest bright.
     pub map: Vec<f32>,
 }
 

@@ -47,7 +47,8 @@ pub struct SyntheticConfig {
     pub vqa_test: usize,
     /// Pairs in `nlvr2_train`.
     pub nlvr2_train: usize,
-    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. One half is also in the balanced file, the other in the unbalanced.
+    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Pairs are also written to the balanced and the unbalanced file,
+    /// alternately.
     pub nlvr2_dev: usize,
     /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,

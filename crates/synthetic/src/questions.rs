@@ -130,14 +130,17 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             let wrong: Vec<Relation> = Relation::ALL.iter().copied().filter(|&r| r != truth).collect();
             let relation = if yes { truth } else { draw_one(rng, &wrong) };
             let question = Phrase::new(verb)
-                .join(&definite(kind))
+                .join(&definite_phrase(kind))
                 .then(relation.word())
-                .join(&definite(&kinds[other]));
+                .join(&definite_phrase(&kinds[other]));
             Some((question, yes_or_no(yes)))
         }
         Topic::Height => {
             let height = scene.height(index)?;
-            Some((Phrase::new("where").then(verb).join(&definite(kind)), height.word()))
+            Some((
+                Phrase::new("where").then(verb).join(&definite_phrase(kind)),
+                height.word(),
+            ))
         }
         Topic::BackgroundColour => match scene.background.style {
             BackgroundStyle::Single(_, colour) => Some((Phrase::new("what color is the background"), colour.word())),
@@ -155,7 +158,7 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             } else {
                 "small or big"
             };
-            let question = Phrase::new(verb).join(&definite(kind)).then(choice);
+            let question = Phrase::new(verb).join(&definite_phrase(kind)).then(choice);
             kind.size_is_free.then_some((question, kind.size.word()))
         }
         Topic::Fill => {
@@ -163,7 +166,7 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
             Some((
                 Phrase::new("what pattern")
                     .then(does)
-                    .join(&definite(kind))
+                    .join(&definite_phrase(kind))
                     .then("have"),
                 kind.fill.word(),
             ))
@@ -172,7 +175,7 @@ fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> O
 }
 
 /// Returns a definite description of a kind, such as "the red star". Kinds always differ in colour or shape.
-fn definite(kind: &Kind) -> Phrase {
+fn definite_phrase(kind: &Kind) -> Phrase {
     Phrase::new("the")
         .then(kind.colour.word())
         .then(noun(kind.shape, kind.count))

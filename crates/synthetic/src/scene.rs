@@ -54,7 +54,7 @@ pub struct Kind {
     pub fill: Pattern,
     /// The number of objects, 1 to 4.
     pub count: usize,
-    /// Whether both sizes fit the layout. If not, texts do not name the size, because it could be predicted without the image.
+    /// Whether both sizes fit the layout. If false, texts do not name the size, which could then be predicted without the image.
     pub size_is_free: bool,
 }
 

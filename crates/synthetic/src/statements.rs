@@ -66,7 +66,7 @@ pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -
 
 /// Draws the second scene of a pair. With probability 1/2, draws up to 8 times more until the scenes share a shape or the background
 /// colours, so that statements about both can be true.
-pub(super) fn partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
+pub(super) fn draw_partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     let mut second = Scene::draw(rng);
     if rng.random_bool(0.5) {
         for _ in 0..8 {

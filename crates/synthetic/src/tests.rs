@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::statements::partner;
+use super::statements::draw_partner;
 use super::words::{Colour, Pattern, Relation, Shape, Size};
 use super::*;
 use vlct_data::random::{Purpose, stream};
@@ -24,7 +24,7 @@ fn scene_and_captions(index: u64) -> (Scene, Vec<String>) {
 fn pair_and_statements(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
     let first = Scene::generate(SEED, index);
     let rng = &mut text_rng(index);
-    let second = partner(&first, rng);
+    let second = draw_partner(&first, rng);
     let statements = statements(&first, &second, rng);
     (first, second, statements)
 }

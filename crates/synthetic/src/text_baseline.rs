@@ -66,7 +66,7 @@ impl TextBaseline {
         }
         let tables = CONTEXTS
             .par_iter()
-            .map(|offsets| Table::count(offsets, &sequences))
+            .map(|offsets| Table::from_sequences(offsets, &sequences))
             .collect();
         TextBaseline { tables, unigrams }
     }
@@ -107,7 +107,7 @@ impl TextBaseline {
         for table in &self.tables {
             let neighbours = || table.offsets.iter().map(|&offset| neighbour(ids, position, offset));
             if neighbours().all(|id| id == OUTSIDE || self.occurs(id)) {
-                table.refine(hash(neighbours()), &mut scores);
+                table.interpolate(hash(neighbours()), &mut scores);
             }
         }
         scores
@@ -119,7 +119,7 @@ impl TextBaseline {
 }
 
 impl Table {
-    fn count(offsets: &'static [isize], sequences: &[&[u32]]) -> Table {
+    fn from_sequences(offsets: &'static [isize], sequences: &[&[u32]]) -> Table {
         let mut pairs: Vec<(u64, u32)> = Vec::with_capacity(sequences.iter().map(|s| s.len()).sum());
         for ids in sequences {
             for (position, &id) in ids.iter().enumerate() {
@@ -136,7 +136,7 @@ impl Table {
 
     /// Interpolates `scores` with the counts of a context: with n observations of t different tokens, the counts have the weight n and the
     /// previous scores t.
-    fn refine(&self, context: u64, scores: &mut [f64]) {
+    fn interpolate(&self, context: u64, scores: &mut [f64]) {
         let start = self.counts.partition_point(|entry| entry.0 < context);
         let length = self.counts[start..]
             .iter()

@@ -38,7 +38,7 @@ fn list_contains(list: &str, word: &str) -> bool {
     list.split(' ').any(|w| w == word)
 }
 
-fn number(word: &str) -> Option<usize> {
+fn parse_count(word: &str) -> Option<usize> {
     match word {
         "a" | "an" | "one" => Some(1),
         "two" => Some(2),
@@ -62,7 +62,7 @@ fn split_plural(word: &str) -> (String, bool) {
     }
 }
 
-fn split(text: &str) -> Vec<&str> {
+fn split_words(text: &str) -> Vec<&str> {
     text.split_whitespace()
         .flat_map(|w| w.strip_suffix(',').map_or([w, ""], |w| [w, ","]))
         .filter(|w| !w.is_empty())
@@ -70,7 +70,7 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn parse(caption: &str) -> Result<Vec<Part>, String> {
-    let words = split(caption);
+    let words = split_words(caption);
     for pair in words.windows(2) {
         let vowel = pair[1].starts_with(['a', 'e', 'i', 'o', 'u']);
         if (pair[0] == "a" && vowel) || (pair[0] == "an" && !vowel) {
@@ -124,7 +124,7 @@ fn parse_noun_phrase(words: &[&str]) -> Option<(NounPhrase, usize)> {
     if words.first() == Some(&"the") {
         used += 1;
     }
-    if let Some(n) = words.get(used).and_then(|w| number(w)) {
+    if let Some(n) = words.get(used).and_then(|w| parse_count(w)) {
         count = Some(n);
         used += 1;
     } else if used == 0 {
@@ -407,11 +407,11 @@ pub(super) fn holds(first: &Scene, second: &Scene, statement: &str) -> Option<bo
             there,
         ] => here != there && count(both[index(here)], description) > count(both[index(there)], description),
         ["each", "picture", "shows", "exactly", n, object] => {
-            let n = number(n)?;
+            let n = parse_count(n)?;
             (n > 1) == object.ends_with('s') && both.iter().all(|s| s.objects.len() == n)
         }
         ["together", "the", "pictures", "show", "exactly", n, description @ ..] => {
-            both.iter().map(|s| count(s, description)).sum::<usize>() == number(n)?
+            both.iter().map(|s| count(s, description)).sum::<usize>() == parse_count(n)?
         }
         ["the", "backgrounds", "have", "the", "same", "color"] => colours[0] == colours[1],
         ["the", "backgrounds", "have", "different", "colors"] => colours[0] != colours[1],

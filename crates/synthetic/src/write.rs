@@ -7,7 +7,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::statements::partner;
+use super::statements::draw_partner;
 use super::{Scene, Shape, SyntheticConfig, answers, captions, class_of, questions, render, statements, vocabulary};
 use crate::Result;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
@@ -213,7 +213,7 @@ impl DatasetWriter<'_> {
         }
         let generate = |index, rng: &mut ChaCha8Rng| {
             let first = Scene::generate(config.seed, index);
-            let second = partner(&first, rng);
+            let second = draw_partner(&first, rng);
             Ok((
                 render_and_encode(&first, config)?,
                 render_and_encode(&second, config)?,

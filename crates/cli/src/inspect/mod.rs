@@ -41,7 +41,7 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         }
         return print_run(path);
     }
-    let files = tables::files(path)?;
+    let files = tables::data_files(path)?;
     if files.is_empty() {
         return Err(Failure::Failed(format!(
             "{}: neither a run directory (config.toml, last/, best/) nor a directory of .arrow or .tar files",

@@ -142,7 +142,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
 }
 
 /// Lists the Arrow files of a directory, then the tars of the directory, its subdirectories and their `train`, `val` and `test`.
-pub fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+pub fn data_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = at::<IoError>(directory);
     let (mut paths, mut directories) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory).map_err(&failed)? {

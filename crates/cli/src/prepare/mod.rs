@@ -136,7 +136,7 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
                 seed: args.seed,
                 splits: args.splits.clone(),
                 rows_per_file: rows_per_file(args),
-                vocabulary: args.labels.as_deref().map(vocabulary).transpose()?,
+                vocabulary: args.labels.as_deref().map(open_vocabulary).transpose()?,
             };
             log_start(dataset.name());
             Ok((dataset.name().to_string(), dataset.plan(&raw)?))
@@ -158,7 +158,7 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
 }
 
 /// Opens the answer vocabulary of a label file or of a directory of prepared files.
-pub fn vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
+pub fn open_vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
     if path.is_dir() {
         Vocabulary::from_prepared(path)
     } else {

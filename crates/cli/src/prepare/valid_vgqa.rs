@@ -6,7 +6,7 @@ use clap::Args;
 use vlct_prepare::RawDataset;
 use vlct_prepare::vgqa::{self, Layout};
 
-use super::vocabulary;
+use super::open_vocabulary;
 use super::writing::Writing;
 use crate::output::Failure;
 use crate::signals::Signals;
@@ -38,7 +38,7 @@ pub struct WriteValidVgqa {
 /// Writes the file and prints what was written.
 pub fn run(args: &WriteValidVgqa) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let labels = args.labels.as_deref().map(vocabulary).transpose()?;
+    let labels = args.labels.as_deref().map(open_vocabulary).transpose()?;
     let plan = vgqa::plan(&RawDataset::new(&args.root), Layout::ValidVgqa, labels.as_ref())?;
     args.writing.write("vgqa", &plan, &signals)
 }

@@ -23,7 +23,7 @@ pub struct Writing {
     /// Decode every image once and leave out those that cannot be decoded (the default)
     #[arg(long, overrides_with = "no_validate")]
     pub validate: bool,
-    /// Do not decode the images; damaged ones are then found in training
+    /// Do not decode the images; training then finds damaged images
     #[arg(long, overrides_with = "validate")]
     pub no_validate: bool,
     /// Downscale larger images to this longest side in pixels, as JPEG

@@ -19,7 +19,7 @@ const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
 const MAX_LINES: usize = 9_000;
 
 /// Options of other programs that messages may name.
-const OPTIONS_OF_OTHERS: [&str; 2] = ["--sparse", "tar --sort=name"];
+const FOREIGN_OPTIONS: [&str; 2] = ["--sparse", "tar --sort=name"];
 
 /// Returns the crates of the workspace that `name` depends on, including dev-dependencies.
 fn dependencies(name: &str) -> BTreeSet<String> {
@@ -102,7 +102,7 @@ fn no_crate_is_too_large() {
     }
 }
 
-/// Only `crates/cli` knows options and commands: a library does not know which program uses it.
+/// Only `crates/cli` names options and commands, because other programs can use the libraries.
 #[test]
 fn libraries_name_no_options_or_commands() {
     let mut found = Vec::new();
@@ -111,7 +111,7 @@ fn libraries_name_no_options_or_commands() {
         for path in files(&src, "rs").iter().filter(|path| !is_test_file(path)) {
             let text = fs::read_to_string(src.join(path)).expect("a source file");
             for (line, literal) in source::parse(&text).literals {
-                let is_of_other_program = OPTIONS_OF_OTHERS.iter().any(|option| literal.contains(option));
+                let is_of_other_program = FOREIGN_OPTIONS.iter().any(|option| literal.contains(option));
                 if !is_of_other_program && names_option_or_command(&literal) {
                     found.push(format!("{name}/src/{}:{line}: {literal}", path.display()));
                 }
@@ -183,7 +183,7 @@ fn links_in_documents_resolve() {
                 let text = fs::read_to_string(&target).unwrap_or_default();
                 text.lines()
                     .filter(|line| line.starts_with('#'))
-                    .any(|line| slug(line) == anchor)
+                    .any(|line| heading_anchor(line) == anchor)
             };
             if !target.exists() || !anchor.is_empty() && !has_heading() {
                 broken.push(format!("{}: {link}", document.display()));
@@ -194,7 +194,7 @@ fn links_in_documents_resolve() {
 }
 
 /// Returns the anchor that GitHub gives a heading.
-fn slug(heading: &str) -> String {
+fn heading_anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text
         .chars()

@@ -127,14 +127,14 @@ fn imports(code: &str) -> Vec<(String, Vec<String>)> {
             .is_none_or(|c| !c.is_alphanumeric() && c != '_');
         rest = &rest[offset + 4..];
         if starts_word && let Some(end) = rest.find(';') {
-            expand(&[], &rest[..end], &mut found);
+            expand_use_tree(&[], &rest[..end], &mut found);
         }
     }
     found
 }
 
 /// Adds the local names and paths of a `use` tree such as `a::{b, c::{d as e}}`, which follows `prefix`, to `found`.
-fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>) {
+fn expand_use_tree(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>) {
     let tree = tree.trim();
     if let Some(open) = tree.find('{') {
         let mut path = prefix.to_vec();
@@ -144,11 +144,11 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>)
         for (offset, c) in inner.char_indices() {
             depth += i32::from(c == '{') - i32::from(c == '}');
             if c == ',' && depth == 0 {
-                expand(&path, &inner[start..offset], found);
+                expand_use_tree(&path, &inner[start..offset], found);
                 start = offset + 1;
             }
         }
-        expand(&path, &inner[start..], found);
+        expand_use_tree(&path, &inner[start..], found);
     } else if !tree.is_empty() {
         let (path, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
         let mut full = prefix.to_vec();

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn row(values: &[u8]) -> RgbImage {
+    fn grey_row(values: &[u8]) -> RgbImage {
         let pixels = values.iter().flat_map(|&v| [v; 3]).collect();
         RgbImage::from_raw(values.len() as u32, 1, pixels).unwrap()
     }
@@ -163,36 +163,36 @@ mod tests {
 
     #[test]
     fn auto_contrast_stretches_to_the_full_range_and_keeps_constants() {
-        let mut image = row(&[50, 100, 150]);
+        let mut image = grey_row(&[50, 100, 150]);
         auto_contrast(&mut image);
         assert_eq!(reds(&image), [0, 127, 255]);
-        let mut constant = row(&[9, 9]);
+        let mut constant = grey_row(&[9, 9]);
         auto_contrast(&mut constant);
         assert_eq!(reds(&constant), [9, 9]);
     }
 
     #[test]
     fn equalize_clips_small_steps_and_keeps_tiny_images() {
-        let mut tiny = row(&[1, 2, 3]);
+        let mut tiny = grey_row(&[1, 2, 3]);
         equalize(&mut tiny);
         assert_eq!(reds(&tiny), [1, 2, 3]);
         // 400 pixels before the last bin: step 1, running sum beyond 255.
         let mut values = vec![10; 400];
         values.push(20);
-        let mut image = row(&values);
+        let mut image = grey_row(&values);
         equalize(&mut image);
         assert_eq!((reds(&image)[0], reds(&image)[400]), (0, 255));
     }
 
     #[test]
     fn posterize_and_solarize_give_computed_values() {
-        let mut image = row(&[0, 127, 128, 255]);
+        let mut image = grey_row(&[0, 127, 128, 255]);
         posterize(&mut image, 0);
         assert_eq!(reds(&image), [0, 0, 128, 128], "at least one bit");
-        let mut image = row(&[76, 77]);
+        let mut image = grey_row(&[76, 77]);
         solarize(&mut image, 76.8);
         assert_eq!(reds(&image), [76, 178]);
-        let mut image = row(&[0, 94, 95, 250]);
+        let mut image = grey_row(&[0, 94, 95, 250]);
         solarize_add(&mut image, 33.0);
         assert_eq!(reds(&image), [33, 127, 127, 0]);
     }
@@ -200,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn arithmetic_operations_equal_their_tables(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
-            let all = row(&std::array::from_fn::<u8, 256, _>(|v| v as u8));
+            let all = grey_row(&std::array::from_fn::<u8, 256, _>(|v| v as u8));
             let mut inverted = all.clone();
             solarize(&mut inverted, threshold);
             prop_assert_eq!(reds(&inverted), table(|v| if f64::from(v) < threshold { v } else { 255 - v }));

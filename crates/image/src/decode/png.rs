@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// Returns a pixel stream of one stored block: headers, rows, checksum.
-    fn stored(rows: &[u8]) -> Vec<u8> {
+    fn stored_stream(rows: &[u8]) -> Vec<u8> {
         let length = rows.len() as u16;
         let (a, b) = rows.iter().fold((1u32, 0u32), |(a, b), byte| {
             let a = (a + u32::from(*byte)) % 65_521;
@@ -259,7 +259,7 @@ mod tests {
         // 10 rows for an image of 30.
         let (front, _, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
-        let stream = stored(&row.repeat(10));
+        let stream = stored_stream(&row.repeat(10));
         let decoded = decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).unwrap();
         assert_eq!(decoded.get_pixel(39, 9).0, [118, 119, 120]);
         assert_eq!(decoded.get_pixel(0, 10).0, [0; 3]);
@@ -269,7 +269,7 @@ mod tests {
     fn rejects_streams_with_wrong_checksums() {
         let (front, data, end) = parts();
         let row: Vec<u8> = std::iter::once(0).chain((0..120).map(|v| v + 1)).collect();
-        for stream in [data, stored(&row.repeat(30)), stored(&row.repeat(10))] {
+        for stream in [data, stored_stream(&row.repeat(30)), stored_stream(&row.repeat(10))] {
             let file = |stream: &[u8]| [&front[..], &chunk(b"IDAT", stream), &end].concat();
             assert!(decode(&file(&stream)).is_ok());
             for from_end in [1, 4] {
@@ -280,7 +280,7 @@ mod tests {
             }
         }
         // A changed pixel does not match the checksum.
-        let mut stream = stored(&row.repeat(30));
+        let mut stream = stored_stream(&row.repeat(30));
         stream[1000] ^= 1;
         assert!(decode(&[&front[..], &chunk(b"IDAT", &stream), &end].concat()).is_err());
     }

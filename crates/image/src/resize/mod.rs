@@ -117,12 +117,12 @@ pub fn resize_into(
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
-    check(image, crop, size, out.len())?;
-    SCRATCH.with_borrow_mut(|scratch| run(image, crop, size, flip, levels, scratch, out));
+    check_arguments(image, crop, size, out.len())?;
+    SCRATCH.with_borrow_mut(|scratch| resize_checked(image, crop, size, flip, levels, scratch, out));
     Ok(())
 }
 
-fn check(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: usize) -> Result<()> {
+fn check_arguments(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: usize) -> Result<()> {
     if width == 0 || height == 0 || crop.width == 0 || crop.height == 0 {
         return Err(ImageError::NoPixels {
             from: (crop.width, crop.height),
@@ -167,7 +167,7 @@ struct Job<'a> {
     levels: Levels,
 }
 
-fn run(
+fn resize_checked(
     image: &RgbImage,
     crop: CropBox,
     (width, height): (u32, u32),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     /// Reference: computes the two passes over the whole image, value by value.
-    fn naive(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> RgbImage {
+    fn resize_naively(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), flip: bool) -> RgbImage {
         let weighted_sum = |weights: &Weights, i: u32, value: &dyn Fn(u32) -> u8| {
             let (first, weights) = weights.of_result(i as usize);
             let sum: i32 = (first as u32..)
@@ -385,7 +385,7 @@ mod tests {
             });
             let (left, top) = (cut.0.min(width - 1), cut.1.min(height - 1));
             let crop = CropBox { left, top, width: width - left, height: height - top };
-            prop_assert_eq!(resize_crop(&p, crop, to, flip).unwrap(), naive(&p, crop, to, flip));
+            prop_assert_eq!(resize_crop(&p, crop, to, flip).unwrap(), resize_naively(&p, crop, to, flip));
         }
     }
 

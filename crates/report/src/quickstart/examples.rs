@@ -46,7 +46,7 @@ pub struct Examples {
 ///
 /// # Errors
 /// Returns an error if an image does not have the size of the configuration.
-pub fn collect(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
+pub fn make_examples(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
     let shown = EXAMPLES.min(e.images.len());
     let heat_maps = (0..shown)
         .filter_map(|i| heat_map(model, config, e, i).transpose())
@@ -84,7 +84,7 @@ fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&
     model.encode(tape, &inputs, None)
 }
 
-/// Masks patches as in training and replaces them by the predicted ones.
+/// Masks patches as in training and replaces them by the model's predictions.
 ///
 /// The model predicts patches normalised to mean 0 and variance 1; mean and standard deviation of the original patch are applied
 /// for display.

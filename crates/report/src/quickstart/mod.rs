@@ -39,7 +39,7 @@ pub struct QuickstartResult {
     /// Path of the report.
     pub report: PathBuf,
     /// One line per metric: name, value, chance and baseline.
-    pub headline: Vec<String>,
+    pub metric_lines: Vec<String>,
 }
 
 /// Fraction of the time that is spent on training; the rest is for data, evaluation and report.
@@ -123,13 +123,13 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("4/4  writing the report");
     let writing = Instant::now();
-    let examples = examples::collect(&model, &config, &results)?;
+    let examples = examples::make_examples(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
     timings.push(("total".to_string(), start.elapsed().as_secs_f64()));
     let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
-    let headline = report::headline(&data);
+    let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
-    Ok(QuickstartResult { report, headline })
+    Ok(QuickstartResult { report, metric_lines })
 }
 
 /// Returns the recipe `quickstart` on the data directory, with the user's updates.

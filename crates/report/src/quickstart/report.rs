@@ -198,7 +198,7 @@ fn charts(records: &[Value], text_only: f64) -> Vec<Chart> {
 }
 
 /// Formats the metrics as lines for the terminal.
-pub fn headline(data: &ReportData) -> Vec<String> {
+pub fn metric_lines(data: &ReportData) -> Vec<String> {
     data.metrics
         .iter()
         .map(|m| {
