@@ -53,7 +53,7 @@ pub struct CheckImages {
     pub json: bool,
 }
 
-/// Files that are checked in parallel before their results are printed.
+/// Number of files that are checked in parallel before their results are printed.
 const FILES_AT_ONCE: usize = 1024;
 
 /// Checks the directories and prints the bad files.

@@ -222,12 +222,12 @@ impl Scene {
             .map(|row| row.iter().map(|o| 2.0 * o.radius).fold(0.0, f32::max))
             .collect();
         let single = rows.len() == 1;
-        let across = if single {
+        let row_centres = if single {
             centre_in_a_third(rng, heights[0])
         } else {
             spread(rng, &heights, !transposed)
         };
-        for (row, (&centre, &height)) in rows.iter_mut().zip(across.iter().zip(&heights)) {
+        for (row, (&centre, &height)) in rows.iter_mut().zip(row_centres.iter().zip(&heights)) {
             row.shuffle(rng);
             let widths: Vec<f32> = row.iter().map(|o| 2.0 * o.radius).collect();
             // Columns are side by side, so their centres must be at about the same height.

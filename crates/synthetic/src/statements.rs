@@ -104,7 +104,7 @@ pub fn class_of(scene: &Scene) -> Shape {
     best.0
 }
 
-/// Draws a claim of a template (0..[`TEMPLATES`]), true or false. Returns `None` if the template does not apply to the scenes.
+/// Draws a claim of a template (0..[`TEMPLATES`]), which may be true or false. Returns `None` if the template does not apply to the scenes.
 fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
     let noun = Noun::draw(first, second, rng);
     // The first or the second image; in the last template, different or equal backgrounds.

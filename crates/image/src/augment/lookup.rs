@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn posterize_and_solarize_give_computed_values() {
+    fn posterize_and_solarize_equal_values_computed_by_hand() {
         let mut image = grey_row(&[0, 127, 128, 255]);
         posterize(&mut image, 0);
         assert_eq!(reds(&image), [0, 0, 128, 128], "at least one bit");

@@ -1,10 +1,9 @@
 //! Pillow's bicubic resize, with a crop.
 //!
-//! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing), applied in two
-//! passes with 8-bit values between them, in Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit
-//! on every machine. Between the passes, only the rows within the support of the vertical filter are kept (a ring buffer), or
-//! one group of rows if the vertical pass is first: these rows stay in the cache, and their memory does not grow with the height of the
-//! image.
+//! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing). Two passes with 8-bit values
+//! between them have Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit on every machine. Between
+//! the passes, only the rows within the support of the vertical filter are kept (a ring buffer), or one group of rows if the
+//! vertical pass is first: these rows stay in the cache, and their memory does not grow with the height of the image.
 //!
 //! The image is cropped *before* filtering, as in torchvision's `resized_crop`: pixels outside the crop have no influence.
 

@@ -53,19 +53,19 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
     let inputs = data::inputs(spec)?;
     let held_out = data::open(&spec.data, Split::Test)?;
     let no_stop = AtomicBool::new(false);
-    let tally = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
+    let evaluate_split = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
         let tally = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &no_stop, watch)?;
         Ok(tally.unwrap_or_default())
     };
 
-    let masked = tally(spec, &mut |_| ())?;
+    let masked = evaluate_split(spec, &mut |_| ())?;
     let baseline = text_baseline(&spec.data, &inputs.tokenizer)?;
     let mut text_only = Ratio::default();
     let mut unmasked = spec.clone();
     if let TaskSpec::Pretrain(pretrain) = &mut unmasked.task {
         (pretrain.mask_ratio, pretrain.mae) = (None, None);
     }
-    let visible = tally(&unmasked, &mut |batch| {
+    let visible = evaluate_split(&unmasked, &mut |batch| {
         for text in &batch.texts {
             for (position, label) in text.labels.iter().enumerate() {
                 if let Some(label) = label {

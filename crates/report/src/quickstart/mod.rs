@@ -80,10 +80,10 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
 
     info!("1/4  generating images with captions");
-    let images = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
+    let image_count = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
     timings.push(("data".to_string(), start.elapsed().as_secs_f64()));
     info!(
-        "     {images} images in {:.1} s: {}",
+        "     {image_count} images in {:.1} s: {}",
         start.elapsed().as_secs_f64(),
         data.display()
     );
