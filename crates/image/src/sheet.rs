@@ -11,7 +11,7 @@ use crate::Result;
 const SIDE: u32 = 192;
 /// Space around every cell in pixels.
 const GAP: u32 = 12;
-/// Lines of text below a thumbnail.
+/// Maximum number of lines of text below a thumbnail.
 const LINES: u32 = 3;
 const LINE_HEIGHT: u32 = 18;
 const FONT: (FontWeight, RasterHeight) = (FontWeight::Regular, RasterHeight::Size16);

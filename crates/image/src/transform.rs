@@ -67,7 +67,7 @@ impl FromStr for TransformKind {
     }
 }
 
-/// Operations per image of `mae_randaug`.
+/// Number of operations per image of `mae_randaug`.
 const RANDAUG_OPERATIONS: usize = 2;
 /// Magnitude of the operations of `mae_randaug`, on the scale of [`super::augment::MAX_MAGNITUDE`].
 const RANDAUG_MAGNITUDE: f64 = 9.0;
@@ -77,11 +77,11 @@ const MAX_SIZE: usize = 8192;
 /// Time of each stage of [`Transform::load_into`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// From the bytes of the file to pixels.
+    /// Time of decoding.
     pub decode: Duration,
-    /// RandAugment.
+    /// Time of RandAugment.
     pub augment: Duration,
-    /// Crop, resize, mirror and normalise.
+    /// Time of crop, resize, mirroring and normalisation.
     pub resize: Duration,
 }
 

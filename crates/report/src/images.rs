@@ -12,7 +12,7 @@ use super::{HeatMap, ReportError, Result};
 /// Maximum side in pixels. Larger images are scaled down.
 pub(super) const MAX_EDGE: u32 = 224;
 
-/// Heat maps of smaller images are scaled up to at least this many pixels, so that the brightness does not look blocky.
+/// Minimum longest side of a heat map in pixels. Smaller images are scaled up, so that the brightness does not look blocky.
 const MIN_HEAT_EDGE: u32 = 160;
 
 /// Brightness factor where a heat map is lowest.

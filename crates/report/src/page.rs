@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 /// e-mail.
 const EXAMPLE_BUDGET: usize = 3 << 20;
 
-/// Predictions shown per masked word.
+/// Maximum number of predictions shown per masked word.
 const MAX_PREDICTIONS: usize = 3;
 
 /// A section of the page.

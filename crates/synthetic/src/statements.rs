@@ -9,7 +9,7 @@ use super::words::{COUNTS, Colour, Shape};
 
 /// Number of statements about a pair of images.
 pub const STATEMENTS_PER_PAIR: usize = 4;
-/// Draws per template to find a true and a false statement.
+/// Number of draws per template, to find a true and a false statement.
 const DRAWS: usize = 32;
 
 /// The objects that a statement counts.

@@ -10,7 +10,7 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::output::Failure;
 
-/// Cells side by side on the sheet.
+/// Number of cells side by side on the sheet.
 const COLUMNS: u32 = 8;
 
 /// Returns the first image and the first text of a table row. If the image cannot be decoded, the text is the error.

@@ -22,7 +22,7 @@ const FILE_MEMORY: u64 = MAX_FILE;
 /// Maximum memory of all decoders at a time, in bytes: two of the largest images.
 const DECODER_MEMORY: u64 = 2 << 30;
 
-/// Bytes of a file that suffice to detect its format.
+/// Number of bytes at the start of a file that suffice to detect its format.
 const FORMAT_BYTES: u64 = 64;
 
 /// The result of checking a file.

@@ -13,11 +13,11 @@ use png::{BitDepth, Transformations};
 use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
 use crate::Result;
 
-/// Bytes of the signature at the start of a file.
+/// Size, in bytes, of the signature at the start of a file.
 const SIGNATURE: usize = 8;
-/// Bytes of the length and type before a chunk's data.
+/// Size, in bytes, of the length and type before a chunk's data.
 const CHUNK_HEAD: usize = 8;
-/// Bytes of the checksum after a chunk's data.
+/// Size, in bytes, of the checksum after a chunk's data.
 const CHUNK_TAIL: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 

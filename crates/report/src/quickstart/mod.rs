@@ -45,7 +45,7 @@ pub struct QuickstartResult {
 /// Fraction of the time that is spent on training; the rest is for data, evaluation and report.
 const TRAINING_SHARE: f64 = 0.8;
 
-/// Optimiser steps that are timed to choose `max_steps`.
+/// Number of optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
 
 /// Returns the configuration of the dataset, which has more images than a short run can memorise.
@@ -169,7 +169,7 @@ const FIXED_KEYS: [&str; 7] = [
     "resume_from",
 ];
 
-/// Rows of the word embedding; the synthetic captions have fewer words.
+/// Number of rows of the word embedding. The synthetic captions have fewer words.
 const SMALL_VOCABULARY: usize = 256;
 
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
@@ -214,7 +214,7 @@ fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Time of a micro-batch in a timed run, which also validates, relative to the time of training on the micro-batch.
+/// Ratio of the time of a micro-batch in a timed run, which also validates, to the time of training on the micro-batch.
 const TRIAL_COST: f64 = 1.35;
 
 /// Returns `out/run`, or `out/run-2`, … if earlier runs exist.
