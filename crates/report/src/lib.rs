@@ -61,7 +61,7 @@ impl ReportData {
     }
 
     /// Returns the values of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
-    /// "baseline"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds}, "facts": {name: text}}`. A value that
+    /// "baseline"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}}`. A value that
     /// is unknown or not finite is `null`.
     pub fn metrics(&self) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
@@ -73,7 +73,8 @@ impl ReportData {
         let timings = self
             .timings
             .iter()
-            .map(|(name, seconds)| (name.clone(), json!(seconds)));
+            .map(|(name, seconds)| (name.clone(), json!(seconds)))
+            .chain([("total".to_string(), json!(self.total_time()))]);
         let facts = self.dataset.iter().map(|(name, fact)| (name.clone(), json!(fact)));
         json!({
             "format": "vlct-report-1",
@@ -83,6 +84,11 @@ impl ReportData {
             "timings": timings.collect::<Map<_, _>>(),
             "facts": facts.collect::<Map<_, _>>(),
         })
+    }
+
+    /// Returns the seconds of all stages together.
+    fn total_time(&self) -> f64 {
+        self.timings.iter().map(|(_, seconds)| seconds).sum()
     }
 
     /// Writes `report.html` and `metrics.json` into `directory`, which is created if it is missing, and returns the path

@@ -375,7 +375,7 @@ fn data_and_run(data: &ReportData) -> String {
         html.push_str("</dl></article>");
     }
     if !data.timings.is_empty() {
-        let total: f64 = data.timings.iter().map(|(_, time)| time).sum();
+        let total = data.total_time();
         html.push_str("<article class=\"card\"><h3>Time</h3><dl>");
         for (name, time) in &data.timings {
             add!(html, "<div><dt>{}</dt><dd>{}", escape(name), duration(*time));

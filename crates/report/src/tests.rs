@@ -287,6 +287,7 @@ fn writes_page_and_metrics() {
     );
     assert_eq!(json["curves"]["matching"].as_array().unwrap().len(), 400);
     assert_eq!(json["timings"]["Training"], 541.0);
+    assert_eq!(json["timings"]["total"], 9.4 + 541.0 + 31.5);
     fs::create_dir(directory.path().join("block")).unwrap();
     fs::create_dir(directory.path().join("block").join(JSON_NAME)).unwrap();
     let error = sample(32)

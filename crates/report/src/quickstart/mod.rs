@@ -125,7 +125,6 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let writing = Instant::now();
     let examples = examples::make_examples(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
-    timings.push(("total".to_string(), start.elapsed().as_secs_f64()));
     let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
