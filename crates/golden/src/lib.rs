@@ -113,14 +113,14 @@ impl Tensors {
     }
 }
 
-/// Panics unless every value of `got` is within `tolerance` of `want`, relative to the largest magnitude in `want`.
+/// Panics if `|got[i] - want[i]|` exceeds `tolerance` times the largest magnitude in `want`, for any `i`.
 pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
     assert_within(what, got, want, tolerance * scale);
 }
 
-/// Panics unless every value of `got` is within `tolerance` (absolute) of `want`.
+/// Panics if `|got[i] - want[i]|` exceeds `tolerance`, for any `i`.
 pub fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let mut worst = (0usize, 0f32);

@@ -14,7 +14,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub type Output = BufWriter<File>;
 
 /// Writes a file under a temporary name in the same directory, flushes it to the disk, and renames it to `path`, replacing an existing
-/// file. After an error, or if the machine stops in between, an existing file is unchanged.
+/// file. If an error or a crash occurs before the renaming, the existing file is unchanged.
 ///
 /// ```
 /// use std::io::{self, Write};
@@ -59,7 +59,7 @@ fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// Returns the error of the operating system.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    // Other systems cannot open a directory as a file, and journal renames.
+    // Other systems journal renames, and a directory cannot be opened there as a file.
     if cfg!(unix) {
         File::open(directory_of(path))?.sync_all()?;
     }

@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 pub enum Lock {
     /// This process holds the lock, or the file system has no locks. The lock is released when the file is closed.
     Acquired,
-    /// Another process holds the lock.
+    /// Another process, or another open file of this process, holds the lock.
     HeldElsewhere,
 }
 

@@ -24,8 +24,8 @@ impl MappedFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, IoError> {
         let path = path.as_ref().to_path_buf();
         let file = open_file(&path)?;
-        // SAFETY: the mapping is only read. If another process truncates the file while it is mapped, the system ends this process
-        // with SIGBUS; the documentation of the type excludes that, and this program's writers replace files by renaming.
+        // SAFETY: the mapping is only read. If another process truncated the mapped file, the system would end this process with
+        // SIGBUS; the documentation of the type forbids changes of the file, and this program's writers replace files by renaming.
         let map = unsafe { Mmap::map(&file) }.map_err(at::<IoError>(&path))?;
         Ok(Self { path, map })
     }
@@ -35,7 +35,7 @@ impl MappedFile {
         &self.path
     }
 
-    /// The file name without its extension; `table` if there is none or it is not UTF-8.
+    /// The file name without its extension; `table` if the path has no file name or the name is not UTF-8.
     pub fn stem(&self) -> &str {
         self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
     }

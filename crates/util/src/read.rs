@@ -19,8 +19,8 @@ pub fn open_file(path: &Path) -> Result<File, IoError> {
     File::open(path).map_err(at(path))
 }
 
-/// Reads a file of at most `limit` bytes, a whole number of MiB. `what` is the kind of file that the caller expects, for the error
-/// message: `more than 1 MiB, so not {what}`.
+/// Reads a file of at most `limit` bytes; `limit` is a whole number of MiB. `what` is the kind of file that the caller expects, for
+/// the error message: `more than 1 MiB, so not {what}`.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or is larger than `limit`.
