@@ -20,14 +20,14 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use targets::{TARGETS, Target, seeds};
+use targets::{TARGETS, Target, valid_files};
 
 /// Counts allocated memory and rejects allocations beyond the limit. A rejected allocation aborts the process; the input remains in the
 /// file `last-input` of the temporary directory.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Time limit per input: valid files of less than 1 MiB need less.
+/// Time limit per input. Valid files of less than 1 MiB take less time.
 const SLOW: Duration = Duration::from_secs(10);
 
 thread_local! {
@@ -69,18 +69,18 @@ fn main() -> ExitCode {
 
 /// Fuzzes a reader. Returns whether there were findings.
 fn fuzz(target: &Target, options: &Options) -> bool {
-    let seed_files = seeds(target);
-    let Some(first) = seed_files.first() else {
+    let valid_files = valid_files(target);
+    let Some(first) = valid_files.first() else {
         eprintln!("{}: no files to damage", target.name);
         return true;
     };
     let directory = tempfile::tempdir().unwrap_or_else(|e| panic!("a temporary directory: {e}"));
-    let (started, time) = (Instant::now(), Duration::from_secs(options.seconds));
+    let (started, duration) = (Instant::now(), Duration::from_secs(options.seconds));
     let (mut tried, mut caught, mut findings, mut slowest) = (0u64, 0u64, 0u64, Duration::ZERO);
-    while started.elapsed() < time {
+    while started.elapsed() < duration {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed ^ tried.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut file = seed_files.choose(&mut rng).unwrap_or(first).clone();
-        let other = seed_files.choose(&mut rng).unwrap_or(first);
+        let mut file = valid_files.choose(&mut rng).unwrap_or(first).clone();
+        let other = valid_files.choose(&mut rng).unwrap_or(first);
         mutate::damage(&mut file, other, &mut rng);
         // If memory runs out, the process is aborted and this file is the only copy of the input.
         let _ = fs::write(directory.path().join("last-input"), &file);
@@ -103,7 +103,7 @@ fn fuzz(target: &Target, options: &Options) -> bool {
         "{}: {tried} inputs from {} files in {:.0} s, slowest {:.0} ms, peak memory {} MiB; {findings} findings, \
          {caught} panics of libraries caught",
         target.name,
-        seed_files.len(),
+        valid_files.len(),
         started.elapsed().as_secs_f64(),
         slowest.as_secs_f64() * 1000.0,
         MEMORY.max_allocated() >> 20,

@@ -94,7 +94,7 @@ fn read_arrow(file: &[u8], directory: &Path) {
     }
 }
 
-/// Reads the items of the file as a dataset of these contents, if the file has the columns.
+/// Reads `f_train.arrow` as a dataset with `contents`, if the file has the columns.
 fn read_items(contents: Contents, directory: &Path) {
     let Ok(dataset) = TableDataset::open(contents, directory, &["f"], Split::Train) else {
         return;
@@ -116,7 +116,7 @@ fn read_tar(file: &[u8], directory: &Path) {
 
 /// Reads the file as each kind of annotation file.
 fn read_annotations(file: &[u8], directory: &Path) {
-    for (dataset, names, images) in [
+    for (dataset, file_names, image_directory) in [
         (Dataset::Coco, &["karpathy/dataset_coco.json"][..], "train2014"),
         (Dataset::Vg, &["annotations/region_descriptions.json"], "images/VG_100K"),
         (Dataset::Sbu, &["annot.json"], "images_train/a"),
@@ -133,8 +133,8 @@ fn read_annotations(file: &[u8], directory: &Path) {
         ),
     ] {
         let root = directory.join(dataset.name());
-        let _ = fs::create_dir_all(root.join(images));
-        for name in names {
+        let _ = fs::create_dir_all(root.join(image_directory));
+        for name in file_names {
             let _ = fs::create_dir_all(root.join(name).parent().unwrap_or(&root));
             write_file(file, &root, name);
         }
@@ -168,9 +168,9 @@ fn read_pickle(file: &[u8], directory: &Path) {
     let _ = vgqa::read(&write_file(file, directory, "questions.pkl"));
 }
 
-/// Returns the valid files of a target: the golden files with its extensions, and [`extra_seeds`].
-pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
-    let mut files = extra_seeds(target.name);
+/// Returns the valid files of a target: the golden files with its extensions, and [`extra_files`].
+pub fn valid_files(target: &Target) -> Vec<Vec<u8>> {
+    let mut files = extra_files(target.name);
     for part in ["prepare", "images", "model"] {
         for directory in vlct_golden::directories(part) {
             collect(&directory, target.extensions, &mut files);
@@ -201,17 +201,19 @@ fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Returns files of the formats that the golden data does not have.
-fn extra_seeds(name: &str) -> Vec<Vec<u8>> {
-    let text = |text: &str| vec![text.as_bytes().to_vec()];
+/// Returns valid files of the formats that golden data lacks.
+fn extra_files(name: &str) -> Vec<Vec<u8>> {
+    let one_file = |text: &str| vec![text.as_bytes().to_vec()];
     match name {
-        "jsonl" => text(concat!(
+        "jsonl" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"caption\": \"a cat\", \"split\": \"train\"}\n",
             "{\"image\": \"b.jpg\", \"captions\": [\"a dog\", \"\\u00e9t\\u00e9\"], \"id\": 7}\n",
             "\n",
             "{\"image_path\": \"c.jpg\", \"question\": \"what?\", \"answers\": [\"yes\", \"no\"]}\n",
         )),
-        "csv" => text("image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n"),
+        "csv" => {
+            one_file("image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n")
+        }
         "tar" => vec![include_bytes!("../seeds/two_samples.tar").to_vec()],
         "parquet" => vec![include_bytes!("../seeds/captions.parquet").to_vec()],
         _ => Vec::new(),
