@@ -10,7 +10,7 @@ pub enum PickleError {
         offset: usize,
     },
     /// A byte that is not an opcode of any protocol.
-    #[error("byte {offset} of the pickle, {opcode:#04x}, is no instruction")]
+    #[error("byte {offset} of the pickle ({opcode:#04x}) is not an opcode")]
     UnknownOpcode {
         /// The offset of the byte.
         offset: usize,
@@ -18,7 +18,7 @@ pub enum PickleError {
         opcode: u8,
     },
     /// A protocol newer than 5.
-    #[error("the pickle uses protocol {0}; this reader knows 0 to 5")]
+    #[error("the pickle uses protocol {0}, but only 0 to 5 are supported")]
     Protocol(u8),
     /// An instruction pops a value from an empty stack.
     #[error("the instruction at byte {offset} of the pickle takes a value from an empty stack")]
@@ -27,7 +27,7 @@ pub enum PickleError {
         offset: usize,
     },
     /// An instruction needs a mark, but there is none on the stack.
-    #[error("the instruction at byte {offset} of the pickle looks for a mark that was not set")]
+    #[error("the instruction at byte {offset} of the pickle needs a mark, but there is none on the stack")]
     NoMark {
         /// The offset of the instruction.
         offset: usize,
@@ -45,11 +45,11 @@ pub enum PickleError {
     Malformed {
         /// The offset of the instruction.
         offset: usize,
-        /// Which argument.
+        /// The argument: `length`, for example.
         what: &'static str,
     },
     /// An instruction adds items to a value that is not a container.
-    #[error("the instruction at byte {offset} of the pickle adds items to a value that holds none")]
+    #[error("the instruction at byte {offset} of the pickle adds items to a value that is not a container")]
     NotAContainer {
         /// The offset of the instruction.
         offset: usize,
@@ -63,7 +63,7 @@ pub enum PickleError {
     /// One of the limits is exceeded.
     #[error("the pickle has more than {limit} {what}")]
     TooMany {
-        /// What the limit is for.
+        /// What the limit counts: `values`, for example.
         what: &'static str,
         /// The limit.
         limit: usize,

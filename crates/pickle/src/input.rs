@@ -10,7 +10,7 @@ type Result<T> = std::result::Result<T, PickleError>;
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
     position: usize,
-    opcode_offset: usize,
+    instruction_offset: usize,
 }
 
 impl<'a> Input<'a> {
@@ -18,7 +18,7 @@ impl<'a> Input<'a> {
         Self {
             bytes,
             position: 0,
-            opcode_offset: 0,
+            instruction_offset: 0,
         }
     }
 
@@ -29,17 +29,17 @@ impl<'a> Input<'a> {
 
     /// Records the position as the beginning of an instruction, for errors.
     pub fn begin_instruction(&mut self) {
-        self.opcode_offset = self.position;
+        self.instruction_offset = self.position;
     }
 
     /// Returns the offset of the current instruction.
-    pub fn opcode_offset(&self) -> usize {
-        self.opcode_offset
+    pub fn instruction_offset(&self) -> usize {
+        self.instruction_offset
     }
 
     pub fn malformed(&self, what: &'static str) -> PickleError {
         PickleError::Malformed {
-            offset: self.opcode_offset,
+            offset: self.instruction_offset,
             what,
         }
     }
@@ -96,7 +96,7 @@ impl<'a> Input<'a> {
 }
 
 /// Parses a Python 2 string literal: `'…'` or `"…"` with backslash escapes.
-pub(super) fn quoted(line: &[u8]) -> Option<String> {
+pub(super) fn parse_quoted(line: &[u8]) -> Option<String> {
     let line = line.trim_ascii();
     let quote = *line.first().filter(|b| matches!(b, b'\'' | b'"'))?;
     let inner = line.get(1..)?.strip_suffix(&[quote])?;
@@ -116,7 +116,7 @@ pub(super) fn quoted(line: &[u8]) -> Option<String> {
             b'r' => bytes.push(b'\r'),
             b'\\' | b'\'' | b'"' => bytes.push(*escape),
             b'x' => {
-                bytes.push(u8::try_from(hexadecimal(rest.get(..2)?)?).ok()?);
+                bytes.push(u8::try_from(parse_hexadecimal(rest.get(..2)?)?).ok()?);
                 rest = &rest[2..];
             }
             other => bytes.extend([b'\\', *other]),
@@ -126,7 +126,7 @@ pub(super) fn quoted(line: &[u8]) -> Option<String> {
 }
 
 /// Decodes Python's `raw-unicode-escape`: Latin-1 with the escapes `\u`, four hexadecimal digits, and `\U`, eight hexadecimal digits.
-pub(super) fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
+pub(super) fn decode_raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return std::str::from_utf8(line).ok().map(Cow::Borrowed);
     }
@@ -142,14 +142,14 @@ pub(super) fn raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
                 continue;
             }
         };
-        let code = hexadecimal(after.get(1..1 + digits)?)?;
+        let code = parse_hexadecimal(after.get(1..1 + digits)?)?;
         text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
         rest = &after[1 + digits..];
     }
     Some(Cow::Owned(text))
 }
 
-fn hexadecimal(digits: &[u8]) -> Option<u32> {
+fn parse_hexadecimal(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0u32, |value, digit| {
         Some((value << 4) | char::from(*digit).to_digit(16)?)
     })

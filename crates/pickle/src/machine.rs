@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::input::{Input, quoted, raw_unicode};
+use super::input::{Input, decode_raw_unicode, parse_quoted};
 use super::{Object, Pickle, PickleError, Ref, Value};
 
 /// Maximum number of values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000.
@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, PickleError>;
 /// let pickle = vlct_pickle::parse(bytes)?;
 /// let entries = pickle.entries(pickle.root()).unwrap();
 /// assert_eq!(pickle.int(entries[0].1), Some(3));
-/// // The call is data.
+/// // The call is not executed.
 /// assert_eq!(pickle.callable(entries[1].1).as_deref(), Some("os.system"));
 /// # Ok::<(), vlct_pickle::PickleError>(())
 /// ```
@@ -65,7 +65,8 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Executes an instruction. Returns the result of the pickle if the instruction is `STOP`.
+    /// Executes an instruction. Returns the result of the pickle if the instruction is `STOP`. Python's `pickletools` documents the
+    /// opcodes.
     fn step(&mut self) -> Result<Option<Ref>> {
         self.input.begin_instruction();
         match self.input.byte()? {
@@ -99,13 +100,13 @@ impl<'a> Machine<'a> {
                 let value = match self.input.line()? {
                     b"00" => Value::Bool(false),
                     b"01" => Value::Bool(true),
-                    digits => self.decimal(digits)?,
+                    digits => self.parse_decimal(digits)?,
                 };
                 self.push(value)?;
             }
             b'L' => {
                 let line = self.input.line()?;
-                let value = self.decimal(line.strip_suffix(b"L").unwrap_or(line))?;
+                let value = self.parse_decimal(line.strip_suffix(b"L").unwrap_or(line))?;
                 self.push(value)?;
             }
             b'F' => {
@@ -138,12 +139,12 @@ impl<'a> Machine<'a> {
             }
             b'S' => {
                 let line = self.input.line()?;
-                let text = quoted(line).ok_or_else(|| self.malformed("string"))?;
+                let text = parse_quoted(line).ok_or_else(|| self.malformed("string"))?;
                 self.push(Value::Text(Cow::Owned(text)))?;
             }
             b'V' => {
                 let line = self.input.line()?;
-                let text = raw_unicode(line).ok_or_else(|| self.malformed("string"))?;
+                let text = decode_raw_unicode(line).ok_or_else(|| self.malformed("string"))?;
                 self.push(Value::Text(text))?;
             }
             b'C' => {
@@ -225,7 +226,7 @@ impl<'a> Machine<'a> {
                 self.push_ref(top)?;
             }
             b'p' => {
-                let key = self.memo_key_line()?;
+                let key = self.read_memo_key()?;
                 self.memoize(key)?;
             }
             b'q' => {
@@ -238,7 +239,7 @@ impl<'a> Machine<'a> {
             }
             0x94 => self.memoize(self.memo.len() as u64)?,
             b'g' => {
-                let key = self.memo_key_line()?;
+                let key = self.read_memo_key()?;
                 self.push_memo(key)?;
             }
             b'h' => {
@@ -252,7 +253,7 @@ impl<'a> Machine<'a> {
 
             // Callables and calls.
             b'c' => {
-                let value = self.global_lines()?;
+                let value = self.read_global()?;
                 self.push(value)?;
             }
             0x93 => {
@@ -291,7 +292,7 @@ impl<'a> Machine<'a> {
                 self.push_object(callable, arguments)?;
             }
             b'i' => {
-                let class = self.global_lines()?;
+                let class = self.read_global()?;
                 let items = self.pop_to_mark()?;
                 let callable = self.add(class)?;
                 let arguments = self.add(Value::Tuple(items))?;
@@ -309,7 +310,7 @@ impl<'a> Machine<'a> {
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                // The state of other values (a class, a plain dictionary) is ignored.
+                // BUILD is ignored for values that are not calls (a class, a dictionary).
                 if let Value::Object(object) = &mut self.values[target.0 as usize] {
                     object.state = Some(state);
                 }
@@ -337,13 +338,13 @@ impl<'a> Machine<'a> {
             }
             0x97 | 0x98 => {
                 return Err(PickleError::OutOfBand {
-                    offset: self.input.opcode_offset(),
+                    offset: self.input.instruction_offset(),
                 });
             }
             b'.' => return self.pop().map(Some),
             opcode => {
                 return Err(PickleError::UnknownOpcode {
-                    offset: self.input.opcode_offset(),
+                    offset: self.input.instruction_offset(),
                     opcode,
                 });
             }
@@ -399,7 +400,7 @@ impl<'a> Machine<'a> {
         self.push(if fits { Value::Int(value) } else { Value::HugeInt })
     }
 
-    fn decimal(&self, digits: &[u8]) -> Result<Value<'a>> {
+    fn parse_decimal(&self, digits: &[u8]) -> Result<Value<'a>> {
         let text = std::str::from_utf8(digits).ok().map(str::trim);
         let text = text.ok_or_else(|| self.malformed("number"))?;
         if let Ok(value) = text.parse() {
@@ -413,7 +414,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn global_lines(&mut self) -> Result<Value<'a>> {
+    fn read_global(&mut self) -> Result<Value<'a>> {
         let module = String::from_utf8_lossy(self.input.line()?);
         let name = String::from_utf8_lossy(self.input.line()?);
         Ok(Value::Global { module, name })
@@ -457,7 +458,7 @@ impl<'a> Machine<'a> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Ref>> {
         let height = self.marks.pop().ok_or(PickleError::NoMark {
-            offset: self.input.opcode_offset(),
+            offset: self.input.instruction_offset(),
         })?;
         self.count_references(self.stack.len() - height)?;
         // A copy, because `split_off` at height zero would keep the capacity of the whole stack.
@@ -491,7 +492,7 @@ impl<'a> Machine<'a> {
             Value::Object(object) => object.items.extend(items),
             _ => {
                 return Err(PickleError::NotAContainer {
-                    offset: self.input.opcode_offset(),
+                    offset: self.input.instruction_offset(),
                 });
             }
         }
@@ -506,7 +507,7 @@ impl<'a> Machine<'a> {
             Value::Object(object) => object.entries.extend(pairs),
             _ => {
                 return Err(PickleError::NotAContainer {
-                    offset: self.input.opcode_offset(),
+                    offset: self.input.instruction_offset(),
                 });
             }
         }
@@ -515,7 +516,7 @@ impl<'a> Machine<'a> {
 
     // Memo.
 
-    fn memo_key_line(&mut self) -> Result<u64> {
+    fn read_memo_key(&mut self) -> Result<u64> {
         let line = self.input.line()?;
         let key = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
         key.ok_or_else(|| self.malformed("memo entry"))
@@ -531,19 +532,19 @@ impl<'a> Machine<'a> {
     }
 
     fn push_memo(&mut self, key: u64) -> Result<()> {
-        let found = self.memo.get(&key).copied();
-        let found = found.ok_or(PickleError::NotInMemo {
-            offset: self.input.opcode_offset(),
+        let value = self.memo.get(&key).copied();
+        let value = value.ok_or(PickleError::NotInMemo {
+            offset: self.input.instruction_offset(),
             key,
         })?;
-        self.push_ref(found)
+        self.push_ref(value)
     }
 
     // Errors.
 
     fn underflow(&self) -> PickleError {
         PickleError::StackUnderflow {
-            offset: self.input.opcode_offset(),
+            offset: self.input.instruction_offset(),
         }
     }
 

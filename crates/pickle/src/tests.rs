@@ -157,8 +157,11 @@ fn every_error_has_a_message() {
             b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff.",
             "the pickle ends too early, at byte 10",
         ),
-        (b"\x80\x09.", "the pickle uses protocol 9; this reader knows 0 to 5"),
-        (b"\xff", "byte 0 of the pickle, 0xff, is no instruction"),
+        (
+            b"\x80\x09.",
+            "the pickle uses protocol 9, but only 0 to 5 are supported",
+        ),
+        (b"\xff", "byte 0 of the pickle (0xff) is not an opcode"),
         (
             b".",
             "the instruction at byte 0 of the pickle takes a value from an empty stack",
@@ -177,7 +180,7 @@ fn every_error_has_a_message() {
         ),
         (
             b"t",
-            "the instruction at byte 0 of the pickle looks for a mark that was not set",
+            "the instruction at byte 0 of the pickle needs a mark, but there is none on the stack",
         ),
         (
             b"h\x03",
@@ -201,11 +204,11 @@ fn every_error_has_a_message() {
         ),
         (
             b"NNa.",
-            "the instruction at byte 2 of the pickle adds items to a value that holds none",
+            "the instruction at byte 2 of the pickle adds items to a value that is not a container",
         ),
         (
             b"NNNs.",
-            "the instruction at byte 3 of the pickle adds items to a value that holds none",
+            "the instruction at byte 3 of the pickle adds items to a value that is not a container",
         ),
         (
             b"\x97.",

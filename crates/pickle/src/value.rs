@@ -34,7 +34,8 @@ pub enum Value<'a> {
     Tuple(Vec<Ref>),
     /// A set or frozen set.
     Set(Vec<Ref>),
-    /// A dictionary: keys and values in the order in which they were added. The last entry of a key is valid.
+    /// A dictionary: keys and values in the order in which they were added. If a key occurs more than once, its last entry
+    /// counts.
     Dict(Vec<(Ref, Ref)>),
     /// A class or function, by name.
     Global {
@@ -224,7 +225,7 @@ impl<'a> Pickle<'a> {
                 }
                 let _ = write!(out, "{module}.{name}(");
                 let arguments = self.items(object.arguments).unwrap_or_default();
-                self.describe_list(out, arguments, depth);
+                self.describe_comma_separated(out, arguments, depth);
                 out.push(')');
                 Ok(())
             }
@@ -233,11 +234,11 @@ impl<'a> Pickle<'a> {
 
     fn describe_items(&self, out: &mut String, items: &[Ref], depth: usize) {
         out.push('[');
-        self.describe_list(out, items, depth);
+        self.describe_comma_separated(out, items, depth);
         out.push(']');
     }
 
-    fn describe_list(&self, out: &mut String, items: &[Ref], depth: usize) {
+    fn describe_comma_separated(&self, out: &mut String, items: &[Ref], depth: usize) {
         for (i, item) in items.iter().enumerate() {
             if out.len() > MAX_DESCRIPTION {
                 break;
