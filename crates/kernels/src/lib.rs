@@ -48,15 +48,6 @@ pub mod transport;
 mod tests {
     #[test]
     fn tests_pass_at_lower_levels() {
-        let program = std::env::current_exe().expect("path of the test binary");
-        for level in ["portable", "v3"] {
-            let output = std::process::Command::new(&program)
-                .env("VLCT_TEST_LEVEL", level)
-                .args(["--skip", "tests_pass_at_lower_levels"])
-                .output()
-                .expect("start the test binary");
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "at level {level}:\n{text}");
-        }
+        vlct_simd::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
     }
 }

@@ -16,8 +16,8 @@
 pub trait Lanes: Copy {
     /// Number of lanes.
     const WIDTH: usize;
-    /// Rows of a micro-kernel with two registers per row: the register file holds these sums, one broadcast lhs element and two
-    /// registers of the rhs.
+    /// Rows of a micro-kernel with two registers per row: the register file holds its `2·MR` registers of sums, one broadcast lhs
+    /// element and two registers of the rhs.
     const MR: usize;
 
     /// Returns a register with `value` in every lane.
@@ -34,7 +34,7 @@ pub trait Lanes: Copy {
     unsafe fn mul(self, other: Self) -> Self;
     /// `self / other`
     unsafe fn div(self, other: Self) -> Self;
-    /// `self * factor + term`, fused where the CPU has an instruction for that.
+    /// `self * factor + term`, with one rounding if the instruction set has a fused multiply-add.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger value of each lane; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
@@ -237,7 +237,7 @@ mod x86 {
                     pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
                     pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
                 }
-                // The halves of fours[4g + j] hold columns j and j + 4 of four rows.
+                // For j < 4, the halves of fours[4g + j] hold columns j and j + 4 of rows 4g..4g+4.
                 let mut fours = pairs;
                 for g in 0..2 {
                     for j in 0..2 {

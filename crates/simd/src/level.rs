@@ -83,17 +83,17 @@ macro_rules! for_lanes {
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn any<$lanes: $crate::lanes::Lanes>($($arg: $ty),*) $(-> $ret)? $body
+            fn generic<$lanes: $crate::lanes::Lanes>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn v3($($arg: $ty),*) $(-> $ret)? { any::<std::arch::x86_64::__m256>($($arg),*) }
+                fn v3($($arg: $ty),*) $(-> $ret)? { generic::<std::arch::x86_64::__m256>($($arg),*) }
 
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn v4($($arg: $ty),*) $(-> $ret)? { any::<std::arch::x86_64::__m512>($($arg),*) }
+                fn v4($($arg: $ty),*) $(-> $ret)? { generic::<std::arch::x86_64::__m512>($($arg),*) }
 
                 match $crate::Level::detect() {
                     // SAFETY: `Level::detect` found the features that `v4` enables on this CPU.
@@ -103,7 +103,7 @@ macro_rules! for_lanes {
                     $crate::Level::Portable => {}
                 }
             }
-            any::<$crate::lanes::F32x4>($($arg),*)
+            generic::<$crate::lanes::F32x4>($($arg),*)
         }
     };
 }
@@ -145,6 +145,23 @@ mod test_level {
         }
         THREAD_LEVEL.set(None);
     }
+
+    /// Runs all tests of the current test program except `caller` at the levels `portable` and `v3`, in another process each.
+    ///
+    /// # Panics
+    /// If a test fails.
+    pub fn assert_tests_pass_at_lower_levels(caller: &str) {
+        let program = std::env::current_exe().expect("path of the test program");
+        for level in ["portable", "v3"] {
+            let output = std::process::Command::new(&program)
+                .env("VLCT_TEST_LEVEL", level)
+                .args(["--skip", caller])
+                .output()
+                .expect("start the test program");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "at level {level}:\n{text}");
+        }
+    }
 }
 #[cfg(feature = "test-level")]
-pub use test_level::{at_each_level, forced_level};
+pub use test_level::{assert_tests_pass_at_lower_levels, at_each_level, forced_level};

@@ -16,7 +16,7 @@ mod transpose;
 
 pub use level::Level;
 #[cfg(feature = "test-level")]
-pub use level::{at_each_level, forced_level};
+pub use level::{assert_tests_pass_at_lower_levels, at_each_level, forced_level};
 #[cfg(target_arch = "x86_64")]
 pub use transpose::transpose_16x16;
 
@@ -24,15 +24,6 @@ pub use transpose::transpose_16x16;
 mod tests {
     #[test]
     fn tests_pass_at_lower_levels() {
-        let program = std::env::current_exe().expect("path of the test binary");
-        for level in ["portable", "v3"] {
-            let output = std::process::Command::new(&program)
-                .env("VLCT_TEST_LEVEL", level)
-                .args(["--skip", "tests_pass_at_lower_levels"])
-                .output()
-                .expect("start the test binary");
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "at level {level}:\n{text}");
-        }
+        crate::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
     }
 }

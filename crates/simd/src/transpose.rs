@@ -14,7 +14,7 @@ pub fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {
         t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
     }
-    // t[2i], lane l: columns 4l and 4l + 1 of rows 2i and 2i + 1; t[2i + 1]: columns 4l + 2 and 4l + 3.
+    // t[2i], 128-bit lane l: columns 4l and 4l + 1 of rows 2i and 2i + 1; t[2i + 1]: columns 4l + 2 and 4l + 3.
     let mut u = t;
     for g in 0..4 {
         u[4 * g] = _mm512_unpacklo_epi64(t[4 * g], t[4 * g + 2]);
