@@ -71,14 +71,14 @@ pub(crate) enum Input<'a> {
     Gelu(&'a Tensor),
 }
 
-/// A caption and an image, as rows of a packed matrix, and the factor of their distance in the loss.
+/// A caption and an image, as rows of a packed matrix, and the weight of the pair in the loss.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// Rows of the words.
+    /// The rows of the caption's words.
     pub text: Range<usize>,
-    /// Rows of the patches.
+    /// The rows of the image's patches.
     pub image: Range<usize>,
-    /// Factor of their distance.
+    /// The factor of the distance between words and patches.
     pub weight: f32,
 }
 
@@ -117,7 +117,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the name of the device, for messages.
     fn name(&self) -> &str;
 
-    /// Returns the name of the memory of its tensors. Backends with the same memory accept each other's tensors.
+    /// Returns the name of the memory that holds the tensors. Backends with the same memory accept each other's tensors.
     fn memory(&self) -> &str {
         self.name()
     }
@@ -126,7 +126,7 @@ pub(crate) trait Backend: Send + Sync {
     fn bf16_is_fast(&self) -> bool;
 
     /// Whether the device supports this method for large f32 products.
-    fn has_f32_products(&self, products: F32Products) -> bool;
+    fn has_f32_products(&self, method: F32Products) -> bool;
 
     /// Times a large product by each method that the device supports and returns the fastest. A method other than FMA must take at
     /// least 10 % less time than FMA.
@@ -190,7 +190,7 @@ pub(crate) trait Backend: Send + Sync {
         dw: &mut Tensor,
         beta: Beta,
         db: Option<&mut Tensor>,
-        products: F32Products,
+        method: F32Products,
     );
 
     /// Adds the sum of the rows of `dy` to `db [1, out]`; `dy [T, out]` is an operand.
@@ -246,12 +246,12 @@ pub(crate) trait Backend: Send + Sync {
     /// Applies [`Backend::dropout`] in place.
     fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]);
 
-    /// Each matrix comes with a list of row indices. Row `i` of the result is row `rows[i]` of the only matrix whose list does not have
-    /// [`NONE`](crate::ops::NONE) at `i`.
+    /// Each matrix comes with a list `rows` of row indices. Row `i` of the result is row `rows[i]` of the only matrix whose `rows[i]` is
+    /// not [`NONE`](crate::ops::NONE).
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
 
-    /// Each table comes with a list of row indices. Row `i` of the result is the sum of row `i` of `base` and row `rows[i]` of each table,
-    /// in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
+    /// Each table comes with a list `rows` of row indices. Row `i` of the result is the sum of row `i` of `base` and row `rows[i]` of each
+    /// table, in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
     fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor;
 
     /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`.
@@ -263,11 +263,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Replaces the probabilities by the gradient of the logits; `d` is the gradient of the loss.
     fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
 
-    /// Returns the number of rows of `logits [T, classes]` whose argmax (the first of equals) is the target, `[1, 1]`.
+    /// Returns the number of rows of `logits [T, classes]` whose argmax is the target, `[1, 1]`. Of equal logits, the first counts.
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor;
 
-    /// Returns the sum over all rows of the target at the argmax (the first of equals) of the logits, `[1, 1]`. Logits and targets are
-    /// `[T, classes]`.
+    /// Returns the sum of `targets[i, argmax(logits[i])]` over all rows `i`, `[1, 1]`. Of equal logits, the first counts. Logits and
+    /// targets are `[T, classes]`.
     fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor;
 
     /// Returns the binary cross-entropy `[1, 1]` of `logits [T, classes]`, summed over classes and averaged over rows.
@@ -285,14 +285,14 @@ pub(crate) trait Backend: Send + Sync {
     /// Replaces the prediction by its gradient; `d` is the gradient of the loss.
     fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32);
 
-    /// Returns `Σ weight · distance` over the pairs, where `distance` is that of optimal transport, `[1, 1]`.
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport);
+    /// Returns `Σ weight · distance` over the pairs, where `distance` is the optimal-transport distance, `[1, 1]`.
+    fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport);
 
     /// Writes or adds the gradient of the features; `d` is the gradient of the sum.
     fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
 
     /// Returns the transport plan `[words, patches]` between two groups of rows of `features`.
-    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor;
+    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor;
 
     /// Returns `Σ factor · value` of scalars, `[1, 1]`.
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;

@@ -40,8 +40,8 @@ impl Device {
     }
 
     /// Whether the device supports this method for large f32 products.
-    pub fn has_f32_products(self, products: F32Products) -> bool {
-        self.0.has_f32_products(products)
+    pub fn has_f32_products(self, method: F32Products) -> bool {
+        self.0.has_f32_products(method)
     }
 
     /// Times a large f32 product by each method that the device supports and returns the fastest. A method other than FMA must take at

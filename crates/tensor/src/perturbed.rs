@@ -1,8 +1,8 @@
 //! A backend for tests that measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and moves
 //! each operand of a matrix product by up to half a unit in the last place of bfloat16.
 //!
-//! The distance of its results from those of f32 is a bound for errors of bfloat16 that accounts for cancellation and does not depend on
-//! the bfloat16 kernels.
+//! The distance between its results and f32 results bounds the errors of bfloat16. This bound accounts for cancellation and does not
+//! depend on the bfloat16 kernels.
 
 use crate::backend::{
     Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
@@ -13,7 +13,7 @@ use crate::tensor::{Order, Tensor};
 use crate::varlen::Varlen;
 use std::ops::Range;
 
-/// The backend. Equal seeds perturb equally.
+/// The backend. The perturbation is a function of the seed and the value.
 pub(crate) struct Perturbed {
     pub seed: u64,
 }
@@ -24,7 +24,7 @@ const HALF_ULP: f32 = 1.0 / 256.0;
 impl Perturbed {
     /// Returns `v` plus a pseudo-random value, uniform in ± half a unit in the last place of bfloat16. Equal values move equally, as in
     /// rounding.
-    fn value(&self, v: f32) -> f32 {
+    fn perturb(&self, v: f32) -> f32 {
         // The finaliser of SplitMix64 (Steele et al. 2014).
         let mut h = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ v.to_bits() as u64;
         h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,19 +35,19 @@ impl Perturbed {
         v + uniform * HALF_ULP * exponent
     }
 
-    fn tensor(&self, t: &Tensor) -> Tensor {
-        let values: Vec<f32> = t.to_host().iter().map(|v| self.value(*v)).collect();
+    fn perturb_tensor(&self, t: &Tensor) -> Tensor {
+        let values: Vec<f32> = t.to_host().iter().map(|v| self.perturb(*v)).collect();
         CPU.upload(t.rows(), t.columns(), &values)
     }
 
-    /// Perturbs the normalised rows. A bfloat16 step saves them rounded; f32 recomputes them from the saved input, so this changes the
-    /// saved input.
-    fn saved(&self, saved: &SavedNorm) -> SavedNorm {
+    /// Perturbs the normalised rows, which a bfloat16 step rounds and saves. In f32 they are recomputed from the saved input; therefore
+    /// the saved input is changed.
+    fn perturb_saved(&self, saved: &SavedNorm) -> SavedNorm {
         let SavedNorm::Input { x, mean, rstd } = saved else {
             unreachable!("the CPU saves the input in f32");
         };
         let rows = map_rows(x, mean, rstd, |_, value, mean, rstd| {
-            self.value((value - mean) * rstd) / rstd + mean
+            self.perturb((value - mean) * rstd) / rstd + mean
         });
         SavedNorm::Input {
             x: rows,
@@ -56,16 +56,16 @@ impl Perturbed {
         }
     }
 
-    fn layer(&self, layer: &Layer) -> Layer {
+    fn perturb_layer(&self, layer: &Layer) -> Layer {
         Layer {
-            weight: self.tensor(&layer.weight),
+            weight: self.perturb_tensor(&layer.weight),
             ..layer.clone()
         }
     }
 }
 
-/// Returns the output `[T, D]` of a layer norm, given what it saved.
-fn output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
+/// Returns the output `[T, D]` of a layer norm, given its saved tensors.
+fn norm_output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
     let SavedNorm::Input { x, mean, rstd } = saved else {
         unreachable!("the CPU saves the input in f32");
     };
@@ -102,33 +102,36 @@ impl Backend for Perturbed {
     }
 
     fn operand(&self, x: &Tensor, precision: Precision) -> Tensor {
-        assert_eq!(precision, Precision::F32, "operands are perturbed in f32 alone");
-        self.tensor(x)
+        assert_eq!(precision, Precision::F32, "operands are perturbed in f32 only");
+        self.perturb_tensor(x)
     }
 
     fn linear(&self, x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
-        CPU.linear(x, &self.layer(layer), residual)
+        CPU.linear(x, &self.perturb_layer(layer), residual)
     }
 
     fn linear_operand(&self, x: &Tensor, layer: &Layer) -> Tensor {
-        self.tensor(&CPU.linear_operand(x, &self.layer(layer)))
+        self.perturb_tensor(&CPU.linear_operand(x, &self.perturb_layer(layer)))
     }
 
     fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
-        let (hidden, active) = CPU.linear_gelu(x, &self.layer(layer), save_hidden);
-        (hidden.map(|hidden| self.tensor(&hidden)), self.tensor(&active))
+        let (hidden, active) = CPU.linear_gelu(x, &self.perturb_layer(layer), save_hidden);
+        (
+            hidden.map(|hidden| self.perturb_tensor(&hidden)),
+            self.perturb_tensor(&active),
+        )
     }
 
     fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta) {
-        CPU.input_gradient(dy, &self.layer(layer), dx, beta);
+        CPU.input_gradient(dy, &self.perturb_layer(layer), dx, beta);
     }
 
     fn input_gradient_operand(&self, dy: &Tensor, layer: &Layer) -> Tensor {
-        self.tensor(&CPU.input_gradient_operand(dy, &self.layer(layer)))
+        self.perturb_tensor(&CPU.input_gradient_operand(dy, &self.perturb_layer(layer)))
     }
 
     fn input_gradient_gelu(&self, dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor {
-        self.tensor(&CPU.input_gradient_gelu(dy, &self.layer(layer), hidden))
+        self.perturb_tensor(&CPU.input_gradient_gelu(dy, &self.perturb_layer(layer), hidden))
     }
 
     fn layer_gradient(
@@ -138,24 +141,24 @@ impl Backend for Perturbed {
         dw: &mut Tensor,
         beta: Beta,
         db: Option<&mut Tensor>,
-        products: F32Products,
+        method: F32Products,
     ) {
         let recomputed = match x {
             Input::Operand(x) => x.clone(),
-            Input::Gelu(hidden) => self.tensor(&CPU.gelu(hidden)),
-            Input::NormOutput(saved, norm) => self.tensor(&output(saved, norm)),
+            Input::Gelu(hidden) => self.perturb_tensor(&CPU.gelu(hidden)),
+            Input::NormOutput(saved, norm) => self.perturb_tensor(&norm_output(saved, norm)),
         };
-        CPU.layer_gradient(dy, Input::Operand(&recomputed), dw, beta, db, products);
+        CPU.layer_gradient(dy, Input::Operand(&recomputed), dw, beta, db, method);
     }
 
     fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
         let (saved, y) = CPU.norm(x, norm, precision);
-        (self.saved(&saved), self.tensor(&y))
+        (self.perturb_saved(&saved), self.perturb_tensor(&y))
     }
 
     fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
         let (out, log_sum_exp) = CPU.attention(qkv, varlen, heads);
-        (self.tensor(&out), log_sum_exp)
+        (self.perturb_tensor(&out), log_sum_exp)
     }
 
     fn attention_gradient(
@@ -167,12 +170,12 @@ impl Backend for Perturbed {
         varlen: &Varlen,
         heads: usize,
     ) -> Tensor {
-        self.tensor(&CPU.attention_gradient(d_out, qkv, out, log_sum_exp, varlen, heads))
+        self.perturb_tensor(&CPU.attention_gradient(d_out, qkv, out, log_sum_exp, varlen, heads))
     }
 
     delegate! {
         fn bf16_is_fast(&self) -> bool;
-        fn has_f32_products(&self, products: F32Products) -> bool;
+        fn has_f32_products(&self, method: F32Products) -> bool;
         fn fastest_f32_products(&self) -> F32Products;
         fn timestamp(&self) -> Timestamp;
         fn release_unused(&self);
@@ -204,9 +207,9 @@ impl Backend for Perturbed {
         fn normalise_rows(&self, x: &mut Tensor);
         fn squared_error(&self, prediction: &Tensor, target: &Tensor) -> Tensor;
         fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32);
-        fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport);
+        fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport);
         fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
-        fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor;
+        fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor;
         fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
         fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]);
     }
@@ -222,7 +225,7 @@ mod tests {
         for exponent in [0.125, 1.0, 1024.0] {
             let moves: Vec<f32> = (0..4096)
                 .map(|i| exponent * (1.0 + i as f32 / 4096.0))
-                .map(|v| (perturbed.value(v) - v) / (exponent * HALF_ULP))
+                .map(|v| (perturbed.perturb(v) - v) / (exponent * HALF_ULP))
                 .collect();
             assert!(moves.iter().all(|m| m.abs() <= 1.0 + 1e-3), "{exponent}");
             let mean = moves.iter().sum::<f32>() / 4096.0;
@@ -233,8 +236,8 @@ mod tests {
                 "{mean} {square}"
             );
         }
-        assert_eq!(perturbed.value(0.0), 0.0);
-        assert_eq!(perturbed.value(0.3), perturbed.value(0.3));
-        assert_ne!(perturbed.value(0.3), Perturbed { seed: 4 }.value(0.3));
+        assert_eq!(perturbed.perturb(0.0), 0.0);
+        assert_eq!(perturbed.perturb(0.3), perturbed.perturb(0.3));
+        assert_ne!(perturbed.perturb(0.3), Perturbed { seed: 4 }.perturb(0.3));
     }
 }

@@ -124,8 +124,8 @@ mod tests {
         op("outer", &|| op("inner", &sleep));
         op("inner", &|| ());
         let entries = finish();
-        let names: Vec<(&str, u64, f64)> = entries.iter().map(|e| (e.name.as_str(), e.calls, e.flops)).collect();
-        assert_eq!(names, [("inner", 2, 4.0), ("outer", 1, 2.0)]);
+        let totals: Vec<(&str, u64, f64)> = entries.iter().map(|e| (e.name.as_str(), e.calls, e.flops)).collect();
+        assert_eq!(totals, [("inner", 2, 4.0), ("outer", 1, 2.0)]);
         assert!(entries[0].time >= Duration::from_millis(20) && entries[1].time < entries[0].time);
         assert!(finish().is_empty());
     }

@@ -1,5 +1,5 @@
-//! A backend for tests that behaves like a device with separate memory. Its tensors wrap tensors of the CPU backend, which does not
-//! accept the wrapped tensors. The backend counts calls and copies.
+//! A backend for tests that behaves like a device with separate memory. Its tensors wrap tensors of the CPU backend; the CPU backend
+//! does not accept the wrappers. The backend counts calls and copies.
 //!
 //! Training on this backend shows that operations, tape, parameters, gradients and optimiser access values only through [`Backend`],
 //! and that a step copies nothing to the host.
@@ -27,7 +27,7 @@ struct Remote {
     uploaded: AtomicUsize,
 }
 
-/// The storage of its tensors.
+/// The storage of the backend's tensors.
 struct Memory {
     tensor: Tensor,
     reads: Arc<AtomicUsize>,
@@ -127,6 +127,7 @@ impl Remote {
         result
     }
 
+    /// Returns the numbers of calls, of matrices copied to the host, and of values copied from the host.
     fn counts(&self) -> [usize; 3] {
         [&self.calls, &*self.reads, &self.uploaded].map(|count| count.load(Ordering::Relaxed))
     }
@@ -141,8 +142,8 @@ impl Backend for Remote {
         CPU.bf16_is_fast()
     }
 
-    fn has_f32_products(&self, products: F32Products) -> bool {
-        CPU.has_f32_products(products)
+    fn has_f32_products(&self, method: F32Products) -> bool {
+        CPU.has_f32_products(method)
     }
 
     fn fastest_f32_products(&self) -> F32Products {
@@ -235,13 +236,13 @@ impl Backend for Remote {
         dw: &mut Tensor,
         beta: Beta,
         db: Option<&mut Tensor>,
-        products: F32Products,
+        method: F32Products,
     ) {
         let (backend, dy) = (self.call(), cpu(dy));
         let run = |x: Input| {
             self.change(dw, |dw| match db {
-                Some(db) => self.change(db, |db| backend.layer_gradient(&dy, x, dw, beta, Some(db), products)),
-                None => backend.layer_gradient(&dy, x, dw, beta, None, products),
+                Some(db) => self.change(db, |db| backend.layer_gradient(&dy, x, dw, beta, Some(db), method)),
+                None => backend.layer_gradient(&dy, x, dw, beta, None, method),
             });
         };
         match x {
@@ -381,8 +382,8 @@ impl Backend for Remote {
         self.change(prediction, |p| backend.squared_error_gradient(p, &cpu(target), d));
     }
 
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
-        let (loss, saved) = self.call().transport(&cpu(features), pairs, method);
+    fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport) {
+        let (loss, saved) = self.call().transport(&cpu(features), pairs, ipot);
         (self.wrap(loss), saved)
     }
 
@@ -391,8 +392,8 @@ impl Backend for Remote {
         self.change(d_features, |out| backend.transport_gradient(saved, pairs, d, out, beta));
     }
 
-    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
-        self.wrap(self.call().transport_plan(&cpu(features), text, image, method))
+    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor {
+        self.wrap(self.call().transport_plan(&cpu(features), text, image, ipot))
     }
 
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor {
@@ -528,7 +529,7 @@ mod tests {
     }
 
     /// Trains three steps of two micro-batches. Returns the loss of each micro-batch and the final weights. Calls `before_reading` before
-    /// they are copied to the host.
+    /// losses and weights are copied to the host.
     fn train(compute: Compute, rule: Rule, mut before_reading: impl FnMut()) -> (Vec<f32>, Vec<Vec<f32>>) {
         let mut parameters = parameters(compute.device);
         let mut optimizer = Optimizer::new(rule, &parameters);
@@ -563,19 +564,19 @@ mod tests {
                 (Precision::Bf16, false),
                 (Precision::Bf16, true),
             ] {
-                let on = |device| Compute {
+                let compute_on = |device| Compute {
                     device,
                     precision,
                     recompute,
                     ..Compute::default()
                 };
                 let remote: &'static Remote = Box::leak(Box::default());
-                let got = train(on(Device::new(remote)), rule, || ());
-                let want = train(on(Device::cpu()), rule, || ());
+                let got = train(compute_on(Device::new(remote)), rule, || ());
+                let want = train(compute_on(Device::cpu()), rule, || ());
                 assert!(got == want, "{rule:?} {precision:?}");
                 assert!(want.0[4] < want.0[0], "{:?}", want.0);
                 let [got, want] = [Device::new(remote), Device::cpu()].map(|device| {
-                    let (tape, parameters) = (Tape::inference(on(device)), parameters(device));
+                    let (tape, parameters) = (Tape::inference(compute_on(device)), parameters(device));
                     forward(&tape, &parameters).tensor().item()
                 });
                 assert_eq!(got, want, "inference in {precision:?}");
@@ -595,8 +596,8 @@ mod tests {
         let [calls, reads, uploaded] = counts;
         assert_eq!(reads, 0, "copies to the host before the losses are read");
         assert!(calls > 6 * 100, "{calls} calls");
-        // The initial weights, and the 12 targets of the binary cross-entropy for each of 6 micro-batches. Gradients of losses are scalars
-        // of the host.
+        // Only the initial weights and, in each of 6 micro-batches, the 12 targets of the binary cross-entropy are copied from the host.
+        // The gradients of losses are scalars in host memory.
         let values: usize = weights.iter().map(Vec::len).sum();
         assert_eq!(uploaded, values + 6 * 12);
         assert_eq!(remote.counts()[1], losses.len() + weights.len());

@@ -159,13 +159,13 @@ impl Tape {
         profile::memory_bound_span(self.backend(), name, bytes)
     }
 
-    /// Returns a parameter as a value. A frozen parameter is a constant.
+    /// Returns a parameter as a value. The value is a constant if the parameter is frozen or the tape does not record.
     ///
     /// # Panics
     /// If the parameters are on another device.
     pub fn parameter(&self, parameters: &Parameters, id: ParameterId) -> Var {
         let (theirs, ours) = (parameters.device().backend(), self.backend());
-        assert_eq!(theirs.memory(), ours.memory(), "parameters on another device");
+        assert_eq!(theirs.memory(), ours.memory(), "parameters are on another device");
         let trainable = self.recording && parameters.get(id).trainable;
         let edge = if trainable { Edge::Parameter(id) } else { Edge::Constant };
         Var {
@@ -174,7 +174,7 @@ impl Tape {
         }
     }
 
-    /// Returns a linear layer for the backend. In inference the weights do not change, so that they are packed once.
+    /// Returns a linear layer for the backend. In inference the weights do not change, so they are packed once.
     pub(crate) fn linear_layer(&self, weight: &Var, bias: Option<&Var>) -> Layer {
         Layer {
             weight: weight.tensor.clone(),
@@ -184,8 +184,8 @@ impl Tape {
         }
     }
 
-    /// Registers the result of an operation. `backward` receives the gradient of the result and adds the gradients of the `inputs`. If all
-    /// inputs are constants, `backward` is dropped at once.
+    /// Registers the result of an operation. `backward` receives the gradient of the result and adds the gradients of the `inputs`. If the
+    /// tape does not record, or all inputs are constants, `backward` is dropped at once.
     pub(crate) fn push(
         &self,
         result: Tensor,
@@ -260,7 +260,7 @@ impl Pending {
         }
     }
 
-    /// Copies a matrix from the device. That happens only if a loss is an input of an operation other than a sum of losses.
+    /// The gradient is a matrix, which is copied from the device, only if an operation other than a weighted sum reads the scalar.
     fn into_scalar(self) -> f32 {
         match self {
             Self::Matrix(gradient) => gradient.item(),
@@ -296,7 +296,7 @@ impl Backward<'_> {
         }
     }
 
-    /// Adds to the gradient of a value.
+    /// Adds `gradient` to the gradient of a value.
     pub(crate) fn add(&mut self, edge: Edge, gradient: Tensor) {
         match edge {
             Edge::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(Pending::Matrix(gradient)),
@@ -309,7 +309,7 @@ impl Backward<'_> {
         }
     }
 
-    /// Adds to the gradient of a `[1, 1]` value.
+    /// Adds `gradient` to the gradient of a `[1, 1]` value.
     pub(crate) fn add_scalar(&mut self, edge: Edge, gradient: f32) {
         match edge {
             Edge::Constant => return,
@@ -332,13 +332,13 @@ impl Backward<'_> {
         x: Input,
         width: usize,
     ) {
-        let (backend, out, products) = (self.backend, dy.columns(), self.f32_products);
+        let (backend, out, method) = (self.backend, dy.columns(), self.f32_products);
         let mut db = b_edge
             .filter(|b| self.needs_gradient(*b))
             .map(|_| backend.zeros(1, out));
         if self.needs_gradient(w_edge) {
             self.accumulate(w_edge, out, width, |dw, beta| {
-                backend.layer_gradient(dy, x, dw, beta, db.as_mut(), products);
+                backend.layer_gradient(dy, x, dw, beta, db.as_mut(), method);
             });
         } else if let Some(db) = &mut db {
             backend.bias_gradient(dy, db);

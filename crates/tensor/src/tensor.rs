@@ -16,7 +16,7 @@ pub(crate) trait Storage: Any + Send + Sync {
 
 /// A matrix `[rows, columns]`. Cloning shares the memory; values do not change while they are shared.
 ///
-/// [`Device`](crate::Device) makes tensors of values. Operations ([`Tape`](crate::Tape)) make tensors of other tensors.
+/// [`Device`](crate::Device) makes tensors from values. Operations ([`Tape`](crate::Tape)) make tensors from other tensors.
 #[derive(Clone)]
 pub struct Tensor {
     storage: Arc<dyn Storage>,

@@ -38,17 +38,17 @@ pub fn layer_times(
     };
     let mut dw = backend.zeros(out, inner);
     LayerTimes {
-        forward: times(backend, repetitions, || drop(backend.linear_operand(&x, &layer))),
-        input_gradient: times(backend, repetitions, || {
+        forward: time_calls(backend, repetitions, || drop(backend.linear_operand(&x, &layer))),
+        input_gradient: time_calls(backend, repetitions, || {
             drop(backend.input_gradient_operand(&dy, &layer));
         }),
-        weight_gradient: times(backend, repetitions, || {
+        weight_gradient: time_calls(backend, repetitions, || {
             backend.layer_gradient(&dy, Input::Operand(&x), &mut dw, Beta::Zero, None, layer.f32_products);
         }),
     }
 }
 
-/// Returns a matrix of values from −1 to 1 (zeros and denormals could change the speed).
+/// Returns a matrix of values from −1 to 1, because arithmetic with zeros and denormals can have another speed.
 fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
     let mut ramp = backend.empty(rows, columns);
     backend.overwrite(&mut ramp, &mut |values| {
@@ -59,14 +59,14 @@ fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
     ramp
 }
 
-fn times(backend: &dyn Backend, repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
+fn time_calls(backend: &dyn Backend, repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
     work();
-    let mut time = || {
+    let mut time_once = || {
         let start = backend.timestamp().wall;
         work();
         backend.timestamp().wall.saturating_duration_since(start)
     };
-    (0..repetitions).map(|_| time()).collect()
+    (0..repetitions).map(|_| time_once()).collect()
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
     fn times_every_call_but_the_first() {
         let device = Device::cpu();
         let mut calls = 0;
-        assert_eq!(times(device.backend(), 3, || calls += 1).len(), 3);
+        assert_eq!(time_calls(device.backend(), 3, || calls += 1).len(), 3);
         assert_eq!(calls, 4);
         for precision in [Precision::F32, Precision::Bf16] {
             if precision == Precision::F32 || device.bf16_is_fast() {

@@ -10,7 +10,7 @@ const MAX_SMALL: usize = 64 << 10;
 /// Alignment of the buffers that [`Pool::allocate_together`] makes, in bytes: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// The memory of a device. Regions for large buffers are so large that the largest gradients fit into memory that the forward pass has
+/// The memory of a device. Regions for large buffers are so large that the largest gradients fit into memory that later layers have
 /// freed.
 pub(super) struct Pool {
     small: Mutex<Arena>,

@@ -7,8 +7,8 @@ use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::parallel::Parallelism;
 
 /// Whether this CPU supports the method for large products.
-pub(super) fn is_available(products: F32Products) -> bool {
-    products == F32Products::Fma || has_bf16x3()
+pub(super) fn is_available(method: F32Products) -> bool {
+    method == F32Products::Fma || has_bf16x3()
 }
 
 /// Times a product by both methods, on the threads of the current pool. Returns bf16x3 if it takes at least 10 % less time, else FMA.
@@ -29,8 +29,8 @@ fn faster(fma: Duration, bf16x3: Duration) -> F32Products {
 }
 
 /// Computes `dst = β·dst + lhs·rhs` on all threads; `dst` and `rhs` have `columns` columns.
-pub(super) fn gemm(products: F32Products, dst: &mut [f32], columns: usize, beta: Beta, lhs: MatRef, rhs: MatRef) {
-    let gemm = match products {
+pub(super) fn gemm(method: F32Products, dst: &mut [f32], columns: usize, beta: Beta, lhs: MatRef, rhs: MatRef) {
+    let gemm = match method {
         F32Products::Fma => gemm_fma,
         F32Products::Bf16x3 => gemm_bf16x3,
     };
@@ -38,25 +38,25 @@ pub(super) fn gemm(products: F32Products, dst: &mut [f32], columns: usize, beta:
 }
 
 /// Returns the shortest time of five products `x·wᵀ` of the size of the base model's MLP for 512 tokens.
-fn time_of_product(products: F32Products) -> Duration {
+fn time_of_product(method: F32Products) -> Duration {
     const TOKENS: usize = 512;
     const WIDTH: usize = 768;
     const HIDDEN: usize = 3072;
     let ramp = |len: usize| -> Vec<f32> { (0u32..).take(len).map(|i| (i % 253) as f32 / 126.0 - 1.0).collect() };
     let (x, w) = (ramp(TOKENS * WIDTH), ramp(HIDDEN * WIDTH));
     let mut y = vec![0.0; TOKENS * HIDDEN];
-    let mut once = || {
+    let mut time_once = || {
         let start = Instant::now();
         let (x, w) = (
             MatRef::new(&x, TOKENS, WIDTH, WIDTH),
             MatRef::new(&w, HIDDEN, WIDTH, WIDTH),
         );
-        gemm(products, &mut y, HIDDEN, Beta::Zero, x, w.transposed());
+        gemm(method, &mut y, HIDDEN, Beta::Zero, x, w.transposed());
         start.elapsed()
     };
     // The first call causes page faults.
-    once();
-    (0..5).map(|_| once()).min().unwrap_or_default()
+    time_once();
+    (0..5).map(|_| time_once()).min().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -80,10 +80,10 @@ mod tests {
                 .collect()
         };
         let (a, b) = (values(40 * 64, 1), values(64 * 48, 2));
-        let [fma, bf16x3] = F32Products::ALL.map(|products| {
+        let [fma, bf16x3] = F32Products::ALL.map(|method| {
             let mut out = vec![0.0; 40 * 48];
             gemm(
-                products,
+                method,
                 &mut out,
                 48,
                 Beta::Zero,

@@ -28,7 +28,7 @@ pub(super) fn hits(logits: &Tensor, targets: &[u32]) -> Tensor {
     scalar(predictions.iter().zip(targets).filter(|(p, t)| p == t).count() as f32)
 }
 
-/// Returns the sum of the targets at the largest logit of each row.
+/// Returns the sum of `targets[i, argmax(logits[i])]` over all rows `i`.
 pub(super) fn score_at_argmax(logits: &Tensor, targets: &Tensor) -> Tensor {
     let predictions = argmax_rows(logits.data(), logits.columns());
     let rows = targets.data().chunks_exact(targets.columns());

@@ -115,7 +115,7 @@ pub(super) fn linear_gelu(x: &Tensor, layer: &Layer, save_hidden: bool) -> (Opti
     let results = if save_hidden { 2.0 } else { 1.0 };
     let bytes = layer.weight.bytes() + x.bytes() * (1.0 + results * out as f64 / x.columns() as f64);
     let _span = matmul_span("linear, GELU", rows, x.columns(), out, bytes);
-    let bias = bias(layer).unwrap_or_else(|| panic!("a layer before a GELU without a bias"));
+    let bias = bias(layer).unwrap_or_else(|| panic!("a layer before a GELU has no bias"));
     let compute = |hidden: Option<&mut [Bf16]>| {
         build_blocks(rows, out, |activation| {
             with_rhs(layer, |rhs| {
@@ -194,7 +194,7 @@ pub(super) fn layer_gradient(
     dw: &mut [f32],
     beta: Beta,
     db: Option<&mut [f32]>,
-    products: F32Products,
+    method: F32Products,
 ) {
     let out = dy.columns();
     let saved = match &x {
@@ -210,14 +210,14 @@ pub(super) fn layer_gradient(
             Input::NormOutput(saved, layer_norm) => norm::recompute(saved, layer_norm),
             Input::Gelu(x) => build(rows, width, |y| gelu::forward(x.data(), y)),
         };
-        gemm(products, dw, width, beta, view(dy).transposed(), view(&x));
+        gemm(method, dw, width, beta, view(dy).transposed(), view(&x));
         if let Some(db) = db {
             add_column_sums(dy.data(), out, db);
         }
         return;
     }
-    // The smaller matrix is transposed and the other one is packed, because transposing costs more than packing. The output of a
-    // layer norm is recomputed while it is transposed, a GELU while it is packed.
+    // Of two operands, the smaller is transposed and the larger is packed, because transposing costs more than packing. The output
+    // of a layer norm is recomputed while it is transposed, the output of a GELU while it is packed.
     let x_t = match x {
         Input::NormOutput(saved, layer_norm) => Some(norm::recompute_transposed(saved, layer_norm)),
         Input::Operand(x) if width <= out => Some(transpose(x)),

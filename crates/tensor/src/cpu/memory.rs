@@ -126,7 +126,7 @@ pub(super) trait Values {
     /// If the matrix is not in blocks.
     fn blocks(&self) -> Blocks<'_>;
 
-    /// The values as a bfloat16 operand, if a function has stored it.
+    /// The bfloat16 operand that [`Values::set_rounded`] stored, if any.
     fn rounded(&self) -> Option<&Tensor>;
 
     /// Stores the values as a bfloat16 operand.
@@ -181,8 +181,8 @@ impl Values for Tensor {
     fn packed(&self) -> Option<&PackedRhs> {
         let (slot, shape) = (&self.storage::<Memory>().packed, [self.rows(), self.columns()]);
         let (packed_for, packed) = slot.get().unwrap_or_else(|| {
-            // Packed before `get_or_init` locks the slot: while this thread packs, rayon may run another product on it that needs the
-            // same slot, and would deadlock.
+            // Packing precedes `get_or_init`, which locks the slot: while this thread waits for the threads that pack, rayon may make it
+            // compute another product with the same weight, which would wait for the lock forever.
             let packed = PackedRhs::pack_transposed(self.data(), shape[0], shape[1]);
             slot.get_or_init(|| (shape, packed))
         });

@@ -75,8 +75,8 @@ impl Backend for Cpu {
         engine().is_some()
     }
 
-    fn has_f32_products(&self, products: F32Products) -> bool {
-        f32_products::is_available(products)
+    fn has_f32_products(&self, method: F32Products) -> bool {
+        f32_products::is_available(method)
     }
 
     fn fastest_f32_products(&self) -> F32Products {
@@ -119,7 +119,7 @@ impl Backend for Cpu {
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
-        // The product with zero is NaN for infinite values and NaN.
+        // An infinite value or NaN times zero is NaN.
         matrices.iter().position(|t| sum(t.data(), |v| v * 0.0) != 0.0)
     }
 
@@ -158,9 +158,9 @@ impl Backend for Cpu {
         dw: &mut Tensor,
         beta: Beta,
         db: Option<&mut Tensor>,
-        products: F32Products,
+        method: F32Products,
     ) {
-        matmul::layer_gradient(dy, x, dw.data_mut(), beta, db.map(Values::data_mut), products);
+        matmul::layer_gradient(dy, x, dw.data_mut(), beta, db.map(Values::data_mut), method);
     }
 
     fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor) {
@@ -282,16 +282,16 @@ impl Backend for Cpu {
         losses::squared_error_gradient(prediction, target, d);
     }
 
-    fn transport(&self, features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
-        transport::transport(features, pairs, method)
+    fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport) {
+        transport::transport(features, pairs, ipot)
     }
 
     fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
         transport::transport_gradient(saved, pairs, d, d_features, beta);
     }
 
-    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
-        transport::transport_plan(features, text, image, method)
+    fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor {
+        transport::transport_plan(features, text, image, ipot)
     }
 
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor {

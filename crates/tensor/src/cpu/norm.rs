@@ -40,21 +40,21 @@ pub(super) fn forward(x: &Tensor, norm: &LayerNorm, precision: Precision) -> (Sa
 pub(super) fn recompute(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
     match saved {
         SavedNorm::Input { x, .. } => forward(x, norm, Precision::F32).1,
-        SavedNorm::Rows { .. } => unreachable!("saved in the other precision"),
+        SavedNorm::Rows { .. } => unreachable!("saved in bfloat16"),
     }
 }
 
 /// Recomputes the output of [`forward`] in bfloat16, transposed, in blocks.
 pub(super) fn recompute_transposed(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
     match saved {
-        SavedNorm::Input { .. } => unreachable!("saved in the other precision"),
+        SavedNorm::Input { .. } => unreachable!("saved in f32"),
         SavedNorm::Rows { normalised: n, .. } => build_blocks(n.columns(), n.rows(), |out| {
             blocks::transpose_scaled(n.blocks(), norm.weight.data(), norm.bias.data(), out);
         }),
     }
 }
 
-/// Computes the gradients of input, scale and shift. In bfloat16, the gradient of the input is also stored as an operand.
+/// Computes the gradients of input, scale and shift. In bfloat16, `dx` is also stored as an operand.
 pub(super) fn backward(saved: &SavedNorm, dy: &Tensor, norm: &LayerNorm, dx: &mut Tensor, beta: Beta) -> [Tensor; 2] {
     let bytes = saved.matrix().bytes() + dy.bytes() + 2.0 * dx.bytes();
     let _span = memory_bound_span("layer norm gradient", bytes);

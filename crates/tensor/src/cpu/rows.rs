@@ -6,17 +6,17 @@ use crate::tensor::{Order, Tensor};
 use vlct_kernels::parallel::over_rows;
 use vlct_kernels::{gather, patches};
 
-/// Returns a matrix of which each row is copied from one of the given matrices.
+/// Copies each row of the result from one of the given matrices.
 pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
     let (rows, width) = (picks[0].1.len(), picks[0].0.columns());
     build(rows, width, |out| {
-        for (from, rows) in picks {
-            gather::copy_rows(from.data(), width, rows, out);
+        for (from, indices) in picks {
+            gather::copy_rows(from.data(), width, indices, out);
         }
     })
 }
 
-/// Returns a matrix of which each row is the sum of a row of `base` and a row of each table.
+/// Returns a matrix whose row `i` is the sum of row `i` of `base` and one row of each table.
 pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor {
     let (rows, width) = match base {
         Some(base) => (base.rows(), base.columns()),
@@ -27,8 +27,8 @@ pub(super) fn lookup(base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Ten
             Some(base) => out.copy_from_slice(base.data()),
             None => out.fill(0.0),
         }
-        for (table, rows) in tables {
-            gather::add_rows(table.data(), width, rows, out);
+        for (table, indices) in tables {
+            gather::add_rows(table.data(), width, indices, out);
         }
     })
 }
@@ -38,7 +38,7 @@ pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, be
     let width = d_table.columns();
     let d_table = d_table.data_mut();
     if beta == Beta::Zero {
-        over_rows(d_table, width, |_, rows| rows.fill(0.0));
+        over_rows(d_table, width, |_, chunk| chunk.fill(0.0));
     }
     gather::scatter_add(d_out.data(), width, rows, d_table);
 }

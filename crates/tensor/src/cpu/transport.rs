@@ -27,11 +27,11 @@ fn pair_rows_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<
 }
 
 /// Returns `Σ weight · distance` over the pairs, and the alignments for the backward pass.
-pub(super) fn transport(features: &Tensor, pairs: &[Pair], method: Ipot) -> (Tensor, SavedTransport) {
+pub(super) fn transport(features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport) {
     let (x, width) = (features.data(), features.columns());
     let alignments: Vec<Alignment> = pairs
         .par_iter()
-        .map(|p| transport::align(rows_of(x, width, &p.text), rows_of(x, width, &p.image), width, method))
+        .map(|p| transport::align(rows_of(x, width, &p.text), rows_of(x, width, &p.image), width, ipot))
         .collect();
     let total: f32 = alignments.iter().zip(pairs).map(|(a, p)| a.distance * p.weight).sum();
     (scalar(total), SavedTransport(Box::new(alignments)))
@@ -55,8 +55,8 @@ pub(super) fn transport_gradient(saved: &SavedTransport, pairs: &[Pair], d: f32,
 }
 
 /// Returns the transport plan `[words, patches]`.
-pub(super) fn transport_plan(features: &Tensor, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
+pub(super) fn transport_plan(features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor {
     let (x, width) = (features.data(), features.columns());
-    let plan = transport::align(rows_of(x, width, &text), rows_of(x, width, &image), width, method).plan;
+    let plan = transport::align(rows_of(x, width, &text), rows_of(x, width, &image), width, ipot).plan;
     build(text.len(), image.len(), |out| out.copy_from_slice(&plan))
 }

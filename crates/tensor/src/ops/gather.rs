@@ -3,7 +3,7 @@
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 
-/// A matrix, and for each row of the result the index of the matrix row to copy ([`super::NONE`]: another pick has this row).
+/// A matrix, and for each row of the result the index of the matrix row to copy ([`super::NONE`]: another pick copies this row).
 pub struct Pick<'a> {
     /// The matrix.
     pub from: &'a Var,
@@ -12,7 +12,8 @@ pub struct Pick<'a> {
 }
 
 impl Tape {
-    /// Returns `[n, D]`, where row `i` is a copy of row `rows[i]` of one pick. Exactly one pick must have an index for each row.
+    /// Returns `[n, D]`, where row `i` is a copy of row `rows[i]` of one pick. For each `i`, exactly one pick must have an
+    /// index other than [`super::NONE`].
     ///
     /// # Panics
     /// If the picks have different lengths or widths, or there are no picks.

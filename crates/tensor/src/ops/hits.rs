@@ -3,7 +3,7 @@
 use crate::{Tape, Tensor, Var};
 
 impl Tape {
-    /// Returns the number of rows of `logits [T, classes]` whose argmax (the first of equals) is the target, as a scalar.
+    /// Returns the number of rows of `logits [T, classes]` whose argmax is the target, as a scalar. Of equal logits, the first counts.
     ///
     /// # Panics
     /// If there is not one target per row.
@@ -13,8 +13,8 @@ impl Tape {
         self.backend().hits(logits.tensor(), targets)
     }
 
-    /// Returns the sum over all rows of the target at the argmax (the first of equals) of the logits, as a scalar. Logits and targets are
-    /// `[T, classes]`.
+    /// Returns the sum of `targets[i, argmax(logits[i])]` over all rows `i`, as a scalar. Of equal logits, the first counts. Logits and
+    /// targets are `[T, classes]`.
     ///
     /// # Panics
     /// If the shapes differ.
@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(tape.hits(&logits, &[0, 0, 0]).item(), 2.0);
         let targets = tape.device().tensor(3, 2, &[0.5, 1.0, 0.25, 1.0, 1.0, 0.125]);
         assert_eq!(tape.score_at_argmax(&logits, &targets).item(), 0.875);
-        let none = Var::constant(tape.device().zeros(0, 2));
-        assert_eq!(tape.hits(&none, &[]).item(), 0.0);
+        let empty = Var::constant(tape.device().zeros(0, 2));
+        assert_eq!(tape.hits(&empty, &[]).item(), 0.0);
     }
 }

@@ -10,12 +10,12 @@ pub struct Table<'a> {
     pub table: &'a Var,
     /// One entry per row of the result.
     pub rows: Arc<[u32]>,
-    /// A row that receives no gradient, as `padding_idx` of PyTorch.
+    /// A row that receives no gradient, like PyTorch's `padding_idx`.
     pub frozen_row: Option<u32>,
 }
 
 impl Tape {
-    /// Returns the sum of `base [n, D]` (zeros if absent) and the rows of each table, in order.
+    /// Returns `[n, D]`, where row `i` is the sum of row `i` of `base [n, D]` (zeros if absent) and row `rows[i]` of each table, in order.
     ///
     /// # Panics
     /// If lengths or widths differ, or there is neither a base nor a table.

@@ -16,7 +16,7 @@
 //! | [`transport`](crate::Tape::transport) | the loss of word-patch alignment |
 //! | [`transport_plan`](crate::Tape::transport_plan) | the transport plan of one pair |
 //! | [`hits`](crate::Tape::hits), [`score_at_argmax`](crate::Tape::score_at_argmax) | accuracy metrics |
-//! | [`weighted_sum`](crate::Tape::weighted_sum) | the sum of losses |
+//! | [`weighted_sum`](crate::Tape::weighted_sum) | a weighted sum of scalars |
 //!
 //! An operation checks shapes, decides what is saved for the backward pass, and passes gradients on. The backend of the tape's device
 //! computes the values.

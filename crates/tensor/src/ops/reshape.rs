@@ -3,7 +3,7 @@
 use crate::{Tape, Var};
 
 impl Tape {
-    /// Returns the values of `x`, row by row, as a `[rows, columns]` matrix.
+    /// Returns the values of `x`, in row-major order, as a `[rows, columns]` matrix.
     ///
     /// # Panics
     /// If the number of values differs.

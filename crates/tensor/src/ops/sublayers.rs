@@ -75,8 +75,8 @@ impl SavedAttention {
 }
 
 impl Tape {
-    /// Returns `x + proj(attention(qkv(norm(x))))` for packed sequences, one row per query token, sequence by sequence. `x` is
-    /// `[tokens, width]`, the weight of `qkv` is `[3·width, width]`. Scores are divided by the square root of `width / heads`.
+    /// Returns `x + proj(attention(qkv(norm(x))))` for packed sequences, with one row per query token, in the order of the sequences. `x`
+    /// is `[tokens, width]`, the weight of `qkv` is `[3·width, width]`. Scores are divided by the square root of `width / heads`.
     ///
     /// # Panics
     /// If the shapes do not fit, the sequences do not cover the rows, a sequence has fewer tokens than query tokens, or the width is

@@ -29,7 +29,7 @@ fn check(shapes: &[[usize; 2]], f: impl Fn(&Tape, &[Var]) -> Var) {
     let run = |tape: &Tape, parameters: &Parameters| {
         let inputs: Vec<Var> = ids.iter().map(|id| tape.parameter(parameters, *id)).collect();
         let y = f(tape, &inputs);
-        // A different factor for each value of the result: a factor per column, then a factor per row.
+        // `c[i, j]` is a row factor times a column factor, so that it differs between all values of the result.
         let c = Var::constant(tensor(
             1,
             y.columns(),
@@ -93,7 +93,7 @@ fn parallel_inference_packs_weights_without_deadlock() {
 }
 
 #[test]
-fn linear_gradients_equal_differences() {
+fn linear_gradients_equal_finite_differences() {
     check(&[[3, 4], [5, 4], [1, 5], [3, 5]], |t, v| {
         t.linear(&v[0], &v[1], Some(&v[2]), Some(&v[3]))
     });
@@ -103,7 +103,7 @@ fn linear_gradients_equal_differences() {
 }
 
 #[test]
-fn bias_of_a_frozen_weight_has_a_gradient() {
+fn bias_has_a_gradient_if_the_weight_is_frozen() {
     check(&[[3, 4], [1, 5]], |t, v| {
         let w = Var::constant(tensor(5, 4, &(0..20).map(value).collect::<Vec<_>>()));
         t.linear(&v[0], &w, Some(&v[1]), None)
@@ -120,20 +120,20 @@ fn gradients_of_a_reused_value_are_summed() {
 }
 
 #[test]
-fn gelu_and_tanh_gradients_equal_differences() {
+fn gelu_and_tanh_gradients_equal_finite_differences() {
     check(&[[3, 4]], |t, v| t.gelu(&v[0]));
     check(&[[3, 4]], |t, v| t.tanh(&v[0]));
 }
 
 #[test]
-fn layer_norm_gradients_equal_differences() {
+fn layer_norm_gradients_equal_finite_differences() {
     check(&[[3, 6], [1, 6], [1, 6]], |t, v| {
         t.layer_norm(&v[0], &v[1], &v[2], 1e-6)
     });
 }
 
 #[test]
-fn attention_sublayer_gradients_equal_differences() {
+fn attention_sublayer_gradients_equal_finite_differences() {
     let offsets: Arc<[usize]> = Arc::new([0, 2, 5]);
     let shapes = [[5, 4], [1, 4], [1, 4], [12, 4], [1, 12], [4, 4], [1, 4]];
     check(&shapes, |t, v| {
@@ -161,7 +161,7 @@ fn attention_sublayer_gradients_equal_differences() {
 }
 
 #[test]
-fn mlp_sublayer_gradients_equal_differences() {
+fn mlp_sublayer_gradients_equal_finite_differences() {
     let shapes = [[3, 4], [1, 4], [1, 4], [8, 4], [1, 8], [4, 8], [1, 4]];
     check(&shapes, |t, v| {
         let [norm, fc1, fc2] = [1, 3, 5].map(|i| Affine {
@@ -173,7 +173,7 @@ fn mlp_sublayer_gradients_equal_differences() {
 }
 
 #[test]
-fn gather_and_lookup_gradients_equal_differences() {
+fn gather_and_lookup_gradients_equal_finite_differences() {
     check(&[[3, 2], [2, 2]], |t, v| {
         let picks = [
             Pick {
@@ -205,7 +205,7 @@ fn gather_and_lookup_gradients_equal_differences() {
 }
 
 #[test]
-fn reshape_gradients_equal_differences() {
+fn reshape_gradients_equal_finite_differences() {
     check(&[[3, 4]], |t, v| t.reshape(&v[0], 6, 2));
 }
 
@@ -233,12 +233,12 @@ fn frozen_row_has_no_gradient() {
 }
 
 #[test]
-fn dropout_gradients_equal_differences() {
+fn dropout_gradients_equal_finite_differences() {
     check(&[[3, 8]], |t, v| t.dropout(&v[0], 0.5, [1, 2, 3, 4]));
 }
 
 #[test]
-fn loss_gradients_equal_differences() {
+fn loss_gradients_equal_finite_differences() {
     check(&[[3, 4]], |t, v| t.cross_entropy(&v[0], vec![1, 3, 0]));
     check(&[[3, 4]], |t, v| {
         t.patch_loss(&v[0], tensor(3, 4, &(0..12).map(value).collect::<Vec<_>>()))
@@ -273,7 +273,7 @@ fn transport_gradients_lower_the_distance() {
         let gradient = gradients.get(id).expect("gradient").to_host().into_owned();
         assert!(
             gradient[..4].iter().chain(&gradient[24..]).all(|g| *g == 0.0),
-            "rows outside the pair"
+            "rows outside the pair have a gradient"
         );
         let updated: Vec<f32> = parameters
             .tensor(id)

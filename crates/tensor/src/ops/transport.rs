@@ -10,9 +10,9 @@ impl Tape {
     ///
     /// # Panics
     /// If a range is outside `features`, or the ranges are not in ascending order: words, then patches, pair by pair.
-    pub fn transport(&self, features: &Var, pairs: Vec<Pair>, method: Ipot) -> Var {
+    pub fn transport(&self, features: &Var, pairs: Vec<Pair>, ipot: Ipot) -> Var {
         let span = self.memory_bound_span("optimal transport", features.tensor().bytes());
-        let (loss, saved) = self.backend().transport(features.tensor(), &pairs, method);
+        let (loss, saved) = self.backend().transport(features.tensor(), &pairs, ipot);
         drop(span);
         let (rows, width, edge) = (features.rows(), features.columns(), features.gradient_edge());
         self.push_scalar(loss, &[features], move |d, back| {
@@ -31,7 +31,7 @@ impl Tape {
     ///
     /// # Panics
     /// If a range is outside `features`.
-    pub fn transport_plan(&self, features: &Var, text: Range<usize>, image: Range<usize>, method: Ipot) -> Tensor {
-        self.backend().transport_plan(features.tensor(), text, image, method)
+    pub fn transport_plan(&self, features: &Var, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor {
+        self.backend().transport_plan(features.tensor(), text, image, ipot)
     }
 }

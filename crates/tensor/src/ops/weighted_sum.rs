@@ -1,4 +1,4 @@
-//! The sum of several losses.
+//! The weighted sum of scalars, such as losses.
 
 use crate::{Tape, Tensor, Var};
 
