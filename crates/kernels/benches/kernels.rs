@@ -25,12 +25,14 @@ use vlct_kernels::patches::{Order, extract};
 use vlct_kernels::transport::{Ipot, align};
 use vlct_kernels::{cross_entropy, gather, gelu, layer_norm};
 
-/// Tokens of a batch, and width and hidden width of the base model.
+/// Tokens of a batch.
 const ROWS: usize = 1920;
+/// Width of the base model.
 const WIDTH: usize = 768;
+/// Hidden width of the base model's MLP.
 const HIDDEN: usize = 3072;
 
-/// Values in huge pages, as the values of tensors are.
+/// Values in huge pages, like those of tensors.
 struct Values<T> {
     scratch: Scratch,
     len: usize,
@@ -91,11 +93,11 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     group
 }
 
-const PRODUCT: Throughput = Throughput::Elements(2 * (ROWS * WIDTH * HIDDEN) as u64);
+const PRODUCT_FLOPS: Throughput = Throughput::Elements(2 * (ROWS * WIDTH * HIDDEN) as u64);
 
 fn gemm_f32(c: &mut Criterion) {
     let mut g = group(c, "gemm f32");
-    g.throughput(PRODUCT);
+    g.throughput(PRODUCT_FLOPS);
     let (x, w, dy) = (noise(ROWS * WIDTH), noise(HIDDEN * WIDTH), noise(ROWS * HIDDEN));
     let x = MatRef::new(&x, ROWS, WIDTH, WIDTH);
     let w = MatRef::new(&w, HIDDEN, WIDTH, WIDTH);
@@ -112,13 +114,13 @@ fn gemm_f32(c: &mut Criterion) {
     g.finish();
 }
 
-/// The products of an MLP in training and inference, with their fused epilogues.
+/// Measures the products of an MLP in training and inference, with their fused epilogues.
 fn gemm_bf16_fused(c: &mut Criterion) {
     if engine().is_none() {
         return;
     }
     let mut g = group(c, "gemm bf16");
-    g.throughput(PRODUCT);
+    g.throughput(PRODUCT_FLOPS);
     let (fc1, fc2, bias) = (noise(HIDDEN * WIDTH), noise(WIDTH * HIDDEN), noise(HIDDEN));
     let (x, dy) = (noise_blocks(ROWS, WIDTH), noise_blocks(ROWS, WIDTH));
     let (x, dy) = (Blocks::new(&x, ROWS, WIDTH), Blocks::new(&dy, ROWS, WIDTH));
@@ -174,7 +176,7 @@ struct Batch {
     head_width: usize,
 }
 
-/// Encoder and decoder at 384 pixels, and the quickstart's small model.
+/// Batches of the encoder and the decoder at 384 pixels, and of the quickstart's small model.
 const BATCHES: [Batch; 3] = [
     Batch {
         sequences: 16,
@@ -219,15 +221,16 @@ impl Batch {
         (0..=self.sequences).map(|s| s * self.length).collect()
     }
 
-    /// Floating-point operations of this number of matrix products.
+    /// Returns the floating-point operations of `products` matrix products per head.
     fn flops(self, products: usize) -> Throughput {
         Throughput::Elements((products * 2 * self.tokens() * self.length * self.width()) as u64)
     }
 }
 
-/// Matrix products per head. Forward: scores, outputs. Backward: scores, and the gradients of probabilities, values, queries and keys.
-const FORWARD: usize = 2;
-const BACKWARD: usize = 5;
+/// Matrix products per head in the forward pass: scores, outputs.
+const FORWARD_PRODUCTS: usize = 2;
+/// Matrix products per head in the backward pass: scores, and the gradients of probabilities, values, queries and keys.
+const BACKWARD_PRODUCTS: usize = 5;
 
 fn attention_f32(c: &mut Criterion) {
     let mut g = group(c, "attention f32");
@@ -236,11 +239,11 @@ fn attention_f32(c: &mut Criterion) {
         let (qkv, d_out) = (noise(tokens * 3 * width), noise(tokens * width));
         let (mut out, mut lse) = (Values::zeros(tokens * width), Values::zeros(tokens * heads));
         let mut d_qkv = Values::zeros(qkv.len());
-        g.throughput(batch.flops(FORWARD));
+        g.throughput(batch.flops(FORWARD_PRODUCTS));
         g.bench_function(batch.name("forward"), |bench| {
             bench.iter(|| attention::forward(&qkv, Varlen::full(&offsets), heads, &mut out, &mut lse))
         });
-        g.throughput(batch.flops(BACKWARD));
+        g.throughput(batch.flops(BACKWARD_PRODUCTS));
         g.bench_function(batch.name("backward"), |bench| {
             bench.iter(|| attention::backward(&d_out, &qkv, &out, &lse, Varlen::full(&offsets), heads, &mut d_qkv))
         });
@@ -259,12 +262,12 @@ fn attention_bf16(c: &mut Criterion) {
         let (qkv, d_out) = (Blocks::new(&qkv, tokens, 3 * width), Blocks::new(&d_out, tokens, width));
         let (mut out, mut lse) = (Values::zeros(blocks::len(tokens, width)), Values::zeros(tokens * heads));
         let mut d_qkv = Values::zeros(blocks::len(tokens, 3 * width));
-        g.throughput(batch.flops(FORWARD));
+        g.throughput(batch.flops(FORWARD_PRODUCTS));
         g.bench_function(batch.name("forward"), |bench| {
             bench.iter(|| bf16::attention::forward(qkv, Varlen::full(&offsets), heads, &mut out, &mut lse))
         });
         let out = Blocks::new(&out, tokens, width);
-        g.throughput(batch.flops(BACKWARD));
+        g.throughput(batch.flops(BACKWARD_PRODUCTS));
         g.bench_function(batch.name("backward"), |bench| {
             bench.iter(|| bf16::attention::backward(d_out, qkv, out, &lse, Varlen::full(&offsets), heads, &mut d_qkv))
         });
@@ -309,7 +312,7 @@ fn elementwise(c: &mut Criterion) {
     let mut y = Values::zeros(x.len());
     g.throughput(Throughput::Bytes(2 * bytes(&x)));
     g.bench_function("forward", |bench| bench.iter(|| gelu::forward(&x, &mut y)));
-    // Inputs near 10, where the derivative is 1: each iteration multiplies `dy` again, and denormal numbers would be slow.
+    // Each iteration multiplies `dy` by the derivative. Near 10 the derivative is 1, so that `dy` does not become denormal and slow.
     x.iter_mut().for_each(|x| *x += 10.0);
     let mut dy = noise(x.len());
     g.throughput(Throughput::Bytes(3 * bytes(&x)));
@@ -317,7 +320,7 @@ fn elementwise(c: &mut Criterion) {
     g.finish();
 }
 
-/// The masked words of a batch, with BERT's vocabulary.
+/// Measures the cross-entropy of the masked words of a batch over BERT's vocabulary.
 fn cross_entropies(c: &mut Criterion) {
     const WORDS: usize = 32;
     const VOCABULARY: usize = 30_522;
@@ -356,14 +359,16 @@ fn optimizers(c: &mut Criterion) {
     g.finish();
 }
 
-/// One caption and the visible patches of its image, on one thread.
+/// Measures optimal transport between one caption and the visible patches of its image, on one thread.
 fn transport(c: &mut Criterion) {
-    const TEXT: usize = 14;
-    const IMAGE: usize = 230;
+    const WORDS: usize = 14;
+    const PATCHES: usize = 230;
     let mut g = group(c, "optimal transport");
-    let (text, image) = (noise(TEXT * WIDTH), noise(IMAGE * WIDTH));
-    let [mut d_text, mut d_image] = [TEXT, IMAGE].map(|n| Values::zeros(n * WIDTH));
-    g.throughput(Throughput::Elements((Ipot::TRAINING.iterations * TEXT * IMAGE) as u64));
+    let (text, image) = (noise(WORDS * WIDTH), noise(PATCHES * WIDTH));
+    let [mut d_text, mut d_image] = [WORDS, PATCHES].map(|n| Values::zeros(n * WIDTH));
+    g.throughput(Throughput::Elements(
+        (Ipot::TRAINING.iterations * WORDS * PATCHES) as u64,
+    ));
     g.bench_function("forward", |bench| {
         bench.iter(|| align(&text, &image, WIDTH, Ipot::TRAINING).distance)
     });
@@ -375,7 +380,7 @@ fn transport(c: &mut Criterion) {
     g.finish();
 }
 
-fn rows(c: &mut Criterion) {
+fn patches_and_rows(c: &mut Criterion) {
     const SIZE: usize = 384;
     const SIDE: usize = 16;
     const VOCABULARY: usize = 30_522;
@@ -423,7 +428,7 @@ fn main() {
         cross_entropies,
         optimizers,
         transport,
-        rows,
+        patches_and_rows,
     ] {
         measure(c);
     }

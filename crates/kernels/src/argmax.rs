@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-/// Returns the column of the largest value of each row of `x [rows, columns]`, the first of equals. NaNs are ignored, except that a row
-/// whose first value is NaN gives column 0.
+/// Returns the column of the largest value of each row of `x [rows, columns]`. Of equal values, the first counts. NaNs are ignored,
+/// except that a row whose first value is NaN gives column 0.
 pub fn argmax_rows(x: &[f32], columns: usize) -> Vec<u32> {
     let argmax = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
     x.par_chunks_exact(columns).map(|row| argmax(row) as u32).collect()

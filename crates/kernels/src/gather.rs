@@ -1,4 +1,4 @@
-//! Copying and adding rows of tables, and the gradients. The plain versions are [`reference::gather`](crate::reference::gather) and
+//! Copying and adding rows of tables, and their gradients. The plain versions are [`reference::gather`](crate::reference::gather) and
 //! [`reference::scatter_add`](crate::reference::scatter_add).
 
 use crate::elementwise::add_scaled;

@@ -1,4 +1,4 @@
-//! The GELU `x · Φ(x)` with the normal distribution function Φ, as PyTorch's default (Hendrycks & Gimpel 2016).
+//! The GELU `x · Φ(x)` with the normal distribution function Φ, as in PyTorch's default (Hendrycks & Gimpel 2016).
 
 use crate::parallel::over_rows;
 use vlct_simd::math::{erf, exp};

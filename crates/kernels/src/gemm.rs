@@ -13,10 +13,10 @@ use std::ops::Range;
 /// block of the inner dimension.
 const NC: usize = 192;
 
-/// Most rows of a product that is divided into tasks of [`NC`] columns.
+/// Maximum number of rows of a product that is divided into tasks of [`NC`] columns.
 const MAX_ROWS: usize = 2048;
 
-/// 4 KiB in f32 values. A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.
+/// Number of f32 values in 4 KiB. A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.
 const L1_ALIASING_STRIDE: usize = 1024;
 
 /// Whether [`gemm`] computes large products by bf16x3 on this CPU; otherwise it always calls [`gemm_fma`].
@@ -85,7 +85,7 @@ pub fn gemm_fma(
         return with_padded_copy(rhs, |rhs| gemm_fma(dst, dst_stride, beta, alpha, lhs, rhs, parallelism));
     }
     let shared = SharedMut::new(dst);
-    let panel = |columns: Range<usize>, threads: gemm_common::Parallelism| {
+    let multiply_columns = |columns: Range<usize>, threads: gemm_common::Parallelism| {
         // The kernels store columns contiguously, so this computes dstᵀ = rhsᵀ · lhsᵀ.
         // SAFETY: the slices cover all addressed elements (`MatRef::new` and the asserts above), and no other task writes these
         // columns of `dst`.
@@ -113,30 +113,30 @@ pub fn gemm_fma(
             );
         }
     };
-    let panels = n.div_ceil(NC);
+    let tasks = n.div_ceil(NC);
     match parallelism {
-        Parallelism::Serial => panel(0..n, gemm_common::Parallelism::None),
-        Parallelism::Pool if lhs.is_row_major() && m <= MAX_ROWS && panels > 1 => {
-            // If there are fewer panels than threads, several threads share a panel. Results do not change.
-            let threads = match rayon::current_num_threads() / panels {
+        Parallelism::Serial => multiply_columns(0..n, gemm_common::Parallelism::None),
+        Parallelism::Pool if lhs.is_row_major() && m <= MAX_ROWS && tasks > 1 => {
+            // If there are fewer tasks than threads, several threads share a task. Results do not change.
+            let threads = match rayon::current_num_threads() / tasks {
                 0 | 1 => gemm_common::Parallelism::None,
                 several => gemm_common::Parallelism::Rayon(several),
             };
-            let width = n.div_ceil(panels);
-            (0..panels)
+            let width = n.div_ceil(tasks);
+            (0..tasks)
                 .into_par_iter()
                 .with_max_len(1)
-                .for_each(|i| panel((i * width).min(n)..((i + 1) * width).min(n), threads));
+                .for_each(|i| multiply_columns((i * width).min(n)..((i + 1) * width).min(n), threads));
         }
-        Parallelism::Pool => panel(0..n, gemm_common::Parallelism::Rayon(0)),
+        Parallelism::Pool => multiply_columns(0..n, gemm_common::Parallelism::Rayon(0)),
     }
 }
 
 /// Calls `multiply` with a copy of a transposed weight, whose padded rows avoid 4 KiB aliasing.
 fn with_padded_copy(rhs: MatRef, multiply: impl FnOnce(MatRef)) {
     thread_local! {
-        /// Memory of the copy. The product moves it out of the cell: while this thread waits for others, rayon may run another product on
-        /// it.
+        /// Memory of the copy. The product moves it out of the cell: while this thread waits for other threads, rayon may make it compute
+        /// another product.
         static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let (rows, columns) = (rhs.rows(), rhs.columns());

@@ -96,7 +96,7 @@ impl<'a> MatRef<'a> {
         self.column_stride
     }
 
-    /// Whether the elements of a row are contiguous; otherwise those of a column are.
+    /// Whether the elements of a row are contiguous; otherwise the elements of a column are.
     pub(crate) fn is_row_major(&self) -> bool {
         self.column_stride == 1
     }
@@ -107,7 +107,7 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// Whether `len` values contain `rows` rows of `columns` values that are `stride` apart.
+/// Whether a slice of `len` values holds `rows` rows of `columns` values, with rows `stride` apart.
 pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
     let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
     rows == 0 || end(rows - 1).is_some_and(|end| end <= len)

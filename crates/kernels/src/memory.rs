@@ -122,7 +122,7 @@ impl Region {
 
 impl Arena {
     /// Makes an empty arena. The sizes of pieces are multiples of `granularity`, which must be a multiple of 64. Regions have
-    /// `region_bytes` bytes. A piece of more than half of that gets a separate region, because the rest of a shared region would be hard
+    /// `region_bytes` bytes. A piece larger than half a region gets a separate region, because the rest of a shared region would be hard
     /// to use.
     pub const fn new(granularity: usize, region_bytes: usize) -> Self {
         assert!(granularity > 0 && granularity.is_multiple_of(64) && region_bytes > 0);

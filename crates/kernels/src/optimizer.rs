@@ -84,10 +84,10 @@ fn for_each_block(
 
 multiversion! {
 fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step: f32, epsilon: f32, decay: f32) {
-    let (one1, one2) = (1.0 - beta1, 1.0 - beta2);
+    let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        *m = beta1 * *m + one1 * g;
-        *v = beta2 * *v + one2 * (g * g);
+        *m = beta1 * *m + one_minus_beta1 * g;
+        *v = beta2 * *v + one_minus_beta2 * (g * g);
         let updated = *p - step * (*m / (v.sqrt() + epsilon));
         *p = updated - decay * updated;
     }
@@ -96,11 +96,11 @@ fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f3
 
 multiversion! {
 fn adam_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step: f32, root: f32, epsilon: f32, decay: f32) {
-    let (one1, one2) = (1.0 - beta1, 1.0 - beta2);
+    let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         let g = g + decay * *p;
-        *m = beta1 * *m + one1 * g;
-        *v = beta2 * *v + one2 * (g * g);
+        *m = beta1 * *m + one_minus_beta1 * g;
+        *v = beta2 * *v + one_minus_beta2 * (g * g);
         *p -= step * (*m / (v.sqrt() * root + epsilon));
     }
 }
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn adamw_equals_the_reference_and_the_published_sequence() {
+    fn adamw_equals_the_reference_and_recorded_values() {
         let [(mut m, mut v), (mut mr, mut vr)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
         let got = compare(
             |p, g, u| adamw(p, g, &mut m, &mut v, u, betas()),
             |p, g, t| reference::adamw(p, g, &mut mr, &mut vr, RATE, BETAS, 1e-8, DECAY, t),
         );
-        let published = [0.998_990_010_014_142, 0.998_633_209_793_467_7, 0.998_240_893_211_803_8];
-        for (got, want) in got.iter().zip(published) {
+        let recorded = [0.998_990_010_014_142, 0.998_633_209_793_467_7, 0.998_240_893_211_803_8];
+        for (got, want) in got.iter().zip(recorded) {
             assert!((*got as f64 - want).abs() < 2e-7, "{got} instead of {want}");
         }
     }

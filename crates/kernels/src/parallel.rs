@@ -1,4 +1,4 @@
-//! Division of work among threads, independently of their number.
+//! Division of work into tasks. The division does not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -53,7 +53,7 @@ fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
 }
 }
 
-/// A pointer to a slice of which tasks access disjoint elements.
+/// A pointer to a slice whose elements are divided among tasks: each task accesses other elements.
 pub(crate) struct SharedMut<T>(*mut T);
 
 impl<T> Clone for SharedMut<T> {

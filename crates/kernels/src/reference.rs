@@ -4,7 +4,7 @@
 //! no threads. Tests compare the fast kernels of this crate with these functions; programs do not use them. Results agree up to the order
 //! of additions and the accuracy of `exp` and `erf`.
 //!
-//! Outputs are the first arguments, then inputs. `T` is the number of tokens (rows), `D` the width, `H` the number of heads of `dh = D/H`
+//! Outputs are the first arguments; inputs follow. `T` is the number of tokens (rows), `D` the width, `H` the number of heads of `dh = D/H`
 //! columns, `C` the number of classes. `d_x` is the gradient of `x`. Functions add to the gradients of weights, as all kernels do.
 
 #![expect(
@@ -40,8 +40,8 @@ pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
 /// [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), equation 1), without a mask.
 ///
 /// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the
-/// tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these are its query tokens, with the outputs
-/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]`.
+/// tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these tokens are its query tokens; their outputs
+/// are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of `out`.
 pub fn attention_forward(
     out: &mut [f32],
     log_sum_exp: &mut [f32],
@@ -253,7 +253,7 @@ pub fn cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[u3
 }
 
 /// Returns the binary cross-entropy: the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))` for logits `x` and targets `t`, `[T, C]`.
-/// Computed as `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
+/// Each term is computed as `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
 pub fn binary_cross_entropy_forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {
     let mut sum = 0.0;
     for i in 0..logits.len() {

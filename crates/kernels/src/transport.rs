@@ -86,7 +86,7 @@ fn normalise(row: &mut [f32]) -> f32 {
 }
 
 /// Aligns the rows of `text [n, width]` with the rows of `image [m, width]`. Without text rows or image rows the distance is 0.
-pub fn align(text: &[f32], image: &[f32], width: usize, method: Ipot) -> Alignment {
+pub fn align(text: &[f32], image: &[f32], width: usize, ipot: Ipot) -> Alignment {
     let (n, m) = (text.len() / width, image.len() / width);
     let (text, image) = (UnitRows::new(text, width), UnitRows::new(image, width));
     let mut cosine = vec![0f32; n * m];
@@ -97,7 +97,7 @@ pub fn align(text: &[f32], image: &[f32], width: usize, method: Ipot) -> Alignme
     if n > 0 && m > 0 {
         gemm(&mut cosine, m, Beta::Zero, 1.0, a, b.transposed(), Parallelism::Serial);
     }
-    let plan = plan(&cosine, n, m, method);
+    let plan = plan(&cosine, n, m, ipot);
     let distance = plan_cost(&cosine, &plan);
     Alignment {
         plan,
@@ -155,15 +155,15 @@ fn plan_cost(cosine: &[f32], plan: &[f32]) -> f32 {
 
 multiversion! {
 /// Returns the transport plan `[n, m]` between uniform distributions on `n` words and `m` patches.
-fn plan(cosine: &[f32], n: usize, m: usize, method: Ipot) -> Vec<f32> {
+fn plan(cosine: &[f32], n: usize, m: usize, ipot: Ipot) -> Vec<f32> {
     let mut t = vec![1f32; n * m];
     if n == 0 || m == 0 {
         return t;
     }
-    let proximal_kernel: Vec<f32> = cosine.iter().map(|c| exp((c - 1.0) / method.beta)).collect();
+    let proximal_kernel: Vec<f32> = cosine.iter().map(|c| exp((c - 1.0) / ipot.beta)).collect();
     let mut sigma = vec![1.0 / n as f32; n];
     let mut delta = vec![0f32; m];
-    for _ in 0..method.iterations {
+    for _ in 0..ipot.iterations {
         delta.fill(0.0);
         for (i, (t, a)) in t.chunks_exact_mut(m).zip(proximal_kernel.chunks_exact(m)).enumerate() {
             let s = sigma[i];
@@ -193,22 +193,22 @@ mod tests {
     use crate::reference;
 
     #[test]
-    fn equals_the_published_plans() {
+    fn plans_equal_recorded_values() {
         let cost = [0.3f32, 0.9, 0.2, 0.5, 0.1, 0.4, 0.8, 0.6, 0.7, 0.2, 0.3, 1.1];
         let cosine: Vec<f32> = cost.iter().map(|c| 1.0 - c).collect();
         let full_plan = plan(&cosine, 4, 3, Ipot::TRAINING);
         assert!((plan_cost(&cosine, &full_plan) - 0.299_996).abs() < 1e-5);
         assert!((full_plan[9] - 0.25).abs() < 1e-5 && (full_plan[2] - 0.200_009).abs() < 1e-5);
-        // Without words 0 and 3 and patch 0.
+        // The costs without words 0 and 3 and patch 0.
         let part: Vec<f32> = [4, 5, 7, 8].map(|i| cosine[i]).to_vec();
         let t = plan(&part, 2, 2, Ipot::TRAINING);
         assert!((plan_cost(&part, &t) - 0.400_005).abs() < 1e-5);
         assert!((t[0] - 0.499_977).abs() < 1e-5 && (t[2] - 0.000_023).abs() < 1e-5);
-        let long = Ipot {
+        let many_iterations = Ipot {
             beta: 0.1,
             iterations: 1000,
         };
-        assert!((plan_cost(&part, &plan(&part, 2, 2, long)) - 0.4).abs() < 1e-5);
+        assert!((plan_cost(&part, &plan(&part, 2, 2, many_iterations)) - 0.4).abs() < 1e-5);
     }
 
     #[test]

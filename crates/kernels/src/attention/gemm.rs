@@ -4,7 +4,7 @@ use crate::mat::Beta;
 use vlct_simd::for_lanes;
 use vlct_simd::lanes::Lanes;
 
-/// A row-major matrix whose rows are `stride` values apart. Functions get its size as arguments.
+/// A row-major matrix whose rows are `stride` values apart. Functions take its size as arguments.
 #[derive(Clone, Copy)]
 pub struct Strided<'a> {
     data: &'a [f32],

@@ -39,7 +39,7 @@ struct Shape {
     /// `D`
     width: usize,
     /// `dh`
-    head: usize,
+    head_width: usize,
 }
 
 impl Shape {
@@ -54,19 +54,19 @@ impl Shape {
             heads > 0 && width.is_multiple_of(heads),
             "width {width} is not divisible by {heads} heads"
         );
-        let head = width / heads;
-        Self { width, head }
+        let head_width = width / heads;
+        Self { width, head_width }
     }
 
-    /// The queries, keys or values (part 0, 1 or 2) of one head, in the rows from `row` on.
-    fn part<'a>(&self, qkv: &'a [f32], row: usize, head: usize, part: usize) -> Strided<'a> {
-        let start = row * 3 * self.width + part * self.width + head * self.head;
+    /// The queries, keys or values (part 0, 1 or 2) of head `h`, in the rows from `row` on.
+    fn part<'a>(&self, qkv: &'a [f32], row: usize, h: usize, part: usize) -> Strided<'a> {
+        let start = row * 3 * self.width + part * self.width + h * self.head_width;
         Strided::new(&qkv[start..], 3 * self.width)
     }
 
     /// The scale of the scores, `1/√dh`.
     fn scale(&self) -> f32 {
-        1.0 / (self.head as f32).sqrt()
+        1.0 / (self.head_width as f32).sqrt()
     }
 
     /// The factor that turns the dot product of query and key into an exponent of 2.
@@ -97,36 +97,45 @@ pub fn forward(qkv: &[f32], varlen: Varlen, heads: usize, out: &mut [f32], log_s
     let (out, lse) = (SharedMut::new(out), SharedMut::new(log_sum_exp));
     let nr = nr();
     for_each_head(varlen, heads, |h, rows, q_rows| {
-        let (n, head) = (rows.len(), shape.head);
+        let (n, head_width) = (rows.len(), shape.head_width);
         if q_rows.is_empty() {
             return;
         }
         SCRATCH.with_borrow_mut(|memory| {
             let stride = padded_stride(n);
-            let mut scratch = BumpAllocator::new(memory, head * stride + (n + 3 * head + 2) * nr);
-            let k_t = scratch.allocate(head * stride);
+            let mut scratch = BumpAllocator::new(memory, head_width * stride + (n + 3 * head_width + 2) * nr);
+            let k_t = scratch.allocate(head_width * stride);
             let scores = scratch.allocate(n * nr);
-            let [q_t, out_t, result] = [(); 3].map(|_| scratch.allocate(head * nr));
+            let [q_t, out_t, result] = [(); 3].map(|_| scratch.allocate(head_width * nr));
             let [row_max, row_sum] = [(); 2].map(|_| scratch.allocate(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
-            k.transpose(n, head, k_t, stride);
+            k.transpose(n, head_width, k_t, stride);
             for first in (0..q_rows.len()).step_by(nr) {
                 let count = nr.min(q_rows.len() - first);
                 let q = shape.part(qkv, rows.start + first, h, 0);
-                q.transpose_padded(count, head, q_t, nr);
+                q.transpose_padded(count, head_width, q_t, nr);
                 let keys = Lhs::Transposed(Strided::new(k_t, stride));
-                gemm(keys, n, head, Strided::new(q_t, nr), 1, scores, nr, Beta::Zero);
+                gemm(keys, n, head_width, Strided::new(q_t, nr), 1, scores, nr, Beta::Zero);
                 softmax(scores, shape.log2_scale(), row_max, row_sum);
                 let values = Lhs::Transposed(v);
-                gemm(values, head, n, Strided::new(scores, nr), 1, out_t, nr, Beta::Zero);
+                gemm(
+                    values,
+                    head_width,
+                    n,
+                    Strided::new(scores, nr),
+                    1,
+                    out_t,
+                    nr,
+                    Beta::Zero,
+                );
                 divide_columns(out_t, row_sum);
-                Strided::new(out_t, nr).transpose(head, count, result, head);
-                for (i, row) in result.chunks_exact(head).take(count).enumerate() {
+                Strided::new(out_t, nr).transpose(head_width, count, result, head_width);
+                for (i, row) in result.chunks_exact(head_width).take(count).enumerate() {
                     let q_row = q_rows.start + first + i;
                     // SAFETY: only this task accesses these columns of this row, and this log-sum-exp.
                     unsafe {
                         *lse.ptr_at(h * total_q + q_row) = row_max[i] + row_sum[i].log2();
-                        std::slice::from_raw_parts_mut(out.ptr_at(q_row * shape.width + h * head), head)
+                        std::slice::from_raw_parts_mut(out.ptr_at(q_row * shape.width + h * head_width), head_width)
                             .copy_from_slice(row);
                     }
                 }
@@ -156,12 +165,14 @@ pub fn backward(
     let d_qkv = SharedMut::new(d_qkv);
     let nr = nr();
     for_each_head(varlen, heads, |h, rows, q_rows| {
-        let (n, head) = (rows.len(), shape.head);
+        let (n, head_width) = (rows.len(), shape.head_width);
         // The gradient of one part (query, key or value) of row `row` of the sequence.
         let d_part = |part: usize, row: usize| {
-            let column = part * shape.width + h * head;
+            let column = part * shape.width + h * head_width;
             // SAFETY: only this task accesses these columns of this row, and it uses one row at a time.
-            unsafe { std::slice::from_raw_parts_mut(d_qkv.ptr_at((rows.start + row) * 3 * shape.width + column), head) }
+            unsafe {
+                std::slice::from_raw_parts_mut(d_qkv.ptr_at((rows.start + row) * 3 * shape.width + column), head_width)
+            }
         };
         let write = |part: usize, row: usize, values: &[f32], factor: f32| {
             for (out, value) in d_part(part, row).iter_mut().zip(values) {
@@ -182,35 +193,35 @@ pub fn backward(
         SCRATCH.with_borrow_mut(|memory| {
             let stride = padded_stride(n);
             // `gemm` multiplies whole panels of rhs columns.
-            let padded = head.next_multiple_of(nr);
-            let len = 2 * head * stride + 2 * n * (padded + nr) + (2 * padded + 4 * head + 2) * nr;
+            let padded = head_width.next_multiple_of(nr);
+            let len = 2 * head_width * stride + 2 * n * (padded + nr) + (2 * padded + 4 * head_width + 2) * nr;
             let mut scratch = BumpAllocator::new(memory, len);
-            let [k_t, v_t] = [(); 2].map(|_| scratch.allocate(head * stride));
+            let [k_t, v_t] = [(); 2].map(|_| scratch.allocate(head_width * stride));
             let [d_k, d_v] = [(); 2].map(|_| scratch.allocate(n * padded));
             let [p, ds] = [(); 2].map(|_| scratch.allocate(n * nr));
             let [q, d_o] = [(); 2].map(|_| scratch.allocate(nr * padded));
-            let [q_t, d_o_t, d_q_t, d_q] = [(); 4].map(|_| scratch.allocate(head * nr));
+            let [q_t, d_o_t, d_q_t, d_q] = [(); 4].map(|_| scratch.allocate(head_width * nr));
             let [lse, delta] = [(); 2].map(|_| scratch.allocate(nr));
             let [k, v] = [1, 2].map(|part| shape.part(qkv, rows.start, h, part));
-            k.transpose(n, head, k_t, stride);
-            v.transpose(n, head, v_t, stride);
+            k.transpose(n, head_width, k_t, stride);
+            v.transpose(n, head_width, v_t, stride);
             for m in [&mut *q, &mut *d_o] {
                 m.fill(0.0); // the padding
             }
             for first in (0..q_rows.len()).step_by(nr) {
                 let count = nr.min(q_rows.len() - first);
                 let row = q_rows.start + first;
-                let d_output = Strided::new(&d_out[row * shape.width + h * head..], shape.width);
-                let output = Strided::new(&out[row * shape.width + h * head..], shape.width);
+                let d_output = Strided::new(&d_out[row * shape.width + h * head_width..], shape.width);
+                let output = Strided::new(&out[row * shape.width + h * head_width..], shape.width);
                 let query = shape.part(qkv, rows.start + first, h, 0);
-                query.copy(count, head, q, padded);
-                d_output.copy(count, head, d_o, padded);
-                query.transpose_padded(count, head, q_t, nr);
-                d_output.transpose_padded(count, head, d_o_t, nr);
+                query.copy(count, head_width, q, padded);
+                d_output.copy(count, head_width, d_o, padded);
+                query.transpose_padded(count, head_width, q_t, nr);
+                d_output.transpose_padded(count, head_width, d_o_t, nr);
                 // delta: for each query, the dot product of its output and the gradient of its output.
                 for (i, delta) in delta.iter_mut().enumerate() {
                     *delta = if i < count {
-                        sum2(d_output.row(i, head), output.row(i, head), |a, b| a * b)
+                        sum2(d_output.row(i, head_width), output.row(i, head_width), |a, b| a * b)
                     } else {
                         0.0
                     };
@@ -218,8 +229,8 @@ pub fn backward(
                 lse[..count].copy_from_slice(&log_sum_exp[h * total_q + row..][..count]);
                 lse[count..].fill(0.0);
                 let [keys, values] = [&*k_t, &*v_t].map(|m| Lhs::Transposed(Strided::new(m, stride)));
-                gemm(keys, n, head, Strided::new(q_t, nr), 1, p, nr, Beta::Zero);
-                gemm(values, n, head, Strided::new(d_o_t, nr), 1, ds, nr, Beta::Zero);
+                gemm(keys, n, head_width, Strided::new(q_t, nr), 1, p, nr, Beta::Zero);
+                gemm(values, n, head_width, Strided::new(d_o_t, nr), 1, ds, nr, Beta::Zero);
                 score_gradient(p, ds, shape.log2_scale(), lse, delta);
                 let panels = padded / nr;
                 for (lhs, rhs, sums) in [(&*ds, &*q, &mut *d_k), (&*p, &*d_o, &mut *d_v)] {
@@ -228,7 +239,7 @@ pub fn backward(
                 }
                 gemm(
                     Lhs::Transposed(k),
-                    head,
+                    head_width,
                     n,
                     Strided::new(ds, nr),
                     1,
@@ -236,8 +247,8 @@ pub fn backward(
                     nr,
                     Beta::Zero,
                 );
-                Strided::new(d_q_t, nr).transpose(head, count, d_q, head);
-                for (i, values) in d_q.chunks_exact(head).take(count).enumerate() {
+                Strided::new(d_q_t, nr).transpose(head_width, count, d_q, head_width);
+                for (i, values) in d_q.chunks_exact(head_width).take(count).enumerate() {
                     write(0, first + i, values, shape.scale());
                 }
             }

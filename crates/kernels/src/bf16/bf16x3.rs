@@ -25,25 +25,25 @@ use std::ops::Range;
 /// `kc` in k-blocks: 12 KiB of a panel of each operand, which stay in L1.
 const KC: usize = 2;
 
-/// Most rows of blocks of a task.
+/// Maximum number of rows of blocks of a task.
 const MAX_TASK_ROWS: usize = 20;
 
-/// Most blocks of sums of a task: 960 KiB, which stay in L2.
+/// Maximum number of blocks of sums of a task: 960 KiB, which stay in L2.
 const MAX_TASK_BLOCKS: usize = 240;
 
 /// Whether the CPU has AMX and the product `[m, k]·[k, n]` is large enough for packing to pay off. At the test level `portable`, the
 /// portable engine counts as AMX.
 pub(crate) fn is_faster(m: usize, n: usize, k: usize) -> bool {
     #[cfg(any(test, feature = "test-level"))]
-    let force = vlct_simd::forced_level() == Some(vlct_simd::Level::Portable);
+    let is_forced = vlct_simd::forced_level() == Some(vlct_simd::Level::Portable);
     #[cfg(not(any(test, feature = "test-level")))]
-    let force = false;
-    (force || engine() == Some(Engine::Amx)) && m.min(n).min(k) >= 16
+    let is_forced = false;
+    (is_forced || engine() == Some(Engine::Amx)) && m.min(n).min(k) >= 16
 }
 
 thread_local! {
     /// Packed operands of a product that this thread has started. The product moves them out of the cell: while this thread waits for
-    /// others, rayon may run another product on it.
+    /// other threads, rayon may make it compute another product.
     static OPERANDS: Cell<[Scratch; 2]> = const { Cell::new([Scratch::new(), Scratch::new()]) };
     /// Packed rhs and sums of the current task.
     static TASK: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
@@ -55,10 +55,10 @@ thread_local! {
 /// Packs lhs once. Packs rhs once if more than two tasks use each column; otherwise each task packs its columns, which stay in L2.
 ///
 /// # Safety
-/// The shapes fit each other, `dst` is large enough, and [`engine`] returns an engine.
+/// The shapes fit each other, `dst` is large enough, and `engine()` is `Some`.
 pub(crate) unsafe fn gemm(dst: &mut [f32], dst_stride: usize, beta: Beta, alpha: f32, lhs: MatRef, rhs: MatRef) {
-    /// Most bytes of packed lhs. A larger lhs is processed in chunks of rows. If the rows of a single task are too large, the inner
-    /// dimension is divided, too.
+    /// Maximum size of the packed lhs in bytes. A larger lhs is processed in chunks of rows. If the rows of a single task are too large,
+    /// the inner dimension is divided, too.
     const MAX_LHS: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
     const BLOCK_BYTES: usize = BF16X3_BLOCK * size_of::<Bf16>();
     const MAX_K: usize = MAX_LHS / (MAX_TASK_ROWS * BLOCK_BYTES) * SIDE;
@@ -80,7 +80,7 @@ pub(crate) unsafe fn gemm(dst: &mut [f32], dst_stride: usize, beta: Beta, alpha:
         matrix: rhs,
         k_blocks,
         packed: (rows > 2 * MAX_TASK_ROWS).then(|| {
-            // Each task reads contiguous memory, here and below.
+            // `by_panels` is chosen so that each task reads contiguous memory; likewise for the lhs below.
             Packed::pack(
                 &mut rhs_memory,
                 columns,
@@ -215,7 +215,7 @@ fn divide(rows: usize, columns: usize) -> Grid {
     let task_size = |total: usize, tasks: usize| total.div_ceil(tasks.clamp(1, total.max(1))).max(1);
     let mc = task_size(rows, rows.div_ceil(MAX_TASK_ROWS));
     let row_tasks = rows.div_ceil(mc).max(1);
-    // The same number of tasks for each thread.
+    // A multiple of the number of threads, so that each thread has equally many tasks.
     let tasks = (row_tasks * columns.div_ceil(MAX_TASK_BLOCKS / mc)).next_multiple_of(rayon::current_num_threads());
     Grid {
         rows,
@@ -293,10 +293,10 @@ fn pack_rhs(rhs: MatRef, k_block: usize, column: usize, out: &mut [Bf16]) {
     }
 }
 
-/// Splits block (`row`, `column`) of a row-major matrix into three parts, padded with zeros, and writes one after the other.
+/// Splits block (`row`, `column`) of a row-major matrix into three parts, padded with zeros, and writes them one after the other.
 ///
 /// # Safety
-/// `engine()` returns an engine; `out` is valid for three blocks and 64-byte aligned.
+/// `engine()` is `Some`; `out` is valid for three blocks and 64-byte aligned.
 unsafe fn split(x: MatRef, row: usize, column: usize, out: *mut Bf16) {
     let (rows, columns) = (SIDE.min(x.rows() - row * SIDE), SIDE.min(x.columns() - column * SIDE));
     let (values, stride) = x.values_from(row * SIDE, column * SIDE);
@@ -308,8 +308,8 @@ for_registers! {
 /// Splits up to 32 × 32 values into three parts, one block per part.
 ///
 /// # Safety
-/// `engine()` returns an engine; `x` is valid for `rows` rows of `columns` values (at most 32 of each) `stride` apart; `out` is valid for
-/// three blocks and 64-byte aligned.
+/// `engine()` is `Some`; `x` is valid for `rows` rows of `columns` values (at most 32 of each), with rows `stride` apart; `out`
+/// is valid for three blocks and 64-byte aligned.
 unsafe fn split_block<R>(x: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
     let masks = masks(columns);
     for r in 0..SIDE {
@@ -335,7 +335,8 @@ for_registers! {
 /// Computes `dst = β·dst + alpha·sums` for a block.
 ///
 /// # Safety
-/// `engine()` returns an engine; `dst` is valid for `rows` rows of `columns` values (at most 32 of each) `stride` apart; `sums` is a block.
+/// `engine()` is `Some`; `dst` is valid for `rows` rows of `columns` values (at most 32 of each), with rows `stride` apart; `sums`
+/// is a block.
 unsafe fn store<R>(dst: *mut f32, rows: usize, columns: usize, stride: usize, sums: &[f32], beta: Beta, alpha: f32) {
     // SAFETY: `r` is below `rows`, and the masks select only columns below `columns` (caller).
     unsafe {

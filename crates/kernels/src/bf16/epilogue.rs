@@ -204,7 +204,7 @@ impl Epilogue for StoreF32<'_> {
         // SAFETY: the block lies within the result, whose size `new` has checked, and only one thread processes it (caller); `gemm` has
         // found an engine.
         unsafe {
-            store(
+            store_f32(
                 self.out.ptr_at(start),
                 rows,
                 columns,
@@ -233,7 +233,7 @@ impl Epilogue for StoreF32Transposed<'_> {
             if range.start == 0 {
                 transpose_in_place(sums);
             }
-            store(
+            store_f32(
                 self.out.ptr_at(start),
                 rows,
                 columns,
@@ -259,7 +259,7 @@ impl Epilogue for StoreBf16<'_> {
         // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an
         // engine.
         unsafe {
-            round(
+            store_bf16(
                 self.out.ptr_at(block_offset(row, column, self.columns)),
                 rows,
                 sums,
@@ -283,7 +283,7 @@ impl Epilogue for Gelu<'_> {
         unsafe {
             let bias = &self.bias[column..][..columns];
             let hidden = self.hidden.map(|h| h.ptr_at(offset));
-            gelu(hidden, self.activation.ptr_at(offset), rows, sums, bias, range);
+            store_gelu(hidden, self.activation.ptr_at(offset), rows, sums, bias, range);
         }
     }
 }
@@ -302,7 +302,7 @@ impl Epilogue for GeluBackward<'_> {
         let offset = block_offset(row, column, self.hidden.columns());
         // SAFETY: `check` has checked that the block lies in the slice, and only one thread processes it (caller); `gemm` has found an
         // engine.
-        unsafe { gelu_backward(hidden, self.d_hidden.ptr_at(offset), sums, range) };
+        unsafe { store_gelu_gradient(hidden, self.d_hidden.ptr_at(offset), sums, range) };
     }
 }
 
@@ -310,8 +310,8 @@ for_registers! {
 /// Stores rows `range` for [`StoreF32`] and [`StoreF32Transposed`].
 ///
 /// # Safety
-/// `engine()` returns an engine; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values `stride` apart.
-unsafe fn store<R>(
+/// `engine()` is `Some`; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values, with rows `stride` apart.
+unsafe fn store_f32<R>(
     out: *mut f32,
     rows: usize,
     columns: usize,
@@ -380,8 +380,8 @@ for_registers! {
 /// Stores rows `range` for [`StoreBf16`].
 ///
 /// # Safety
-/// `engine()` returns an engine; `out` is valid for a 64-byte aligned block.
-unsafe fn round<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
+/// `engine()` is `Some`; `out` is valid for a 64-byte aligned block.
+unsafe fn store_bf16<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
         let bias = load_or_zero::<R>(bias);
@@ -402,8 +402,8 @@ for_registers! {
 /// Stores rows `range` for [`Gelu`].
 ///
 /// # Safety
-/// `engine()` returns an engine; `activation` and `hidden` are valid for 64-byte aligned blocks.
-unsafe fn gelu<R>(
+/// `engine()` is `Some`; `activation` and `hidden` are valid for 64-byte aligned blocks.
+unsafe fn store_gelu<R>(
     hidden: Option<*mut Bf16>,
     activation: *mut Bf16,
     rows: usize,
@@ -433,8 +433,8 @@ for_registers! {
 /// Stores rows `range` for [`GeluBackward`].
 ///
 /// # Safety
-/// `engine()` returns an engine; `hidden` and `d_hidden` are valid for 64-byte aligned blocks.
-unsafe fn gelu_backward<R>(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
+/// `engine()` is `Some`; `hidden` and `d_hidden` are valid for 64-byte aligned blocks.
+unsafe fn store_gelu_gradient<R>(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
     for r in range {
         // SAFETY: a block has 32 rows of 32 (caller).
         unsafe {

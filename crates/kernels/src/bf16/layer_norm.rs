@@ -27,7 +27,7 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         .zip(rstd.par_chunks_mut(SIDE))
         .zip(x.par_chunks(SIDE * width))
         .for_each(|(((normalised, y), rstd), x)| {
-            // SAFETY: `check` has found an engine and enough memory for these rows of blocks; `x` has a row for each of `rstd`.
+            // SAFETY: `check` has found an engine and enough memory for these rows of blocks; `x` has a row for each value of `rstd`.
             unsafe { forward_rows(x, w, b, eps, normalised, y, rstd) };
             store_fence();
         });
@@ -85,7 +85,7 @@ for_registers! {
 /// Computes a row of blocks of [`forward`].
 ///
 /// # Safety
-/// `engine()` returns an engine; `normalised` and `y` are 64-byte aligned rows of blocks; `x` has a row for each of `rstd`, at most 32.
+/// `engine()` is `Some`; `normalised` and `y` are 64-byte aligned rows of blocks; `x` has a row for each value of `rstd`, at most 32.
 unsafe fn forward_rows<R>(
     x: &[f32],
     w: &[f32],
@@ -149,7 +149,7 @@ for_registers! {
 /// Computes row `i` of blocks of [`backward`].
 ///
 /// # Safety
-/// `engine()` returns an engine; both matrices have a row `i` of blocks; `dx` has a row for each of `rstd`, at most 32; `rounded` is a
+/// `engine()` is `Some`; both matrices have a row `i` of blocks; `dx` has a row for each value of `rstd`, at most 32; `rounded` is a
 /// 64-byte aligned row of blocks; `dw` and `db` are padded to a multiple of 32.
 unsafe fn backward_rows<R>(
     dy: Blocks,

@@ -43,7 +43,7 @@ const GELU_DERIVATIVE: [f32; 9] = [
     9.785_185e-10,
 ];
 
-/// Returns `½ + x·p(x²)`, where `x` is clamped to [−4, 4].
+/// Returns `½ + x·p(x²)`, where `x` is clamped to [−4, 4] and the polynomial `p` has these coefficients, lowest degree first.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.

@@ -1,4 +1,4 @@
-//! The rhs of a product, and packing it.
+//! The rhs of a product, and its packing.
 
 use super::blocks::{self, BLOCK, Blocks, PAIRS, SIDE};
 use super::engine::assert_supported;
@@ -50,14 +50,14 @@ enum Storage<'a> {
 pub(super) enum RhsKind {
     /// An activation, packed once for each row of tasks.
     Activation,
-    /// A weight that must be packed. `by_rows`: the rows of the rhs are contiguous in memory; otherwise the columns are.
-    Weight { by_rows: bool },
+    /// A weight that must be packed. Either its rows or its columns are contiguous in memory.
+    Weight { has_contiguous_rows: bool },
     /// A packed weight.
     Packed,
 }
 
 impl<'a> Rhs<'a> {
-    /// Checks the size of the rhs.
+    /// Checks the size of the rhs and returns a view of it.
     ///
     /// # Panics
     /// If the rhs is not `[k, n]`.
@@ -82,8 +82,12 @@ impl<'a> RhsView<'a> {
     pub fn kind(&self) -> RhsKind {
         match self.storage {
             Storage::Blocks(_) | Storage::Gelu(_) | Storage::WithColumnSums(..) => RhsKind::Activation,
-            Storage::Weight(_) => RhsKind::Weight { by_rows: true },
-            Storage::WeightTransposed(_) => RhsKind::Weight { by_rows: false },
+            Storage::Weight(_) => RhsKind::Weight {
+                has_contiguous_rows: true,
+            },
+            Storage::WeightTransposed(_) => RhsKind::Weight {
+                has_contiguous_rows: false,
+            },
             Storage::Packed(_) => RhsKind::Packed,
         }
     }
@@ -196,7 +200,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Packs the next `pairs` pairs of rows to `out`, the memory of `group`. Stops at the end of the group.
+    /// Packs the next `pairs` pairs of rows to `out`, which holds the packed blocks of `group`. Stops at the end of the group.
     pub fn advance(&mut self, pairs: usize, group: Range<usize>, out: &mut [Bf16]) {
         let end = (group.end * self.panels.len() * PAIRS).min(self.packed_pairs.saturating_add(pairs));
         while self.packed_pairs < end {

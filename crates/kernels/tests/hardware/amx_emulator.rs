@@ -22,7 +22,7 @@ struct TileRegisters {
 }
 
 thread_local! {
-    /// Initialised with a constant and without destructor, so that a signal handler may access the registers.
+    /// The cell is initialised with a constant and has no destructor, so that a signal handler may access it.
     static TILES: UnsafeCell<TileRegisters> =
         const { UnsafeCell::new(TileRegisters { configured: false, tiles: [[[0; ROW_BYTES]; ROWS]; 8] }) };
 }
@@ -41,7 +41,7 @@ pub fn install() {
     });
 }
 
-/// Emulates the instruction that raised the signal and continues after it. Ends the program if it is not a supported AMX instruction.
+/// Emulates the instruction that raised the signal and continues after it. Ends the program if the instruction is not supported.
 extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the system passes the registers of the interrupted code, which was at an instruction; tests use valid addresses.
     unsafe {

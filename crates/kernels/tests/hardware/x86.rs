@@ -12,13 +12,13 @@ use vlct_kernels::mat::Beta;
 
 pub fn trials() -> Vec<Trial> {
     let avx512 = (!Avx512Bf16::is_present()).then_some("needs AVX512_BF16");
-    let amx = (!Amx::is_permitted()).then_some("needs AMX");
+    let amx = (!Amx::request_permission()).then_some("needs AMX");
     let mut trials = vec![
         trial("avx512_bf16::products_of_integers_equal_portable", avx512, || {
             integers_equal_portable::<Avx512Bf16>()
         }),
         trial("avx512_bf16::products_are_close_to_portable", avx512, || {
-            is_close_to_portable::<Avx512Bf16>()
+            assert_close_to_portable::<Avx512Bf16>()
         }),
         trial(
             "avx512_bf16::vector_kernels_equal_portable",
@@ -82,6 +82,8 @@ fn bits(x: &[f32]) -> Vec<u32> {
 /// A function that multiplies packed operands with an engine.
 type Product = unsafe fn(&[Bf16], &[Bf16], &mut [f32], Beta);
 
+/// Multiplies packed bfloat16 operands; checks that `vector_work` is called once for each k-block.
+///
 /// # Safety
 /// The CPU has the engine's instructions, and the engine is configured for this thread.
 unsafe fn product<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
@@ -104,6 +106,8 @@ unsafe fn product<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], be
     assert_eq!(calls, k_blocks, "one call of `vector_work` for each k-block");
 }
 
+/// Multiplies packed bf16x3 operands.
+///
 /// # Safety
 /// The CPU has the engine's instructions, and the engine is configured for this thread.
 unsafe fn product_bf16x3<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
@@ -142,7 +146,7 @@ fn integers_equal_portable<E: TileEngine>() {
 }
 
 /// Tests an engine whose order of additions differs from that of [`Portable`].
-fn is_close_to_portable<E: TileEngine>() {
+fn assert_close_to_portable<E: TileEngine>() {
     compare(
         BLOCK,
         |n, seed| noise(n, seed as u64),
@@ -189,7 +193,7 @@ fn vector_kernels_equal_portable() {
         .num_threads(1)
         .build()
         .expect("a thread pool");
-    // On one thread, because the level applies to one thread only.
+    // The pool has one thread, because the level applies to one thread only.
     pool.install(|| {
         let mut results = Vec::new();
         vlct_simd::at_each_level(|| results.push(vector_kernels()));

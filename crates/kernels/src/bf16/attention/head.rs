@@ -89,11 +89,12 @@ impl HeadSize {
                 score(j + 1, next);
             }
             per_panel();
-            // SAFETY: `score` has used an engine; both are blocks, and `probs` is 64-byte aligned.
+            // SAFETY: `engine()` is `Some`, because `score` uses the engine; `current` and `probs` are blocks, and `probs` is 64-byte
+            // aligned.
             unsafe { softmax::exp_scores(current, self.rows - j * SIDE, factor, row_max, probs, &mut sums) };
             std::mem::swap(current, next);
         }
-        // SAFETY: `score` has used an engine.
+        // SAFETY: `engine()` is `Some`, because `score` uses the engine.
         unsafe { softmax::row_sums(&sums) }
     }
 
@@ -139,11 +140,11 @@ impl HeadSize {
         from: Blocks,
         start: usize,
         column: usize,
-        rows: &mut [Bf16],
+        packed: &mut [Bf16],
         mut transposed: Option<&mut [Bf16]>,
     ) {
         self.for_each_block(from, start, column, |panel, k_block, block| {
-            rows[self.position_by_panel(panel, k_block)].copy_from_slice(&block.0);
+            packed[self.position_by_panel(panel, k_block)].copy_from_slice(&block.0);
             if let Some(transposed) = &mut transposed {
                 let out = transposed[self.position_by_k_block(panel, k_block)].as_mut_ptr();
                 // SAFETY: both are 64-byte aligned blocks; `Blocks::new` has found an engine.
@@ -152,7 +153,7 @@ impl HeadSize {
         });
     }
 
-    /// Packs the head as an rhs `[rows, columns]` to `rows`, and its transpose as an rhs `[columns, rows]` to `transposed`; both are
+    /// Packs the head as an rhs `[rows, columns]` to `packed`, and its transpose as an rhs `[columns, rows]` to `transposed`; both are
     /// optional. Calls `visit(panel, k_block, block)` for each block.
     pub fn pack_rhs(
         &self,
@@ -160,7 +161,7 @@ impl HeadSize {
         start: usize,
         column: usize,
         mut transposed: Option<&mut [Bf16]>,
-        mut rows: Option<&mut [Bf16]>,
+        mut packed: Option<&mut [Bf16]>,
         mut visit: impl FnMut(usize, usize, &Aligned),
     ) {
         self.for_each_block(from, start, column, |panel, k_block, block| {
@@ -170,8 +171,8 @@ impl HeadSize {
                     let out = transposed[self.position_by_panel(panel, k_block)].as_mut_ptr();
                     blocks::pack_block_transposed(block.0.as_ptr(), out);
                 }
-                if let Some(rows) = &mut rows {
-                    let out = rows[self.position_by_k_block(panel, k_block)].as_mut_ptr();
+                if let Some(packed) = &mut packed {
+                    let out = packed[self.position_by_k_block(panel, k_block)].as_mut_ptr();
                     blocks::pack_block(block.0.as_ptr(), 0..blocks::PAIRS, out);
                 }
             }
@@ -194,7 +195,7 @@ impl SharedBlocks {
     /// Multiplies row `r` of a block by `factors[r]`, and writes the first `rows` × `columns` values, rounded, to (`row`, `column`).
     ///
     /// # Safety
-    /// These elements lie in the matrix, no other task accesses them, and `engine()` returns an engine.
+    /// These elements lie in the matrix, no other task accesses them, and `engine()` is `Some`.
     pub unsafe fn write(
         self,
         block: &[f32],

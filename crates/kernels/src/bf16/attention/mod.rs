@@ -1,6 +1,6 @@
 //! Multi-head self-attention over packed sequences ([`crate::attention`]), in bfloat16, on matrices in blocks.
 //!
-//! One task is one head of one sequence. It packs queries, keys and values. The forward pass computes the scores and the softmax of 32
+//! One task is one head of one sequence. A task packs queries, keys and values. The forward pass computes the scores and the softmax of 32
 //! queries at a time. The division by the row sums is applied to the outputs, not to the probabilities. The backward pass recomputes the
 //! scores of 32 keys and all queries at a time, transposed, so that the statistics of each query (log-sum-exp, and the dot product of
 //! output and output gradient) occupy one lane of a register.
@@ -52,8 +52,8 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
             return;
         }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
-            let k_size = HeadSize::new(rows.len(), shape.head);
-            let q_size = HeadSize::new(q_rows.len(), shape.head);
+            let k_size = HeadSize::new(rows.len(), shape.head_width);
+            let q_size = HeadSize::new(q_rows.len(), shape.head_width);
             let (panel, k_blocks) = (k_size.panels * BLOCK, k_size.k_blocks);
             let mut scratch = BumpAllocator::new(memory, q_size.packed_len() + k_size.packed_len() * 2 + panel);
             let q = scratch.allocate(q_size.packed_len());
@@ -67,7 +67,7 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
             let regions = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
             // Measured on AMX: prefetching makes heads with one k-block slower, because the products of their scores are too short.
             let regions = if k_blocks > 1 { &regions[..] } else { &[] };
-            let mut next_head = prefetcher(regions, shape.head, q_size.panels * k_size.panels);
+            let mut next_head = prefetcher(regions, shape.head_width, q_size.panels * k_size.panels);
             // SAFETY: only the task of this head and sequence accesses these values.
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.ptr_at(h * total_q + q_rows.start), q_rows.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
@@ -100,9 +100,18 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
                 let factors = row_sum.map(|sum| 1.0 / sum);
                 for c in 0..k_blocks {
                     kernel.gemm_block(probs, &v[c * panel..], k_size.panels, result, Beta::Zero);
-                    let (columns, row) = (SIDE.min(shape.head - c * SIDE), q_rows.start + i * SIDE);
+                    let (columns, row) = (SIDE.min(shape.head_width - c * SIDE), q_rows.start + i * SIDE);
                     // SAFETY: these columns of these rows are written by this task only; `kernel` holds an engine.
-                    unsafe { out.write(result, lse.len(), columns, &factors, row, h * shape.head + c * SIDE) };
+                    unsafe {
+                        out.write(
+                            result,
+                            lse.len(),
+                            columns,
+                            &factors,
+                            row,
+                            h * shape.head_width + c * SIDE,
+                        )
+                    };
                 }
             }
         });
@@ -146,8 +155,8 @@ pub fn backward(
         }
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let (n, start) = (rows.len(), rows.start);
-            let k_size = HeadSize::new(n, shape.head);
-            let q_size = HeadSize::new(q_rows.len(), shape.head);
+            let k_size = HeadSize::new(n, shape.head_width);
+            let q_size = HeadSize::new(q_rows.len(), shape.head_width);
             let (panel, k_blocks) = (q_size.panels * BLOCK, k_size.k_blocks);
             let group_len = (D_SCORES_BYTES / (panel * size_of::<Bf16>())).clamp(1, k_size.panels);
             let len = 3 * k_size.packed_len() + 4 * q_size.packed_len() + 2 * panel + group_len * panel;
@@ -164,7 +173,7 @@ pub fn backward(
             let result = sums.allocate(BLOCK);
             let [lse, delta] = [(); 2].map(|_| sums.allocate(q_size.panels * SIDE));
             let [q_column, k_column, v_column] = [0, 1, 2].map(|part| shape.column(h, part));
-            let column = h * shape.head;
+            let column = h * shape.head_width;
             q_size.pack_rhs(qkv, start, q_column, Some(&mut *q_t), Some(&mut *q), |_, _, _| ());
             k_size.pack_lhs(qkv, start, k_column, k_lhs, Some(&mut *k_t_lhs));
             k_size.pack_lhs(qkv, start, v_column, v_lhs, None);
@@ -179,18 +188,18 @@ pub fn backward(
                 Some(&mut *d_o),
                 |panel, k_block, d| {
                     q_size.copy_block(out, q_rows.start, column, panel, k_block, &mut o.0);
-                    // SAFETY: `kernel` holds an engine; both are blocks, and `delta` has 32 values per panel.
+                    // SAFETY: `kernel` holds an engine; `d` and `o` are blocks, and `delta` has 32 values per panel.
                     unsafe { softmax::add_row_dots(&d.0, &o.0, &mut delta[panel * SIDE..][..SIDE]) };
                 },
             );
             let (valid, padding) = lse.split_at_mut(q_rows.len());
             valid.copy_from_slice(&log_sum_exp[h * total_q + q_rows.start..][..q_rows.len()]);
             padding.fill(f32::INFINITY); // makes probabilities 0
-            let scale = 1.0 / (shape.head as f32).sqrt();
+            let scale = 1.0 / (shape.head_width as f32).sqrt();
             let [q_next, k_next, v_next] = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            let [o_next, d_next] = [out, d_out].map(|matrix| (matrix, next.q_rows.clone(), next.h * shape.head));
+            let [o_next, d_next] = [out, d_out].map(|matrix| (matrix, next.q_rows.clone(), next.h * shape.head_width));
             let regions = [q_next, k_next, v_next, d_next, o_next];
-            let mut next_head = prefetcher(&regions, shape.head, q_size.panels * k_size.panels);
+            let mut next_head = prefetcher(&regions, shape.head_width, q_size.panels * k_size.panels);
 
             for first in (0..k_size.panels).step_by(group_len) {
                 let keys = first..(first + group_len).min(k_size.panels);
@@ -226,7 +235,7 @@ pub fn backward(
                         std::mem::swap(current, next);
                     }
                     for c in 0..k_blocks {
-                        let columns = SIDE.min(shape.head - c * SIDE);
+                        let columns = SIDE.min(shape.head_width - c * SIDE);
                         for (lhs, rhs, d_column, factor) in
                             [(&*d_scores, &*q, k_column, scale), (&*probs, &*d_o, v_column, 1.0)]
                         {
@@ -248,7 +257,7 @@ pub fn backward(
             }
             for i in 0..k_size.panels {
                 for c in 0..k_blocks {
-                    let columns = SIDE.min(shape.head - c * SIDE);
+                    let columns = SIDE.min(shape.head_width - c * SIDE);
                     let (valid_rows, row) = (SIDE.min(n - i * SIDE), start + i * SIDE);
                     let block = d_q_t.as_chunks_mut::<BLOCK>().0.get_mut(i * k_blocks + c);
                     let block = match block {
@@ -275,8 +284,8 @@ pub fn backward(
 fn zero_gradient(d_qkv: SharedBlocks, shape: Shape, h: usize, rows: Range<usize>) {
     for row in rows.clone().step_by(SIDE) {
         for part in 0..3 {
-            for column in (0..shape.head).step_by(SIDE) {
-                let (valid_rows, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head - column));
+            for column in (0..shape.head_width).step_by(SIDE) {
+                let (valid_rows, columns) = (SIDE.min(rows.end - row), SIDE.min(shape.head_width - column));
                 let d_column = shape.column(h, part) + column;
                 // SAFETY: these columns of these rows are written by this task only; `for_each_head` has started an engine.
                 unsafe { d_qkv.write(&[0f32; BLOCK], valid_rows, columns, &[0.0; SIDE], row, d_column) };
@@ -285,15 +294,16 @@ fn zero_gradient(d_qkv: SharedBlocks, shape: Shape, h: usize, rows: Range<usize>
     }
 }
 
-/// Makes a prefetcher of one head of each of these matrices (matrix, rows, first column), in `shares` shares.
+/// Returns a prefetcher of `head_width` columns of each region (matrix, rows, first column). `shares` is the number of calls of
+/// [`Prefetcher::advance`].
 fn prefetcher<'a>(
     regions: &'a [(Blocks<'a>, Range<usize>, usize)],
-    head: usize,
+    head_width: usize,
     shares: usize,
 ) -> Prefetcher<'a, impl Iterator<Item = &'a [Bf16]> + Clone> {
     let runs = regions
         .iter()
-        .flat_map(move |(from, rows, column)| from.runs(rows.clone(), *column..column + head));
+        .flat_map(move |(from, rows, column)| from.runs(rows.clone(), *column..column + head_width));
     Prefetcher::new(runs, shares)
 }
 
@@ -305,7 +315,7 @@ struct Shape {
     /// `D`
     width: usize,
     /// `dh`
-    head: usize,
+    head_width: usize,
 }
 
 impl Shape {
@@ -319,18 +329,18 @@ impl Shape {
         Self {
             tokens,
             width,
-            head: width / heads,
+            head_width: width / heads,
         }
     }
 
-    /// First column of a head's query (part 0), key (1) or value (2).
-    fn column(&self, head: usize, part: usize) -> usize {
-        part * self.width + head * self.head
+    /// First column of the query (part 0), key (1) or value (2) of head `h`.
+    fn column(&self, h: usize, part: usize) -> usize {
+        part * self.width + h * self.head_width
     }
 
     /// The factor that turns the dot product of query and key into an exponent of 2.
     fn log2_scale(&self) -> f32 {
-        std::f32::consts::LOG2_E / (self.head as f32).sqrt()
+        std::f32::consts::LOG2_E / (self.head_width as f32).sqrt()
     }
 }
 

@@ -19,7 +19,7 @@ for_registers! {
 /// Computes `row_max[r] = max(row_max[r], factor · max_c scores[r, c])` over the first `keys` columns.
 ///
 /// # Safety
-/// `engine()` returns an engine; `scores` is a block.
+/// `engine()` is `Some`; `scores` is a block.
 pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_max: &mut [f32; SIDE]) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
@@ -41,10 +41,10 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
 }
 
 for_registers! {
-/// Computes `2^(factor·score − row_max)`, writes the values, rounded, to `probs`, and adds them to `sums`. Columns from `keys` on are zero.
+/// Computes `2^(factor·score − row_max)`, adds the values to `sums`, and writes them, rounded, to `probs`. Columns from `keys` on are zero.
 ///
 /// # Safety
-/// `engine()` returns an engine; `scores` is a block, and `probs` a 64-byte aligned block.
+/// `engine()` is `Some`; `scores` is a block, and `probs` a 64-byte aligned block.
 pub unsafe fn exp_scores<R>(
     scores: &[f32],
     keys: usize,
@@ -81,7 +81,7 @@ for_registers! {
 /// Returns the sum of each row.
 ///
 /// # Safety
-/// `engine()` returns an engine.
+/// `engine()` is `Some`.
 pub unsafe fn row_sums<R>(sums: &RowSums) -> [f32; SIDE] {
     // SAFETY: each row has sixteen values.
     unsafe {
@@ -127,7 +127,7 @@ for_registers! {
 /// `keys` on are zero.
 ///
 /// # Safety
-/// `engine()` returns an engine; `scores`, `d_probs` and the results are 64-byte aligned blocks, `lse` and `delta` have 32 values.
+/// `engine()` is `Some`; `scores`, `d_probs` and the results are 64-byte aligned blocks, `lse` and `delta` have 32 values.
 pub unsafe fn score_gradient<R>(
     scores: &[f32],
     d_probs: &[f32],
@@ -211,7 +211,7 @@ for_registers! {
 /// Adds the row-wise dot products of two blocks: `out[r] += Σ_c a[r, c] · b[r, c]`.
 ///
 /// # Safety
-/// `engine()` returns an engine; `a` and `b` are blocks, `out` has at most 32 values.
+/// `engine()` is `Some`; `a` and `b` are blocks, `out` has at most 32 values.
 pub unsafe fn add_row_dots<R>(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
     for (r, out) in out.iter_mut().enumerate() {
         // SAFETY: a block has 32 rows of 32 (caller).
@@ -228,7 +228,7 @@ for_registers! {
 /// Multiplies each row of 32 values by its factor and rounds it; with non-temporal stores if `non_temporal`.
 ///
 /// # Safety
-/// `engine()` returns an engine; `values` has a row for each of `factors`; `out` is valid for the same number of rows, and 64-byte aligned.
+/// `engine()` is `Some`; `values` has a row for each of `factors`; `out` is valid for the same number of rows, and 64-byte aligned.
 pub unsafe fn round_rows<R>(values: &[f32], factors: &[f32], out: *mut Bf16, non_temporal: bool) {
     for (r, factor) in factors.iter().enumerate() {
         // SAFETY: there is a row for each factor (caller).

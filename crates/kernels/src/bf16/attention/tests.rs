@@ -25,7 +25,7 @@ fn relative_error(got: &[f32], want: &[f32]) -> f32 {
 
 #[test]
 fn forward_and_backward_equal_the_reference_up_to_rounding() {
-    for (head, heads, offsets) in [
+    for (head_width, heads, offsets) in [
         (64, 2, vec![0, 245, 245, 250, 300]),
         (32, 3, vec![0, 70]),
         (16, 3, vec![0, 33, 90]),
@@ -34,7 +34,7 @@ fn forward_and_backward_equal_the_reference_up_to_rounding() {
         (12, 5, vec![0, 50, 51]),
         (64, 1, vec![0, 1100]), // several groups of key blocks
     ] {
-        let (tokens, width) = (offsets[offsets.len() - 1], head * heads);
+        let (tokens, width) = (offsets[offsets.len() - 1], head_width * heads);
         let (qkv, d_out) = (values(tokens * 3 * width, 1), values(tokens * width, 2));
         let (mut want, mut want_lse) = (vec![0f32; tokens * width], vec![0f32; tokens * heads]);
         reference::attention_forward(&mut want, &mut want_lse, &qkv, &offsets, &offsets, heads);
@@ -53,7 +53,7 @@ fn forward_and_backward_equal_the_reference_up_to_rounding() {
         blocks::to_f32(Blocks::new(out.as_slice(), tokens, width), &mut got);
         assert!(
             relative_error(&got, &want) < Bf16::EPSILON,
-            "head {head}: {}",
+            "head width {head_width}: {}",
             relative_error(&got, &want)
         );
         for (got, want) in lse.iter().zip(&want_lse) {
@@ -64,7 +64,7 @@ fn forward_and_backward_equal_the_reference_up_to_rounding() {
         backward(d_out, qkv, out, &lse, varlen, heads, d_qkv.as_mut_slice());
         let mut got = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
-        // Separately, because the gradients of queries, keys and values differ in magnitude.
+        // The errors are computed separately, because the gradients of queries, keys and values differ in magnitude.
         for part in 0..3 {
             let columns = |x: &[f32]| -> Vec<f32> {
                 x.chunks_exact(3 * width)
@@ -72,15 +72,18 @@ fn forward_and_backward_equal_the_reference_up_to_rounding() {
                     .collect()
             };
             let error = relative_error(&columns(&got), &columns(&want_d));
-            assert!(error < 3.0 * Bf16::EPSILON, "head {head}, part {part}: {error}");
+            assert!(
+                error < 3.0 * Bf16::EPSILON,
+                "head width {head_width}, part {part}: {error}"
+            );
         }
     }
 }
 
 #[test]
 fn results_of_query_tokens_do_not_depend_on_other_queries() {
-    let (head, heads, offsets) = (32, 2, [0, 40, 41, 110]);
-    let (tokens, width) = (110, head * heads);
+    let (head_width, heads, offsets) = (32, 2, [0, 40, 41, 110]);
+    let (tokens, width) = (110, head_width * heads);
     let qkv = values(tokens * 3 * width, 1);
     let qkv = to_blocks(&qkv, tokens, 3 * width);
     let qkv = Blocks::new(qkv.as_slice(), tokens, 3 * width);
@@ -130,22 +133,25 @@ fn results_of_query_tokens_do_not_depend_on_other_queries() {
 
 #[test]
 fn first_scores_may_be_far_below_the_row_maximum() {
-    let (tokens, head) = (70, 16);
+    let (tokens, head_width) = (70, 16);
     let row = |i: usize| -> Vec<f32> {
         let key = if i == 40 { 8.0 } else { -8.0 };
         [[8.0f32; 16], [key; 16], [i as f32; 16]].concat()
     };
-    let qkv = to_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head);
-    let (mut out, mut lse) = (to_blocks(&vec![0.0; tokens * head], tokens, head), vec![0f32; tokens]);
+    let qkv = to_blocks(&(0..tokens).flat_map(row).collect::<Vec<_>>(), tokens, 3 * head_width);
+    let (mut out, mut lse) = (
+        to_blocks(&vec![0.0; tokens * head_width], tokens, head_width),
+        vec![0f32; tokens],
+    );
     forward(
-        Blocks::new(qkv.as_slice(), tokens, 3 * head),
+        Blocks::new(qkv.as_slice(), tokens, 3 * head_width),
         Varlen::full(&[0, tokens]),
         1,
         out.as_mut_slice(),
         &mut lse,
     );
-    let mut values = vec![0f32; tokens * head];
-    blocks::to_f32(Blocks::new(out.as_slice(), tokens, head), &mut values);
+    let mut values = vec![0f32; tokens * head_width];
+    blocks::to_f32(Blocks::new(out.as_slice(), tokens, head_width), &mut values);
     assert!(values.iter().all(|v| *v == 40.0), "{values:?}");
     let largest = 8.0 * 8.0 * 16.0 / 4.0 * std::f32::consts::LOG2_E;
     assert!(lse.iter().all(|v| (v - largest).abs() < 1e-3), "{lse:?}");

@@ -1,4 +1,4 @@
-//! Operations on single blocks: packing as an rhs, transposing, rounding, summing.
+//! Operations on single blocks and rows of blocks: packing as an rhs, transposing, rounding, summing.
 
 use super::super::engine::{BLOCK, SIDE};
 use super::super::math::gelu;
@@ -10,7 +10,7 @@ for_registers! {
 /// Computes `y = normalised·w + b` for a block. Rows from `rows` on are set to zero.
 ///
 /// # Safety
-/// `engine()` returns an engine; `normalised` and `y` are 64-byte aligned blocks, `w` and `b` have at most 32 values.
+/// `engine()` is `Some`; `normalised` and `y` are 64-byte aligned blocks, `w` and `b` have at most 32 values.
 pub unsafe fn scale_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
@@ -36,11 +36,11 @@ unsafe fn load_row<R: Registers>(x: *const f32, [low, high]: [u16; 2]) -> R::Bf1
 }
 
 for_registers! {
-/// Rounds up to 32 rows of f32 values to a row of blocks, padded with zeros.
+/// Converts at most 32 rows of f32 values to a row of bfloat16 blocks, padded with zeros.
 ///
 /// # Safety
-/// `engine()` returns an engine; `x` is valid for `rows` (at most 32) rows of `columns` values `stride` apart, `out` for a 64-byte
-/// aligned row of blocks.
+/// `engine()` is `Some`; `x` is valid for `rows` (at most 32) rows of `columns` values, where rows are `stride` values apart; `out`
+/// is valid for a 64-byte aligned row of blocks.
 pub unsafe fn block_row_from_f32<R>(x: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
     for c in 0..columns.div_ceil(SIDE) {
         let masks = masks(columns - c * SIDE);
@@ -56,10 +56,10 @@ pub unsafe fn block_row_from_f32<R>(x: *const f32, rows: usize, columns: usize, 
 }
 
 for_registers! {
-/// Packs a block of a matrix `[k, n]` as an rhs, by interleaving pairs of rows. `pairs` selects from the sixteen pairs.
+/// Packs a block of a matrix `[k, n]` as an rhs, by interleaving pairs of rows. Only the pairs in `pairs`, a part of 0..16, are packed.
 ///
 /// # Safety
-/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn pack_block<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -72,10 +72,10 @@ pub unsafe fn pack_block<R>(block: *const Bf16, pairs: Range<usize>, out: *mut B
 }
 
 for_registers! {
-/// Packs the GELU of a block of a matrix `[k, n]` as an rhs. `pairs` selects from the sixteen pairs of rows.
+/// Packs the GELU of a block of a matrix `[k, n]` as an rhs. Only the pairs of rows in `pairs`, a part of 0..16, are packed.
 ///
 /// # Safety
-/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn pack_gelu<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -118,7 +118,7 @@ for_registers! {
 /// Packs a block of a matrix `[n, k]` as the rhs `[k, n]`, by transposing pairs of elements.
 ///
 /// # Safety
-/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn pack_block_transposed<R>(block: *const Bf16, out: *mut Bf16) {
     for half in [0, BLOCK / 2] {
         // SAFETY: half a block is sixteen rows (caller).
@@ -139,7 +139,7 @@ for_registers! {
 /// Transposes a block.
 ///
 /// # Safety
-/// `engine()` returns an engine; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
 pub unsafe fn transpose_block<R>(block: *const Bf16, out: *mut Bf16) {
     for half in 0..2 {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -161,7 +161,7 @@ for_registers! {
 /// Packs up to 32 × 32 values of a row-major weight `[n, k]` as a block of the rhs `[k, n]`. Rows are `stride` values apart.
 ///
 /// # Safety
-/// `engine()` returns an engine; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
+/// `engine()` is `Some`; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
 pub unsafe fn pack_weight_transposed<R>(w: *const f32, rows: usize, columns: usize, stride: usize, out: *mut Bf16) {
     let masks = masks(columns);
     for half in [0, 16] {
@@ -180,11 +180,11 @@ pub unsafe fn pack_weight_transposed<R>(w: *const f32, rows: usize, columns: usi
 }
 
 for_registers! {
-/// Packs up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows are `stride` values apart. `pairs` selects from the
-/// sixteen pairs of rows.
+/// Packs up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows are `stride` values apart. Only the pairs of rows
+/// in `pairs`, a part of 0..16, are packed.
 ///
 /// # Safety
-/// `engine()` returns an engine; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
+/// `engine()` is `Some`; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
 pub unsafe fn pack_weight<R>(w: *const f32, rows: usize, columns: usize, stride: usize, pairs: Range<usize>, out: *mut Bf16) {
     let masks = masks(columns);
     for p in pairs {
@@ -200,10 +200,10 @@ pub unsafe fn pack_weight<R>(w: *const f32, rows: usize, columns: usize, stride:
 }
 
 for_registers! {
-/// Returns the sum of each row of a row of blocks.
+/// Returns the 32 row sums of a `[32, 32·n]` matrix, stored as a row of `n` blocks.
 ///
 /// # Safety
-/// `engine()` returns an engine.
+/// `engine()` is `Some`.
 pub unsafe fn block_row_sums<R>(blocks: &[Bf16]) -> [f32; SIDE] {
     let mut out = [0f32; SIDE];
     // SAFETY: `chunks_exact` returns blocks, which have 32 rows of 32.
@@ -227,7 +227,7 @@ for_registers! {
 /// Adds the rows `range` of a block to `sums`, which has a value for each of at most 32 columns.
 ///
 /// # Safety
-/// `engine()` returns an engine; `block` is valid for a block.
+/// `engine()` is `Some`; `block` is valid for a block.
 pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f32]) {
     // SAFETY: the rows lie within the block (caller), and the masks select only values of `sums`.
     unsafe {
@@ -275,7 +275,7 @@ for_registers! {
 /// Transposes a block of f32 sums in place.
 ///
 /// # Safety
-/// `engine()` returns an engine.
+/// `engine()` is `Some`.
 pub unsafe fn transpose_in_place<R>(sums: &mut [f32; BLOCK]) {
     let upper_left = sums.as_mut_ptr();
     // SAFETY: these are the four quadrants of a block of 32 × 32.

@@ -10,9 +10,9 @@ use std::arch::asm;
 pub struct Amx;
 
 impl Amx {
-    /// Requests permission to use AMX from the operating system. Returns whether the CPU has AMX and permission was granted.
+    /// Asks the operating system for permission to use AMX. Returns whether the CPU has AMX and permission was granted.
     #[cfg(target_os = "linux")]
-    pub fn is_permitted() -> bool {
+    pub fn request_permission() -> bool {
         use std::arch::x86_64::{__cpuid, __cpuid_count};
         const OSXSAVE: u32 = 1 << 27;
         const AMX_BF16: u32 = 1 << 22;
@@ -46,7 +46,7 @@ impl Amx {
 
     /// Returns `false`: AMX is supported on Linux only.
     #[cfg(not(target_os = "linux"))]
-    pub fn is_permitted() -> bool {
+    pub fn request_permission() -> bool {
         false
     }
 }
@@ -58,7 +58,7 @@ impl TileConfig {
     /// Configures the tile registers.
     ///
     /// # Safety
-    /// [`Amx::is_permitted`] has returned `true`.
+    /// [`Amx::request_permission`] has returned `true`.
     pub unsafe fn load() -> Self {
         #[repr(C, align(64))]
         struct Config([u8; 64]);

@@ -19,7 +19,7 @@ pub use portable::{Portable, tdpbf16ps};
 pub const BF16X3_BLOCK: usize = 3 * BLOCK;
 
 /// The products of parts (part of lhs, part of rhs) of a bf16x3 product, in the order of their addition. Part 0 is the high part. The order
-/// is from small to large products, except that it minimises tile loads on AMX: seven loads of two tiles for six products.
+/// minimises tile loads on AMX (seven loads of two tiles for six products) and goes, apart from the last product, from small to large.
 pub const BF16X3_PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
 
 /// An implementation of bfloat16 products.
@@ -76,7 +76,7 @@ pub trait TileEngine {
     }
 }
 
-/// Returns the engine of this CPU that multiplies bfloat16 faster than f32, or `None`. Detected once.
+/// Returns the engine of this CPU, or `None` if the CPU does not multiply bfloat16 faster than f32. The CPU is examined once.
 ///
 /// `vdpbf16ps` is used on AMD CPUs only, where it is twice as fast as f32; on Intel's Sapphire Rapids it is not faster than f32.
 ///
@@ -99,7 +99,7 @@ pub fn engine() -> Option<Engine> {
 fn detect() -> Option<Engine> {
     static DETECTED: std::sync::OnceLock<Option<Engine>> = std::sync::OnceLock::new();
     *DETECTED.get_or_init(|| match Avx512Bf16::is_present() {
-        true if Amx::is_permitted() => Some(Engine::Amx),
+        true if Amx::request_permission() => Some(Engine::Amx),
         true if Avx512Bf16::is_fast() => Some(Engine::Avx512Bf16),
         _ => None,
     })
@@ -110,7 +110,7 @@ fn detect() -> Option<Engine> {
     None
 }
 
-/// Whether the engine has AVX-512 registers; there must be an engine. Without the feature `test-level`, every engine has them, and the
+/// Whether the engine has AVX-512 registers; `engine()` must be `Some`. Without the feature `test-level`, every engine has them, and the
 /// result is a compile-time constant.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]

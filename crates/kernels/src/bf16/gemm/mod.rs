@@ -62,7 +62,7 @@ pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
     let plan = Plan::new(lhs.row_blocks(), n.div_ceil(SIDE), lhs.column_blocks(), rhs.kind());
     let epilogue = &*epilogue;
     if !plan.output_stationary {
-        return weight_stationary(plan.grid, lhs, rhs, epilogue);
+        return run_weight_stationary(plan.grid, lhs, rhs, epilogue);
     }
     (0..plan.grid.tasks()).into_par_iter().for_each(|i| {
         let kernel = &MicroKernel::start();
@@ -72,7 +72,7 @@ pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
             kernel,
             epilogue,
         };
-        Task::new(plan.grid, i).output_stationary(&product);
+        Task::new(plan.grid, i).run_output_stationary(&product);
     });
 }
 
@@ -89,12 +89,12 @@ fn store_zeros(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
 
 /// Runs weight-stationary tasks. Each task packs its columns once and multiplies all its rows of lhs with them. When no tasks are left,
 /// idle threads steal rows from unfinished tasks.
-fn weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilogue) {
+fn run_weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilogue) {
     /// Tasks per thread for which packed columns are in memory at a time. Only large products have more tasks.
     const TASKS_PER_THREAD: usize = 2;
     thread_local! {
-        /// Packed columns of these tasks. The product moves them out of the cell: while this thread waits for others, rayon may run another
-        /// product on it.
+        /// Packed columns of these tasks. The product moves them out of the cell: while this thread waits for other threads, rayon may make
+        /// it compute another product.
         static PACKED: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let threads = rayon::current_num_threads();
@@ -218,7 +218,7 @@ impl Task {
 
     /// Computes all sums of the task, group of k-blocks by group. The next group of rhs is packed during the products with the current
     /// group.
-    fn output_stationary(&self, product: &Product) {
+    fn run_output_stationary(&self, product: &Product) {
         let k_blocks = product.lhs.column_blocks();
         let rhs = if self.rows.start > 0 {
             product.rhs.without_sums()
@@ -263,7 +263,7 @@ impl Task {
         });
     }
 
-    /// Multiplies a group of lhs with all panels, and prefetches the group `next`. A group is given as (row of blocks, first k-block). The
+    /// Multiplies a group of lhs with all panels, and prefetches the next group. A group is given as (row of blocks, first k-block). The
     /// epilogue processes the complete sums of a panel in slices, during the product with the next panel. `per_panel(panel)` is called once
     /// for each panel and returns a block to prefetch.
     fn multiply<'a>(
@@ -271,13 +271,13 @@ impl Task {
         product: &Product<'a>,
         packed: &PackedPanels,
         (row, first): (usize, usize),
-        next: (usize, usize),
+        (next_row, next_first): (usize, usize),
         mut per_panel: impl FnMut(usize) -> Option<&'a [Bf16]>,
         sums: &mut [f32],
     ) {
         let lhs = group(product.lhs, row, first);
-        let next = if next.0 < self.rows.end && next.1 < product.lhs.column_blocks() {
-            group(product.lhs, next.0, next.1)
+        let next = if next_row < self.rows.end && next_first < product.lhs.column_blocks() {
+            group(product.lhs, next_row, next_first)
         } else {
             &[]
         };

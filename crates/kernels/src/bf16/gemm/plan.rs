@@ -17,18 +17,18 @@ impl Plan {
         const L2_RHS: usize = 640;
         /// Blocks of sums that stay in L2, beside the groups of both operands: 672 KiB.
         const L2_SUMS: usize = 168;
-        /// Most rows of blocks of an output-stationary task.
+        /// Maximum number of rows of blocks of an output-stationary task.
         const MAX_SUM_ROWS: usize = 32;
-        /// Number of k-blocks from which only few columns of rhs fit into L2: 64 k-blocks take 128 KiB per panel.
+        /// With at least this number of k-blocks, only few columns of rhs fit into L2: 64 k-blocks take 128 KiB per panel.
         const MANY_K_BLOCKS: usize = 64;
         let threads = rayon::current_num_threads();
-        // The size of equal tasks of at most `max` out of `total`.
+        // Returns the task size, at most `max`, that divides `total` into tasks of equal size.
         let task_size = |total: usize, max: usize| total.div_ceil(total.div_ceil(max.max(1)).max(1)).max(1);
         let output_stationary = match rhs {
             RhsKind::Activation => true,
             RhsKind::Packed => k_blocks >= MANY_K_BLOCKS && rows <= MAX_SUM_ROWS,
-            // Each row of tasks would pack the weight again, so only if there is a single row of tasks.
-            RhsKind::Weight { by_rows } => by_rows && k_blocks >= MANY_K_BLOCKS && rows <= 2,
+            // Each row of tasks packs the whole weight. Therefore the sums stay in L2 only if there is a single row of tasks.
+            RhsKind::Weight { has_contiguous_rows } => has_contiguous_rows && k_blocks >= MANY_K_BLOCKS && rows <= 2,
         };
         let (mut rows_per_task, max_panels) = if output_stationary {
             let rows = task_size(rows, MAX_SUM_ROWS);
@@ -36,7 +36,7 @@ impl Plan {
         } else {
             (rows.max(1), L2_RHS / k_blocks.max(1))
         };
-        // The same number of tasks for each thread.
+        // A multiple of the number of threads, so that each thread has equally many tasks.
         let column_tasks = panels
             .div_ceil(max_panels.max(1))
             .next_multiple_of(threads)

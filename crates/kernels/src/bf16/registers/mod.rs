@@ -72,7 +72,7 @@ pub trait Registers {
 }
 
 /// Defines an unsafe function that is generic over [`Registers`], compiled for AVX-512 registers and for arrays. At run time, the function
-/// uses the registers of the engine of this CPU. Callers must ensure that there is an engine, and that pointers are valid as the body
+/// uses the registers of the engine of this CPU. Callers must ensure that `engine()` is `Some`, and that pointers are valid as the body
 /// requires.
 ///
 /// Functions on registers that the body calls must be `#[inline(always)]`, and closures must not take or return registers: a closure
@@ -84,7 +84,7 @@ macro_rules! for_registers {
         $vis unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            unsafe fn any<$r: $crate::bf16::registers::Registers>($($arg: $ty),*) $(-> $ret)? $body
+            unsafe fn generic<$r: $crate::bf16::registers::Registers>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
@@ -92,17 +92,17 @@ macro_rules! for_registers {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
                 unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
                     // SAFETY: the enabled features are the instruction set of `Avx512`; pointers are valid (caller).
-                    unsafe { any::<$crate::bf16::registers::Avx512>($($arg),*) }
+                    unsafe { generic::<$crate::bf16::registers::Avx512>($($arg),*) }
                 }
 
                 if $crate::bf16::engine::has_avx512() {
-                    // SAFETY: there is an engine (caller), and every engine with AVX-512 has these features; pointers are valid
+                    // SAFETY: `engine()` is `Some` (caller), and every engine with AVX-512 has these features; pointers are valid
                     // (caller).
                     return unsafe { avx512($($arg),*) };
                 }
             }
             // SAFETY: arrays need no instruction set; pointers are valid (caller).
-            unsafe { any::<$crate::bf16::registers::Arrays>($($arg),*) }
+            unsafe { generic::<$crate::bf16::registers::Arrays>($($arg),*) }
         }
     };
 }
