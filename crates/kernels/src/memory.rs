@@ -83,7 +83,7 @@ impl Piece {
 pub struct Arena {
     granularity: usize,
     region_bytes: usize,
-    /// Oldest first.
+    /// The regions, oldest first.
     regions: Vec<Region>,
 }
 

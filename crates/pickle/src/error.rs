@@ -6,7 +6,7 @@ pub enum PickleError {
     /// The bytes end inside an instruction or before the final `STOP`.
     #[error("the pickle ends too early, at byte {offset}")]
     Truncated {
-        /// Where the missing bytes would begin.
+        /// The offset at which the missing bytes would begin.
         offset: usize,
     },
     /// A byte that is not an opcode of any protocol.

@@ -19,7 +19,7 @@ impl Device {
     }
 
     /// Returns the CPU in f32, with each operand of a matrix product moved at random by up to half a unit in the last place of bfloat16.
-    /// Tests use it to measure how far rounding moves a result. Equal seeds perturb equally.
+    /// Tests use it to measure how far rounding moves a result. The perturbation is a function of the seed and the value.
     #[cfg(any(test, feature = "test-backends"))]
     pub fn perturbed_cpu(seed: u64) -> Self {
         Self(Box::leak(Box::new(crate::perturbed::Perturbed { seed })))
@@ -50,8 +50,8 @@ impl Device {
         self.0.fastest_f32_products()
     }
 
-    /// Returns unused memory to the operating system. Useful between phases with very different memory needs, such as
-    /// training and evaluation.
+    /// Returns unused memory to the operating system. Callers do this between phases with very different memory
+    /// needs, such as training and evaluation.
     pub fn release_unused(self) {
         self.0.release_unused();
     }

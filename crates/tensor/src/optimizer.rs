@@ -20,7 +20,7 @@ pub struct Hyperparameters {
 pub struct Optimizer {
     rule: Rule,
     steps: Vec<u64>,
-    /// Indexed `[moment][parameter]`.
+    /// The moments, indexed `[moment][parameter]`.
     moments: Vec<Vec<Tensor>>,
     device: Device,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// tokens, or all of them.
 ///
 /// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]`; the outputs of its query tokens are the rows
-/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` (the names of FlashAttention).
+/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` (the names come from FlashAttention).
 #[derive(Clone, Debug)]
 pub struct Varlen {
     cu_seqlens_k: Arc<[usize]>,

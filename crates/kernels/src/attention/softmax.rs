@@ -68,7 +68,7 @@ pub fn softmax<L>(scores: &mut [f32], factor: f32, row_max: &mut [f32], row_sum:
 }
 
 for_lanes! {
-/// Divides each column by the row sum of its query.
+/// Divides column `i` by `row_sum[i]`, the row sum of query `i`.
 ///
 /// # Panics
 /// If `row_sum` or the rows have another length than two registers.

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Variable-length sequences in one packed matrix, without padding.
 ///
 /// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]` of `qkv`. The first of these rows are its
-/// query tokens; their outputs are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of the result. The names are those of
+/// query tokens; their outputs are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of the result. The names come from
 /// [FlashAttention's varlen functions](https://github.com/Dao-AILab/flash-attention).
 #[derive(Clone, Copy, Debug)]
 pub struct Varlen<'a> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub struct Pick<'a> {
     /// The matrix.
     pub from: &'a Var,
-    /// One entry per row of the result.
+    /// For each row of the result, the index of a row of the matrix, or [`super::NONE`].
     pub rows: Arc<[u32]>,
 }
 

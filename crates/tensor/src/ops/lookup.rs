@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct Table<'a> {
     /// The table `[entries, D]`.
     pub table: &'a Var,
-    /// One entry per row of the result.
+    /// For each row of the result, the index of a row of the table, or [`NONE`].
     pub rows: Arc<[u32]>,
     /// A row that receives no gradient, like PyTorch's `padding_idx`.
     pub frozen_row: Option<u32>,

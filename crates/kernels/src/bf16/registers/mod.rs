@@ -1,5 +1,5 @@
 //! Vector registers for packing, epilogues, softmax and layer norm: AVX-512 registers, or arrays in plain Rust for tests on other CPUs.
-//! Both give the same bits, except for the payloads of NaNs.
+//! Arrays give the same bits as AVX-512 registers, except for the payloads of NaNs.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
