@@ -260,7 +260,8 @@ impl Pending {
         }
     }
 
-    /// The gradient is a matrix, which is copied from the device, only if an operation other than a weighted sum reads the scalar.
+    /// Returns the gradient as a number. The gradient is a matrix only if an operation other than a weighted sum reads the scalar; then it
+    /// is copied from the device.
     fn into_scalar(self) -> f32 {
         match self {
             Self::Matrix(gradient) => gradient.item(),
