@@ -48,6 +48,6 @@ pub mod transport;
 mod tests {
     #[test]
     fn tests_pass_at_lower_levels() {
-        vlct_simd::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
+        vlct_simd::testing::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
     }
 }

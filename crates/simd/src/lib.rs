@@ -11,12 +11,14 @@
 pub mod lanes;
 mod level;
 pub mod math;
+#[cfg(feature = "test-level")]
+pub mod testing;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
 pub use level::Level;
 #[cfg(feature = "test-level")]
-pub use level::{assert_tests_pass_at_lower_levels, at_each_level, forced_level};
+pub use level::{at_each_level, forced_level};
 #[cfg(target_arch = "x86_64")]
 pub use transpose::transpose_16x16;
 
@@ -24,6 +26,6 @@ pub use transpose::transpose_16x16;
 mod tests {
     #[test]
     fn tests_pass_at_lower_levels() {
-        crate::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
+        crate::testing::assert_tests_pass_at_lower_levels("tests_pass_at_lower_levels");
     }
 }
