@@ -2,7 +2,7 @@
 
 use vlct_data::DataError;
 
-/// An error of this crate. Its text is one line with the cause and the place.
+/// An error of this crate. Its message is one line with cause and location.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {

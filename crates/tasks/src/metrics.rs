@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vlct_tensor::Tensor;
 
-/// A loss or a number of hits of a micro-batch. The sum is a tensor on the device, read by [`Measure::value`].
+/// A loss, or the sum of a score over the predictions of a micro-batch. The sum is a tensor on the device; [`Measure::value`] reads it.
 #[derive(Clone, Debug)]
 pub struct Measure {
     /// `OBJECTIVE/NAME`, such as `mlm/loss`.
@@ -31,7 +31,7 @@ impl Measure {
 /// A sum and the number of its terms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    // Older checkpoints have the aliases.
+    // The aliases are the names in older checkpoints.
     #[serde(alias = "right")]
     sum: f64,
     #[serde(alias = "total")]
@@ -198,7 +198,7 @@ pub struct NonFinite {
     pub items: Vec<usize>,
 }
 
-/// The measures of the micro-batches of one optimiser step, which are not yet read from the device.
+/// The measures of the micro-batches of one optimiser step that are not yet read from the device.
 #[derive(Default)]
 pub struct Meters {
     pending: Vec<(Vec<usize>, Vec<Measure>)>,
@@ -210,8 +210,8 @@ impl Meters {
         self.pending.push((items.to_vec(), measures));
     }
 
-    /// Reads all stored measures, removes them and adds them to `epoch`. Returns the means of the last micro-batch by key,
-    /// without those that have no terms.
+    /// Reads all stored measures, removes them and adds them to `epoch`. Returns the means of the last micro-batch by key. A measure
+    /// without terms has no mean and is omitted.
     ///
     /// # Errors
     /// Returns the first value that is not finite; `epoch` is then unchanged.
@@ -278,8 +278,8 @@ mod tests {
     fn flush_returns_the_first_non_finite_value_with_its_items() {
         let (mut meters, mut epoch) = (Meters::default(), Tally::default());
         meters.add(&[3], vec![measure("mlm/loss", 1.0, 1.0, 1)]);
-        let wrong = [("itm/wpa_loss", f32::INFINITY), ("mlm/loss", f32::NAN)];
-        meters.add(&[5, 6], wrong.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec());
+        let non_finite = [("itm/wpa_loss", f32::INFINITY), ("mlm/loss", f32::NAN)];
+        meters.add(&[5, 6], non_finite.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec());
         let error = meters.flush(&mut epoch).unwrap_err();
         assert_eq!(
             (error.loss, error.value, error.items),

@@ -26,13 +26,13 @@ pub const MODELLING: u8 = 0;
 /// Group of the clean captions with their own or false images.
 pub const MATCHING: u8 = 1;
 
-/// Weight of the alignment term inside the matching objective.
+/// Weight of the word-patch alignment loss, as in the original.
 const ALIGNMENT_WEIGHT: f32 = 0.1;
 
-/// Row of the modality table for images.
+/// Row of the modality table (`token_type_embeddings`) for images.
 const IMAGE_TYPE: u32 = 1;
 
-/// Objectives of pre-training, and masking of tokens and patches.
+/// The objectives of pre-training, and how tokens and patches are masked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainSpec {
     /// Whether to train masked language modelling.

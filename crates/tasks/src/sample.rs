@@ -13,11 +13,11 @@ use vlct_image::Transform;
 
 use crate::inputs::{InputSpec, Mode};
 
-/// Maximum number of replacements for one sample. If so many images in a row are unreadable, the dataset is damaged.
+/// Maximum number of replacements for one sample. If more consecutive images are unreadable, the dataset is damaged.
 const MAX_REPLACEMENTS: usize = 100;
-/// Maximum number of messages kept about replaced images.
+/// Maximum number of messages about replaced images that a sample, and a batch, keeps.
 pub(crate) const MAX_WARNINGS: usize = 4;
-/// This bit of the seed is flipped for patch masks in evaluation, so that they differ from the masks of training.
+/// The bit of the seed that is flipped for patch masks in evaluation, so that these masks differ from those of training.
 pub(crate) const EVALUATION_SEED_BIT: u64 = 1 << 63;
 
 /// The reason why a sample cannot be made.
@@ -54,7 +54,7 @@ impl Replacements {
         self.count += 1;
         if self.count > MAX_REPLACEMENTS {
             return Err(DataError::Invalid(format!(
-                "{MAX_REPLACEMENTS} images in a row cannot be read; check the dataset. The last error: {error}"
+                "{MAX_REPLACEMENTS} consecutive images cannot be read; check the dataset. The last error: {error}"
             )));
         }
         if self.warnings.len() < MAX_WARNINGS {
@@ -92,7 +92,8 @@ impl Source {
     }
 }
 
-/// The argument of [`Task::sample`](crate::Task::sample): one item. A task gets images, tokens and random numbers from it alone.
+/// The argument of [`Task::sample`](crate::Task::sample): one item. A task gets images, tokens and random numbers only from this
+/// context.
 pub struct SampleContext<'a> {
     pub(crate) source: &'a Source,
     /// Position of the micro-batch.
@@ -151,7 +152,7 @@ impl SampleContext<'_> {
     /// Decodes and transforms image `index` of the item.
     ///
     /// # Errors
-    /// Returns [`SampleError::Unreadable`] if the item has no such image or it cannot be decoded.
+    /// Returns [`SampleError::Unreadable`] if the item has no image `index` or the image cannot be decoded.
     pub fn image(&self, index: usize, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
         self.source
             .image(self.item, self.example, index, rng)
@@ -167,7 +168,7 @@ impl SampleContext<'_> {
     /// if the image is unreadable.
     ///
     /// # Errors
-    /// Returns [`SampleError::Fatal`] if too many images in a row are unreadable, or, in evaluation, if one is.
+    /// Returns [`SampleError::Fatal`] if too many consecutive images are unreadable; in evaluation, if the first one is.
     pub fn peer_image(&mut self, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
         let source = self.source;
         loop {

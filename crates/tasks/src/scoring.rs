@@ -54,22 +54,22 @@ impl Recalls {
         }
         let images = scores.len() / texts;
         let column = |t: usize| -> Vec<f32> { (0..images).map(|i| scores[i * texts + t]).collect() };
-        let of_text: Vec<usize> = (0..texts).map(|t| rank(&column(t), |i| i == owner[t])).collect();
-        let of_image: Vec<usize> = (0..images)
+        let caption_ranks: Vec<usize> = (0..texts).map(|t| rank(&column(t), |i| i == owner[t])).collect();
+        let image_ranks: Vec<usize> = (0..images)
             .map(|i| rank(&scores[i * texts..][..texts], |t| owner[t] == i))
             .collect();
         let share = |ranks: &[usize], k: usize| ranks.iter().filter(|r| **r < k).count() as f64 / ranks.len() as f64;
         Self {
-            ir_r1: share(&of_text, 1),
-            ir_r5: share(&of_text, 5),
-            ir_r10: share(&of_text, 10),
-            tr_r1: share(&of_image, 1),
-            tr_r5: share(&of_image, 5),
-            tr_r10: share(&of_image, 10),
+            ir_r1: share(&caption_ranks, 1),
+            ir_r5: share(&caption_ranks, 5),
+            ir_r10: share(&caption_ranks, 10),
+            tr_r1: share(&image_ranks, 1),
+            tr_r5: share(&image_ranks, 5),
+            tr_r10: share(&image_ranks, 10),
         }
     }
 
-    /// Returns the recalls under the original's names. The sum of both recalls at 1 selects the best checkpoint.
+    /// Returns the recalls under the original's names. The sum of the two recalls at 1 selects the best checkpoint.
     pub fn report(&self) -> Report {
         let values = [
             ("recalls/ir_r1", self.ir_r1),
@@ -191,7 +191,7 @@ impl RetrievalScorer {
     /// with the values of each image.
     ///
     /// # Errors
-    /// Returns an error that names file and row if an image cannot be read: omitting it would change the ranks of the others.
+    /// Returns an error that names file and row if an image cannot be read: omitting the image would change the ranks of other images.
     pub fn scores(
         &self,
         model: &Vlc,
@@ -253,8 +253,8 @@ impl Evaluator for RecallEvaluator {
                 owner.push(image);
             }
         }
-        let scoring = RetrievalScorer::new(self.data.clone(), self.inputs.clone(), texts, self.threads);
-        let scores = scoring.scores(model, usize::MAX, stop, &mut |_| ())?;
+        let scorer = RetrievalScorer::new(self.data.clone(), self.inputs.clone(), texts, self.threads);
+        let scores = scorer.scores(model, usize::MAX, stop, &mut |_| ())?;
         Ok(scores.map(|scores| Recalls::from_scores(&scores, &owner).report()))
     }
 }

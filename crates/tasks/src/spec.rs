@@ -10,7 +10,7 @@ use crate::pretrain::{Pretrain, PretrainSpec};
 use crate::task::Task;
 use crate::vqa::Vqa;
 
-/// Selects a task and its settings. The names are stored in checkpoints.
+/// A task and its settings. The names of variants and fields are stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskSpec {

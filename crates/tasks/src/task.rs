@@ -19,7 +19,7 @@ pub trait Task: Send + Sync {
     /// error.
     fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError>;
 
-    /// Runs the model on a batch. Losses and counts stay on the device.
+    /// Runs the model on a batch. The values of losses and measures stay on the device.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome;
 
     /// Returns the names and values of the metrics of an epoch or a split.
@@ -31,7 +31,7 @@ pub trait Task: Send + Sync {
 pub struct Outcome {
     /// The total loss, a scalar; `None` if the batch has no targets.
     pub loss: Option<Var>,
-    /// Losses and counts, in the order in which they are logged.
+    /// The measures, in the order in which they are logged.
     pub measures: Vec<Measure>,
     /// Logits of the samples `[samples, classes]`, if the task computes them.
     pub logits: Option<Var>,

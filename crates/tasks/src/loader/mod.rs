@@ -1,7 +1,7 @@
 //! The loader of all tasks: threads make samples and batches ahead of time, in a fixed order.
 //!
 //! Every random decision is a function of seed, epoch and position ([`vlct_data::random`]), so the number of threads does not
-//! matter and a run can be resumed at any batch.
+//! change the batches, and a run can be resumed at any batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct LoaderSpec {
 ///
 /// If a batch cannot be made, the iterator returns the error instead of the batch and continues with the next batch.
 pub struct Loader {
-    pipeline: Pipeline<Samples>,
+    pipeline: Pipeline<BatchJob>,
 }
 
 impl Loader {
@@ -69,7 +69,7 @@ impl Loader {
                 "max_text_len must be at least 2, for [CLS] and [SEP]".into(),
             ));
         }
-        let job = Samples {
+        let job = BatchJob {
             task,
             source: Source {
                 data,
@@ -106,8 +106,8 @@ impl Iterator for Loader {
     }
 }
 
-/// The work of the loader threads: makes samples and collates them.
-struct Samples {
+/// The work of the loader threads: making and collating samples.
+struct BatchJob {
     task: Arc<dyn Task>,
     source: Source,
     batch_size: usize,
@@ -121,7 +121,7 @@ struct Plan {
     indices: Range<usize>,
 }
 
-impl Job for Samples {
+impl Job for BatchJob {
     type Plan = Plan;
     type Sample = (Sample, Replacements);
     type Batch = Batch;
@@ -150,7 +150,7 @@ impl Job for Samples {
 
     fn sample(&self, plan: &Plan, index: usize) -> Result<(Sample, Replacements)> {
         let index_in_epoch = plan.indices.start + index;
-        let missing = || DataError::Invalid(format!("there is no sample {index_in_epoch} in an epoch"));
+        let missing = || DataError::Invalid(format!("an epoch has no sample {index_in_epoch}"));
         let first_item = plan.order.at(index_in_epoch).ok_or_else(missing)?;
         let mut rng = stream(
             self.source.seed,

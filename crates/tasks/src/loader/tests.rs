@@ -39,7 +39,7 @@ fn spec() -> LoaderSpec {
     }
 }
 
-fn build(task: TaskSpec) -> Arc<dyn Task> {
+fn build_task(task: TaskSpec) -> Arc<dyn Task> {
     let backbone = Backbone {
         patch_size: 4,
         width: 16,
@@ -62,7 +62,7 @@ fn build(task: TaskSpec) -> Arc<dyn Task> {
 }
 
 fn pretrain(itm: bool) -> Arc<dyn Task> {
-    build(TaskSpec::Pretrain(PretrainSpec {
+    build_task(TaskSpec::Pretrain(PretrainSpec {
         mlm: true,
         mae: Some(1.0),
         itm,
@@ -80,13 +80,13 @@ fn png(value: u8) -> Vec<u8> {
     encode_png(&RgbImage::from_pixel(20, 14, image::Rgb([value, 100, 255 - value]))).unwrap()
 }
 
-/// Writes a dataset directory with `vg` and `pretrainGQA`, two captions per row. The images of the rows `broken` are unreadable.
-fn directory(rows: usize, broken: &[usize]) -> tempfile::TempDir {
+/// Writes the datasets `vg` and `pretrainGQA` with two captions per row. The images of the rows `unreadable` are not image files.
+fn write_datasets(rows: usize, unreadable: &[usize]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, word) in [("vg", "house"), ("pretrain_gqa_0", "tree")] {
         let mut writer = CaptionWriter::create(directory.path().join(format!("{name}.arrow"))).unwrap();
         for row in 0..rows {
-            let image = if broken.contains(&row) {
+            let image = if unreadable.contains(&row) {
                 b"<html>".to_vec()
             } else {
                 png(row as u8)
@@ -125,7 +125,7 @@ fn transformed(data: &TableDataset, item: usize, kind: TransformKind, rng: &mut 
 
 #[test]
 fn batches_are_independent_of_threads_and_start_position() {
-    let directory = directory(9, &[4]);
+    let directory = write_datasets(9, &[4]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let all = batches(&data, spec(), Position::default());
     assert_eq!(all.len(), 2 * 9);
@@ -147,7 +147,7 @@ fn batches_are_independent_of_threads_and_start_position() {
 
 #[test]
 fn recycled_buffers_do_not_change_batches() {
-    let directory = directory(9, &[4]);
+    let directory = write_datasets(9, &[4]);
     let data = dataset(directory.path(), &["vg"]);
     let all = batches(&data, spec(), Position::default());
     // Each batch is dropped, and its buffers recycled, before the next one is fetched.
@@ -162,7 +162,7 @@ fn recycled_buffers_do_not_change_batches() {
 
 #[test]
 fn an_epoch_contains_every_item_once_and_ends_with_a_smaller_batch() {
-    let directory = directory(9, &[]);
+    let directory = write_datasets(9, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     for mode in [Mode::Train, Mode::Evaluate] {
         let spec = LoaderSpec {
@@ -172,10 +172,10 @@ fn an_epoch_contains_every_item_once_and_ends_with_a_smaller_batch() {
         };
         let all = batches(&data, spec, Position::default());
         for epoch in 0..2 {
-            let of_epoch: Vec<&Batch> = all.iter().filter(|b| b.position.epoch == epoch).collect();
-            assert!(of_epoch.iter().map(|b| b.position.batch).eq(0..8));
-            assert!(of_epoch.iter().map(|b| b.len()).eq([5, 5, 5, 5, 5, 5, 5, 1]));
-            let items: Vec<usize> = of_epoch.iter().flat_map(|b| b.items.clone()).collect();
+            let epoch_batches: Vec<&Batch> = all.iter().filter(|b| b.position.epoch == epoch).collect();
+            assert!(epoch_batches.iter().map(|b| b.position.batch).eq(0..8));
+            assert!(epoch_batches.iter().map(|b| b.len()).eq([5, 5, 5, 5, 5, 5, 5, 1]));
+            let items: Vec<usize> = epoch_batches.iter().flat_map(|b| b.items.clone()).collect();
             assert_eq!(items.iter().copied().collect::<BTreeSet<_>>(), (0..36).collect());
             assert_eq!(items.is_sorted(), mode == Mode::Evaluate);
         }
@@ -184,7 +184,7 @@ fn an_epoch_contains_every_item_once_and_ends_with_a_smaller_batch() {
 
 #[test]
 fn samples_contain_image_text_and_masks_of_their_item() {
-    let directory = directory(6, &[]);
+    let directory = write_datasets(6, &[]);
     let data = dataset(directory.path(), &["vg"]);
     let tokenizer = Tokenizer::bert_base_uncased();
     let mut masked = 0;
@@ -222,7 +222,7 @@ fn samples_contain_image_text_and_masks_of_their_item() {
 
 #[test]
 fn dropout_and_patch_masks_differ_between_training_and_evaluation() {
-    let directory = directory(4, &[]);
+    let directory = write_datasets(4, &[]);
     let data = dataset(directory.path(), &["vg"]);
     let evaluation = LoaderSpec {
         mode: Mode::Evaluate,
@@ -247,7 +247,7 @@ fn dropout_and_patch_masks_differ_between_training_and_evaluation() {
 
 #[test]
 fn half_of_a_batch_has_false_images_of_the_same_dataset() {
-    let directory = directory(9, &[]);
+    let directory = write_datasets(9, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let spec = LoaderSpec {
         batch_size: 5,
@@ -293,7 +293,7 @@ fn half_of_a_batch_has_false_images_of_the_same_dataset() {
 
 #[test]
 fn unreadable_images_are_replaced_in_training_and_counted() {
-    let directory = directory(9, &[0, 5]);
+    let directory = write_datasets(9, &[0, 5]);
     let data = dataset(directory.path(), &["vg"]);
     let all: Vec<Batch> = loader(pretrain(false), &data, spec(), Position::default())
         .collect::<Result<_>>()
@@ -330,7 +330,7 @@ fn unreadable_images_are_replaced_in_training_and_counted() {
 
 #[test]
 fn unreadable_images_are_errors_in_evaluation() {
-    let directory = directory(3, &[1]);
+    let directory = write_datasets(3, &[1]);
     let data = dataset(directory.path(), &["vg"]);
     let spec = LoaderSpec {
         mode: Mode::Evaluate,
@@ -347,16 +347,16 @@ fn unreadable_images_are_errors_in_evaluation() {
 
 #[test]
 fn a_dataset_without_readable_images_is_an_error() {
-    let directory = directory(3, &[0, 1, 2]);
+    let directory = write_datasets(3, &[0, 1, 2]);
     let data = dataset(directory.path(), &["vg"]);
     let mut loader = loader(pretrain(true), &data, spec(), Position::default());
     let error = loader.next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("in a row cannot be read"), "{error}");
+    assert!(error.contains("consecutive images cannot be read"), "{error}");
 }
 
 #[test]
 fn retrieval_evaluation_has_one_item_per_row() {
-    let directory = directory(5, &[]);
+    let directory = write_datasets(5, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let rows = Arc::new(RowsOf::new(data.clone()));
     let spec = LoaderSpec {
@@ -385,7 +385,7 @@ fn retrieval_evaluation_has_one_item_per_row() {
 
 #[test]
 fn retrieval_draws_false_captions_from_the_same_dataset() {
-    let directory = directory(5, &[]);
+    let directory = write_datasets(5, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
     let task = Arc::new(Retrieval { false_texts: 3 });
     let tokenizer = Tokenizer::bert_base_uncased();
@@ -397,11 +397,11 @@ fn retrieval_draws_false_captions_from_the_same_dataset() {
             (batch.len(), 4 * batch.len())
         );
         for (i, item) in batch.items.iter().enumerate() {
-            let of_sample = &batch.sequences[4 * i..][..4];
-            assert!(of_sample.iter().all(|s| s.image == Some(i as u32)));
-            assert_eq!(batch.text_of(&of_sample[0]).unwrap().ids, tokens(*item));
+            let sequences = &batch.sequences[4 * i..][..4];
+            assert!(sequences.iter().all(|s| s.image == Some(i as u32)));
+            assert_eq!(batch.text_of(&sequences[0]).unwrap().ids, tokens(*item));
             let peers: Vec<Vec<u32>> = data.peers(*item).map(tokens).collect();
-            assert!(of_sample.iter().all(|s| peers.contains(&batch.text_of(s).unwrap().ids)));
+            assert!(sequences.iter().all(|s| peers.contains(&batch.text_of(s).unwrap().ids)));
         }
     }
 }
@@ -423,7 +423,7 @@ fn targets_of_questions_are_the_scores_of_their_answers() {
     };
     writer.push(row).unwrap();
     writer.finish().unwrap();
-    let task = build(TaskSpec::Vqa);
+    let task = build_task(TaskSpec::Vqa);
     let data = TableDataset::open(task.contents(), directory.path(), &["ask"], Split::Train).unwrap();
     let batch = loader(task, &Arc::new(data), spec(), Position::default())
         .next()
@@ -458,7 +458,7 @@ fn golden_datasets_load() {
 
 #[test]
 fn rejects_values_out_of_range() {
-    let directory = directory(2, &[]);
+    let directory = write_datasets(2, &[]);
     let data = dataset(directory.path(), &["vg"]);
     let new = |inputs: InputSpec, batch_size| {
         let spec = LoaderSpec { batch_size, ..spec() };
