@@ -63,12 +63,12 @@ pub enum Problem {
     /// The pickle makes the weights by calling a function or class that is not one of PyTorch's for tensors.
     #[error(
         "{} would be made by calling {}, which is not supported; save plain tensors, as returned by model.state_dict()",
-        vlct_util::text::one_line(place),
+        vlct_util::text::one_line(entry),
         vlct_util::text::one_line(callable)
     )]
     ForeignCallable {
         /// The entry of the file that the call makes.
-        place: String,
+        entry: String,
         /// The class or function.
         callable: String,
     },

@@ -80,13 +80,13 @@ impl std::fmt::Display for Style {
 pub struct Summary {
     /// The top-level key of the dictionary of weights; `None` if the weights are at the top level.
     pub weights_under: Option<String>,
-    /// Number of epochs trained, if the file has it.
+    /// Number of epochs trained, if the file contains it.
     pub epoch: Option<u64>,
-    /// Number of optimiser steps taken, if the file has it.
+    /// Number of optimiser steps taken, if the file contains it.
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// Names of entries of the dictionary of weights that are not tensors. They are not read.
+    /// Names of the entries in the dictionary of weights that are not tensors and therefore not read.
     pub skipped: Vec<String>,
 }
 
@@ -129,8 +129,8 @@ impl From<Style> for Header {
 
 /// Reads a weight file, whose format is detected from its content.
 ///
-/// The file is memory-mapped, so that every value is copied once. It must not be truncated during the call; [`write()`] never
-/// truncates a file, it replaces the file by a new one.
+/// The file is memory-mapped, so that every value is copied once. The file must not be truncated during the call. [`write()`] never
+/// truncates a file: it replaces the file by a new one.
 ///
 /// # Errors
 /// Returns a [`FileError`] with the path if the file cannot be read.
@@ -162,10 +162,12 @@ pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
     }
 }
 
-/// Offset and bytes of the signature of a tar archive.
-const TAR_SIGNATURE: (usize, &[u8]) = (257, b"ustar");
+/// The signature in the first header of a tar archive.
+const TAR_SIGNATURE: &[u8] = b"ustar";
+/// Offset of the signature in the archive, in bytes.
+const TAR_SIGNATURE_OFFSET: usize = 257;
 
-/// Returns the error for content of no supported format, with a guess at what it is.
+/// Returns the error for content in no supported format. The error names the probable format.
 fn unrecognised(bytes: &[u8]) -> Problem {
     if bytes.is_empty() {
         return Problem::Empty;
@@ -175,8 +177,8 @@ fn unrecognised(bytes: &[u8]) -> Problem {
     } else if bytes[0] == b'<' {
         "is a web page (the download failed)"
     } else if bytes
-        .get(TAR_SIGNATURE.0..)
-        .is_some_and(|rest| rest.starts_with(TAR_SIGNATURE.1))
+        .get(TAR_SIGNATURE_OFFSET..)
+        .is_some_and(|rest| rest.starts_with(TAR_SIGNATURE))
     {
         "is a tar archive"
     } else if bytes[0] == 0x80 {

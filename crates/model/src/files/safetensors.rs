@@ -13,14 +13,15 @@ use super::error::{Problem, TensorProblem};
 use super::state::{Dtype, StateDict, StoredTensor, decode};
 use super::{Format, Header, Style, Summary, WeightFile};
 
-/// Size in bytes of the length field before the header. The header is padded to a multiple of it.
+/// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;
 /// Key of the metadata in the header; all other keys are names of tensors.
 const METADATA_NAME: &str = "__metadata__";
 
-/// Prefix of the names of the optimiser's moments in this program's training checkpoints. They are not weights and are not read.
+/// Prefix of the names of the optimiser's moments in the training checkpoints of this program. Moments are not weights, so they are
+/// not read.
 const OPTIMIZER_PREFIX: &str = "optimizer.";
-/// Key of the metadata in this program's training checkpoints with epoch and step, as JSON.
+/// Key of the metadata that holds epoch and step, as JSON, in the training checkpoints of this program.
 const STATE_KEY: &str = "state";
 
 /// Whether the bytes begin like a safetensors file: a length of at least 2, then an opening brace.
@@ -40,7 +41,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
             continue;
         }
         let Some(info) = metadata.info(&name) else { continue };
-        let dtype = from_file(info.dtype).ok_or_else(|| Problem::Tensor {
+        let dtype = from_safetensors(info.dtype).ok_or_else(|| Problem::Tensor {
             name: name.clone(),
             problem: TensorProblem::UnsupportedDtype(info.dtype.to_string()),
         })?;
@@ -54,16 +55,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
     }
     let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
     entries.sort();
-    let text = |name: &str| {
+    let entry = |name: &str| {
         entries
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     };
-    let training_state: serde_json::Value = text(STATE_KEY)
+    let training_state: serde_json::Value = entry(STATE_KEY)
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
-    let number = |name: &str| match text(name) {
+    let number = |name: &str| match entry(name) {
         Some(value) => value.parse().ok(),
         None => training_state.get(name)?.as_u64(),
     };
@@ -93,7 +94,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
         }
         let end = start + tensor.data.len() * tensor.data.dtype().size();
         let info = TensorInfo {
-            dtype: to_file(tensor.data.dtype()),
+            dtype: to_safetensors(tensor.data.dtype()),
             shape: tensor.shape.clone(),
             data_offsets: (start, end),
         };
@@ -120,13 +121,13 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
 /// Returns the header as JSON. The metadata is sorted, so that equal weights give equal bytes.
 fn json_header(metadata: &Metadata) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::to_value(metadata)?;
-    if let Some(serde_json::Value::Object(texts)) = json.get_mut(METADATA_NAME) {
-        texts.sort_keys();
+    if let Some(serde_json::Value::Object(entries)) = json.get_mut(METADATA_NAME) {
+        entries.sort_keys();
     }
     serde_json::to_vec(&json)
 }
 
-fn from_file(dtype: FileDtype) -> Option<Dtype> {
+fn from_safetensors(dtype: FileDtype) -> Option<Dtype> {
     Some(match dtype {
         FileDtype::F32 => Dtype::F32,
         FileDtype::F64 => Dtype::F64,
@@ -142,7 +143,7 @@ fn from_file(dtype: FileDtype) -> Option<Dtype> {
     })
 }
 
-fn to_file(dtype: Dtype) -> FileDtype {
+fn to_safetensors(dtype: Dtype) -> FileDtype {
     match dtype {
         Dtype::F32 => FileDtype::F32,
         Dtype::F64 => FileDtype::F64,

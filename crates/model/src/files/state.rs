@@ -232,7 +232,7 @@ impl StoredTensor {
     }
 }
 
-/// The reason why a [`StateDict`] has no floating-point values of a name.
+/// The reason why a [`StateDict`] has no floating-point values under a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// There is no tensor of this name.
@@ -270,7 +270,7 @@ impl StateDict {
         self.tensors.get(name)
     }
 
-    /// Removes and returns the tensor of a name. The others keep their order.
+    /// Removes and returns the tensor of a name. The other tensors keep their order.
     ///
     /// The time is proportional to the number of tensors.
     pub fn remove(&mut self, name: &str) -> Option<StoredTensor> {

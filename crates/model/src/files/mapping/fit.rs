@@ -19,7 +19,7 @@ pub(super) enum Fitted {
     Same(StoredTensor),
     /// A tensor with the shape in the model, and a description of the change.
     Adapted(StoredTensor, String),
-    /// The head of a classifier with another number of classes, which is not loaded, and a description.
+    /// Nothing: the tensor belongs to the head of a classifier with another number of classes, as the text describes.
     OtherClasses(String),
 }
 
@@ -78,7 +78,7 @@ pub(super) fn floating<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'
     })
 }
 
-/// Returns the number of patches per side of a position table with `rows` rows, of which one is the class token's.
+/// Returns the number of patches per side of a position table with `rows` rows; the first row is that of the class token.
 fn grid(name: &str, rows: usize) -> Result<usize, AdaptError> {
     let patches = rows.saturating_sub(1);
     let side = patches.isqrt();

@@ -158,10 +158,10 @@ pub fn adapt(
     let target = in_scope(target, options.scope);
     let found = source.names();
     let matching = RANK_FROM_MATCHING.map(|(rank, matching)| (rank, matching, source.copy(matching)));
-    let chosen = source.choose(&target);
+    let tensors = source.take_all(&target);
 
     let mut adapted = StateDict::new();
-    for ((name, shape), tensor) in target.iter().zip(chosen) {
+    for ((name, shape), tensor) in target.iter().zip(tensors) {
         let tensor = match tensor {
             // The values are known, so the shape in the file does not matter.
             _ if name == POSITION_IDS => {
@@ -250,6 +250,7 @@ impl Source {
         self.tensors.get(name)?.clone()
     }
 
+    /// Removes the heads of downstream tasks and returns the names of their tensors.
     fn drop_heads(&mut self) -> Vec<String> {
         let is_head = |name: &String| HEADS.iter().any(|head| name.starts_with(head));
         let heads: Vec<String> = self.tensors.keys().filter(|name| is_head(name)).cloned().collect();
@@ -257,17 +258,17 @@ impl Source {
         heads
     }
 
-    /// Takes the file's tensor for each tensor of the model. If there is none of the same name, the backbone's prefix is added to the
+    /// Takes the file's tensor for each tensor of the model. If no tensor has the same name, the backbone's prefix is added to the
     /// name or removed.
-    fn choose(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
-        let mut chosen: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
-        for (tensor, (name, _)) in chosen.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
+    fn take_all(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
+        let mut tensors: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
+        for (tensor, (name, _)) in tensors.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
             *tensor = match name.strip_prefix(BACKBONE_PREFIX) {
                 Some(stripped) => self.take(stripped),
                 None => self.take(&format!("{BACKBONE_PREFIX}{name}")),
             };
         }
-        chosen
+        tensors
     }
 
     fn take(&mut self, name: &str) -> Option<StoredTensor> {
@@ -291,7 +292,7 @@ fn position_ids(shape: &[usize]) -> StoredTensor {
 }
 
 /// Makes the tensor `name` of the retrieval head from row 1 of a tensor of the matching head. Returns the tensor and the name of its
-/// source; `None` if `name` is not of the retrieval head, or the file has no matching head.
+/// source; `None` if `name` is not a tensor of the retrieval head, or the file has no matching head.
 fn matching_row(
     name: &str,
     shape: &[usize],
@@ -300,17 +301,17 @@ fn matching_row(
     let Some((_, from, Some(head))) = matching.iter().find(|(rank, _, _)| *rank == name) else {
         return Ok(None);
     };
-    let expected = || AdaptError::Shape {
+    let shape_error = || AdaptError::Shape {
         name: (*from).to_owned(),
         found: head.shape.clone(),
         expected: [&[2], shape.get(1..).unwrap_or_default()].concat(),
     };
     let [2, rest @ ..] = head.shape.as_slice() else {
-        return Err(expected());
+        return Err(shape_error());
     };
     let row_shape = [&[1], rest].concat();
     if row_shape != shape {
-        return Err(expected());
+        return Err(shape_error());
     }
     let values = fit::floating(from, head)?;
     let row = values[values.len() / 2..].to_vec();

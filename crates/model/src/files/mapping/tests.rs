@@ -17,7 +17,7 @@ fn set_shape(target: &mut Target, name: &str, change: impl FnOnce(&mut Vec<usize
     change(&mut target.iter_mut().find(|(n, _)| n == name).unwrap().1);
 }
 
-fn golden(name: &str) -> Vec<StateDict> {
+fn golden_states(name: &str) -> Vec<StateDict> {
     let paths: Vec<PathBuf> = vlct_golden::directories("model").iter().map(|f| f.join(name)).collect();
     let states: Vec<_> = paths
         .iter()
@@ -50,7 +50,7 @@ fn state_of_shapes(tensors: &[(&str, &[usize])]) -> StateDict {
 #[test]
 fn a_state_dict_with_the_names_and_shapes_of_the_model_is_unchanged() {
     for name in ["pretrain.ckpt", "vqa.ckpt", "nlvr2.ckpt", "irtr.ckpt"] {
-        for state in golden(name) {
+        for state in golden_states(name) {
             let (adapted, report) = adapt(state.clone(), &target_of(&state), Options::default()).unwrap();
             assert_eq!(adapted, state);
             let want = LoadReport {
@@ -65,7 +65,7 @@ fn a_state_dict_with_the_names_and_shapes_of_the_model_is_unchanged() {
 
 #[test]
 fn loads_the_backbone_with_any_prefixes() {
-    for (model, mae) in golden("pretrain.ckpt").into_iter().zip(golden("mae.pth")) {
+    for (model, mae) in golden_states("pretrain.ckpt").into_iter().zip(golden_states("mae.pth")) {
         let target = target_of(&model);
         let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
         let wrap = |state: &StateDict, wrapper: &str| -> StateDict {
@@ -89,14 +89,14 @@ fn loads_the_backbone_with_any_prefixes() {
                 let (adapted, report) = adapt(source.clone(), &target, options).unwrap();
                 assert_eq!(report.matched, mae.len());
                 assert_eq!(report.unexpected, [""; 0]);
-                let text_is_missing = report.missing.iter().any(|name| name == "pooler.dense.weight");
-                assert_eq!(text_is_missing, scope == Scope::Model);
+                let is_pooler_missing = report.missing.iter().any(|name| name == "pooler.dense.weight");
+                assert_eq!(is_pooler_missing, scope == Scope::Model);
                 for (name, tensor) in mae.iter() {
                     assert_eq!(adapted.get(&format!("transformer.{name}")), Some(tensor), "{name}");
                 }
             }
         }
-        // A file of the whole model, loaded into the backbone of a model and into a backbone without a model.
+        // A file of the whole model is loaded into the backbone of a model, and into a backbone alone.
         let (adapted, report) = adapt(model.clone(), &target, backbone_only()).unwrap();
         assert!(adapted.names().all(|name| name.starts_with(BACKBONE_PREFIX)));
         assert!(report.missing.is_empty() && !report.unexpected.is_empty());
@@ -124,7 +124,7 @@ fn resizes_position_tables_to_the_image_size() {
                     *shape = want.shape(&name)
                 });
             }
-            // Names without and with the prefix.
+            // The names of the file are without and with the prefix.
             let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
             for source in [mae, prefixed] {
                 let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
@@ -173,7 +173,10 @@ fn resizes_half_precision_tables() {
 #[test]
 fn adapts_token_types_to_two_or_three_rows() {
     const NAME: &str = "token_type_embeddings.weight";
-    for (two, three) in golden("pretrain.ckpt").into_iter().zip(golden("nlvr2.ckpt")) {
+    for (two, three) in golden_states("pretrain.ckpt")
+        .into_iter()
+        .zip(golden_states("nlvr2.ckpt"))
+    {
         let width = two.get(NAME).unwrap().shape[1];
         let (adapted, report) = adapt(two.clone(), &target_of(&three), Options::default()).unwrap();
         let (before, after) = (two.f32(NAME).unwrap(), adapted.f32(NAME).unwrap());
@@ -195,7 +198,10 @@ fn adapts_token_types_to_two_or_three_rows() {
 
 #[test]
 fn makes_the_retrieval_head_from_the_matching_head() {
-    for (model, source) in golden("irtr.ckpt").into_iter().zip(golden("pretrain.ckpt")) {
+    for (model, source) in golden_states("irtr.ckpt")
+        .into_iter()
+        .zip(golden_states("pretrain.ckpt"))
+    {
         let mut target = target_of(&model);
         let (adapted, report) = adapt(source.clone(), &target, Options::default()).unwrap();
         let width = model.get("rank_output.weight").unwrap().shape[1];
@@ -235,7 +241,7 @@ fn makes_the_retrieval_head_from_the_matching_head() {
 
 #[test]
 fn skip_heads_ignores_the_heads_of_the_file() {
-    for state in golden("vqa.ckpt") {
+    for state in golden_states("vqa.ckpt") {
         let target = target_of(&state);
         let skip_heads = Options {
             skip_heads: true,
@@ -252,7 +258,7 @@ fn skip_heads_ignores_the_heads_of_the_file() {
 #[test]
 fn shortens_but_does_not_extend_text_positions() {
     const POSITIONS: &str = "text_embeddings.position_embeddings.weight";
-    for state in golden("pretrain.ckpt") {
+    for state in golden_states("pretrain.ckpt") {
         let rows = state.get(POSITIONS).unwrap().shape[0];
         let target_with = |rows: usize| {
             let mut target = target_of(&state);
@@ -284,7 +290,7 @@ fn shortens_but_does_not_extend_text_positions() {
 
 #[test]
 fn position_ids_are_optional() {
-    for state in golden("pretrain.ckpt") {
+    for state in golden_states("pretrain.ckpt") {
         let mut without = state.clone();
         without.remove(POSITION_IDS).unwrap();
         let (adapted, report) = adapt(without.clone(), &target_of(&state), Options::default()).unwrap();

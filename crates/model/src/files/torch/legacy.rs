@@ -1,4 +1,4 @@
-//! The format of PyTorch before version 1.6: five pickles in a row (magic number, protocol, system, content, list of storage
+//! The format of PyTorch before version 1.6: five consecutive pickles (magic number, protocol, system, content, list of storage
 //! keys), then each storage as its number of values (64 bits) and the values, little-endian.
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before version 1.6.
 //!
 //! Both formats consist of a pickle with everything except the values of tensors, and of storages with the values. Nothing in the
-//! pickle is executed (see [`vlct_pickle`]). Only the weights are decoded; for other entries there is a short description.
+//! pickle is executed (see [`vlct_pickle`]). Only the weights are decoded; other entries are described in a few words.
 
 mod archive;
 mod legacy;
@@ -44,7 +44,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<WeightFile, Problem> {
 
 /// The dictionary of weights in the pickle.
 struct Weights {
-    /// The top-level key of the dictionary; `None` if it is the top level.
+    /// The top-level key of the dictionary; `None` if the top level itself holds the weights.
     under: Option<&'static str>,
     /// Keys and values of the dictionary.
     entries: Vec<(Ref, Ref)>,
@@ -69,12 +69,12 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
             skipped.push(name.to_owned());
             continue;
         }
-        let in_tensor = |problem| Problem::Tensor {
+        let tensor_error = |problem| Problem::Tensor {
             name: name.to_owned(),
             problem,
         };
-        let layout = tensor::layout(pickle, value).map_err(in_tensor)?;
-        let tensor = storages.tensor(&layout, &mut remaining).map_err(in_tensor)?;
+        let layout = tensor::layout(pickle, value).map_err(tensor_error)?;
+        let tensor = storages.tensor(&layout, &mut remaining).map_err(tensor_error)?;
         state.insert(name, tensor.ok_or(Problem::TooLarge { limit })?);
     }
     let top = pickle.entries(pickle.root()).unwrap_or_default();
@@ -117,7 +117,7 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
         });
     };
     let holds_tensors = |entries: &[(Ref, Ref)]| entries.iter().any(|(_, value)| tensor::is_tensor(pickle, *value));
-    // The first entry in the place of the weights that an unsupported call would make.
+    // The first entry under `model` or `state_dict` that an unsupported call would make, and the callable.
     let mut unsupported = None;
     for under in ["model", "state_dict"] {
         let found = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(under));
@@ -144,20 +144,20 @@ fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
     }
     let unsupported = unsupported.or_else(|| top.iter().find_map(|(_, value)| unsupported_call(pickle, *value)));
     Err(match unsupported {
-        Some((place, callable)) => Problem::ForeignCallable { place, callable },
+        Some((entry, callable)) => Problem::ForeignCallable { entry, callable },
         None => Problem::NoWeights,
     })
 }
 
-/// Returns the place and name of the callable if the value is made by an unsupported call.
+/// Returns a description of the entry and the name of the callable if an unsupported call makes the value.
 fn unsupported_call(pickle: &Pickle, value: Ref) -> Option<(String, String)> {
     let is_unsupported = matches!(pickle.get(value), Value::Object(_)) && pickle.entries(value).is_none();
     is_unsupported.then(|| ("an entry".to_owned(), callable_name(pickle, value)))
 }
 
-fn unsupported_error(pickle: &Pickle, value: Ref, place: String) -> Problem {
+fn unsupported_error(pickle: &Pickle, value: Ref, entry: String) -> Problem {
     Problem::ForeignCallable {
-        place,
+        entry,
         callable: callable_name(pickle, value),
     }
 }
@@ -226,7 +226,7 @@ fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     })
 }
 
-/// Returns the bytes of a tensor with arbitrary strides, in row-major order. The layout must lie within the storage.
+/// Returns the bytes of a tensor with arbitrary strides, in row-major order. All values of the layout must be within the storage.
 fn gather(layout: &tensor::Layout, bytes: &[u8], count: usize) -> Vec<u8> {
     let size = layout.dtype.size();
     let mut gathered = Vec::with_capacity(count * size);

@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, TensorProblem>;
 /// Maximum number of nested wrappers (a parameter around a tensor, a subclass around a parameter).
 const MAX_WRAPPERS: usize = 8;
 
-/// A storage as a pickle refers to it.
+/// The reference of a pickle to a storage.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StorageId {
     /// Key of the storage in the file.
@@ -126,13 +126,13 @@ pub(super) fn layout(pickle: &Pickle, value: Ref) -> Result<Layout> {
             }
             ("_rebuild_from_type_v2", [function, _class, inner, ..]) => (callable, arguments) = (*function, *inner),
             ("_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
-                return dense(pickle, *storage, *offset, *shape, *strides, None);
+                return dense_layout(pickle, *storage, *offset, *shape, *strides, None);
             }
             ("_rebuild_tensor_v3", [storage, offset, shape, strides, _grad, _hooks, dtype, ..]) => {
                 let name = pickle.global(*dtype).map(|(_, name)| name);
                 let name = name.ok_or(TensorProblem::Malformed("dtype"))?;
                 let dtype = parse_dtype(name).ok_or_else(|| TensorProblem::UnsupportedDtype(name.to_owned()))?;
-                return dense(pickle, *storage, *offset, *shape, *strides, Some(dtype));
+                return dense_layout(pickle, *storage, *offset, *shape, *strides, Some(dtype));
             }
             (other, _) if !other.starts_with("_rebuild_tensor") => {
                 return Err(TensorProblem::UnsupportedDtype(other.to_owned()));
@@ -143,7 +143,14 @@ pub(super) fn layout(pickle: &Pickle, value: Ref) -> Result<Layout> {
     Err(TensorProblem::Malformed("tensor: too many wrappers"))
 }
 
-fn dense(pickle: &Pickle, storage: Ref, offset: Ref, shape: Ref, strides: Ref, dtype: Option<Dtype>) -> Result<Layout> {
+fn dense_layout(
+    pickle: &Pickle,
+    storage: Ref,
+    offset: Ref,
+    shape: Ref,
+    strides: Ref,
+    dtype: Option<Dtype>,
+) -> Result<Layout> {
     let Value::Persistent(id) = pickle.get(storage) else {
         return Err(TensorProblem::Malformed("storage"));
     };
@@ -156,8 +163,8 @@ fn dense(pickle: &Pickle, storage: Ref, offset: Ref, shape: Ref, strides: Ref, d
         .size(offset)
         .and_then(|offset| offset.checked_add(storage.offset));
     let offset = offset.ok_or(TensorProblem::Malformed("offset"))?;
-    let shape = sizes(pickle, shape).ok_or(TensorProblem::Malformed("shape"))?;
-    let strides = sizes(pickle, strides).ok_or(TensorProblem::Malformed("strides"))?;
+    let shape = parse_sizes(pickle, shape).ok_or(TensorProblem::Malformed("shape"))?;
+    let strides = parse_sizes(pickle, strides).ok_or(TensorProblem::Malformed("strides"))?;
     if shape.len() != strides.len() {
         return Err(TensorProblem::Malformed("strides"));
     }
@@ -171,7 +178,7 @@ fn dense(pickle: &Pickle, storage: Ref, offset: Ref, shape: Ref, strides: Ref, d
 }
 
 /// Reads a tuple of sizes or a `torch.Size`.
-fn sizes(pickle: &Pickle, value: Ref) -> Option<Vec<usize>> {
+fn parse_sizes(pickle: &Pickle, value: Ref) -> Option<Vec<usize>> {
     let items = match pickle.object(value) {
         Some(object) if pickle.global(object.callable) == Some(("torch", "Size")) => {
             pickle.items(*pickle.items(object.arguments)?.first()?)?
@@ -182,7 +189,7 @@ fn sizes(pickle: &Pickle, value: Ref) -> Option<Vec<usize>> {
     items.iter().map(|item| pickle.size(*item)).collect()
 }
 
-/// Decodes a persistent reference to a storage; `None` if it has another form.
+/// Decodes a persistent reference to a storage; `None` if the reference has another form.
 pub(super) fn storage_id(pickle: &Pickle, id: Ref) -> Option<StorageId> {
     let items = pickle.items(id)?;
     let [kind, class, key, _location, _count, view @ ..] = items else {

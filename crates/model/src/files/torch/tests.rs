@@ -3,12 +3,20 @@ use super::*;
 use vlct_pickle::Writer;
 
 /// Appends a tensor with storage `key`: `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`.
-fn tensor(pickle: &mut Writer, class: &str, key: &str, location: &str, offset: i64, shape: &[i64], strides: &[i64]) {
+fn write_tensor(
+    pickle: &mut Writer,
+    class: &str,
+    key: &str,
+    location: &str,
+    offset: i64,
+    shape: &[i64],
+    strides: &[i64],
+) {
     pickle.global("torch._utils", "_rebuild_tensor_v2").mark();
-    storage(pickle, class, key, location);
+    write_storage(pickle, class, key, location);
     pickle.int(offset);
-    numbers(pickle, shape);
-    numbers(pickle, strides);
+    write_sizes(pickle, shape);
+    write_sizes(pickle, strides);
     pickle
         .bool(false)
         .global("collections", "OrderedDict")
@@ -17,7 +25,7 @@ fn tensor(pickle: &mut Writer, class: &str, key: &str, location: &str, offset: i
     pickle.tuple().reduce();
 }
 
-fn storage(pickle: &mut Writer, class: &str, key: &str, location: &str) {
+fn write_storage(pickle: &mut Writer, class: &str, key: &str, location: &str) {
     let module = if location.starts_with("cuda") {
         "torch.cuda"
     } else {
@@ -33,16 +41,16 @@ fn storage(pickle: &mut Writer, class: &str, key: &str, location: &str) {
     pickle.tuple().persistent();
 }
 
-fn numbers(pickle: &mut Writer, numbers: &[i64]) {
+fn write_sizes(pickle: &mut Writer, sizes: &[i64]) {
     pickle.mark();
-    for number in numbers {
-        pickle.int(*number);
+    for size in sizes {
+        pickle.int(*size);
     }
     pickle.tuple();
 }
 
 /// Returns the pickle of `{under: {"w": …}}`. `value` writes the value of `w`.
-fn wrapped(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
+fn pickle_of(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut pickle = Writer::new();
     pickle.empty_dict().text(under).empty_dict().text("w");
     value(&mut pickle);
@@ -51,10 +59,10 @@ fn wrapped(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
 }
 
 fn read_with(content: &[u8], storages: &[(&str, &[u8])]) -> Result<WeightFile, Problem> {
-    read_ordered(content, storages, false)
+    read_in_byte_order(content, storages, false)
 }
 
-fn read_ordered(content: &[u8], storages: &[(&str, &[u8])], big_endian: bool) -> Result<WeightFile, Problem> {
+fn read_in_byte_order(content: &[u8], storages: &[(&str, &[u8])], big_endian: bool) -> Result<WeightFile, Problem> {
     let content = vlct_pickle::parse(content).unwrap();
     let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
     let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -70,9 +78,9 @@ fn zero_to_eleven() -> Vec<u8> {
     floats(&(0..12).map(|i| i as f32).collect::<Vec<_>>())
 }
 
-fn view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Problem> {
-    let content = wrapped("state_dict", |p| {
-        tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
+fn read_view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Problem> {
+    let content = pickle_of("state_dict", |p| {
+        write_tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
     });
     let file = read_with(&content, &[("s", &zero_to_eleven())])?;
     Ok(file.state.get("w").unwrap().clone())
@@ -82,7 +90,7 @@ fn view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Pro
 fn reads_views_of_a_storage() {
     for (offset, shape, strides, want) in [
         (2, &[2i64, 3][..], &[3i64, 1][..], &[2.0, 3.0, 4.0, 5.0, 6.0, 7.0][..]),
-        // Transposed, every second value, one value repeated, and axes of length 1 with a meaningless stride.
+        // A transposed view, every second value, a repeated value, and axes of length 1, whose stride has no effect.
         (0, &[3, 2], &[1, 3], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
         (1, &[3], &[2], &[1.0, 3.0, 5.0]),
         (5, &[4], &[0], &[5.0, 5.0, 5.0, 5.0]),
@@ -91,7 +99,7 @@ fn reads_views_of_a_storage() {
         (11, &[], &[], &[11.0]),
         (99, &[0, 5], &[5, 1], &[]),
     ] {
-        let tensor = view(offset, shape, strides).unwrap();
+        let tensor = read_view(offset, shape, strides).unwrap();
         assert_eq!(tensor.to_f32().unwrap(), want, "{offset} {shape:?} {strides:?}");
         assert_eq!(tensor.shape, shape.iter().map(|n| *n as usize).collect::<Vec<_>>());
     }
@@ -108,7 +116,7 @@ fn rejects_layouts_beyond_the_storage() {
         (0, &[2], &[i64::MAX]),
         (i64::MAX, &[2, 2], &[i64::MAX, i64::MAX]),
     ] {
-        let error = view(offset, shape, strides).unwrap_err().to_string();
+        let error = read_view(offset, shape, strides).unwrap_err().to_string();
         assert!(
             error.contains("tensor w: shape") && error.contains("storage of 12 values"),
             "{error}"
@@ -120,7 +128,7 @@ fn rejects_layouts_beyond_the_storage() {
         (0, &[2], &[-1]),
         (0, &[2], &[]),
     ] {
-        let error = view(offset, shape, strides).unwrap_err().to_string();
+        let error = read_view(offset, shape, strides).unwrap_err().to_string();
         assert!(error.contains("tensor w: malformed"), "{error}");
     }
 }
@@ -132,7 +140,7 @@ fn limits_the_size_of_tensors_with_a_shared_storage() {
         pickle.empty_dict();
         for i in 0..count {
             pickle.text(&format!("w{i}"));
-            tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
+            write_tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
             pickle.set_item();
         }
         read_with(&pickle.finish(), &[("s", &zero_to_eleven())])
@@ -157,49 +165,51 @@ fn reads_every_element_type_in_both_byte_orders() {
         ("ByteStorage", &[254], TensorData::U8(vec![254])),
         ("BoolStorage", &[1], TensorData::Bool(vec![true])),
     ] {
-        let content = wrapped("model", |p| tensor(p, class, "0", "cuda:3", 0, &[1], &[1]));
+        let content = pickle_of("model", |p| write_tensor(p, class, "0", "cuda:3", 0, &[1], &[1]));
         let file = read_with(&content, &[("0", bytes)]).unwrap();
         assert_eq!(file.state.get("w").unwrap().data, want);
         let swapped: Vec<u8> = bytes.iter().rev().copied().collect();
-        let file = read_ordered(&content, &[("0", &swapped)], true).unwrap();
+        let file = read_in_byte_order(&content, &[("0", &swapped)], true).unwrap();
         assert_eq!(file.state.get("w").unwrap().data, want, "big-endian");
     }
-    let content = wrapped("model", |p| tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1]));
+    let content = pickle_of("model", |p| {
+        write_tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1])
+    });
     let error = read_with(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: has the unsupported type ComplexFloatStorage");
-    let content = wrapped("model", |p| tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
+    let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
     let error = read_with(&content, &[]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: its storage \"0\" is not in the file");
 }
 
 #[test]
 fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
-    let parameter = wrapped("state_dict", |p| {
+    let parameter = pickle_of("state_dict", |p| {
         p.global("torch._utils", "_rebuild_parameter").mark();
-        tensor(p, "FloatStorage", "s", "cpu", 0, &[2], &[1]);
+        write_tensor(p, "FloatStorage", "s", "cpu", 0, &[2], &[1]);
         p.bool(true).empty_dict().tuple().reduce();
     });
-    let subclass = wrapped("state_dict", |p| {
+    let subclass = pickle_of("state_dict", |p| {
         p.global("torch._tensor", "_rebuild_from_type_v2").mark();
         p.global("torch._utils", "_rebuild_tensor_v2")
             .global("torch", "Tensor")
             .mark();
-        storage(p, "FloatStorage", "s", "cpu");
+        write_storage(p, "FloatStorage", "s", "cpu");
         p.int(0);
-        numbers(p, &[2]);
-        numbers(p, &[1]);
+        write_sizes(p, &[2]);
+        write_sizes(p, &[1]);
         p.tuple().empty_dict().tuple().reduce();
     });
     let untyped = |dtype: &str| {
-        wrapped("state_dict", |p| {
+        pickle_of("state_dict", |p| {
             p.global("torch._utils", "_rebuild_tensor_v3").mark();
-            storage(p, "UntypedStorage", "s", "cpu");
+            write_storage(p, "UntypedStorage", "s", "cpu");
             p.int(0);
-            // The shape as a torch.Size.
+            // The shape is a `torch.Size`.
             p.global("torch", "Size").mark();
-            numbers(p, &[2]);
+            write_sizes(p, &[2]);
             p.tuple().reduce();
-            numbers(p, &[1]);
+            write_sizes(p, &[1]);
             p.bool(false).empty_dict().global("torch", dtype).tuple().reduce();
         })
     };
@@ -211,7 +221,7 @@ fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
         .unwrap_err()
         .to_string();
     assert_eq!(error, "tensor w: has the unsupported type float8_e4m3fn");
-    let sparse = wrapped("state_dict", |p| {
+    let sparse = pickle_of("state_dict", |p| {
         p.global("torch._utils", "_rebuild_sparse_tensor")
             .empty_tuple()
             .reduce();
@@ -231,7 +241,7 @@ fn rejects_cyclic_wrappers() {
 
 #[test]
 fn finds_weights_under_state_dict_and_at_the_top_level() {
-    let one_value = |p: &mut Writer| tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+    let one_value = |p: &mut Writer| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
     // A `model` without tensors, here the name of the architecture, is not the weights.
     let mut pickle = Writer::new();
     pickle.empty_dict().text("model").text("vit_base").set_item();
@@ -265,8 +275,8 @@ fn errors_name_unsupported_callables() {
             .tuple()
             .reduce();
     };
-    let inside = wrapped("state_dict", |p| {
-        tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+    let inside = pickle_of("state_dict", |p| {
+        write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
         p.set_item().text("x");
         system(p);
     });
@@ -280,9 +290,9 @@ fn errors_name_unsupported_callables() {
         .empty_tuple()
         .reduce()
         .set_item();
-    for (content, place, callable) in [
+    for (content, entry, callable) in [
         (inside, "entry x of the weights", "os.system"),
-        (wrapped("state_dict", system), "`state_dict`", "os.system"),
+        (pickle_of("state_dict", system), "`state_dict`", "os.system"),
         (root.finish(), "its content", "os.system"),
         (module.finish(), "`model`", "models.Vit"),
     ] {
@@ -290,25 +300,25 @@ fn errors_name_unsupported_callables() {
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with(&format!("{place} would be made by calling {callable},")),
+            error.starts_with(&format!("{entry} would be made by calling {callable},")),
             "{error}"
         );
     }
-    let mut lines = Writer::new();
-    lines
+    let mut with_line_break = Writer::new();
+    with_line_break
         .empty_dict()
         .text("model")
         .global("a", "b\rc")
         .empty_tuple()
         .reduce()
         .set_item();
-    let error = read_with(&lines.finish(), &[]).unwrap_err().to_string();
+    let error = read_with(&with_line_break.finish(), &[]).unwrap_err().to_string();
     assert!(error.contains("calling a.b\u{fffd}c,"), "{error}");
     assert!(!std::path::Path::new("vlct-was-here").exists());
 }
 
 /// Returns a zip archive with the given entries.
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+fn zip_archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in entries {
@@ -321,12 +331,12 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn reads_or_rejects_archives_of_other_programs() {
-    let content = wrapped("model", |p| tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
+    let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
     let values = zero_to_eleven();
     // The directory may have any name or be missing; `byteorder` may be missing.
     for directory in ["", "archive/", "epoch=3/"] {
         let names = [format!("{directory}data.pkl"), format!("{directory}data/s")];
-        let file = read_bytes(&archive(&[(&names[0], &content), (&names[1], &values)])).unwrap();
+        let file = read_bytes(&zip_archive(&[(&names[0], &content), (&names[1], &values)])).unwrap();
         assert_eq!(file.state.get("w").unwrap().data.len(), 12);
     }
     let swapped: Vec<u8> = values.chunks(4).flat_map(|v| v.iter().rev().copied()).collect();
@@ -335,22 +345,22 @@ fn reads_or_rejects_archives_of_other_programs() {
         ("a/byteorder", b"big"),
         ("a/data/s", &swapped),
     ];
-    let file = read_bytes(&archive(&entries)).unwrap();
+    let file = read_bytes(&zip_archive(&entries)).unwrap();
     assert_eq!(file.state.f32("w").unwrap()[11], 11.0);
 
-    let script = archive(&[
+    let script = zip_archive(&[
         ("a/data.pkl", &content),
         ("a/constants.pkl", b")."),
         ("a/data/s", &values),
     ]);
     assert!(matches!(read_bytes(&script), Err(Problem::TorchScript)));
     assert!(matches!(
-        read_bytes(&archive(&[("a/other", b"")])),
+        read_bytes(&zip_archive(&[("a/other", b"")])),
         Err(Problem::NoPickle)
     ));
 
     // Marks an entry as deflated: the method is a 16-bit field of the local and of the central header.
-    let mut deflated = archive(&[("a/data.pkl", &content), ("a/data/s", &values)]);
+    let mut deflated = zip_archive(&[("a/data.pkl", &content), ("a/data/s", &values)]);
     for (signature, method) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
         let starts: Vec<_> = (0..deflated.len() - 4)
             .filter(|i| deflated[*i..].starts_with(signature))
@@ -377,16 +387,16 @@ fn storages_are_aligned_to_64_bytes() {
     }
 }
 
-/// Returns a checkpoint in the format before version 1.6: five pickles, then the storages.
-fn legacy(content: &[u8], keys: &[(&str, i64, &[u8])]) -> Vec<u8> {
+/// Returns a checkpoint in the format before version 1.6: five pickles, then the storages, given as key, number of values and bytes.
+fn legacy_file(content: &[u8], storages: &[(&str, i64, &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
     bytes.extend(content);
     bytes.extend(b"\x80\x02](");
-    for (key, _, _) in keys {
+    for (key, _, _) in storages {
         bytes.extend([b"U", &[key.len() as u8][..], key.as_bytes()].concat());
     }
     bytes.extend(b"e.");
-    for (_, count, values) in keys {
+    for (_, count, values) in storages {
         bytes.extend(count.to_le_bytes());
         bytes.extend(*values);
     }
@@ -396,7 +406,7 @@ fn legacy(content: &[u8], keys: &[(&str, i64, &[u8])]) -> Vec<u8> {
 #[test]
 fn reads_the_format_before_version_1_6() {
     // The storage is a view of storage 7 that begins at value 3.
-    let content = wrapped("model", |p| {
+    let content = pickle_of("model", |p| {
         p.global("torch._utils", "_rebuild_tensor_v2").mark();
         p.mark()
             .text("storage")
@@ -406,26 +416,26 @@ fn reads_the_format_before_version_1_6() {
             .int(12);
         p.mark().text("8").int(3).int(4).tuple();
         p.tuple().persistent().int(1);
-        numbers(p, &[2]);
-        numbers(p, &[1]);
+        write_sizes(p, &[2]);
+        write_sizes(p, &[1]);
         p.tuple().reduce();
     });
     let values = zero_to_eleven();
-    let file = read_bytes(&legacy(&content, &[("7", 12, &values)])).unwrap();
+    let file = read_bytes(&legacy_file(&content, &[("7", 12, &values)])).unwrap();
     assert_eq!(file.format, Format::TorchLegacy);
     assert_eq!(file.state.f32("w").unwrap(), [4.0, 5.0].as_slice());
 
-    for (keys, want) in [
+    for (storages, want) in [
         (&[("7", 13i64, &values[..])][..], "storage \"7\" is truncated"),
         (&[("7", -1, &values[..])], "storage \"7\" is truncated"),
         (&[("7", i64::MAX, &values[..])], "storage \"7\" is truncated"),
         (&[("9", 12, &values[..])], "storage \"9\" belongs to no tensor"),
         (&[], "its storage \"7\" is not in the file"),
     ] {
-        let error = read_bytes(&legacy(&content, keys)).unwrap_err().to_string();
+        let error = read_bytes(&legacy_file(&content, storages)).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
-    let mut other = legacy(&content, &[("7", 12, &values)]);
+    let mut other = legacy_file(&content, &[("7", 12, &values)]);
     other[18] = 1;
     let error = read_bytes(&other).unwrap_err().to_string();
     assert!(error.contains("protocol 769, expected 1001"), "{error}");

@@ -19,7 +19,7 @@ const ALIGNMENT: u16 = 64;
 const ZIP64_FROM: u64 = u32::MAX as u64;
 /// Version of the serialisation, `kProducedFileFormatVersion` of PyTorch 1.6 and later.
 const VERSION: &str = "3\n";
-/// Lightning's version in the checkpoint, the one of the published VLC.
+/// Lightning's version in the checkpoint, the same as in the published VLC checkpoints.
 const LIGHTNING_VERSION: &str = "1.1.4";
 
 /// Writes the tensors as a checkpoint. Values are converted in small chunks.
@@ -37,7 +37,7 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
         Ok::<(), Problem>(())
     };
     let mut small_entry = |name: &str, bytes: &[u8]| entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
-    small_entry("data.pkl", &content(state, header))?;
+    small_entry("data.pkl", &content_pickle(state, header))?;
     small_entry(".format_version", b"1")?;
     small_entry(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
     small_entry("byteorder", b"little")?;
@@ -52,7 +52,7 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
     Ok(())
 }
 
-fn content(state: &StateDict, header: &Header) -> Vec<u8> {
+fn content_pickle(state: &StateDict, header: &Header) -> Vec<u8> {
     let mut pickle = Writer::new();
     pickle.empty_dict();
     let under = match header.style {
@@ -69,22 +69,22 @@ fn content(state: &StateDict, header: &Header) -> Vec<u8> {
         Style::Mae => "model",
     };
     pickle.text(under);
-    ordered_dict(&mut pickle);
+    write_ordered_dict(&mut pickle);
     for (index, (name, tensor)) in state.iter().enumerate() {
         pickle.text(name);
-        tensor_call(&mut pickle, index, tensor);
+        write_tensor(&mut pickle, index, tensor);
         pickle.set_item();
     }
     pickle.set_item();
     pickle.finish()
 }
 
-fn ordered_dict(pickle: &mut Writer) {
+fn write_ordered_dict(pickle: &mut Writer) {
     pickle.global("collections", "OrderedDict").empty_tuple().reduce();
 }
 
-/// `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)`
-fn tensor_call(pickle: &mut Writer, index: usize, tensor: &StoredTensor) {
+/// Writes the call `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)`.
+fn write_tensor(pickle: &mut Writer, index: usize, tensor: &StoredTensor) {
     pickle.global("torch._utils", "_rebuild_tensor_v2").mark();
     pickle
         .mark()
@@ -95,14 +95,14 @@ fn tensor_call(pickle: &mut Writer, index: usize, tensor: &StoredTensor) {
         .text("cpu")
         .int(tensor.data.len() as i64);
     pickle.tuple().persistent().int(0);
-    sizes(pickle, &tensor.shape);
-    sizes(pickle, &strides(&tensor.shape));
+    write_sizes(pickle, &tensor.shape);
+    write_sizes(pickle, &strides(&tensor.shape));
     pickle.bool(false);
-    ordered_dict(pickle);
+    write_ordered_dict(pickle);
     pickle.tuple().reduce();
 }
 
-fn sizes(pickle: &mut Writer, sizes: &[usize]) {
+fn write_sizes(pickle: &mut Writer, sizes: &[usize]) {
     pickle.mark();
     for size in sizes {
         pickle.int(*size as i64);
