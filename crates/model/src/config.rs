@@ -63,13 +63,14 @@ impl Backbone {
 /// The heads of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Heads {
-    /// Masked language modelling.
+    /// Whether there is a head for masked language modelling.
     pub mlm: bool,
-    /// Image-text matching.
+    /// Whether there is a head for image-text matching.
     pub itm: bool,
-    /// Number of answers of the head for visual question answering; `None` without the head.
+    /// Number of answers of the head for visual question answering; `None` if there is no such head.
     pub vqa: Option<usize>,
-    /// Ranking of captions for retrieval. The head is initialised from the matching head, whose weights are then frozen.
+    /// Whether there is a head that ranks captions for retrieval. It is initialised from the matching head, whose weights are then
+    /// frozen.
     pub rank: bool,
 }
 
@@ -89,7 +90,7 @@ impl VlcConfig {
         3 * self.backbone.patch_size * self.backbone.patch_size
     }
 
-    /// Returns names, shapes and trainability of all parameters, in the order of the published state dict.
+    /// Returns name and shape of each parameter and whether it is trainable, in the order of the published state dict.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>, bool)> {
         let b = &self.backbone;
         let (d, e, n) = (b.width, b.decoder_width, self.patches());
@@ -97,52 +98,53 @@ impl VlcConfig {
         list.add("text_embeddings.word_embeddings.weight", &[self.vocab_size, d]);
         list.add("text_embeddings.position_embeddings.weight", &[self.max_text_len, d]);
         list.add("text_embeddings.token_type_embeddings.weight", &[2, d]);
-        list.norm("text_embeddings.LayerNorm", d);
+        list.add_norm("text_embeddings.LayerNorm", d);
         list.add("token_type_embeddings.weight", &[self.token_types, d]);
         list.add("transformer.cls_token", &[1, 1, d]);
-        list.frozen("transformer.pos_embed", &[1, n + 1, d]);
+        list.add_frozen("transformer.pos_embed", &[1, n + 1, d]);
         list.add("transformer.mask_token", &[1, 1, e]);
-        list.frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
+        list.add_frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
         list.add(
             "transformer.patch_embed.proj.weight",
             &[d, 3, b.patch_size, b.patch_size],
         );
         list.add("transformer.patch_embed.proj.bias", &[d]);
-        (0..b.depth).for_each(|i| list.block(&format!("transformer.blocks.{i}"), d));
-        list.norm("transformer.norm", d);
-        list.linear("transformer.decoder_embed", d, e);
-        (0..b.decoder_depth).for_each(|i| list.block(&format!("transformer.decoder_blocks.{i}"), e));
-        list.norm("transformer.decoder_norm", e);
-        list.linear("transformer.decoder_pred", e, self.patch_values());
-        list.linear("pooler.dense", d, d);
+        (0..b.depth).for_each(|i| list.add_block(&format!("transformer.blocks.{i}"), d));
+        list.add_norm("transformer.norm", d);
+        list.add_linear("transformer.decoder_embed", d, e);
+        (0..b.decoder_depth).for_each(|i| list.add_block(&format!("transformer.decoder_blocks.{i}"), e));
+        list.add_norm("transformer.decoder_norm", e);
+        list.add_linear("transformer.decoder_pred", e, self.patch_values());
+        list.add_linear("pooler.dense", d, d);
         if self.heads.mlm {
             list.add("mlm_score.bias", &[self.vocab_size]);
-            list.linear("mlm_score.transform.dense", d, d);
-            list.norm("mlm_score.transform.LayerNorm", d);
+            list.add_linear("mlm_score.transform.dense", d, d);
+            list.add_norm("mlm_score.transform.LayerNorm", d);
             list.add("mlm_score.decoder.weight", &[self.vocab_size, d]);
         }
         match self.heads {
             Heads {
                 itm: true, rank: true, ..
             } => {
-                list.frozen("itm_score.fc.weight", &[2, d]);
-                list.frozen("itm_score.fc.bias", &[2]);
+                list.add_frozen("itm_score.fc.weight", &[2, d]);
+                list.add_frozen("itm_score.fc.bias", &[2]);
             }
-            Heads { itm: true, .. } => list.linear("itm_score.fc", d, 2),
+            Heads { itm: true, .. } => list.add_linear("itm_score.fc", d, 2),
             _ => {}
         }
         if let Some(answers) = self.heads.vqa {
-            list.linear("vqa_classifier.0", d, 2 * d);
-            list.norm("vqa_classifier.1", 2 * d);
-            list.linear("vqa_classifier.3", 2 * d, answers);
+            list.add_linear("vqa_classifier.0", d, 2 * d);
+            list.add_norm("vqa_classifier.1", 2 * d);
+            list.add_linear("vqa_classifier.3", 2 * d, answers);
         }
         if self.heads.rank {
-            list.linear("rank_output", d, 1);
+            list.add_linear("rank_output", d, 1);
         }
         list.0
     }
 }
 
+/// Name and shape of each parameter, and whether it is trainable.
 struct ParameterList(Vec<(String, Vec<usize>, bool)>);
 
 impl ParameterList {
@@ -150,27 +152,27 @@ impl ParameterList {
         self.0.push((name.to_string(), shape.to_vec(), true));
     }
 
-    fn frozen(&mut self, name: &str, shape: &[usize]) {
+    fn add_frozen(&mut self, name: &str, shape: &[usize]) {
         self.0.push((name.to_string(), shape.to_vec(), false));
     }
 
-    fn linear(&mut self, name: &str, input: usize, output: usize) {
+    fn add_linear(&mut self, name: &str, input: usize, output: usize) {
         self.add(&format!("{name}.weight"), &[output, input]);
         self.add(&format!("{name}.bias"), &[output]);
     }
 
-    fn norm(&mut self, name: &str, width: usize) {
+    fn add_norm(&mut self, name: &str, width: usize) {
         self.add(&format!("{name}.weight"), &[width]);
         self.add(&format!("{name}.bias"), &[width]);
     }
 
-    fn block(&mut self, name: &str, width: usize) {
-        self.norm(&format!("{name}.norm1"), width);
-        self.linear(&format!("{name}.attn.qkv"), width, 3 * width);
-        self.linear(&format!("{name}.attn.proj"), width, width);
-        self.norm(&format!("{name}.norm2"), width);
-        self.linear(&format!("{name}.mlp.fc1"), width, 4 * width);
-        self.linear(&format!("{name}.mlp.fc2"), 4 * width, width);
+    fn add_block(&mut self, name: &str, width: usize) {
+        self.add_norm(&format!("{name}.norm1"), width);
+        self.add_linear(&format!("{name}.attn.qkv"), width, 3 * width);
+        self.add_linear(&format!("{name}.attn.proj"), width, width);
+        self.add_norm(&format!("{name}.norm2"), width);
+        self.add_linear(&format!("{name}.mlp.fc1"), width, 4 * width);
+        self.add_linear(&format!("{name}.mlp.fc2"), 4 * width, width);
     }
 }
 
@@ -178,7 +180,7 @@ impl ParameterList {
 mod tests {
     use super::*;
 
-    type Declared<'a> = (&'a str, &'a [usize], bool);
+    type Parameter<'a> = (&'a str, &'a [usize], bool);
 
     fn base(heads: Heads) -> VlcConfig {
         VlcConfig {
@@ -231,8 +233,8 @@ mod tests {
             .iter()
             .position(|(n, ..)| n == "pooler.dense.bias")
             .expect("declared");
-        let heads: Vec<Declared> = all[pooler + 1..].iter().map(|(n, s, t)| (&n[..], &s[..], *t)).collect();
-        let want: [Declared; 10] = [
+        let heads: Vec<Parameter> = all[pooler + 1..].iter().map(|(n, s, t)| (&n[..], &s[..], *t)).collect();
+        let want: [Parameter; 10] = [
             ("itm_score.fc.weight", &[2, 768], false),
             ("itm_score.fc.bias", &[2], false),
             ("vqa_classifier.0.weight", &[1536, 768], true),

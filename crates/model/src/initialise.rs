@@ -5,7 +5,7 @@ use crate::position::sine_cosine;
 use crate::vlc::Vlc;
 use rand::{Rng, RngExt};
 
-/// Standard deviation of embeddings and heads.
+/// Standard deviation of the initial weights of embeddings and heads.
 const STD: f64 = 0.02;
 
 /// Draws all weights, on all cores. `random(i)` returns the generator for parameter `i`.

@@ -57,7 +57,7 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     let (class_token, patches) = table.split_at(width);
     let taps = taps(from_grid, to_grid);
 
-    // Horizontally interpolated: [from_grid, to_grid, width].
+    // The table after horizontal interpolation: [from_grid, to_grid, width].
     let mut wide = vec![0f32; from_grid * to_grid * width];
     for (row, out_row) in patches
         .chunks_exact(from_grid * width)
@@ -80,7 +80,7 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
 /// Indices and weights of the four input positions of one output position.
 type Taps = [(usize, f32); 4];
 
-/// Returns `chunks_exact_mut`, which would panic for a size of 0; there are then no values.
+/// Returns `values.chunks_exact_mut(size)`. If `size` is 0, `values` is empty and there are no chunks, instead of a panic.
 fn chunks_mut(values: &mut [f32], size: usize) -> std::slice::ChunksExactMut<'_, f32> {
     values.chunks_exact_mut(size.max(1))
 }

@@ -36,7 +36,7 @@ impl Decoder {
 impl Vlc {
     /// Predicts patches of the images of `sequences`; `masks` has one mask per sequence.
     ///
-    /// `select` returns the patches to predict of an image, given its mask. The result is `[Σ selected patches, 3·P²]`, image by
+    /// `select` returns the patches to predict in an image, given the mask of the image. The result is `[Σ selected patches, 3·P²]`, image by
     /// image in the order of `select`, values in the order (row, column, channel), normalised per patch. The last block computes
     /// only the selected tokens.
     ///
@@ -113,7 +113,7 @@ impl Vlc {
         );
         let offsets: Arc<[usize]> = (0..=masks.len()).map(|i| i * length).collect();
         let heads = self.config.backbone.decoder_heads;
-        // Frees the memory of both before the blocks allocate.
+        // Frees the memory of these two tensors before the blocks allocate.
         drop((visible, restored));
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {

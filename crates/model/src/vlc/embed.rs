@@ -102,7 +102,7 @@ impl Vlc {
     /// an image without a mask, its patches are projected once.
     pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
         let all: Vec<u32> = (0..self.config.patches() as u32).collect();
-        // Images and their patches to project.
+        // Each image with the indices of the patches to project.
         let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
         // First row of each image whose patches are all projected.
         let mut unmasked_starts: Vec<Option<u32>> = vec![None; inputs.images.len()];

@@ -9,7 +9,7 @@ use vlct_tensor::Tape;
 
 impl VlcConfig {
     /// Derives the sizes of a pre-trained model from its weights, which have VLC's names. Image size, vocabulary and text length
-    /// follow from the shapes of the tables. The model gets the heads for matching and masked words that `state` contains.
+    /// follow from the shapes of the embedding tables. The model gets the heads for matching and masked words that `state` contains.
     ///
     /// `backbone` has the sizes that shapes do not determine, such as the number of attention heads.
     ///
@@ -17,12 +17,12 @@ impl VlcConfig {
     /// Returns [`AdaptError::Missing`] if `state` lacks a table, [`AdaptError::NotSquare`] if the number of rows of the position
     /// table is not one more than a square.
     pub fn from_weights(backbone: Backbone, state: &StateDict) -> Result<Self, AdaptError> {
-        let rows = |name: &str, axis: usize| {
+        let axis_size = |name: &str, axis: usize| {
             let size = state.get(name).and_then(|tensor| tensor.shape.get(axis).copied());
             size.ok_or_else(|| AdaptError::Missing { name: name.into() })
         };
         let positions = "transformer.pos_embed";
-        let position_rows = rows(positions, 1)?;
+        let position_rows = axis_size(positions, 1)?;
         let grid = position_rows.saturating_sub(1).isqrt();
         if grid == 0 || grid * grid + 1 != position_rows {
             return Err(AdaptError::NotSquare {
@@ -33,9 +33,9 @@ impl VlcConfig {
         Ok(Self {
             image_size: grid * backbone.patch_size,
             backbone,
-            vocab_size: rows("text_embeddings.word_embeddings.weight", 0)?,
-            max_text_len: rows("text_embeddings.position_embeddings.weight", 0)?,
-            token_types: rows("token_type_embeddings.weight", 0)?,
+            vocab_size: axis_size("text_embeddings.word_embeddings.weight", 0)?,
+            max_text_len: axis_size("text_embeddings.position_embeddings.weight", 0)?,
+            token_types: axis_size("token_type_embeddings.weight", 0)?,
             drop_rate: 0.0,
             heads: Heads {
                 mlm: state.contains("mlm_score.bias"),
@@ -57,7 +57,7 @@ impl Vlc {
         if let Some(name) = report.missing.first() {
             return Err(AdaptError::Missing { name: name.clone() });
         }
-        // `Vlc::load` fails for tensors without floating-point values, and `adapt` returns none for a parameter.
+        // `Vlc::load` fails for tensors without floating-point values, and `adapt` returns no such tensor for a parameter.
         model.load(&state).expect("floating-point weights");
         Ok(model)
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::files::read;
 
-    fn golden(directory: &std::path::Path) -> (Backbone, StateDict) {
+    fn golden_model(directory: &std::path::Path) -> (Backbone, StateDict) {
         let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
         let backbone = Backbone {
@@ -109,7 +109,7 @@ mod tests {
     fn model_has_the_sizes_and_weights_of_the_file() {
         for directory in vlct_golden::directories("model") {
             let sizes = vlct_golden::json(directory.join("config.json"));
-            let (backbone, state) = golden(&directory);
+            let (backbone, state) = golden_model(&directory);
             let model = Vlc::from_weights(backbone, state.clone()).expect("a model");
             assert_eq!(model.config().image_size as u64, sizes["image_size"]);
             assert_eq!(model.config().vocab_size as u64, sizes["vocab_size"]);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn error_names_the_missing_weight() {
-        let (backbone, state) = golden(&vlct_golden::directories("model")[0]);
+        let (backbone, state) = golden_model(&vlct_golden::directories("model")[0]);
         for name in ["text_embeddings.word_embeddings.weight", "pooler.dense.weight"] {
             let mut damaged = state.clone();
             damaged.remove(name);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn match_probability_is_the_softmax_of_the_matching_logits() {
-        let (backbone, state) = golden(&vlct_golden::directories("model")[0]);
+        let (backbone, state) = golden_model(&vlct_golden::directories("model")[0]);
         let model = Vlc::from_weights(backbone, state).expect("a model");
         let pixels: Vec<f32> = (0..3 * model.config().image_size.pow(2))
             .map(|i| (i % 7) as f32 / 3.0 - 1.0)

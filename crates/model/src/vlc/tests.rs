@@ -62,7 +62,7 @@ fn sequence(text: Option<u32>, image: Option<u32>, token_type: u32, kept: Option
 }
 
 /// Returns the encoder's output and the gradients of a loss of its pooled sequences, in the order of the parameters.
-fn encode(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
+fn features_and_gradients(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) {
     let count = inputs.sequences.len();
     let tape = Tape::new(model.compute());
     let encoded = model.encode(&tape, inputs, None);
@@ -95,16 +95,16 @@ fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
             .collect()
     };
     let shared = sequences(&|i| cases[i].0);
-    let pool = [image(1), image(2)];
+    let images = [image(1), image(2)];
     let copied = sequences(&|i| i as u32);
-    let copies = cases.map(|(image, ..)| pool[image as usize].clone());
-    let (shared, copied) = (inputs(&pool, &texts, &shared), inputs(&copies, &texts, &copied));
+    let copies = cases.map(|(image, ..)| images[image as usize].clone());
+    let (shared, copied) = (inputs(&images, &texts, &shared), inputs(&copies, &texts, &copied));
 
     let tape = Tape::inference(model.compute());
     assert_eq!(model.embed_images(&tape, &shared).projected.rows(), 2 * 9 + 2 * 3 + 2);
     assert_eq!(model.embed_images(&tape, &copied).projected.rows(), 3 * 9 + 2 * 3 + 2);
-    let (values, gradients) = encode(&model, &shared);
-    let (want_values, want_gradients) = encode(&model, &copied);
+    let (values, gradients) = features_and_gradients(&model, &shared);
+    let (want_values, want_gradients) = features_and_gradients(&model, &copied);
     assert_close("features", &values, &want_values, 1e-6);
     assert_close("gradients", &gradients, &want_gradients, 1e-6);
 }
@@ -124,7 +124,7 @@ fn sequences_without_text_or_image_are_encoded_independently() {
     let together = together.features.tensor().to_host().to_vec();
     let width = model.config().backbone.width;
     for (i, rows) in [0..3, 3..13, 13..26].into_iter().enumerate() {
-        let (alone, gradients) = encode(&model, &inputs(&images, &texts, &all[i..=i]));
+        let (alone, gradients) = features_and_gradients(&model, &inputs(&images, &texts, &all[i..=i]));
         assert_close(
             "features",
             &together[rows.start * width..rows.end * width],
@@ -179,7 +179,7 @@ fn predictions_of_patches_do_not_depend_on_the_selection() {
         .collect();
     assert_eq!(rows, masks.iter().map(|mask| mask.removed.len()).sum::<usize>());
     assert_close("masked patches", &masked, &want, 1e-5);
-    // No patch of one image, one patch of the other.
+    // No patch of image 0 and patch 8 of image 1 are selected.
     let first = masks[0].removed.clone();
     let (rows, last) = decode(&|mask| if mask.removed == first { vec![] } else { vec![8] });
     assert_eq!(rows, 1);
