@@ -2,8 +2,8 @@
 //!
 //! A word with `=` sets a key; dots address entries of a dictionary (`loss_names.itm=0.5`). Any other word is a named
 //! config or the path of a `.json` or `.toml` file. The configuration starts with the base values. Named configs and files are
-//! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides both,
-//! wherever it is in the command.
+//! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides
+//! named configs and files, before and after it.
 
 use std::io::Read;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
     for word in words {
         let word = word.as_ref();
         match word.split_once('=') {
-            Some((key, value)) => updates.push((key.trim(), literal::parse(value.trim()))),
+            Some((key, value)) => updates.push((key.trim(), literal::parse_value(value.trim()))),
             None => apply_name(&mut config, word.trim())?,
         }
     }
@@ -90,10 +90,10 @@ fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
         reason,
     };
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
+    let length = std::fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|e| file_error(e.to_string()))?;
-    if read as u64 > MAX_FILE_BYTES {
+    if length as u64 > MAX_FILE_BYTES {
         return Err(file_error(format!(
             "the file is larger than the limit for config files, {MAX_FILE_BYTES} bytes"
         )));

@@ -8,14 +8,14 @@ use super::value::Value;
 /// Maximum nesting depth of lists and dictionaries. Deeper input is not a literal.
 const MAX_DEPTH: usize = 32;
 
-/// Returns the value of `text` if it is a literal, else `text` as a string.
-pub fn parse(text: &str) -> Value {
-    parse_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
+/// Parses the value in `KEY=VALUE`: a Python literal, else plain text, which gives a string.
+pub fn parse_value(text: &str) -> Value {
+    parse_python_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
 }
 
-/// Returns the value of a Python literal; `None` if `text` is not a literal. Values separated by commas without brackets, in
-/// Python a tuple, are a list.
-pub fn parse_literal(text: &str) -> Option<Value> {
+/// Parses a Python literal; `None` if `text` is not a literal. Values separated by commas without brackets, in Python a tuple,
+/// give a list.
+pub fn parse_python_literal(text: &str) -> Option<Value> {
     let mut parser = Parser { rest: text };
     let first = parser.value(0)?;
     let value = if parser.consume(',') {
@@ -307,7 +307,7 @@ fn number(source: &str, negative: bool) -> Option<Value> {
         let signed = if negative { format!("-{digits}") } else { digits };
         return signed.parse().ok().map(Value::Int);
     }
-    // The number has a decimal point or an exponent. `inf` and `nan` are not literals in Python.
+    // All other numbers have a decimal point or an exponent. `inf` and `nan` are not literals in Python.
     if !digits
         .bytes()
         .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
@@ -347,7 +347,7 @@ mod tests {
             ("-0.25", Value::Float(-0.25)),
             ("007.5", Value::Float(7.5)),
         ] {
-            assert_eq!(parse_literal(source), Some(value), "{source}");
+            assert_eq!(parse_python_literal(source), Some(value), "{source}");
         }
     }
 
@@ -379,7 +379,7 @@ mod tests {
             ),
             ("{}", Value::Dict(vec![])),
         ] {
-            assert_eq!(parse_literal(source), Some(value), "{source}");
+            assert_eq!(parse_python_literal(source), Some(value), "{source}");
         }
     }
 
@@ -426,10 +426,10 @@ mod tests {
             ".",
             "'\\ud800'",
         ] {
-            assert_eq!(parse_literal(source), None, "{source}");
-            assert_eq!(parse(source), text(source));
+            assert_eq!(parse_python_literal(source), None, "{source}");
+            assert_eq!(parse_value(source), text(source));
         }
-        assert_eq!(parse_literal(&"[".repeat(100_000)), None);
+        assert_eq!(parse_python_literal(&"[".repeat(100_000)), None);
     }
 
     fn values() -> impl Strategy<Value = Value> {
@@ -454,17 +454,17 @@ mod tests {
     proptest! {
         #[test]
         fn printed_values_parse_to_the_same_value(value in values()) {
-            prop_assert_eq!(parse_literal(&value.to_string()), Some(value));
+            prop_assert_eq!(parse_python_literal(&value.to_string()), Some(value));
         }
 
         #[test]
         fn arbitrary_text_never_panics(source in any::<String>()) {
-            parse(&source);
+            parse_value(&source);
         }
 
         #[test]
         fn text_similar_to_a_literal_never_panics(source in "[-+_.eExXobrjuNTF0-9a-f'\"\\\\\\[\\](){},: \n]{0,24}") {
-            parse(&source);
+            parse_value(&source);
         }
     }
 }

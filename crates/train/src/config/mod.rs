@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] turns the words after `with` into a [`Config`]: it parses literals, applies named configs and checks types and
 //! ranges against [`KEYS`]. [`validate`](crate::spec::validate) checks that the values of different keys agree. A
-//! [`Plan`](crate::plan::Plan) then has the steps, epochs and validations, which depend on the number of batches. Printing, help
+//! [`Plan`](crate::plan::Plan) then computes the steps, epochs and validations, which depend on the number of batches. Printing, help
 //! and `config.toml` use the same table.
 
 mod error;
@@ -19,7 +19,6 @@ mod value;
 
 pub use error::ConfigError;
 pub use grammar::{Resolved, resolve};
-pub use literal::{parse, parse_literal};
 pub use named_config::{NAMED_CONFIGS, NamedConfig};
 pub use print::{help, help_about, named_configs};
 pub use table::{AUTO, Config, KEYS, Key};

@@ -236,7 +236,7 @@ mod tests {
                     5 => Value::Float(number.abs().fract()),
                     6 => Value::List(vec![Value::Int(integer % 9)]),
                     7 => Value::Str("None".into()),
-                    8 => literal::parse(&text),
+                    8 => literal::parse_value(&text),
                     _ => Value::Str(text),
                 };
                 let _ = config.set(KEYS[key].name, &value);

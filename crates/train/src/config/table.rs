@@ -76,7 +76,7 @@ macro_rules! table {
 /// The value of `f32_products` that selects the faster method when a run begins.
 pub const AUTO: &str = "auto";
 
-/// Names of the backbones, short and long.
+/// Short and long names of the backbones, values of `vit`.
 pub(super) const VITS: &[&str] = &[
     "mae_vit_base_patch16",
     "mae_vit_large_patch16",
@@ -86,7 +86,7 @@ pub(super) const VITS: &[&str] = &[
     "mae_vit_huge_patch14_dec512d8b",
 ];
 
-/// Names of the image transforms.
+/// Names of the image transforms, elements of `train_transform_keys` and `val_transform_keys`.
 const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test"];
 
 fn strings(words: &[&str]) -> Vec<String> {
@@ -111,7 +111,7 @@ table! {
         activation_recompute: bool = false, Range::Any, "Save memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
     }
     "Tasks" {
-        loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, at_least(0.0), "Switches of the tasks, not weights: a value above 0 adds the head to the model, a value of at least 1 trains it.";
+        loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, at_least(0.0), "Switches of the tasks, not factors of their losses: a value above 0 adds the head to the model, a value of at least 1 trains it.";
         is_pretrain: bool = true, Range::Any, "Pre-training: mask image patches and use the pre-training parameter groups.";
         use_mae: bool = false, Range::Any, "Compute the masked-autoencoding loss together with mlm.";
         mae_weight: f64 = 1.0, at_least(0.0), "Weight of the masked-autoencoding loss.";

@@ -47,65 +47,65 @@ fn published_pre_training_command_gives_the_published_values() {
     validate(&pretrain).unwrap();
 }
 
-/// Name, experiment, dataset, task, samples per step, epochs, false captions per image, and whether recalls are computed.
-type FineTuning = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    u64,
-    u64,
-    u64,
-    bool,
-);
+/// The values that a published fine-tuning config sets.
+struct FineTuning {
+    name: &'static str,
+    exp_name: &'static str,
+    dataset: &'static str,
+    task: &'static str,
+    batch_size: u64,
+    max_epoch: u64,
+    draw_false_text: u64,
+    get_recall_metric: bool,
+}
 
-/// The published fine-tuning configs.
 const FINE_TUNING: [FineTuning; 4] = [
-    (
-        "task_finetune_vqa_mae_randaug",
-        "finetune_vqa_randaug",
-        "vqa",
-        "vqa",
-        256,
-        10,
-        0,
-        false,
-    ),
-    (
-        "task_finetune_nlvr2_mae_randaug",
-        "finetune_nlvr2_randaug",
-        "nlvr2",
-        "nlvr2",
-        128,
-        20,
-        0,
-        false,
-    ),
-    (
-        "task_finetune_irtr_coco_mae_randaug",
-        "finetune_irtr_coco_randaug",
-        "coco",
-        "irtr",
-        256,
-        20,
-        15,
-        false,
-    ),
-    (
-        "task_finetune_irtr_f30k_mae_randaug",
-        "finetune_irtr_f30k_mae_randaug",
-        "f30k",
-        "irtr",
-        256,
-        10,
-        15,
-        true,
-    ),
+    FineTuning {
+        name: "task_finetune_vqa_mae_randaug",
+        exp_name: "finetune_vqa_randaug",
+        dataset: "vqa",
+        task: "vqa",
+        batch_size: 256,
+        max_epoch: 10,
+        draw_false_text: 0,
+        get_recall_metric: false,
+    },
+    FineTuning {
+        name: "task_finetune_nlvr2_mae_randaug",
+        exp_name: "finetune_nlvr2_randaug",
+        dataset: "nlvr2",
+        task: "nlvr2",
+        batch_size: 128,
+        max_epoch: 20,
+        draw_false_text: 0,
+        get_recall_metric: false,
+    },
+    FineTuning {
+        name: "task_finetune_irtr_coco_mae_randaug",
+        exp_name: "finetune_irtr_coco_randaug",
+        dataset: "coco",
+        task: "irtr",
+        batch_size: 256,
+        max_epoch: 20,
+        draw_false_text: 15,
+        get_recall_metric: false,
+    },
+    FineTuning {
+        name: "task_finetune_irtr_f30k_mae_randaug",
+        exp_name: "finetune_irtr_f30k_mae_randaug",
+        dataset: "f30k",
+        task: "irtr",
+        batch_size: 256,
+        max_epoch: 10,
+        draw_false_text: 15,
+        get_recall_metric: true,
+    },
 ];
 
 #[test]
 fn published_fine_tuning_commands_give_the_published_values() {
-    for (name, exp_name, dataset, task, batch, epochs, false_text, recall) in FINE_TUNING {
+    for want in FINE_TUNING {
+        let name = want.name;
         let c = resolve(&[
             "data_root=/d",
             name,
@@ -117,16 +117,20 @@ fn published_fine_tuning_commands_give_the_published_values() {
         .config;
         assert_eq!(
             (c.exp_name.as_str(), &c.datasets[..]),
-            (exp_name, &[dataset.to_string()][..]),
+            (want.exp_name, &[want.dataset.to_string()][..]),
             "{name}"
         );
-        assert_eq!(c.loss_names.active().collect::<Vec<_>>(), [task], "{name}");
+        assert_eq!(c.loss_names.active().collect::<Vec<_>>(), [want.task], "{name}");
         assert_eq!(
             (c.batch_size, c.max_epoch, c.max_steps),
-            (batch, epochs, None),
+            (want.batch_size, want.max_epoch, None),
             "{name}"
         );
-        assert_eq!((c.draw_false_text, c.get_recall_metric), (false_text, recall), "{name}");
+        assert_eq!(
+            (c.draw_false_text, c.get_recall_metric),
+            (want.draw_false_text, want.get_recall_metric),
+            "{name}"
+        );
         assert_eq!(
             (c.warmup_steps, c.is_pretrain),
             (Warmup::Fraction(0.1), false),
@@ -134,7 +138,7 @@ fn published_fine_tuning_commands_give_the_published_values() {
         );
         assert_eq!(c.train_transform_keys, ["mae_randaug"], "{name}");
         assert_eq!(c.val_transform_keys, ["mae_test"], "{name}");
-        assert_eq!(c.loss_names.itm, if task == "irtr" { 0.5 } else { 0.0 }, "{name}");
+        assert_eq!(c.loss_names.itm, if want.task == "irtr" { 0.5 } else { 0.0 }, "{name}");
         validate(&c).unwrap();
     }
     let vqa = resolve(&["task_finetune_vqa_mae_randaug"]).unwrap().config;

@@ -52,7 +52,7 @@ macro_rules! integer_types {
                 integer(value)?.try_into().ok()
             }
             fn to_value(&self) -> Value {
-                // Every value is from an i64 or a base value, so the conversion does not fail.
+                // Every value was converted from an i64 or is a base value of the table, so the conversion does not fail.
                 Value::Int(i64::try_from(*self).unwrap_or(i64::MAX))
             }
         }
@@ -123,21 +123,21 @@ impl<T: KeyType> KeyType for Option<T> {
     }
 }
 
-/// Task switches, not weights. A value above 0 adds the task's head to the model, a value of at least 1 also trains and measures
+/// Switches of the tasks, not factors of their losses. A value above 0 adds the task's head to the model, a value of at least 1 also trains and measures
 /// the task.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossNames {
-    /// Image-text matching with word-patch alignment.
+    /// Switch of image-text matching with word-patch alignment.
     pub itm: f64,
-    /// Masked language modelling.
+    /// Switch of masked language modelling.
     pub mlm: f64,
-    /// Visual question answering.
+    /// Switch of visual question answering.
     pub vqa: f64,
-    /// Natural language for visual reasoning, with two images per sample.
+    /// Switch of natural language for visual reasoning, with two images per sample.
     pub nlvr2: f64,
-    /// Image-text retrieval.
+    /// Switch of image-text retrieval.
     pub irtr: f64,
-    /// Masked autoencoding; computed with `mlm` when `use_mae` is set.
+    /// Switch of masked autoencoding, which is computed together with `mlm` if `use_mae` is set.
     pub mae: f64,
 }
 
@@ -172,7 +172,7 @@ impl LossNames {
     }
 }
 
-/// Missing entries are 0.
+/// An entry that the dictionary lacks is 0.
 impl KeyType for LossNames {
     fn type_name() -> String {
         "dict of numbers".into()
@@ -201,7 +201,7 @@ impl KeyType for LossNames {
     }
 }
 
-/// Length of the warm-up. An int is a number of steps, a float a fraction.
+/// Length of the warm-up. An int is a number of optimiser steps, a float is a fraction of all steps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Warmup {
     /// Number of optimiser steps.
@@ -229,7 +229,7 @@ impl KeyType for Warmup {
     }
 }
 
-/// Interval between validations. An int is a number of micro-batches, a float a fraction.
+/// Interval between validations. An int is a number of micro-batches, a float is a fraction of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ValCheckInterval {
     /// Fraction of an epoch.
@@ -368,7 +368,7 @@ impl KeyType for Precision {
     }
 }
 
-/// The values of its type that a key allows. For a list, every element must be allowed.
+/// The values that a key allows, among those of its type. For a list, every element must be allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
     /// All values; floats must be finite.
@@ -389,9 +389,9 @@ pub enum Range {
         /// The smallest int. If it is above 0, the float 0.0 is not allowed.
         least: i64,
     },
-    /// One of these words.
+    /// A string that is one of these words.
     OneOf(&'static [&'static str]),
-    /// One of these words, or the name of a custom dataset.
+    /// A string that is one of these words or the name of a custom dataset.
     OneOfOrName(&'static [&'static str]),
 }
 

@@ -10,7 +10,7 @@ use super::value::Value;
 
 /// The reason why a value was not set.
 enum SetError {
-    /// There is no such key or entry.
+    /// The configuration has no such key, or the key no such entry.
     Unknown(String),
     /// The value has another type than the key or entry.
     Type {
@@ -110,7 +110,7 @@ fn nearest_key(path: &str) -> String {
             names.extend(entries.iter().map(|(entry, _)| format!("{}.{entry}", key.name)));
         }
     }
-    // `itm` means `loss_names.itm`, but a comparison of letters finds other keys more similar.
+    // `itm` means `loss_names.itm`, but by edit distance other keys are more similar.
     let by_entry = names
         .iter()
         .find(|n| n.split_once('.').is_some_and(|(_, entry)| entry == path));
@@ -160,7 +160,7 @@ fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
             "false" | "no" | "off" => suggest(&Value::Bool(false)),
             "none" | "null" | "nil" | "" => suggest(&Value::None),
             // Suggests the number or list in a quoted string, else a list of the one string.
-            _ => literal::parse_literal(text)
+            _ => literal::parse_python_literal(text)
                 .and_then(|v| suggest(&v))
                 .or_else(|| suggest(&Value::List(vec![value.clone()]))),
         },
@@ -194,7 +194,7 @@ mod tests {
         #[test]
         fn rejected_values_do_not_change_the_configuration(key in 0..KEYS.len(), text in ".{0,12}") {
             let mut config = Config::default();
-            if config.set(KEYS[key].name, &literal::parse(&text)).is_err() {
+            if config.set(KEYS[key].name, &literal::parse_value(&text)).is_err() {
                 prop_assert_eq!(config, Config::default());
             }
         }
