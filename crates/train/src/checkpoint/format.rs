@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Value of `__metadata__.format` in files of this layout.
 pub const FORMAT: &str = "vlct-checkpoint-2";
 
-/// Value of `__metadata__.format` in files of format 1. They have no description, and their state has other fields.
+/// Value of `__metadata__.format` in files of format 1. Format 1 has no description and other fields in the state.
 pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 
 /// Name of the checkpoint file in `last/` and `best/`.
@@ -30,7 +30,7 @@ pub fn best_path(run: &Path) -> PathBuf {
     run.join("best").join(FILE_NAME)
 }
 
-/// Maximum size of a header that safetensors readers accept, in bytes.
+/// Maximum size in bytes of a header that readers of safetensors accept.
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
 /// The first bytes of the header of every checkpoint, after the 8 bytes of its length. The digits of the checksum follow.

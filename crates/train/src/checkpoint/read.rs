@@ -38,6 +38,7 @@ struct Header {
     table: IndexMap<String, Entry>,
 }
 
+/// A tensor: its shape, and the range of its bytes in the file.
 #[derive(Debug)]
 struct Entry {
     shape: Vec<usize>,
@@ -50,7 +51,7 @@ struct Entry {
 /// Returns [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped, and [`CheckpointError::Damaged`] if it is
 /// truncated, altered or not a checkpoint.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let map = map(path)?;
+    let map = map_file(path)?;
     verify(&map).map_err(|reason| damaged(path, reason))?;
     let header = parse(&map).map_err(|reason| damaged(path, reason))?;
     Ok(Checkpoint {
@@ -143,11 +144,11 @@ pub struct Summary {
     pub path: PathBuf,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// Number of optimiser steps, if the state has it.
+    /// Number of optimiser steps, if the state contains it.
     pub step: Option<u64>,
-    /// The epoch, if the state has it.
+    /// The epoch, if the state contains it.
     pub epoch: Option<u64>,
-    /// The best value of the metric, if the state has it.
+    /// The best value of the metric, if the state contains it.
     pub metric: Option<f64>,
     /// Number of the model's tensors.
     pub tensors: usize,
@@ -165,7 +166,7 @@ pub struct Summary {
 /// # Errors
 /// Returns the errors of [`load`] if the header is not readable.
 pub fn inspect(path: &Path) -> Result<Summary> {
-    let map = map(path)?;
+    let map = map_file(path)?;
     let damage = verify(&map).err();
     let Header { state, table, .. } = match parse(&map) {
         Ok(header) => header,
@@ -192,7 +193,7 @@ fn damaged(path: &Path, reason: String) -> CheckpointError {
     }
 }
 
-fn map(path: &Path) -> Result<MappedFile> {
+fn map_file(path: &Path) -> Result<MappedFile> {
     let open = || -> std::io::Result<MappedFile> {
         if !std::fs::metadata(path)?.is_file() {
             let reason = format!("not a file (a run directory's checkpoint is last/{})", FILE_NAME);
@@ -206,7 +207,7 @@ fn map(path: &Path) -> Result<MappedFile> {
     })
 }
 
-/// Verifies the checksum. The error is a description of the damage.
+/// Verifies the checksum. An error is a description of the damage.
 fn verify(file: &[u8]) -> std::result::Result<(), String> {
     let start = &file[..file.len().min(CHECKSUM_OFFSET)];
     if start.len() > 8 && !HEADER_START.as_bytes().starts_with(&start[8..]) {
@@ -257,8 +258,8 @@ fn expected_length(file: &[u8]) -> Option<u64> {
 fn parse(file: &[u8]) -> std::result::Result<Header, String> {
     let (length, metadata) =
         SafeTensors::read_metadata(file).map_err(|error| format!("not a complete safetensors file: {error}"))?;
-    let text = |key: &str| metadata.metadata().as_ref().and_then(|texts| texts.get(key));
-    let format = match text("format").map(String::as_str) {
+    let entry = |key: &str| metadata.metadata().as_ref().and_then(|entries| entries.get(key));
+    let format = match entry("format").map(String::as_str) {
         Some(FORMAT) => 2,
         Some(FORMAT_1) => 1,
         Some(format) => {
@@ -268,9 +269,9 @@ fn parse(file: &[u8]) -> std::result::Result<Header, String> {
         }
         None => return Err(format!("not a checkpoint of this program (format {FORMAT})")),
     };
-    let state = text("state").ok_or("the state is missing")?;
+    let state = entry("state").ok_or("the state is missing")?;
     let state = serde_json::from_str(state).map_err(|error| format!("the state is invalid: {error}"))?;
-    let description = match text("description").filter(|_| format > 1) {
+    let description = match entry("description").filter(|_| format > 1) {
         Some(text) => {
             let read = serde_json::from_str(text);
             Some(read.map_err(|error| format!("the description is invalid: {error}"))?)

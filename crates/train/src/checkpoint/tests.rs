@@ -36,7 +36,7 @@ fn save_small(path: &Path, step: u64) {
     assert_eq!(bytes, fs::metadata(path).unwrap().len());
 }
 
-fn files(directory: &Path) -> Vec<String> {
+fn file_names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -50,7 +50,7 @@ fn load_returns_saved_tensors_and_state() {
     let run = TempDir::new().unwrap();
     let path = last_path(run.path());
     save_small(&path, 12);
-    assert_eq!(files(path.parent().unwrap()), [FILE_NAME]);
+    assert_eq!(file_names(path.parent().unwrap()), [FILE_NAME]);
     let checkpoint = load(&path).unwrap();
     assert_eq!(checkpoint.state()["config"], "seed = 1\n\"quoted\"");
     let names: Vec<_> = checkpoint.names().collect();
@@ -284,21 +284,21 @@ fn inspect_reports_damage() {
 fn a_full_disk_does_not_change_the_previous_checkpoint() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
-    let full = |out: &mut Output| {
+    let write_to_full_disk = |out: &mut Output| {
         out.write_all(b"half of a checkpoint")?;
         out.flush()?;
         File::options().write(true).open("/dev/full")?.write_all(b"the rest")?;
         Ok(0)
     };
-    let error = save_content(&path, full).unwrap_err().to_string();
+    let error = save_content(&path, write_to_full_disk).unwrap_err().to_string();
     assert!(error.contains("there is no earlier checkpoint"), "{error}");
-    assert!(files(run.path()).is_empty());
+    assert!(file_names(run.path()).is_empty());
 
     save_small(&path, 7);
-    let error = save_content(&path, full).unwrap_err().to_string();
+    let error = save_content(&path, write_to_full_disk).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
     assert!(error.contains("the previous checkpoint (step 7) is intact"), "{error}");
-    assert_eq!(files(run.path()), [FILE_NAME]);
+    assert_eq!(file_names(run.path()), [FILE_NAME]);
     assert_eq!(load(&path).unwrap().values("head.bias").unwrap(), [7.0]);
 }
 
@@ -337,7 +337,7 @@ fn a_file_size_limit_does_not_change_the_previous_checkpoint() {
         text.contains("error of the child") && text.contains("(step 8) is intact"),
         "{text}"
     );
-    assert_eq!(files(run.path()), [FILE_NAME]);
+    assert_eq!(file_names(run.path()), [FILE_NAME]);
     assert!(load(&path).is_ok());
 }
 
@@ -366,10 +366,10 @@ fn a_kill_before_the_rename_does_not_change_the_previous_checkpoint() {
         .unwrap()
         .status;
     assert!(!status.success());
-    assert_eq!(files(run.path()).len(), 2, "the temporary file remains");
+    assert_eq!(file_names(run.path()).len(), 2, "the temporary file remains");
     assert_eq!(load(&path).unwrap().state()["global_step"], 5);
     fs::write(run.path().join("notes.txt"), "unrelated").unwrap();
     save_small(&path, 6);
-    assert_eq!(files(run.path()), [FILE_NAME, "notes.txt"]);
+    assert_eq!(file_names(run.path()), [FILE_NAME, "notes.txt"]);
     assert_eq!(load(&path).unwrap().state()["global_step"], 6);
 }

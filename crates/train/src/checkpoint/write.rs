@@ -47,28 +47,28 @@ pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value, description: 
     save_content(path, |out| write(out, &header, tensors))
 }
 
-/// Writes a checkpoint with the content that `content` writes. Returns the result of `content`, the size in bytes.
-pub(super) fn save_content(path: &Path, content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
-    let attempt = || -> io::Result<u64> {
+/// Saves a checkpoint file atomically. Returns its size in bytes, the result of `write_content`.
+pub(super) fn save_content(path: &Path, write_content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
+    let save = || -> io::Result<u64> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
         remove_leftovers(path)?;
         let mut bytes = 0;
         atomic::write(path, |out| -> io::Result<()> {
-            bytes = content(out)?;
+            bytes = write_content(out)?;
             Ok(())
         })?;
         Ok(bytes)
     };
-    attempt().map_err(|source| CheckpointError::NotSaved {
+    save().map_err(|source| CheckpointError::NotSaved {
         path: path.to_path_buf(),
         source,
-        previous: previous(path),
+        previous: previous_checkpoint(path),
     })
 }
 
-fn previous(path: &Path) -> Previous {
+fn previous_checkpoint(path: &Path) -> Previous {
     if !path.exists() {
         return Previous::None;
     }
@@ -99,7 +99,7 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
             let shape = tensor.shape;
             return invalid(format!("tensor `{name}` has shape {shape:?} but {count} values"));
         }
-        // A slice has at most `isize::MAX` bytes, so only the sum can overflow.
+        // A tensor in memory has at most `isize::MAX` bytes, so only the sum can overflow.
         let Some(end) = offset.checked_add(count * 4) else {
             return invalid("the total size of the tensors is too large".into());
         };

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A log file could not be written or read.
+/// A log file that could not be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: log cannot be {action}: {source}", path = path.display())]
 pub struct LogError {

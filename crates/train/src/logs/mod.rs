@@ -1,6 +1,7 @@
 //! Logs: `metrics.jsonl`, TensorBoard events, progress.
 //!
-//! [`RunLog`] owns the three logs. Scalars have the original's names (`mlm/train/loss`, `val/the_metric`, …) in both files.
+//! [`RunLog`] owns the three logs. In `metrics.jsonl` and in TensorBoard, scalars have the original's names (`mlm/train/loss`,
+//! `val/the_metric`, …).
 
 mod append;
 pub mod metrics;
@@ -29,7 +30,8 @@ impl RunLog {
     /// Starts the logs of a new run in the directory `run`, which is created if it is missing.
     ///
     /// # Errors
-    /// Returns an error if the directory already contains records of a run, which are not changed, or if a file cannot be created.
+    /// Returns an error if the directory already contains records of a run, or if a file cannot be created. Existing records are not
+    /// changed.
     pub fn create(run: &Path, progress: Progress) -> Result<Self> {
         let path = run.join(metrics::FILE_NAME);
         fs::create_dir_all(run).map_err(|source| log_error(run, "started", source))?;
@@ -68,7 +70,7 @@ impl RunLog {
         })
     }
 
-    /// Writes `values` of optimiser step `step` to both files, without buffering.
+    /// Writes `values` of optimiser step `step` to `metrics.jsonl` and the TensorBoard events, without buffering.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written, for instance on a full disk. Partial records are removed.

@@ -15,8 +15,11 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// Minimum time between two stored measurements.
 const SAMPLING: Duration = Duration::from_millis(250);
 
-/// Minimum and maximum time between plain lines. The interval grows with the length of the run.
-const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// Minimum time between plain lines. The interval grows with the length of the run.
+const MIN_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Maximum time between plain lines.
+const MAX_LINE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The visible progress bar.
 static VISIBLE_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -50,7 +53,7 @@ pub struct Update<'a> {
 /// Shows the position, speed and remaining time of a loop.
 pub struct Progress {
     unit: &'static str,
-    /// Whether only steps are shown, without samples and data wait.
+    /// Whether the display shows steps only, without samples and the time spent waiting for data.
     steps_only: bool,
     total: u64,
     meter: Meter,
@@ -99,7 +102,7 @@ impl Progress {
         progress
     }
 
-    /// Sets the number of completed items, and updates the display if it is due.
+    /// Sets the number of completed items, and refreshes the display if a refresh is due.
     pub fn reach(&mut self, done: u64) {
         self.update(Update {
             step: done,
@@ -135,7 +138,7 @@ impl Progress {
         }
     }
 
-    /// Adds an update, and updates the display if it is due.
+    /// Adds an update, and refreshes the display if a refresh is due.
     pub fn update(&mut self, update: Update<'_>) {
         self.update_at(Instant::now(), update);
     }
@@ -145,7 +148,7 @@ impl Progress {
         let is_due = match &self.view {
             View::Bar(_) => true,
             View::Lines { started, last_line, .. } => {
-                let interval = ((now - *started) / 60).clamp(LINE_INTERVAL.0, LINE_INTERVAL.1);
+                let interval = ((now - *started) / 60).clamp(MIN_LINE_INTERVAL, MAX_LINE_INTERVAL);
                 update.step == self.total || last_line.is_none_or(|last| now - last >= interval)
             }
             View::Quiet => false,
@@ -240,7 +243,7 @@ struct Measurement {
 
 /// Measures rates over a moving window, in bounded memory.
 struct Meter {
-    /// Measurements of the window, oldest first; never empty.
+    /// Measurements of the window and the last one before it, oldest first; never empty.
     measurements: VecDeque<Measurement>,
     latest: Measurement,
 }
@@ -273,7 +276,7 @@ impl Meter {
         {
             self.measurements.push_back(self.latest);
         }
-        // The oldest measurement is before the window, so that there is a rate even if a step takes longer than the window.
+        // One measurement before the window is kept, so that there is a rate even if a step takes longer than the window.
         while self.measurements.len() > 1 && now - self.measurements[1].time >= WINDOW {
             self.measurements.pop_front();
         }

@@ -105,7 +105,7 @@ fn record(event: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns TensorFlow's masked CRC-32C: rotated, plus a constant (tensorflow/core/lib/hash/crc32c.h).
+/// Returns TensorFlow's masked CRC-32C: the CRC is rotated, then a constant is added (tensorflow/core/lib/hash/crc32c.h).
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -195,7 +195,7 @@ mod tests {
         })
     }
 
-    fn check(bytes: &[u8], stored: &[u8]) {
+    fn assert_checksum(bytes: &[u8], stored: &[u8]) {
         let crc = crc32c_by_definition(bytes);
         let masked = ((u64::from(crc) << 17) | u64::from(crc >> 15)) as u32;
         let masked = masked.wrapping_add(0xa282_ead8);
@@ -203,13 +203,13 @@ mod tests {
     }
 
     /// Splits a file into events.
-    fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
+    fn split_events(mut file: &[u8]) -> Vec<Vec<u8>> {
         let mut events = Vec::new();
         while !file.is_empty() {
             let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-            check(&file[..8], &file[8..12]);
+            assert_checksum(&file[..8], &file[8..12]);
             let event = &file[12..12 + length];
-            check(event, &file[12 + length..16 + length]);
+            assert_checksum(event, &file[12 + length..16 + length]);
             events.push(event.to_vec());
             file = &file[16 + length..];
         }
@@ -224,7 +224,7 @@ mod tests {
         Bytes(Vec<u8>),
     }
 
-    /// Splits a message into fields, (number, value).
+    /// Splits a message into the number and value of each field.
     fn fields(mut message: &[u8]) -> Vec<(u64, Field)> {
         fn varint(message: &mut &[u8]) -> u64 {
             let mut value = 0;
@@ -315,7 +315,7 @@ mod tests {
         let parts: Vec<&str> = name.strip_prefix(FILE_PREFIX).unwrap().split('.').collect();
         assert_eq!(parts.len(), 3, "{name}");
         assert_eq!(parts[2], std::process::id().to_string());
-        let events = records(&fs::read(entry.path()).unwrap());
+        let events = split_events(&fs::read(entry.path()).unwrap());
         assert_eq!(events.len(), 3);
         assert_eq!(fields(&events[0])[1], (3, Field::Bytes(b"brain.Event:2".to_vec())));
         assert_eq!(
@@ -342,7 +342,7 @@ mod tests {
         #[test]
         fn written_scalars_are_read_unchanged(step in any::<u64>(), values in prop::collection::vec((".{0,200}", -1e30..1e30f64), 0..3)) {
             let values: Vec<(&str, f64)> = values.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
-            let (read_step, mut read) = scalars(&records(&record(&scalar_event(0.0, step, 3, &values)))[0]);
+            let (read_step, mut read) = scalars(&split_events(&record(&scalar_event(0.0, step, 3, &values)))[0]);
             prop_assert_eq!(read_step, step);
             prop_assert_eq!(read.pop(), Some(("epoch".to_string(), 3.0)));
             let expected: Vec<(String, f32)> = values.iter().map(|&(tag, value)| (tag.into(), value as f32)).collect();
