@@ -1,8 +1,8 @@
-//! Steps in bfloat16 against the same steps in f32, and steps that recompute activations against steps that keep them.
+//! Compares steps in bfloat16 with the same steps in f32, and steps that recompute activations with steps that keep them.
 //!
-//! How far bfloat16 may be from f32 depends on the step: where large terms cancel, their rounding errors remain. The bound is
-//! therefore measured for each loss and each gradient, in f32 alone ([`Device::perturbed_cpu`]): how far it moves when each operand of
-//! a product is moved at random by the size of bfloat16's rounding.
+//! The error of bfloat16 depends on the step: where large terms cancel, their rounding errors remain. The bound of the error is
+//! therefore measured for each loss and each gradient, in f32 alone: the step is repeated with operands of products that are perturbed at
+//! random by the size of bfloat16's rounding error ([`Device::perturbed_cpu`]), and the changes of the loss or gradient give the bound.
 
 use super::{config, generated, load, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
@@ -14,21 +14,25 @@ use vlct_tensor::{Compute, Device, Gradients, Precision, Tape};
 /// Number of perturbed steps from which a bound is computed.
 const PERTURBATIONS: u64 = 32;
 
-/// Largest ratio between the squared error of a bfloat16 step and the squared distance of a perturbed step. A bfloat16 step also rounds
-/// softmax probabilities and the gradients of scores, which perturbed steps do not change. There are fewer of them than of perturbed
-/// operands, so they at most double the squared error.
+/// Allowed ratio between the squared error of a bfloat16 step and the squared distance between a perturbed and the exact step. A
+/// bfloat16 step also rounds softmax probabilities and the gradients of scores, which perturbed steps do not change. These values are
+/// fewer than the perturbed operands, so they at most double the squared error.
 const ERROR_RATIO: f64 = 2.0;
 
-/// Largest difference between a squared distance and its mean, in standard deviations of squared distances. The distance of a scalar is
-/// about normally distributed, so the standard deviation of its square is √2 times the mean of its square. Twelve of them and
-/// [`ERROR_RATIO`] allow a scalar 6 of its own standard deviations.
+/// Allowed difference between a squared distance and the mean of squared distances, in their standard deviations. The change of a
+/// scalar is about normally distributed; if its standard deviation is σ, its square has mean σ² and standard deviation √2·σ². The bound of
+/// a scalar is then √(2·(σ² + 12·√2·σ²)) ≈ 6σ.
 const DEVIATIONS: f64 = 12.0;
 
-/// Returns the bound of the error of a loss or gradient, given its squared distances between perturbed steps and the exact step.
-fn bound(squares: &[f64]) -> f64 {
-    let n = squares.len() as f64;
-    let mean = squares.iter().sum::<f64>() / n;
-    let variance = squares.iter().map(|square| (square - mean).powi(2)).sum::<f64>() / n;
+/// Returns the bound of the error of a loss or gradient. `squared_distances` are those between perturbed steps and the exact step.
+fn bound(squared_distances: &[f64]) -> f64 {
+    let n = squared_distances.len() as f64;
+    let mean = squared_distances.iter().sum::<f64>() / n;
+    let variance = squared_distances
+        .iter()
+        .map(|squared| (squared - mean).powi(2))
+        .sum::<f64>()
+        / n;
     (ERROR_RATIO * (mean + DEVIATIONS * variance.sqrt())).sqrt()
 }
 
@@ -41,7 +45,7 @@ struct Case {
 }
 
 /// Returns the recorded steps.
-fn recorded() -> Vec<Case> {
+fn recorded_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for directory in directories("model") {
         let mut add = |task_name: &str, model, task, batch| {
@@ -72,8 +76,8 @@ fn recorded() -> Vec<Case> {
     cases
 }
 
-/// Returns a step of each task, with generated models.
-fn generated(seed: u64) -> [Case; 3] {
+/// Returns a step of each task, with models and batches drawn from `seed`.
+fn generated_cases(seed: u64) -> [Case; 3] {
     let case = |task_name: &str, model, task, batch| Case {
         name: format!("model {seed}: {task_name}"),
         model,
@@ -97,7 +101,7 @@ fn generated(seed: u64) -> [Case; 3] {
 type Values = Vec<(String, Vec<f32>)>;
 
 impl Case {
-    /// Runs the step and returns the value of each measure, the total, and each gradient.
+    /// Runs the step and returns each loss, the total loss and each gradient.
     fn run(&mut self, compute: Compute) -> Values {
         self.model.set_compute(compute);
         let tape = Tape::new(self.model.compute());
@@ -115,7 +119,7 @@ impl Case {
         values
     }
 
-    fn run_in(&mut self, precision: Precision) -> Values {
+    fn run_with_precision(&mut self, precision: Precision) -> Values {
         self.run(Compute {
             precision,
             ..Compute::default()
@@ -123,9 +127,9 @@ impl Case {
     }
 
     /// Panics unless each loss and each gradient of the bfloat16 step is within its bound.
-    fn check_rounding(&mut self) {
-        let exact = self.run_in(Precision::F32);
-        let rounded = self.run_in(Precision::Bf16);
+    fn assert_within_bounds(&mut self) {
+        let exact = self.run_with_precision(Precision::F32);
+        let rounded = self.run_with_precision(Precision::Bf16);
         assert!(rounded != exact, "{}: not computed in bfloat16", self.name);
         let perturbed: Vec<Values> = (0..PERTURBATIONS)
             .map(|seed| {
@@ -135,35 +139,38 @@ impl Case {
                 })
             })
             .collect();
-        let mut closest = (0.0, "");
-        for (i, ((name, rounded), (also, exact))) in rounded.iter().zip(&exact).enumerate() {
-            assert_eq!(name, also, "{}", self.name);
-            let squares: Vec<f64> = perturbed
+        let (mut largest_ratio, mut largest_name) = (0.0, "");
+        for (i, ((name, rounded), (exact_name, exact))) in rounded.iter().zip(&exact).enumerate() {
+            assert_eq!(name, exact_name, "{}", self.name);
+            let squared_distances: Vec<f64> = perturbed
                 .iter()
-                .map(|values| square_distance(&values[i].1, exact))
+                .map(|values| squared_distance(&values[i].1, exact))
                 .collect();
-            let (error, bound) = (square_distance(rounded, exact).sqrt(), bound(&squares));
+            let (error, bound) = (squared_distance(rounded, exact).sqrt(), bound(&squared_distances));
             assert!(
                 error <= bound,
-                "{}: {name} is {error:e} from f32, at most {bound:e}",
+                "{}: {name} differs from f32 by {error:e}, more than the bound {bound:e}",
                 self.name
             );
-            if error > closest.0 * bound {
-                closest = (error / bound, name);
+            if error > largest_ratio * bound {
+                (largest_ratio, largest_name) = (error / bound, name);
             }
         }
-        println!("{}: {} is at {:.2} of its bound", self.name, closest.1, closest.0);
+        println!(
+            "{}: the largest error, that of {largest_name}, is {largest_ratio:.2} of its bound",
+            self.name
+        );
     }
 }
 
-fn square_distance(a: &[f32], b: &[f32]) -> f64 {
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| ((a - b) as f64).powi(2)).sum()
 }
 
-/// Runs the test `name` of this file in another process at the level `portable`, which provides an engine in plain Rust: on CPUs
-/// that are not fast at bfloat16.
-fn with_portable_engine(name: &str) {
+/// Runs the test `name` of this file in another process at the level `portable`, where bfloat16 is computed in plain Rust. Tests call
+/// this function on CPUs without fast bfloat16.
+fn run_with_portable_engine(name: &str) {
     let output = std::process::Command::new(std::env::current_exe().expect("path of the test binary"))
         .args(["--exact", &format!("bf16::{name}")])
         .env("VLCT_TEST_LEVEL", "portable")
@@ -174,31 +181,31 @@ fn with_portable_engine(name: &str) {
 }
 
 #[test]
-fn recorded_steps_are_within_the_rounding_of_operands() {
+fn errors_of_recorded_steps_are_within_their_bounds() {
     if !Device::default().bf16_is_fast() {
-        return with_portable_engine("recorded_steps_are_within_the_rounding_of_operands");
+        return run_with_portable_engine("errors_of_recorded_steps_are_within_their_bounds");
     }
-    for mut case in recorded() {
-        case.check_rounding();
+    for mut case in recorded_cases() {
+        case.assert_within_bounds();
     }
 }
 
 #[test]
-fn steps_of_generated_models_are_within_the_rounding_of_operands() {
+fn errors_of_generated_steps_are_within_their_bounds() {
     if !Device::default().bf16_is_fast() {
-        return with_portable_engine("steps_of_generated_models_are_within_the_rounding_of_operands");
+        return run_with_portable_engine("errors_of_generated_steps_are_within_their_bounds");
     }
-    for mut case in (0..20).flat_map(generated) {
-        case.check_rounding();
+    for mut case in (0..20).flat_map(generated_cases) {
+        case.assert_within_bounds();
     }
 }
 
 #[test]
 fn recomputed_activations_change_no_bit() {
     if !Device::default().bf16_is_fast() {
-        return with_portable_engine("recomputed_activations_change_no_bit");
+        return run_with_portable_engine("recomputed_activations_change_no_bit");
     }
-    for mut case in recorded() {
+    for mut case in recorded_cases() {
         for precision in [Precision::F32, Precision::Bf16] {
             let [kept, recomputed] = [false, true].map(|recompute| {
                 case.run(Compute {
@@ -216,7 +223,7 @@ fn recomputed_activations_change_no_bit() {
 #[test]
 fn ten_training_steps_follow_the_original() {
     if !Device::default().bf16_is_fast() {
-        return with_portable_engine("ten_training_steps_follow_the_original");
+        return run_with_portable_engine("ten_training_steps_follow_the_original");
     }
     for directory in directories("model") {
         let (config, mask_ratio) = config(&directory, pretrain::HEADS);
@@ -225,7 +232,7 @@ fn ten_training_steps_follow_the_original() {
         let run = |compute| {
             let mut model = load(&directory, "pretrain.ckpt", config.clone());
             model.set_compute(compute);
-            pretrain::ten_steps(&mut model, &t, mask_ratio).concat()
+            pretrain::run_ten_steps(&mut model, &t, mask_ratio).concat()
         };
         let exact = run(Compute::default());
         let perturbed: Vec<Vec<f32>> = (0..PERTURBATIONS)
@@ -241,14 +248,14 @@ fn ten_training_steps_follow_the_original() {
             ..Compute::default()
         });
         for (i, (rounded, recorded)) in rounded.iter().zip(&recorded).enumerate() {
-            let squares: Vec<f64> = perturbed
+            let squared_distances: Vec<f64> = perturbed
                 .iter()
-                .map(|moved| square_distance(&moved[i..=i], &exact[i..=i]))
+                .map(|losses| squared_distance(&losses[i..=i], &exact[i..=i]))
                 .collect();
-            let (error, bound) = ((rounded - recorded).abs() as f64, bound(&squares));
+            let (error, bound) = ((rounded - recorded).abs() as f64, bound(&squared_distances));
             assert!(
                 error <= bound,
-                "{}: step {}, {}: {rounded} against {recorded}, {error:e} where {bound:e} is allowed",
+                "{}: step {}, {}: {rounded} instead of {recorded}, a difference of {error:e}, more than the bound {bound:e}",
                 directory.display(),
                 i / pretrain::LOSSES.len(),
                 pretrain::LOSSES[i % pretrain::LOSSES.len()]

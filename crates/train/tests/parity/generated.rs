@@ -1,4 +1,4 @@
-//! Models of other sizes than the recorded ones, with random weights and batches, drawn from a seed.
+//! Models of other sizes than the recorded models, and batches for them. Sizes, weights and batches are drawn from a seed.
 
 use super::{pretrain, unmasked_sequence};
 use rand::{Rng, RngExt};
@@ -16,8 +16,8 @@ fn choose<T: Copy>(choices: &[T], random: &mut impl Rng) -> T {
     choices[random.random_range(0..choices.len())]
 }
 
-/// Returns the sizes of the model with this seed. Texts and images are small, so that a step takes milliseconds.
-fn config(seed: u64, heads: Heads) -> VlcConfig {
+/// Draws the sizes of a model. Texts and images are small, so that a step takes milliseconds.
+fn draw_config(seed: u64, heads: Heads) -> VlcConfig {
     let random = &mut stream(seed, Purpose::Synthetic, 0, 0);
     let (width, encoder_heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4), (96, 6), (128, 2)], random);
     let (decoder_width, decoder_heads) = choose(&[(16, 2), (32, 2), (48, 4), (64, 8)], random);
@@ -41,12 +41,12 @@ fn config(seed: u64, heads: Heads) -> VlcConfig {
     }
 }
 
-/// Returns the model with this seed. Its weights are the initial ones of a training run plus noise, whose standard deviation of 0 to 0.05
-/// depends on the seed. Biases, norms and tokens get noise too.
-fn model(seed: u64, heads: Heads) -> Vlc {
-    let mut model = Vlc::new(config(seed, heads));
+/// Draws a model. The weights are those at the beginning of a training run plus noise with standard deviation 0, 0.01 or 0.05. Noise
+/// is added to every trainable parameter, including biases, norms, the class token and the mask token.
+fn draw_model(seed: u64, heads: Heads) -> Vlc {
+    let mut model = Vlc::new(draw_config(seed, heads));
     initialise(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
-    let noise = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
+    let deviation = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
     let initial: Vec<Vec<f32>> = model
         .parameters()
         .iter()
@@ -56,34 +56,34 @@ fn model(seed: u64, heads: Heads) -> Vlc {
         values.copy_from_slice(&initial[id.index()]);
         if parameter.trainable {
             let random = &mut stream(seed, Purpose::Initialisation, 1, id.index() as u64);
-            values.iter_mut().for_each(|v| *v += noise * noise_value(random));
+            values.iter_mut().for_each(|v| *v += deviation * draw_noise(random));
         }
     });
     model
 }
 
 /// Draws a value with mean 0 and variance 1: the sum of three uniform values in ±1.
-fn noise_value(random: &mut impl Rng) -> f32 {
+fn draw_noise(random: &mut impl Rng) -> f32 {
     (0..3).map(|_| random.random_range(-1.0..1.0f32)).sum()
 }
 
-/// Draws a text of random length from the whole vocabulary.
-fn text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
+/// Draws the ids of a text: a random number of tokens of the whole vocabulary.
+fn draw_text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
     let length = random.random_range(3..=config.max_text_len);
     (0..length)
         .map(|_| random.random_range(0..config.vocab_size as u32))
         .collect()
 }
 
-/// Draws an image.
-fn image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
+/// Draws the values of an image `[3, image_size, image_size]`.
+fn draw_image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
     let values = 3 * config.image_size * config.image_size;
-    Pixels::from((0..values).map(|_| noise_value(random)).collect::<Vec<f32>>())
+    Pixels::from((0..values).map(|_| draw_noise(random)).collect::<Vec<f32>>())
 }
 
-/// Returns a model and a batch for pre-training with all objectives.
+/// Draws a model and a batch for pre-training with all objectives.
 pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
-    let model = model(seed, pretrain::HEADS);
+    let model = draw_model(seed, pretrain::HEADS);
     let (config, random) = (model.config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
     let mask_ratio = choose(&[0.3, 0.6, 0.75], random);
     let samples = 2 * random.random_range(1..=3);
@@ -100,8 +100,8 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
         };
         let matched = i.is_multiple_of(2);
         let sequences = vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)];
-        let images = (0..2 - matched as usize).map(|_| image(config, random)).collect();
-        let plain = Text::unmasked(text(config, random));
+        let images = (0..2 - matched as usize).map(|_| draw_image(config, random)).collect();
+        let plain = Text::unmasked(draw_text(config, random));
         let mut masked = plain.clone();
         masked.labels = plain.ids.iter().map(|id| (id % 3 == 0).then_some(*id)).collect();
         masked.labels[1] = Some(plain.ids[1]);
@@ -117,7 +117,7 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
     (model, batch)
 }
 
-/// Returns a model and a batch for question answering.
+/// Draws a model and a batch for question answering.
 pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 2, 0);
     let answers = random.random_range(5..60);
@@ -125,12 +125,12 @@ pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
         vqa: Some(answers),
         ..Heads::default()
     };
-    let model = model(seed, heads);
+    let model = draw_model(seed, heads);
     let samples = random.random_range(2..=6);
     let sample = |i: usize| Sample {
         item: i,
-        images: vec![image(model.config(), random)],
-        texts: vec![Text::unmasked(text(model.config(), random))],
+        images: vec![draw_image(model.config(), random)],
+        texts: vec![Text::unmasked(draw_text(model.config(), random))],
         sequences: vec![unmasked_sequence(0)],
         target: Target::Scores(vec![(
             random.random_range(0..answers as u32),
@@ -141,14 +141,14 @@ pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
     (model, batch)
 }
 
-/// Returns a model, a task that ranks captions, and a batch for the task.
+/// Draws a model, a task that ranks captions, and a batch for the task.
 pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     let heads = Heads {
         itm: true,
         rank: true,
         ..Heads::default()
     };
-    let model = model(seed, heads);
+    let model = draw_model(seed, heads);
     let random = &mut stream(seed, Purpose::Synthetic, 3, 0);
     let task = Retrieval {
         false_texts: random.random_range(1..=5),
@@ -157,9 +157,9 @@ pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     let captions = 1 + task.false_texts;
     let sample = |i: usize| Sample {
         item: i,
-        images: vec![image(model.config(), random)],
+        images: vec![draw_image(model.config(), random)],
         texts: (0..captions)
-            .map(|_| Text::unmasked(text(model.config(), random)))
+            .map(|_| Text::unmasked(draw_text(model.config(), random)))
             .collect(),
         sequences: (0..captions as u32).map(unmasked_sequence).collect(),
         target: Target::Class(0),

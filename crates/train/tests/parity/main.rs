@@ -14,6 +14,7 @@ use vlct_model::{Sequence, Vlc, VlcConfig, files};
 use vlct_tasks::Outcome;
 use vlct_tensor::{Compute, Device, F32Products, Gradients, Tape, Var};
 
+/// Options of [`files::adapt`] that load all tensors of a file.
 const ALL_TENSORS: files::Options = files::Options {
     scope: files::Scope::Model,
     skip_heads: false,
@@ -44,22 +45,22 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
 }
 
-/// Returns every recorded directory with each method by which this CPU computes f32 products.
+/// Returns each directory of recorded values with each method by which this CPU can compute f32 products.
 fn recorded_models() -> Vec<(PathBuf, F32Products)> {
     let methods = F32Products::ALL
         .into_iter()
-        .filter(|products| Device::default().has_f32_products(*products));
+        .filter(|method| Device::default().has_f32_products(*method));
     methods
-        .flat_map(|products| {
+        .flat_map(|method| {
             directories("model")
                 .into_iter()
-                .map(move |directory| (directory, products))
+                .map(move |directory| (directory, method))
         })
         .collect()
 }
 
-/// Returns f32 with this method.
-fn f32_by(f32_products: F32Products) -> Compute {
+/// Returns the settings of a tape in f32 whose products are computed by `f32_products`.
+fn f32_compute(f32_products: F32Products) -> Compute {
     Compute {
         f32_products,
         ..Compute::default()
@@ -100,8 +101,8 @@ fn unmasked_sequence(text: u32) -> Sequence {
     }
 }
 
-/// Returns the value of a measure.
-fn measured(outcome: &Outcome, key: &str) -> f32 {
+/// Returns the value of the measure `key`: a loss, or the sum of a score over the batch.
+fn measure_value(outcome: &Outcome, key: &str) -> f32 {
     let measure = outcome.measures.iter().find(|measure| measure.key == key);
     measure.unwrap_or_else(|| panic!("{key}")).value()
 }
@@ -111,9 +112,9 @@ fn argmax(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// Compares a gradient or weight, with a relative tolerance. The tolerance is absolute if the exact gradient is zero, so that the
-/// recorded one is rounding error: for the key third of a qkv bias, and for the ranking head's bias, which changes all scores of an
-/// image equally.
+/// Compares a gradient or weight, with a relative tolerance. The tolerance is absolute where the exact gradient is zero and
+/// the recorded gradient is a rounding error: in the key part of a qkv bias, and in the ranking head's bias, which changes all scores of
+/// an image equally.
 fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
     if name.ends_with("attn.qkv.bias") {
         let third = got.len() / 3;

@@ -1,6 +1,6 @@
 //! Compares a pre-training step and ten training steps with the values of the original.
 
-use super::{argmax, assert_gradients, assert_parameter, config, f32_by, load, measured, recorded_models};
+use super::{argmax, assert_gradients, assert_parameter, config, f32_compute, load, measure_value, recorded_models};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::text::MaskingConfig;
 use vlct_golden::{Tensors, assert_close, assert_within};
@@ -12,6 +12,7 @@ use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::{Gradients, Tape};
 use vlct_train::groups::{Parameter, pretrain_groups};
 
+/// The heads of the recorded pre-training model.
 pub(super) const HEADS: Heads = Heads {
     mlm: true,
     itm: true,
@@ -19,7 +20,7 @@ pub(super) const HEADS: Heads = Heads {
     rank: false,
 };
 
-/// Keys of the measures.
+/// Keys of the recorded losses in `Outcome::measures`, in the order of the tensor `losses`.
 pub(super) const LOSSES: [&str; 4] = ["mlm/loss", "mae/loss", "itm/loss", "itm/wpa_loss"];
 
 /// Returns the task with all objectives. It draws no masks, because the batches have recorded masks.
@@ -40,12 +41,15 @@ pub(super) fn task() -> Pretrain {
 
 /// A recorded batch.
 pub(super) struct Recorded {
+    /// Number of tokens of each text, without padding.
     lengths: Vec<usize>,
     texts: Vec<Vec<u32>>,
     mlm_texts: Vec<Vec<u32>>,
+    /// Original ids of the masked tokens of `mlm_texts`.
     labels: Vec<Vec<Option<u32>>>,
     images: Vec<Vec<f32>>,
     false_images: Vec<Vec<f32>>,
+    /// Whether a sample has its own image in image-text matching.
     matched: Vec<bool>,
     mlm_masks: Vec<PatchMask>,
     itm_masks: Vec<PatchMask>,
@@ -54,14 +58,20 @@ pub(super) struct Recorded {
 impl Recorded {
     pub(super) fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
         let key = |name: &str| format!("{prefix}{name}");
-        let batch = t.shape(&key("text_ids"))[0];
+        let samples = t.shape(&key("text_ids"))[0];
         let rows = |name: &str| -> Vec<Vec<i64>> {
             let values = t.i64(&key(name));
-            values.chunks_exact(values.len() / batch).map(<[i64]>::to_vec).collect()
+            values
+                .chunks_exact(values.len() / samples)
+                .map(<[i64]>::to_vec)
+                .collect()
         };
         let float_rows = |name: &str| -> Vec<Vec<f32>> {
             let values = t.f32(&key(name));
-            values.chunks_exact(values.len() / batch).map(<[f32]>::to_vec).collect()
+            values
+                .chunks_exact(values.len() / samples)
+                .map(<[f32]>::to_vec)
+                .collect()
         };
         let lengths: Vec<usize> = rows("text_masks")
             .iter()
@@ -75,7 +85,7 @@ impl Recorded {
                 .collect()
         };
         let order = t.i64(&key("itm_permutation"));
-        let matched = order.iter().map(|i| (*i as usize) < batch / 2).collect();
+        let matched = order.iter().map(|i| (*i as usize) < samples / 2).collect();
         let masks = |name: &str| {
             float_rows(name)
                 .iter()
@@ -99,7 +109,7 @@ impl Recorded {
         }
     }
 
-    /// Returns the batch in the loader's form, without dropout.
+    /// Returns the batch as the loader makes it ([`Batch`]); dropout is disabled.
     pub(super) fn batch(&self) -> Batch {
         let sample = |i: usize| {
             let sequence = |group, text, image, mask: &PatchMask| Sequence {
@@ -133,39 +143,39 @@ impl Recorded {
 }
 
 /// Compares packed rows with a recorded padded activation `[batch, length, width]`. Sequence `s` has the packed rows `rows(s)`, of
-/// which `lengths[s]` are text tokens; the other tokens begin at position `text` of the padded activation.
+/// which `lengths[s]` are text tokens; the other tokens begin at position `padded_text_len` of the padded
+/// activation `name`.
 fn assert_packed(
-    label: &str,
     got: &[f32],
     rows: impl Fn(usize) -> Vec<usize>,
     t: &Tensors,
     name: &str,
     lengths: &[usize],
-    text: usize,
+    padded_text_len: usize,
 ) {
     let (shape, padded) = (t.shape(name), t.f32(name));
     let (length, width) = (shape[1], shape[2]);
     let (mut packed, mut recorded) = (Vec::new(), Vec::new());
     for (s, n) in lengths.iter().enumerate() {
-        let valid = (0..length).filter(|i| i < n || *i >= text);
+        let valid = (0..length).filter(|i| i < n || *i >= padded_text_len);
         for (row, position) in rows(s).into_iter().zip(valid) {
             packed.extend_from_slice(&got[row * width..][..width]);
             recorded.extend_from_slice(&padded[(s * length + position) * width..][..width]);
         }
     }
-    assert_close(label, &packed, &recorded, 2e-5);
+    assert_close(name, &packed, &recorded, 2e-5);
 }
 
 #[test]
 fn one_pretraining_step_equals_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
         let text_length = config.max_text_len;
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
-        let batch = recorded.lengths.len();
+        let samples = recorded.lengths.len();
         let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
         assert_eq!(labels, t.f32("itm_labels"));
 
@@ -181,11 +191,11 @@ fn one_pretraining_step_equals_the_original() {
         let (mlm_logits, itm_logits) = (logits("mlm_logits"), logits("itm_logits"));
         let kept = recorded.mlm_masks[0].kept.len();
         for (name, values) in &intermediates {
-            for (objective, first) in [("mlm", 0), ("itm", batch)] {
+            for (objective, first) in [("mlm", 0), ("itm", samples)] {
                 let golden = format!("act.{objective}.{name}");
                 assert!(t.has(&golden), "{golden}");
                 let lengths = recorded.lengths.iter().chain(&recorded.lengths);
-                let (image, text) = if name == "text_embeddings" {
+                let (image_tokens, padded_text_len) = if name == "text_embeddings" {
                     (0, t.shape(&golden)[1])
                 } else {
                     (1 + kept, text_length)
@@ -193,12 +203,13 @@ fn one_pretraining_step_equals_the_original() {
                 let starts: Vec<usize> = lengths
                     .scan(0, |row, n| {
                         let start = *row;
-                        *row += n + image;
+                        *row += n + image_tokens;
                         Some(start)
                     })
                     .collect();
-                let rows = |s: usize| (starts[first + s]..starts[first + s] + recorded.lengths[s] + image).collect();
-                assert_packed(&golden, values, rows, &t, &golden, &recorded.lengths, text);
+                let rows =
+                    |s: usize| (starts[first + s]..starts[first + s] + recorded.lengths[s] + image_tokens).collect();
+                assert_packed(values, rows, &t, &golden, &recorded.lengths, padded_text_len);
             }
         }
 
@@ -218,7 +229,7 @@ fn one_pretraining_step_equals_the_original() {
         assert_close("mlm_logits", &mlm_logits, &want, 2e-5);
         assert_close("itm_logits", &itm_logits, &t.f32("itm_logits"), 2e-5);
 
-        let [mlm, mae, itm, wpa] = LOSSES.map(|key| measured(&outcome, key));
+        let [mlm, mae, itm, wpa] = LOSSES.map(|key| measure_value(&outcome, key));
         for (name, loss) in [("mlm_loss", mlm), ("mae_loss", mae), ("itm_loss", itm)] {
             assert_close(name, &[loss], &t.f32(&format!("loss.{name}")), 1e-5);
         }
@@ -229,7 +240,8 @@ fn one_pretraining_step_equals_the_original() {
         let hits = predictions
             .filter(|(row, label)| argmax(row) == **label as usize)
             .count();
-        assert_eq!(measured(&outcome, "mlm/accuracy"), hits as f32);
+        // The measure is the number of hits; a report divides it by the number of masked tokens.
+        assert_eq!(measure_value(&outcome, "mlm/accuracy"), hits as f32);
         assert_close("total", &[outcome.total().tensor().item()], &t.f32("loss.total"), 1e-5);
 
         assert_gradients(&model, tape, outcome.total(), &t);
@@ -238,10 +250,10 @@ fn one_pretraining_step_equals_the_original() {
 
 #[test]
 fn pooled_features_and_decoder_equal_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = Recorded::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
@@ -285,6 +297,7 @@ fn pooled_features_and_decoder_equal_the_original() {
                     .to_vec();
                 let shape = t.shape("act.mlm.decoder_pred");
                 let (tokens, width) = (shape[1], shape[2]);
+                // The recorded prediction begins with the class token of each image.
                 let want: Vec<f32> = t
                     .f32("act.mlm.decoder_pred")
                     .chunks_exact(tokens * width)
@@ -297,15 +310,15 @@ fn pooled_features_and_decoder_equal_the_original() {
 }
 
 /// Runs the ten recorded training steps. Returns the losses of each step, in the order of [`LOSSES`].
-pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
+pub(super) fn run_ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
-    let list: Vec<(String, usize, bool)> = model
+    let properties: Vec<(String, usize, bool)> = model
         .parameters()
         .iter()
         .map(|(_, p)| (p.name.clone(), p.shape.len(), !p.trainable))
         .collect();
-    let list: Vec<Parameter> = list
+    let parameters: Vec<Parameter> = properties
         .iter()
         .map(|(name, dimensions, frozen)| Parameter {
             name,
@@ -313,19 +326,19 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
             frozen: *frozen,
         })
         .collect();
-    let groups = pretrain_groups(&list, 0.01, 1.0);
+    let groups = pretrain_groups(&parameters, 0.01, 1.0);
     let train_step = |(step, rate): (usize, f32)| {
         let recorded = Recorded::read(t, &format!("{step}."), mask_ratio);
         let tape = Tape::new(model.compute());
         let outcome = task().forward(model, &tape, &recorded.batch());
-        let losses = LOSSES.map(|key| measured(&outcome, key));
+        let losses = LOSSES.map(|key| measure_value(&outcome, key));
         gradients.clear();
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
         optimizer.step(model.parameters_mut(), &gradients, |id| {
             let group = groups
                 .iter()
-                .find(|g| g.members.iter().any(|m| *m == list[id.index()].name));
+                .find(|g| g.members.iter().any(|m| *m == parameters[id.index()].name));
             Hyperparameters {
                 learning_rate: rate as f64,
                 weight_decay: group.expect("in a group").weight_decay,
@@ -338,13 +351,13 @@ pub(super) fn ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f
 
 #[test]
 fn ten_training_steps_equal_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let (config, mask_ratio) = config(&directory, HEADS);
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let losses = t.f32("losses");
-        for (step, got) in ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
+        for (step, got) in run_ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
             let want = &losses[step * 4..][..4];
             for i in 0..3 {
                 assert_close(&format!("step {step} loss {i}"), &got[i..=i], &want[i..=i], 1e-5);

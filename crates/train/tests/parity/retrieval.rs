@@ -1,6 +1,6 @@
 //! Compares a fine-tuning step of retrieval with the values of the original.
 
-use super::{assert_gradients, config, f32_by, load, measured, recorded_models, texts, unmasked_sequence};
+use super::{assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
@@ -46,15 +46,15 @@ pub(super) fn model(directory: &Path) -> Vlc {
 
 #[test]
 fn one_ranking_step_equals_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let t = Tensors::open(directory.join("irtr_step.safetensors"));
         let (mut model, (batch, task)) = (model(&directory), batch(&t));
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, &batch);
         let scores = outcome.logits.as_ref().expect("scores");
         assert_eq!((scores.rows(), scores.columns()), (batch.len(), 1 + task.false_texts));
-        let loss = measured(&outcome, "irtr/irtr_loss");
+        let loss = measure_value(&outcome, "irtr/irtr_loss");
         assert_close("irtr_loss", &[loss], &t.f32("irtr_loss"), 1e-5);
         assert_gradients(&model, tape, outcome.total(), &t);
     }

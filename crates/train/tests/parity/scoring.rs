@@ -1,20 +1,20 @@
 //! Compares retrieval scores and recalls with the values of the original.
 
-use super::{config, f32_by, load, recorded_models, texts};
+use super::{config, f32_compute, load, recorded_models, texts};
 use vlct_golden::{Tensors, assert_close, json};
 use vlct_model::config::Heads;
 use vlct_tasks::scoring::{Recalls, score_image};
 
 #[test]
 fn retrieval_scores_and_recalls_equal_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let heads = Heads {
             itm: true,
             rank: true,
             ..Heads::default()
         };
         let mut model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));

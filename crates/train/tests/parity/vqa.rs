@@ -1,6 +1,8 @@
 //! Compares a fine-tuning step of visual question answering with the values of the original.
 
-use super::{argmax, assert_gradients, config, f32_by, load, measured, recorded_models, texts, unmasked_sequence};
+use super::{
+    argmax, assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts, unmasked_sequence,
+};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
@@ -43,19 +45,25 @@ pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
 
 #[test]
 fn vqa_losses_and_gradients_match_the_original() {
-    for (directory, products) in recorded_models() {
+    for (directory, method) in recorded_models() {
         let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));
         let (mut model, batch) = (model(&directory, &t), batch(&t));
-        model.set_compute(f32_by(products));
+        model.set_compute(f32_compute(method));
         let tape = Tape::new(model.compute());
         let outcome = Vqa.forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
         assert_close("vqa_logits", &logits, &t.f32("vqa_logits"), 2e-5);
-        assert_close("vqa_loss", &[measured(&outcome, "vqa/loss")], &t.f32("vqa_loss"), 1e-5);
+        assert_close(
+            "vqa_loss",
+            &[measure_value(&outcome, "vqa/loss")],
+            &t.f32("vqa_loss"),
+            1e-5,
+        );
         let rows = logits.chunks_exact(answers).zip(recorded.chunks_exact(answers));
         let score: f32 = rows.map(|(logits, targets)| targets[argmax(logits)]).sum();
-        assert_eq!(measured(&outcome, "vqa/score"), score);
+        // The measure is the sum of the scores; a report divides it by the number of questions.
+        assert_eq!(measure_value(&outcome, "vqa/score"), score);
         assert_gradients(&model, tape, outcome.total(), &t);
     }
 }
