@@ -11,7 +11,7 @@ use vlct_model::files::{FileError, StateError};
 use vlct_tasks::TaskError;
 use vlct_util::IoError;
 
-/// An error of a run. Its text is one line with cause, place and correction.
+/// An error of a run. Its message is one line with cause, location and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -49,14 +49,14 @@ pub enum TrainError {
         loss: &'static str,
         /// NaN or an infinity.
         value: f32,
-        /// Number of optimiser steps completed before.
+        /// Number of optimiser steps completed before the loss was computed.
         step: u64,
         /// File and row of each sample.
         rows: String,
         /// A clause with the path of the last checkpoint.
         checkpoint: String,
     },
-    /// Weights are NaN or infinite. They are not saved.
+    /// Weights are NaN or infinite, so they are not saved.
     #[error("weights {name} are not finite after step {step}, so they are not saved; {checkpoint}")]
     NonFiniteWeights {
         /// Name of the parameter.
@@ -79,7 +79,7 @@ pub enum TrainError {
         /// Number of word embeddings of the model.
         vocab_size: usize,
     },
-    /// This version does not train a task.
+    /// The configuration activates a task that this version does not train.
     #[error("loss_names.{task}={value}: this version trains itm, mlm and mae, not {task}")]
     UntrainedTask {
         /// The entry of `loss_names`.
@@ -110,7 +110,7 @@ pub enum TrainError {
         /// The cause.
         source: AdaptError,
     },
-    /// A checkpoint is of a model with another number of parameters.
+    /// The model of a checkpoint has another number of parameter tensors than the model of this configuration.
     #[error("{path}: the checkpoint has {found} parameter tensors, the model of this configuration has {expected}", path = path.display())]
     OtherModel {
         /// The checkpoint.
@@ -140,12 +140,12 @@ pub enum TrainError {
         /// The value of `resume_from`.
         resume_from: String,
     },
-    /// The resumed run had micro-batches of another size, so its position in the data has another unit.
+    /// The resumed run had micro-batches of another size, and its position in the data is counted in micro-batches.
     #[error(
         "per_gpu_batchsize was {before} when the run began and is {now} now: resume with {before}, or start a new run from the \
          weights with load_path"
     )]
-    OtherMicroBatch {
+    OtherMicroBatchSize {
         /// The value when the run began.
         before: u64,
         /// The value in this configuration.
@@ -153,7 +153,7 @@ pub enum TrainError {
     },
     /// Another process holds the lock of the run directory.
     #[error(
-        "{path}: another process trains in this run directory; wait for its end or stop it first",
+        "{path}: another process trains in this run directory; wait until that process ends, or stop it",
         path = path.display()
     )]
     RunInUse {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::spec::{GroupRule, OptimizerSpec};
 
-/// The properties of a parameter that determine its group. Functions take parameters in the order of the model's state dict.
+/// The properties of a parameter that determine its group. The functions of this module take the parameters in the order of the
+/// model's state dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter<'a> {
     /// Published name, such as `transformer.blocks.0.norm1.weight`.
@@ -53,8 +54,8 @@ pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: us
 }
 
 /// Returns the groups of pre-training. There are always four, possibly empty: the body with and without weight decay, and the task
-/// heads with and without weight decay. The learning rate of heads is multiplied by `lr_mult`. As in the original, where they
-/// have entries in the optimiser's state dict, frozen parameters are members too.
+/// heads with and without weight decay. The learning rate of heads is multiplied by `lr_mult`. As in the original,
+/// whose optimiser state dict has entries for frozen parameters, frozen parameters are members too.
 pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult: f64) -> Vec<ParameterGroup> {
     let mut groups = [
         ("decay", 1.0, weight_decay),
@@ -91,7 +92,7 @@ pub fn layer_decay_groups(
         None if name.starts_with("text_embeddings") || name.starts_with("token_type_embeddings") => 0,
         None => depth + 1,
     };
-    by_layer(parameters, weight_decay, depth, layer_decay, layer, |p| {
+    groups_by_layer(parameters, weight_decay, depth, layer_decay, layer, |p| {
         p.dimensions != 1
     })
 }
@@ -105,7 +106,7 @@ pub fn vit_layer_decay_groups(
     layer_decay: f64,
 ) -> Vec<ParameterGroup> {
     let decays = |p: &Parameter<'_>| p.dimensions != 1 && p.name != "cls_token" && p.name != "pos_embed";
-    by_layer(
+    groups_by_layer(
         parameters,
         weight_decay,
         depth,
@@ -128,7 +129,7 @@ fn backbone_layer(name: &str, depth: usize) -> usize {
     }
 }
 
-fn by_layer(
+fn groups_by_layer(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
     depth: usize,
@@ -162,31 +163,31 @@ mod tests {
     use serde_json::Value as Json;
 
     /// Names and numbers of dimensions of a model's parameters, in the order of its state dict.
-    struct Names(Vec<(String, usize)>);
+    struct ParameterNames(Vec<(String, usize)>);
 
-    impl Names {
+    impl ParameterNames {
         fn add(&mut self, name: &str, dimensions: usize) {
             self.0.push((name.into(), dimensions));
         }
 
-        fn linear(&mut self, name: &str) {
+        fn add_linear(&mut self, name: &str) {
             self.add(&format!("{name}.weight"), 2);
             self.add(&format!("{name}.bias"), 1);
         }
 
-        fn norm(&mut self, name: &str) {
+        fn add_norm(&mut self, name: &str) {
             self.add(&format!("{name}.weight"), 1);
             self.add(&format!("{name}.bias"), 1);
         }
 
-        fn blocks(&mut self, name: &str, depth: usize) {
+        fn add_blocks(&mut self, name: &str, depth: usize) {
             for i in 0..depth {
-                self.norm(&format!("{name}.{i}.norm1"));
-                self.linear(&format!("{name}.{i}.attn.qkv"));
-                self.linear(&format!("{name}.{i}.attn.proj"));
-                self.norm(&format!("{name}.{i}.norm2"));
-                self.linear(&format!("{name}.{i}.mlp.fc1"));
-                self.linear(&format!("{name}.{i}.mlp.fc2"));
+                self.add_norm(&format!("{name}.{i}.norm1"));
+                self.add_linear(&format!("{name}.{i}.attn.qkv"));
+                self.add_linear(&format!("{name}.{i}.attn.proj"));
+                self.add_norm(&format!("{name}.{i}.norm2"));
+                self.add_linear(&format!("{name}.{i}.mlp.fc1"));
+                self.add_linear(&format!("{name}.{i}.mlp.fc2"));
             }
         }
 
@@ -195,31 +196,31 @@ mod tests {
             for table in ["word", "position", "token_type"] {
                 names.add(&format!("text_embeddings.{table}_embeddings.weight"), 2);
             }
-            names.norm("text_embeddings.LayerNorm");
+            names.add_norm("text_embeddings.LayerNorm");
             names.add("token_type_embeddings.weight", 2);
             for table in ["cls_token", "pos_embed", "mask_token", "decoder_pos_embed"] {
                 names.add(&format!("transformer.{table}"), 3);
             }
             names.add("transformer.patch_embed.proj.weight", 4);
             names.add("transformer.patch_embed.proj.bias", 1);
-            names.blocks("transformer.blocks", depth);
-            names.norm("transformer.norm");
-            names.linear("transformer.decoder_embed");
-            names.blocks("transformer.decoder_blocks", decoder_depth);
-            names.norm("transformer.decoder_norm");
-            names.linear("transformer.decoder_pred");
-            names.linear("pooler.dense");
+            names.add_blocks("transformer.blocks", depth);
+            names.add_norm("transformer.norm");
+            names.add_linear("transformer.decoder_embed");
+            names.add_blocks("transformer.decoder_blocks", decoder_depth);
+            names.add_norm("transformer.decoder_norm");
+            names.add_linear("transformer.decoder_pred");
+            names.add_linear("pooler.dense");
             names
         }
 
         fn parameters(&self) -> Vec<Parameter<'_>> {
-            let frozen = |name: &str| name.starts_with("transformer.") && name.ends_with("pos_embed");
+            let is_frozen = |name: &str| name.starts_with("transformer.") && name.ends_with("pos_embed");
             self.0
                 .iter()
                 .map(|(name, dimensions)| Parameter {
                     name,
                     dimensions: *dimensions,
-                    frozen: frozen(name),
+                    frozen: is_frozen(name),
                 })
                 .collect()
         }
@@ -251,6 +252,7 @@ mod tests {
         }
     }
 
+    /// Returns the number of blocks of encoder and decoder.
     fn depths(directory: &std::path::Path) -> (usize, usize) {
         let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |name: &str| sizes[name].as_u64().unwrap() as usize;
@@ -272,12 +274,12 @@ mod tests {
         for directory in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(directory.join("pretrain_param_groups.json"));
             let (depth, decoder_depth) = depths(&directory);
-            let mut names = Names::vlc(depth, decoder_depth);
+            let mut names = ParameterNames::vlc(depth, decoder_depth);
             names.add("mlm_score.bias", 1);
-            names.linear("mlm_score.transform.dense");
-            names.norm("mlm_score.transform.LayerNorm");
+            names.add_linear("mlm_score.transform.dense");
+            names.add_norm("mlm_score.transform.LayerNorm");
             names.add("mlm_score.decoder.weight", 2);
-            names.linear("itm_score.fc");
+            names.add_linear("itm_score.fc");
             let (rate, weight_decay) = (largest(&recorded, "lr"), largest(&recorded, "weight_decay"));
             let groups = pretrain_groups(&names.parameters(), weight_decay, 1.0);
             assert_groups(&groups, &recorded, |g| g["lr"].as_f64().unwrap() / rate);
@@ -289,10 +291,10 @@ mod tests {
         for directory in vlct_golden::directories("model") {
             let recorded = vlct_golden::json(directory.join("vqa_layer_decay_groups.json"));
             let (depth, decoder_depth) = depths(&directory);
-            let mut names = Names::vlc(depth, decoder_depth);
-            names.linear("vqa_classifier.0");
-            names.norm("vqa_classifier.1");
-            names.linear("vqa_classifier.3");
+            let mut names = ParameterNames::vlc(depth, decoder_depth);
+            names.add_linear("vqa_classifier.0");
+            names.add_norm("vqa_classifier.1");
+            names.add_linear("vqa_classifier.3");
             let (rate, weight_decay) = (largest(&recorded, "lr"), largest(&recorded, "weight_decay"));
             let config = Config {
                 is_pretrain: false,
@@ -312,14 +314,14 @@ mod tests {
             let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
             let has_head = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
             let depth = recorded.as_array().unwrap().iter().filter(|g| !has_head(g)).count() / 2 - 1;
-            let mut names = Names(Vec::new());
+            let mut names = ParameterNames(Vec::new());
             names.add("cls_token", 3);
             names.add("pos_embed", 3);
             names.add("patch_embed.proj.weight", 4);
             names.add("patch_embed.proj.bias", 1);
-            names.blocks("blocks", depth);
-            names.linear("head");
-            names.norm("fc_norm");
+            names.add_blocks("blocks", depth);
+            names.add_linear("head");
+            names.add_norm("fc_norm");
             let groups = vit_layer_decay_groups(&names.parameters(), largest(&recorded, "weight_decay"), depth, 0.65);
             assert_groups(&groups, &recorded, |g| g["lr_scale"].as_f64().unwrap());
         }
@@ -327,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_base_model_has_28_layer_groups() {
-        let names = Names::vlc(12, 8);
+        let names = ParameterNames::vlc(12, 8);
         let groups = layer_decay_groups(&names.parameters(), 0.01, 12, 0.5);
         assert_eq!(groups.len(), 28);
         assert_eq!(groups[0].name, "layer_0_decay");

@@ -34,7 +34,7 @@ pub fn grad_steps(batch_size: u64, per_gpu_batchsize: u64, devices: u64, nodes: 
     }
 }
 
-/// Returns the optimiser steps in an epoch of `batches` micro-batches. A shorter last window counts as a step.
+/// Returns the optimiser steps in an epoch of `batches` micro-batches. A last window with fewer micro-batches counts as a step.
 pub fn steps_per_epoch(batches: u64, grad_steps: u64) -> u64 {
     batches.div_ceil(grad_steps.max(1))
 }
@@ -359,9 +359,10 @@ mod tests {
     #[test]
     fn with_accumulation_validations_are_at_the_window_end_before_their_points() {
         // Windows of an epoch end at 4, 8 and 10; validation points are 3, 6 and 9.
-        let words = |last: &'static str| ["per_gpu_batchsize=1", "batch_size=4", "val_check_interval=3", last];
+        let words = |length: &'static str| ["per_gpu_batchsize=1", "batch_size=4", "val_check_interval=3", length];
         let p = plan(&words("max_steps=6"), 10).unwrap();
-        // Point 3 is before the first update. Point 13 is in the first window of the second epoch. Points 16 and 19 are like 6 and 9.
+        // Point 3 is before the first update, so there is no validation. The second epoch has points 13, 16 and 19: 13 is validated at
+        // the end of the first epoch, 10.
         assert_eq!(validated_ends(&p), [4, 8, 10, 14, 18]);
         // A run that ends at 14 does not reach 16.
         let p = plan(&words("max_steps=4"), 10).unwrap();
@@ -430,8 +431,8 @@ mod tests {
             let plan = small_plan(batches, grad_steps, total, interval.min(batches));
             let interval = interval.min(batches);
             let ends: Vec<u64> = windows(&plan).iter().map(|w| w.epoch * batches + w.batches.end).collect();
-            let run = *ends.last().expect("at least one window");
-            let mut expected: Vec<u64> = (1..=run)
+            let run_end = *ends.last().expect("at least one window");
+            let mut expected: Vec<u64> = (1..=run_end)
                 .filter(|p| {
                     let in_epoch = (p - 1) % batches + 1;
                     in_epoch.is_multiple_of(interval)

@@ -120,7 +120,7 @@ impl RunDirectory {
         weights.save(&checkpoint::best_path(&self.path), &state.to_json()?, &self.description)
     }
 
-    /// Returns the state to save: `state` with the numbers of updates and the seconds of training.
+    /// Returns the state to save: `state` with the number of updates of each parameter and the seconds of training.
     fn state_to_save(&self, weights: &Weights, state: &RunState) -> RunState {
         RunState {
             parameter_steps: weights.optimizer.steps().to_vec(),
@@ -129,7 +129,7 @@ impl RunDirectory {
         }
     }
 
-    /// Returns an error if weights are not finite, so that they do not overwrite a checkpoint with finite weights.
+    /// Returns an error if weights are not finite, so that a checkpoint with finite weights is not overwritten.
     fn check_weights(&self, weights: &Weights, step: u64) -> Result<()> {
         match weights.model.parameters().first_non_finite() {
             None => Ok(()),
@@ -162,7 +162,7 @@ pub(crate) fn describe_last_checkpoint(run: Option<&RunDirectory>) -> String {
 
 /// Finds the checkpoint file of `resume_from`, which is a file, a directory with a checkpoint, or a run directory.
 pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
-    // Absolute, so that `directory_of` finds the parent directories.
+    // The path must be absolute, so that `directory_of` finds the parent directories.
     let path = &std::path::absolute(resume_from).map_err(at::<TrainError>(resume_from))?;
     let candidates = [
         path.to_path_buf(),
@@ -184,7 +184,7 @@ pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
     run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
 }
 
-/// Returns the configuration of a checkpoint's run directory; `None` if there is none or it cannot be read.
+/// Returns the configuration of a checkpoint's run directory; `None` if the directory has no readable configuration.
 pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
     read_config(&directory_of(checkpoint)?).ok()
 }

@@ -38,12 +38,12 @@ impl LearningRate {
 
     /// Returns the learning rate of `step`, relative to the peak. After the end of the schedule the rate is constant.
     ///
-    /// In the original, the cosine rises again after the end of the schedule. The last steps of a run can be after the end if the
-    /// length of the run is in epochs (see [`Plan::schedule_steps`]).
+    /// Unlike in the original, the cosine does not rise again after the end of the schedule. The last steps of a run can be after
+    /// the end if the length of the run is in epochs (see [`Plan::schedule_steps`]).
     pub fn factor(&self, step: u64) -> f64 {
         match self.power {
             DecayPower::Cosine if step > self.total && self.total >= self.warmup => 0.0,
-            _ => self.original(step),
+            _ => self.original_factor(step),
         }
     }
 
@@ -53,7 +53,7 @@ impl LearningRate {
     }
 
     /// Returns the learning rate of `step` in the original, relative to the peak.
-    fn original(&self, step: u64) -> f64 {
+    fn original_factor(&self, step: u64) -> f64 {
         if step < self.warmup {
             return step as f64 / self.warmup as f64;
         }
@@ -143,7 +143,7 @@ mod tests {
                 };
                 for (step, want) in rates(name).into_iter().enumerate() {
                     let label = format!("{name} at {step}");
-                    assert_rate(&label, peak * schedule.original(step as u64), want, peak);
+                    assert_rate(&label, peak * schedule.original_factor(step as u64), want, peak);
                     let is_after_cosine = power == DecayPower::Cosine && step > total;
                     let want = if is_after_cosine { 0.0 } else { want };
                     assert_rate(&label, schedule.at(step as u64), want, peak);
@@ -177,7 +177,7 @@ mod tests {
         for (step, factor) in [(13750, 0.5), (25000, 0.0), (30000, 0.0)] {
             assert!((cosine.factor(step) - factor).abs() < 1e-12, "{step}");
         }
-        assert!((cosine.original(30000) - 0.116978).abs() < 1e-6);
+        assert!((cosine.original_factor(30000) - 0.116978).abs() < 1e-6);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) struct Weights {
     pub model: Vlc,
     pub optimizer: Optimizer,
     pub gradients: Gradients,
-    /// Weight decay and learning-rate factor (in the field of the learning rate) of each parameter.
+    /// Hyperparameters of each parameter. The field `learning_rate` holds the factor of the run's learning rate.
     settings: Vec<Hyperparameters>,
     /// Learning-rate factor of each parameter group, in order.
     pub group_scales: Vec<f64>,
@@ -90,16 +90,16 @@ impl Weights {
     /// # Errors
     /// Returns an error if the number of parameters differs, or a tensor is missing or has another shape.
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
-        let list: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
-        if parameter_steps.len() != list.len() {
+        let parameters: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
+        if parameter_steps.len() != parameters.len() {
             return Err(TrainError::OtherModel {
                 path: path.to_path_buf(),
                 found: parameter_steps.len(),
-                expected: list.len(),
+                expected: parameters.len(),
             });
         }
         let mut values = Vec::new();
-        for (id, parameter) in list {
+        for (id, parameter) in parameters {
             values.resize(parameter.len(), 0.0);
             file.copy_to(&parameter.name, &parameter.shape, &mut values)?;
             self.model.parameters_mut().set(id, &values);
@@ -167,8 +167,8 @@ pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -
     Ok(report.to_string())
 }
 
-/// Returns weight decay and learning-rate factor (in the field of the learning rate) of each parameter, and the factor of each
-/// group.
+/// Returns the hyperparameters of each parameter, with its learning-rate factor in the field `learning_rate`, and the learning-rate
+/// factor of each group.
 fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()

@@ -10,9 +10,9 @@ const SIZES: [usize; 3] = [1920, 768, 3072];
 /// Throughput of the three products of a linear layer, printed as one line of JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct GemmResult {
-    /// `gemm`.
+    /// The measured work, always `gemm`.
     pub task: &'static str,
-    /// `vlct`.
+    /// The measured program, always `vlct`.
     pub style: &'static str,
     /// Number format.
     pub precision: &'static str,

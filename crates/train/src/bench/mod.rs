@@ -59,12 +59,12 @@ pub struct BenchOptions {
     pub steps: usize,
 }
 
-/// The result, printed as one line of JSON with the keys of the PyTorch program that it is compared with.
+/// The result of [`measure`], printed as one line of JSON. The keys are those of the PyTorch program used for comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchResult {
     /// Name of the workload.
     pub task: &'static str,
-    /// `vlct`.
+    /// The measured program, always `vlct`.
     pub style: &'static str,
     /// Number format.
     pub precision: &'static str,
@@ -97,7 +97,8 @@ pub struct Profile {
 }
 
 impl std::fmt::Display for Profile {
-    /// Columns, per step: calls, milliseconds, percentage of the time, busy cores, throughput of computation and memory.
+    /// Writes one line per operation. The columns are, per step: calls, milliseconds, percentage of the time, busy cores, throughput
+    /// of computation and memory.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let steps = self.steps.max(1) as f64;
         let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -185,8 +186,8 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         Workload::Vqa | Workload::Infer => Synthetic::vqa(batch, image_size, workload == Workload::Vqa),
     };
     let times = match workload {
-        Workload::Pretrain | Workload::Vqa => train(model, options, &*task, synthetic),
-        Workload::Infer => time(steps, profile, |step| {
+        Workload::Pretrain | Workload::Vqa => time_training_steps(model, options, &*task, synthetic),
+        Workload::Infer => time_calls(steps, profile, |step| {
             let tape = Tape::inference(model.compute());
             task.forward(&model, &tape, synthetic.batch_of_step(step, false));
         }),
@@ -232,10 +233,10 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
 }
 
 /// Returns the seconds of each training step.
-fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
+fn time_training_steps(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
-    time(options.steps, options.profile, |step| {
+    time_calls(options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, synthetic.batch_of_step(step, true));
         tape.backward(outcome.total(), 1.0, &mut gradients);
@@ -248,9 +249,9 @@ fn train(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: 
     })
 }
 
-/// Calls `step` once for warm-up, with 0, and then `steps` times, with 1, 2, …. Returns the seconds of each call after the warm-up;
-/// with `profile`, profiles them.
-fn time(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
+/// Calls `step` once for warm-up, with 0, and then `steps` times, with 1, 2, …. Returns the seconds of each call after the warm-up
+/// and, if `profile` is set, profiles these calls.
+fn time_calls(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
     let mut time_once = |number| {
         let start = Instant::now();
         step(number);
@@ -263,7 +264,7 @@ fn time(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
     (1..=steps as u64).map(time_once).collect()
 }
 
-/// Returns the name of a number format in results.
+/// Returns the name that a number format has in results.
 fn format_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
@@ -305,7 +306,7 @@ mod tests {
     #[test]
     fn the_first_call_is_not_measured() {
         let mut calls = Vec::new();
-        assert_eq!(time(3, false, |step| calls.push(step)).len(), 3);
+        assert_eq!(time_calls(3, false, |step| calls.push(step)).len(), 3);
         assert_eq!(calls, [0, 1, 2, 3]);
     }
 

@@ -8,7 +8,7 @@ use vlct_model::{PatchMask, Sequence};
 use vlct_tasks::pretrain::{MATCHING, MODELLING};
 use vlct_tasks::{Batch, Sample, Target, Text};
 
-/// Answer id and score of every question.
+/// Answer id and score that are the target of every question.
 const TARGET: (u32, f32) = (7, 1.0);
 
 /// Token id of `[MASK]`.
@@ -47,7 +47,7 @@ impl Synthetic {
         }
     }
 
-    /// Makes a batch of questions, all patches visible. Without targets there is no loss.
+    /// Makes a batch of questions, all patches visible. The batch has a loss only if `has_targets` is set.
     pub fn vqa(batch: usize, image_size: usize, has_targets: bool) -> Self {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
         let samples = samples.map(|(i, ((ids, _), [image, _]))| Sample {
@@ -107,7 +107,7 @@ fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     })
 }
 
-/// Returns captions of 9 to 18 tokens, and for each token whether it is masked.
+/// Returns captions of 9 to 18 tokens, and for each token whether it is masked. Token 1 is always masked.
 fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
     let random = &mut stream(0, Purpose::Synthetic, 0, 1);
     let texts: Vec<Vec<u32>> = (0..batch)

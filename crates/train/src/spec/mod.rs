@@ -188,7 +188,7 @@ impl RunSpec {
 }
 
 fn model(config: &Config) -> Result<VlcConfig> {
-    let names = &config.loss_names;
+    let switches = &config.loss_names;
     Ok(VlcConfig {
         image_size: config.image_size,
         backbone: model_size(config)?,
@@ -197,10 +197,10 @@ fn model(config: &Config) -> Result<VlcConfig> {
         token_types: 2,
         drop_rate: config.drop_rate as f32,
         heads: Heads {
-            mlm: names.mlm > 0.0,
-            itm: names.itm > 0.0,
-            vqa: (names.vqa > 0.0).then_some(config.vqav2_label_size),
-            rank: names.irtr > 0.0,
+            mlm: switches.mlm > 0.0,
+            itm: switches.itm > 0.0,
+            vqa: (switches.vqa > 0.0).then_some(config.vqav2_label_size),
+            rank: switches.irtr > 0.0,
         },
     })
 }
@@ -216,11 +216,11 @@ fn weights(config: &Config) -> WeightsSpec {
 }
 
 fn pretrain(config: &Config) -> PretrainSpec {
-    let names = &config.loss_names;
+    let switches = &config.loss_names;
     PretrainSpec {
-        mlm: names.mlm >= 1.0,
-        mae: (config.use_mae && names.mlm >= 1.0).then_some(config.mae_weight as f32),
-        itm: names.itm >= 1.0,
+        mlm: switches.mlm >= 1.0,
+        mae: (config.use_mae && switches.mlm >= 1.0).then_some(config.mae_weight as f32),
+        itm: switches.itm >= 1.0,
         masking: MaskingConfig {
             whole_word: config.whole_word_masking,
             probability: config.mlm_prob,
@@ -331,8 +331,8 @@ pub fn compute(config: &Config) -> ComputeSpec {
     }
 }
 
-/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA; [`trainer::run`](crate::trainer::run)
-/// replaces it by a measured choice first.
+/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA;
+/// [`trainer::run`](crate::trainer::run) therefore replaces `auto` by a measured method before.
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()
@@ -350,19 +350,23 @@ fn update_rule(config: &Config) -> Rule {
 
 /// Returns an error for tasks that this version does not train.
 fn check_tasks(config: &Config) -> Result<()> {
-    let names = &config.loss_names;
-    for (task, value) in [("vqa", names.vqa), ("nlvr2", names.nlvr2), ("irtr", names.irtr)] {
+    let switches = &config.loss_names;
+    for (task, value) in [
+        ("vqa", switches.vqa),
+        ("nlvr2", switches.nlvr2),
+        ("irtr", switches.irtr),
+    ] {
         if value >= 1.0 {
             return Err(TrainError::UntrainedTask { task, value });
         }
     }
-    if names.active().next().is_none() {
+    if switches.active().next().is_none() {
         return Err(TrainError::NoTask);
     }
     Ok(())
 }
 
-/// Extensions of weight files. [`tag`] removes no others, because a directory's name may contain a dot.
+/// Extensions of weight files. [`tag`] removes no other extensions, because the name of a directory may contain a dot.
 const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetensors"];
 
 /// Returns the short name of the weights `load_path`: the last component of the path without the extension of a weight file.

@@ -12,7 +12,7 @@ const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
 
 /// Checks that the values of a configuration agree.
 ///
-/// Returns warnings, one line each, about values that have no effect or probably not the intended one.
+/// Returns warnings, one line each, about values that have no effect or probably not the intended effect.
 ///
 /// # Errors
 /// Returns the first contradiction.
@@ -42,7 +42,7 @@ fn check_devices(config: &Config) -> Result<(), ConfigError> {
     }
     if config.num_nodes > 1 {
         return contradiction(format!(
-            "num_nodes={} needs several machines; this build runs on one: use num_nodes=1",
+            "num_nodes={} needs several machines; this build runs on one machine: use num_nodes=1",
             config.num_nodes
         ));
     }
@@ -303,10 +303,11 @@ mod tests {
     use crate::config::resolve;
     use vlct_tensor::Device;
 
-    const RUN: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
+    /// Words that every tested configuration contains.
+    const COMMON_WORDS: [&str; 3] = ["data_root=/d", "per_gpu_batchsize=8", "batch_size=64"];
 
     fn validate(words: &[&str]) -> Result<Vec<String>, String> {
-        let words: Vec<&str> = RUN.iter().chain(words).copied().collect();
+        let words: Vec<&str> = COMMON_WORDS.iter().chain(words).copied().collect();
         super::validate(&resolve(&words).unwrap().config).map_err(|e| e.to_string())
     }
 

@@ -34,13 +34,13 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     use_threads(Threads::from_spec(&spec::compute(config)))?;
     let spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     if spec.test_only {
-        test(&spec, control)
+        evaluate_test_split(&spec, control)
     } else {
         training::Trainer::new(spec, control)?.train()
     }
 }
 
-/// Replaces `f32_products='auto'` by the method of the run that is resumed or tested, else by the faster method in a measurement.
+/// Replaces `f32_products='auto'` by the method of the run that is resumed or tested, else by the method that is measured to be faster.
 fn resolve_f32_products(mut config: Config) -> Result<Config> {
     if spec::compute(&config).precision != Precision::F32 {
         return Ok(config);
@@ -67,8 +67,8 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
     Ok(config)
 }
 
-/// Evaluates the test split.
-fn test(spec: &RunSpec, control: &Control) -> Result<Finished> {
+/// Evaluates the test split with the weights of `load_path` and `pretrain_path`.
+fn evaluate_test_split(spec: &RunSpec, control: &Control) -> Result<Finished> {
     let inputs = data::inputs(spec)?;
     let dataset = data::open(&spec.data, Split::Test)?;
     if dataset.is_empty() {

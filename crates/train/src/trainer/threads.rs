@@ -50,7 +50,7 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
             ));
         }
         pool = pool.num_threads(count).start_handler(move |i| {
-            // Binding fails if the allowed CPUs have changed since. Threads that are not bound compute the same values.
+            // Binding fails if the set of allowed CPUs has changed. Threads that are not bound compute the same values.
             let _ = affinity::bind_to(cpus[i]);
         });
     }

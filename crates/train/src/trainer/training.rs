@@ -95,7 +95,7 @@ impl<'a> Trainer<'a> {
     pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
         let data = Data::open(&spec)?;
         let plan = plan(&spec, &data)?;
-        // Made before training, so that an unsuitable dataset is an error now and not at the first validation.
+        // The evaluator is made before training, so that an unsuitable dataset is an error now and not at the first validation.
         let recall = match spec.trial {
             None => evaluate::recall_evaluator(&spec, Split::Val, &data.inputs)?,
             Some(_) => None,
@@ -280,7 +280,7 @@ impl<'a> Trainer<'a> {
         let Some(values) = self.validate(self.recall.as_ref(), self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
-        // The buffers of evaluation have other sizes than those of training, which cannot reuse them.
+        // Training cannot reuse the buffers of evaluation, because they have other sizes.
         self.weights.model.compute().device.release_unused();
         self.state.validation_due = false;
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
@@ -445,15 +445,15 @@ fn initial_state(
     Ok((state, Some(run)))
 }
 
-/// Warns of settings that differ from those of the resumed run and change its result.
+/// Warns of settings that differ from those of the resumed run and change the result of the run.
 ///
 /// # Errors
-/// Returns [`TrainError::OtherMicroBatch`] if the size of micro-batches differs.
+/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
 fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
     // The unit of the position in an epoch is the micro-batch.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
-        return Err(TrainError::OtherMicroBatch {
+        return Err(TrainError::OtherMicroBatchSize {
             before: before.per_gpu_batchsize,
             now: now.per_gpu_batchsize,
         });
@@ -470,11 +470,11 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "load_path",
         "pretrain_path",
     ];
-    // `None` and the format that it selects on this machine are equal.
+    // `None` equals the format that `None` selects on this machine.
     let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
     let keeps_result = |name: &str| match name {
         "precision" => same_format,
-        // The configuration of versions without this key does not have the method.
+        // The configurations of versions without this key have the base value, which does not say which method was used.
         "f32_products" => before.f32_products == AUTO,
         name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
     };
@@ -489,7 +489,8 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
 
 /// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.
 fn log_replacements(batch: &Batch, before: u64) {
-    /// Number of images that are reported one by one. Later, only their number is reported, when it exceeds a power of two.
+    /// Number of images that are reported one by one. After that, only the number of images is reported, whenever it reaches a power
+    /// of two.
     const REPORTED: u64 = 20;
     let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
