@@ -21,7 +21,7 @@ use std::path::Path;
 
 use vlct_util::{MappedFile, atomic};
 
-/// Prefix of the image backbone's tensor names in VLC. MAE's names do not have it.
+/// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.
 pub const BACKBONE_PREFIX: &str = "transformer.";
 
 /// The format of a weight file.

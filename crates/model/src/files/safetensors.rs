@@ -1,6 +1,6 @@
 //! The safetensors format: a JSON header with names, shapes and offsets, then the values.
 //!
-//! The crate `safetensors` checks the header. Its writer is not used, because it sorts tensors by name: [`write()`] keeps the order
+//! The crate `safetensors` checks the header. The crate's writer sorts tensors by name, so it is not used: [`write()`] keeps the order
 //! of tensors with the same size of values, and converts values in small chunks.
 
 use std::collections::HashMap;

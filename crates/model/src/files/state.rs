@@ -260,7 +260,7 @@ impl StateDict {
         Self::default()
     }
 
-    /// Appends a tensor, or replaces the tensor of the same name, keeps its position and returns the old tensor.
+    /// Appends a tensor. If a tensor of the same name exists, the new tensor takes its position, and the old tensor is returned.
     pub fn insert(&mut self, name: impl Into<String>, tensor: StoredTensor) -> Option<StoredTensor> {
         self.tensors.insert(name.into(), tensor)
     }

@@ -69,7 +69,7 @@ impl Vlc {
         for mask in masks {
             let selected = select(mask);
             counts.push(selected.len());
-            // Indexed by position; position 0 is the class token.
+            // The index is the position; position 0 is the class token.
             let mut is_selected: Vec<bool> = vec![false; length];
             for patch in &selected {
                 let is_repeated = std::mem::replace(&mut is_selected[1 + *patch as usize], true);

@@ -2,8 +2,8 @@
 //!
 //! Some differences between file and model are expected: names of the backbone with or without `transformer.`, another image
 //! size, another number of token types or text positions, and a missing retrieval head, which is made from the matching head. The
-//! tensors are adapted, and the report lists the changes. Any other difference of shape is an error, and so is a file without any
-//! tensor of the model.
+//! tensors are adapted, and the report lists the changes. Any other difference of shape is an error. A file without any tensor of
+//! the model is an error, too.
 
 mod fit;
 
@@ -21,7 +21,7 @@ const POSITION_IDS: &str = "text_embeddings.position_ids";
 const HEADS: [&str; 3] = ["vqa_classifier.", "nlvr2_classifier.", "rank_output."];
 /// The head of an image classifier. It is not loaded if the number of classes differs.
 const CLASSIFIER_HEAD: [&str; 2] = ["head.weight", "head.bias"];
-/// The retrieval head's tensors, and the tensors of the matching head from whose row 1 ("match") they are made.
+/// Each tensor of the retrieval head, and the tensor of the matching head whose row 1 ("match") is its source.
 const RANK_FROM_MATCHING: [(&str, &str); 2] = [
     ("rank_output.weight", "itm_score.fc.weight"),
     ("rank_output.bias", "itm_score.fc.bias"),
@@ -32,7 +32,7 @@ const NAMES_SHOWN: usize = 4;
 /// The part of the model that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// The image backbone and its decoder, `transformer.…`; the whole model if none of its names has this prefix.
+    /// The image backbone and its decoder, `transformer.…`; the whole model if no name has this prefix.
     Backbone,
     /// The whole model.
     #[default]
@@ -85,7 +85,7 @@ impl std::fmt::Display for LoadReport {
     }
 }
 
-/// Joins the first [`NAMES_SHOWN`] names, followed by the number of the others.
+/// Joins the first [`NAMES_SHOWN`] names and appends the number of further names.
 pub(super) fn abbreviate(names: &[String]) -> String {
     match names.len().checked_sub(NAMES_SHOWN) {
         None | Some(0) => names.join(", "),
@@ -141,7 +141,7 @@ pub enum AdaptError {
 /// Fits the tensors of a file to those of a model. `target` has the model's names and shapes, in order.
 ///
 /// The result has the model's names and shapes, in the same order, without the tensors in [`LoadReport::missing`].
-/// Unchanged tensors keep their element type, adapted ones are f32.
+/// Unchanged tensors keep their element type; adapted tensors are f32.
 ///
 /// # Errors
 /// Returns an [`AdaptError`] if a shape differs and no rule adapts it, or the file has no tensor of the model.
@@ -163,7 +163,7 @@ pub fn adapt(
     let mut adapted = StateDict::new();
     for ((name, shape), tensor) in target.iter().zip(tensors) {
         let tensor = match tensor {
-            // The values are known, so the shape in the file does not matter.
+            // The values are always 0, 1, 2, …, so those of the file are not needed.
             _ if name == POSITION_IDS => {
                 if tensor.is_none() {
                     report.derived.push(name.clone());
@@ -275,7 +275,7 @@ impl Source {
         self.tensors.get_mut(name)?.take()
     }
 
-    /// Returns the names of tensors that were not taken, except the position ids, whose values are known.
+    /// Returns the names of tensors that were not taken, except the position ids, whose values are always the same.
     fn unused_names(self) -> Vec<String> {
         self.tensors
             .into_iter()

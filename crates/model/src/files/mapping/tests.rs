@@ -124,7 +124,7 @@ fn resizes_position_tables_to_the_image_size() {
                     *shape = want.shape(&name)
                 });
             }
-            // The names of the file are without and with the prefix.
+            // One source has names without the prefix, the other source has names with the prefix.
             let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
             for source in [mae, prefixed] {
                 let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
