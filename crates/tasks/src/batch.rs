@@ -101,7 +101,7 @@ impl Batch {
             batch.texts.extend(sample.texts);
             batch.targets.push(sample.target);
         }
-        // Stable: samples keep their order within a group.
+        // The sort is stable, so samples keep their order within a group.
         batch.sequences.sort_by_key(|sequence| sequence.group);
         batch
     }

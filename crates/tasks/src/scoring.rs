@@ -275,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn recalls_of_two_images_with_two_captions_each() {
-        // Caption 1 has a higher score with the wrong image.
+    fn recalls_are_fractions_of_captions_and_of_images() {
+        // Captions 1 and 3 have a higher score with the wrong image. Image 1 has its highest score with caption 1, a wrong caption.
         let scores = [0.9, 0.1, 0.2, 0.3, 0.0, 0.8, 0.7, 0.1];
         let r = Recalls::from_scores(&scores, &[0, 0, 1, 1]);
         assert_eq!((r.ir_r1, r.ir_r5), (0.5, 1.0));

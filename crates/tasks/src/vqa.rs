@@ -47,7 +47,7 @@ impl Task for Vqa {
     /// Computes logits `[questions, answers]`; the loss is binary cross-entropy, summed over answers, averaged over questions.
     ///
     /// # Panics
-    /// Panics if the model has no question-answering head or an answer's id is not less than its number of answers.
+    /// Panics if the model has no question-answering head, or an answer's id is not less than the number of answers of the head.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
         let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let logits = model.vqa_logits(tape, &pooled);
