@@ -19,7 +19,7 @@ pub struct Data {
     pub inputs: Arc<InputSpec>,
     /// The training split.
     pub train: Arc<TableDataset>,
-    /// The validation split, empty if the datasets have none.
+    /// The validation split, empty if the datasets have no validation split.
     pub val: Arc<TableDataset>,
 }
 

@@ -97,8 +97,8 @@ pub fn layer_decay_groups(
     })
 }
 
-/// Returns the groups of ImageNet fine-tuning: those of [`layer_decay_groups`], with the names of a ViT classifier, whose class
-/// token and position table have no weight decay.
+/// Returns the groups of ImageNet fine-tuning: the rules of [`layer_decay_groups`], applied to the parameter names of a ViT classifier.
+/// The class token and the position table have no weight decay.
 pub fn vit_layer_decay_groups(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
@@ -116,7 +116,7 @@ pub fn vit_layer_decay_groups(
     )
 }
 
-/// Returns the layer of a backbone parameter from its name without prefix.
+/// Returns the layer of a backbone parameter. `name` is the parameter's name without `transformer.`.
 fn backbone_layer(name: &str, depth: usize) -> usize {
     let block = |rest: &str| rest.split('.').next().and_then(|number| number.parse::<usize>().ok());
     match name {
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn image_net_groups_equal_those_of_the_original() {
+    fn imagenet_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
             let has_head = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");

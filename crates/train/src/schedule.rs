@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_of_the_published_pre_training() {
+    fn published_pre_training_warms_up_and_decays_to_zero() {
         let schedule = |power| LearningRate {
             base: 1e-4,
             warmup: 2500,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warm_up_fraction_is_of_the_schedule() {
+    fn a_warm_up_fraction_is_a_fraction_of_the_schedule() {
         let words = [
             "max_steps=None",
             "max_epoch=4",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn image_net_learning_rates_equal_those_of_the_original() {
+    fn imagenet_learning_rates_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("lr_schedule.json"));
             let schedule = HalfCosine {

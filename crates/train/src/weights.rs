@@ -28,7 +28,7 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Makes the initial weights of a run. If the run is resumed they are zero, and [`Weights::restore`] replaces them.
+    /// Makes the initial weights of a run. The weights of a resumed run are zero until [`Weights::restore`] replaces them.
     pub fn new(spec: &RunSpec) -> Result<Self> {
         let model = if spec.weights.resume_from.is_some() {
             zero_model(spec)

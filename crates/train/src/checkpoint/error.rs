@@ -53,7 +53,7 @@ pub enum CheckpointError {
 pub enum Previous {
     /// There was no checkpoint.
     None,
-    /// The checkpoint is intact. The number is its optimiser step, if its state has one.
+    /// The checkpoint is intact. The number is the optimiser step in the checkpoint's state; `None` if the state has no step.
     Intact(Option<u64>),
     /// The checkpoint was damaged before the save.
     Damaged,

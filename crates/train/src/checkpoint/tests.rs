@@ -302,7 +302,7 @@ fn a_full_disk_does_not_change_the_previous_checkpoint() {
     assert_eq!(load(&path).unwrap().values("head.bias").unwrap(), [7.0]);
 }
 
-/// The child process of [`a_file_size_limit_does_not_change_the_previous_checkpoint`]. It saves a checkpoint above its limit.
+/// The child process of [`a_file_size_limit_does_not_change_the_previous_checkpoint`]. It saves a checkpoint that exceeds the size limit.
 #[test]
 fn limited_child() {
     let Some(path) = std::env::var_os("VLCT_TEST_LIMITED_CHECKPOINT") else {

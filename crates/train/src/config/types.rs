@@ -123,8 +123,8 @@ impl<T: KeyType> KeyType for Option<T> {
     }
 }
 
-/// Switches of the tasks, not factors of their losses. A value above 0 adds the task's head to the model, a value of at least 1 also trains and measures
-/// the task.
+/// Switches of the tasks, not factors of their losses. A value above 0 adds the task's head to the model, a value of at least 1 also
+/// trains and measures the task.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossNames {
     /// Switch of image-text matching with word-patch alignment.

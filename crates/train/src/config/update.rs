@@ -10,7 +10,7 @@ use super::value::Value;
 
 /// The reason why a value was not set.
 enum SetError {
-    /// The configuration has no such key, or the key no such entry.
+    /// No key or entry has this path.
     Unknown(String),
     /// The value has another type than the key or entry.
     Type {

@@ -84,7 +84,8 @@ pub struct WeightsSpec {
     pub load_path: Option<PathBuf>,
     /// Whether to ignore the VQA, NLVR2 and retrieval heads of `load_path`.
     pub skip_heads: bool,
-    /// Run directory or checkpoint from which training continues. Its weights replace all others.
+    /// Run directory or checkpoint from which training continues. The weights of the checkpoint replace those of `pretrain_path` and
+    /// `load_path`.
     pub resume_from: Option<String>,
 }
 

@@ -19,9 +19,9 @@ const PERTURBATIONS: u64 = 32;
 /// fewer than the perturbed operands, so they at most double the squared error.
 const ERROR_RATIO: f64 = 2.0;
 
-/// Allowed difference between a squared distance and the mean of squared distances, in their standard deviations. The change of a
-/// scalar is about normally distributed; if its standard deviation is σ, its square has mean σ² and standard deviation √2·σ². The bound of
-/// a scalar is then √(2·(σ² + 12·√2·σ²)) ≈ 6σ.
+/// Allowed difference between a squared distance and the mean squared distance, in standard deviations of squared distances. The change
+/// of a scalar is about normally distributed. If the standard deviation of the change is σ, the squared change has mean σ² and standard
+/// deviation √2·σ², and the bound is √(2·(σ² + 12·√2·σ²)) ≈ 6σ.
 const DEVIATIONS: f64 = 12.0;
 
 /// Returns the bound of the error of a loss or gradient. `squared_distances` are those between perturbed steps and the exact step.
@@ -221,9 +221,9 @@ fn recomputed_activations_change_no_bit() {
 
 /// Each step starts from the weights of the step before, so errors accumulate. The perturbed runs accumulate them as well.
 #[test]
-fn ten_training_steps_follow_the_original() {
+fn errors_of_ten_training_steps_are_within_their_bounds() {
     if !Device::default().bf16_is_fast() {
-        return run_with_portable_engine("ten_training_steps_follow_the_original");
+        return run_with_portable_engine("errors_of_ten_training_steps_are_within_their_bounds");
     }
     for directory in directories("model") {
         let (config, mask_ratio) = config(&directory, pretrain::HEADS);
