@@ -80,7 +80,7 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
 /// Indices and weights of the four input positions of one output position.
 type Taps = [(usize, f32); 4];
 
-/// Returns `values.chunks_exact_mut(size)`. If `size` is 0, `values` is empty and there are no chunks, instead of a panic.
+/// Returns chunks of `size` values. If `size` is 0, `values` is empty, and so is the iterator; `chunks_exact_mut` alone would panic.
 fn chunks_mut(values: &mut [f32], size: usize) -> std::slice::ChunksExactMut<'_, f32> {
     values.chunks_exact_mut(size.max(1))
 }

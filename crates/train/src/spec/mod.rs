@@ -332,8 +332,8 @@ pub fn compute(config: &Config) -> ComputeSpec {
     }
 }
 
-/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA;
-/// [`trainer::run`](crate::trainer::run) therefore replaces `auto` by a measured method before.
+/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA, so
+/// [`trainer::run`](crate::trainer::run) replaces `auto` by a measured method first.
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()

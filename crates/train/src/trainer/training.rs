@@ -470,7 +470,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "load_path",
         "pretrain_path",
     ];
-    // `None` equals the format that `None` selects on this machine.
+    // A precision of `None` equals the format that `None` selects on this machine.
     let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
     let keeps_result = |name: &str| match name {
         "precision" => same_format,

@@ -19,7 +19,7 @@ pub(super) enum Fitted {
     Same(StoredTensor),
     /// A tensor with the shape in the model, and a description of the change.
     Adapted(StoredTensor, String),
-    /// Nothing: the tensor belongs to the head of a classifier with another number of classes, as the text describes.
+    /// No tensor, because it belongs to the head of a classifier with another number of classes. The text describes the difference.
     OtherClasses(String),
 }
 
