@@ -279,8 +279,9 @@ impl TableFile {
         builder.finished_data().to_vec()
     }
 
-    /// Completes the file, flushes it to the disk, and renames it. Returns its number of rows.
-    pub fn finish(mut self) -> Result<u64> {
+    /// Completes the file, flushes it to the disk, calls `before_rename` with its size in bytes, and renames it. Returns its number of
+    /// rows.
+    pub fn finish(mut self, before_rename: impl FnOnce(u64) -> Result<()>) -> Result<u64> {
         let rows = self.blocks.iter().map(|b| b.rows).sum();
         let footer = self.footer();
         let length = (footer.len() as u32).to_le_bytes();
@@ -288,10 +289,12 @@ impl TableFile {
         let written = self.out.write_all(&end).and_then(|()| self.out.flush());
         written.map_err(|e| self.io(e))?;
         let file = self.out.get_mut();
-        let renamed = fill_in_rows(file, rows)
+        let size = fill_in_rows(file, rows)
             .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
-            .and_then(|()| sync_directory(&self.path));
+            .and_then(|()| file.metadata())
+            .map(|metadata| metadata.len());
+        before_rename(size.map_err(|e| self.io(e))?)?;
+        let renamed = std::fs::rename(&self.temporary, &self.path).and_then(|()| sync_directory(&self.path));
         renamed.map_err(|e| self.io(e))?;
         Ok(rows)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::report::LeftOut;
-use crate::arrow::BatchBlock;
+use crate::arrow::{BatchBlock, partial_path};
 use crate::{DataError, Result};
 use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
@@ -52,8 +52,8 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// Returns the files (names without `.arrow`) of the dataset `name` that are missing in `out` because a preparation has written rows
-/// and is still running or was interrupted.
+/// Returns the files (names without `.arrow`) of the dataset `name` that are missing in `out`, or still those of an earlier preparation,
+/// because a preparation has written rows and is still running or was interrupted.
 pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -66,10 +66,13 @@ pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
         return Vec::new();
     }
     let (states, _) = replay(&text, &fingerprint, files.len());
-    let is_missing =
-        |(file, state): &(String, FileState)| state.finished.is_none() && !out.join(format!("{file}.arrow")).exists();
-    let missing = files.into_iter().zip(states).filter(is_missing);
-    missing.map(|(file, _)| file).collect()
+    let is_unfinished = |(file, state): &(String, FileState)| {
+        let path = out.join(format!("{file}.arrow"));
+        // A finished file may still have its temporary name.
+        !path.exists() || state.finished.is_some() && partial_path(&path).is_ok_and(|partial| partial.exists())
+    };
+    let unfinished = files.into_iter().zip(states).filter(is_unfinished);
+    unfinished.map(|(file, _)| file).collect()
 }
 
 impl Journal {

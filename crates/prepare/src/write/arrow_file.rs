@@ -103,11 +103,12 @@ impl ArrowFileWriter {
         Ok(with_any_writer!(self, writer => writer.sync())?)
     }
 
-    /// Completes the file and renames it to its final name. Returns the number of rows.
+    /// Completes the file, calls `before_rename` with its size in bytes, and renames the file to its final name. Returns the number of
+    /// rows.
     ///
     /// # Errors
-    /// Returns an error if writing fails.
-    pub fn finish(self) -> Result<u64> {
-        Ok(with_any_writer!(self, writer => writer.finish())?)
+    /// Returns an error if writing fails, and the error of `before_rename`.
+    pub fn finish(self, before_rename: impl FnOnce(u64) -> vlct_data::Result<()>) -> Result<u64> {
+        Ok(with_any_writer!(self, writer => writer.finish_after(before_rename))?)
     }
 }

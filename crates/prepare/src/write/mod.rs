@@ -19,7 +19,7 @@ use parallel::{ByteSize, map_in_order};
 use vlct_data::DataError;
 use vlct_data::arrow::{ArrowTable, partial_path};
 use vlct_data::manifest::{FileState, Journal, LeftOut, Report, WrittenFile};
-use vlct_util::at;
+use vlct_util::{at, atomic::sync_directory};
 
 /// Maximum bytes of images that wait to be written.
 const MAX_WAITING_BYTES: usize = 128 << 20;
@@ -181,8 +181,8 @@ fn open_journal(
     Ok(journal)
 }
 
-/// Reconciles the journal with the existing files: resets files that are missing or have another size, and records files that an
-/// earlier preparation of other splits has written.
+/// Reconciles the journal with the existing files: renames complete files that still have their temporary name, resets files that are
+/// missing or have another size, and records files that an earlier preparation of other splits has written.
 fn reconcile(
     plan: &Plan,
     out: &Path,
@@ -191,11 +191,18 @@ fn reconcile(
     fingerprints: &Fingerprints,
 ) -> Result<()> {
     for (index, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
-        let length = std::fs::metadata(arrow_path(out, &file.name)).map(|m| m.len()).ok();
+        let path = arrow_path(out, &file.name);
+        let partial = partial_path(&path)?;
+        let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
         let state = journal.state(index);
+        if state.finished.is_some() && state.finished == length(&partial) {
+            // The process ended between the journal entry and the renaming.
+            std::fs::rename(&partial, &path).map_err(at::<PrepareError>(&path))?;
+            sync_directory(&path).map_err(at::<PrepareError>(&path))?;
+        }
         let is_missing_or_changed = match state.finished {
-            Some(_) => state.finished != length,
-            None => !state.blocks.is_empty() && !partial_path(&arrow_path(out, &file.name))?.exists(),
+            Some(_) => state.finished != length(&path),
+            None => !state.blocks.is_empty() && !partial.exists(),
         };
         if is_missing_or_changed {
             journal.reset(index)?;
@@ -267,10 +274,11 @@ fn write_file(
     };
     map_in_order(first..rows.rows(), options.threads, MAX_WAITING_BYTES, make, take)?;
     state.consumed = rows.rows();
-    writer.finish()?;
-    let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
-    state.finished = Some(metadata.len());
-    journal.record(index, state)?;
+    // Recorded before the renaming, so that a file under its final name is never unknown to the journal.
+    writer.finish(|bytes| {
+        state.finished = Some(bytes);
+        journal.record(index, state)
+    })?;
     Ok(())
 }
 

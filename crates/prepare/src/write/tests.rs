@@ -96,6 +96,28 @@ fn resumed_preparation_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn a_complete_file_that_was_not_renamed_is_renamed() {
+    let directory = golden_directories("vqav2").remove(0);
+    let plan = Dataset::Vqav2.plan(&RawDataset::new(directory.join("raw"))).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let first = &plan.files[0];
+    write_until(first.rows.rows() as u64 + 1, &plan, &options(out.path()));
+    let path = out.path().join(format!("{}.arrow", first.name));
+    let bytes = fs::read(&path).unwrap();
+    // As after a kill between the journal entry and the renaming; then as if an older file were still there.
+    for older in [None, Some(b"older")] {
+        fs::rename(&path, vlct_data::arrow::partial_path(&path).unwrap()).unwrap();
+        if let Some(older) = older {
+            fs::write(&path, older).unwrap();
+        }
+        let unfinished = vlct_data::manifest::unfinished_files(out.path(), "coco");
+        assert!(unfinished.contains(&first.name), "{unfinished:?}");
+        write_until(first.rows.rows() as u64 + 1, &plan, &options(out.path()));
+        assert!(fs::read(&path).unwrap() == bytes);
+    }
+}
+
+#[test]
 fn does_not_resume_a_shortened_or_deleted_file() {
     let raw = coco_with_large_images(50);
     let raw = RawDataset::new(raw.path());

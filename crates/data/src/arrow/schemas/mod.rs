@@ -75,10 +75,19 @@ macro_rules! writer_methods {
         ///
         /// # Errors
         /// Returns [`crate::DataError::Io`] if writing fails; an existing file is then unchanged.
-        pub fn finish(mut self) -> $crate::Result<u64> {
+        pub fn finish(self) -> $crate::Result<u64> {
+            self.finish_after(|_| Ok(()))
+        }
+
+        /// As [`Self::finish`], but calls `before_rename` with the size of the file in bytes when the file is complete and flushed to
+        /// the disk. If the process ends after this call, the complete file may still have its temporary name.
+        ///
+        /// # Errors
+        /// As [`Self::finish`], and the error of `before_rename`.
+        pub fn finish_after(mut self, before_rename: impl FnOnce(u64) -> $crate::Result<()>) -> $crate::Result<u64> {
             let columns = self.take_columns();
             self.file.write(columns)?;
-            self.file.finish()
+            self.file.finish(before_rename)
         }
     };
 }

@@ -244,7 +244,7 @@ impl VqaWriter {
             DataType::Int64 => spec,
             _ => column(spec.field.name(), DataType::Null, "empty"),
         });
-        TableFile::create(path.as_ref(), &columns)?.finish()?;
+        TableFile::create(path.as_ref(), &columns)?.finish(|_| Ok(()))?;
         Ok(())
     }
 
