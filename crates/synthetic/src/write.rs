@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::statements::draw_partner;
 use super::{Scene, Shape, SyntheticConfig, answers, captions, class_of, questions, render, statements, vocabulary};
 use crate::Result;
+use vlct_data::DataError;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
 use vlct_data::random::{Purpose, stream};
 use vlct_util::at;
@@ -42,6 +43,9 @@ impl Set {
     }
 }
 
+/// The file with the words of the generated texts.
+const VOCABULARY_FILE: &str = "vocab.txt";
+
 /// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa` and `nlvr2`, `vocab.txt`, `answers.txt`
 /// (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
 ///
@@ -49,11 +53,15 @@ impl Set {
 /// of images drawn.
 ///
 /// # Errors
-/// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid, and [`DataError::Io`](crate::DataError::Io) if a file
+/// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid or `out` has Arrow files that were not generated, and
+/// [`DataError::Io`](crate::DataError::Io) if a file
 /// cannot be written.
 pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
     config.check()?;
     create_directory(out)?;
+    reject_other_data(out)?;
+    // Written first: it marks the directory as generated.
+    write_lines(&out.join(VOCABULARY_FILE), vocabulary().iter())?;
     let mut writer = DatasetWriter {
         out,
         config,
@@ -88,8 +96,24 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
         writer.write_classes(Set::ClassTrain, "train", config.class_train)?;
         writer.write_classes(Set::ClassVal, "val", config.class_val)?;
     }
-    write_lines(&out.join("vocab.txt"), vocabulary().iter())?;
     Ok(writer.done)
+}
+
+/// Returns an error if the directory has Arrow files but not the vocabulary file of a generated dataset: the files would be replaced.
+fn reject_other_data(out: &Path) -> Result<()> {
+    if fs::read_to_string(out.join(VOCABULARY_FILE)).is_ok_and(|text| text == to_text(vocabulary().iter())) {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(out).map_err(at::<DataError>(out))?;
+    let is_arrow = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "arrow");
+    match entries.find_map(|entry| entry.ok().filter(is_arrow)) {
+        Some(other) => Err(DataError::Invalid(format!(
+            "{}: {} was not generated and could be replaced; give another directory",
+            out.display(),
+            other.file_name().display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Generates rows in parallel and writes them in order.
@@ -265,10 +289,14 @@ fn create_directory(path: &Path) -> Result<()> {
 }
 
 fn write_lines(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> Result<()> {
-    let text: String = lines
+    fs::write(path, to_text(lines)).map_err(at(path))
+}
+
+/// Joins lines, each with a line break.
+fn to_text(lines: impl Iterator<Item = impl AsRef<str>>) -> String {
+    lines
         .flat_map(|line| [line.as_ref().to_owned(), "\n".to_owned()])
-        .collect();
-    fs::write(path, text).map_err(at(path))
+        .collect()
 }
 
 #[cfg(test)]
@@ -356,6 +384,21 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert_eq!(one.iter().filter(|f| f.0.starts_with("classes")).count(), 16);
+    }
+
+    #[test]
+    fn does_not_replace_files_that_were_not_generated() {
+        let directory = tempfile::tempdir().unwrap();
+        let foreign = directory.path().join("coco_caption_karpathy_train.arrow");
+        fs::write(&foreign, "real data").unwrap();
+        let error = write(directory.path(), &small_config(), &mut |_, _| ()).unwrap_err();
+        assert!(error.to_string().contains("was not generated"), "{error}");
+        assert_eq!(fs::read(&foreign).unwrap(), b"real data");
+        fs::remove_file(&foreign).unwrap();
+        // Generated files are replaced.
+        for _ in 0..2 {
+            write(directory.path(), &small_config(), &mut |_, _| ()).unwrap();
+        }
     }
 
     #[test]
