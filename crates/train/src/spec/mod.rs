@@ -56,7 +56,7 @@ pub struct RunSpec {
     pub checkpoint_every: u64,
     /// Optimiser steps between log entries.
     pub log_every: u64,
-    /// All keys as TOML: the text of `config.toml`.
+    /// All keys but `resume_from` as TOML: the text of `config.toml`.
     pub config: String,
 }
 
@@ -183,7 +183,12 @@ impl RunSpec {
             },
             checkpoint_every: config.checkpoint_every,
             log_every: config.log_every,
-            config: config.to_toml(),
+            // Without `resume_from`: a new run that starts from this file must not continue the resumed one.
+            config: Config {
+                resume_from: None,
+                ..config.clone()
+            }
+            .to_toml(),
         })
     }
 }
@@ -438,6 +443,17 @@ mod tests {
             (None, None, 1)
         );
         assert_eq!(spec.experiment, Path::new("result/vlc_seed0_from_"));
+    }
+
+    #[test]
+    fn the_recorded_configuration_does_not_resume() {
+        let config = resolve(&["data_root=/d", "resume_from=runs/version_0", "seed=5"])
+            .unwrap()
+            .config;
+        let spec = RunSpec::resolve(&config).unwrap();
+        assert_eq!(spec.weights.resume_from.as_deref(), Some("runs/version_0"));
+        let recorded = Config::from_toml(&spec.config).unwrap();
+        assert_eq!((recorded.resume_from, recorded.seed), (None, 5));
     }
 
     #[test]
