@@ -54,11 +54,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Arithmetic that runs out of memory panics with [`OutOfMemory`]: this panic becomes an error.
+/// Runs a command. Arithmetic that runs out of memory panics with [`OutOfMemory`]: this panic becomes an error. Panics that a library
+/// turns into errors, such as those of decoders on damaged files, are not printed.
 fn catching_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !info.payload().is::<OutOfMemory>() {
+        if !info.payload().is::<OutOfMemory>() && !vlct_util::panics::is_caught() {
             default_hook(info);
         }
     }));

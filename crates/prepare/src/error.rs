@@ -27,6 +27,14 @@ pub enum PrepareError {
         /// What is wrong with it, and where in the file.
         reason: String,
     },
+    /// A table with embedded images is damaged, so an unknown number of its rows cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
+    DamagedTable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A raw layout has an annotation file that does not exist.
     #[error("{path}: no such annotation file", path = .0.display())]
     MissingAnnotations(PathBuf),
@@ -222,9 +230,14 @@ impl PrepareError {
         }
     }
 
-    /// Returns whether the operating system failed to read or write, so that a later call may succeed.
-    pub fn is_io(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Data(DataError::Io(_)))
+    /// Returns whether the error ends the preparation. Other errors of an image concern this image alone, which is left out.
+    ///
+    /// An error of the operating system is not damage: a later preparation may read the image. A damaged table can lose many rows.
+    pub fn ends_preparation(&self) -> bool {
+        matches!(
+            self,
+            Self::Io(_) | Self::Data(DataError::Io(_)) | Self::DamagedTable { .. }
+        )
     }
 }
 

@@ -140,7 +140,7 @@ pub trait RowSource: Send + Sync {
     /// Returns the bytes of the one or two image files of a row.
     ///
     /// # Errors
-    /// Returns an error if an image cannot be read. The row is then left out, unless the error [is one of I/O](crate::PrepareError::is_io).
+    /// Returns an error if an image cannot be read. The row is then left out, unless the error [ends the preparation](crate::PrepareError::ends_preparation).
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
 
     /// Hashes everything that distinguishes these rows from other rows, except the content of images.

@@ -1,10 +1,11 @@
-//! Helpers that several crates share: atomic writes, memory-mapped files, lock files, bounded reads, an I/O error that names its
-//! path, and text for messages.
+//! Helpers that several crates share: atomic writes, memory-mapped files, lock files, bounded reads, caught panics, an I/O error
+//! that names its path, and text for messages.
 
 pub mod atomic;
 mod error;
 pub mod lock;
 mod map;
+pub mod panics;
 mod read;
 pub mod text;
 

@@ -4,12 +4,12 @@
 //! A sample depends only on its position, never on the thread that makes it.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::{DataError, Result};
+use vlct_util::panics;
 
 /// A position in the sequence of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,12 +275,7 @@ impl<J: Job> State<J> {
 
 /// Converts a panic, such as a bug in a decoder, into an error. Otherwise the consumer would wait forever.
 fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|s| s.to_string())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
+    panics::catch(work).unwrap_or_else(|message| {
         Err(DataError::Invalid(format!(
             "a loader thread panicked, which is a bug: {message}"
         )))

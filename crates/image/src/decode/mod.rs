@@ -8,9 +8,9 @@
 //! caught.
 
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use vlct_util::panics;
 
 use super::memory;
 use crate::{ImageError, Result};
@@ -36,9 +36,8 @@ const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
 /// than [`MAX_PIXELS`] pixels or a side above [`MAX_SIDE`].
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let format = format_of(bytes)?;
-    // A panic in a decoder must not end a training run. The closure mutates nothing outside, so it is unwind-safe.
-    catch_unwind(AssertUnwindSafe(|| decode_as(bytes, format)))
-        .unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))
+    // A panic in a decoder must not end a training run.
+    panics::catch(|| decode_as(bytes, format)).unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))
 }
 
 /// Detects the format from the first bytes of a file; a few dozen bytes suffice.
@@ -58,11 +57,11 @@ pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
 /// Estimates the memory that [`decode`] needs beside the file, in bytes: the samples of the decoder, and RGB.
 pub(super) fn memory_for(bytes: &[u8]) -> u64 {
     const BYTES_PER_PIXEL: u64 = 8 + 3;
-    let size = catch_unwind(AssertUnwindSafe(|| {
+    let size = panics::catch(|| {
         ImageReader::with_format(Cursor::new(bytes), format_of(bytes).ok()?)
             .into_dimensions()
             .ok()
-    }));
+    });
     match size {
         Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
         // A file without a readable size is rejected before memory is allocated.

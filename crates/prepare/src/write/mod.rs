@@ -250,8 +250,7 @@ fn write_file(
         let text = prepared.text?;
         match prepared.images {
             Ok(images) => writer.push(&images, &text)?,
-            // An I/O error is not damage: a later preparation may read the image.
-            Err(error) if error.is_io() => return Err(error.into()),
+            Err(error) if error.ends_preparation() => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
                 image: rows.row_name(row),

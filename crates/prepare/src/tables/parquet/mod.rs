@@ -8,7 +8,6 @@ mod page_headers;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::vec::IntoIter;
@@ -22,7 +21,7 @@ use crate::tables::columns::{Cell, Cells, ColumnNames, Role, record};
 use crate::tables::record::{ImageSource, Record};
 use crate::{PrepareError, Result};
 use columns::{Column, ColumnDecoder};
-use vlct_util::{MappedFile, open_file};
+use vlct_util::{MappedFile, open_file, panics};
 
 /// Number of rows that are decoded at a time, which is small, because images are large.
 const BATCH_ROWS: usize = 32;
@@ -252,8 +251,10 @@ impl EmbeddedImages {
         };
         loop {
             let record = rows.next().unwrap_or_else(|| {
-                let reason = format!("there is no row {row}; was the file changed?");
-                Err(PrepareError::malformed(&self.path, reason))
+                Err(PrepareError::DamagedTable {
+                    path: self.path.clone(),
+                    reason: format!("there is no row {row}; was the file changed?"),
+                })
             });
             let image = record.map(|record| record.image);
             *next += 1;
@@ -272,13 +273,11 @@ impl EmbeddedImages {
 
 /// Calls the `parquet` crate, and converts its panics on damaged files to errors.
 fn catch_panic<T, E: std::fmt::Display>(path: &Path, call: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    let damaged = |what: &str| {
-        PrepareError::malformed(
-            path,
-            format!("it is not a Parquet file, or damaged{what}; make or copy it again"),
-        )
+    let damaged = |what: &str| PrepareError::DamagedTable {
+        path: path.to_path_buf(),
+        reason: format!("it is not a Parquet file, or damaged{what}; make or copy it again"),
     };
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match panics::catch(call) {
         Ok(result) => result.map_err(|error| {
             let first_line = error.to_string().lines().next().unwrap_or_default().to_string();
             damaged(&format!(" ({first_line})"))
