@@ -12,7 +12,7 @@ use vlct_model::files;
 use vlct_train::checkpoint;
 use vlct_train::config::Config;
 use vlct_util::text::escape_control;
-use vlct_util::{IoError, at};
+use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;
 use crate::output::{Failure, print, size, with_thousands_separators};
@@ -72,8 +72,9 @@ fn write_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
 
 fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
     let mut first_bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(ARROW_MAGIC.len() as u64).read_to_end(&mut first_bytes))
+    open_file(path)?
+        .take(ARROW_MAGIC.len() as u64)
+        .read_to_end(&mut first_bytes)
         .map_err(at::<IoError>(path))?;
     if first_bytes == ARROW_MAGIC {
         return tables::describe_arrow(path);

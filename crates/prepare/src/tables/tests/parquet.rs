@@ -183,6 +183,27 @@ fn reads_parquet_with_plain_columns() {
     }
 }
 
+#[test]
+fn a_damaged_page_of_images_ends_the_preparation() {
+    let image = vec![7u8; 4096];
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("jpg", Arc::new(BinaryArray::from_vec(vec![&image, &image]))),
+        ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
+    ];
+    let mut bytes = parquet_file(columns, Compression::GZIP(Default::default()));
+    // The first page begins after the magic bytes; this is inside its compressed values.
+    bytes[40] ^= 1;
+    let damaged = file_with(&bytes);
+    let images = EmbeddedImages::new(damaged.path(), &ColumnNames::default());
+    for row in [0, 1] {
+        let error = images.image(row).unwrap_err();
+        assert!(
+            error.ends_preparation() && error.to_string().contains("damaged"),
+            "{error}"
+        );
+    }
+}
+
 /// A row of the property test: an image as Hugging Face stores it, captions and an id, each of them null or not.
 type Row = (
     Option<(Option<Vec<u8>>, Option<String>)>,
