@@ -126,7 +126,7 @@ table! {
         fewer_shards: bool = false, Range::Any, "Accept published datasets such as gcc and sbu with fewer numbered files than published.";
         train_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
         val_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
-        image_size: usize = 384, between(1.0, 16384.0), "Side of the square input images, in pixels.";
+        image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels.";
         draw_false_image: u64 = 1, between(0.0, 1024.0), "Number of false images drawn per sample; itm needs at least 1.";
         draw_false_text: u64 = 0, between(0.0, 1024.0), "Number of false captions drawn per sample; irtr needs at least 1.";
         image_only: bool = false, Range::Any, "Whether datasets have no text; no task supports this.";
