@@ -30,7 +30,7 @@ pub struct InputDescription {
     pub image_size: usize,
     /// Mean of each channel, subtracted from values scaled to 0 to 1.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel, the divisor after the subtraction.
+    /// Standard deviation of each channel. Values are divided by it after the subtraction of the mean.
     pub deviation: [f32; 3],
     /// Image transform of training.
     pub train_transform: TransformKind,
@@ -77,7 +77,7 @@ impl Description {
     /// Reads the description of a checkpoint; `None` for format 1, which has no description.
     ///
     /// # Errors
-    /// Returns [`CheckpointError::Mismatch`] if the description has another form.
+    /// Returns [`CheckpointError::Mismatch`] if the description is invalid.
     pub fn read(checkpoint: &Checkpoint) -> Result<Option<Self>, CheckpointError> {
         let Some(description) = checkpoint.description() else {
             return Ok(None);

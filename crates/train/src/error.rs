@@ -11,7 +11,7 @@ use vlct_model::files::{FileError, StateError};
 use vlct_tasks::TaskError;
 use vlct_util::IoError;
 
-/// An error of a run. Its message is one line with cause, location and what to do.
+/// An error of a run. Its message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -90,7 +90,7 @@ pub enum TrainError {
     /// No task is active.
     #[error("no task is active: set loss_names.mlm=1 or loss_names.itm=1")]
     NoTask,
-    /// The datasets have no training items.
+    /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]
     EmptyTraining {
         /// The datasets as configured.

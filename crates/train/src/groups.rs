@@ -29,7 +29,8 @@ pub struct ParameterGroup {
     pub members: Vec<String>,
 }
 
-/// In pre-training, parameters whose name contains one of these strings have no weight decay.
+/// In pre-training, parameters whose name contains one of these strings have no weight decay. The list is that of the original, so
+/// some entries are redundant.
 const NO_DECAY: [&str; 9] = [
     "bias",
     "LayerNorm.bias",
@@ -42,7 +43,8 @@ const NO_DECAY: [&str; 9] = [
     "norm2.weight",
 ];
 
-/// In pre-training, parameters whose name contains one of these strings belong to a task head.
+/// In pre-training, parameters whose name contains one of these strings belong to a task head. As in the original, the heads of
+/// pre-training are not in the list.
 const HEADS: [&str; 3] = ["vqa_classifier", "nlvr2_classifier", "snli_classifier"];
 
 /// Returns the groups of a run. `depth` is the number of encoder blocks.
@@ -54,8 +56,8 @@ pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: us
 }
 
 /// Returns the groups of pre-training. There are always four, possibly empty: the body with and without weight decay, and the task
-/// heads with and without weight decay. The learning rate of heads is multiplied by `lr_mult`. As in the original,
-/// whose optimiser state dict has entries for frozen parameters, frozen parameters are members too.
+/// heads with and without weight decay. The learning rate of heads is multiplied by `lr_mult`. Frozen parameters are members
+/// too, as in the original, whose optimiser state dict has entries for them.
 pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult: f64) -> Vec<ParameterGroup> {
     let mut groups = [
         ("decay", 1.0, weight_decay),
@@ -98,7 +100,7 @@ pub fn layer_decay_groups(
 }
 
 /// Returns the groups of ImageNet fine-tuning: the rules of [`layer_decay_groups`], applied to the parameter names of a ViT classifier.
-/// The class token and the position table have no weight decay.
+/// In addition, the class token and the position table have no weight decay.
 pub fn vit_layer_decay_groups(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
@@ -129,6 +131,7 @@ fn backbone_layer(name: &str, depth: usize) -> usize {
     }
 }
 
+/// Groups parameters that are not frozen by layer and by whether they have weight decay.
 fn groups_by_layer(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
@@ -226,7 +229,7 @@ mod tests {
         }
     }
 
-    fn assert_groups(got: &[ParameterGroup], recorded: &Json, rate: impl Fn(&Json) -> f64) {
+    fn assert_groups(got: &[ParameterGroup], recorded: &Json, recorded_scale: impl Fn(&Json) -> f64) {
         let recorded = recorded.as_array().unwrap();
         assert_eq!(got.len(), recorded.len());
         for (group, want) in got.iter().zip(recorded) {
@@ -243,7 +246,7 @@ mod tests {
                 "{}",
                 group.name
             );
-            let scale = rate(want);
+            let scale = recorded_scale(want);
             assert!(
                 (group.learning_rate_scale - scale).abs() <= 1e-14 * scale,
                 "{}: {scale}",
@@ -252,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Returns the number of blocks of encoder and decoder.
+    /// Returns the numbers of encoder and decoder blocks.
     fn depths(directory: &std::path::Path) -> (usize, usize) {
         let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |name: &str| sizes[name].as_u64().unwrap() as usize;
@@ -312,6 +315,7 @@ mod tests {
     fn imagenet_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
+            // Layers 0 to `depth + 1` have two groups each, of which one contains `head.weight`.
             let has_head = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
             let depth = recorded.as_array().unwrap().iter().filter(|g| !has_head(g)).count() / 2 - 1;
             let mut names = ParameterNames(Vec::new());

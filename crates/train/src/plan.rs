@@ -10,7 +10,7 @@ use vlct_data::loader::Position;
 
 use crate::config::{ConfigError, ValCheckInterval, Warmup};
 
-/// Returns the micro-batches per optimiser step: `batch_size / (per_gpu_batchsize × devices × nodes)`, rounded down.
+/// Returns the number of micro-batches per optimiser step: `batch_size / (per_gpu_batchsize × devices × nodes)`, rounded down.
 ///
 /// # Errors
 /// Returns an error if `per_gpu_batchsize` is 0, or the micro-batches of all devices together are larger than `batch_size`.
@@ -34,7 +34,7 @@ pub fn grad_steps(batch_size: u64, per_gpu_batchsize: u64, devices: u64, nodes: 
     }
 }
 
-/// Returns the optimiser steps in an epoch of `batches` micro-batches. A last window with fewer micro-batches counts as a step.
+/// Returns the number of optimiser steps in an epoch of `batches` micro-batches. A last window with fewer micro-batches counts as a step.
 pub fn steps_per_epoch(batches: u64, grad_steps: u64) -> u64 {
     batches.div_ceil(grad_steps.max(1))
 }
@@ -131,7 +131,7 @@ pub struct Plan {
     /// Epochs of the run, rounded up.
     pub epochs: u64,
     /// Length of the learning-rate schedule in optimiser steps. It can be less than `total_steps` if the length of the run is in
-    /// epochs: a shorter last window is a whole step, but counts in the schedule only by its number of micro-batches.
+    /// epochs: a shorter last window is a whole step of the run, but only a fraction of a step of the schedule.
     pub schedule_steps: u64,
     /// Length of the warm-up in optimiser steps.
     pub warmup_steps: u64,
@@ -192,7 +192,7 @@ impl Plan {
     /// Returns the window that begins at `position` after `step` optimiser steps; `None` at the end of the run.
     ///
     /// A position beyond the last micro-batch of an epoch means the beginning of the next epoch. A position within a window gives
-    /// the rest of the window; a run can be resumed at such a position if `batch_size` has changed.
+    /// the rest of the window; a run can be resumed within a window if `batch_size` was changed.
     pub fn window_at(&self, position: Position, step: u64) -> Option<Window> {
         if step >= self.total_steps {
             return None;
@@ -217,21 +217,22 @@ impl Plan {
         end.min(self.batches_per_epoch)
     }
 
-    /// Whether the run validates after this window.
+    /// Returns whether the run validates after this window.
     ///
-    /// Weights change only at the ends of windows. For a validation point within a window, the run therefore validates at the end of
-    /// the previous window, where the weights are the same; for several points within one window it validates once. There is no
-    /// validation for points before the first update or after the end of the run.
+    /// A validation point is a multiple of `validation_interval`, in micro-batches since the beginning of the epoch. Weights change
+    /// only at the ends of windows. For a validation point within a window, the run therefore validates at the end of the previous
+    /// window, where the weights are the same; for several points within one window it validates once. There is no validation for
+    /// points before the first update or after the end of the run.
     pub fn validates(&self, window: &Window) -> bool {
         let Some(interval) = self.validation_interval else {
             return false;
         };
         let end = window.batches.end;
-        let is_point = end.is_multiple_of(interval);
-        if is_point || window.step + 1 >= self.total_steps {
-            return is_point;
+        let ends_at_point = end.is_multiple_of(interval);
+        if ends_at_point || window.step + 1 >= self.total_steps {
+            return ends_at_point;
         }
-        // Otherwise the run validates if the next validation point is within the next window.
+        // Otherwise the run validates if the next validation point is before the end of the next window.
         if window.ends_epoch {
             interval < self.window_end(0)
         } else {
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn without_accumulation_validations_are_at_their_points() {
+    fn without_accumulation_the_run_validates_at_each_validation_point() {
         let points = |word: &str, batches: u64| {
             let words = [
                 word,
@@ -357,12 +358,12 @@ mod tests {
     }
 
     #[test]
-    fn with_accumulation_validations_are_at_the_window_end_before_their_points() {
+    fn with_accumulation_the_run_validates_at_the_window_end_before_each_validation_point() {
         // Windows of an epoch end at 4, 8 and 10; validation points are 3, 6 and 9.
         let words = |length: &'static str| ["per_gpu_batchsize=1", "batch_size=4", "val_check_interval=3", length];
         let p = plan(&words("max_steps=6"), 10).unwrap();
-        // Point 3 is before the first update, so there is no validation. The second epoch has points 13, 16 and 19: 13 is validated at
-        // the end of the first epoch, 10.
+        // Point 3 is before the first update, so there is no validation. The second epoch has points 13, 16 and 19: for 13 the
+        // run validates at the end of the first epoch, 10.
         assert_eq!(validated_ends(&p), [4, 8, 10, 14, 18]);
         // A run that ends at 14 does not reach 16.
         let p = plan(&words("max_steps=4"), 10).unwrap();
@@ -425,7 +426,7 @@ mod tests {
         }
 
         #[test]
-        fn validations_are_at_the_last_window_end_not_after_each_point(
+        fn the_run_validates_at_the_last_window_end_not_after_each_validation_point(
             batches in 1u64..40, grad_steps in 1u64..15, total in 1u64..30, interval in 1u64..40
         ) {
             let plan = small_plan(batches, grad_steps, total, interval.min(batches));

@@ -1,4 +1,4 @@
-//! The directory of a run with its lock, `config.toml`, logs and checkpoints.
+//! The directory of a run: lock, `config.toml`, logs and checkpoints.
 
 use std::fs::File;
 use std::io;
@@ -99,6 +99,7 @@ impl RunDirectory {
     /// Writes the last checkpoint, unless this process has already written the same state.
     pub fn save_last(&mut self, weights: &Weights, state: &RunState) -> Result<()> {
         let state = self.state_to_save(weights, state);
+        // States that differ only in `seconds` are the same.
         let is_same = |saved: &RunState| {
             RunState {
                 seconds: saved.seconds,

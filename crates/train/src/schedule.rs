@@ -47,7 +47,7 @@ impl LearningRate {
         }
     }
 
-    /// Returns the learning rate of `step` for parameters with factor 1.
+    /// Returns the learning rate of `step` for parameters with learning-rate factor 1.
     pub fn at(&self, step: u64) -> f64 {
         self.base * self.factor(step)
     }
@@ -103,7 +103,7 @@ mod tests {
     use crate::spec::RunSpec;
     use proptest::prelude::*;
 
-    /// Panics if the difference of two learning rates is more than the rounding errors of a cosine, relative to the peak.
+    /// Panics if two learning rates differ by more than 1e-13 of the peak, a bound of the rounding errors of a cosine.
     fn assert_rate(label: &str, got: f64, want: f64, peak: f64) {
         assert!(
             (got - want).abs() <= 1e-13 * peak,
@@ -123,7 +123,7 @@ mod tests {
                     .map(|v| v.as_f64().unwrap())
                     .collect()
             };
-            // The linear schedule determines peak, warm-up and length.
+            // Peak, warm-up and length of all schedules are read from the linear schedule.
             let linear = rates("polynomial_power1");
             let peak = linear.iter().copied().fold(0.0, f64::max);
             let warmup = linear.iter().position(|r| *r == peak).unwrap();
@@ -206,9 +206,9 @@ mod tests {
                 epochs: 100.0,
             };
             for row in recorded["rows"].as_array().unwrap() {
-                let [epoch, rate, half] = [0, 1, 2].map(|i| row[i].as_f64().unwrap());
+                let [epoch, rate, half_rate] = [0, 1, 2].map(|i| row[i].as_f64().unwrap());
                 assert_rate(&format!("epoch {epoch}"), schedule.at(epoch), rate, 1e-3);
-                assert_rate(&format!("epoch {epoch}"), schedule.at(epoch) * 0.5, half, 1e-3);
+                assert_rate(&format!("epoch {epoch}"), schedule.at(epoch) * 0.5, half_rate, 1e-3);
             }
             assert_eq!(schedule.at(100.5), 1e-6);
         }

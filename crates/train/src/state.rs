@@ -1,4 +1,5 @@
-//! The state of a run other than tensors. A resumed run restores it and continues bit for bit.
+//! The state of a run other than weights and moments. A resumed run restores it, so that its results equal those of an uninterrupted
+//! run bit for bit.
 
 use std::path::Path;
 
@@ -79,7 +80,7 @@ impl RunState {
         }
     }
 
-    /// Returns the epoch of the last micro-batch, from 0.
+    /// Returns the epoch of the last completed micro-batch, from 0.
     pub fn last_epoch(&self) -> u64 {
         if self.batch == 0 {
             self.epoch.saturating_sub(1)
@@ -89,8 +90,8 @@ impl RunState {
     }
 }
 
-/// Converts a state of format 1 to format 2. An interrupted validation is due, except before the first update. The sums of the
-/// epoch are lost.
+/// Converts a state of format 1 to format 2. A validation that was interrupted after the first update is due. The sums of
+/// the epoch are lost.
 fn upgrade_from_format_1(mut state: Value) -> Value {
     if let Some(entries) = state.as_object_mut() {
         let interrupted = entries

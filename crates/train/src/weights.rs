@@ -21,9 +21,9 @@ pub(crate) struct Weights {
     pub model: Vlc,
     pub optimizer: Optimizer,
     pub gradients: Gradients,
-    /// Hyperparameters of each parameter. The field `learning_rate` holds the factor of the run's learning rate.
+    /// Hyperparameters of each parameter. The field `learning_rate` holds a factor of the run's learning rate.
     settings: Vec<Hyperparameters>,
-    /// Learning-rate factor of each parameter group, in order.
+    /// Learning-rate factor of each parameter group, in the order of the groups.
     pub group_scales: Vec<f64>,
 }
 
@@ -88,7 +88,8 @@ impl Weights {
     /// Restores weights and moments from a checkpoint. `parameter_steps` is the number of updates of each parameter.
     ///
     /// # Errors
-    /// Returns an error if the number of parameters differs, or a tensor is missing or has another shape.
+    /// Returns an error if the checkpoint and the model differ in the number of parameters, or a tensor is missing or has another
+    /// shape.
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
         let parameters: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
         if parameter_steps.len() != parameters.len() {
@@ -116,7 +117,7 @@ impl Weights {
     }
 }
 
-/// Returns the name of a moment in checkpoints.
+/// Returns the name in checkpoints of a parameter's moment.
 fn moment_name(moment: &str, parameter: &str) -> String {
     format!("optimizer.{moment}.{parameter}")
 }
@@ -167,8 +168,8 @@ pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -
     Ok(report.to_string())
 }
 
-/// Returns the hyperparameters of each parameter, with its learning-rate factor in the field `learning_rate`, and the learning-rate
-/// factor of each group.
+/// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the
+/// hyperparameters holds the factor of the parameter's group.
 fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()

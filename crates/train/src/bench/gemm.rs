@@ -4,10 +4,11 @@ use super::{Device, Precision, format_name, median, round};
 use serde::Serialize;
 use vlct_tensor::throughput::layer_times;
 
-/// Tokens, input width and output width of the measured layer, the first linear layer of an MLP of the base model.
+/// Number of tokens, input width and output width of the measured layer. The layer is the first of an MLP of the base model.
 const SIZES: [usize; 3] = [1920, 768, 3072];
 
-/// Throughput of the three products of a linear layer, printed as one line of JSON.
+/// Throughput of the three products of a linear layer, printed as one line of JSON. The first three keys are those of
+/// [`BenchResult`](super::BenchResult).
 #[derive(Clone, Debug, Serialize)]
 pub struct GemmResult {
     /// The measured work, always `gemm`.
@@ -30,7 +31,7 @@ pub struct GemmResult {
     pub weight_gradient_tflops: f64,
 }
 
-/// Measures each product of a layer `repetitions` times. The throughput is that of the median time.
+/// Measures each product of a layer `repetitions` times. The throughput is computed from the median time.
 pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
     let [rows, inner, columns] = SIZES;
     let times = layer_times(Device::default(), rows, inner, columns, precision, repetitions);

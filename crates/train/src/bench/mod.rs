@@ -19,8 +19,8 @@ use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape};
 pub use vlct_tensor::{Device, Precision};
 
-/// The measured work. The model is the base model with the heads for masked words and matching; for `Vqa` and `Infer` it also has the
-/// question-answering head.
+/// The measured work. The model is the base model with the heads for masked language modelling and image-text matching; for `Vqa` and
+/// `Infer` it also has the question-answering head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     /// A pre-training step with all losses: forward, backward, AdamW.
@@ -249,8 +249,8 @@ fn time_training_steps(mut model: Vlc, options: BenchOptions, task: &dyn Task, m
     })
 }
 
-/// Calls `step` once for warm-up, with 0, and then `steps` times, with 1, 2, …. Returns the seconds of each call after the warm-up
-/// and, if `profile` is set, profiles these calls.
+/// Calls `step(0)` as a warm-up, then `step(1)` to `step(steps)`. Returns the seconds of each call after the warm-up. Profiles these
+/// calls if `profile` is set.
 fn time_calls(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
     let mut time_once = |number| {
         let start = Instant::now();

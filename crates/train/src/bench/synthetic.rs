@@ -107,7 +107,7 @@ fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     })
 }
 
-/// Returns captions of 9 to 18 tokens, and for each token whether it is masked. Token 1 is always masked.
+/// Returns captions of 9 to 18 tokens, and for each token whether it is masked. The token at index 1 is always masked.
 fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
     let random = &mut stream(0, Purpose::Synthetic, 0, 1);
     let texts: Vec<Vec<u32>> = (0..batch)

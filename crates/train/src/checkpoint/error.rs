@@ -5,7 +5,8 @@ use std::{fmt, io, path::PathBuf};
 /// Result with a [`CheckpointError`].
 pub type Result<T> = std::result::Result<T, CheckpointError>;
 
-/// An error of saving or loading a checkpoint. Its message is one line with the path, the cause and what to do.
+/// An error of saving or loading a checkpoint. Its message is one line with the cause; all variants except
+/// `Invalid` begin with the path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {

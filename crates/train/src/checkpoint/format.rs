@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 /// Value of `__metadata__.format` in files of this layout.
 pub const FORMAT: &str = "vlct-checkpoint-2";
 
-/// Value of `__metadata__.format` in files of format 1. Format 1 has no description and other fields in the state.
+/// Value of `__metadata__.format` in files of format 1. A file of format 1 has no description, and the fields of its
+/// state differ.
 pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 
 /// Name of the checkpoint file in `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// Key in `state` of the number of optimiser steps, read by [`inspect`](super::inspect) and for error messages.
+/// Key of the number of optimiser steps in `state`, read by [`inspect`](super::inspect) and for error messages.
 pub const STEP_KEY: &str = "global_step";
 
-/// Key in `state` of the epoch, read by [`inspect`](super::inspect).
+/// Key of the epoch in `state`, read by [`inspect`](super::inspect).
 pub const EPOCH_KEY: &str = "epoch";
 
-/// Key in `state` of the best value of the metric, read by [`inspect`](super::inspect).
+/// Key of the best value of the metric in `state`, read by [`inspect`](super::inspect).
 pub const METRIC_KEY: &str = "best_metric";
 
 /// Returns the path of the last checkpoint in a run directory. The file need not exist.
@@ -30,10 +31,11 @@ pub fn best_path(run: &Path) -> PathBuf {
     run.join("best").join(FILE_NAME)
 }
 
-/// Maximum size in bytes of a header that readers of safetensors accept.
+/// Maximum size of a header in bytes. Readers of safetensors reject a larger header.
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
-/// The first bytes of the header of every checkpoint, after the 8 bytes of its length. The digits of the checksum follow.
+/// First bytes of the header of every checkpoint. The 8 bytes before them are the length of the header; the digits of the checksum
+/// follow.
 pub(super) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
 
 /// Offset of the checksum's digits in the file.

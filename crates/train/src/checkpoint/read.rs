@@ -38,7 +38,7 @@ struct Header {
     table: IndexMap<String, Entry>,
 }
 
-/// A tensor: its shape, and the range of its bytes in the file.
+/// The shape of a tensor, and the range of its bytes in the file.
 #[derive(Debug)]
 struct Entry {
     shape: Vec<usize>,
@@ -137,7 +137,7 @@ impl Checkpoint {
     }
 }
 
-/// Sizes and progress of a checkpoint.
+/// Sizes, progress and damage of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// The file.
@@ -207,7 +207,7 @@ fn map_file(path: &Path) -> Result<MappedFile> {
     })
 }
 
-/// Verifies the checksum. An error is a description of the damage.
+/// Verifies the checksum. Returns a description of the damage as the error.
 fn verify(file: &[u8]) -> std::result::Result<(), String> {
     let start = &file[..file.len().min(CHECKSUM_OFFSET)];
     if start.len() > 8 && !HEADER_START.as_bytes().starts_with(&start[8..]) {
@@ -254,12 +254,12 @@ fn expected_length(file: &[u8]) -> Option<u64> {
     ends.max().unwrap_or(0).checked_add(8)?.checked_add(length)
 }
 
-/// Decodes the header. Every range of its table is within the file.
+/// Decodes the header. Every range in the returned table is within the file. Returns a description of the damage as the error.
 fn parse(file: &[u8]) -> std::result::Result<Header, String> {
     let (length, metadata) =
         SafeTensors::read_metadata(file).map_err(|error| format!("not a complete safetensors file: {error}"))?;
-    let entry = |key: &str| metadata.metadata().as_ref().and_then(|entries| entries.get(key));
-    let format = match entry("format").map(String::as_str) {
+    let value = |key: &str| metadata.metadata().as_ref().and_then(|entries| entries.get(key));
+    let format = match value("format").map(String::as_str) {
         Some(FORMAT) => 2,
         Some(FORMAT_1) => 1,
         Some(format) => {
@@ -269,9 +269,9 @@ fn parse(file: &[u8]) -> std::result::Result<Header, String> {
         }
         None => return Err(format!("not a checkpoint of this program (format {FORMAT})")),
     };
-    let state = entry("state").ok_or("the state is missing")?;
+    let state = value("state").ok_or("the state is missing")?;
     let state = serde_json::from_str(state).map_err(|error| format!("the state is invalid: {error}"))?;
-    let description = match entry("description").filter(|_| format > 1) {
+    let description = match value("description").filter(|_| format > 1) {
         Some(text) => {
             let read = serde_json::from_str(text);
             Some(read.map_err(|error| format!("the description is invalid: {error}"))?)

@@ -144,7 +144,7 @@ fn writes_tensors_larger_than_the_buffer() {
 }
 
 #[test]
-fn rejects_impossible_tensors_before_writing() {
+fn rejects_invalid_tensors_before_writing() {
     let run = TempDir::new().unwrap();
     let path = run.path().join("directory").join(FILE_NAME);
     let cases: [&[TensorRef]; 3] = [
@@ -245,7 +245,7 @@ fn errors_name_missing_files_and_directories() {
 }
 
 #[test]
-fn rejects_other_safetensors_files() {
+fn rejects_safetensors_files_that_are_not_checkpoints() {
     let run = TempDir::new().unwrap();
     let path = run.path().join("weights.safetensors");
     let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}   "#;

@@ -17,7 +17,7 @@ use super::error::{CheckpointError, Previous, Result};
 use super::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
 use super::read::load;
 
-/// Bytes that are buffered before they are hashed and written: small enough for L2, large enough for efficient writes.
+/// Size of the buffer of [`HashingWriter`] in bytes: small enough for L2, large enough for efficient writes.
 const BUFFER: usize = 1 << 20;
 
 /// A tensor to save.
@@ -35,8 +35,9 @@ pub struct TensorRef<'a> {
 /// Saves `tensors` (in this order), `state` and `description` at `path` and returns the file's size in bytes.
 ///
 /// The directory is created if it is missing. The file is written under a temporary name in the same directory, flushed to the
-/// disk and renamed. Temporary files of killed processes are removed first, so two processes must not save to the same path. Peak
-/// memory, in addition to the arguments, is the header and two megabytes.
+/// disk and renamed. Temporary files of killed processes are removed first, so two processes must not save to the same path at
+/// the same time. In addition to the arguments, saving needs memory for the header, for two megabytes of buffers, and for a copy of
+/// one tensor if its values are not in host memory.
 ///
 /// # Errors
 /// Returns [`CheckpointError::Invalid`], before writing, if a name is repeated or reserved, or if the number of values does not match
@@ -47,7 +48,7 @@ pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value, description: 
     save_content(path, |out| write(out, &header, tensors))
 }
 
-/// Saves a checkpoint file atomically. Returns its size in bytes, the result of `write_content`.
+/// Saves a checkpoint file atomically. Returns the result of `write_content`, the size of the file in bytes.
 pub(super) fn save_content(path: &Path, write_content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
     let save = || -> io::Result<u64> {
         if let Some(directory) = path.parent() {
@@ -78,8 +79,8 @@ fn previous_checkpoint(path: &Path) -> Previous {
     }
 }
 
-/// Returns the bytes before the data: the length of the header, and the header with zeros for the checksum, padded with spaces to a
-/// multiple of 8 bytes.
+/// Returns the bytes before the data: the length of the header, then the header. The header has zeros for the checksum, and is
+/// padded with spaces to a multiple of 8 bytes.
 fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Result<Vec<u8>> {
     let invalid = |reason: String| Err(CheckpointError::Invalid(reason));
     let zeros = "0".repeat(CHECKSUM_DIGITS);
@@ -117,7 +118,7 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
     text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
     if text.len() > MAX_HEADER {
         let length = text.len();
-        return invalid(format!("state and table take {length} bytes, more than {MAX_HEADER}"));
+        return invalid(format!("the header would have {length} bytes, more than {MAX_HEADER}"));
     }
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());

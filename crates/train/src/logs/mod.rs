@@ -45,8 +45,8 @@ impl RunLog {
         Self::open(run, None, 0.0, progress)
     }
 
-    /// Continues the logs of a run that is resumed after `step` optimiser steps and `seconds` of training. Later records are removed
-    /// from `metrics.jsonl`, and TensorBoard does not show later events.
+    /// Continues the logs of a run that is resumed after `step` optimiser steps and `seconds` of training. Records of
+    /// later steps are removed from `metrics.jsonl`, and TensorBoard does not show events of later steps.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// Minimum time between two stored measurements.
 const SAMPLING: Duration = Duration::from_millis(250);
 
-/// Minimum time between plain lines. The interval grows with the length of the run.
+/// Minimum time between plain lines. The interval is 1/60 of the time since the start, between this and [`MAX_LINE_INTERVAL`].
 const MIN_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum time between plain lines.
@@ -163,7 +163,7 @@ impl Progress {
                 bar.set_message(line);
             }
             View::Lines { out, last_line, .. } => {
-                // An error, for instance of a closed standard error, does not stop the run.
+                // If writing fails, for instance because standard error is closed, the run continues.
                 let _ = writeln!(out, "{line}");
                 *last_line = Some(now);
             }
@@ -197,7 +197,7 @@ impl Progress {
         parts.join("  ")
     }
 
-    /// Excludes the time since the last update from the rates. Called after a validation or a save.
+    /// Excludes the time since the last update from the rates. Called after a validation.
     pub fn skip_pause(&mut self) {
         self.meter.restart(Instant::now());
     }
@@ -378,7 +378,7 @@ mod tests {
         let start = Instant::now();
         let mut meter = Meter::new(start, 5);
         assert!(meter.rates().is_none());
-        let step = |meter: &mut Meter, seconds: u64, step| {
+        let add_step = |meter: &mut Meter, seconds: u64, step| {
             let update = Update {
                 step,
                 samples: 100,
@@ -388,17 +388,17 @@ mod tests {
             meter.add(start + Duration::from_secs(seconds), &update);
             meter.rates().unwrap()
         };
-        assert_eq!(step(&mut meter, 100, 6).samples, 1.0);
-        assert_eq!(step(&mut meter, 150, 7).samples, 2.0);
+        assert_eq!(add_step(&mut meter, 100, 6).samples, 1.0);
+        assert_eq!(add_step(&mut meter, 150, 7).samples, 2.0);
         for second in 151..=200 {
-            step(&mut meter, second, second - 143);
+            add_step(&mut meter, second, second - 143);
         }
         let rates = meter.rates().unwrap();
         assert_eq!((rates.samples, rates.steps), (100.0, 1.0));
         assert!(meter.measurements.len() < 40);
         meter.restart(start + Duration::from_secs(900));
         assert!(meter.rates().is_none());
-        assert_eq!(step(&mut meter, 901, 58).samples, 100.0);
+        assert_eq!(add_step(&mut meter, 901, 58).samples, 100.0);
     }
 
     #[test]

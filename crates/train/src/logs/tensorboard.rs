@@ -39,8 +39,8 @@ impl EventWriter {
         Ok(Self { file })
     }
 
-    /// Writes the event that training continues after optimiser step `step`. TensorBoard then ignores later steps in the other event
-    /// files of the directory.
+    /// Writes an event which says that training continues after optimiser step `step`. TensorBoard then ignores later steps
+    /// in the other event files of the directory.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -57,8 +57,8 @@ impl EventWriter {
     }
 }
 
-/// Returns the Unix time in seconds, but at least one second more than in the names of the directory's event files: TensorBoard
-/// reads files in the order of their names, and the file of a resumed run must be the last one.
+/// Returns the Unix time in seconds, or one second more than the latest time in the names of the directory's event files if this is
+/// later. TensorBoard reads files in the order of their names, and the file of a resumed run must be the last one.
 fn file_time(run: &Path) -> io::Result<u64> {
     let mut time = now() as u64;
     for entry in fs::read_dir(run)? {

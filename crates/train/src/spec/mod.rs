@@ -1,7 +1,7 @@
 //! The typed description of a run, made from the configuration.
 //!
 //! [`validate`] checks whether the values of a [`Config`] agree. [`RunSpec::resolve`] then turns names into types, missing values
-//! into defaults and task switches into a task. Code after this step does not read the table of keys.
+//! into defaults and task switches into a task.
 
 mod size;
 mod validate;
@@ -140,7 +140,7 @@ pub enum GroupRule {
     },
     /// Each layer has its own factor.
     Layers {
-        /// Learning-rate factor from each layer to the layer below.
+        /// Ratio of a layer's learning rate to that of the layer above.
         layer_decay: f64,
     },
 }
@@ -183,7 +183,7 @@ impl RunSpec {
             },
             checkpoint_every: config.checkpoint_every,
             log_every: config.log_every,
-            // Without `resume_from`: a new run that starts from this file must not continue the resumed one.
+            // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
             config: Config {
                 resume_from: None,
                 ..config.clone()
@@ -284,7 +284,7 @@ fn length(config: &Config) -> Length {
 }
 
 impl ComputeSpec {
-    /// Returns the settings for tapes.
+    /// Returns the settings in the type that models and tapes take.
     pub fn compute(&self) -> Compute {
         Compute {
             device: Device::default(),
@@ -321,8 +321,8 @@ impl OptimizerSpec {
     }
 }
 
-/// Resolves threads and number formats for this machine. bfloat16 is selected only if it is fast on this CPU, bf16x3 only if the
-/// CPU has AMX; otherwise f32 with FMA.
+/// Resolves threads and number formats for this machine. The format is bfloat16 only if bfloat16 is fast on this CPU, else f32.
+/// The method of f32 products is bf16x3 only if the CPU has AMX, else FMA.
 pub fn compute(config: &Config) -> ComputeSpec {
     let precision = match config.precision {
         None | Some(Precision::Bf16) if Device::default().bf16_is_fast() => Precision::Bf16,
@@ -337,7 +337,7 @@ pub fn compute(config: &Config) -> ComputeSpec {
     }
 }
 
-/// Returns the method of `f32_products` if this CPU supports it, else FMA. `auto` gives FMA, so
+/// Returns the method that the key `f32_products` names if this CPU supports it, else FMA. `auto` gives FMA, so
 /// [`trainer::run`](crate::trainer::run) replaces `auto` by a measured method first.
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
@@ -403,7 +403,7 @@ mod tests {
     use crate::config::{NAMED_CONFIGS, resolve};
 
     #[test]
-    fn json_keeps_every_spec() {
+    fn specs_do_not_change_when_written_and_read_as_json() {
         for named_config in NAMED_CONFIGS {
             let config = resolve(&[named_config.name, "data_root=/d", "load_path=/w/a.ckpt"])
                 .unwrap()
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recorded_configuration_does_not_resume() {
+    fn the_recorded_configuration_omits_resume_from() {
         let config = resolve(&["data_root=/d", "resume_from=runs/version_0", "seed=5"])
             .unwrap()
             .config;

@@ -73,7 +73,9 @@ fn check_masking(config: &Config) -> Result<(), ConfigError> {
         return Ok(());
     }
     if !mlm {
-        return contradiction("use_mae=True needs loss_names.mlm=1: masked autoencoding uses its forward pass".into());
+        return contradiction(
+            "use_mae=True needs loss_names.mlm=1: masked autoencoding uses the forward pass of mlm".into(),
+        );
     }
     if !config.is_pretrain {
         return contradiction("use_mae=True needs is_pretrain=True: without is_pretrain no patch is masked".into());
@@ -141,7 +143,7 @@ fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks that matching and retrieval have false images and captions.
+/// Checks that image-text matching has false images, and retrieval has false captions.
 fn check_negatives(config: &Config) -> Result<(), ConfigError> {
     if config.loss_names.itm >= 1.0 && config.draw_false_image == 0 {
         return contradiction(

@@ -27,7 +27,7 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
     })
 }
 
-/// Makes the evaluator of recalls on a split of the first dataset, if the run computes recalls.
+/// Makes the evaluator of recalls on a split of the first dataset; `None` if the run does not compute recalls.
 ///
 /// # Errors
 /// Returns an error if files are missing or the split has too few images.

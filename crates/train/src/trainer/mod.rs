@@ -22,7 +22,7 @@ pub use crate::run::read_config;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
-/// Runs a training, or with `test_only` an evaluation of the test split.
+/// Trains, or with `test_only` evaluates the test split.
 ///
 /// # Errors
 /// Returns an error if values of the configuration contradict each other, data or weights cannot be read, a loss is not finite, or
@@ -41,6 +41,7 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
 }
 
 /// Replaces `f32_products='auto'` by the method of the run that is resumed or tested, else by the method that is measured to be faster.
+/// Replaces `f32_products='bf16x3'` by FMA if this CPU has no AMX.
 fn resolve_f32_products(mut config: Config) -> Result<Config> {
     if spec::compute(&config).precision != Precision::F32 {
         return Ok(config);
@@ -53,7 +54,7 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
             None => None,
         };
         config.f32_products = match checkpoint.and_then(|path| run::config_of(&path)) {
-            // Versions without this key used bf16x3 on CPUs with AMX.
+            // Before this key was added, the program used bf16x3 on CPUs with AMX.
             Some(saved) if saved.f32_products == AUTO && has_bf16x3 => F32Products::Bf16x3.name().into(),
             Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),
             Some(saved) => saved.f32_products,

@@ -31,7 +31,7 @@ use crate::weights::Weights;
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// The run directory; `None` for trial runs and tests.
+    /// The run directory; `None` for trial runs and evaluations of the test split.
     pub run: Option<PathBuf>,
     /// Number of completed optimiser steps.
     pub steps: u64,
@@ -39,7 +39,7 @@ pub struct Finished {
     pub interrupted: bool,
     /// Seconds of training.
     pub seconds: f64,
-    /// The metrics of the last validation or of the test.
+    /// The metrics of the last validation or of the test split.
     pub metrics: Vec<(String, f64)>,
     /// Best value of the metric that selects the best checkpoint, and its optimiser step.
     pub best: Option<(f64, u64)>,
@@ -88,6 +88,7 @@ struct Resumed {
     state: RunState,
     /// The run directory of the checkpoint; `None` if the checkpoint is elsewhere.
     directory: Option<PathBuf>,
+    /// The lock of `directory`.
     lock: Option<File>,
 }
 
@@ -275,7 +276,7 @@ impl<'a> Trainer<'a> {
         evaluate::evaluate(recall, &split, &self.weights.model, self.stop)
     }
 
-    /// Validates the weights, and saves the last checkpoint and, if the metric is the best one of the run, the best checkpoint.
+    /// Validates the weights. Saves the last checkpoint and, if the metric is the best one of the run, also the best checkpoint.
     fn validate_and_save(&mut self) -> Result<()> {
         let Some(values) = self.validate(self.recall.as_ref(), self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
@@ -288,6 +289,7 @@ impl<'a> Trainer<'a> {
             run.log(step, epoch, &values)?;
         }
         info!("step {step}: {}", format_metrics(&values));
+        // The last value selects the best checkpoint.
         let score = values
             .last()
             .map(|(_, value)| *value)
@@ -398,7 +400,8 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     Ok(Plan::new(&spec.length, batches)?)
 }
 
-/// Restores the weights from the checkpoint `from` and returns its state.
+/// Restores the weights from the checkpoint `from`. Returns its state and its run directory, which is locked
+/// unless the run is a trial.
 fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
     let path = run::find_checkpoint(from)?;
     let directory = run::directory_of(&path);
@@ -445,13 +448,13 @@ fn initial_state(
     Ok((state, Some(run)))
 }
 
-/// Warns of settings that differ from those of the resumed run and change the result of the run.
+/// Warns of settings that have changed since the run began and affect its result.
 ///
 /// # Errors
 /// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
 fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
-    // The unit of the position in an epoch is the micro-batch.
+    // The position in an epoch is counted in micro-batches, so their size must not change.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
         return Err(TrainError::OtherMicroBatchSize {
             before: before.per_gpu_batchsize,
@@ -470,11 +473,11 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "load_path",
         "pretrain_path",
     ];
-    // A precision of `None` equals the format that `None` selects on this machine.
-    let same_format = spec::compute(&before).precision == spec::compute(&now).precision;
+    // A precision of `None` is compared as the format that it selects on this machine.
+    let is_same_format = spec::compute(&before).precision == spec::compute(&now).precision;
     let keeps_result = |name: &str| match name {
-        "precision" => same_format,
-        // The configurations of versions without this key have the base value, which does not say which method was used.
+        "precision" => is_same_format,
+        // A configuration from before this key was added has the base value, which does not say which method was used.
         "f32_products" => before.f32_products == AUTO,
         name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
     };
@@ -489,8 +492,8 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
 
 /// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.
 fn log_replacements(batch: &Batch, before: u64) {
-    /// Number of images that are reported one by one. After that, only the number of images is reported, whenever it reaches a power
-    /// of two.
+    /// Number of images that are reported one by one. After that, only their number is reported, each time it reaches or passes a
+    /// power of two.
     const REPORTED: u64 = 20;
     let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
