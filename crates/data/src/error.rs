@@ -73,7 +73,7 @@ pub enum DataError {
     Unfinished {
         /// The missing file.
         path: PathBuf,
-        /// The dataset of the preparation.
+        /// The dataset that is being prepared.
         dataset: String,
     },
     /// Another process holds the lock of this journal.
@@ -82,7 +82,7 @@ pub enum DataError {
         /// The journal.
         path: PathBuf,
     },
-    /// A journal of a preparation that has another fingerprint and has written rows.
+    /// The journal belongs to another preparation, which has another fingerprint and has already written rows.
     #[error(
         "{path}: this is the journal of an unfinished preparation from other inputs or with other options",
         path = path.display()
@@ -94,7 +94,7 @@ pub enum DataError {
     /// An image cannot be decoded, or an argument of image processing is out of range.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// An argument is out of range, unknown or inconsistent with another.
+    /// An argument is out of range, unknown or inconsistent with another argument.
     #[error("{0}")]
     Invalid(String),
 }
@@ -165,7 +165,7 @@ fn shorten_runs(files: &[&str]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// Result with a [`DataError`] unless another error is named.
+/// Result whose error is [`DataError`] unless another type is given.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The data of training: Arrow and WebDataset files, text, answers, datasets, and the parts of a loader.
+//! Data for training: Arrow and WebDataset files, text, answers, datasets, and the parts of a loader.
 
 pub mod answers;
 pub mod arrow;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::arrow::ArrowTable;
 
-/// Reads a value of a column of type `data_type` as JSON, in the form of the golden data.
+/// Reads a value as JSON, in the form of the golden data. `data_type` is the type of its column.
 pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType) -> Result<Value> {
     use DataType::*;
     let item_type = |t: &DataType| match t {
@@ -33,7 +33,7 @@ pub fn value(table: &ArrowTable, row: usize, column: &str, data_type: &DataType)
     })
 }
 
-/// Reads the schema with the reader of `arrow-ipc`.
+/// Reads the schema of an Arrow file with `arrow-ipc`.
 pub fn schema(path: &Path) -> Schema {
     let file = std::fs::File::open(path).expect("file");
     FileReader::try_new(file, None)
@@ -74,7 +74,7 @@ pub fn read_values(table: &ArrowTable, rows: usize) {
     }
 }
 
-/// Replaces the binary values of a golden row, recorded as length and hash, by their length.
+/// Returns a golden row with only the length of binary values. The golden data record length and hash.
 pub fn without_hash(row: &Value) -> Value {
     let object = row.as_object().expect("a row");
     let fields = object.iter().map(|(name, value)| match value.get("sha256") {

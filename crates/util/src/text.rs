@@ -32,7 +32,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// Returns the most similar candidate if it is at least 60 % similar, so that `word` is probably a misspelling of it.
-pub fn misspelt<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn similar_name<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // 60 %: two letters of five may be wrong.
     let (similarity, candidate) = most_similar(word, candidates);
     (similarity >= 0.6).then_some(candidate)
@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn suggests_similar_words_only() {
-        assert_eq!(misspelt("coko", ["f30k", "coco"]), Some("coco"));
-        assert_eq!(misspelt("zebra", ["f30k", "coco"]), None);
+        assert_eq!(similar_name("coko", ["f30k", "coco"]), Some("coco"));
+        assert_eq!(similar_name("zebra", ["f30k", "coco"]), None);
         assert_eq!(nearest("zebra", []), "");
     }
 }

@@ -17,10 +17,12 @@ const COLUMNS: u32 = 8;
 fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     let (bytes, text) = match table {
         Table::Arrow(table) => {
-            let image_column = ["image", "image_0"].into_iter().find(|column| table.has_values(column));
+            let image_column = ["image", "image_0"]
+                .into_iter()
+                .find(|column| table.has_typed_column(column));
             let text_column = ["caption", "questions"]
                 .into_iter()
-                .find(|column| table.has_values(column));
+                .find(|column| table.has_typed_column(column));
             let texts = text_column
                 .map(|column| table.texts(row, column))
                 .transpose()?

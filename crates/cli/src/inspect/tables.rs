@@ -67,7 +67,10 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         table.batches().len(),
         columns.join(", ")
     );
-    for column in columns.iter().filter(|c| IMAGES.contains(c) && table.has_values(c)) {
+    for column in columns
+        .iter()
+        .filter(|c| IMAGES.contains(c) && table.has_typed_column(c))
+    {
         let mut bytes = 0u64;
         for row in 0..table.rows() {
             bytes += table.image(row, column)?.len() as u64;
@@ -79,7 +82,10 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
             size(bytes / table.rows().max(1) as u64)
         );
     }
-    for column in columns.iter().filter(|c| TEXTS.contains(c) && table.has_values(c)) {
+    for column in columns
+        .iter()
+        .filter(|c| TEXTS.contains(c) && table.has_typed_column(c))
+    {
         let (mut word_counts, mut rows_without) = (WordCounts::default(), 0u64);
         for row in 0..table.rows() {
             let texts = table.texts(row, column)?;
@@ -92,7 +98,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         }
         text.push('\n');
     }
-    if table.rows() > 0 && table.has_values("split") {
+    if table.rows() > 0 && table.has_typed_column("split") {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");

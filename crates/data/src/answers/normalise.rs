@@ -1,5 +1,5 @@
 //! Normalisation of answers by the original's rules, including its mistakes (`normalize_word` in `vlc/utils/glossary.py`), because the
-//! vocabularies of published heads contain answers that are normalised by these rules.
+//! vocabularies of published VQA heads contain answers that are normalised by these rules.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,10 +11,11 @@ const PUNCTUATION: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
 ];
 
-/// Maximum number of periods that are removed from an answer. The original passes `re.UNICODE`, which is 32, as the `count` of `sub`.
+/// Maximum number of periods that are removed from an answer. The original passes `re.UNICODE`, which is 32, as the `count` of `re.sub`.
 const MAX_PERIODS: usize = 32;
 
-/// The contractions of the original, one `WORD REPLACEMENT` per line. As in the original, entries with capitals never match.
+/// The contractions of the original, one `WORD REPLACEMENT` per line. As in the original, entries with capitals never match,
+/// because answers are lower-cased first.
 const CONTRACTIONS: &str = include_str!("contractions.txt");
 
 /// Normalises the spelling of an answer: lower case, no articles, little punctuation, digits for numbers up to ten, and apostrophes

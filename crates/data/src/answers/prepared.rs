@@ -6,7 +6,7 @@ use super::Vocabulary;
 use crate::arrow::ArrowTable;
 use crate::{DataError, Result};
 
-/// The prepared files, without `.arrow`, whose questions have answers. Not all of them need to exist.
+/// Names, without `.arrow`, of the prepared files whose questions have answers. Not all of them need to exist.
 const FILES: [&str; 4] = ["vqav2_train", "vqav2_trainable_val", "vqav2_val", "vqav2_rest_val"];
 
 /// Rows read between two calls of [`ArrowTable::release_pages`].

@@ -68,9 +68,9 @@ fn characters_are_classified_as_in_python() {
         ("x.٣ y.²", "x.٣ y²"),
         // White space in Python, but not in Rust.
         ("one\u{1c}two\u{1f}three", "1 2 3"),
-        // White space in both.
+        // White space in Python and in Rust.
         ("one\u{a0}two\u{3000}three", "1 2 3"),
-        // Not white space in either.
+        // White space in neither.
         ("one\u{200b}two", "one\u{200b}two"),
         // Lower case with a final sigma, and with a combining dot.
         ("ΟΔΟΣ İ", "οδος i\u{307}"),
@@ -90,7 +90,7 @@ fn removes_at_most_32_periods() {
 }
 
 #[test]
-fn scores_equal_the_original() {
+fn scores_equal_those_of_the_original() {
     assert_eq!([0, 1, 2, 3, 4, 10].map(score), [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]);
 }
 

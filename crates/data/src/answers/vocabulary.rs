@@ -27,7 +27,7 @@ impl Vocabulary {
         Self::of_frequent_answers(normalised, MIN_OCCURRENCES)
     }
 
-    /// Like [`Self::of_majority_answers`], for normalised answers that occur at least `min_occurrences` times.
+    /// Like [`Self::of_majority_answers`], but `answers` are already normalised, and `min_occurrences` replaces [`MIN_OCCURRENCES`].
     pub fn of_frequent_answers(answers: impl IntoIterator<Item = String>, min_occurrences: usize) -> Self {
         let mut indices: HashMap<String, usize> = HashMap::new();
         let mut counts: Vec<usize> = Vec::new();
@@ -52,12 +52,12 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// The id of an answer, normalised as in the vocabulary.
+    /// Returns the id of `answer`, which must be normalised; `None` if it is not in the vocabulary.
     pub fn id(&self, answer: &str) -> Option<u32> {
         self.ids.get(answer).copied()
     }
 
-    /// The answer of an id; `None` if the id is too large, or if no question of the prepared files uses it.
+    /// Returns the answer that has an id; `None` if the id is too large, or if no question of the prepared files uses it.
     pub fn answer(&self, id: u32) -> Option<&str> {
         self.answers.get(id as usize)?.as_deref()
     }

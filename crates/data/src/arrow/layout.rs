@@ -63,7 +63,7 @@ pub(super) struct Column {
 #[derive(Debug, Default)]
 pub(super) struct Array {
     pub len: usize,
-    /// The validity bitmap, if a value is null.
+    /// The validity bitmap, if at least one value is null.
     pub validity: Option<Range<usize>>,
     /// `len + 1` offsets (text, binary, lists) or `len` values of eight bytes.
     pub fixed: Range<usize>,
@@ -87,7 +87,7 @@ pub(super) struct Layout {
     pub batches: Vec<Batch>,
 }
 
-/// Reads the layout of a file. The error is a message that says what is wrong and what to do.
+/// Reads the layout of a file. The error is a message that says what is wrong.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
     let (footer_start, footer) = footer_bytes(bytes)?;
     let footer = arrow_ipc::root_as_footer(&footer)

@@ -127,7 +127,7 @@ impl ArrowTable {
         self.rows
     }
 
-    /// Rows of each record batch.
+    /// Number of rows of each record batch.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = usize> {
         self.layout.batches.iter().map(|b| b.rows)
     }
@@ -137,8 +137,8 @@ impl ArrowTable {
         self.layout.columns.iter().map(|c| c.name.as_str())
     }
 
-    /// Whether there is a column of that name and it has a type other than null.
-    pub fn has_values(&self, column: &str) -> bool {
+    /// Whether the column exists and has a type other than null.
+    pub fn has_typed_column(&self, column: &str) -> bool {
         self.layout
             .columns
             .iter()
@@ -339,7 +339,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Returns the range between the offsets `index` and `index + 1` of an array, which must end at or before `limit`.
+    /// Returns the range between the offsets `index` and `index + 1` of an array. The range must end at or before `limit`.
     fn span(&self, array: &Array, index: usize, wide: bool, limit: usize) -> Result<Range<usize>> {
         let offset = |index: usize| -> Option<usize> {
             let width = if wide { 8 } else { 4 };
@@ -395,7 +395,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Reads a list of lists with `read` for each inner list.
+    /// Reads a list of lists. `read` reads each inner list.
     fn lists<T>(&self, read: impl Fn(&'a Kind, &'a Array, Range<usize>) -> Result<Vec<T>>) -> Result<Vec<Vec<T>>> {
         let Some((item, items, range)) = self.list(&self.column.kind, self.array, self.index)? else {
             return Ok(Vec::new());

@@ -105,12 +105,12 @@ fn images_equal_the_raw_files() {
 }
 
 #[test]
-fn empty_shard_has_no_rows_and_no_values() {
+fn empty_shard_has_no_rows_and_null_columns() {
     for directory in vlct_golden::directories("prepare") {
         let table =
             ArrowTable::open(directory.join("gcc/expected/shard_size_4/conceptual_caption_val_1.arrow")).unwrap();
         assert_eq!(table.rows(), 0);
-        assert!(!table.has_values("caption"));
+        assert!(!table.has_typed_column("caption"));
         assert!(table.texts(0, "caption").is_err());
     }
 }
@@ -331,7 +331,7 @@ fn empty_file_keeps_its_types() {
     assert_eq!(CaptionWriter::create(&path).unwrap().finish().unwrap(), 0);
     let table = ArrowTable::open(&path).unwrap();
     assert_eq!((table.rows(), table.batches().len()), (0, 0));
-    assert!(table.has_values("caption"));
+    assert!(table.has_typed_column("caption"));
     let index = &describe(&path)["pandas_index_columns"];
     assert_eq!(
         index,
@@ -380,7 +380,7 @@ fn rejects_damaged_files_and_other_formats_in_one_line() {
 fn rejects_columns_of_another_type() {
     for directory in vlct_golden::directories("prepare") {
         let table = ArrowTable::open(directory.join("vg/expected/vg.arrow")).unwrap();
-        for (message, expected) in [
+        for (error, expected) in [
             (table.texts(0, "width").unwrap_err(), "lists of 64-bit integers"),
             (table.texts(0, "image").unwrap_err(), "binary"),
             (table.image(0, "caption").unwrap_err(), "lists of text"),
@@ -388,7 +388,7 @@ fn rejects_columns_of_another_type() {
             (table.integer(0, "image_id").unwrap_err(), "text"),
             (table.image(table.rows(), "image").unwrap_err(), "no row"),
         ] {
-            assert!(message.to_string().contains(expected), "{message}");
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }

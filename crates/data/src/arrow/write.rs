@@ -111,9 +111,9 @@ impl TableFile {
         Self::open(path, temporary, columns, Vec::new(), false)
     }
 
-    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. `blocks` are the batches
-    /// that an earlier writer recorded ([`Self::blocks`]): the file is truncated after the last of them, and rows are appended. If
-    /// `blocks` is empty, the file is started anew.
+    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. `blocks` are the
+    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): the file is truncated after the last of these
+    /// batches, and rows are appended. If `blocks` is empty, the file is started anew.
     pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
         Self::open(path, partial_path(path)?, columns, blocks, true)
     }

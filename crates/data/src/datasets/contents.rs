@@ -16,7 +16,7 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// The column whose texts are the items.
+    /// Name of the column of texts. Each text is one item of the dataset.
     pub(super) fn text_column(self) -> &'static str {
         match self {
             Self::Captions => "caption",

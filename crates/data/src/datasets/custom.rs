@@ -9,7 +9,7 @@ use super::published::NAMES;
 use crate::error::MissingFile;
 use crate::{DataError, Result};
 use vlct_util::IoError;
-use vlct_util::text::misspelt;
+use vlct_util::text::similar_name;
 
 /// Extension of WebDataset shards.
 const TAR: &str = "tar";
@@ -74,7 +74,7 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
 fn unknown(data_root: &Path, name: &str) -> DataError {
     DataError::UnknownDataset {
         name: name.to_string(),
-        similar: misspelt(name, NAMES),
+        similar: similar_name(name, NAMES),
         known: NAMES.to_vec(),
         directory: data_root.to_path_buf(),
     }

@@ -39,7 +39,7 @@ pub trait Dataset: Send + Sync {
     /// Returns an error if there is no such row or its texts are damaged.
     fn items_of(&self, row: usize) -> Result<Range<usize>>;
 
-    /// Returns the items from which negatives and replacements of item `item` are drawn: all items of the same named dataset. The range
+    /// Returns the items from which negatives and replacements for item `item` are drawn: all items of its named dataset. The range
     /// is empty if there is no such item.
     fn peers(&self, item: usize) -> Range<usize>;
 
@@ -62,14 +62,14 @@ pub struct Example<'a> {
     pub images: [Option<Cow<'a, [u8]>>; 2],
     /// The caption, question or sentence.
     pub text: Option<Cow<'a, str>>,
-    /// The target of the prediction.
+    /// What a model must predict.
     pub answer: Answer,
 }
 
-/// The target of the prediction of an item.
+/// What a model must predict for an item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Answer {
-    /// The dataset has no target.
+    /// Nothing: the dataset has no answers.
     #[default]
     None,
     /// Whether the sentence is true of the pair of images.

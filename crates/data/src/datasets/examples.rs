@@ -57,7 +57,7 @@ impl TableDataset {
     /// Returns the item at a location that [`Self::locate`] returned.
     ///
     /// # Errors
-    /// Returns an error if there is no such location, a row has no image, or its columns are damaged or have different lengths.
+    /// Returns an error if there is no such location, the row has no image, or its columns are damaged or have different lengths.
     pub fn example_at(&self, location: &Location) -> Result<Example<'_>> {
         let image = |column: &str| -> Result<_> { Ok(Some(Cow::Borrowed(self.image_in(location, column)?))) };
         match self.contents() {
@@ -159,7 +159,7 @@ impl TableDataset {
     /// Returns the name of the image at a location: `image_id`, usually the name of the image file; for a pair, its `identifier`.
     ///
     /// # Errors
-    /// Returns an error if the file has no such column.
+    /// Returns an error if the file does not have this column.
     pub fn image_id_at(&self, location: &Location) -> Result<Option<String>> {
         let file = self.file(location)?;
         match self.contents() {

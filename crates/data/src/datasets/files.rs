@@ -1,4 +1,4 @@
-//! Splits and shards, and a check that published and custom datasets share.
+//! Splits, the policy for missing shards, and the check for unfinished preparations.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub enum ShardPolicy {
 /// Rejects a dataset whose preparation is not finished, because its existing files could be mistaken for a complete dataset.
 ///
 /// # Errors
-/// Returns [`DataError::Unfinished`] if the preparation `name` has not written a file for which `is_needed` returns true.
+/// Returns [`DataError::Unfinished`] if the preparation `name` has not finished a file for which `is_needed` returns true.
 pub(super) fn reject_unfinished(data_root: &Path, name: &str, is_needed: impl Fn(&str) -> bool) -> Result<()> {
     match unfinished_files(data_root, name)
         .into_iter()

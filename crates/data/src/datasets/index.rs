@@ -7,8 +7,8 @@ use super::contents::Contents;
 use super::table::Table;
 use crate::{DataError, Result};
 
-/// Number of texts that one index entry covers; a row without texts counts as one. Finding an item reads at most this many texts
-/// and the texts of one row.
+/// Number of texts after which the next row begins a new index entry; a row without texts counts as one text. Finding an item reads
+/// at most this many texts and the texts of one row.
 const BLOCK: usize = 128;
 /// Bytes that the system may map around an address that is read: since Linux 6.18, a large folio of the page cache.
 pub(super) const READ_AROUND_BYTES: usize = 2 << 20;

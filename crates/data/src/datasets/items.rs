@@ -48,11 +48,11 @@ struct Table {
     was_read: AtomicBool,
 }
 
-/// Several datasets with the same contents as one sequence of items (row, text). Datasets are in the given order, files in reading
+/// Several datasets with the same [`Contents`], as one sequence of items (row, text). Datasets are in the given order, files in reading
 /// order, rows and texts in their order. Equal captions of a row are one item, equal questions or sentences several
 /// (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
 ///
-/// Texts stay in the mapped files; memory holds one index entry per 128 texts.
+/// Texts stay in the mapped files; the index in memory has one entry per 128 texts.
 #[derive(Debug)]
 pub struct TableDataset {
     contents: Contents,
@@ -68,7 +68,7 @@ impl TableDataset {
     /// Opens a split of the datasets `names` in the directory `data_root`; every shard must exist. Reads all texts once.
     ///
     /// # Errors
-    /// Returns [`DataError::UnknownDataset`] or [`DataError::Invalid`] for a name that is unknown or of a dataset with other
+    /// Returns [`DataError::UnknownDataset`] for an unknown name, [`DataError::Invalid`] for an invalid name or a dataset with other
     /// contents, [`DataError::MissingFiles`] with all missing files, and errors of single files.
     pub fn open(
         contents: Contents,
@@ -198,7 +198,7 @@ impl TableDataset {
         })
     }
 
-    /// Returns all texts of a location's row that are items.
+    /// Returns the texts of a location's row, without duplicate captions: all that are items.
     ///
     /// # Errors
     /// Returns an error if there is no such location, or a text is damaged.
@@ -288,7 +288,7 @@ impl TableDataset {
             .ok_or_else(|| DataError::Invalid(format!("there is no table {}", location.table)))
     }
 
-    /// Counts `bytes` of the file of a location as read; see [`Self::record_read`].
+    /// Counts `bytes` as read from the file of a location; see [`Self::record_read`].
     pub(super) fn record_read_at(&self, location: &Location, bytes: usize) {
         if let Some(table) = self.tables.get(location.table) {
             self.record_read(table, bytes);

@@ -99,7 +99,7 @@ pub const DATASETS: &[Published] = &[
         "pretrain-f30k",
         Files::Named(&["pretrain_flickr30k_train"]),
     ),
-    // The original writes files of the second name, but reads only shard 0 of the first. Both names are accepted.
+    // The original writes files with the second name, but reads only shard 0 of the first. Both names are accepted.
     train_only(
         "pretrainVGQA",
         "pretrain-vg",
@@ -134,7 +134,7 @@ impl Published {
     }
 }
 
-/// Whether a published dataset has a file or shards of this name, without `.arrow` and the number of the shard.
+/// Whether a published dataset has a file or shards of this name. `name` has no `.arrow` and no number of a shard.
 pub fn is_published_file(name: &str) -> bool {
     let all = DATASETS
         .iter()

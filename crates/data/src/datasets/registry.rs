@@ -64,7 +64,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: ShardPolicy) ->
         Files::None => Vec::new(),
         Files::Named(names) => names.iter().map(|n| n.to_string()).collect(),
         Files::Shards(prefix, count) => {
-            // All shards up to the last existing one are expected, so gaps are reported as missing files.
+            // With `AsFound`, all shards up to the last existing one are expected, so gaps are reported as missing files.
             let last_existing = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
             let count = match shards {
                 ShardPolicy::All => prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count),

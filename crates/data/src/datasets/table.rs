@@ -138,7 +138,7 @@ impl Table {
     /// Returns the name of a row's image.
     ///
     /// # Errors
-    /// Returns an error if there is no such row, or an Arrow file has no such column.
+    /// Returns an error if there is no such row, or an Arrow file has no column `image_id`.
     pub fn image_id(&self, row: usize) -> Result<Option<String>> {
         match self {
             Self::Arrow(table) => Ok(table.string(row, "image_id")?.map(str::to_string)),
@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// Returns the name of a row for messages: its index and, in a tar, its key.
+    /// Returns the name of a row for messages: its index and, in a tar, the name of its image.
     pub fn row_name(&self, row: usize) -> String {
         let name = match self {
             Self::Arrow(_) => None,

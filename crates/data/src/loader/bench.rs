@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 64 << 20;
 const COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
 /// Images per batch.
 const BATCH: usize = 8;
-/// Maximum number of batches made ahead.
+/// Maximum number of batches made before they are requested.
 const PREFETCH: usize = 4;
 
 /// Image files in memory.
@@ -31,7 +31,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// Reads image files and `.arrow` files, given or in given directories (not in subdirectories), in order, until 64 MiB are read.
+    /// Reads images in order until 64 MiB are read. `paths` are image files, `.arrow` files, and directories of such files (without
+    /// their subdirectories).
     ///
     /// # Errors
     /// Returns an error if a path cannot be read, an Arrow file is damaged, or there is no image.
@@ -67,7 +68,7 @@ impl Images {
         }
         let table = ArrowTable::open(path)?;
         for row in 0..table.rows() {
-            for column in COLUMNS.into_iter().filter(|c| table.has_values(c)) {
+            for column in COLUMNS.into_iter().filter(|c| table.has_typed_column(c)) {
                 if self.is_full() {
                     return Ok(());
                 }
@@ -126,7 +127,7 @@ pub struct Rate {
 /// reused, as in training.
 ///
 /// # Errors
-/// Returns an error that names the image if an image cannot be read, or an error if a thread cannot be started.
+/// Returns an error that names the image if an image cannot be decoded, or an error if a thread cannot be started.
 pub fn measure(images: Images, transform: Transform, threads: usize, duration: Duration) -> Result<Rate> {
     let job = Repeat {
         images: images.files,

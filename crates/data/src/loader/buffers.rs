@@ -1,6 +1,6 @@
 //! Reused memory of images.
 //!
-//! The system maps the new memory of an image page by page, which takes about a quarter of the time of decoding the image.
+//! The system maps new memory page by page, which takes about a quarter of the time of decoding the image.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

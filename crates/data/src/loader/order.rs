@@ -11,9 +11,9 @@ const MIN_BITS: u32 = 8;
 
 /// A permutation of `0..len`, computed number by number.
 ///
-/// The shuffled order is a keyed Feistel network (a bijection on the numbers of an even number of bits, for any round function)
-/// with cycle walking (Black and Rogaway, *Ciphers with arbitrary finite domains*, 2002): a number outside
-/// the range is permuted again. For 256 items or more, an index takes at most four permutations on average.
+/// The shuffled order is a keyed Feistel network: for any round function, it permutes the numbers that have a given, even number of
+/// bits. A result outside `0..len` is permuted again (cycle walking; Black and Rogaway, *Ciphers with arbitrary finite domains*,
+/// 2002). If `len` is 256 or more, computing an index takes at most four permutations on average.
 #[derive(Clone, Debug)]
 pub struct Order {
     len: u64,

@@ -88,8 +88,8 @@ pub struct Pipeline<J: Job> {
 }
 
 impl<J: Job> Pipeline<J> {
-    /// Starts `threads` threads (at least one) that work at most `prefetch` batches (at least one) ahead, beginning at
-    /// `start` and stopping before epoch `end`, if there is one.
+    /// Starts `threads` threads that make at most `prefetch` batches ahead; 0 is treated as 1 for both. The first batch is that at
+    /// `start`, the last is that before epoch `end`, if given.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if an epoch has no batch or a thread cannot be started.
@@ -208,7 +208,7 @@ impl<J: Job> Shared<J> {
         }
         let samples = std::mem::take(&mut entry.samples);
         drop(state);
-        // Of several errors, the one of the smallest index is returned, not the earliest, so that the number of threads has no effect.
+        // Of several errors, that of the smallest index is returned, not the first in time, so the number of threads has no effect.
         let batch = samples
             .into_iter()
             .flatten()
@@ -288,7 +288,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A job of `total` samples per epoch in batches of `size`. A sample is its epoch and index, after work of uneven duration.
+    /// A job of `total` samples per epoch in batches of `size`. A sample is its epoch and index, made after a wait that varies.
     #[derive(Default)]
     struct Indices {
         total: u64,

@@ -19,7 +19,7 @@ pub struct FileState {
     pub consumed: usize,
     /// Positions of the batches that are flushed to the disk.
     pub blocks: Vec<BatchBlock>,
-    /// The rows of `consumed` that are left out.
+    /// Those of the `consumed` rows that are left out.
     pub left_out: Vec<LeftOut>,
     /// The size of the file in bytes, if it is finished.
     pub finished: Option<u64>,
@@ -35,7 +35,7 @@ struct Head {
     files: Vec<String>,
 }
 
-/// The changes of one file since its last entry.
+/// A line of a journal after the first: the progress of one file. `blocks` and `left_out` are those since the previous entry of the file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     file: usize,
@@ -52,8 +52,9 @@ pub struct Journal {
     states: Vec<FileState>,
 }
 
-/// Returns the files (names without `.arrow`) of the dataset `name` that are missing in `out`, or still those of an earlier preparation,
-/// because a preparation has written rows and is still running or was interrupted.
+/// Returns the files (names without `.arrow`) that a running or interrupted preparation of the dataset `name` has not finished: in the
+/// directory `out`, such a file does not exist or is still that of an earlier preparation. The result is empty if the preparation has
+/// written no rows.
 pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -86,8 +87,8 @@ impl Journal {
     /// preparation has written nothing.
     ///
     /// # Errors
-    /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if the journal has another
-    /// fingerprint, [`DataError::Io`] if reading or writing fails.
+    /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if the journal
+    /// belongs to another preparation and is not replaced, [`DataError::Io`] if reading or writing fails.
     pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
         let io = at::<DataError>(path);
         let mut file = File::options()
@@ -133,7 +134,7 @@ impl Journal {
         &self.states[file]
     }
 
-    /// Resets the progress of a file, because the file was deleted.
+    /// Resets the progress of a file that was deleted.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if writing fails.
@@ -192,7 +193,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| line.last() == Some(&b'\n'))
 }
 
-/// Replays a journal. Returns the progress of each file, and the length in bytes of the valid part of `text`, which is 0 if the
+/// Replays a journal. Returns the progress of each file, and the length in bytes of the valid beginning of `text`: 0 if the
 /// fingerprint differs.
 fn replay(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
     let mut states = vec![FileState::default(); files];
@@ -285,7 +286,7 @@ mod tests {
         let other = |replace| Journal::open(&path, "other", &["a", "b"], replace);
         assert!(other(false).is_err());
         assert_eq!(other(true).unwrap().state(1), &FileState::default());
-        // A preparation that has written nothing is replaced.
+        // The journal of a preparation that has written nothing is replaced.
         assert!(Journal::open(&path, "third", &["a", "b"], false).is_ok());
     }
 }

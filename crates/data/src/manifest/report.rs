@@ -66,7 +66,7 @@ pub struct Report {
     pub files: Vec<WrittenFile>,
     /// Images and annotations of each group.
     pub coverage: Vec<Coverage>,
-    /// Remarks about the annotations, which the program prints.
+    /// Remarks about the annotations. The program prints them.
     pub remarks: Vec<String>,
     /// The rows that are left out.
     pub left_out: Vec<LeftOut>,
@@ -109,7 +109,7 @@ impl Report {
         self.files.iter().filter(stays_in_report).collect()
     }
 
-    /// Adds the entries of an earlier report that are about other files.
+    /// Adds the entries of an earlier report for files and groups that this report does not have, and its other remarks.
     pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));

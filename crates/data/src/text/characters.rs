@@ -9,7 +9,7 @@ pub(super) enum Class {
     Space,
     /// Dropped; the word continues.
     Dropped,
-    /// A word by itself, before normalisation.
+    /// A word by itself; it is split off before normalisation.
     Alone,
     /// Part of a word. Non-ASCII punctuation is split off after normalisation.
     Word,

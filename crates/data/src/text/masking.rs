@@ -7,7 +7,7 @@ use super::Tokenizer;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// Maximum number of chosen tokens of a text (the original's `max_predictions`).
+/// Maximum budget of tokens for the choice of whole words (the original's `max_predictions`).
 const MAX_PREDICTIONS: usize = 512;
 
 /// Probability that a chosen token becomes `[MASK]` (BERT, section 3.1).
@@ -79,9 +79,9 @@ fn choose_tokens(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng
 
 /// Chooses whole words. Returns for each token whether its word is chosen.
 fn choose_words(tokenizer: &Tokenizer, ids: &[u32], config: &MaskingConfig, rng: &mut impl Rng) -> Vec<bool> {
-    /// The word of `[CLS]` and `[SEP]`, which belong to no word.
+    /// The entry of `word_of` for `[CLS]` and `[SEP]`, which belong to no word.
     const NO_WORD: usize = usize::MAX;
-    // The word of each token, and the number of tokens of each word.
+    // The index of each token's word, and the number of tokens of each word.
     let mut word_of = Vec::with_capacity(ids.len());
     let mut sizes: Vec<usize> = Vec::with_capacity(ids.len().max(config.max_text_len));
     for &id in ids {

@@ -338,8 +338,8 @@ fn padding_shares_the_budget_of_whole_words() {
     let (ids, texts) = draw_masks("a dog and a cat sit on the red table", true, 20_000);
     assert_eq!(ids.len(), 12); // ten words of one piece and 28 padding tokens, from which six are drawn
     let chosen = counts(&texts);
-    let choose = |n: u64, k: u64| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
-    for (k, share) in (0..=6).map(|k| (k, choose(10, k) * choose(28, 6 - k) / choose(38, 6))) {
+    let binomial = |n: u64, k: u64| (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
+    for (k, share) in (0..=6).map(|k| (k, binomial(10, k) * binomial(28, 6 - k) / binomial(38, 6))) {
         let count = chosen.iter().filter(|&&c| c as u64 == k).count();
         assert_share(count as f64 / texts.len() as f64, share, texts.len());
     }
@@ -353,7 +353,7 @@ fn padding_shares_the_budget_of_whole_words() {
 }
 
 #[test]
-fn words_are_masked_whole_and_skipped_if_beyond_the_budget() {
+fn words_are_masked_whole_and_skipped_if_larger_than_the_budget() {
     // A word of eight pieces exceeds the budget of six; a word of two pieces does not.
     let (ids, texts) = draw_masks("antidisestablishmentarianism surfboard", true, 2_000);
     let tokenizer = bert();
@@ -442,7 +442,7 @@ fn special_tokens_are_excluded_as_in_the_original() {
 }
 
 #[test]
-fn chosen_tokens_are_masked_randomised_or_kept_8_1_1() {
+fn of_chosen_tokens_80_percent_are_masked_10_random_and_10_kept() {
     for whole_word in [true, false] {
         let (ids, texts) = draw_masks("a dog and a cat sit on the red table", whole_word, 20_000);
         let chosen: Vec<(u32, u32)> = texts
@@ -468,7 +468,7 @@ fn chosen_tokens_are_masked_randomised_or_kept_8_1_1() {
             .map(|c| c.1)
             .collect();
         assert_share(share(random.len()), 0.1, chosen.len());
-        // Uniform over the whole vocabulary.
+        // Random tokens are uniform over the whole vocabulary.
         let lower = random.iter().filter(|&&id| id < 30_522 / 2).count();
         assert_share(lower as f64 / random.len() as f64, 0.5, random.len());
         assert!(random.iter().max() > Some(&30_000) && random.iter().min() < Some(&500));

@@ -213,7 +213,7 @@ struct Encoder<'a> {
     stop_len: usize,
     /// The current word, cleaned and lower-cased.
     word: String,
-    /// The current characters of the word between punctuation, without accents.
+    /// The current part of the word, between two punctuation characters.
     part: String,
 }
 

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 pub(super) struct Trie {
     /// The byte of the edge to each node.
     bytes: Vec<u8>,
-    /// The first child of each node, followed by the number of nodes.
+    /// The first child of each node. The last element is the number of nodes.
     first_child: Vec<u32>,
     /// The id of the string that ends at each node, or [`NO_TOKEN`].
     token: Vec<u32>,
@@ -23,7 +23,7 @@ const NO_TOKEN: u32 = u32::MAX;
 pub(super) struct Node(u32);
 
 impl Trie {
-    /// Builds the trie of `tokens`, whose ids are their indices. Equal strings have the last of their ids.
+    /// Builds the trie of `tokens`, whose ids are their indices. Of equal strings, only the last id is found.
     ///
     /// All tokens together must have less than 2³² bytes.
     pub(super) fn new(tokens: &[&str]) -> Self {
@@ -84,7 +84,8 @@ impl Trie {
         Some(self.token[node as usize]).filter(|&token| token != NO_TOKEN)
     }
 
-    /// The id and length, in bytes, of the longest non-empty string below `from` that is a prefix of `text`.
+    /// Follows `text` from the node `from`. Returns the id of the last string that ends on this path, and the number of bytes of `text` up
+    /// to its end.
     pub(super) fn longest(&self, from: Node, text: &[u8]) -> Option<(u32, usize)> {
         let (mut node, mut best) = (from, None);
         for (i, &byte) in text.iter().enumerate() {

@@ -43,7 +43,7 @@ impl Vocabulary {
             .expect("the embedded vocabulary is valid, as a test shows")
     }
 
-    /// Reads a `vocab.txt`: UTF-8, one token per line; its id is the index of the line.
+    /// Reads a `vocab.txt`: UTF-8, one token per line. The id of a token is the index of its line.
     ///
     /// Lines may end in CR LF. A token on several lines has the last of its ids, as in the original. Empty lines have ids, except at
     /// the end of the file.
@@ -130,7 +130,8 @@ impl Vocabulary {
         self.specials
     }
 
-    /// The id and length, in bytes, of the longest token that is a prefix of `rest`, which begins a word if `is_first`.
+    /// Returns the id of the longest token that matches the beginning of `rest`, and the number of matched bytes. If `is_first`, `rest`
+    /// begins a word; otherwise the token begins with `##`, which is not counted.
     pub(super) fn longest_piece(&self, rest: &[u8], is_first: bool) -> Option<(u32, usize)> {
         let from = if is_first { self.trie.root() } else { self.continuation? };
         self.trie.longest(from, rest)

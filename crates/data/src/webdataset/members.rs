@@ -1,4 +1,4 @@
-//! A parser of tar headers in memory, which finds names of members and positions of their data.
+//! A parser of the headers of a tar file in memory. It finds the names of members and the positions of their data.
 //!
 //! The parser reads POSIX ustar and pax, and GNU's long names. Sparse files and multi-volume archives are rejected. Nothing is unpacked.
 //!
@@ -22,18 +22,18 @@ const MAX_EXTENSIONS: usize = 8;
 pub(super) struct Member<'a> {
     /// Name, as stored in the file.
     pub name: Cow<'a, [u8]>,
-    /// Range of its content in the file.
+    /// Range of the member's content in the file.
     pub data: Range<usize>,
     /// Offset of the next member.
     pub next: usize,
-    /// Whether it is a regular file, not a directory, a link or a device.
+    /// Whether the member is a regular file, not a directory, a link or a device.
     pub is_file: bool,
 }
 
 /// Reads the headers of the member at `offset`. Returns `None` at the end mark.
 ///
 /// # Errors
-/// Returns a message that says what is wrong and what to do.
+/// Returns a message that says what is wrong.
 pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_>>, String> {
     let (mut long_name, mut long_size) = (None, None);
     for _ in 0..=MAX_EXTENSIONS {

@@ -12,7 +12,7 @@ use vlct_util::MappedFile;
 
 /// Maximum size of a `.txt` or `.json` in bytes. img2dataset writes a few thousand bytes.
 const MAX_TEXT: usize = 16 << 20;
-/// Value of an offset in [`Sample`] if the sample does not have this member.
+/// The offset in a [`Sample`] of a member that the sample does not have.
 const NO_MEMBER: u64 = u64::MAX;
 /// Members indexed between two calls of [`MappedFile::release_pages`]. The system may map 2 MiB around each.
 const MEMBERS_PER_RELEASE: usize = 64;
@@ -59,12 +59,12 @@ pub struct TarCounts {
     pub without_caption: usize,
     /// Captions without an image, which are left out.
     pub without_image: usize,
-    /// Hidden files, and files with other extensions.
+    /// Hidden files, and files with unknown extensions.
     pub others: usize,
 }
 
-/// A memory-mapped tar file whose rows are its samples. A sample is a run of members with the same key, which is the path up to the
-/// first dot of the file name. It has an image and a caption: the text of a `.txt`, or else `caption` of a `.json`.
+/// A memory-mapped tar file whose rows are its samples. A sample is a run of members with the same key: their path up to the
+/// first dot of the file name. A sample has an image and a caption: the text of a `.txt`, or else `caption` of a `.json`.
 ///
 /// The index takes 24 bytes per sample. The file must not be changed while it is open; replacing it by renaming another file over it
 /// is fine.
@@ -100,8 +100,8 @@ impl TarTable {
     /// Maps the file and reads all headers and captions once, to index the samples.
     ///
     /// # Errors
-    /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete tar file or a caption is
-    /// not UTF-8 or not JSON.
+    /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete tar file, a `.txt` is
+    /// not UTF-8, a `.json` cannot be parsed, or no image is next to its caption.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let mut table = Self {
             map: MappedFile::open(path)?,
@@ -195,7 +195,7 @@ impl TarTable {
     /// The bytes of a sample's image file.
     ///
     /// # Errors
-    /// Returns [`DataError::NoRow`], or [`DataError::Format`] if the file was changed.
+    /// Returns [`DataError::NoRow`] if there is no such row, [`DataError::Format`] if the file was changed.
     pub fn image(&self, row: usize) -> Result<&[u8]> {
         let member = self.indexed_member(self.sample(row)?.image)?;
         Ok(&self.map[member.data])
@@ -332,7 +332,7 @@ enum Part {
 }
 
 impl Part {
-    /// Returns the key and the role of a member by its name; `None` for hidden files, such as those that macOS adds, and for other
+    /// Returns the key and the role of a member by its name; `None` for hidden files, such as those that macOS adds, and for unknown
     /// extensions.
     fn of(name: &[u8]) -> Option<(&[u8], Self)> {
         let name = name.strip_prefix(b"./").unwrap_or(name);

@@ -132,7 +132,7 @@ fn repeated_extension_begins_another_sample() {
 }
 
 #[test]
-fn reads_pax_headers_and_skips_other_members() {
+fn reads_pax_headers_and_skips_directories_and_links() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.tar");
     let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());

@@ -47,14 +47,14 @@ impl CaptionWriter {
     }
 
     /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
-    /// appended. If `blocks` is empty, the file is started anew.
+    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
+    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
-    /// last of `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
+    /// the file ends before the end of the last batch.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -66,7 +66,7 @@ impl CaptionWriter {
     /// Adds an image (the bytes of its file) with its captions.
     ///
     /// # Errors
-    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
+    /// Returns [`crate::DataError::RowTooLarge`] if the row has about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push<S: AsRef<str>>(&mut self, image: &[u8], captions: &[S], image_id: &str, split: &str) -> Result<()> {
         let text_bytes: usize = captions.iter().map(|c| c.as_ref().len()).sum();
         make_room!(self, image.len() + text_bytes + image_id.len() + split.len());

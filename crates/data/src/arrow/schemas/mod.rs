@@ -37,8 +37,8 @@ fn integers_column(name: &str) -> ColumnSpec {
     column(name, list(DataType::Int64), "list[int64]")
 }
 
-/// Reserves space for the next row, of about `$bytes` bytes. If it would make the batch too large, writes the buffered rows of `$self`
-/// first.
+/// Reserves space for the next row, of about `$bytes` bytes. If the row would make the batch too large, first writes the
+/// buffered rows of `$self`.
 macro_rules! make_room {
     ($self:ident, $bytes:expr) => {
         let bytes: usize = $bytes;
@@ -80,10 +80,10 @@ macro_rules! writer_methods {
         }
 
         /// As [`Self::finish`], but calls `before_rename` with the size of the file in bytes when the file is complete and flushed to
-        /// the disk. If the process ends after this call, the complete file may still have its temporary name.
+        /// the disk. If the process ends after that call, the complete file may still have its temporary name.
         ///
         /// # Errors
-        /// As [`Self::finish`], and the error of `before_rename`.
+        /// Returns the errors of [`Self::finish`] and of `before_rename`.
         pub fn finish_after(mut self, before_rename: impl FnOnce(u64) -> $crate::Result<()>) -> $crate::Result<u64> {
             let columns = self.take_columns();
             self.file.write(columns)?;

@@ -63,14 +63,14 @@ impl Nlvr2Writer {
     }
 
     /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
-    /// appended. If `blocks` is empty, the file is started anew.
+    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
+    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
-    /// last of `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
+    /// the file ends before the end of the last batch.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -82,9 +82,9 @@ impl Nlvr2Writer {
     /// Adds a pair of images with its sentences.
     ///
     /// # Errors
-    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
+    /// Returns [`crate::DataError::RowTooLarge`] if the row has about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
-        // About 16 bytes per sentence are the answer and the offsets.
+        // The answer and offsets of a sentence take about 16 bytes.
         let sentence_bytes: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
         make_room!(
             self,

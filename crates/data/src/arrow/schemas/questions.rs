@@ -98,7 +98,7 @@ pub enum VqaKind {
     Test,
 }
 
-/// One of the columns `answers`, `answer_labels`, `answer_scores`.
+/// The builder of one of the columns `answers`, `answer_labels`, `answer_scores`.
 enum AnswerColumn<B: ArrayBuilder> {
     Answered(ListBuilder<ListBuilder<B>>),
     Test(ListBuilder<NullBuilder>),
@@ -192,14 +192,14 @@ impl VqaWriter {
     }
 
     /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
-    /// appended. If `blocks` is empty, the file is started anew.
+    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
+    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
-    /// last of `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
+    /// the file ends before the end of the last batch.
     pub fn resume(path: impl AsRef<Path>, kind: VqaKind, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(
             TableFile::resume(path.as_ref(), &Self::columns(kind), blocks)?,
@@ -210,9 +210,9 @@ impl VqaWriter {
     /// Adds an image with its questions.
     ///
     /// # Errors
-    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
+    /// Returns [`crate::DataError::RowTooLarge`] if the row has about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: VqaRow<'_>) -> Result<()> {
-        // About 16 bytes are the id and the offsets of a question; about 24 bytes are the label, score and offset of an answer.
+        // The id and offsets of a question take about 16 bytes; the label, score and offset of an answer take about 24.
         let question_bytes: usize = row
             .questions
             .iter()
@@ -235,7 +235,7 @@ impl VqaWriter {
         Ok(())
     }
 
-    /// Writes a file without rows. As in the original's files, all columns except `image_id` have the type null.
+    /// Writes a file without rows. As in the original's empty files, all columns except `image_id` have the type null.
     ///
     /// # Errors
     /// Returns [`crate::DataError::Io`] if the directory does not exist or writing fails.

@@ -72,14 +72,14 @@ impl VgWriter {
     }
 
     /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of them, and rows are
-    /// appended. If `blocks` is empty, the file is started anew.
+    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
+    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///
     /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if the file ends before the
-    /// last of `blocks`.
+    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
+    /// the file ends before the end of the last batch.
     pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
         Ok(Self::with_file(TableFile::resume(
             path.as_ref(),
@@ -91,9 +91,9 @@ impl VgWriter {
     /// Adds an image (the bytes of its file) with its regions.
     ///
     /// # Errors
-    /// Returns [`crate::DataError::RowTooLarge`] for about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
+    /// Returns [`crate::DataError::RowTooLarge`] if the row has about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, image: &[u8], regions: &[Region], image_id: &str) -> Result<()> {
-        // 32 bytes are the four integers of a region.
+        // The four integers of a region take 32 bytes.
         let region_bytes: usize = regions.iter().map(|r| r.phrase.len() + 32).sum();
         make_room!(self, image.len() + region_bytes + image_id.len());
         self.image.append_value(image);

@@ -14,7 +14,7 @@ fn open(contents: Contents, root: &Path, names: &[&str], split: Split) -> TableD
 }
 
 /// Compares the values that are recorded for questions and for pairs: numbers of items and rows, files, texts, and the row of each
-/// item. Texts and rows of items are not recorded for large datasets.
+/// item. Texts and rows of items are not recorded for large datasets. Returns the locations of the items.
 fn assert_items(dataset: &TableDataset, expected: &Value, what: &str) -> Vec<Location> {
     assert_eq!(json!(dataset.len()), expected["length"], "{what}");
     assert_eq!(json!(dataset.rows()), expected["rows"], "{what}");

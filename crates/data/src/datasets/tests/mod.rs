@@ -9,7 +9,7 @@ use super::*;
 use crate::DataError;
 use crate::arrow::CaptionWriter;
 
-/// Golden directory, name of the dataset, and class of the original.
+/// Golden directory, name of the dataset, and its class in the original.
 const SETS: &[(&str, &str, &str)] = &[
     ("coco", "coco", "CocoCaptionKarpathyDataset"),
     ("f30k", "f30k", "F30KCaptionKarpathyDataset"),
@@ -165,7 +165,7 @@ fn shards_are_concatenated_and_may_be_empty() {
     }
 }
 
-/// Writes an Arrow file for each name and its rows of captions into a temporary directory.
+/// Writes Arrow files into a temporary directory. `files` has the name of each, and the captions of each of its rows.
 fn directory_of(files: &[(&str, &[&[&str]])]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, rows) in files {
@@ -196,7 +196,7 @@ fn rows_without_captions_are_rows_but_not_items() {
 }
 
 #[test]
-fn duplicate_captions_of_a_row_are_left_out_after_the_first() {
+fn duplicate_captions_of_a_row_are_left_out() {
     let directory = directory_of(&[("vg", &[&["b", "a", "b", "", "a", "c", ""]])]);
     let dataset = TableDataset::open(Contents::Captions, directory.path(), &["vg"], Split::Train).unwrap();
     assert_eq!(captions(&dataset), [["b", "a", "", "c"]]);
@@ -367,7 +367,7 @@ fn index_is_small_and_finds_every_item() {
     let mut writer = CaptionWriter::create(&path).unwrap();
     let mut expected = Vec::new();
     for row in 0..3000usize {
-        // The counts vary, so that blocks of the index end at different positions of a row.
+        // The counts vary, so that blocks of the index have different numbers of rows.
         let count: usize = [0, 1, 5, 5, 0, 60, 1, 300, 2][row % 9];
         let captions: Vec<String> = (0..count).map(|i| format!("{row} {}", i / 2 * 2)).collect();
         expected.extend((0..count.div_ceil(2)).map(|i| (row, i)));
