@@ -1,6 +1,6 @@
 //! Sizes of a model.
 
-/// Sizes and parts of a VLC model.
+/// Sizes and heads of a VLC model.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct VlcConfig {
     /// Side of the square input images, in pixels.
@@ -9,7 +9,7 @@ pub struct VlcConfig {
     pub backbone: Backbone,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
-    /// Rows of the text position table, the maximum number of tokens of a text.
+    /// Maximum number of tokens of a text: the rows of the text position table.
     pub max_text_len: usize,
     /// Rows of the modality table: 2, or 3 for pairs of images.
     pub token_types: usize,
@@ -28,13 +28,13 @@ pub struct Backbone {
     pub width: usize,
     /// Number of encoder blocks.
     pub depth: usize,
-    /// Attention heads of the encoder.
+    /// Number of attention heads of the encoder.
     pub heads: usize,
     /// Width of the decoder.
     pub decoder_width: usize,
     /// Number of decoder blocks.
     pub decoder_depth: usize,
-    /// Attention heads of the decoder.
+    /// Number of attention heads of the decoder.
     pub decoder_heads: usize,
 }
 
@@ -85,7 +85,7 @@ impl VlcConfig {
         self.grid() * self.grid()
     }
 
-    /// Returns the number of values of a patch, all channels.
+    /// Returns the number of values of a patch in all channels.
     pub fn patch_values(&self) -> usize {
         3 * self.backbone.patch_size * self.backbone.patch_size
     }

@@ -27,6 +27,7 @@ pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
 }
 
 fn draw(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, values: &mut [f32]) {
+    // `vqa_classifier.1` is a layer norm, too.
     let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.starts_with("vqa_classifier.1.");
     let table = |width| sine_cosine(width, config.grid());
     match name {

@@ -1,4 +1,4 @@
-//! The inputs of the encoder: pools of images and texts, and sequences that index them.
+//! The inputs of the encoder: images, texts, and sequences that refer to them by index.
 
 use crate::mask::PatchMask;
 

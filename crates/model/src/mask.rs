@@ -12,8 +12,8 @@ pub struct PatchMask {
 }
 
 impl PatchMask {
-    /// Keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise. Both parts are sorted by noise, then by patch
-    /// index. `noise` has one value per patch.
+    /// Makes a mask that keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise. The kept and the removed patches are
+    /// sorted by noise, then by index. `noise` has one value per patch.
     pub fn from_noise(noise: &[f32], mask_ratio: f64) -> Self {
         let keep = (noise.len() as f64 * (1.0 - mask_ratio)) as usize;
         let mut order: Vec<u32> = (0..noise.len() as u32).collect();

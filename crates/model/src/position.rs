@@ -7,7 +7,7 @@
 const CUBIC_A: f64 = -0.75;
 
 /// Base of the frequencies of the sine-cosine table, as in "Attention is all you need".
-const TEMPERATURE: f64 = 10_000.0;
+const FREQUENCY_BASE: f64 = 10_000.0;
 
 /// Returns the two-dimensional sine-cosine table of MAE (`util/pos_embed.py`), `[1 + grid², width]`.
 ///
@@ -22,10 +22,10 @@ pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
         "the width of a sine-cosine table must be a multiple of 4, not {width}"
     );
     let quarter = width / 4;
-    // `[grid, sin | cos]`, the same for rows and columns.
+    // `[grid, width / 2]`: sines, then cosines; the same for rows and columns.
     let waves: Vec<f32> = (0..grid)
         .flat_map(|position| {
-            let angle = move |k: usize| position as f64 * TEMPERATURE.powf(-(k as f64) / quarter as f64);
+            let angle = move |k: usize| position as f64 * FREQUENCY_BASE.powf(-(k as f64) / quarter as f64);
             let sines = (0..quarter).map(move |k| angle(k).sin() as f32);
             sines.chain((0..quarter).map(move |k| angle(k).cos() as f32))
         })
@@ -71,8 +71,8 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     let mut resized = vec![0f32; (1 + to_grid * to_grid) * width];
     resized[..width].copy_from_slice(class_token);
     for (out, taps) in chunks_mut(&mut resized[width..], to_grid * width).zip(&taps) {
-        let line = to_grid * width;
-        add_taps(out, taps, |row| &wide[row * line..(row + 1) * line]);
+        let row_size = to_grid * width;
+        add_taps(out, taps, |row| &wide[row * row_size..(row + 1) * row_size]);
     }
     resized
 }
@@ -95,6 +95,7 @@ fn add_taps<'a>(out: &mut [f32], taps: &Taps, source: impl Fn(usize) -> &'a [f32
 
 /// Returns the four taps of each of `to` output positions among `from` input positions, clamped at the border.
 fn taps(from: usize, to: usize) -> Vec<Taps> {
+    // The kernel at distances up to 1, and from 1 to 2.
     let near = |x: f64| ((CUBIC_A + 2.0) * x - (CUBIC_A + 3.0)) * x * x + 1.0;
     let far = |x: f64| ((CUBIC_A * x - 5.0 * CUBIC_A) * x + 8.0 * CUBIC_A) * x - 4.0 * CUBIC_A;
     let scale = from as f64 / to as f64;

@@ -42,7 +42,8 @@ impl std::fmt::Display for ConvertReport {
 /// (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`).
 ///
 /// # Errors
-/// Returns a [`FileError`] if `input` cannot be read or has no tensors of the style, or `output` cannot be written.
+/// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
+/// cannot be written.
 pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<ConvertReport, FileError> {
     let WeightFile {
         state,
@@ -70,7 +71,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     })
 }
 
-/// Renames tensors. Also returns the names of tensors that the new naming scheme does not have; they are removed.
+/// Renames tensors. Also returns the names of tensors that the new naming scheme does not have; these tensors are removed.
 pub fn rename(state: StateDict, from: Style, to: Style) -> (StateDict, Vec<String>) {
     let mut left_out = Vec::new();
     let renamed = match (from, to) {

@@ -57,10 +57,10 @@ pub enum Problem {
     /// The pickle is malformed.
     #[error("{0}")]
     Pickle(#[from] PickleError),
-    /// A checkpoint in the format before PyTorch 1.6 is truncated or inconsistent.
+    /// A checkpoint in the format of PyTorch before version 1.6 is truncated or inconsistent.
     #[error("the checkpoint in PyTorch's older format is damaged or incomplete: {0}")]
     Legacy(String),
-    /// The pickle makes the weights by calling a function or class that is not one of PyTorch's for tensors.
+    /// The weights would be made by a call of a function or class other than those that PyTorch uses for tensors.
     #[error(
         "{} would be made by calling {}, which is not supported; save plain tensors, as returned by model.state_dict()",
         vlct_util::text::one_line(entry),
@@ -72,7 +72,7 @@ pub enum Problem {
         /// The class or function.
         callable: String,
     },
-    /// There are no tensors under the keys of weights or at the top level.
+    /// There are no tensors under `model`, under `state_dict` or at the top level.
     #[error("holds no named tensors under `model`, under `state_dict` or at its top level")]
     NoWeights,
     /// The conversion to MAE's names found no tensors of the image backbone.
@@ -86,7 +86,7 @@ pub enum Problem {
         /// The reason.
         problem: TensorProblem,
     },
-    /// The tensors would take several times the size of the file, more than shared storages justify.
+    /// The tensors would take several times the size of the file, which is more than shared storages explain.
     #[error("the tensors would take more than {limit} bytes, several times the size of the file")]
     TooLarge {
         /// The limit in bytes.

@@ -86,7 +86,7 @@ pub struct Summary {
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// Names of the entries in the dictionary of weights that are not tensors and therefore not read.
+    /// Names of those entries of the dictionary of weights that are not tensors. They are not read.
     pub skipped: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ pub struct WeightFile {
 /// The content to write in addition to the weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
-    /// Determines the top level of a PyTorch file: `{"state_dict": …, "epoch": …}` for VLC, `{"model": …}` for MAE.
+    /// Naming scheme, which determines the top level of a PyTorch file: `{"state_dict": …, "epoch": …}` for VLC, `{"model": …}` for MAE.
     pub style: Style,
     /// Number of epochs trained.
     pub epoch: u64,
@@ -129,7 +129,7 @@ impl From<Style> for Header {
 
 /// Reads a weight file, whose format is detected from its content.
 ///
-/// The file is memory-mapped, so that every value is copied once. The file must not be truncated during the call. [`write()`] never
+/// The file is memory-mapped, so that every value is copied only once. The file must not be truncated during the call. [`write()`] never
 /// truncates a file: it replaces the file by a new one.
 ///
 /// # Errors

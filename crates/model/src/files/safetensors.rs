@@ -1,7 +1,7 @@
 //! The safetensors format: a JSON header with names, shapes and offsets, then the values.
 //!
 //! The crate `safetensors` checks the header. The crate's writer sorts tensors by name, so it is not used: [`write()`] keeps the order
-//! of tensors with the same size of values, and converts values in small chunks.
+//! of tensors whose values have the same size, and converts values in small chunks.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,12 +16,12 @@ use super::{Format, Header, Style, Summary, WeightFile};
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;
 /// Key of the metadata in the header; all other keys are names of tensors.
-const METADATA_NAME: &str = "__metadata__";
+const METADATA_KEY: &str = "__metadata__";
 
 /// Prefix of the names of the optimiser's moments in the training checkpoints of this program. Moments are not weights, so they are
 /// not read.
 const OPTIMIZER_PREFIX: &str = "optimizer.";
-/// Key of the metadata that holds epoch and step, as JSON, in the training checkpoints of this program.
+/// Key of the metadata entry that holds epoch and step as JSON in the training checkpoints of this program.
 const STATE_KEY: &str = "state";
 
 /// Whether the bytes begin like a safetensors file: a length of at least 2, then an opening brace.
@@ -89,7 +89,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
     let mut infos = Vec::with_capacity(tensors.len());
     let mut start = 0;
     for (name, tensor) in &tensors {
-        if *name == METADATA_NAME {
+        if *name == METADATA_KEY {
             return Err(Problem::Safetensors(SafeTensorError::TensorInvalidInfo));
         }
         let end = start + tensor.data.len() * tensor.data.dtype().size();
@@ -121,7 +121,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
 /// Returns the header as JSON. The metadata is sorted, so that equal weights give equal bytes.
 fn json_header(metadata: &Metadata) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::to_value(metadata)?;
-    if let Some(serde_json::Value::Object(entries)) = json.get_mut(METADATA_NAME) {
+    if let Some(serde_json::Value::Object(entries)) = json.get_mut(METADATA_KEY) {
         entries.sort_keys();
     }
     serde_json::to_vec(&json)

@@ -25,7 +25,7 @@ fn golden_files(name: &str) -> Vec<PathBuf> {
     let directories = vlct_golden::directories("model");
     let paths: Vec<_> = directories
         .iter()
-        .map(|f| f.join(name))
+        .map(|directory| directory.join(name))
         .filter(|p| p.exists())
         .collect();
     assert!(!paths.is_empty(), "no {name} among the golden data");
@@ -219,17 +219,17 @@ fn convert_changes_names_in_both_directions() {
             .collect();
         assert_eq!(sorted(restored.state), sorted(backbone));
     }
-    // Without a style, names, epoch and step are kept.
+    // If no style is given, the names, the epoch and the step are kept.
     for path in golden_files("pretrain.ckpt") {
         convert(&path, &back, None).unwrap();
         let (before, after) = (read(&path).unwrap(), read(&back).unwrap());
         assert_eq!(before.state, after.state);
         assert_eq!(before.summary.global_step, after.summary.global_step);
     }
-    let heads: StateDict = [("text_embeddings.x".to_owned(), StoredTensor::f32([1], vec![0.0]))]
+    let text_only: StateDict = [("text_embeddings.x".to_owned(), StoredTensor::f32([1], vec![0.0]))]
         .into_iter()
         .collect();
-    write(&back, &heads, &Style::Vlc.into()).unwrap();
+    write(&back, &text_only, &Style::Vlc.into()).unwrap();
     let error = convert(&back, &mae, Some(Style::Mae)).unwrap_err();
     assert!(
         error.to_string().contains("no tensors of the image backbone"),

@@ -4,10 +4,12 @@ use super::BACKBONE_EPS;
 use vlct_tensor::ops::Varlen;
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
-/// Looks up parameters by name.
+/// Lookup of parameters by name.
 pub(super) struct ParameterIds<'a>(pub &'a Parameters);
 
 impl ParameterIds<'_> {
+    /// Returns the id of a parameter.
+    ///
     /// # Panics
     /// Panics if [`VlcConfig::parameters`](crate::VlcConfig::parameters) does not declare the name.
     pub fn id(&self, name: &str) -> ParameterId {

@@ -36,9 +36,9 @@ impl Decoder {
 impl Vlc {
     /// Predicts patches of the images of `sequences`; `masks` has one mask per sequence.
     ///
-    /// `select` returns the patches to predict in an image, given the mask of the image. The result is `[Σ selected patches, 3·P²]`, image by
-    /// image in the order of `select`, values in the order (row, column, channel), normalised per patch. The last block computes
-    /// only the selected tokens.
+    /// `select` returns the patches to predict in an image, given the mask of the image. The result is `[Σ selected patches, 3·P²]`, image
+    /// by image, with the patches in the order of `select` and values in the order (row, column, channel). The values are predictions of
+    /// patches that are normalised to mean 0 and variance 1. The last block computes only the selected tokens.
     ///
     /// # Panics
     /// Panics if the number of masks is not that of sequences, or `select` returns a patch twice or an index that is out of range.
@@ -69,7 +69,7 @@ impl Vlc {
         for mask in masks {
             let selected = select(mask);
             counts.push(selected.len());
-            // The index is the position; position 0 is the class token.
+            // Indexed by position; position 0 is the class token.
             let mut is_selected: Vec<bool> = vec![false; length];
             for patch in &selected {
                 let is_repeated = std::mem::replace(&mut is_selected[1 + *patch as usize], true);

@@ -101,7 +101,7 @@ impl Vlc {
     /// Returns the projections of the visible patches of all sequences, without position embeddings. If several sequences contain
     /// an image without a mask, its patches are projected once.
     pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
-        let all: Vec<u32> = (0..self.config.patches() as u32).collect();
+        let all_patches: Vec<u32> = (0..self.config.patches() as u32).collect();
         // Each image with the indices of the patches to project.
         let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
         // First row of each image whose patches are all projected.
@@ -113,7 +113,8 @@ impl Vlc {
                 starts.push(rows);
                 continue;
             };
-            let kept = sequence.mask.as_ref().map_or(all.as_slice(), |mask| &mask.kept);
+            let kept = sequence.mask.as_ref().map_or(all_patches.as_slice(), |mask| &mask.kept);
+            // Appends the kept patches and returns their first row.
             let mut push = || {
                 selected.push((inputs.images[image], kept));
                 rows += kept.len() as u32;

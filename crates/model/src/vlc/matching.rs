@@ -9,12 +9,13 @@ use vlct_tensor::Tape;
 
 impl VlcConfig {
     /// Derives the sizes of a pre-trained model from its weights, which have VLC's names. Image size, vocabulary and text length
-    /// follow from the shapes of the embedding tables. The model gets the heads for matching and masked words that `state` contains.
+    /// follow from the shapes of the embedding tables. The model gets a matching head and a masked-language head if `state`
+    /// contains them.
     ///
     /// `backbone` has the sizes that shapes do not determine, such as the number of attention heads.
     ///
     /// # Errors
-    /// Returns [`AdaptError::Missing`] if `state` lacks a table, [`AdaptError::NotSquare`] if the number of rows of the position
+    /// Returns [`AdaptError::Missing`] if `state` lacks a table, and [`AdaptError::NotSquare`] if the number of rows of the position
     /// table is not one more than a square.
     pub fn from_weights(backbone: Backbone, state: &StateDict) -> Result<Self, AdaptError> {
         let axis_size = |name: &str, axis: usize| {

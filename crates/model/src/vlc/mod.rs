@@ -51,7 +51,7 @@ enum OutputTokens {
 pub struct Encoded {
     /// `[tokens, width]`, sequence by sequence: text tokens, then image tokens (class token first).
     pub features: Var,
-    /// First row of each sequence, followed by the number of rows.
+    /// First row of each sequence, followed by the total number of rows.
     pub offsets: Arc<[usize]>,
     text_lengths: Vec<usize>,
 }
@@ -127,12 +127,12 @@ impl Vlc {
     ///
     /// # Panics
     /// Panics if a text is longer than `max_text_len`, a token id is not less than `vocab_size`, an image does not have
-    /// `image_size`, or an index of a sequence is out of range.
+    /// the side `image_size`, or an index of a sequence is out of range.
     pub fn encode(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Encoded {
         self.encode_tracing(tape, inputs, dropout, &mut |_, _| ())
     }
 
-    /// Computes the same as [`Vlc::encode`] and calls `trace` with the name and value of each intermediate (`text_embeddings`,
+    /// Computes the same as [`Vlc::encode`] and calls `trace` with the name and value of each intermediate result (`text_embeddings`,
     /// `block0`, …, `norm`).
     pub fn encode_tracing(
         &self,

@@ -179,7 +179,7 @@ fn predictions_of_patches_do_not_depend_on_the_selection() {
         .collect();
     assert_eq!(rows, masks.iter().map(|mask| mask.removed.len()).sum::<usize>());
     assert_close("masked patches", &masked, &want, 1e-5);
-    // No patch of image 0 and patch 8 of image 1 are selected.
+    // Selects patch 8 of image 1 and no patch of image 0.
     let first = masks[0].removed.clone();
     let (rows, last) = decode(&|mask| if mask.removed == first { vec![] } else { vec![8] });
     assert_eq!(rows, 1);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// An error of a configuration. Its message is one line with the key or file, the cause and what to do.
+/// An error of a configuration. Its message is one line that names the key or file and the cause.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

@@ -1,9 +1,9 @@
-//! Resolves the words after `with`: `KEY=VALUE`, named configs and config files.
+//! Resolves the words after `with` on the command line: `KEY=VALUE`, named configs and config files.
 //!
 //! A word with `=` sets a key; dots address entries of a dictionary (`loss_names.itm=0.5`). Any other word is a named
 //! config or the path of a `.json` or `.toml` file. The configuration starts with the base values. Named configs and files are
-//! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides
-//! named configs and files, before and after it.
+//! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides all
+//! named configs and files, also those that come after it.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::value::{Value, toml_entries};
 use vlct_tensor::Precision;
 use vlct_util::text::nearest;
 
-/// Largest config file that is read, in bytes.
+/// Maximum size of a config file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A resolved configuration.
@@ -76,7 +76,7 @@ fn apply_name(config: &mut Config, name: &str) -> Result<(), ConfigError> {
 }
 
 fn nearest_word(word: &str) -> String {
-    let names = NAMED_CONFIGS.iter().map(|r| r.name).chain(KEYS.iter().map(|k| k.name));
+    let names = NAMED_CONFIGS.iter().map(|c| c.name).chain(KEYS.iter().map(|k| k.name));
     let name = nearest(word, names);
     match NamedConfig::find(name) {
         Some(named_config) => named_config.name.into(),

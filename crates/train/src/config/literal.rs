@@ -13,8 +13,8 @@ pub fn parse_value(text: &str) -> Value {
     parse_python_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
 }
 
-/// Parses a Python literal; `None` if `text` is not a literal. Values separated by commas without brackets, in Python a tuple,
-/// give a list.
+/// Parses a Python literal; `None` if `text` is not a literal. Values that are separated by commas without brackets, a tuple
+/// in Python, give a list.
 pub fn parse_python_literal(text: &str) -> Option<Value> {
     let mut parser = Parser { rest: text };
     let first = parser.value(0)?;
@@ -250,25 +250,25 @@ impl<'a> Parser<'a> {
         let bytes = self.rest.as_bytes();
         let mut end = 0;
         while end < bytes.len() {
-            let exponent_sign = matches!(bytes[end], b'+' | b'-')
+            let is_exponent_sign = matches!(bytes[end], b'+' | b'-')
                 && matches!(bytes[..end], [.., b'e' | b'E'])
                 && !bytes.starts_with(b"0x")
                 && !bytes.starts_with(b"0X");
-            if !(bytes[end].is_ascii_alphanumeric() || matches!(bytes[end], b'_' | b'.') || exponent_sign) {
+            if !(bytes[end].is_ascii_alphanumeric() || matches!(bytes[end], b'_' | b'.') || is_exponent_sign) {
                 break;
             }
             end += 1;
         }
         let (source, rest) = self.rest.split_at(end);
-        let value = number(source, negative)?;
+        let value = parse_number(source, negative)?;
         self.rest = rest;
         Some(value)
     }
 }
 
-/// Returns the value of an unsigned Python number such as `12`, `1_000`, `0x1f`, `5e-4`, `.5`, `1.`; the negative value if
-/// `negative`.
-fn number(source: &str, negative: bool) -> Option<Value> {
+/// Parses an unsigned Python number such as `12`, `1_000`, `0x1f`, `5e-4`, `.5`, `1.`, and negates it if `negative`. Returns `None` if
+/// `source` is not a number.
+fn parse_number(source: &str, negative: bool) -> Option<Value> {
     // An underscore must be between digits or after the base prefix.
     let bytes = source.as_bytes();
     let has_base_prefix = matches!(bytes, [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
@@ -438,7 +438,7 @@ mod tests {
             any::<bool>().prop_map(Value::Bool),
             any::<i64>().prop_map(Value::Int),
             any::<f64>()
-                .prop_filter("a number", |f| !f.is_nan())
+                .prop_filter("not NaN", |f| !f.is_nan())
                 .prop_map(Value::Float),
             any::<String>().prop_map(Value::Str),
         ];

@@ -7,7 +7,7 @@ use super::value::{Value, toml_entries};
 pub struct NamedConfig {
     /// The name on the command line.
     pub name: &'static str,
-    /// The content of the file: a comment that begins with a line of purpose and gives the command and the expected result,
+    /// The content of the file: a comment that begins with one line on the purpose and gives the command and the expected result,
     /// followed by the keys and values that the config sets.
     pub text: &'static str,
 }
@@ -64,7 +64,7 @@ impl NamedConfig {
     /// Returns the keys and values that the config sets.
     ///
     /// # Errors
-    /// Returns [`ConfigError::File`] if the file is not TOML. A test checks that every file is.
+    /// Returns [`ConfigError::File`] if the file is not TOML. A test checks that every file is TOML.
     pub fn settings(&self) -> Result<Vec<(String, Value)>, ConfigError> {
         toml_entries(self.text).map_err(|reason| ConfigError::File {
             path: format!("recipes/{}.toml", self.name).into(),

@@ -14,14 +14,14 @@ impl Config {
         KEYS.iter().filter(move |key| (key.get)(self) != (key.get)(&base))
     }
 
-    /// Formats all keys and values as Python literals, one per line. Lines of values that differ from the base configuration begin
+    /// Formats all keys and values as Python literals, one per line. Lines whose values differ from the base configuration begin
     /// with `*` and end with the base value.
     pub fn print(&self) -> String {
         let base = Self::default();
         let mut text = String::from("Configuration (* differs from the base configuration):\n");
-        let mut line = |indent: &str, name: &str, value: &Value, default: &Value| {
+        let mut line = |name: &str, value: &Value, default: &Value| {
             let mark = if value == default { ' ' } else { '*' };
-            let _ = write!(text, "{mark} {indent}{name} = {value}");
+            let _ = write!(text, "{mark} {name} = {value}");
             if value != default {
                 let _ = write!(text, "    (base: {default})");
             }
@@ -32,10 +32,10 @@ impl Config {
             match (&value, &default) {
                 (Value::Dict(entries), Value::Dict(defaults)) => {
                     for ((entry, value), (_, default)) in entries.iter().zip(defaults) {
-                        line("", &format!("{}.{entry}", key.name), value, default);
+                        line(&format!("{}.{entry}", key.name), value, default);
                     }
                 }
-                _ => line("", key.name, &value, &default),
+                _ => line(key.name, &value, &default),
             }
         }
         text
@@ -48,7 +48,7 @@ impl Config {
     }
 
     /// Formats all keys and values as TOML, with the sections of the table as comments. `None` is written as the string
-    /// `"None"`. [`Config::from_toml`] returns the same configuration.
+    /// `"None"`. [`Config::from_toml`] parses the text to the same configuration.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -122,7 +122,7 @@ pub fn help_about(word: &str) -> Result<String, ConfigError> {
     match NamedConfig::find(word) {
         Some(named_config) => Ok(format!("{}\n\n{}", named_config.name, named_config.description())),
         None => {
-            let names = KEYS.iter().map(|k| k.name).chain(NAMED_CONFIGS.iter().map(|r| r.name));
+            let names = KEYS.iter().map(|k| k.name).chain(NAMED_CONFIGS.iter().map(|c| c.name));
             Err(ConfigError::UnknownKey {
                 key: word.into(),
                 nearest: vlct_util::text::nearest(word, names).into(),

@@ -76,7 +76,7 @@ macro_rules! table {
 /// The value of `f32_products` that selects the faster method when a run begins.
 pub const AUTO: &str = "auto";
 
-/// Short and long names of the backbones, values of `vit`.
+/// Short and long names of the backbones: the values of `vit`.
 pub(super) const VITS: &[&str] = &[
     "mae_vit_base_patch16",
     "mae_vit_large_patch16",
@@ -86,7 +86,7 @@ pub(super) const VITS: &[&str] = &[
     "mae_vit_huge_patch14_dec512d8b",
 ];
 
-/// Names of the image transforms, elements of `train_transform_keys` and `val_transform_keys`.
+/// Names of the image transforms: the values in `train_transform_keys` and `val_transform_keys`.
 const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test"];
 
 fn strings(words: &[&str]) -> Vec<String> {
@@ -107,7 +107,7 @@ table! {
         threads: usize = 0, between(0.0, 4096.0), "Number of compute threads; 0 means one per CPU.";
         pin_threads: bool = false, Range::Any, "Bind each compute thread to one CPU (Linux only); useful if no other program runs on the machine.";
         precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on CPUs with fast bfloat16 instructions, else 32.";
-        f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "Method of f32 matrix products: fused multiply-add ('fma') or three bfloat16 values per f32 on AMX ('bf16x3'). 'auto' measures both when a run begins and selects the faster one; resumed runs and tests use the method of the original run.";
+        f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "Method of f32 matrix products: fused multiply-add ('fma') or three bfloat16 values per f32 on AMX ('bf16x3'). 'auto' measures both when a run begins and selects the faster one; resumed runs and tests use the method of the run that saved the checkpoint.";
         activation_recompute: bool = false, Range::Any, "Save memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
     }
     "Tasks" {
@@ -122,7 +122,7 @@ table! {
     }
     "Data" {
         data_root: String = String::new(), Range::Any, "Directory of the Arrow files.";
-        datasets: Vec<String> = strings(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones or custom ones. A custom dataset NAME is the files NAME_train_0.arrow, … or a directory NAME of WebDataset tars in data_root.";
+        datasets: Vec<String> = strings(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones or custom ones. In data_root, a custom dataset NAME is the files NAME_train_0.arrow, … or a directory NAME of WebDataset tars.";
         fewer_shards: bool = false, Range::Any, "Accept published datasets such as gcc and sbu with fewer numbered files than published.";
         train_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
         val_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
@@ -136,7 +136,7 @@ table! {
     }
     "Model" {
         vit: String = VITS[0].into(), Range::OneOf(VITS), "Backbone: determines patch size, width, depth and heads of encoder and decoder, unless the keys below set them.";
-        hidden_size: Option<usize> = None, between(4.0, 65536.0), "Width of the encoder; None means the backbone's. Another width requires heads too.";
+        hidden_size: Option<usize> = None, between(4.0, 65536.0), "Width of the encoder; None means the backbone's. With another width, heads must be set, too.";
         depth: Option<usize> = None, between(1.0, 1024.0), "Number of blocks of the encoder; None means the backbone's.";
         heads: Option<usize> = None, between(1.0, 1024.0), "Number of attention heads of the encoder; None means the backbone's.";
         patch_size: Option<usize> = None, between(1.0, 1024.0), "Side of an image patch in pixels; None means the backbone's.";

@@ -154,7 +154,7 @@ impl LossNames {
         ]
     }
 
-    /// Returns the tasks that are trained and measured, with a switch of at least 1.
+    /// Returns the tasks that are trained and measured: those whose switch is at least 1.
     pub fn active(&self) -> impl Iterator<Item = &'static str> {
         self.entries().into_iter().filter(|(_, s)| *s >= 1.0).map(|(n, _)| n)
     }
@@ -487,12 +487,12 @@ impl fmt::Display for Range {
             }
             Range::FractionOrCount { least: 0 } => f.write_str("a float from 0.0 to 1.0 or an int of at least 0"),
             Range::FractionOrCount { least } => {
-                write!(f, "a float above 0.0, up to 1.0, or an int of at least {least}")
+                write!(f, "a float above 0.0 and at most 1.0, or an int of at least {least}")
             }
             Range::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Range::OneOfOrName(words) => write!(
                 f,
-                "one of {}, or the name of a custom dataset, of letters, digits, - and _",
+                "one of {}, or the name of a custom dataset (letters, digits, - and _)",
                 words.join(", ")
             ),
         }

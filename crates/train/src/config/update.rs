@@ -1,4 +1,4 @@
-//! Sets a key of a configuration. Errors contain a suggestion.
+//! Sets a key of a configuration. Errors suggest a key or value where one is similar.
 
 use vlct_util::text::nearest;
 
@@ -159,7 +159,7 @@ fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
             "true" | "yes" | "on" => suggest(&Value::Bool(true)),
             "false" | "no" | "off" => suggest(&Value::Bool(false)),
             "none" | "null" | "nil" | "" => suggest(&Value::None),
-            // Suggests the number or list in a quoted string, else a list of the one string.
+            // Suggests the number or list in a quoted string, else a list with this string as its only element.
             _ => literal::parse_python_literal(text)
                 .and_then(|v| suggest(&v))
                 .or_else(|| suggest(&Value::List(vec![value.clone()]))),
@@ -169,14 +169,14 @@ fn wrong_type(key: &Key, path: String, value: &Value) -> ConfigError {
         Value::Int(1) => suggest(&Value::Bool(true)),
         _ => None,
     };
-    let as_text = || match (key.get)(&Config::default()) {
+    let quoting_hint = || match (key.get)(&Config::default()) {
         Value::Str(_) if *value != Value::None => Some(format!(
             "; for text write {path}='\"{}\"'",
             value.to_string().replace('"', "\\\"")
         )),
         _ => None,
     };
-    let hint = hint.or_else(as_text).unwrap_or_default();
+    let hint = hint.or_else(quoting_hint).unwrap_or_default();
     ConfigError::WrongType {
         key: path,
         value: value.to_string(),

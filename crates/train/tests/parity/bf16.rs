@@ -1,8 +1,8 @@
 //! Compares steps in bfloat16 with the same steps in f32, and steps that recompute activations with steps that keep them.
 //!
 //! The error of bfloat16 depends on the step: where large terms cancel, their rounding errors remain. The bound of the error is
-//! therefore measured for each loss and each gradient, in f32 alone: the step is repeated with operands of products that are perturbed at
-//! random by the size of bfloat16's rounding error ([`Device::perturbed_cpu`]), and the changes of the loss or gradient give the bound.
+//! therefore measured for each loss and each gradient: the step is repeated in f32 while the operands of its products are perturbed at
+//! random by the size of bfloat16's rounding error ([`Device::perturbed_cpu`]). The changes of the loss or gradient give the bound.
 
 use super::{config, generated, load, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
@@ -157,7 +157,7 @@ impl Case {
             }
         }
         println!(
-            "{}: the largest error, that of {largest_name}, is {largest_ratio:.2} of its bound",
+            "{}: the largest ratio of error to bound is {largest_ratio:.2}, for {largest_name}",
             self.name
         );
     }
@@ -219,7 +219,8 @@ fn recomputed_activations_change_no_bit() {
     }
 }
 
-/// Each step starts from the weights of the step before, so errors accumulate. The perturbed runs accumulate them as well.
+/// Each step starts from the weights of the step before, so errors accumulate. The perturbed runs accumulate them as well. The error of a
+/// loss is its difference from the recorded loss.
 #[test]
 fn errors_of_ten_training_steps_are_within_their_bounds() {
     if !Device::default().bf16_is_fast() {

@@ -1,4 +1,4 @@
-//! Models of other sizes than the recorded models, and batches for them. Sizes, weights and batches are drawn from a seed.
+//! Models whose sizes differ from those of the recorded models, and batches for them. Sizes, weights and batches are drawn from a seed.
 
 use super::{pretrain, unmasked_sequence};
 use rand::{Rng, RngExt};
@@ -67,7 +67,7 @@ fn draw_noise(random: &mut impl Rng) -> f32 {
     (0..3).map(|_| random.random_range(-1.0..1.0f32)).sum()
 }
 
-/// Draws the ids of a text: a random number of tokens of the whole vocabulary.
+/// Draws a random number of token ids from the whole vocabulary.
 fn draw_text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
     let length = random.random_range(3..=config.max_text_len);
     (0..length)

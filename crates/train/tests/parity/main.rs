@@ -20,7 +20,7 @@ const ALL_TENSORS: files::Options = files::Options {
     skip_heads: false,
 };
 
-/// Returns the sizes of the recorded model, with the heads `heads`, and its mask ratio.
+/// Returns the configuration of the model recorded in `directory`, with `heads`, and its mask ratio.
 fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     let j = json(directory.join("config.json"));
     let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
@@ -45,7 +45,7 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
 }
 
-/// Returns each directory of recorded values with each method by which this CPU can compute f32 products.
+/// Returns each directory of recorded values, once for each method by which this CPU can compute f32 products.
 fn recorded_models() -> Vec<(PathBuf, F32Products)> {
     let methods = F32Products::ALL
         .into_iter()
@@ -59,7 +59,7 @@ fn recorded_models() -> Vec<(PathBuf, F32Products)> {
         .collect()
 }
 
-/// Returns the settings of a tape in f32 whose products are computed by `f32_products`.
+/// Returns the settings of an f32 tape that computes products by the method `f32_products`.
 fn f32_compute(f32_products: F32Products) -> Compute {
     Compute {
         f32_products,
@@ -69,14 +69,14 @@ fn f32_compute(f32_products: F32Products) -> Compute {
 
 fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {
     let mut model = Vlc::new(config);
-    let state = files::read(&directory.join(file)).expect("readable").state;
-    let (state, report) = files::adapt(state, &model.shapes(), ALL_TENSORS).expect("fits");
+    let state = files::read(&directory.join(file)).expect("a readable checkpoint").state;
+    let (state, report) = files::adapt(state, &model.shapes(), ALL_TENSORS).expect("tensors of the model");
     assert!(report.missing.is_empty(), "{report}");
-    model.load(&state).expect("floats");
+    model.load(&state).expect("floating-point weights");
     model
 }
 
-/// Returns the recorded texts `[…, length]` without padding.
+/// Returns the recorded texts without padding. `ids` and `masks` are the names of tensors of shape `[…, length]`.
 fn texts(t: &Tensors, ids: &str, masks: &str) -> Vec<Vec<u32>> {
     let length = *t.shape(ids).last().expect("a matrix");
     let without_padding = |(ids, mask): (&[i64], &[i64])| {
@@ -90,7 +90,7 @@ fn texts(t: &Tensors, ids: &str, masks: &str) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Makes a sequence of a text and image 0, all patches visible.
+/// Makes a sequence of the text with index `text` and of image 0. All patches are visible.
 fn unmasked_sequence(text: u32) -> Sequence {
     Sequence {
         group: 0,

@@ -23,7 +23,7 @@ pub(super) const HEADS: Heads = Heads {
 /// Keys of the recorded losses in `Outcome::measures`, in the order of the tensor `losses`.
 pub(super) const LOSSES: [&str; 4] = ["mlm/loss", "mae/loss", "itm/loss", "itm/wpa_loss"];
 
-/// Returns the task with all objectives. It draws no masks, because the batches have recorded masks.
+/// Returns the pre-training task with all objectives. It draws no masks, because the batches have recorded masks.
 pub(super) fn task() -> Pretrain {
     let spec = PretrainSpec {
         mlm: true,
@@ -36,7 +36,7 @@ pub(super) fn task() -> Pretrain {
         },
         mask_ratio: None,
     };
-    Pretrain::new(spec, 0).expect("in range")
+    Pretrain::new(spec, 0).expect("a valid specification")
 }
 
 /// A recorded batch.
@@ -49,7 +49,7 @@ pub(super) struct Recorded {
     labels: Vec<Vec<Option<u32>>>,
     images: Vec<Vec<f32>>,
     false_images: Vec<Vec<f32>>,
-    /// Whether a sample has its own image in image-text matching.
+    /// Whether each sample has its own image, not its false image, in image-text matching.
     matched: Vec<bool>,
     mlm_masks: Vec<PatchMask>,
     itm_masks: Vec<PatchMask>,
@@ -84,8 +84,9 @@ impl Recorded {
                 .map(|(r, n)| r[..*n].iter().map(|v| *v as u32).collect())
                 .collect()
         };
-        let order = t.i64(&key("itm_permutation"));
-        let matched = order.iter().map(|i| (*i as usize) < samples / 2).collect();
+        // The original permutes a list of labels whose first half is 1.
+        let permutation = t.i64(&key("itm_permutation"));
+        let matched = permutation.iter().map(|i| (*i as usize) < samples / 2).collect();
         let masks = |name: &str| {
             float_rows(name)
                 .iter()
@@ -142,9 +143,8 @@ impl Recorded {
     }
 }
 
-/// Compares packed rows with a recorded padded activation `[batch, length, width]`. Sequence `s` has the packed rows `rows(s)`, of
-/// which `lengths[s]` are text tokens; the other tokens begin at position `padded_text_len` of the padded
-/// activation `name`.
+/// Compares the packed matrix `got` with the recorded padded activation `name`, `[batch, length, width]`. Sequence `s` has the packed rows
+/// `rows(s)`: `lengths[s]` text tokens, then image tokens, which begin at position `padded_text_len` of the padded activation.
 fn assert_packed(
     got: &[f32],
     rows: impl Fn(usize) -> Vec<usize>,
@@ -289,15 +289,21 @@ fn pooled_features_and_decoder_equal_the_original() {
             let name = format!("act.{objective}.pooled");
             assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
             if objective == "mlm" {
-                let all = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
+                let all_patches = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
                 let prediction = model
-                    .decode(&tape, &encoded, 0..texts.len(), &masks.iter().collect::<Vec<_>>(), all)
+                    .decode(
+                        &tape,
+                        &encoded,
+                        0..texts.len(),
+                        &masks.iter().collect::<Vec<_>>(),
+                        all_patches,
+                    )
                     .tensor()
                     .to_host()
                     .to_vec();
                 let shape = t.shape("act.mlm.decoder_pred");
                 let (tokens, width) = (shape[1], shape[2]);
-                // The recorded prediction begins with the class token of each image.
+                // The recorded prediction of each image begins with the class token.
                 let want: Vec<f32> = t
                     .f32("act.mlm.decoder_pred")
                     .chunks_exact(tokens * width)

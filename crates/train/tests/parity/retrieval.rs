@@ -10,7 +10,7 @@ use vlct_tasks::retrieval::Retrieval;
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::Tape;
 
-/// Returns the recorded batch, without dropout, and the task. Each image has its own caption and the recorded false captions.
+/// Returns the recorded batch, with dropout disabled, and the task. Each image has its own caption and the recorded false captions.
 pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     let name = |i: usize, suffix: &str| format!("false_text_{i}_{suffix}");
     let mut captions = vec![texts(t, "text_ids", "text_masks")];
@@ -19,7 +19,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
             .take_while(|i| t.has(&name(*i, "ids")))
             .map(|i| texts(t, &name(i, "ids"), &name(i, "masks"))),
     );
-    assert!(captions.len() > 1, "false captions");
+    assert!(captions.len() > 1, "no false captions are recorded");
     let images = t.f32("image");
     let images = images.chunks_exact(images.len() / captions[0].len());
     let samples = images.enumerate().map(|(i, image)| Sample {

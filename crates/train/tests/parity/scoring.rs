@@ -16,23 +16,23 @@ fn retrieval_scores_and_recalls_equal_the_original() {
         let mut model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
         model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
-        let count = t.shape("scores")[0];
+        let image_count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
         let scores: Vec<f32> = images
-            .chunks_exact(images.len() / count)
+            .chunks_exact(images.len() / image_count)
             .flat_map(|image| score_image(&model, image, &texts))
             .collect();
         assert_close("scores", &scores, &t.f32("scores"), 2e-5);
-        let owner: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
-        let recalls = Recalls::from_scores(&scores, &owner);
+        let image_indices: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
+        let recalls = Recalls::from_scores(&scores, &image_indices);
         let want = json(directory.join("retrieval_recall.json"));
-        for (key, images, texts) in [
+        for (key, image_recall, text_recall) in [
             ("R@1", recalls.ir_r1, recalls.tr_r1),
             ("R@5", recalls.ir_r5, recalls.tr_r5),
         ] {
             let want = |direction: &str| want[key][direction].as_f64().expect("recall");
-            assert!((images - want("image_retrieval")).abs() < 1e-6, "{key}");
-            assert!((texts - want("text_retrieval")).abs() < 1e-6, "{key}");
+            assert!((image_recall - want("image_retrieval")).abs() < 1e-6, "{key}");
+            assert!((text_recall - want("text_retrieval")).abs() < 1e-6, "{key}");
         }
     }
 }

@@ -12,7 +12,7 @@ use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::Tape;
 
-/// Returns the recorded batch of questions, without dropout.
+/// Returns the recorded batch of questions, with dropout disabled.
 pub(super) fn batch(t: &Tensors) -> Batch {
     let texts = texts(t, "text_ids", "text_masks");
     let images = t.f32("image");

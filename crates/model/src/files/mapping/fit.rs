@@ -19,7 +19,8 @@ pub(super) enum Fitted {
     Same(StoredTensor),
     /// A tensor with the shape in the model, and a description of the change.
     Adapted(StoredTensor, String),
-    /// No tensor, because it belongs to the head of a classifier with another number of classes. The text describes the difference.
+    /// No tensor, because the file's tensor belongs to the head of a classifier with another number of classes. The text
+    /// describes the difference.
     OtherClasses(String),
 }
 

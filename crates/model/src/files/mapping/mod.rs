@@ -99,9 +99,9 @@ pub enum AdaptError {
     /// The file has no tensor of the model.
     #[error("none of the file's tensors ({found}) belongs to the model ({wanted}): is it the right file?")]
     NothingMatched {
-        /// The first names of the file.
+        /// Names of the file's first tensors.
         found: String,
-        /// The first names of the model.
+        /// Names of the model's first tensors.
         wanted: String,
     },
     /// A tensor has another shape in the file than in the model, and no rule adapts it.
@@ -258,8 +258,8 @@ impl Source {
         heads
     }
 
-    /// Takes the file's tensor for each tensor of the model. If no tensor has the same name, the backbone's prefix is added to the
-    /// name or removed.
+    /// Takes the file's tensor for each tensor of the model. If the file has no tensor with the model's name, the backbone's
+    /// prefix is added to the name or removed.
     fn take_all(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
         let mut tensors: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
         for (tensor, (name, _)) in tensors.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {

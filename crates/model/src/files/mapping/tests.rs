@@ -291,13 +291,13 @@ fn shortens_but_does_not_extend_text_positions() {
 #[test]
 fn position_ids_are_optional() {
     for state in golden_states("pretrain.ckpt") {
-        let mut without = state.clone();
-        without.remove(POSITION_IDS).unwrap();
-        let (adapted, report) = adapt(without.clone(), &target_of(&state), Options::default()).unwrap();
+        let mut without_ids = state.clone();
+        without_ids.remove(POSITION_IDS).unwrap();
+        let (adapted, report) = adapt(without_ids.clone(), &target_of(&state), Options::default()).unwrap();
         assert_eq!(adapted, state);
         assert_eq!(report.derived, [POSITION_IDS]);
-        let (adapted, report) = adapt(state, &target_of(&without), Options::default()).unwrap();
-        assert_eq!(adapted, without);
+        let (adapted, report) = adapt(state, &target_of(&without_ids), Options::default()).unwrap();
+        assert_eq!(adapted, without_ids);
         assert!(report.unexpected.is_empty());
     }
 }
@@ -318,7 +318,7 @@ fn rejects_files_without_a_matching_name() {
         "none of the file's tensors (fc.weight, fc.bias) belongs to the model (transformer.norm.weight, \
          text_embeddings.position_ids): is it the right file?"
     );
-    // A file with the buffer alone and an empty file are rejected too.
+    // A file with only the position ids is rejected, and so is an empty file.
     assert!(adapt(state_of_shapes(&[(POSITION_IDS, &[1, 4])]), &target, Options::default()).is_err());
     assert!(adapt(StateDict::new(), &target, Options::default()).is_err());
 }

@@ -20,7 +20,7 @@ pub(super) struct StorageId {
     pub key: String,
     /// PyTorch's name of the storage class, such as `FloatStorage`.
     pub class: String,
-    /// Offset of a view in the storage of the file, in values.
+    /// Offset of the view in the storage, in values; 0 without a view.
     pub offset: usize,
 }
 

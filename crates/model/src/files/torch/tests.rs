@@ -49,11 +49,11 @@ fn write_sizes(pickle: &mut Writer, sizes: &[i64]) {
     pickle.tuple();
 }
 
-/// Returns the pickle of `{under: {"w": …}}`. `value` writes the value of `w`.
-fn pickle_of(under: &str, value: impl FnOnce(&mut Writer)) -> Vec<u8> {
+/// Returns the pickle of `{under: {"w": …}}`. `write_value` writes the value of `w`.
+fn pickle_of(under: &str, write_value: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut pickle = Writer::new();
     pickle.empty_dict().text(under).empty_dict().text("w");
-    value(&mut pickle);
+    write_value(&mut pickle);
     pickle.set_item().set_item();
     pickle.finish()
 }
@@ -241,12 +241,12 @@ fn rejects_cyclic_wrappers() {
 
 #[test]
 fn finds_weights_under_state_dict_and_at_the_top_level() {
-    let one_value = |p: &mut Writer| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+    let write_one_value = |p: &mut Writer| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
     // A `model` without tensors, here the name of the architecture, is not the weights.
     let mut pickle = Writer::new();
     pickle.empty_dict().text("model").text("vit_base").set_item();
     pickle.text("state_dict").empty_dict().text("w");
-    one_value(&mut pickle);
+    write_one_value(&mut pickle);
     pickle.set_item().text("note").text("x").set_item().set_item();
     let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!(file.summary.weights_under.as_deref(), Some("state_dict"));
@@ -255,7 +255,7 @@ fn finds_weights_under_state_dict_and_at_the_top_level() {
 
     let mut pickle = Writer::new();
     pickle.empty_dict().text("epoch").int(4).set_item().text("w");
-    one_value(&mut pickle);
+    write_one_value(&mut pickle);
     pickle.set_item();
     let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!((file.summary.weights_under, file.summary.epoch), (None, Some(4)));
@@ -268,7 +268,7 @@ fn finds_weights_under_state_dict_and_at_the_top_level() {
 
 #[test]
 fn errors_name_unsupported_callables() {
-    let system = |p: &mut Writer| {
+    let write_system_call = |p: &mut Writer| {
         p.global("os", "system")
             .mark()
             .text("touch vlct-was-here")
@@ -278,10 +278,10 @@ fn errors_name_unsupported_callables() {
     let inside = pickle_of("state_dict", |p| {
         write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
         p.set_item().text("x");
-        system(p);
+        write_system_call(p);
     });
     let mut root = Writer::new();
-    system(&mut root);
+    write_system_call(&mut root);
     let mut module = Writer::new();
     module
         .empty_dict()
@@ -292,7 +292,7 @@ fn errors_name_unsupported_callables() {
         .set_item();
     for (content, entry, callable) in [
         (inside, "entry x of the weights", "os.system"),
-        (pickle_of("state_dict", system), "`state_dict`", "os.system"),
+        (pickle_of("state_dict", write_system_call), "`state_dict`", "os.system"),
         (root.finish(), "its content", "os.system"),
         (module.finish(), "`model`", "models.Vit"),
     ] {
@@ -361,12 +361,12 @@ fn reads_or_rejects_archives_of_other_programs() {
 
     // Marks an entry as deflated: the method is a 16-bit field of the local and of the central header.
     let mut deflated = zip_archive(&[("a/data.pkl", &content), ("a/data/s", &values)]);
-    for (signature, method) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+    for (signature, method_offset) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
         let starts: Vec<_> = (0..deflated.len() - 4)
             .filter(|i| deflated[*i..].starts_with(signature))
             .collect();
         assert_eq!(starts.len(), 2);
-        deflated[starts[1] + method] = 8;
+        deflated[starts[1] + method_offset] = 8;
     }
     let error = read_bytes(&deflated).unwrap_err().to_string();
     assert!(error.contains("entry a/data/s of the archive is compressed"), "{error}");
@@ -436,6 +436,7 @@ fn reads_the_format_before_version_1_6() {
         assert!(error.contains(want), "{error}");
     }
     let mut other = legacy_file(&content, &[("7", 12, &values)]);
+    // Changes the low byte of the protocol number.
     other[18] = 1;
     let error = read_bytes(&other).unwrap_err().to_string();
     assert!(error.contains("protocol 769, expected 1001"), "{error}");

@@ -1,4 +1,4 @@
-//! Writes zip archives that `torch.load(…, weights_only=True)` accepts in every version since 1.6.
+//! Writes zip archives that `torch.load` of PyTorch 1.6 and later accepts, also with `weights_only=True`.
 
 use std::io::{Seek, Write};
 
@@ -25,7 +25,7 @@ const LIGHTNING_VERSION: &str = "1.1.4";
 /// Writes the tensors as a checkpoint. Values are converted in small chunks.
 pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header: &Header) -> Result<(), Problem> {
     let mut zip = ZipWriter::new(out);
-    let mut entry = |name: &str, length: u64, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
+    let mut add_entry = |name: &str, length: u64, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
         // With a fixed date, equal weights give equal bytes.
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
@@ -36,16 +36,17 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
         write(&mut zip)?;
         Ok::<(), Problem>(())
     };
-    let mut small_entry = |name: &str, bytes: &[u8]| entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
-    small_entry("data.pkl", &content_pickle(state, header))?;
-    small_entry(".format_version", b"1")?;
-    small_entry(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
-    small_entry("byteorder", b"little")?;
+    let mut add_small_entry =
+        |name: &str, bytes: &[u8]| add_entry(name, bytes.len() as u64, &mut |out| out.write_all(bytes));
+    add_small_entry("data.pkl", &content_pickle(state, header))?;
+    add_small_entry(".format_version", b"1")?;
+    add_small_entry(".storage_alignment", ALIGNMENT.to_string().as_bytes())?;
+    add_small_entry("byteorder", b"little")?;
     for (index, (_, tensor)) in state.iter().enumerate() {
         let length = tensor.data.len() as u64 * tensor.data.dtype().size() as u64;
-        entry(&format!("data/{index}"), length, &mut |out| tensor.data.write_le(out))?;
+        add_entry(&format!("data/{index}"), length, &mut |out| tensor.data.write_le(out))?;
     }
-    entry("version", VERSION.len() as u64, &mut |out| {
+    add_entry("version", VERSION.len() as u64, &mut |out| {
         out.write_all(VERSION.as_bytes())
     })?;
     zip.finish()?.flush()?;
