@@ -1,8 +1,8 @@
 //! A fuzzer: damages valid files and gives them to every reader of untrusted files.
 //!
-//! `cargo run --release -p vlct-fuzz -- --seconds 60` tries every reader. A finding is a panic, an allocation beyond `--memory`, or an
-//! input that takes longer than [`SLOW`]. Inputs are a function of `--seed`, target and iteration. The input of a finding is saved, and
-//! the exit status is 1. Saved inputs become tests of the readers.
+//! `cargo run --release -p vlct-fuzz -- --seconds 60` tries every reader. A finding is an input that causes a panic or takes longer
+//! than [`TIME_LIMIT`]; the input is saved, and the exit status is 1. An input that needs more than `--memory` aborts the process; see
+//! [`MEMORY`]. Seed, target and iteration determine each input. Each finding should become a test of the reader.
 
 mod mutate;
 mod targets;
@@ -23,15 +23,15 @@ use rand_chacha::rand_core::SeedableRng;
 use targets::{TARGETS, Target, valid_files};
 
 /// Counts allocated memory and rejects allocations beyond the limit. A rejected allocation aborts the process; the input remains in the
-/// file `last-input` of the temporary directory.
+/// file `last-input` in a temporary directory.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
 /// Time limit per input. Valid files of less than 1 MiB take less time.
-const SLOW: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 thread_local! {
-    /// Whether there was a panic, including panics that the reader caught.
+    /// Whether the current input caused a panic, even if the reader caught it.
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(found))
 }
 
-/// Fuzzes a reader. Returns whether there were findings.
+/// Fuzzes a reader. Returns whether there were findings, or no files to damage.
 fn fuzz(target: &Target, options: &Options) -> bool {
     let valid_files = valid_files(target);
     let Some(first) = valid_files.first() else {
@@ -91,7 +91,7 @@ fn fuzz(target: &Target, options: &Options) -> bool {
         tried += 1;
         caught += u64::from(PANICKED.get() && outcome.is_ok());
         slowest = slowest.max(elapsed);
-        if outcome.is_err() || elapsed > SLOW {
+        if outcome.is_err() || elapsed > TIME_LIMIT {
             findings += 1;
             let path = format!("fuzz-{}-{}-{tried}.bin", target.name, options.seed);
             let _ = fs::write(&path, &file);

@@ -1,4 +1,4 @@
-//! Random damage of files.
+//! Random damage to files.
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
@@ -77,7 +77,7 @@ fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
         0 if !file.is_empty() => file[offset] ^= 1 << rng.random_range(0..8),
         1 if !file.is_empty() => file[offset] = rng.random(),
         2 => {
-            // A boundary value of one to eight bytes, in either byte order.
+            // Writes a boundary value of 1, 2, 4 or 8 bytes, in either byte order.
             let width = 1 << rng.random_range(0..4);
             let number = *BOUNDARIES.choose(rng).unwrap_or(&0);
             let mut bytes = number.to_le_bytes()[..width].to_vec();
@@ -88,17 +88,17 @@ fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             file.splice(offset..end, bytes);
         }
         3 => {
-            // Truncation.
+            // Truncates the file.
             file.truncate(offset);
         }
         4 => drop(file.drain(random_range_of(file, 64, rng))),
         5 => {
-            // Repetition.
+            // Repeats a part of the file.
             let part = file[random_range_of(file, 512, rng)].to_vec();
             file.splice(offset..offset, part);
         }
         6 => {
-            // A part of another file.
+            // Inserts a part of another file, or overwrites bytes with it.
             let part = other[random_range_of(other, 512, rng)].to_vec();
             let end = (offset + part.len() * usize::from(rng.random_bool(0.5))).min(file.len());
             file.splice(offset..end, part);
@@ -109,7 +109,7 @@ fn damage_once(file: &mut Vec<u8>, other: &[u8], rng: &mut impl Rng) {
             file.splice(offset..end, token.iter().copied());
         }
         _ if !file.is_empty() => {
-            // A digit of a decimal number.
+            // Replaces a digit of a decimal number.
             if let Some(digit) = file[offset..].iter().position(u8::is_ascii_digit) {
                 file[offset + digit] = rng.random_range(b'0'..=b'9');
             }

@@ -17,7 +17,7 @@ use vlct_prepare::{Dataset, RawDataset};
 pub struct Target {
     /// The name on the command line.
     pub name: &'static str,
-    /// Reads a file completely. The directory is scratch space.
+    /// Reads a file completely. The second argument is a directory for temporary files.
     pub read: fn(&[u8], &Path),
     /// Extensions of the files to damage.
     pub extensions: &'static [&'static str],
@@ -94,7 +94,7 @@ fn read_arrow(file: &[u8], directory: &Path) {
     }
 }
 
-/// Reads `f_train.arrow` as a dataset with `contents`, if the file has the columns.
+/// Reads `f_train.arrow` as a dataset with `contents`, if the file has the columns of `contents`.
 fn read_items(contents: Contents, directory: &Path) {
     let Ok(dataset) = TableDataset::open(contents, directory, &["f"], Split::Train) else {
         return;
@@ -168,7 +168,7 @@ fn read_pickle(file: &[u8], directory: &Path) {
     let _ = vgqa::read(&write_file(file, directory, "questions.pkl"));
 }
 
-/// Returns the valid files of a target: the golden files with its extensions, and [`extra_files`].
+/// Returns the valid files of a target: the golden files with its extensions, and [`extra_files`]; all are smaller than 1 MiB.
 pub fn valid_files(target: &Target) -> Vec<Vec<u8>> {
     let mut files = extra_files(target.name);
     for part in ["prepare", "images", "model"] {

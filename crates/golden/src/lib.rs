@@ -1,8 +1,8 @@
 //! Finding and reading golden data in tests, and comparing results with them.
 //!
 //! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
-//! optional. A small copy is part of the repository (`tests/golden`). Tests use this copy, and also the directory
-//! that the environment variable `VLC_GOLDEN` names, or `../shared/golden` beside the repository if it exists.
+//! optional. A small copy is part of the repository (`tests/golden`). Tests use this copy and one
+//! more directory: the one that the environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`.
 
 use std::path::{Path, PathBuf};
 

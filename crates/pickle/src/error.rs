@@ -1,6 +1,6 @@
 //! Errors of the reader.
 
-/// A pickle that cannot be read. Offsets are in bytes from its beginning.
+/// The reason why a pickle cannot be read. Offsets count bytes from the beginning of the pickle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PickleError {
     /// The bytes end inside an instruction or before the final `STOP`.
@@ -54,7 +54,7 @@ pub enum PickleError {
         /// The offset of the instruction.
         offset: usize,
     },
-    /// A buffer of protocol 5 that is outside the pickle.
+    /// An instruction of protocol 5 refers to a buffer outside the pickle.
     #[error("the instruction at byte {offset} of the pickle refers to a buffer outside the file")]
     OutOfBand {
         /// The offset of the instruction.

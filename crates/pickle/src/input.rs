@@ -1,4 +1,4 @@
-//! A reader of opcodes and arguments, and the literals of protocol 0.
+//! A reader of opcodes and arguments, and parsers of the string literals of protocol 0.
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ impl<'a> Input<'a> {
         self.position
     }
 
-    /// Records the position as the beginning of an instruction, for errors.
+    /// Records that an instruction begins at the current position; errors report this offset.
     pub fn begin_instruction(&mut self) {
         self.instruction_offset = self.position;
     }
@@ -125,7 +125,7 @@ pub(super) fn parse_quoted(line: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Decodes Python's `raw-unicode-escape`: Latin-1 with the escapes `\u`, four hexadecimal digits, and `\U`, eight hexadecimal digits.
+/// Decodes Python's `raw-unicode-escape`: Latin-1 with the escapes `\uXXXX` and `\UXXXXXXXX` (hexadecimal digits).
 pub(super) fn decode_raw_unicode(line: &[u8]) -> Option<Cow<'_, str>> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return std::str::from_utf8(line).ok().map(Cow::Borrowed);

@@ -31,7 +31,7 @@ type Result<T> = std::result::Result<T, PickleError>;
 /// ```
 ///
 /// # Errors
-/// Returns a [`PickleError`] if `bytes` do not begin with a valid pickle of protocol 0 to 5, or if the pickle exceeds a limit.
+/// Returns a [`PickleError`] if `bytes` does not begin with a valid pickle of protocol 0 to 5, or if the pickle exceeds a limit.
 pub fn parse(bytes: &[u8]) -> Result<Pickle<'_>> {
     let mut machine = Machine {
         input: Input::new(bytes),
@@ -65,8 +65,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Executes an instruction. Returns the result of the pickle if the instruction is `STOP`. Python's `pickletools` documents the
-    /// opcodes.
+    /// Executes an instruction. Returns the root of the pickle if the instruction is `STOP`. Python's `pickletools` documents the opcodes.
     fn step(&mut self) -> Result<Option<Ref>> {
         self.input.begin_instruction();
         match self.input.byte()? {
@@ -310,7 +309,7 @@ impl<'a> Machine<'a> {
             b'b' => {
                 let state = self.pop()?;
                 let target = self.top()?;
-                // BUILD is ignored for values that are not calls (a class, a dictionary).
+                // BUILD is ignored for values that are not calls, such as a class or a dictionary.
                 if let Value::Object(object) = &mut self.values[target.0 as usize] {
                     object.state = Some(state);
                 }
@@ -333,7 +332,7 @@ impl<'a> Machine<'a> {
                 }
             }
             0x95 => {
-                // The length of a frame is ignored: every read is checked.
+                // The length of a frame is not needed: every read checks that its bytes exist.
                 self.input.array::<8>()?;
             }
             0x97 | 0x98 => {
@@ -461,7 +460,7 @@ impl<'a> Machine<'a> {
             offset: self.input.instruction_offset(),
         })?;
         self.count_references(self.stack.len() - height)?;
-        // A copy, because `split_off` at height zero would keep the capacity of the whole stack.
+        // Copied, because `split_off(0)` would return a vector with the capacity of the whole stack.
         let items = self.stack[height..].to_vec();
         self.stack.truncate(height);
         Ok(items)

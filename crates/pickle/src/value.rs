@@ -59,13 +59,13 @@ pub struct Object {
     pub arguments: Ref,
     /// The state that `BUILD` would set.
     pub state: Option<Ref>,
-    /// Items that would be appended to the result.
+    /// Items that would be appended to the result of the call.
     pub items: Vec<Ref>,
-    /// Entries that would be added to the result.
+    /// Entries that would be added to the result of the call.
     pub entries: Vec<(Ref, Ref)>,
 }
 
-/// The values of a pickle. One of them is the result.
+/// The values of a pickle. One of them, the root, is the value that unpickling would return.
 #[derive(Debug, Clone)]
 pub struct Pickle<'a> {
     pub(crate) values: Vec<Value<'a>>,
@@ -74,7 +74,7 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Returns the result of the pickle.
+    /// Returns the value that unpickling would return.
     pub fn root(&self) -> Ref {
         self.root
     }
@@ -168,7 +168,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Returns a short description of a value for messages, to a depth of [`MAX_DESCRIBED_DEPTH`] and with at most about
+    /// Returns a description of a value for messages, to a depth of [`MAX_DESCRIBED_DEPTH`] and with at most about
     /// [`MAX_DESCRIPTION`] bytes.
     pub fn describe(&self, reference: Ref) -> String {
         let mut text = String::new();

@@ -5,10 +5,10 @@ use std::ops::Range;
 use vlct_data::loader::{Pixels, Position};
 use vlct_model::{Inputs, Sequence};
 
-/// Token ids from `[CLS]` to `[SEP]`, without padding.
+/// A tokenised text from `[CLS]` to `[SEP]`, without padding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
-    /// Input ids, after masking.
+    /// Token ids, after masking.
     pub ids: Vec<u32>,
     /// The MLM label (original id) of each token, `None` for tokens that are not masked. Empty if no token is masked.
     pub labels: Vec<Option<u32>>,
@@ -44,7 +44,7 @@ pub struct Sample {
     pub images: Vec<Pixels>,
     /// Texts of the sample.
     pub texts: Vec<Text>,
-    /// Sequences, ordered by group; they index `images` and `texts`.
+    /// Sequences, ordered by group; they refer to `images` and `texts` by index.
     pub sequences: Vec<Sequence>,
     /// Target of the whole sample.
     pub target: Target,
@@ -55,13 +55,13 @@ pub struct Sample {
 pub struct Batch {
     /// Epoch, and index of the micro-batch in the epoch.
     pub position: Position,
-    /// Index in the dataset of each sample's item.
+    /// For each sample, the index of its item in the dataset.
     pub items: Vec<usize>,
     /// Images of all samples.
     pub images: Vec<Pixels>,
     /// Texts of all samples.
     pub texts: Vec<Text>,
-    /// Sequences of all samples, ordered by (group, sample); they index `images` and `texts`.
+    /// Sequences of all samples, ordered by (group, sample); they refer to `images` and `texts` by index.
     pub sequences: Vec<Sequence>,
     /// The target of each sample.
     pub targets: Vec<Target>,

@@ -2,7 +2,7 @@
 
 use vlct_data::DataError;
 
-/// An error of this crate. Its message is one line with cause and location.
+/// An error of this crate. Its message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {

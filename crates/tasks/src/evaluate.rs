@@ -1,4 +1,4 @@
-//! Evaluation of a model on a split, for validation, tests and the quickstart's results.
+//! Evaluation of a model on a split, for validation, test runs and the quickstart's results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
 use crate::task::{Outcome, Task};
 
-/// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Returns whether all batches were
-/// evaluated: the function returns early when `stop` is set.
+/// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Returns early when `stop`
+/// is set, and returns whether all batches were evaluated.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
@@ -52,7 +52,7 @@ pub struct SplitEvaluator {
     pub task: Arc<dyn Task>,
     /// The split.
     pub data: Arc<dyn Dataset>,
-    /// Preparation of images and texts.
+    /// Settings for preparing images and texts.
     pub inputs: Arc<InputSpec>,
     /// Settings of the loader, with [`LoaderSpec::end_epoch`] 1.
     pub loader: LoaderSpec,

@@ -1,4 +1,4 @@
-//! Settings of the preparation of images and texts.
+//! Settings for preparing images and texts.
 
 use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
@@ -12,7 +12,7 @@ pub enum Mode {
     Evaluate,
 }
 
-/// Settings of the preparation of images and texts.
+/// Settings for preparing images and texts.
 #[derive(Clone)]
 pub struct InputSpec {
     /// Side of the images in pixels.

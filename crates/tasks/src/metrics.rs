@@ -13,7 +13,7 @@ use vlct_tensor::Tensor;
 pub struct Measure {
     /// `OBJECTIVE/NAME`, such as `mlm/loss`.
     pub key: &'static str,
-    /// Scalar tensor.
+    /// The sum, a scalar tensor.
     pub sum: Tensor,
     /// Factor of the sum: the weight of a loss, else 1.
     pub scale: f32,
@@ -72,7 +72,7 @@ impl From<BTreeMap<String, Ratio>> for Tally {
     /// Accepts older checkpoints too, which have other names (`itm_wpa_loss` for `itm/wpa_loss`) and sums without terms.
     fn from(sums: BTreeMap<String, Ratio>) -> Self {
         let counted = sums.into_iter().filter(|(_, ratio)| ratio.count > 0);
-        let key = |key: String| {
+        let current_key = |key: String| {
             if key.contains('/') {
                 key
             } else {
@@ -80,7 +80,7 @@ impl From<BTreeMap<String, Ratio>> for Tally {
             }
         };
         Self {
-            sums: counted.map(|(name, ratio)| (key(name), ratio)).collect(),
+            sums: counted.map(|(name, ratio)| (current_key(name), ratio)).collect(),
         }
     }
 }
@@ -158,8 +158,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Makes a report of the means of `keys`. The means of the keys `selection` select the best checkpoint. Keys that are not in
-    /// the tally are left out.
+    /// Makes a report of the means of `keys`. `selection` lists the keys whose means are added to select the best checkpoint. Keys
+    /// that are not in the tally are left out.
     pub fn from_tally(phase: Phase, tally: &Tally, keys: &[&str], selection: &[&str]) -> Self {
         let mean = |key: &&str| tally.get(key).map(|ratio| ratio.mean());
         let value = |key: &&str| Some((phase.metric_name(&format!("{key}_epoch")), mean(key)?));
@@ -198,7 +198,7 @@ pub struct NonFinite {
     pub items: Vec<usize>,
 }
 
-/// The measures of the micro-batches of one optimiser step that are not yet read from the device.
+/// Measures that are not yet read from the device, for each micro-batch of one optimiser step.
 #[derive(Default)]
 pub struct Meters {
     pending: Vec<(Vec<usize>, Vec<Measure>)>,

@@ -1,8 +1,8 @@
-//! Pre-training (VLC, section 3.2): masked language modelling, masked autoencoding, image-text matching with word-patch
+//! Pre-training (VLC, section 3.2): masked language modelling, masked autoencoding, and image-text matching with word-patch
 //! alignment.
 //!
-//! A sample has two sequences: the masked caption with its image (group 0), and the clean caption with its own or a false
-//! image (group 1). The encoder runs once over all sequences of a batch.
+//! A sample has two sequences: the masked caption with its image (group 0), and the unmasked caption with its own or a
+//! false image (group 1). The encoder runs once over all sequences of a batch.
 
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};
@@ -23,7 +23,7 @@ use vlct_tensor::{Tape, Var};
 
 /// Group of the masked captions with their images.
 pub const MODELLING: u8 = 0;
-/// Group of the clean captions with their own or false images.
+/// Group of the unmasked captions with their own or false images.
 pub const MATCHING: u8 = 1;
 
 /// Weight of the word-patch alignment loss, as in the original.
@@ -211,7 +211,7 @@ impl Task for Pretrain {
     }
 }
 
-/// Returns the rows of the masked tokens and their original ids.
+/// Returns the rows of the masked tokens in `encoded`, and the original ids of these tokens.
 fn masked_tokens(batch: &Batch, encoded: &Encoded, sequences: Range<usize>) -> (Vec<u32>, Vec<u32>) {
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
     for s in sequences {

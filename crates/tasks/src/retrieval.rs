@@ -9,7 +9,7 @@ use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};
 use vlct_tensor::Tape;
 
-/// The task of ranking the captions of an image.
+/// The task of ranking the true caption of an image above false captions.
 #[derive(Clone, Copy, Debug)]
 pub struct Retrieval {
     /// Number of false captions per image.

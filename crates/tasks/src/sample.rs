@@ -15,7 +15,7 @@ use crate::inputs::{InputSpec, Mode};
 
 /// Maximum number of replacements for one sample. If more consecutive images are unreadable, the dataset is damaged.
 const MAX_REPLACEMENTS: usize = 100;
-/// Maximum number of messages about replaced images in a sample and in a batch.
+/// Maximum number of messages about replaced images kept for a sample and for a batch.
 pub(crate) const MAX_WARNINGS: usize = 4;
 /// The bit of the seed that is flipped for patch masks in evaluation, so that these masks differ from those of training.
 pub(crate) const EVALUATION_SEED_BIT: u64 = 1 << 63;
@@ -43,10 +43,10 @@ pub(crate) struct Replacements {
 }
 
 impl Replacements {
-    /// Counts a replacement because of `error`.
+    /// Counts a replacement that `error` made necessary.
     ///
     /// # Errors
-    /// Returns `error` in evaluation, where nothing is replaced, and an error after [`MAX_REPLACEMENTS`].
+    /// Returns `error` in evaluation, where nothing is replaced, and another error after [`MAX_REPLACEMENTS`] replacements.
     pub fn record(&mut self, error: DataError, mode: Mode) -> Result<()> {
         if mode != Mode::Train {
             return Err(error);

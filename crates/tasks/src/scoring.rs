@@ -168,7 +168,7 @@ impl Task for ScoreTexts {
     }
 }
 
-/// Scores the images of a dataset, in order, with a list of texts.
+/// Scores each image of a dataset, in order, with each text of a list.
 pub struct RetrievalScorer {
     task: Arc<ScoreTexts>,
     data: Arc<TableDataset>,
@@ -223,7 +223,7 @@ impl RetrievalScorer {
 
 /// Computes the recalls of a split from the scores of all its images with all its captions.
 ///
-/// Holds in memory the captions' token ids and one score per pair of image and caption.
+/// An evaluation holds the captions' token ids and one score per pair of image and caption in memory.
 pub struct RecallEvaluator {
     data: Arc<TableDataset>,
     inputs: Arc<InputSpec>,

@@ -21,7 +21,7 @@ pub enum TaskSpec {
 }
 
 impl TaskSpec {
-    /// Builds the task for a model with the sizes `model`.
+    /// Builds the task for a model with the configuration `model`.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if a value is out of range.

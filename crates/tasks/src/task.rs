@@ -22,7 +22,7 @@ pub trait Task: Send + Sync {
     /// Runs the model on a batch. The values of losses and measures stay on the device.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome;
 
-    /// Returns the names and values of the metrics of an epoch or a split.
+    /// Returns the metrics of an epoch or a split, whose measures `tally` has summed.
     fn report(&self, phase: Phase, tally: &Tally) -> Report;
 }
 
@@ -46,7 +46,7 @@ impl Outcome {
         self.loss.as_ref().unwrap_or_else(|| panic!("the batch has no targets"))
     }
 
-    /// Adds the measure of a loss, with count 1, and returns the outcome.
+    /// Adds the measure of a loss, with this weight and count 1, and returns the outcome.
     pub fn with_loss(mut self, key: &'static str, loss: &Var, weight: f32) -> Self {
         self.measures.push(Measure {
             key,

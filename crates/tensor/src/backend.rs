@@ -45,9 +45,9 @@ pub(crate) struct LayerNorm {
 
 /// The tensors that a layer norm saves for its backward pass.
 pub(crate) enum SavedNorm {
-    /// The input `[T, D]`, and the mean and reciprocal standard deviation of each row, `[1, T]` each. Used in f32.
+    /// In f32: the input `[T, D]`, and the mean and reciprocal standard deviation of each row, `[1, T]` each.
     Input { x: Tensor, mean: Tensor, rstd: Tensor },
-    /// The normalised rows `[T, D]` as an operand, and the reciprocal standard deviations `[1, T]`. Used in bfloat16.
+    /// In bfloat16: the normalised rows `[T, D]` as an operand, and the reciprocal standard deviations `[1, T]`.
     Rows { normalised: Tensor, rstd: Tensor },
 }
 
@@ -122,14 +122,14 @@ pub(crate) trait Backend: Send + Sync {
         self.name()
     }
 
-    /// Whether matrix products are faster in bfloat16 than in f32. Otherwise callers use f32 only.
+    /// Whether matrix products are faster in bfloat16 than in f32. If they are not, callers use only f32.
     fn bf16_is_fast(&self) -> bool;
 
     /// Whether the device supports this method for large f32 products.
     fn has_f32_products(&self, method: F32Products) -> bool;
 
-    /// Times a large product by each method that the device supports and returns the fastest. A method other than FMA must take at
-    /// least 10 % less time than FMA.
+    /// Times a large product by each method that the device supports and returns the fastest method. A method other than FMA must
+    /// take at least 10 % less time than FMA.
     fn fastest_f32_products(&self) -> F32Products;
 
     /// Waits for all submitted work and returns the time.
@@ -199,7 +199,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the tensors for the backward pass, and the layer norm of each row of `x [T, D]` as an operand.
     fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor);
 
-    /// Writes or adds the gradient of the input to `dx [T, D]`, and returns the gradients of scale and shift, `[1, D]` each;
+    /// Writes the gradient of the input to `dx [T, D]`, or adds it (`beta`). Returns the gradients of scale and shift, `[1, D]` each.
     /// `dy [T, D]` is an operand.
     fn norm_gradient(
         &self,
@@ -237,21 +237,21 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the hyperbolic tangent of every value.
     fn tanh(&self, x: &Tensor) -> Tensor;
 
-    /// Multiplies each value of `dy` by the derivative of the hyperbolic tangent whose value is `y`.
+    /// Multiplies each value of `dy` by the derivative of the hyperbolic tangent, given the value `y` of the hyperbolic tangent.
     fn tanh_gradient(&self, y: &Tensor, dy: &mut Tensor);
 
-    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. Calls with equal keys zero the same elements.
+    /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. Calls with equal keys zero the same values.
     fn dropout(&self, x: &Tensor, p: f32, key: [u64; 4]) -> Tensor;
 
-    /// Applies [`Backend::dropout`] in place.
+    /// Applies [`Backend::dropout`] to a gradient, in place.
     fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]);
 
-    /// Each matrix comes with a list `rows` of row indices. Row `i` of the result is row `rows[i]` of the only matrix whose `rows[i]` is
-    /// not [`NONE`](crate::ops::NONE).
+    /// Copies rows of matrices. Each matrix comes with a list `rows` of row indices. Row `i` of the result is row `rows[i]` of the only
+    /// matrix whose `rows[i]` is not [`NONE`](crate::ops::NONE).
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
 
-    /// Each table comes with a list `rows` of row indices. Row `i` of the result is the sum of row `i` of `base` and row `rows[i]` of each
-    /// table, in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
+    /// Adds rows of tables. Each table comes with a list `rows` of row indices. Row `i` of the result is the sum of row `i` of `base` and
+    /// row `rows[i]` of each table, in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
     fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor;
 
     /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`.
@@ -285,10 +285,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Replaces the prediction by its gradient; `d` is the gradient of the loss.
     fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32);
 
-    /// Returns `Σ weight · distance` over the pairs, where `distance` is the optimal-transport distance, `[1, 1]`.
+    /// Returns the scalar `Σ weight · distance` over the pairs, and the state for the backward pass. `distance` is the optimal-transport
+    /// distance of a pair.
     fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport);
 
-    /// Writes or adds the gradient of the features; `d` is the gradient of the sum.
+    /// Writes the gradient of the features to `d_features`, or adds it (`beta`); `d` is the gradient of the sum.
     fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
 
     /// Returns the transport plan `[words, patches]` between two groups of rows of `features`.

@@ -18,8 +18,8 @@ impl Device {
         Self(&CPU)
     }
 
-    /// Returns the CPU in f32, with each operand of a matrix product moved at random by up to half a unit in the last place of bfloat16.
-    /// Tests use it to measure how far rounding moves a result. The perturbation is a function of the seed and the value.
+    /// Returns a device for tests. It computes in f32 on the CPU and moves each operand of a matrix product at random by up to half a unit
+    /// in the last place of bfloat16, to measure how far rounding moves a result. Seed and value determine the perturbation.
     #[cfg(any(test, feature = "test-backends"))]
     pub fn perturbed_cpu(seed: u64) -> Self {
         Self(Box::leak(Box::new(crate::perturbed::Perturbed { seed })))
@@ -44,8 +44,8 @@ impl Device {
         self.0.has_f32_products(method)
     }
 
-    /// Times a large f32 product by each method that the device supports and returns the fastest. A method other than FMA must take at
-    /// least 10 % less time than FMA.
+    /// Times a large f32 product by each method that the device supports and returns the fastest method. A method other than FMA must
+    /// take at least 10 % less time than FMA.
     pub fn fastest_f32_products(self) -> F32Products {
         self.0.fastest_f32_products()
     }

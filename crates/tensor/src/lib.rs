@@ -1,7 +1,7 @@
 //! Tensors, a reverse-mode tape and the fused operations that VLC is made of.
 //!
 //! A [`Tensor`] is a matrix on a [`Device`]. Operations are methods of [`Tape`], listed in [`ops`]. They take and return [`Var`]s.
-//! Differentiable operations push a backward closure to the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
+//! Differentiable operations push a backward closure onto the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
 //! gradients, [`optimizer::Optimizer`] the moments.
 //!
 //! The trait `Backend` computes values; its functions take tensors. The module `cpu` implements the trait for the CPU, and is the only

@@ -19,6 +19,7 @@ pub struct Hyperparameters {
 /// An update rule with its moments, on the device of the parameters.
 pub struct Optimizer {
     rule: Rule,
+    /// The number of updates of each parameter.
     steps: Vec<u64>,
     /// The moments, indexed `[moment][parameter]`.
     moments: Vec<Vec<Tensor>>,

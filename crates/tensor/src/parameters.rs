@@ -20,9 +20,9 @@ impl ParameterId {
 /// Name and properties of one parameter.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// Published name.
+    /// Name in published checkpoints.
     pub name: String,
-    /// Published shape.
+    /// Shape in published checkpoints.
     pub shape: Vec<usize>,
     /// Whether the optimiser may change it.
     pub trainable: bool,
@@ -51,7 +51,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Makes parameters with value 0 from their names, shapes, and whether they are trainable.
+    /// Makes parameters with value 0. A declaration is a name, a shape, and whether the parameter is trainable.
     ///
     /// Each parameter is stored as a matrix, its matrix form. The rows of the matrix form are the first axis of weights `[out, in]` and
     /// convolution kernels (`[D, 3, P, P]` → `[D, 3·P·P]`). A vector is one row. Leading axes of size 1 are dropped (`[1, N, D]` →

@@ -1,8 +1,8 @@
-//! A backend for tests that measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and moves
+//! A backend for tests. It measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and moves
 //! each operand of a matrix product by up to half a unit in the last place of bfloat16.
 //!
-//! The distance between its results and f32 results bounds the errors of bfloat16. This bound accounts for cancellation and does not
-//! depend on the bfloat16 kernels.
+//! The distance between its results and those without perturbation bounds the errors of bfloat16. This bound accounts for cancellation and
+//! does not depend on the bfloat16 kernels.
 
 use crate::backend::{
     Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
@@ -75,7 +75,7 @@ fn norm_output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
     })
 }
 
-/// Calls `map` with the column, the value, and the row's mean and reciprocal standard deviation of each value of `x [T, D]`.
+/// Maps each value of `x [T, D]`. `map` gets the column, the value, and the mean and reciprocal standard deviation of the row.
 fn map_rows(x: &Tensor, mean: &Tensor, rstd: &Tensor, map: impl Fn(usize, f32, f32, f32) -> f32) -> Tensor {
     let (mean, rstd, width) = (mean.to_host(), rstd.to_host(), x.columns());
     let value = |(i, value): (usize, &f32)| map(i % width, *value, mean[i / width], rstd[i / width]);

@@ -20,7 +20,8 @@ pub enum F32Products {
     /// Fused multiply-add of f32.
     #[default]
     Fma,
-    /// Six products of bfloat16 parts on AMX. Small products use FMA, and so do CPUs without AMX.
+    /// Each value is split into three bfloat16 parts; six products of parts are added, on AMX. Small products use FMA, and so do CPUs
+    /// without AMX.
     Bf16x3,
 }
 

@@ -1,4 +1,4 @@
-//! A backend for tests that behaves like a device with separate memory. Its tensors wrap tensors of the CPU backend; the CPU backend
+//! A backend for tests. It behaves like a device with separate memory. Its tensors wrap tensors of the CPU backend; the CPU backend
 //! does not accept the wrappers. The backend counts calls and copies.
 //!
 //! Training on this backend shows that operations, tape, parameters, gradients and optimiser access values only through [`Backend`],
@@ -114,15 +114,15 @@ impl Remote {
         Tensor::new(memory, rows, columns)
     }
 
-    /// Calls `change` with the CPU tensor that `t` wraps.
-    fn change<R>(&self, t: &mut Tensor, change: impl FnOnce(&mut Tensor) -> R) -> R {
+    /// Calls `write` with the CPU tensor that `t` wraps.
+    fn change<R>(&self, t: &mut Tensor, write: impl FnOnce(&mut Tensor) -> R) -> R {
         let mut tensor = cpu(t);
-        // Drops the wrapper's reference, so that `change` copies the CPU tensor only if another tensor shares `t`, as on any device.
+        // Drops the wrapper's reference, so that `write` copies the CPU tensor only if another tensor shares `t`, as on any device.
         match t.storage_mut::<Memory>() {
             Some(memory) => memory.tensor = self.call().empty(0, 0),
             None => *t = self.wrap(self.call().empty(0, 0)),
         }
-        let result = change(&mut tensor);
+        let result = write(&mut tensor);
         *t = self.wrap(tensor);
         result
     }
@@ -460,7 +460,7 @@ mod tests {
         parameters
     }
 
-    /// Runs every operation, on two sequences of three words and four patches. Returns the weighted sum of all losses.
+    /// Runs every differentiable operation, on two sequences of three words and four patches. Returns the weighted sum of all losses.
     fn forward(tape: &Tape, parameters: &Parameters) -> Var {
         let p = |name: &str| tape.parameter(parameters, parameters.id(name).expect("declared"));
         let [words, positions, norm1, norm1_bias, proj_bias] =

@@ -21,7 +21,7 @@ pub struct Compute {
     pub recompute: bool,
 }
 
-/// The destination of the gradient of a value, an edge of the graph as in PyTorch. Backward closures hold edges instead of values.
+/// The destination of a value's gradient. As in PyTorch, it is an edge of the graph. Backward closures hold edges instead of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edge {
     /// The value is constant: its gradient is dropped.
@@ -73,7 +73,7 @@ type BackwardFn<G> = Box<dyn FnOnce(G, &mut Backward)>;
 /// The backward closure of an operation.
 enum Node {
     Matrix(BackwardFn<Tensor>),
-    /// The closure of a loss, whose gradient is a product of constants in host memory.
+    /// The closure of a loss. The gradient of a loss is a product of constants in host memory.
     Scalar(BackwardFn<f32>),
 }
 
@@ -260,8 +260,8 @@ impl Pending {
         }
     }
 
-    /// Returns the gradient as a number. The gradient is a matrix only if an operation other than a weighted sum reads the scalar; then it
-    /// is copied from the device.
+    /// Returns the gradient as a number. The gradient is a matrix only if an operation other than a weighted sum reads the scalar; the
+    /// gradient is then copied from the device.
     fn into_scalar(self) -> f32 {
         match self {
             Self::Matrix(gradient) => gradient.item(),
@@ -297,7 +297,7 @@ impl Backward<'_> {
         }
     }
 
-    /// Adds `gradient` to the gradient of a value.
+    /// Adds `gradient` to the gradient of the value with this edge.
     pub(crate) fn add(&mut self, edge: Edge, gradient: Tensor) {
         match edge {
             Edge::Node(i) if self.pending[i].is_none() => self.pending[i] = Some(Pending::Matrix(gradient)),
@@ -310,7 +310,7 @@ impl Backward<'_> {
         }
     }
 
-    /// Adds `gradient` to the gradient of a `[1, 1]` value.
+    /// Adds `gradient` to the gradient of the `[1, 1]` value with this edge.
     pub(crate) fn add_scalar(&mut self, edge: Edge, gradient: f32) {
         match edge {
             Edge::Constant => return,

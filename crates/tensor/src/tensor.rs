@@ -7,7 +7,7 @@ pub use vlct_kernels::patches::Order;
 
 /// The memory of a matrix, in the format of its device. Only the backend that allocated the memory accesses its content.
 pub(crate) trait Storage: Any + Send + Sync {
-    /// The values of the `[rows, columns]` matrix in host memory, row-major; borrowed if they are stored in this format.
+    /// Returns the values of the `[rows, columns]` matrix in host memory, f32 and row-major; borrowed if they are stored like this.
     fn to_host(&self, rows: usize, columns: usize) -> Cow<'_, [f32]>;
 
     /// Bytes of one value.

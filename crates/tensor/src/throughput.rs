@@ -6,7 +6,7 @@ use crate::precision::Precision;
 use crate::tensor::Tensor;
 use std::time::Duration;
 
-/// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step, one time per repetition.
+/// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step. Each list has one time per repetition.
 pub struct LayerTimes {
     /// `y [rows, out]` from `x [rows, in]`.
     pub forward: Vec<Duration>,
@@ -16,8 +16,9 @@ pub struct LayerTimes {
     pub weight_gradient: Vec<Duration>,
 }
 
-/// Times each product `repetitions` times, after one call that is not timed. As inside a transformer block, inputs and results are
-/// operands. In bfloat16, the times therefore include the bias, the rounding of results, and the packing of weights and activations.
+/// Times each product `repetitions` times, after one call that is not timed. As inside a transformer block, activations and
+/// their gradients are operands (see the trait `Backend`). In bfloat16, the times therefore include the bias, the rounding of results, and
+/// the packing of weights and activations.
 pub fn layer_times(
     device: Device,
     rows: usize,

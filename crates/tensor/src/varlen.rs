@@ -22,7 +22,7 @@ impl Varlen {
         }
     }
 
-    /// Makes sequences whose first `seqlens_q[s]` tokens are query tokens.
+    /// Makes sequences of which sequence `s` has `seqlens_q[s]` query tokens: its first tokens.
     ///
     /// # Panics
     /// If the number of lengths is not the number of sequences.

@@ -59,14 +59,15 @@ fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// Returns the error of the operating system.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    // Other systems journal renames, and a directory cannot be opened there as a file.
+    // Other systems journal renames, and do not open a directory as a file.
     if cfg!(unix) {
         File::open(directory_of(path))?.sync_all()?;
     }
     Ok(())
 }
 
-/// Returns `.NAME.SUFFIX` in the directory of `path`, for the unfinished file of a writer that can be resumed.
+/// Returns the path `.NAME.SUFFIX` in the same directory as `path`, whose file name is `NAME`. A writer that can be resumed keeps its
+/// unfinished file there.
 ///
 /// # Errors
 /// Returns an error if `path` does not end in a file name.
@@ -77,7 +78,7 @@ pub fn hidden_sibling(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-/// Removes temporary files for `path` that killed processes left in [`write()`]. No other process may be writing to `path`.
+/// Removes the temporary files that [`write()`] to `path` left when its process was killed. No other process may be writing to `path`.
 ///
 /// # Errors
 /// Returns the error of the operating system.
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn replaces_only_when_complete() {
+    fn replaces_the_file_only_if_the_write_succeeds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("weights");
         write(&path, |out| out.write_all(b"old")).unwrap();

@@ -13,7 +13,7 @@ pub struct IoError {
     pub source: io::Error,
 }
 
-/// Returns the function that adds `path` to an [`io::Error`]: `std::fs::read(path).map_err(at(path))?`.
+/// Returns a function that adds `path` to an [`io::Error`], for `map_err`: `std::fs::read(path).map_err(at(path))?`.
 pub fn at<E: From<IoError>>(path: impl AsRef<Path>) -> impl Fn(io::Error) -> E {
     move |source| {
         E::from(IoError {

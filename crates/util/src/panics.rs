@@ -1,19 +1,19 @@
-//! Conversion of panics, such as those of a decoder on a damaged file, to errors.
+//! Converts panics to errors, such as the panic of a decoder on a damaged file.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    /// Number of calls of [`catch`] that this thread is in.
+    /// Number of nested calls of [`catch`] on this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Calls `work`, and returns the message of its panic as an error. The panic hook still runs; it can ask [`is_caught`].
+/// Calls `work` and returns its result, or the message of its panic as an error. The panic hook still runs; it can call [`is_caught`].
 ///
 /// The caller must not use values that `work` may have left half changed.
 ///
 /// # Errors
-/// Returns the message, which is empty if the panic has a payload other than text.
+/// Returns the message of the panic; it is empty if the payload of the panic is not text.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -25,7 +25,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Returns whether a panic of this thread becomes an error in [`catch`], so that a panic hook need not print it.
+/// Returns whether [`catch`] will convert a panic of this thread to an error, so that a panic hook need not print it.
 pub fn is_caught() -> bool {
     DEPTH.get() > 0
 }

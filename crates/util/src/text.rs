@@ -13,11 +13,11 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
 
 /// Replaces each control character by U+FFFD, so that a message with untrusted text is one line.
 pub fn one_line(text: &impl std::fmt::Display) -> String {
-    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    text.to_string().chars().map(visible).collect()
+    let replace = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.to_string().chars().map(replace).collect()
 }
 
-/// Quotes and escapes text from untrusted input, truncated to 80 characters.
+/// Truncates text from untrusted input to 80 characters, escapes it and adds quotes.
 pub fn quoted(text: &str) -> String {
     const MAX_CHARS: usize = 80;
     match text.char_indices().nth(MAX_CHARS) {

@@ -32,7 +32,7 @@ pub struct LoaderSpec {
     pub threads: usize,
     /// Maximum number of batches that are in preparation or ready, at least 1.
     pub prefetch: usize,
-    /// Number of the first epoch that is not delivered; `None` means that the loader never ends.
+    /// The first epoch of which the loader returns no batch; with `None` the loader never ends.
     pub end_epoch: Option<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Loader {
                 data,
                 inputs,
                 transform,
-                // A dropped batch returns at most two buffers per sample: its image and a false image.
+                // A dropped batch returns at most two buffers per sample: those of the sample's image and of a false image.
                 buffers: Arc::new(Buffers::new(spec.batch_size.saturating_mul(2))),
                 seed: spec.seed,
                 mode: spec.mode,

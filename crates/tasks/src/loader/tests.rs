@@ -258,7 +258,7 @@ fn half_of_a_batch_has_false_images_of_the_same_dataset() {
         let loader = Loader::new(pretrain(itm), data.clone(), inputs, spec, Position::default()).unwrap();
         loader.collect::<Result<_>>().unwrap()
     };
-    // The transform of evaluation draws no random numbers.
+    // `MaeTest` draws no random numbers.
     let image = |item| {
         transformed(
             &data,
@@ -305,7 +305,7 @@ fn unreadable_images_are_replaced_in_training_and_counted() {
     assert!(!rows.contains(&0) && !rows.contains(&5));
     let samples: usize = all.iter().map(Batch::len).sum();
     assert_eq!(samples, 36, "number of samples");
-    // At least two captions of two rows in each of two epochs; a drawn replacement may be unreadable too.
+    // Two unreadable rows with two captions each, in each of two epochs; a drawn replacement may be unreadable too.
     assert!(all.iter().map(|b| b.replaced).sum::<u64>() >= 8);
     for batch in &all {
         assert_eq!(batch.warnings.len(), batch.replaced.min(4) as usize);

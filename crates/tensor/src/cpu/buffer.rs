@@ -4,13 +4,13 @@ use bytemuck::Pod;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vlct_kernels::memory::{Arena, Piece};
 
-/// Largest size of a small buffer in bytes. Small buffers have separate regions, so that they do not fragment those of large buffers.
+/// Largest size of a small buffer in bytes. Small buffers have separate regions, so that they do not fragment the regions of large buffers.
 const MAX_SMALL: usize = 64 << 10;
 
 /// Alignment of the buffers that [`Pool::allocate_together`] makes, in bytes: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// The memory of a device. Regions for large buffers are so large that the largest gradients fit into memory that later layers have
+/// The memory of a device. Regions for large buffers have 1 GiB, so that the largest gradients fit into memory that later layers have
 /// freed.
 pub(super) struct Pool {
     small: Mutex<Arena>,

@@ -17,10 +17,11 @@ pub(super) fn fastest() -> F32Products {
         return F32Products::Fma;
     }
     let [fma, bf16x3] = F32Products::ALL.map(time_of_product);
-    faster(fma, bf16x3)
+    choose(fma, bf16x3)
 }
 
-fn faster(fma: Duration, bf16x3: Duration) -> F32Products {
+/// Returns the method to use, given the time of a product by each method.
+fn choose(fma: Duration, bf16x3: Duration) -> F32Products {
     if bf16x3 < fma.mul_f64(0.9) {
         F32Products::Bf16x3
     } else {
@@ -37,7 +38,7 @@ pub(super) fn gemm(method: F32Products, dst: &mut [f32], columns: usize, beta: B
     gemm(dst, columns, beta, 1.0, lhs, rhs, Parallelism::Pool);
 }
 
-/// Returns the shortest time of five products `x·wᵀ` of the size of the base model's MLP for 512 tokens.
+/// Computes `x·wᵀ` five times, in the sizes of the base model's MLP for 512 tokens, and returns the shortest time.
 fn time_of_product(method: F32Products) -> Duration {
     const TOKENS: usize = 512;
     const WIDTH: usize = 768;
@@ -66,9 +67,9 @@ mod tests {
     #[test]
     fn bf16x3_is_chosen_if_at_least_ten_percent_faster() {
         let ms = Duration::from_millis;
-        assert_eq!(faster(ms(100), ms(95)), F32Products::Fma);
-        assert_eq!(faster(ms(100), ms(91)), F32Products::Fma);
-        assert_eq!(faster(ms(100), ms(89)), F32Products::Bf16x3);
+        assert_eq!(choose(ms(100), ms(95)), F32Products::Fma);
+        assert_eq!(choose(ms(100), ms(91)), F32Products::Fma);
+        assert_eq!(choose(ms(100), ms(89)), F32Products::Bf16x3);
         assert!(is_available(fastest()));
     }
 

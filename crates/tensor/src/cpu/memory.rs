@@ -67,7 +67,7 @@ pub(super) fn build(rows: usize, columns: usize, fill: impl FnOnce(&mut [f32])) 
     Tensor::new(Memory::new(buffer, Format::F32), rows, columns)
 }
 
-/// Makes a matrix in blocks. `fill` must write all values, and zeros to the padding.
+/// Makes a bfloat16 matrix in blocks. `fill` must write all values, and zeros to the padding.
 pub(super) fn build_blocks(rows: usize, columns: usize, fill: impl FnOnce(&mut [Bf16])) -> Tensor {
     let len = blocks::len(rows, columns);
     let mut buffer = POOL.allocate::<Bf16>(len);
@@ -181,8 +181,8 @@ impl Values for Tensor {
     fn packed(&self) -> Option<&PackedRhs> {
         let (slot, shape) = (&self.storage::<Memory>().packed, [self.rows(), self.columns()]);
         let (packed_for, packed) = slot.get().unwrap_or_else(|| {
-            // Packing precedes `get_or_init`, which locks the slot: while this thread waits for the threads that pack, rayon may make it
-            // compute another product with the same weight, which would wait for the lock forever.
+            // The weight is packed before `get_or_init` locks the slot. While this thread waits for the threads that pack, rayon may give
+            // it another product with the same weight; under the lock, that product would wait forever.
             let packed = PackedRhs::pack_transposed(self.data(), shape[0], shape[1]);
             slot.get_or_init(|| (shape, packed))
         });

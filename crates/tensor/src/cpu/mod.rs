@@ -38,12 +38,12 @@ fn span(describe: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'static>> 
     profile::span(&CPU, describe)
 }
 
-/// Reports memory-bound work to the profile: it reads and writes `bytes` bytes.
+/// Reports memory-bound work, which reads and writes `bytes` bytes, to the profile.
 fn memory_bound_span(name: &str, bytes: f64) -> Option<Span<'static>> {
     profile::memory_bound_span(&CPU, name, bytes)
 }
 
-/// Reports a product of `[rows, inner]` and `[inner, columns]` to the profile: it reads and writes `bytes` bytes.
+/// Reports a product of `[rows, inner]` and `[inner, columns]`, which reads and writes `bytes` bytes, to the profile.
 fn matmul_span(name: &str, rows: usize, inner: usize, columns: usize, bytes: f64) -> Option<Span<'static>> {
     span(|| {
         (

@@ -11,7 +11,7 @@ fn rows_of<'a>(x: &'a [f32], width: usize, rows: &Range<usize>) -> &'a [f32] {
     &x[rows.start * width..rows.end * width]
 }
 
-/// Splits `x` into the rows of the words and of the patches of each pair.
+/// Returns, for each pair, the rows of `x` that are its words and the rows that are its patches.
 fn pair_rows_mut<'a>(mut x: &'a mut [f32], width: usize, pairs: &[Pair]) -> Vec<[&'a mut [f32]; 2]> {
     let mut row = 0;
     let mut split_off = |rows: &Range<usize>| {
@@ -37,7 +37,7 @@ pub(super) fn transport(features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tenso
     (scalar(total), SavedTransport(Box::new(alignments)))
 }
 
-/// Writes or adds the gradient of the features.
+/// Writes the gradient of the features to `d_features`, or adds it (`beta`).
 pub(super) fn transport_gradient(saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
     let Some(alignments) = saved.0.downcast_ref::<Vec<Alignment>>() else {
         panic!("the saved alignments belong to another device");

@@ -4,7 +4,7 @@ use crate::{Tape, Var};
 
 impl Tape {
     /// Zeroes each value of `x [T, D]` with probability `p` and scales the others by `1/(1−p)`. Calls with equal keys zero the
-    /// same elements.
+    /// same values.
     pub fn dropout(&self, x: &Var, p: f32, key: [u64; 4]) -> Var {
         let span = self.memory_bound_span("dropout", 2.0 * x.tensor().bytes());
         let y = self.backend().dropout(x.tensor(), p, key);

@@ -3,7 +3,8 @@
 use crate::{Tape, Tensor, Var};
 use std::sync::Arc;
 
-/// A matrix, and for each row of the result the index of the matrix row to copy ([`super::NONE`]: another pick copies this row).
+/// A matrix, and for each row of the result the index of the matrix row to copy ([`super::NONE`]: another
+/// pick provides the row of the result).
 pub struct Pick<'a> {
     /// The matrix.
     pub from: &'a Var,

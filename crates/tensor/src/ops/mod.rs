@@ -6,7 +6,7 @@
 //! | [`attention_sublayer`](crate::Tape::attention_sublayer) | `x + proj(attention(qkv(norm(x))))` |
 //! | [`mlp_sublayer`](crate::Tape::mlp_sublayer) | `x + fc2(gelu(fc1(norm(x))))` |
 //! | [`layer_norm`](crate::Tape::layer_norm) | layer norm of each row |
-//! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | the function of every value |
+//! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | the function applied to every value |
 //! | [`dropout`](crate::Tape::dropout) | random values zeroed, the others scaled |
 //! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows of several matrices, or of one matrix |
 //! | [`lookup`](crate::Tape::lookup) | sums of rows of tables |

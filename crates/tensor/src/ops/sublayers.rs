@@ -38,7 +38,7 @@ impl Affine<'_> {
     }
 }
 
-/// Layer norm, QKV projection and attention, without the output projection.
+/// The layers of the attention sublayer before the output projection.
 struct AttentionLayers {
     norm: LayerNorm,
     qkv: Layer,

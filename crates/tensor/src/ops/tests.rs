@@ -1,4 +1,4 @@
-//! Compares the gradients of each operation for all inputs with finite differences.
+//! Compares the gradients of all inputs of each operation with finite differences.
 
 use super::*;
 use crate::{Compute, Device, Gradients, Parameters, Precision, Tape, Tensor, Var};
