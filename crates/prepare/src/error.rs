@@ -16,10 +16,10 @@ pub enum PrepareError {
     /// An Arrow file, a tar, a vocabulary or the journal is damaged, or cannot be read or written.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// An image cannot be decoded, or its path is not that of a file.
+    /// An image cannot be decoded, or its path does not name a file.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The content of an annotation file or of a table is damaged, or not of the form that its reader needs.
+    /// The content of an annotation file or of a table is damaged, or has another structure than its reader expects.
     #[error("{path}: {reason}", path = path.display())]
     Malformed {
         /// The file.
@@ -35,10 +35,10 @@ pub enum PrepareError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A raw layout has an annotation file that does not exist.
+    /// An annotation file of a raw layout does not exist.
     #[error("{path}: no such annotation file", path = .0.display())]
     MissingAnnotations(PathBuf),
-    /// A raw layout has a directory of images that does not exist.
+    /// A directory of images of a raw layout does not exist.
     #[error("{path}: no such directory", path = .0.display())]
     MissingDirectory(PathBuf),
     /// `root` has no file with one of the expected names.
@@ -54,12 +54,12 @@ pub enum PrepareError {
         /// The content of the file.
         what: VgqaFile,
     },
-    /// The root has no table of the training split.
+    /// The root has no table whose name begins with the name of a split.
     #[error("{root}: it has no train.{extension}", root = root.display())]
     MissingTable {
         /// The directory of the custom dataset.
         root: PathBuf,
-        /// The extension of tables of the input format, without a dot.
+        /// The extension of the input format's tables, without a dot.
         extension: &'static str,
     },
     /// No image file has an annotation.
@@ -110,7 +110,7 @@ pub enum PrepareError {
     },
     /// A row of a table has an unknown split.
     #[error(
-        "{path}: a row has the split {split:?}; splits are train, val and test, or synonyms such as validation; rename it",
+        "{path}: a row has the split {split:?}; splits are train, val and test, or synonyms such as validation; rename the split",
         path = path.display()
     )]
     UnknownRowSplit {
@@ -126,7 +126,7 @@ pub enum PrepareError {
         root = root.display()
     )]
     MixedDirectories {
-        /// The directory that holds both directories.
+        /// The directory that holds both of these directories.
         root: PathBuf,
         /// The name of the split.
         split: String,
@@ -139,9 +139,9 @@ pub enum PrepareError {
     )]
     InvalidName(String),
     /// A custom dataset with the name of a published one.
-    #[error("{0} is the name of a published dataset, which would be read instead; choose another")]
+    #[error("{0} is the name of a published dataset, which would be read instead; choose another name")]
     PublishedName(String),
-    /// Tables of annotations for an input format that has none.
+    /// Tables of annotations were given for an input format without such tables.
     #[error("{format} stores texts with the images, so there are no tables of annotations")]
     UnexpectedAnnotations {
         /// The name of the input format.
@@ -155,7 +155,7 @@ pub enum PrepareError {
     NoFrequentAnswer {
         /// The split.
         split: &'static str,
-        /// Number of questions that must have an answer as their majority answer.
+        /// An answer is in the vocabulary if it is the majority answer of at least this many training questions.
         min_answers: usize,
     },
     /// Answers that are not in the vocabulary.
@@ -178,7 +178,7 @@ pub enum PrepareError {
         /// The id of the image of this question.
         image: i64,
     },
-    /// The answers of an existing file of another split have ids of another vocabulary.
+    /// An existing file of another split has answer ids of another vocabulary.
     #[error(
         "{path}: its answers have ids of another vocabulary than the files of this preparation, because the training annotations \
          have changed; prepare all splits together",
@@ -191,7 +191,7 @@ pub enum PrepareError {
     /// Files that would be replaced exist, and were made from other inputs or with other options.
     #[error(
         "{out}: {files}, made from other inputs or with other options",
-        out = out.display(), files = already_exist(files)
+        out = out.display(), files = describe_existing(files)
     )]
     OutputExists {
         /// The output directory.
@@ -204,7 +204,7 @@ pub enum PrepareError {
     SchemaMismatch,
 }
 
-/// The content of a [`PrepareError::MissingFile`].
+/// What the file that a [`PrepareError::MissingFile`] reports would hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VgqaFile {
     /// The selected questions of Visual Genome.
@@ -230,9 +230,10 @@ impl PrepareError {
         }
     }
 
-    /// Returns whether the error ends the preparation. Other errors of an image concern this image alone, which is left out.
+    /// Returns whether the error ends the preparation. After any other error of an image, only the row of this image is left out.
     ///
-    /// An error of the operating system is not damage: a later preparation may read the image. A damaged table can lose many rows.
+    /// Errors of the operating system end the preparation, because a later one may be able to read the image. Damaged tables end it,
+    /// because an unknown number of rows would be missing.
     pub fn ends_preparation(&self) -> bool {
         matches!(
             self,
@@ -241,7 +242,7 @@ impl PrepareError {
     }
 }
 
-fn already_exist(files: &[String]) -> String {
+fn describe_existing(files: &[String]) -> String {
     match files {
         [file] => format!("{file} already exists"),
         [first, .., last] => format!("{} files, {first} to {last}, already exist", files.len()),

@@ -21,11 +21,11 @@ pub struct ListedImage {
     pub directory: u32,
     /// File name.
     pub name: Box<str>,
-    /// Index of the annotation in the dataset.
+    /// Index of the image's annotation among all annotations that were read.
     pub annotation: u32,
 }
 
-/// Image files in directories. An image has only a name and two integers, because there may be millions of images.
+/// Image files in directories. An image is stored as a name and two integers, because there may be millions.
 #[derive(Debug, Default)]
 pub struct ImageListing {
     pub directories: Vec<PathBuf>,
@@ -45,14 +45,14 @@ impl ImageListing {
 pub struct ImageDirectory<'a> {
     /// Path relative to the root.
     pub path: &'a str,
-    /// Whether the images are one level deeper (`path/*/*`).
+    /// Whether the images are in subdirectories (`path/*/*`).
     pub nested: bool,
     /// The extension of the images, with the dot; empty for any. Case matters, as in the original.
     pub extension: &'a str,
 }
 
 impl<'a> ImageDirectory<'a> {
-    /// The images `path/*.jpg`.
+    /// Describes the images `path/*.jpg`.
     pub fn jpegs(path: &'a str) -> Self {
         Self {
             path,
@@ -71,14 +71,14 @@ pub struct FoundImages {
 }
 
 impl FoundImages {
-    /// Counts the images and, among `annotations` annotations, those for which `is_counted` returns true. `name` returns the file name of
-    /// an annotation's image.
+    /// Counts the images, and the annotations for which `is_counted` returns true. `annotations` is the number of all annotations;
+    /// `file_name` returns the file name of an annotation's image.
     pub fn coverage(
         &self,
         part: &str,
         annotations: usize,
         is_counted: impl Fn(usize) -> bool,
-        name: impl Fn(usize) -> String,
+        file_name: impl Fn(usize) -> String,
     ) -> Coverage {
         let mut seen = vec![false; annotations];
         let images = &self.listing.images;
@@ -91,12 +91,12 @@ impl FoundImages {
             kept: images.len(),
             annotated: annotated.count(),
             without_image: missing.clone().count(),
-            examples: missing.take(Coverage::MAX_EXAMPLES).map(name).collect(),
+            examples: missing.take(Coverage::MAX_EXAMPLES).map(file_name).collect(),
         }
     }
 }
 
-/// Root, order and completeness of a search for images.
+/// Where to search for images, in which order to list them, and whether directories may be missing.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageSearch<'a> {
     /// The directory of the raw downloads.
@@ -108,8 +108,8 @@ pub struct ImageSearch<'a> {
 }
 
 impl ImageSearch<'_> {
-    /// Lists the images in `directories` to which `annotation`, called with directory and file name, assigns an annotation. Hidden
-    /// files and directories are skipped.
+    /// Lists the images in `directories` that have an annotation. `find_annotation` returns the index of the annotation for a
+    /// directory and a file name. Hidden files and directories are skipped.
     ///
     /// Images are sorted by directory and name, and then shuffled by the seed. The calls for one dataset have different `group`s, so that
     /// their shuffles are independent.
@@ -120,7 +120,7 @@ impl ImageSearch<'_> {
         &self,
         group: u64,
         directories: &[ImageDirectory<'_>],
-        annotation: impl Fn(&Path, &str) -> Option<u32> + Sync,
+        find_annotation: impl Fn(&Path, &str) -> Option<u32> + Sync,
     ) -> Result<FoundImages> {
         let directories = self.expand(directories)?;
         let lists: Vec<(usize, Vec<ListedImage>)> = (0u32..)
@@ -134,7 +134,7 @@ impl ImageSearch<'_> {
                         continue;
                     };
                     found += 1;
-                    if let Some(annotation) = annotation(directory, &name) {
+                    if let Some(annotation) = find_annotation(directory, &name) {
                         images.push(ListedImage {
                             directory: index,
                             name: name.into(),
@@ -188,8 +188,7 @@ fn entries(directory: &Path) -> Result<Vec<DirEntry>> {
     })
 }
 
-/// Returns the name of an entry; `None` if it is hidden. Invalid Unicode is replaced. This has no effect, because no
-/// annotation has such a name.
+/// Returns the name of an entry; `None` if it is hidden. Invalid Unicode is replaced, so such a name matches no annotation.
 fn visible_name(entry: &DirEntry) -> Option<String> {
     let name = entry.file_name();
     Some(name.to_string_lossy().into_owned()).filter(|name| !name.starts_with('.'))
@@ -198,7 +197,8 @@ fn visible_name(entry: &DirEntry) -> Option<String> {
 /// Reads an image file of at most 512 MiB.
 ///
 /// # Errors
-/// Returns [`ImageError::Decode`] if the path is not a file, or the file is larger, and an I/O error if the file cannot be read.
+/// Returns [`ImageError::Decode`] if the path does not exist or is not a file, or if the file is larger. Returns an I/O error if the
+/// file cannot be read.
 pub fn read_image(path: &Path) -> Result<Vec<u8>> {
     const MAX_BYTES: u64 = 512 << 20;
     let unreadable = |error: std::io::Error| match error.kind() {

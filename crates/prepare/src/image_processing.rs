@@ -24,7 +24,7 @@ pub struct ImageProcessing {
 }
 
 impl ImageProcessing {
-    /// Returns the bytes to store for an image file: the same bytes, or the file of the downscaled image.
+    /// Returns the bytes to store for an image file: the same bytes, or those of the downscaled image.
     ///
     /// # Errors
     /// Returns [`PrepareError::Image`](crate::PrepareError::Image) if the image must be decoded and is damaged.
@@ -42,7 +42,7 @@ impl ImageProcessing {
     }
 }
 
-/// Returns the image as a JPEG file whose longest side is at the limit.
+/// Returns a JPEG file of the image, downscaled so that its longest side has `max_side` pixels.
 fn downscaled(image: &RgbImage, downscale: Downscale) -> Result<Vec<u8>> {
     let (width, height) = image.dimensions();
     let factor = f64::from(downscale.max_side) / f64::from(width.max(height));
@@ -74,12 +74,12 @@ mod tests {
     #[test]
     fn validation_detects_damage() {
         let damaged = b"not an image".to_vec();
-        let validating = ImageProcessing {
+        let processing = ImageProcessing {
             validate: true,
             downscale: None,
         };
         assert!(matches!(
-            validating.apply(damaged.clone()),
+            processing.apply(damaged.clone()),
             Err(PrepareError::Image(ImageError::Decode(_)))
         ));
         assert_eq!(ImageProcessing::default().apply(damaged.clone()).unwrap(), damaged);

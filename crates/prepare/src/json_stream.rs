@@ -12,16 +12,16 @@ use serde_json::Deserializer;
 use crate::{PrepareError, Result};
 use vlct_util::at;
 
-/// Calls `each` with every element of the array that is the file's top-level value.
+/// Calls `each` with every element of the file's top-level array.
 ///
 /// # Errors
-/// Returns an error if the file is missing, cut short, not JSON or of another structure, or if `each` returns an error. The message
-/// has the index of the element.
+/// Returns an error if the file is missing, cut short, not JSON or of another structure, or if `each` returns an error. In the last
+/// case, the message has the index of the element.
 pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     read(path, Elements(each, PhantomData))
 }
 
-/// Calls `each` with every element of the array under `key` of the object that is the file's top-level value.
+/// Calls `each` with every element of the array `key` of the file's top-level object.
 ///
 /// # Errors
 /// Returns the errors of [`each_of_array`].
@@ -33,7 +33,7 @@ pub fn each_of_field<T: DeserializeOwned>(
     read(path, Field(key, Elements(each, PhantomData)))
 }
 
-/// Calls `each` with the value on every line of the file that is not blank.
+/// Calls `each` with the value of every line that is not blank.
 ///
 /// # Errors
 /// Returns the errors of [`each_of_array`]; the message has the line number.

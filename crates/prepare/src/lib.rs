@@ -5,13 +5,13 @@
 //! ```
 //!
 //! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on all cores, leaves
-//! out rows whose images cannot be used, and writes the files. After an interruption, the same call resumes. The files are those of the
-//! original's writers (`vlc/utils/write_*.py`), except that the order of rows depends on a seed instead of being random.
+//! out rows whose images cannot be used, and writes the files. After an interruption, the same call resumes the preparation. The files
+//! have the rows that the original's writers (`vlc/utils/write_*.py`) write, but their order depends on a seed instead of being random.
 //!
 //! - `published`: one module per raw layout of a published dataset.
 //! - [`custom`]: custom datasets from tables, WebDataset tars or class directories.
 //! - [`tables`]: readers of JSONL, CSV, TSV and Parquet.
-//! - [`vgqa`]: questions of Visual Genome for VQA: their selection, and the file of selected questions.
+//! - [`vgqa`]: selects questions of Visual Genome for VQA, and reads and writes the file of selected questions.
 
 pub mod custom;
 pub mod error;

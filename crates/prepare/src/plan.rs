@@ -55,14 +55,14 @@ pub enum RowText<'a> {
     },
     /// Sentences about a pair of images.
     ImagePair {
-        /// The sentences, each with its truth.
+        /// The sentences, each with whether it is true.
         sentences: Cow<'a, [(String, bool)]>,
         /// Name of the pair.
         identifier: &'a str,
     },
 }
 
-/// Hashes a text and its length, so that the boundary between two texts matters.
+/// Hashes a text and its length, so that moving the boundary between two texts changes the hash.
 fn hash_text(hash: &mut dyn Hasher, text: &str) {
     hash.write_usize(text.len());
     hash.write(text.as_bytes());
@@ -125,7 +125,7 @@ impl RowText<'_> {
 
 /// The rows of a file. Several threads read them, in any order.
 pub trait RowSource: Send + Sync {
-    /// Number of rows.
+    /// Returns the number of rows.
     fn rows(&self) -> usize;
 
     /// Returns the name of a row in reports: the path of its image.
@@ -140,7 +140,8 @@ pub trait RowSource: Send + Sync {
     /// Returns the bytes of the one or two image files of a row.
     ///
     /// # Errors
-    /// Returns an error if an image cannot be read. The row is then left out, unless the error [ends the preparation](crate::PrepareError::ends_preparation).
+    /// Returns an error if an image cannot be read. The row is then left out, unless the error
+    /// [ends the preparation](crate::PrepareError::ends_preparation).
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
 
     /// Hashes everything that distinguishes these rows from other rows, except the content of images.
@@ -187,10 +188,11 @@ impl PlannedFile {
     }
 }
 
-/// The division of a written file of questions into two files by row count. VQA's validation questions are divided in this way.
+/// The division of a written file of questions into two files: its last rows, and the rows before them. VQA's validation questions
+/// are divided in this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailSplit {
-    /// Name of the file that is split.
+    /// Name of the file that is divided.
     pub from: String,
     /// Name of the file that gets all rows but the last `count`.
     pub head: String,

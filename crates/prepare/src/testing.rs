@@ -27,7 +27,7 @@ pub fn prepare(dataset: Dataset, raw: &RawDataset, options: &WriteOptions) -> Re
     }
 }
 
-/// The directories `name` of all golden data.
+/// Returns the directories `name` in all golden data.
 pub fn golden_directories(name: &str) -> Vec<PathBuf> {
     vlct_golden::directories("prepare")
         .into_iter()

@@ -19,7 +19,7 @@ use vlct_util::at;
 const IMAGE_EXTENSIONS: [&str; 9] = [
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
 ];
-/// Maximum depth of directories in a class. Symbolic links can form a cycle.
+/// Maximum depth of directories in a class. There is a maximum because symbolic links can form a cycle.
 const MAX_DEPTH: usize = 32;
 
 /// An image and the index of its class in [`ImageFolder::classes`].
@@ -260,7 +260,7 @@ mod tests {
         let images: Vec<(PathBuf, usize)> = found
             .images
             .iter()
-            .map(|p| (p.path.strip_prefix(root.path()).unwrap().to_path_buf(), p.class))
+            .map(|image| (image.path.strip_prefix(root.path()).unwrap().to_path_buf(), image.class))
             .collect();
         let expected = [
             ("B/1.jpeg", 0),
@@ -302,8 +302,8 @@ mod tests {
             splits.iter().map(|(split, _)| *split).collect::<Vec<_>>(),
             ["train", "val"]
         );
-        let classes = ImageFolder::read(&splits[0].1).unwrap();
-        assert_eq!((classes.classes, classes.images.len()), (vec!["cat".to_string()], 1));
+        let train = ImageFolder::read(&splits[0].1).unwrap();
+        assert_eq!((train.classes, train.images.len()), (vec!["cat".to_string()], 1));
         let beside = directory_of(&["train/cat/1.jpg", "other/cat/2.jpg"]);
         let message = split_directories(beside.path()).unwrap_err().to_string();
         assert!(

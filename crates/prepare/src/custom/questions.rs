@@ -1,5 +1,5 @@
 //! Assigns ids to the questions of custom datasets and to their answers. The ids of answers come from a vocabulary of the training
-//! split; the scores are those of VQA.
+//! split; the scores are computed as in VQA.
 
 use super::dataset::{CustomDataset, SPLITS};
 use super::row::Row;
@@ -8,7 +8,8 @@ use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
-/// Number of annotators of a question of VQA. Other numbers of answers are scaled to this number, so a single answer has score 1.
+/// Number of annotators, and thus of answers, of each question in VQA. The counts of the answers to a question are scaled to this
+/// number, so a single answer has score 1.
 const ANNOTATORS: usize = 10;
 
 /// Assigns ids to images, questions and answers. In splits with answers, removes questions that have no answer of the vocabulary.

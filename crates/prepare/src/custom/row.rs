@@ -10,7 +10,7 @@ pub(super) struct Row {
     pub captions: Vec<String>,
     /// The questions, as in the table. [`super::questions::assign_ids`] moves them to `questions`.
     pub table_questions: Vec<Question>,
-    /// The questions, with ids and the ids and scores of their answers.
+    /// The questions with their ids. Each answer has its id and score.
     pub questions: Vec<AnsweredQuestion>,
     /// Name of the image, if the table has one.
     pub image_id: Option<String>,
@@ -27,7 +27,7 @@ impl Row {
 
 /// The location of the bytes of an image.
 pub(super) enum ImageLocation {
-    /// An image file, with the path in the table.
+    /// The path of an image file, as in the table.
     File(String),
     /// Row `row` of table number `table`.
     Embedded { table: usize, row: u64 },

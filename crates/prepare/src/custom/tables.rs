@@ -1,4 +1,4 @@
-//! Reads JSON lines, CSV, TSV and Parquet, whose rows name an image file or hold an image.
+//! Reads tables (JSONL, CSV, TSV and Parquet) whose rows name an image file or hold an image.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -124,11 +124,11 @@ fn read_table(
     splits: &mut [Vec<Row>; 3],
 ) -> Result<()> {
     let records = tables::read_without_images(file, format, &dataset.columns)?;
-    let mut embedded = Vec::new();
+    let mut embedded_rows = Vec::new();
     let records = records.zip(0u64..).map(|(record, row)| {
         let mut record = record?;
         if let ImageSource::Bytes(_) = record.image {
-            embedded.push(row);
+            embedded_rows.push(row);
         }
         let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
         let split = split_of(word).ok_or_else(|| PrepareError::UnknownRowSplit {
@@ -139,14 +139,14 @@ fn read_table(
         Ok(record)
     });
     let joined = tables::join(records)?;
-    // Rows that hold their image are not joined and keep their order.
-    let mut embedded = embedded.into_iter();
+    // Rows that hold their image are not joined and keep their order, so their numbers are taken in order.
+    let mut embedded_rows = embedded_rows.into_iter();
     for record in joined {
         let image = match record.image {
             ImageSource::File(path) => ImageLocation::File(path),
             ImageSource::Bytes(_) => ImageLocation::Embedded {
                 table,
-                row: embedded.next().unwrap_or(u64::MAX),
+                row: embedded_rows.next().unwrap_or(u64::MAX),
             },
         };
         let split = record.split.as_deref();
@@ -163,7 +163,8 @@ fn read_table(
     Ok(())
 }
 
-/// Removes rows without text and rows whose image file does not exist, and adds their counts to the plan.
+/// Removes rows without text and rows whose image file does not exist, and adds their counts to the plan. Removes all rows of a split
+/// that is not written.
 fn remove_unusable_rows(
     dataset: &CustomDataset,
     split: &str,

@@ -149,7 +149,7 @@ fn tables_become_files_of_a_named_dataset() {
 }
 
 #[test]
-fn interrupted_replacement_is_not_a_dataset() {
+fn dataset_of_an_interrupted_replacement_cannot_be_opened() {
     let (raw, out) = (images(), tempfile::tempdir().unwrap());
     let dataset = |rows_per_file| CustomDataset {
         rows_per_file,
@@ -170,7 +170,8 @@ fn interrupted_replacement_is_not_a_dataset() {
         &dataset(2).plan().unwrap(),
         &options,
         &mut |now| match now.done {
-            // The row of val, which is not written again, and three rows of train are done. The third is in an unfinished file.
+            // Four rows are done: the row of val, which is not written again, and three rows of train. The third of these is in an
+            // unfinished file.
             4 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         },
@@ -202,14 +203,14 @@ fn all_splits_share_answer_ids() {
         let text = format!("image,question,answer,id\n{}", rows.collect::<String>());
         std::fs::write(raw.path().join(format!("{split}.csv")), text).unwrap();
     };
-    let split = |split: &str| CustomDataset {
+    let dataset_with = |split: &str| CustomDataset {
         splits: Some(vec![split.to_string()]),
         ..CustomDataset::new("asks", InputFormat::Table(TableFormat::Csv), raw.path())
     };
     write_table("train", &["yes", "yes", "no"]);
     write_table("val", &["no"]);
-    prepare(&split("train"), out.path()).unwrap();
-    prepare(&split("val"), out.path()).unwrap();
+    prepare(&dataset_with("train"), out.path()).unwrap();
+    prepare(&dataset_with("val"), out.path()).unwrap();
     let written = ArrowTable::open(out.path().join("asks_train_0.arrow")).unwrap();
     let mut ids: Vec<i64> = (0..2)
         .map(|row| written.integer(row, "image_id").unwrap().unwrap())
@@ -217,7 +218,7 @@ fn all_splits_share_answer_ids() {
     ids.sort();
     assert_eq!(ids, [7, 8], "an image whose name is not an integer gets an unused id");
     write_table("train", &["no", "no", "no", "yes"]);
-    let error = prepare(&split("train"), out.path()).unwrap_err().to_string();
+    let error = prepare(&dataset_with("train"), out.path()).unwrap_err().to_string();
     assert!(
         error.contains("asks_val_0.arrow: its answers have ids of another vocabulary"),
         "{error}"
@@ -332,7 +333,7 @@ fn answer_ids_come_from_the_training_split() {
     assert_eq!(train.texts(0, "questions").unwrap(), ["how many?", "where?"]);
     assert_eq!(train.text_lists(0, "answers").unwrap(), [["2"], ["home"]]);
     assert_eq!(train.integer_lists(0, "answer_labels").unwrap(), [[0], [1]]);
-    // Two of three answers are scaled to seven of ten, a single answer to ten.
+    // Scaled to ten answers, "2" counts as seven (from two of three), and a single answer as ten.
     assert_eq!(train.float_lists(0, "answer_scores").unwrap(), [[1.0], [1.0]]);
     assert_eq!(train.integer(0, "image_id").unwrap(), Some(11));
     assert_eq!(train.integers(1, "question_id").unwrap(), [2]);

@@ -24,6 +24,7 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
         if files.is_empty() || !dataset.includes(split) {
             continue;
         }
+        // All files belong to the only dataset, whose index is 0.
         let files = files.into_iter().map(|file| (0, file)).collect();
         let samples = Arc::new(TableDataset::of_files(Contents::Captions, &[&dataset.name], files)?);
         let counts = samples.tar_counts();

@@ -14,7 +14,7 @@ use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
 use vlct_data::manifest::Coverage;
 
-/// Names of the splits, and the annotation file of each: one object per line.
+/// Name and annotation file of each split. An annotation file has one JSON object per line.
 const SPLITS: [(&str, &str); 7] = [
     ("train", "nlvr2/data/train.json"),
     ("dev", "nlvr2/data/dev.json"),
@@ -41,7 +41,7 @@ enum Directory {
     Number(i64),
 }
 
-/// The sentences about one pair, in the order of the annotations.
+/// A pair of images, and the sentences about it in the order of the annotations.
 struct Pair {
     identifier: String,
     directory: PathBuf,
@@ -63,7 +63,7 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
         let annotated = all.len();
         let (pairs, missing): (Vec<Pair>, Vec<Pair>) = all
             .into_iter()
-            .partition(|pair| (0..2).all(|side| root.join(pair.image(side)).exists()));
+            .partition(|pair| (0..2).all(|side| root.join(pair.image_path(side)).exists()));
         planned += pairs.len();
         plan.coverage.push(Coverage {
             part: split.to_string(),
@@ -74,7 +74,7 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
             examples: missing
                 .iter()
                 .take(Coverage::MAX_EXAMPLES)
-                .map(|p| p.identifier.clone())
+                .map(|pair| pair.identifier.clone())
                 .collect(),
         });
         let rows = Rows {
@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
                 indices.insert(pair_name.to_string(), pairs.len());
                 pairs.push(Pair {
                     identifier: pair_name.to_string(),
-                    directory: directory(pair_name, entry.directory)?,
+                    directory: image_directory(pair_name, entry.directory)?,
                     sentences: Vec::new(),
                 });
                 pairs.len() - 1
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
 }
 
 /// Returns the directory of a pair's images: `images/train/DIRECTORY` in training, otherwise the first word of the pair's identifier.
-fn directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
+fn image_directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
     let split = pair_name.split('-').next().unwrap_or_default();
     if split != "train" {
         return Ok(PathBuf::from(split));
@@ -136,8 +136,8 @@ fn directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, S
 }
 
 impl Pair {
-    /// Returns the path of the left (0) or right (1) image relative to the root.
-    fn image(&self, side: usize) -> PathBuf {
+    /// Returns the path, relative to the root, of the left (0) or right (1) image.
+    fn image_path(&self, side: usize) -> PathBuf {
         self.directory.join(format!("{}-img{side}.png", self.identifier))
     }
 }
@@ -171,7 +171,7 @@ impl RowSource for Rows {
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         (0..2)
-            .map(|side| read_image(&self.root.join(self.pairs[row].image(side))))
+            .map(|side| read_image(&self.root.join(self.pairs[row].image_path(side))))
             .collect()
     }
 }

@@ -34,10 +34,10 @@ impl RawDataset {
         }
     }
 
-    /// Returns the splits to write, in the order of `splits`, the splits of the dataset.
+    /// Returns the splits to write, in the order of `splits`, which are all splits of the dataset.
     ///
     /// # Errors
-    /// Returns an error if [`Self::splits`] has another split.
+    /// Returns an error if [`Self::splits`] has a split that is not in `splits`.
     pub(super) fn splits_to_write(&self, splits: &[&'static str]) -> Result<Vec<&'static str>> {
         let Some(names) = &self.splits else {
             return Ok(splits.to_vec());

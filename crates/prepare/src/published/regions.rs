@@ -29,7 +29,7 @@ struct RegionDescription {
     y: i64,
 }
 
-/// Plans Visual Genome. A region belongs to the image of its own `image_id`, even in the entry of another image.
+/// Plans Visual Genome. A region belongs to the image of its own `image_id`, even if the entry of another image lists it.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged.

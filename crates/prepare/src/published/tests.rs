@@ -12,7 +12,7 @@ use crate::testing::{coco, golden_directories, options, prepare, sorted};
 use crate::{ImageProcessing, Report, WriteOptions, write};
 use vlct_data::testing::{rows_as_json, schema, without_hash};
 
-/// Compares every file in `out` with the recorded rows and columns, and with the order of rows if `is_ordered`.
+/// Compares the rows and columns of every recorded file with those in `out`. Compares the order of rows only if `is_ordered`.
 fn assert_as_recorded(out: &Path, expected: &Path, rename: impl Fn(&str) -> String, is_ordered: bool) {
     let rows = vlct_golden::json(expected.join("rows.json"));
     let schemas = vlct_golden::json(expected.join("schema.json"));
@@ -47,7 +47,7 @@ fn assert_as_recorded(out: &Path, expected: &Path, rename: impl Fn(&str) -> Stri
     assert!(compared > 0);
 }
 
-/// The name of a type in pyarrow.
+/// Returns the name of a type in pyarrow.
 fn pyarrow_name(data_type: &arrow_schema::DataType) -> String {
     use arrow_schema::DataType::*;
     match data_type {
@@ -108,7 +108,7 @@ fn every_dataset_has_the_rows_of_the_original() {
 }
 
 #[test]
-fn numbered_files_have_rows_per_file_rows() {
+fn numbered_files_have_the_recorded_numbers_of_rows() {
     for directory in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(directory.join("shards.json"));
         let rows_per_file = recorded["shard_size"].as_u64().unwrap() as usize;
@@ -136,7 +136,7 @@ fn numbered_files_have_rows_per_file_rows() {
     }
 }
 
-/// Copies the raw data of a dataset and writes its many images, which `files.json` describes.
+/// Copies the raw data of a dataset, and writes the many images that its `files.json` describes.
 fn raw_with_many_images(directory: &Path) -> tempfile::TempDir {
     use base64::Engine;
     let raw = tempfile::tempdir().unwrap();

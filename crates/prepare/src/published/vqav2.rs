@@ -13,10 +13,12 @@ use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 
-/// A split: its name, the directory of its images, and its name in the names of annotation files.
+/// A split of VQA v2.
 struct Split {
     name: &'static str,
+    /// The directory of the images.
     directory: &'static str,
+    /// The part of the names of annotation files that names the split.
     file_name_part: &'static str,
     is_answered: bool,
 }
@@ -230,19 +232,19 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
     Ok(all)
 }
 
-/// Adds to each question its answers that are in the vocabulary, which `answer_and_id` looks up. Answers are not normalised before,
-/// although the vocabulary has normalised answers, because the published heads were trained that way.
+/// Adds to each question its answers that are in the vocabulary. `answer_and_id` looks them up. They are not normalised
+/// first, although the answers of the vocabulary are, because the published heads were trained in this way.
 fn add_answers(
     questions: &mut ImageQuestions,
     annotations: Annotations,
     answer_and_id: impl Fn(u32) -> Option<(String, i64)>,
 ) -> Result<(), String> {
     for (image, question, counts) in annotations {
-        let of_image = questions
+        let image_questions = questions
             .indices
             .get(&image)
             .map(|index| &mut questions.images[*index as usize].1);
-        let annotated = of_image
+        let annotated = image_questions
             .and_then(|questions| questions.iter_mut().find(|q| q.question_id == question))
             .ok_or_else(|| {
                 format!("it answers question {question} of image {image}, which the questions file does not have; the two files do \
@@ -262,7 +264,8 @@ fn add_answers(
 
 /// Drops questions without answers, and images without questions. Returns the number of dropped questions.
 fn drop_unanswered(questions: &mut ImageQuestions) -> usize {
-    let count = |images: &[(i64, Vec<AnsweredQuestion>)]| images.iter().map(|p| p.1.len()).sum::<usize>();
+    let count =
+        |images: &[(i64, Vec<AnsweredQuestion>)]| images.iter().map(|(_, questions)| questions.len()).sum::<usize>();
     let before = count(&questions.images);
     for (_, questions) in &mut questions.images {
         questions.retain(|question| !question.answers.is_empty());

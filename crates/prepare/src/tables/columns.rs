@@ -107,14 +107,15 @@ impl ColumnNames {
         }
     }
 
-    /// Finds the columns of the roles in a table. The error names the missing column and the existing columns.
+    /// Returns the position of each role's column in `names`, the columns of a table. The error names the missing column and the
+    /// existing columns.
     pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
         let positions = self.positions(names.clone());
         self.check(&positions, names)?;
         Ok(positions)
     }
 
-    /// Returns the positions of the columns of the roles in `names`, the columns of a table or the keys of an object.
+    /// Returns the position of each role's column in `names`, which are the columns of a table or the keys of a JSON object.
     pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
         Role::ALL.map(|role| match self.given_name(role) {
             Some(given) => names.clone().position(|name| name == given),
@@ -125,7 +126,8 @@ impl ColumnNames {
         })
     }
 
-    /// Returns whether all necessary columns exist: images, captions or questions, and columns with given names.
+    /// Returns whether all necessary columns exist: a column of images, a column of captions or of questions, and every column whose
+    /// name is given.
     pub(super) fn are_sufficient(&self, existing: [bool; 6]) -> bool {
         let [image, text, question, ..] = existing;
         let has_given_columns = Role::ALL
@@ -141,26 +143,29 @@ impl ColumnNames {
         positions: &Positions,
         names: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(), String> {
-        let list = || {
+        let quoted_names = || {
             let quoted: Vec<String> = names.clone().map(|name| format!("{name:?}")).collect();
             quoted.join(", ")
         };
         for (position, role) in positions.iter().zip(Role::ALL) {
             if let (None, Some(given)) = (position, self.given_name(role)) {
-                return Err(format!("there is no column {given:?}; the columns are {}", list()));
+                return Err(format!(
+                    "there is no column {given:?}; the columns are {}",
+                    quoted_names()
+                ));
             }
         }
         let [image, text, question, ..] = positions;
         if image.is_none() {
-            let url = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+            let url_hint = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
                 ". URLs are not followed: download the images first, with img2dataset for example"
             } else {
                 ""
             };
             return Err(format!(
-                "there is no column of images ({}); the columns are {}{url}",
+                "there is no column of images ({}); the columns are {}{url_hint}",
                 Role::Image.names().join(", "),
-                list()
+                quoted_names()
             ));
         }
         if text.is_none() && question.is_none() {
@@ -168,14 +173,14 @@ impl ColumnNames {
                 "there is no column of captions ({}) or questions ({}); the columns are {}",
                 Role::Text.names().join(", "),
                 Role::Question.names().join(", "),
-                list()
+                quoted_names()
             ));
         }
         Ok(())
     }
 }
 
-/// Converts the values of a row to a record. `column_name` returns the name of the column of a role, with which errors begin.
+/// Converts the values of a row to a record. `column_name` returns the name of a role's column, for errors.
 pub(super) fn record(cells: Cells, column_name: impl Fn(Role) -> String) -> Result<Record, String> {
     let column_error = |role: Role, what: &str| format!("column {:?} {what}", column_name(role));
     let type_error =

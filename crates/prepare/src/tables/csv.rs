@@ -1,9 +1,9 @@
 //! CSV and TSV (RFC 4180): strict about quotes, and no row larger than [`MAX_ROW`].
 //!
 //! The `csv` crate is lenient: it accepts a stray quote, which can join many lines to one value, and rows of any length.
-//! [`StrictQuotes`] and [`LimitedReader`] therefore check the bytes before that parser.
+//! [`StrictQuotes`] and [`LimitedReader`] therefore check the bytes before the crate parses them.
 
-use std::cell::Cell as Counter;
+use std::cell::Cell as StdCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ enum QuoteState {
     Closed,
 }
 
-/// A reader that passes bytes through, and returns a [`StrayQuote`] error, which names the line, for a stray quote.
+/// A reader that passes bytes through. For a stray quote, it returns a [`StrayQuote`] error, which names the line.
 #[derive(Debug)]
 struct StrictQuotes<R> {
     inner: R,
@@ -120,7 +120,7 @@ struct StrictQuotes<R> {
     line: u64,
     /// Line of the last opening quote.
     quote_line: u64,
-    /// Number of bytes of the byte order mark that were read. Any other byte sets the number to the length of the mark.
+    /// Number of bytes of the byte order mark that were read. From the first other byte on, it is the length of the mark.
     mark_bytes: usize,
 }
 
@@ -182,7 +182,7 @@ impl<R: Read> Read for StrictQuotes<R> {
 
 /// The number of bytes that a [`LimitedReader`] may still read.
 #[derive(Clone, Debug)]
-struct Allowance(Rc<Counter<usize>>);
+struct Allowance(Rc<StdCell<usize>>);
 
 impl Allowance {
     fn set(&self, bytes: usize) {
@@ -200,7 +200,7 @@ struct LimitedReader<R> {
 impl<R: Read> LimitedReader<R> {
     /// Returns a reader with an allowance of 0 bytes, and the handle that sets the allowance.
     fn new(inner: R) -> (Self, Allowance) {
-        let allowance = Allowance(Rc::new(Counter::new(0)));
+        let allowance = Allowance(Rc::new(StdCell::new(0)));
         let reader = Self {
             inner,
             allowance: allowance.clone(),

@@ -20,7 +20,7 @@ pub(super) struct Lines {
     line_number: u64,
     /// For each role, whether any object has a key for it.
     seen_roles: [bool; 6],
-    /// The error of the first object that lacks a necessary key. It is returned at the end unless another object has the key.
+    /// The error of the first object that lacks a necessary key. It is returned at the end of the file unless another object has the key.
     missing_key: Option<PrepareError>,
 }
 

@@ -1,8 +1,8 @@
 //! Readers of tables of images and texts: JSONL, CSV, TSV and Parquet.
 //!
 //! Each format yields [`Record`]s: an image (the path of a file, or its bytes) with captions or a question. [`ColumnNames`] assigns
-//! columns to the fields of a record, by given or by usual names. Memory holds one row (of Parquet, a batch of rows), and a row of a
-//! text file has at most [`MAX_ROW`] bytes.
+//! columns to the fields of a record, by given or by usual names. Memory holds one row, or one batch of rows of a Parquet
+//! file. A row of a text file has at most [`MAX_ROW`] bytes.
 
 mod columns;
 mod csv;
@@ -27,7 +27,8 @@ pub type Records = Box<dyn Iterator<Item = Result<Record>>>;
 /// Opens a table.
 ///
 /// # Errors
-/// Returns an error if the table cannot be opened, is malformed, or lacks a column. An error of a row names the row and the column.
+/// Returns an error if the table cannot be opened, is malformed, or lacks a necessary column. An error of a row names the row
+/// and the column.
 pub fn read(path: impl AsRef<Path>, format: TableFormat, columns: &ColumnNames) -> Result<Records> {
     open(path.as_ref(), format, columns, Projection::All)
 }

@@ -1,6 +1,6 @@
 //! The rows of tables of all formats.
 
-/// Maximum size of a row of a text file in bytes.
+/// Maximum size in bytes of a row of a text file.
 pub const MAX_ROW: usize = 16 << 20;
 
 /// File formats of tables.
@@ -31,9 +31,9 @@ impl TableFormat {
 /// The source of the bytes of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageSource {
-    /// A file, with the path in the table.
+    /// The path of an image file, as in the table.
     File(String),
-    /// The bytes in the table.
+    /// The bytes themselves, which the table holds.
     Bytes(Vec<u8>),
 }
 

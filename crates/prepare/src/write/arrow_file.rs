@@ -12,7 +12,7 @@ pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
 }
 
 /// A writer of an Arrow file, which a later process can resume.
-#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+#[allow(clippy::large_enum_variant, reason = "only one writer exists at a time")]
 pub enum ArrowFileWriter {
     Captions(CaptionWriter),
     Regions(VgWriter),

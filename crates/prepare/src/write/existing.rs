@@ -10,9 +10,9 @@ use crate::{PrepareError, Result};
 use vlct_data::manifest::{Journal, Report};
 use vlct_util::at;
 
-/// Returns the names of the files of the plan that are not finished. The parts of a finished file are not included: they may exist
-/// if the process was stopped while it divided the file.
-fn to_be_written<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
+/// Returns the names of the planned files that are not finished, and of the parts into which these files will be divided. The parts
+/// of a finished file are not included: they may exist if the process was stopped while it divided the file.
+fn names_to_write<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
     let mut names: Vec<&str> = (plan.files.iter().enumerate())
         .filter(|(index, _)| journal.state(*index).finished.is_none())
         .map(|(_, file)| file.name.as_str())
@@ -28,7 +28,7 @@ fn to_be_written<'a>(plan: &'a Plan, journal: &Journal) -> Vec<&'a str> {
 
 /// Returns an error if a file that would be written exists.
 pub(super) fn reject_replacing(plan: &Plan, out: &Path, journal: &Journal) -> Result<()> {
-    let existing: Vec<String> = to_be_written(plan, journal)
+    let existing: Vec<String> = names_to_write(plan, journal)
         .into_iter()
         .map(|name| format!("{name}.arrow"))
         .filter(|name| out.join(name).exists())
@@ -42,8 +42,8 @@ pub(super) fn reject_replacing(plan: &Plan, out: &Path, journal: &Journal) -> Re
     })
 }
 
-/// Returns an error if an existing file of another split has answer ids of another vocabulary than the plan, because the files could
-/// not be used together.
+/// Returns an error if an existing file of another split has answer ids of another vocabulary than the plan, because files
+/// with different vocabularies cannot be used together.
 pub(super) fn check_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Result<()> {
     let others = earlier.other_files(plan.names().map(String::as_str));
     let existing = others.iter().find(|file| out.join(&file.file).exists());
@@ -55,21 +55,21 @@ pub(super) fn check_vocabulary(plan: &Plan, out: &Path, earlier: &Report) -> Res
     }
 }
 
-/// Deletes the files that will be replaced, and files of an earlier, longer series. Otherwise, these files and those of an interrupted
-/// preparation could be mistaken for a complete dataset.
+/// Deletes the files that will be replaced, and files of an earlier, longer series. Otherwise, old files together with the new files
+/// of an interrupted preparation could be mistaken for a complete dataset.
 pub(super) fn remove_stale(plan: &Plan, out: &Path, journal: &Journal, earlier: Option<&Report>) -> Result<()> {
-    let mut stale: Vec<PathBuf> = to_be_written(plan, journal)
+    let mut stale: Vec<PathBuf> = names_to_write(plan, journal)
         .into_iter()
         .map(|name| arrow_path(out, name))
         .collect();
     if let Some(report) = earlier {
         let others = report.other_files(plan.names().map(String::as_str));
         let is_planned = |file: &str| plan.names().any(|name| file.strip_suffix(".arrow") == Some(name));
-        let replaced = report
+        let rest_of_series = report
             .files
             .iter()
             .filter(|file| !others.contains(file) && !is_planned(&file.file));
-        stale.extend(replaced.map(|file| out.join(&file.file)));
+        stale.extend(rest_of_series.map(|file| out.join(&file.file)));
     }
     for path in stale {
         match std::fs::remove_file(&path) {

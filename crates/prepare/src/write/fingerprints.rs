@@ -1,7 +1,7 @@
 //! Fingerprints: hashes of everything that determines the written files, except the content of images.
 //!
 //! Fingerprints are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are
-//! hashed must not change with the names of types.
+//! hashed keep the names that types had in the first release.
 
 use std::hash::Hasher;
 

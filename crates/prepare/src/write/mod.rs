@@ -1,4 +1,4 @@
-//! Writing a plan: images are read on all cores, files are written in order, and an interrupted process is resumed.
+//! Writes a plan: images are read on all cores, files are written in order, and an interrupted preparation is resumed.
 
 mod arrow_file;
 mod existing;
@@ -21,10 +21,10 @@ use vlct_data::arrow::{ArrowTable, partial_path};
 use vlct_data::manifest::{FileState, Journal, LeftOut, Report, WrittenFile};
 use vlct_util::{at, atomic::sync_directory};
 
-/// Maximum bytes of images that wait to be written.
+/// Maximum total size in bytes of the images that wait to be written.
 const MAX_WAITING_BYTES: usize = 128 << 20;
-/// Batches between two journal entries. A resumed preparation writes up to this many batches, 256 MiB, again. Tests write few
-/// batches, so each has an entry.
+/// Number of batches between two journal entries. A resumed preparation writes at most this many batches (256 MiB) again. Tests write
+/// few batches, so there is an entry after each batch.
 const BATCHES_PER_ENTRY: usize = if cfg!(test) { 1 } else { 8 };
 
 /// Options of [`write()`].
@@ -58,7 +58,7 @@ pub enum Outcome {
     Written(Report),
     /// All files had been written before, from the same inputs.
     UpToDate(Report),
-    /// `watch` stopped the preparation. The same call resumes it.
+    /// The callback `watch` stopped the preparation. The same call resumes it.
     Stopped,
 }
 
@@ -70,7 +70,9 @@ struct Prepared<'a> {
 
 impl ByteSize for Prepared<'_> {
     fn byte_size(&self) -> usize {
-        self.images.as_ref().map_or(0, |p| p.iter().map(Vec::len).sum())
+        self.images
+            .as_ref()
+            .map_or(0, |images| images.iter().map(Vec::len).sum())
     }
 }
 
@@ -273,7 +275,7 @@ fn write_file(
     };
     map_in_order(first..rows.rows(), options.threads, MAX_WAITING_BYTES, make, take)?;
     state.consumed = rows.rows();
-    // Recorded before the renaming, so that a file under its final name is never unknown to the journal.
+    // The journal entry is written before the renaming, so that a file under its final name is never unknown to the journal.
     writer.finish(|bytes| {
         state.finished = Some(bytes);
         journal.record(index, state)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Maximum number of results per thread that wait to be consumed. Several wait, because images of different sizes take different times.
+/// Maximum number of results per thread that wait to be consumed. It is larger than 1, because images take different times.
 const MAX_AHEAD_PER_THREAD: usize = 16;
 
 /// A size in memory.
@@ -13,6 +13,7 @@ pub trait ByteSize {
     fn byte_size(&self) -> usize;
 }
 
+/// The state that the threads share. An item is an integer from which `make` makes a result.
 struct State<T> {
     /// The next item to start.
     next: usize,
@@ -22,6 +23,7 @@ struct State<T> {
     waiting: BTreeMap<usize, T>,
     /// Total size of the waiting results.
     bytes: usize,
+    /// Whether the threads must end.
     stop: bool,
 }
 
@@ -32,12 +34,12 @@ struct Shared<T> {
     end: usize,
     /// Maximum distance of a started item from the next item to consume.
     max_ahead: usize,
-    /// Bytes of waiting results beyond which only the next item to consume is started.
+    /// Once the waiting results have this many bytes in total, only the next item to consume is started.
     budget: usize,
 }
 
 impl<T: ByteSize> Shared<T> {
-    /// Makes items until all are started.
+    /// Makes the results of items until no item is left.
     fn work(&self, make: &impl Fn(usize) -> T) {
         let stop_on_panic = StopOnDrop(self);
         while let Some(item) = self.start() {
@@ -52,7 +54,7 @@ impl<T: ByteSize> Shared<T> {
         std::mem::forget(stop_on_panic);
     }
 
-    /// Waits until an item may be started, and returns it; `None` if no item is left.
+    /// Waits until an item may be started, and returns it; `None` if no item is left, or if the threads must end.
     fn start(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -68,7 +70,7 @@ impl<T: ByteSize> Shared<T> {
         }
     }
 
-    /// Waits until `item`, the next one to consume, is made, and returns it; `None` if a worker panicked.
+    /// Waits for the result of `item`, the next item to consume, and returns it; `None` if a worker panicked.
     fn consume(&self, item: usize) -> Option<T> {
         let mut state = self.lock();
         let made = loop {
@@ -112,7 +114,7 @@ impl<T> Drop for StopOnDrop<'_, T> {
 /// Calls `make` for every item on one of `threads` threads, and `take` with each result, in order, on the calling thread. Stops when
 /// `take` returns an error.
 ///
-/// Waiting results have at most about `budget` bytes: beyond that, only the next item to consume is started.
+/// Waiting results have about `budget` bytes at most: once they have as many, only the next item to consume is started.
 ///
 /// # Errors
 /// Returns the error of `take`.
@@ -162,6 +164,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    /// A result: its item, and its size in bytes.
     struct Item(usize, usize);
 
     impl ByteSize for Item {
@@ -199,7 +202,7 @@ mod tests {
         };
         let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("stop") } else { Ok(()) });
         assert_eq!(result, Err("stop"));
-        // Items 0 to 5, one per worker that was started ahead, and one per worker that was started before the error.
+        // Items 0 to 5 are made, and each worker may start one item ahead and one more before the error stops it.
         assert!(made.load(Ordering::SeqCst) <= 6 + 2 * 4, "{made:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Divides a written file into two by row count.
+//! Divides the rows of a written file between two files.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::Result;
 use crate::plan::TailSplit;
 use vlct_data::arrow::{ArrowTable, VqaKind, VqaRow, VqaWriter};
 
-/// Bytes of images that are read before pages are released.
+/// Number of bytes of images that are read before the pages of the mapped file are released.
 const RELEASE_BYTES: usize = 64 << 20;
 
 impl TailSplit {

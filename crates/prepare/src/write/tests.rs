@@ -20,7 +20,7 @@ fn validation_leaves_out_and_reports_damaged_images() {
     let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
     assert_eq!(rows.len(), 5);
     assert!(rows.iter().all(|row| row["image_id"] != "p3.jpg"));
-    // The report on the disk is the returned one, and there are no other files.
+    // The report on the disk is the returned one. It and the four Arrow files are the only files.
     assert_eq!(Report::read(out.path(), "coco").unwrap(), report);
     let mut names: Vec<_> = fs::read_dir(out.path())
         .unwrap()
@@ -82,7 +82,7 @@ fn resumed_preparation_ends_with_the_same_bytes() {
     .unwrap();
     assert!(matches!(again, Outcome::UpToDate(_)));
 
-    // Other inputs neither resume the files nor replace them without `overwrite`.
+    // A preparation from other inputs neither resumes the files nor replaces them without `overwrite`.
     let mut other = raw.clone();
     other.seed = 1;
     let message = prepare(Dataset::Coco, &other, &options(out.path()))
@@ -104,7 +104,8 @@ fn a_complete_file_that_was_not_renamed_is_renamed() {
     write_until(first.rows.rows() as u64 + 1, &plan, &options(out.path()));
     let path = out.path().join(format!("{}.arrow", first.name));
     let bytes = fs::read(&path).unwrap();
-    // As after a kill between the journal entry and the renaming; then as if an older file were still there.
+    // The first time, the state is that after a kill between the journal entry and the renaming; the second time, an older file with
+    // the final name exists as well.
     for older in [None, Some(b"older")] {
         fs::rename(&path, vlct_data::arrow::partial_path(&path).unwrap()).unwrap();
         if let Some(older) = older {

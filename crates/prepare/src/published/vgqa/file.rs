@@ -15,18 +15,18 @@ use crate::{PrepareError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
 
-/// Maximum size of a file of questions in bytes. The file of all of Visual Genome has about 40 MB.
+/// Maximum size in bytes of a file of questions. The file for the whole of Visual Genome has about 40 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Maximum ratio of the size of all texts to the size of the pickle, which may refer to a text many times.
+/// Maximum ratio of the size of all texts to the size of the pickle. It is limited because a pickle may refer to a text many times.
 const MAX_TEXT_RATIO: usize = 16;
 
 /// The format of a file of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionsFormat {
-    /// The original's format, protocol 2, which Python 2 and 3 can read.
+    /// A pickle, as in the original. It is written with protocol 2, which Python 2 and 3 can read.
     Pickle,
-    /// An object of lists, as Python's `json.dump` writes the original's dictionary.
+    /// A JSON object of lists, as Python's `json.dump` writes the original's dictionary.
     Json,
 }
 
@@ -83,7 +83,7 @@ fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Re
 /// Reads a file of questions: a pickle (of any protocol) or JSON. The format is detected by the content.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, has neither format or another structure, or has an image twice.
+/// Returns an error if the file cannot be read, is neither a pickle nor JSON, has another structure, or has an image twice.
 pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
     let bytes = read_at_most(path, MAX_FILE_BYTES, "a file of questions")?;
     parse(&bytes).map_err(|reason| PrepareError::malformed(path, reason))
@@ -106,7 +106,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
     }
 }
 
-/// Reads the images of a pickle. All questions together may have `max_bytes` bytes.
+/// Reads the images of a pickle. All questions together may have at most `max_bytes` bytes.
 fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<QuestionedImage>, String> {
     let entries = pickle
         .entries(pickle.root())

@@ -4,9 +4,9 @@
 //! question_answers.json ── select ──▶ valid_vgqa_info.pkl ── plan ──▶ rows of vgqa_train.arrow
 //! ```
 //!
-//! About half of the images of Visual Genome are images of COCO. [`select`] keeps their questions whose answers are
-//! in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file of selected questions is the original's pickle or JSON;
-//! [`read`] and [`encode`] handle both formats.
+//! About half of the images of Visual Genome are images of COCO. [`select`] keeps a question about these images if
+//! its answer is in the vocabulary of VQA v2; [`plan`] assigns ids to the answers. The file of selected questions is a pickle, as in
+//! the original, or JSON; [`read`] and [`encode`] handle both formats.
 
 mod file;
 mod plan;
@@ -16,7 +16,7 @@ pub use file::{QuestionsFormat, encode, read};
 pub use plan::{Layout, plan};
 pub use select::{Selection, select};
 
-/// A question about an image of Visual Genome with its answer.
+/// A question about an image of Visual Genome, and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// `qa_id` in Visual Genome.
@@ -27,7 +27,7 @@ pub struct Question {
     pub answer: String,
 }
 
-/// An image of Visual Genome with its questions.
+/// An image of Visual Genome, and the questions about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuestionedImage {
     /// `image_id` in Visual Genome.

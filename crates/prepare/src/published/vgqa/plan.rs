@@ -13,7 +13,7 @@ use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 use vlct_data::manifest::Coverage;
 
-/// The names of the input files: those that one of the original's two writers reads.
+/// The names of the input files, as in one of the original's two writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `write_valid_vgqa.py`: `valid_vgqa_info.pkl` and `coco_vqa_label_info.pkl`.
@@ -39,7 +39,8 @@ impl Layout {
         }
     }
 
-    /// Returns the layout of the files in `root`: that of `write_vgqa.py` if its file of questions exists.
+    /// Returns the layout of the files in `root`: [`Self::Vgqa`] if a file of questions of this layout exists, otherwise
+    /// [`Self::ValidVgqa`].
     pub fn in_directory(root: &Path) -> Self {
         if Self::Vgqa
             .question_file_names()
@@ -85,7 +86,7 @@ pub fn plan(raw: &RawDataset, layout: Layout, vocabulary: Option<&Vocabulary>) -
     raw.splits_to_write(&["train"])?;
     let annotated = rows(&raw.root, layout, vocabulary)?;
     let count = annotated.len();
-    let (images, missing): (Vec<VgqaRow>, Vec<VgqaRow>) = annotated.into_iter().partition(|image| image.path.exists());
+    let (images, missing): (Vec<VgqaRow>, Vec<VgqaRow>) = annotated.into_iter().partition(|row| row.path.exists());
     require_rows(&raw.root.join("images"), images.len(), "the file of questions")?;
     let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let coverage = Coverage {
@@ -97,7 +98,7 @@ pub fn plan(raw: &RawDataset, layout: Layout, vocabulary: Option<&Vocabulary>) -
         examples: missing
             .iter()
             .take(Coverage::MAX_EXAMPLES)
-            .map(|p| file_name(&p.path))
+            .map(|row| file_name(&row.path))
             .collect(),
     };
     Ok(Plan {
@@ -111,7 +112,7 @@ pub fn plan(raw: &RawDataset, layout: Layout, vocabulary: Option<&Vocabulary>) -
     })
 }
 
-/// Reads the questions in the directory `root`, and returns one row per image in the order of their file.
+/// Reads the file of questions in the directory `root`. Returns one row per image, in the order of the file.
 ///
 /// # Errors
 /// Returns an error if a file is missing or damaged, or if an answer is not in the vocabulary.

@@ -42,8 +42,8 @@ struct QuestionAnswer {
     answer: String,
 }
 
-/// Reads `image_data.json` and `question_answers.json` in the directory `root` and keeps the questions about images with a
-/// `coco_id` whose answer, in the spelling of [`normalize_word`], is in the vocabulary.
+/// Reads `image_data.json` and `question_answers.json` in the directory `root`. Keeps a question if its image has a `coco_id` and its
+/// answer, normalised by [`normalize_word`], is in the vocabulary.
 ///
 /// Like the original, this function does not check whether an image belongs to VQA v2, so the selection includes test images of COCO.
 /// Only the selected questions are kept in memory.

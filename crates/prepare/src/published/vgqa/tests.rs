@@ -19,7 +19,7 @@ fn golden(set: &str) -> Vec<PathBuf> {
 /// Converts images to the JSON form of the golden data.
 fn to_json(images: &[QuestionedImage]) -> Value {
     let question = |q: &Question| json!([q.id, q.question, q.answer]);
-    let image = |p: &QuestionedImage| json!([p.id, p.questions.iter().map(question).collect::<Vec<_>>()]);
+    let image = |image: &QuestionedImage| json!([image.id, image.questions.iter().map(question).collect::<Vec<_>>()]);
     json!(images.iter().map(image).collect::<Vec<_>>())
 }
 
@@ -66,7 +66,7 @@ fn selected_images_keep_the_order_of_the_image_data() {
     let qa =
         |image: i64, id: i64, answer: &str| json!({"image_id": image, "qa_id": id, "question": "?", "answer": answer});
     fs::write(root.join("image_data.json"), images(&[7, 5, 6]).to_string()).unwrap();
-    // A question belongs to the image of its own `image_id`, even in the entry of another image.
+    // A question belongs to the image of its own `image_id`, even if the entry of another image lists it.
     let qas = json!([{"id": 5, "qas": [qa(5, 1, "Two."), qa(7, 2, "2")]}, {"id": 7, "qas": [qa(5, 3, "two"), qa(6, 4, "3")]}]);
     fs::write(root.join("question_answers.json"), qas.to_string()).unwrap();
     let vocabulary = Vocabulary::of_majority_answers(["2"; 9]);
@@ -85,7 +85,7 @@ fn selected_images_keep_the_order_of_the_image_data() {
     );
 }
 
-/// The expected rows without the images' bytes.
+/// Returns the expected rows without the images' bytes.
 fn expected_rows(directory: &Path) -> Value {
     let mut rows = vlct_golden::json(directory.join("expected/rows.json"))["vgqa_train.arrow"].clone();
     for row in rows.as_array_mut().unwrap() {
@@ -129,7 +129,7 @@ fn rows_equal_those_of_the_original() {
 }
 
 #[test]
-fn json_files_replace_pickles() {
+fn json_files_are_accepted_instead_of_pickles() {
     for directory in golden("valid_vgqa") {
         let copy = tempfile::tempdir().unwrap();
         let from = directory.join("raw");

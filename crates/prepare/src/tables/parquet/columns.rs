@@ -1,7 +1,7 @@
 //! Decoding of the columns of a row group to cells.
 //!
-//! A column of Parquet is a tree of fields. Values are stored in its leaves, each with a definition level, the number of optional and
-//! repeated fields on its path that exist, and a repetition level, which is 0 where a row begins.
+//! A column of Parquet is a tree of fields, whose leaves store the values. Each value has two levels. Its definition level is the
+//! number of optional and repeated fields on its path that exist. Its repetition level is 0 where a row begins.
 
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -12,7 +12,7 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
 use crate::tables::columns::{Cell, Role};
 
-/// How the values of a leaf are converted.
+/// The type of cell to which the values of a leaf are converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -28,7 +28,7 @@ struct Leaf {
     /// Position among all leaves of the file.
     index: usize,
     kind: Kind,
-    /// The definition level of a value. Lower levels mean that the value is missing.
+    /// The definition level of an existing value. A lower level means that the value is missing.
     max_definition: i16,
     /// Whether definition levels are stored.
     has_definition: bool,
@@ -97,7 +97,7 @@ impl Column {
         })
     }
 
-    /// Whether the rows hold the bytes of images.
+    /// Returns whether the rows hold the bytes of images.
     pub fn embeds_images(&self) -> bool {
         match &self.shape {
             Shape::Value(leaf) => leaf.kind == Kind::Bytes,
@@ -106,7 +106,7 @@ impl Column {
         }
     }
 
-    /// The column without the bytes of images; `None` if nothing remains.
+    /// Returns the column without the bytes of images; `None` if nothing remains.
     pub fn without_bytes(self) -> Option<Self> {
         match self.shape {
             Shape::Image { path: Some(path), .. } => Some(Self {
@@ -120,7 +120,7 @@ impl Column {
         }
     }
 
-    /// The positions of the column's leaves among all leaves of the file.
+    /// Returns the positions of the column's leaves among all leaves of the file.
     pub fn leaves(&self) -> impl Iterator<Item = usize> {
         let (first, second) = match &self.shape {
             Shape::Value(leaf) | Shape::List(leaf) | Shape::Other(leaf, _) => (Some(leaf.index), None),

@@ -28,7 +28,7 @@ const BATCH_ROWS: usize = 32;
 /// Maximum number of images that are kept for later calls when images are read out of order.
 const MAX_WAITING: usize = 256;
 
-/// Which columns are read.
+/// The columns that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Projection {
     /// All columns that have a role.
@@ -66,9 +66,9 @@ struct Group {
     columns: [Option<ColumnDecoder>; 6],
     /// Number of rows that are not decoded yet.
     undecoded_rows: usize,
-    /// Decoded rows, by column.
+    /// The cells of the rows that are decoded but not returned yet, by column.
     decoded: [IntoIter<Cell>; 6],
-    /// Number of decoded rows.
+    /// Number of rows that are decoded but not returned yet.
     decoded_rows: usize,
 }
 
@@ -227,7 +227,7 @@ impl EmbeddedImages {
         }
     }
 
-    /// Returns the image of a row, counted from 0.
+    /// Returns the image of row `row`, counted from 0.
     ///
     /// # Errors
     /// Returns an error if there is no such row, if it has no image, or if the file is damaged.

@@ -9,13 +9,15 @@ use parquet::basic::Compression;
 
 /// Maximum nesting of structs in a header. The headers of the format have three levels.
 const MAX_DEPTH: usize = 8;
-/// Pages of any size may decompress to this many bytes.
+/// Size in bytes to which any page may decompress, however small it is.
 const MAX_SMALL_PAGE: u64 = 1 << 16;
 
 /// The fields of a page header that are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Page {
+    /// Size in bytes after decompression.
     uncompressed: u64,
+    /// Size in bytes in the file, without the header.
     compressed: u64,
     /// Number of values in a dictionary page, otherwise 0.
     values: u64,
@@ -112,7 +114,8 @@ impl Reader<'_> {
         (zigzag & 1 == 0).then_some(zigzag >> 1)
     }
 
-    /// Reads the type and id of the next field in a struct whose previous field had the id `last`. Returns `Some(None)` at its end.
+    /// Reads the type and id of the next field in a struct whose previous field had the id `last`. Returns `Some(None)` at the end of
+    /// the struct, and `None` if it is damaged.
     fn field(&mut self, last: i64) -> Option<Option<(u8, i64)>> {
         let head = self.byte()?;
         let kind = head & 0x0f;
@@ -174,8 +177,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips the items of a list, in which a boolean takes a byte. Every item has at least one byte, so the loop ends at the end of the
-    /// bytes.
+    /// Skips `count` items of a list, set or map, in which a boolean takes a byte. Every item has at least one byte, so
+    /// the loop ends at the end of the bytes.
     fn skip_items(&mut self, kind: u8, count: u64, depth: usize) -> Option<()> {
         for _ in 0..count {
             match kind {

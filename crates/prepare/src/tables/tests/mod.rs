@@ -68,7 +68,7 @@ fn reads_jsonl() {
         ]
     );
     assert_eq!(records(TableFormat::Jsonl, ""), []);
-    // Objects without a text may lack the key.
+    // Objects without a caption may lack the key `caption`.
     let text = "{\"image\": \"a\"}\n{\"image\": \"b\", \"caption\": \"c\"}\n{\"image\": \"d\"}\n";
     assert_eq!(
         records(TableFormat::Jsonl, text),

@@ -14,7 +14,7 @@ use super::super::parquet::Rows;
 use super::super::*;
 use super::{captions, error_with, file_with, read_bytes};
 
-/// A Parquet file of these columns, in row groups of two rows.
+/// Returns a Parquet file of these columns, in row groups of two rows.
 pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder()
@@ -26,7 +26,7 @@ pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compress
     writer.into_inner().unwrap()
 }
 
-/// Columns of a Hugging Face dataset of three rows.
+/// Returns the columns of a Hugging Face dataset of three rows.
 pub(super) fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"1".as_slice()), None, Some(b"3")]));
     let path: ArrayRef = Arc::new(StringArray::from(vec![Some("one.jpg"), Some("two.jpg"), None]));
@@ -79,7 +79,7 @@ fn reads_parquet_of_hugging_face() {
 }
 
 #[test]
-fn embedded_images_are_read_by_row_and_empty_in_records() {
+fn embedded_images_are_read_separately_from_records() {
     let bytes = parquet_file(hugging_face(), Compression::SNAPPY);
     let table = file_with(&bytes);
     let without_images: Vec<Record> = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default())
@@ -204,14 +204,14 @@ fn a_damaged_page_of_images_ends_the_preparation() {
     }
 }
 
-/// A row of the property test: an image as Hugging Face stores it, captions and an id, each of them null or not.
+/// A row of the property test: an image as Hugging Face stores it, captions and an id. Any of them may be null.
 type Row = (
     Option<(Option<Vec<u8>>, Option<String>)>,
     Option<Vec<Option<String>>>,
     Option<i64>,
 );
 
-/// A Parquet file of these rows.
+/// Returns a Parquet file of these rows.
 fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
     let part = |row: &Row| row.0.clone().unwrap_or_default();
     let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(rows.iter().map(|row| part(row).0)));
@@ -244,7 +244,7 @@ fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// The record of a row, or `None` if the row has no image.
+/// Returns the record of a row, or `None` if the row has no image.
 fn record_of((image, texts, id): &Row) -> Option<Record> {
     let (bytes, path) = image.clone()?;
     let (image, name) = match (bytes, path) {
@@ -263,7 +263,7 @@ fn record_of((image, texts, id): &Row) -> Option<Record> {
 
 proptest! {
     #[test]
-    fn reads_every_row_whatever_is_null_and_however_pages_are_cut(
+    fn reads_every_row_with_any_nulls_and_page_sizes(
         rows in prop::collection::vec(any::<Row>(), 1..30),
         (group_rows, page_rows) in (1..12usize, 1..8usize),
         (dictionary, v2) in any::<(bool, bool)>(),
