@@ -14,8 +14,8 @@ fn main() {
     }
 }
 
-/// Returns the abbreviated commit of the checkout, or `None` if git does not track this file, as in an unpacked archive below
-/// another repository.
+/// Returns the abbreviated hash of the checked-out commit, or `None` if git does not track this file, for instance because an
+/// archive was unpacked inside another repository.
 fn commit() -> Option<String> {
     let tracked = git(&["ls-files", "--error-unmatch", "build.rs"]);
     tracked.and_then(|_| git(&["rev-parse", "--short=9", "HEAD"]))

@@ -32,9 +32,9 @@ Examples:
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
   vlct check-images train2014                  list damaged image files
-  vlct map-vg-mscoco --root vgqa               questions of Visual Genome for VQA
+  vlct map-vg-mscoco --root vgqa               select questions of Visual Genome for VQA
 
-Exit status: 0 success, 1 failure (with one line on standard error), 2 wrong usage,
+Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.";
 
 /// Commands of `vlct`.
@@ -74,7 +74,7 @@ Updates, each one word:
   PATH                 a .json or .toml file of keys and values, such as a run's config.toml
 
 Values are Python literals: 4096, 5e-4, True, None, '[\"coco\", \"vg\"]'; anything else is text.
-KEY=VALUE wins at any position; of named configs and files the later one wins.
+KEY=VALUE overrides named configs and files, at any position; of named configs and files, the later one wins.
 
 Option, at any position:
   -p, --print_config   print the configuration first, then run
@@ -121,7 +121,7 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 Examples:
   vlct convert vlc_baseset.ckpt vlc.safetensors      another format, same names
   vlct convert vlc.safetensors vlc.ckpt              a file that PyTorch loads
-  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, for programs of MAE
+  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, under MAE's names
   vlct convert mae.pth backbone.ckpt --style vlc     VLC's names for the tensors of MAE")]
 pub struct Convert {
     /// Weights: .ckpt, .pth, .pt, .bin or .safetensors; the content determines the format
@@ -159,10 +159,11 @@ pub struct Inspect {
     /// A file or directory
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// For weight files other than checkpoints: also list every tensor with its shape
+    /// For weight files (not for checkpoints in a run directory): also list every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
-    /// For data: also write a contact sheet, a PNG file of evenly spaced rows, each with its image and first text
+    /// For data: also write a contact sheet: a PNG file with rows sampled at equal intervals from the data, each with its image and
+    /// first text
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Number of rows on the contact sheet
@@ -209,7 +210,8 @@ pub enum BenchTask {
 /// Options of `pretrain`, `vqa` and `infer`.
 #[derive(Args)]
 #[command(
-    after_help = "Prints task, style, precision, image_size, batch, seconds_per_step (the median), samples_per_second, peak_mib."
+    after_help = "Prints task, style (the program: always vlct), precision, image_size, batch, seconds_per_step (the median), \
+                  samples_per_second, peak_mib."
 )]
 pub struct BenchSteps {
     /// Side of the images in pixels, a multiple of 16
@@ -225,12 +227,12 @@ pub struct BenchSteps {
     #[arg(long)]
     pub profile: bool,
     #[command(flatten)]
-    pub arithmetic: BenchArithmetic,
+    pub compute: BenchCompute,
 }
 
-/// Precision and threads.
+/// Precision and threads of the tasks that run a model or its matrix products.
 #[derive(Args)]
-pub struct BenchArithmetic {
+pub struct BenchCompute {
     /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
@@ -242,22 +244,23 @@ pub struct BenchArithmetic {
     pub pin_threads: bool,
 }
 
-/// The matrix products of one linear layer, 1920 tokens, width 768 to 3072: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
+/// The matrix products of a linear layer from width 768 to 3072 on 1920 tokens: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
 ///
-/// Prints task, style, precision, rows, inner, columns, forward_tflops, input_gradient_tflops, weight_gradient_tflops (medians).
+/// Prints task, style (the program: always vlct), precision, rows, inner, columns, and as medians forward_tflops,
+/// input_gradient_tflops, weight_gradient_tflops.
 #[derive(Args)]
 pub struct BenchGemm {
     /// Repetitions of each product
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse_count)]
     pub steps: usize,
     #[command(flatten)]
-    pub arithmetic: BenchArithmetic,
+    pub compute: BenchCompute,
 }
 
 /// Loading of images: from the bytes of their files to normalised pixels
 ///
-/// Prints transform, image_size, pictures_per_second, cores (number of threads). Files, at most 64 MiB of them, are read
-/// into memory before the measurement.
+/// Prints transform, image_size, pictures_per_second, cores (the number of threads). Files are read into memory before the
+/// measurement, until 64 MiB are reached.
 #[derive(Args)]
 pub struct BenchLoader {
     /// Image files, .arrow files, or directories of them
@@ -315,7 +318,7 @@ pub enum BenchPrecision {
     /// 32-bit floating point
     #[value(name = "f32", alias = "32")]
     F32,
-    /// bfloat16 with f32 accumulation; the CPU needs AMX, or AVX-512 with fast bfloat16 (AMD)
+    /// bfloat16 with f32 accumulation; needs a CPU with AMX (Intel) or with fast bfloat16 of AVX-512 (AMD)
     #[value(alias = "16")]
     Bf16,
 }
@@ -337,6 +340,10 @@ mod tests {
             panic!("not run");
         };
         assert_eq!(run.words, ["with", "a=-1", "-p", "--x", "--", "b"]);
+    }
+
+    #[test]
+    fn rejects_minutes_that_are_not_a_number() {
         assert!(Cli::try_parse_from(["vlct", "quickstart", "--minutes", "nan"]).is_err());
     }
 

@@ -10,7 +10,7 @@ use vlct_image::Transform;
 use vlct_train::bench::{BenchOptions, Device, Precision, Workload, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 
-use crate::args::{Bench, BenchArithmetic, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
+use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
 use crate::output::{Failure, print};
 
 /// Measures one kind of work and prints the result.
@@ -29,7 +29,7 @@ fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
         workload,
         image_size: args.image_size,
         batch: args.batch,
-        precision: set_up(&args.arithmetic)?,
+        precision: start_threads_and_choose_precision(&args.compute)?,
         profile: args.profile,
         steps: args.steps,
     });
@@ -40,11 +40,12 @@ fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
 }
 
 fn bench_gemm(args: &BenchGemm) -> Result<(), Failure> {
-    print_line(&measure_gemm(set_up(&args.arithmetic)?, args.steps))
+    let precision = start_threads_and_choose_precision(&args.compute)?;
+    print_line(&measure_gemm(precision, args.steps))
 }
 
-/// Starts the threads and returns the precision to measure.
-fn set_up(args: &BenchArithmetic) -> Result<Precision, Failure> {
+/// Starts the threads, and returns the precision to measure.
+fn start_threads_and_choose_precision(args: &BenchCompute) -> Result<Precision, Failure> {
     use_threads(Threads {
         count: args.threads,
         pinned: args.pin_threads,
@@ -84,7 +85,7 @@ fn bench_loader(args: &BenchLoader) -> Result<(), Failure> {
     }))
 }
 
-/// Formats a table of the milliseconds per image of each stage, and their shares.
+/// Formats a table with a line for each stage and one for the sum: milliseconds per image, and share of the sum.
 fn profile_table(rate: &Rate) -> String {
     let stages = [
         ("decode", rate.spent.decode),

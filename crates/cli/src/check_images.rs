@@ -53,8 +53,8 @@ pub struct CheckImages {
     pub json: bool,
 }
 
-/// Number of files that are checked in parallel before their results are printed.
-const FILES_AT_ONCE: usize = 1024;
+/// Number of files whose results are collected before they are printed.
+const FILES_PER_BATCH: usize = 1024;
 
 /// Checks the directories and prints the bad files.
 pub fn run(args: &CheckImages) -> Result<(), Failure> {
@@ -71,7 +71,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
         let mut files = files_under(directory).peekable();
         while files.peek().is_some() {
             let mut paths = Vec::new();
-            for file in files.by_ref().take(FILES_AT_ONCE) {
+            for file in files.by_ref().take(FILES_PER_BATCH) {
                 match file {
                     Ok(path) => paths.push(path),
                     Err(error) => tally.report_failure(&error.to_string()),

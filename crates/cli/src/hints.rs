@@ -152,7 +152,7 @@ mod tests {
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
         assert!(message(directory.path(), "sbu", ShardPolicy::All).contains("or fewer_shards=True"));
-        // If a later shard exists, a missing shard does not mean a smaller download.
+        // A shard that is missing before an existing one means an incomplete download, not a smaller one.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
         let gap = message(directory.path(), "sbu", ShardPolicy::AsFound);
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     // `parse` prints help and usage errors itself, and exits with 0 or 2.
     let cli = Cli::parse();
     output::Logger::install();
-    let result = catching_out_of_memory(|| match &cli.command {
+    let result = catch_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Convert(args) => convert::run(args),
@@ -54,9 +54,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command. Arithmetic that runs out of memory panics with [`OutOfMemory`]: this panic becomes an error. Panics that a library
-/// turns into errors, such as those of decoders on damaged files, are not printed.
-fn catching_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+/// Runs a command. A computation that runs out of memory panics with [`OutOfMemory`]: this function catches the panic and returns an
+/// error. It does not print panics that a library turns into errors, such as those of decoders on damaged files.
+fn catch_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if !info.payload().is::<OutOfMemory>() && !vlct_util::panics::is_caught() {

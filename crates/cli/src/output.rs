@@ -46,7 +46,7 @@ pub fn size(bytes: u64) -> HumanBytes {
     HumanBytes(bytes)
 }
 
-/// Prints messages to standard error: warnings and errors in one line that begins with the level, other messages unchanged. The
+/// Prints messages to standard error: each warning or error as one line that begins with the level, other messages unchanged. The
 /// progress bar is hidden while a message is printed.
 pub struct Logger;
 
@@ -70,7 +70,7 @@ impl Log for Logger {
             return;
         }
         let line = format_message(record.level(), &record.args().to_string());
-        // Nothing can be done if standard error is closed too.
+        // An error is ignored: if standard error is closed, it cannot be reported.
         suspend(|| drop(writeln!(io::stderr(), "{line}")));
     }
 

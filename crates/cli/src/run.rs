@@ -1,5 +1,5 @@
-//! `vlct run [COMMAND] [with UPDATE...]`: parses the command line of Sacred, which the original uses. clap cannot
-//! express it.
+//! `vlct run [COMMAND] [with UPDATE...]`: parses the command line as Sacred does, the configuration library of the original. clap
+//! cannot express this syntax.
 
 use std::path::Path;
 

@@ -9,7 +9,9 @@ use crate::output::Failure;
 
 /// State that the signal handlers set.
 pub struct Signals {
+    /// Whether a signal arrived.
     stop: Arc<AtomicBool>,
+    /// Number of the last signal; 0: none.
     number: Arc<AtomicUsize>,
 }
 
@@ -43,8 +45,8 @@ impl Signals {
     }
 }
 
-/// Returns whether the process ignores `signal`, as under `nohup`. Returns true if this is unknown, as on
-/// systems without `/proc`.
+/// Returns whether the process ignores `signal`, as under `nohup`. Returns true if this cannot be determined, as on systems without
+/// `/proc`.
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return true;

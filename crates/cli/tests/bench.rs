@@ -20,7 +20,7 @@ fn measure(task: &str, options: &str) -> serde_json::Map<String, serde_json::Val
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Panics unless the command fails with this status and one line with this beginning.
+/// Panics unless the command fails with this status, and prints one line with this beginning to standard error.
 fn assert_fails(command: &mut Command, status: i32, beginning: &str) {
     let output = command.output().expect("the program starts");
     let message = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! Training on custom datasets: named Arrow files, and directories of WebDataset shards.
+//! Training on custom datasets: Arrow files that begin with the name of the dataset, and directories of WebDataset shards.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The `vlct …` commands of README and `docs` run as printed, on small data under the names that the documents use.
+//! Runs the `vlct …` commands of README and `docs`, except `NOT_RUN`, on small data under the names that the documents use; `APPENDED`
+//! makes long ones short.
 //!
 //! `.ci/run` runs the README's `cargo …` commands.
 
@@ -30,8 +31,7 @@ const NOT_RUN: [(&str, &str); 4] = [
     ),
 ];
 
-/// Pairs of the beginning of a command and the arguments that are appended to the command, so that it takes seconds: the small model
-/// of `tests/golden/model`, one step.
+/// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
 const APPENDED: [(&str, &str); 3] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
@@ -223,16 +223,16 @@ fn documented_commands_succeed() {
         .collect();
     let all: Vec<&DocumentedCommand> = documents.iter().flat_map(|(_, found)| found).collect();
     assert!(all.len() > 20, "{all:?}");
-    for (text, reason) in NOT_RUN {
+    for (text, _) in NOT_RUN {
         assert!(
             all.iter().any(|command| command.text == text),
-            "no document has {text:?} ({reason})"
+            "{text:?} is in NOT_RUN but in no document"
         );
     }
     for (start, _) in APPENDED {
         assert!(
             all.iter().any(|command| command.text.starts_with(start)),
-            "no document has {start:?}"
+            "{start:?} is in APPENDED, but no command in a document begins with it"
         );
     }
     let failed: Vec<String> = std::thread::scope(|scope| {
@@ -248,7 +248,7 @@ fn documented_commands_succeed() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The compiler checks the example, not the README.
+/// The compiler checks the example but not the README, so every line of the README's Rust code must be in the example.
 #[test]
 fn rust_code_of_the_readme_is_in_the_example() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");

@@ -31,7 +31,7 @@ fn converting_back_and_forth_keeps_every_tensor() {
     let tensors = |path: &str| {
         let (status, out, _) = vlct(&["inspect", "--tensors", path]);
         assert_eq!(status, 0);
-        // A safetensors file does not keep the order of tensors.
+        // A set, because a safetensors file does not keep the order of tensors.
         let lines = out.lines().filter(|line| line.starts_with("    "));
         lines.map(str::to_string).collect::<std::collections::BTreeSet<_>>()
     };

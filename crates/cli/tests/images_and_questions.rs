@@ -196,7 +196,7 @@ fn rejects_invalid_arguments_and_inputs() {
 }
 
 #[test]
-fn selects_the_same_questions_with_every_source_of_labels() {
+fn selects_the_same_questions_with_every_source_of_the_vocabulary() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("raw");
     copy(&golden_prepare_dir().join("map_vg_mscoco/raw"), &root);

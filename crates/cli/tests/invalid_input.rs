@@ -114,7 +114,7 @@ fn training_replaces_and_evaluation_rejects_undecodable_images() {
 }
 
 #[test]
-fn rejects_non_weight_files() {
+fn rejects_files_without_weights_of_the_model() {
     let directory = synthetic_dataset();
     let directory = directory.path();
     let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");

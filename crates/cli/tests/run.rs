@@ -48,7 +48,7 @@ fn print_config_shows_the_resulting_values() {
             "\n  seed = 0\n",
         ],
     );
-    // In the reverse order, max_steps=None of the task wins.
+    // In the reverse order, `max_steps=None` of the task wins over `step50k`.
     let (_, out, _) = run(&[
         "run",
         "print_config",
@@ -152,7 +152,7 @@ fn print_config_reports_that_a_run_would_fail() {
 }
 
 #[test]
-fn a_saved_configuration_gives_the_same_configuration() {
+fn a_saved_configuration_can_be_loaded_again() {
     let directory = tempfile::tempdir().unwrap();
     let saved = vlct(
         directory.path(),

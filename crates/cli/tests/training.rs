@@ -25,10 +25,11 @@ fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
     }
 }
 
-/// Kills runs of this precision `times` times in all, at random moments, and resumes each run until it ends.
+/// Kills runs of this precision `times` times in all, at random moments, and resumes each run until it ends. Panics
+/// unless every run ends with the weights of an uninterrupted run.
 fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
     let uninterrupted = format!("uninterrupted{precision}");
-    let precision_is = format!("precision={precision}");
+    let precision_update = format!("precision={precision}");
     // Validation interrupts accumulation windows, epochs end in incomplete windows, and checkpoints are frequent.
     let words = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
@@ -36,7 +37,7 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
             "data",
             &[
                 &log_dir,
-                &precision_is,
+                &precision_update,
                 "max_steps=120",
                 "checkpoint_every=5",
                 "val_check_interval=13",
@@ -131,14 +132,14 @@ fn sigterm_saves_a_checkpoint_to_resume_from() {
     let output = child.wait_with_output().expect("waiting");
     assert_eq!(output.status.code(), Some(143), "{}", stderr_of(&output));
     assert!(stderr_of(&output).contains("saved step"), "{}", stderr_of(&output));
-    let mut more = words("stopped");
-    more.push(format!("resume_from={}", run_directory(directory, "stopped").display()));
-    assert_success(&run_with(directory, &more));
+    let mut resumed = words("stopped");
+    resumed.push(format!("resume_from={}", run_directory(directory, "stopped").display()));
+    assert_success(&run_with(directory, &resumed));
     assert_same_checkpoint(
         &last_checkpoint(directory, "uninterrupted"),
         &last_checkpoint(directory, "stopped"),
     );
-    // Every tenth step is logged once.
+    // Every tenth step is logged, none of them twice.
     let text = std::fs::read_to_string(&metrics).expect("metrics");
     let steps: Vec<&str> = text.lines().filter(|l| l.contains("mlm/train/loss\"")).collect();
     assert_eq!(steps.len(), 20, "{text}");
@@ -249,7 +250,7 @@ fn non_finite_weights_and_losses_end_the_run() {
     assert_one_line_error("a loss", &output, &parts);
 }
 
-/// The files are those of the original Python writers. Shards that the small dataset lacks are copies of an empty shard.
+/// The files are those of the original Python writers. Shards that the golden data lacks are copies of an empty shard.
 #[test]
 fn published_command_trains_on_files_of_the_original_writers() {
     for prepare in vlct_golden::directories("prepare") {
@@ -287,7 +288,7 @@ fn published_command_trains_on_files_of_the_original_writers() {
         let pretrain_path = format!("pretrain_path={}", mae.display());
         let config = vlct_golden::json(mae.with_file_name("config.json"));
         let size = |key: &str, from: &str| format!("{key}={}", config[from]);
-        // The published words, and sizes that fit the small weights.
+        // The words of the published command, with the sizes of the small model.
         let words = [
             "data_root=arrow".to_string(),
             "num_gpus=1".into(),

@@ -20,13 +20,14 @@ use crate::output::{Failure, print, size, with_thousands_separators};
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
 
-/// Maximum number of characters that are printed of an entry other than weights. Optimiser states can be long.
+/// Maximum number of characters that are printed of each non-tensor entry of a weight file: some entries are long.
 const MAX_ENTRY_CHARS: usize = 160;
 
-/// Describes the path. With `--sheet`, also writes the contact sheet.
+/// Describes the file or directory. With `--sheet`, also writes the contact sheet.
 ///
 /// # Errors
-/// Returns an error if the path cannot be read or is damaged, and for `--sheet` on a run directory, which has no images.
+/// Returns an error if a file cannot be read or is damaged, if a directory has nothing to describe, or if `--sheet` is given for a run
+/// directory, which has no images.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
     let path = args.path.as_path();
     let metadata = std::fs::metadata(path).map_err(at::<IoError>(path))?;

@@ -1,4 +1,4 @@
-//! `vlct inspect --sheet`: writes a contact sheet of evenly spaced rows.
+//! `vlct inspect --sheet`: writes a contact sheet of rows sampled at equal intervals.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -50,8 +50,8 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     })
 }
 
-/// Writes `count` rows, spread evenly over all rows of the files, to `out` as a PNG file. Returns the number of rows written, which is
-/// smaller if the files have fewer rows.
+/// Writes the PNG file `out` with `count` rows, sampled at equal intervals from all rows of `files`. If there are fewer rows, writes
+/// all. Returns the number of rows written.
 pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failure> {
     let tables: Vec<Table> = files.iter().map(|path| Table::open(path)).collect::<Result<_, _>>()?;
     let rows: usize = tables.iter().map(Table::rows).sum();

@@ -1,4 +1,4 @@
-//! Descriptions of Arrow tables and WebDataset shards, and a list of the tables and shards of a directory.
+//! Describes Arrow tables and WebDataset shards, and lists those of a directory.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -11,11 +11,12 @@ use vlct_util::{IoError, at};
 
 use crate::output::{Failure, size, with_thousands_separators};
 
-/// Columns that hold images, and columns that hold lists of text, in the tables of ViLT's layout.
+/// Columns that hold images, in tables of ViLT's layout.
 const IMAGES: [&str; 3] = ["image", "image_0", "image_1"];
+/// Columns that hold lists of texts, in tables of ViLT's layout.
 const TEXTS: [&str; 2] = ["caption", "questions"];
 
-/// Maximum number of listed splits.
+/// Maximum number of splits that are listed.
 const MAX_SPLITS: usize = 16;
 
 /// Histogram of the number of words in texts.
@@ -55,7 +56,7 @@ impl fmt::Display for WordCounts {
     }
 }
 
-/// Describes an Arrow table. Reads every row: the sizes of its images and the words of its texts.
+/// Describes an Arrow table. Reads every row, to add up the sizes of images and to count the words of texts.
 pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     let table = ArrowTable::open(path)?;
     let columns: Vec<&str> = table.columns().collect();
@@ -102,7 +103,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");
-            // In a column of other values than splits, only the rows before the first unlisted value are counted.
+            // A column with more than `MAX_SPLITS` values does not hold splits: the remaining rows are not counted.
             if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
                 break;
             }
@@ -117,7 +118,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Describes a tar. Reads every sample.
+/// Describes a WebDataset shard. Reads every sample.
 pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let table = TarTable::open(path)?;
     let (mut bytes, mut captions) = (0u64, 0u64);
@@ -147,7 +148,8 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Lists the Arrow files of a directory, then the tars of the directory, its subdirectories and their `train`, `val` and `test`.
+/// Lists the Arrow files in a directory, then the tars in the directory, in its subdirectories, and in `train`, `val` and `test` of
+/// each subdirectory.
 pub fn data_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = at::<IoError>(directory);
     let (mut paths, mut directories) = (Vec::new(), Vec::new());

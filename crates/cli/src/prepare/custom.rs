@@ -14,12 +14,12 @@ pub struct CustomArgs {
     /// Name of the dataset, for datasets='["NAME"]' in `vlct run`
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// A table and the split of its rows; may be repeated. Without SPLIT, the split column has the split of each row; without
-    /// this column, all rows are train
+    /// A table and the split of its rows; may be repeated. Without SPLIT, the split of each row is read from the split column;
+    /// without this column, all rows are training data
     /// [default: train.*, val.* and test.* in --root]
     #[arg(long, value_name = "[SPLIT=]FILE")]
     pub annotations: Vec<AnnotationTable>,
-    /// Column of the images: paths relative to --root; in Parquet also the bytes of image files
+    /// Column of the images: paths relative to --root; in Parquet, paths or the bytes of image files
     #[arg(long, value_name = "COLUMN")]
     pub image_column: Option<String>,
     /// Column of the captions

@@ -40,8 +40,8 @@ pub struct Prepare {
     /// Seed of the order of rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// For vgqa: the answer vocabulary, a label file (.pkl, .json) or a directory with prepared vqav2 files [default: the label
-    /// file in --root]
+    /// For vgqa: where to read the answer vocabulary: a label file (.pkl, .json), or a directory with prepared vqav2 files
+    /// [default: the label file in --root]
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
     /// Rows per file, for datasets that are written as numbered files
@@ -74,12 +74,12 @@ Published datasets and what --root holds:
   pretrain-vg          vgqa_annt.json  images/
 
 Custom datasets, under --name NAME, and what --root holds:
-  jsonl csv tsv        images; --annotations has their paths with captions, or questions and answers
+  jsonl csv tsv        images; --annotations has their paths with captions, or with questions and answers
   parquet              train*.parquet, …; paths of images, or the images themselves
   webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run also reads them directly)
   imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
 
-The report, with every image that was left out and why, is OUT/prepare_DATASET.json or OUT/prepare_NAME.json.
+The report lists every image that was left out, and why: OUT/prepare_DATASET.json, for custom datasets OUT/prepare_NAME.json.
 
 Examples:
   vlct prepare coco --root downloads/coco --out arrow
@@ -157,7 +157,7 @@ pub fn run(args: &Prepare) -> Result<(), Failure> {
     args.writing.write(&name, &plan, &signals)
 }
 
-/// Opens the answer vocabulary of a label file or of a directory of prepared files.
+/// Opens the answer vocabulary of a label file, or of a directory with prepared vqav2 files.
 pub fn open_vocabulary(path: &Path) -> Result<Vocabulary, DataError> {
     if path.is_dir() {
         Vocabulary::from_prepared(path)

@@ -26,8 +26,8 @@ pub struct WriteValidVgqa {
     /// Directory of the questions and images
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// The answer vocabulary: a label file (.pkl, .json) or a directory with prepared vqav2 files [default: the label file in
-    /// --root]
+    /// Where to read the answer vocabulary: a label file (.pkl, .json), or a directory with prepared vqav2 files [default: the
+    /// label file in --root]
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
     /// Where and how the file is written.

@@ -1,4 +1,4 @@
-//! Writing a plan: options, progress and summary.
+//! Writes the files of a plan: options, progress and summary.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -17,16 +17,16 @@ use crate::signals::Signals;
 /// Where and how Arrow files are written.
 #[derive(Args)]
 pub struct Writing {
-    /// Directory for the Arrow files: data_root of `vlct run`. It is created if it is missing
+    /// Directory for the Arrow files, which `vlct run` reads as data_root. It is created if it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Decode every image once and leave out those that cannot be decoded (the default)
     #[arg(long, overrides_with = "no_validate")]
     pub validate: bool,
-    /// Do not decode the images; training then finds damaged images
+    /// Do not decode the images; damaged images are then found only in training
     #[arg(long, overrides_with = "validate")]
     pub no_validate: bool,
-    /// Downscale larger images to this longest side in pixels, as JPEG
+    /// Downscale images with a side above N pixels, so that the longer side has N pixels, and store them as JPEG
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=65_535))]
     pub max_side: Option<u32>,
     /// JPEG quality of downscaled images
@@ -147,7 +147,7 @@ impl Writing {
         print(&text)
     }
 
-    /// Adds the first rows that were left out to `text`.
+    /// Appends to `text` the number of rows that were left out, and the first few of them with their reasons.
     fn describe_left_out(&self, report: &Report, text: &mut String) {
         const MAX_LISTED: usize = 5;
         let _ = writeln!(
@@ -165,7 +165,7 @@ impl Writing {
     }
 }
 
-/// Describes in one line how many images and annotations of a part of a dataset match.
+/// Describes one part of a dataset in one line: how many images and annotations match.
 fn describe_coverage(part: &Coverage) -> String {
     let mut line = format!(
         "{}: {} image files and {} annotated images; {} images have both a file and an annotation",

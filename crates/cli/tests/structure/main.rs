@@ -127,10 +127,10 @@ fn libraries_name_no_options_or_commands() {
 
 fn names_option_or_command(text: &str) -> bool {
     let starts_lowercase = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase());
-    let option = text
+    let has_option = text
         .match_indices("--")
         .any(|(offset, _)| !text[..offset].ends_with('-') && starts_lowercase(&text[offset + 2..]));
-    option
+    has_option
         || text
             .match_indices("vlct ")
             .any(|(offset, _)| starts_lowercase(&text[offset + 5..]))
@@ -146,13 +146,13 @@ fn paths_in_documents_exist() {
         let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
         for path in quoted.filter(|text| text.starts_with("crates/")) {
             checked += 1;
-            let checkable = path.split("NAME").next().expect("a first part");
-            if !root().join(checkable).exists() {
+            let before_placeholder = path.split("NAME").next().expect("a first part");
+            if !root().join(before_placeholder).exists() {
                 missing.push(format!("{}: {path}", document.display()));
             }
         }
     }
-    assert!(checked > 40, "only {checked} paths");
+    assert!(checked > 40, "only {checked} paths are found");
     assert!(
         missing.is_empty(),
         "documents name paths that do not exist:\n{}",

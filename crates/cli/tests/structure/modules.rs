@@ -11,7 +11,7 @@ type Module = Vec<String>;
 
 /// The modules of one crate.
 pub struct Modules {
-    /// Code of the file of each module.
+    /// Code of each module's file.
     code: BTreeMap<Module, String>,
     /// Imports of each module: local name, and path as written.
     imports: BTreeMap<Module, Vec<(String, Vec<String>)>>,
@@ -133,7 +133,7 @@ fn imports(code: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// Adds the local names and paths of a `use` tree such as `a::{b, c::{d as e}}`, which follows `prefix`, to `found`.
+/// Appends to `found` the local names and paths of a `use` tree such as `a::{b, c::{d as e}}`. `prefix` is the path before the tree.
 fn expand_use_tree(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<String>)>) {
     let tree = tree.trim();
     if let Some(open) = tree.find('{') {
@@ -162,7 +162,7 @@ fn expand_use_tree(prefix: &[String], tree: &str, found: &mut Vec<(String, Vec<S
     }
 }
 
-/// Returns whether a path begins with `self`, the current module. After a prefix, `self` means the prefix.
+/// Returns whether `path` begins with a `self` that means the current module. After a prefix, `self` means the prefix.
 fn begins_with_self(prefix: &[String], path: &str) -> bool {
     prefix.is_empty() && path.trim_start().starts_with("self")
 }
@@ -173,7 +173,7 @@ fn segments(path: &str) -> impl Iterator<Item = String> {
         .filter(|name| !name.is_empty())
 }
 
-/// Returns the paths in expressions and types that begin with `crate::` or `super::`.
+/// Returns the paths that begin with `crate::` or `super::`, in expressions and types.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     code.split(|c| !is_path(c))

@@ -40,7 +40,7 @@ pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Returns whether a source file contains only tests.
+/// Returns whether a source file contains only tests, to judge by its path.
 pub fn is_test_file(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     path.components().any(|part| part.as_os_str() == "tests")
@@ -69,7 +69,8 @@ pub fn parse(text: &str) -> Source {
     }
 }
 
-/// Replaces comments and literals by spaces of the same length. Returns the string literals with their byte positions too.
+/// Replaces comments and literals by spaces of the same length. Returns the resulting code, and the string literals with the byte
+/// offsets at which they began.
 fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
@@ -122,8 +123,8 @@ fn raw_string_hashes(bytes: &[u8], offset: usize) -> Option<usize> {
     (bytes.get(offset + 1 + hashes) == Some(&b'"')).then_some(hashes)
 }
 
-/// Returns the length in bytes of the character literal at the start of `text`, or `None` if there is no literal. A lifetime has
-/// no second quote.
+/// Returns the length in bytes of the character literal at the start of `text`, or `None` if there is none. A lifetime is not a
+/// literal: it has no second quote.
 fn char_literal_length(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     if inner.starts_with('\\') {
@@ -135,7 +136,8 @@ fn char_literal_length(text: &str) -> Option<usize> {
         .then_some(first.len_utf8() + 2)
 }
 
-/// Replaces items under `#[cfg(test)]`, up to their closing brace or semicolon, by spaces. Returns their byte ranges too.
+/// Replaces items under `#[cfg(test)]`, up to their closing brace or semicolon, by spaces. Returns the resulting code, and the
+/// byte ranges of these items.
 fn blank_tests(code: String) -> (String, Vec<std::ops::Range<usize>>) {
     const MARK: &str = "#[cfg(test)]";
     let mut tests: Vec<std::ops::Range<usize>> = Vec::new();

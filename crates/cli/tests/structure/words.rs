@@ -10,7 +10,7 @@ struct Rule {
     instead: String,
 }
 
-/// A text that files below a directory may contain; lines are searched without it.
+/// A text that files below `directory` may contain. It is removed from each line before the line is searched.
 struct Exception {
     text: String,
     directory: String,
