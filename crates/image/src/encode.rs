@@ -21,7 +21,8 @@ pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
 /// Encodes an image as baseline JPEG; `quality` is 1 (smallest) to 100 (best).
 ///
 /// # Errors
-/// Returns [`ImageError::Quality`] for another quality, [`ImageError::Encode`] for an image without pixels or with a side above 65,535.
+/// Returns [`ImageError::Quality`] if `quality` is not in 1..=100, and [`ImageError::Encode`] for an image without pixels or with a
+/// side above 65,535.
 pub fn encode_jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>> {
     if !(1..=100).contains(&quality) {
         return Err(ImageError::Quality(quality));

@@ -78,5 +78,5 @@ pub enum ImageError {
     },
 }
 
-/// Result with an [`ImageError`] unless another error is named.
+/// Result whose error type is [`ImageError`] by default.
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;

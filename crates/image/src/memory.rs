@@ -1,6 +1,6 @@
 //! Reuse of pixel buffers within a thread.
 //!
-//! The page faults of a new buffer for an image take a third of the time of a rotation.
+//! If a rotation allocates a new buffer for its result, page faults take a third of the time of the rotation.
 
 use std::cell::RefCell;
 

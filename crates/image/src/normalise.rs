@@ -58,7 +58,7 @@ pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
 mod tests {
     use super::*;
 
-    /// Returns three normalised planes of all levels.
+    /// Returns three normalised planes, each with all 256 levels.
     fn all_levels() -> Vec<f32> {
         let Levels { scale, offset } = levels();
         let plane = |c: usize| (0..256).map(move |level| level as f32 * scale[c] + offset[c]);

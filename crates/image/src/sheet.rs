@@ -7,7 +7,7 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_wid
 use super::resize;
 use crate::Result;
 
-/// Longest side of a thumbnail in pixels.
+/// Maximum side of a thumbnail in pixels.
 const SIDE: u32 = 192;
 /// Space around every cell in pixels.
 const GAP: u32 = 12;
@@ -40,7 +40,7 @@ pub fn thumbnail(image: &RgbImage) -> Result<RgbImage> {
     resize(image, side(width), side(height))
 }
 
-/// Draws cells in rows of `columns` cells, at least one.
+/// Draws cells in rows of `columns` cells. `columns` is limited to 1..=256 and to the number of cells.
 pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
     let columns = columns.clamp(1, cells.len().clamp(1, 256) as u32);
     let rows = (cells.len() as u32).div_ceil(columns).max(1);
@@ -99,7 +99,8 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
     wrapped
 }
 
-/// Draws a line of text with its upper left corner at (`left`, `top`). Characters that the font lacks are drawn as boxes.
+/// Draws a line of text with its upper left corner at (`left`, `top`). Characters that the font lacks are drawn as two
+/// horizontal lines.
 fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     let width = get_raster_width(FONT.0, FONT.1) as u32;
     for (index, letter) in (0..).zip(text.chars()) {
@@ -130,7 +131,7 @@ fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     }
 }
 
-/// Blends a pixel with the text colour of opacity `opacity`, 0 to 255.
+/// Draws the text colour over a pixel, with an opacity from 0 to 255.
 fn blend(sheet: &mut RgbImage, x: u32, y: u32, opacity: u8) {
     if opacity > 0
         && let Some(pixel) = sheet.get_pixel_mut_checked(x, y)

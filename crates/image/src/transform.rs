@@ -69,7 +69,7 @@ impl FromStr for TransformKind {
 
 /// Number of operations per image of `mae_randaug`.
 const RANDAUG_OPERATIONS: usize = 2;
-/// Magnitude of the operations of `mae_randaug`, on the scale of [`super::augment::MAX_MAGNITUDE`].
+/// Magnitude of the operations of `mae_randaug`; the maximum is [`super::augment::MAX_MAGNITUDE`].
 const RANDAUG_MAGNITUDE: f64 = 9.0;
 /// Maximum side of a result in pixels.
 const MAX_SIZE: usize = 8192;

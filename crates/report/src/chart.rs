@@ -5,13 +5,13 @@ use super::{
     html::{add, escape, number},
 };
 
-/// Width and height of the view box. A phone shows the box at about this many pixels, so that the text stays readable.
+/// Width and height of the view box. On a phone, one unit is about one pixel, so that the text stays readable.
 const SIZE: (f64, f64) = (340.0, 200.0);
 
 /// Margins around the plotting area: left, top, right, bottom.
 const MARGIN: (f64, f64, f64, f64) = (46.0, 10.0, 12.0, 34.0);
 
-/// Number of points above which a curve is also drawn smoothed.
+/// Number of points above which a smoothed copy of a curve is drawn over it.
 const SMOOTH_ABOVE: usize = 40;
 
 /// Maximum number of points drawn per curve.
@@ -137,7 +137,7 @@ fn draw_path(html: &mut String, axes: &Axes, points: &[(f64, f64)], class: &str)
     html.push_str("\"/>");
 }
 
-/// Reduces `points` to at most [`MAX_POINTS`]: means of chunks of equal length.
+/// Reduces `points` to at most [`MAX_POINTS`] by averaging groups of neighbouring points.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let length = points.len().div_ceil(MAX_POINTS).max(1);
     let mean = |chunk: &[(f64, f64)]| {
@@ -149,7 +149,7 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(length).map(mean).collect()
 }
 
-/// Returns the centred moving average over a tenth of the curve. Near the ends, the window is shortened equally on both sides, so
+/// Returns the centred moving average over a tenth of the points. Near the ends, the window is shortened equally on both sides, so
 /// that the result does not lag.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let half_width = points.len() / 20;
@@ -265,7 +265,7 @@ fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Formats `tick` with as many decimals as distinguish neighbouring ticks.
+/// Formats `tick` with the number of decimals that distinguishes neighbouring ticks.
 fn tick_label(tick: f64, ticks: &[f64]) -> String {
     let step = match ticks {
         [first, second, ..] => second - first,
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_no_non_finite_coordinates() {
+    fn draws_only_finite_coordinates() {
         let chart = |points: Vec<(f64, f64)>| Chart {
             title: "t".into(),
             explanation: String::new(),

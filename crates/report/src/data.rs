@@ -148,7 +148,7 @@ pub struct Retrieval {
     pub candidates: usize,
 }
 
-/// An image of a [`Retrieval`].
+/// An image that a [`Retrieval`] shows.
 #[derive(Debug, Clone)]
 pub struct Hit {
     /// The image.

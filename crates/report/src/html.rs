@@ -1,6 +1,6 @@
 //! Escaping of text and formatting of values for HTML.
 
-/// Appends formatted text to a `String`, which cannot fail.
+/// Appends formatted text to a `String`. This cannot fail.
 macro_rules! add {
     ($to:expr, $($text:tt)*) => {{
         use std::fmt::Write as _;
@@ -9,7 +9,8 @@ macro_rules! add {
 }
 pub(super) use add;
 
-/// Escapes `text` for use between tags and in quoted attributes. Characters that HTML does not allow become U+FFFD.
+/// Escapes `text` for use between tags and in quoted attributes. Control characters other than line feed
+/// and tab become U+FFFD.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -27,7 +28,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Formats a fraction as a percentage with one decimal; a no-break space precedes the sign.
+/// Formats a fraction as a percentage with one decimal and a no-break space before the percent sign.
 pub(super) fn percent(fraction: f64) -> String {
     if fraction.is_finite() {
         format!("{:.1}\u{a0}%", fraction * 100.0)
@@ -36,25 +37,25 @@ pub(super) fn percent(fraction: f64) -> String {
     }
 }
 
-/// Formats a value to about three significant digits.
+/// Formats a value: with three decimals, as an integer from 1000 on, in scientific notation below 0.001 and from a million on.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "not known".into(),
         0.0 => "0".into(),
-        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
-        size if size >= 1000.0 => format!("{value:.0}"),
+        magnitude if !(1e-3..1e6).contains(&magnitude) => format!("{value:.2e}"),
+        magnitude if magnitude >= 1000.0 => format!("{value:.0}"),
         _ => format!("{value:.3}"),
     }
 }
 
-/// Formats a duration: `1.2 s`, `42 s`, `9 min 1 s`, `2 h 3 min`.
-pub(super) fn duration(value: f64) -> String {
-    match value {
-        _ if !value.is_finite() => "not known".into(),
-        ..10.0 => format!("{value:.1}\u{a0}s"),
-        ..60.0 => format!("{value:.0}\u{a0}s"),
+/// Formats a duration given in seconds: `1.2 s`, `42 s`, `9 min 1 s`, `2 h 3 min`.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        _ if !seconds.is_finite() => "not known".into(),
+        ..10.0 => format!("{seconds:.1}\u{a0}s"),
+        ..60.0 => format!("{seconds:.0}\u{a0}s"),
         _ => {
-            let total = value.round() as u64;
+            let total = seconds.round() as u64;
             match total {
                 ..3600 => format!("{} min {} s", total / 60, total % 60),
                 _ => format!("{} h {} min", total / 3600, total / 60 % 60),
@@ -63,7 +64,7 @@ pub(super) fn duration(value: f64) -> String {
     }
 }
 
-/// Joins WordPiece tokens to running text: a token that begins with `##` continues the word before it. `to_html` turns a
+/// Joins WordPiece tokens into a text: a token that begins with `##` continues the word before it. `to_html` turns a
 /// token (its index and its text without `##`) into HTML.
 pub(super) fn sentence<'t>(
     tokens: impl Iterator<Item = &'t str>,

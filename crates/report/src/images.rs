@@ -9,16 +9,16 @@ use image::{
 
 use super::{HeatMap, ReportError, Result};
 
-/// Maximum side in pixels. Larger images are scaled down.
+/// Maximum length of the longer side of an image in pixels. Larger images are scaled down.
 pub(super) const MAX_EDGE: u32 = 224;
 
-/// Minimum longest side of a heat map in pixels. Smaller images are scaled up, so that the brightness does not look blocky.
+/// Minimum length of the longer side of a heat map in pixels. Smaller images are scaled up, so that the brightness does not look blocky.
 const MIN_HEAT_EDGE: u32 = 160;
 
-/// Brightness factor where a heat map is lowest.
+/// Brightness factor of the pixels where the value of a heat map is lowest.
 const MIN_BRIGHTNESS: f32 = 0.22;
 
-/// Returns `image` as an `<img>` element; `alt`, its description, is already escaped.
+/// Returns `image` as an `<img>` element. `alt` describes the image and is already escaped.
 pub(super) fn img(image: &RgbImage, alt: &str) -> Result<String> {
     if image.width() == 0 || image.height() == 0 {
         return Err(ReportError::Invalid(format!("an image is empty ({alt})")));
@@ -47,11 +47,11 @@ fn scale_down(image: &RgbImage) -> RgbImage {
     imageops::resize(image, scaled(width), scaled(height), imageops::FilterType::Triangle)
 }
 
-/// Returns the image of `heat` with the brightness of each pixel scaled by the interpolated map.
+/// Returns the image of `heat` with the brightness of each pixel multiplied by the interpolated map.
 ///
 /// # Errors
 /// Returns [`ReportError::Invalid`] if the image is empty or the map is not a grid of `heat.columns` columns.
-pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
+pub(super) fn apply_heat_map(heat: &HeatMap) -> Result<RgbImage> {
     let (columns, count) = (heat.columns, heat.map.len());
     if columns == 0 || count == 0 || count % columns != 0 {
         return Err(ReportError::Invalid(format!(
@@ -62,9 +62,9 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
         return Err(ReportError::Invalid("the image of a heat map is empty".into()));
     }
     let rows = count / columns;
-    let finite = || heat.map.iter().copied().filter(|value| value.is_finite());
-    let low = finite().fold(f32::INFINITY, f32::min);
-    let range = finite().fold(f32::NEG_INFINITY, f32::max) - low;
+    let finite_values = || heat.map.iter().copied().filter(|value| value.is_finite());
+    let low = finite_values().fold(f32::INFINITY, f32::min);
+    let range = finite_values().fold(f32::NEG_INFINITY, f32::max) - low;
     // Values that are not finite are dark; a constant map is bright everywhere.
     let level = |row: usize, column: usize| match heat.map[row * columns + column] {
         value if !value.is_finite() => 0.0,
@@ -74,16 +74,17 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
     let mut image = scale_down(&heat.image);
     let edge = image.width().max(image.height());
     if edge < MIN_HEAT_EDGE {
-        let times = MIN_HEAT_EDGE.div_ceil(edge);
-        let (width, height) = (image.width() * times, image.height() * times);
+        let factor = MIN_HEAT_EDGE.div_ceil(edge);
+        let (width, height) = (image.width() * factor, image.height() * factor);
         image = imageops::resize(&image, width, height, imageops::FilterType::Nearest);
     }
     let (width, height) = image.dimensions();
     for (x, y, pixel) in image.enumerate_pixels_mut() {
-        let across = enclosing_cells(x, width, columns);
-        let down = enclosing_cells(y, height, rows);
-        let row = |row: usize| lerp(level(row, across.0), level(row, across.1), across.2);
-        let brightness = MIN_BRIGHTNESS + (1.0 - MIN_BRIGHTNESS) * lerp(row(down.0), row(down.1), down.2);
+        let (left, right, x_weight) = enclosing_cells(x, width, columns);
+        let (top, bottom, y_weight) = enclosing_cells(y, height, rows);
+        let level_in_row = |row: usize| lerp(level(row, left), level(row, right), x_weight);
+        let brightness =
+            MIN_BRIGHTNESS + (1.0 - MIN_BRIGHTNESS) * lerp(level_in_row(top), level_in_row(bottom), y_weight);
         for channel in &mut pixel.0 {
             *channel = (f32::from(*channel) * brightness).round() as u8;
         }
@@ -91,7 +92,8 @@ pub(super) fn spotlight(heat: &HeatMap) -> Result<RgbImage> {
     Ok(image)
 }
 
-/// Returns the two of `cells` cells whose centres enclose pixel `pixel` of `size` pixels, and the weight of the second (0 to 1).
+/// Divides `size` pixels into `cells` equal cells. Returns the indices of the two cells whose centres are on either side of
+/// `pixel`, and the interpolation weight of the second (0 to 1).
 fn enclosing_cells(pixel: u32, size: u32, cells: usize) -> (usize, usize, f32) {
     let position = ((pixel as f32 + 0.5) * cells as f32 / size as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
     let first = position as usize;
@@ -118,12 +120,12 @@ mod tests {
             columns: 4,
             map: vec![1.0, 1.0, 3.0, 1.0, 1.0, f32::NAN, 1.0, 1.0],
         };
-        let lit = spotlight(&heat).unwrap();
-        assert_eq!(lit.dimensions(), (204, 100));
-        assert_eq!(lit[(127, 10)], Rgb([200, 100, 50]));
-        assert_eq!(lit[(10, 90)], Rgb([44, 22, 11]));
-        assert_eq!(lit[(76, 90)], Rgb([44, 22, 11]));
-        let middle = lit[(102, 10)].0[0];
+        let result = apply_heat_map(&heat).unwrap();
+        assert_eq!(result.dimensions(), (204, 100));
+        assert_eq!(result[(127, 10)], Rgb([200, 100, 50]));
+        assert_eq!(result[(10, 90)], Rgb([44, 22, 11]));
+        assert_eq!(result[(76, 90)], Rgb([44, 22, 11]));
+        let middle = result[(102, 10)].0[0];
         assert!((100..150).contains(&middle), "{middle}");
     }
 
@@ -136,13 +138,13 @@ mod tests {
             columns,
             map,
         };
-        assert!(spotlight(&heat(1, vec![0.5], 8)).is_ok());
-        assert!(spotlight(&heat(2, vec![f32::NAN; 4], 8)).is_ok());
-        assert!(spotlight(&heat(2, vec![f32::MAX, f32::MIN, 0.0, 1.0], 300)).is_ok());
-        assert!(spotlight(&heat(0, vec![1.0], 8)).is_err());
-        assert!(spotlight(&heat(3, vec![1.0; 4], 8)).is_err());
-        assert!(spotlight(&heat(2, vec![], 8)).is_err());
-        assert!(spotlight(&heat(1, vec![1.0], 0)).is_err());
+        assert!(apply_heat_map(&heat(1, vec![0.5], 8)).is_ok());
+        assert!(apply_heat_map(&heat(2, vec![f32::NAN; 4], 8)).is_ok());
+        assert!(apply_heat_map(&heat(2, vec![f32::MAX, f32::MIN, 0.0, 1.0], 300)).is_ok());
+        assert!(apply_heat_map(&heat(0, vec![1.0], 8)).is_err());
+        assert!(apply_heat_map(&heat(3, vec![1.0; 4], 8)).is_err());
+        assert!(apply_heat_map(&heat(2, vec![], 8)).is_err());
+        assert!(apply_heat_map(&heat(1, vec![1.0], 0)).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use data::{
 /// File name of the page.
 pub const HTML_NAME: &str = "report.html";
 
-/// File name of the page's values for programs.
+/// File name of the JSON file with the page's values.
 pub const JSON_NAME: &str = "metrics.json";
 
 /// An error while rendering or writing a report.
@@ -55,7 +55,8 @@ impl ReportData {
     /// note that counts them.
     ///
     /// # Errors
-    /// Returns [`ReportError::Invalid`] if an image is empty, or if the grid or the word of a heat map does not exist.
+    /// Returns [`ReportError::Invalid`] if an image is empty, if the values of a heat map do not fill
+    /// its rows, or if the index of its word is out of range.
     pub fn html(&self) -> Result<String> {
         page::render(self)
     }
@@ -86,7 +87,7 @@ impl ReportData {
         })
     }
 
-    /// Returns the seconds of all stages together.
+    /// Returns the total time of all stages in seconds.
     fn total_time(&self) -> f64 {
         self.timings.iter().map(|(_, seconds)| seconds).sum()
     }

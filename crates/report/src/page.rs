@@ -10,8 +10,8 @@ use super::{
 /// The style sheet: colours and layout.
 const STYLE: &str = include_str!("style.css");
 
-/// Maximum bytes of examples in a page, nearly all for images. Further examples are left out, so that the page can be sent by
-/// e-mail.
+/// Maximum size of all examples of a page in bytes, nearly all of it images. Further examples are left out, so that the page
+/// can be sent by e-mail.
 const EXAMPLE_BUDGET: usize = 3 << 20;
 
 /// Maximum number of predictions shown per masked word.
@@ -19,7 +19,7 @@ const MAX_PREDICTIONS: usize = 3;
 
 /// A section of the page.
 struct Section {
-    /// Anchor of the link in the table of contents.
+    /// Id of the `<section>` element, which the table of contents links to.
     id: &'static str,
     /// Heading.
     title: &'static str,
@@ -77,7 +77,7 @@ pub(super) fn render(data: &ReportData) -> Result<String> {
     Ok(html)
 }
 
-/// Returns the sections whose part of the data is not empty.
+/// Returns the sections for which `data` has content.
 fn sections(data: &ReportData) -> Result<Vec<Section>> {
     let mut budget = EXAMPLE_BUDGET;
     let mut sections = vec![
@@ -133,7 +133,7 @@ fn section(id: &'static str, title: &'static str, explanation: &str, body: Strin
 fn metrics(metrics: &[Metric]) -> String {
     let mut html = String::new();
     for metric in metrics {
-        let show = |value: f64| match metric.format {
+        let format_value = |value: f64| match metric.format {
             NumberFormat::Percent => percent(value),
             NumberFormat::Number => number(value),
         };
@@ -141,7 +141,7 @@ fn metrics(metrics: &[Metric]) -> String {
             html,
             "<article class=\"card\"><h3>{}</h3><p class=\"value\">{}</p>",
             escape(&metric.name),
-            show(metric.value)
+            format_value(metric.value)
         );
         if metric.format == NumberFormat::Percent {
             html.push_str(&bar(metric));
@@ -149,7 +149,7 @@ fn metrics(metrics: &[Metric]) -> String {
         let comparisons = [("chance", metric.chance), ("baseline", metric.baseline)];
         let comparisons: Vec<String> = comparisons
             .iter()
-            .filter_map(|(name, value)| Some(format!("{name}\u{a0}{}", show((*value)?))))
+            .filter_map(|(name, value)| Some(format!("{name}\u{a0}{}", format_value((*value)?))))
             .collect();
         if !comparisons.is_empty() {
             add!(html, "<p class=\"beside\">{}</p>", comparisons.join(" · "));
@@ -163,8 +163,8 @@ fn metrics(metrics: &[Metric]) -> String {
     }
 }
 
-/// Draws a fraction as a bar with marks at chance and baseline. The bar is hidden from screen readers, since the text beside the bar
-/// has the same values.
+/// Draws the value of a metric as a bar, with marks at chance and baseline. The bar is hidden from screen readers, since
+/// the text beside it has the same values.
 fn bar(metric: &Metric) -> String {
     let position = |fraction: f64| {
         if fraction.is_finite() {
@@ -206,13 +206,18 @@ fn curves(data: &ReportData) -> String {
     }
 }
 
-/// Renders as many examples as `budget`, in bytes, allows, but at least one, and a note with the number of omitted examples. Subtracts
-/// the used bytes from `budget`.
-fn examples<T>(items: &[T], class: &str, budget: &mut usize, show: impl Fn(&T) -> Result<String>) -> Result<String> {
+/// Renders examples until `budget` bytes are used, but at least one example, and adds a note that counts the omitted examples.
+/// Subtracts the used bytes from `budget`.
+fn examples<T>(
+    items: &[T],
+    class: &str,
+    budget: &mut usize,
+    render_item: impl Fn(&T) -> Result<String>,
+) -> Result<String> {
     let mut html = String::new();
     let mut shown = 0;
     for item in items {
-        let example = show(item)?;
+        let example = render_item(item)?;
         if example.len() > *budget && shown > 0 {
             break;
         }
@@ -244,15 +249,15 @@ fn masked_caption(example: &MaskedCaption) -> Result<String> {
             Token::Visible(_) => None,
         })
         .collect();
-    let mut mask = 0;
+    let mut mask_number = 0;
     let tokens = example.tokens.iter().map(|token| match token {
         Token::Visible(text) | Token::Masked { truth: text, .. } => text.as_str(),
     });
     let caption = sentence(tokens, |index, text| match &example.tokens[index] {
         Token::Visible(_) => escape(text),
         Token::Masked { .. } => {
-            mask += 1;
-            format!("<span class=\"blank\">{mask}<span class=\"unseen\"> masked</span></span>")
+            mask_number += 1;
+            format!("<span class=\"blank\">{mask_number}<span class=\"unseen\"> masked</span></span>")
         }
     });
     let mut html = String::from("<article class=\"card split\">");
@@ -309,7 +314,7 @@ fn heat_map(heat: &HeatMap) -> Result<String> {
     );
     let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
     html.push_str(&images::img(&heat.image, "The original image")?);
-    html.push_str(&images::img(&images::spotlight(heat)?, &alt)?);
+    html.push_str(&images::img(&images::apply_heat_map(heat)?, &alt)?);
     add!(
         html,
         "</div><figcaption class=\"caption\">{caption}</figcaption></figure>"

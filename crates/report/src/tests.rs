@@ -38,7 +38,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// Returns a report without empty parts, with images of `edge` pixels.
+/// Returns a report in which no part is empty. Images have `edge` × `edge` pixels.
 fn sample(edge: u32) -> ReportData {
     let wave =
         |phase: f64| (0..400).map(move |i| (f64::from(i * 10), phase * (f64::from(i * i * 7 % 13) / 13.0 - 0.5)));
@@ -169,7 +169,7 @@ fn sample(edge: u32) -> ReportData {
 
 /// Panics unless every tag is closed in order, attributes are quoted, and the page refers to nothing outside itself.
 fn check_html(html: &str) {
-    const EMPTY: [&str; 3] = ["meta", "img", "!DOCTYPE"];
+    const VOID_TAGS: [&str; 3] = ["meta", "img", "!DOCTYPE"];
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;
     while let Some(start) = rest.find('<') {
@@ -202,7 +202,7 @@ fn check_html(html: &str) {
             assert!(!style.contains("url(") && !style.contains("@import"));
             assert_eq!(style.matches('{').count(), style.matches('}').count());
             rest = after;
-        } else if !EMPTY.contains(&name) && !tag.ends_with('/') {
+        } else if !VOID_TAGS.contains(&name) && !tag.ends_with('/') {
             open.push(name);
         }
     }

@@ -211,7 +211,8 @@ fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     }
 }
 
-/// Returns the kind that has the same relation to both other kinds, and this relation.
+/// Returns the kind that has the same relation to each of the two other kinds, and this relation, or `None` if there is no such
+/// kind.
 fn lone_kind(scene: &Scene) -> Option<(usize, Relation)> {
     [(0, 1, 2), (1, 0, 2), (2, 0, 1)].into_iter().find_map(|(kind, a, b)| {
         let relation = scene.relation(kind, a)?;

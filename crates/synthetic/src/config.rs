@@ -21,7 +21,8 @@ pub enum ImageFormat {
 
 /// The configuration of [`write`](super::write()). Counts are numbers of images, or of pairs for NLVR2.
 ///
-/// If the training count of a dataset is 0, its files are not written. Otherwise all its counts must be at least 1.
+/// If the training count of a dataset is 0, the files of the dataset are not written. Otherwise all counts of the dataset must be at
+/// least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntheticConfig {
     /// The seed of all scenes and texts.
@@ -43,12 +44,13 @@ pub struct SyntheticConfig {
     /// Images with questions in `vqav2_val`, at least 2. The first half is also in `vqav2_trainable_val`, the second half in
     /// `vqav2_rest_val`.
     pub vqa_val: usize,
-    /// Images with questions in each of `vqav2_test` and `vqav2_test-dev`: the same images, without answers.
+    /// Images with questions, but without answers, in `vqav2_test`. The file `vqav2_test-dev` has the same images and
+    /// questions.
     pub vqa_test: usize,
     /// Pairs in `nlvr2_train`.
     pub nlvr2_train: usize,
-    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Pairs are also written to the balanced and the unbalanced file,
-    /// alternately.
+    /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Each pair is also written to the balanced or the unbalanced file
+    /// of its split, alternately.
     pub nlvr2_dev: usize,
     /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,
@@ -57,8 +59,8 @@ pub struct SyntheticConfig {
 }
 
 impl Default for SyntheticConfig {
-    /// Returns 20,000 captioned training images, 200 each for validation and test, and smaller sets for the other tasks. Images are PNG
-    /// files of 72×72 pixels, so that crops have about 64.
+    /// Returns a configuration of 20,000 captioned training images, 200 images each for validation and test, and smaller sets for the
+    /// other tasks. Images are PNG files of 72×72 pixels, so that random crops have a side of about 64 pixels.
     fn default() -> Self {
         SyntheticConfig {
             seed: 0,
@@ -125,19 +127,19 @@ impl SyntheticConfig {
         Ok(())
     }
 
-    /// Returns the number of images that [`write`](super::write()) draws.
+    /// Returns the number of images that [`write`](super::write()) renders.
     pub fn images(&self) -> u64 {
-        let dataset = |train: usize, all: &[usize]| {
+        let dataset_images = |train: usize, all: &[usize]| {
             if train > 0 {
                 all.iter().map(|&n| n as u64).sum()
             } else {
                 0
             }
         };
-        dataset(self.train, &[self.train, self.restval, self.val, self.test])
-            + dataset(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
-            + 2 * dataset(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
-            + dataset(self.class_train, &[self.class_train, self.class_val])
+        dataset_images(self.train, &[self.train, self.restval, self.val, self.test])
+            + dataset_images(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
+            + 2 * dataset_images(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
+            + dataset_images(self.class_train, &[self.class_train, self.class_val])
     }
 }
 

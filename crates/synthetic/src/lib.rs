@@ -7,7 +7,7 @@
 //! * [`render`] draws a scene; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
 //! * Training mirrors images, and every text must be true of the mirrored image too. Texts therefore do not name left, right or the
 //!   direction of stripes.
-//! * Texts name a size only if both sizes fit the layout, and a height ("near the top") only if all objects of the kind are clearly in
+//! * Texts name a size only if both sizes fit the layout, and a height ("near the top") only if all objects of a kind are clearly in
 //!   one third of the image.
 
 mod captions;

@@ -1,11 +1,12 @@
-//! The building blocks of captions, questions and statements.
+//! Phrases that captions, questions and statements consist of.
 
 use rand::{Rng, RngExt};
 
 use super::scene::{BackgroundStyle, Kind};
 use super::words::{COUNTS, Height, Pattern, Relation, Shape};
 
-/// A text under construction: words and punctuation marks. The article is "a" until [`Phrase::finish`].
+/// A text under construction: words and punctuation marks. [`Phrase::finish`] turns the
+/// article "a" into "an" where necessary.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phrase(Vec<&'static str>);
 
@@ -36,14 +37,14 @@ impl Phrase {
     pub fn finish(&self) -> String {
         let mut text = String::new();
         for (i, &word) in self.0.iter().enumerate() {
-            let vowel = self
+            let is_before_vowel = self
                 .0
                 .get(i + 1)
                 .is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
             if !text.is_empty() && !is_mark(word) {
                 text.push(' ');
             }
-            text.push_str(if word == "a" && vowel { "an" } else { word });
+            text.push_str(if word == "a" && is_before_vowel { "an" } else { word });
         }
         text
     }
@@ -58,8 +59,8 @@ fn is_mark(word: &str) -> bool {
 pub(super) struct Detail {
     /// Probability of naming the size, if [`Kind::size_is_free`].
     pub size: f64,
-    /// Probability of naming a fill other than plain. The probability for plain is half of it, because plain is twice as common as
-    /// each other fill: the four words are then equally likely.
+    /// Probability of naming a fill other than plain. The probability for plain is half of this value: plain is twice as
+    /// common as each of the other fills, and all four words should be equally probable.
     pub fill: f64,
 }
 
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finish_adapts_articles_and_marks() {
+    fn finish_adapts_articles_and_punctuation() {
         let text = Phrase::new("a orange star , a red ring and a object ?").finish();
         assert_eq!(text, "an orange star, a red ring and an object?");
         assert_eq!(Phrase::new("a red star , two rings").word_count(), 5);

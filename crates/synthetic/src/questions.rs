@@ -67,6 +67,7 @@ pub fn answers() -> Vec<&'static str> {
     all
 }
 
+/// Draws a question on a topic, with its answer. Returns `None` if the topic does not apply to the scene.
 fn draw_question<R: Rng + ?Sized>(scene: &Scene, topic: Topic, rng: &mut R) -> Option<(Phrase, &'static str)> {
     let kinds = &scene.kinds;
     let index = rng.random_range(0..kinds.len());

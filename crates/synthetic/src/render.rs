@@ -1,4 +1,5 @@
-//! Draws scenes with anti-aliasing: the coverage of a pixel follows from the signed distance of its centre to the outline.
+//! Draws scenes with anti-aliasing: the coverage of a pixel is computed from the signed distance of its centre to the
+//! outline.
 
 use image::{Rgb, RgbImage};
 
@@ -8,15 +9,15 @@ use super::words::{Colour, Pattern, Shape};
 
 type Rgbf = [f32; 3];
 
-/// Period of a pattern on an object, as a fraction of the image's side: about 7 pixels of 64.
+/// Period of a pattern on an object, as a fraction of the image's side: about 7 pixels if the side is 64.
 const FILL_PERIOD: f32 = 0.11;
 /// Period of a pattern on the background.
 const BACKGROUND_PERIOD: f32 = 0.22;
-/// Blend factor of the second tone of an object's pattern, from its colour towards white or black.
+/// Position of the second tone of an object's pattern between the object's colour (0) and white or black (1).
 const FILL_TINT: f32 = 0.45;
-/// Blend factor of background patterns; smaller, so that objects have more contrast.
+/// Position of the second tone of a background's pattern, like [`FILL_TINT`]; smaller, so that objects have more contrast.
 const BACKGROUND_TINT: f32 = 0.2;
-/// Width of the outline of objects, as a fraction of the image's side: one pixel of 64.
+/// Width of the outline of objects, as a fraction of the image's side: one pixel if the side is 64.
 const OUTLINE_WIDTH: f32 = 1.0 / 64.0;
 
 /// Draws `scene` as an image of `side` × `side` pixels.
@@ -83,7 +84,7 @@ fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colo
     }
 }
 
-/// Returns the fraction of a pixel that has the second tone of a pattern. `position` is in periods of `pixels` pixels.
+/// Returns the fraction of a pixel that has the second tone of a pattern. `position` is in periods; a period has `pixels` pixels.
 fn pattern_coverage(pattern: Pattern, position: [f32; 2], pixels: f32) -> f32 {
     // The signed distance, in pixels, from the nearest border of a band that fills half of each period.
     let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * pixels;

@@ -75,9 +75,9 @@ pub struct Object {
 
 /// Minimum distance of an object from the image's edge.
 const MARGIN: f32 = 0.03;
-/// Minimum distance between two objects side by side or one above the other.
+/// Minimum distance between two objects, unless one covers the other.
 const GAP: f32 = 0.05;
-/// Minimum distance ([`contrast`]) of an object's colour from the colours behind the object.
+/// Minimum [`contrast`] between an object's colour and the colours behind the object.
 const MIN_CONTRAST: f32 = 115.0;
 
 impl BackgroundStyle {
@@ -113,7 +113,7 @@ impl Scene {
         Scene::draw(&mut stream(seed, Purpose::Synthetic, index, 0))
     }
 
-    /// Returns the scene with this seed and index that has objects of one kind, for image classification.
+    /// Returns the scene of a single kind of objects with this seed and index, for image classification.
     pub fn generate_single(seed: u64, index: u64) -> Scene {
         Scene::draw_layout(&mut stream(seed, Purpose::Synthetic, index, 0), Layout::Alone)
     }
@@ -162,7 +162,7 @@ impl Scene {
 
     /// Places the objects of all kinds. Every layout fits by construction.
     fn place<R: Rng + ?Sized>(&mut self, rng: &mut R, layout: Layout) {
-        let items = |kind: usize| vec![kind; self.kinds[kind].count];
+        let row_of = |kind: usize| vec![kind; self.kinds[kind].count];
         match layout {
             Layout::Alone => {
                 let count = self.kinds[0].count;
@@ -179,8 +179,8 @@ impl Scene {
                 let rows: Vec<Vec<usize>> = rows.iter().map(|&n| vec![0; n]).collect();
                 self.place_rows(rng, &rows, false);
             }
-            Layout::Stacked => self.place_rows(rng, &[items(0), items(1)], false),
-            Layout::SideBySide => self.place_rows(rng, &[items(0), items(1)], true),
+            Layout::Stacked => self.place_rows(rng, &[row_of(0), row_of(1)], false),
+            Layout::SideBySide => self.place_rows(rng, &[row_of(0), row_of(1)], true),
             Layout::OneOverTwo => self.place_rows(rng, &[vec![0], vec![1, 2]], false),
             Layout::OneUnderTwo => self.place_rows(rng, &[vec![1, 2], vec![0]], false),
             Layout::Covering => {
@@ -291,7 +291,7 @@ impl Scene {
         }
     }
 
-    /// Returns the third of the image that contains the centres of all objects of a kind, or `None` if no third clearly does.
+    /// Returns the third of the image that contains the centres of all objects of a kind, or `None` if they are not clearly in one third.
     pub fn height(&self, kind: usize) -> Option<Height> {
         let third = |o: &Object| match o.y {
             y if y < 0.36 => Some(Height::Top),
@@ -415,7 +415,8 @@ fn centre_in_a_third<R: Rng + ?Sized>(rng: &mut R, length: f32) -> Vec<f32> {
 /// Returns the perceptual distance of two colours, 0 to about 765: RGB distance weighted by the sensitivity of the eye ("redmean").
 pub(super) fn contrast(a: Colour, b: Colour) -> f32 {
     let (a, b) = (a.rgb().map(f32::from), b.rgb().map(f32::from));
-    let red = (a[0] + b[0]) / 2.0;
+    let mean_red = (a[0] + b[0]) / 2.0;
     let d = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
-    ((2.0 + red / 256.0) * d[0] * d[0] + 4.0 * d[1] * d[1] + (2.0 + (255.0 - red) / 256.0) * d[2] * d[2]).sqrt()
+    ((2.0 + mean_red / 256.0) * d[0] * d[0] + 4.0 * d[1] * d[1] + (2.0 + (255.0 - mean_red) / 256.0) * d[2] * d[2])
+        .sqrt()
 }

@@ -1,7 +1,7 @@
 //! Outlines of the shapes as signed distances.
 //!
 //! Coordinates are in units of the object's radius, with the centre at the origin and y downwards. Every shape lies within
-//! a circle of radius 1.25. Distances are negative inside, and exact near the outline, as anti-aliasing needs.
+//! a circle of radius 1.25. Distances are negative inside, and exact near the outline, which anti-aliasing requires.
 
 use super::words::Shape;
 
@@ -37,7 +37,7 @@ const CROSS: &[Point] = &[
     [-0.96, -0.34],
     [-0.34, -0.34],
 ];
-/// The polygon below the two lobes of a heart: from the tip along the tangents of the lobes.
+/// The part of a heart below its two round lobes: a polygon whose sides from the tip are tangents of the lobes.
 const HEART_TIP: &[Point] = &[
     [0.0, 0.9],
     [0.822, -0.016],
@@ -46,28 +46,29 @@ const HEART_TIP: &[Point] = &[
     [-0.45, -0.35],
     [-0.822, -0.016],
 ];
-const HEART_LOBE: Point = [0.45, -0.35];
+const HEART_LOBE_CENTRE: Point = [0.45, -0.35];
 const HEART_LOBE_RADIUS: f32 = 0.5;
 const RING_RADIUS: f32 = 0.7;
 const RING_HALF_WIDTH: f32 = 0.26;
 const CIRCLE_RADIUS: f32 = 0.95;
-const CRESCENT_CUTOUT: Point = [0.48, 0.0];
+const CRESCENT_CUTOUT_CENTRE: Point = [0.48, 0.0];
 const CRESCENT_CUTOUT_RADIUS: f32 = 0.78;
 
 /// Returns the signed distance of `p` from the outline of `shape`.
 pub(super) fn distance(shape: Shape, p: Point) -> f32 {
-    let from = |centre: Point| (p[0] - centre[0]).hypot(p[1] - centre[1]);
+    let distance_from = |centre: Point| (p[0] - centre[0]).hypot(p[1] - centre[1]);
     match shape {
-        Shape::Circle => from([0.0, 0.0]) - CIRCLE_RADIUS,
+        Shape::Circle => distance_from([0.0, 0.0]) - CIRCLE_RADIUS,
         Shape::Square => polygon(SQUARE, p),
         Shape::Triangle => polygon(TRIANGLE, p),
         Shape::Diamond => polygon(DIAMOND, p),
         Shape::Star => polygon(STAR, p),
         Shape::Cross => polygon(CROSS, p),
-        Shape::Ring => (from([0.0, 0.0]) - RING_RADIUS).abs() - RING_HALF_WIDTH,
-        Shape::Crescent => (from([0.0, 0.0]) - CIRCLE_RADIUS).max(CRESCENT_CUTOUT_RADIUS - from(CRESCENT_CUTOUT)),
+        Shape::Ring => (distance_from([0.0, 0.0]) - RING_RADIUS).abs() - RING_HALF_WIDTH,
+        Shape::Crescent => (distance_from([0.0, 0.0]) - CIRCLE_RADIUS)
+            .max(CRESCENT_CUTOUT_RADIUS - distance_from(CRESCENT_CUTOUT_CENTRE)),
         Shape::Heart => {
-            let lobes = (p[0].abs() - HEART_LOBE[0]).hypot(p[1] - HEART_LOBE[1]) - HEART_LOBE_RADIUS;
+            let lobes = (p[0].abs() - HEART_LOBE_CENTRE[0]).hypot(p[1] - HEART_LOBE_CENTRE[1]) - HEART_LOBE_RADIUS;
             lobes.min(polygon(HEART_TIP, p))
         }
     }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn areas_are_similar_and_within_the_bounding_circle() {
+    fn shapes_have_similar_areas_and_lie_within_the_bounding_circle() {
         for &shape in Shape::ALL {
             let coordinate = |i: usize| (i as f32 + 0.5) / 100.0 * 3.0 - 1.5;
             let inside: Vec<Point> = (0..10_000)

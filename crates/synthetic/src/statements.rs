@@ -18,7 +18,7 @@ enum Noun {
     Any,
     Shape(Shape),
     Colour(Colour),
-    Both(Colour, Shape),
+    ColouredShape(Colour, Shape),
 }
 
 /// A statement about a first and a second image.
@@ -107,7 +107,7 @@ pub fn class_of(scene: &Scene) -> Shape {
 /// Draws a claim of a template (0..[`TEMPLATES`]), which may be true or false. Returns `None` if the template does not apply to the scenes.
 fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
     let noun = Noun::draw(first, second, rng);
-    // The first or the second image; in the last template, different or equal backgrounds.
+    // Chooses the second image instead of the first; in the last template, the same colour instead of different colours.
     let coin = rng.random_bool(0.5);
     match template {
         0 => Some(Claim::BothShow(noun)),
@@ -146,7 +146,7 @@ impl Noun {
         match rng.random_range(0..3) {
             0 => Noun::Shape(shape),
             1 => Noun::Colour(colour),
-            _ => Noun::Both(colour, shape),
+            _ => Noun::ColouredShape(colour, shape),
         }
     }
 
@@ -155,7 +155,7 @@ impl Noun {
             Noun::Any => true,
             Noun::Shape(wanted) => shape == wanted,
             Noun::Colour(wanted) => colour == wanted,
-            Noun::Both(c, s) => (colour, shape) == (c, s),
+            Noun::ColouredShape(c, s) => (colour, shape) == (c, s),
         };
         scene
             .kinds
@@ -172,7 +172,7 @@ impl Noun {
             Noun::Any => phrase.then(object),
             Noun::Shape(shape) => phrase.then(word(shape)),
             Noun::Colour(colour) => phrase.then(colour.word()).then(object),
-            Noun::Both(colour, shape) => phrase.then(colour.word()).then(word(shape)),
+            Noun::ColouredShape(colour, shape) => phrase.then(colour.word()).then(word(shape)),
         }
     }
 }
@@ -180,14 +180,14 @@ impl Noun {
 impl Claim {
     fn holds(self, first: &Scene, second: &Scene) -> bool {
         let shows = |noun: Noun| [noun.count(first) > 0, noun.count(second) > 0];
-        let of = |is_second: bool| if is_second { second } else { first };
+        let scene_of = |is_second: bool| if is_second { second } else { first };
         let backgrounds = [first, second].map(|s| s.background.style.colours());
         match self {
             Claim::BothShow(noun) => shows(noun) == [true, true],
             Claim::NeitherShows(noun) => shows(noun) == [false, false],
             Claim::ExactlyOneShows(noun) => shows(noun)[0] != shows(noun)[1],
-            Claim::OneShows { in_second, noun } => noun.count(of(in_second)) > 0,
-            Claim::MoreIn { in_second, noun } => noun.count(of(in_second)) > noun.count(of(!in_second)),
+            Claim::OneShows { in_second, noun } => noun.count(scene_of(in_second)) > 0,
+            Claim::MoreIn { in_second, noun } => noun.count(scene_of(in_second)) > noun.count(scene_of(!in_second)),
             Claim::EachShows(count) => [first, second].iter().all(|s| s.objects.len() == count),
             Claim::Together(count, noun) => noun.count(first) + noun.count(second) == count,
             Claim::BothBackgrounds(colour) => backgrounds.iter().all(|b| b[..] == [colour]),

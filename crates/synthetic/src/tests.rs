@@ -29,10 +29,10 @@ fn pair_and_statements(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
     (first, second, statements)
 }
 
-/// Asserts that there are `different` counts, and that each differs from the mean by at most the fraction `tolerance`.
-fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, different: usize, tolerance: f64) {
-    assert_eq!(counts.len(), different, "{counts:?}");
-    let mean = counts.values().sum::<usize>() as f64 / different as f64;
+/// Asserts that `counts` has `keys` entries, and that each count differs from their mean by at most `tolerance` times the mean.
+fn assert_even<T: std::fmt::Debug>(counts: &HashMap<T, usize>, keys: usize, tolerance: f64) {
+    assert_eq!(counts.len(), keys, "{counts:?}");
+    let mean = counts.values().sum::<usize>() as f64 / keys as f64;
     assert!(
         counts.values().all(|&n| (n as f64 - mean).abs() <= tolerance * mean),
         "{counts:?}"
@@ -239,7 +239,7 @@ fn images_show_the_colours_of_their_scene() {
         let image = render(&scene, 64);
         for (n, object) in scene.objects.iter().enumerate() {
             let kind = scene.kinds[object.kind];
-            // A point inside the shape that no other object covers.
+            // A point inside the shape, in units of the radius from the centre.
             let (u, v) = match kind.shape {
                 Shape::Ring | Shape::Crescent => (-0.7, 0.0),
                 _ => (0.0, 0.0),
@@ -294,11 +294,11 @@ fn content_words_cannot_be_guessed_from_the_text() {
     let content: Vec<u32> = content_words().iter().map(|word| ids[word]).collect();
     let mut masked = Vec::new();
     for caption in (8000..8400).flat_map(|i| scene_and_captions(i).1) {
-        let ids_here = encode(&caption);
-        for position in 1..ids_here.len() - 1 {
-            let mut hidden = ids_here.clone();
-            hidden[position] = ids["[MASK]"];
-            masked.push((hidden, position, ids_here[position]));
+        let caption_ids = encode(&caption);
+        for position in 1..caption_ids.len() - 1 {
+            let mut masked_ids = caption_ids.clone();
+            masked_ids[position] = ids["[MASK]"];
+            masked.push((masked_ids, position, caption_ids[position]));
         }
     }
     let accuracy = |is_content: bool| {

@@ -52,7 +52,7 @@ struct Table {
 impl TextBaseline {
     /// Counts the tokens of `sequences`: ids of training captions, unmasked, with or without special tokens.
     ///
-    /// The model needs at most 16 bytes of memory per token for each of the 19 tables.
+    /// The baseline needs at most 16 bytes of memory per token for each of the 19 tables.
     pub fn fit<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> TextBaseline {
         let sequences: Vec<&[u32]> = sequences.collect();
         let size = sequences
@@ -71,11 +71,11 @@ impl TextBaseline {
         TextBaseline { tables, unigrams }
     }
 
-    /// Returns the most probable token at `position` of `ids`, a sequence in which masked tokens are replaced.
+    /// Returns the most probable token at `position` of `ids`. Masking has replaced some tokens of `ids`, perhaps this one.
     ///
-    /// A token at `position` that occurs in the training texts is evidence: where BERT's corruption does not write `[MASK]`, the
-    /// token is, with equal probability, the right token or a uniformly random one. Returns the smallest id of equally probable
-    /// tokens, and 0 without training texts.
+    /// A token other than `[MASK]` at `position` is evidence: with BERT's masking, it is the right token or a uniformly random
+    /// one, with equal probability. Returns the smallest id if several tokens are equally probable, and 0 if there were no
+    /// training texts.
     pub fn predict(&self, ids: &[u32], position: usize) -> u32 {
         let mut scores = self.distribution(ids, position);
         if let Some(&token) = ids.get(position)
@@ -93,7 +93,8 @@ impl TextBaseline {
         best.0 as u32
     }
 
-    /// Returns the fraction of correct predictions. `masked` has the sequence with replaced tokens, the position and the right token.
+    /// Returns the fraction of correct predictions. Each element of `masked` is a sequence with
+    /// replaced tokens, a position, and the right token at this position.
     pub fn accuracy<'a>(&self, masked: impl Iterator<Item = (&'a [u32], usize, u32)>) -> f64 {
         let (right, all) = masked.fold((0u64, 0u64), |(right, all), (ids, position, truth)| {
             (right + u64::from(self.predict(ids, position) == truth), all + 1)
@@ -134,8 +135,8 @@ impl Table {
         Table { offsets, counts }
     }
 
-    /// Interpolates `scores` with the counts of a context: with n observations of t different tokens, the counts have the weight n and the
-    /// previous scores t.
+    /// Interpolates `scores` with the counts of a context: with n observations of t different tokens, the counts have weight n and the
+    /// previous scores have weight t.
     fn interpolate(&self, context: u64, scores: &mut [f64]) {
         let start = self.counts.partition_point(|entry| entry.0 < context);
         let length = self.counts[start..]

@@ -87,6 +87,7 @@ fn parse(caption: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// Parses the first part of a caption. Returns the part, or `None` for words that only introduce it, and the number of words.
 fn parse_part(words: &[&str]) -> Option<(Option<Part>, usize)> {
     let background = |words: &[&str]| Some(Part::Background(words.iter().map(|w| (*w).to_owned()).collect()));
     Some(match words {
@@ -160,11 +161,11 @@ fn objects<'a>(scene: &'a Scene, noun_phrase: &NounPhrase) -> Vec<&'a Object> {
 
 fn noun_phrase_holds(scene: &Scene, noun_phrase: &NounPhrase) -> bool {
     let found = objects(scene, noun_phrase);
-    let adjective = |a: &String| found.iter().all(|o| has_adjective(scene, o, a));
+    let fits_all = |a: &String| found.iter().all(|o| has_adjective(scene, o, a));
     !found.is_empty()
         && found.len() == noun_phrase.count.unwrap_or(found.len())
         && noun_phrase.plural == (found.len() > 1)
-        && noun_phrase.adjectives.iter().all(adjective)
+        && noun_phrase.adjectives.iter().all(fits_all)
 }
 
 fn has_adjective(scene: &Scene, object: &Object, adjective: &str) -> bool {
@@ -188,8 +189,8 @@ fn background_matches(scene: &Scene, background: &[String]) -> bool {
 }
 
 /// Returns whether a relation of the objects `a` to the objects `b` holds. "above" and "below" compare the centres of every pair,
-/// "beside" also compares mean heights. "in front of" and "behind" need one object on each side, and compare centres, radii and
-/// drawing order.
+/// "beside" also compares the mean heights in the image. "in front of" and "behind" need one object on each side, and compare
+/// centres, radii and drawing order.
 fn relation_holds(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     let all = |test: fn(&Object, &Object) -> bool| a.iter().all(|a| b.iter().all(|b| test(a, b)));
     let order = |o: &Object| scene.objects.iter().position(|other| other == o);
@@ -232,11 +233,12 @@ pub(super) fn check_caption(scene: &Scene, caption: &str) -> Result<(bool, usize
                 attributes += background.iter().filter(|w| !w.is_empty()).count();
             }
             Part::Place(place) => {
-                let all = |low: f32, high: f32| objects(scene, noun_phrases[0]).iter().all(|o| low < o.y && o.y < high);
+                let all_between =
+                    |low: f32, high: f32| objects(scene, noun_phrases[0]).iter().all(|o| low < o.y && o.y < high);
                 truth &= match place.as_str() {
-                    "top" => all(0.0, 0.4),
-                    "middle" => all(0.38, 0.62),
-                    "bottom" => all(0.6, 1.0),
+                    "top" => all_between(0.0, 0.4),
+                    "middle" => all_between(0.38, 0.62),
+                    "bottom" => all_between(0.6, 1.0),
                     other => return Err(format!("unknown place {other}")),
                 };
                 attributes += 1;

@@ -15,7 +15,7 @@ use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, V
 use vlct_data::random::{Purpose, stream};
 use vlct_util::at;
 
-/// Sets of scenes. The discriminants are part of the keys of random streams: append, never renumber.
+/// Sets of scenes. The discriminants are part of the keys of random streams: append variants, never renumber them.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Set {
@@ -33,7 +33,7 @@ enum Set {
     ClassVal = 12,
 }
 
-/// Number of rows that are generated in parallel and held in memory.
+/// Number of rows that are generated in parallel and held in memory at a time.
 const CHUNK: usize = 512;
 
 impl Set {
@@ -49,13 +49,12 @@ const VOCABULARY_FILE: &str = "vocab.txt";
 /// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa` and `nlvr2`, `vocab.txt`, `answers.txt`
 /// (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
 ///
-/// Calls `progress` with the number of images drawn and the total. The files do not depend on the number of threads. Returns the number
-/// of images drawn.
+/// Calls `progress` with the number of images rendered so far and the total. The files do not depend on the number of threads.
+/// Returns the number of images rendered.
 ///
 /// # Errors
 /// Returns [`DataError::Invalid`](crate::DataError::Invalid) if `config` is invalid or `out` has Arrow files that were not generated, and
-/// [`DataError::Io`](crate::DataError::Io) if a file
-/// cannot be written.
+/// [`DataError::Io`](crate::DataError::Io) if a file cannot be written.
 pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
     config.check()?;
     create_directory(out)?;
@@ -99,7 +98,8 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
     Ok(writer.done)
 }
 
-/// Returns an error if the directory has Arrow files but not the vocabulary file of a generated dataset: the files would be replaced.
+/// Returns an error if the directory has Arrow files but not the vocabulary file of a generated dataset, because these files
+/// would be replaced.
 fn reject_other_data(out: &Path) -> Result<()> {
     if fs::read_to_string(out.join(VOCABULARY_FILE)).is_ok_and(|text| text == to_text(vocabulary().iter())) {
         return Ok(());
@@ -120,7 +120,7 @@ fn reject_other_data(out: &Path) -> Result<()> {
 struct DatasetWriter<'a> {
     out: &'a Path,
     config: &'a SyntheticConfig,
-    /// Number of images drawn.
+    /// Number of images rendered so far.
     done: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -172,7 +172,7 @@ impl DatasetWriter<'_> {
         writer.finish().map(drop)
     }
 
-    /// Writes images with questions. Each row is written to every file of `files` whose range contains its index.
+    /// Writes images with questions. Each row is written to every file of `files` whose range contains the index of the row.
     fn write_questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
         let config = self.config;
         let labels = answers();
@@ -190,9 +190,9 @@ impl DatasetWriter<'_> {
             let scene = Scene::generate(config.seed, index);
             Ok((render_and_encode(&scene, config)?, questions(&scene, rng)))
         };
-        self.write_rows(set, count, 1, generate, |i, (image, drawn)| {
+        self.write_rows(set, count, 1, generate, |i, (image, answered)| {
             let image_id = (set as i64) << 40 | i as i64;
-            let questions: Vec<AnsweredQuestion> = drawn
+            let questions: Vec<AnsweredQuestion> = answered
                 .into_iter()
                 .zip(image_id * 16..)
                 .map(|((question, answer), question_id)| {
@@ -225,8 +225,8 @@ impl DatasetWriter<'_> {
             .try_for_each(|(writer, _, _)| writer.finish().map(drop))
     }
 
-    /// Writes pairs with statements. Each row is written to the file of the split and, if `halves` are given, to the file of one half,
-    /// alternately.
+    /// Writes pairs with statements. Each row is written to the file of the split. If `halves` has names, the rows are also written to
+    /// the files of these names, alternately.
     fn write_statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
         let config = self.config;
         let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
@@ -292,7 +292,7 @@ fn write_lines(path: &Path, lines: impl Iterator<Item = impl AsRef<str>>) -> Res
     fs::write(path, to_text(lines)).map_err(at(path))
 }
 
-/// Joins lines, each with a line break.
+/// Joins lines, each followed by a line break.
 fn to_text(lines: impl Iterator<Item = impl AsRef<str>>) -> String {
     lines
         .flat_map(|line| [line.as_ref().to_owned(), "\n".to_owned()])

@@ -1,8 +1,8 @@
-//! Rotation, shear and translation by nearest neighbour. The size stays, and pixels without a source are black.
+//! Rotation, shear and translation by nearest neighbour. The image keeps its size, and pixels without a source are black.
 //!
 //! Pillow computes source coordinates in 16.16 fixed point from pixel centres (`Image.transform` with `AFFINE` and
 //! `NEAREST`); the same arithmetic here decides which neighbour is the nearest. Shears and translations move whole
-//! rows or columns by whole pixels, so they copy instead of computing coordinates per pixel.
+//! rows or columns by whole pixels, so these are copied without computing coordinates per pixel.
 
 use std::ops::Range;
 
@@ -131,7 +131,8 @@ pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     shift_within(image, stride, height, shift);
 }
 
-/// Rounds a shift to whole pixels: returns the index of the pixel that contains the centre of pixel 0, 0.5, moved by `pixels`.
+/// Rounds a shift to whole pixels: returns the index of the pixel in which the centre of pixel 0 (at 0.5) is after
+/// a shift by `pixels`.
 fn whole_pixels(pixels: f64) -> i64 {
     (pixels + 0.5).floor() as i64
 }

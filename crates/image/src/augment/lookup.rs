@@ -127,7 +127,7 @@ pub fn posterize(image: &mut RgbImage, bits: u32) {
 
 /// Inverts every value from `threshold` (0..=256) on. Equals Pillow's `ImageOps.solarize`.
 pub fn solarize(image: &mut RgbImage, threshold: f64) {
-    // An integer is below the threshold if and only if it is below its ceiling.
+    // An integer is below the threshold if and only if it is below the ceiling of the threshold.
     invert_from(image, threshold.ceil() as u16, 0);
 }
 
@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arithmetic_operations_equal_their_tables(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
+        fn solarize_and_solarize_add_equal_tables(threshold in -10.0f64..270.0, amount in -300.0f64..300.0) {
             let all = grey_row(&std::array::from_fn::<u8, 256, _>(|v| v as u8));
             let mut inverted = all.clone();
             solarize(&mut inverted, threshold);

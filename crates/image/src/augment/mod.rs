@@ -31,7 +31,7 @@ pub struct Operation {
     pub apply: fn(&mut RgbImage, f64),
 }
 
-/// The magnitude at which an operation has the high end of its range.
+/// The magnitude at which the value of an operation is [`Operation::high`].
 pub const MAX_MAGNITUDE: f64 = 30.0;
 
 impl Operation {

@@ -121,8 +121,8 @@ fn min_trns_length(colour_type: Option<u8>) -> usize {
     }
 }
 
-/// Returns whether one opacity is 0 and all others are 255. Pillow then stores the index of the transparent colour and does not warn.
-/// Pillow's regular expression (`_simple_palette`) also allows a line feed at the end.
+/// Returns whether exactly one opacity is 0 and all others are 255. Pillow then stores the index of the transparent colour and does
+/// not warn. Pillow's regular expression (`_simple_palette`) also allows a line feed at the end.
 fn has_one_transparent_colour(opacities: &[u8]) -> bool {
     let opacities = opacities.strip_suffix(b"\n").unwrap_or(opacities);
     opacities.iter().filter(|v| **v == 0).count() == 1 && opacities.iter().all(|v| matches!(v, 0 | 255))

@@ -1,6 +1,6 @@
 //! Pillow's warnings about TIFF tags. EXIF tags of JPEG files have the same format.
 
-/// The warning for a directory that extends beyond the end of the file.
+/// The warning for a tag directory (IFD) that extends beyond the end of the file.
 const TRUNCATED: &str = "damaged tags (EXIF)";
 /// The warning for a resolution of several values.
 const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
@@ -35,8 +35,8 @@ impl Input<'_> {
     }
 }
 
-/// Returns the reason why Pillow warns about the first directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) or its
-/// resolution, if Pillow warns. Without a valid header Pillow reads nothing and does not warn.
+/// Returns the warning of Pillow about the first tag directory (`ImageFileDirectory_v2.load` in `TiffImagePlugin.py`) or about its
+/// resolution, or `None` if Pillow does not warn. Without a valid header, Pillow reads nothing and does not warn.
 pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let big_endian = match bytes.first_chunk()? {
         // Pillow also accepts the second form of each byte order, which is invalid.
@@ -60,7 +60,7 @@ struct Resolution {
     x: Option<u32>,
 }
 
-/// Reads a directory. Returns `None` if the directory or one of its values extends beyond the end of the file.
+/// Reads a tag directory. Returns `None` if the directory or one of its values extends beyond the end of the file.
 fn read_directory(input: Input<'_>, offset: usize) -> Option<Resolution> {
     const ENTRY: usize = 12;
     let mut resolution = Resolution::default();
@@ -90,7 +90,7 @@ fn read_directory(input: Input<'_>, offset: usize) -> Option<Resolution> {
     Some(resolution)
 }
 
-/// Returns the size in bytes of a value of a type, or `None` for types that Pillow skips.
+/// Returns the size in bytes of a value of the TIFF type `kind`, or `None` for types that Pillow skips.
 fn size_of_kind(kind: u16) -> Option<u64> {
     match kind {
         1 | 2 | 6 | 7 => Some(1),

@@ -12,7 +12,7 @@ fn golden_file(prepare: &Path, path: &str) -> PathBuf {
 }
 
 #[test]
-fn verdicts_and_causes_equal_the_originals() {
+fn verdicts_and_causes_equal_those_of_the_original() {
     for directory in vlct_golden::directories("prepare") {
         let expected = vlct_golden::json(directory.join("check_valid_images/expected/check_valid_images.json"));
         for file in expected["files"].as_array().unwrap() {
@@ -59,11 +59,10 @@ fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
     bytes
 }
 
-/// Returns a JPEG file with these segments before all others.
+/// Returns a JPEG file that begins with `segments` in place of the JFIF header of the encoder.
 fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
     let image = crate::RgbImage::new(8, 8);
     let file = crate::encode_jpeg(&image, 90).unwrap();
-    // `segments` replace the JFIF header of the encoder.
     let header_end = 2 + if file[3] == 0xe0 {
         2 + usize::from(u16::from_be_bytes([file[4], file[5]]))
     } else {

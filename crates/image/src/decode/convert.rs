@@ -4,8 +4,8 @@ use image::{ColorType, RgbImage};
 
 /// Converts `width` × `height` pixels of interleaved samples. 16-bit samples are in native byte order.
 ///
-/// Pillow keeps the high byte of 16-bit colour samples, but *clips* 16-bit grey samples to 255, so that most of these images become
-/// nearly white. The published models were trained on these results.
+/// Pillow keeps the high byte of 16-bit colour samples, but *clips* 16-bit grey samples without alpha to 255, so that most
+/// of these images become nearly white. The published models were trained on these results.
 ///
 /// # Errors
 /// Returns the reason if the layout has no equivalent in Pillow or the number of samples is wrong.

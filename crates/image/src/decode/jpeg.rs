@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_segment_lengths_end_the_search() {
+    fn segment_length_beyond_the_file_is_incomplete_and_zero_skips_nothing() {
         assert!(!is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0xff, 0xd9]));
         assert!(is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0x00, 0x00, 0xff, 0xd9]));
     }

@@ -1,7 +1,7 @@
 //! Decoding of image files to RGB, with the results of Pillow's `Image.open(…).convert("RGB")`.
 //!
-//! JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page) and
-//! WebP (first frame). Arithmetic-coded JPEG, and TIFF with a palette or floating-point pixels are not supported.
+//! The formats are JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page)
+//! and WebP (first frame). JPEG with arithmetic coding and TIFF with a palette or floating-point pixels are not supported.
 //! Transparency is dropped, not blended; the orientation tag is not applied; colour profiles are ignored.
 //!
 //! Input is untrusted: sizes are checked before memory is allocated, a truncated file is an error, and a panic of a decoder is
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_unknown_formats_by_their_first_bytes() {
+    fn rejects_unknown_formats_and_reports_their_first_bytes() {
         assert!(decode_error(b"").contains("empty"));
         assert!(decode_error(b"<html>").contains("not a JPEG"));
         assert!(decode_error(&[0; 400]).contains("00 00 00 00 00 00 00 00"));

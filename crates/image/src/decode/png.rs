@@ -1,6 +1,6 @@
-//! Decoding of PNG files with Pillow's tolerance. Pillow verifies the checksums of the chunks before the pixels, and the checksum
-//! at the end of the pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a complete pixel stream of
-//! too few rows (the missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
+//! Decoding of PNG files with Pillow's tolerance. Pillow verifies the checksums of the chunks that precede the pixel chunks,
+//! and the checksum at the end of the pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a
+//! complete pixel stream of too few rows (the missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
 //!
 //! Transparency by a colour key or a palette is not expanded, because alpha is dropped.
 
@@ -111,8 +111,8 @@ fn is_wrong_checksum(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
 
-/// Verifies the chunks before the pixels. If the file ends within the pixel chunks, returns a copy with the last chunk completed and
-/// an end chunk added, so that the decoder reads all pixel data.
+/// Verifies the chunks that precede the pixel chunks. If the file ends within the pixel chunks, returns a copy with the last chunk
+/// completed and an end chunk added, so that the decoder reads all pixel data.
 fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
     let mut offset = SIGNATURE;
     let mut seen_pixels = false;
@@ -174,7 +174,7 @@ mod tests {
         [&(data.len() as u32).to_be_bytes()[..], &body, &checksum].concat()
     }
 
-    /// Returns signature and header, pixel data, and end chunk of an encoded file.
+    /// Splits an encoded file into the bytes before its pixel chunk, the data of the pixel chunk, and its end chunk.
     fn parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
         let file = crate::encode_png(&image()).unwrap();
         let start = file.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
@@ -237,7 +237,7 @@ mod tests {
         assert!(decode(&[&front[..], &end].concat()).is_err());
     }
 
-    /// Returns a pixel stream of one stored block: headers, rows, checksum.
+    /// Returns an uncompressed pixel stream: the headers of one stored block, `rows`, and the checksum.
     fn stored_stream(rows: &[u8]) -> Vec<u8> {
         let length = rows.len() as u16;
         let (a, b) = rows.iter().fold((1u32, 0u32), |(a, b), byte| {

@@ -2,8 +2,8 @@
 //!
 //! The filter is Catmull-Rom (cubic with a = -0.5), widened when the image shrinks (anti-aliasing). Two passes with 8-bit values
 //! between them have Pillow's order and fixed-point arithmetic, so the results equal Pillow's bit for bit on every machine. Between
-//! the passes, only the rows within the support of the vertical filter are kept (a ring buffer), or one group of rows if the
-//! vertical pass is first: these rows stay in the cache, and their memory does not grow with the height of the image.
+//! the passes, only the rows within the support of the vertical filter are kept (a ring buffer), or one group of 16 rows
+//! if the vertical pass is first: these rows stay in the cache, and their memory does not grow with the height of the image.
 //!
 //! The image is cropped *before* filtering, as in torchvision's `resized_crop`: pixels outside the crop have no influence.
 
@@ -95,12 +95,12 @@ struct Scratch {
     transposed: Vec<Column>,
     /// The same group after the horizontal pass.
     columns: Vec<Column>,
-    /// The intermediate rows.
+    /// The rows between the two passes.
     intermediate: Vec<u8>,
 }
 
-/// Resizes the crop `crop` to `size` (width, height), mirrors the result left to right if `flip`, and writes it to `out`
-/// `[3, height, width]`.
+/// Resizes the crop `crop` to `size` (width, height), mirrors the result left to right if `flip`, maps its levels by
+/// `levels`, and writes the values to `out` `[3, height, width]`.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the crop or the result has no pixels, [`ImageError::Crop`] if the crop is not inside the
@@ -217,20 +217,20 @@ impl Job<'_> {
             columns,
             intermediate,
         } = scratch;
-        let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
-        let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
-        // The ring holds complete groups of rows: as many as one result needs, and one more, because the first needed row may be in the
+        let (x_weights, y_weights, levels) = (&self.horizontal, &self.vertical, &self.levels);
+        let (width, height, stride) = (x_weights.len(), y_weights.len(), 3 * x_weights.len());
+        // The ring holds complete groups of rows: as many as one result row needs, and one more, because the first needed row may be in the
         // middle of a group.
-        let groups = down.max_taps().div_ceil(ROWS) + 1;
+        let groups = y_weights.max_taps().div_ceil(ROWS) + 1;
         intermediate.resize(groups * ROWS * stride, 0);
         let mut rows_done = 0;
-        let mut taps = Vec::with_capacity(down.max_taps());
+        let mut taps = Vec::with_capacity(y_weights.max_taps());
         for y in 0..height {
-            let (top, weights) = down.of_result(y);
+            let (top, weights) = y_weights.of_result(y);
             while rows_done < top + weights.len() {
-                // At the end of the image, the group is filled with copies of the last row.
+                // At the end of the crop, the group is filled with copies of the last row.
                 let group: [&[u8]; ROWS] = std::array::from_fn(|r| self.row((rows_done + r).min(self.rows - 1)));
-                horizontal(&group, across, self.flip, transposed, columns);
+                horizontal(&group, x_weights, self.flip, transposed, columns);
                 let start = rows_done / ROWS % groups * ROWS * stride;
                 transpose_back(columns, &mut intermediate[start..][..ROWS * stride]);
                 rows_done += ROWS;
@@ -250,16 +250,16 @@ impl Job<'_> {
             columns,
             intermediate,
         } = scratch;
-        let (across, down, levels) = (&self.horizontal, &self.vertical, &self.levels);
-        let (width, height, stride) = (across.len(), down.len(), 3 * across.len());
+        let (x_weights, y_weights, levels) = (&self.horizontal, &self.vertical, &self.levels);
+        let (width, height, stride) = (x_weights.len(), y_weights.len(), 3 * x_weights.len());
         // A group of rows after the vertical pass, and the same group after the horizontal pass.
         intermediate.resize(ROWS * (self.row_values + stride), 0);
         let (vertical_result, resized) = intermediate.split_at_mut(ROWS * self.row_values);
-        let mut taps = Vec::with_capacity(down.max_taps());
+        let mut taps = Vec::with_capacity(y_weights.max_taps());
         for group in (0..height).step_by(ROWS) {
             let count = ROWS.min(height - group);
             for (y, row) in (group..group + count).zip(vertical_result.chunks_exact_mut(self.row_values)) {
-                let (top, weights) = down.of_result(y);
+                let (top, weights) = y_weights.of_result(y);
                 taps.clear();
                 taps.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
                 vertical_levels(self.pixels, &taps, weights, row);
@@ -267,7 +267,7 @@ impl Job<'_> {
             // If the last group is smaller, the surplus rows hold old values, and their results are not used.
             let rows: [&[u8]; ROWS] =
                 std::array::from_fn(|r| &vertical_result[r * self.row_values..][..self.row_values]);
-            horizontal(&rows, across, self.flip, transposed, columns);
+            horizontal(&rows, x_weights, self.flip, transposed, columns);
             transpose_back(columns, resized);
             for (r, row) in resized.chunks_exact(stride).take(count).enumerate() {
                 for (c, channel) in row.chunks_exact(width).enumerate() {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn very_tall_images_equal_transposed_wide_ones() {
+    fn resizing_a_tall_image_equals_resizing_it_rotated() {
         let tall = RgbImage::from_fn(3, 9000, |x, y| {
             image::Rgb([(y / 40) as u8, (x * 80) as u8, (y % 256) as u8])
         });
@@ -346,7 +346,7 @@ mod tests {
                 .sum();
             ((sum + (1 << (weights::WEIGHT_BITS - 1))) >> weights::WEIGHT_BITS).clamp(0, 255) as u8
         };
-        let across = |image: &RgbImage| {
+        let resize_width = |image: &RgbImage| {
             let weights = Weights::new(image.width(), width);
             RgbImage::from_fn(width, image.height(), |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
@@ -354,7 +354,7 @@ mod tests {
                 }))
             })
         };
-        let down = |image: &RgbImage| {
+        let resize_height = |image: &RgbImage| {
             let weights = Weights::new(image.height(), height);
             RgbImage::from_fn(image.width(), height, |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
@@ -364,9 +364,9 @@ mod tests {
         };
         let cut = image::imageops::crop_imm(image, crop.left, crop.top, crop.width, crop.height).to_image();
         let mut out = if vertical_is_first(crop, (width, height)) {
-            across(&down(&cut))
+            resize_width(&resize_height(&cut))
         } else {
-            down(&across(&cut))
+            resize_height(&resize_width(&cut))
         };
         if flip {
             image::imageops::flip_horizontal_in_place(&mut out);

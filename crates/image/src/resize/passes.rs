@@ -48,7 +48,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// Computes the weighted sum of rows of one channel, which begin at the offsets `taps` of `rows`, and writes
+    /// Computes the weighted sum of the rows of one channel that begin at the offsets `taps` in `rows`, and writes
     /// `level · scale + offset` for each value of the resized row.
     pub(super) fn vertical(rows: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
         weighted_sum(rows, taps, weights, out, scale, offset);
@@ -62,7 +62,7 @@ multiversion! {
     }
 }
 
-/// A result of the vertical pass.
+/// A type of value that the vertical pass can write.
 trait FromLevel {
     fn from_level(level: u8, scale: f32, offset: f32) -> Self;
 }

@@ -19,9 +19,9 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// The indices and weights of the source values of each value of a resized row or column.
+/// For each value of a resized row or column (a result), the source values from which it is computed, and their weights.
 pub(super) struct Weights {
-    /// For each result, the index of its first source value and the index of its first weight in `values`. A last entry marks the end.
+    /// For each result, the index of its first source value and the index of its first weight in `values`. One more entry marks the end.
     taps: Vec<(usize, usize)>,
     values: Vec<i32>,
 }

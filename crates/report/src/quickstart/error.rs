@@ -16,13 +16,13 @@ pub enum QuickstartError {
     /// An error in the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An error of the synthetic data.
+    /// An error while writing the synthetic data.
     #[error(transparent)]
     Data(#[from] DataError),
     /// An error of the report.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// An update of a key that the quickstart sets itself, or that would prevent the evaluation.
+    /// The user set a key that the quickstart sets itself, or a key that would prevent the evaluation.
     #[error("{key} cannot be set in a quickstart, which generates its own data")]
     FixedKey {
         /// The key.

@@ -17,7 +17,7 @@ use vlct_train::trainer::evaluate::split_evaluator;
 /// Number of images, and of captions, in the retrieval evaluation.
 const CANDIDATES: usize = 200;
 
-/// The metrics of the model, and the data that the examples are made from.
+/// The metrics of the model, and the data for the examples of the report.
 pub struct Evaluation {
     /// Tokenizer of the run.
     pub tokenizer: Tokenizer,
@@ -29,7 +29,7 @@ pub struct Evaluation {
     pub itm_masked: Ratio,
     /// Masked-word accuracy with all patches visible.
     pub mlm: Ratio,
-    /// Accuracy of the text-only baseline at the same masked positions.
+    /// Accuracy of the text-only baseline at the masked positions of `mlm`.
     pub text_only: Ratio,
     /// Masked-autoencoding loss.
     pub mae: Ratio,

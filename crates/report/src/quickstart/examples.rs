@@ -23,14 +23,14 @@ const QUERIES: usize = 4;
 /// Number of images shown for each caption of the retrieval examples.
 const HITS: usize = 5;
 
-/// Optimal transport of the heat maps: a smaller beta and more iterations than in training, as in the visualisations of the
-/// reference implementation, so that the plan is sharper.
-const SHARP: Ipot = Ipot {
+/// Parameters of the optimal transport for heat maps. As in the visualisations of the reference implementation, beta is smaller
+/// than in training and there are more iterations, so that the plan is sharper.
+const HEAT_MAP_IPOT: Ipot = Ipot {
     beta: 0.1,
     iterations: 1000,
 };
 
-/// The example parts of [`ReportData`](crate::ReportData).
+/// The examples of [`ReportData`](crate::ReportData).
 pub struct Examples {
     /// Masked patches and their reconstruction.
     pub reconstructions: Vec<Reconstruction>,
@@ -86,8 +86,8 @@ fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&
 
 /// Masks patches as in training and replaces them by the model's predictions.
 ///
-/// The model predicts patches normalised to mean 0 and variance 1; mean and standard deviation of the original patch are applied
-/// for display.
+/// The model predicts patches normalised to mean 0 and variance 1; for display, this normalisation is
+/// inverted with the mean and standard deviation of the original patch.
 fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Reconstruction> {
     let pixels = &e.images[i];
     let random = &mut stream(config.seed, Purpose::PatchMaskMlm, u64::MAX, i as u64);
@@ -190,11 +190,11 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     };
     let tape = Tape::inference(model.compute());
     let encoded = encode(model, &tape, text, &e.images[i], None);
-    let (words, image) = (encoded.text_rows(0), encoded.image_rows(0));
-    let patches = image.start + 1..image.end;
+    let (text_rows, image_rows) = (encoded.text_rows(0), encoded.image_rows(0));
+    let patches = image_rows.start + 1..image_rows.end;
     let count = patches.len();
-    let words = words.start + 1..words.end - 1;
-    let plan = tape.transport_plan(&encoded.features, words, patches, SHARP);
+    let words = text_rows.start + 1..text_rows.end - 1;
+    let plan = tape.transport_plan(&encoded.features, words, patches, HEAT_MAP_IPOT);
     let map = plan.to_host()[word * count..][..count].to_vec();
     Ok(Some(HeatMap {
         image: rgb_image(config, &e.images[i])?,
@@ -205,7 +205,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
     }))
 }
 
-/// Ranks all candidate images for a caption and returns the first ones.
+/// Ranks all candidate images for a caption and returns those with the highest scores.
 fn retrieval(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieval> {
     let n = e.captions.len();
     let scores: Vec<f32> = (0..e.images.len()).map(|p| e.scores[p * n + caption]).collect();

@@ -42,16 +42,16 @@ pub struct QuickstartResult {
     pub metric_lines: Vec<String>,
 }
 
-/// Fraction of the time that is spent on training; the rest is for data, evaluation and report.
+/// Fraction of the total time for training; the rest is for data, evaluation and report.
 const TRAINING_SHARE: f64 = 0.8;
 
 /// Number of optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
 
 /// Returns the configuration of the dataset, which has more images than a short run can memorise.
-fn synthetic_config(side: usize) -> SyntheticConfig {
+fn synthetic_config(image_size: usize) -> SyntheticConfig {
     // Larger than the model's input, for the random crops of training.
-    let side = (side * 9 / 8) as u32;
+    let side = (image_size * 9 / 8) as u32;
     SyntheticConfig {
         side,
         vqa_train: 0,
@@ -131,7 +131,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     Ok(QuickstartResult { report, metric_lines })
 }
 
-/// Returns the recipe `quickstart` on the data directory, with the user's updates.
+/// Returns the configuration of the recipe `quickstart` with the data directory and the user's updates.
 fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     if let Some(key) = fixed_key(&options.updates) {
         return Err(QuickstartError::FixedKey { key: key.to_string() });
@@ -176,7 +176,7 @@ const SMALL_VOCABULARY: usize = 256;
 /// # Errors
 /// Returns [`QuickstartError::Stopped`] if `stop` is set, and the errors of the timed runs.
 fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Config> {
-    let trial = |n: u64| -> Result<f64> {
+    let seconds_for = |n: u64| -> Result<f64> {
         let mut config = config.clone();
         config.set("fast_dev_run", &Value::Int(n as i64))?;
         let start = Instant::now();
@@ -188,8 +188,8 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
         without_messages(|| trainer::run(&config, &control))?;
         Ok(start.elapsed().as_secs_f64())
     };
-    trial(2)?; // The first run is slower, because of page faults.
-    let (short, long) = (trial(2)?, trial(2 + TIMED_STEPS)?);
+    seconds_for(2)?; // The first run is slower, because of page faults.
+    let (short, long) = (seconds_for(2)?, seconds_for(2 + TIMED_STEPS)?);
     if stop.load(Ordering::Relaxed) {
         return Err(QuickstartError::Stopped);
     }
@@ -213,7 +213,7 @@ fn without_messages<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Ratio of the time of a micro-batch in a timed run, which also validates, to the time of training on the micro-batch.
+/// Time per micro-batch of a timed run, which also validates, divided by the time per micro-batch of training alone.
 const TRIAL_COST: f64 = 1.35;
 
 /// Returns `out/run`, or `out/run-2`, … if earlier runs exist.

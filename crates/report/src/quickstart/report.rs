@@ -38,8 +38,8 @@ pub fn assemble(
         metrics: metrics(&e, &records),
         baseline: format!(
             "Chance is the expected value of random guessing. The text-only baseline predicts a masked word from the words beside \
-             it, without the image, by interpolated n-gram counts over all training captions; it is evaluated at the same {} masked \
-             positions of {captions} held-out captions.",
+             it, without the image, by interpolated n-gram counts over all training captions. Like the model, it is evaluated at the \
+             {} masked positions of {captions} held-out captions.",
             e.mlm.count()
         ),
         charts: charts(&records, e.text_only.mean()),
@@ -58,7 +58,7 @@ pub fn assemble(
 }
 
 fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
-    let percent =
+    let percent_metric =
         |key: &str, name: &str, value: f64, chance: Option<f64>, baseline: Option<f64>, explanation: String| Metric {
             key: key.into(),
             name: name.into(),
@@ -75,7 +75,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
         .find(|(step, _)| *step >= 100.0)
         .map(|(_, loss)| loss);
     vec![
-        percent(
+        percent_metric(
             "itm/accuracy",
             "Image-text matching",
             e.itm.mean(),
@@ -83,15 +83,15 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             None,
             "Accuracy of classifying whether a caption belongs to an image.".into(),
         ),
-        percent(
+        percent_metric(
             "itm/accuracy_masked",
             "Image-text matching, masked",
             e.itm_masked.mean(),
             Some(0.5),
             None,
-            "The same with patches masked as in training.".into(),
+            "Accuracy of the same classification when patches are masked as in training.".into(),
         ),
-        percent(
+        percent_metric(
             "mlm/accuracy",
             "Masked words",
             e.mlm.mean(),
@@ -99,7 +99,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             Some(e.text_only.mean()),
             "Accuracy of predicting the masked words of a caption from the image and the other words.".into(),
         ),
-        percent(
+        percent_metric(
             "retrieval/ir_r1",
             "Text-to-image retrieval, recall at 1",
             e.recalls.ir_r1,
@@ -107,7 +107,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             None,
             format!("How often the image of a caption ranks first among {candidates} held-out images."),
         ),
-        percent(
+        percent_metric(
             "retrieval/tr_r1",
             "Image-to-text retrieval, recall at 1",
             e.recalls.tr_r1,
@@ -115,7 +115,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             None,
             format!("How often the caption of an image ranks first among {candidates} held-out captions."),
         ),
-        percent(
+        percent_metric(
             "retrieval/ir_r10",
             "Text-to-image retrieval, recall at 10",
             e.recalls.ir_r10,
@@ -123,7 +123,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             None,
             "How often the image of a caption ranks among the first ten.".into(),
         ),
-        percent(
+        percent_metric(
             "retrieval/tr_r10",
             "Image-to-text retrieval, recall at 10",
             e.recalls.tr_r10,
@@ -139,8 +139,8 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             chance: Some(1.0),
             baseline: early_loss,
             explanation:
-                "Mean squared error of the reconstructed patches of held-out images, each normalised to variance 1. \
-                 Chance is a patch of one colour; the baseline is the training loss at step 100."
+                "Mean squared error of the reconstructed patches of held-out images. Each patch is normalised to \
+                 variance 1. Chance is predicting one colour for the whole patch; the baseline is the training loss at step 100."
                     .into(),
         },
     ]
@@ -169,7 +169,7 @@ fn charts(records: &[Value], text_only: f64) -> Vec<Chart> {
         ),
         chart(
             "Masked words: accuracy",
-            "Values above the line need the image.",
+            "Accuracy above the line requires the image.",
             &[("mlm/train/accuracy", "training accuracy, words")],
             Some(("text-only baseline".into(), text_only)),
         ),
@@ -216,7 +216,7 @@ pub fn metric_lines(data: &ReportData) -> Vec<String> {
         .collect()
 }
 
-/// Reads the lines of `metrics.jsonl`.
+/// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped.
 fn records(run: &Path) -> Result<Vec<Value>> {
     let path = run.join(vlct_train::logs::metrics::FILE_NAME);
     let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
@@ -234,7 +234,7 @@ fn curve(records: &[Value], key: &str) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Reduces a curve to at most about a hundred points: means of groups of neighbours.
+/// Reduces a curve to at most a hundred points by averaging groups of neighbouring points.
 fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let group = points.len().div_ceil(100).max(1);
     points
