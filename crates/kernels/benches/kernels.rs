@@ -32,7 +32,7 @@ const WIDTH: usize = 768;
 /// Hidden width of the base model's MLP.
 const HIDDEN: usize = 3072;
 
-/// Values in huge pages, like those of tensors.
+/// Values in huge pages, like the values of tensors.
 struct Values<T> {
     scratch: Scratch,
     len: usize,
@@ -93,6 +93,7 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     group
 }
 
+/// Floating-point operations of each matrix product of the MLP.
 const PRODUCT_FLOPS: Throughput = Throughput::Elements(2 * (ROWS * WIDTH * HIDDEN) as u64);
 
 fn gemm_f32(c: &mut Criterion) {
@@ -206,7 +207,7 @@ impl Batch {
             heads,
             head_width,
         } = self;
-        format!("{direction}, {sequences} of {length}, {heads} heads of {head_width}")
+        format!("{direction}, {sequences} sequences of {length}, {heads} heads of {head_width}")
     }
 
     fn tokens(self) -> usize {

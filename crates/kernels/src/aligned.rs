@@ -44,7 +44,7 @@ impl<T: Pod> AlignedVec<T> {
 }
 
 /// Returns a stride for rows of `columns` f32 values that avoids cache aliasing: an odd number of cache lines, so that a column is spread
-/// over all sets of the cache. (A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.)
+/// over all sets of the cache. (A stride of 4 KiB maps a column to one L1 set; with more rows than the set has ways, every access misses.)
 pub(crate) fn padded_stride(columns: usize) -> usize {
     const LINE: usize = size_of::<Line>() / size_of::<f32>();
     (columns.div_ceil(LINE) | 1) * LINE

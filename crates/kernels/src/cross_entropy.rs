@@ -33,7 +33,7 @@ pub fn backward_in_place(probabilities: &mut [f32], targets: &[u32], scale: f32)
     };
     let shared = SharedMut::new(probabilities);
     targets.par_iter().enumerate().for_each(|(r, target)| {
-        assert!((*target as usize) < classes, "class {target} of {classes}");
+        assert!((*target as usize) < classes, "class {target} is not below {classes}");
         // SAFETY: each task accesses a different row, and the slice has `classes` values per target.
         let row = unsafe { std::slice::from_raw_parts_mut(shared.ptr_at(r * classes), classes) };
         row[*target as usize] -= 1.0;

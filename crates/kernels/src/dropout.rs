@@ -6,8 +6,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// Zeroes each value with probability `p` and divides the others by `1 − p`. The mask of row `r` of `width` values is a function of `key`
-/// and `r`.
+/// Zeroes each value with probability `p` and divides the other values by `1 − p`. Rows have `width` values. The mask of row `r` is a
+/// function of `key` and `r`.
 ///
 /// Calling the function with the same key on the gradient is the backward pass.
 pub fn apply_in_place(x: &mut [f32], width: usize, p: f32, key: [u64; 4]) {

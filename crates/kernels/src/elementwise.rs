@@ -9,7 +9,7 @@ pub fn add(x: &[f32], y: &mut [f32]) {
     over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
 }
 
-/// Sets every row of `out [T, D]` to `bias [D]`, plus the row of `residual [T, D]` if there is one.
+/// Sets every row of `out [T, D]` to `bias [D]`, plus the same row of `residual [T, D]` if a residual is given.
 pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
     over_rows(out, width, |first, block| match residual {

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn gathers_and_scatters_like_the_reference() {
         let width = 3;
-        // Row 0 occurs more often than the size of a block, and some rows are `NONE`.
+        // Row 0 has more gradients than one block sums, and some rows are `NONE`.
         let rows: Vec<u32> = (0..2000)
             .map(|i| match i % 7 {
                 0 => NONE,

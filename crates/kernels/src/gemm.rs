@@ -16,7 +16,7 @@ const NC: usize = 192;
 /// Maximum number of rows of a product that is divided into tasks of [`NC`] columns.
 const MAX_ROWS: usize = 2048;
 
-/// Number of f32 values in 4 KiB. A stride of 4 KiB maps a column to one L1 set, and with more rows than ways every access misses.
+/// Number of f32 values in 4 KiB. A stride of 4 KiB maps a column to one L1 set; with more rows than the set has ways, every access misses.
 const L1_ALIASING_STRIDE: usize = 1024;
 
 /// Whether [`gemm`] computes large products by bf16x3 on this CPU; otherwise it always calls [`gemm_fma`].
@@ -24,7 +24,7 @@ pub fn has_bf16x3() -> bool {
     bf16x3::is_faster(MAX_ROWS, NC, NC)
 }
 
-/// Computes `dst = β·dst + alpha·lhs·rhs`, by bf16x3 if the CPU has AMX and the product is large enough, else by FMA. `dst` is row-major
+/// Computes `dst = β·dst + α·lhs·rhs`, by bf16x3 if the CPU has AMX and the product is large enough, else by FMA. `dst` is row-major
 /// `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
 /// # Panics
@@ -39,7 +39,7 @@ pub fn gemm(
     parallelism: Parallelism,
 ) {
     let (m, n, k) = (lhs.rows(), rhs.columns(), lhs.columns());
-    // Single-threaded calls are too small for packing to pay off.
+    // Products that use only the calling thread are too small for packing to pay off.
     if parallelism == Parallelism::Pool && bf16x3::is_faster(m, n, k) {
         assert_shapes(dst, dst_stride, lhs, rhs);
         // SAFETY: `assert_shapes` has checked the shapes, and `is_faster` has found an engine.
@@ -56,7 +56,7 @@ fn assert_shapes(dst: &[f32], dst_stride: usize, lhs: MatRef, rhs: MatRef) {
     assert!(m <= 1 || dst_stride >= n, "rows of the result overlap");
 }
 
-/// Computes `dst = β·dst + alpha·lhs·rhs` by FMA; `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
+/// Computes `dst = β·dst + α·lhs·rhs` by FMA; `dst` is row-major `[lhs.rows, rhs.columns]` with rows `dst_stride` apart.
 ///
 /// The order of additions depends on neither the number of threads nor `parallelism`. The plain version is
 /// [`reference::gemm`](crate::reference::gemm).
@@ -132,11 +132,11 @@ pub fn gemm_fma(
     }
 }
 
-/// Calls `multiply` with a copy of a transposed weight, whose padded rows avoid 4 KiB aliasing.
+/// Copies a transposed weight to rows with a padded stride, which avoids 4 KiB aliasing, and calls `multiply` with the copy.
 fn with_padded_copy(rhs: MatRef, multiply: impl FnOnce(MatRef)) {
     thread_local! {
-        /// Memory of the copy. The product moves it out of the cell: while this thread waits for other threads, rayon may make it compute
-        /// another product.
+        /// Memory of the copy. The product takes it out of the cell, because rayon may start another product on this thread while the first
+        /// one waits for other threads.
         static COPY: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let (rows, columns) = (rhs.rows(), rhs.columns());

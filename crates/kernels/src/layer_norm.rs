@@ -43,7 +43,8 @@ fn forward_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], mean: 
 }
 }
 
-/// Writes or adds (β) the gradient of the input to `dx`, and computes `dw += Σ dy·x̂` and `db += Σ dy`, where `x̂` is the normalised input.
+/// Writes the gradient of the input to `dx`, or adds it if β is 1. Computes `dw += Σ dy·x̂` and `db += Σ dy`, where `x̂` is the normalised
+/// input.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     dy: &[f32],

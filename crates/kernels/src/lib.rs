@@ -8,13 +8,14 @@
 //!
 //! - `T`: tokens (rows of a packed batch), `D`: width, `H`: heads, `dh = D/H`: head width, `P`: patches, `C`: classes.
 //! - `m`, `n`, `k`: the sizes of a product `dst [m, n] = β·dst + α·lhs [m, k]·rhs [k, n]` ([`mat::Beta`], BLAS).
-//! - `MR`×`NR`: rows and columns of a micro-kernel: 32 × 32 in bfloat16, `MR` rows × two registers in f32 attention.
+//! - `MR`×`NR`: rows and columns of a micro-kernel: 32 × 32 in bfloat16; in f32 attention, `NR` is two registers.
 //! - *panel*: the packed rows of lhs or columns of rhs that a micro-kernel multiplies.
 //! - *k-block*: 32 inner elements of packed operands, one step of a bfloat16 micro-kernel.
 //! - `mc`, `nc`, `kc`: rows, columns and inner elements that a task processes at a time (BLIS).
-//! - L1 budget: `kc` = 256 in bfloat16, 16 KiB of lhs; `kc` = 64 in bf16x3, 12 KiB of each operand.
-//! - L2 budget: 1.25 MiB of packed rhs, or 672 KiB of sums (bf16x3: 960 KiB), beside the streamed operands.
-//! - *weight-stationary*, *output-stationary*: the packed weight, or the sums, stay in L2, and the other matrices are streamed.
+//! - L1 budget: 16 KiB of lhs in bfloat16 (`kc` = 256); 12 KiB of each operand in bf16x3 (`kc` = 64).
+//! - L2 budget: 1.25 MiB of packed rhs, or 672 KiB of sums (960 KiB in bf16x3), beside the streamed operands.
+//! - *weight-stationary*: the packed weight stays in L2, and the other matrices are streamed.
+//! - *output-stationary*: the sums stay in L2, and both operands are streamed.
 //! - `cu_seqlens_k`, `cu_seqlens_q`: cumulative lengths of packed sequences ([`attention::Varlen`], FlashAttention).
 //! - *bf16x3*: f32 operands as sums of three bfloat16 parts, multiplied on AMX (oneMKL, XLA).
 

@@ -12,7 +12,7 @@ pub enum Beta {
 }
 
 impl Beta {
-    /// β of a block of the inner dimension that begins at `k_block`: the first block overwrites, the others add.
+    /// Returns β for the block of the inner dimension that begins at `k_block`: the first block overwrites, later blocks add.
     pub(crate) fn of_k_block(k_block: usize) -> Self {
         if k_block == 0 { Self::Zero } else { Self::One }
     }

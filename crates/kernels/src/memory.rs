@@ -10,20 +10,20 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// The payload of the panic of [`Arena::allocate`] if the system has no more memory. This panic is not a bug; programs catch it.
+/// The payload with which [`Arena::allocate`] panics if the system has no more memory. This panic is not a bug; programs catch it.
 #[derive(Clone, Copy, Debug)]
 pub struct OutOfMemory {
     /// Size of the failed request in bytes.
     pub bytes: usize,
 }
 
-/// Pieces of at least 1/96 of a region are large. The value was chosen by replaying recorded allocations of training steps.
+/// Pieces of at least 1/96 of a region are large. The divisor was chosen by replaying recorded allocations of training steps.
 const LARGE_DIVISOR: usize = 96;
 
 /// Size of a huge page in bytes, on x86-64 and (with 4 KiB pages) AArch64.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Exclusive memory within one region, with arbitrary content.
+/// Memory with one owner and arbitrary content, a part of one region (a memory mapping).
 ///
 /// [`Arena::free`] returns a piece to its arena. A region stays mapped as long as one of its pieces exists.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Piece {
 
 // SAFETY: a piece owns its memory exclusively, and its `Arc` only keeps the mapping alive.
 unsafe impl Send for Piece {}
-// SAFETY: a shared piece only returns shared slices.
+// SAFETY: a shared reference to a piece gives only shared slices.
 unsafe impl Sync for Piece {}
 
 impl Piece {
@@ -77,9 +77,10 @@ impl Piece {
 
 /// An allocator of pieces.
 ///
-/// Older regions are used first, so that new regions stay untouched as long as possible: a page that was written keeps its physical
-/// memory after it is freed. Within a region, large pieces are cut from the lowest free range that fits, and small pieces from the upper
-/// end of the highest free range that fits, so that long-lived small pieces do not fragment the ranges of large pieces.
+/// Older regions are used first, so that new regions stay untouched as long as possible: a page that was once written keeps its physical
+/// memory, even if no piece uses the page any more. Within a region, large pieces are cut from the lowest free range that fits, and small
+/// pieces from the upper end of the highest free range that fits, so that long-lived small pieces do not fragment the ranges of large
+/// pieces.
 pub struct Arena {
     granularity: usize,
     region_bytes: usize,
@@ -97,8 +98,8 @@ struct Region {
 }
 
 impl Region {
-    /// Allocates `len` bytes from the lowest free range that fits (`lowest`), or from the upper end of the highest free range that fits.
-    /// Returns the address.
+    /// Allocates `len` bytes and returns their address: from the lowest free range that fits if `lowest`, else from the upper end of the
+    /// highest free range that fits.
     fn allocate(&mut self, len: usize, lowest: bool) -> Option<usize> {
         let mut free = self.free.iter().map(|(start, len)| (*start, *len));
         let fits = |(_, available): &(usize, usize)| *available >= len;
@@ -375,7 +376,7 @@ mod tests {
         for piece in [first, second] {
             arena.free(piece);
         }
-        // Both the first and the last region have room.
+        // Both the first and the last region have enough space.
         let reused = arena.allocate(HUGE_PAGE / 2);
         assert_eq!(reused.start, address);
         for piece in [reused, large, rest] {

@@ -11,7 +11,7 @@ const BLOCK: usize = 32 * 1024;
 /// The hyperparameters of one update of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
-    /// Learning rate, including the factors of schedule and layer.
+    /// Learning rate, already multiplied by the factors of the schedule and the layer.
     pub learning_rate: f64,
     /// Weight decay of this parameter.
     pub weight_decay: f64,
@@ -30,7 +30,9 @@ pub struct Betas {
     pub epsilon: f32,
 }
 
-/// Updates by AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019): ε is outside the bias correction, decay follows the step.
+/// Updates `p` by AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019): ε is outside the bias correction, and weight decay
+/// follows the step.
+///
 /// `m ← β1·m + (1−β1)·g`, `v ← β2·v + (1−β2)·g²`, `p ← p − lr·sqrt(1−β2ᵗ)/(1−β1ᵗ)·m/(sqrt(v)+ε)`, `p ← p − lr·wd·p`.
 pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
     let (c1, c2) = bias_corrections(u, b);
@@ -42,7 +44,7 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, 
     });
 }
 
-/// Updates by Adam as in PyTorch (Kingma & Ba 2015), with weight decay added to the gradient:
+/// Updates `p` by Adam as in PyTorch (Kingma & Ba 2015), with weight decay added to the gradient:
 /// `p ← p − lr/(1−β1ᵗ)·m / (sqrt(v)/sqrt(1−β2ᵗ) + ε)`.
 pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
     let (c1, c2) = bias_corrections(u, b);
@@ -53,7 +55,7 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b
     });
 }
 
-/// Updates by gradient descent with momentum as in PyTorch: `g ← g + wd·p`, `m ← μ·m + g` (`m ← g` in the first step), `p ← p − lr·m`.
+/// Updates `p` by gradient descent with momentum as in PyTorch: `g ← g + wd·p`, `m ← μ·m + g` (`m ← g` in the first step), `p ← p − lr·m`.
 pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
     assert!(p.len() == g.len() && p.len() == m.len());
     let (rate, decay) = (u.learning_rate as f32, u.weight_decay as f32);
@@ -64,6 +66,7 @@ pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
         .for_each(|((p, g), m)| sgd_block(p, g, m, rate, decay, momentum));
 }
 
+/// Returns `1 − β1ᵗ` and `1 − β2ᵗ`.
 fn bias_corrections(u: Update, b: Betas) -> (f64, f64) {
     (1.0 - b.beta1.powf(u.step as f64), 1.0 - b.beta2.powf(u.step as f64))
 }
@@ -159,10 +162,10 @@ mod tests {
 
     #[test]
     fn adamw_equals_the_reference_and_recorded_values() {
-        let [(mut m, mut v), (mut mr, mut vr)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+        let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
         let got = compare(
             |p, g, u| adamw(p, g, &mut m, &mut v, u, betas()),
-            |p, g, t| reference::adamw(p, g, &mut mr, &mut vr, RATE, BETAS, 1e-8, DECAY, t),
+            |p, g, t| reference::adamw(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
         );
         let recorded = [0.998_990_010_014_142, 0.998_633_209_793_467_7, 0.998_240_893_211_803_8];
         for (got, want) in got.iter().zip(recorded) {
@@ -172,15 +175,15 @@ mod tests {
 
     #[test]
     fn adam_and_sgd_equal_the_reference() {
-        let [(mut m, mut v), (mut mr, mut vr)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+        let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
         compare(
             |p, g, u| adam(p, g, &mut m, &mut v, u, betas()),
-            |p, g, t| reference::adam(p, g, &mut mr, &mut vr, RATE, BETAS, 1e-8, DECAY, t),
+            |p, g, t| reference::adam(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
         );
-        let [mut m, mut mr] = [[0f32; 100]; 2];
+        let [mut m, mut want_m] = [[0f32; 100]; 2];
         compare(
             |p, g, u| sgd(p, g, &mut m, u, 0.9),
-            |p, g, t| reference::sgd(p, g, &mut mr, RATE, 0.9, DECAY, t),
+            |p, g, t| reference::sgd(p, g, &mut want_m, RATE, 0.9, DECAY, t),
         );
     }
 }

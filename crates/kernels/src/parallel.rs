@@ -11,7 +11,7 @@ pub enum Parallelism {
     Pool,
 }
 
-/// Returns the number of rows of a task: about 64 KiB. It depends only on the width.
+/// Returns how many rows of `width` f32 values a task has: about 64 KiB, whatever the number of threads.
 pub fn rows_per_task(width: usize) -> usize {
     (16 * 1024 / width.max(1)).max(1)
 }
@@ -32,6 +32,7 @@ pub fn over_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32])
 
 /// Adds column sums: `out[c] += Σ_r x[r, c]`. Rows are added in order.
 pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
+    /// Number of columns per task.
     const BLOCK: usize = 64;
     out.par_chunks_mut(BLOCK)
         .enumerate()
@@ -53,7 +54,7 @@ fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
 }
 }
 
-/// A pointer to a slice whose elements are divided among tasks: each task accesses other elements.
+/// A pointer to a slice whose elements are divided among tasks: no two tasks access the same element.
 pub(crate) struct SharedMut<T>(*mut T);
 
 impl<T> Clone for SharedMut<T> {

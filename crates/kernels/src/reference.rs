@@ -14,7 +14,7 @@
 
 use crate::patches::Order;
 
-/// Computes `dst [m, n] = β·dst + alpha · lhs [m, k] · rhs [k, n]`.
+/// Computes `dst [m, n] = β·dst + α · lhs [m, k] · rhs [k, n]`.
 pub fn gemm(dst: &mut [f32], beta: f32, alpha: f32, lhs: &[f32], rhs: &[f32], m: usize, n: usize, k: usize) {
     for i in 0..m {
         for j in 0..n {
@@ -39,9 +39,9 @@ pub fn transpose(out: &mut [f32], x: &[f32], rows: usize, columns: usize) {
 /// Computes attention within packed sequences, `softmax(q·kᵀ/√dh)·v` (Vaswani et al. 2017,
 /// [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), equation 1), without a mask.
 ///
-/// `out` is `[total_q, D]`, `log_sum_exp` is `[H, total_q]` to base 2, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the
-/// tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. The first of these tokens are its query tokens; their outputs
-/// are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of `out`.
+/// `out` is `[total_q, D]`, `log_sum_exp` (to base 2) is `[H, total_q]`, `qkv` is `[T, 3·D]` with rows `q | k | v`. Sequence `s` has the
+/// tokens `cu_seqlens_k[s]..cu_seqlens_k[s+1]`. Its query tokens are a prefix of these tokens; their outputs are the rows
+/// `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of `out`.
 pub fn attention_forward(
     out: &mut [f32],
     log_sum_exp: &mut [f32],
@@ -277,7 +277,7 @@ pub fn binary_cross_entropy_backward(
     }
 }
 
-/// Normalises each row of `x [T, D]` by its mean and unbiased variance: the targets of masked autoencoding (He et al. 2022,
+/// Normalises each row of `x [T, D]` by its mean and unbiased variance. The results are the targets of masked autoencoding (He et al. 2022,
 /// [arXiv:2111.06377](https://arxiv.org/abs/2111.06377)).
 pub fn normalise_patches(x: &mut [f32], width: usize) {
     for row in x.chunks_exact_mut(width) {
@@ -333,7 +333,7 @@ pub fn dropout(out: &mut [f32], x: &[f32], keep: &[bool], p: f32) {
     }
 }
 
-/// Computes update `step` (from 1) of AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019,
+/// Computes update `step` (counted from 1) of AdamW as in Hugging Face Transformers (Loshchilov & Hutter 2019,
 /// [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)): `epsilon` is outside the bias correction, and weight decay follows the step.
 pub fn adamw(
     params: &mut [f32],
@@ -355,8 +355,8 @@ pub fn adamw(
     }
 }
 
-/// Computes update `step` (from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)): weight
-/// decay is added to the gradient.
+/// Computes update `step` (counted from 1) of Adam as in PyTorch (Kingma & Ba 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)):
+/// weight decay is added to the gradient.
 pub fn adam(
     params: &mut [f32],
     grads: &[f32],
@@ -378,8 +378,8 @@ pub fn adam(
     }
 }
 
-/// Computes update `step` (from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the first
-/// momentum is the first gradient.
+/// Computes update `step` (counted from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the
+/// first momentum is the first gradient.
 pub fn sgd(
     params: &mut [f32],
     grads: &[f32],

@@ -54,7 +54,8 @@ impl UnitRows {
         Self { rows, norms }
     }
 
-    /// Adds the gradient of the input: `dx += (du − u (u·du)) / norm`. The projection `u (u·du)` is zero for a norm at the lower bound.
+    /// Adds the gradient of the input: `dx += (du − u (u·du)) / norm`. The projection `u (u·du)` is left out if the norm is at its lower
+    /// bound, because such a norm is constant.
     fn backward(&self, d_rows: &[f32], width: usize, dx: &mut [f32]) {
         for (((u, du), dx), norm) in self
             .rows
@@ -199,7 +200,7 @@ mod tests {
         let full_plan = plan(&cosine, 4, 3, Ipot::TRAINING);
         assert!((plan_cost(&cosine, &full_plan) - 0.299_996).abs() < 1e-5);
         assert!((full_plan[9] - 0.25).abs() < 1e-5 && (full_plan[2] - 0.200_009).abs() < 1e-5);
-        // The costs without words 0 and 3 and patch 0.
+        // The cosines without words 0 and 3, and without patch 0.
         let part: Vec<f32> = [4, 5, 7, 8].map(|i| cosine[i]).to_vec();
         let t = plan(&part, 2, 2, Ipot::TRAINING);
         assert!((plan_cost(&part, &t) - 0.400_005).abs() < 1e-5);

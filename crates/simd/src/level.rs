@@ -1,4 +1,4 @@
-//! Detection of the CPU's instruction set, and macros that compile a function for each supported one.
+//! Detection of the CPU's instruction set, and macros that compile a function for several instruction sets.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The best level of this CPU, detected once.
+    /// The best level of this CPU, detected once, or the lower level that a test has chosen.
     pub fn detect() -> Level {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         let level = *LEVEL.get_or_init(|| {
@@ -73,8 +73,8 @@ macro_rules! multiversion {
     };
 }
 
-/// Defines a function that is generic over [`Lanes`](crate::lanes::Lanes), compiled for each [`Level`](crate::Level) with its
-/// registers and dispatched at run time.
+/// Defines a function that is generic over [`Lanes`](crate::lanes::Lanes), compiled with the registers of each [`Level`](crate::Level) and
+/// dispatched at run time.
 #[macro_export]
 macro_rules! for_lanes {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$lanes:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {

@@ -1,6 +1,6 @@
 //! A test that several crates share.
 
-/// Runs all tests of the current test program except `caller` at the levels `portable` and `v3`, in another process each.
+/// Runs all tests of the current test program except `caller` at the levels `portable` and `v3`, in one process per level.
 ///
 /// # Panics
 /// If a test fails.
@@ -13,6 +13,6 @@ pub fn assert_tests_pass_at_lower_levels(caller: &str) {
             .output()
             .expect("start the test program");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "at level {level}:\n{text}");
+        assert!(output.status.success(), "tests fail at level {level}:\n{text}");
     }
 }

@@ -38,7 +38,7 @@ impl<'a> Strided<'a> {
         transpose(self, rows, columns, out, stride);
     }
 
-    /// Writes the transpose of `rows` × `columns` values to rows of `out` that are `stride` apart, padded with zeros.
+    /// Writes the transpose of `rows` × `columns` values to rows of `out` that are `stride` apart, and pads these rows with zeros.
     pub fn transpose_padded(self, rows: usize, columns: usize, out: &mut [f32], stride: usize) {
         if rows < stride {
             out.fill(0.0);
@@ -122,7 +122,7 @@ pub fn gemm<L>(lhs: Lhs, m: usize, k: usize, rhs: Strided, n_panels: usize, dst:
 }
 }
 
-/// A tile of the result, of at most `MR` rows and `NR` columns, with its rhs.
+/// A tile of the result (at most `MR` rows and `NR` columns), and the columns of rhs that it needs.
 struct MicroTile {
     rhs: *const f32,
     rhs_stride: usize,
@@ -133,15 +133,15 @@ struct MicroTile {
 }
 
 impl MicroTile {
-    /// Calls the micro-kernel for `rows` rows. The rows of lhs are adjacent if `TRANSPOSED`, else `NR` values apart. Its inner elements are
-    /// `k_stride` values apart.
+    /// Calls the micro-kernel for `rows` rows. The offset of element (r, k) of lhs is `r + k·k_stride` if `TRANSPOSED`, else
+    /// `r·NR + k·k_stride`.
     ///
     /// # Safety
     /// `lhs` is valid for `rows` rows of `k` elements, `self.rhs` for `k` rows of `NR` values and `self.dst` for `rows` rows of `NR`
     /// values, with the strides given. The CPU has the instruction set of `L`.
     #[inline(always)]
     unsafe fn dispatch<L: Lanes, const TRANSPOSED: bool>(&self, rows: usize, lhs: *const f32, k_stride: usize) {
-        macro_rules! each {
+        macro_rules! match_rows {
             ($($rows:literal)*) => {
                 match rows {
                     // SAFETY: the requirements are those of this function.
@@ -150,7 +150,7 @@ impl MicroTile {
                 }
             };
         }
-        each!(1 2 3 4 5 6 7 8 9 10 11 12)
+        match_rows!(1 2 3 4 5 6 7 8 9 10 11 12)
     }
 
     /// Computes `ROWS` rows of the tile.

@@ -4,7 +4,7 @@
 //! sequence ([`Varlen`]).
 //!
 //! One task is one head of one sequence. A task computes the scores of `nr` queries at a time, transposed: keys are rows, and queries are
-//! the lanes of two registers. With this layout, the row maximum, row sum and saved statistics of each query occupy one lane, and the
+//! the lanes of two registers. With this layout, each statistic of a query (maximum, sum, log-sum-exp) is in the lane of the query, and the
 //! scores are already the packed rhs of the next product. As in FlashAttention (Dao et al. 2022), the backward pass recomputes the
 //! probabilities from the saved log-sum-exp of each query. The plain versions are
 //! [`reference::attention_forward`](crate::reference::attention_forward) and
@@ -33,7 +33,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// The widths of `qkv`.
+/// The widths of each part of `qkv`, and of a head.
 #[derive(Clone, Copy)]
 struct Shape {
     /// `D`
@@ -318,7 +318,7 @@ mod tests {
             for cu_seqlens_q in [[0, 1, 2, 3], [0, 2, 2, 6], [0, 0, 1, 7], [0; 4]] {
                 let q_rows = cu_seqlens_q[3];
                 let d_prefix: Vec<f32> = (0..q_rows * width).map(|i| value(i + 5)).collect();
-                // The query tokens of sequence `s` in the outputs of all tokens, and in the outputs of the query tokens.
+                // Ranges of the query tokens of sequence `s`: in the outputs of all tokens, and in the outputs of the query tokens.
                 let ranges = |s: usize| {
                     let count = (cu_seqlens_q[s + 1] - cu_seqlens_q[s]) * width;
                     (

@@ -1,4 +1,4 @@
-//! Softmax and its gradient for transposed scores: each row is a key, and each of the lanes of two registers is a query.
+//! Softmax and its gradient for transposed scores: each row (two registers) is a key, and each lane is a query.
 
 use vlct_simd::for_lanes;
 use vlct_simd::lanes::{Lanes, exp2_nonpositive};
@@ -30,7 +30,7 @@ for_lanes! {
 /// the new values of each query to `row_sum`.
 ///
 /// # Panics
-/// If `row_max`, `row_sum` or the rows have another length than two registers.
+/// If `row_max`, `row_sum` or a row is not two registers long.
 pub fn softmax<L>(scores: &mut [f32], factor: f32, row_max: &mut [f32], row_sum: &mut [f32]) {
     /// Number of independent running maxima, which hide the latency of the maximum instruction.
     const CHAINS: usize = 4;
@@ -68,10 +68,10 @@ pub fn softmax<L>(scores: &mut [f32], factor: f32, row_max: &mut [f32], row_sum:
 }
 
 for_lanes! {
-/// Divides column `i` by `row_sum[i]`, the row sum of query `i`.
+/// Divides column `i` by `row_sum[i]`, the sum of query `i`.
 ///
 /// # Panics
-/// If `row_sum` or the rows have another length than two registers.
+/// If `row_sum` or a row is not two registers long.
 pub fn divide_columns<L>(values: &mut [f32], row_sum: &[f32]) {
     let width = 2 * L::WIDTH;
     assert!(row_sum.len() == width && values.len().is_multiple_of(width));
@@ -88,10 +88,10 @@ pub fn divide_columns<L>(values: &mut [f32], row_sum: &[f32]) {
 
 for_lanes! {
 /// Replaces the scores by the probabilities `p = 2^(factor·score − lse)`, and the gradients `d` of the probabilities by the gradients of
-/// the scaled scores, `p·(d − delta)`.
+/// the scaled scores, `p·(d − delta)`. Each query has its `lse` (log-sum-exp) and its `delta` (`Σ p·d` over the keys).
 ///
 /// # Panics
-/// If the sizes do not fit, or `lse` or `delta` has another length than two registers.
+/// If the sizes do not fit, or `lse` or `delta` is not two registers long.
 pub fn score_gradient<L>(scores: &mut [f32], gradients: &mut [f32], factor: f32, lse: &[f32], delta: &[f32]) {
     let width = 2 * L::WIDTH;
     assert!(lse.len() == width && delta.len() == width);

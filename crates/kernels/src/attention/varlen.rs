@@ -4,9 +4,9 @@ use std::ops::Range;
 
 /// Variable-length sequences in one packed matrix, without padding.
 ///
-/// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]` of `qkv`. The first of these rows are its
-/// query tokens; their outputs are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of the result. The names come from
-/// [FlashAttention's varlen functions](https://github.com/Dao-AILab/flash-attention).
+/// Sequence `s` has keys and values in the rows `cu_seqlens_k[s]..cu_seqlens_k[s+1]` of `qkv`. Its query tokens are a prefix of these rows;
+/// their outputs are the rows `cu_seqlens_q[s]..cu_seqlens_q[s+1]` of the result. The names come from [FlashAttention's varlen
+/// functions](https://github.com/Dao-AILab/flash-attention).
 #[derive(Clone, Copy, Debug)]
 pub struct Varlen<'a> {
     cu_seqlens_k: &'a [usize],
@@ -25,7 +25,7 @@ impl<'a> Varlen<'a> {
     /// Makes sequences whose first `cu_seqlens_q[s+1] − cu_seqlens_q[s]` tokens are query tokens.
     ///
     /// # Panics
-    /// If the offsets do not ascend from 0, or a sequence has more query tokens than tokens.
+    /// If the offsets do not ascend from 0, the two slices differ in length, or a sequence has more query tokens than tokens.
     pub fn prefix_queries(cu_seqlens_k: &'a [usize], cu_seqlens_q: &'a [usize]) -> Self {
         assert!(
             [cu_seqlens_k, cu_seqlens_q]

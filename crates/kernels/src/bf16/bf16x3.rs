@@ -1,10 +1,10 @@
 //! Products of f32 matrices on AMX, as accurate as f32 arithmetic.
 //!
-//! The method (Henry et al. 2019, [arXiv:1904.06376](https://arxiv.org/abs/1904.06376)) is called bf16x3 as in oneMKL
-//! (`float_to_bf16x3`) and XLA (`BF16_BF16_F32_X3`). An f32 number with 24 bits of precision is the sum of three bfloat16 numbers with 8
-//! bits: `a = a₁ + a₂ + a₃`. Each part is the remainder after the previous parts, rounded, so that `|a₂| ≤ 2⁻⁸|a|` and `|a₃| ≤ 2⁻¹⁶|a|`. A
-//! product of two numbers has nine products of parts. Six of them are computed and added in f32. The other three are smaller than 2⁻²³ of
-//! the product, a rounding error of f32. Six products on AMX are still much faster than one product in vector registers.
+//! The method (Henry et al. 2019, [arXiv:1904.06376](https://arxiv.org/abs/1904.06376)) is called bf16x3 as in oneMKL (`float_to_bf16x3`)
+//! and XLA (`BF16_BF16_F32_X3`). An f32 number with 24 bits of precision is the sum of three bfloat16 numbers with 8 bits:
+//! `a = a₁ + a₂ + a₃`. Each part is the remainder after the previous parts, rounded, so that `|a₂| ≤ 2⁻⁸|a|` and `|a₃| ≤ 2⁻¹⁶|a|`. A
+//! product of two numbers is the sum of nine products of parts. Six of them are computed and added in f32. The other three are smaller than
+//! 2⁻²³ times the product, like a rounding error of f32. Six products on AMX are still much faster than one product in vector registers.
 //!
 //! Unlike in f32 arithmetic, subnormal numbers count as zero, and operands that are infinite in bfloat16 (infinities, and values above
 //! 3.39·10³⁸) give NaN.
@@ -22,13 +22,13 @@ use rayon::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-/// `kc` in k-blocks: 12 KiB of a panel of each operand, which stay in L1.
+/// `kc` in k-blocks. A panel of each operand then has 12 KiB and stays in L1.
 const KC: usize = 2;
 
-/// Maximum number of rows of blocks of a task.
+/// Maximum number of rows of blocks per task.
 const MAX_TASK_ROWS: usize = 20;
 
-/// Maximum number of blocks of sums of a task: 960 KiB, which stay in L2.
+/// Maximum number of blocks of sums per task: 960 KiB, which stay in L2.
 const MAX_TASK_BLOCKS: usize = 240;
 
 /// Whether the CPU has AMX and the product `[m, k]·[k, n]` is large enough for packing to pay off. At the test level `portable`, the
@@ -42,14 +42,14 @@ pub(crate) fn is_faster(m: usize, n: usize, k: usize) -> bool {
 }
 
 thread_local! {
-    /// Packed operands of a product that this thread has started. The product moves them out of the cell: while this thread waits for
-    /// other threads, rayon may make it compute another product.
+    /// Packed operands of a product that this thread has started. The product takes them out of the cell, because rayon may start another
+    /// product on this thread while the first one waits for other threads.
     static OPERANDS: Cell<[Scratch; 2]> = const { Cell::new([Scratch::new(), Scratch::new()]) };
     /// Packed rhs and sums of the current task.
     static TASK: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
 }
 
-/// Computes `dst = β·dst + alpha·lhs·rhs`; rows of `dst` are `dst_stride` apart. The order of additions does not depend on how the work is
+/// Computes `dst = β·dst + α·lhs·rhs`; rows of `dst` are `dst_stride` apart. The order of additions does not depend on how the work is
 /// divided among the threads of the current pool.
 ///
 /// Packs lhs once. Packs rhs once if more than two tasks use each column; otherwise each task packs its columns, which stay in L2.
@@ -215,7 +215,7 @@ fn divide(rows: usize, columns: usize) -> Grid {
     let task_size = |total: usize, tasks: usize| total.div_ceil(tasks.clamp(1, total.max(1))).max(1);
     let mc = task_size(rows, rows.div_ceil(MAX_TASK_ROWS));
     let row_tasks = rows.div_ceil(mc).max(1);
-    // A multiple of the number of threads, so that each thread has equally many tasks.
+    // A multiple of the number of threads, so that each thread has the same number of tasks.
     let tasks = (row_tasks * columns.div_ceil(MAX_TASK_BLOCKS / mc)).next_multiple_of(rayon::current_num_threads());
     Grid {
         rows,
@@ -332,7 +332,7 @@ unsafe fn split_block<R>(x: *const f32, rows: usize, columns: usize, stride: usi
 }
 
 for_registers! {
-/// Computes `dst = β·dst + alpha·sums` for a block.
+/// Computes `dst = β·dst + α·sums` for a block.
 ///
 /// # Safety
 /// `engine()` is `Some`; `dst` is valid for `rows` rows of `columns` values (at most 32 of each), with rows `stride` apart; `sums`
@@ -378,7 +378,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn is_as_accurate_as_f32(
+        fn products_are_as_accurate_as_f32(
             m in 1usize..100, n in 1usize..100, k in 1usize..300, ta: bool, tb: bool, add: bool, threads in 1usize..4,
         ) {
             let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
@@ -399,7 +399,7 @@ mod tests {
                     }
                     let old = if add { before[r * n + c] as f64 } else { 0.0 };
                     let want = 0.5 * want + old;
-                    // The rounding errors of a sum of k products in f32, and of the result.
+                    // Bounds the rounding errors of a sum of k products in f32, and of the result.
                     let bound = (k as f64).sqrt() * f32::EPSILON as f64 * (magnitude + old.abs());
                     prop_assert!((out[r * n + c] as f64 - want).abs() <= bound, "{} {want} {bound}", out[r * n + c]);
                 }

@@ -22,7 +22,7 @@ pub struct StoreF32<'a> {
 }
 
 impl<'a> StoreF32<'a> {
-    /// Stores to `out [rows, columns]`; the length of the slice determines the number of rows.
+    /// Makes an epilogue that stores to `out [rows, columns]`; the length of the slice determines the number of rows.
     ///
     /// # Panics
     /// If the length of the slice is not a multiple of `columns`.
@@ -75,7 +75,7 @@ pub struct StoreF32Transposed<'a> {
 }
 
 impl<'a> StoreF32Transposed<'a> {
-    /// Stores the transpose of a product `[rows, columns]`.
+    /// Makes an epilogue that stores the transpose of a product `[rows, columns]`.
     ///
     /// # Panics
     /// If the slice has another size.
@@ -100,7 +100,7 @@ pub struct StoreBf16<'a> {
 }
 
 impl<'a> StoreBf16<'a> {
-    /// Stores a matrix `[rows, columns]`.
+    /// Makes an epilogue that stores a matrix `[rows, columns]`.
     ///
     /// # Panics
     /// If the sizes do not fit, or `out` is not 64-byte aligned.
@@ -126,7 +126,7 @@ pub struct Gelu<'a> {
 }
 
 impl<'a> Gelu<'a> {
-    /// Stores matrices `[rows, bias.len()]`.
+    /// Makes an epilogue that stores matrices `[rows, bias.len()]`.
     ///
     /// # Panics
     /// If the sizes do not fit, or a matrix is not 64-byte aligned.
@@ -152,7 +152,7 @@ pub struct GeluBackward<'a> {
 }
 
 impl<'a> GeluBackward<'a> {
-    /// Stores a matrix of the size of `hidden`.
+    /// Makes an epilogue that stores a matrix of the size of `hidden`.
     ///
     /// # Panics
     /// If `d_hidden` is too short or not 64-byte aligned.

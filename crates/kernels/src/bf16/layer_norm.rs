@@ -1,4 +1,4 @@
-//! Layer normalisation ([`crate::layer_norm`]) of f32 rows to bfloat16 in blocks. The forward pass also stores the normalised values in
+//! Layer normalisation ([`crate::layer_norm`]) from f32 rows to bfloat16 blocks. The forward pass also stores the normalised values in
 //! blocks, so that the backward pass does not need the input.
 
 use super::blocks::{self, BLOCK, Blocks, SIDE};
@@ -9,8 +9,8 @@ use super::registers::{for_registers, load, masks};
 use crate::parallel::SharedMut;
 use rayon::prelude::*;
 
-/// Writes `normalised = (x − μ)/sqrt(σ² + ε)` and `y = normalised · w + b`, `[rows, width]` in blocks, and `rstd = 1/sqrt(σ² + ε)` for each
-/// row.
+/// Writes `normalised = (x − μ)/sqrt(σ² + ε)` and `y = normalised · w + b`, both `[rows, width]` in blocks, and `rstd = 1/sqrt(σ² + ε)` for
+/// each row.
 ///
 /// # Panics
 /// If the sizes do not fit, a matrix is not 64-byte aligned, or the CPU has no bfloat16 engine.
@@ -20,10 +20,10 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
     blocks::check(normalised, rows, width);
     blocks::check(y, rows, width);
     assert!(x.len() == rows * width && b.len() == width);
-    let row = (width.div_ceil(SIDE) * BLOCK).max(1);
+    let row_len = (width.div_ceil(SIDE) * BLOCK).max(1);
     normalised[..len]
-        .par_chunks_mut(row)
-        .zip(y[..len].par_chunks_mut(row))
+        .par_chunks_mut(row_len)
+        .zip(y[..len].par_chunks_mut(row_len))
         .zip(rstd.par_chunks_mut(SIDE))
         .zip(x.par_chunks(SIDE * width))
         .for_each(|(((normalised, y), rstd), x)| {
@@ -33,8 +33,8 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f32, normalised: &mut [Bf16
         });
 }
 
-/// Adds the gradient of the input to `dx`, and computes `dw += Σ dy·normalised` and `db += Σ dy`. Writes the new `dx` in blocks to
-/// `rounded`, an operand for the backward pass of the previous layer.
+/// Adds the gradient of the input to `dx`, and computes `dw += Σ dy·normalised` and `db += Σ dy`. Rounds the new `dx` and writes it, in
+/// blocks, to `rounded`, an operand of the backward pass of the previous layer.
 ///
 /// # Panics
 /// If the sizes do not fit, or `rounded` is not 64-byte aligned.
@@ -68,8 +68,8 @@ pub fn backward(
                 // SAFETY: only this task accesses these rows of both results, and `check` has found an engine.
                 unsafe {
                     let dx = std::slice::from_raw_parts_mut(dx.ptr_at(i * SIDE * width), count * width);
-                    let row = padded * SIDE;
-                    let rounded = std::slice::from_raw_parts_mut(rounded.ptr_at(i * row), row);
+                    let row_len = padded * SIDE;
+                    let rounded = std::slice::from_raw_parts_mut(rounded.ptr_at(i * row_len), row_len);
                     backward_rows(dy, normalised, i, w, &rstd[i * SIDE..][..count], dx, rounded, dw, db);
                 }
             }
@@ -146,7 +146,7 @@ unsafe fn forward_rows<R>(
 }
 
 for_registers! {
-/// Computes row `i` of blocks of [`backward`].
+/// Computes one row of blocks, row `i`, of [`backward`].
 ///
 /// # Safety
 /// `engine()` is `Some`; both matrices have a row `i` of blocks; `dx` has a row for each value of `rstd`, at most 32; `rounded` is a
@@ -165,7 +165,7 @@ unsafe fn backward_rows<R>(
     let width = w.len();
     // SAFETY: a block has 32 rows of 32 (caller); loads and stores of `w` and `dx` are masked.
     unsafe {
-        // For each row Σ dy·w and Σ dy·w·normalised.
+        // Two sums for each row: Σ dy·w and Σ dy·w·normalised.
         let mut sums = [[R::splat(0.0); 2]; SIDE];
         for c in 0..width.div_ceil(SIDE) {
             let (dy, n, w) = (dy.blocks_from(i, c).as_ptr(), normalised.blocks_from(i, c).as_ptr(), load::<R>(w, c * SIDE));
@@ -173,7 +173,7 @@ unsafe fn backward_rows<R>(
             for r in 0..rstd.len() {
                 let d = R::widen(R::load_bf16(dy.add(r * SIDE)));
                 let n = R::widen(R::load_bf16(n.add(r * SIDE)));
-                // Prefetches `dx` for the loop below; its rows are not adjacent in memory.
+                // Prefetches `dx` for the loop below, where these 32 columns of consecutive rows are not adjacent in memory.
                 prefetch(Level::L2, dx.as_ptr().wrapping_add(r * width + c * SIDE), 2);
                 for half in 0..2 {
                     let g = R::mul(d[half], w[half]);

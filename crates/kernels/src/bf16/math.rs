@@ -81,7 +81,7 @@ pub(super) unsafe fn gelu_derivative<R: Registers>(x: R::F32) -> R::F32 {
     unsafe { half_plus_odd::<R>(x, &GELU_DERIVATIVE) }
 }
 
-/// Returns the GELU of 32 values, rounded.
+/// Returns the GELU of 32 values, rounded to bfloat16.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.

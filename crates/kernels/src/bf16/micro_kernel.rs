@@ -59,8 +59,8 @@ impl MicroKernel {
 
     /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
     ///
-    /// For each k-block, calls `vector_work(k_block)`, which overlaps with the products on AMX and must not use tiles, and prefetches the
-    /// next 256 bytes of both slices of `prefetch` into L2.
+    /// For each k-block, prefetches the next 256 bytes of both slices of `prefetch` into L2, and calls `vector_work(k_block)`, which
+    /// overlaps with the products on AMX and must not use tiles.
     ///
     /// # Panics
     /// If an operand is too short.

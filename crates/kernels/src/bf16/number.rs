@@ -1,4 +1,4 @@
-//! The number format, and the size of blocks.
+//! The bfloat16 format, and the size of blocks.
 
 use bytemuck::{Pod, Zeroable};
 

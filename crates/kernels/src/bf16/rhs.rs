@@ -45,7 +45,7 @@ enum Storage<'a> {
     Packed(&'a PackedRhs),
 }
 
-/// The kind of rhs, which determines the matrix of a product that stays in L2.
+/// The kind of an rhs, which determines which matrix of a product stays in L2.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RhsKind {
     /// An activation, packed once for each row of tasks.
@@ -92,7 +92,7 @@ impl<'a> RhsView<'a> {
         }
     }
 
-    /// Returns the same rhs without column sums. Only one of the tasks with the same columns computes the sums.
+    /// Returns this rhs without column sums. Only one of the tasks with the same columns computes the sums.
     pub fn without_sums(self) -> Self {
         let storage = match self.storage {
             Storage::WithColumnSums(blocks, _) => Storage::Blocks(blocks),
@@ -125,7 +125,7 @@ impl<'a> RhsView<'a> {
         }
     }
 
-    /// Packs a group of at most [`KC`] k-blocks of the columns of `panels`.
+    /// Packs a group of at most [`KC`] k-blocks for the columns of `panels`.
     fn pack(&self, panels: Range<usize>, group: Range<usize>, out: &mut [Bf16]) {
         let Storage::WeightTransposed(w) = self.storage else {
             Packer::new(*self, panels, group.start).advance(usize::MAX, group, out);

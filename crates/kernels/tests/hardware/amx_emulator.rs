@@ -43,7 +43,7 @@ pub fn install() {
 
 /// Emulates the instruction that raised the signal and continues after it. Ends the program if the instruction is not supported.
 extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system passes the registers of the interrupted code, which was at an instruction; tests use valid addresses.
+    // SAFETY: the system passes the registers of the interrupted code, and RIP points to an instruction; tests use valid addresses.
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = registers[libc::REG_RIP as usize] as *const u8;
@@ -92,7 +92,7 @@ unsafe fn execute(code: *const u8, registers: &[i64; 23], state: &mut TileRegist
         (modrm & 7 | b << 3, None, 0, 5)
     };
     let (offset, length) = match mode {
-        // With mode 0, these encodings do not mean a base register.
+        // With mode 0, these encodings have no base register.
         0 if base & 7 == 5 => return None,
         0 => (0, end),
         1 => (isize::from(byte(end) as i8), end + 1),

@@ -80,7 +80,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 /// A function that multiplies packed operands with an engine.
-type Product = unsafe fn(&[Bf16], &[Bf16], &mut [f32], Beta);
+type ProductFn = unsafe fn(&[Bf16], &[Bf16], &mut [f32], Beta);
 
 /// Multiplies packed bfloat16 operands; checks that `vector_work` is called once for each k-block.
 ///
@@ -120,7 +120,7 @@ unsafe fn product_bf16x3<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f
 fn compare(
     block: usize,
     values: impl Fn(usize, usize) -> Vec<f32>,
-    products: [Product; 2],
+    products: [ProductFn; 2],
     check: impl Fn(&[f32], &[f32]),
 ) {
     for k_blocks in [0, 1, 5] {
@@ -153,7 +153,7 @@ fn assert_close_to_portable<E: TileEngine>() {
         [product::<E>, product::<Portable>],
         |got, want| {
             for (got, want) in got.iter().zip(want) {
-                // The rounding error of a sum of 160 products of magnitude 1/4, in f32.
+                // Ten f32 rounding errors of a sum of 160 products of magnitude 1/4.
                 assert!(
                     (got - want).abs() < 40.0 * f32::EPSILON * 10.0,
                     "{got} instead of {want}"
@@ -218,7 +218,7 @@ fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
     let (a, w, bias, residual) = (integers(m * k, 1), integers(n * k, 2), noise(n, 3), noise(m * n, 4));
     let lhs_memory = matrix(&a, m, k);
     let lhs = Blocks::new(lhs_memory.as_slice(), m, k);
-    let empty = |rows, columns| matrix(&vec![0.0; rows * columns], rows, columns);
+    let zeros = |rows, columns| matrix(&vec![0.0; rows * columns], rows, columns);
 
     let mut out = vec![0f32; m * n];
     let mut store = StoreF32::new(&mut out, n, Beta::Zero)
@@ -231,7 +231,7 @@ fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
         &mut StoreF32Transposed::new(&mut out, m, n, Beta::One),
     );
     results.push(("StoreF32", bits(&out)));
-    let (mut hidden, mut activation) = (empty(m, n), empty(m, n));
+    let (mut hidden, mut activation) = (zeros(m, n), zeros(m, n));
     let mut gelu = Gelu::new(Some(hidden.as_mut_slice()), activation.as_mut_slice(), m, &bias);
     gemm(lhs, Rhs::Weight(&w), &mut gelu);
     results.push(("hidden", widened(&hidden)));
@@ -253,7 +253,7 @@ fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
     let x = noise(m * n, 5);
     let x_memory = matrix(&x, m, n);
     let x_blocks = Blocks::new(x_memory.as_slice(), m, n);
-    let (mut transposed, mut sums) = (empty(n, m), vec![0.5f32; m]);
+    let (mut transposed, mut sums) = (zeros(n, m), vec![0.5f32; m]);
     blocks::transpose(x_blocks, transposed.as_mut_slice());
     results.push(("transpose", widened(&transposed)));
     blocks::transpose_scaled(x_blocks, &bias, &noise(n, 6), transposed.as_mut_slice());
@@ -261,7 +261,7 @@ fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
     blocks::add_row_sums(x_blocks, &mut sums);
     results.push(("add_row_sums", bits(&sums)));
 
-    let (mut normalised, mut y, mut rstd) = (empty(m, n), empty(m, n), vec![0f32; m]);
+    let (mut normalised, mut y, mut rstd) = (zeros(m, n), zeros(m, n), vec![0f32; m]);
     let (b, dy) = (noise(n, 7), matrix(&noise(m * n, 8), m, n));
     layer_norm::forward(
         &x,

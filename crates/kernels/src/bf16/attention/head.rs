@@ -7,7 +7,7 @@ use super::softmax;
 use crate::parallel::SharedMut;
 use std::ops::Range;
 
-/// The size of one head of one sequence: `rows` tokens × `columns` = `dh`.
+/// The size of one head of one sequence: `rows` tokens and `columns` = `dh` columns.
 pub struct HeadSize {
     rows: usize,
     columns: usize,
@@ -32,8 +32,7 @@ impl HeadSize {
         self.panels * self.k_blocks * BLOCK
     }
 
-    /// Copies block (`panel`, `k_block`) of a head, padded with zeros. The first element of the head is at (`start`, `column`) of the
-    /// matrix.
+    /// Copies block (`panel`, `k_block`) of a head, padded with zeros. The first element of the head is at (`start`, `column`) of `from`.
     pub fn copy_block(
         &self,
         from: Blocks,
@@ -98,8 +97,8 @@ impl HeadSize {
         unsafe { softmax::row_sums(&sums) }
     }
 
-    /// Calls `visit(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`). Prefetches the same
-    /// columns of the next panel, which are not adjacent in memory.
+    /// Calls `visit(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`). Prefetches these
+    /// columns of the next panel, which are elsewhere in memory.
     fn for_each_block(&self, from: Blocks, start: usize, column: usize, mut visit: impl FnMut(usize, usize, &Aligned)) {
         let mut block = Aligned::default();
         let end = start + self.rows;
@@ -122,13 +121,13 @@ impl HeadSize {
         }
     }
 
-    /// The position of a block in a packed operand with the columns of the head as inner dimension, which is stored panel by panel.
+    /// The position of a block in a packed operand that is stored panel by panel. Its inner dimension is the columns of the head.
     fn position_by_panel(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (panel * self.k_blocks + k_block) * BLOCK;
         start..start + BLOCK
     }
 
-    /// The position of a block in a packed operand with the rows of the head as inner dimension, which is stored k-block by k-block.
+    /// The position of a block in a packed operand that is stored k-block by k-block. Its inner dimension is the rows of the head.
     fn position_by_k_block(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (k_block * self.panels + panel) * BLOCK;
         start..start + BLOCK
@@ -181,12 +180,12 @@ impl HeadSize {
     }
 }
 
-/// A matrix in blocks that several tasks write. Tasks write disjoint rows and columns.
+/// A matrix in blocks that several tasks write. No two tasks write the same element.
 #[derive(Clone, Copy)]
 pub struct SharedBlocks {
     pub data: SharedMut<Bf16>,
     pub width: usize,
-    /// Whether to write full rows of blocks with non-temporal stores, for a matrix that is not read soon. Dropping the `MicroKernel` makes
+    /// Whether to write full rows of a block with non-temporal stores, for a matrix that is not read soon. Dropping the `MicroKernel` makes
     /// the stores visible to other threads.
     pub non_temporal: bool,
 }

@@ -2,8 +2,8 @@
 //!
 //! One task is one head of one sequence. A task packs queries, keys and values. The forward pass computes the scores and the softmax of 32
 //! queries at a time. The division by the row sums is applied to the outputs, not to the probabilities. The backward pass recomputes the
-//! scores of 32 keys and all queries at a time, transposed, so that the statistics of each query (log-sum-exp, and the dot product of
-//! output and output gradient) occupy one lane of a register.
+//! scores of 32 keys and all queries at a time, transposed, so that each statistic of a query (log-sum-exp; dot product of output and
+//! output gradient) is in the lane of the query.
 
 mod head;
 mod softmax;
@@ -65,9 +65,9 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
             k_size.pack_rhs(qkv, rows.start, shape.column(h, 1), Some(k_t), None, |_, _, _| ());
             k_size.pack_rhs(qkv, rows.start, shape.column(h, 2), None, Some(v), |_, _, _| ());
             let regions = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
-            // Measured on AMX: prefetching makes heads with one k-block slower, because the products of their scores are too short.
+            // Measured on AMX: prefetching makes heads with one k-block slower, because the products for their scores are too short.
             let regions = if k_blocks > 1 { &regions[..] } else { &[] };
-            let mut next_head = prefetcher(regions, shape.head_width, q_size.panels * k_size.panels);
+            let mut prefetcher = prefetcher(regions, shape.head_width, q_size.panels * k_size.panels);
             // SAFETY: only the task of this head and sequence accesses these values.
             let lse = unsafe { std::slice::from_raw_parts_mut(lse.ptr_at(h * total_q + q_rows.start), q_rows.len()) };
             for (i, lse) in lse.chunks_mut(SIDE).enumerate() {
@@ -81,7 +81,7 @@ pub fn forward(qkv: Blocks, varlen: Varlen, heads: usize, out: &mut [Bf16], log_
                 // SAFETY: `kernel` holds an engine; `scores[0]` is a block.
                 unsafe { softmax::update_row_max(scores[0], rows.len(), shape.log2_scale(), &mut row_max) };
                 let mut row_sum = k_size.exp_scores(shape.log2_scale(), &score, &mut scores, &row_max, probs, || {
-                    next_head.advance()
+                    prefetcher.advance()
                 });
                 if row_sum.iter().any(|sum| !(sum.is_finite() && *sum < MAX_ROW_SUM)) {
                     for j in 1..k_size.panels {
@@ -161,7 +161,7 @@ pub fn backward(
             let group_len = (D_SCORES_BYTES / (panel * size_of::<Bf16>())).clamp(1, k_size.panels);
             let len = 3 * k_size.packed_len() + 4 * q_size.packed_len() + 2 * panel + group_len * panel;
             let mut scratch = BumpAllocator::new(memory, len);
-            // The lhs of the scores, of the query gradients, and of the gradients of the probabilities.
+            // The lhs of the products for the scores, the query gradients, and the gradients of the probabilities.
             let [k_lhs, k_t_lhs, v_lhs] = [(); 3].map(|_| scratch.allocate(k_size.packed_len()));
             // Queries and output gradients, each packed both transposed and untransposed.
             let [q_t, q, d_o_t, d_o] = [(); 4].map(|_| scratch.allocate(q_size.packed_len()));
@@ -199,7 +199,7 @@ pub fn backward(
             let [q_next, k_next, v_next] = [0, 1, 2].map(|part| (qkv, next.rows.clone(), shape.column(next.h, part)));
             let [o_next, d_next] = [out, d_out].map(|matrix| (matrix, next.q_rows.clone(), next.h * shape.head_width));
             let regions = [q_next, k_next, v_next, d_next, o_next];
-            let mut next_head = prefetcher(&regions, shape.head_width, q_size.panels * k_size.panels);
+            let mut prefetcher = prefetcher(&regions, shape.head_width, q_size.panels * k_size.panels);
 
             for first in (0..k_size.panels).step_by(group_len) {
                 let keys = first..(first + group_len).min(k_size.panels);
@@ -216,7 +216,7 @@ pub fn backward(
                         if i + 1 < q_size.panels {
                             score(i + 1, next);
                         }
-                        next_head.advance();
+                        prefetcher.advance();
                         let packed = &mut d_scores_packed[(i * keys.len() + j - first) * BLOCK..][..BLOCK];
                         // SAFETY: `kernel` holds an engine; the slices are 64-byte aligned blocks, or 32 values.
                         unsafe {

@@ -41,7 +41,8 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
 }
 
 for_registers! {
-/// Computes `2^(factor·score − row_max)`, adds the values to `sums`, and writes them, rounded, to `probs`. Columns from `keys` on are zero.
+/// Computes `2^(factor·score − row_max)`, adds the values to `sums`, and writes them, rounded, to `probs`. Columns of `probs` from `keys`
+/// on are zero.
 ///
 /// # Safety
 /// `engine()` is `Some`; `scores` is a block, and `probs` a 64-byte aligned block.
@@ -123,8 +124,8 @@ unsafe fn reduce_rows<R: Registers, const MAX: bool>(rows: [R::F32; SIDE]) -> [f
 
 for_registers! {
 /// Computes the probabilities `p = 2^(factor·score − lse)` and the gradients of the scores `p·(d − delta)`, both rounded. The scores are
-/// transposed (keys are rows, queries are columns), and `d` is `d_probs`. The gradients of the scores are also packed as an rhs. Rows from
-/// `keys` on are zero.
+/// transposed (keys are rows, queries are columns), and `d` is `d_probs`. The gradients of the scores are also packed as an rhs. Rows of
+/// the results from `keys` on are zero.
 ///
 /// # Safety
 /// `engine()` is `Some`; `scores`, `d_probs` and the results are 64-byte aligned blocks, `lse` and `delta` have 32 values.
@@ -139,7 +140,7 @@ pub unsafe fn score_gradient<R>(
     d_scores: &mut [Bf16],
     d_scores_packed: &mut [Bf16],
 ) {
-    // SAFETY: a block has 32 rows of 32, or sixteen pairs of them (caller).
+    // SAFETY: a block has 32 rows of 32 values, which are sixteen pairs of rows (caller).
     unsafe {
         let factor = R::splat(factor);
         let lse = [R::load(lse.as_ptr()), R::load(lse.as_ptr().add(16))];
@@ -225,7 +226,7 @@ pub unsafe fn add_row_dots<R>(a: &[Bf16], b: &[Bf16], out: &mut [f32]) {
 }
 
 for_registers! {
-/// Multiplies each row of 32 values by its factor and rounds it; with non-temporal stores if `non_temporal`.
+/// Multiplies each row of 32 values by its factor, rounds it, and stores it; with non-temporal stores if `non_temporal`.
 ///
 /// # Safety
 /// `engine()` is `Some`; `values` has a row for each of `factors`; `out` is valid for the same number of rows, and 64-byte aligned.

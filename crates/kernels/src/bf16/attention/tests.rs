@@ -64,7 +64,7 @@ fn forward_and_backward_equal_the_reference_up_to_rounding() {
         backward(d_out, qkv, out, &lse, varlen, heads, d_qkv.as_mut_slice());
         let mut got = vec![0f32; tokens * 3 * width];
         blocks::to_f32(Blocks::new(d_qkv.as_slice(), tokens, 3 * width), &mut got);
-        // The errors are computed separately, because the gradients of queries, keys and values differ in magnitude.
+        // One error per part, because the gradients of queries, keys and values differ in magnitude.
         for part in 0..3 {
             let columns = |x: &[f32]| -> Vec<f32> {
                 x.chunks_exact(3 * width)
@@ -109,7 +109,7 @@ fn results_of_query_tokens_do_not_depend_on_other_queries() {
     };
     for cu_seqlens_q in [[0, 1, 2, 3], [0, 35, 35, 76], [0, 0, 1, 65]] {
         let d_prefix = values(cu_seqlens_q[3] * width, 2);
-        // The query tokens of sequence `s` in the outputs of all tokens, and in the outputs of the query tokens.
+        // Ranges of the query tokens of sequence `s`: in the outputs of all tokens, and in the outputs of the query tokens.
         let ranges = |s: usize| {
             let count = (cu_seqlens_q[s + 1] - cu_seqlens_q[s]) * width;
             (

@@ -2,8 +2,8 @@
 //!
 //! Blocks are stored row by row. A block is row-major, takes 2 KiB, and is padded with zeros at the edges of the matrix: element (r, c) has
 //! the index `((r/32)·⌈columns/32⌉ + c/32)·1024 + (r%32)·32 + c%32`. A row of blocks is already a packed lhs. A packed rhs `[k, n]` also
-//! consists of blocks, for 32 rows and 32 columns each. Such a block has two tiles of 16 columns. Row p of a tile holds rows 2p and 2p+1 of
-//! the matrix, interleaved, as AMX and `vdpbf16ps` require.
+//! consists of blocks. Each of them holds 32 rows and 32 columns as two tiles of 16 columns. Row p of a tile holds rows 2p and 2p+1 of the
+//! matrix, interleaved, as AMX and `vdpbf16ps` require.
 
 mod pack;
 

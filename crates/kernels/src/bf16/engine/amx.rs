@@ -1,7 +1,7 @@
 //! AMX: eight tile registers of 16 rows of 64 bytes, and an instruction that multiplies two of them.
 //!
 //! This file uses inline assembly, because stable Rust has no intrinsics for AMX. Tiles 0 to 3 hold the four quadrants of 32 × 32 sums.
-//! Tiles 4 and 5 hold two tiles of lhs, tiles 6 and 7 two tiles of rhs.
+//! Tiles 4 and 5 hold the upper and lower half of a block of lhs, tiles 6 and 7 the left and right half of a block of rhs.
 
 use super::{Beta, Bf16, TileEngine};
 use std::arch::asm;

@@ -18,7 +18,7 @@ impl Avx512Bf16 {
             && is_x86_feature_detected!("avx512bf16")
     }
 
-    /// Whether `vdpbf16ps` is faster than f32 arithmetic. That is the case on AMD CPUs.
+    /// Whether `vdpbf16ps` is faster than f32 arithmetic, which is the case on AMD CPUs.
     pub(super) fn is_fast() -> bool {
         let vendor = __cpuid(0);
         [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"

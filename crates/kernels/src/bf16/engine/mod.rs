@@ -18,7 +18,7 @@ pub use portable::{Portable, tdpbf16ps};
 /// Number of elements of a bf16x3 k-block: three blocks, the high, middle and low parts of 32 × 32 f32 values.
 pub const BF16X3_BLOCK: usize = 3 * BLOCK;
 
-/// The products of parts (part of lhs, part of rhs) of a bf16x3 product, in the order of their addition. Part 0 is the high part. The order
+/// The six pairs (part of lhs, part of rhs) that a bf16x3 product multiplies, in the order of addition. Part 0 is the high part. The order
 /// minimises tile loads on AMX (seven loads of two tiles for six products) and goes, apart from the last product, from small to large.
 pub const BF16X3_PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
 
@@ -37,8 +37,8 @@ pub enum Engine {
 pub trait TileEngine {
     /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
     ///
-    /// For each k-block, calls `vector_work(k_block)`, which on AMX overlaps with the tile products, and prefetches the next 256 bytes from
-    /// both addresses of `prefetch` into L2. These addresses need not be valid.
+    /// For each k-block, prefetches the next 256 bytes from both addresses of `prefetch` into L2, and calls `vector_work(k_block)`, which
+    /// on AMX overlaps with the tile products. The addresses of `prefetch` need not be valid.
     ///
     /// # Safety
     /// The CPU has the engine's instructions and, on AMX, the thread holds a `TileConfig`; `vector_work` does not use tiles. `lhs`

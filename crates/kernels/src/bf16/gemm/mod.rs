@@ -4,8 +4,8 @@
 //! matrix stays in L2:
 //!
 //! - Products with weights have a short inner dimension and are weight-stationary. A task packs some columns of the weight once and
-//!   multiplies all rows of lhs with them. Idle threads steal rows from the tasks of other threads, because threads that share a core or a
-//!   machine are not equally fast.
+//!   multiplies all rows of lhs with them. Idle threads steal rows from the tasks of other threads, because threads are not equally
+//!   fast, for instance if two share a core.
 //! - Gradients of weights have a long inner dimension, the tokens, and are output-stationary. The sums of a task stay in L2, and both
 //!   operands are streamed.
 //!
@@ -78,6 +78,7 @@ pub fn gemm(lhs: Blocks, rhs: Rhs, epilogue: &mut dyn Epilogue) {
 
 /// Computes the product for `k = 0`, whose sums are zero.
 fn store_zeros(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
+    // Dropping a `MicroKernel` executes a store fence.
     let _store_fence = MicroKernel::start();
     for row in (0..rows).step_by(SIDE) {
         for column in (0..columns).step_by(SIDE) {
@@ -90,11 +91,11 @@ fn store_zeros(rows: usize, columns: usize, epilogue: &dyn Epilogue) {
 /// Runs weight-stationary tasks. Each task packs its columns once and multiplies all its rows of lhs with them. When no tasks are left,
 /// idle threads steal rows from unfinished tasks.
 fn run_weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn Epilogue) {
-    /// Tasks per thread for which packed columns are in memory at a time. Only large products have more tasks.
+    /// Number of tasks per thread whose packed columns are in memory at the same time. Only large products have more tasks.
     const TASKS_PER_THREAD: usize = 2;
     thread_local! {
-        /// Packed columns of these tasks. The product moves them out of the cell: while this thread waits for other threads, rayon may make
-        /// it compute another product.
+        /// Packed columns of these tasks. The product takes them out of the cell, because rayon may start another product on this thread
+        /// while the first one waits for other threads.
         static PACKED: Cell<Scratch> = const { Cell::new(Scratch::new()) };
     }
     let threads = rayon::current_num_threads();
@@ -127,7 +128,7 @@ fn run_weight_stationary(grid: Grid, lhs: Blocks, rhs: RhsView, epilogue: &dyn E
                 shared.multiply(&product, packed);
             }
             for shared in &tasks {
-                if let Some(packed) = shared.stealable() {
+                if let Some(packed) = shared.packed_for_stealing() {
                     shared.multiply(&product, packed);
                 }
             }
@@ -153,7 +154,7 @@ impl<'m> SharedTask<'m> {
     }
 
     /// The packed columns, if they are complete and enough rows are left to pay for reading the columns into another L2.
-    fn stealable(&self) -> Option<&PackedPanels<'m>> {
+    fn packed_for_stealing(&self) -> Option<&PackedPanels<'m>> {
         const MIN_ROWS: usize = 16;
         let remaining = self.task.rows.end.saturating_sub(self.next_row.load(Ordering::Relaxed));
         self.packed.get().filter(|_| remaining >= MIN_ROWS)
@@ -167,7 +168,8 @@ impl<'m> SharedTask<'m> {
     }
 }
 
-/// Elements that one product of a full group prefetches: 2 KiB. The products with eight panels prefetch the next group of lhs.
+/// Number of elements that the product of one group with one panel prefetches: 2 KiB. The products with eight panels prefetch the whole
+/// next group of lhs.
 const PREFETCH_LEN: usize = KC * 128;
 
 thread_local! {
@@ -175,7 +177,7 @@ thread_local! {
     static SCRATCH: RefCell<[Scratch; 2]> = const { RefCell::new([Scratch::new(), Scratch::new()]) };
 }
 
-/// The rows and panels of 32 columns of the result that a task computes, counted in blocks.
+/// The part of the result that a task computes: rows of blocks, and panels of 32 columns.
 struct Task {
     rows: Range<usize>,
     panels: Range<usize>,
@@ -216,8 +218,8 @@ impl Task {
         });
     }
 
-    /// Computes all sums of the task, group of k-blocks by group. The next group of rhs is packed during the products with the current
-    /// group.
+    /// Computes all sums of the task, one group of k-blocks after the other. The next group of rhs is packed during the products with the
+    /// current group.
     fn run_output_stationary(&self, product: &Product) {
         let k_blocks = product.lhs.column_blocks();
         let rhs = if self.rows.start > 0 {
@@ -226,7 +228,7 @@ impl Task {
             product.rhs
         };
         let packed = rhs.packed_from(self.panels.start);
-        let group = |first: usize| first.min(k_blocks)..(first + KC).min(k_blocks);
+        let k_range = |first: usize| first.min(k_blocks)..(first + KC).min(k_blocks);
         SCRATCH.with_borrow_mut(|[memory, sums]| {
             let row_len = self.panels.len() * BLOCK;
             let sums = sums.slice_mut(self.rows.len() * row_len);
@@ -236,12 +238,12 @@ impl Task {
                 .map_or(0, |_| self.panels.len() * KC.min(k_blocks) * BLOCK);
             let (mut current, mut upcoming) = memory.slice_mut(2 * len).split_at_mut(len);
             if let Some(packer) = &mut packer {
-                packer.advance(usize::MAX, group(0), current);
+                packer.advance(usize::MAX, k_range(0), current);
             }
             for first in (0..k_blocks).step_by(KC) {
-                let ready = PackedPanels::new(current, self.panels.len(), group(first));
+                let ready = PackedPanels::new(current, self.panels.len(), k_range(first));
                 let panels = packed.as_ref().unwrap_or(&ready);
-                let next = group(first + KC);
+                let next = k_range(first + KC);
                 // Pairs of rows to pack per product.
                 let pairs = (next.len() * PAIRS).div_ceil(self.rows.len());
                 for (row, sums) in self.rows.clone().zip(sums.chunks_exact_mut(row_len)) {

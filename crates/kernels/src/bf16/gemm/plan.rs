@@ -36,7 +36,7 @@ impl Plan {
         } else {
             (rows.max(1), L2_RHS / k_blocks.max(1))
         };
-        // A multiple of the number of threads, so that each thread has equally many tasks.
+        // A multiple of the number of threads, so that each thread has the same number of tasks.
         let column_tasks = panels
             .div_ceil(max_panels.max(1))
             .next_multiple_of(threads)

@@ -1,4 +1,4 @@
-//! Tests products with all forms of rhs, on one thread and several threads, and with all epilogues.
+//! Tests products with all forms of rhs, with all epilogues, and on different numbers of threads.
 
 use super::*;
 use crate::aligned::AlignedVec;
@@ -46,7 +46,7 @@ fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     out
 }
 
-/// Returns the same rhs in each of its forms.
+/// Returns the matrix `b`, whose transpose is `b_t`, in every form of an rhs.
 fn all_forms<'a>(b: &'a [f32], b_t: &'a [f32], blocks: &'a Matrix, packed: &'a PackedRhs) -> [Rhs<'a>; 4] {
     [
         Rhs::Weight(b),

@@ -108,7 +108,7 @@ macro_rules! for_registers {
 }
 pub(super) use for_registers;
 
-/// Returns the masks of the first `count` lanes of two registers, which have 32 lanes.
+/// Returns the masks (one per register) of the first `count` of the 32 lanes of two registers.
 #[inline(always)]
 pub fn masks(count: usize) -> [u16; 2] {
     let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
