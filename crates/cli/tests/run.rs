@@ -212,7 +212,12 @@ fn help_covers_commands_keys_and_named_configs() {
     assert_eq!(status, 0);
     assert_contains(
         &out,
-        &["KEY=VALUE", "print_config", "KEY=VALUE overrides named configs and files", "task_mlm_itm_mae"],
+        &[
+            "KEY=VALUE",
+            "print_config",
+            "KEY=VALUE overrides named configs and files",
+            "task_mlm_itm_mae",
+        ],
     );
 
     for words in [&["run", "help"][..], &["run", "with", "seed=1", "-h"]] {
