@@ -71,7 +71,7 @@ pub enum DataError {
     /// The preparation of this file is not finished, so the dataset is incomplete.
     #[error("{path}: the preparation of {dataset} is not finished", path = path.display())]
     Unfinished {
-        /// The missing file.
+        /// The unfinished file.
         path: PathBuf,
         /// The dataset that is being prepared.
         dataset: String,

@@ -74,7 +74,7 @@ pub fn read_values(table: &ArrowTable, rows: usize) {
     }
 }
 
-/// Returns a golden row with only the length of binary values. The golden data record length and hash.
+/// Returns a golden row without the hashes of its binary values. Their lengths stay.
 pub fn without_hash(row: &Value) -> Value {
     let object = row.as_object().expect("a row");
     let fields = object.iter().map(|(name, value)| match value.get("sha256") {

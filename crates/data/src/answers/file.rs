@@ -31,8 +31,8 @@ impl Vocabulary {
     /// JSON of the same structure, or a JSON list of answers. The format is detected by the content.
     ///
     /// # Errors
-    /// Returns [`DataError::Io`] if the file cannot be read, [`DataError::Format`] if it has none of these formats, has no answers, or
-    /// is inconsistent: an answer occurs twice, or the list and the ids disagree.
+    /// Returns [`DataError::Io`] if the file cannot be read, [`DataError::Format`] if it has none of these formats, no answers or
+    /// more than [`MAX_ANSWERS`](super::MAX_ANSWERS), or is inconsistent: an answer occurs twice, or the list and the ids disagree.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_at_most(path, MAX_FILE_BYTES, "a vocabulary of answers")?;
@@ -54,11 +54,11 @@ fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
                 format!("not JSON: {error}")
             }
         });
-        return validate(content?);
+        return vocabulary_from(content?);
     }
     let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;
     let content = from_pickle(&pickle);
-    validate(
+    vocabulary_from(
         content
             .ok_or("the pickle is not a dictionary with ans2label (answers to ids) and label2ans (list of answers)")?,
     )
@@ -85,7 +85,8 @@ fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     })
 }
 
-fn validate(content: Content<'_>) -> Result<Vocabulary, String> {
+/// Returns the vocabulary of a file. The error is a message that says how the file contradicts itself.
+fn vocabulary_from(content: Content<'_>) -> Result<Vocabulary, String> {
     let (ids, list) = match content {
         Content::List(list) => (None, list),
         Content::ListAndIds { ans2label, label2ans } => (Some(ans2label), label2ans),

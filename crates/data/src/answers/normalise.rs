@@ -19,7 +19,7 @@ const MAX_PERIODS: usize = 32;
 const CONTRACTIONS: &str = include_str!("contractions.txt");
 
 /// Normalises the spelling of an answer: lower case, no articles, little punctuation, digits for numbers up to ten, and apostrophes
-/// in contractions. The result may be empty (`a`, `...`).
+/// in contractions. The result may be empty (for `a` or `...`, for example).
 ///
 /// Characters are classified as in Python: digits are the decimal digits of all scripts.
 pub fn normalize_word(answer: &str) -> String {
@@ -30,8 +30,8 @@ pub fn normalize_word(answer: &str) -> String {
         let touches_space = answer.contains(&format!("{mark} ")) || answer.contains(&format!(" {mark}"));
         text = text.replace(mark, if touches_space || comma_in_number { "" } else { " " });
     }
-    let words = remove_periods(&text).to_lowercase();
-    let words = words
+    let lower_case = remove_periods(&text).to_lowercase();
+    let words = lower_case
         .split(is_python_space)
         .filter(|word| !word.is_empty())
         .map(number_to_digits)
@@ -63,8 +63,8 @@ fn has_comma_in_number(text: &str) -> bool {
     false
 }
 
-/// Removes the first [`MAX_PERIODS`] periods that no digit follows. (The original intends to keep a period after a digit too, but
-/// its look-behind is misspelled.)
+/// Removes the first [`MAX_PERIODS`] periods that are not followed by a digit. (The original intends to keep a period after a digit
+/// too, but its look-behind is misspelled.)
 fn remove_periods(text: &str) -> String {
     let mut removed = 0;
     let mut result = String::with_capacity(text.len());

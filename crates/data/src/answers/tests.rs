@@ -276,12 +276,12 @@ proptest! {
 
     #[test]
     fn damaged_vocabularies_are_read_or_rejected_in_one_line(
-        pickle in any::<bool>(),
+        is_pickle in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut_position in any::<prop::sample::Index>(),
         is_cut in any::<bool>(),
     ) {
-        let mut bytes = if pickle {
+        let mut bytes = if is_pickle {
             label_pickle(&[("yes", 0), ("no", 1), ("2", 2)], &["yes", "no", "2"])
         } else {
             br#"{"ans2label": {"yes": 0, "no": 1}, "label2ans": ["yes", "no"]}"#.to_vec()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::normalize_word;
 use vlct_util::text::quoted;
 
-/// An answer is in the vocabulary if it is the majority answer of at least this many questions.
+/// Minimum count of an answer in the vocabulary: the number of questions for which it is the majority answer.
 pub const MIN_OCCURRENCES: usize = 9;
 
 /// Maximum number of ids of a vocabulary that is read from a file. VQA v2 has 3,129.
@@ -19,9 +19,9 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Builds a vocabulary from the majority answer of each question (`vlc/utils/write_vqa.py`). It has the answers that occur at
-    /// least [`MIN_OCCURRENCES`] times after [`normalize_word`], with ids in order of first occurrence. The training questions of
-    /// VQA v2, followed by its validation questions, give 3,129 answers.
+    /// Builds a vocabulary from the majority answer of each question (`vlc/utils/write_vqa.py`). The vocabulary has the
+    /// answers that occur at least [`MIN_OCCURRENCES`] times after [`normalize_word`], with ids in order of first occurrence. The
+    /// training questions of VQA v2, followed by its validation questions, give 3,129 answers.
     pub fn of_majority_answers<S: AsRef<str>>(answers: impl IntoIterator<Item = S>) -> Self {
         let normalised = answers.into_iter().map(|answer| normalize_word(answer.as_ref()));
         Self::of_frequent_answers(normalised, MIN_OCCURRENCES)
@@ -57,7 +57,7 @@ impl Vocabulary {
         self.ids.get(answer).copied()
     }
 
-    /// Returns the answer that has an id; `None` if the id is too large, or if no question of the prepared files uses it.
+    /// Returns the answer with this id; `None` if the id is too large, or if no question of the prepared files uses the id.
     pub fn answer(&self, id: u32) -> Option<&str> {
         self.answers.get(id as usize)?.as_deref()
     }

@@ -10,7 +10,7 @@ use arrow_buffer::Buffer;
 use arrow_ipc::{Endianness, Field, MessageHeader, MetadataVersion, Precision, Type};
 
 const MAGIC: &[u8] = b"ARROW1";
-/// Footer length (4 bytes) and closing magic.
+/// Number of bytes after the footer: its length (4 bytes) and the magic bytes.
 const TRAILER: usize = 4 + MAGIC.len();
 /// The bytes before the length of a message since format version 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
@@ -22,15 +22,15 @@ const MAX_METADATA: usize = 64 << 20;
 pub(super) enum Kind {
     /// No values (columns of an empty shard, answers of a test split).
     Null,
-    /// Text or binary, with offsets of 8 bytes (`wide`) or 4.
-    Bytes { wide: bool, text: bool },
-    /// Lists, with offsets of 8 bytes (`wide`) or 4.
-    List { wide: bool, item: Box<Kind> },
+    /// Text or binary. `large`: Arrow's large types, whose offsets have 8 bytes instead of 4.
+    Bytes { large: bool, text: bool },
+    /// Lists. `large`: Arrow's large lists, whose offsets have 8 bytes instead of 4.
+    List { large: bool, item: Box<Kind> },
     /// Signed integers of 64 bits.
     Int64,
     /// Floating point of 64 bits.
     Float64,
-    /// A type whose values cannot be read: its name, number of buffers and children.
+    /// Any other type. Its values are not read.
     Other {
         name: &'static str,
         buffers: usize,
@@ -59,14 +59,15 @@ pub(super) struct Column {
     pub kind: Kind,
 }
 
-/// An array of a batch. All ranges are positions inside the file; `validity` and `fixed` are long enough for `len` values.
+/// An array of a batch. All ranges are byte ranges inside the file; `validity` and `offsets_or_numbers` are long enough for `len`
+/// values.
 #[derive(Debug, Default)]
 pub(super) struct Array {
     pub len: usize,
     /// The validity bitmap, if at least one value is null.
     pub validity: Option<Range<usize>>,
     /// `len + 1` offsets (text, binary, lists) or `len` values of eight bytes.
-    pub fixed: Range<usize>,
+    pub offsets_or_numbers: Range<usize>,
     /// The bytes of text and binary values.
     pub data: Range<usize>,
     /// The items of all lists of the array.
@@ -207,24 +208,27 @@ fn kind_of(field: &Field<'_>) -> Result<Kind, String> {
     match field.type_type() {
         Type::Null => Ok(Kind::Null),
         Type::Binary => Ok(Kind::Bytes {
-            wide: false,
+            large: false,
             text: false,
         }),
         Type::LargeBinary => Ok(Kind::Bytes {
-            wide: true,
+            large: true,
             text: false,
         }),
         Type::Utf8 => Ok(Kind::Bytes {
-            wide: false,
+            large: false,
             text: true,
         }),
-        Type::LargeUtf8 => Ok(Kind::Bytes { wide: true, text: true }),
+        Type::LargeUtf8 => Ok(Kind::Bytes {
+            large: true,
+            text: true,
+        }),
         Type::List => Ok(Kind::List {
-            wide: false,
+            large: false,
             item: only_child()?,
         }),
         Type::LargeList => Ok(Kind::List {
-            wide: true,
+            large: true,
             item: only_child()?,
         }),
         Type::Int => match field.type_as_int() {
@@ -328,9 +332,9 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
     }
 
     /// Takes `len + 1` offsets. An empty array may have none.
-    fn offsets(&mut self, len: usize, wide: bool) -> Result<Range<usize>, String> {
+    fn offsets(&mut self, len: usize, large: bool) -> Result<Range<usize>, String> {
         let count = if len == 0 { 0 } else { len.saturating_add(1) };
-        self.elements(count, if wide { 8 } else { 4 })
+        self.elements(count, if large { 8 } else { 4 })
     }
 
     /// Takes the array of a column or of the items of a list.
@@ -365,15 +369,15 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
             array.validity = Some(validity);
         }
         match kind {
-            Kind::Bytes { wide, .. } => {
-                array.fixed = self.offsets(len, *wide)?;
+            Kind::Bytes { large, .. } => {
+                array.offsets_or_numbers = self.offsets(len, *large)?;
                 array.data = self.buffer()?;
             }
-            Kind::List { wide, item } => {
-                array.fixed = self.offsets(len, *wide)?;
+            Kind::List { large, item } => {
+                array.offsets_or_numbers = self.offsets(len, *large)?;
                 array.items = Some(Box::new(self.array(item)?));
             }
-            Kind::Int64 | Kind::Float64 => array.fixed = self.elements(len, 8)?,
+            Kind::Int64 | Kind::Float64 => array.offsets_or_numbers = self.elements(len, 8)?,
             Kind::Null | Kind::Other { .. } => {}
         }
         Ok(array)

@@ -16,7 +16,7 @@ mod write;
 pub use schemas::{
     AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter, VqaKind, VqaRow, VqaWriter,
 };
-pub use table::{ArrowTable, Values};
+pub use table::{ArrowTable, ColumnType};
 pub use write::{BatchBlock, partial_path};
 
 #[cfg(test)]

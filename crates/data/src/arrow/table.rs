@@ -10,42 +10,43 @@ use vlct_util::MappedFile;
 
 /// The required type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Values {
+pub enum ColumnType {
     /// The bytes of image files.
     Images,
     /// A list of texts in each row.
     Texts,
     /// A list of 64-bit integers in each row.
     Integers,
-    /// A list of lists of texts in each row, or empty lists.
+    /// A list of lists of texts in each row. Items of type null are accepted too: Arrow writes this type if all lists are empty.
     TextLists,
-    /// A list of lists of 64-bit integers in each row, or empty lists.
+    /// A list of lists of 64-bit integers in each row, or a list with items of type null, as for [`Self::TextLists`].
     IntegerLists,
-    /// A list of lists of 64-bit floating-point numbers in each row, or empty lists.
+    /// A list of lists of 64-bit floating-point numbers in each row, or a list with items of type null, as for [`Self::TextLists`].
     FloatLists,
 }
 
-impl Values {
+impl ColumnType {
     fn matches(self, kind: &Kind) -> bool {
         let is_text = |kind: &Kind| matches!(kind, Kind::Bytes { text: true, .. });
-        let list = |kind: &Kind, fits: &dyn Fn(&Kind) -> bool| match kind {
+        let is_list_of = |kind: &Kind, fits: &dyn Fn(&Kind) -> bool| match kind {
             Kind::List { item, .. } => fits(item),
             _ => false,
         };
         // Lists that are empty in every row, such as answers of a test split, have items of type null.
-        let lists = |fits: &dyn Fn(&Kind) -> bool| list(kind, &|item| *item == Kind::Null || list(item, fits));
+        let is_list_of_lists =
+            |fits: &dyn Fn(&Kind) -> bool| is_list_of(kind, &|item| *item == Kind::Null || is_list_of(item, fits));
         match self {
             Self::Images => matches!(kind, Kind::Bytes { text: false, .. }),
-            Self::Texts => list(kind, &is_text),
-            Self::Integers => list(kind, &|item| *item == Kind::Int64),
-            Self::TextLists => lists(&is_text),
-            Self::IntegerLists => lists(&|item| *item == Kind::Int64),
-            Self::FloatLists => lists(&|item| *item == Kind::Float64),
+            Self::Texts => is_list_of(kind, &is_text),
+            Self::Integers => is_list_of(kind, &|item| *item == Kind::Int64),
+            Self::TextLists => is_list_of_lists(&is_text),
+            Self::IntegerLists => is_list_of_lists(&|item| *item == Kind::Int64),
+            Self::FloatLists => is_list_of_lists(&|item| *item == Kind::Float64),
         }
     }
 }
 
-impl fmt::Display for Values {
+impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Images => "images (binary)",
@@ -149,15 +150,15 @@ impl ArrowTable {
     /// the type null.
     ///
     /// # Errors
-    /// Returns [`DataError::NoColumn`] or, for a column of another type, [`DataError::Format`].
-    pub fn check_columns(&self, columns: &[(&str, Values)]) -> Result<()> {
+    /// Returns [`DataError::NoColumn`] if a column is missing, [`DataError::Format`] if a column has another type.
+    pub fn check_columns(&self, columns: &[(&str, ColumnType)]) -> Result<()> {
         if self.rows == 0 {
             return Ok(());
         }
-        for (name, values) in columns {
+        for (name, required) in columns {
             let kind = &self.find(0, name)?.column.kind;
-            if !values.matches(kind) {
-                let reason = format!("column {name:?} should hold {values}, but holds {kind}");
+            if !required.matches(kind) {
+                let reason = format!("column {name:?} should hold {required}, but holds {kind}");
                 return Err(DataError::format(self.map.path(), reason));
             }
         }
@@ -172,8 +173,8 @@ impl ArrowTable {
     pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         let cell = self.find(row, column)?;
         match cell.column.kind {
-            Kind::Bytes { wide, .. } => cell
-                .bytes(cell.array, cell.index, wide)?
+            Kind::Bytes { large, .. } => cell
+                .bytes(cell.array, cell.index, large)?
                 .ok_or_else(|| cell.error("is null")),
             Kind::Null => Err(cell.error("is null")),
             _ => Err(cell.wrong_kind("images (binary)")),
@@ -188,7 +189,7 @@ impl ArrowTable {
     pub fn string(&self, row: usize, column: &str) -> Result<Option<&str>> {
         let cell = self.find(row, column)?;
         match cell.column.kind {
-            Kind::Bytes { wide, text: true } => cell.text(cell.array, cell.index, wide),
+            Kind::Bytes { large, text: true } => cell.text(cell.array, cell.index, large),
             Kind::Null => Ok(None),
             _ => Err(cell.wrong_kind("text")),
         }
@@ -210,7 +211,8 @@ impl ArrowTable {
     /// A 64-bit integer; `None` if it is null.
     ///
     /// # Errors
-    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type.
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type or the value is
+    /// damaged.
     pub fn integer(&self, row: usize, column: &str) -> Result<Option<i64>> {
         let cell = self.find(row, column)?;
         match cell.column.kind {
@@ -223,7 +225,8 @@ impl ArrowTable {
     /// The 64-bit integers of a list; empty if the list is empty or null.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::texts`].
+    /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type, a number is
+    /// null, or a value is damaged.
     pub fn integers(&self, row: usize, column: &str) -> Result<Vec<i64>> {
         let cell = self.find(row, column)?;
         let Some((item, items, range)) = cell.list(&cell.column.kind, cell.array, cell.index)? else {
@@ -244,7 +247,7 @@ impl ArrowTable {
     /// A list of lists of 64-bit integers (answer labels of each question).
     ///
     /// # Errors
-    /// Returns the errors of [`Self::texts`].
+    /// Returns the errors of [`Self::integers`].
     pub fn integer_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<i64>>> {
         let cell = self.find(row, column)?;
         cell.lists(|item, items, range| cell.number_items(item, items, range, &Kind::Int64, i64::from_le_bytes))
@@ -253,7 +256,7 @@ impl ArrowTable {
     /// A list of lists of 64-bit floating-point numbers (answer scores of each question).
     ///
     /// # Errors
-    /// Returns the errors of [`Self::texts`].
+    /// Returns the errors of [`Self::integers`].
     pub fn float_lists(&self, row: usize, column: &str) -> Result<Vec<Vec<f64>>> {
         let cell = self.find(row, column)?;
         cell.lists(|item, items, range| cell.number_items(item, items, range, &Kind::Float64, f64::from_le_bytes))
@@ -303,7 +306,7 @@ impl ArrowTable {
 /// A list: the type of its items, the items of all lists of the array, and the range of its own items.
 type List<'a> = (&'a Kind, &'a Array, Range<usize>);
 
-/// A value: a row of a column.
+/// The position of a value: a row of a column.
 #[derive(Clone, Copy)]
 struct Cell<'a> {
     table: &'a ArrowTable,
@@ -340,12 +343,12 @@ impl<'a> Cell<'a> {
     }
 
     /// Returns the range between the offsets `index` and `index + 1` of an array. The range must end at or before `limit`.
-    fn span(&self, array: &Array, index: usize, wide: bool, limit: usize) -> Result<Range<usize>> {
+    fn span(&self, array: &Array, index: usize, large: bool, limit: usize) -> Result<Range<usize>> {
         let offset = |index: usize| -> Option<usize> {
-            let width = if wide { 8 } else { 4 };
-            let start = array.fixed.start.checked_add(index.checked_mul(width)?)?;
+            let width = if large { 8 } else { 4 };
+            let start = array.offsets_or_numbers.start.checked_add(index.checked_mul(width)?)?;
             let bytes = self.table.map.get(start..start.checked_add(width)?)?;
-            if wide {
+            if large {
                 usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
             } else {
                 usize::try_from(i32::from_le_bytes(bytes.try_into().ok()?)).ok()
@@ -357,16 +360,16 @@ impl<'a> Cell<'a> {
         }
     }
 
-    fn bytes(&self, array: &Array, index: usize, wide: bool) -> Result<Option<&'a [u8]>> {
+    fn bytes(&self, array: &Array, index: usize, large: bool) -> Result<Option<&'a [u8]>> {
         if self.is_null(array, index) {
             return Ok(None);
         }
-        let span = self.span(array, index, wide, array.data.len())?;
+        let span = self.span(array, index, large, array.data.len())?;
         Ok(Some(&self.table.map[array.data.clone()][span]))
     }
 
-    fn text(&self, array: &Array, index: usize, wide: bool) -> Result<Option<&'a str>> {
-        let Some(bytes) = self.bytes(array, index, wide)? else {
+    fn text(&self, array: &Array, index: usize, large: bool) -> Result<Option<&'a str>> {
+        let Some(bytes) = self.bytes(array, index, large)? else {
             return Ok(None);
         };
         let text = std::str::from_utf8(bytes).map_err(|_| self.error("holds text that is not UTF-8"))?;
@@ -377,17 +380,17 @@ impl<'a> Cell<'a> {
         if self.is_null(array, index) {
             return Ok(None);
         }
-        let start = array.fixed.start + index * 8;
+        let start = array.offsets_or_numbers.start + index * 8;
         let bytes = self.table.map.get(start..start + 8).ok_or_else(|| self.damaged())?;
         Ok(Some(bytes.try_into().expect("eight bytes")))
     }
 
-    /// A list value; `None` if it is null or the column has no values.
+    /// A list value; `None` if it is null or has the type null.
     fn list(&self, kind: &'a Kind, array: &'a Array, index: usize) -> Result<Option<List<'a>>> {
         match (kind, &array.items) {
             (Kind::Null, _) => Ok(None),
-            (Kind::List { wide, item }, Some(items)) if !self.is_null(array, index) => {
-                let range = self.span(array, index, *wide, items.len)?;
+            (Kind::List { large, item }, Some(items)) if !self.is_null(array, index) => {
+                let range = self.span(array, index, *large, items.len)?;
                 Ok(Some((item, items, range)))
             }
             (Kind::List { .. }, _) => Ok(None),
@@ -413,8 +416,11 @@ impl<'a> Cell<'a> {
 
     fn text_items(&self, item: &Kind, items: &Array, range: Range<usize>) -> Result<Vec<&'a str>> {
         match item {
-            Kind::Bytes { wide, text: true } => range
-                .map(|i| self.text(items, i, *wide)?.ok_or_else(|| self.error("has a null text")))
+            Kind::Bytes { large, text: true } => range
+                .map(|i| {
+                    self.text(items, i, *large)?
+                        .ok_or_else(|| self.error("has a null text"))
+                })
                 .collect(),
             _ if range.is_empty() => Ok(Vec::new()),
             _ => Err(self.wrong_kind("lists of text")),

@@ -30,7 +30,7 @@ pub(crate) fn golden_files() -> Vec<PathBuf> {
 }
 
 #[test]
-fn golden_files_read_as_recorded() {
+fn golden_files_have_the_recorded_content() {
     let mut compared = 0;
     for path in golden_files() {
         let directory = path.parent().unwrap();
@@ -105,7 +105,7 @@ fn images_equal_the_raw_files() {
 }
 
 #[test]
-fn empty_shard_has_no_rows_and_null_columns() {
+fn columns_of_an_empty_shard_have_type_null() {
     for directory in vlct_golden::directories("prepare") {
         let table =
             ArrowTable::open(directory.join("gcc/expected/shard_size_4/conceptual_caption_val_1.arrow")).unwrap();
@@ -325,7 +325,7 @@ fn file_appears_when_finished_and_has_bounded_batches() {
 }
 
 #[test]
-fn empty_file_keeps_its_types() {
+fn columns_of_a_written_file_without_rows_keep_their_types() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("none.arrow");
     assert_eq!(CaptionWriter::create(&path).unwrap().finish().unwrap(), 0);
@@ -397,7 +397,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn damaged_bytes_never_panic(
+    fn reading_damaged_files_never_panics(
         file in any::<prop::sample::Index>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         // Most of the structure is at the end of the file, in the footer.

@@ -83,8 +83,8 @@ impl BatchBlock {
     }
 }
 
-/// An Arrow file being written. If it is dropped before [`Self::finish`], its temporary file is deleted, unless it was created by
-/// [`Self::resume`].
+/// An Arrow file being written. If it is dropped before [`Self::finish`], the temporary file of [`Self::create`] is deleted, and that of
+/// [`Self::resume`] is kept.
 ///
 /// `arrow-ipc` encodes schema and batches. The framing is written here, because its `FileWriter` cannot continue a file that another
 /// process began.
@@ -111,9 +111,8 @@ impl TableFile {
         Self::open(path, temporary, columns, Vec::new(), false)
     }
 
-    /// Like [`Self::create`], but the temporary file is [`partial_path`] and is kept if the writer is dropped. `blocks` are the
-    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): the file is truncated after the last of these
-    /// batches, and rows are appended. If `blocks` is empty, the file is started anew.
+    /// Continues the file of an earlier writer, or starts a new file if `blocks` is empty. `blocks` are the batches that the earlier
+    /// writer recorded ([`Self::blocks`]): the file at [`partial_path`] is truncated after the last of them, and rows are appended.
     pub fn resume(path: &Path, columns: &[ColumnSpec], blocks: Vec<BatchBlock>) -> Result<Self> {
         Self::open(path, partial_path(path)?, columns, blocks, true)
     }
@@ -331,11 +330,11 @@ fn fill_in_rows(file: &mut File, rows: u64) -> std::io::Result<()> {
     let mut footer_len = [0u8; 4];
     file.seek(SeekFrom::End(-10))?;
     file.read_exact(&mut footer_len)?;
-    let footer = u64::from(u32::from_le_bytes(footer_len)) + 10;
+    let end_size = u64::from(u32::from_le_bytes(footer_len)) + 10;
     // The schema message, of a few KiB, follows the magic bytes.
     for (start, size) in [
         (0, length.min(64 << 10)),
-        (length - footer.min(length), footer.min(length)),
+        (length - end_size.min(length), end_size.min(length)),
     ] {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(start))?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::arrow::Values;
+use crate::arrow::ColumnType;
 
 /// The contents of the rows of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,23 +24,23 @@ impl Contents {
         }
     }
 
-    /// The columns that an Arrow file must have.
-    pub(super) fn columns(self) -> &'static [(&'static str, Values)] {
+    /// The columns that an Arrow file must have, with their types.
+    pub(super) fn columns(self) -> &'static [(&'static str, ColumnType)] {
         match self {
-            Self::Captions => &[("image", Values::Images), ("caption", Values::Texts)],
+            Self::Captions => &[("image", ColumnType::Images), ("caption", ColumnType::Texts)],
             Self::Questions => &[
-                ("image", Values::Images),
-                ("questions", Values::Texts),
-                ("question_id", Values::Integers),
-                ("answers", Values::TextLists),
-                ("answer_labels", Values::IntegerLists),
-                ("answer_scores", Values::FloatLists),
+                ("image", ColumnType::Images),
+                ("questions", ColumnType::Texts),
+                ("question_id", ColumnType::Integers),
+                ("answers", ColumnType::TextLists),
+                ("answer_labels", ColumnType::IntegerLists),
+                ("answer_scores", ColumnType::FloatLists),
             ],
             Self::Pairs => &[
-                ("image_0", Values::Images),
-                ("image_1", Values::Images),
-                ("questions", Values::Texts),
-                ("answers", Values::Texts),
+                ("image_0", ColumnType::Images),
+                ("image_1", ColumnType::Images),
+                ("questions", ColumnType::Texts),
+                ("answers", ColumnType::Texts),
             ],
         }
     }

@@ -14,8 +14,8 @@ use vlct_util::text::similar_name;
 /// Extension of WebDataset shards.
 const TAR: &str = "tar";
 
-/// Returns the files of a split, in reading order: `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or `NAME_train.arrow`. If no split has
-/// an Arrow file, returns the tars of the split in the directory `NAME`.
+/// Returns the files of a split, in reading order. For the training split, these are `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or
+/// `NAME_train.arrow`. If no split has an Arrow file, returns the tars of the split in the directory `NAME`.
 ///
 /// If the dataset exists but lacks the split, the result is empty for a validation or test split, and an error for the training split.
 pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
@@ -45,12 +45,12 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
             dataset_exists |= !find(data_root, name, other)?.is_empty();
         }
         match (dataset_exists, split) {
-            (true, Split::Train) => return Err(missing(data_root, name, first_file)),
+            (true, Split::Train) => return Err(missing_file_error(data_root, name, first_file)),
             (true, _) => return Ok(Vec::new()),
             (false, _) => {}
         }
     }
-    Err(unknown(data_root, name))
+    Err(unknown_dataset_error(data_root, name))
 }
 
 fn is_empty_or_number(rest: &str) -> bool {
@@ -60,7 +60,7 @@ fn is_empty_or_number(rest: &str) -> bool {
             .is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
-fn missing(data_root: &Path, name: &str, file: String) -> DataError {
+fn missing_file_error(data_root: &Path, name: &str, file: String) -> DataError {
     DataError::MissingFiles {
         directory: data_root.to_path_buf(),
         missing: vec![MissingFile {
@@ -71,7 +71,7 @@ fn missing(data_root: &Path, name: &str, file: String) -> DataError {
     }
 }
 
-fn unknown(data_root: &Path, name: &str) -> DataError {
+fn unknown_dataset_error(data_root: &Path, name: &str) -> DataError {
     DataError::UnknownDataset {
         name: name.to_string(),
         similar: similar_name(name, NAMES),
@@ -106,7 +106,7 @@ fn arrow_files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf
             path: single,
         }),
         (false, _) => match (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
-            Some((gap, _)) => Err(missing(data_root, name, file_name(gap))),
+            Some((gap, _)) => Err(missing_file_error(data_root, name, file_name(gap))),
             None => Ok(numbers
                 .into_iter()
                 .map(|number| data_root.join(file_name(number)))

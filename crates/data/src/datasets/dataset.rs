@@ -39,8 +39,8 @@ pub trait Dataset: Send + Sync {
     /// Returns an error if there is no such row or its texts are damaged.
     fn items_of(&self, row: usize) -> Result<Range<usize>>;
 
-    /// Returns the items from which negatives and replacements for item `item` are drawn: all items of its named dataset. The range
-    /// is empty if there is no such item.
+    /// Returns all items of the named dataset to which item `item` belongs; empty if there is no such item. Negatives and replacements
+    /// are drawn from this range.
     fn peers(&self, item: usize) -> Range<usize>;
 
     /// Returns the order of the items in an epoch of training.
@@ -48,7 +48,7 @@ pub trait Dataset: Send + Sync {
         Order::shuffled(seed, epoch, self.len())
     }
 
-    /// Returns file and row of an item, for messages.
+    /// Returns the file and row of an item, for messages.
     fn describe(&self, item: usize) -> String;
 
     /// Returns an error about an item. Its message names file and row.

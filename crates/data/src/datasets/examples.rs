@@ -90,7 +90,7 @@ impl TableDataset {
         text.ok_or_else(|| DataError::Invalid(format!("there is no text {} in row {}", location.text, location.row)))
     }
 
-    /// Returns the bytes of the image file at a location; of a pair, the bytes of the left image.
+    /// Returns the bytes of the image file at a location. For a pair of images, these are the bytes of the left one.
     ///
     /// # Errors
     /// Returns an error if there is no such location, or the row has no image.
@@ -107,7 +107,7 @@ impl TableDataset {
     /// Returns the question at a location, with its answers.
     fn question(&self, location: &Location) -> Result<(String, Answer)> {
         let questions = self.file(location)?.arrow()?.questions(location.row)?;
-        self.record_read_at(location, READ_AROUND_BYTES);
+        self.count_bytes_read_at(location, READ_AROUND_BYTES);
         let count = questions.len();
         let question = questions.into_iter().nth(location.text).ok_or_else(|| {
             self.row_error(
@@ -142,7 +142,7 @@ impl TableDataset {
         let table = self.file(location)?.arrow()?;
         let sentences = table.texts(location.row, "questions")?;
         let answers = table.texts(location.row, "answers")?;
-        self.record_read_at(location, READ_AROUND_BYTES);
+        self.count_bytes_read_at(location, READ_AROUND_BYTES);
         if sentences.len() != answers.len() {
             let reason = format!("{} sentences, but {} answers", sentences.len(), answers.len());
             return Err(self.row_error(location, &reason));

@@ -9,27 +9,27 @@ use crate::{DataError, Result};
 
 /// Number of texts after which the next row begins a new index entry; a row without texts counts as one text. Finding an item reads
 /// at most this many texts and the texts of one row.
-const BLOCK: usize = 128;
+const TEXTS_PER_ENTRY: usize = 128;
 /// Bytes that the system may map around an address that is read: since Linux 6.18, a large folio of the page cache.
 pub(super) const READ_AROUND_BYTES: usize = 2 << 20;
 /// Bytes that a scan reads before it releases pages.
 const SCAN_BYTES: usize = 8 << 20;
 
-/// The first row and the first item of an index entry.
+/// An index entry: its first row and first item.
 #[derive(Clone, Copy, Debug)]
-struct Block {
+struct Entry {
     row: u32,
     item: u32,
 }
 
-/// A table and the numbering of its texts, in the order of rows and of the texts of a row. Duplicate captions of a row are left out.
+/// A table whose texts are numbered row by row. Of equal captions of a row, only the first has a number.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
     /// Number of items.
     pub items: usize,
     contents: Contents,
-    blocks: Vec<Block>,
+    entries: Vec<Entry>,
 }
 
 /// Returns the distinct texts of a row, in the order of their first occurrence.
@@ -61,20 +61,20 @@ impl TableIndex {
             path: table.path().to_path_buf(),
             reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
-        let mut blocks = Vec::new();
-        let (mut items, mut block_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
+        let mut entries = Vec::new();
+        let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
         for (row, starts_part) in table.part_starts().enumerate() {
             unreleased_bytes += if starts_part { READ_AROUND_BYTES } else { 0 };
-            if row == 0 || block_texts >= BLOCK {
-                blocks.push(Block {
+            if row == 0 || entry_texts >= TEXTS_PER_ENTRY {
+                entries.push(Entry {
                     row: u32::try_from(row).map_err(|_| too_many())?,
                     item: u32::try_from(items).map_err(|_| too_many())?,
                 });
-                block_texts = 0;
+                entry_texts = 0;
             }
             let texts = table.texts(row, contents)?;
             // Duplicates and rows without texts take time to read, too.
-            block_texts += texts.len().max(1);
+            entry_texts += texts.len().max(1);
             unreleased_bytes += texts.iter().map(|t| t.len() + 8).sum::<usize>();
             items += items_among(texts, contents).len();
             if unreleased_bytes > SCAN_BYTES {
@@ -84,12 +84,12 @@ impl TableIndex {
         }
         u32::try_from(items).map_err(|_| too_many())?;
         table.release_pages();
-        blocks.shrink_to_fit();
+        entries.shrink_to_fit();
         Ok(Self {
             table,
             items,
             contents,
-            blocks,
+            entries,
         })
     }
 
@@ -100,11 +100,11 @@ impl TableIndex {
 
     /// Returns the row of an item, and its position among the texts of the row. `item` is less than [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
-        let block = self
-            .blocks
-            .partition_point(|b| b.item as usize <= item)
+        let index = self
+            .entries
+            .partition_point(|e| e.item as usize <= item)
             .saturating_sub(1);
-        let start = self.blocks.get(block).copied().unwrap_or(Block { row: 0, item: 0 });
+        let start = self.entries.get(index).copied().unwrap_or(Entry { row: 0, item: 0 });
         let mut remaining = item - start.item as usize;
         for row in start.row as usize..self.table.rows() {
             let texts = self.texts(row)?.len();
@@ -121,8 +121,11 @@ impl TableIndex {
 
     /// Returns the first item of a row.
     pub fn first_item(&self, row: usize) -> Result<usize> {
-        let block = self.blocks.partition_point(|b| b.row as usize <= row).saturating_sub(1);
-        let Some(start) = self.blocks.get(block) else {
+        let index = self
+            .entries
+            .partition_point(|e| e.row as usize <= row)
+            .saturating_sub(1);
+        let Some(start) = self.entries.get(index) else {
             return Ok(0);
         };
         let mut item = start.item as usize;
@@ -134,6 +137,6 @@ impl TableIndex {
 
     /// Bytes of memory that the index takes.
     pub fn memory(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block>() + self.table.index_memory()
+        self.entries.capacity() * size_of::<Entry>() + self.table.index_memory()
     }
 }

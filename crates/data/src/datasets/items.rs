@@ -26,7 +26,7 @@ pub struct Location {
     pub table: usize,
     /// Row in the file.
     pub row: usize,
-    /// Position among the texts of the row: distinct captions, questions or sentences.
+    /// Position among the row's distinct captions, or among its questions or sentences.
     pub text: usize,
 }
 
@@ -49,8 +49,8 @@ struct Table {
 }
 
 /// Several datasets with the same [`Contents`], as one sequence of items (row, text). Datasets are in the given order, files in reading
-/// order, rows and texts in their order. Equal captions of a row are one item, equal questions or sentences several
-/// (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
+/// order, rows and texts in their order. Equal captions of a row are one item; equal questions or sentences are
+/// several items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
 ///
 /// Texts stay in the mapped files; the index in memory has one entry per 128 texts.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl TableDataset {
         Self::of_files(contents, names, files)
     }
 
-    /// Opens `files`, each with the index of its dataset in `names`, ordered by that index.
+    /// Opens `files`. Each has the index of its dataset in `names`; the files must be ordered by this index.
     ///
     /// # Errors
     /// Returns the error of the first file that cannot be opened or read.
@@ -189,7 +189,7 @@ impl TableDataset {
         let table_index = self.tables.partition_point(|t| t.first_item <= index) - 1;
         let table = &self.tables[table_index];
         let (row, text) = table.index.find(index - table.first_item)?;
-        self.record_read(table, READ_AROUND_BYTES);
+        self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(Location {
             dataset: table.dataset,
             table: table_index,
@@ -198,21 +198,21 @@ impl TableDataset {
         })
     }
 
-    /// Returns the texts of a location's row, without duplicate captions: all that are items.
+    /// Returns the texts of a location's row that are items: all texts, but equal captions only once.
     ///
     /// # Errors
     /// Returns an error if there is no such location, or a text is damaged.
     pub fn texts_at(&self, location: &Location) -> Result<Vec<Cow<'_, str>>> {
         let table = self.table(location)?;
         let texts = table.index.texts(location.row)?;
-        self.record_read(table, READ_AROUND_BYTES);
+        self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(texts)
     }
 
     /// Returns the bytes of the image file at a location. `column` selects the image in an Arrow file.
     pub(super) fn image_in(&self, location: &Location, column: &str) -> Result<&[u8]> {
         let image = self.file(location)?.image(location.row, column)?;
-        self.record_read_at(location, image.len() + READ_AROUND_BYTES);
+        self.count_bytes_read_at(location, image.len() + READ_AROUND_BYTES);
         Ok(image)
     }
 
@@ -226,7 +226,7 @@ impl TableDataset {
         self.tables.iter().map(|table| &table.index.table)
     }
 
-    /// Returns file and row of a location, for messages.
+    /// Returns the file and row of a location, for messages.
     pub fn row_name(&self, location: &Location) -> String {
         match self.tables.get(location.table) {
             Some(table) => format!(
@@ -273,7 +273,7 @@ impl TableDataset {
         let table = self.table(&location)?;
         let first = table.first_item + table.index.first_item(location.row)?;
         let count = table.index.texts(location.row)?.len();
-        self.record_read(table, READ_AROUND_BYTES);
+        self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(first..first + count)
     }
 
@@ -288,16 +288,16 @@ impl TableDataset {
             .ok_or_else(|| DataError::Invalid(format!("there is no table {}", location.table)))
     }
 
-    /// Counts `bytes` as read from the file of a location; see [`Self::record_read`].
-    pub(super) fn record_read_at(&self, location: &Location, bytes: usize) {
+    /// Counts `bytes` as read from the file of a location; see [`Self::count_bytes_read`].
+    pub(super) fn count_bytes_read_at(&self, location: &Location, bytes: usize) {
         if let Some(table) = self.tables.get(location.table) {
-            self.record_read(table, bytes);
+            self.count_bytes_read(table, bytes);
         }
     }
 
     /// Counts bytes that were read from a file. After every [`RELEASE_BYTES`], releases the pages of all files that were read, so that
     /// the resident memory of this process does not grow to the size of the files.
-    fn record_read(&self, table: &Table, bytes: usize) {
+    fn count_bytes_read(&self, table: &Table, bytes: usize) {
         table.was_read.store(true, Ordering::Relaxed);
         let before = self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         // Exactly one thread crosses the limit. Other threads may read meanwhile: a released page is mapped again when it is read.

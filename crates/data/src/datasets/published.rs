@@ -23,7 +23,7 @@ pub enum Files {
 pub struct Published {
     /// The name in a configuration.
     pub name: &'static str,
-    /// The preparation that writes the files.
+    /// Name of the preparation that writes the files.
     pub preparation: &'static str,
     /// The contents of the rows.
     pub contents: Contents,

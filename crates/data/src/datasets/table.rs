@@ -32,7 +32,8 @@ impl Table {
     /// Opens a file and checks that it has the columns of `contents`.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::open`], and an error if a column is missing or has another type.
+    /// Returns the errors of [`Self::open`], and an error if a column is missing or has another type, or if `contents` are not captions
+    /// and the file is a tar.
     pub fn open_with_contents(path: &Path, contents: Contents) -> Result<Self> {
         let table = Self::open(path)?;
         if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {

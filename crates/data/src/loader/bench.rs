@@ -123,7 +123,7 @@ pub struct Rate {
     pub spent: StageTimes,
 }
 
-/// Loads the images repeatedly on the threads of a loader for `duration`, after one epoch that is not measured. Memory of batches is
+/// Loads the images repeatedly on the threads of a loader for `duration`, after one epoch that is not measured. The memory of images is
 /// reused, as in training.
 ///
 /// # Errors

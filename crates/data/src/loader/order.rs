@@ -118,7 +118,7 @@ mod tests {
         }
 
         #[test]
-        fn indices_stay_in_large_ranges(seed: u64, len in 1usize..1 << 40, position: prop::sample::Index) {
+        fn every_index_of_a_large_order_is_below_its_length(seed: u64, len in 1usize..1 << 40, position: prop::sample::Index) {
             let order = Order::shuffled(seed, 0, len);
             prop_assert!(order.at(position.index(len)).unwrap() < len);
         }

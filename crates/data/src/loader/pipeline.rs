@@ -45,7 +45,7 @@ pub trait Job: Send + Sync + 'static {
     fn collate(&self, plan: &Self::Plan, samples: Vec<Self::Sample>) -> Result<Self::Batch>;
 }
 
-/// A batch that is being made.
+/// A batch that is being made or waits for the consumer.
 struct Slot<J: Job> {
     /// `None` if [`Job::plan`] panicked; `samples` is then empty.
     plan: Option<Arc<J::Plan>>,
@@ -60,7 +60,7 @@ struct Slot<J: Job> {
 
 struct State<J: Job> {
     slots: VecDeque<Slot<J>>,
-    /// Number of batches delivered, which is the number of the first slot.
+    /// Number of delivered batches. The first slot has the batch with this number, from 0.
     first: u64,
     /// The next batch to begin; `None` at the end.
     next: Option<Position>,
@@ -71,7 +71,7 @@ struct Shared<J: Job> {
     job: J,
     /// Maximum number of batches that are being made or wait for the consumer.
     prefetch: usize,
-    /// The first epoch that is not delivered.
+    /// The epoch before which the batches end; `None` if they do not end.
     end: Option<u64>,
     state: Mutex<State<J>>,
     /// Notified when a thread may have work, or must stop.
@@ -88,8 +88,8 @@ pub struct Pipeline<J: Job> {
 }
 
 impl<J: Job> Pipeline<J> {
-    /// Starts `threads` threads that make at most `prefetch` batches ahead; 0 is treated as 1 for both. The first batch is that at
-    /// `start`, the last is that before epoch `end`, if given.
+    /// Starts `threads` threads that make at most `prefetch` batches ahead; 0 is treated as 1 for both. The first batch is at
+    /// `start`. The batches end before epoch `end`, or never if it is `None`.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if an epoch has no batch or a thread cannot be started.
@@ -176,7 +176,7 @@ impl<J: Job> Drop for Pipeline<J> {
 }
 
 impl<J: Job> Shared<J> {
-    /// Locks the state. Nothing panics under the lock, so a poisoned state is consistent.
+    /// Locks the state. A poisoned lock is accepted, because no panic leaves the state inconsistent.
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -109,7 +109,7 @@ impl Report {
         self.files.iter().filter(stays_in_report).collect()
     }
 
-    /// Adds the entries of an earlier report for files and groups that this report does not have, and its other remarks.
+    /// Adds what this report lacks from an earlier report: files, groups, rows left out, the vocabulary and remarks.
     pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));

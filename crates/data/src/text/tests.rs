@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), has_specials: bool) {
+    fn parsing_arbitrary_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), has_specials: bool) {
         let mut file = bytes;
         if has_specials {
             file.extend(b"\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n");

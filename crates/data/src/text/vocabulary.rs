@@ -45,8 +45,8 @@ impl Vocabulary {
 
     /// Reads a `vocab.txt`: UTF-8, one token per line. The id of a token is the index of its line.
     ///
-    /// Lines may end in CR LF. A token on several lines has the last of its ids, as in the original. Empty lines have ids, except at
-    /// the end of the file.
+    /// Lines may end in CR LF. The id of a token on several lines is the index of the last of them, as in the original. Empty lines count,
+    /// except at the end of the file.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be read or has more than 16 MiB, [`DataError::Format`] if it is not UTF-8 or lacks

@@ -55,7 +55,7 @@ pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_
             .checked_add(size)
             .filter(|end| *end <= bytes.len())
             .map(|end| start..end)
-            .ok_or_else(|| truncated(bytes))?;
+            .ok_or_else(|| truncated_message(bytes))?;
         let next = data.end.next_multiple_of(BLOCK);
         match header.kind() {
             b'L' => {
@@ -71,14 +71,14 @@ pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_
                             let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                             long_size = Some(size.ok_or_else(|| damaged("has an impossible size"))?);
                         }
-                        _ if key.starts_with(b"GNU.sparse.") => return Err(sparse(offset)),
+                        _ if key.starts_with(b"GNU.sparse.") => return Err(sparse_message(offset)),
                         _ => {}
                     }
                 }
             }
             // `K` is a long name of a link target; `g` has records that apply to all members, such as a comment.
             b'K' | b'g' => {}
-            b'S' => return Err(sparse(offset)),
+            b'S' => return Err(sparse_message(offset)),
             // Members without data: links, devices, directories, pipes, volume labels.
             b'1'..=b'6' | b'V' if size != 0 => return Err(damaged("has data, but a member of its type has none")),
             kind @ (b'0' | 0 | b'7' | b'1'..=b'6' | b'V') => {
@@ -108,14 +108,14 @@ pub(super) fn member(bytes: &[u8], mut offset: usize) -> Result<Option<Member<'_
     ))
 }
 
-fn truncated(bytes: &[u8]) -> String {
+fn truncated_message(bytes: &[u8]) -> String {
     let size = bytes.len();
     format!(
         "it is cut short (its members need more than its {size} bytes, or it has no end mark); copy or make it again"
     )
 }
 
-fn sparse(offset: usize) -> String {
+fn sparse_message(offset: usize) -> String {
     format!("the tar member at byte {offset} is a sparse file; make the file again without --sparse")
 }
 
@@ -128,8 +128,8 @@ impl<'a> Header<'a> {
         let block = offset.checked_add(BLOCK).and_then(|end| bytes.get(offset..end));
         let block = match block {
             Some(block) => block,
-            None if offset == 0 => return Err(not_a_tar(bytes)),
-            None => return Err(truncated(bytes)),
+            None if offset == 0 => return Err(not_a_tar_message(bytes)),
+            None => return Err(truncated_message(bytes)),
         };
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -145,7 +145,7 @@ impl<'a> Header<'a> {
         // Some old programs sum signed bytes.
         if stored != Some(sum(i64::from)) && stored != Some(sum(|byte| i64::from(byte as i8))) {
             return Err(match offset {
-                0 => not_a_tar(bytes),
+                0 => not_a_tar_message(bytes),
                 _ => format!(
                     "the tar header at byte {offset} has a wrong checksum; the file is damaged, make or copy it again"
                 ),
@@ -177,7 +177,7 @@ impl<'a> Header<'a> {
     }
 }
 
-fn not_a_tar(bytes: &[u8]) -> String {
+fn not_a_tar_message(bytes: &[u8]) -> String {
     match bytes {
         [] => "it is empty; make or copy the file again".into(),
         [0x1f, 0x8b, ..] => "it is compressed; unpack it with gunzip".into(),

@@ -276,7 +276,8 @@ impl TarTable {
         })
     }
 
-    fn text<'a>(&'a self, member: &Member<'_>) -> Result<&'a [u8]> {
+    /// Returns the bytes of a `.txt` or `.json`.
+    fn text_bytes<'a>(&'a self, member: &Member<'_>) -> Result<&'a [u8]> {
         let text = &self.map[member.data.clone()];
         if text.len() > MAX_TEXT {
             let reason = format!("has {} bytes, too many for a caption; leave it out", text.len());
@@ -287,13 +288,13 @@ impl TarTable {
 
     /// Returns the text of a `.txt`, trimmed.
     fn txt<'a>(&'a self, member: &Member<'_>) -> Result<&'a str> {
-        let text = std::str::from_utf8(self.text(member)?)
+        let text = std::str::from_utf8(self.text_bytes(member)?)
             .map_err(|_| self.member_error(member, "is not UTF-8; write it as UTF-8 or leave it out"))?;
         Ok(text.trim())
     }
 
     fn metadata(&self, member: &Member<'_>) -> Result<Metadata> {
-        serde_json::from_slice(self.text(member)?).map_err(|error| {
+        serde_json::from_slice(self.text_bytes(member)?).map_err(|error| {
             let reason = format!("is not a JSON object whose \"caption\" is text or a list of texts ({error})");
             self.member_error(member, &reason)
         })

@@ -270,7 +270,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn damaged_bytes_never_panic(
+    fn reading_damaged_files_never_panics(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
         valid_checksums in any::<bool>(),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),

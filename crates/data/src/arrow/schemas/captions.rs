@@ -46,9 +46,9 @@ impl CaptionWriter {
         Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
-    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
+    /// Continues the file of an earlier writer, or starts a new file if `blocks` is empty. `blocks` are the batches that the earlier
+    /// writer recorded ([`Self::blocks`]): the file at [`partial_path`] is truncated after the last of them, and rows are appended. If
+    /// this writer is dropped before [`Self::finish`], the file at `partial_path` is kept.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///

@@ -79,7 +79,7 @@ macro_rules! writer_methods {
             self.finish_after(|_| Ok(()))
         }
 
-        /// As [`Self::finish`], but calls `before_rename` with the size of the file in bytes when the file is complete and flushed to
+        /// Like [`Self::finish`], but calls `before_rename` with the size of the file in bytes when the file is complete and flushed to
         /// the disk. If the process ends after that call, the complete file may still have its temporary name.
         ///
         /// # Errors

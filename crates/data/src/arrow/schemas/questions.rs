@@ -20,7 +20,7 @@ pub struct AnsweredQuestion {
     pub question: String,
     /// The id of the question in the annotations.
     pub question_id: i64,
-    /// Answers: text, label (id in the answer vocabulary), score in 0..=1. Empty in test splits.
+    /// The text, label (id in the answer vocabulary) and score (0 to 1) of each answer. Empty in test splits.
     pub answers: Vec<(String, i64, f64)>,
 }
 
@@ -94,7 +94,7 @@ pub struct VqaRow<'a> {
 pub enum VqaKind {
     /// Questions with answers, labels and scores.
     Answered,
-    /// Test questions: the answer columns have empty lists of type null.
+    /// Questions without answers: the lists of the answer columns are empty, and their items have the type null.
     Test,
 }
 
@@ -191,9 +191,9 @@ impl VqaWriter {
         ))
     }
 
-    /// Creates a writer that can be resumed: if it is dropped, its unfinished file is kept at [`partial_path`]. `blocks` are the
-    /// positions of the batches that an earlier writer recorded ([`Self::blocks`]): its unfinished file is truncated after the last of
-    /// these batches, and rows are appended. If `blocks` is empty, the file is started anew.
+    /// Continues the file of an earlier writer, or starts a new file if `blocks` is empty. `blocks` are the batches that the earlier
+    /// writer recorded ([`Self::blocks`]): the file at [`partial_path`] is truncated after the last of them, and rows are appended. If
+    /// this writer is dropped before [`Self::finish`], the file at `partial_path` is kept.
     ///
     /// [`partial_path`]: crate::arrow::partial_path
     ///

@@ -367,7 +367,7 @@ fn index_is_small_and_finds_every_item() {
     let mut writer = CaptionWriter::create(&path).unwrap();
     let mut expected = Vec::new();
     for row in 0..3000usize {
-        // The counts vary, so that blocks of the index have different numbers of rows.
+        // The counts vary, so that entries of the index have different numbers of rows.
         let count: usize = [0, 1, 5, 5, 0, 60, 1, 300, 2][row % 9];
         let captions: Vec<String> = (0..count).map(|i| format!("{row} {}", i / 2 * 2)).collect();
         expected.extend((0..count.div_ceil(2)).map(|i| (row, i)));
