@@ -16,7 +16,7 @@ const STD: f64 = 0.02;
 pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
     let config = model.config().clone();
     model.parameters_mut().fill(|id, parameter, values| {
-        draw(
+        draw_parameter(
             &config,
             &parameter.name,
             &parameter.shape,
@@ -26,7 +26,7 @@ pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
     });
 }
 
-fn draw(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, values: &mut [f32]) {
+fn draw_parameter(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, values: &mut [f32]) {
     // `vqa_classifier.1` is a layer norm, too.
     let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.starts_with("vqa_classifier.1.");
     let table = |width| sine_cosine(width, config.grid());
@@ -35,7 +35,7 @@ fn draw(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, 
         "transformer.decoder_pos_embed" => return values.copy_from_slice(&table(config.backbone.decoder_width)),
         "transformer.patch_embed.proj.bias" => {
             let bound = 1.0 / (config.patch_values() as f64).sqrt();
-            return uniform(values, bound, random);
+            return fill_uniform(values, bound, random);
         }
         _ if is_norm && name.ends_with("weight") => return values.fill(1.0),
         _ if name.ends_with("bias") => return values.fill(0.0),
@@ -44,12 +44,12 @@ fn draw(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, 
     let is_token = name.ends_with("cls_token") || name.ends_with("mask_token");
     if name.starts_with("transformer.") && !is_token {
         let (fan_out, fan_in) = (shape[0], shape[1..].iter().product::<usize>());
-        return uniform(values, (6.0 / (fan_in + fan_out) as f64).sqrt(), random);
+        return fill_uniform(values, (6.0 / (fan_in + fan_out) as f64).sqrt(), random);
     }
     values.fill_with(|| (STD * standard_normal(random)) as f32);
 }
 
-fn uniform(values: &mut [f32], bound: f64, random: &mut impl Rng) {
+fn fill_uniform(values: &mut [f32], bound: f64, random: &mut impl Rng) {
     values.fill_with(|| (bound * (2.0 * random.random::<f64>() - 1.0)) as f32);
 }
 

@@ -2,8 +2,8 @@
 
 use crate::mask::PatchMask;
 
-/// A sequence of tokens: the tokens of a text, then the class token and the visible patches of an image. Attention is within a
-/// sequence.
+/// A sequence of tokens: the tokens of a text, then the class token and the visible patches of an image. Tokens attend only to
+/// tokens of the same sequence.
 ///
 /// Several sequences may index the same image. If they have no mask, the patch embeddings of the image are computed once.
 #[derive(Clone, Debug, PartialEq)]

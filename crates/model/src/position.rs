@@ -11,8 +11,8 @@ const FREQUENCY_BASE: f64 = 10_000.0;
 
 /// Returns the two-dimensional sine-cosine table of MAE (`util/pos_embed.py`), `[1 + grid², width]`.
 ///
-/// The class token's row is zero. A patch at (row, column) has `[sin(column·ω), cos(column·ω), sin(row·ω), cos(row·ω)]`, each
-/// part `width / 4` long with `ω_k = 10000^(-4k / width)`. Values are computed in double precision and rounded once.
+/// The class token's row is zero. The row of the patch at (y, x) is `[sin(x·ω), cos(x·ω), sin(y·ω), cos(y·ω)]`, each part
+/// `width / 4` long with `ω_k = 10000^(-4k / width)`. Values are computed in double precision and rounded once.
 ///
 /// # Panics
 /// Panics if `width` is not a multiple of four.
@@ -22,7 +22,7 @@ pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
         "the width of a sine-cosine table must be a multiple of 4, not {width}"
     );
     let quarter = width / 4;
-    // `[grid, width / 2]`: sines, then cosines; the same for rows and columns.
+    // `[grid, width / 2]`: sines, then cosines; the same for x and y.
     let waves: Vec<f32> = (0..grid)
         .flat_map(|position| {
             let angle = move |k: usize| position as f64 * FREQUENCY_BASE.powf(-(k as f64) / quarter as f64);
@@ -33,16 +33,16 @@ pub fn sine_cosine(width: usize, grid: usize) -> Vec<f32> {
     let wave = |position: usize| &waves[position * 2 * quarter..(position + 1) * 2 * quarter];
     let mut table = Vec::with_capacity((1 + grid * grid) * width);
     table.resize(width, 0.0);
-    for row in 0..grid {
-        for column in 0..grid {
-            table.extend_from_slice(wave(column));
-            table.extend_from_slice(wave(row));
+    for y in 0..grid {
+        for x in 0..grid {
+            table.extend_from_slice(wave(x));
+            table.extend_from_slice(wave(y));
         }
     }
     table
 }
 
-/// Resizes a table `[1 + from_grid², width]` to `[1 + to_grid², width]`. The class token's row is copied, the rows of the patches
+/// Resizes a table `[1 + from_grid², width]` to `[1 + to_grid², width]`. The class token's row is copied. The rows of the patches
 /// are interpolated as by PyTorch's `interpolate(mode="bicubic", align_corners=False)`, without antialiasing.
 ///
 /// # Panics
@@ -57,11 +57,11 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     let (class_token, patches) = table.split_at(width);
     let taps = taps(from_grid, to_grid);
 
-    // The table after horizontal interpolation: [from_grid, to_grid, width].
-    let mut wide = vec![0f32; from_grid * to_grid * width];
+    // The patches after horizontal interpolation: `[from_grid, to_grid, width]`.
+    let mut horizontal = vec![0f32; from_grid * to_grid * width];
     for (row, out_row) in patches
         .chunks_exact(from_grid * width)
-        .zip(chunks_mut(&mut wide, to_grid * width))
+        .zip(chunks_mut(&mut horizontal, to_grid * width))
     {
         for (out, taps) in chunks_mut(out_row, width).zip(&taps) {
             add_taps(out, taps, |column| &row[column * width..(column + 1) * width]);
@@ -72,7 +72,7 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
     resized[..width].copy_from_slice(class_token);
     for (out, taps) in chunks_mut(&mut resized[width..], to_grid * width).zip(&taps) {
         let row_size = to_grid * width;
-        add_taps(out, taps, |row| &wide[row * row_size..(row + 1) * row_size]);
+        add_taps(out, taps, |row| &horizontal[row * row_size..(row + 1) * row_size]);
     }
     resized
 }
@@ -93,7 +93,8 @@ fn add_taps<'a>(out: &mut [f32], taps: &Taps, source: impl Fn(usize) -> &'a [f32
     }
 }
 
-/// Returns the four taps of each of `to` output positions among `from` input positions, clamped at the border.
+/// Returns the taps of each output position. There are `from` input positions, to which indices are clamped, and `to` output
+/// positions.
 fn taps(from: usize, to: usize) -> Vec<Taps> {
     // The kernel at distances up to 1, and from 1 to 2.
     let near = |x: f64| ((CUBIC_A + 2.0) * x - (CUBIC_A + 3.0)) * x * x + 1.0;
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// The table has k² in column k of every row.
+    /// The table has width 1. The patch at (y, x) has the value x².
     #[test]
     fn resizing_from_14_to_24_interpolates_as_pytorch() {
         let mut table = vec![7.0];

@@ -1,9 +1,8 @@
 //! Weight files: PyTorch checkpoints (`.ckpt`, `.pth`), safetensors, and conversion between them.
 //!
-//! [`read`] detects the format of a file from its content and returns a [`StateDict`], [`write()`] derives the format from the
-//! extension. [`mapping::adapt`] fits a state dict to a model: names with or without `transformer.`, other image sizes, other
-//! numbers of token types. Input files are untrusted: nothing in them is executed, and no unchecked field determines the size of
-//! an allocation.
+//! [`read`] detects the format of a file from its content, and [`write()`] derives the format from the extension. [`mapping::adapt`] fits
+//! a state dict to a model: names with or without `transformer.`, other image sizes, other numbers of token types. Input files are
+//! untrusted: nothing in them is executed, and no unchecked field determines the size of an allocation.
 
 pub mod convert;
 mod error;
@@ -86,7 +85,7 @@ pub struct Summary {
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// Names of those entries of the dictionary of weights that are not tensors. They are not read.
+    /// Keys in the dictionary of weights whose values are not tensors. These values are not read.
     pub skipped: Vec<String>,
 }
 
@@ -155,7 +154,7 @@ pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
         torch::read_archive(bytes)
     } else if torch::starts_with_magic(bytes) {
         torch::read_legacy(bytes)
-    } else if safetensors::looks_like(bytes) {
+    } else if safetensors::starts_with_header(bytes) {
         safetensors::read(bytes)
     } else {
         Err(unrecognised(bytes))

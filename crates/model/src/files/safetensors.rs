@@ -18,14 +18,13 @@ const LENGTH_SIZE: usize = 8;
 /// Key of the metadata in the header; all other keys are names of tensors.
 const METADATA_KEY: &str = "__metadata__";
 
-/// Prefix of the names of the optimiser's moments in the training checkpoints of this program. Moments are not weights, so they are
-/// not read.
+/// Prefix that this program's training checkpoints give to the names of moments. Moments are not weights, so they are not read.
 const OPTIMIZER_PREFIX: &str = "optimizer.";
-/// Key of the metadata entry that holds epoch and step as JSON in the training checkpoints of this program.
+/// Key of the metadata entry in which this program's training checkpoints hold epoch and step as JSON.
 const STATE_KEY: &str = "state";
 
-/// Whether the bytes begin like a safetensors file: a length of at least 2, then an opening brace.
-pub(super) fn looks_like(bytes: &[u8]) -> bool {
+/// Whether the bytes begin as a safetensors file does, with a length of at least 2 and an opening brace.
+pub(super) fn starts_with_header(bytes: &[u8]) -> bool {
     let Some((length, header)) = bytes.split_first_chunk::<LENGTH_SIZE>() else {
         return false;
     };
@@ -33,8 +32,8 @@ pub(super) fn looks_like(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes)?;
-    let values = &bytes[LENGTH_SIZE + header..];
+    let (header_length, metadata) = SafeTensors::read_metadata(bytes)?;
+    let values = &bytes[LENGTH_SIZE + header_length..];
     let mut state = StateDict::new();
     for name in metadata.offset_keys() {
         if name.starts_with(OPTIMIZER_PREFIX) {

@@ -277,7 +277,7 @@ impl StateDict {
         self.tensors.shift_remove(name)
     }
 
-    /// Returns the values of the tensor of a name in single precision.
+    /// Returns the values of a tensor in single precision.
     ///
     /// # Errors
     /// Returns an error if there is no such tensor or its values are not floating-point numbers.
@@ -314,7 +314,7 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
-    /// Returns the total number of values of all tensors.
+    /// Returns the total number of values in all tensors.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }

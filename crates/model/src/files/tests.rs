@@ -86,7 +86,7 @@ fn reads_golden_checkpoints() {
         let table = file.state.get(&format!("{prefix}pos_embed")).unwrap();
         let width = table.shape[2];
         let grid = (table.shape[1] - 1).isqrt();
-        // The position table is fixed, so its values are known.
+        // The position table is not trained, so its values are known.
         let table = table.to_f32().unwrap();
         vlct_golden::assert_within(&name, &table, &crate::position::sine_cosine(width, grid), 1e-6);
         for (tensor_name, tensor) in file.state.iter() {
@@ -219,7 +219,7 @@ fn convert_changes_names_in_both_directions() {
             .collect();
         assert_eq!(sorted(restored.state), sorted(backbone));
     }
-    // If no style is given, the names, the epoch and the step are kept.
+    // If no naming scheme is given, the names, the epoch and the step are kept.
     for path in golden_files("pretrain.ckpt") {
         convert(&path, &back, None).unwrap();
         let (before, after) = (read(&path).unwrap(), read(&back).unwrap());
@@ -250,7 +250,7 @@ fn rejects_truncated_files() {
     paths.extend([safetensors, pth]);
     for path in paths {
         let bytes = std::fs::read(&path).unwrap();
-        // The end, with the directory of an archive or the last tensor, is truncated at every byte.
+        // The last 60 bytes, in the directory of an archive or the last tensor, are removed one by one.
         let lengths = (0..bytes.len()).step_by(STEP).chain(bytes.len() - 60..bytes.len());
         for length in lengths {
             assert!(

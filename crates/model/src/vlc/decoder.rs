@@ -10,25 +10,25 @@ use vlct_tensor::{ParameterId, Tape, Var};
 
 /// Parameters of the decoder.
 pub(super) struct Decoder {
-    embed: Linear,
+    embedding: Linear,
     mask_token: ParameterId,
     positions: ParameterId,
     blocks: Vec<Block>,
     norm: Norm,
-    predict: Linear,
+    prediction: Linear,
 }
 
 impl Decoder {
     pub fn new(ids: &ParameterIds, depth: usize) -> Self {
         Self {
-            embed: ids.linear("transformer.decoder_embed"),
+            embedding: ids.linear("transformer.decoder_embed"),
             mask_token: ids.id("transformer.mask_token"),
             positions: ids.id("transformer.decoder_pos_embed"),
             blocks: (0..depth)
                 .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}")))
                 .collect(),
             norm: ids.norm("transformer.decoder_norm"),
-            predict: ids.linear("transformer.decoder_pred"),
+            prediction: ids.linear("transformer.decoder_pred"),
         }
     }
 }
@@ -37,11 +37,11 @@ impl Vlc {
     /// Predicts patches of the images of `sequences`; `masks` has one mask per sequence.
     ///
     /// `select` returns the patches to predict in an image, given the mask of the image. The result is `[Σ selected patches, 3·P²]`, image
-    /// by image, with the patches in the order of `select` and values in the order (row, column, channel). The values are predictions of
-    /// patches that are normalised to mean 0 and variance 1. The last block computes only the selected tokens.
+    /// by image, with the patches in the order of `select` and values in the order (row, column, channel). The values predict patches
+    /// that are normalised to mean 0 and variance 1. The last block computes only the selected tokens.
     ///
     /// # Panics
-    /// Panics if the number of masks is not that of sequences, or `select` returns a patch twice or an index that is out of range.
+    /// Panics if the numbers of masks and sequences differ, or `select` returns a patch twice or an index that is out of range.
     pub fn decode(
         &self,
         tape: &Tape,
@@ -57,18 +57,18 @@ impl Vlc {
             .map(|r| r as u32)
             .collect();
         let visible = tape.rows(&encoded.features, image_rows);
-        let visible = decoder.embed.forward(tape, p, &visible, None);
+        let visible = decoder.embedding.forward(tape, p, &visible, None);
 
         // The selected patches come first in the sequence of their image, so that they are a prefix of its queries. Position
         // embeddings are added to the tokens, so the order of tokens does not change the result.
         let length = 1 + self.config.patches();
         let tokens = masks.len() * length;
         let (mut from_visible, mut from_mask) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
-        let (mut positions, mut counts) = (Vec::with_capacity(tokens), Vec::with_capacity(masks.len()));
+        let (mut positions, mut selected_counts) = (Vec::with_capacity(tokens), Vec::with_capacity(masks.len()));
         let mut start = 0;
         for mask in masks {
             let selected = select(mask);
-            counts.push(selected.len());
+            selected_counts.push(selected.len());
             // Indexed by position; position 0 is the class token.
             let mut is_selected: Vec<bool> = vec![false; length];
             for patch in &selected {
@@ -118,12 +118,12 @@ impl Vlc {
         let mut varlen = Varlen::full(&offsets);
         for (i, block) in decoder.blocks.iter().enumerate() {
             if i + 1 == decoder.blocks.len() {
-                varlen = Varlen::prefix_queries(&offsets, counts.iter().copied());
+                varlen = Varlen::prefix_queries(&offsets, selected_counts.iter().copied());
             }
             x = block.attend(tape, p, &x, &varlen, heads);
             x = block.mlp(tape, p, &x);
         }
         let x = decoder.norm.forward(tape, p, &x, BACKBONE_EPS);
-        decoder.predict.forward(tape, p, &x, None)
+        decoder.prediction.forward(tape, p, &x, None)
     }
 }

@@ -54,7 +54,7 @@ impl ImageEmbedding {
 pub(super) struct Patches {
     /// `[patches, width]`, image after image.
     pub projected: Var,
-    /// Row of the first patch of each sequence.
+    /// Row of each sequence's first patch in `projected`.
     starts: Vec<u32>,
 }
 
@@ -102,7 +102,7 @@ impl Vlc {
     /// an image without a mask, its patches are projected once.
     pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
         let all_patches: Vec<u32> = (0..self.config.patches() as u32).collect();
-        // Each image with the indices of the patches to project.
+        // Images and the indices of their patches to project. An image may occur several times.
         let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
         // First row of each image whose patches are all projected.
         let mut unmasked_starts: Vec<Option<u32>> = vec![None; inputs.images.len()];

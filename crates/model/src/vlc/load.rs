@@ -7,7 +7,7 @@ use crate::files::{StateDict, StateError, StoredTensor, TensorData};
 const POSITION_IDS: &str = "text_embeddings.position_ids";
 
 impl Vlc {
-    /// Returns names and shapes of all parameters, the target of [`crate::files::adapt`].
+    /// Returns names and shapes of all parameters, in the form that [`crate::files::adapt`] takes as target.
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         self.parameters()
             .iter()
@@ -32,7 +32,7 @@ impl Vlc {
         Ok(())
     }
 
-    /// Returns a copy of the weights with their published names, in the published order, after the buffer `position_ids`.
+    /// Returns the buffer `position_ids`, then a copy of the weights with their published names, in the published order.
     pub fn state_dict(&self) -> StateDict {
         let length = self.config().max_text_len;
         let ids = StoredTensor::new(vec![1, length], TensorData::I64((0..length as i64).collect()));

@@ -52,13 +52,15 @@ impl Vlc {
     ///
     /// # Errors
     /// Returns the errors of [`VlcConfig::from_weights`] and [`adapt`], and [`AdaptError::Missing`] if `state` lacks a weight.
+    ///
+    /// # Panics
+    /// Panics if a weight has the right shape but integer or boolean values.
     pub fn from_weights(backbone: Backbone, state: StateDict) -> Result<Self, AdaptError> {
         let mut model = Self::new(VlcConfig::from_weights(backbone, &state)?);
         let (state, report) = adapt(state, &model.shapes(), Options::default())?;
         if let Some(name) = report.missing.first() {
             return Err(AdaptError::Missing { name: name.clone() });
         }
-        // `Vlc::load` fails for tensors without floating-point values, and `adapt` returns no such tensor for a parameter.
         model.load(&state).expect("floating-point weights");
         Ok(model)
     }
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
     use crate::files::read;
 
-    fn golden_model(directory: &std::path::Path) -> (Backbone, StateDict) {
+    fn golden_backbone_and_state(directory: &std::path::Path) -> (Backbone, StateDict) {
         let sizes = vlct_golden::json(directory.join("config.json"));
         let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
         let backbone = Backbone {
@@ -110,7 +112,7 @@ mod tests {
     fn model_has_the_sizes_and_weights_of_the_file() {
         for directory in vlct_golden::directories("model") {
             let sizes = vlct_golden::json(directory.join("config.json"));
-            let (backbone, state) = golden_model(&directory);
+            let (backbone, state) = golden_backbone_and_state(&directory);
             let model = Vlc::from_weights(backbone, state.clone()).expect("a model");
             assert_eq!(model.config().image_size as u64, sizes["image_size"]);
             assert_eq!(model.config().vocab_size as u64, sizes["vocab_size"]);
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn error_names_the_missing_weight() {
-        let (backbone, state) = golden_model(&vlct_golden::directories("model")[0]);
+        let (backbone, state) = golden_backbone_and_state(&vlct_golden::directories("model")[0]);
         for name in ["text_embeddings.word_embeddings.weight", "pooler.dense.weight"] {
             let mut damaged = state.clone();
             damaged.remove(name);
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn match_probability_is_the_softmax_of_the_matching_logits() {
-        let (backbone, state) = golden_model(&vlct_golden::directories("model")[0]);
+        let (backbone, state) = golden_backbone_and_state(&vlct_golden::directories("model")[0]);
         let model = Vlc::from_weights(backbone, state).expect("a model");
         let pixels: Vec<f32> = (0..3 * model.config().image_size.pow(2))
             .map(|i| (i % 7) as f32 / 3.0 - 1.0)

@@ -111,7 +111,7 @@ impl Vlc {
         self.compute
     }
 
-    /// Sets the number format and other settings for tapes of this model; initially those of `Compute::default()`.
+    /// Sets the number format and other settings for tapes of this model, which are initially `Compute::default()`.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
@@ -141,7 +141,7 @@ impl Vlc {
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let (features, offsets, text_lengths) = self.run(tape, inputs, dropout, OutputTokens::All, trace);
+        let (features, offsets, text_lengths) = self.forward(tape, inputs, dropout, OutputTokens::All, trace);
         Encoded {
             features,
             offsets,
@@ -157,13 +157,13 @@ impl Vlc {
     pub fn encode_pooled(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let has_token = |s: &Sequence| s.image.is_some() || !inputs.text(s).is_empty();
         assert!(inputs.sequences.iter().all(has_token), "a sequence without a token");
-        let (first, ..) = self.run(tape, inputs, dropout, OutputTokens::First, &mut |_, _| ());
+        let (first, ..) = self.forward(tape, inputs, dropout, OutputTokens::First, &mut |_, _| ());
         self.pool_first(tape, &first)
     }
 
     /// Computes embeddings, all blocks and the final norm. Returns the features of the `output` tokens, and the offsets and text
     /// lengths of the sequences.
-    fn run(
+    fn forward(
         &self,
         tape: &Tape,
         inputs: &Inputs,

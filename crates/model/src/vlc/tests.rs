@@ -79,7 +79,7 @@ fn features_and_gradients(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) 
 fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
     let model = small_model(Heads::default());
     let texts: Vec<Vec<u32>> = (0..6).map(|i| (1..4 + i).map(|j| (7 * i + j) % 50).collect()).collect();
-    // Image, token type and visible patches. Image 0 is unmasked twice and masked three times, image 1 is unmasked.
+    // Image, token type and visible patches of each sequence. Image 0 is unmasked twice and masked three times, image 1 is unmasked.
     let (three_patches, two_patches) = ([4, 0, 7], [8, 2]);
     let cases = [
         (0, 1, None),

@@ -3,7 +3,7 @@
 //! A word with `=` sets a key; dots address entries of a dictionary (`loss_names.itm=0.5`). Any other word is a named
 //! config or the path of a `.json` or `.toml` file. The configuration starts with the base values. Named configs and files are
 //! applied in order, so a later one overrides the keys and dictionary entries of an earlier one. `KEY=VALUE` overrides all
-//! named configs and files, also those that come after it.
+//! named configs and files, including those that come after it.
 
 use std::io::Read;
 use std::path::Path;
@@ -34,16 +34,16 @@ pub struct Resolved {
 /// Returns an error if a key or named config is unknown, a value has the wrong type or is out of range, or a file cannot be read.
 pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
     let mut config = Config::default();
-    let mut updates = Vec::new();
+    let mut assignments = Vec::new();
     for word in words {
         let word = word.as_ref();
         match word.split_once('=') {
-            Some((key, value)) => updates.push((key.trim(), literal::parse_value(value.trim()))),
+            Some((key, value)) => assignments.push((key.trim(), literal::parse_value(value.trim()))),
             None => apply_name(&mut config, word.trim())?,
         }
     }
     let mut notes = Vec::new();
-    for (key, value) in &updates {
+    for (key, value) in &assignments {
         config.set(key, value)?;
         let is_16 = matches!(value, Value::Int(16)) || matches!(value, Value::Str(s) if s == "16");
         if *key == "precision" && is_16 && config.precision == Some(Precision::Bf16) {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_override_named_configs_and_later_ones_override_earlier_ones() {
+    fn key_values_override_named_configs_and_later_words_override_earlier_ones() {
         let vqa = "task_finetune_vqa_mae_randaug";
         assert_eq!(config(&["learning_rate=5e-4", vqa]).learning_rate, 5e-4);
         assert_eq!(config(&[vqa, "learning_rate=5e-4"]).learning_rate, 5e-4);
@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(config(&["step50k", vqa]).max_steps, None);
         assert_eq!(config(&[vqa, "step50k"]).max_steps, Some(50_000));
         // A key that only the earlier config sets keeps its value.
-        let both = config(&["task_mlm_itm_mae", vqa]);
-        assert!((both.use_mae, both.lr_mult) == (true, 10.0));
+        let merged = config(&["task_mlm_itm_mae", vqa]);
+        assert!((merged.use_mae, merged.lr_mult) == (true, 10.0));
         // Entries of a dictionary merge one by one.
         let loss_names = config(&["loss_names.mlm=1", vqa]).loss_names;
         assert_eq!((loss_names.itm, loss_names.mlm, loss_names.vqa), (0.0, 1.0, 1.0));

@@ -8,13 +8,13 @@ use super::value::Value;
 /// Maximum nesting depth of lists and dictionaries. Deeper input is not a literal.
 const MAX_DEPTH: usize = 32;
 
-/// Parses the value in `KEY=VALUE`: a Python literal, else plain text, which gives a string.
+/// Parses the value in `KEY=VALUE`. Text that is not a Python literal becomes a string.
 pub fn parse_value(text: &str) -> Value {
     parse_python_literal(text).unwrap_or_else(|| Value::Str(text.to_string()))
 }
 
-/// Parses a Python literal; `None` if `text` is not a literal. Values that are separated by commas without brackets, a tuple
-/// in Python, give a list.
+/// Parses a Python literal. Returns `None` if `text` is not a literal. Values separated by commas without brackets (a tuple in
+/// Python) become a list.
 pub fn parse_python_literal(text: &str) -> Option<Value> {
     let mut parser = Parser { rest: text };
     let first = parser.value(0)?;
@@ -47,6 +47,7 @@ impl<'a> Parser<'a> {
         self.rest.is_empty()
     }
 
+    /// Skips blanks, then `c` if it is next. Returns whether `c` was next.
     fn consume(&mut self, c: char) -> bool {
         self.skip_blanks();
         match self.rest.strip_prefix(c) {
@@ -163,6 +164,7 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Parses one quoted string and appends its content to `text`.
     fn string(&mut self, raw: bool, text: &mut String) -> Option<()> {
         let quote = &self.rest[..1];
         let triple = quote.repeat(3);
@@ -197,9 +199,10 @@ impl<'a> Parser<'a> {
         Some(c)
     }
 
+    /// Parses an escape sequence after its backslash and appends the result to `text`.
     fn escape(&mut self, text: &mut String) -> Option<()> {
         let c = self.next_char()?;
-        let plain = match c {
+        let decoded = match c {
             '\n' => return Some(()),
             '\\' | '\'' | '"' => c,
             'n' => '\n',
@@ -233,7 +236,7 @@ impl<'a> Parser<'a> {
                 other
             }
         };
-        text.push(plain);
+        text.push(decoded);
         Some(())
     }
 
@@ -273,8 +276,8 @@ fn parse_number(source: &str, negative: bool) -> Option<Value> {
     let bytes = source.as_bytes();
     let has_base_prefix = matches!(bytes, [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..]);
     for (i, _) in source.match_indices('_') {
-        let follows_digit = i > 0 && (bytes[i - 1].is_ascii_hexdigit() || (has_base_prefix && i == 2));
-        if !follows_digit || !bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit) {
+        let follows_digit_or_prefix = i > 0 && (bytes[i - 1].is_ascii_hexdigit() || (has_base_prefix && i == 2));
+        if !follows_digit_or_prefix || !bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit) {
             return None;
         }
     }

@@ -10,11 +10,11 @@ mod grammar;
 mod literal;
 mod named_config;
 mod print;
+mod set;
 mod table;
 #[cfg(test)]
 mod tests;
 mod types;
-mod update;
 mod value;
 
 pub use error::ConfigError;

@@ -1,4 +1,4 @@
-//! Formats a configuration as a list, as JSON or as the `config.toml` of a run directory, and the help for its keys.
+//! Formats of a configuration (list, JSON, and the `config.toml` of a run directory), and help for its keys.
 
 use std::fmt::Write;
 

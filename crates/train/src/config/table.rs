@@ -86,7 +86,7 @@ pub(super) const VITS: &[&str] = &[
     "mae_vit_huge_patch14_dec512d8b",
 ];
 
-/// Names of the image transforms: the values in `train_transform_keys` and `val_transform_keys`.
+/// Names of the image transforms: the values allowed in `train_transform_keys` and `val_transform_keys`.
 const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test"];
 
 fn strings(words: &[&str]) -> Vec<String> {
@@ -98,7 +98,7 @@ table! {
     "Run" {
         exp_name: String = "vlc".into(), Range::Any, "Name of the experiment; part of the run directory's name.";
         seed: u64 = 0, at_least(0.0), "Seed of every random decision.";
-        log_dir: String = "result".into(), Range::Any, "Directory of the run directories.";
+        log_dir: String = "result".into(), Range::Any, "Directory that contains the run directories.";
         test_only: bool = false, Range::Any, "Evaluate the model on the test split instead of training.";
         fast_dev_run: FastDevRun = FastDevRun(0), at_least(0.0), "Trial run of this many training and validation batches (True means 1), at most one epoch, without sanity check, checkpoints and logs.";
         log_every: u64 = 10, at_least(1.0), "Optimiser steps between log entries.";
@@ -108,7 +108,7 @@ table! {
         pin_threads: bool = false, Range::Any, "Bind each compute thread to one CPU (Linux only); useful if no other program runs on the machine.";
         precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on CPUs with fast bfloat16 instructions, else 32.";
         f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "Method of f32 matrix products: fused multiply-add ('fma') or three bfloat16 values per f32 on AMX ('bf16x3'). 'auto' measures both when a run begins and selects the faster one; resumed runs and tests use the method of the run that saved the checkpoint.";
-        activation_recompute: bool = false, Range::Any, "Save memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
+        activation_recompute: bool = false, Range::Any, "Use less memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
     }
     "Tasks" {
         loss_names: LossNames = LossNames { itm: 1.0, mlm: 1.0, ..LossNames::default() }, at_least(0.0), "Switches of the tasks, not factors of their losses: a value above 0 adds the head to the model, a value of at least 1 trains it.";
@@ -185,7 +185,7 @@ mod tests {
     use vlct_image::TransformKind;
 
     #[test]
-    fn names_in_the_table_are_those_of_model_and_transforms() {
+    fn table_lists_all_transforms_and_only_known_backbones() {
         assert_eq!(
             TRANSFORMS.to_vec(),
             TransformKind::ALL.map(TransformKind::name).to_vec()

@@ -104,8 +104,8 @@ const FINE_TUNING: [FineTuning; 4] = [
 
 #[test]
 fn published_fine_tuning_commands_give_the_published_values() {
-    for want in FINE_TUNING {
-        let name = want.name;
+    for expected in FINE_TUNING {
+        let name = expected.name;
         let c = resolve(&[
             "data_root=/d",
             name,
@@ -117,18 +117,18 @@ fn published_fine_tuning_commands_give_the_published_values() {
         .config;
         assert_eq!(
             (c.exp_name.as_str(), &c.datasets[..]),
-            (want.exp_name, &[want.dataset.to_string()][..]),
+            (expected.exp_name, &[expected.dataset.to_string()][..]),
             "{name}"
         );
-        assert_eq!(c.loss_names.active().collect::<Vec<_>>(), [want.task], "{name}");
+        assert_eq!(c.loss_names.active().collect::<Vec<_>>(), [expected.task], "{name}");
         assert_eq!(
             (c.batch_size, c.max_epoch, c.max_steps),
-            (want.batch_size, want.max_epoch, None),
+            (expected.batch_size, expected.max_epoch, None),
             "{name}"
         );
         assert_eq!(
             (c.draw_false_text, c.get_recall_metric),
-            (want.draw_false_text, want.get_recall_metric),
+            (expected.draw_false_text, expected.get_recall_metric),
             "{name}"
         );
         assert_eq!(
@@ -138,7 +138,11 @@ fn published_fine_tuning_commands_give_the_published_values() {
         );
         assert_eq!(c.train_transform_keys, ["mae_randaug"], "{name}");
         assert_eq!(c.val_transform_keys, ["mae_test"], "{name}");
-        assert_eq!(c.loss_names.itm, if want.task == "irtr" { 0.5 } else { 0.0 }, "{name}");
+        assert_eq!(
+            c.loss_names.itm,
+            if expected.task == "irtr" { 0.5 } else { 0.0 },
+            "{name}"
+        );
         validate(&c).unwrap();
     }
     let vqa = resolve(&["task_finetune_vqa_mae_randaug"]).unwrap().config;

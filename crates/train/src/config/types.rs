@@ -11,9 +11,9 @@ use vlct_tensor::Precision;
 pub trait KeyType: Sized {
     /// Returns the type's name in help texts and errors.
     fn type_name() -> String;
-    /// Converts a value; `None` if it has the wrong type.
+    /// Converts a [`Value`] to this type. Returns `None` if the value has another type.
     fn from_value(value: &Value) -> Option<Self>;
-    /// Converts to a value. [`KeyType::from_value`] is the inverse.
+    /// Converts to a [`Value`]. [`KeyType::from_value`] is the inverse.
     fn to_value(&self) -> Value;
 }
 
@@ -260,7 +260,7 @@ impl KeyType for ValCheckInterval {
 /// Decay of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum DecayPower {
-    /// Polynomial decay with this power: `(1 - progress)^power` between the peak and `end_lr`. Power 1 is linear.
+    /// Polynomial decay with this power: the distance to `end_lr` is proportional to `(1 - progress)^power`. Power 1 is linear.
     Polynomial(f64),
     /// Half a period of a cosine, from the peak to 0.
     Cosine,
@@ -368,7 +368,7 @@ impl KeyType for Precision {
     }
 }
 
-/// The values that a key allows, among those of its type. For a list, every element must be allowed.
+/// The allowed values of a key. For a list, every element must be allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
     /// All values; floats must be finite.

@@ -1,4 +1,4 @@
-//! Untyped configuration values, and their conversion from and to Python literals, JSON and TOML.
+//! Untyped configuration values, their conversion from and to JSON and TOML, and their form as Python literals.
 
 use std::fmt;
 

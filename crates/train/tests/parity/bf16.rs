@@ -15,7 +15,7 @@ use vlct_tensor::{Compute, Device, Gradients, Precision, Tape};
 const PERTURBATIONS: u64 = 32;
 
 /// Allowed ratio between the squared error of a bfloat16 step and the squared distance between a perturbed and the exact step. A
-/// bfloat16 step also rounds softmax probabilities and the gradients of scores, which perturbed steps do not change. These values are
+/// bfloat16 step also rounds softmax probabilities and the gradients of scores, which are not perturbed. These values are
 /// fewer than the perturbed operands, so they at most double the squared error.
 const ERROR_RATIO: f64 = 2.0;
 
@@ -59,7 +59,7 @@ fn recorded_cases() -> Vec<Case> {
         };
         let (config, mask_ratio) = config(&directory, pretrain::HEADS);
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
-        let batch = pretrain::Recorded::read(&t, "", mask_ratio).batch();
+        let batch = pretrain::RecordedBatch::read(&t, "", mask_ratio).batch();
         let model = load(&directory, "pretrain.ckpt", config);
         add(
             "pre-training",
@@ -84,30 +84,30 @@ fn generated_cases(seed: u64) -> [Case; 3] {
         task,
         batch,
     };
-    let (model, batch) = generated::pretraining(seed);
+    let (model, batch) = generated::draw_pretraining(seed);
     let pretraining = case(
         "pre-training",
         model,
         Box::new(pretrain::task()) as Box<dyn Task>,
         batch,
     );
-    let (model, batch) = generated::answering(seed);
+    let (model, batch) = generated::draw_answering(seed);
     let answering = case("answering", model, Box::new(Vqa), batch);
-    let (model, task, batch) = generated::ranking(seed);
+    let (model, task, batch) = generated::draw_ranking(seed);
     [pretraining, answering, case("ranking", model, Box::new(task), batch)]
 }
 
 /// Losses and gradients of a step by name.
-type Values = Vec<(String, Vec<f32>)>;
+type LossesAndGradients = Vec<(String, Vec<f32>)>;
 
 impl Case {
     /// Runs the step and returns each loss, the total loss and each gradient.
-    fn run(&mut self, compute: Compute) -> Values {
+    fn run(&mut self, compute: Compute) -> LossesAndGradients {
         self.model.set_compute(compute);
         let tape = Tape::new(self.model.compute());
         let outcome = self.task.forward(&self.model, &tape, &self.batch);
         let losses = outcome.measures.iter().filter(|measure| measure.key.ends_with("loss"));
-        let mut values: Values = losses.map(|m| (m.key.to_string(), vec![m.value()])).collect();
+        let mut values: LossesAndGradients = losses.map(|m| (m.key.to_string(), vec![m.value()])).collect();
         values.push(("total".to_string(), vec![outcome.total().tensor().item()]));
         let mut gradients = Gradients::new(self.model.parameters());
         tape.backward(outcome.total(), 1.0, &mut gradients);
@@ -119,7 +119,7 @@ impl Case {
         values
     }
 
-    fn run_with_precision(&mut self, precision: Precision) -> Values {
+    fn run_with_precision(&mut self, precision: Precision) -> LossesAndGradients {
         self.run(Compute {
             precision,
             ..Compute::default()
@@ -131,7 +131,7 @@ impl Case {
         let exact = self.run_with_precision(Precision::F32);
         let rounded = self.run_with_precision(Precision::Bf16);
         assert!(rounded != exact, "{}: not computed in bfloat16", self.name);
-        let perturbed: Vec<Values> = (0..PERTURBATIONS)
+        let perturbed: Vec<LossesAndGradients> = (0..PERTURBATIONS)
             .map(|seed| {
                 self.run(Compute {
                     device: Device::perturbed_cpu(seed),
@@ -201,9 +201,9 @@ fn errors_of_generated_steps_are_within_their_bounds() {
 }
 
 #[test]
-fn recomputed_activations_change_no_bit() {
+fn recomputing_activations_changes_no_bit() {
     if !Device::default().bf16_is_fast() {
-        return run_with_portable_engine("recomputed_activations_change_no_bit");
+        return run_with_portable_engine("recomputing_activations_changes_no_bit");
     }
     for mut case in recorded_cases() {
         for precision in [Precision::F32, Precision::Bf16] {

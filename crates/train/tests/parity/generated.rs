@@ -67,7 +67,7 @@ fn draw_noise(random: &mut impl Rng) -> f32 {
     (0..3).map(|_| random.random_range(-1.0..1.0f32)).sum()
 }
 
-/// Draws a random number of token ids from the whole vocabulary.
+/// Draws a text of random length, with token ids from the whole vocabulary.
 fn draw_text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
     let length = random.random_range(3..=config.max_text_len);
     (0..length)
@@ -82,7 +82,7 @@ fn draw_image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
 }
 
 /// Draws a model and a batch for pre-training with all objectives.
-pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
+pub(super) fn draw_pretraining(seed: u64) -> (Vlc, Batch) {
     let model = draw_model(seed, pretrain::HEADS);
     let (config, random) = (model.config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
     let mask_ratio = choose(&[0.3, 0.6, 0.75], random);
@@ -118,7 +118,7 @@ pub(super) fn pretraining(seed: u64) -> (Vlc, Batch) {
 }
 
 /// Draws a model and a batch for question answering.
-pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
+pub(super) fn draw_answering(seed: u64) -> (Vlc, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 2, 0);
     let answers = random.random_range(5..60);
     let heads = Heads {
@@ -142,7 +142,7 @@ pub(super) fn answering(seed: u64) -> (Vlc, Batch) {
 }
 
 /// Draws a model, a task that ranks captions, and a batch for the task.
-pub(super) fn ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
+pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     let heads = Heads {
         itm: true,
         rank: true,

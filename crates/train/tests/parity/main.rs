@@ -20,7 +20,7 @@ const ALL_TENSORS: files::Options = files::Options {
     skip_heads: false,
 };
 
-/// Returns the configuration of the model recorded in `directory`, with `heads`, and its mask ratio.
+/// Returns the configuration, with `heads`, and the mask ratio of the model that is recorded in `directory`.
 fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     let j = json(directory.join("config.json"));
     let size = |key: &str| j[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
@@ -112,15 +112,20 @@ fn argmax(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// Compares a gradient or weight, with a relative tolerance. The tolerance is absolute where the exact gradient is zero and
-/// the recorded gradient is a rounding error: in the key part of a qkv bias, and in the ranking head's bias, which changes all scores of
-/// an image equally.
-fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_tolerance: f32) {
+/// Compares a gradient or weight, with a relative tolerance. The tolerance is absolute where the exact gradient is zero, so that
+/// the recorded gradient is a rounding error: in the part of a qkv bias that belongs to attention keys, and in the ranking head's
+/// bias, which changes all scores of an image equally.
+fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_bias_tolerance: f32) {
     if name.ends_with("attn.qkv.bias") {
         let third = got.len() / 3;
         let rest = |v: &[f32]| [&v[..third], &v[2 * third..]].concat();
         assert_close(name, &rest(got), &rest(want), 2e-5);
-        assert_within(name, &got[third..2 * third], &want[third..2 * third], key_tolerance);
+        assert_within(
+            name,
+            &got[third..2 * third],
+            &want[third..2 * third],
+            key_bias_tolerance,
+        );
     } else if name == "rank_output.bias" {
         // The gradient is a sum of dozens of terms of up to 1 that cancel, divided by the number of images.
         assert_within(name, got, want, 1e-6);

@@ -40,7 +40,7 @@ pub(super) fn task() -> Pretrain {
 }
 
 /// A recorded batch.
-pub(super) struct Recorded {
+pub(super) struct RecordedBatch {
     /// Number of tokens of each text, without padding.
     lengths: Vec<usize>,
     texts: Vec<Vec<u32>>,
@@ -49,13 +49,13 @@ pub(super) struct Recorded {
     labels: Vec<Vec<Option<u32>>>,
     images: Vec<Vec<f32>>,
     false_images: Vec<Vec<f32>>,
-    /// Whether each sample has its own image, not its false image, in image-text matching.
+    /// Whether image-text matching pairs a sample with its own image. If not, the sample has its false image.
     matched: Vec<bool>,
     mlm_masks: Vec<PatchMask>,
     itm_masks: Vec<PatchMask>,
 }
 
-impl Recorded {
+impl RecordedBatch {
     pub(super) fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
         let key = |name: &str| format!("{prefix}{name}");
         let samples = t.shape(&key("text_ids"))[0];
@@ -174,7 +174,7 @@ fn one_pretraining_step_equals_the_original() {
         let mut model = load(&directory, "pretrain.ckpt", config);
         model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
-        let recorded = Recorded::read(&t, "", mask_ratio);
+        let recorded = RecordedBatch::read(&t, "", mask_ratio);
         let samples = recorded.lengths.len();
         let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
         assert_eq!(labels, t.f32("itm_labels"));
@@ -255,15 +255,15 @@ fn pooled_features_and_decoder_equal_the_original() {
         let mut model = load(&directory, "pretrain.ckpt", config);
         model.set_compute(f32_compute(method));
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
-        let recorded = Recorded::read(&t, "", mask_ratio);
+        let recorded = RecordedBatch::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
         let itm_image = |i: usize| {
-            let from = if recorded.matched[i] {
+            let source = if recorded.matched[i] {
                 &recorded.images
             } else {
                 &recorded.false_images
             };
-            from[i].clone()
+            source[i].clone()
         };
         let itm_images: Vec<Vec<f32>> = (0..recorded.texts.len()).map(itm_image).collect();
         for (objective, texts, images, masks) in [
@@ -334,7 +334,7 @@ pub(super) fn run_ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Ve
         .collect();
     let groups = pretrain_groups(&parameters, 0.01, 1.0);
     let train_step = |(step, rate): (usize, f32)| {
-        let recorded = Recorded::read(t, &format!("{step}."), mask_ratio);
+        let recorded = RecordedBatch::read(t, &format!("{step}."), mask_ratio);
         let tape = Tape::new(model.compute());
         let outcome = task().forward(model, &tape, &recorded.batch());
         let losses = LOSSES.map(|key| measure_value(&outcome, key));

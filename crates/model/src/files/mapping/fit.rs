@@ -36,13 +36,13 @@ pub(super) fn fit(name: &str, tensor: StoredTensor, shape: &[usize]) -> Result<F
     match (tensor.shape.as_slice(), shape) {
         (&[1, from, width], &[1, to, model_width]) if PATCH_POSITIONS.contains(&last_part) && width == model_width => {
             let (from_grid, to_grid) = (grid(name, from)?, grid(name, to)?);
-            let resized = position::resize(&floating(name, &tensor)?, width, from_grid, to_grid);
+            let resized = position::resize(&f32_values(name, &tensor)?, width, from_grid, to_grid);
             let change = format!("{from_grid}×{from_grid} → {to_grid}×{to_grid} patches");
             Ok(Fitted::Adapted(StoredTensor::f32(shape, resized), change))
         }
         (&[2, width], &[3, model_width]) if name == TOKEN_TYPES && width == model_width => {
             // The row of the second image is initialised with that of the first.
-            let mut rows = floating(name, &tensor)?.into_owned();
+            let mut rows = f32_values(name, &tensor)?.into_owned();
             rows.extend_from_within(width..);
             let change = "row 2 copied from row 1".to_owned();
             Ok(Fitted::Adapted(StoredTensor::f32(shape, rows), change))
@@ -72,7 +72,7 @@ pub(super) fn fit(name: &str, tensor: StoredTensor, shape: &[usize]) -> Result<F
 }
 
 /// Returns the values in single precision.
-pub(super) fn floating<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
+pub(super) fn f32_values<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
     tensor.to_f32().ok_or_else(|| AdaptError::NotFloating {
         name: name.to_owned(),
         dtype: tensor.data.dtype(),
@@ -93,7 +93,7 @@ fn grid(name: &str, rows: usize) -> Result<usize, AdaptError> {
 }
 
 fn first_rows(name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<StoredTensor, AdaptError> {
-    let values = floating(name, tensor)?;
+    let values = f32_values(name, tensor)?;
     let count = shape.iter().product::<usize>();
     Ok(StoredTensor::f32(shape, values[..count].to_vec()))
 }

@@ -15,13 +15,13 @@ use vlct_util::text::one_line;
 
 /// Prefixes that wrappers add to every name: data parallelism, `torch.compile`, Lightning modules.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
-/// A buffer with the values 0, 1, 2, …, which newer versions of Hugging Face transformers do not save.
+/// A buffer with the values 0, 1, 2, …. Newer versions of Hugging Face transformers do not save it.
 const POSITION_IDS: &str = "text_embeddings.position_ids";
-/// Prefixes of the names of the heads of downstream tasks.
+/// Name prefixes of the heads of downstream tasks.
 const HEADS: [&str; 3] = ["vqa_classifier.", "nlvr2_classifier.", "rank_output."];
 /// The head of an image classifier. It is not loaded if the number of classes differs.
 const CLASSIFIER_HEAD: [&str; 2] = ["head.weight", "head.bias"];
-/// Each tensor of the retrieval head, and the tensor of the matching head whose row 1 ("match") is its source.
+/// Pairs of a tensor of the retrieval head and its source: the tensor of the matching head whose row 1 ("match") it copies.
 const RANK_FROM_MATCHING: [(&str, &str); 2] = [
     ("rank_output.weight", "itm_score.fc.weight"),
     ("rank_output.bias", "itm_score.fc.bias"),
@@ -29,7 +29,7 @@ const RANK_FROM_MATCHING: [(&str, &str); 2] = [
 /// Maximum number of names in a line of a report.
 const NAMES_SHOWN: usize = 4;
 
-/// The part of the model that is loaded.
+/// A part of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
     /// The image backbone and its decoder, `transformer.…`; the whole model if no name has this prefix.
@@ -188,7 +188,7 @@ pub fn adapt(
                     continue;
                 }
             },
-            None => match matching_row(name, shape, &matching)? {
+            None => match derive_rank_tensor(name, shape, &matching)? {
                 Some((tensor, from)) => {
                     report.derived.push(format!("{name} (row 1 of {from})"));
                     tensor
@@ -293,7 +293,7 @@ fn position_ids(shape: &[usize]) -> StoredTensor {
 
 /// Makes the tensor `name` of the retrieval head from row 1 of a tensor of the matching head. Returns the tensor and the name of its
 /// source; `None` if `name` is not a tensor of the retrieval head, or the file has no matching head.
-fn matching_row(
+fn derive_rank_tensor(
     name: &str,
     shape: &[usize],
     matching: &[(&str, &'static str, Option<StoredTensor>)],
@@ -313,7 +313,7 @@ fn matching_row(
     if row_shape != shape {
         return Err(shape_error());
     }
-    let values = fit::floating(from, head)?;
+    let values = fit::f32_values(from, head)?;
     let row = values[values.len() / 2..].to_vec();
     Ok(Some((StoredTensor::f32(row_shape, row), from)))
 }

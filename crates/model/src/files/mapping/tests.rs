@@ -13,7 +13,7 @@ fn target_of(state: &StateDict) -> Target {
         .collect()
 }
 
-fn set_shape(target: &mut Target, name: &str, change: impl FnOnce(&mut Vec<usize>)) {
+fn change_shape(target: &mut Target, name: &str, change: impl FnOnce(&mut Vec<usize>)) {
     change(&mut target.iter_mut().find(|(n, _)| n == name).unwrap().1);
 }
 
@@ -120,7 +120,7 @@ fn resizes_position_tables_to_the_image_size() {
             let mae = read(&directory.join("mae.pth")).unwrap().state;
             let mut target = target_of(&model);
             for name in want.names() {
-                set_shape(&mut target, &format!("transformer.{name}"), |shape| {
+                change_shape(&mut target, &format!("transformer.{name}"), |shape| {
                     *shape = want.shape(&name)
                 });
             }
@@ -190,7 +190,7 @@ fn adapts_token_types_to_two_or_three_rows() {
         let text_table = format!("text_embeddings.{NAME}");
         assert_eq!(adapted.get(&text_table), three.get(&text_table));
         let mut target = target_of(&two);
-        set_shape(&mut target, &text_table, |shape| shape[0] = 3);
+        change_shape(&mut target, &text_table, |shape| shape[0] = 3);
         let error = adapt(two, &target, Options::default());
         assert!(matches!(error, Err(AdaptError::Shape { name, .. }) if name == text_table));
     }
@@ -262,8 +262,8 @@ fn shortens_but_does_not_extend_text_positions() {
         let rows = state.get(POSITIONS).unwrap().shape[0];
         let target_with = |rows: usize| {
             let mut target = target_of(&state);
-            set_shape(&mut target, POSITIONS, |shape| shape[0] = rows);
-            set_shape(&mut target, POSITION_IDS, |shape| shape[1] = rows);
+            change_shape(&mut target, POSITIONS, |shape| shape[0] = rows);
+            change_shape(&mut target, POSITION_IDS, |shape| shape[1] = rows);
             target
         };
         let (adapted, report) = adapt(state.clone(), &target_with(rows - 3), Options::default()).unwrap();

@@ -1,5 +1,5 @@
 //! The format of PyTorch before version 1.6: five consecutive pickles (magic number, protocol, system, content, list of storage
-//! keys), then each storage as its number of values (64 bits) and the values, little-endian.
+//! keys), then the storages. A storage consists of its number of values (64 bits) and the values, both little-endian.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use vlct_pickle::{Pickle, Value};
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// `torch.serialization.PROTOCOL_VERSION`.
 const PROTOCOL: i128 = 1001;
-/// Upper bound of the size in bytes of the magic number's pickle in any protocol.
+/// Upper bound of the size of the magic number's pickle in any protocol, in bytes.
 const MAX_MAGIC_PICKLE: usize = 64;
 
 /// Whether the bytes begin with a pickle of the magic number.
@@ -23,8 +23,8 @@ pub(in super::super) fn starts_with_magic(bytes: &[u8]) -> bool {
 /// Reads the pickles and finds the storages without copying values.
 pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> {
     let mut rest = bytes;
-    let magic = next(&mut rest)?;
-    let protocol = next(&mut rest)?;
+    let magic = next_pickle(&mut rest)?;
+    let protocol = next_pickle(&mut rest)?;
     if magic.int(magic.root()) != Some(MAGIC) {
         return Err(damaged("the magic number is missing"));
     }
@@ -35,14 +35,14 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> 
         )));
     }
     // This pickle describes the machine that wrote the file. The values are little-endian on every machine.
-    next(&mut rest)?;
-    let content = next(&mut rest)?;
-    let keys = next(&mut rest)?;
-    let listed = keys.items(keys.root()).ok_or_else(|| damaged("no list of storages"))?;
+    next_pickle(&mut rest)?;
+    let content = next_pickle(&mut rest)?;
+    let keys = next_pickle(&mut rest)?;
+    let storage_keys = keys.items(keys.root()).ok_or_else(|| damaged("no list of storages"))?;
 
     let sizes = value_sizes(&content);
     let mut storages = HashMap::new();
-    for key in listed {
+    for key in storage_keys {
         let key = match keys.get(*key) {
             Value::Text(key) => key.to_string(),
             Value::Int(key) => key.to_string(),
@@ -73,7 +73,7 @@ fn damaged(reason: impl Into<String>) -> Problem {
 }
 
 /// Reads the pickle at the start of `rest` and removes it from `rest`.
-fn next<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
+fn next_pickle<'a>(rest: &mut &'a [u8]) -> Result<Pickle<'a>, Problem> {
     let pickle = vlct_pickle::parse(rest)?;
     *rest = &rest[pickle.length()..];
     Ok(pickle)

@@ -176,7 +176,7 @@ impl Storages<'_> {
         let bytes = bytes.ok_or_else(|| TensorProblem::MissingStorage(layout.key.clone()))?;
         let size = layout.dtype.size();
         let available = bytes.len() / size;
-        let beyond = || TensorProblem::BeyondStorage {
+        let beyond_storage = || TensorProblem::BeyondStorage {
             shape: layout.shape.clone(),
             available,
         };
@@ -191,14 +191,14 @@ impl Storages<'_> {
                 .iter()
                 .try_fold(1usize, |product, n| product.checked_mul(*n));
             // A view with a stride of 0 can have any size, so tensors with more values than their storage are rejected.
-            product.filter(|n| *n <= available).ok_or_else(beyond)?
+            product.filter(|n| *n <= available).ok_or_else(beyond_storage)?
         };
         if count > 0 {
             let mut dimensions = layout.shape.iter().zip(&layout.strides);
             let last = dimensions.try_fold(layout.offset, |last, (n, stride)| {
                 last.checked_add((n - 1).checked_mul(*stride)?)
             });
-            last.filter(|last| *last < available).ok_or_else(beyond)?;
+            last.filter(|last| *last < available).ok_or_else(beyond_storage)?;
         }
         let Some(rest) = remaining.checked_sub(count * size) else {
             return Ok(None);

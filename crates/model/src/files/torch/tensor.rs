@@ -13,14 +13,14 @@ type Result<T> = std::result::Result<T, TensorProblem>;
 /// Maximum number of nested wrappers (a parameter around a tensor, a subclass around a parameter).
 const MAX_WRAPPERS: usize = 8;
 
-/// The reference of a pickle to a storage.
+/// A pickle's reference to a storage.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StorageId {
     /// Key of the storage in the file.
     pub key: String,
     /// PyTorch's name of the storage class, such as `FloatStorage`.
     pub class: String,
-    /// Offset of the view in the storage, in values; 0 without a view.
+    /// Offset of the view in the storage, in values; 0 if the storage is not a view.
     pub offset: usize,
 }
 

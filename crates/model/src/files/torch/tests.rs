@@ -58,7 +58,7 @@ fn pickle_of(under: &str, write_value: impl FnOnce(&mut Writer)) -> Vec<u8> {
     pickle.finish()
 }
 
-fn read_with(content: &[u8], storages: &[(&str, &[u8])]) -> Result<WeightFile, Problem> {
+fn read_little_endian(content: &[u8], storages: &[(&str, &[u8])]) -> Result<WeightFile, Problem> {
     read_in_byte_order(content, storages, false)
 }
 
@@ -82,7 +82,7 @@ fn read_view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor
     let content = pickle_of("state_dict", |p| {
         write_tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
     });
-    let file = read_with(&content, &[("s", &zero_to_eleven())])?;
+    let file = read_little_endian(&content, &[("s", &zero_to_eleven())])?;
     Ok(file.state.get("w").unwrap().clone())
 }
 
@@ -143,7 +143,7 @@ fn limits_the_size_of_tensors_with_a_shared_storage() {
             write_tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
             pickle.set_item();
         }
-        read_with(&pickle.finish(), &[("s", &zero_to_eleven())])
+        read_little_endian(&pickle.finish(), &[("s", &zero_to_eleven())])
     };
     // Tied weights share a storage.
     let file = read_sharing(2).unwrap();
@@ -166,7 +166,7 @@ fn reads_every_element_type_in_both_byte_orders() {
         ("BoolStorage", &[1], TensorData::Bool(vec![true])),
     ] {
         let content = pickle_of("model", |p| write_tensor(p, class, "0", "cuda:3", 0, &[1], &[1]));
-        let file = read_with(&content, &[("0", bytes)]).unwrap();
+        let file = read_little_endian(&content, &[("0", bytes)]).unwrap();
         assert_eq!(file.state.get("w").unwrap().data, want);
         let swapped: Vec<u8> = bytes.iter().rev().copied().collect();
         let file = read_in_byte_order(&content, &[("0", &swapped)], true).unwrap();
@@ -175,10 +175,10 @@ fn reads_every_element_type_in_both_byte_orders() {
     let content = pickle_of("model", |p| {
         write_tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1])
     });
-    let error = read_with(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
+    let error = read_little_endian(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: has the unsupported type ComplexFloatStorage");
     let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
-    let error = read_with(&content, &[]).unwrap_err().to_string();
+    let error = read_little_endian(&content, &[]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: its storage \"0\" is not in the file");
 }
 
@@ -214,10 +214,10 @@ fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
         })
     };
     for content in [parameter, subclass, untyped("float32")] {
-        let file = read_with(&content, &[("s", &zero_to_eleven())]).unwrap();
+        let file = read_little_endian(&content, &[("s", &zero_to_eleven())]).unwrap();
         assert_eq!(file.state.f32("w").unwrap(), [0.0, 1.0].as_slice());
     }
-    let error = read_with(&untyped("float8_e4m3fn"), &[("s", &zero_to_eleven())])
+    let error = read_little_endian(&untyped("float8_e4m3fn"), &[("s", &zero_to_eleven())])
         .unwrap_err()
         .to_string();
     assert_eq!(error, "tensor w: has the unsupported type float8_e4m3fn");
@@ -226,7 +226,7 @@ fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
             .empty_tuple()
             .reduce();
     });
-    let error = read_with(&sparse, &[]).unwrap_err().to_string();
+    let error = read_little_endian(&sparse, &[]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: has the unsupported type _rebuild_sparse_tensor");
 }
 
@@ -235,7 +235,7 @@ fn rejects_cyclic_wrappers() {
     // The parameter wraps itself: its arguments are a list in the memo, to which the parameter is appended later.
     let mut content = b"\x80\x02}X\x05\0\0\0model}X\x01\0\0\0w".to_vec();
     content.extend(b"ctorch._utils\n_rebuild_parameter\n]q\x00Rq\x010h\x00h\x01a0h\x01ss.");
-    let error = read_with(&content, &[]).unwrap_err().to_string();
+    let error = read_little_endian(&content, &[]).unwrap_err().to_string();
     assert_eq!(error, "tensor w: malformed tensor: too many wrappers");
 }
 
@@ -248,7 +248,7 @@ fn finds_weights_under_state_dict_and_at_the_top_level() {
     pickle.text("state_dict").empty_dict().text("w");
     write_one_value(&mut pickle);
     pickle.set_item().text("note").text("x").set_item().set_item();
-    let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
+    let file = read_little_endian(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!(file.summary.weights_under.as_deref(), Some("state_dict"));
     assert_eq!(file.summary.entries, [("model".to_owned(), "\"vit_base\"".to_owned())]);
     assert_eq!(file.summary.skipped, ["note"]);
@@ -257,12 +257,12 @@ fn finds_weights_under_state_dict_and_at_the_top_level() {
     pickle.empty_dict().text("epoch").int(4).set_item().text("w");
     write_one_value(&mut pickle);
     pickle.set_item();
-    let file = read_with(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
+    let file = read_little_endian(&pickle.finish(), &[("s", &zero_to_eleven())]).unwrap();
     assert_eq!((file.summary.weights_under, file.summary.epoch), (None, Some(4)));
     assert_eq!(file.state.len(), 1);
 
     for content in [&b"N."[..], b"].", b"}.", b"}X\x05\0\0\0model}s."] {
-        assert!(matches!(read_with(content, &[]), Err(Problem::NoWeights)));
+        assert!(matches!(read_little_endian(content, &[]), Err(Problem::NoWeights)));
     }
 }
 
@@ -296,7 +296,7 @@ fn errors_name_unsupported_callables() {
         (root.finish(), "its content", "os.system"),
         (module.finish(), "`model`", "models.Vit"),
     ] {
-        let error = read_with(&content, &[("s", &zero_to_eleven())])
+        let error = read_little_endian(&content, &[("s", &zero_to_eleven())])
             .unwrap_err()
             .to_string();
         assert!(
@@ -312,7 +312,9 @@ fn errors_name_unsupported_callables() {
         .empty_tuple()
         .reduce()
         .set_item();
-    let error = read_with(&with_line_break.finish(), &[]).unwrap_err().to_string();
+    let error = read_little_endian(&with_line_break.finish(), &[])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("calling a.b\u{fffd}c,"), "{error}");
     assert!(!std::path::Path::new("vlct-was-here").exists());
 }
@@ -435,9 +437,9 @@ fn reads_the_format_before_version_1_6() {
         let error = read_bytes(&legacy_file(&content, storages)).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
-    let mut other = legacy_file(&content, &[("7", 12, &values)]);
+    let mut wrong_protocol = legacy_file(&content, &[("7", 12, &values)]);
     // Changes the low byte of the protocol number.
-    other[18] = 1;
-    let error = read_bytes(&other).unwrap_err().to_string();
+    wrong_protocol[18] = 1;
+    let error = read_bytes(&wrong_protocol).unwrap_err().to_string();
     assert!(error.contains("protocol 769, expected 1001"), "{error}");
 }

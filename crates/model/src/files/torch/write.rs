@@ -15,7 +15,7 @@ use vlct_pickle::Writer;
 const DIRECTORY: &str = "archive";
 /// Alignment of storages in bytes, as PyTorch aligns them for memory-mapping.
 const ALIGNMENT: u16 = 64;
-/// Size in bytes from which an entry needs the 64-bit fields of the zip format.
+/// Minimum size of an entry that needs the 64-bit fields of the zip format, in bytes.
 const ZIP64_FROM: u64 = u32::MAX as u64;
 /// Version of the serialisation, `kProducedFileFormatVersion` of PyTorch 1.6 and later.
 const VERSION: &str = "3\n";

@@ -12,7 +12,7 @@ use super::value::Value;
 enum SetError {
     /// No key or entry has this path.
     Unknown(String),
-    /// The value has another type than the key or entry.
+    /// The value does not have the type of the key or entry.
     Type {
         key: &'static Key,
         path: String,
@@ -86,7 +86,7 @@ fn replace_entry(
     value: &Value,
 ) -> Result<(), SetError> {
     let path = format!("{}.{entry}", key.name);
-    let Some(found) = entries.iter_mut().find(|(name, _)| name == entry) else {
+    let Some(slot) = entries.iter_mut().find(|(name, _)| name == entry) else {
         return Err(SetError::Unknown(path));
     };
     let value = value.clone();
@@ -96,7 +96,7 @@ fn replace_entry(
     if !key.range.allows(&value) {
         return Err(SetError::Range { key, path, value });
     }
-    found.1 = value;
+    slot.1 = value;
     Ok(())
 }
 
@@ -111,10 +111,10 @@ fn nearest_key(path: &str) -> String {
         }
     }
     // `itm` means `loss_names.itm`, but by edit distance other keys are more similar.
-    let by_entry = names
+    let same_entry_name = names
         .iter()
         .find(|n| n.split_once('.').is_some_and(|(_, entry)| entry == path));
-    by_entry
+    same_entry_name
         .cloned()
         .unwrap_or_else(|| nearest(path, names.iter().map(String::as_str)).to_string())
 }
