@@ -94,7 +94,7 @@ pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
 }
 
 /// Returns the settings of a run's loader.
-pub fn loader(spec: &RunSpec, mode: Mode) -> LoaderSpec {
+pub fn loader_spec(spec: &RunSpec, mode: Mode) -> LoaderSpec {
     LoaderSpec {
         seed: spec.seed,
         mode,

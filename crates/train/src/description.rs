@@ -74,7 +74,7 @@ impl Description {
         }
     }
 
-    /// Reads the description of a checkpoint; `None` for format 1, which has no description.
+    /// Reads the description of a checkpoint; `None` for a checkpoint of format 1, which has no description.
     ///
     /// # Errors
     /// Returns [`CheckpointError::Mismatch`] if the description is invalid.

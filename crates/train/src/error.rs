@@ -104,7 +104,7 @@ pub enum TrainError {
     },
     /// The tensors of a weight file do not fit the model.
     #[error("{path}: {source}", path = path.display())]
-    Unfit {
+    WeightsMismatch {
         /// The weight file.
         path: PathBuf,
         /// The cause.

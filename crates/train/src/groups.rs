@@ -72,8 +72,8 @@ pub fn pretrain_groups(parameters: &[Parameter<'_>], weight_decay: f64, lr_mult:
         members: Vec::new(),
     });
     for parameter in parameters {
-        let has = |parts: &[&str]| parts.iter().any(|part| parameter.name.contains(part));
-        let group = 2 * usize::from(has(&HEADS)) + usize::from(has(&NO_DECAY));
+        let name_contains = |parts: &[&str]| parts.iter().any(|part| parameter.name.contains(part));
+        let group = 2 * usize::from(name_contains(&HEADS)) + usize::from(name_contains(&NO_DECAY));
         groups[group].members.push(parameter.name.into());
     }
     groups.into()
@@ -88,13 +88,13 @@ pub fn layer_decay_groups(
     depth: usize,
     layer_decay: f64,
 ) -> Vec<ParameterGroup> {
-    let layer = |name: &str| match name.strip_prefix("transformer.") {
+    let layer_of = |name: &str| match name.strip_prefix("transformer.") {
         Some("mask_token") => 0,
         Some(rest) => backbone_layer(rest, depth),
         None if name.starts_with("text_embeddings") || name.starts_with("token_type_embeddings") => 0,
         None => depth + 1,
     };
-    groups_by_layer(parameters, weight_decay, depth, layer_decay, layer, |p| {
+    groups_by_layer(parameters, weight_decay, depth, layer_decay, layer_of, |p| {
         p.dimensions != 1
     })
 }
@@ -107,14 +107,14 @@ pub fn vit_layer_decay_groups(
     depth: usize,
     layer_decay: f64,
 ) -> Vec<ParameterGroup> {
-    let decays = |p: &Parameter<'_>| p.dimensions != 1 && p.name != "cls_token" && p.name != "pos_embed";
+    let has_decay = |p: &Parameter<'_>| p.dimensions != 1 && p.name != "cls_token" && p.name != "pos_embed";
     groups_by_layer(
         parameters,
         weight_decay,
         depth,
         layer_decay,
         |name| backbone_layer(name, depth),
-        decays,
+        has_decay,
     )
 }
 
@@ -131,19 +131,19 @@ fn backbone_layer(name: &str, depth: usize) -> usize {
     }
 }
 
-/// Groups parameters that are not frozen by layer and by whether they have weight decay.
+/// Groups the trainable parameters by layer and by whether they have weight decay.
 fn groups_by_layer(
     parameters: &[Parameter<'_>],
     weight_decay: f64,
     depth: usize,
     layer_decay: f64,
-    layer: impl Fn(&str) -> usize,
-    decays: impl Fn(&Parameter<'_>) -> bool,
+    layer_of: impl Fn(&str) -> usize,
+    has_decay: impl Fn(&Parameter<'_>) -> bool,
 ) -> Vec<ParameterGroup> {
     let mut groups: Vec<ParameterGroup> = Vec::new();
     let mut group_indices: HashMap<(usize, bool), usize> = HashMap::new();
     for parameter in parameters.iter().filter(|p| !p.frozen) {
-        let (layer, decays) = (layer(parameter.name), decays(parameter));
+        let (layer, decays) = (layer_of(parameter.name), has_decay(parameter));
         let index = *group_indices.entry((layer, decays)).or_insert_with(|| {
             groups.push(ParameterGroup {
                 name: format!("layer_{layer}_{}", if decays { "decay" } else { "no_decay" }),
@@ -315,7 +315,7 @@ mod tests {
     fn imagenet_groups_equal_those_of_the_original() {
         for directory in vlct_golden::directories("imagenet") {
             let recorded = vlct_golden::json(directory.join("layer_decay_groups.json"));
-            // Layers 0 to `depth + 1` have two groups each, of which one contains `head.weight`.
+            // Layers 0 to `depth + 1` have two groups each. One of all these groups contains `head.weight`, so the count is 2 × depth + 3.
             let has_head = |g: &Json| g["params"].as_array().unwrap().iter().any(|p| p == "head.weight");
             let depth = recorded.as_array().unwrap().iter().filter(|g| !has_head(g)).count() / 2 - 1;
             let mut names = ParameterNames(Vec::new());
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn pre_training_groups_task_heads_by_their_names() {
+    fn pretrain_groups_finds_task_heads_by_their_names() {
         let names = [
             "vqa_classifier.1.weight",
             "vqa_classifier.0.bias",

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn shorter_windows_are_steps_of_the_run_but_not_of_the_schedule() {
+    fn the_run_counts_shorter_windows_as_whole_steps_and_the_schedule_does_not() {
         // An epoch of 10 micro-batches has windows of 4, 4 and 2. The schedule has 10 × 3 / 4 = 7 steps, the run has 9.
         let p = plan(
             &[
@@ -426,7 +426,7 @@ mod tests {
         }
 
         #[test]
-        fn the_run_validates_at_the_last_window_end_not_after_each_validation_point(
+        fn the_run_validates_at_the_latest_window_end_up_to_each_validation_point(
             batches in 1u64..40, grad_steps in 1u64..15, total in 1u64..30, interval in 1u64..40
         ) {
             let plan = small_plan(batches, grad_steps, total, interval.min(batches));

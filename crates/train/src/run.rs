@@ -25,7 +25,7 @@ const CONFIG_FILE: &str = "config.toml";
 pub(crate) struct RunDirectory {
     path: PathBuf,
     log: RunLog,
-    /// The description in the checkpoints, as JSON.
+    /// The description of the model, as JSON, for the checkpoints.
     description: Value,
     /// The state in the last checkpoint that this process has written.
     saved: Option<RunState>,

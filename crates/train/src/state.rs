@@ -26,15 +26,15 @@ pub(crate) struct RunState {
     pub global_step: u64,
     /// Number of updates of each parameter.
     pub parameter_steps: Vec<u64>,
-    /// Sums of the measures of the current epoch.
+    /// Sums of the metrics of the current epoch.
     #[serde(default)]
     pub metrics: Tally,
     /// Best value of the metric that selects the best checkpoint.
     pub best_metric: Option<f64>,
-    /// Number of completed optimiser steps at the best value.
+    /// Number of optimiser steps completed when the best value was measured.
     pub best_step: Option<u64>,
-    /// Whether the current weights must be validated. A run that stops before or during a validation validates after it is
-    /// resumed.
+    /// Whether the current weights must be validated. If a run stops before or during a validation, the validation is done after
+    /// resuming.
     pub validation_due: bool,
     /// Number of unreadable images that were replaced.
     pub replaced: u64,
@@ -90,15 +90,15 @@ impl RunState {
     }
 }
 
-/// Converts a state of format 1 to format 2. A validation that was interrupted after the first update is due. The sums of
-/// the epoch are lost.
+/// Converts a state of format 1 to format 2. `validation_due` is true if a validation was interrupted and at least one optimiser step
+/// was completed. The sums of the epoch are lost.
 fn upgrade_from_format_1(mut state: Value) -> Value {
     if let Some(entries) = state.as_object_mut() {
         let interrupted = entries
             .get("pending_validation")
             .is_some_and(|position| !position.is_null());
-        let has_updates = entries.get(STEP_KEY).and_then(Value::as_u64) > Some(0);
-        entries.insert("validation_due".into(), (interrupted && has_updates).into());
+        let has_steps = entries.get(STEP_KEY).and_then(Value::as_u64) > Some(0);
+        entries.insert("validation_due".into(), (interrupted && has_steps).into());
         entries.remove("metrics");
     }
     state
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn format_1_resumes_with_empty_epoch_sums() {
+    fn a_state_of_format_1_is_read_with_empty_epoch_sums() {
         let state = |step: u64, pending: Value| {
             let old = json!({
                 "epoch": 1, "batch": 8, "global_step": step, "parameter_steps": [4, 4], "metrics": {"mlm_loss": [1.0, 2]},
@@ -131,6 +131,9 @@ mod tests {
         assert_eq!(read.metrics, Tally::default());
         assert!(read.validation_due);
         assert!(!state(4, Value::Null).validation_due);
-        assert!(!state(0, json!([0, 1])).validation_due, "before the first update");
+        assert!(
+            !state(0, json!([0, 1])).validation_due,
+            "before the first optimiser step"
+        );
     }
 }

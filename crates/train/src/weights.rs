@@ -22,7 +22,7 @@ pub(crate) struct Weights {
     pub optimizer: Optimizer,
     pub gradients: Gradients,
     /// Hyperparameters of each parameter. The field `learning_rate` holds a factor of the run's learning rate.
-    settings: Vec<Hyperparameters>,
+    hyperparameters: Vec<Hyperparameters>,
     /// Learning-rate factor of each parameter group, in the order of the groups.
     pub group_scales: Vec<f64>,
 }
@@ -37,11 +37,11 @@ impl Weights {
             load_and_log(&mut model, &spec.weights)?;
             model
         };
-        let (settings, group_scales) = settings(&spec.optimizer, &model);
+        let (hyperparameters, group_scales) = hyperparameters(&spec.optimizer, &model);
         Ok(Self {
             optimizer: Optimizer::new(spec.optimizer.rule, model.parameters()),
             gradients: Gradients::new(model.parameters()),
-            settings,
+            hyperparameters,
             group_scales,
             model,
         })
@@ -49,12 +49,12 @@ impl Weights {
 
     /// Updates the parameters with learning rate `rate`, and clears the gradients.
     pub fn update(&mut self, rate: f64) {
-        let settings = &self.settings;
+        let all = &self.hyperparameters;
         self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
-            let setting = settings[id.index()];
+            let hyperparameters = all[id.index()];
             Hyperparameters {
-                learning_rate: rate * setting.learning_rate,
-                ..setting
+                learning_rate: rate * hyperparameters.learning_rate,
+                ..hyperparameters
             }
         });
         self.gradients.clear();
@@ -117,7 +117,7 @@ impl Weights {
     }
 }
 
-/// Returns the name in checkpoints of a parameter's moment.
+/// Returns the name that a moment of a parameter has in checkpoints.
 fn moment_name(moment: &str, parameter: &str) -> String {
     format!("optimizer.{moment}.{parameter}")
 }
@@ -159,18 +159,19 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
 /// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
     let state = files::read(path)?.state;
-    let (state, report) =
-        files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| TrainError::Unfit {
+    let (state, report) = files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| {
+        TrainError::WeightsMismatch {
             path: path.to_path_buf(),
             source,
-        })?;
+        }
+    })?;
     model.load(&state)?;
     Ok(report.to_string())
 }
 
 /// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the
 /// hyperparameters holds the factor of the parameter's group.
-fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
+fn hyperparameters(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()
         .iter()
@@ -185,14 +186,14 @@ fn settings(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Ve
         learning_rate: 0.0,
         weight_decay: 0.0,
     };
-    let mut settings = vec![frozen; parameters.len()];
+    let mut hyperparameters = vec![frozen; parameters.len()];
     for group in &groups {
         for id in group.members.iter().filter_map(|name| model.parameters().id(name)) {
-            settings[id.index()] = Hyperparameters {
+            hyperparameters[id.index()] = Hyperparameters {
                 learning_rate: group.learning_rate_scale,
                 weight_decay: group.weight_decay,
             };
         }
     }
-    (settings, groups.iter().map(|g| g.learning_rate_scale).collect())
+    (hyperparameters, groups.iter().map(|g| g.learning_rate_scale).collect())
 }

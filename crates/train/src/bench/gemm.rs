@@ -37,8 +37,8 @@ pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
     let times = layer_times(Device::default(), rows, inner, columns, precision, repetitions);
     let flops = 2.0 * (rows * inner * columns) as f64;
     let [forward_tflops, input_gradient_tflops, weight_gradient_tflops] =
-        [times.forward, times.input_gradient, times.weight_gradient].map(|times| {
-            let seconds = median(times.iter().map(|t| t.as_secs_f64()).collect());
+        [times.forward, times.input_gradient, times.weight_gradient].map(|durations| {
+            let seconds = median(durations.iter().map(|t| t.as_secs_f64()).collect());
             round(flops / seconds / 1e12, 4)
         });
     GemmResult {

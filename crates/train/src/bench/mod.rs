@@ -97,8 +97,8 @@ pub struct Profile {
 }
 
 impl std::fmt::Display for Profile {
-    /// Writes one line per operation. The columns are, per step: calls, milliseconds, percentage of the time, busy cores, throughput
-    /// of computation and memory.
+    /// Writes a header, one line per operation, one line for the rest of a step and one for the whole step. The columns are: calls and
+    /// milliseconds per step, percentage of the time, mean number of busy cores, throughput of computation and of memory.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let steps = self.steps.max(1) as f64;
         let total = self.total.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -108,7 +108,7 @@ impl std::fmt::Display for Profile {
             "operation", "calls", "ms", "%", "cores", "GFLOP/s", "GB/s"
         )?;
         let (mut profiled, mut core_seconds) = (0.0, 0.0);
-        let cores = |core_seconds: f64, seconds: f64| match core_seconds {
+        let format_cores = |core_seconds: f64, seconds: f64| match core_seconds {
             0.0 => String::new(),
             _ => format!("{:.2}", core_seconds / seconds.max(f64::MIN_POSITIVE)),
         };
@@ -117,17 +117,17 @@ impl std::fmt::Display for Profile {
             let entry_core_seconds = e.core_time.as_secs_f64();
             profiled += seconds;
             core_seconds += entry_core_seconds;
-            let rate = |amount: f64, digits: usize| match amount {
+            let format_rate = |amount: f64, digits: usize| match amount {
                 0.0 => String::new(),
                 _ => format!("{:.digits$}", amount / seconds.max(f64::MIN_POSITIVE) / 1e9),
             };
             let (calls, share) = (e.calls as f64 / steps, 100.0 * seconds / total);
-            let (ms, flops, bytes) = (1e3 * seconds / steps, rate(e.flops, 0), rate(e.bytes, 1));
+            let (ms, flops, bytes) = (1e3 * seconds / steps, format_rate(e.flops, 0), format_rate(e.bytes, 1));
             writeln!(
                 f,
                 "{:<44} {calls:>6.0} {ms:>9.2} {share:>6.1} {:>6} {flops:>9} {bytes:>7}",
                 e.name,
-                cores(entry_core_seconds, seconds)
+                format_cores(entry_core_seconds, seconds)
             )?;
         }
         let (other, all) = (1e3 * (total - profiled) / steps, 1e3 * total / steps);
@@ -138,7 +138,7 @@ impl std::fmt::Display for Profile {
             "",
             100.0 * (total - profiled) / total
         )?;
-        let busy = cores(core_seconds, profiled);
+        let busy = format_cores(core_seconds, profiled);
         write!(f, "{:<44} {:>6} {all:>9.2} {:>6.1} {busy:>6}", "step", "", 100.0)
     }
 }

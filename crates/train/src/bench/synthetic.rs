@@ -27,16 +27,16 @@ impl Synthetic {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
         let samples = samples.map(|(i, ((ids, is_masked), [own, false_image]))| {
             let labels: Vec<Option<u32>> = ids.iter().zip(is_masked).map(|(id, m)| m.then_some(*id)).collect();
-            let masked = ids.iter().zip(&labels).map(|(id, label)| label.map_or(*id, |_| MASK));
-            let masked = Text {
-                ids: masked.collect(),
+            let masked_ids = ids.iter().zip(&labels).map(|(id, label)| label.map_or(*id, |_| MASK));
+            let masked_text = Text {
+                ids: masked_ids.collect(),
                 labels,
             };
             let matched = i < batch / 2;
             Sample {
                 item: i,
                 images: if matched { vec![own] } else { vec![own, false_image] },
-                texts: vec![masked, Text::unmasked(ids)],
+                texts: vec![masked_text, Text::unmasked(ids)],
                 sequences: vec![sequence(MODELLING, 0, 0), sequence(MATCHING, 1, !matched as u32)],
                 target: Target::Class(matched as u32),
             }
@@ -47,7 +47,7 @@ impl Synthetic {
         }
     }
 
-    /// Makes a batch of questions, all patches visible. The batch has a loss only if `has_targets` is set.
+    /// Makes a batch of questions with all patches visible. The batch has a loss only if `has_targets` is set.
     pub fn vqa(batch: usize, image_size: usize, has_targets: bool) -> Self {
         let samples = captions(batch).into_iter().zip(images(batch, image_size)).enumerate();
         let samples = samples.map(|(i, ((ids, _), [image, _]))| Sample {
@@ -116,7 +116,7 @@ fn captions(batch: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
             (0..length).map(|_| random.random_range(1000..30000)).collect()
         })
         .collect();
-    let mut mask = |text: &Vec<u32>| (0..text.len()).map(|i| i == 1 || random.random_bool(0.15)).collect();
-    let masked: Vec<Vec<bool>> = texts.iter().map(&mut mask).collect();
-    texts.into_iter().zip(masked).collect()
+    let mut draw_mask = |text: &Vec<u32>| (0..text.len()).map(|i| i == 1 || random.random_bool(0.15)).collect();
+    let masks: Vec<Vec<bool>> = texts.iter().map(&mut draw_mask).collect();
+    texts.into_iter().zip(masks).collect()
 }

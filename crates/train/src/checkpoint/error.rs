@@ -5,8 +5,8 @@ use std::{fmt, io, path::PathBuf};
 /// Result with a [`CheckpointError`].
 pub type Result<T> = std::result::Result<T, CheckpointError>;
 
-/// An error of saving or loading a checkpoint. Its message is one line with the cause; all variants except
-/// `Invalid` begin with the path.
+/// An error of saving or loading a checkpoint. Its message is one line with the cause. The messages of all variants except `Invalid`
+/// begin with the path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -36,7 +36,7 @@ pub enum CheckpointError {
         /// The cause.
         reason: String,
     },
-    /// The checkpoint is intact, but does not contain the requested tensor or description.
+    /// The checkpoint is intact, but lacks the requested tensor, or the tensor has another shape, or the description is invalid.
     #[error("{path}: {reason}", path = path.display())]
     Mismatch {
         /// The checkpoint's path.

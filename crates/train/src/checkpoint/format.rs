@@ -12,13 +12,13 @@ pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 /// Name of the checkpoint file in `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
-/// Key of the number of optimiser steps in `state`, read by [`inspect`](super::inspect) and for error messages.
+/// Key in `state`. Its value is the number of optimiser steps, which [`inspect`](super::inspect) and error messages report.
 pub const STEP_KEY: &str = "global_step";
 
-/// Key of the epoch in `state`, read by [`inspect`](super::inspect).
+/// Key in `state`. Its value is the epoch, which [`inspect`](super::inspect) reports.
 pub const EPOCH_KEY: &str = "epoch";
 
-/// Key of the best value of the metric in `state`, read by [`inspect`](super::inspect).
+/// Key in `state`. Its value is the best value of the metric, which [`inspect`](super::inspect) reports.
 pub const METRIC_KEY: &str = "best_metric";
 
 /// Returns the path of the last checkpoint in a run directory. The file need not exist.
@@ -34,8 +34,8 @@ pub fn best_path(run: &Path) -> PathBuf {
 /// Maximum size of a header in bytes. Readers of safetensors reject a larger header.
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
-/// First bytes of the header of every checkpoint. The 8 bytes before them are the length of the header; the digits of the checksum
-/// follow.
+/// First bytes of the header of every checkpoint. In the file, the 8 bytes of the header's length precede them, and the digits of the
+/// checksum follow.
 pub(super) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
 
 /// Offset of the checksum's digits in the file.

@@ -45,7 +45,7 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// Opens the checkpoint at `path` and verifies its checksum. Memory use does not depend on the size of the file.
+/// Opens the checkpoint at `path` and verifies its checksum. Only the header is copied into memory.
 ///
 /// # Errors
 /// Returns [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped, and [`CheckpointError::Damaged`] if it is

@@ -117,8 +117,8 @@ fn the_safetensors_crate_reads_checkpoints() {
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), 5);
     assert_eq!(file.tensor("head.bias").unwrap().data(), 3f32.to_le_bytes());
-    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    assert_eq!(header % 8, 0, "data is aligned");
+    let (header_length, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header_length % 8, 0, "data is aligned");
     let texts = metadata.metadata().clone().unwrap();
     assert_eq!(texts["format"], FORMAT);
     assert_eq!(
@@ -212,10 +212,10 @@ proptest! {
     }
 
     #[test]
-    fn rejects_arbitrary_files(bytes in prop::collection::vec(any::<u8>(), 0..200), keep_start in any::<bool>()) {
+    fn rejects_arbitrary_files(bytes in prop::collection::vec(any::<u8>(), 0..200), has_header_start in any::<bool>()) {
         let run = TempDir::new().unwrap();
         let path = run.path().join(FILE_NAME);
-        let start: &[u8] = if keep_start { HEADER_START.as_bytes() } else { b"" };
+        let start: &[u8] = if has_header_start { HEADER_START.as_bytes() } else { b"" };
         fs::write(&path, [&(bytes.len() as u64).to_le_bytes(), start, &bytes].concat()).unwrap();
         prop_assert!(load(&path).is_err());
         prop_assert!(inspect(&path).is_err());

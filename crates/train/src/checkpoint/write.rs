@@ -94,9 +94,9 @@ fn header(tensors: &[TensorRef<'_>], state: &Value, description: &Value) -> Resu
         if name == "__metadata__" || !names.insert(name) {
             return invalid(format!("tensor name `{name}` is reserved or repeated"));
         }
-        let elements = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        let expected = tensor.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         let count = tensor.data.rows() * tensor.data.columns();
-        if elements != Some(count) {
+        if expected != Some(count) {
             let shape = tensor.shape;
             return invalid(format!("tensor `{name}` has shape {shape:?} but {count} values"));
         }

@@ -92,8 +92,8 @@ pub fn truncate_after(run: &Path, step: u64) -> Result<u64> {
     })
 }
 
-/// Reads a line, including the newline, into `line`. Returns `false` at the end of the file. A line longer than [`MAX_LINE`] is
-/// truncated.
+/// Reads a line, including the newline, into `line`. Returns `false` at the end of the file. The bytes of a line beyond
+/// [`MAX_LINE`] are skipped.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     io::Read::take(&mut *reader, MAX_LINE).read_until(b'\n', line)?;

@@ -23,6 +23,7 @@ pub struct RunLog {
     events: EventWriter,
     progress: Progress,
     started: Instant,
+    /// Seconds of training before the run was resumed; 0 for a new run.
     seconds_before: f64,
 }
 
@@ -76,7 +77,7 @@ impl RunLog {
     /// Returns an error if a file cannot be written, for instance on a full disk. Partial records are removed.
     pub fn log(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
         self.metrics.write(step, epoch, self.seconds(), values)?;
-        self.events.scalars(step, epoch, values)
+        self.events.append_scalars(step, epoch, values)
     }
 
     /// Returns the seconds of training, including those before interruptions.
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn create_rejects_and_resume_continues_existing_logs() {
+    fn existing_logs_are_rejected_by_create_and_continued_by_resume() {
         let directory = TempDir::new().unwrap();
         let run = directory.path().join("run");
         let mut log = RunLog::create(&run, Progress::quiet()).unwrap();

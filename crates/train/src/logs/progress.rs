@@ -15,7 +15,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// Minimum time between two stored measurements.
 const SAMPLING: Duration = Duration::from_millis(250);
 
-/// Minimum time between plain lines. The interval is 1/60 of the time since the start, between this and [`MAX_LINE_INTERVAL`].
+/// Minimum time between plain lines. The time between lines is 1/60 of the time since the start, but at least this and at most
+/// [`MAX_LINE_INTERVAL`].
 const MIN_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum time between plain lines.
@@ -37,14 +38,14 @@ pub fn suspend<T>(print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The progress since the last update.
+/// The arguments of [`Progress::update`].
 #[derive(Debug, Clone, Copy)]
 pub struct Update<'a> {
     /// Number of completed steps.
     pub step: u64,
-    /// Number of samples since the last update.
+    /// Number of samples since the last call.
     pub samples: u64,
-    /// Time spent waiting for data since the last update.
+    /// Time spent waiting for data since the last call.
     pub waited: Duration,
     /// Short names (`mlm`, `mae`, …) and values of the losses.
     pub losses: &'a [(&'a str, f64)],
@@ -138,7 +139,7 @@ impl Progress {
         }
     }
 
-    /// Adds an update, and refreshes the display if a refresh is due.
+    /// Adds the progress since the last call, and refreshes the display if a refresh is due.
     pub fn update(&mut self, update: Update<'_>) {
         self.update_at(Instant::now(), update);
     }
@@ -197,7 +198,7 @@ impl Progress {
         parts.join("  ")
     }
 
-    /// Excludes the time since the last update from the rates. Called after a validation.
+    /// Excludes the time since the last call of [`Progress::update`] from the rates. Called after a validation.
     pub fn skip_pause(&mut self) {
         self.meter.restart(Instant::now());
     }
@@ -209,7 +210,7 @@ impl Progress {
         {
             bar.abandon();
             set_visible_bar(None);
-            // The cursor is at the end of the bar, so a new line begins here.
+            // The cursor is at the end of the bar, so a newline separates later output from it.
             let _ = writeln!(io::stderr());
         }
     }

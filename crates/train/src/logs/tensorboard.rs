@@ -35,7 +35,7 @@ impl EventWriter {
         let time = file_time(run).map_err(|source| log_error(run, "started", source))?;
         let name = format!("{FILE_PREFIX}{time:010}.{}.{}", host(), std::process::id());
         let mut file = AppendFile::open(&run.join(name))?;
-        file.append(&record(&version_event(now())))?;
+        file.append(&tfrecord(&version_event(now())))?;
         Ok(Self { file })
     }
 
@@ -45,20 +45,20 @@ impl EventWriter {
     /// # Errors
     /// Returns an error if the file cannot be written.
     pub fn restart(&mut self, step: u64) -> Result<()> {
-        self.file.append(&record(&start_event(now(), step.saturating_add(1))))
+        self.file.append(&tfrecord(&start_event(now(), step.saturating_add(1))))
     }
 
     /// Appends `values` and the scalar `epoch` at optimiser step `step`, in one record.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written. A partial record is removed.
-    pub fn scalars(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
-        self.file.append(&record(&scalar_event(now(), step, epoch, values)))
+    pub fn append_scalars(&mut self, step: u64, epoch: u64, values: &[(&str, f64)]) -> Result<()> {
+        self.file.append(&tfrecord(&scalar_event(now(), step, epoch, values)))
     }
 }
 
-/// Returns the Unix time in seconds, or one second more than the latest time in the names of the directory's event files if this is
-/// later. TensorBoard reads files in the order of their names, and the file of a resumed run must be the last one.
+/// Returns the later of two Unix times in seconds: now, and one second after the latest time in the names of the directory's event
+/// files. TensorBoard reads files in the order of their names, and the file of a resumed run must be the last one.
 fn file_time(run: &Path) -> io::Result<u64> {
     let mut time = now() as u64;
     for entry in fs::read_dir(run)? {
@@ -95,7 +95,7 @@ fn host() -> String {
 }
 
 /// Returns the TFRecord of an event.
-fn record(event: &[u8]) -> Vec<u8> {
+fn tfrecord(event: &[u8]) -> Vec<u8> {
     let length = (event.len() as u64).to_le_bytes();
     let mut bytes = Vec::with_capacity(event.len() + 16);
     bytes.extend_from_slice(&length);
@@ -112,18 +112,18 @@ fn masked_crc(bytes: &[u8]) -> u32 {
 
 fn version_event(time: f64) -> Vec<u8> {
     let mut event = Message::default();
-    event.double(1, time);
-    event.bytes(3, b"brain.Event:2");
+    event.push_double(1, time);
+    event.push_bytes(3, b"brain.Event:2");
     event.0
 }
 
 fn start_event(time: f64, step: u64) -> Vec<u8> {
     let mut session = Message::default();
-    session.varint(1, 1);
+    session.push_varint(1, 1);
     let mut event = Message::default();
-    event.double(1, time);
-    event.varint(2, step);
-    event.bytes(7, &session.0);
+    event.push_double(1, time);
+    event.push_varint(2, step);
+    event.push_bytes(7, &session.0);
     event.0
 }
 
@@ -131,14 +131,14 @@ fn scalar_event(time: f64, step: u64, epoch: u64, values: &[(&str, f64)]) -> Vec
     let mut summary = Message::default();
     for &(tag, number) in values.iter().chain(&[("epoch", epoch as f64)]) {
         let mut value = Message::default();
-        value.bytes(1, tag.as_bytes());
-        value.float(2, number as f32);
-        summary.bytes(1, &value.0);
+        value.push_bytes(1, tag.as_bytes());
+        value.push_float(2, number as f32);
+        summary.push_bytes(1, &value.0);
     }
     let mut event = Message::default();
-    event.double(1, time);
-    event.varint(2, step);
-    event.bytes(5, &summary.0);
+    event.push_double(1, time);
+    event.push_varint(2, step);
+    event.push_bytes(5, &summary.0);
     event.0
 }
 
@@ -147,11 +147,11 @@ fn scalar_event(time: f64, step: u64, epoch: u64, values: &[(&str, f64)]) -> Vec
 struct Message(Vec<u8>);
 
 impl Message {
-    fn key(&mut self, field: u64, wire_type: u64) {
-        self.raw_varint(field << 3 | wire_type);
+    fn push_key(&mut self, field: u64, wire_type: u64) {
+        self.push_raw_varint(field << 3 | wire_type);
     }
 
-    fn raw_varint(&mut self, mut value: u64) {
+    fn push_raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
             value >>= 7;
@@ -159,24 +159,24 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    fn varint(&mut self, field: u64, value: u64) {
-        self.key(field, 0);
-        self.raw_varint(value);
+    fn push_varint(&mut self, field: u64, value: u64) {
+        self.push_key(field, 0);
+        self.push_raw_varint(value);
     }
 
-    fn double(&mut self, field: u64, value: f64) {
-        self.key(field, 1);
+    fn push_double(&mut self, field: u64, value: f64) {
+        self.push_key(field, 1);
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn float(&mut self, field: u64, value: f32) {
-        self.key(field, 5);
+    fn push_float(&mut self, field: u64, value: f32) {
+        self.push_key(field, 5);
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn bytes(&mut self, field: u64, value: &[u8]) {
-        self.key(field, 2);
-        self.raw_varint(value.len() as u64);
+    fn push_bytes(&mut self, field: u64, value: &[u8]) {
+        self.push_key(field, 2);
+        self.push_raw_varint(value.len() as u64);
         self.0.extend_from_slice(value);
     }
 }
@@ -308,7 +308,7 @@ mod tests {
         let mut writer = EventWriter::create(run.path()).unwrap();
         writer.restart(40).unwrap();
         writer
-            .scalars(41, 1, &[("mlm/train/loss", 5.25), ("mlm/train/accuracy", f64::NAN)])
+            .append_scalars(41, 1, &[("mlm/train/loss", 5.25), ("mlm/train/accuracy", f64::NAN)])
             .unwrap();
         let entry = fs::read_dir(run.path()).unwrap().next().unwrap().unwrap();
         let name = entry.file_name().into_string().unwrap();
@@ -342,7 +342,7 @@ mod tests {
         #[test]
         fn written_scalars_are_read_unchanged(step in any::<u64>(), values in prop::collection::vec((".{0,200}", -1e30..1e30f64), 0..3)) {
             let values: Vec<(&str, f64)> = values.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
-            let (read_step, mut read) = scalars(&split_events(&record(&scalar_event(0.0, step, 3, &values)))[0]);
+            let (read_step, mut read) = scalars(&split_events(&tfrecord(&scalar_event(0.0, step, 3, &values)))[0]);
             prop_assert_eq!(read_step, step);
             prop_assert_eq!(read.pop(), Some(("epoch".to_string(), 3.0)));
             let expected: Vec<(String, f32)> = values.iter().map(|&(tag, value)| (tag.into(), value as f32)).collect();

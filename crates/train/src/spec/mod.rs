@@ -96,7 +96,7 @@ pub struct DataSpec {
     pub root: PathBuf,
     /// Names of the datasets, concatenated in this order.
     pub datasets: Vec<String>,
-    /// Whether a published dataset may have fewer numbered files than published.
+    /// Whether a published dataset may have fewer numbered files than were published.
     pub fewer_shards: bool,
     /// `bert-base-uncased`, or the path of a vocabulary.
     pub tokenizer: String,
@@ -157,7 +157,7 @@ pub struct ValidationSpec {
 }
 
 impl RunSpec {
-    /// Resolves a configuration, which [`validate`] has checked.
+    /// Resolves a configuration that [`validate`] has accepted.
     ///
     /// # Errors
     /// Returns an error if no task is active, this version does not train an active task, a transform is unknown, or sizes
@@ -375,8 +375,8 @@ fn check_tasks(config: &Config) -> Result<()> {
 /// Extensions of weight files. [`tag`] removes no other extensions, because the name of a directory may contain a dot.
 const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetensors"];
 
-/// Returns the short name of the weights `load_path`: the last component of the path without the extension of a weight file.
-/// An empty path gives an empty name. The experiment directory's name contains the tag.
+/// Returns the short name of the weight file `load_path`: the last component of the path without the extension of a weight file.
+/// An empty path gives an empty name. The name of the experiment directory contains this short name.
 pub fn tag(load_path: &str) -> &str {
     let name = Path::new(load_path)
         .file_name()

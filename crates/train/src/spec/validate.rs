@@ -7,8 +7,8 @@ use super::size::model_size;
 use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use crate::plan;
 
-/// Published datasets whose samples are not an image with captions.
-const QUESTION_SETS: [&str; 2] = ["vqa", "nlvr2"];
+/// Published datasets whose samples are not images with captions.
+const DATASETS_WITHOUT_CAPTIONS: [&str; 2] = ["vqa", "nlvr2"];
 
 /// Checks that the values of a configuration agree.
 ///
@@ -126,11 +126,11 @@ fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
             if !datasets::NAMES.contains(&dataset.as_str()) {
                 continue;
             }
-            let is_question_set = QUESTION_SETS.contains(&dataset.as_str());
+            let has_captions = !DATASETS_WITHOUT_CAPTIONS.contains(&dataset.as_str());
             let has_samples = match task {
                 "vqa" | "nlvr2" => dataset == task,
                 "mlm" | "mae" => dataset != "nlvr2",
-                _ => !is_question_set,
+                _ => has_captions,
             };
             if !has_samples {
                 return contradiction(format!(

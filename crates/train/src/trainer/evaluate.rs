@@ -1,4 +1,4 @@
-//! The evaluators of a run: the metrics of its task on a split, and retrieval recalls.
+//! The evaluators of a run: one for the metrics of its task on a split, one for retrieval recalls.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +22,7 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
         task: spec.task.build(&spec.model)?,
         data: split,
         inputs: Arc::clone(inputs),
-        loader: data::loader(spec, Mode::Evaluate),
+        loader: data::loader_spec(spec, Mode::Evaluate),
         limit: 0,
     })
 }
@@ -47,8 +47,8 @@ pub(super) fn recall_evaluator(
     )?))
 }
 
-/// Runs the evaluators. Returns the values under the original's names: recalls, metrics of the task, and the value that selects
-/// the best checkpoint. Returns `None` if `stop` is set before the end.
+/// Runs the evaluators. Returns the recalls, the metrics of the task and, last, the value that selects the best checkpoint. The names
+/// are those of the original. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.

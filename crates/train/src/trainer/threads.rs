@@ -39,14 +39,14 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
     let mut pool = rayon::ThreadPoolBuilder::new().num_threads(count);
     if pinned {
         let cpus = affinity::allowed()?;
+        let allowed = cpus.len();
         let count = match count {
-            0 => cpus.len(),
+            0 => allowed,
             count => count,
         };
-        if count > cpus.len() {
+        if count > allowed {
             return Err(format!(
-                "pin_threads: {count} threads, but this process may use {} CPUs: set threads={0}",
-                cpus.len()
+                "pin_threads: {count} threads, but this process may use {allowed} CPUs: set threads={allowed}"
             ));
         }
         pool = pool.num_threads(count).start_handler(move |i| {

@@ -71,15 +71,15 @@ pub(super) struct Trainer<'a> {
     last_validation: Vec<(String, f64)>,
 }
 
-/// The results of the micro-batches of a window, other than gradients.
+/// The results of the micro-batches of a window, without the gradients.
 struct WindowResult {
-    /// Sums of the measures of the epoch, including this window.
+    /// Sums of the metrics of the epoch, including this window.
     epoch_sums: Tally,
-    /// Number of replaced images of the run, including this window.
+    /// Number of images replaced in the run, including this window.
     replaced: u64,
     /// Number of samples of the window.
     samples: u64,
-    /// Values of the last micro-batch, for the log.
+    /// Metrics of the last micro-batch, for the log.
     values: Vec<(&'static str, f64)>,
 }
 
@@ -130,13 +130,13 @@ impl<'a> Trainer<'a> {
             self.state.validation_due = false;
         }
         if let Some(batches) = self.spec.trial {
-            self.trial(batches)?;
+            self.run_trial(batches)?;
             return Ok(self.finish());
         }
         if self.data.val.is_empty() {
             info!("there is no validation data: the run does not validate and saves no best checkpoint");
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
-            self.validate(None, self.spec.validation.sanity_batches)?;
+            self.validation_metrics(None, self.spec.validation.sanity_batches)?;
         }
         match self.train_windows() {
             Ok(()) => self.save_last()?,
@@ -151,16 +151,16 @@ impl<'a> Trainer<'a> {
     }
 
     /// Trains and validates a few batches without writing files.
-    fn trial(&mut self, batches: u64) -> Result<()> {
+    fn run_trial(&mut self, batches: u64) -> Result<()> {
         let first_step = self.state.global_step;
         self.state.validation_due = false;
-        let trial = self.plan.trial(batches);
-        let full_plan = std::mem::replace(&mut self.plan, trial);
+        let trial_plan = self.plan.trial(batches);
+        let full_plan = std::mem::replace(&mut self.plan, trial_plan);
         self.train_windows()?;
         self.plan = full_plan;
-        if let Some(values) = self.validate(None, trial.batches_per_epoch)? {
+        if let Some(values) = self.validation_metrics(None, trial_plan.batches_per_epoch)? {
             let steps = self.state.global_step - first_step;
-            let batches = (steps * trial.grad_steps).min(trial.batches_per_epoch);
+            let batches = (steps * trial_plan.grad_steps).min(trial_plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
             } else {
@@ -181,10 +181,10 @@ impl<'a> Trainer<'a> {
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
-            data::loader(&self.spec, Mode::Train),
+            data::loader_spec(&self.spec, Mode::Train),
             start,
         )?;
-        let mut waited = loader.wait_time();
+        let mut waited_before = loader.wait_time();
         while let Some(window) = self.plan.window_at(self.state.position(), self.state.global_step) {
             let Some(result) = self.accumulate(&window, &mut loader)? else {
                 return Ok(());
@@ -195,8 +195,8 @@ impl<'a> Trainer<'a> {
                 .advance(&window, result.epoch_sums, result.replaced, validates);
             self.log_step(window.epoch, &result.values)?;
             let total_wait = loader.wait_time();
-            self.show_progress(&result.values, result.samples, total_wait - waited);
-            waited = total_wait;
+            self.show_progress(&result.values, result.samples, total_wait - waited_before);
+            waited_before = total_wait;
             if window.ends_epoch {
                 self.log_epoch(window.epoch)?;
             }
@@ -267,8 +267,8 @@ impl<'a> Trainer<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Evaluates at most `batches` batches of the validation split, all if 0. Returns `None` if the stop flag is set before the end.
-    fn validate(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
+    /// Evaluates the first `batches` batches of the validation split, all if 0. Returns `None` if the stop flag is set before the end.
+    fn validation_metrics(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
         let split = SplitEvaluator {
             limit: batches,
             ..self.validation.clone()
@@ -276,9 +276,9 @@ impl<'a> Trainer<'a> {
         evaluate::evaluate(recall, &split, &self.weights.model, self.stop)
     }
 
-    /// Validates the weights. Saves the last checkpoint and, if the metric is the best one of the run, also the best checkpoint.
+    /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run.
     fn validate_and_save(&mut self) -> Result<()> {
-        let Some(values) = self.validate(self.recall.as_ref(), self.spec.validation.batches)? else {
+        let Some(values) = self.validation_metrics(self.recall.as_ref(), self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
         // Training cannot reuse the buffers of evaluation, because they have other sizes.
@@ -400,7 +400,7 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     Ok(Plan::new(&spec.length, batches)?)
 }
 
-/// Restores the weights from the checkpoint `from`. Returns its state and its run directory, which is locked
+/// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
 /// unless the run is a trial.
 fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
     let path = run::find_checkpoint(from)?;
@@ -492,8 +492,8 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
 
 /// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.
 fn log_replacements(batch: &Batch, before: u64) {
-    /// Number of images that are reported one by one. After that, only their number is reported, each time it reaches or passes a
-    /// power of two.
+    /// Number of images that are reported one by one. After that, only the total is reported, each time it reaches or passes a power
+    /// of two.
     const REPORTED: u64 = 20;
     let replaced = before + batch.replaced;
     if batch.replaced > 0 && replaced > REPORTED {
