@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(found))
 }
 
-/// Fuzzes a reader. Returns whether there were findings, or no files to damage.
+/// Fuzzes a reader. Returns true if there were findings or no files to damage.
 fn fuzz(target: &Target, options: &Options) -> bool {
     let valid_files = valid_files(target);
     let Some(first) = valid_files.first() else {

@@ -17,7 +17,7 @@ use vlct_prepare::{Dataset, RawDataset};
 pub struct Target {
     /// The name on the command line.
     pub name: &'static str,
-    /// Reads a file completely. The second argument is a directory for temporary files.
+    /// Reads a file; of a table, at most 1000 rows. The second argument is a directory for temporary files.
     pub read: fn(&[u8], &Path),
     /// Extensions of the files to damage.
     pub extensions: &'static [&'static str],

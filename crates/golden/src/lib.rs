@@ -1,8 +1,8 @@
 //! Finding and reading golden data in tests, and comparing results with them.
 //!
 //! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
-//! optional. A small copy is part of the repository (`tests/golden`). Tests use this copy and one
-//! more directory: the one that the environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`.
+//! optional. The repository has a small one, `tests/golden`. Tests use it and, if it exists, a second one: the directory that the
+//! environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`.
 
 use std::path::{Path, PathBuf};
 

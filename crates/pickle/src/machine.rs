@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::input::{Input, decode_raw_unicode, parse_quoted};
 use super::{Object, Pickle, PickleError, Ref, Value};
 
-/// Maximum number of values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000.
+/// Maximum number of values of a pickle. A checkpoint of the huge model with its optimiser has about 100,000
+/// values.
 pub const MAX_VALUES: usize = 1 << 22;
 /// Maximum number of references in all containers of a pickle together.
 pub const MAX_REFERENCES: usize = 1 << 24;
@@ -17,7 +18,7 @@ pub const MAX_MEMO: usize = 1 << 22;
 
 type Result<T> = std::result::Result<T, PickleError>;
 
-/// Reads the pickle at the beginning of `bytes`. Bytes after its `STOP` are ignored, and nothing is executed.
+/// Reads the pickle at the beginning of `bytes`. Bytes after its `STOP` are ignored. No Python callable is called.
 ///
 /// ```
 /// // `{"epoch": 3, "hook": os.system("reboot")}` as Python writes it in protocol 0.
@@ -392,9 +393,9 @@ impl<'a> Machine<'a> {
         let negative = bytes.last().is_some_and(|b| *b >= 0x80);
         let fill = if negative { 0xff } else { 0 };
         let (low, high) = bytes.split_at(bytes.len().min(16));
-        let mut wide = [fill; 16];
-        wide[..low.len()].copy_from_slice(low);
-        let value = i128::from_le_bytes(wide);
+        let mut padded = [fill; 16];
+        padded[..low.len()].copy_from_slice(low);
+        let value = i128::from_le_bytes(padded);
         let fits = high.iter().all(|b| *b == fill) && (value < 0) == negative;
         self.push(if fits { Value::Int(value) } else { Value::HugeInt })
     }

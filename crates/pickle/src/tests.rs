@@ -148,7 +148,7 @@ fn objects_record_items_entries_and_state() {
 }
 
 #[test]
-fn every_error_has_a_message() {
+fn error_messages_state_the_cause() {
     for (bytes, want) in [
         (&b""[..], "the pickle ends too early, at byte 0"),
         (b"K", "the pickle ends too early, at byte 1"),
@@ -220,7 +220,7 @@ fn every_error_has_a_message() {
 }
 
 #[test]
-fn cycles_and_deep_nesting_do_not_recurse() {
+fn cycles_and_deep_nesting_do_not_overflow_the_stack() {
     // A list that contains itself.
     let text = describe(b"]q\x00h\x00a.");
     assert!(text.contains('…'), "{text}");
@@ -316,7 +316,7 @@ proptest! {
         }
     }
 
-    /// Sequences of instructions are valid pickles more often than random bytes.
+    /// Sequences of instructions are valid pickles more often than random bytes are.
     #[test]
     fn arbitrary_instructions_never_panic(
         parts in prop::collection::vec(

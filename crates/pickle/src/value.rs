@@ -46,7 +46,7 @@ pub enum Value<'a> {
     },
     /// The result of a call that was not executed.
     Object(Box<Object>),
-    /// A reference to something outside the pickle, such as a tensor's storage.
+    /// The id of something outside the pickle, such as a tensor's storage.
     Persistent(Ref),
 }
 

@@ -60,7 +60,7 @@ impl Writer {
         } else if let Ok(small) = i32::try_from(value) {
             self.op(b'J', &small.to_le_bytes())
         } else {
-            self.op(0x8a, &[8]).op_bytes(&value.to_le_bytes())
+            self.op(0x8a, &[8]).append(&value.to_le_bytes())
         }
     }
 
@@ -70,7 +70,7 @@ impl Writer {
     /// Panics if the text has 4 GiB or more, the limit of protocol 2.
     pub fn text(&mut self, value: &str) -> &mut Self {
         let length = u32::try_from(value.len()).expect("text of less than 4 GiB");
-        self.op(b'X', &length.to_le_bytes()).op_bytes(value.as_bytes())
+        self.op(b'X', &length.to_le_bytes()).append(value.as_bytes())
     }
 
     /// Pushes a class or function.
@@ -130,7 +130,7 @@ impl Writer {
         self.op(b'Q', &[])
     }
 
-    fn op_bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    fn append(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self
     }

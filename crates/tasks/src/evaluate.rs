@@ -15,8 +15,8 @@ use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
 use crate::task::{Outcome, Task};
 
-/// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Returns early when `stop`
-/// is set, and returns whether all batches were evaluated.
+/// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Stops early if `stop` is set.
+/// Returns whether all batches were evaluated.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
@@ -54,14 +54,14 @@ pub struct SplitEvaluator {
     pub data: Arc<dyn Dataset>,
     /// Settings for preparing images and texts.
     pub inputs: Arc<InputSpec>,
-    /// Settings of the loader, with [`LoaderSpec::end_epoch`] 1.
+    /// Settings of the loader, whose [`LoaderSpec::end_epoch`] must be 1.
     pub loader: LoaderSpec,
     /// Maximum number of batches; 0 means all.
     pub limit: u64,
 }
 
 impl SplitEvaluator {
-    /// Returns the sums of all measures, `None` if `stop` is set before the end. Calls `on_batch` with each batch.
+    /// Returns the sums of all measures, or `None` if `stop` is set before the end. Calls `on_batch` with each batch.
     ///
     /// # Errors
     /// Returns the errors of [`Loader::new`] and [`evaluate_batches`].

@@ -5,7 +5,7 @@
 //!         (loader threads)                                       (model, tape)
 //! ```
 //!
-//! A [`Task`] is one file ([`pretrain`], [`vqa`], [`retrieval`]): it turns items into sequences and targets, and the model's
+//! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`retrieval`]). A task turns items into sequences and targets, and the model's
 //! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures and the
 //! evaluation of a split ([`evaluate`]). The crate uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
 

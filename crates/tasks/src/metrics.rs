@@ -1,4 +1,4 @@
-//! Measures (losses and accuracies) of a step, their sums over an epoch or a split, and the report of their means.
+//! Measures and metrics. A measure is a loss or an accuracy of one micro-batch. The mean of a measure over an epoch or a split is a metric.
 //!
 //! A measure has a key, `OBJECTIVE/NAME`. As in the original, logs name it `OBJECTIVE/PHASE/NAME` for a step and
 //! `OBJECTIVE/PHASE/NAME_epoch` for the mean over an epoch or a split.
@@ -126,7 +126,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Inserts the phase into a key: `mlm/loss` becomes `mlm/train/loss`, a key without `/` gets the phase as its prefix.
+    /// Inserts the phase into a key: `mlm/loss` becomes `mlm/train/loss`; a key without `/` gets the phase as its prefix.
     pub fn metric_name(self, key: &str) -> String {
         let phase = match self {
             Phase::Train => "train",
@@ -216,7 +216,7 @@ impl Meters {
     /// # Errors
     /// Returns the first value that is not finite; `epoch` is then unchanged.
     pub fn flush(&mut self, epoch: &mut Tally) -> Result<Vec<(&'static str, f64)>, NonFinite> {
-        let mut read: Vec<Vec<(&'static str, Ratio)>> = Vec::with_capacity(self.pending.len());
+        let mut ratios: Vec<Vec<(&'static str, Ratio)>> = Vec::with_capacity(self.pending.len());
         for (items, measures) in std::mem::take(&mut self.pending) {
             let mut values = Vec::with_capacity(measures.len());
             for measure in &measures {
@@ -230,12 +230,12 @@ impl Meters {
                 }
                 values.push((measure.key, Ratio::new(value as f64, measure.count)));
             }
-            read.push(values);
+            ratios.push(values);
         }
-        for (key, ratio) in read.iter().flatten() {
+        for (key, ratio) in ratios.iter().flatten() {
             epoch.add(key, *ratio);
         }
-        let last = read.pop().unwrap_or_default();
+        let last = ratios.pop().unwrap_or_default();
         let counted = last.into_iter().filter(|(_, ratio)| ratio.count() > 0);
         Ok(counted.map(|(key, ratio)| (key, ratio.mean())).collect())
     }

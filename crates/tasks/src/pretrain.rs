@@ -1,7 +1,7 @@
 //! Pre-training (VLC, section 3.2): masked language modelling, masked autoencoding, and image-text matching with word-patch
 //! alignment.
 //!
-//! A sample has two sequences: the masked caption with its image (group 0), and the unmasked caption with its own or a
+//! With all objectives, a sample has two sequences: the masked caption with its image (group 0), and the unmasked caption with its own or a
 //! false image (group 1). The encoder runs once over all sequences of a batch.
 
 use crate::batch::{Batch, Sample, Target, Text};
@@ -85,7 +85,7 @@ impl Pretrain {
         Some(PatchMask::from_noise(&noise, ratio))
     }
 
-    /// Computes the same as [`Task::forward`] and calls `trace` with the names and values of intermediates: those of
+    /// Computes the same as [`Task::forward`] and calls `trace` with the names and values of intermediate results: those of
     /// [`Vlc::encode_tracing`], `mlm_logits` (one row per masked token) and `itm_logits`.
     pub fn forward_tracing(
         &self,

@@ -1,4 +1,4 @@
-//! Fine-tuning for retrieval: the model learns to rank an image's caption above captions of other images.
+//! Fine-tuning for retrieval: the model learns to rank an image's caption above captions drawn at random.
 
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};

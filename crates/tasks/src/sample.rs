@@ -15,7 +15,7 @@ use crate::inputs::{InputSpec, Mode};
 
 /// Maximum number of replacements for one sample. If more consecutive images are unreadable, the dataset is damaged.
 const MAX_REPLACEMENTS: usize = 100;
-/// Maximum number of messages about replaced images kept for a sample and for a batch.
+/// Maximum number of messages about replaced images that are kept for a sample and for a batch.
 pub(crate) const MAX_WARNINGS: usize = 4;
 /// The bit of the seed that is flipped for patch masks in evaluation, so that these masks differ from those of training.
 pub(crate) const EVALUATION_SEED_BIT: u64 = 1 << 63;
@@ -168,8 +168,8 @@ impl SampleContext<'_> {
     /// if the image is unreadable.
     ///
     /// # Errors
-    /// Returns [`SampleError::Fatal`] if too many consecutive images are unreadable; in evaluation, if the first image is
-    /// unreadable.
+    /// Returns [`SampleError::Fatal`] if too many consecutive images are unreadable or, in evaluation, if the first
+    /// drawn image is unreadable.
     pub fn peer_image(&mut self, rng: &mut impl Rng) -> Result<Pixels, SampleError> {
         let source = self.source;
         loop {

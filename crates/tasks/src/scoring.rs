@@ -58,14 +58,14 @@ impl Recalls {
         let image_ranks: Vec<usize> = (0..images)
             .map(|i| rank(&scores[i * texts..][..texts], |t| owner[t] == i))
             .collect();
-        let share = |ranks: &[usize], k: usize| ranks.iter().filter(|r| **r < k).count() as f64 / ranks.len() as f64;
+        let recall = |ranks: &[usize], k: usize| ranks.iter().filter(|r| **r < k).count() as f64 / ranks.len() as f64;
         Self {
-            ir_r1: share(&caption_ranks, 1),
-            ir_r5: share(&caption_ranks, 5),
-            ir_r10: share(&caption_ranks, 10),
-            tr_r1: share(&image_ranks, 1),
-            tr_r5: share(&image_ranks, 5),
-            tr_r10: share(&image_ranks, 10),
+            ir_r1: recall(&caption_ranks, 1),
+            ir_r5: recall(&caption_ranks, 5),
+            ir_r10: recall(&caption_ranks, 10),
+            tr_r1: recall(&image_ranks, 1),
+            tr_r5: recall(&image_ranks, 5),
+            tr_r10: recall(&image_ranks, 10),
         }
     }
 
@@ -127,11 +127,11 @@ pub fn score_image(model: &Vlc, image: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
 }
 
 /// A task whose samples are single images; its forward pass scores each image with the same texts.
-struct ScoreTexts {
+struct TextScoring {
     texts: Vec<Vec<u32>>,
 }
 
-impl Task for ScoreTexts {
+impl Task for TextScoring {
     fn contents(&self) -> Contents {
         Contents::Captions
     }
@@ -170,24 +170,24 @@ impl Task for ScoreTexts {
 
 /// Scores each image of a dataset, in order, with each text of a list.
 pub struct RetrievalScorer {
-    task: Arc<ScoreTexts>,
+    task: Arc<TextScoring>,
     data: Arc<TableDataset>,
     inputs: Arc<InputSpec>,
     threads: usize,
 }
 
 impl RetrievalScorer {
-    /// Makes a scorer for `texts`, token ids from `[CLS]` to `[SEP]`. `threads` threads read the images.
+    /// Makes a scorer for `texts`, given as token ids from `[CLS]` to `[SEP]`. `threads` threads read the images.
     pub fn new(data: Arc<TableDataset>, inputs: Arc<InputSpec>, texts: Vec<Vec<u32>>, threads: usize) -> Self {
         Self {
-            task: Arc::new(ScoreTexts { texts }),
+            task: Arc::new(TextScoring { texts }),
             data,
             inputs,
             threads,
         }
     }
 
-    /// Returns the scores of the first `limit` images, `[images, texts]`, `None` if `stop` is set before the end. Calls `on_image`
+    /// Returns the scores of the first `limit` images, `[images, texts]`, or `None` if `stop` is set before the end. Calls `on_image`
     /// with the values of each image.
     ///
     /// # Errors

@@ -170,7 +170,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns `x·wᵀ + b` as an operand `[T, out]`; `x [T, in]` is an operand.
     fn linear_operand(&self, x: &Tensor, layer: &Layer) -> Tensor;
 
-    /// Returns `hidden = x·wᵀ + b` (only if `save_hidden`) and `gelu(hidden)` as operands; `x` is an operand. The layer has a bias.
+    /// Returns `hidden = x·wᵀ + b` (only if `save_hidden`) and `gelu(hidden)` as operands; `x` is an operand. The layer must have a bias.
     fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor);
 
     /// Computes `dx [T, in] = β·dx + dy·w`; `dy [T, out]` is an operand.
@@ -237,7 +237,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the hyperbolic tangent of every value.
     fn tanh(&self, x: &Tensor) -> Tensor;
 
-    /// Multiplies each value of `dy` by the derivative of the hyperbolic tangent, given the value `y` of the hyperbolic tangent.
+    /// Multiplies each value of `dy` by the derivative of the hyperbolic tangent, given its value `y`.
     fn tanh_gradient(&self, y: &Tensor, dy: &mut Tensor);
 
     /// Zeroes each value with probability `p` and scales the others by `1/(1−p)`. Calls with equal keys zero the same values.
@@ -251,10 +251,11 @@ pub(crate) trait Backend: Send + Sync {
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
 
     /// Adds rows of tables. Each table comes with a list `rows` of row indices. Row `i` of the result is the sum of row `i` of `base` and
-    /// row `rows[i]` of each table, in order; [`NONE`](crate::ops::NONE) skips a table. There is a base or at least one table.
+    /// row `rows[i]` of each table, in order; [`NONE`](crate::ops::NONE) skips a table. There must be a base or a table.
     fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor;
 
-    /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`.
+    /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`; [`NONE`](crate::ops::NONE) skips a
+    /// row.
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta);
 
     /// Returns the mean softmax cross-entropy `[1, 1]` of `logits [T, classes]`, and the probabilities.
@@ -263,11 +264,12 @@ pub(crate) trait Backend: Send + Sync {
     /// Replaces the probabilities by the gradient of the logits; `d` is the gradient of the loss.
     fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
 
-    /// Returns the number of rows of `logits [T, classes]` whose argmax is the target, `[1, 1]`. Of equal logits, the first counts.
+    /// Returns the number of rows of `logits [T, classes]` whose argmax is the target, as a `[1, 1]` matrix. Of equal logits, the first
+    /// counts.
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor;
 
-    /// Returns the sum of `targets[i, argmax(logits[i])]` over all rows `i`, `[1, 1]`. Of equal logits, the first counts. Logits and
-    /// targets are `[T, classes]`.
+    /// Returns the sum of `targets[i, argmax(logits[i])]` over all rows `i`, as a `[1, 1]` matrix. Of equal logits, the first counts.
+    /// Logits and targets are `[T, classes]`.
     fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor;
 
     /// Returns the binary cross-entropy `[1, 1]` of `logits [T, classes]`, summed over classes and averaged over rows.
@@ -295,7 +297,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the transport plan `[words, patches]` between two groups of rows of `features`.
     fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor;
 
-    /// Returns `Σ factor · value` of scalars, `[1, 1]`.
+    /// Returns `Σ factor · value` of scalars, as a `[1, 1]` matrix.
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
 
     /// Updates parameters by one step of an optimiser.

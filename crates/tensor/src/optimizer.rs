@@ -7,7 +7,7 @@ use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::profile::span;
 use crate::tensor::Tensor;
 
-/// The hyperparameters of one parameter in one step.
+/// Learning rate and weight decay for one parameter in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Hyperparameters {
     /// Learning rate.

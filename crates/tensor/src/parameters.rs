@@ -203,7 +203,7 @@ impl Gradients {
         self.trainable[id.0]
     }
 
-    /// Calls `write` with the gradient of a parameter: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite it.
+    /// Calls `write` with the gradient of a parameter and with [`Beta::One`] to add to it or [`Beta::Zero`] to overwrite it.
     pub(crate) fn accumulate(&mut self, id: ParameterId, write: impl FnOnce(&mut Tensor, Beta)) {
         let ([rows, columns], backend) = (self.shapes[id.0], self.device.backend());
         match &mut self.values[id.0] {

@@ -46,11 +46,11 @@ impl Perturbed {
         let SavedNorm::Input { x, mean, rstd } = saved else {
             unreachable!("the CPU saves the input in f32");
         };
-        let rows = map_rows(x, mean, rstd, |_, value, mean, rstd| {
+        let x = map_values(x, mean, rstd, |_, value, mean, rstd| {
             self.perturb((value - mean) * rstd) / rstd + mean
         });
         SavedNorm::Input {
-            x: rows,
+            x,
             mean: mean.clone(),
             rstd: rstd.clone(),
         }
@@ -70,20 +70,20 @@ fn norm_output(saved: &SavedNorm, norm: &LayerNorm) -> Tensor {
         unreachable!("the CPU saves the input in f32");
     };
     let (weight, bias) = (norm.weight.to_host(), norm.bias.to_host());
-    map_rows(x, mean, rstd, |column, value, mean, rstd| {
+    map_values(x, mean, rstd, |column, value, mean, rstd| {
         (value - mean) * rstd * weight[column] + bias[column]
     })
 }
 
 /// Maps each value of `x [T, D]`. `map` gets the column, the value, and the mean and reciprocal standard deviation of the row.
-fn map_rows(x: &Tensor, mean: &Tensor, rstd: &Tensor, map: impl Fn(usize, f32, f32, f32) -> f32) -> Tensor {
+fn map_values(x: &Tensor, mean: &Tensor, rstd: &Tensor, map: impl Fn(usize, f32, f32, f32) -> f32) -> Tensor {
     let (mean, rstd, width) = (mean.to_host(), rstd.to_host(), x.columns());
     let value = |(i, value): (usize, &f32)| map(i % width, *value, mean[i / width], rstd[i / width]);
     let values: Vec<f32> = x.to_host().iter().enumerate().map(value).collect();
     CPU.upload(x.rows(), width, &values)
 }
 
-/// Forwards functions to the CPU.
+/// Implements functions by those of the CPU backend.
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $arg:ident: $type:ty)* $(,)?) $(-> $result:ty)?;)*) => {
         $(fn $name(&self $(, $arg: $type)*) $(-> $result)? {
@@ -115,10 +115,10 @@ impl Backend for Perturbed {
     }
 
     fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
-        let (hidden, active) = CPU.linear_gelu(x, &self.perturb_layer(layer), save_hidden);
+        let (hidden, activation) = CPU.linear_gelu(x, &self.perturb_layer(layer), save_hidden);
         (
             hidden.map(|hidden| self.perturb_tensor(&hidden)),
-            self.perturb_tensor(&active),
+            self.perturb_tensor(&activation),
         )
     }
 

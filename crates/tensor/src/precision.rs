@@ -20,7 +20,7 @@ pub enum F32Products {
     /// Fused multiply-add of f32.
     #[default]
     Fma,
-    /// Each value is split into three bfloat16 parts; six products of parts are added, on AMX. Small products use FMA, and so do CPUs
+    /// Each operand is split into three bfloat16 matrices; AMX adds six of the nine products. Small products use FMA, and so do CPUs
     /// without AMX.
     Bf16x3,
 }

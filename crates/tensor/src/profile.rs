@@ -1,4 +1,4 @@
-//! A profile of the time of each operation. Operations report their work while the calling thread is being profiled.
+//! A profile: the time that each operation takes. Operations report their work while the calling thread is being profiled.
 //!
 //! Most operations report themselves. The backend reports work that each backend fuses differently: products, norms and attention.
 
@@ -14,9 +14,9 @@ pub struct Entry {
     pub name: String,
     /// Number of calls.
     pub calls: u64,
-    /// Wall-clock time, without nested operations that report themselves.
+    /// Wall-clock time, without nested operations that have an entry themselves.
     pub time: Duration,
-    /// CPU time, summed over all cores, without nested operations; zero where the operating system does not report it.
+    /// CPU time, summed over all cores, without the same nested operations; zero where the operating system does not report it.
     pub core_time: Duration,
     /// Floating-point operations; a multiply-add counts as two.
     pub flops: f64,

@@ -23,7 +23,7 @@ struct Remote {
     calls: AtomicUsize,
     /// Number of matrices copied to the host.
     reads: Arc<AtomicUsize>,
-    /// Number of values copied from the host.
+    /// Number of values copied from the host, without images.
     uploaded: AtomicUsize,
 }
 
@@ -100,7 +100,7 @@ fn borrowed<T: Copy>(list: &[(Tensor, T)]) -> Vec<(&Tensor, T)> {
 
 impl Remote {
     /// Counts a call and returns the CPU backend.
-    fn call(&self) -> &'static dyn Backend {
+    fn counted_cpu(&self) -> &'static dyn Backend {
         self.calls.fetch_add(1, Ordering::Relaxed);
         &CPU
     }
@@ -117,17 +117,18 @@ impl Remote {
     /// Calls `write` with the CPU tensor that `t` wraps.
     fn change<R>(&self, t: &mut Tensor, write: impl FnOnce(&mut Tensor) -> R) -> R {
         let mut tensor = cpu(t);
-        // Drops the wrapper's reference, so that `write` copies the CPU tensor only if another tensor shares `t`, as on any device.
+        // Drops the wrapper's reference, so that `write` copies the CPU tensor only if another tensor shares the memory of `t`, as on any
+        // device.
         match t.storage_mut::<Memory>() {
-            Some(memory) => memory.tensor = self.call().empty(0, 0),
-            None => *t = self.wrap(self.call().empty(0, 0)),
+            Some(memory) => memory.tensor = self.counted_cpu().empty(0, 0),
+            None => *t = self.wrap(self.counted_cpu().empty(0, 0)),
         }
         let result = write(&mut tensor);
         *t = self.wrap(tensor);
         result
     }
 
-    /// Returns the numbers of calls, of matrices copied to the host, and of values copied from the host.
+    /// Returns the numbers of calls, of matrices copied to the host, and of values copied from the host without images.
     fn counts(&self) -> [usize; 3] {
         [&self.calls, &*self.reads, &self.uploaded].map(|count| count.load(Ordering::Relaxed))
     }
@@ -159,7 +160,7 @@ impl Backend for Remote {
     }
 
     fn empty(&self, rows: usize, columns: usize) -> Tensor {
-        let empty = self.call().empty(rows, columns);
+        let empty = self.counted_cpu().empty(rows, columns);
         let mut empty = self.wrap(empty);
         // NaN, so that an operation that relies on the content fails its test.
         self.change(&mut empty, |t| CPU.overwrite(t, &mut |values| values.fill(f32::NAN)));
@@ -167,64 +168,64 @@ impl Backend for Remote {
     }
 
     fn zeros(&self, rows: usize, columns: usize) -> Tensor {
-        self.wrap(self.call().zeros(rows, columns))
+        self.wrap(self.counted_cpu().zeros(rows, columns))
     }
 
     fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-        let zeros = self.call().zeros_together(shapes);
+        let zeros = self.counted_cpu().zeros_together(shapes);
         zeros.into_iter().map(|t| self.wrap(t)).collect()
     }
 
     fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor {
         self.uploaded.fetch_add(values.len(), Ordering::Relaxed);
-        self.wrap(self.call().upload(rows, columns, values))
+        self.wrap(self.counted_cpu().upload(rows, columns, values))
     }
 
     fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32])) {
         self.uploaded.fetch_add(to.len(), Ordering::Relaxed);
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(to, |to| backend.overwrite(to, write));
     }
 
     fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
-        self.wrap(self.call().patches(images, size, side, order))
+        self.wrap(self.counted_cpu().patches(images, size, side, order))
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
         let matrices: Vec<Tensor> = matrices.iter().map(cpu).collect();
-        self.call().first_non_finite(&matrices)
+        self.counted_cpu().first_non_finite(&matrices)
     }
 
     fn operand(&self, x: &Tensor, precision: Precision) -> Tensor {
-        self.wrap(self.call().operand(&cpu(x), precision))
+        self.wrap(self.counted_cpu().operand(&cpu(x), precision))
     }
 
     fn linear(&self, x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Tensor {
         let residual = residual.map(cpu);
-        self.wrap(self.call().linear(&cpu(x), &cpu_layer(layer), residual.as_ref()))
+        self.wrap(self.counted_cpu().linear(&cpu(x), &cpu_layer(layer), residual.as_ref()))
     }
 
     fn linear_operand(&self, x: &Tensor, layer: &Layer) -> Tensor {
-        self.wrap(self.call().linear_operand(&cpu(x), &cpu_layer(layer)))
+        self.wrap(self.counted_cpu().linear_operand(&cpu(x), &cpu_layer(layer)))
     }
 
     fn linear_gelu(&self, x: &Tensor, layer: &Layer, save_hidden: bool) -> (Option<Tensor>, Tensor) {
-        let (hidden, activation) = self.call().linear_gelu(&cpu(x), &cpu_layer(layer), save_hidden);
+        let (hidden, activation) = self.counted_cpu().linear_gelu(&cpu(x), &cpu_layer(layer), save_hidden);
         (hidden.map(|t| self.wrap(t)), self.wrap(activation))
     }
 
     fn input_gradient(&self, dy: &Tensor, layer: &Layer, dx: &mut Tensor, beta: Beta) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(dx, |dx| backend.input_gradient(&cpu(dy), &cpu_layer(layer), dx, beta));
     }
 
     fn input_gradient_operand(&self, dy: &Tensor, layer: &Layer) -> Tensor {
-        self.wrap(self.call().input_gradient_operand(&cpu(dy), &cpu_layer(layer)))
+        self.wrap(self.counted_cpu().input_gradient_operand(&cpu(dy), &cpu_layer(layer)))
     }
 
     fn input_gradient_gelu(&self, dy: &Tensor, layer: &Layer, hidden: &Tensor) -> Tensor {
         self.wrap(
-            self.call()
+            self.counted_cpu()
                 .input_gradient_gelu(&cpu(dy), &cpu_layer(layer), &cpu(hidden)),
         )
     }
@@ -238,7 +239,7 @@ impl Backend for Remote {
         db: Option<&mut Tensor>,
         method: F32Products,
     ) {
-        let (backend, dy) = (self.call(), cpu(dy));
+        let (backend, dy) = (self.counted_cpu(), cpu(dy));
         let run = |x: Input| {
             self.change(dw, |dw| match db {
                 Some(db) => self.change(db, |db| backend.layer_gradient(&dy, x, dw, beta, Some(db), method)),
@@ -253,12 +254,12 @@ impl Backend for Remote {
     }
 
     fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(db, |db| backend.bias_gradient(&cpu(dy), db));
     }
 
     fn norm(&self, x: &Tensor, norm: &LayerNorm, precision: Precision) -> (SavedNorm, Tensor) {
-        let (saved, y) = self.call().norm(&cpu(x), &cpu_layer_norm(norm), precision);
+        let (saved, y) = self.counted_cpu().norm(&cpu(x), &cpu_layer_norm(norm), precision);
         (map_saved_norm(&saved, |t| self.wrap(t.clone())), self.wrap(y))
     }
 
@@ -270,14 +271,14 @@ impl Backend for Remote {
         dx: &mut Tensor,
         beta: Beta,
     ) -> [Tensor; 2] {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         let (saved, dy, norm) = (cpu_saved_norm(saved), cpu(dy), cpu_layer_norm(norm));
         let gradients = self.change(dx, |dx| backend.norm_gradient(&saved, &dy, &norm, dx, beta));
         gradients.map(|t| self.wrap(t))
     }
 
     fn attention(&self, qkv: &Tensor, varlen: &Varlen, heads: usize) -> (Tensor, Tensor) {
-        let (out, log_sum_exp) = self.call().attention(&cpu(qkv), varlen, heads);
+        let (out, log_sum_exp) = self.counted_cpu().attention(&cpu(qkv), varlen, heads);
         (self.wrap(out), self.wrap(log_sum_exp))
     }
 
@@ -291,117 +292,117 @@ impl Backend for Remote {
         heads: usize,
     ) -> Tensor {
         let [d_out, qkv, out, log_sum_exp] = [d_out, qkv, out, log_sum_exp].map(cpu);
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.wrap(backend.attention_gradient(&d_out, &qkv, &out, &log_sum_exp, varlen, heads))
     }
 
     fn add(&self, x: &Tensor, sum: &mut Tensor, beta: Beta) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(sum, |sum| backend.add(&cpu(x), sum, beta));
     }
 
     fn gelu(&self, x: &Tensor) -> Tensor {
-        self.wrap(self.call().gelu(&cpu(x)))
+        self.wrap(self.counted_cpu().gelu(&cpu(x)))
     }
 
     fn gelu_gradient(&self, x: &Tensor, dy: &mut Tensor) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(dy, |dy| backend.gelu_gradient(&cpu(x), dy));
     }
 
     fn tanh(&self, x: &Tensor) -> Tensor {
-        self.wrap(self.call().tanh(&cpu(x)))
+        self.wrap(self.counted_cpu().tanh(&cpu(x)))
     }
 
     fn tanh_gradient(&self, y: &Tensor, dy: &mut Tensor) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(dy, |dy| backend.tanh_gradient(&cpu(y), dy));
     }
 
     fn dropout(&self, x: &Tensor, p: f32, key: [u64; 4]) -> Tensor {
-        self.wrap(self.call().dropout(&cpu(x), p, key))
+        self.wrap(self.counted_cpu().dropout(&cpu(x), p, key))
     }
 
     fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(dy, |dy| backend.dropout_gradient(dy, p, key));
     }
 
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor {
-        self.wrap(self.call().gather(&borrowed(&cpu_all(picks))))
+        self.wrap(self.counted_cpu().gather(&borrowed(&cpu_all(picks))))
     }
 
     fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor {
         let base = base.map(cpu);
-        self.wrap(self.call().lookup(base.as_ref(), &borrowed(&cpu_all(tables))))
+        self.wrap(self.counted_cpu().lookup(base.as_ref(), &borrowed(&cpu_all(tables))))
     }
 
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(d_table, |d| backend.scatter_add(&cpu(d_out), rows, d, beta));
     }
 
     fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor) {
-        let (loss, probabilities) = self.call().cross_entropy(&cpu(logits), targets);
+        let (loss, probabilities) = self.counted_cpu().cross_entropy(&cpu(logits), targets);
         (self.wrap(loss), self.wrap(probabilities))
     }
 
     fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(probabilities, |p| backend.cross_entropy_gradient(p, targets, d));
     }
 
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor {
-        self.wrap(self.call().hits(&cpu(logits), targets))
+        self.wrap(self.counted_cpu().hits(&cpu(logits), targets))
     }
 
     fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
-        self.wrap(self.call().score_at_argmax(&cpu(logits), &cpu(targets)))
+        self.wrap(self.counted_cpu().score_at_argmax(&cpu(logits), &cpu(targets)))
     }
 
     fn binary_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
-        self.wrap(self.call().binary_cross_entropy(&cpu(logits), &cpu(targets)))
+        self.wrap(self.counted_cpu().binary_cross_entropy(&cpu(logits), &cpu(targets)))
     }
 
     fn binary_cross_entropy_gradient(&self, logits: &mut Tensor, targets: &Tensor, d: f32) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(logits, |l| backend.binary_cross_entropy_gradient(l, &cpu(targets), d));
     }
 
     fn normalise_rows(&self, x: &mut Tensor) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(x, |x| backend.normalise_rows(x));
     }
 
     fn squared_error(&self, prediction: &Tensor, target: &Tensor) -> Tensor {
-        self.wrap(self.call().squared_error(&cpu(prediction), &cpu(target)))
+        self.wrap(self.counted_cpu().squared_error(&cpu(prediction), &cpu(target)))
     }
 
     fn squared_error_gradient(&self, prediction: &mut Tensor, target: &Tensor, d: f32) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(prediction, |p| backend.squared_error_gradient(p, &cpu(target), d));
     }
 
     fn transport(&self, features: &Tensor, pairs: &[Pair], ipot: Ipot) -> (Tensor, SavedTransport) {
-        let (loss, saved) = self.call().transport(&cpu(features), pairs, ipot);
+        let (loss, saved) = self.counted_cpu().transport(&cpu(features), pairs, ipot);
         (self.wrap(loss), saved)
     }
 
     fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         self.change(d_features, |out| backend.transport_gradient(saved, pairs, d, out, beta));
     }
 
     fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor {
-        self.wrap(self.call().transport_plan(&cpu(features), text, image, ipot))
+        self.wrap(self.counted_cpu().transport_plan(&cpu(features), text, image, ipot))
     }
 
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor {
-        self.wrap(self.call().weighted_sum(&borrowed(&cpu_all(terms))))
+        self.wrap(self.counted_cpu().weighted_sum(&borrowed(&cpu_all(terms))))
     }
 
     fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]) {
-        let backend = self.call();
+        let backend = self.counted_cpu();
         for u in updates {
             let gradient = cpu(u.gradient);
             let mut moments: Vec<Tensor> = u.moments.iter().map(|m| cpu(m)).collect();
@@ -596,7 +597,8 @@ mod tests {
         let [calls, reads, uploaded] = counts;
         assert_eq!(reads, 0, "copies to the host before the losses are read");
         assert!(calls > 6 * 100, "{calls} calls");
-        // Only the initial weights and, in each of 6 micro-batches, the 12 targets of the binary cross-entropy are copied from the host.
+        // Apart from images, only the initial weights and, in each of 6 micro-batches, the 12 targets of the binary cross-entropy are
+        // copied from the host.
         // The gradients of losses are scalars in host memory.
         let values: usize = weights.iter().map(Vec::len).sum();
         assert_eq!(uploaded, values + 6 * 12);

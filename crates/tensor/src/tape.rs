@@ -349,8 +349,8 @@ impl Backward<'_> {
         }
     }
 
-    /// Calls `write` with the gradient `[rows, columns]` of a value: with [`Beta::One`] to add to it, or with [`Beta::Zero`] to overwrite
-    /// all of it. Does nothing if no gradient is needed.
+    /// Calls `write` with the gradient `[rows, columns]` of a value and with [`Beta::One`] to add to it or [`Beta::Zero`] to overwrite all
+    /// of it. Does nothing if no gradient is needed.
     pub(crate) fn accumulate(
         &mut self,
         edge: Edge,

@@ -7,7 +7,7 @@ pub use vlct_kernels::patches::Order;
 
 /// The memory of a matrix, in the format of its device. Only the backend that allocated the memory accesses its content.
 pub(crate) trait Storage: Any + Send + Sync {
-    /// Returns the values of the `[rows, columns]` matrix in host memory, f32 and row-major; borrowed if they are stored like this.
+    /// Returns the values of the `[rows, columns]` matrix in host memory, f32 and row-major; borrowed if they are stored in this form.
     fn to_host(&self, rows: usize, columns: usize) -> Cow<'_, [f32]>;
 
     /// Bytes of one value.
@@ -54,7 +54,7 @@ impl Tensor {
         self.storage.to_host(self.rows, self.columns)
     }
 
-    /// Returns the value of a `[1, 1]` matrix, as [`Tensor::to_host`] does.
+    /// Returns the value of a `[1, 1]` matrix; see [`Tensor::to_host`].
     ///
     /// # Panics
     /// If the matrix has another shape.

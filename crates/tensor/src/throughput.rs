@@ -16,9 +16,10 @@ pub struct LayerTimes {
     pub weight_gradient: Vec<Duration>,
 }
 
-/// Times each product `repetitions` times, after one call that is not timed. As inside a transformer block, activations and
-/// their gradients are operands (see the trait `Backend`). In bfloat16, the times therefore include the bias, the rounding of results, and
-/// the packing of weights and activations.
+/// Times each product `repetitions` times, after one call that is not timed. `inner` and `out` are the widths of input and output.
+///
+/// As inside a transformer block, activations and their gradients are operands (see the trait `Backend`). In bfloat16, the times
+/// therefore include the bias, the rounding of results, and the packing of weights and activations.
 pub fn layer_times(
     device: Device,
     rows: usize,

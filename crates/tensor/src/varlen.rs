@@ -22,7 +22,7 @@ impl Varlen {
         }
     }
 
-    /// Makes sequences of which sequence `s` has `seqlens_q[s]` query tokens: its first tokens.
+    /// Makes sequences; the query tokens of sequence `s` are its first `seqlens_q[s]` tokens.
     ///
     /// # Panics
     /// If the number of lengths is not the number of sequences.

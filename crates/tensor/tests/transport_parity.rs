@@ -8,7 +8,7 @@ use vlct_tensor::{Compute, Device, Gradients, Parameters, Tape};
 fn distances_and_gradients_equal_the_reference() {
     for directory in directories("text") {
         let t = Tensors::open(directory.join("optimal_transport.safetensors"));
-        // The rows of each sample that are not padding.
+        // For each sample, the rows that are not padding.
         let valid_rows = |name: &str| -> Vec<Vec<u32>> {
             let length = t.shape(name)[1];
             let rows = |(s, pads): (usize, &[i64])| {
@@ -40,13 +40,10 @@ fn distances_and_gradients_equal_the_reference() {
         let mut terms = Vec::new();
         for (w, p) in text.iter().zip(&image) {
             let pick = |from, rows: &Vec<u32>, before: usize, after: usize| {
-                let padded = |n| std::iter::repeat_n(vlct_tensor::ops::NONE, n);
+                let none = |n| std::iter::repeat_n(vlct_tensor::ops::NONE, n);
                 vlct_tensor::ops::Pick {
                     from,
-                    rows: padded(before)
-                        .chain(rows.iter().copied())
-                        .chain(padded(after))
-                        .collect(),
+                    rows: none(before).chain(rows.iter().copied()).chain(none(after)).collect(),
                 }
             };
             let features = tape.gather(&[pick(&words, w, 0, p.len()), pick(&patches, p, w.len(), 0)]);

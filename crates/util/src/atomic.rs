@@ -43,7 +43,7 @@ pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) 
     Ok(sync_directory(path)?)
 }
 
-/// Creates a temporary file in the directory of `path`, with the permissions of an ordinary new file. Dropping it deletes it.
+/// Creates a temporary file in the directory of `path`, with the permissions of an ordinary new file. Dropping the result deletes the file.
 fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = hidden_name(path)?;
     prefix.push(".");
@@ -66,8 +66,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the path `.NAME.SUFFIX` in the same directory as `path`, whose file name is `NAME`. A writer that can be resumed keeps its
-/// unfinished file there.
+/// Returns the path `.NAME.SUFFIX` in the directory of `path`; `NAME` is the file name of `path`. A writer that can be resumed keeps its
+/// unfinished file under this path.
 ///
 /// # Errors
 /// Returns an error if `path` does not end in a file name.

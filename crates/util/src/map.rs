@@ -35,7 +35,7 @@ impl MappedFile {
         &self.path
     }
 
-    /// The file name without its extension; `table` if the path has no file name or the name is not UTF-8.
+    /// The file name without its extension, or the text `table` if the path has no file name or the name is not UTF-8.
     pub fn stem(&self) -> &str {
         self.path.file_stem().and_then(|s| s.to_str()).unwrap_or("table")
     }

@@ -1,4 +1,4 @@
-//! Converts panics to errors, such as the panic of a decoder on a damaged file.
+//! Converts panics, such as that of a decoder on a damaged file, to errors.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -38,6 +38,7 @@ pub fn similar_name<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
     (similarity >= 0.6).then_some(candidate)
 }
 
+/// Returns the candidate most similar to `word`, with its similarity from 0 to 1; negative infinity if there are no candidates.
 fn most_similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> (f64, &'a str) {
     let word = word.to_lowercase();
     let mut best = (f64::NEG_INFINITY, "");

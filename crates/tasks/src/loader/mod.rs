@@ -26,7 +26,7 @@ pub struct LoaderSpec {
     pub seed: u64,
     /// Training or evaluation.
     pub mode: Mode,
-    /// Samples per batch; the last batch of an epoch may be smaller.
+    /// Samples per [`Batch`]; the last batch of an epoch may be smaller.
     pub batch_size: usize,
     /// Number of threads that make samples, at least 1.
     pub threads: usize,

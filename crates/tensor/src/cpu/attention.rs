@@ -1,6 +1,6 @@
 //! Attention, in either precision.
 
-use super::memory::{Format, Values, build, build_blocks, zeros};
+use super::memory::{CpuTensor, Format, build, build_blocks, zeros};
 use super::span;
 use crate::profile::Span;
 use crate::tensor::Tensor;
@@ -11,7 +11,7 @@ fn kernel_varlen(varlen: &Varlen) -> attention::Varlen<'_> {
     attention::Varlen::prefix_queries(varlen.cu_seqlens_k(), varlen.cu_seqlens_q())
 }
 
-/// Reports attention to the profile: `flops` floating-point operations for each column of each pair of a query and a key.
+/// Reports attention to the profile. The number of floating-point operations is `flops` · pairs of query and key · `width`.
 fn attention_span(varlen: &Varlen, name: &str, flops: f64, width: usize, bytes: f64) -> Option<Span<'static>> {
     span(|| {
         (

@@ -35,7 +35,7 @@ impl Pool {
         }
     }
 
-    /// Allocates consecutive buffers for the given numbers of values in one piece of memory.
+    /// Allocates one piece of memory and splits it into a buffer for each of the given numbers of values.
     pub fn allocate_together<T: Pod>(&'static self, lens: &[usize]) -> Vec<Buffer> {
         let bytes = |len: &usize| (len * size_of::<T>()).max(1).next_multiple_of(ALIGNMENT);
         let mut rest = self.allocate::<u8>(lens.iter().map(bytes).sum());
@@ -70,7 +70,7 @@ impl Buffer {
         self.piece.as_mut().map_or(&mut [], Piece::as_mut_slice)
     }
 
-    /// Splits the first `bytes` off as a separate buffer.
+    /// Splits off the first `bytes` bytes as a separate buffer.
     fn split_off(&mut self, bytes: usize) -> Self {
         let (first, rest) = match self.piece.take() {
             Some(piece) => piece.split_at(bytes),

@@ -31,14 +31,15 @@ fn choose(fma: Duration, bf16x3: Duration) -> F32Products {
 
 /// Computes `dst = β·dst + lhs·rhs` on all threads; `dst` and `rhs` have `columns` columns.
 pub(super) fn gemm(method: F32Products, dst: &mut [f32], columns: usize, beta: Beta, lhs: MatRef, rhs: MatRef) {
-    let gemm = match method {
+    let product = match method {
         F32Products::Fma => gemm_fma,
         F32Products::Bf16x3 => gemm_bf16x3,
     };
-    gemm(dst, columns, beta, 1.0, lhs, rhs, Parallelism::Pool);
+    product(dst, columns, beta, 1.0, lhs, rhs, Parallelism::Pool);
 }
 
-/// Computes `x·wᵀ` five times, in the sizes of the base model's MLP for 512 tokens, and returns the shortest time.
+/// Times `x·wᵀ` five times after one call that is not timed, and returns the shortest time. The sizes are those of the base model's MLP
+/// for 512 tokens.
 fn time_of_product(method: F32Products) -> Duration {
     const TOKENS: usize = 512;
     const WIDTH: usize = 768;
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16x3_is_chosen_if_at_least_ten_percent_faster() {
+    fn bf16x3_is_chosen_if_it_takes_ten_percent_less_time() {
         let ms = Duration::from_millis;
         assert_eq!(choose(ms(100), ms(95)), F32Products::Fma);
         assert_eq!(choose(ms(100), ms(91)), F32Products::Fma);

@@ -1,6 +1,6 @@
-//! Losses. A forward function returns a scalar; a gradient function replaces a saved tensor by the gradient.
+//! Losses and accuracy metrics, which are scalars. A gradient function replaces a saved tensor by the gradient.
 
-use super::memory::{Values, build, scalar};
+use super::memory::{CpuTensor, build, scalar};
 use crate::tensor::Tensor;
 use vlct_kernels::argmax::argmax_rows;
 use vlct_kernels::{binary_cross_entropy as bce, cross_entropy as ce, patch_loss};

@@ -1,9 +1,9 @@
 //! Matrix products and the operations fused with them, in the number format of the operands.
 //!
-//! An operand is the f32 matrix itself, or a copy in blocks that is rounded to bfloat16.
+//! An operand is the f32 matrix itself, or a copy of it, rounded to bfloat16 and stored in blocks.
 
 use super::f32_products::gemm;
-use super::memory::{Format, Values, build, build_blocks};
+use super::memory::{CpuTensor, Format, build, build_blocks};
 use super::{matmul_span, memory_bound_span, norm};
 use crate::backend::{Beta, Input, Layer};
 use crate::precision::{F32Products, Precision};
@@ -45,7 +45,7 @@ fn with_rhs<R>(layer: &Layer, run: impl FnOnce(Rhs) -> R) -> R {
 }
 
 fn bias(layer: &Layer) -> Option<&[f32]> {
-    layer.bias.as_ref().map(Values::data)
+    layer.bias.as_ref().map(CpuTensor::data)
 }
 
 /// Returns `x·wᵀ + b (+ residual)` in f32, `[rows, out]`.
@@ -58,7 +58,7 @@ pub(super) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
         Format::F32 => {
             let beta = match (bias(layer), residual) {
                 (Some(b), r) => {
-                    bias_rows(b, r.map(Values::data), y);
+                    bias_rows(b, r.map(CpuTensor::data), y);
                     Beta::One
                 }
                 (None, Some(r)) => {
@@ -79,7 +79,7 @@ pub(super) fn linear(x: &Tensor, layer: &Layer, residual: Option<&Tensor>) -> Te
         Format::Bf16 => with_rhs(layer, |rhs| {
             let mut store = StoreF32::new(y, out, Beta::Zero)
                 .bias(bias(layer))
-                .residual(residual.map(Values::data));
+                .residual(residual.map(CpuTensor::data));
             gemm_bf16(x.blocks(), rhs, &mut store);
         }),
     })

@@ -104,8 +104,8 @@ pub(super) fn release_unused() {
     POOL.release_unused();
 }
 
-/// Access of this backend to the memory of a tensor.
-pub(super) trait Values {
+/// Access to the memory of a tensor of this backend.
+pub(super) trait CpuTensor {
     fn format(&self) -> Format;
 
     /// The values in row-major order.
@@ -126,7 +126,7 @@ pub(super) trait Values {
     /// If the matrix is not in blocks.
     fn blocks(&self) -> Blocks<'_>;
 
-    /// The bfloat16 operand that [`Values::set_rounded`] stored, if any.
+    /// The bfloat16 operand that [`CpuTensor::set_rounded`] stored, if any.
     fn rounded(&self) -> Option<&Tensor>;
 
     /// Stores the values as a bfloat16 operand.
@@ -139,7 +139,7 @@ pub(super) trait Values {
     fn packed(&self) -> Option<&PackedRhs>;
 }
 
-impl Values for Tensor {
+impl CpuTensor for Tensor {
     fn format(&self) -> Format {
         self.storage::<Memory>().format
     }

@@ -18,7 +18,7 @@ use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
 use crate::tensor::{Order, Tensor};
 use crate::varlen::Varlen;
-use memory::{Values, build};
+use memory::{CpuTensor, build};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use vlct_kernels::bf16::engine;
@@ -160,7 +160,7 @@ impl Backend for Cpu {
         db: Option<&mut Tensor>,
         method: F32Products,
     ) {
-        matmul::layer_gradient(dy, x, dw.data_mut(), beta, db.map(Values::data_mut), method);
+        matmul::layer_gradient(dy, x, dw.data_mut(), beta, db.map(CpuTensor::data_mut), method);
     }
 
     fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor) {

@@ -1,6 +1,6 @@
 //! Layer norm, in f32 or bfloat16.
 
-use super::memory::{Values, build, build_blocks, zeros};
+use super::memory::{CpuTensor, build, build_blocks, zeros};
 use super::memory_bound_span;
 use crate::backend::{Beta, LayerNorm, SavedNorm};
 use crate::precision::Precision;

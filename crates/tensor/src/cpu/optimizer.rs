@@ -1,6 +1,6 @@
 //! Parameter updates of the optimisers.
 
-use super::memory::Values;
+use super::memory::CpuTensor;
 use crate::backend::{ParameterUpdate, Rule};
 use vlct_kernels::optimizer::{self, Betas, Update};
 

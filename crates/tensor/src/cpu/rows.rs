@@ -1,6 +1,6 @@
-//! Operations that copy or add rows of matrices, and patches of images.
+//! Operations that copy or add rows of matrices, and the extraction of patches.
 
-use super::memory::{Values, build};
+use super::memory::{CpuTensor, build};
 use crate::backend::Beta;
 use crate::tensor::{Order, Tensor};
 use vlct_kernels::parallel::over_rows;

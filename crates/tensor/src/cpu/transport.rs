@@ -1,6 +1,6 @@
 //! Optimal transport between groups of rows.
 
-use super::memory::{Values, build, scalar};
+use super::memory::{CpuTensor, build, scalar};
 use crate::backend::{Beta, Pair, SavedTransport};
 use crate::tensor::Tensor;
 use rayon::prelude::*;

@@ -1,4 +1,4 @@
-//! Binary cross-entropy: each class is an independent target from 0 to 1.
+//! Binary cross-entropy: each class has an independent target from 0 to 1.
 
 use crate::{Tape, Tensor, Var};
 

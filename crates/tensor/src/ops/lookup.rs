@@ -1,4 +1,4 @@
-//! Sums of rows of embedding tables: words, positions and token types.
+//! Embeddings: sums of rows of the tables for words, positions and token types.
 
 use super::NONE;
 use crate::{Tape, Tensor, Var};
@@ -10,7 +10,7 @@ pub struct Table<'a> {
     pub table: &'a Var,
     /// For each row of the result, the index of a row of the table, or [`NONE`].
     pub rows: Arc<[u32]>,
-    /// A row that receives no gradient, like PyTorch's `padding_idx`.
+    /// Index of a table row that receives no gradient, like PyTorch's `padding_idx`.
     pub frozen_row: Option<u32>,
 }
 

@@ -1,4 +1,5 @@
-//! The operations, one file each: forward and backward together, as methods of [`Tape`](crate::Tape).
+//! The operations, as methods of [`Tape`](crate::Tape); related ones share a file. Forward and backward of a differentiable operation are
+//! together.
 //!
 //! | operation | result |
 //! |---|---|
@@ -8,8 +9,8 @@
 //! | [`layer_norm`](crate::Tape::layer_norm) | layer norm of each row |
 //! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | the function applied to every value |
 //! | [`dropout`](crate::Tape::dropout) | random values zeroed, the others scaled |
-//! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows of several matrices, or of one matrix |
-//! | [`lookup`](crate::Tape::lookup) | sums of rows of tables |
+//! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows selected from several matrices, or from one matrix |
+//! | [`lookup`](crate::Tape::lookup) | embeddings: each row is the sum of one row of each table (and of a base, if given) |
 //! | [`reshape`](crate::Tape::reshape) | the same values in another shape |
 //! | [`cross_entropy`](crate::Tape::cross_entropy), [`binary_cross_entropy`](crate::Tape::binary_cross_entropy) | classification losses |
 //! | [`patch_loss`](crate::Tape::patch_loss) | the loss of masked autoencoding |

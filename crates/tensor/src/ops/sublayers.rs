@@ -38,7 +38,7 @@ impl Affine<'_> {
     }
 }
 
-/// The layers of the attention sublayer before the output projection.
+/// The layers of the attention sublayer before its output projection, with the sequences and the number of heads.
 struct AttentionLayers {
     norm: LayerNorm,
     qkv: Layer,

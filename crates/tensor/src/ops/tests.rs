@@ -251,7 +251,7 @@ fn loss_gradients_equal_finite_differences() {
 
 #[test]
 fn transport_gradients_lower_the_distance() {
-    // The gradient ignores the change of the transport plan, so finite differences do not apply. The test is gradient descent.
+    // The gradient ignores the change of the transport plan, so finite differences do not apply. Gradient descent must lower the distance.
     let mut parameters = Parameters::new([("x".to_string(), vec![7, 4], true)], Device::cpu());
     let id = parameters.id("x").expect("declared");
     parameters.set(id, &(0..28).map(value).collect::<Vec<_>>());

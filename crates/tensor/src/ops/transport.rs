@@ -5,11 +5,12 @@ use crate::{Tape, Tensor, Var};
 use std::ops::Range;
 
 impl Tape {
-    /// Returns `Σ weight · distance` over the pairs, as a scalar; the pairs are rows of `features [T, D]`. The gradient flows through
+    /// Returns `Σ weight · distance` over the pairs, as a scalar; `pairs` refers to rows of `features [T, D]`. The gradient flows through
     /// the costs, not through the transport plans.
     ///
     /// # Panics
-    /// If a range is outside `features`, or the ranges are not in ascending order: words, then patches, pair by pair.
+    /// If a range is outside `features`. The backward pass panics if the ranges are not in ascending order: words, then patches, pair by
+    /// pair.
     pub fn transport(&self, features: &Var, pairs: Vec<Pair>, ipot: Ipot) -> Var {
         let span = self.memory_bound_span("optimal transport", features.tensor().bytes());
         let (loss, saved) = self.backend().transport(features.tensor(), &pairs, ipot);
