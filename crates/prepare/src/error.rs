@@ -51,7 +51,7 @@ pub enum PrepareError {
         root: PathBuf,
         /// The names that the file may have.
         names: [&'static str; 2],
-        /// The content of the file.
+        /// The content that the file would have.
         what: VgqaFile,
     },
     /// The root has no table whose name begins with the name of a split.
@@ -81,7 +81,7 @@ pub enum PrepareError {
     NoUsableRow {
         /// The directory that the paths of images are relative to.
         root: PathBuf,
-        /// The path of an image that does not exist.
+        /// The path of an image that does not exist, if there is one.
         missing: Option<String>,
     },
     /// The directory of a custom dataset has no data of the input format.
@@ -153,7 +153,7 @@ pub enum PrepareError {
          give training questions with answers"
     )]
     NoFrequentAnswer {
-        /// The split.
+        /// A split that has answers.
         split: &'static str,
         /// An answer is in the vocabulary if it is the majority answer of at least this many training questions.
         min_answers: usize,
@@ -204,7 +204,7 @@ pub enum PrepareError {
     SchemaMismatch,
 }
 
-/// What the file that a [`PrepareError::MissingFile`] reports would hold.
+/// The content of a missing file, for [`PrepareError::MissingFile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VgqaFile {
     /// The selected questions of Visual Genome.
@@ -232,8 +232,8 @@ impl PrepareError {
 
     /// Returns whether the error ends the preparation. After any other error of an image, only the row of this image is left out.
     ///
-    /// Errors of the operating system end the preparation, because a later one may be able to read the image. Damaged tables end it,
-    /// because an unknown number of rows would be missing.
+    /// Errors of the operating system end the preparation, because a later preparation may be able to read the image. Damaged tables
+    /// end it, because an unknown number of rows would be missing.
     pub fn ends_preparation(&self) -> bool {
         matches!(
             self,

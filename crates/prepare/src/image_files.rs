@@ -1,5 +1,5 @@
 //! Lists image files in directories and reads them. The lists have the files that the original's globs find, in an order that depends
-//! only on the seed.
+//! only on their names and the seed.
 
 use std::fs::{self, DirEntry};
 use std::io::ErrorKind;
@@ -103,7 +103,7 @@ pub struct ImageSearch<'a> {
     pub root: &'a Path,
     /// The seed of the order.
     pub seed: u64,
-    /// Whether directories may be missing as long as one exists, because only some splits are written.
+    /// Whether directories may be missing, because only some splits are written. At least one directory must exist.
     pub allows_missing: bool,
 }
 

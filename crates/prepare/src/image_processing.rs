@@ -19,7 +19,7 @@ pub struct Downscale {
 pub struct ImageProcessing {
     /// Whether to decode images, so that damage is detected.
     pub validate: bool,
-    /// Limits the size of images, which requires decoding.
+    /// The limit of the size of images; `None` for no limit. A limit requires decoding.
     pub downscale: Option<Downscale>,
 }
 
@@ -34,7 +34,9 @@ impl ImageProcessing {
         }
         let image = decode(&bytes)?;
         let processed = match self.downscale {
-            Some(downscale) if image.width().max(image.height()) > downscale.max_side => downscaled(&image, downscale),
+            Some(downscale) if image.width().max(image.height()) > downscale.max_side => {
+                downscale_to_jpeg(&image, downscale)
+            }
             _ => Ok(bytes),
         };
         recycle(image);
@@ -43,7 +45,7 @@ impl ImageProcessing {
 }
 
 /// Returns a JPEG file of the image, downscaled so that its longest side has `max_side` pixels.
-fn downscaled(image: &RgbImage, downscale: Downscale) -> Result<Vec<u8>> {
+fn downscale_to_jpeg(image: &RgbImage, downscale: Downscale) -> Result<Vec<u8>> {
     let (width, height) = image.dimensions();
     let factor = f64::from(downscale.max_side) / f64::from(width.max(height));
     let side = |pixels: u32| ((f64::from(pixels) * factor).round() as u32).clamp(1, downscale.max_side);
@@ -61,12 +63,12 @@ mod tests {
     fn downscales_large_images_only() {
         let image = RgbImage::from_fn(200, 90, |x, y| image::Rgb([x as u8, y as u8, 40]));
         let file = encode_png(&image).unwrap();
-        let downscale = |max_side| ImageProcessing {
+        let downscaling_to = |max_side| ImageProcessing {
             validate: false,
             downscale: Some(Downscale { max_side, quality: 90 }),
         };
-        assert_eq!(downscale(200).apply(file.clone()).unwrap(), file);
-        let small = downscale(100).apply(file).unwrap();
+        assert_eq!(downscaling_to(200).apply(file.clone()).unwrap(), file);
+        let small = downscaling_to(100).apply(file).unwrap();
         assert!(small.starts_with(&[0xff, 0xd8]));
         assert_eq!(decode(&small).unwrap().dimensions(), (100, 45));
     }

@@ -17,15 +17,15 @@ use vlct_util::at;
 /// # Errors
 /// Returns an error if the file is missing, cut short, not JSON or of another structure, or if `each` returns an error. In the last
 /// case, the message has the index of the element.
-pub fn each_of_array<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
+pub fn for_each_element<T: DeserializeOwned>(path: &Path, each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     read(path, Elements(each, PhantomData))
 }
 
 /// Calls `each` with every element of the array `key` of the file's top-level object.
 ///
 /// # Errors
-/// Returns the errors of [`each_of_array`].
-pub fn each_of_field<T: DeserializeOwned>(
+/// Returns the errors of [`for_each_element`].
+pub fn for_each_element_of_field<T: DeserializeOwned>(
     path: &Path,
     key: &'static str,
     each: impl FnMut(T) -> Result<(), String>,
@@ -36,8 +36,8 @@ pub fn each_of_field<T: DeserializeOwned>(
 /// Calls `each` with the value of every line that is not blank.
 ///
 /// # Errors
-/// Returns the errors of [`each_of_array`]; the message has the line number.
-pub fn each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
+/// Returns the errors of [`for_each_element`]; the message has the line number.
+pub fn for_each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T) -> Result<(), String>) -> Result<()> {
     let mut reader = open(path)?;
     let mut line = Vec::new();
     for number in 1u64.. {
@@ -110,7 +110,7 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<(), String>> Visitor<'de> f
     }
 }
 
-/// Deserialises one field of an object with a seed, and skips the other fields.
+/// Deserialises one field of an object with a [`DeserializeSeed`], and skips the other fields.
 struct Field<S>(&'static str, S);
 
 impl<'de, S: DeserializeSeed<'de, Value = ()>> DeserializeSeed<'de> for Field<S> {

@@ -4,9 +4,10 @@
 //! annotations, image files ── Dataset::plan, CustomDataset::plan ──▶ Plan ── write ──▶ Arrow files, report
 //! ```
 //!
-//! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on all cores, leaves
-//! out rows whose images cannot be used, and writes the files. After an interruption, the same call resumes the preparation. The files
-//! have the rows that the original's writers (`vlc/utils/write_*.py`) write, but their order depends on a seed instead of being random.
+//! A [`Plan`] lists the files and the rows of each before the first image is read. [`write()`] reads the images on several threads,
+//! leaves out rows whose images cannot be used, and writes the files. After an interruption, the same call resumes the preparation. The
+//! files have the rows that the original's writers (`vlc/utils/write_*.py`) write. Where the original shuffles rows, their order depends
+//! on a seed here.
 //!
 //! - `published`: one module per raw layout of a published dataset.
 //! - [`custom`]: custom datasets from tables, WebDataset tars or class directories.

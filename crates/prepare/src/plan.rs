@@ -9,7 +9,7 @@ use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::{AnsweredQuestion, Region, VqaKind};
 use vlct_data::manifest::Coverage;
 
-/// Rows per file of the datasets that are written as numbered files, as in the original.
+/// Default number of rows per numbered file, from the original.
 pub const ROWS_PER_FILE: usize = 100_000;
 
 /// The schema of an Arrow file.
@@ -25,7 +25,7 @@ pub enum Schema {
     ImagePairs,
 }
 
-/// The columns of a row that are not images.
+/// The content of a row except its images: texts, ids and the name of the split.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowText<'a> {
     /// Captions of an image.
@@ -131,7 +131,7 @@ pub trait RowSource: Send + Sync {
     /// Returns the name of a row in reports: the path of its image.
     fn row_name(&self, row: usize) -> String;
 
-    /// Returns the columns that are not images.
+    /// Returns the content of a row except its images.
     ///
     /// # Errors
     /// Returns an error if the annotation is wrong, which ends the preparation.
@@ -168,8 +168,8 @@ pub struct PlannedFile {
 }
 
 impl PlannedFile {
-    /// Divides `rows` rows among the files `{prefix}_0`, `{prefix}_1`, … of `rows_per_file` rows; the last file may have fewer. Unlike
-    /// in the original, there is no empty file at the end if the number of rows is a multiple of `rows_per_file`.
+    /// Plans the files `{prefix}_0`, `{prefix}_1`, …, each with `rows_per_file` of the `rows` rows; the last file may have fewer. `source`
+    /// returns a range of the rows. Unlike the original, this function does not add an empty file after a full one.
     pub(crate) fn series<R: RowSource + 'static>(
         prefix: &str,
         rows: usize,
@@ -188,8 +188,8 @@ impl PlannedFile {
     }
 }
 
-/// The division of a written file of questions into two files: its last rows, and the rows before them. VQA's validation questions
-/// are divided in this way.
+/// The division of a written file of questions into two files: one for its last rows, one for the rows before them. VQA's validation
+/// questions are divided in this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailSplit {
     /// Name of the file that is divided.
@@ -209,11 +209,11 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// The written files that are divided into two files.
     pub tail_splits: Vec<TailSplit>,
-    /// Counts of images and annotations of each part of the dataset.
+    /// Counts of images and annotations for each part of the dataset.
     pub coverage: Vec<Coverage>,
     /// Remarks about the annotations, such as what was left out and why.
     pub remarks: Vec<String>,
-    /// The answer vocabulary, if there are answers. Files that are used together must have the same vocabulary.
+    /// The answer vocabulary, if it is made from the answers of this dataset. Files that are used together must have the same vocabulary.
     pub vocabulary: Option<Vocabulary>,
 }
 

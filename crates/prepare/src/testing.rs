@@ -27,7 +27,7 @@ pub fn prepare(dataset: Dataset, raw: &RawDataset, options: &WriteOptions) -> Re
     }
 }
 
-/// Returns the directories `name` in all golden data.
+/// Returns the directory `name` of every set of golden data that has raw files in it.
 pub fn golden_directories(name: &str) -> Vec<PathBuf> {
     vlct_golden::directories("prepare")
         .into_iter()
@@ -60,6 +60,7 @@ pub fn coco(count: usize) -> tempfile::TempDir {
     raw
 }
 
+/// Returns the JSON texts of rows, sorted.
 pub fn sorted(mut rows: Vec<Value>) -> Vec<String> {
     let mut texts: Vec<String> = rows.drain(..).map(|row| row.to_string()).collect();
     texts.sort();

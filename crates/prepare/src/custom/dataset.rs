@@ -89,7 +89,7 @@ pub struct CustomDataset {
     pub format: InputFormat,
     /// Directory of the images, or of the tars. Paths of images in tables are relative to it.
     pub root: PathBuf,
-    /// The tables. If there are none, the tables in `root` whose names begin with the name of a split are read.
+    /// The tables. If this list is empty, the tables in `root` whose names begin with the name of a split are read.
     pub annotations: Vec<AnnotationTable>,
     /// The names of the columns of the tables.
     pub columns: ColumnNames,

@@ -47,14 +47,18 @@ struct Rows {
 
 pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
     let mut plan = Plan::default();
-    let mut first: Option<Arc<ImageFolder>> = None;
+    let mut first_split: Option<Arc<ImageFolder>> = None;
     for (split, directory) in split_directories(&dataset.root)? {
         if !dataset.includes(split) {
             continue;
         }
         let listing = Arc::new(ImageFolder::read(&directory)?);
-        let first = first.get_or_insert_with(|| listing.clone());
-        if let Some(class) = listing.classes.iter().find(|class| !first.classes.contains(class)) {
+        let first_split = first_split.get_or_insert_with(|| listing.clone());
+        if let Some(class) = listing
+            .classes
+            .iter()
+            .find(|class| !first_split.classes.contains(class))
+        {
             return Err(PrepareError::malformed(
                 &directory,
                 format!("class {class:?} is in no earlier split; classes of all splits must be those of train"),
@@ -208,7 +212,7 @@ fn collect_directories(directory: &Path, depth: usize, found: &mut Vec<(PathBuf,
     Ok(())
 }
 
-/// Returns the names of the directories and of the files in `directory` that are not hidden, sorted. Symbolic links are followed.
+/// Returns the sorted names of the directories in `directory` and those of the files, without hidden ones. Symbolic links are followed.
 fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
     let (mut directories, mut files) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory).map_err(at::<PrepareError>(directory))? {
@@ -304,8 +308,8 @@ mod tests {
         );
         let train = ImageFolder::read(&splits[0].1).unwrap();
         assert_eq!((train.classes, train.images.len()), (vec!["cat".to_string()], 1));
-        let beside = directory_of(&["train/cat/1.jpg", "other/cat/2.jpg"]);
-        let message = split_directories(beside.path()).unwrap_err().to_string();
+        let mixed = directory_of(&["train/cat/1.jpg", "other/cat/2.jpg"]);
+        let message = split_directories(mixed.path()).unwrap_err().to_string();
         assert!(
             message.contains("a directory train of classes beside a directory other"),
             "{message}"

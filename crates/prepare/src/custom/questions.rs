@@ -12,7 +12,7 @@ use vlct_data::arrow::{AnsweredQuestion, VqaKind};
 /// number, so a single answer has score 1.
 const ANNOTATORS: usize = 10;
 
-/// Assigns ids to images, questions and answers. In splits with answers, removes questions that have no answer of the vocabulary.
+/// Assigns ids to images, questions and answers. In splits with answers, removes questions without an answer in the vocabulary.
 /// Returns the kind of each split; a split without answers is a test split.
 pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], plan: &mut Plan) -> Result<[VqaKind; 3]> {
     let majority_answers = |row: &Row| -> Vec<String> {
@@ -26,16 +26,16 @@ pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], pl
     if !dataset.includes(SPLITS[0]) {
         splits[0].clear();
     }
-    let kinds = kinds(dataset, splits, &vocabulary)?;
+    let kinds = split_kinds(dataset, splits, &vocabulary)?;
     // Images whose names are not integers get unused ids.
     let largest = splits.iter().flatten().filter_map(Row::numeric_id).max();
-    let mut next_image = largest.map_or(0, |largest| largest.saturating_add(1).max(0));
-    let mut next_question = 0;
+    let mut next_image_id = largest.map_or(0, |largest| largest.saturating_add(1).max(0));
+    let mut next_question_id = 0;
     for ((split, rows), kind) in SPLITS.into_iter().zip(splits).zip(kinds) {
         let mut unanswered = 0usize;
         for row in rows.iter_mut() {
-            row.image_number = row.numeric_id().unwrap_or(next_image);
-            next_image = next_image.saturating_add(1);
+            row.image_number = row.numeric_id().unwrap_or(next_image_id);
+            next_image_id = next_image_id.saturating_add(1);
             for question in std::mem::take(&mut row.table_questions) {
                 let answers = score_answers(&question.answers, &vocabulary);
                 if kind == VqaKind::Answered && answers.is_empty() {
@@ -44,10 +44,10 @@ pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], pl
                 }
                 row.questions.push(AnsweredQuestion {
                     question: question.text,
-                    question_id: next_question,
+                    question_id: next_question_id,
                     answers,
                 });
-                next_question += 1;
+                next_question_id += 1;
             }
         }
         rows.retain(|row| !row.questions.is_empty());
@@ -69,11 +69,11 @@ pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], pl
 ///
 /// # Errors
 /// Returns an error if a split has answers, but the vocabulary is empty.
-fn kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabulary) -> Result<[VqaKind; 3]> {
-    let is_answered = |row: &Row| row.table_questions.iter().any(|question| !question.answers.is_empty());
+fn split_kinds(dataset: &CustomDataset, splits: &[Vec<Row>; 3], vocabulary: &Vocabulary) -> Result<[VqaKind; 3]> {
+    let has_answers = |row: &Row| row.table_questions.iter().any(|question| !question.answers.is_empty());
     let mut kinds = [VqaKind::Test; 3];
     for ((split, rows), kind) in SPLITS.into_iter().zip(splits).zip(&mut kinds) {
-        if !rows.iter().any(is_answered) {
+        if !rows.iter().any(has_answers) {
             continue;
         }
         if vocabulary.is_empty() {

@@ -45,7 +45,7 @@ pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan>
         read_table(dataset, format, table, annotations, &mut splits)?;
     }
     let mut plan = Plan::default();
-    let any_row = |has: fn(&Row) -> bool| splits.iter().flatten().any(has);
+    let any_row = |predicate: fn(&Row) -> bool| splits.iter().flatten().any(predicate);
     let has_captions = any_row(|row| !row.captions.is_empty());
     let has_questions =
         any_row(|row| !row.table_questions.is_empty()) && (dataset.columns.question.is_some() || !has_captions);
@@ -86,7 +86,7 @@ pub(super) fn plan(dataset: &CustomDataset, format: TableFormat) -> Result<Plan>
     Ok(plan)
 }
 
-/// Lists the tables in `root` by name: `train.csv`, `val-00000-of-00002.parquet`, and so on.
+/// Lists the tables in `root` whose names begin with the name of a split, such as `val-00000-of-00002.parquet`, sorted by path.
 fn find_tables(root: &Path, format: TableFormat) -> Result<Vec<AnnotationTable>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root).map_err(at::<PrepareError>(root))? {
@@ -139,7 +139,7 @@ fn read_table(
         Ok(record)
     });
     let joined = tables::join(records)?;
-    // Rows that hold their image are not joined and keep their order, so their numbers are taken in order.
+    // Rows that hold their image are not joined and keep their order, so they get the numbers in `embedded_rows` in order.
     let mut embedded_rows = embedded_rows.into_iter();
     for record in joined {
         let image = match record.image {
@@ -163,8 +163,8 @@ fn read_table(
     Ok(())
 }
 
-/// Removes rows without text and rows whose image file does not exist, and adds their counts to the plan. Removes all rows of a split
-/// that is not written.
+/// Removes the rows of a split that have no text, and those whose image file does not exist. Adds the counts of both to the plan. If
+/// the split is not written, removes all of its rows instead.
 fn remove_unusable_rows(
     dataset: &CustomDataset,
     split: &str,

@@ -75,7 +75,7 @@ const LINES: &str = r#"{"image": "p/1.jpg", "caption": "one"}
 {"image": "p/4.jpg", "caption": null}
 "#;
 
-fn images() -> tempfile::TempDir {
+fn raw_data() -> tempfile::TempDir {
     directory_of(&[
         ("p/1.jpg", "1"),
         ("p/2.jpg", "2"),
@@ -88,8 +88,8 @@ fn images() -> tempfile::TempDir {
 }
 
 #[test]
-fn tables_become_files_of_a_named_dataset() {
-    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+fn tables_become_files_named_after_the_dataset() {
+    let (raw, out) = (raw_data(), tempfile::tempdir().unwrap());
     let dataset = CustomDataset {
         annotations: vec![raw.path().join("all.jsonl").to_str().unwrap().parse().unwrap()],
         ..CustomDataset::new("cats", InputFormat::Table(TableFormat::Jsonl), raw.path())
@@ -149,8 +149,8 @@ fn tables_become_files_of_a_named_dataset() {
 }
 
 #[test]
-fn dataset_of_an_interrupted_replacement_cannot_be_opened() {
-    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+fn dataset_with_an_interrupted_replacement_cannot_be_opened() {
+    let (raw, out) = (raw_data(), tempfile::tempdir().unwrap());
     let dataset = |rows_per_file| CustomDataset {
         rows_per_file,
         ..CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path())
@@ -170,14 +170,14 @@ fn dataset_of_an_interrupted_replacement_cannot_be_opened() {
         &dataset(2).plan().unwrap(),
         &options,
         &mut |now| match now.done {
-            // Four rows are done: the row of val, which is not written again, and three rows of train. The third of these is in an
-            // unfinished file.
+            // Four rows are done: the row of val, which is not written again, and three rows of train. The third row of train is
+            // in an unfinished file.
             4 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         },
     );
     assert_eq!(stopped.unwrap(), Outcome::Stopped);
-    // The first new file exists, and no old file.
+    // Only the first new file exists. The old files are deleted.
     let exists = |number| out.path().join(format!("dogs_train_{number}.arrow")).exists();
     assert_eq!([0, 1, 2].map(exists), [true, false, false]);
     let open_error = |split| {
@@ -255,7 +255,7 @@ fn rows_without_a_split_belong_to_train() {
 
 #[test]
 fn unreadable_image_ends_the_preparation() {
-    let (raw, out) = (images(), tempfile::tempdir().unwrap());
+    let (raw, out) = (raw_data(), tempfile::tempdir().unwrap());
     let dataset = CustomDataset::new("dogs", InputFormat::Table(TableFormat::Csv), raw.path());
     let plan = dataset.plan().unwrap();
     let image = raw.path().join("p/2.jpg");
@@ -397,7 +397,7 @@ fn reads_tars_and_class_directories() {
 
 #[test]
 fn rejects_invalid_datasets() {
-    let raw = images();
+    let raw = raw_data();
     let dataset = |name: &str| CustomDataset::new(name, InputFormat::Table(TableFormat::Csv), raw.path());
     for (dataset, part) in [
         (dataset("coco"), "published"),

@@ -38,7 +38,7 @@ const F30K: Layout = Layout {
     prefix: "f30k_caption_karpathy",
 };
 
-/// Plans COCO captions.
+/// Plans the files of COCO captions.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged.
@@ -46,7 +46,7 @@ pub fn coco(raw: &RawDataset) -> Result<Plan> {
     plan(raw, &COCO)
 }
 
-/// Plans Flickr30k captions.
+/// Plans the files of Flickr30k captions.
 ///
 /// # Errors
 /// Returns the errors of [`coco`].
@@ -73,11 +73,11 @@ struct Annotation {
     captions: Vec<String>,
 }
 
-/// Reads the annotations. Also returns the index of each file name in them.
+/// Reads the annotations. Also returns the index of the annotation for each file name.
 fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
     let mut annotations: Vec<Annotation> = Vec::new();
     let mut indices: HashMap<String, u32> = HashMap::new();
-    json_stream::each_of_field(path, "images", |entry: Entry| {
+    json_stream::for_each_element_of_field(path, "images", |entry: Entry| {
         let captions = entry.sentences.into_iter().map(|s| s.raw);
         let index = *indices
             .entry(entry.filename.clone())

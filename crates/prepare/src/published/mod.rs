@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::{PrepareError, Result};
 pub use raw::RawDataset;
 
-/// A published dataset with its own raw layout.
+/// A published dataset that can be prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dataset {
     /// COCO captions.

@@ -48,7 +48,8 @@ struct Pair {
     sentences: Vec<(String, bool)>,
 }
 
-/// Plans NLVR2. Pairs are in the order of their first sentences, which also determine their directories.
+/// Plans the files of NLVR2. Pairs are in the order of their first annotations. The first annotation of a pair also determines
+/// its directory.
 ///
 /// # Errors
 /// Returns an error if annotations are missing or damaged, or if no image exists.
@@ -94,7 +95,7 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
 fn read(path: &Path) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = Vec::new();
     let mut indices: HashMap<String, usize> = HashMap::new();
-    json_stream::each_line(path, |entry: Entry| {
+    json_stream::for_each_line(path, |entry: Entry| {
         let Some((pair_name, _)) = entry.identifier.rsplit_once('-') else {
             return Err(format!("the identifier {:?} has no \"-\"", entry.identifier));
         };
@@ -121,7 +122,8 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// Returns the directory of a pair's images: `images/train/DIRECTORY` in training, otherwise the first word of the pair's identifier.
+/// Returns the directory of a pair's images: `images/train/DIRECTORY` in the training split, otherwise the first
+/// word of the pair's identifier.
 fn image_directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
     let split = pair_name.split('-').next().unwrap_or_default();
     if split != "train" {

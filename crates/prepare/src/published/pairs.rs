@@ -88,7 +88,7 @@ const PRETRAIN_GQA: [Layout; 1] = [Layout {
     prefix: "pretrain_gqa",
 }];
 
-/// The original writes `pretrain_vg`, but reads `pretrain_vgqa`. The prefix is the name that is read.
+/// The original writes `pretrain_vg`, but reads `pretrain_vgqa`. The prefix here is the one that it reads.
 const PRETRAIN_VG: [Layout; 1] = [Layout {
     split: "train",
     annotations: "vgqa_annt.json",
@@ -124,19 +124,19 @@ macro_rules! datasets {
 }
 
 datasets! {
-    /// Plans Google's Conceptual Captions.
+    /// Plans the files of Google's Conceptual Captions.
     gcc = GCC;
-    /// Plans SBU captions.
+    /// Plans the files of SBU captions.
     sbu = SBU;
-    /// Plans captions of OpenImages, for the large pre-training set.
+    /// Plans the files of OpenImages captions, for the large pre-training set.
     openimages = OPENIMAGES;
-    /// Plans captions of Flickr30k, for the large pre-training set.
+    /// Plans the files of Flickr30k captions, for the large pre-training set.
     pretrain_f30k = PRETRAIN_F30K;
-    /// Plans statements from GQA, for the large pre-training set.
+    /// Plans the files of GQA statements, for the large pre-training set.
     pretrain_gqa = PRETRAIN_GQA;
-    /// Plans statements from Visual Genome's questions, for the large pre-training set.
+    /// Plans the files of statements made from Visual Genome's questions, for the large pre-training set.
     pretrain_vg = PRETRAIN_VG;
-    /// Plans statements from VQA v2, for the large pre-training set.
+    /// Plans the files of VQA v2 statements, for the large pre-training set.
     pretrain_vqa = PRETRAIN_VQA;
 }
 
@@ -214,11 +214,11 @@ fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) ->
     Ok(())
 }
 
-/// Reads the annotations. Also returns the index of each name in them.
+/// Reads the annotations. Also returns the index of the annotation for each file name.
 fn read(raw: &RawDataset, layout: &Layout) -> Result<(Annotations, HashMap<Box<str>, u32>)> {
     let mut annotations = Annotations::default();
     let mut indices: HashMap<Box<str>, u32> = HashMap::new();
-    json_stream::each_of_array(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
+    json_stream::for_each_element(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
         let captions = match (text, layout.has_lists) {
             (Text::One(caption), false) => Captions::One(caption.into()),
             (Text::Several(captions), true) => Captions::Several(captions.into()),

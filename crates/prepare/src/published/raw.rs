@@ -18,7 +18,7 @@ pub struct RawDataset {
     pub splits: Option<Vec<String>>,
     /// Rows per file of the datasets that are written as numbered files.
     pub rows_per_file: usize,
-    /// The vocabulary of the answers to Visual Genome's questions; `None` for the vocabulary in the root.
+    /// The vocabulary of the answers to Visual Genome's questions; `None` for the vocabulary in `root`.
     pub vocabulary: Option<Vocabulary>,
 }
 
@@ -66,7 +66,7 @@ impl RawDataset {
 
 /// The annotations of listed images.
 pub(super) trait RowTexts: Send + Sync {
-    /// Returns the columns of an image's row that are not images.
+    /// Returns the content of an image's row except the image.
     fn text<'a>(&'a self, image: &'a ListedImage) -> RowText<'a>;
 }
 
@@ -94,7 +94,7 @@ impl<T: RowTexts> RowSource for ListedRows<T> {
     }
 }
 
-/// Returns an error if no image has an annotation, probably because the root is the wrong directory.
+/// Returns an error if `rows` is 0: no image has an annotation, probably because the root is the wrong directory.
 pub(super) fn require_rows(directory: &Path, rows: usize, annotations: &str) -> Result<()> {
     if rows == 0 {
         return Err(PrepareError::NoAnnotatedImage {

@@ -29,7 +29,8 @@ struct RegionDescription {
     y: i64,
 }
 
-/// Plans Visual Genome. A region belongs to the image of its own `image_id`, even if the entry of another image lists it.
+/// Plans the files of Visual Genome. A region belongs to the image of its own `image_id`, even if the entry of another image
+/// lists it.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged.
@@ -37,7 +38,7 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
     raw.splits_to_write(&["train"])?;
     let mut images: Vec<(i64, Vec<Region>)> = Vec::new();
     let mut indices: HashMap<i64, u32> = HashMap::new();
-    json_stream::each_of_array(&raw.root.join(ANNOTATIONS), |entry: Entry| {
+    json_stream::for_each_element(&raw.root.join(ANNOTATIONS), |entry: Entry| {
         for region in entry.regions {
             let index = *indices.entry(region.image_id).or_insert(images.len() as u32) as usize;
             if index == images.len() {
@@ -85,7 +86,7 @@ fn image_id(name: &str) -> Option<i64> {
     name.strip_suffix(".jpg")?.parse().ok()
 }
 
-/// The id of each image and its regions.
+/// The id and the regions of each image.
 struct Regions(Vec<(i64, Vec<Region>)>);
 
 impl RowTexts for Regions {

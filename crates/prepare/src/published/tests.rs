@@ -12,7 +12,8 @@ use crate::testing::{coco, golden_directories, options, prepare, sorted};
 use crate::{ImageProcessing, Report, WriteOptions, write};
 use vlct_data::testing::{rows_as_json, schema, without_hash};
 
-/// Compares the rows and columns of every recorded file with those in `out`. Compares the order of rows only if `is_ordered`.
+/// Compares the rows and columns of every recorded file with those of the file in `out`, whose name `rename` returns. Compares the
+/// order of rows only if `is_ordered`.
 fn assert_as_recorded(out: &Path, expected: &Path, rename: impl Fn(&str) -> String, is_ordered: bool) {
     let rows = vlct_golden::json(expected.join("rows.json"));
     let schemas = vlct_golden::json(expected.join("schema.json"));
@@ -108,7 +109,7 @@ fn every_dataset_has_the_rows_of_the_original() {
 }
 
 #[test]
-fn numbered_files_have_the_recorded_numbers_of_rows() {
+fn numbered_files_have_the_recorded_row_counts() {
     for directory in vlct_golden::directories("prepare") {
         let recorded = vlct_golden::json(directory.join("shards.json"));
         let rows_per_file = recorded["shard_size"].as_u64().unwrap() as usize;
@@ -192,7 +193,7 @@ fn last_thousand_validation_rows_of_vqa_are_held_out() {
 }
 
 #[test]
-fn seed_changes_the_order_only() {
+fn seed_changes_only_the_order() {
     let raw = coco(30);
     let rows = |seed| {
         let out = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ struct Split {
     name: &'static str,
     /// The directory of the images.
     directory: &'static str,
-    /// The part of the names of annotation files that names the split.
+    /// The split as written in the names of annotation files.
     file_name_part: &'static str,
     is_answered: bool,
 }
@@ -51,14 +51,14 @@ const SPLITS: [Split; 4] = [
 ];
 
 /// Number of rows of `val` that are held out of training, as in the original.
-const HELD_OUT: usize = 1000;
+const HELD_OUT_ROWS: usize = 1000;
 
 impl Split {
-    fn questions_file(&self) -> String {
+    fn questions_file_name(&self) -> String {
         format!("v2_OpenEnded_mscoco_{}_questions.json", self.file_name_part)
     }
 
-    fn annotations_file(&self) -> String {
+    fn annotations_file_name(&self) -> String {
         format!("v2_mscoco_{}_annotations.json", self.file_name_part)
     }
 }
@@ -102,7 +102,7 @@ impl InternedTexts {
     }
 }
 
-/// The distinct answers to a question in the order of their first occurrence, with their counts.
+/// The distinct answers to a question in the order of their first occurrence, as indices in [`InternedTexts`], with their counts.
 type AnswerCounts = Vec<(u32, u32)>;
 
 /// The annotations of a split: image id, question id and answers.
@@ -116,24 +116,25 @@ struct ImageQuestions {
     indices: HashMap<i64, u32>,
 }
 
-/// Plans VQA v2. The annotations of `train` and `val` are always read, because the ids of answers depend on them.
+/// Plans the files of VQA v2. The annotations of `train` and `val` are always read, because the ids of answers depend on them.
 ///
 /// # Errors
 /// Returns an error if annotations or directories are missing or damaged, or do not belong together.
 pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     let wanted = raw.splits_to_write(&SPLITS.map(|split| split.name))?;
     let mut texts = InternedTexts::default();
-    let mut majority = Vec::new();
+    let mut majority_answers = Vec::new();
     let mut annotations: Vec<Annotations> = Vec::new();
     for split in SPLITS.iter().filter(|split| split.is_answered) {
-        annotations.push(read_annotations(raw, split, &mut texts, &mut majority)?);
+        annotations.push(read_annotations(raw, split, &mut texts, &mut majority_answers)?);
     }
-    let vocabulary = Vocabulary::of_majority_answers(majority.iter().map(|index| &*texts.texts[*index as usize]));
+    let vocabulary =
+        Vocabulary::of_majority_answers(majority_answers.iter().map(|index| &*texts.texts[*index as usize]));
     if vocabulary.is_empty() {
         let reason = "no answer is the majority answer of nine questions, so the answer vocabulary is empty; are these the \
                       annotations of VQA v2?";
         return Err(PrepareError::malformed(
-            raw.root.join(SPLITS[0].annotations_file()),
+            raw.root.join(SPLITS[0].annotations_file_name()),
             reason,
         ));
     }
@@ -152,7 +153,7 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
                 vocabulary.id(text).map(|id| (text.to_string(), i64::from(id)))
             };
             add_answers(&mut questions, answers, answer_and_id)
-                .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file()), reason))?;
+                .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file_name()), reason))?;
             let dropped = drop_unanswered(&mut questions);
             if dropped > 0 {
                 plan.remarks.push(format!(
@@ -168,7 +169,7 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
             from: "vqav2_val".into(),
             head: "vqav2_trainable_val".into(),
             tail: "vqav2_rest_val".into(),
-            count: HELD_OUT,
+            count: HELD_OUT_ROWS,
         });
     }
     plan.remarks
@@ -177,19 +178,19 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Reads the annotations of a split. Appends the majority answer of each question to `majority`.
+/// Reads the annotations of a split. Appends the majority answer of each question to `majority_answers`.
 fn read_annotations(
     raw: &RawDataset,
     split: &Split,
     texts: &mut InternedTexts,
-    majority: &mut Vec<u32>,
+    majority_answers: &mut Vec<u32>,
 ) -> Result<Annotations> {
     let mut all = Vec::new();
-    json_stream::each_of_field(
-        &raw.root.join(split.annotations_file()),
+    json_stream::for_each_element_of_field(
+        &raw.root.join(split.annotations_file_name()),
         "annotations",
         |annotation: Annotation| {
-            majority.push(texts.intern(&annotation.multiple_choice_answer));
+            majority_answers.push(texts.intern(&annotation.multiple_choice_answer));
             let mut counts = AnswerCounts::new();
             for answer in &annotation.answers {
                 let index = texts.intern(&answer.answer);
@@ -208,8 +209,8 @@ fn read_annotations(
 
 fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
     let mut all = ImageQuestions::default();
-    json_stream::each_of_field(
-        &raw.root.join(split.questions_file()),
+    json_stream::for_each_element_of_field(
+        &raw.root.join(split.questions_file_name()),
         "questions",
         |question: Question| {
             let ImageQuestions { images, indices } = &mut all;
@@ -232,8 +233,8 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
     Ok(all)
 }
 
-/// Adds to each question its answers that are in the vocabulary. `answer_and_id` looks them up. They are not normalised
-/// first, although the answers of the vocabulary are, because the published heads were trained in this way.
+/// Adds to each question its answers that are in the vocabulary; `answer_and_id` returns their texts and ids. Unlike the vocabulary,
+/// the answers are not normalised, because the published models were trained in this way.
 fn add_answers(
     questions: &mut ImageQuestions,
     annotations: Annotations,
@@ -264,9 +265,9 @@ fn add_answers(
 
 /// Drops questions without answers, and images without questions. Returns the number of dropped questions.
 fn drop_unanswered(questions: &mut ImageQuestions) -> usize {
-    let count =
+    let question_count =
         |images: &[(i64, Vec<AnsweredQuestion>)]| images.iter().map(|(_, questions)| questions.len()).sum::<usize>();
-    let before = count(&questions.images);
+    let before = question_count(&questions.images);
     for (_, questions) in &mut questions.images {
         questions.retain(|question| !question.answers.is_empty());
     }
@@ -275,7 +276,7 @@ fn drop_unanswered(questions: &mut ImageQuestions) -> usize {
         .zip(&questions.images)
         .map(|(index, (image, _))| (*image, index))
         .collect();
-    before - count(&questions.images)
+    before - question_count(&questions.images)
 }
 
 fn plan_split(
@@ -292,7 +293,7 @@ fn plan_split(
     require_rows(
         &raw.root.join(split.directory),
         found.listing.images.len(),
-        &split.questions_file(),
+        &split.questions_file_name(),
     )?;
     let file_name = |index: usize| format!("COCO_{}_{:012}.jpg", split.directory, questions.images[index].0);
     let count = questions.images.len();

@@ -127,8 +127,8 @@ impl ColumnNames {
     }
 
     /// Returns whether all necessary columns exist: a column of images, a column of captions or of questions, and every column whose
-    /// name is given.
-    pub(super) fn are_sufficient(&self, existing: [bool; 6]) -> bool {
+    /// name is given. `existing` tells for each role whether its column exists.
+    pub(super) fn necessary_columns_exist(&self, existing: [bool; 6]) -> bool {
         let [image, text, question, ..] = existing;
         let has_given_columns = Role::ALL
             .iter()
@@ -181,7 +181,7 @@ impl ColumnNames {
 }
 
 /// Converts the values of a row to a record. `column_name` returns the name of a role's column, for errors.
-pub(super) fn record(cells: Cells, column_name: impl Fn(Role) -> String) -> Result<Record, String> {
+pub(super) fn to_record(cells: Cells, column_name: impl Fn(Role) -> String) -> Result<Record, String> {
     let column_error = |role: Role, what: &str| format!("column {:?} {what}", column_name(role));
     let type_error =
         |role: Role, cell: &Cell, expected: &str| column_error(role, &format!("holds {}, not {expected}", cell.kind()));

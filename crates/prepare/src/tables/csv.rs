@@ -1,6 +1,6 @@
-//! CSV and TSV (RFC 4180): strict about quotes, and no row larger than [`MAX_ROW`].
+//! CSV and TSV (RFC 4180): strict about quotes, and no row larger than [`MAX_ROW_BYTES`].
 //!
-//! The `csv` crate is lenient: it accepts a stray quote, which can join many lines to one value, and rows of any length.
+//! The `csv` crate is lenient: it accepts rows of any length, and stray quotes, which can join many lines to one value.
 //! [`StrictQuotes`] and [`LimitedReader`] therefore check the bytes before the crate parses them.
 
 use std::cell::Cell as StdCell;
@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
-use super::columns::{Cell, Cells, ColumnNames, Positions, Role, record};
-use super::record::{MAX_ROW, Record};
+use super::columns::{Cell, Cells, ColumnNames, Positions, Role, to_record};
+use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use vlct_util::open_file;
 
@@ -31,8 +31,8 @@ impl Rows {
     pub fn open(path: &Path, separator: u8, columns: &ColumnNames) -> Result<Self> {
         let (file, allowance) = LimitedReader::new(StrictQuotes::new(open_file(path)?, separator));
         let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
-        allowance.set(MAX_ROW);
-        let header = reader.headers().cloned().map_err(|error| explain(path, &error))?;
+        allowance.set(MAX_ROW_BYTES);
+        let header = reader.headers().cloned().map_err(|error| csv_error(path, &error))?;
         let positions = columns.find(header.iter()).map_err(|reason| {
             let name = if separator == b',' { "CSV" } else { "TSV" };
             PrepareError::malformed(path, format!("{reason} ({name}: the first line names the columns)"))
@@ -47,7 +47,7 @@ impl Rows {
         })
     }
 
-    fn record(&self) -> Result<Record> {
+    fn parse_record(&self) -> Result<Record> {
         let line = self.row.position().map_or(0, |position| position.line());
         let name = |role: Role| match self.positions[role as usize] {
             Some(position) => self.header.get(position).unwrap_or_default().to_string(),
@@ -62,7 +62,7 @@ impl Rows {
                 };
             }
         }
-        record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("line {line}, {reason}")))
+        to_record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("line {line}, {reason}")))
     }
 }
 
@@ -70,16 +70,16 @@ impl Iterator for Rows {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.allowance.set(MAX_ROW);
+        self.allowance.set(MAX_ROW_BYTES);
         match self.reader.read_byte_record(&mut self.row) {
-            Ok(true) => Some(self.record()),
+            Ok(true) => Some(self.parse_record()),
             Ok(false) => None,
-            Err(error) => Some(Err(explain(&self.path, &error))),
+            Err(error) => Some(Err(csv_error(&self.path, &error))),
         }
     }
 }
 
-fn explain(path: &Path, error: &csv::Error) -> PrepareError {
+fn csv_error(path: &Path, error: &csv::Error) -> PrepareError {
     let reason = match error.kind() {
         ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let line = pos.as_ref().map_or(0, |position| position.line());

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::columns::{Cell, Cells, ColumnNames, Role, record};
-use super::record::{MAX_ROW, Record};
+use super::columns::{Cell, Cells, ColumnNames, Role, to_record};
+use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use vlct_util::{at, open_file};
 
@@ -42,11 +42,11 @@ impl Lines {
         loop {
             self.line.clear();
             self.line_number += 1;
-            let mut limited = Read::take(&mut self.reader, MAX_ROW as u64 + 1);
+            let mut limited = Read::take(&mut self.reader, MAX_ROW_BYTES as u64 + 1);
             let read = limited
                 .read_until(b'\n', &mut self.line)
                 .map_err(at::<PrepareError>(&self.path))?;
-            if read > MAX_ROW {
+            if read > MAX_ROW_BYTES {
                 return Err(self.error("is too long; a line is one object, of at most 16 MiB"));
             }
             if self.line_number == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
@@ -58,7 +58,7 @@ impl Lines {
         }
     }
 
-    fn record(&mut self) -> Result<Record> {
+    fn parse_record(&mut self) -> Result<Record> {
         let object: Map<String, Value> = serde_json::from_slice(&self.line).map_err(|error| {
             let hint = match self.line.trim_ascii_start() {
                 [b'[', ..] => "; the file is a list: write each of its objects on a line, with jq -c '.[]' for example",
@@ -91,7 +91,7 @@ impl Lines {
                 *cell = value_cell(value);
             }
         }
-        record(cells, name).map_err(|reason| self.error(&format!(", {reason}")))
+        to_record(cells, name).map_err(|reason| self.error(&format!(", {reason}")))
     }
 
     fn error(&self, reason: &str) -> PrepareError {
@@ -105,10 +105,10 @@ impl Iterator for Lines {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.advance() {
-            Ok(true) => Some(self.record()),
+            Ok(true) => Some(self.parse_record()),
             Ok(false) => {
                 let missing_key = self.missing_key.take()?;
-                (!self.columns.are_sufficient(self.seen_roles)).then_some(Err(missing_key))
+                (!self.columns.necessary_columns_exist(self.seen_roles)).then_some(Err(missing_key))
             }
             Err(error) => Some(Err(error)),
         }

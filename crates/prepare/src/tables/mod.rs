@@ -2,7 +2,7 @@
 //!
 //! Each format yields [`Record`]s: an image (the path of a file, or its bytes) with captions or a question. [`ColumnNames`] assigns
 //! columns to the fields of a record, by given or by usual names. Memory holds one row, or one batch of rows of a Parquet
-//! file. A row of a text file has at most [`MAX_ROW`] bytes.
+//! file. A row of a text file has at most [`MAX_ROW_BYTES`] bytes.
 
 mod columns;
 mod csv;
@@ -16,7 +16,7 @@ use std::path::Path;
 pub use columns::{ColumnNames, Role};
 pub use join::join;
 pub use parquet::EmbeddedImages;
-pub use record::{ImageSource, MAX_ROW, Question, Record, TableFormat};
+pub use record::{ImageSource, MAX_ROW_BYTES, Question, Record, TableFormat};
 
 use crate::Result;
 use parquet::Projection;

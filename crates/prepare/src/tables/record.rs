@@ -1,7 +1,7 @@
 //! The rows of tables of all formats.
 
 /// Maximum size in bytes of a row of a text file.
-pub const MAX_ROW: usize = 16 << 20;
+pub const MAX_ROW_BYTES: usize = 16 << 20;
 
 /// File formats of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

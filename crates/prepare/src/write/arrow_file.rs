@@ -11,7 +11,7 @@ pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
     out.join(format!("{name}.arrow"))
 }
 
-/// A writer of an Arrow file, which a later process can resume.
+/// A writer of an Arrow file. A later process can resume an unfinished file.
 #[allow(clippy::large_enum_variant, reason = "only one writer exists at a time")]
 pub enum ArrowFileWriter {
     Captions(CaptionWriter),

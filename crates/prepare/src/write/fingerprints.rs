@@ -19,7 +19,7 @@ const VERSION: &str = "2";
 pub(super) struct Fingerprints {
     /// The fingerprint of each file of the plan.
     pub files: Vec<String>,
-    /// The fingerprint of the two files of each [`TailSplit`].
+    /// The fingerprint that the two files of each [`TailSplit`] share.
     pub tail_splits: Vec<String>,
     /// The fingerprint of the whole plan.
     pub all: String,

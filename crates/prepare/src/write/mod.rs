@@ -1,4 +1,4 @@
-//! Writes a plan: images are read on all cores, files are written in order, and an interrupted preparation is resumed.
+//! Writes a plan: images are read on several threads, files are written in order, and an interrupted preparation is resumed.
 
 mod arrow_file;
 mod existing;
@@ -98,7 +98,7 @@ impl From<DataError> for EarlyEnd {
 /// to continue.
 ///
 /// Files appear under their names when they are complete. If the process ends early, its unfinished files stay under hidden names, and
-/// the same call resumes them. The result is the same, byte for byte.
+/// the same call resumes them. The files are then the same, byte for byte, as without an interruption.
 ///
 /// # Errors
 /// Returns an error if files would be replaced without `overwrite`, if writing fails, or if an annotation is wrong.
@@ -142,7 +142,7 @@ pub fn write(
     for split in &plan.tail_splits {
         split.write(out)?;
     }
-    let mut report = report(name, plan, out, &fingerprints, &journal)?;
+    let mut report = build_report(name, plan, out, &fingerprints, &journal)?;
     if let Some(earlier) = earlier {
         report.merge(earlier);
     }
@@ -183,8 +183,8 @@ fn open_journal(
     Ok(journal)
 }
 
-/// Reconciles the journal with the existing files: renames complete files that still have their temporary name, resets files that are
-/// missing or have another size, and records files that an earlier preparation of other splits has written.
+/// Reconciles the journal with the existing files: renames complete files that still have their temporary name, resets the entries of
+/// files that are missing or have another size, and records files that an earlier preparation of other splits has written.
 fn reconcile(
     plan: &Plan,
     out: &Path,
@@ -283,7 +283,7 @@ fn write_file(
     Ok(())
 }
 
-fn report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, journal: &Journal) -> Result<Report> {
+fn build_report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, journal: &Journal) -> Result<Report> {
     let files = fingerprints
         .by_name(plan)
         .map(|(name, fingerprint)| {

@@ -18,7 +18,7 @@ struct State<T> {
     /// The next item to start.
     next: usize,
     /// The next item to consume.
-    next_consumed: usize,
+    next_to_consume: usize,
     /// Results that wait to be consumed, by item.
     waiting: BTreeMap<usize, T>,
     /// Total size of the waiting results.
@@ -61,8 +61,9 @@ impl<T: ByteSize> Shared<T> {
             if state.stop || state.next >= self.end {
                 return None;
             }
-            let is_next_to_consume = state.next == state.next_consumed;
-            if is_next_to_consume || (state.next - state.next_consumed < self.max_ahead && state.bytes < self.budget) {
+            let is_next_to_consume = state.next == state.next_to_consume;
+            if is_next_to_consume || (state.next - state.next_to_consume < self.max_ahead && state.bytes < self.budget)
+            {
                 state.next += 1;
                 return Some(state.next - 1);
             }
@@ -82,7 +83,7 @@ impl<T: ByteSize> Shared<T> {
             }
             state = self.wait(state);
         };
-        state.next_consumed = item + 1;
+        state.next_to_consume = item + 1;
         state.bytes -= made.byte_size();
         drop(state);
         self.changed.notify_all();
@@ -92,7 +93,7 @@ impl<T: ByteSize> Shared<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A panic with the lock held leaves a consistent state, because every change is one statement.
+        // No update of the state panics, so a poisoned lock holds a consistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +115,7 @@ impl<T> Drop for StopOnDrop<'_, T> {
 /// Calls `make` for every item on one of `threads` threads, and `take` with each result, in order, on the calling thread. Stops when
 /// `take` returns an error.
 ///
-/// Waiting results have about `budget` bytes at most: once they have as many, only the next item to consume is started.
+/// Waiting results have about `budget` bytes at most: once this is reached, only the next item to consume is started.
 ///
 /// # Errors
 /// Returns the error of `take`.
@@ -132,7 +133,7 @@ pub fn map_in_order<T: ByteSize + Send, E>(
     let shared = Shared {
         state: Mutex::new(State {
             next: items.start,
-            next_consumed: items.start,
+            next_to_consume: items.start,
             waiting: BTreeMap::new(),
             bytes: 0,
             stop: false,
@@ -165,9 +166,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A result: its item, and its size in bytes.
-    struct Item(usize, usize);
+    struct MadeResult(usize, usize);
 
-    impl ByteSize for Item {
+    impl ByteSize for MadeResult {
         fn byte_size(&self) -> usize {
             self.1
         }
@@ -180,7 +181,7 @@ mod tests {
                 let mut seen = Vec::new();
                 let slow = |i: usize| {
                     std::thread::sleep(std::time::Duration::from_micros((i % 7 * 50) as u64));
-                    Item(i, i % 5)
+                    MadeResult(i, i % 5)
                 };
                 map_in_order::<_, ()>(3..60, threads, budget, slow, |i, item| {
                     assert_eq!(i, item.0);
@@ -198,7 +199,7 @@ mod tests {
         let made = AtomicUsize::new(0);
         let heavy = |i| {
             made.fetch_add(1, Ordering::SeqCst);
-            Item(i, 100)
+            MadeResult(i, 100)
         };
         let result = map_in_order(0..1000, 4, 1, heavy, |i, _| if i == 5 { Err("stop") } else { Ok(()) });
         assert_eq!(result, Err("stop"));
@@ -213,7 +214,7 @@ mod tests {
             0..10,
             2,
             100,
-            |i| if i == 4 { panic!("broken") } else { Item(i, 1) },
+            |i| if i == 4 { panic!("broken") } else { MadeResult(i, 1) },
             |_, _| Ok(()),
         );
     }

@@ -20,7 +20,7 @@ fn validation_leaves_out_and_reports_damaged_images() {
     let rows = rows_as_json(&out.path().join("coco_caption_karpathy_train.arrow"));
     assert_eq!(rows.len(), 5);
     assert!(rows.iter().all(|row| row["image_id"] != "p3.jpg"));
-    // The report on the disk is the returned one. It and the four Arrow files are the only files.
+    // The directory has the returned report, the four Arrow files and no other file.
     assert_eq!(Report::read(out.path(), "coco").unwrap(), report);
     let mut names: Vec<_> = fs::read_dir(out.path())
         .unwrap()
@@ -59,7 +59,7 @@ fn write_until(rows: u64, plan: &Plan, options: &WriteOptions) -> u64 {
 }
 
 #[test]
-fn resumed_preparation_ends_with_the_same_bytes() {
+fn resumed_preparation_writes_the_same_bytes() {
     let raw = coco_with_large_images(100);
     let file = "coco_caption_karpathy_train.arrow";
     let raw = RawDataset::new(raw.path());
@@ -96,7 +96,7 @@ fn resumed_preparation_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn a_complete_file_that_was_not_renamed_is_renamed() {
+fn renames_a_complete_file_that_has_its_temporary_name() {
     let directory = golden_directories("vqav2").remove(0);
     let plan = Dataset::Vqav2.plan(&RawDataset::new(directory.join("raw"))).unwrap();
     let out = tempfile::tempdir().unwrap();
@@ -104,8 +104,8 @@ fn a_complete_file_that_was_not_renamed_is_renamed() {
     write_until(first.rows.rows() as u64 + 1, &plan, &options(out.path()));
     let path = out.path().join(format!("{}.arrow", first.name));
     let bytes = fs::read(&path).unwrap();
-    // The first time, the state is that after a kill between the journal entry and the renaming; the second time, an older file with
-    // the final name exists as well.
+    // In the first pass, the files are as after a kill between the journal entry and the renaming. In the second, there is also an
+    // older file with the final name.
     for older in [None, Some(b"older")] {
         fs::rename(&path, vlct_data::arrow::partial_path(&path).unwrap()).unwrap();
         if let Some(older) = older {

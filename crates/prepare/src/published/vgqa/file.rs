@@ -10,7 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use vlct_pickle::{Pickle, Ref, Writer};
 
-use super::{Question, QuestionedImage};
+use super::{ImageWithQuestions, Question};
 use crate::{PrepareError, Result};
 use vlct_util::read_at_most;
 use vlct_util::text::quoted;
@@ -44,7 +44,7 @@ impl QuestionsFormat {
 ///
 /// # Errors
 /// Returns an error if writing fails, or if a text has 4 GiB or more, which a pickle cannot hold.
-pub fn encode(images: &[QuestionedImage], format: QuestionsFormat, out: &mut dyn Write) -> io::Result<()> {
+pub fn encode(images: &[ImageWithQuestions], format: QuestionsFormat, out: &mut dyn Write) -> io::Result<()> {
     match format {
         QuestionsFormat::Pickle => out.write_all(&to_pickle(images)?),
         QuestionsFormat::Json => {
@@ -54,7 +54,7 @@ pub fn encode(images: &[QuestionedImage], format: QuestionsFormat, out: &mut dyn
     }
 }
 
-fn to_pickle(images: &[QuestionedImage]) -> io::Result<Vec<u8>> {
+fn to_pickle(images: &[ImageWithQuestions]) -> io::Result<Vec<u8>> {
     let mut writer = Writer::new();
     writer.empty_dict();
     for image in images {
@@ -70,7 +70,7 @@ fn to_pickle(images: &[QuestionedImage]) -> io::Result<Vec<u8>> {
     Ok(writer.finish())
 }
 
-fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Result<()> {
+fn write_json(images: &[ImageWithQuestions], out: &mut dyn Write) -> serde_json::Result<()> {
     let mut serializer = serde_json::Serializer::new(out);
     let mut object = serializer.serialize_map(Some(images.len()))?;
     for image in images {
@@ -80,17 +80,17 @@ fn write_json(images: &[QuestionedImage], out: &mut dyn Write) -> serde_json::Re
     object.end()
 }
 
-/// Reads a file of questions: a pickle (of any protocol) or JSON. The format is detected by the content.
+/// Reads a file of questions: a pickle (of any protocol) or JSON. The format is detected from the content.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is neither a pickle nor JSON, has another structure, or has an image twice.
-pub fn read(path: &Path) -> Result<Vec<QuestionedImage>> {
+pub fn read(path: &Path) -> Result<Vec<ImageWithQuestions>> {
     let bytes = read_at_most(path, MAX_FILE_BYTES, "a file of questions")?;
     parse(&bytes).map_err(|reason| PrepareError::malformed(path, reason))
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
-    // A pickle cannot begin with a brace.
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<ImageWithQuestions>, String> {
+    // A pickle cannot begin with `{`.
     let images = if bytes.trim_ascii_start().starts_with(b"{") {
         let Images(images) =
             serde_json::from_slice(bytes).map_err(|error| format!("not images with their questions: {error}"))?;
@@ -107,7 +107,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<QuestionedImage>, String> {
 }
 
 /// Reads the images of a pickle. All questions together may have at most `max_bytes` bytes.
-fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<QuestionedImage>, String> {
+fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<ImageWithQuestions>, String> {
     let entries = pickle
         .entries(pickle.root())
         .ok_or("the pickle is not a dictionary from images to their questions")?;
@@ -129,7 +129,7 @@ fn from_pickle(pickle: &Pickle<'_>, max_bytes: usize) -> Result<Vec<QuestionedIm
                 answer: answer.to_owned(),
             });
         }
-        images.push(QuestionedImage { id, questions });
+        images.push(ImageWithQuestions { id, questions });
     }
     Ok(images)
 }
@@ -145,15 +145,15 @@ fn triple<'p>(pickle: &'p Pickle<'_>, value: Ref) -> Option<(i64, &'p str, &'p s
     }
 }
 
-/// The entries of a JSON object, in their order.
-struct Images(Vec<QuestionedImage>);
+/// The images and their questions, in the order of the JSON object.
+struct Images(Vec<ImageWithQuestions>);
 
 impl<'de> Deserialize<'de> for Images {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Vec<QuestionedImage>;
+            type Value = Vec<ImageWithQuestions>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object from images to lists of [id, question, answer]")
@@ -166,7 +166,7 @@ impl<'de> Deserialize<'de> for Images {
                         questions
                             .into_iter()
                             .map(|(id, question, answer)| Question { id, question, answer });
-                    images.push(QuestionedImage {
+                    images.push(ImageWithQuestions {
                         id,
                         questions: questions.collect(),
                     });

@@ -29,7 +29,7 @@ pub struct Question {
 
 /// An image of Visual Genome, and the questions about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuestionedImage {
+pub struct ImageWithQuestions {
     /// `image_id` in Visual Genome.
     pub id: i64,
     /// The questions, in the order of `question_answers.json`.

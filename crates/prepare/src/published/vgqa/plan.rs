@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::{QuestionedImage, file};
+use super::{ImageWithQuestions, file};
 use crate::error::VgqaFile;
 use crate::image_files::read_image;
 use crate::plan::{Plan, PlannedFile, RowSource, RowText, Schema};
@@ -39,7 +39,7 @@ impl Layout {
         }
     }
 
-    /// Returns the layout of the files in `root`: [`Self::Vgqa`] if a file of questions of this layout exists, otherwise
+    /// Returns the layout of the files in `root`: [`Self::Vgqa`] if `root` has a file of questions of that layout, otherwise
     /// [`Self::ValidVgqa`].
     pub fn in_directory(root: &Path) -> Self {
         if Self::Vgqa
@@ -141,7 +141,7 @@ fn first_existing(root: &Path, names: [&'static str; 2], what: VgqaFile) -> Resu
 fn assign_answer_ids(
     root: &Path,
     path: &Path,
-    images: Vec<QuestionedImage>,
+    images: Vec<ImageWithQuestions>,
     vocabulary: &Vocabulary,
 ) -> Result<Vec<VgqaRow>> {
     let directory = root.join("images");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Question, QuestionedImage};
+use super::{ImageWithQuestions, Question};
 use crate::{Result, json_stream};
 use vlct_data::answers::{Vocabulary, normalize_word};
 
@@ -18,7 +18,7 @@ pub struct Selection {
     /// Number of these questions whose answer is in the vocabulary.
     pub kept: u64,
     /// The images with a selected question, in the order of `image_data.json`.
-    pub images: Vec<QuestionedImage>,
+    pub images: Vec<ImageWithQuestions>,
 }
 
 /// An entry of `image_data.json`.
@@ -51,9 +51,9 @@ struct QuestionAnswer {
 /// # Errors
 /// Returns an error if a file is missing, cut short, not JSON or of another structure, or if `image_data.json` has an image twice.
 pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
-    let mut images: Vec<QuestionedImage> = Vec::new();
+    let mut images: Vec<ImageWithQuestions> = Vec::new();
     let mut indices: HashMap<i64, usize> = HashMap::new();
-    json_stream::each_of_array(&root.join("image_data.json"), |image: ImageData| {
+    json_stream::for_each_element(&root.join("image_data.json"), |image: ImageData| {
         if image.coco_id.is_none() {
             return Ok(());
         }
@@ -61,7 +61,7 @@ pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
             Entry::Occupied(_) => Err(format!("image {} occurs twice", image.image_id)),
             Entry::Vacant(entry) => {
                 entry.insert(images.len());
-                images.push(QuestionedImage {
+                images.push(ImageWithQuestions {
                     id: image.image_id,
                     questions: Vec::new(),
                 });
@@ -70,7 +70,7 @@ pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
         }
     })?;
     let (mut considered, mut kept) = (0, 0);
-    json_stream::each_of_array(&root.join("question_answers.json"), |entry: QuestionAnswers| {
+    json_stream::for_each_element(&root.join("question_answers.json"), |entry: QuestionAnswers| {
         for qa in entry.qas {
             let Some(index) = indices.get(&qa.image_id) else {
                 continue;

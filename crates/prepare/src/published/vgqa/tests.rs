@@ -17,13 +17,14 @@ fn golden(set: &str) -> Vec<PathBuf> {
 }
 
 /// Converts images to the JSON form of the golden data.
-fn to_json(images: &[QuestionedImage]) -> Value {
+fn to_json(images: &[ImageWithQuestions]) -> Value {
     let question = |q: &Question| json!([q.id, q.question, q.answer]);
-    let image = |image: &QuestionedImage| json!([image.id, image.questions.iter().map(question).collect::<Vec<_>>()]);
+    let image =
+        |image: &ImageWithQuestions| json!([image.id, image.questions.iter().map(question).collect::<Vec<_>>()]);
     json!(images.iter().map(image).collect::<Vec<_>>())
 }
 
-fn encoded(images: &[QuestionedImage], format: QuestionsFormat) -> Vec<u8> {
+fn encoded(images: &[ImageWithQuestions], format: QuestionsFormat) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode(images, format, &mut bytes).unwrap();
     bytes
@@ -95,17 +96,17 @@ fn expected_rows(directory: &Path) -> Value {
 }
 
 fn planned_rows(rows: &[VgqaRow]) -> Value {
-    let each = |row: &VgqaRow, value: &dyn Fn(&vlct_data::arrow::AnsweredQuestion) -> Value| {
+    let per_question = |row: &VgqaRow, value: &dyn Fn(&vlct_data::arrow::AnsweredQuestion) -> Value| {
         json!(row.questions.iter().map(value).collect::<Vec<_>>())
     };
     let row = |row: &VgqaRow| {
         json!({
-            "questions": each(row, &|q| json!(q.question)),
-            "answers": each(row, &|q| json!(q.answers.iter().map(|a| &a.0).collect::<Vec<_>>())),
-            "answer_labels": each(row, &|q| json!(q.answers.iter().map(|a| a.1).collect::<Vec<_>>())),
-            "answer_scores": each(row, &|q| json!(q.answers.iter().map(|a| a.2).collect::<Vec<_>>())),
+            "questions": per_question(row, &|q| json!(q.question)),
+            "answers": per_question(row, &|q| json!(q.answers.iter().map(|a| &a.0).collect::<Vec<_>>())),
+            "answer_labels": per_question(row, &|q| json!(q.answers.iter().map(|a| a.1).collect::<Vec<_>>())),
+            "answer_scores": per_question(row, &|q| json!(q.answers.iter().map(|a| a.2).collect::<Vec<_>>())),
             "image_id": row.image_id,
-            "question_id": each(row, &|q| json!(q.question_id)),
+            "question_id": per_question(row, &|q| json!(q.question_id)),
             "split": "train",
         })
     };
@@ -150,7 +151,7 @@ fn json_files_are_accepted_instead_of_pickles() {
 #[test]
 fn counts_answers_outside_the_vocabulary() {
     let directory = tempfile::tempdir().unwrap();
-    let images = [(4, 11, "yes"), (8, 12, "no"), (9, 13, "2")].map(|(id, question, answer)| QuestionedImage {
+    let images = [(4, 11, "yes"), (8, 12, "no"), (9, 13, "2")].map(|(id, question, answer)| ImageWithQuestions {
         id,
         questions: vec![Question {
             id: question,
@@ -204,10 +205,10 @@ proptest! {
         images in prop::collection::vec((any::<i64>(), prop::collection::vec((any::<i64>(), ".{0,8}", ".{0,8}"), 0..4)), 0..5),
     ) {
         let mut seen = std::collections::HashSet::new();
-        let images: Vec<QuestionedImage> = images
+        let images: Vec<ImageWithQuestions> = images
             .into_iter()
             .filter(|(id, _)| seen.insert(*id))
-            .map(|(id, questions)| QuestionedImage {
+            .map(|(id, questions)| ImageWithQuestions {
                 id,
                 questions: questions.into_iter().map(|(id, question, answer)| Question { id, question, answer }).collect(),
             })

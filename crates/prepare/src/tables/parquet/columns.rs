@@ -1,4 +1,4 @@
-//! Decoding of the columns of a row group to cells.
+//! Decodes the columns of a row group to cells.
 //!
 //! A column of Parquet is a tree of fields, whose leaves store the values. Each value has two levels. Its definition level is the
 //! number of optional and repeated fields on its path that exist. Its repetition level is 0 where a row begins.
@@ -58,7 +58,7 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// Returns column `position` of the file.
+    /// Returns column `position` of the file; `None` if the file has no such column.
     pub fn new(schema: &SchemaDescriptor, position: usize, role: Role) -> Option<Self> {
         let root = schema.root_schema().get_fields().get(position)?;
         let leaves: Vec<Leaf> = (0..schema.num_columns())
@@ -206,7 +206,7 @@ fn kind_of(column: &ColumnDescriptor) -> Kind {
 /// A decoder of the rows of a column in a row group.
 pub(super) struct ColumnDecoder {
     column: Column,
-    /// A reader for each leaf: two for images, one for other columns.
+    /// A reader for each leaf: at most two for images, one for other columns.
     readers: [Option<LeafReader>; 2],
 }
 
@@ -310,7 +310,7 @@ struct LeafRows {
     /// A definition level and a repetition level for each value and each missing value.
     levels: Vec<(i16, i16)>,
     max_definition: i16,
-    /// The values.
+    /// The values that exist.
     cells: Vec<Cell>,
 }
 

@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::tables::columns::{Cell, Cells, ColumnNames, Role, record};
+use crate::tables::columns::{Cell, Cells, ColumnNames, Role, to_record};
 use crate::tables::record::{ImageSource, Record};
 use crate::{PrepareError, Result};
 use columns::{Column, ColumnDecoder};
@@ -26,7 +26,7 @@ use vlct_util::{MappedFile, open_file, panics};
 /// Number of rows that are decoded at a time, which is small, because images are large.
 const BATCH_ROWS: usize = 32;
 /// Maximum number of images that are kept for later calls when images are read out of order.
-const MAX_WAITING: usize = 256;
+const MAX_WAITING_IMAGES: usize = 256;
 
 /// The columns that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,10 @@ impl Iterator for Rows {
         };
         let name = |role: Role| self.names[role as usize].clone().unwrap_or_default();
         let row = self.row - 1;
-        Some(record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("row {row}, {reason}"))))
+        Some(
+            to_record(cells, name)
+                .map_err(|reason| PrepareError::malformed(&self.path, format!("row {row}, {reason}"))),
+        )
     }
 }
 
@@ -213,7 +216,7 @@ struct ReaderState {
     rows: Option<Rows>,
     /// Index of the next row of `rows`.
     next: u64,
-    /// Images that were read on the way to a requested image, by row.
+    /// Images that were decoded before a requested image and not returned yet, by row.
     waiting: HashMap<u64, Result<ImageSource>>,
 }
 
@@ -237,10 +240,10 @@ impl EmbeddedImages {
         if let Some(image) = waiting.remove(&row) {
             return image;
         }
-        if waiting.len() > MAX_WAITING {
+        if waiting.len() > MAX_WAITING_IMAGES {
             waiting.clear();
         }
-        let is_ahead = (*next..next.saturating_add(MAX_WAITING as u64)).contains(&row);
+        let is_ahead = (*next..next.saturating_add(MAX_WAITING_IMAGES as u64)).contains(&row);
         let rows = match rows {
             Some(rows) if is_ahead => rows,
             _ => {

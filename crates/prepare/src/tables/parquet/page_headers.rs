@@ -9,8 +9,8 @@ use parquet::basic::Compression;
 
 /// Maximum nesting of structs in a header. The headers of the format have three levels.
 const MAX_DEPTH: usize = 8;
-/// Size in bytes to which any page may decompress, however small it is.
-const MAX_SMALL_PAGE: u64 = 1 << 16;
+/// Uncompressed size in bytes that is plausible for every page, however small its compressed size is.
+const ALWAYS_PLAUSIBLE_BYTES: u64 = 1 << 16;
 
 /// The fields of a page header that are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compres
     while offset < pages.end {
         let rest = usize::try_from(offset).ok().and_then(|offset| file.get(offset..));
         let Some((page, length)) =
-            rest.and_then(|rest| header(rest).map(|(page, after)| (page, rest.len() - after.len())))
+            rest.and_then(|rest| read_header(rest).map(|(page, after)| (page, rest.len() - after.len())))
         else {
             return false;
         };
-        if page.uncompressed > page.compressed.saturating_mul(ratio).max(MAX_SMALL_PAGE)
+        if page.uncompressed > page.compressed.saturating_mul(ratio).max(ALWAYS_PLAUSIBLE_BYTES)
             || page.values > page.uncompressed
         {
             return false;
@@ -54,8 +54,9 @@ pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compres
 
 /// Reads a page header. Also returns the bytes after it.
 ///
-/// In Thrift's compact protocol, type 5 is an i32 and type 12 a struct. `Page` has the fields 2, 3 and 7 of the format's `PageHeader`.
-fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
+/// In Thrift's compact protocol, type 5 is an i32 and type 12 a struct. `Page` has values of the fields 2, 3 and 7 of the
+/// format's `PageHeader`.
+fn read_header(bytes: &[u8]) -> Option<(Page, &[u8])> {
     let mut reader = Reader(bytes);
     let mut page = Page::default();
     let mut id = 0;
@@ -66,9 +67,9 @@ fn header(bytes: &[u8]) -> Option<(Page, &[u8])> {
             (5, 3) => page.compressed = reader.size()?,
             // The header of a dictionary page, whose first field is its number of values.
             (12, 7) => {
-                let mut inner = 0;
-                while let Some((kind, field)) = reader.field(inner)? {
-                    inner = field;
+                let mut inner_id = 0;
+                while let Some((kind, field)) = reader.field(inner_id)? {
+                    inner_id = field;
                     match (kind, field) {
                         (5, 1) => page.values = reader.size()?,
                         _ => reader.skip(kind, 0)?,
@@ -210,7 +211,7 @@ mod tests {
         let mut bytes = data_page(40, 20);
         let length = bytes.len();
         bytes.extend([7; 3]);
-        let (page, rest) = header(&bytes).unwrap();
+        let (page, rest) = read_header(&bytes).unwrap();
         let expected = Page {
             uncompressed: 40,
             compressed: 20,
@@ -218,10 +219,10 @@ mod tests {
         };
         assert_eq!((page, rest), (expected, &[7; 3][..]));
         for cut in 0..length {
-            assert_eq!(header(&bytes[..cut]), None);
+            assert_eq!(read_header(&bytes[..cut]), None);
         }
         let dictionary = [0x15, 4, 0x15, 20, 0x15, 10, 0x4c, 0x15, 6, 0x15, 0, 0, 0];
-        let (page, rest) = header(&dictionary).unwrap();
+        let (page, rest) = read_header(&dictionary).unwrap();
         assert_eq!(
             (page.uncompressed, page.compressed, page.values, rest.len()),
             (10, 5, 3, 0)
@@ -259,7 +260,7 @@ mod tests {
         #[test]
         fn terminates_on_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..400u64) {
             are_plausible(&bytes, start..u64::MAX, Compression::SNAPPY);
-            if let Some((_, rest)) = header(&bytes) {
+            if let Some((_, rest)) = read_header(&bytes) {
                 prop_assert!(rest.len() < bytes.len());
             }
         }

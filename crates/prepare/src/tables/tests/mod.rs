@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use ::parquet::basic::Compression;
-use parquet::{hugging_face, parquet_file};
+use parquet::{hugging_face_columns, parquet_file};
 
 fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -32,7 +32,7 @@ fn error(format: TableFormat, text: &str) -> String {
     error_with(format, text.as_bytes(), &ColumnNames::default())
 }
 
-fn captions(path: &str, captions: &[&str]) -> Record {
+fn caption_record(path: &str, captions: &[&str]) -> Record {
     Record {
         image: ImageSource::File(path.into()),
         captions: captions.iter().map(|c| c.to_string()).collect(),
@@ -49,19 +49,19 @@ fn reads_jsonl() {
                 {\"captions\": [\"two\", \" \", \"three\"], \"FilePath\": \"b/c.png\", \"id\": 7, \"split\": \"val\"}\r\n\
                 {\"path\": \"d\", \"question\": \"what?\", \"answers\": [\"x\", \"y\"], \"caption\": null}\n\
                 {\"path\": \"d\", \"question\": \"why?\", \"answer\": 3}";
-    let mut second = captions("b/c.png", &["two", "three"]);
+    let mut second = caption_record("b/c.png", &["two", "three"]);
     (second.image_id, second.split) = (Some("7".into()), Some("val".into()));
     let question = |text: &str, answers: &[&str]| Record {
         questions: vec![Question {
             text: text.into(),
             answers: answers.iter().map(|a| a.to_string()).collect(),
         }],
-        ..captions("d", &[])
+        ..caption_record("d", &[])
     };
     assert_eq!(
         records(TableFormat::Jsonl, text),
         [
-            captions("a.jpg", &["one"]),
+            caption_record("a.jpg", &["one"]),
             second,
             question("what?", &["x", "y"]),
             question("why?", &["3"])
@@ -72,7 +72,11 @@ fn reads_jsonl() {
     let text = "{\"image\": \"a\"}\n{\"image\": \"b\", \"caption\": \"c\"}\n{\"image\": \"d\"}\n";
     assert_eq!(
         records(TableFormat::Jsonl, text),
-        [captions("a", &[]), captions("b", &["c"]), captions("d", &[])]
+        [
+            caption_record("a", &[]),
+            caption_record("b", &["c"]),
+            caption_record("d", &[])
+        ]
     );
 }
 
@@ -81,13 +85,16 @@ fn reads_csv_and_tsv() {
     let csv = "\u{feff}url,Image,Caption,split\n\
                https://x,a.jpg,\"one, \"\"two\"\"\nthree\",train\n\
                ,b.jpg,,\r\n";
-    let mut first = captions("a.jpg", &["one, \"two\"\nthree"]);
+    let mut first = caption_record("a.jpg", &["one, \"two\"\nthree"]);
     first.split = Some("train".into());
-    assert_eq!(records(TableFormat::Csv, csv), [first, captions("b.jpg", &[])]);
+    assert_eq!(records(TableFormat::Csv, csv), [first, caption_record("b.jpg", &[])]);
     let tsv = "file_name\tTEXT\na.jpg\tone, 5\" wide\nb.jpg\ttwo\n";
     assert_eq!(
         records(TableFormat::Tsv, tsv),
-        [captions("a.jpg", &["one, 5\" wide"]), captions("b.jpg", &["two"])]
+        [
+            caption_record("a.jpg", &["one, 5\" wide"]),
+            caption_record("b.jpg", &["two"])
+        ]
     );
 }
 
@@ -99,7 +106,7 @@ fn reads_columns_with_given_names() {
         id: Some("n".into()),
         ..ColumnNames::default()
     };
-    let mut expected = captions("p.jpg", &["right"]);
+    let mut expected = caption_record("p.jpg", &["right"]);
     expected.image_id = Some("9".into());
     for (format, text) in [
         (TableFormat::Csv, "image,photo,caption,alt,n\nx,p.jpg,wrong,right,9\n"),
@@ -124,8 +131,8 @@ fn reads_columns_with_given_names() {
 
 #[test]
 fn errors_name_line_and_column() {
-    let long = format!("{{\"image\": \"{}\"}}", "x".repeat(MAX_ROW));
-    let open_quote = format!("image,caption\na,\"{}", "x\n".repeat(MAX_ROW / 2 + 70_000));
+    let long = format!("{{\"image\": \"{}\"}}", "x".repeat(MAX_ROW_BYTES));
+    let open_quote = format!("image,caption\na,\"{}", "x\n".repeat(MAX_ROW_BYTES / 2 + 70_000));
     for (format, text, parts) in [
         (
             TableFormat::Jsonl,
@@ -234,7 +241,7 @@ fn joins_rows_of_the_same_image() {
     let row = |path, texts: &[&str], split: Option<&str>, id: Option<&str>| Record {
         split: split.map(str::to_string),
         image_id: id.map(str::to_string),
-        ..captions(path, texts)
+        ..caption_record(path, texts)
     };
     assert_eq!(
         joined,
@@ -246,7 +253,7 @@ fn joins_rows_of_the_same_image() {
     );
     let bytes = Record {
         image: ImageSource::Bytes(vec![1]),
-        ..captions("", &["a"])
+        ..caption_record("", &["a"])
     };
     assert_eq!(join([Ok(bytes.clone()), Ok(bytes)].into_iter()).unwrap().len(), 2);
 }
@@ -266,7 +273,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn damaged_tables_never_panic(
+    fn reading_damaged_tables_never_panics(
         table in 0..5usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
@@ -277,8 +284,8 @@ proptest! {
                                      {"image": "a", "question": "b", "answers": ["c"]}"#.to_vec()),
             1 => (TableFormat::Csv, b"image,caption,split\na,\"b\n, \"\"c\"\"\",train\nd,e,val\n".to_vec()),
             2 => (TableFormat::Tsv, b"image\tcaption\na\tb\nc\t\"d\te\"\n".to_vec()),
-            3 => (TableFormat::Parquet, parquet_file(hugging_face(), Compression::SNAPPY)),
-            _ => (TableFormat::Parquet, parquet_file(hugging_face(), Compression::UNCOMPRESSED)),
+            3 => (TableFormat::Parquet, parquet_file(hugging_face_columns(), Compression::SNAPPY)),
+            _ => (TableFormat::Parquet, parquet_file(hugging_face_columns(), Compression::UNCOMPRESSED)),
         };
         damage(&mut bytes, &edits, cut, window);
         if let Ok(rows) = read_bytes(format, &bytes, &ColumnNames::default()) {

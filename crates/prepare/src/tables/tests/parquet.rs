@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::super::parquet::Rows;
 use super::super::*;
-use super::{captions, error_with, file_with, read_bytes};
+use super::{caption_record, error_with, file_with, read_bytes};
 
 /// Returns a Parquet file of these columns, in row groups of two rows.
 pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compression) -> Vec<u8> {
@@ -27,7 +27,7 @@ pub(super) fn parquet_file(columns: Vec<(&str, ArrayRef)>, compression: Compress
 }
 
 /// Returns the columns of a Hugging Face dataset of three rows.
-pub(super) fn hugging_face() -> Vec<(&'static str, ArrayRef)> {
+pub(super) fn hugging_face_columns() -> Vec<(&'static str, ArrayRef)> {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"1".as_slice()), None, Some(b"3")]));
     let path: ArrayRef = Arc::new(StringArray::from(vec![Some("one.jpg"), Some("two.jpg"), None]));
     let image = StructArray::from(vec![
@@ -52,15 +52,15 @@ fn reads_parquet_of_hugging_face() {
         Record {
             image: ImageSource::Bytes(b"1".to_vec()),
             image_id: Some("one.jpg".into()),
-            ..captions("", &["a", "b"])
+            ..caption_record("", &["a", "b"])
         },
         Record {
             image_id: Some("5".into()),
-            ..captions("two.jpg", &[])
+            ..caption_record("two.jpg", &[])
         },
         Record {
             image: ImageSource::Bytes(b"3".to_vec()),
-            ..captions("", &["c"])
+            ..caption_record("", &["c"])
         },
     ];
     for compression in [
@@ -69,7 +69,7 @@ fn reads_parquet_of_hugging_face() {
         Compression::GZIP(Default::default()),
         Compression::LZ4_RAW,
     ] {
-        let bytes = parquet_file(hugging_face(), compression);
+        let bytes = parquet_file(hugging_face_columns(), compression);
         assert_eq!(
             read_bytes(TableFormat::Parquet, &bytes, &ColumnNames::default()).unwrap(),
             expected,
@@ -80,7 +80,7 @@ fn reads_parquet_of_hugging_face() {
 
 #[test]
 fn embedded_images_are_read_separately_from_records() {
-    let bytes = parquet_file(hugging_face(), Compression::SNAPPY);
+    let bytes = parquet_file(hugging_face_columns(), Compression::SNAPPY);
     let table = file_with(&bytes);
     let without_images: Vec<Record> = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default())
         .unwrap()
@@ -89,7 +89,7 @@ fn embedded_images_are_read_separately_from_records() {
     let row = |id: Option<&str>, texts: &[&str]| Record {
         image: ImageSource::Bytes(Vec::new()),
         image_id: id.map(str::to_string),
-        ..captions("", texts)
+        ..caption_record("", texts)
     };
     assert_eq!(
         without_images,
@@ -149,7 +149,7 @@ fn reads_parquet_with_plain_columns() {
     let expected = Record {
         image: ImageSource::Bytes(b"3".to_vec()),
         image_id: Some("m".into()),
-        ..captions("", &["c"])
+        ..caption_record("", &["c"])
     };
     assert_eq!((read.len(), &read[2]), (3, &expected));
 
