@@ -8,7 +8,7 @@ fn main() {
     let version = commit().map_or(package.to_string(), |commit| format!("{package} ({commit})"));
     println!("cargo::rustc-env=VLCT_VERSION={version}");
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD changes with every commit, checkout and rebase, and with nothing else.
+    // Git appends to the log of HEAD whenever HEAD changes, for instance by a commit or a checkout.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }

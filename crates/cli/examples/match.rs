@@ -1,4 +1,4 @@
-//! Prints the probability that a caption belongs to an image, from weights of the base model:
+//! Prints the probability that a caption belongs to an image, computed with weights of the base model:
 //!
 //!     cargo run --release --example match -- vlc_baseset.ckpt dog.jpg "a dog on a surfboard"
 

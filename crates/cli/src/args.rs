@@ -35,7 +35,7 @@ Examples:
   vlct map-vg-mscoco --root vgqa               select questions of Visual Genome for VQA
 
 Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
-130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.";
+130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.";
 
 /// Commands of `vlct`.
 #[derive(Subcommand)]
@@ -68,13 +68,13 @@ Commands:
   save_config          write the configuration to config.json, or config_filename=PATH
   help [WORD]          explain all keys, or one key or named config
 
-Updates, each one word:
+Updates (each is one word):
   KEY=VALUE            set a key; loss_names.itm=0.5 sets an entry of a dictionary
   NAME                 a named config, such as task_mlm_itm_mae or step25k
   PATH                 a .json or .toml file of keys and values, such as a run's config.toml
 
 Values are Python literals: 4096, 5e-4, True, None, '[\"coco\", \"vg\"]'; anything else is text.
-KEY=VALUE overrides named configs and files, at any position; of named configs and files, the later one wins.
+KEY=VALUE overrides named configs and files, at any position; among named configs and files, the last one wins.
 
 Option, at any position:
   -p, --print_config   print the configuration first, then run
@@ -162,8 +162,7 @@ pub struct Inspect {
     /// For weight files (not for checkpoints in a run directory): also list every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
-    /// For data: also write a contact sheet: a PNG file with rows sampled at equal intervals from the data, each with its image and
-    /// first text
+    /// For data: also write a contact sheet (PNG) with rows sampled at equal intervals, each with its image and first text
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
     /// Number of rows on the contact sheet
@@ -246,7 +245,7 @@ pub struct BenchCompute {
 
 /// The matrix products of a linear layer from width 768 to 3072 on 1920 tokens: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
 ///
-/// Prints task, style (the program: always vlct), precision, rows, inner, columns, and as medians forward_tflops,
+/// Prints task, style (the program: always vlct), precision, rows, inner, columns, and the medians forward_tflops,
 /// input_gradient_tflops, weight_gradient_tflops.
 #[derive(Args)]
 pub struct BenchGemm {
@@ -285,7 +284,7 @@ pub struct BenchLoader {
 
 fn parse_side(text: &str) -> Result<usize, String> {
     match text.parse() {
-        // An image of one patch cannot have visible and masked patches.
+        // An image of one patch cannot have both visible and masked patches.
         Ok(side) if (32..=4096).contains(&side) && side % 16 == 0 => Ok(side),
         _ => Err("expected a multiple of 16 from 32 to 4096".into()),
     }
@@ -318,7 +317,7 @@ pub enum BenchPrecision {
     /// 32-bit floating point
     #[value(name = "f32", alias = "32")]
     F32,
-    /// bfloat16 with f32 accumulation; needs a CPU with AMX (Intel) or with fast bfloat16 of AVX-512 (AMD)
+    /// bfloat16 with f32 accumulation; needs a CPU with AMX (Intel) or with fast AVX-512 bfloat16 instructions (AMD)
     #[value(alias = "16")]
     Bf16,
 }

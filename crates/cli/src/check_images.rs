@@ -19,7 +19,7 @@ use crate::output::{Failure, print};
 /// Decodes every file in the directories and their subdirectories, whatever its name, and prints path and reason of each bad file
 /// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, if it has more than
 /// 89,478,485 pixels, or if Pillow would warn about it: a palette with transparency, damaged EXIF tags, an animation with an
-/// impossible number of frames. Files are changed only with --delete or --move-to. Hidden files are checked, symbolic links are
+/// impossible number of frames. Files stay in place unless --delete or --move-to is given. Hidden files are checked, symbolic links are
 /// skipped.
 #[derive(Args)]
 #[command(after_help = "\
@@ -61,8 +61,8 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
     check_arguments(args)?;
     let checker = Checker::new(args.tolerate_warnings);
     let mut progress = if io::stderr().is_terminal() {
-        let files = |directory: &PathBuf| files_under(directory).filter(Result::is_ok).count() as u64;
-        Progress::counting("file", args.directories.iter().map(files).sum(), 0)
+        let count_files = |directory: &PathBuf| files_under(directory).filter(Result::is_ok).count() as u64;
+        Progress::counting("file", args.directories.iter().map(count_files).sum(), 0)
     } else {
         Progress::quiet()
     };

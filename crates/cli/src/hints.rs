@@ -47,7 +47,7 @@ fn config_hint(error: &ConfigError) -> Option<&'static str> {
 
 fn data_hint(error: &DataError) -> Option<String> {
     match error {
-        DataError::MissingFiles { directory, missing } => Some(missing_files(directory, missing)),
+        DataError::MissingFiles { directory, missing } => Some(missing_files_hint(directory, missing)),
         DataError::UnknownDataset { name, directory, .. } => {
             Some(format!("make them: {}", prepare_command(name, directory)))
         }
@@ -90,7 +90,7 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
     Some(hint.into())
 }
 
-fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
+fn missing_files_hint(directory: &Path, missing: &[MissingFile]) -> String {
     let mut datasets: Vec<&str> = missing.iter().map(|file| file.dataset.as_str()).collect();
     datasets.dedup();
     let first_shard_exists = |file: &str| {
@@ -152,7 +152,7 @@ mod tests {
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
         assert!(message(directory.path(), "sbu", ShardPolicy::All).contains("or fewer_shards=True"));
-        // A shard that is missing before an existing one means an incomplete download, not a smaller one.
+        // A shard that is missing before an existing one is an error even with fewer_shards=True.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
         let gap = message(directory.path(), "sbu", ShardPolicy::AsFound);
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");

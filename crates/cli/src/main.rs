@@ -64,10 +64,10 @@ fn catch_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<
         }
     }));
     panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|payload| match payload.downcast::<OutOfMemory>() {
-        Ok(missing) => Err(Failure::Failed(format!(
+        Ok(out_of_memory) => Err(Failure::Failed(format!(
             "out of memory: {} MiB more are needed; use fewer samples at once (per_gpu_batchsize, --batch), smaller images or \
              activation_recompute=True",
-            missing.bytes.div_ceil(1 << 20)
+            out_of_memory.bytes.div_ceil(1 << 20)
         ))),
         Err(payload) => panic::resume_unwind(payload),
     })

@@ -21,7 +21,7 @@ What --root holds:
   coco_vqa_label_info.pkl or .json                  the vocabulary, unless --labels or --vqa-arrow is given
 
 A vocabulary is a pickle or JSON file: a dictionary with ans2label (answers to ids) and label2ans (list of answers). A JSON
-file may hold the list alone. Nothing in a pickle is executed.
+file may contain only the list. Nothing in a pickle is executed.
 
 Examples:
   vlct map-vg-mscoco --root vgqa
@@ -50,8 +50,8 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
         (None, None) => Layout::ValidVgqa.vocabulary(&args.root)?,
     };
     let selection = vgqa::select(&args.root, &vocabulary)?;
-    let default = || args.root.join("valid_vgqa_info.pkl");
-    let out = args.out.clone().unwrap_or_else(default);
+    let default_path = || args.root.join("valid_vgqa_info.pkl");
+    let out = args.out.clone().unwrap_or_else(default_path);
     atomic::write(&out, |file| {
         vgqa::encode(&selection.images, QuestionsFormat::of(&out), file)
     })

@@ -41,8 +41,8 @@ pub fn with_thousands_separators(count: u64) -> HumanCount {
     HumanCount(count)
 }
 
-/// Formats a size in bytes, KiB, MiB, ….
-pub fn size(bytes: u64) -> HumanBytes {
+/// Formats a number of bytes, with a unit such as KiB.
+pub fn format_bytes(bytes: u64) -> HumanBytes {
     HumanBytes(bytes)
 }
 

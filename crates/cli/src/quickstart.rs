@@ -15,7 +15,7 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         minutes: args.minutes,
         updates: args.updates.clone(),
     };
-    let result = match quickstart::run(&options, signals.stop()) {
+    let result = match quickstart::run(&options, signals.stop_flag()) {
         Err(stopped @ QuickstartError::Stopped) => {
             info!("{stopped}");
             return signals.check();

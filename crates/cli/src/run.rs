@@ -1,5 +1,5 @@
-//! `vlct run [COMMAND] [with UPDATE...]`: parses the command line as Sacred does, the configuration library of the original. clap
-//! cannot express this syntax.
+//! `vlct run [COMMAND] [with UPDATE...]`: parses the command line as Sacred, the configuration library of the original, does.
+//! clap cannot express this syntax.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::signals::Signals;
 
 /// The commands and their help.
 const COMMANDS: [(&str, &str); 5] = [
-    ("main", "train, or evaluate with test_only=True; the same as no command"),
+    ("main", "train, or evaluate with test_only=True (the default command)"),
     (
         "print_config",
         "print the configuration; * marks what differs from the base",
@@ -88,7 +88,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
 fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let control = Control {
-        stop: signals.stop(),
+        stop: signals.stop_flag(),
         progress: true,
         run_directory: None,
     };
@@ -139,7 +139,7 @@ fn print_help(topic: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-/// Parses `[COMMAND] [with UPDATE...]`, with options at any position.
+/// Parses `[COMMAND] [with UPDATE...]`. Options may be at any position.
 fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
     let mut request = Request {
         command: "main",

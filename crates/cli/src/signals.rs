@@ -32,7 +32,7 @@ impl Signals {
     }
 
     /// Returns the flag that is set when a signal arrives.
-    pub fn stop(&self) -> &AtomicBool {
+    pub fn stop_flag(&self) -> &AtomicBool {
         &self.stop
     }
 

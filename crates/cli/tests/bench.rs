@@ -54,10 +54,10 @@ fn rejects_options_of_other_tasks() {
 #[test]
 fn out_of_memory_is_a_one_line_error() {
     // An address space of 1,500 MiB suffices for the weights, not for a training step.
-    let limited = "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1";
+    let script = "ulimit -v 1536000; exec \"$0\" bench vqa --threads 1 --steps 1";
     let mut bash = Command::new("bash");
     assert_fails(
-        bash.args(["-c", limited, env!("CARGO_BIN_EXE_vlct")]),
+        bash.args(["-c", script, env!("CARGO_BIN_EXE_vlct")]),
         1,
         "error: out of memory",
     );

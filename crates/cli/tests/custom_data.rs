@@ -1,11 +1,11 @@
-//! Training on custom datasets: Arrow files that begin with the name of the dataset, and directories of WebDataset shards.
+//! Training on custom datasets: Arrow files whose names begin with that of the dataset, and directories of WebDataset shards.
 
 mod support;
 
 use std::path::Path;
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
-    tiny_model_updates, vlct, write_synthetic,
+    tiny_model_arguments, vlct, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
@@ -34,7 +34,7 @@ fn run(directory: &Path, log_dir: &str, datasets: &str) -> std::process::Output 
     let (log_dir, datasets) = (format!("log_dir={log_dir}"), format!("datasets={datasets}"));
     run_with(
         directory,
-        &tiny_model_updates("data", &["max_steps=6", "limit_val_batches=1", &log_dir, &datasets]),
+        &tiny_model_arguments("data", &["max_steps=6", "limit_val_batches=1", &log_dir, &datasets]),
     )
 }
 
@@ -77,7 +77,7 @@ fn arrow_files_and_tars_give_the_same_weights() {
     assert!(last_checkpoint(directory, "only").is_file());
     assert!(!checkpoint::best_path(&run_directory(directory, "only")).exists());
 
-    // `inspect` lists tars beside Arrow files, and does not overwrite data with a sheet.
+    // `inspect` lists tars beside Arrow files, and does not overwrite data with a contact sheet.
     let inspect = |more: &[&str]| {
         vlct()
             .current_dir(directory)

@@ -1,5 +1,5 @@
-//! Runs the `vlct …` commands of README and `docs`, except `NOT_RUN`, on small data under the names that the documents use; `APPENDED`
-//! makes long ones short.
+//! Runs the `vlct …` commands of README and `docs`, except those in `NOT_RUN`. The files that they name are created with small content.
+//! Arguments in `APPENDED` reduce the running time of commands that would take minutes.
 //!
 //! `.ci/run` runs the README's `cargo …` commands.
 
@@ -124,7 +124,7 @@ fn create_files() -> tempfile::TempDir {
         copy(&train, &path_of(&format!("ARROW_ROOT/{name}.arrow")));
     }
 
-    // Custom images, as files with a table and as a tar.
+    // A custom dataset, both as image files with a table and as a tar.
     let table = ArrowTable::open(&train).expect("an Arrow file");
     let mut csv = String::from("path,caption\n");
     fs::create_dir_all(path_of("data/laion")).expect("a directory");
@@ -236,13 +236,13 @@ fn documented_commands_succeed() {
         );
     }
     let failed: Vec<String> = std::thread::scope(|scope| {
-        let running: Vec<_> = documents
+        let threads: Vec<_> = documents
             .iter()
             .map(|(name, found)| scope.spawn(|| failed_commands(name, found)))
             .collect();
-        running
+        threads
             .into_iter()
-            .flat_map(|one| one.join().expect("no panic"))
+            .flat_map(|thread| thread.join().expect("no panic"))
             .collect()
     });
     assert!(failed.is_empty(), "{}", failed.join("\n"));

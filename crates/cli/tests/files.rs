@@ -117,8 +117,8 @@ fn inspect_describes_and_verifies_run_directories() {
     )
     .unwrap();
 
-    let run_text = run.to_str().unwrap();
-    let (status, out, _) = vlct(&["inspect", run_text]);
+    let run_path = run.to_str().unwrap();
+    let (status, out, _) = vlct(&["inspect", run_path]);
     assert_eq!(status, 0);
     for part in [
         "seed = 9",
@@ -134,7 +134,7 @@ fn inspect_describes_and_verifies_run_directories() {
     let mut bytes = std::fs::read(&last).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&last, bytes).unwrap();
-    for argument in [run_text, last.to_str().unwrap()] {
+    for argument in [run_path, last.to_str().unwrap()] {
         let (status, _, stderr) = vlct(&["inspect", argument]);
         assert_eq!(status, 1, "{stderr}");
         assert!(stderr.contains("checksum") && stderr.lines().count() == 1, "{stderr}");

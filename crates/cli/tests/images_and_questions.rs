@@ -95,7 +95,7 @@ fn deletes_bad_images_on_request() {
     let (status, _, summary) = vlct(&["check-images", "--delete", images.to_str().unwrap()]);
     assert_eq!(status, 0, "{summary}");
     assert!(summary.ends_with(&format!("; {} deleted\n", bad.len())), "{summary}");
-    // Unlike the original, this also deletes files with spaces in their names (`7e7e bad11.jpg`).
+    // Unlike the original, `vlct` also deletes files with spaces in their names (`7e7e bad11.jpg`).
     assert_eq!(files(&images), before.difference(&bad).cloned().collect());
     let (status, out, summary) = vlct(&["check-images", images.to_str().unwrap()]);
     assert_eq!((status, out.as_str()), (0, ""));

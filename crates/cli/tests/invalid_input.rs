@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use support::{assert_one_line_error, assert_success, run_with, tiny_model_updates, vlct, write_synthetic};
+use support::{assert_one_line_error, assert_success, run_with, tiny_model_arguments, vlct, write_synthetic};
 use tempfile::TempDir;
 use vlct_data::arrow::{CaptionWriter, Nlvr2Row, Nlvr2Writer};
 
@@ -16,13 +16,13 @@ fn synthetic_dataset() -> TempDir {
 }
 
 fn train(directory: &Path, more: &[&str]) -> std::process::Output {
-    let mut words = vec!["max_steps=2", "limit_val_batches=1"];
-    words.extend(more);
-    run_with(directory, &tiny_model_updates("data", &words))
+    let mut arguments = vec!["max_steps=2", "limit_val_batches=1"];
+    arguments.extend(more);
+    run_with(directory, &tiny_model_arguments("data", &arguments))
 }
 
 #[test]
-fn rejects_files_that_are_not_arrow() {
+fn rejects_invalid_tables() {
     let directory = synthetic_dataset();
     let directory = directory.path();
     let path = directory.join(TRAIN);
@@ -114,7 +114,7 @@ fn training_replaces_and_evaluation_rejects_undecodable_images() {
 }
 
 #[test]
-fn rejects_files_without_weights_of_the_model() {
+fn rejects_invalid_and_incompatible_weights() {
     let directory = synthetic_dataset();
     let directory = directory.path();
     let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
@@ -247,8 +247,8 @@ fn full_disk_keeps_the_previous_checkpoint() {
     let run = directory.join("runs/quickstart_seed0_from_/version_0");
     let path = vlct_train::checkpoint::last_path(&run);
     let before = std::fs::read(&path).expect("saved");
-    let mut words = tiny_model_updates("data", &["max_steps=4", "limit_val_batches=1"]);
-    words.push(format!("resume_from={}", run.display()));
+    let mut arguments = tiny_model_arguments("data", &["max_steps=4", "limit_val_batches=1"]);
+    arguments.push(format!("resume_from={}", run.display()));
     let limit = format!(
         "trap '' XFSZ; ulimit -f {}; exec \"$0\" run with \"$@\"",
         before.len() / 2 / 1024
@@ -256,7 +256,7 @@ fn full_disk_keeps_the_previous_checkpoint() {
     let output = std::process::Command::new("bash")
         .current_dir(directory)
         .args(["-c", &limit, env!("CARGO_BIN_EXE_vlct")])
-        .args(&words)
+        .args(&arguments)
         .output()
         .expect("bash");
     assert_one_line_error(
@@ -270,5 +270,5 @@ fn full_disk_keeps_the_previous_checkpoint() {
         .flatten()
         .collect();
     assert_eq!(files.len(), 1, "{files:?}");
-    assert_success(&train(directory, &[words.last().expect("resume"), "max_steps=4"]));
+    assert_success(&train(directory, &[arguments.last().expect("resume"), "max_steps=4"]));
 }

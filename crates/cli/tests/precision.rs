@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 use support::{
-    assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_updates,
+    assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_arguments,
     vlct, write_synthetic,
 };
 use tempfile::TempDir;
@@ -18,16 +18,16 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
     write_synthetic(&directory.join("data"), 12);
     let fast = Device::default().bf16_is_fast();
     let default_format = if fast { "bfloat16" } else { "float32 by FMA" };
-    let words = |log_dir: &str, more: &[&str]| {
+    let arguments = |log_dir: &str, more: &[&str]| {
         let log_dir = format!("log_dir={log_dir}");
-        tiny_model_updates("data", &[&[log_dir.as_str(), "max_steps=4"], more].concat())
+        tiny_model_arguments("data", &[&[log_dir.as_str(), "max_steps=4"], more].concat())
     };
     for (log_dir, more, format) in [
         ("a", &["threads=1"][..], default_format),
         ("b", &["threads=1", "precision=32"], "float32 by FMA"),
         ("c", &["threads=1", "precision=bf16"], default_format),
     ] {
-        let output = run_with(directory, &words(log_dir, more));
+        let output = run_with(directory, &arguments(log_dir, more));
         assert_success(&output);
         let text = stderr_of(&output);
         assert!(text.contains(&format!(", 1 threads, {format}\n")), "{text}");
@@ -51,11 +51,14 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
     // run `c`, without a warning.
     let resume = |log_dir: &str, more: &[&str]| {
         let resume = format!("resume_from={}", run_directory(directory, log_dir).display());
-        run_with(directory, &words(log_dir, &[&["max_steps=8", &resume], more].concat()))
+        run_with(
+            directory,
+            &arguments(log_dir, &[&["max_steps=8", &resume], more].concat()),
+        )
     };
     assert_success(&resume("c", &["precision=bf16"]));
-    let format_update = if fast { "precision=bf16" } else { "precision=32" };
-    let output = resume("a", &[format_update, "activation_recompute=True"]);
+    let precision_argument = if fast { "precision=bf16" } else { "precision=32" };
+    let output = resume("a", &[precision_argument, "activation_recompute=True"]);
     assert_success(&output);
     let text = stderr_of(&output);
     assert!(text.contains("activations recomputed"), "{text}");
@@ -66,7 +69,7 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
     assert_same_checkpoint(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));
 
     let load = format!("load_path={}", last_checkpoint(directory, "a").display());
-    let output = run_with(directory, &words("none", &[&load, "test_only=True"]));
+    let output = run_with(directory, &arguments("none", &[&load, "test_only=True"]));
     assert_success(&output);
     let text = stderr_of(&output);
     assert!(
@@ -75,10 +78,10 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
     );
 }
 
-/// Trains 200 steps. Returns three losses, averaged over the last 50 steps: of masked words, masked patches and image-text matching.
+/// Trains 200 steps. Returns the losses of masked words, masked patches and image-text matching, averaged over the last 50 steps.
 fn final_losses(directory: &Path, precision: &str) -> [f64; 3] {
     let log_dir = format!("trained{precision}");
-    let words = tiny_model_updates(
+    let arguments = tiny_model_arguments(
         "data",
         &[
             &format!("log_dir={log_dir}"),
@@ -101,7 +104,7 @@ fn final_losses(directory: &Path, precision: &str) -> [f64; 3] {
     let output = program
         .current_dir(directory)
         .args(["run", "with"])
-        .args(&words)
+        .args(&arguments)
         .output();
     assert_success(&output.expect("the program starts"));
     let metrics = run_directory(directory, &log_dir).join("metrics.jsonl");

@@ -10,7 +10,7 @@ use support::{assert_one_line_error, assert_success, stderr_of, vlct};
 use vlct_data::arrow::ArrowTable;
 use vlct_image::{RgbImage, decode, encode_jpeg};
 
-/// Writes raw data of `count` images in the layout of COCO and returns its directory.
+/// Writes `count` images and their annotations in the layout of COCO. Returns their directory.
 fn write_raw_coco(directory: &Path, count: usize) -> PathBuf {
     let root = directory.join("raw");
     for name in ["karpathy", "train2014", "val2014"] {

@@ -1,4 +1,4 @@
-//! End-to-end tests of the configuration commands of `vlct run`.
+//! End-to-end tests of the command line: configuration commands of `vlct run`, help, errors and exit statuses.
 
 use std::path::Path;
 use std::process::{Command, Output};

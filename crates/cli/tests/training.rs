@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
-    tiny_model_updates, vlct, write_synthetic,
+    tiny_model_arguments, vlct, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
@@ -25,19 +25,20 @@ fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
     }
 }
 
-/// Kills runs of this precision `times` times in all, at random moments, and resumes each run until it ends. Panics
-/// unless every run ends with the weights of an uninterrupted run.
-fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
+/// Kills runs of this precision at random moments, `kills` times in all, and resumes each run until it ends. Panics unless every run
+/// ends with the weights of an uninterrupted run.
+fn kill_and_resume(directory: &Path, precision: &str, kills: u32) {
     let uninterrupted = format!("uninterrupted{precision}");
-    let precision_update = format!("precision={precision}");
-    // Validation interrupts accumulation windows, epochs end in incomplete windows, and checkpoints are frequent.
-    let words = |log_dir: &str| {
+    let precision_argument = format!("precision={precision}");
+    // With these settings, validation starts within an accumulation window, epochs end with an incomplete window, and a checkpoint is
+    // written every 5 steps.
+    let arguments = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
-        tiny_model_updates(
+        tiny_model_arguments(
             "data",
             &[
                 &log_dir,
-                &precision_update,
+                &precision_argument,
                 "max_steps=120",
                 "checkpoint_every=5",
                 "val_check_interval=13",
@@ -45,30 +46,30 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
             ],
         )
     };
-    assert_success(&run_with(directory, &words(&uninterrupted)));
+    assert_success(&run_with(directory, &arguments(&uninterrupted)));
 
     let random = &mut stream(7, Purpose::Synthetic, 0, 0);
-    let (mut kills, mut rounds) = (0, 0);
-    while kills < times {
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < kills {
         let log_dir = format!("killed{rounds}_{precision}");
         let run = run_directory(directory, &log_dir);
         loop {
-            let mut words = words(&log_dir);
+            let mut arguments = arguments(&log_dir);
             if checkpoint::last_path(&run).is_file() {
-                words.push(format!("resume_from={}", run.display()));
+                arguments.push(format!("resume_from={}", run.display()));
             } else {
-                // The run was killed before its first checkpoint: start again.
+                // The run is new, or it was killed before its first checkpoint: start from the beginning.
                 let _ = std::fs::remove_dir_all(&run);
             }
             let mut child = vlct()
                 .current_dir(directory)
                 .args(["run", "with"])
-                .args(&words)
+                .args(&arguments)
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the program starts");
             // After the last kill, the run has time to end.
-            let timeout_ms = if kills < times {
+            let timeout_ms = if killed < kills {
                 random.random_range(50..600)
             } else {
                 600_000
@@ -91,7 +92,7 @@ fn kill_and_resume(directory: &Path, precision: &str, times: u32) {
                 None => {
                     child.kill().expect("SIGKILL");
                     child.wait().expect("waiting");
-                    kills += 1;
+                    killed += 1;
                 }
             }
         }
@@ -108,15 +109,15 @@ fn sigterm_saves_a_checkpoint_to_resume_from() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     write_synthetic(&directory.join("data"), 40);
-    let words = |log_dir: &str| {
+    let arguments = |log_dir: &str| {
         let log_dir = format!("log_dir={log_dir}");
-        tiny_model_updates("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
+        tiny_model_arguments("data", &[&log_dir, "max_steps=200", "limit_val_batches=1"])
     };
-    assert_success(&run_with(directory, &words("uninterrupted")));
+    assert_success(&run_with(directory, &arguments("uninterrupted")));
     let child = vlct()
         .current_dir(directory)
         .args(["run", "with"])
-        .args(words("stopped"))
+        .args(arguments("stopped"))
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
@@ -132,7 +133,7 @@ fn sigterm_saves_a_checkpoint_to_resume_from() {
     let output = child.wait_with_output().expect("waiting");
     assert_eq!(output.status.code(), Some(143), "{}", stderr_of(&output));
     assert!(stderr_of(&output).contains("saved step"), "{}", stderr_of(&output));
-    let mut resumed = words("stopped");
+    let mut resumed = arguments("stopped");
     resumed.push(format!("resume_from={}", run_directory(directory, "stopped").display()));
     assert_success(&run_with(directory, &resumed));
     assert_same_checkpoint(
@@ -161,7 +162,7 @@ fn number_of_threads_does_not_change_the_weights() {
                 "max_steps=12",
                 "limit_val_batches=1",
             ];
-            assert_success(&run_with(directory, &tiny_model_updates("data", &more)));
+            assert_success(&run_with(directory, &tiny_model_arguments("data", &more)));
         };
         let (one, three) = (format!("one{precision}"), format!("three{precision}"));
         run(&one, "threads=1", "num_workers=1");
@@ -175,14 +176,14 @@ fn a_trained_run_can_be_evaluated_and_inspected() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     write_synthetic(&directory.join("data"), 40);
-    let words = [
+    let arguments = [
         "log_dir=runs",
         "max_steps=6",
         "limit_val_batches=2",
         "get_recall_metric=True",
         "val_check_interval=6",
     ];
-    assert_success(&run_with(directory, &tiny_model_updates("data", &words)));
+    assert_success(&run_with(directory, &tiny_model_arguments("data", &arguments)));
     let run = run_directory(directory, "runs");
     for part in [
         "config.toml",
@@ -199,7 +200,7 @@ fn a_trained_run_can_be_evaluated_and_inspected() {
     );
 
     let load = format!("load_path={}", last_checkpoint(directory, "runs").display());
-    let output = run_with(directory, &tiny_model_updates("data", &[&load, "test_only=True"]));
+    let output = run_with(directory, &tiny_model_arguments("data", &[&load, "test_only=True"]));
     assert_success(&output);
     assert!(String::from_utf8_lossy(&output.stdout).contains("itm/val/accuracy_epoch "));
     assert!(stderr_of(&output).contains("weights of"), "{}", stderr_of(&output));
@@ -210,7 +211,7 @@ fn a_trained_run_can_be_evaluated_and_inspected() {
 
     let trial = run_with(
         directory,
-        &tiny_model_updates("data", &["fast_dev_run=2", "log_dir=none"]),
+        &tiny_model_arguments("data", &["fast_dev_run=2", "log_dir=none"]),
     );
     assert_success(&trial);
     assert!(!directory.join("none").exists(), "a trial run writes no files");
@@ -221,8 +222,8 @@ fn non_finite_weights_and_losses_end_the_run() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     write_synthetic(&directory.join("data"), 12);
-    let words = |decay: &str| {
-        tiny_model_updates(
+    let arguments = |decay: &str| {
+        tiny_model_arguments(
             "data",
             &[
                 "learning_rate=1e25",
@@ -234,14 +235,14 @@ fn non_finite_weights_and_losses_end_the_run() {
             ],
         )
     };
-    let output = run_with(directory, &words("weight_decay=1"));
+    let output = run_with(directory, &arguments("weight_decay=1"));
     assert_one_line_error(
         "weights",
         &output,
         &["not finite after step 1", "there is no checkpoint yet"],
     );
     // Without weight decay, the weights are finite but the loss is not.
-    let output = run_with(directory, &words("weight_decay=0"));
+    let output = run_with(directory, &arguments("weight_decay=0"));
     let parts = [
         "after step 1",
         "coco_caption_karpathy_train",
@@ -287,9 +288,9 @@ fn published_command_trains_on_files_of_the_original_writers() {
         let mae = vlct_golden::directories("model")[0].join("mae.pth");
         let pretrain_path = format!("pretrain_path={}", mae.display());
         let config = vlct_golden::json(mae.with_file_name("config.json"));
-        let size = |key: &str, from: &str| format!("{key}={}", config[from]);
-        // The words of the published command, with the sizes of the small model.
-        let words = [
+        let size_argument = |key: &str, golden_key: &str| format!("{key}={}", config[golden_key]);
+        // The arguments of the published command, with the sizes of the golden model.
+        let arguments = [
             "data_root=arrow".to_string(),
             "num_gpus=1".into(),
             "num_nodes=1".into(),
@@ -303,17 +304,17 @@ fn published_command_trains_on_files_of_the_original_writers() {
             "mae_weight=1.0".into(),
             "batch_size=8".into(),
             "max_steps=2".into(),
-            size("hidden_size", "dim"),
-            size("depth", "depth"),
-            size("heads", "heads"),
-            size("decoder_width", "decoder_dim"),
-            size("decoder_depth", "decoder_depth"),
-            size("decoder_heads", "decoder_heads"),
-            // The files contain damaged images, which evaluation rejects.
+            size_argument("hidden_size", "dim"),
+            size_argument("depth", "depth"),
+            size_argument("heads", "heads"),
+            size_argument("decoder_width", "decoder_dim"),
+            size_argument("decoder_depth", "decoder_depth"),
+            size_argument("decoder_heads", "decoder_heads"),
+            // Evaluation would reject the damaged images in the files, so these keys avoid it.
             "sanity_steps=0".into(),
             "val_check_interval=1.0".into(),
         ];
-        let output = run_with(directory.path(), &words);
+        let output = run_with(directory.path(), &arguments);
         assert_success(&output);
         assert!(stderr_of(&output).contains("weights of"), "{}", stderr_of(&output));
         let run = directory.path().join("result/mlm_itm_mae_seed0_from_/version_0");
@@ -322,7 +323,7 @@ fn published_command_trains_on_files_of_the_original_writers() {
     }
 }
 
-/// Returns the peak resident memory, in KiB, of a short run on `rows` rows of five captions each.
+/// Returns the peak resident memory, in KiB, of a short run on `rows` images with five captions each.
 #[cfg(target_os = "linux")]
 fn peak_memory(directory: &Path, rows: usize) -> u64 {
     let data = directory.join(format!("data{rows}"));
@@ -339,14 +340,14 @@ fn peak_memory(directory: &Path, rows: usize) -> u64 {
             .expect("written");
     }
     writer.finish().expect("written");
-    let words = tiny_model_updates(
+    let arguments = tiny_model_arguments(
         &data.display().to_string(),
         &["max_steps=4", "limit_val_batches=1", "log_dir=runs"],
     );
     let mut child = vlct()
         .current_dir(directory)
         .args(["run", "with"])
-        .args(&words)
+        .args(&arguments)
         .spawn()
         .expect("the program starts");
     let mut peak = 0;

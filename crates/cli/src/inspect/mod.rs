@@ -15,12 +15,12 @@ use vlct_util::text::escape_control;
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;
-use crate::output::{Failure, print, size, with_thousands_separators};
+use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
 
-/// Maximum number of characters that are printed of each non-tensor entry of a weight file: some entries are long.
+/// Maximum number of characters printed of each entry (other than tensors) of a weight file.
 const MAX_ENTRY_CHARS: usize = 160;
 
 /// Describes the file or directory. With `--sheet`, also writes the contact sheet.
@@ -149,7 +149,7 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
     let _ = writeln!(
         text,
         "  checkpoint of {} with {} tensors, {} values, {}",
-        size(summary.bytes),
+        format_bytes(summary.bytes),
         summary.tensors,
         with_thousands_separators(summary.parameters),
         if summary.optimizer {
@@ -197,7 +197,7 @@ fn print_run(path: &Path) -> Result<(), Failure> {
         );
     }
     print(&text)?;
-    let mut damaged = None;
+    let mut first_damage = None;
     for path in [checkpoint::last_path(path), checkpoint::best_path(path)] {
         if !path.is_file() {
             print(&format!("{}\n  does not exist\n", path.display()))?;
@@ -206,8 +206,8 @@ fn print_run(path: &Path) -> Result<(), Failure> {
         let summary = checkpoint::inspect(&path)?;
         match &summary.damage {
             None => print(&describe_checkpoint(&summary))?,
-            Some(damage) => damaged = damaged.or(Some(format!("{}: {damage}", path.display()))),
+            Some(damage) => first_damage = first_damage.or(Some(format!("{}: {damage}", path.display()))),
         }
     }
-    damaged.map_or(Ok(()), |damage| Err(Failure::Failed(damage)))
+    first_damage.map_or(Ok(()), |damage| Err(Failure::Failed(damage)))
 }

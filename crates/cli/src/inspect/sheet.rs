@@ -11,7 +11,7 @@ use vlct_util::{IoError, at, atomic};
 use crate::output::Failure;
 
 /// Number of cells side by side on the sheet.
-const COLUMNS: u32 = 8;
+const CELLS_PER_LINE: u32 = 8;
 
 /// Returns the first image and the first text of a table row. If the image cannot be decoded, the text is the error.
 fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
@@ -71,7 +71,7 @@ pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failu
     if cells.is_empty() {
         return Err(Failure::Failed("there are no rows for a contact sheet".into()));
     }
-    let sheet = encode_png(&contact_sheet(&cells, COLUMNS))?;
+    let sheet = encode_png(&contact_sheet(&cells, CELLS_PER_LINE))?;
     atomic::write(out, |file| file.write_all(&sheet)).map_err(at::<IoError>(out))?;
     Ok(count)
 }

@@ -1,4 +1,4 @@
-//! Describes Arrow tables and WebDataset shards, and lists those of a directory.
+//! Describes Arrow tables and WebDataset shards, and finds them in a directory.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -9,12 +9,12 @@ use vlct_data::datasets;
 use vlct_data::webdataset::TarTable;
 use vlct_util::{IoError, at};
 
-use crate::output::{Failure, size, with_thousands_separators};
+use crate::output::{Failure, format_bytes, with_thousands_separators};
 
 /// Columns that hold images, in tables of ViLT's layout.
-const IMAGES: [&str; 3] = ["image", "image_0", "image_1"];
+const IMAGE_COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
 /// Columns that hold lists of texts, in tables of ViLT's layout.
-const TEXTS: [&str; 2] = ["caption", "questions"];
+const TEXT_COLUMNS: [&str; 2] = ["caption", "questions"];
 
 /// Maximum number of splits that are listed.
 const MAX_SPLITS: usize = 16;
@@ -22,7 +22,7 @@ const MAX_SPLITS: usize = 16;
 /// Histogram of the number of words in texts.
 #[derive(Default)]
 struct WordCounts {
-    /// `counts[n]` texts have `n` words; index [`Self::MAX`] also counts longer texts.
+    /// `counts[n]` texts have `n` words; `counts[MAX]` includes longer texts.
     counts: Vec<u64>,
 }
 
@@ -70,7 +70,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     );
     for column in columns
         .iter()
-        .filter(|c| IMAGES.contains(c) && table.has_typed_column(c))
+        .filter(|c| IMAGE_COLUMNS.contains(c) && table.has_typed_column(c))
     {
         let mut bytes = 0u64;
         for row in 0..table.rows() {
@@ -79,23 +79,27 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         let _ = writeln!(
             text,
             "  {column}: {} of images, {} on average",
-            size(bytes),
-            size(bytes / table.rows().max(1) as u64)
+            format_bytes(bytes),
+            format_bytes(bytes / table.rows().max(1) as u64)
         );
     }
     for column in columns
         .iter()
-        .filter(|c| TEXTS.contains(c) && table.has_typed_column(c))
+        .filter(|c| TEXT_COLUMNS.contains(c) && table.has_typed_column(c))
     {
-        let (mut word_counts, mut rows_without) = (WordCounts::default(), 0u64);
+        let (mut word_counts, mut rows_without_text) = (WordCounts::default(), 0u64);
         for row in 0..table.rows() {
             let texts = table.texts(row, column)?;
             texts.iter().for_each(|text| word_counts.add(text));
-            rows_without += u64::from(texts.is_empty());
+            rows_without_text += u64::from(texts.is_empty());
         }
         let _ = write!(text, "  {column}: {word_counts}");
-        if rows_without > 0 {
-            let _ = write!(text, "; rows without any: {}", with_thousands_separators(rows_without));
+        if rows_without_text > 0 {
+            let _ = write!(
+                text,
+                "; rows without any: {}",
+                with_thousands_separators(rows_without_text)
+            );
         }
         text.push('\n');
     }
@@ -133,7 +137,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
         "  WebDataset shard of {} samples with {} captions and {} of images",
         with_thousands_separators(counts.samples as u64),
         with_thousands_separators(captions),
-        size(bytes)
+        format_bytes(bytes)
     );
     for (count, what) in [
         (counts.without_caption, "images without a caption, left out"),
@@ -151,10 +155,10 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
 /// Lists the Arrow files in a directory, then the tars in the directory, in its subdirectories, and in `train`, `val` and `test` of
 /// each subdirectory.
 pub fn data_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = at::<IoError>(directory);
+    let io_error = at::<IoError>(directory);
     let (mut paths, mut directories) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(&failed)? {
-        let path = entry.map_err(&failed)?.path();
+    for entry in std::fs::read_dir(directory).map_err(&io_error)? {
+        let path = entry.map_err(&io_error)?.path();
         if path.extension().is_some_and(|e| e == "arrow") {
             paths.push(path);
         } else if path.is_dir() {

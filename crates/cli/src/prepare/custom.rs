@@ -37,7 +37,7 @@ pub struct CustomArgs {
     /// Column of the splits
     #[arg(long, value_name = "COLUMN")]
     pub split_column: Option<String>,
-    /// Keep an answer if it is the most frequent one of at least N questions [default: 1]
+    /// Keep an answer if it is the majority answer of at least N questions [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_answers: Option<u32>,
 }

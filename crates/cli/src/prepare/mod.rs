@@ -74,12 +74,12 @@ Published datasets and what --root holds:
   pretrain-vg          vgqa_annt.json  images/
 
 Custom datasets, under --name NAME, and what --root holds:
-  jsonl csv tsv        images; --annotations has their paths with captions, or with questions and answers
-  parquet              train*.parquet, …; paths of images, or the images themselves
+  jsonl csv tsv        images; the --annotations file has their paths, with captions or with questions and answers
+  parquet              train*.parquet, …, with paths of images or the images themselves
   webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run also reads them directly)
   imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
 
-The report lists every image that was left out, and why: OUT/prepare_DATASET.json, for custom datasets OUT/prepare_NAME.json.
+The report, OUT/prepare_DATASET.json (for custom datasets OUT/prepare_NAME.json), lists every image that was left out, and why.
 
 Examples:
   vlct prepare coco --root downloads/coco --out arrow

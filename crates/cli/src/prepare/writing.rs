@@ -11,7 +11,7 @@ use log::info;
 use vlct_prepare::{self as prepare, Coverage, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
 use vlct_train::logs::Progress;
 
-use crate::output::{Failure, print, size, with_thousands_separators};
+use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 use crate::signals::Signals;
 
 /// Where and how Arrow files are written.
@@ -49,7 +49,7 @@ impl Writing {
         let options = self.options();
         let started = Instant::now();
         let (mut bar, mut rows_before, mut bytes) = (None, 0, 0);
-        let mut show_progress = |progress: prepare::Progress| {
+        let mut on_progress = |progress: prepare::Progress| {
             match &mut bar {
                 None => {
                     rows_before = progress.done;
@@ -65,13 +65,13 @@ impl Writing {
                 Some(bar) => bar.reach(progress.done),
             }
             bytes = progress.bytes;
-            if signals.stop().load(Ordering::Relaxed) {
+            if signals.stop_flag().load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         };
-        let outcome = prepare::write(name, plan, &options, &mut show_progress)?;
+        let outcome = prepare::write(name, plan, &options, &mut on_progress)?;
         drop(bar);
         match outcome {
             Outcome::Stopped => {
@@ -132,7 +132,7 @@ impl Writing {
                 },
                 self.out.join(&file.file).display(),
                 with_thousands_separators(file.rows),
-                size(file.bytes)
+                format_bytes(file.bytes)
             );
         }
         for part in &report.coverage {
@@ -142,13 +142,13 @@ impl Writing {
             let _ = writeln!(text, "{remark}");
         }
         if !report.left_out.is_empty() {
-            self.describe_left_out(report, &mut text);
+            self.append_left_out(report, &mut text);
         }
         print(&text)
     }
 
-    /// Appends to `text` the number of rows that were left out, and the first few of them with their reasons.
-    fn describe_left_out(&self, report: &Report, text: &mut String) {
+    /// Appends to `text` the number of rows that were left out, and an image and a reason for each of the first few.
+    fn append_left_out(&self, report: &Report, text: &mut String) {
         const MAX_LISTED: usize = 5;
         let _ = writeln!(
             text,

@@ -15,13 +15,13 @@ use source::{crates, files, is_test_file, root};
 /// Crates that are programs or serve tests: their messages may name commands and options.
 const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
 
-/// Maximum number of lines of a crate, without tests.
+/// Maximum number of lines of a crate, not counting tests.
 const MAX_LINES: usize = 9_000;
 
 /// Options of other programs that messages may name.
 const FOREIGN_OPTIONS: [&str; 2] = ["--sparse", "tar --sort=name"];
 
-/// Returns the crates of the workspace that `name` depends on, including dev-dependencies.
+/// Returns the crates of the workspace that the crate `name` depends on, including dev-dependencies.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
     let lines = manifest.lines().filter_map(|line| line.strip_prefix("vlct-"));

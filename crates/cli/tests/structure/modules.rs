@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::source;
 
 /// Path of a module from the root of its crate.
-type Module = Vec<String>;
+type ModulePath = Vec<String>;
 
 /// The modules of one crate.
 pub struct Modules {
     /// Code of each module's file.
-    code: BTreeMap<Module, String>,
+    code: BTreeMap<ModulePath, String>,
     /// Imports of each module: local name, and path as written.
-    imports: BTreeMap<Module, Vec<(String, Vec<String>)>>,
+    imports: BTreeMap<ModulePath, Vec<(String, Vec<String>)>>,
 }
 
 impl Modules {
@@ -29,10 +29,10 @@ impl Modules {
     }
 
     fn new(files: impl Iterator<Item = (PathBuf, String)>) -> Self {
-        let code: BTreeMap<Module, String> = files
+        let code: BTreeMap<ModulePath, String> = files
             .map(|(path, text)| {
                 let names = path.with_extension("");
-                let mut module: Module = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+                let mut module: ModulePath = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
                 if ["mod", "lib", "main"].contains(&module.last().expect("a name").as_str()) {
                     module.pop();
                 }
@@ -51,7 +51,7 @@ impl Modules {
     /// An import of a submodule counts as an import of the sibling that contains the submodule. Imports between a module and its
     /// ancestors do not count.
     pub fn cycles(&self) -> Vec<String> {
-        let mut siblings: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+        let mut edges_by_parent: BTreeMap<ModulePath, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for (from, code) in &self.code {
             let imported = self.imports[from].iter().map(|(_, path)| path.clone());
             for path in imported.chain(inline_paths(code)) {
@@ -60,7 +60,7 @@ impl Modules {
                 };
                 let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
                 if from.len() > shared && to.len() > shared {
-                    let edges = siblings.entry(from[..shared].to_vec()).or_default();
+                    let edges = edges_by_parent.entry(from[..shared].to_vec()).or_default();
                     edges
                         .entry(from[shared].clone())
                         .or_default()
@@ -69,7 +69,7 @@ impl Modules {
             }
         }
         let mut cycles = Vec::new();
-        for (parent, edges) in &siblings {
+        for (parent, edges) in &edges_by_parent {
             for cycle in cycles_of(edges) {
                 let parent = if parent.is_empty() {
                     String::new()
@@ -82,10 +82,11 @@ impl Modules {
         cycles
     }
 
-    /// Resolves a path in `module` to a module, following at most `depth` re-exports. Returns `None` for paths outside the crate.
-    fn resolve(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
+    /// Resolves `path`, as written in `module`, to a module, following at most `depth` re-exports. Returns `None` for paths outside
+    /// the crate.
+    fn resolve(&self, module: &ModulePath, path: &[String], depth: usize) -> Option<ModulePath> {
         let (mut current, mut rest) = match path.first()?.as_str() {
-            "crate" => (Module::new(), &path[1..]),
+            "crate" => (ModulePath::new(), &path[1..]),
             "self" => (module.clone(), &path[1..]),
             "super" => (module[..module.len().checked_sub(1)?].to_vec(), &path[1..]),
             child if self.child(module, child).is_some() => (module.clone(), path),
@@ -110,13 +111,13 @@ impl Modules {
         Some(current)
     }
 
-    fn child(&self, module: &Module, name: &str) -> Option<Module> {
-        let child: Module = module.iter().cloned().chain([name.to_string()]).collect();
+    fn child(&self, module: &ModulePath, name: &str) -> Option<ModulePath> {
+        let child: ModulePath = module.iter().cloned().chain([name.to_string()]).collect();
         self.code.contains_key(&child).then_some(child)
     }
 }
 
-/// Returns the local names and paths of all `use` declarations.
+/// Returns the local names and paths of all `use` declarations in `code`.
 fn imports(code: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -175,8 +176,8 @@ fn segments(path: &str) -> impl Iterator<Item = String> {
 
 /// Returns the paths that begin with `crate::` or `super::`, in expressions and types.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
-    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-    code.split(|c| !is_path(c))
+    let is_path_char = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.split(|c| !is_path_char(c))
         .filter(|word| word.starts_with("crate::") || word.starts_with("super::"))
         .map(|word| segments(word).collect())
         .collect()

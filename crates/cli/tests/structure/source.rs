@@ -28,8 +28,8 @@ pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
         for entry in fs::read_dir(&next).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let skipped = name == "target" || name.starts_with('.') && ![".ci", ".github"].contains(&name.as_str());
-            if path.is_dir() && !skipped {
+            let is_skipped = name == "target" || name.starts_with('.') && ![".ci", ".github"].contains(&name.as_str());
+            if path.is_dir() && !is_skipped {
                 pending.push(path);
             } else if path.extension().is_some_and(|e| e == extension) {
                 found.push(path.strip_prefix(directory).expect("below").to_path_buf());
@@ -40,7 +40,7 @@ pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Returns whether a source file contains only tests, to judge by its path.
+/// Returns whether a source file contains only tests, judged by its path.
 pub fn is_test_file(path: &Path) -> bool {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     path.components().any(|part| part.as_os_str() == "tests")
@@ -57,7 +57,7 @@ pub struct Source {
 }
 
 pub fn parse(text: &str) -> Source {
-    let (code, literals) = blank_literals(text);
+    let (code, literals) = blank_comments_and_literals(text);
     let (code, tests) = blank_tests(code);
     let literals = literals
         .into_iter()
@@ -70,8 +70,8 @@ pub fn parse(text: &str) -> Source {
 }
 
 /// Replaces comments and literals by spaces of the same length. Returns the resulting code, and the string literals with the byte
-/// offsets at which they began.
-fn blank_literals(text: &str) -> (String, Vec<(usize, String)>) {
+/// offsets at which they begin.
+fn blank_comments_and_literals(text: &str) -> (String, Vec<(usize, String)>) {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
     let mut literals = Vec::new();

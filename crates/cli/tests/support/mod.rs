@@ -1,4 +1,4 @@
-//! Runs the program on a small synthetic dataset with a small model.
+//! Functions of the end-to-end tests: running the program, a small synthetic dataset, a small model.
 
 #![allow(dead_code, reason = "each test file uses some of these functions")]
 
@@ -22,13 +22,13 @@ pub fn run(arguments: &[&str]) -> (i32, String, String) {
     (status, text(output.stdout), text(output.stderr))
 }
 
-/// Runs `vlct run with WORDS` in `directory`.
-pub fn run_with(directory: &Path, words: &[String]) -> Output {
+/// Runs `vlct run with ARGUMENTS` in `directory`.
+pub fn run_with(directory: &Path, arguments: &[String]) -> Output {
     vlct()
         .current_dir(directory)
         .arg("run")
         .arg("with")
-        .args(words)
+        .args(arguments)
         .output()
         .expect("the program starts")
 }
@@ -56,12 +56,12 @@ pub fn assert_one_line_error(case: &str, output: &Output, parts: &[&str]) {
     }
 }
 
-/// Writes a synthetic caption dataset with images of 32 × 32 pixels to `directory`: `images` training images, 4 of the split
-/// `restval`, 4 of `val` and 12 of `test`, and a vocabulary.
-pub fn write_synthetic(directory: &Path, images: usize) {
+/// Writes a synthetic caption dataset with images of 32 × 32 pixels, and a vocabulary, to `directory`. The splits `train`, `restval`,
+/// `val` and `test` have `train_images`, 4, 4 and 12 images.
+pub fn write_synthetic(directory: &Path, train_images: usize) {
     let config = SyntheticConfig {
         side: 32,
-        train: images,
+        train: train_images,
         restval: 4,
         val: 4,
         test: 12,
@@ -73,9 +73,9 @@ pub fn write_synthetic(directory: &Path, images: usize) {
     synthetic::write(directory, &config, &mut |_, _| ()).expect("a synthetic dataset");
 }
 
-/// Returns the updates of `vlct run` for a tiny model and the dataset at `data` (relative to the working directory), followed by
+/// Returns the arguments of `vlct run with` for a tiny model and the dataset at `data` (relative to the working directory), followed by
 /// `more`.
-pub fn tiny_model_updates(data: &str, more: &[&str]) -> Vec<String> {
+pub fn tiny_model_arguments(data: &str, more: &[&str]) -> Vec<String> {
     let data_root = format!("data_root={data}");
     let tokenizer = format!("tokenizer={data}/vocab.txt");
     let fixed = [
@@ -98,12 +98,12 @@ pub fn tiny_model_updates(data: &str, more: &[&str]) -> Vec<String> {
     fixed.iter().chain(more).map(|w| w.to_string()).collect()
 }
 
-/// Returns the path of the last checkpoint of the first run with [`tiny_model_updates`] and this `log_dir`.
+/// Returns the path of the last checkpoint of the first run with [`tiny_model_arguments`] and this `log_dir`.
 pub fn last_checkpoint(directory: &Path, log_dir: &str) -> PathBuf {
     checkpoint::last_path(&run_directory(directory, log_dir))
 }
 
-/// Returns the directory of the first run with [`tiny_model_updates`] and this `log_dir`.
+/// Returns the directory of the first run with [`tiny_model_arguments`] and this `log_dir`.
 pub fn run_directory(directory: &Path, log_dir: &str) -> PathBuf {
     directory.join(log_dir).join("quickstart_seed0_from_/version_0")
 }
