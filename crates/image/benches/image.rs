@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, SamplingMode, Throughput};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vlct_image::augment::OPERATIONS;
-use vlct_image::resize::{Levels, resize_into};
+use vlct_image::resize::{LevelMap, resize_into};
 use vlct_image::{CropBox, RgbImage, Transform, TransformKind, decode, encode_jpeg};
 
 /// Size of the images, as in MS-COCO.
@@ -54,12 +54,12 @@ fn main() {
     }
     group.bench_function("decode JPEG", |bench| bench.iter(|| decode(&file)));
     let mut out = vec![0.0; 3 * (SIZE * SIZE) as usize];
-    let levels = Levels {
+    let level_map = LevelMap {
         scale: [0.01; 3],
         offset: [-2.0; 3],
     };
     group.bench_function("resize", |bench| {
-        bench.iter(|| resize_into(&image, CropBox::whole(&image), (SIZE, SIZE), true, levels, &mut out))
+        bench.iter(|| resize_into(&image, CropBox::whole(&image), (SIZE, SIZE), true, level_map, &mut out))
     });
     for operation in &OPERATIONS {
         group.bench_function(operation.name, |bench| {

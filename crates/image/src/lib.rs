@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The published models were trained on images that Pillow and torchvision processed, so every step reproduces the arithmetic of
-//! these libraries: [`mod@decode`] equals Pillow's `convert("RGB")`, [`mod@resize`] equals Pillow's bicubic filter, [`augment`]
-//! equals Pillow's image operations, and [`transform`] equals torchvision's random crop. Tests compare with recorded outputs
-//! (`tests/golden/{images,augment}`).
+//! these libraries: [`mod@decode`] equals Pillow's `convert("RGB")` (up to about one level for lossy formats), [`mod@resize`] equals
+//! Pillow's bicubic filter, [`augment`] equals Pillow's image operations, and [`transform`] draws crops from the distribution of
+//! torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
 //!
 //! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
 

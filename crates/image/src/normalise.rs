@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::decode;
-use super::resize::Levels;
+use super::resize::LevelMap;
 use crate::{ImageError, Result};
 
 /// Mean of red, green and blue over ImageNet, where 1 is full brightness.
@@ -12,9 +12,9 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of red, green and blue over ImageNet, where 1 is full brightness.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Returns the [`Levels`] with which a resize normalises its result.
-pub(super) fn levels() -> Levels {
-    Levels {
+/// Returns the [`LevelMap`] with which a resize normalises its result.
+pub(super) fn level_map() -> LevelMap {
+    LevelMap {
         scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
         offset: std::array::from_fn(|c| (-f64::from(MEAN[c]) / f64::from(STD[c])) as f32),
     }
@@ -60,7 +60,7 @@ mod tests {
 
     /// Returns three normalised planes, each with all 256 levels.
     fn all_levels() -> Vec<f32> {
-        let Levels { scale, offset } = levels();
+        let LevelMap { scale, offset } = level_map();
         let plane = |c: usize| (0..256).map(move |level| level as f32 * scale[c] + offset[c]);
         (0..3).flat_map(plane).collect()
     }

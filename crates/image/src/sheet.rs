@@ -55,36 +55,36 @@ pub fn contact_sheet(cells: &[Cell], columns: u32) -> RgbImage {
         let x = left + SIDE.saturating_sub(image.width()) / 2;
         let y = top + SIDE.saturating_sub(image.height()) / 2;
         replace(&mut sheet, image, i64::from(x), i64::from(y));
-        let letters = SIDE as usize / get_raster_width(FONT.0, FONT.1);
-        for (line, text) in (0..).zip(wrap(&cell.text, letters, LINES as usize)) {
-            write(&mut sheet, left, top + SIDE + 2 + line * LINE_HEIGHT, &text);
+        let line_length = SIDE as usize / get_raster_width(FONT.0, FONT.1);
+        for (line, text) in (0..).zip(wrap(&cell.text, line_length, LINES as usize)) {
+            draw_text(&mut sheet, left, top + SIDE + 2 + line * LINE_HEIGHT, &text);
         }
     }
     sheet
 }
 
-/// Wraps a text into at most `lines` lines of at most `letters` characters, between words where possible. Truncated text ends with an
+/// Wraps a text into at most `lines` lines of at most `line_length` characters, between words where possible. Truncated text ends with an
 /// ellipsis.
-fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
+fn wrap(text: &str, line_length: usize, lines: usize) -> Vec<String> {
     let (mut wrapped, mut line, mut length) = (Vec::new(), String::new(), 0);
     for word in text.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let space = usize::from(length > 0);
-            if length + space + word.len() <= letters {
+            if length + space + word.len() <= line_length {
                 line.extend(std::iter::repeat_n(' ', space).chain(word.iter().copied()));
                 length += space + word.len();
                 break;
             }
             if length == 0 {
                 // A word longer than a line.
-                let rest = word.split_off(letters);
+                let rest = word.split_off(line_length);
                 line.extend(word);
                 word = rest;
-                length = letters;
+                length = line_length;
             }
             if wrapped.len() + 1 == lines {
-                if length == letters {
+                if length == line_length {
                     line.pop();
                 }
                 line.push('…');
@@ -101,7 +101,7 @@ fn wrap(text: &str, letters: usize, lines: usize) -> Vec<String> {
 
 /// Draws a line of text with its upper left corner at (`left`, `top`). Characters that the font lacks are drawn as two
 /// horizontal lines.
-fn write(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
+fn draw_text(sheet: &mut RgbImage, left: u32, top: u32, text: &str) {
     let width = get_raster_width(FONT.0, FONT.1) as u32;
     for (index, letter) in (0..).zip(text.chars()) {
         // The font lacks typographic punctuation, which is common in captions.
@@ -175,10 +175,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn wrapped_text_never_exceeds_the_cell(text in ".{0,200}", letters in 1usize..40, lines in 1usize..5) {
-            let wrapped = wrap(&text, letters, lines);
+        fn wrapped_text_never_exceeds_the_cell(text in ".{0,200}", line_length in 1usize..40, lines in 1usize..5) {
+            let wrapped = wrap(&text, line_length, lines);
             prop_assert!(wrapped.len() <= lines);
-            prop_assert!(wrapped.iter().all(|line| line.chars().count() <= letters), "{wrapped:?}");
+            prop_assert!(wrapped.iter().all(|line| line.chars().count() <= line_length), "{wrapped:?}");
         }
     }
 }

@@ -183,7 +183,7 @@ impl Transform {
             TransformKind::MaeRandaug => (random_resized_crop(width, height, 0.9, rng), false),
             TransformKind::MaeTest => (CropBox::whole(image), false),
         };
-        resize_into(image, crop, (self.size, self.size), flip, normalise::levels(), out)
+        resize_into(image, crop, (self.size, self.size), flip, normalise::level_map(), out)
     }
 
     /// Transforms a decoded image and returns normalised planes `[3, size, size]`; see [`Self::load_into`].

@@ -17,9 +17,9 @@ const SMOOTH_ABOVE: usize = 40;
 /// Maximum number of points drawn per curve.
 const MAX_POINTS: usize = 300;
 
-/// Returns the chart as a `<figure>` element. `id` makes the element's ids unique within the page.
+/// Returns the chart as a `<figure>` element. `id` makes the ids in this element unique within the page.
 pub(super) fn figure(chart: &Chart, id: usize) -> String {
-    let curves: Vec<Vec<(f64, f64)>> = chart.curves.iter().map(drawable).collect();
+    let curves: Vec<Vec<(f64, f64)>> = chart.curves.iter().map(drawable_points).collect();
     let mut html = String::new();
     add!(
         html,
@@ -57,7 +57,7 @@ pub(super) fn figure(chart: &Chart, id: usize) -> String {
 }
 
 /// Returns the points that can be drawn: finite, and small enough that sums and differences of them are finite too.
-fn drawable(curve: &Curve) -> Vec<(f64, f64)> {
+fn drawable_points(curve: &Curve) -> Vec<(f64, f64)> {
     let fits = |value: f64| value.abs() < 1e300;
     curve
         .points
@@ -167,8 +167,8 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 /// Ranges of the two axes.
 struct Axes {
-    x: (f64, f64),
-    y: (f64, f64),
+    x_range: (f64, f64),
+    y_range: (f64, f64),
 }
 
 impl Axes {
@@ -191,22 +191,26 @@ impl Axes {
         let padding = (high - low) * 0.05;
         let floor = if y.0 >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
         Some(Self {
-            x: widened(x),
-            y: ((low - padding).max(floor), high + padding),
+            x_range: widened(x),
+            y_range: ((low - padding).max(floor), high + padding),
         })
     }
 
+    /// Returns the horizontal position of `value` in the view box.
     fn x(&self, value: f64) -> f64 {
-        MARGIN.0 + (value - self.x.0) / (self.x.1 - self.x.0) * (SIZE.0 - MARGIN.0 - MARGIN.2)
+        MARGIN.0 + (value - self.x_range.0) / (self.x_range.1 - self.x_range.0) * (SIZE.0 - MARGIN.0 - MARGIN.2)
     }
 
+    /// Returns the vertical position of `value` in the view box.
     fn y(&self, value: f64) -> f64 {
-        SIZE.1 - MARGIN.3 - (value - self.y.0) / (self.y.1 - self.y.0) * (SIZE.1 - MARGIN.1 - MARGIN.3)
+        SIZE.1
+            - MARGIN.3
+            - (value - self.y_range.0) / (self.y_range.1 - self.y_range.0) * (SIZE.1 - MARGIN.1 - MARGIN.3)
     }
 
     fn draw(&self, html: &mut String, x_label: &str) {
         let (left, right, bottom) = (MARGIN.0, SIZE.0 - MARGIN.2, SIZE.1 - MARGIN.3);
-        let y_ticks = ticks(self.y, 5);
+        let y_ticks = ticks(self.y_range, 5);
         html.push_str("<g class=\"axis\">");
         for tick in &y_ticks {
             let y = self.y(*tick);
@@ -219,7 +223,7 @@ impl Axes {
                 tick_label(*tick, &y_ticks)
             );
         }
-        let x_ticks = ticks(self.x, 4);
+        let x_ticks = ticks(self.x_range, 4);
         for tick in &x_ticks {
             let (x, y) = (self.x(*tick), bottom + 15.0);
             add!(

@@ -55,7 +55,7 @@ pub struct Metric {
 pub enum NumberFormat {
     /// A fraction from 0 to 1, printed as a percentage and drawn as a bar.
     Percent,
-    /// A value with three decimals.
+    /// Any other value, printed as a decimal number.
     Number,
 }
 

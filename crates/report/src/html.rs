@@ -37,7 +37,8 @@ pub(super) fn percent(fraction: f64) -> String {
     }
 }
 
-/// Formats a value: with three decimals, as an integer from 1000 on, in scientific notation below 0.001 and from a million on.
+/// Formats a value by its magnitude: with three decimals below 1000, as an integer from 1000 on, and in scientific notation
+/// below 0.001 or from a million on.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "not known".into(),
@@ -64,9 +65,9 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Joins WordPiece tokens into a text: a token that begins with `##` continues the word before it. `to_html` turns a
-/// token (its index and its text without `##`) into HTML.
-pub(super) fn sentence<'t>(
+/// Joins the HTML of WordPiece tokens with spaces; a token that begins with `##` continues the word before it. `to_html` returns
+/// the HTML of a token, given its index and its text without `##`.
+pub(super) fn join_tokens<'t>(
     tokens: impl Iterator<Item = &'t str>,
     mut to_html: impl FnMut(usize, &str) -> String,
 ) -> String {
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn joins_wordpiece_tokens() {
-        let html = sentence(["tri", "##angle", "##", "<"].into_iter(), |index, text| {
+        let html = join_tokens(["tri", "##angle", "##", "<"].into_iter(), |index, text| {
             format!("{index}{}", escape(text))
         });
         assert_eq!(html, "0tri1angle 2## 3&lt;");

@@ -47,7 +47,7 @@ fn scale_down(image: &RgbImage) -> RgbImage {
     imageops::resize(image, scaled(width), scaled(height), imageops::FilterType::Triangle)
 }
 
-/// Returns the image of `heat` with the brightness of each pixel multiplied by the interpolated map.
+/// Returns the image of `heat`. The brightness of each pixel is multiplied by a factor that is interpolated from the map.
 ///
 /// # Errors
 /// Returns [`ReportError::Invalid`] if the image is empty or the map is not a grid of `heat.columns` columns.

@@ -51,8 +51,8 @@ pub type Result<T> = std::result::Result<T, ReportError>;
 impl ReportData {
     /// Returns the page as one HTML document.
     ///
-    /// Large images are scaled down. Once the images take about three megabytes, further examples are left out, with a
-    /// note that counts them.
+    /// Large images are scaled down. Once the examples take about three megabytes, a section shows only its first example, with
+    /// a note that counts the omitted ones.
     ///
     /// # Errors
     /// Returns [`ReportError::Invalid`] if an image is empty, if the values of a heat map do not fill

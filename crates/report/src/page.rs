@@ -3,15 +3,15 @@
 use super::{
     HeatMap, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token,
     chart,
-    html::{add, duration, escape, number, percent, sentence},
+    html::{add, duration, escape, join_tokens, number, percent},
     images,
 };
 
 /// The style sheet: colours and layout.
 const STYLE: &str = include_str!("style.css");
 
-/// Maximum size of all examples of a page in bytes, nearly all of it images. Further examples are left out, so that the page
-/// can be sent by e-mail.
+/// Total size of the examples of a page in bytes, above which a section shows only its first example. This keeps the page small
+/// enough for e-mail.
 const EXAMPLE_BUDGET: usize = 3 << 20;
 
 /// Maximum number of predictions shown per masked word.
@@ -81,41 +81,41 @@ pub(super) fn render(data: &ReportData) -> Result<String> {
 fn sections(data: &ReportData) -> Result<Vec<Section>> {
     let mut budget = EXAMPLE_BUDGET;
     let mut sections = vec![
-        section("results", "Results", &data.baseline, metrics(&data.metrics)),
+        section("results", "Results", &data.baseline, metrics_html(&data.metrics)),
         section(
             "curves",
             "Training curves",
             "Each chart shows one quantity over the training steps. The faint line shows the recorded values, the strong \
              line a moving average of them.",
-            curves(data),
+            curves_html(data),
         ),
         section(
             "words",
             "Masked words",
             "Some words of a caption are masked; the model predicts them from the image and the other words.",
-            examples(&data.masked_captions, "wide", &mut budget, masked_caption)?,
+            examples_html(&data.masked_captions, "wide", &mut budget, masked_caption_html)?,
         ),
         section(
             "where",
             "Word-patch alignment",
             "The brighter a part of the image, the more strongly the model aligns it with the highlighted word. The model \
              was trained on images and captions only, without boxes or other positions.",
-            examples(&data.heat_maps, "narrow", &mut budget, heat_map)?,
+            examples_html(&data.heat_maps, "narrow", &mut budget, heat_map_html)?,
         ),
         section(
             "patches",
             "Masked patches",
             "Some patches of an image are masked; the model reconstructs them from the visible patches and the caption.",
-            examples(&data.reconstructions, "wide", &mut budget, reconstruction)?,
+            examples_html(&data.reconstructions, "wide", &mut budget, reconstruction_html)?,
         ),
         section(
             "retrieval",
             "Text-to-image retrieval",
             "The model scores every held-out candidate image against a caption. The images with the highest scores are \
              shown, highest first; the caption's own image has a frame.",
-            examples(&data.retrieval, "full", &mut budget, retrieval)?,
+            examples_html(&data.retrieval, "full", &mut budget, retrieval_html)?,
         ),
-        section("run", "Data and run", "", data_and_run(data)),
+        section("run", "Data and run", "", data_and_run_html(data)),
     ];
     sections.retain(|section| !section.body.is_empty());
     Ok(sections)
@@ -130,7 +130,7 @@ fn section(id: &'static str, title: &'static str, explanation: &str, body: Strin
     }
 }
 
-fn metrics(metrics: &[Metric]) -> String {
+fn metrics_html(metrics: &[Metric]) -> String {
     let mut html = String::new();
     for metric in metrics {
         let format_value = |value: f64| match metric.format {
@@ -144,7 +144,7 @@ fn metrics(metrics: &[Metric]) -> String {
             format_value(metric.value)
         );
         if metric.format == NumberFormat::Percent {
-            html.push_str(&bar(metric));
+            html.push_str(&bar_html(metric));
         }
         let comparisons = [("chance", metric.chance), ("baseline", metric.baseline)];
         let comparisons: Vec<String> = comparisons
@@ -165,7 +165,7 @@ fn metrics(metrics: &[Metric]) -> String {
 
 /// Draws the value of a metric as a bar, with marks at chance and baseline. The bar is hidden from screen readers, since
 /// the text beside it has the same values.
-fn bar(metric: &Metric) -> String {
+fn bar_html(metric: &Metric) -> String {
     let position = |fraction: f64| {
         if fraction.is_finite() {
             fraction.clamp(0.0, 1.0) * 100.0
@@ -192,7 +192,7 @@ fn bar(metric: &Metric) -> String {
     html
 }
 
-fn curves(data: &ReportData) -> String {
+fn curves_html(data: &ReportData) -> String {
     let figures: String = data
         .charts
         .iter()
@@ -206,9 +206,9 @@ fn curves(data: &ReportData) -> String {
     }
 }
 
-/// Renders examples until `budget` bytes are used, but at least one example, and adds a note that counts the omitted examples.
-/// Subtracts the used bytes from `budget`.
-fn examples<T>(
+/// Renders the first example, and further ones as long as they fit into `budget` bytes. Subtracts the used bytes from `budget`.
+/// Adds a note that counts the omitted examples.
+fn examples_html<T>(
     items: &[T],
     class: &str,
     budget: &mut usize,
@@ -240,7 +240,7 @@ fn examples<T>(
     Ok(section)
 }
 
-fn masked_caption(example: &MaskedCaption) -> Result<String> {
+fn masked_caption_html(example: &MaskedCaption) -> Result<String> {
     let masked: Vec<_> = example
         .tokens
         .iter()
@@ -253,7 +253,7 @@ fn masked_caption(example: &MaskedCaption) -> Result<String> {
     let tokens = example.tokens.iter().map(|token| match token {
         Token::Visible(text) | Token::Masked { truth: text, .. } => text.as_str(),
     });
-    let caption = sentence(tokens, |index, text| match &example.tokens[index] {
+    let caption = join_tokens(tokens, |index, text| match &example.tokens[index] {
         Token::Visible(_) => escape(text),
         Token::Masked { .. } => {
             mask_number += 1;
@@ -279,14 +279,19 @@ fn masked_caption(example: &MaskedCaption) -> Result<String> {
                 percent(*probability)
             );
         }
-        add!(html, "</td><td>{}\u{a0}{}</td></tr>", mark(is_correct), escape(truth));
+        add!(
+            html,
+            "</td><td>{}\u{a0}{}</td></tr>",
+            check_or_cross(is_correct),
+            escape(truth)
+        );
     }
     html.push_str("</tbody></table></div></article>");
     Ok(html)
 }
 
-/// Returns a check mark or cross, with a text for screen readers.
-fn mark(is_correct: bool) -> &'static str {
+/// Returns a check mark or a cross, with a text for screen readers.
+fn check_or_cross(is_correct: bool) -> &'static str {
     if is_correct {
         "<span class=\"yes\"><span aria-hidden=\"true\">✓</span><span class=\"unseen\">right:</span></span>"
     } else {
@@ -294,14 +299,14 @@ fn mark(is_correct: bool) -> &'static str {
     }
 }
 
-fn heat_map(heat: &HeatMap) -> Result<String> {
+fn heat_map_html(heat: &HeatMap) -> Result<String> {
     let Some(word) = heat.tokens.get(heat.word) else {
         let (word, count) = (heat.word, heat.tokens.len());
         return Err(ReportError::Invalid(format!(
             "a heat map is for word {word} of a caption of {count} words"
         )));
     };
-    let caption = sentence(heat.tokens.iter().map(String::as_str), |index, text| {
+    let caption = join_tokens(heat.tokens.iter().map(String::as_str), |index, text| {
         if index == heat.word {
             format!("<mark>{}</mark>", escape(text))
         } else {
@@ -322,7 +327,7 @@ fn heat_map(heat: &HeatMap) -> Result<String> {
     Ok(html)
 }
 
-fn reconstruction(example: &Reconstruction) -> Result<String> {
+fn reconstruction_html(example: &Reconstruction) -> Result<String> {
     let mut html = String::from("<figure class=\"card\"><div class=\"row\">");
     let parts = [
         (&example.masked, "Input", "The image with masked patches"),
@@ -344,7 +349,7 @@ fn reconstruction(example: &Reconstruction) -> Result<String> {
     Ok(html)
 }
 
-fn retrieval(example: &Retrieval) -> Result<String> {
+fn retrieval_html(example: &Retrieval) -> Result<String> {
     let mut html = String::from("<figure class=\"card\">");
     add!(html, "<figcaption class=\"caption\">“{}”", escape(&example.query));
     let (rank, candidates) = (example.own_rank, example.candidates);
@@ -358,7 +363,7 @@ fn retrieval(example: &Retrieval) -> Result<String> {
         } else {
             ("", "Another image")
         };
-        let sign = if hit.is_own { mark(true) } else { "" };
+        let sign = if hit.is_own { check_or_cross(true) } else { "" };
         add!(
             html,
             "<li{class}>{}<small>{sign} score {}</small></li>",
@@ -370,7 +375,7 @@ fn retrieval(example: &Retrieval) -> Result<String> {
     Ok(html)
 }
 
-fn data_and_run(data: &ReportData) -> String {
+fn data_and_run_html(data: &ReportData) -> String {
     let mut html = String::new();
     if !data.dataset.is_empty() {
         html.push_str("<article class=\"card\"><h3>Data</h3><dl>");

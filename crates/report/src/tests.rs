@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 
 /// Draws two shapes (disk, square or triangle) on a plain background.
-fn scene(edge: u32, seed: u32) -> RgbImage {
+fn draw_scene(edge: u32, seed: u32) -> RgbImage {
     let colors = [
         [214, 69, 65],
         [65, 131, 215],
@@ -39,7 +39,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Returns a report in which no part is empty. Images have `edge` × `edge` pixels.
-fn sample(edge: u32) -> ReportData {
+fn full_report(edge: u32) -> ReportData {
     let wave =
         |phase: f64| (0..400).map(move |i| (f64::from(i * 10), phase * (f64::from(i * i * 7 % 13) / 13.0 - 0.5)));
     let falling = |from: f64, to: f64, noise: f64| -> Vec<(f64, f64)> {
@@ -62,7 +62,7 @@ fn sample(edge: u32) -> ReportData {
         points,
     };
     let masked = |seed: u32| {
-        let mut image = scene(edge, seed);
+        let mut image = draw_scene(edge, seed);
         let patch = (edge / 8).max(1);
         for (x, y, pixel) in image.enumerate_pixels_mut() {
             if (x / patch * 29 + y / patch * 53 + (x / patch) * (y / patch) * 7 + seed) % 11 > 3 {
@@ -121,15 +121,15 @@ fn sample(edge: u32) -> ReportData {
         ],
         reconstructions: (0..4)
             .map(|seed| Reconstruction {
-                original: scene(edge, seed),
+                original: draw_scene(edge, seed),
                 masked: masked(seed),
-                reconstruction: image::imageops::blur(&scene(edge, seed), edge as f32 / 40.0),
+                reconstruction: image::imageops::blur(&draw_scene(edge, seed), edge as f32 / 40.0),
                 caption: "a large red disk to the left of a small blue square".into(),
             })
             .collect(),
         masked_captions: (4..8)
             .map(|seed| MaskedCaption {
-                image: scene(edge, seed),
+                image: draw_scene(edge, seed),
                 tokens: vec![
                     visible("a"),
                     masked_token("purple", &[("purple", 0.913), ("blue", 0.05), ("red", 0.01)]),
@@ -144,7 +144,7 @@ fn sample(edge: u32) -> ReportData {
             .collect(),
         heat_maps: (8..11)
             .map(|seed| HeatMap {
-                image: scene(edge, seed),
+                image: draw_scene(edge, seed),
                 tokens: words("a green disk be ##low a yellow square"),
                 word: 2,
                 columns: 8,
@@ -154,7 +154,7 @@ fn sample(edge: u32) -> ReportData {
         retrieval: (0..2)
             .map(|query| Retrieval {
                 query: "a blue square above a red disk".into(),
-                top: (0..5).map(|i| Hit { image: scene(edge, 20 + i), score: 3.2 - f64::from(i), is_own: i == query }).collect(),
+                top: (0..5).map(|i| Hit { image: draw_scene(edge, 20 + i), score: 3.2 - f64::from(i), is_own: i == query }).collect(),
                 own_rank: query as usize + 1,
                 candidates: 500,
             })
@@ -219,7 +219,7 @@ fn attributes(tag: &str) -> impl Iterator<Item = (&str, &str)> {
 
 #[test]
 fn page_is_well_formed_and_small() {
-    let html = sample(64).html().unwrap();
+    let html = full_report(64).html().unwrap();
     check_html(&html);
     assert!(html.len() < 200_000, "{} bytes", html.len());
     for text in [
@@ -247,12 +247,12 @@ fn leaves_out_empty_sections() {
 }
 
 #[test]
-fn bounds_the_size_of_many_large_images() {
+fn bounds_page_size_with_many_large_images() {
     let noise = RgbImage::from_fn(640, 480, |x, y| {
         let hash = xxhash_rust::xxh3::xxh3_64(&[x.to_le_bytes(), y.to_le_bytes()].concat()).to_le_bytes();
         Rgb([hash[0], hash[1], hash[2]])
     });
-    let mut data = sample(64);
+    let mut data = full_report(64);
     let one = Reconstruction {
         original: noise.clone(),
         masked: noise.clone(),
@@ -269,15 +269,18 @@ fn bounds_the_size_of_many_large_images() {
 
 #[test]
 fn equal_data_gives_equal_bytes() {
-    assert_eq!(sample(48).html().unwrap(), sample(48).html().unwrap());
-    assert_eq!(sample(48).metrics().to_string(), sample(48).metrics().to_string());
+    assert_eq!(full_report(48).html().unwrap(), full_report(48).html().unwrap());
+    assert_eq!(
+        full_report(48).metrics().to_string(),
+        full_report(48).metrics().to_string()
+    );
 }
 
 #[test]
 fn writes_page_and_metrics() {
     let directory = tempfile::TempDir::new().unwrap();
-    let path = sample(32).write(&directory.path().join("new")).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), sample(32).html().unwrap());
+    let path = full_report(32).write(&directory.path().join("new")).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), full_report(32).html().unwrap());
     let text = fs::read_to_string(path.with_file_name(JSON_NAME)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["format"], "vlct-report-1");
@@ -290,7 +293,7 @@ fn writes_page_and_metrics() {
     assert_eq!(json["timings"]["total"], 9.4 + 541.0 + 31.5);
     fs::create_dir(directory.path().join("block")).unwrap();
     fs::create_dir(directory.path().join("block").join(JSON_NAME)).unwrap();
-    let error = sample(32)
+    let error = full_report(32)
         .write(&directory.path().join("block"))
         .unwrap_err()
         .to_string();
@@ -299,7 +302,7 @@ fn writes_page_and_metrics() {
 
 #[test]
 fn rejects_inconsistent_data() {
-    let mut data = sample(32);
+    let mut data = full_report(32);
     data.heat_maps[0].word = 99;
     assert!(
         data.html()
@@ -307,7 +310,7 @@ fn rejects_inconsistent_data() {
             .to_string()
             .contains("word 99 of a caption of 8")
     );
-    let mut data = sample(32);
+    let mut data = full_report(32);
     data.masked_captions[0].image = RgbImage::new(0, 0);
     assert!(data.html().is_err());
 }
@@ -317,7 +320,7 @@ proptest! {
 
     #[test]
     fn arbitrary_texts_and_values_keep_the_page_well_formed(text in "[ -~\n\u{0}\u{fffe}äß→]{0,30}|</?(script|title|style|textarea)>|\"' onload=\"x", value in any::<f64>()) {
-        let mut data = sample(8);
+        let mut data = full_report(8);
         data.title = text.clone();
         data.summary = text.clone();
         data.baseline = text.clone();

@@ -64,26 +64,26 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
         .filter(|_| rng.random_bool(0.6))
         .map(height_phrase)
         .unwrap_or_default();
-    let ground = on_background(scene, rng);
+    let background = on_background(scene, rng);
     match rng.random_range(0..9) {
-        0 => subject.join(&height).join(&ground),
+        0 => subject.join(&height).join(&background),
         1 => Phrase::new("there")
             .then(is_or_are(kind.count))
             .join(&subject)
             .join(&height)
-            .join(&ground),
-        2 => ground
+            .join(&background),
+        2 => background
             .then("there")
             .then(is_or_are(kind.count))
             .join(&subject)
             .join(&height),
         3 => background_phrase(rng, style).then("with").join(&subject).join(&height),
-        4 => Phrase::new("a picture of").join(&subject).join(&ground),
+        4 => Phrase::new("a picture of").join(&subject).join(&background),
         5 => Phrase::new("the picture shows")
             .join(&subject)
             .join(&height)
-            .join(&ground),
-        6 => subject.then(is_or_are(kind.count)).join(&height).join(&ground),
+            .join(&background),
+        6 => subject.then(is_or_are(kind.count)).join(&height).join(&background),
         7 => subject.join(&height).then("and").join(&background_clause(rng, style)),
         _ => {
             // "the two red stars are big and the background is green"
@@ -98,9 +98,9 @@ fn describe_one<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
                 .then(noun(kind.shape, kind.count))
                 .then(is_or_are(kind.count));
             match words[..] {
-                [] => phrase.join(&height).join(&ground),
+                [] => phrase.join(&height).join(&background),
                 [one] => phrase.then(one).then("and").join(&background_clause(rng, style)),
-                [one, two, ..] => phrase.then(one).then("and").then(two).join(&ground),
+                [one, two, ..] => phrase.then(one).then("and").then(two).join(&background),
             }
         }
     }
@@ -113,7 +113,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
     let style = scene.background.style;
     let verb = is_or_are(first.count);
     let (subject, other) = (noun_phrase(rng, first, detail), noun_phrase(rng, second, detail));
-    let ground = if rng.random_bool(0.75) {
+    let background = if rng.random_bool(0.75) {
         on_background(scene, rng)
     } else {
         Phrase::default()
@@ -121,33 +121,33 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
     let Some(relation_to_other) = scene.relation(a, b) else {
         return subject.then("and").join(&other).join(&on_background(scene, rng));
     };
-    let related = relation_phrase(relation_to_other);
+    let relation = relation_phrase(relation_to_other);
     match rng.random_range(0..10) {
-        0 | 1 => subject.join(&related).join(&other).join(&ground),
+        0 | 1 => subject.join(&relation).join(&other).join(&background),
         2 => Phrase::new("there")
             .then(verb)
             .join(&subject)
-            .join(&related)
+            .join(&relation)
             .join(&other)
-            .join(&ground),
-        3 => subject.then(verb).join(&related).join(&other).join(&ground),
+            .join(&background),
+        3 => subject.then(verb).join(&relation).join(&other).join(&background),
         4 => on_background(scene, rng)
             .then("there")
             .then(verb)
             .join(&subject)
-            .join(&related)
+            .join(&relation)
             .join(&other),
         5 => subject.then("and").join(&other).join(&on_background(scene, rng)),
-        6 => related
+        6 => relation
             .join(&other)
             .then("there")
             .then(verb)
             .join(&subject)
-            .join(&ground),
+            .join(&background),
         7 => background_phrase(rng, style)
             .then("with")
             .join(&subject)
-            .join(&related)
+            .join(&relation)
             .join(&other),
         8 => Phrase::new("a picture of")
             .join(&subject)
@@ -156,7 +156,7 @@ fn describe_two<R: Rng + ?Sized>(scene: &Scene, rng: &mut R, a: usize, b: usize,
             .join(&on_background(scene, rng)),
         _ => subject
             .then(verb)
-            .join(&related)
+            .join(&relation)
             .join(&other)
             .then("and")
             .join(&background_clause(rng, style)),
@@ -171,7 +171,7 @@ fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
     order.shuffle(rng);
     let names = order.map(|k| noun_phrase(rng, &scene.kinds[k], detail));
     let [first, second, third] = &names;
-    let ground = if rng.random_bool(0.75) {
+    let background = if rng.random_bool(0.75) {
         on_background(scene, rng)
     } else {
         Phrase::default()
@@ -190,22 +190,22 @@ fn describe_three<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> Phrase {
             let pair = rest[0].clone().then("and").join(rest[1]);
             let word = relation_phrase(relation_to_others);
             match rng.random_range(0..6) {
-                0 | 1 => subject.join(&word).join(&pair).join(&ground),
-                2 => subject.then("is").join(&word).join(&pair).join(&ground),
+                0 | 1 => subject.join(&word).join(&pair).join(&background),
+                2 => subject.then("is").join(&word).join(&pair).join(&background),
                 3 => pair
                     .join(&relation_phrase(relation_to_others.reversed()))
                     .join(&subject)
-                    .join(&ground),
+                    .join(&background),
                 4 => pair
                     .then("are")
                     .join(&relation_phrase(relation_to_others.reversed()))
                     .join(&subject)
-                    .join(&ground),
-                _ => word.join(&pair).then("there is").join(&subject).join(&ground),
+                    .join(&background),
+                _ => word.join(&pair).then("there is").join(&subject).join(&background),
             }
         }
         (6, _) => background_phrase(rng, style).then("with").join(&list()),
-        (7, _) => Phrase::new("a picture of").join(&list()).join(&ground),
+        (7, _) => Phrase::new("a picture of").join(&list()).join(&background),
         (8, _) => list().then("are").join(&on_background(scene, rng)),
         _ => list().join(&on_background(scene, rng)),
     }

@@ -128,7 +128,7 @@ impl SyntheticConfig {
     }
 
     /// Returns the number of images that [`write`](super::write()) renders.
-    pub fn images(&self) -> u64 {
+    pub fn image_count(&self) -> u64 {
         let dataset_images = |train: usize, all: &[usize]| {
             if train > 0 {
                 all.iter().map(|&n| n as u64).sum()

@@ -1,10 +1,10 @@
 //! Synthetic data: images of coloured shapes with captions, questions and answers, statements about pairs, and classes, written as the
-//! Arrow files of the published datasets. Compare CLEVR (arXiv 1612.06890) and NLVR.
+//! Arrow files of the published datasets. CLEVR (arXiv 1612.06890) and NLVR are similar.
 //!
 //! * A [`Scene`] is a function of (seed, index): one to four objects of one to three kinds on a background. Colours, shapes, sizes,
 //!   fills, counts and positions are nearly independent and uniform, so a word for an attribute cannot be predicted from the words
 //!   beside it; [`TextBaseline`] measures this.
-//! * [`render`] draws a scene; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
+//! * [`render`] makes the image of a scene; [`captions`], [`questions`], [`statements`] and [`class_of`] describe it.
 //! * Training mirrors images, and every text must be true of the mirrored image too. Texts therefore do not name left, right or the
 //!   direction of stripes.
 //! * Texts name a size only if both sizes fit the layout, and a height ("near the top") only if all objects of a kind are clearly in

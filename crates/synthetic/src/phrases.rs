@@ -30,7 +30,7 @@ impl Phrase {
 
     /// Returns the number of words, without punctuation marks.
     pub fn word_count(&self) -> usize {
-        self.0.iter().filter(|word| !is_mark(word)).count()
+        self.0.iter().filter(|word| !is_punctuation(word)).count()
     }
 
     /// Returns the text, with "an" instead of "a" before a vowel and without a space before a punctuation mark.
@@ -41,7 +41,7 @@ impl Phrase {
                 .0
                 .get(i + 1)
                 .is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
-            if !text.is_empty() && !is_mark(word) {
+            if !text.is_empty() && !is_punctuation(word) {
                 text.push(' ');
             }
             text.push_str(if word == "a" && is_before_vowel { "an" } else { word });
@@ -50,7 +50,7 @@ impl Phrase {
     }
 }
 
-fn is_mark(word: &str) -> bool {
+fn is_punctuation(word: &str) -> bool {
     matches!(word, "," | "?")
 }
 

@@ -1,4 +1,4 @@
-//! Draws scenes with anti-aliasing: the coverage of a pixel is computed from the signed distance of its centre to the
+//! Renders scenes with anti-aliasing: the coverage of a pixel is computed from the signed distance of its centre to the
 //! outline.
 
 use image::{Rgb, RgbImage};
@@ -20,22 +20,22 @@ const BACKGROUND_TINT: f32 = 0.2;
 /// Width of the outline of objects, as a fraction of the image's side: one pixel if the side is 64.
 const OUTLINE_WIDTH: f32 = 1.0 / 64.0;
 
-/// Draws `scene` as an image of `side` × `side` pixels.
+/// Renders `scene` as an image of `side` × `side` pixels.
 pub fn render(scene: &Scene, side: u32) -> RgbImage {
-    let mut image = draw_background(&scene.background, side);
+    let mut image = render_background(&scene.background, side);
     for object in &scene.objects {
         let kind = scene.kinds[object.kind];
-        draw_object(&mut image, object, kind.shape, kind.colour, kind.fill);
+        render_object(&mut image, object, kind.shape, kind.colour, kind.fill);
     }
     image
 }
 
-fn draw_background(background: &Background, side: u32) -> RgbImage {
-    let pixel = 1.0 / side as f32;
+fn render_background(background: &Background, side: u32) -> RgbImage {
+    let pixel_size = 1.0 / side as f32;
     let (sin, cos) = background.angle.sin_cos();
     let [phase_x, phase_y] = background.phase;
     RgbImage::from_fn(side, side, |column, row| {
-        let (x, y) = ((column as f32 + 0.5) * pixel, (row as f32 + 0.5) * pixel);
+        let (x, y) = ((column as f32 + 0.5) * pixel_size, (row as f32 + 0.5) * pixel_size);
         let colour = match background.style {
             BackgroundStyle::Single(pattern, colour) => {
                 let (u, v) = match pattern {
@@ -43,17 +43,17 @@ fn draw_background(background: &Background, side: u32) -> RgbImage {
                     _ => (x, y),
                 };
                 let position = [u / BACKGROUND_PERIOD + phase_x, v / BACKGROUND_PERIOD + phase_y];
-                let share = pattern_coverage(pattern, position, BACKGROUND_PERIOD / pixel);
+                let share = pattern_coverage(pattern, position, BACKGROUND_PERIOD / pixel_size);
                 mix(rgb(colour), tint(colour, BACKGROUND_TINT), share)
             }
             BackgroundStyle::Gradient(top, bottom) => mix(rgb(top), rgb(bottom), ((y - 0.15) / 0.7).clamp(0.0, 1.0)),
-            BackgroundStyle::Halves(top, bottom) => mix(rgb(top), rgb(bottom), coverage((0.5 - y) / pixel)),
+            BackgroundStyle::Halves(top, bottom) => mix(rgb(top), rgb(bottom), coverage((0.5 - y) / pixel_size)),
         };
         Rgb(colour.map(to_byte))
     })
 }
 
-fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colour, fill: Pattern) {
+fn render_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colour, fill: Pattern) {
     let side = image.width();
     let pixels = side as f32;
     let (sin, cos) = object.tilt.sin_cos();
@@ -84,10 +84,10 @@ fn draw_object(image: &mut RgbImage, object: &Object, shape: Shape, colour: Colo
     }
 }
 
-/// Returns the fraction of a pixel that has the second tone of a pattern. `position` is in periods; a period has `pixels` pixels.
-fn pattern_coverage(pattern: Pattern, position: [f32; 2], pixels: f32) -> f32 {
+/// Returns the fraction of a pixel that has the second tone of a pattern. `position` is in periods, `period` in pixels.
+fn pattern_coverage(pattern: Pattern, position: [f32; 2], period: f32) -> f32 {
     // The signed distance, in pixels, from the nearest border of a band that fills half of each period.
-    let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * pixels;
+    let band = |v: f32| ((v - v.floor() - 0.5).abs() - 0.25) * period;
     match pattern {
         Pattern::Plain => 0.0,
         Pattern::Striped => coverage(band(position[1])),
@@ -97,12 +97,12 @@ fn pattern_coverage(pattern: Pattern, position: [f32; 2], pixels: f32) -> f32 {
         }
         Pattern::Dotted => {
             let centred = position.map(|v| v - v.floor() - 0.5);
-            coverage((centred[0].hypot(centred[1]) - 0.3) * pixels)
+            coverage((centred[0].hypot(centred[1]) - 0.3) * period)
         }
     }
 }
 
-/// Returns the fraction of a pixel inside an outline, given the signed distance of the pixel's centre in pixels.
+/// Returns the fraction of a pixel that is inside an outline, given the signed distance of its centre from the outline, in pixels.
 fn coverage(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }

@@ -58,7 +58,7 @@ pub struct Kind {
     pub size_is_free: bool,
 }
 
-/// One drawn object.
+/// One object of a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Object {
     /// Index into [`Scene::kinds`].
@@ -113,7 +113,7 @@ impl Scene {
         Scene::draw(&mut stream(seed, Purpose::Synthetic, index, 0))
     }
 
-    /// Returns the scene of a single kind of objects with this seed and index, for image classification.
+    /// Returns the scene with this seed and index, limited to a single kind of objects, for image classification.
     pub fn generate_single(seed: u64, index: u64) -> Scene {
         Scene::draw_layout(&mut stream(seed, Purpose::Synthetic, index, 0), Layout::Alone)
     }
@@ -273,18 +273,18 @@ impl Scene {
                 .map(ends)
                 .fold(f32::MAX..f32::MIN, |r, (lo, hi)| r.start.min(lo)..r.end.max(hi))
         };
-        let (rows_a, rows_b) = (extent(a, |o| o.y), extent(b, |o| o.y));
-        let (columns_a, columns_b) = (extent(a, |o| o.x), extent(b, |o| o.x));
+        let (y_a, y_b) = (extent(a, |o| o.y), extent(b, |o| o.y));
+        let (x_a, x_b) = (extent(a, |o| o.x), extent(b, |o| o.x));
         let middle = |r: &Range<f32>| (r.start + r.end) / 2.0;
-        if rows_a.end < rows_b.start {
+        if y_a.end < y_b.start {
             Some(Relation::Above)
-        } else if rows_b.end < rows_a.start {
+        } else if y_b.end < y_a.start {
             Some(Relation::Below)
-        } else if columns_a.end < columns_b.start || columns_b.end < columns_a.start {
-            ((middle(&rows_a) - middle(&rows_b)).abs() < 0.25).then_some(Relation::Beside)
-        } else if within(&rows_a, &rows_b) && within(&columns_a, &columns_b) {
+        } else if x_a.end < x_b.start || x_b.end < x_a.start {
+            ((middle(&y_a) - middle(&y_b)).abs() < 0.25).then_some(Relation::Beside)
+        } else if is_within(&y_a, &y_b) && is_within(&x_a, &x_b) {
             Some(Relation::InFront)
-        } else if within(&rows_b, &rows_a) && within(&columns_b, &columns_a) {
+        } else if is_within(&y_b, &y_a) && is_within(&x_b, &x_a) {
             Some(Relation::Behind)
         } else {
             None
@@ -305,7 +305,7 @@ impl Scene {
     }
 }
 
-fn within(inner: &Range<f32>, outer: &Range<f32>) -> bool {
+fn is_within(inner: &Range<f32>, outer: &Range<f32>) -> bool {
     outer.start < inner.start && inner.end < outer.end
 }
 

@@ -7,7 +7,7 @@ use super::phrases::Phrase;
 use super::scene::{BackgroundStyle, Scene, draw_one};
 use super::words::{COUNTS, Colour, Shape};
 
-/// Number of statements about a pair of images.
+/// Maximum number of statements about a pair of images.
 pub const STATEMENTS_PER_PAIR: usize = 4;
 /// Number of draws per template, to find a true and a false statement.
 const DRAWS: usize = 32;
@@ -64,7 +64,7 @@ pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -
     chosen
 }
 
-/// Draws the second scene of a pair. With probability 1/2, draws up to 8 times more until the scenes share a shape or the background
+/// Draws the second scene of a pair. With probability 1/2, draws it again, up to 8 times, until the scenes share a shape or the background
 /// colours, so that statements about both can be true.
 pub(super) fn draw_partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     let mut second = Scene::draw(rng);
@@ -104,7 +104,8 @@ pub fn class_of(scene: &Scene) -> Shape {
     best.0
 }
 
-/// Draws a claim of a template (0..[`TEMPLATES`]), which may be true or false. Returns `None` if the template does not apply to the scenes.
+/// Draws a claim of a template (0..[`TEMPLATES`]). The claim may be true or false. Returns `None` if the template does not
+/// apply to the scenes.
 fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, rng: &mut R) -> Option<Claim> {
     let noun = Noun::draw(first, second, rng);
     // Chooses the second image instead of the first; in the last template, the same colour instead of different colours.
@@ -165,7 +166,7 @@ impl Noun {
             .sum()
     }
 
-    fn append(self, phrase: Phrase, plural: bool) -> Phrase {
+    fn append_to(self, phrase: Phrase, plural: bool) -> Phrase {
         let word = |shape: Shape| if plural { shape.plural() } else { shape.word() };
         let object = if plural { "objects" } else { "object" };
         match self {
@@ -198,15 +199,15 @@ impl Claim {
     fn phrase(self) -> Phrase {
         let ordinal = |in_second: bool| if in_second { "second" } else { "first" };
         match self {
-            Claim::BothShow(noun) => noun.append(Phrase::new("both pictures show a"), false),
-            Claim::NeitherShows(noun) => noun.append(Phrase::new("neither picture shows a"), false),
-            Claim::ExactlyOneShows(noun) => noun.append(Phrase::new("exactly one picture shows a"), false),
-            Claim::OneShows { in_second, noun } => noun.append(
+            Claim::BothShow(noun) => noun.append_to(Phrase::new("both pictures show a"), false),
+            Claim::NeitherShows(noun) => noun.append_to(Phrase::new("neither picture shows a"), false),
+            Claim::ExactlyOneShows(noun) => noun.append_to(Phrase::new("exactly one picture shows a"), false),
+            Claim::OneShows { in_second, noun } => noun.append_to(
                 Phrase::new("the").then(ordinal(in_second)).then("picture shows a"),
                 false,
             ),
             Claim::MoreIn { in_second, noun } => noun
-                .append(Phrase::new("there are more"), true)
+                .append_to(Phrase::new("there are more"), true)
                 .then("in the")
                 .then(ordinal(in_second))
                 .then("picture than in the")
@@ -219,7 +220,7 @@ impl Claim {
             }
             Claim::Together(count, noun) => {
                 let phrase = Phrase::new("together the pictures show exactly").then(COUNTS[count]);
-                noun.append(phrase, count != 1)
+                noun.append_to(phrase, count != 1)
             }
             Claim::BothBackgrounds(colour) => Phrase::new("both pictures have a")
                 .then(colour.word())

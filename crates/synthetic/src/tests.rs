@@ -188,7 +188,7 @@ fn questions_have_one_answer_and_yes_and_no_are_balanced() {
 }
 
 #[test]
-fn statements_are_correct_and_balanced_by_wording() {
+fn truth_values_of_statements_are_correct_and_balanced_by_wording() {
     let mut by_wording: HashMap<String, [usize; 2]> = HashMap::new();
     for i in 0..3000 {
         let (first, second, statements) = pair_and_statements(i);

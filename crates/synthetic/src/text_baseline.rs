@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-/// The neighbours of each context table, as offsets from the word, from the least to the most specific. A table that has counts
-/// for a context gets more weight than the tables before it.
+/// For each table, the neighbours that are its context, as offsets from the predicted word. Later tables are more specific: a table
+/// that has counts for a context gets more weight than the tables before it.
 const CONTEXTS: &[&[isize]] = &[
     &[],
     &[-3],
@@ -29,7 +29,7 @@ const CONTEXTS: &[&[isize]] = &[
     &[-3, -2, -1, 1, 2, 3],
 ];
 
-/// Id of the positions before the first and after the last token.
+/// Token id that stands for the positions before the first and after the last token.
 const OUTSIDE: u32 = u32::MAX;
 
 /// A predictor of masked tokens from up to three neighbours on each side: counts with Witten-Bell interpolation (Witten and Bell,
@@ -45,7 +45,7 @@ pub struct TextBaseline {
 /// Counts for one set of neighbours, sorted by context.
 struct Table {
     offsets: &'static [isize],
-    /// (hash of the neighbours, token between them, count).
+    /// (hash of the neighbours, id of the token, count).
     counts: Vec<(u64, u32, u32)>,
 }
 

@@ -188,8 +188,8 @@ fn background_matches(scene: &Scene, background: &[String]) -> bool {
     }
 }
 
-/// Returns whether a relation of the objects `a` to the objects `b` holds. "above" and "below" compare the centres of every pair,
-/// "beside" also compares the mean heights in the image. "in front of" and "behind" need one object on each side, and compare
+/// Returns whether a relation of the objects `a` to the objects `b` holds. "above", "below" and "beside" compare the centres of every
+/// pair; "beside" also compares the mean vertical positions. "in front of" and "behind" need one object on each side, and compare
 /// centres, radii and drawing order.
 fn relation_holds(scene: &Scene, a: &[&Object], relation: &str, b: &[&Object]) -> bool {
     let all = |test: fn(&Object, &Object) -> bool| a.iter().all(|a| b.iter().all(|b| test(a, b)));

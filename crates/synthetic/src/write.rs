@@ -18,7 +18,7 @@ use vlct_util::at;
 /// Sets of scenes. The discriminants are part of the keys of random streams: append variants, never renumber them.
 #[derive(Clone, Copy)]
 #[repr(u64)]
-enum Set {
+enum SceneSet {
     CaptionTrain = 1,
     CaptionRestval = 2,
     CaptionVal = 3,
@@ -36,7 +36,7 @@ enum Set {
 /// Number of rows that are generated in parallel and held in memory at a time.
 const CHUNK: usize = 512;
 
-impl Set {
+impl SceneSet {
     /// Returns the index of scene `i` of the set among all scenes.
     fn index(self, i: usize) -> u64 {
         (self as u64) << 40 | i as u64
@@ -68,38 +68,48 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
         progress,
     };
     if config.train > 0 {
-        writer.write_captions(Set::CaptionTrain, "train", config.train)?;
-        writer.write_captions(Set::CaptionRestval, "restval", config.restval)?;
-        writer.write_captions(Set::CaptionVal, "val", config.val)?;
-        writer.write_captions(Set::CaptionTest, "test", config.test)?;
+        writer.write_captions(SceneSet::CaptionTrain, "train", config.train)?;
+        writer.write_captions(SceneSet::CaptionRestval, "restval", config.restval)?;
+        writer.write_captions(SceneSet::CaptionVal, "val", config.val)?;
+        writer.write_captions(SceneSet::CaptionTest, "test", config.test)?;
     }
     if config.vqa_train > 0 {
         let half = config.vqa_val / 2;
-        writer.write_questions(Set::VqaTrain, "train", config.vqa_train, &[("train", 0..usize::MAX)])?;
+        writer.write_questions(
+            SceneSet::VqaTrain,
+            "train",
+            config.vqa_train,
+            &[("train", 0..usize::MAX)],
+        )?;
         let val = [
             ("val", 0..usize::MAX),
             ("trainable_val", 0..half),
             ("rest_val", half..usize::MAX),
         ];
-        writer.write_questions(Set::VqaVal, "val", config.vqa_val, &val)?;
+        writer.write_questions(SceneSet::VqaVal, "val", config.vqa_val, &val)?;
         let test = [("test", 0..usize::MAX), ("test-dev", 0..usize::MAX)];
-        writer.write_questions(Set::VqaTest, "test", config.vqa_test, &test)?;
+        writer.write_questions(SceneSet::VqaTest, "test", config.vqa_test, &test)?;
         write_lines(&out.join("answers.txt"), answers().iter())?;
     }
     if config.nlvr2_train > 0 {
-        writer.write_statements(Set::Nlvr2Train, "train", config.nlvr2_train, &[])?;
-        writer.write_statements(Set::Nlvr2Dev, "dev", config.nlvr2_dev, &["balanced", "unbalanced"])?;
-        writer.write_statements(Set::Nlvr2Test1, "test1", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+        writer.write_statements(SceneSet::Nlvr2Train, "train", config.nlvr2_train, &[])?;
+        writer.write_statements(SceneSet::Nlvr2Dev, "dev", config.nlvr2_dev, &["balanced", "unbalanced"])?;
+        writer.write_statements(
+            SceneSet::Nlvr2Test1,
+            "test1",
+            config.nlvr2_dev,
+            &["balanced", "unbalanced"],
+        )?;
     }
     if config.class_train > 0 {
-        writer.write_classes(Set::ClassTrain, "train", config.class_train)?;
-        writer.write_classes(Set::ClassVal, "val", config.class_val)?;
+        writer.write_classes(SceneSet::ClassTrain, "train", config.class_train)?;
+        writer.write_classes(SceneSet::ClassVal, "val", config.class_val)?;
     }
     Ok(writer.done)
 }
 
-/// Returns an error if the directory has Arrow files but not the vocabulary file of a generated dataset, because these files
-/// would be replaced.
+/// Returns an error if the directory has Arrow files but not the vocabulary file of a generated dataset. `write`
+/// could replace these Arrow files.
 fn reject_other_data(out: &Path) -> Result<()> {
     if fs::read_to_string(out.join(VOCABULARY_FILE)).is_ok_and(|text| text == to_text(vocabulary().iter())) {
         return Ok(());
@@ -130,13 +140,13 @@ impl DatasetWriter<'_> {
     /// images.
     fn write_rows<T: Send>(
         &mut self,
-        set: Set,
+        set: SceneSet,
         count: usize,
         images: u64,
         generate: impl Fn(u64, &mut ChaCha8Rng) -> Result<T> + Sync,
         mut write: impl FnMut(usize, T) -> Result<()>,
     ) -> Result<()> {
-        let total = self.config.images();
+        let total = self.config.image_count();
         for start in (0..count).step_by(CHUNK) {
             let chunk: Range<usize> = start..count.min(start + CHUNK);
             let rows: Vec<Result<T>> = chunk
@@ -158,7 +168,7 @@ impl DatasetWriter<'_> {
         Ok(())
     }
 
-    fn write_captions(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+    fn write_captions(&mut self, set: SceneSet, split: &str, count: usize) -> Result<()> {
         let config = self.config;
         let mut writer = CaptionWriter::create(self.out.join(format!("coco_caption_karpathy_{split}.arrow")))?;
         let generate = |index, rng: &mut ChaCha8Rng| {
@@ -173,7 +183,13 @@ impl DatasetWriter<'_> {
     }
 
     /// Writes images with questions. Each row is written to every file of `files` whose range contains the index of the row.
-    fn write_questions(&mut self, set: Set, split: &str, count: usize, files: &[(&str, Range<usize>)]) -> Result<()> {
+    fn write_questions(
+        &mut self,
+        set: SceneSet,
+        split: &str,
+        count: usize,
+        files: &[(&str, Range<usize>)],
+    ) -> Result<()> {
         let config = self.config;
         let labels = answers();
         let is_test = split == "test";
@@ -227,7 +243,7 @@ impl DatasetWriter<'_> {
 
     /// Writes pairs with statements. Each row is written to the file of the split. If `halves` has names, the rows are also written to
     /// the files of these names, alternately.
-    fn write_statements(&mut self, set: Set, split: &str, count: usize, halves: &[&str]) -> Result<()> {
+    fn write_statements(&mut self, set: SceneSet, split: &str, count: usize, halves: &[&str]) -> Result<()> {
         let config = self.config;
         let create = |name: String| Nlvr2Writer::create(self.out.join(format!("nlvr2_{name}.arrow")));
         let mut all = create(split.to_owned())?;
@@ -261,7 +277,7 @@ impl DatasetWriter<'_> {
     }
 
     /// Writes images of one shape each, in one directory per class.
-    fn write_classes(&mut self, set: Set, split: &str, count: usize) -> Result<()> {
+    fn write_classes(&mut self, set: SceneSet, split: &str, count: usize) -> Result<()> {
         let config = self.config;
         let directory = self.out.join("classes").join(split);
         for shape in Shape::ALL {
@@ -349,10 +365,13 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut reported = (0, 0);
-            let drawn = pool
+            let rendered = pool
                 .install(|| write(directory.path(), &config, &mut |done, total| reported = (done, total)))
                 .unwrap();
-            assert_eq!((drawn, reported), (config.images(), (config.images(), config.images())));
+            assert_eq!(
+                (rendered, reported),
+                (config.image_count(), (config.image_count(), config.image_count()))
+            );
             files(directory.path())
         });
         assert!(one == three);
@@ -428,7 +447,7 @@ mod tests {
         assert!(!directory.path().join("classes").exists());
 
         let table = open("coco_caption_karpathy_train");
-        let index = Set::CaptionTrain.index(6);
+        let index = SceneSet::CaptionTrain.index(6);
         let scene = Scene::generate(config.seed, index);
         let image = image::load_from_memory(table.image(6, "image").unwrap())
             .unwrap()

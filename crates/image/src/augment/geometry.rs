@@ -131,8 +131,8 @@ pub fn translate_y(image: &mut RgbImage, pixels: f64) {
     shift_within(image, stride, height, shift);
 }
 
-/// Rounds a shift to whole pixels: returns the index of the pixel in which the centre of pixel 0 (at 0.5) is after
-/// a shift by `pixels`.
+/// Rounds a shift to whole pixels: returns the index of the pixel that contains the centre of pixel 0 (at 0.5)
+/// after a shift by `pixels`.
 fn whole_pixels(pixels: f64) -> i64 {
     (pixels + 0.5).floor() as i64
 }

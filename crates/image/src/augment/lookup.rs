@@ -119,7 +119,7 @@ pub fn equalize(image: &mut RgbImage) {
     look_up(image, &tables);
 }
 
-/// Keeps the top `bits` bits of each value (limited to 1..=8). Equals Pillow's `ImageOps.posterize`.
+/// Keeps the top bits of each value; their number, `bits`, is limited to 1..=8. Equals Pillow's `ImageOps.posterize`.
 pub fn posterize(image: &mut RgbImage, bits: u32) {
     let mask = 0xffu8 << (8 - bits.clamp(1, 8));
     image.iter_mut().for_each(|v| *v &= mask);

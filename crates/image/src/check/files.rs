@@ -16,10 +16,10 @@ use vlct_util::at;
 /// Maximum size of a file that is read, in bytes: more than the largest image, uncompressed, with four channels of 16 bits.
 const MAX_FILE: u64 = 1 << 30;
 
-/// Maximum memory of file contents at a time, in bytes.
+/// Maximum total size of the files in memory, in bytes.
 const FILE_MEMORY: u64 = MAX_FILE;
 
-/// Maximum memory of all decoders at a time, in bytes: two of the largest images.
+/// Maximum total memory of all decoders, in bytes: enough for two of the largest images.
 const DECODER_MEMORY: u64 = 2 << 30;
 
 /// Number of bytes at the start of a file that suffice to detect its format.
@@ -60,7 +60,7 @@ impl Checker {
         paths.par_iter().map(|path| self.check(path)).collect()
     }
 
-    /// Checks one file. Waits while other threads use the memory that it needs.
+    /// Checks one file. Waits while other threads use the memory that this check needs.
     pub fn check(&self, path: &Path) -> Verdict {
         match self.flaw(path) {
             Ok(None) => Verdict::Fine,
@@ -137,7 +137,7 @@ impl Drop for Permit<'_> {
 /// below `directory` are not followed.
 ///
 /// # Errors
-/// An item is [`ImageError::Io`](crate::ImageError::Io) if a directory cannot be read; the iteration continues after it.
+/// Yields [`ImageError::Io`](crate::ImageError::Io) for a directory that cannot be read, and continues with the next entry.
 pub fn files_under(directory: &Path) -> impl Iterator<Item = Result<PathBuf>> + use<> {
     let root = directory.to_path_buf();
     let walk = WalkDir::new(directory).sort_by_file_name().into_iter();

@@ -80,10 +80,10 @@ fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 }
 
 fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
-    const SIGNATURE: usize = 8;
+    const SIGNATURE_SIZE: usize = 8;
     const PALETTE: u8 = 3;
     let (mut colour_type, mut has_frame_count) = (None, false);
-    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    let mut rest = bytes.get(SIGNATURE_SIZE..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
         let (kind, after) = after.split_first_chunk::<4>()?;

@@ -3,7 +3,7 @@
 /// The warning for a tag directory (IFD) that extends beyond the end of the file.
 const TRUNCATED: &str = "damaged tags (EXIF)";
 /// The warning for a resolution of several values.
-const TOO_MANY: &str = "several resolutions in the tags (EXIF)";
+const SEVERAL_RESOLUTIONS: &str = "several resolutions in the tags (EXIF)";
 
 const X_RESOLUTION: u16 = 0x011a;
 const RESOLUTION_UNIT: u16 = 0x0128;
@@ -48,22 +48,22 @@ pub(super) fn flaw(bytes: &[u8]) -> Option<&'static str> {
     let directory = input.u32(4)?;
     match read_directory(input, directory as usize) {
         None => Some(TRUNCATED),
-        Some(Resolution { unit: Some(unit), x }) if unit > 1 || x > Some(1) => Some(TOO_MANY),
+        Some(ResolutionCounts { unit: Some(unit), x }) if unit > 1 || x > Some(1) => Some(SEVERAL_RESOLUTIONS),
         Some(_) => None,
     }
 }
 
-/// Numbers of values of the resolution tags. Pillow reads the unit first, and the resolution only if there is a unit.
+/// For each resolution tag, its number of values. Pillow reads the unit first, and the resolution only if there is a unit.
 #[derive(Default)]
-struct Resolution {
+struct ResolutionCounts {
     unit: Option<u32>,
     x: Option<u32>,
 }
 
 /// Reads a tag directory. Returns `None` if the directory or one of its values extends beyond the end of the file.
-fn read_directory(input: Input<'_>, offset: usize) -> Option<Resolution> {
+fn read_directory(input: Input<'_>, offset: usize) -> Option<ResolutionCounts> {
     const ENTRY: usize = 12;
-    let mut resolution = Resolution::default();
+    let mut resolution = ResolutionCounts::default();
     let entries = usize::from(input.u16(offset)?);
     let first = offset.checked_add(2)?;
     for entry in (0..entries).map(|i| first.saturating_add(i * ENTRY)) {

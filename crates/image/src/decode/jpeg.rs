@@ -1,4 +1,4 @@
-//! Decoding of JPEG files, without a copy of the file. Files that Pillow rejects are rejected.
+//! Decoding of JPEG files, without a copy of the file. Files without an end marker are rejected, as by Pillow.
 
 use image::{ImageFormat, RgbImage};
 use zune_core::bytestream::ZCursor;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_length_beyond_the_file_is_incomplete_and_zero_skips_nothing() {
+    fn too_long_segment_is_incomplete_and_segment_of_length_zero_is_not_skipped() {
         assert!(!is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0xff, 0xd9]));
         assert!(is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0x00, 0x00, 0xff, 0xd9]));
     }

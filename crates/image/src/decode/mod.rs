@@ -1,4 +1,4 @@
-//! Decoding of image files to RGB, with the results of Pillow's `Image.open(…).convert("RGB")`.
+//! Decoding of image files to RGB, like Pillow's `Image.open(…).convert("RGB")`. Lossy formats may differ from Pillow by about one level.
 //!
 //! The formats are JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page)
 //! and WebP (first frame). JPEG with arithmetic coding and TIFF with a palette or floating-point pixels are not supported.
@@ -19,11 +19,11 @@ mod convert;
 mod jpeg;
 mod png;
 
-/// Maximum number of pixels of an image: Pillow's `Image.MAX_IMAGE_PIXELS` (a quarter of a gibibyte at three bytes
-/// each), above which Pillow warns of a decompression bomb.
+/// Maximum number of pixels of an image: a quarter of a gibibyte at three bytes per pixel. Pillow warns of a decompression bomb above
+/// this number (`Image.MAX_IMAGE_PIXELS`).
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// Maximum side of an image in pixels, which is also the limit of JPEG. The memory of a resize is proportional to the side.
+/// Maximum side of an image in pixels; JPEG has the same limit. The memory of a resize is proportional to the side.
 pub const MAX_SIDE: u32 = 65_535;
 
 /// Maximum memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.

@@ -14,11 +14,11 @@ use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
 use crate::Result;
 
 /// Size, in bytes, of the signature at the start of a file.
-const SIGNATURE: usize = 8;
+const SIGNATURE_SIZE: usize = 8;
 /// Size, in bytes, of the length and type before a chunk's data.
-const CHUNK_HEAD: usize = 8;
+const CHUNK_HEAD_SIZE: usize = 8;
 /// Size, in bytes, of the checksum after a chunk's data.
-const CHUNK_TAIL: usize = 4;
+const CHUNK_TAIL_SIZE: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
 /// Decodes a PNG file (its first image, if animated) to RGB.
@@ -66,11 +66,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
 
 /// Reads the interleaved samples of the first image. Rows that are missing from a complete stream are black.
 fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: u32, height: u32) -> Result<Vec<u8>> {
-    let pixel = layout.bytes_per_pixel();
-    let stride = width as usize * usize::from(pixel);
+    let pixel_size = layout.bytes_per_pixel();
+    let stride = width as usize * usize::from(pixel_size);
     let mut samples = vec![0u8; stride * height as usize];
     let rows = if reader.info().interlaced {
-        read_interlaced(reader, &mut samples, stride, 8 * pixel)
+        read_interlaced(reader, &mut samples, stride, 8 * pixel_size)
     } else {
         samples
             .chunks_exact_mut(stride)
@@ -114,7 +114,7 @@ fn is_wrong_checksum(error: &png::DecodingError) -> bool {
 /// Verifies the chunks that precede the pixel chunks. If the file ends within the pixel chunks, returns a copy with the last chunk
 /// completed and an end chunk added, so that the decoder reads all pixel data.
 fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
-    let mut offset = SIGNATURE;
+    let mut offset = SIGNATURE_SIZE;
     let mut seen_pixels = false;
     loop {
         let Some((length, kind)) = chunk_head(bytes, offset) else {
@@ -131,8 +131,8 @@ fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
         }
         seen_pixels |= is_pixels;
         // `chunk_head` has read these bytes, so they exist; lengths are below 2^32.
-        let data = offset + CHUNK_HEAD;
-        let next = data.saturating_add(length).saturating_add(CHUNK_TAIL);
+        let data = offset + CHUNK_HEAD_SIZE;
+        let next = data.saturating_add(length).saturating_add(CHUNK_TAIL_SIZE);
         if next > bytes.len() {
             if !seen_pixels {
                 return Err("the file ends before the image begins".into());
@@ -140,12 +140,12 @@ fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
             let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
             let head = (rest.len() as u32).to_be_bytes();
             return Ok(Cow::Owned(
-                [&bytes[..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL], END_CHUNK].concat(),
+                [&bytes[..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL_SIZE], END_CHUNK].concat(),
             ));
         }
         if !is_pixels {
-            let checksum = crc32fast::hash(&bytes[offset + 4..next - CHUNK_TAIL]);
-            if bytes[next - CHUNK_TAIL..next] != checksum.to_be_bytes() {
+            let checksum = crc32fast::hash(&bytes[offset + 4..next - CHUNK_TAIL_SIZE]);
+            if bytes[next - CHUNK_TAIL_SIZE..next] != checksum.to_be_bytes() {
                 return Err(format!("wrong checksum of chunk {}", kind.escape_ascii()));
             }
         }

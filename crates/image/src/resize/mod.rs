@@ -46,14 +46,14 @@ impl CropBox {
 
 /// The map from a level (0..=255) to a value, for red, green and blue: `level · scale + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Levels {
+pub struct LevelMap {
     /// Factor of each channel.
     pub scale: [f32; 3],
     /// Offset of each channel.
     pub offset: [f32; 3],
 }
 
-impl Levels {
+impl LevelMap {
     /// The identity.
     const IDENTITY: Self = Self {
         scale: [1.0; 3],
@@ -69,7 +69,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     resize_crop(image, CropBox::whole(image), (width, height), false)
 }
 
-/// Resizes the crop `crop` to `size` × `size` pixels, and mirrors the result left to right if `flip`.
+/// Resizes the part `crop` of an image to `size` × `size` pixels, and mirrors the result left to right if `flip`.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the crop has no pixels or `size` is 0, and [`ImageError::Crop`] if the crop is not inside the image.
@@ -81,7 +81,7 @@ fn resize_crop(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), fli
     let mut out = RgbImage::new(width, height);
     let plane = width as usize * height as usize;
     let mut planes = vec![0.0; 3 * plane];
-    resize_into(image, crop, (width, height), flip, Levels::IDENTITY, &mut planes)?;
+    resize_into(image, crop, (width, height), flip, LevelMap::IDENTITY, &mut planes)?;
     for (i, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
         *pixel = std::array::from_fn(|c| planes[c * plane + i] as u8);
     }
@@ -99,8 +99,8 @@ struct Scratch {
     intermediate: Vec<u8>,
 }
 
-/// Resizes the crop `crop` to `size` (width, height), mirrors the result left to right if `flip`, maps its levels by
-/// `levels`, and writes the values to `out` `[3, height, width]`.
+/// Resizes the part `crop` of an image to `size` (width, height), mirrors the result left to right if `flip`, maps its levels by
+/// `level_map`, and writes the values to `out` `[3, height, width]`.
 ///
 /// # Errors
 /// Returns [`ImageError::NoPixels`] if the crop or the result has no pixels, [`ImageError::Crop`] if the crop is not inside the
@@ -110,14 +110,14 @@ pub fn resize_into(
     crop: CropBox,
     size: (u32, u32),
     flip: bool,
-    levels: Levels,
+    level_map: LevelMap,
     out: &mut [f32],
 ) -> Result<()> {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
     check_arguments(image, crop, size, out.len())?;
-    SCRATCH.with_borrow_mut(|scratch| resize_checked(image, crop, size, flip, levels, scratch, out));
+    SCRATCH.with_borrow_mut(|scratch| resize_checked(image, crop, size, flip, level_map, scratch, out));
     Ok(())
 }
 
@@ -163,7 +163,7 @@ struct Job<'a> {
     horizontal: Weights,
     vertical: Weights,
     flip: bool,
-    levels: Levels,
+    level_map: LevelMap,
 }
 
 fn resize_checked(
@@ -171,7 +171,7 @@ fn resize_checked(
     crop: CropBox,
     (width, height): (u32, u32),
     flip: bool,
-    levels: Levels,
+    level_map: LevelMap,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
@@ -185,7 +185,7 @@ fn resize_checked(
         horizontal: Weights::new(crop.width, width),
         vertical: Weights::new(crop.height, height),
         flip,
-        levels,
+        level_map,
     };
     scratch.transposed.resize(job.row_values, [0; ROWS]);
     scratch.columns.resize(3 * width as usize, [0; ROWS]);
@@ -217,14 +217,14 @@ impl Job<'_> {
             columns,
             intermediate,
         } = scratch;
-        let (x_weights, y_weights, levels) = (&self.horizontal, &self.vertical, &self.levels);
+        let (x_weights, y_weights, level_map) = (&self.horizontal, &self.vertical, &self.level_map);
         let (width, height, stride) = (x_weights.len(), y_weights.len(), 3 * x_weights.len());
         // The ring holds complete groups of rows: as many as one result row needs, and one more, because the first needed row may be in the
         // middle of a group.
         let groups = y_weights.max_taps().div_ceil(ROWS) + 1;
         intermediate.resize(groups * ROWS * stride, 0);
         let mut rows_done = 0;
-        let mut taps = Vec::with_capacity(y_weights.max_taps());
+        let mut row_starts = Vec::with_capacity(y_weights.max_taps());
         for y in 0..height {
             let (top, weights) = y_weights.of_result(y);
             while rows_done < top + weights.len() {
@@ -236,10 +236,17 @@ impl Job<'_> {
                 rows_done += ROWS;
             }
             for c in 0..3 {
-                taps.clear();
-                taps.extend((top..top + weights.len()).map(|y| y % (groups * ROWS) * stride + c * width));
+                row_starts.clear();
+                row_starts.extend((top..top + weights.len()).map(|y| y % (groups * ROWS) * stride + c * width));
                 let out = &mut out[(c * height + y) * width..][..width];
-                vertical(intermediate, &taps, weights, levels.scale[c], levels.offset[c], out);
+                vertical(
+                    intermediate,
+                    &row_starts,
+                    weights,
+                    level_map.scale[c],
+                    level_map.offset[c],
+                    out,
+                );
             }
         }
     }
@@ -250,19 +257,19 @@ impl Job<'_> {
             columns,
             intermediate,
         } = scratch;
-        let (x_weights, y_weights, levels) = (&self.horizontal, &self.vertical, &self.levels);
+        let (x_weights, y_weights, level_map) = (&self.horizontal, &self.vertical, &self.level_map);
         let (width, height, stride) = (x_weights.len(), y_weights.len(), 3 * x_weights.len());
         // A group of rows after the vertical pass, and the same group after the horizontal pass.
         intermediate.resize(ROWS * (self.row_values + stride), 0);
         let (vertical_result, resized) = intermediate.split_at_mut(ROWS * self.row_values);
-        let mut taps = Vec::with_capacity(y_weights.max_taps());
+        let mut row_starts = Vec::with_capacity(y_weights.max_taps());
         for group in (0..height).step_by(ROWS) {
             let count = ROWS.min(height - group);
             for (y, row) in (group..group + count).zip(vertical_result.chunks_exact_mut(self.row_values)) {
                 let (top, weights) = y_weights.of_result(y);
-                taps.clear();
-                taps.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
-                vertical_levels(self.pixels, &taps, weights, row);
+                row_starts.clear();
+                row_starts.extend((top..top + weights.len()).map(|y| self.first + y * self.pitch));
+                vertical_levels(self.pixels, &row_starts, weights, row);
             }
             // If the last group is smaller, the surplus rows hold old values, and their results are not used.
             let rows: [&[u8]; ROWS] =
@@ -273,7 +280,7 @@ impl Job<'_> {
                 for (c, channel) in row.chunks_exact(width).enumerate() {
                     let out = &mut out[(c * height + group + r) * width..][..width];
                     for (value, level) in out.iter_mut().zip(channel) {
-                        *value = f32::from(*level) * levels.scale[c] + levels.offset[c];
+                        *value = f32::from(*level) * level_map.scale[c] + level_map.offset[c];
                     }
                 }
             }
@@ -389,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_empty_and_outside_crops() {
+    fn rejects_empty_crops_and_crops_outside_the_image() {
         let p = gradients(10, 8);
         let whole = CropBox::whole(&p);
         assert!(resized_crop(&p, whole, 0, false).is_err());

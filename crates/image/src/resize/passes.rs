@@ -48,17 +48,17 @@ multiversion! {
 }
 
 multiversion! {
-    /// Computes the weighted sum of the rows of one channel that begin at the offsets `taps` in `rows`, and writes
+    /// Computes the weighted sum of the rows of one channel that begin at the offsets `row_starts` in `rows`, and writes
     /// `level · scale + offset` for each value of the resized row.
-    pub(super) fn vertical(rows: &[u8], taps: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
-        weighted_sum(rows, taps, weights, out, scale, offset);
+    pub(super) fn vertical(rows: &[u8], row_starts: &[usize], weights: &[i32], scale: f32, offset: f32, out: &mut [f32]) {
+        weighted_sum(rows, row_starts, weights, out, scale, offset);
     }
 }
 
 multiversion! {
     /// Like [`vertical`], but writes the levels without scale and offset.
-    pub(super) fn vertical_levels(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [u8]) {
-        weighted_sum(rows, taps, weights, out, 1.0, 0.0);
+    pub(super) fn vertical_levels(rows: &[u8], row_starts: &[usize], weights: &[i32], out: &mut [u8]) {
+        weighted_sum(rows, row_starts, weights, out, 1.0, 0.0);
     }
 }
 
@@ -82,12 +82,19 @@ impl FromLevel for u8 {
 }
 
 #[inline(always)]
-fn weighted_sum<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out: &mut [T], scale: f32, offset: f32) {
+fn weighted_sum<T: FromLevel>(
+    rows: &[u8],
+    row_starts: &[usize],
+    weights: &[i32],
+    out: &mut [T],
+    scale: f32,
+    offset: f32,
+) {
     let (chunks, rest) = out.as_chunks_mut::<LANES>();
     for (i, chunk) in chunks.iter_mut().enumerate() {
         let mut sums = [HALF; LANES];
-        for (tap, weight) in taps.iter().zip(weights) {
-            sums = add_weighted(sums, *weight, lanes(&rows[tap + i * LANES..]));
+        for (row_start, weight) in row_starts.iter().zip(weights) {
+            sums = add_weighted(sums, *weight, first_n(&rows[row_start + i * LANES..]));
         }
         for (value, level) in chunk.iter_mut().zip(levels(sums)) {
             *value = T::from_level(level, scale, offset);
@@ -95,8 +102,8 @@ fn weighted_sum<T: FromLevel>(rows: &[u8], taps: &[usize], weights: &[i32], out:
     }
     for (x, value) in rest.iter_mut().enumerate() {
         let mut sums = [HALF];
-        for (tap, weight) in taps.iter().zip(weights) {
-            sums = add_weighted(sums, *weight, &[rows[tap + chunks.len() * LANES + x]]);
+        for (row_start, weight) in row_starts.iter().zip(weights) {
+            sums = add_weighted(sums, *weight, &[rows[row_start + chunks.len() * LANES + x]]);
         }
         *value = T::from_level(levels(sums)[0], scale, offset);
     }
@@ -123,7 +130,7 @@ fn levels<const N: usize>(sums: [i32; N]) -> [u8; N] {
 
 /// Returns the first `N` elements of `values`.
 #[inline(always)]
-fn lanes<const N: usize>(values: &[u8]) -> &[u8; N] {
+fn first_n<const N: usize>(values: &[u8]) -> &[u8; N] {
     &values.as_chunks::<N>().0[0]
 }
 

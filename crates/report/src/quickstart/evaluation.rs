@@ -14,7 +14,7 @@ use vlct_train::error::Result;
 use vlct_train::spec::{DataSpec, RunSpec};
 use vlct_train::trainer::evaluate::split_evaluator;
 
-/// Number of images, and of captions, in the retrieval evaluation.
+/// Maximum number of images, and of captions, in the retrieval evaluation.
 const CANDIDATES: usize = 200;
 
 /// The metrics of the model, and the data for the examples of the report.

@@ -14,17 +14,17 @@ use vlct_tensor::ops::Ipot;
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 
-/// Number of reconstructions, of captions with masked words, and of heat maps.
+/// Maximum number of examples of each kind, except retrieval.
 const EXAMPLES: usize = 6;
 
-/// Number of captions in the retrieval examples.
+/// Maximum number of retrieval examples, each with one caption.
 const QUERIES: usize = 4;
 
-/// Number of images shown for each caption of the retrieval examples.
+/// Maximum number of images in a retrieval example.
 const HITS: usize = 5;
 
 /// Parameters of the optimal transport for heat maps. As in the visualisations of the reference implementation, beta is smaller
-/// than in training and there are more iterations, so that the plan is sharper.
+/// than in training and there are more iterations, so that the transport plan is sharper.
 const HEAT_MAP_IPOT: Ipot = Ipot {
     beta: 0.1,
     iterations: 1000,
@@ -97,12 +97,16 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
     let encoded = encode(model, &tape, &e.texts[i], pixels, Some(&mask));
     let prediction = model.decode(&tape, &encoded, 0..1, &[&mask], |m| m.removed.clone());
     let values = prediction.tensor().to_host();
-    let (size, side) = (config.image_size, model.config().backbone.patch_size);
-    let grid = size / side;
+    let (size, patch_size) = (config.image_size, model.config().backbone.patch_size);
+    let grid = size / patch_size;
     let (mut masked, mut reconstructed) = (pixels.clone(), pixels.clone());
-    for (patch, predicted) in mask.removed.iter().zip(values.chunks_exact(3 * side * side)) {
-        let (top, left) = (*patch as usize / grid * side, *patch as usize % grid * side);
-        let pixel_index = |j: usize| (j % 3 * size + top + j / 3 / side) * size + left + j / 3 % side;
+    for (patch, predicted) in mask
+        .removed
+        .iter()
+        .zip(values.chunks_exact(3 * patch_size * patch_size))
+    {
+        let (top, left) = (*patch as usize / grid * patch_size, *patch as usize % grid * patch_size);
+        let pixel_index = |j: usize| (j % 3 * size + top + j / 3 / patch_size) * size + left + j / 3 % patch_size;
         let n = predicted.len() as f32;
         let mean = (0..predicted.len()).map(|j| pixels[pixel_index(j)]).sum::<f32>() / n;
         let variance = (0..predicted.len())

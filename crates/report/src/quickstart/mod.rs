@@ -29,7 +29,7 @@ pub struct QuickstartOptions {
     pub out: PathBuf,
     /// Approximate total time in minutes.
     pub minutes: f64,
-    /// Configuration updates (`KEY=VALUE`) applied to the recipe.
+    /// Values of configuration keys (`KEY=VALUE`), which replace those of the recipe.
     pub updates: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let start = Instant::now();
     let mut timings = Vec::new();
     let data = options.out.join("data");
-    let config = config(&data, options)?;
+    let config = quickstart_config(&data, options)?;
     trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
 
     info!("1/4  generating images with captions");
@@ -100,11 +100,11 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     } else {
         plan_steps(config, budget, stop)?
     };
-    let run = fresh_directory(&options.out)?;
+    let run_directory = fresh_directory(&options.out)?;
     let control = Control {
         stop,
         progress: true,
-        run_directory: Some(run.clone()),
+        run_directory: Some(run_directory.clone()),
     };
     let finished: Finished = trainer::run(&config, &control)?;
     if finished.interrupted && finished.steps == 0 {
@@ -114,9 +114,14 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("3/4  evaluating on held-out images");
     let evaluating = Instant::now();
-    let spec = RunSpec::resolve(&trainer::read_config(&run)?)?;
+    let spec = RunSpec::resolve(&trainer::read_config(&run_directory)?)?;
     let mut model = weights::fresh_model(&spec);
-    weights::load_file(&mut model, &last_path(&run), Scope::Model, spec.weights.skip_heads)?;
+    weights::load_file(
+        &mut model,
+        &last_path(&run_directory),
+        Scope::Model,
+        spec.weights.skip_heads,
+    )?;
     // An interrupted run is evaluated too, and its report shows the metrics of the last weights.
     let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
@@ -125,14 +130,14 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let writing = Instant::now();
     let examples = examples::make_examples(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
-    let data = report::assemble(&config, &run, &finished, results, examples, timings)?;
+    let data = report::assemble(&config, &run_directory, &finished, results, examples, timings)?;
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
     Ok(QuickstartResult { report, metric_lines })
 }
 
 /// Returns the configuration of the recipe `quickstart` with the data directory and the user's updates.
-fn config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
+fn quickstart_config(data: &Path, options: &QuickstartOptions) -> Result<Config> {
     if let Some(key) = fixed_key(&options.updates) {
         return Err(QuickstartError::FixedKey { key: key.to_string() });
     }
@@ -168,7 +173,7 @@ const FIXED_KEYS: [&str; 7] = [
     "resume_from",
 ];
 
-/// Number of rows of the word embedding. The synthetic captions have fewer words.
+/// Maximum number of rows of the word embedding. The synthetic captions have fewer words.
 const SMALL_VOCABULARY: usize = 256;
 
 /// Sets `max_steps` so that training takes about `budget` seconds on this machine.
@@ -194,7 +199,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
         return Err(QuickstartError::Stopped);
     }
     let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
-    let per_step = micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / TRIAL_COST;
+    let per_step = micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / VALIDATION_OVERHEAD;
     let steps = ((budget / per_step) as u64).max(100);
     info!(
         "     one step takes about {:.0} ms on this machine: {steps} steps",
@@ -204,17 +209,17 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
     Ok(config)
 }
 
-/// Runs `run` without log messages.
-fn without_messages<T>(run: impl FnOnce() -> T) -> T {
+/// Calls `action` without log messages.
+fn without_messages<T>(action: impl FnOnce() -> T) -> T {
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
-    let result = run();
+    let result = action();
     log::set_max_level(level);
     result
 }
 
-/// Time per micro-batch of a timed run, which also validates, divided by the time per micro-batch of training alone.
-const TRIAL_COST: f64 = 1.35;
+/// Time per micro-batch of a timed run, which also validates, as a multiple of the time without validation.
+const VALIDATION_OVERHEAD: f64 = 1.35;
 
 /// Returns `out/run`, or `out/run-2`, … if earlier runs exist.
 fn fresh_directory(out: &Path) -> Result<PathBuf> {

@@ -14,16 +14,16 @@ use vlct_util::at;
 /// Assembles the report of a finished run.
 ///
 /// # Errors
-/// Returns [`TrainError::Io`] if the metrics of the run directory `run` cannot be read.
+/// Returns [`TrainError::Io`] if the metrics of `run_directory` cannot be read.
 pub fn assemble(
     config: &Config,
-    run: &Path,
+    run_directory: &Path,
     finished: &Finished,
     e: Evaluation,
     examples: Examples,
     timings: Vec<(String, f64)>,
 ) -> Result<ReportData> {
-    let records = records(run)?;
+    let records = records(run_directory)?;
     let captions = e.held_out.len();
     Ok(ReportData {
         title: "VLC quickstart".into(),
@@ -202,23 +202,23 @@ pub fn metric_lines(data: &ReportData) -> Vec<String> {
     data.metrics
         .iter()
         .map(|m| {
-            let show = |v: f64| match m.format {
+            let format_value = |v: f64| match m.format {
                 NumberFormat::Percent => format!("{:.1} %", v * 100.0),
                 NumberFormat::Number => format!("{v:.3}"),
             };
-            let compared = [("chance", m.chance), ("baseline", m.baseline)]
+            let comparisons = [("chance", m.chance), ("baseline", m.baseline)]
                 .into_iter()
-                .filter_map(|(name, v)| Some(format!("{name} {}", show(v?))))
+                .filter_map(|(name, v)| Some(format!("{name} {}", format_value(v?))))
                 .collect::<Vec<_>>()
                 .join(", ");
-            format!("{:<38} {:>8}   ({compared})", m.name, show(m.value))
+            format!("{:<38} {:>8}   ({comparisons})", m.name, format_value(m.value))
         })
         .collect()
 }
 
 /// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped.
-fn records(run: &Path) -> Result<Vec<Value>> {
-    let path = run.join(vlct_train::logs::metrics::FILE_NAME);
+fn records(run_directory: &Path) -> Result<Vec<Value>> {
+    let path = run_directory.join(vlct_train::logs::metrics::FILE_NAME);
     let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
     Ok(text
         .lines()
