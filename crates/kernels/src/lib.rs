@@ -1,6 +1,6 @@
 //! CPU kernels on slices: matrix products, attention, norms, losses, optimisers. This crate knows no tensors and does no I/O.
 //!
-//! Each file has the forward and backward pass of an operation, with tests that compare both with the plain loops of [`mod@reference`].
+//! Most files have the forward and backward pass of an operation, with tests that compare both with the plain loops of [`mod@reference`].
 //! Matrices are row-major, except for bfloat16 operands ([`bf16::blocks`]). Loops that the compiler vectorises are compiled for each
 //! [`vlct_simd::Level`]. Results do not depend on the number of threads, because the order of every sum does not.
 //!

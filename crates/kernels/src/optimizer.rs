@@ -36,11 +36,11 @@ pub struct Betas {
 /// `m ← β1·m + (1−β1)·g`, `v ← β2·v + (1−β2)·g²`, `p ← p − lr·sqrt(1−β2ᵗ)/(1−β1ᵗ)·m/(sqrt(v)+ε)`, `p ← p − lr·wd·p`.
 pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
     let (c1, c2) = bias_corrections(u, b);
-    let step = (u.learning_rate * c2.sqrt() / c1) as f32;
+    let step_size = (u.learning_rate * c2.sqrt() / c1) as f32;
     let decay = (u.learning_rate * u.weight_decay) as f32;
     let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
-        adamw_block(p, g, m, v, beta1, beta2, step, b.epsilon, decay)
+        adamw_block(p, g, m, v, beta1, beta2, step_size, b.epsilon, decay)
     });
 }
 
@@ -48,10 +48,10 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, 
 /// `p ← p − lr/(1−β1ᵗ)·m / (sqrt(v)/sqrt(1−β2ᵗ) + ε)`.
 pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
     let (c1, c2) = bias_corrections(u, b);
-    let (step, root) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
+    let (step_size, v_factor) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
     let (beta1, beta2, decay) = (b.beta1 as f32, b.beta2 as f32, u.weight_decay as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
-        adam_block(p, g, m, v, beta1, beta2, step, root, b.epsilon, decay)
+        adam_block(p, g, m, v, beta1, beta2, step_size, v_factor, b.epsilon, decay)
     });
 }
 
@@ -86,25 +86,36 @@ fn for_each_block(
 }
 
 multiversion! {
-fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step: f32, epsilon: f32, decay: f32) {
+fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step_size: f32, epsilon: f32, decay: f32) {
     let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         *m = beta1 * *m + one_minus_beta1 * g;
         *v = beta2 * *v + one_minus_beta2 * (g * g);
-        let updated = *p - step * (*m / (v.sqrt() + epsilon));
+        let updated = *p - step_size * (*m / (v.sqrt() + epsilon));
         *p = updated - decay * updated;
     }
 }
 }
 
 multiversion! {
-fn adam_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step: f32, root: f32, epsilon: f32, decay: f32) {
+fn adam_block(
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    beta1: f32,
+    beta2: f32,
+    step_size: f32,
+    v_factor: f32,
+    epsilon: f32,
+    decay: f32,
+) {
     let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         let g = g + decay * *p;
         *m = beta1 * *m + one_minus_beta1 * g;
         *v = beta2 * *v + one_minus_beta2 * (g * g);
-        *p -= step * (*m / (v.sqrt() * root + epsilon));
+        *p -= step_size * (*m / (v.sqrt() * v_factor + epsilon));
     }
 }
 }

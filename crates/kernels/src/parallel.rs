@@ -36,11 +36,11 @@ pub fn add_column_sums(x: &[f32], width: usize, out: &mut [f32]) {
     const BLOCK: usize = 64;
     out.par_chunks_mut(BLOCK)
         .enumerate()
-        .for_each(|(i, out)| column_block(x, width, i * BLOCK, out));
+        .for_each(|(i, out)| add_column_block(x, width, i * BLOCK, out));
 }
 
 vlct_simd::multiversion! {
-fn column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
+fn add_column_block(x: &[f32], width: usize, first: usize, out: &mut [f32]) {
     let mut sums = [0f32; 64];
     let sums = &mut sums[..out.len()];
     for row in x.chunks_exact(width) {

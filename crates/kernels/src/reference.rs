@@ -1,4 +1,4 @@
-//! Plain f32 loops for the forward and backward pass of every kernel, on one thread.
+//! Plain f32 loops, on one thread, for the forward and backward passes and the optimisers of this crate.
 //!
 //! The style is that of llm.c's [`train_gpt2.c`](https://github.com/karpathy/llm.c/blob/master/train_gpt2.c): no intrinsics, no blocking,
 //! no threads. Tests compare the fast kernels of this crate with these functions; programs do not use them. Results agree up to the order
@@ -501,8 +501,8 @@ mod tests {
             .collect()
     }
 
-    /// Compares a gradient with central differences of `loss`.
-    fn check(x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
+    /// Checks that `gradient` is close to the central differences of `loss`.
+    fn assert_gradient(x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
         const STEP: f32 = 1e-2;
         let mut x = x.to_vec();
         for i in 0..x.len() {
@@ -530,7 +530,7 @@ mod tests {
         let (qkv, d_out) = (values(8 * 3 * width, 1), values(7 * width, 2));
         let mut d_qkv = vec![f32::NAN; qkv.len()];
         attention_backward(&mut d_qkv, &d_out, &qkv, &k, &q, heads);
-        check(&qkv, &d_qkv, |qkv| {
+        assert_gradient(&qkv, &d_qkv, |qkv| {
             let (mut out, mut lse) = (vec![0f32; 7 * width], vec![0f32; 7 * heads]);
             attention_forward(&mut out, &mut lse, qkv, &k, &q, heads);
             dot(&out, &d_out)
@@ -554,32 +554,32 @@ mod tests {
         let (_, mean, rstd) = run(&x, &w, &b);
         let (mut d_x, mut d_w, mut d_b) = (vec![0f32; x.len()], vec![0f32; width], vec![0f32; width]);
         layer_norm_backward(&mut d_x, &mut d_w, &mut d_b, &d_out, &x, &w, &mean, &rstd);
-        check(&x, &d_x, |x| dot(&run(x, &w, &b).0, &d_out));
-        check(&w, &d_w, |w| dot(&run(&x, w, &b).0, &d_out));
-        check(&b, &d_b, |b| dot(&run(&x, &w, b).0, &d_out));
+        assert_gradient(&x, &d_x, |x| dot(&run(x, &w, &b).0, &d_out));
+        assert_gradient(&w, &d_w, |w| dot(&run(&x, w, &b).0, &d_out));
+        assert_gradient(&b, &d_b, |b| dot(&run(&x, &w, b).0, &d_out));
     }
 
     #[test]
-    fn loss_gradients_equal_finite_differences() {
+    fn gelu_and_loss_gradients_equal_finite_differences() {
         let (x, targets) = (
             values(12, 1),
             values(12, 2).iter().map(|v| v * 0.5 + 0.5).collect::<Vec<_>>(),
         );
         let mut d = vec![0f32; 12];
         gelu_backward(&mut d, &x, &targets);
-        check(&x, &d, |x| {
+        assert_gradient(&x, &d, |x| {
             let mut out = [0f32; 12];
             gelu_forward(&mut out, x);
             dot(&out, &targets)
         });
         binary_cross_entropy_backward(&mut d, &x, &targets, 3, 1.5);
-        check(&x, &d, |x| 1.5 * binary_cross_entropy_forward(x, &targets, 3) as f64);
+        assert_gradient(&x, &d, |x| 1.5 * binary_cross_entropy_forward(x, &targets, 3) as f64);
         patch_loss_backward(&mut d, &x, &targets, 1.5);
-        check(&x, &d, |x| 1.5 * patch_loss_forward(x, &targets) as f64);
+        assert_gradient(&x, &d, |x| 1.5 * patch_loss_forward(x, &targets) as f64);
         let (classes, mut loss, mut probs) = ([2, 0, 1, 1], [0f32; 4], [0f32; 12]);
         cross_entropy_forward(&mut loss, &mut probs, &x, &classes);
         cross_entropy_backward(&mut d, &probs, &classes, 0.5);
-        check(&x, &d, |x| {
+        assert_gradient(&x, &d, |x| {
             let (mut loss, mut probs) = ([0f32; 4], [0f32; 12]);
             cross_entropy_forward(&mut loss, &mut probs, x, &classes);
             0.5 * loss.iter().map(|v| *v as f64).sum::<f64>()
@@ -603,8 +603,8 @@ mod tests {
         assert!((plan.iter().sum::<f32>() - 1.0).abs() < 1e-4);
         let (mut d_text, mut d_image) = (vec![0f32; text.len()], vec![0f32; image.len()]);
         transport_backward(&mut d_text, &mut d_image, &plan, &text, &image, width, 2.0);
-        check(&text, &d_text, |text| distance(text, &image, &mut plan.clone(), true));
-        check(&image, &d_image, |image| {
+        assert_gradient(&text, &d_text, |text| distance(text, &image, &mut plan.clone(), true));
+        assert_gradient(&image, &d_image, |image| {
             distance(&text, image, &mut plan.clone(), true)
         });
     }

@@ -77,6 +77,7 @@ impl UnitRows {
 }
 
 multiversion! {
+/// Divides a row by its norm, at least [`MIN_NORM`], and returns this norm.
 fn normalise(row: &mut [f32]) -> f32 {
     let norm = sum(row, |v| v * v).sqrt().max(MIN_NORM);
     for v in row {
@@ -98,7 +99,7 @@ pub fn align(text: &[f32], image: &[f32], width: usize, ipot: Ipot) -> Alignment
     if n > 0 && m > 0 {
         gemm(&mut cosine, m, Beta::Zero, 1.0, a, b.transposed(), Parallelism::Serial);
     }
-    let plan = plan(&cosine, n, m, ipot);
+    let plan = transport_plan(&cosine, n, m, ipot);
     let distance = plan_cost(&cosine, &plan);
     Alignment {
         plan,
@@ -156,7 +157,7 @@ fn plan_cost(cosine: &[f32], plan: &[f32]) -> f32 {
 
 multiversion! {
 /// Returns the transport plan `[n, m]` between uniform distributions on `n` words and `m` patches.
-fn plan(cosine: &[f32], n: usize, m: usize, ipot: Ipot) -> Vec<f32> {
+fn transport_plan(cosine: &[f32], n: usize, m: usize, ipot: Ipot) -> Vec<f32> {
     let mut t = vec![1f32; n * m];
     if n == 0 || m == 0 {
         return t;
@@ -197,19 +198,19 @@ mod tests {
     fn plans_equal_recorded_values() {
         let cost = [0.3f32, 0.9, 0.2, 0.5, 0.1, 0.4, 0.8, 0.6, 0.7, 0.2, 0.3, 1.1];
         let cosine: Vec<f32> = cost.iter().map(|c| 1.0 - c).collect();
-        let full_plan = plan(&cosine, 4, 3, Ipot::TRAINING);
+        let full_plan = transport_plan(&cosine, 4, 3, Ipot::TRAINING);
         assert!((plan_cost(&cosine, &full_plan) - 0.299_996).abs() < 1e-5);
         assert!((full_plan[9] - 0.25).abs() < 1e-5 && (full_plan[2] - 0.200_009).abs() < 1e-5);
         // The cosines without words 0 and 3, and without patch 0.
         let part: Vec<f32> = [4, 5, 7, 8].map(|i| cosine[i]).to_vec();
-        let t = plan(&part, 2, 2, Ipot::TRAINING);
+        let t = transport_plan(&part, 2, 2, Ipot::TRAINING);
         assert!((plan_cost(&part, &t) - 0.400_005).abs() < 1e-5);
         assert!((t[0] - 0.499_977).abs() < 1e-5 && (t[2] - 0.000_023).abs() < 1e-5);
         let many_iterations = Ipot {
             beta: 0.1,
             iterations: 1000,
         };
-        assert!((plan_cost(&part, &plan(&part, 2, 2, many_iterations)) - 0.4).abs() < 1e-5);
+        assert!((plan_cost(&part, &transport_plan(&part, 2, 2, many_iterations)) - 0.4).abs() < 1e-5);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Vector registers of f32 lanes: kernels that are generic over [`Lanes`] compile for AVX-512, AVX2 and every other CPU.
+//! Vector registers of f32 lanes: kernels that are generic over [`Lanes`] compile for AVX-512, for AVX2 and for any other CPU.
 //!
 //! [`Lanes`] is for kernels whose speed depends on which sums stay in registers. The compiler vectorises other loops
 //! ([`crate::multiversion!`]).

@@ -134,7 +134,7 @@ mod test_level {
         THREAD_LEVEL.get().or_else(|| *PROCESS_LEVEL.get_or_init(read_variable))
     }
 
-    /// Calls `test` once for each level that this CPU has, with that level set on this thread. Other threads keep the CPU's level.
+    /// Calls `test` once for each level that this CPU has, with that level set on this thread. The level of other threads does not change.
     pub fn at_each_level(mut test: impl FnMut()) {
         let best = Level::detect();
         for level in [Level::Portable, Level::V3, Level::V4] {

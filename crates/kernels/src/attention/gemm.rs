@@ -55,7 +55,8 @@ fn transpose<L>(x: Strided, rows: usize, columns: usize, out: &mut [f32], stride
     for row in (0..round_down(rows)).step_by(L::WIDTH) {
         for column in (0..round_down(columns)).step_by(L::WIDTH) {
             let (from, to) = (&x.data[row * x.stride + column..], &mut out[column * stride + row..]);
-            // SAFETY: the asserts have checked that `WIDTH` rows and columns from here lie in both slices.
+            // SAFETY: the asserts have checked that `WIDTH` rows and columns from here lie in both slices; `for_lanes!` has checked the
+            // instruction set.
             unsafe { L::transpose(from.as_ptr(), x.stride, to.as_mut_ptr(), stride) };
         }
     }

@@ -33,7 +33,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// The widths of each part of `qkv`, and of a head.
+/// The width of each part of `qkv`, and the width of a head.
 #[derive(Clone, Copy)]
 struct Shape {
     /// `D`

@@ -68,7 +68,7 @@ pub fn softmax<L>(scores: &mut [f32], factor: f32, row_max: &mut [f32], row_sum:
 }
 
 for_lanes! {
-/// Divides column `i` by `row_sum[i]`, the sum of query `i`.
+/// Divides each value of column `i` by `row_sum[i]`. Column `i` belongs to query `i`.
 ///
 /// # Panics
 /// If `row_sum` or a row is not two registers long.

@@ -133,7 +133,7 @@ struct Rhs<'a> {
 }
 
 impl<'a> Rhs<'a> {
-    /// Returns the packed group of k-blocks from `first` on, for some columns of blocks. Packs it into `memory` unless the rhs is packed.
+    /// Returns the packed group of k-blocks from `first` on, for these columns of blocks. Packs it into `memory` unless the rhs is packed.
     fn group<'m>(&self, columns: Range<usize>, first: usize, memory: &'m mut [Bf16]) -> &'m [Bf16]
     where
         'a: 'm,
@@ -259,7 +259,7 @@ impl Task {
 /// Packs block (`row`, `k_block`) of lhs.
 fn pack_lhs(lhs: MatRef, row: usize, k_block: usize, out: &mut [Bf16]) {
     if lhs.is_row_major() {
-        // SAFETY: `out` is a 64-byte aligned bf16x3 block.
+        // SAFETY: `out` is a 64-byte aligned bf16x3 block; there is an engine.
         unsafe { split(lhs, row, k_block, out.as_mut_ptr()) };
         return;
     }

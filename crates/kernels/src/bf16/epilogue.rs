@@ -44,7 +44,7 @@ impl<'a> StoreF32<'a> {
     /// Adds a bias to each row.
     ///
     /// # Panics
-    /// If the bias has another width.
+    /// If the length of the bias is not the number of columns.
     pub fn bias(mut self, bias: Option<&'a [f32]>) -> Self {
         assert!(bias.is_none_or(|b| b.len() == self.columns), "bias of another width");
         self.bias = bias;
@@ -65,7 +65,7 @@ impl<'a> StoreF32<'a> {
     }
 }
 
-/// Stores the transpose as a row-major f32 matrix: `out[c, r] = β·out[c, r] + sums[r, c]`.
+/// Stores the transpose of the sums as a row-major f32 matrix: `out[c, r] = β·out[c, r] + sums[r, c]`.
 pub struct StoreF32Transposed<'a> {
     out: SharedMut<f32>,
     rows: usize,
@@ -78,7 +78,7 @@ impl<'a> StoreF32Transposed<'a> {
     /// Makes an epilogue that stores the transpose of a product `[rows, columns]`.
     ///
     /// # Panics
-    /// If the slice has another size.
+    /// If the length of the slice is not `rows · columns`.
     pub fn new(out: &'a mut [f32], rows: usize, columns: usize, beta: Beta) -> Self {
         assert_eq!(out.len(), rows * columns, "slice does not fit the result");
         Self {
@@ -175,7 +175,7 @@ enum StoreMode {
 }
 
 impl StoreMode {
-    /// Chooses non-temporal stores for results of at least 2 MiB, which are evicted from L2 before they are read.
+    /// Chooses non-temporal stores if β is 0 and the result has at least 2 MiB, which are evicted from L2 before they are read.
     fn new(beta: Beta, values: usize) -> Self {
         const MIN_NON_TEMPORAL_BYTES: usize = 2 << 20;
         match (beta, values * size_of::<f32>() >= MIN_NON_TEMPORAL_BYTES) {
@@ -310,7 +310,8 @@ for_registers! {
 /// Stores rows `range` for [`StoreF32`] and [`StoreF32Transposed`].
 ///
 /// # Safety
-/// `engine()` is `Some`; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values, with rows `stride` apart.
+/// `engine()` is `Some`; `out` and `residual` are valid for `rows` rows of `columns` (at most 32) values, with rows `stride` apart;
+/// `range` is a part of 0..32.
 unsafe fn store_f32<R>(
     out: *mut f32,
     rows: usize,
@@ -322,9 +323,9 @@ unsafe fn store_f32<R>(
     mode: StoreMode,
     range: Range<usize>,
 ) {
-    // SAFETY: `r` is below `rows` and 32, and the masks select only columns below `columns` (caller).
+    // SAFETY: `r` is below `rows` and within 0..32 (caller), and the masks select only columns below `columns`.
     unsafe {
-        let bias = load_or_zero::<R>(bias);
+        let bias = load_bias::<R>(bias);
         let masks = masks(columns);
         for r in range.start..range.end.min(rows) {
             for half in 0..2 {
@@ -351,12 +352,12 @@ unsafe fn store_f32<R>(
 }
 }
 
-/// Loads a bias of up to 32 columns, padded with zeros; zeros if there is no bias.
+/// Loads a bias of up to 32 values, padded with zeros. Returns zeros if there is no bias.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`.
 #[inline(always)]
-unsafe fn load_or_zero<R: Registers>(bias: Option<&[f32]>) -> [R::F32; 2] {
+unsafe fn load_bias<R: Registers>(bias: Option<&[f32]>) -> [R::F32; 2] {
     // SAFETY: the CPU has the instruction set of `R` (caller).
     unsafe {
         match bias {
@@ -380,11 +381,11 @@ for_registers! {
 /// Stores rows `range` for [`StoreBf16`].
 ///
 /// # Safety
-/// `engine()` is `Some`; `out` is valid for a 64-byte aligned block.
+/// `engine()` is `Some`; `out` is valid for a 64-byte aligned block; `range` is a part of 0..32.
 unsafe fn store_bf16<R>(out: *mut Bf16, rows: usize, sums: &[f32; BLOCK], bias: Option<&[f32]>, range: Range<usize>) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
-        let bias = load_or_zero::<R>(bias);
+        let bias = load_bias::<R>(bias);
         for r in range {
             let values = if r < rows {
                 let [low, high] = add_bias::<R>(sums.as_ptr().add(r * SIDE), bias);
@@ -402,7 +403,7 @@ for_registers! {
 /// Stores rows `range` for [`Gelu`].
 ///
 /// # Safety
-/// `engine()` is `Some`; `activation` and `hidden` are valid for 64-byte aligned blocks.
+/// `engine()` is `Some`; `activation` and `hidden` are valid for 64-byte aligned blocks; `range` is a part of 0..32.
 unsafe fn store_gelu<R>(
     hidden: Option<*mut Bf16>,
     activation: *mut Bf16,
@@ -433,7 +434,7 @@ for_registers! {
 /// Stores rows `range` for [`GeluBackward`].
 ///
 /// # Safety
-/// `engine()` is `Some`; `hidden` and `d_hidden` are valid for 64-byte aligned blocks.
+/// `engine()` is `Some`; `hidden` and `d_hidden` are valid for 64-byte aligned blocks; `range` is a part of 0..32.
 unsafe fn store_gelu_gradient<R>(hidden: *const Bf16, d_hidden: *mut Bf16, sums: &[f32; BLOCK], range: Range<usize>) {
     for r in range {
         // SAFETY: a block has 32 rows of 32 (caller).

@@ -63,7 +63,7 @@ impl MicroKernel {
     /// overlaps with the products on AMX and must not use tiles.
     ///
     /// # Panics
-    /// If an operand is too short.
+    /// If `lhs`, `rhs` or `dst` is too short.
     #[allow(clippy::too_many_arguments)]
     #[inline]
     pub fn gemm_block_interleaved(
@@ -92,7 +92,7 @@ impl MicroKernel {
     /// Computes `dst[32×32] = β·dst + lhs·rhs` for packed bf16x3 operands; their length determines the number of k-blocks.
     ///
     /// # Panics
-    /// If the operands differ in length or are not whole k-blocks, or `dst` is too short.
+    /// If the operands differ in length or are not whole bf16x3 blocks, or `dst` is too short.
     pub fn gemm_block_bf16x3(&self, lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
         assert!(lhs.len() == rhs.len() && lhs.len().is_multiple_of(BF16X3_BLOCK) && dst.len() >= BLOCK);
         let (k_blocks, lhs, rhs) = (lhs.len() / BF16X3_BLOCK, lhs.as_ptr(), rhs.as_ptr());

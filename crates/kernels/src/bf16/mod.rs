@@ -2,9 +2,8 @@
 //!
 //! A matrix is stored in blocks of 32 × 32 ([`blocks`]). A block is already the packed lhs of the micro-kernel; its values are rearranged
 //! within the block to pack it as an rhs or to transpose it. The micro-kernel multiplies with an [`engine`](mod@engine): AMX, or AVX-512
-//! with a fast `vdpbf16ps`; tests also have a portable engine. All other code is generic over vector registers, which are AVX-512 registers
-//! in programs, and arrays in tests on other CPUs. [`engine()`] returns the engine of the CPU; functions on matrices panic if the CPU has
-//! none.
+//! with a fast `vdpbf16ps`; tests also have a portable engine. All other vector code is generic over registers: AVX-512 registers in
+//! programs, arrays in tests on other CPUs. [`engine()`] returns the engine of the CPU; functions on matrices panic if the CPU has none.
 
 pub mod attention;
 pub(crate) mod bf16x3;

@@ -136,7 +136,8 @@ impl<'a> RhsView<'a> {
                 let (column, row) = (panel * SIDE, k_block * SIDE);
                 let (columns, rows) = (SIDE.min(self.n - column), SIDE.min(self.k - row));
                 let w = w[column * self.k + row..].as_ptr();
-                // SAFETY: `view` has checked that the weight is `[n, k]`; blocks are at multiples of 2 KiB of aligned memory.
+                // SAFETY: `view` has checked that the weight is `[n, k]`; blocks are at multiples of 2 KiB of aligned memory; `PackedRhs`
+                // has checked that there is an engine, or the lhs of the product has (`Blocks::new`).
                 unsafe { blocks::pack_weight_transposed(w, columns, rows, self.k, out.as_mut_ptr()) };
             }
         }
@@ -145,10 +146,11 @@ impl<'a> RhsView<'a> {
     /// Packs the pairs of rows `pairs` of a block.
     ///
     /// # Safety
-    /// The block lies in the rhs, whose rows are contiguous; `out` is valid for a 64-byte aligned block; no other thread adds to the sums
-    /// of these columns.
+    /// `engine()` is `Some`; the block lies in the rhs, whose rows are contiguous; `pairs` is a part of 0..16; `out` is valid for a 64-byte
+    /// aligned block; no other thread adds to the sums of these columns.
     unsafe fn pack_pairs(&self, panel: usize, k_block: usize, pairs: Range<usize>, out: *mut Bf16) {
-        // SAFETY: `view` has checked the size of the storage, and the block lies in it (caller); `out` is as required (caller).
+        // SAFETY: `view` has checked the size of the storage, and the block lies in it (caller). There is an engine, and
+        // `pairs` and `out` are as required (caller).
         unsafe {
             match self.storage {
                 Storage::Weight(w) => {
@@ -210,8 +212,8 @@ impl<'a> Packer<'a> {
             self.packed_pairs += pairs.len();
             let start = (panel * group.len() + k_block - group.start) * BLOCK;
             let out = out[start..][..BLOCK].as_mut_ptr();
-            // SAFETY: the block lies in the rhs; blocks are at multiples of 2 KiB of aligned memory; only one of the tasks with the same
-            // columns has an rhs with sums.
+            // SAFETY: the block lies in the rhs, and `pairs` in the block; blocks are at multiples of 2 KiB of aligned memory; only one of
+            // the tasks with the same columns has an rhs with sums; the lhs of the product has found an engine (`Blocks::new`).
             unsafe { self.rhs.pack_pairs(self.panels.start + panel, k_block, pairs, out) };
         }
     }

@@ -59,7 +59,7 @@ extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, co
 /// Executes the instruction at `code` and returns its length, or `None` if it is not supported.
 ///
 /// # Safety
-/// `code` points to an instruction, and its memory operand is valid for a tile.
+/// `code` points to an instruction, and its memory operand is valid for all bytes that the instruction accesses.
 unsafe fn execute(code: *const u8, registers: &[i64; 23], state: &mut TileRegisters) -> Option<usize> {
     // SAFETY: a byte is read only if the bytes before it imply that it belongs to the instruction.
     let byte = |i: usize| unsafe { *code.add(i) };
@@ -123,7 +123,7 @@ unsafe fn execute(code: *const u8, registers: &[i64; 23], state: &mut TileRegist
     }
     for (r, row) in state.tiles[tile].iter_mut().enumerate() {
         let memory = start.wrapping_offset(stride * r as isize).cast::<[u8; ROW_BYTES]>();
-        // SAFETY: the memory operand is valid for a tile (caller).
+        // SAFETY: the memory operand is valid for each row of the tile (caller).
         unsafe {
             match prefix {
                 3 => *row = *memory,

@@ -1,7 +1,7 @@
-//! Compares engines that not every CPU has with the portable engine.
+//! Compares the AVX-512 and AMX engines with the portable engine.
 //!
-//! A test whose instructions this CPU lacks is reported as ignored, with the reason in brackets. On CPUs without AMX, an emulator executes
-//! AMX instructions, so that the instructions and their addresses are tested on every CPU.
+//! A test whose instructions this CPU lacks is reported as ignored, with the reason in brackets. On x86-64 Linux without AMX, an
+//! emulator executes the AMX instructions, so that they and their addresses are tested there, too.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx_emulator;
@@ -10,13 +10,13 @@ mod x86;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Makes a test. If `missing` names a requirement that this machine lacks, the test is ignored.
-fn trial(name: &str, missing: Option<&str>, test: fn()) -> Trial {
+/// Makes a test. If there is a reason to ignore the test, it is reported as ignored.
+fn trial(name: &str, ignore_reason: Option<&str>, test: fn()) -> Trial {
     let trial = Trial::test(name, move || {
         test();
         Ok(())
     });
-    match missing {
+    match ignore_reason {
         Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
         None => trial,
     }

@@ -11,28 +11,32 @@ use vlct_kernels::bf16::{Bf16, Rhs, layer_norm};
 use vlct_kernels::mat::Beta;
 
 pub fn trials() -> Vec<Trial> {
-    let avx512 = (!Avx512Bf16::is_present()).then_some("needs AVX512_BF16");
-    let amx = (!Amx::request_permission()).then_some("needs AMX");
+    let no_avx512 = (!Avx512Bf16::is_present()).then_some("needs AVX512_BF16");
+    let no_amx = (!Amx::request_permission()).then_some("needs AMX");
     let mut trials = vec![
-        trial("avx512_bf16::products_of_integers_equal_portable", avx512, || {
+        trial("avx512_bf16::products_of_integers_equal_portable", no_avx512, || {
             integers_equal_portable::<Avx512Bf16>()
         }),
-        trial("avx512_bf16::products_are_close_to_portable", avx512, || {
+        trial("avx512_bf16::products_are_close_to_portable", no_avx512, || {
             assert_close_to_portable::<Avx512Bf16>()
         }),
         trial(
             "avx512_bf16::vector_kernels_equal_portable",
-            avx512,
+            no_avx512,
             vector_kernels_equal_portable,
         ),
-        trial("amx::products_equal_portable", amx, amx_equals_portable),
-        trial("amx::bf16x3_products_equal_portable", amx, amx_bf16x3_equals_portable),
+        trial("amx::products_equal_portable", no_amx, amx_equals_portable),
+        trial(
+            "amx::bf16x3_products_equal_portable",
+            no_amx,
+            amx_bf16x3_equals_portable,
+        ),
     ];
     #[cfg(target_os = "linux")]
     trials.extend([
         trial(
             "amx_emulator::products_equal_portable",
-            amx.is_none().then_some("AMX is present"),
+            no_amx.is_none().then_some("AMX is present"),
             || {
                 super::amx_emulator::install();
                 amx_equals_portable();
@@ -40,7 +44,7 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial(
             "amx_emulator::bf16x3_products_equal_portable",
-            amx.is_none().then_some("AMX is present"),
+            no_amx.is_none().then_some("AMX is present"),
             || {
                 super::amx_emulator::install();
                 amx_bf16x3_equals_portable();
@@ -196,7 +200,7 @@ fn vector_kernels_equal_portable() {
     // The pool has one thread, because the level applies to one thread only.
     pool.install(|| {
         let mut results = Vec::new();
-        vlct_simd::at_each_level(|| results.push(vector_kernels()));
+        vlct_simd::at_each_level(|| results.push(vector_kernel_results()));
         let (best, others) = results.split_last().expect("at least one level");
         for other in others {
             for ((name, want), (_, got)) in best.iter().zip(other) {
@@ -206,7 +210,8 @@ fn vector_kernels_equal_portable() {
     });
 }
 
-fn vector_kernels() -> Vec<(&'static str, Vec<u32>)> {
+/// Returns the name of each kernel with the bits of its results.
+fn vector_kernel_results() -> Vec<(&'static str, Vec<u32>)> {
     let mut results = Vec::new();
     let widened = |x: &AlignedVec<Bf16>| -> Vec<u32> { x.as_slice().iter().map(|v| v.to_f32().to_bits()).collect() };
     let matrix = |x: &[f32], rows: usize, columns: usize| {

@@ -97,8 +97,8 @@ impl HeadSize {
         unsafe { softmax::row_sums(&sums) }
     }
 
-    /// Calls `visit(panel, k_block, block)` for every block of the head whose first element is at (`start`, `column`). Prefetches these
-    /// columns of the next panel, which are elsewhere in memory.
+    /// Calls `visit(panel, k_block, block)` for every block of the head. The first element of the head is at (`start`, `column`) of `from`.
+    /// Prefetches the next panel, which is elsewhere in memory.
     fn for_each_block(&self, from: Blocks, start: usize, column: usize, mut visit: impl FnMut(usize, usize, &Aligned)) {
         let mut block = Aligned::default();
         let end = start + self.rows;
@@ -121,13 +121,13 @@ impl HeadSize {
         }
     }
 
-    /// The position of a block in a packed operand that is stored panel by panel. Its inner dimension is the columns of the head.
+    /// The position of a block in an operand that is packed panel by panel, because its inner dimension is the columns of the head.
     fn position_by_panel(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (panel * self.k_blocks + k_block) * BLOCK;
         start..start + BLOCK
     }
 
-    /// The position of a block in a packed operand that is stored k-block by k-block. Its inner dimension is the rows of the head.
+    /// The position of a block in an operand that is packed k-block by k-block, because its inner dimension is the rows of the head.
     fn position_by_k_block(&self, panel: usize, k_block: usize) -> Range<usize> {
         let start = (k_block * self.panels + panel) * BLOCK;
         start..start + BLOCK
@@ -194,7 +194,8 @@ impl SharedBlocks {
     /// Multiplies row `r` of a block by `factors[r]`, and writes the first `rows` × `columns` values, rounded, to (`row`, `column`).
     ///
     /// # Safety
-    /// These elements lie in the matrix, no other task accesses them, and `engine()` is `Some`.
+    /// `block` has 32 × 32 values. The written elements lie in the matrix, which is 64-byte aligned, and no other task accesses them.
+    /// `engine()` is `Some`.
     pub unsafe fn write(
         self,
         block: &[f32],

@@ -303,7 +303,7 @@ fn prefetcher<'a>(
 ) -> Prefetcher<'a, impl Iterator<Item = &'a [Bf16]> + Clone> {
     let runs = regions
         .iter()
-        .flat_map(move |(from, rows, column)| from.runs(rows.clone(), *column..column + head_width));
+        .flat_map(move |(from, rows, column)| from.contiguous_runs(rows.clone(), *column..column + head_width));
     Prefetcher::new(runs, shares)
 }
 

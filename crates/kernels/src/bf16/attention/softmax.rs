@@ -41,8 +41,8 @@ pub unsafe fn update_row_max<R>(scores: &[f32], keys: usize, factor: f32, row_ma
 }
 
 for_registers! {
-/// Computes `2^(factor·score − row_max)`, adds the values to `sums`, and writes them, rounded, to `probs`. Columns of `probs` from `keys`
-/// on are zero.
+/// Computes `2^(factor·score − row_max)`, adds the values to `sums`, and writes them, rounded, to `probs`. Column
+/// `keys` and all later columns of `probs` are zero.
 ///
 /// # Safety
 /// `engine()` is `Some`; `scores` is a block, and `probs` a 64-byte aligned block.
@@ -124,8 +124,8 @@ unsafe fn reduce_rows<R: Registers, const MAX: bool>(rows: [R::F32; SIDE]) -> [f
 
 for_registers! {
 /// Computes the probabilities `p = 2^(factor·score − lse)` and the gradients of the scores `p·(d − delta)`, both rounded. The scores are
-/// transposed (keys are rows, queries are columns), and `d` is `d_probs`. The gradients of the scores are also packed as an rhs. Rows of
-/// the results from `keys` on are zero.
+/// transposed (keys are rows, queries are columns), and `d` is `d_probs`. The gradients of the scores are also packed as an rhs. Row `keys`
+/// and all later rows of the results are zero.
 ///
 /// # Safety
 /// `engine()` is `Some`; `scores`, `d_probs` and the results are 64-byte aligned blocks, `lse` and `delta` have 32 values.
@@ -166,7 +166,7 @@ pub unsafe fn score_gradient<R>(
 /// Computes row `r` of the probabilities and of the gradients of the scores, rounded; see [`score_gradient`].
 ///
 /// # Safety
-/// The CPU has the instruction set of `R`; `scores` and `d_probs` are blocks.
+/// The CPU has the instruction set of `R`; `scores` and `d_probs` are blocks; `r` is below 32.
 #[inline(always)]
 unsafe fn probs_and_dscores<R: Registers>(
     scores: &[f32],

@@ -97,7 +97,11 @@ impl<'a> Blocks<'a> {
     }
 
     /// The blocks that cover these rows and columns, as one contiguous slice for each row of blocks.
-    pub(super) fn runs(self, rows: Range<usize>, columns: Range<usize>) -> impl Iterator<Item = &'a [Bf16]> + Clone {
+    pub(super) fn contiguous_runs(
+        self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> impl Iterator<Item = &'a [Bf16]> + Clone {
         let columns = columns.start / SIDE..columns.end.div_ceil(SIDE);
         let rows = rows.start / SIDE..rows.end.div_ceil(SIDE);
         rows.map(move |row| &self.blocks_from(row, columns.start)[..columns.len() * BLOCK])
@@ -198,7 +202,7 @@ pub fn transpose_scaled(x: Blocks, w: &[f32], b: &[f32], out: &mut [Bf16]) {
         let columns = SIDE.min(x.columns - c * SIDE);
         let (w, b) = (&w[c * SIDE..][..columns], &b[c * SIDE..][..columns]);
         // SAFETY: `check` has found an engine; both are aligned blocks, and `w` and `b` have at most 32 values.
-        unsafe { scale_block(x.blocks_from(r, c), w, b, SIDE.min(x.rows - r * SIDE), &mut buffer.0) };
+        unsafe { affine_block(x.blocks_from(r, c), w, b, SIDE.min(x.rows - r * SIDE), &mut buffer.0) };
         buffer.0.as_ptr()
     });
 }

@@ -7,11 +7,11 @@ use super::super::registers::{Registers, for_registers, load, masks};
 use std::ops::Range;
 
 for_registers! {
-/// Computes `y = normalised·w + b` for a block. Rows from `rows` on are set to zero.
+/// Computes `y = normalised·w + b` for a block. Row `rows` and all later rows are set to zero.
 ///
 /// # Safety
 /// `engine()` is `Some`; `normalised` and `y` are 64-byte aligned blocks, `w` and `b` have at most 32 values.
-pub unsafe fn scale_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
+pub unsafe fn affine_block<R>(normalised: &[Bf16], w: &[f32], b: &[f32], rows: usize, y: &mut [Bf16]) {
     // SAFETY: a block has 32 rows of 32 (caller).
     unsafe {
         let (w, b) = (load::<R>(w, 0), load::<R>(b, 0));
@@ -56,10 +56,10 @@ pub unsafe fn block_row_from_f32<R>(x: *const f32, rows: usize, columns: usize, 
 }
 
 for_registers! {
-/// Packs a block of a matrix `[k, n]` as an rhs, by interleaving pairs of rows. Only the pairs in `pairs`, a part of 0..16, are packed.
+/// Packs the pairs of rows `pairs` of a block of a matrix `[k, n]` as an rhs, by interleaving the two rows of each pair.
 ///
 /// # Safety
-/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// `engine()` is `Some`; both pointers are valid for a block, `out` is 64-byte aligned, and `pairs` is a part of 0..16.
 pub unsafe fn pack_block<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -72,10 +72,10 @@ pub unsafe fn pack_block<R>(block: *const Bf16, pairs: Range<usize>, out: *mut B
 }
 
 for_registers! {
-/// Packs the GELU of a block of a matrix `[k, n]` as an rhs. Only the pairs of rows in `pairs`, a part of 0..16, are packed.
+/// Computes the GELU of a block, and packs the pairs of rows `pairs` of the result as [`pack_block`] does.
 ///
 /// # Safety
-/// `engine()` is `Some`; both pointers are valid for a block, and `out` is 64-byte aligned.
+/// The requirements of [`pack_block`] hold.
 pub unsafe fn pack_gelu<R>(block: *const Bf16, pairs: Range<usize>, out: *mut Bf16) {
     for p in pairs {
         // SAFETY: a block has sixteen pairs of rows (caller).
@@ -180,11 +180,12 @@ pub unsafe fn pack_weight_transposed<R>(w: *const f32, rows: usize, columns: usi
 }
 
 for_registers! {
-/// Packs up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows are `stride` values apart. Only the pairs of rows
-/// in `pairs`, a part of 0..16, are packed.
+/// Packs the pairs of rows `pairs` of up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows of the weight are
+/// `stride` values apart.
 ///
 /// # Safety
-/// `engine()` is `Some`; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block.
+/// `engine()` is `Some`; `w` is valid for `rows` rows of `columns` values (at most 32 of each), `out` for a 64-byte aligned block;
+/// `pairs` is a part of 0..16.
 pub unsafe fn pack_weight<R>(w: *const f32, rows: usize, columns: usize, stride: usize, pairs: Range<usize>, out: *mut Bf16) {
     let masks = masks(columns);
     for p in pairs {
@@ -200,7 +201,7 @@ pub unsafe fn pack_weight<R>(w: *const f32, rows: usize, columns: usize, stride:
 }
 
 for_registers! {
-/// Returns the 32 row sums of a `[32, 32·n]` matrix, stored as a row of `n` blocks.
+/// Returns the 32 row sums of a `[32, 32·n]` matrix that is stored as `n` blocks.
 ///
 /// # Safety
 /// `engine()` is `Some`.
@@ -227,7 +228,7 @@ for_registers! {
 /// Adds the rows `range` of a block to `sums`, which has a value for each of at most 32 columns.
 ///
 /// # Safety
-/// `engine()` is `Some`; `block` is valid for a block.
+/// `engine()` is `Some`; `block` is valid for a block, `range` is a part of 0..32, and `sums` has at most 32 values.
 pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f32]) {
     // SAFETY: the rows lie within the block (caller), and the masks select only values of `sums`.
     unsafe {
@@ -243,7 +244,7 @@ pub unsafe fn add_rows<R>(block: *const Bf16, range: Range<usize>, sums: &mut [f
 }
 }
 
-/// Loads a quadrant of 16 × 16 values of a block.
+/// Loads a quadrant, 16 × 16 values, of a block of f32 sums.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `first` points to the first value of a quadrant of a block.
@@ -259,7 +260,7 @@ unsafe fn load_quadrant<R: Registers>(first: *const f32) -> [R::F32; 16] {
     }
 }
 
-/// Stores a quadrant of 16 × 16 values of a block.
+/// Stores a quadrant, 16 × 16 values, of a block of f32 sums.
 ///
 /// # Safety
 /// The CPU has the instruction set of `R`, and `first` points to the first value of a quadrant of a block.

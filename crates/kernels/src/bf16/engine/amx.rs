@@ -182,7 +182,7 @@ impl TileEngine for Amx {
 
     /// Computes the products in the order of [`BF16X3_PRODUCTS`](super::BF16X3_PRODUCTS), which needs seven loads of two tiles.
     unsafe fn gemm_block_bf16x3(lhs: *const Bf16, rhs: *const Bf16, k_blocks: usize, dst: *mut f32, beta: Beta) {
-        /// Loads tiles `$first` and `$second` from the byte offsets `$offset` and `$next` of the k-block of operand `$from`.
+        /// Loads tiles `$first` and `$second` from the byte offsets `$offset` and `$next` of the bf16x3 block of operand `$from`.
         macro_rules! load {
             ($first:literal, $second:literal, $from:literal, $offset:literal, $next:literal) => {
                 concat!(
@@ -203,7 +203,7 @@ impl TileEngine for Amx {
                 )
             };
         }
-        // SAFETY: the tiles are configured, the operands are valid for `k_blocks` k-blocks of 6 KiB and `dst` for a block of 4 KiB
+        // SAFETY: the tiles are configured, the operands are valid for `k_blocks` bf16x3 blocks of 6 KiB and `dst` for a block of 4 KiB
         // (caller).
         unsafe {
             load_sums(dst, beta);

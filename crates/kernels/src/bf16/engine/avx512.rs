@@ -18,7 +18,7 @@ impl Avx512Bf16 {
             && is_x86_feature_detected!("avx512bf16")
     }
 
-    /// Whether `vdpbf16ps` is faster than f32 arithmetic, which is the case on AMD CPUs.
+    /// Whether this is an AMD CPU, where `vdpbf16ps` is faster than f32 arithmetic.
     pub(super) fn is_fast() -> bool {
         let vendor = __cpuid(0);
         [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
@@ -57,7 +57,7 @@ unsafe fn gemm_block(
     for start in prefetched {
         prefetch(Level::L2, start, 4 * k_blocks);
     }
-    /// Rows whose sums are in registers at a time: 16 registers of sums, two of rhs, and one broadcast pair of lhs.
+    /// Number of rows whose sums are in registers at a time: 16 registers of sums, two of rhs, and one broadcast pair of lhs.
     const ROWS: usize = 8;
     for first in (0..SIDE).step_by(ROWS) {
         // SAFETY: all offsets lie within the blocks, for which the pointers are valid (caller).

@@ -15,11 +15,11 @@ pub use amx::{Amx, TileConfig};
 pub use avx512::Avx512Bf16;
 pub use portable::{Portable, tdpbf16ps};
 
-/// Number of elements of a bf16x3 k-block: three blocks, the high, middle and low parts of 32 × 32 f32 values.
+/// Number of elements of a bf16x3 block: three blocks, which hold the high, middle and low parts of 32 × 32 f32 values.
 pub const BF16X3_BLOCK: usize = 3 * BLOCK;
 
 /// The six pairs (part of lhs, part of rhs) that a bf16x3 product multiplies, in the order of addition. Part 0 is the high part. The order
-/// minimises tile loads on AMX (seven loads of two tiles for six products) and goes, apart from the last product, from small to large.
+/// minimises tile loads on AMX: seven loads of two tiles for six products.
 pub const BF16X3_PRODUCTS: [(usize, usize); 6] = [(2, 0), (1, 0), (1, 1), (0, 1), (0, 0), (0, 2)];
 
 /// An implementation of bfloat16 products.
@@ -40,9 +40,11 @@ pub trait TileEngine {
     /// For each k-block, prefetches the next 256 bytes from both addresses of `prefetch` into L2, and calls `vector_work(k_block)`, which
     /// on AMX overlaps with the tile products. The addresses of `prefetch` need not be valid.
     ///
+    /// Operands and `dst` should be 64-byte aligned, because AMX accesses unaligned rows at half the speed.
+    ///
     /// # Safety
     /// The CPU has the engine's instructions and, on AMX, the thread holds a `TileConfig`; `vector_work` does not use tiles. `lhs`
-    /// and `rhs` are valid for `k_blocks` blocks and `dst` for one block. All pointers are 64-byte aligned.
+    /// and `rhs` are valid for `k_blocks` blocks and `dst` for one block.
     unsafe fn gemm_block(
         lhs: *const Bf16,
         rhs: *const Bf16,
@@ -53,10 +55,11 @@ pub trait TileEngine {
         vector_work: impl FnMut(usize),
     );
 
-    /// Computes `dst[32×32] = β·dst + lhs·rhs` for operands of bf16x3 k-blocks ([`BF16X3_BLOCK`]), by [`BF16X3_PRODUCTS`] for each k-block.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for operands of `k_blocks` bf16x3 blocks ([`BF16X3_BLOCK`]). Adds the
+    /// products [`BF16X3_PRODUCTS`] of each pair of blocks.
     ///
     /// # Safety
-    /// The requirements of [`TileEngine::gemm_block`] hold, with operands of `k_blocks` bf16x3 k-blocks.
+    /// The requirements of [`TileEngine::gemm_block`] hold, with operands of `k_blocks` bf16x3 blocks.
     unsafe fn gemm_block_bf16x3(lhs: *const Bf16, rhs: *const Bf16, k_blocks: usize, dst: *mut f32, beta: Beta) {
         if k_blocks == 0 {
             // SAFETY: `dst` is valid for a block, and the engine is ready (caller).

@@ -11,15 +11,15 @@ const TILE: usize = 16;
 /// Emulates the AMX instruction `tdpbf16ps`: `dst[16×16] += lhs[16×32]·rhs`. Row `p` of `rhs` holds rows `2p` and `2p+1` of a matrix
 /// `[32, 16]`, interleaved. Even and odd inner elements are summed separately; then both sums are added.
 pub fn tdpbf16ps(dst: &mut [[f32; TILE]; TILE], lhs: &[[Bf16; 2 * TILE]; TILE], rhs: &[[Bf16; 2 * TILE]; TILE]) {
-    let mut wide = [[0f32; 2 * TILE]; TILE];
-    for (wide, row) in wide.iter_mut().zip(rhs) {
-        for (wide, value) in wide.iter_mut().zip(row) {
-            *wide = value.to_f32();
+    let mut rhs_f32 = [[0f32; 2 * TILE]; TILE];
+    for (row_f32, row) in rhs_f32.iter_mut().zip(rhs) {
+        for (out, value) in row_f32.iter_mut().zip(row) {
+            *out = value.to_f32();
         }
     }
     for (dst, lhs) in dst.iter_mut().zip(lhs) {
         let mut sums = [0f32; 2 * TILE];
-        for (rhs, pair) in wide.iter().zip(lhs.as_chunks::<2>().0) {
+        for (rhs, pair) in rhs_f32.iter().zip(lhs.as_chunks::<2>().0) {
             let pair = pair.map(Bf16::to_f32);
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum += pair[i % 2] * rhs[i];

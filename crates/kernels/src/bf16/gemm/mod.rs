@@ -31,7 +31,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Processes complete sums, for instance adds a bias, and stores the result.
 pub trait Epilogue: Sync {
-    /// The rows and columns of the result.
+    /// The number of rows and the number of columns of the result.
     fn size(&self) -> (usize, usize);
 
     /// The block that [`Epilogue::process_rows`] reads for the sums at (`row`, `column`), to be prefetched; `None` if it reads no block.
@@ -39,11 +39,12 @@ pub trait Epilogue: Sync {
         None
     }
 
-    /// Processes the rows `range` (within 0..32) of a block of sums. The first element of the block is at (`row`, `column`) of the result,
-    /// which are multiples of 32. Sums outside the result are zero.
+    /// Processes the rows `range` (within 0..32) of a block of sums. The first element of the block is at (`row`, `column`) of the result.
+    /// Sums outside the result are zero.
     ///
     /// # Safety
-    /// (`row`, `column`) lies in the result. A single thread calls this function for a block, with consecutive ranges from 0 to 32.
+    /// (`row`, `column`) lies in the result, and both are multiples of 32. A single thread calls this function for a block, with
+    /// consecutive ranges from 0 to 32.
     unsafe fn process_rows(&self, row: usize, column: usize, sums: &mut [f32; BLOCK], range: Range<usize>);
 }
 
@@ -287,7 +288,7 @@ impl Task {
         let k_blocks = lhs.len() / BLOCK;
         let slice_rows = SIDE.div_ceil(k_blocks);
         let finish = |(panel, sums): &mut (usize, &mut [f32; BLOCK]), rows| {
-            // SAFETY: only this thread computes this row of blocks in these columns of the result, and slices are in order.
+            // SAFETY: only this thread computes this row of blocks in these columns of the result, and ranges of rows are consecutive.
             unsafe {
                 product
                     .epilogue

@@ -65,7 +65,7 @@ pub trait Registers {
     unsafe fn round(low: Self::F32, high: Self::F32) -> Self::Bf16;
     /// Converts 32 values to f32: the first sixteen, and the last sixteen.
     unsafe fn widen(x: Self::Bf16) -> [Self::F32; 2];
-    /// Interleaves two rows: lanes 0 to 15 of both, then lanes 16 to 31 of both.
+    /// Interleaves two rows: the first result has lanes 0 to 15 of both, the second has lanes 16 to 31 of both.
     unsafe fn interleave(even: Self::Bf16, odd: Self::Bf16) -> [Self::Bf16; 2];
     /// Transposes 16 × 16 pairs of lanes.
     unsafe fn transpose_pairs(rows: [Self::Bf16; 16]) -> [Self::Bf16; 16];
@@ -108,7 +108,7 @@ macro_rules! for_registers {
 }
 pub(super) use for_registers;
 
-/// Returns the masks (one per register) of the first `count` of the 32 lanes of two registers.
+/// Returns one mask for each of two registers. Together they select the first `count` of the 32 lanes.
 #[inline(always)]
 pub fn masks(count: usize) -> [u16; 2] {
     let bits = if count >= 32 { u32::MAX } else { (1 << count) - 1 };
