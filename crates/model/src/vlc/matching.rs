@@ -3,7 +3,7 @@
 use super::Vlc;
 use crate::config::{Backbone, Heads, VlcConfig};
 use crate::files::mapping::AdaptError;
-use crate::files::{Options, StateDict, adapt};
+use crate::files::{Options, StateDict, StateError, adapt};
 use crate::{Inputs, Sequence};
 use vlct_tensor::Tape;
 
@@ -51,17 +51,18 @@ impl Vlc {
     /// Makes a model with the weights `state` and the sizes of [`VlcConfig::from_weights`].
     ///
     /// # Errors
-    /// Returns the errors of [`VlcConfig::from_weights`] and [`adapt`], and [`AdaptError::Missing`] if `state` lacks a weight.
-    ///
-    /// # Panics
-    /// Panics if a weight has the right shape but integer or boolean values.
+    /// Returns the errors of [`VlcConfig::from_weights`] and [`adapt`], [`AdaptError::Missing`] if `state` lacks a weight, and
+    /// [`AdaptError::NotFloating`] if a weight has integer or boolean values.
     pub fn from_weights(backbone: Backbone, state: StateDict) -> Result<Self, AdaptError> {
         let mut model = Self::new(VlcConfig::from_weights(backbone, &state)?);
         let (state, report) = adapt(state, &model.shapes(), Options::default())?;
         if let Some(name) = report.missing.first() {
             return Err(AdaptError::Missing { name: name.clone() });
         }
-        model.load(&state).expect("floating-point weights");
+        model.load(&state).map_err(|error| match error {
+            StateError::Missing(name) => AdaptError::Missing { name },
+            StateError::NotFloating { name, dtype } => AdaptError::NotFloating { name, dtype },
+        })?;
         Ok(model)
     }
 
@@ -90,7 +91,7 @@ impl Vlc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::read;
+    use crate::files::{StoredTensor, TensorData, read};
 
     fn golden_backbone_and_state(directory: &std::path::Path) -> (Backbone, StateDict) {
         let sizes = vlct_golden::json(directory.join("config.json"));
@@ -131,6 +132,16 @@ mod tests {
             let error = Vlc::from_weights(backbone, damaged).err().expect("an error");
             assert_eq!(error, AdaptError::Missing { name: name.into() });
         }
+    }
+
+    #[test]
+    fn integer_weights_are_an_error() {
+        let (backbone, mut state) = golden_backbone_and_state(&vlct_golden::directories("model")[0]);
+        let name = "pooler.dense.bias";
+        let length = state.get(name).expect("a weight").shape[0];
+        state.insert(name, StoredTensor::new(vec![length], TensorData::I64(vec![1; length])));
+        let error = Vlc::from_weights(backbone, state).err().expect("an error");
+        assert!(matches!(error, AdaptError::NotFloating { name: n, .. } if n == name));
     }
 
     #[test]
