@@ -209,7 +209,7 @@ pub enum BenchTask {
 /// Options of `pretrain`, `vqa` and `infer`.
 #[derive(Args)]
 #[command(
-    after_help = "Prints task, style (the program: always vlct), precision, image_size, batch, seconds_per_step (the median), \
+    after_help = "Prints a JSON object: task, style (the measured program, always vlct), precision, image_size, batch, seconds_per_step (the median), \
                   samples_per_second, peak_mib."
 )]
 pub struct BenchSteps {
@@ -235,7 +235,7 @@ pub struct BenchCompute {
     /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<BenchPrecision>,
-    /// Number of threads; 0: one per core
+    /// Number of threads; 0: one per available CPU
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     pub threads: usize,
     /// Pin each thread to a core (Linux)
@@ -245,7 +245,7 @@ pub struct BenchCompute {
 
 /// The matrix products of a linear layer from width 768 to 3072 on 1920 tokens: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
 ///
-/// Prints task, style (the program: always vlct), precision, rows, inner, columns, and the medians forward_tflops,
+/// Prints a JSON object: task, style (the measured program, always vlct), precision, rows, inner, columns, and the medians forward_tflops,
 /// input_gradient_tflops, weight_gradient_tflops.
 #[derive(Args)]
 pub struct BenchGemm {
@@ -271,7 +271,7 @@ pub struct BenchLoader {
     /// Side of the transformed images in pixels
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_count)]
     pub image_size: usize,
-    /// Threads that load images; 0: one per core
+    /// Threads that load images; 0: one per available CPU
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_threads)]
     pub threads: usize,
     /// Approximate time to measure, in seconds

@@ -67,7 +67,7 @@ pub struct Object {
     pub x: f32,
     /// Vertical position of the centre, 0 to 1.
     pub y: f32,
-    /// Half of the width.
+    /// Unit of the shape's coordinates: about half of the width.
     pub radius: f32,
     /// Rotation in radians, at most 0.14.
     pub tilt: f32,
@@ -208,7 +208,8 @@ impl Scene {
 
     /// Places objects in rows from top to bottom (`transposed`: in columns). `rows` holds the kind of each object.
     ///
-    /// The remaining space is divided at random among the edges and gaps.
+    /// Between rows the remaining space is divided at random among the edges and gaps; between columns it is divided nearly evenly. A single
+    /// row is in a random third.
     fn place_rows<R: Rng + ?Sized>(&mut self, rng: &mut R, rows: &[Vec<usize>], transposed: bool) {
         let mut rows: Vec<Vec<Object>> = rows
             .iter()
@@ -230,7 +231,8 @@ impl Scene {
         for (row, (&centre, &height)) in rows.iter_mut().zip(row_centres.iter().zip(&heights)) {
             row.shuffle(rng);
             let widths: Vec<f32> = row.iter().map(|o| 2.0 * o.radius).collect();
-            // Columns are side by side, so their centres must be at about the same height.
+            // Objects in columns are spaced nearly evenly, so that objects of two columns that are "beside" each other have similar
+            // heights.
             let along = spread(rng, &widths, !transposed);
             for (object, along) in row.iter_mut().zip(along) {
                 let slack = height / 2.0 - object.radius;
@@ -326,7 +328,7 @@ fn draw_background<R: Rng + ?Sized>(rng: &mut R) -> Background {
         8 => BackgroundStyle::Gradient(colour, other),
         _ => BackgroundStyle::Halves(colour, other),
     };
-    // Mirroring changes the direction of diagonal stripes, which no text names.
+    // Texts do not name the angle, because a horizontal flip in training would change it.
     let angle = draw_one(rng, &[0.0, 0.25, 0.5, 0.75]) * std::f32::consts::PI;
     Background {
         style,

@@ -1,7 +1,7 @@
 //! Tasks: the samples, losses and metrics with which a model is trained and evaluated.
 //!
 //! ```text
-//! item ── Task::sample ──▶ Sample ── Batch::collate ──▶ Batch ── Task::forward ──▶ Outcome ── Meters, Tally ──▶ Report
+//! item ── Task::sample ──▶ Sample ── Batch::collate ──▶ Batch ── Task::forward ──▶ Outcome ── PendingMeasures, Tally ──▶ Report
 //!         (loader threads)                                       (model, tape)
 //! ```
 //!
@@ -27,7 +27,7 @@ pub use batch::{Batch, Sample, Target, Text};
 pub use error::{Result, TaskError};
 pub use inputs::{InputSpec, Mode};
 pub use loader::{Loader, LoaderSpec};
-pub use metrics::{Measure, Meters, NonFinite, Phase, Ratio, Report, Tally};
+pub use metrics::{Measure, NonFinite, PendingMeasures, Phase, Ratio, Report, Tally};
 pub use sample::{SampleContext, SampleError};
 pub use spec::TaskSpec;
 pub use task::{Outcome, Task};

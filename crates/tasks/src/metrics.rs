@@ -1,4 +1,5 @@
-//! Measures and metrics. A measure is a loss or an accuracy of one micro-batch. The mean of a measure over an epoch or a split is a metric.
+//! Measures and metrics. A measure is a loss or a number of correct predictions of one micro-batch. Its mean over an epoch or a split is a
+//! metric.
 //!
 //! A measure has a key, `OBJECTIVE/NAME`. As in the original, logs name it `OBJECTIVE/PHASE/NAME` for a step and
 //! `OBJECTIVE/PHASE/NAME_epoch` for the mean over an epoch or a split.
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vlct_tensor::Tensor;
 
-/// A loss, or the sum of a score over the predictions of a micro-batch. The sum is a tensor on the device; [`Measure::value`] reads it.
+/// A sum and the number of its terms for one micro-batch: a loss with the count 1, or a sum of scores with the number of predictions. The
+/// sum stays on the device until [`Measure::value`] reads it.
 #[derive(Clone, Debug)]
 pub struct Measure {
     /// `OBJECTIVE/NAME`, such as `mlm/loss`.
@@ -17,7 +19,7 @@ pub struct Measure {
     pub sum: Tensor,
     /// Factor of the sum: the weight of a loss, else 1.
     pub scale: f32,
-    /// Number of losses or predictions in the sum.
+    /// 1 for a loss, else the number of predictions.
     pub count: u64,
 }
 
@@ -200,11 +202,11 @@ pub struct NonFinite {
 
 /// Measures that are not yet read from the device, for each micro-batch of one optimiser step.
 #[derive(Default)]
-pub struct Meters {
+pub struct PendingMeasures {
     pending: Vec<(Vec<usize>, Vec<Measure>)>,
 }
 
-impl Meters {
+impl PendingMeasures {
     /// Stores the measures of a micro-batch without reading them from the device.
     pub fn add(&mut self, items: &[usize], measures: Vec<Measure>) {
         self.pending.push((items.to_vec(), measures));
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn flush_returns_the_last_micro_batch_and_adds_all_to_the_epoch() {
-        let (mut meters, mut epoch) = (Meters::default(), Tally::default());
+        let (mut meters, mut epoch) = (PendingMeasures::default(), Tally::default());
         meters.add(
             &[3],
             vec![measure("a/loss", 1.0, 1.0, 1), measure("a/accuracy", 1.0, 1.0, 4)],
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn flush_returns_the_first_non_finite_value_with_its_items() {
-        let (mut meters, mut epoch) = (Meters::default(), Tally::default());
+        let (mut meters, mut epoch) = (PendingMeasures::default(), Tally::default());
         meters.add(&[3], vec![measure("mlm/loss", 1.0, 1.0, 1)]);
         let non_finite = [("itm/wpa_loss", f32::INFINITY), ("mlm/loss", f32::NAN)];
         meters.add(&[5, 6], non_finite.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec());

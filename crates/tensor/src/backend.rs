@@ -126,7 +126,7 @@ pub(crate) trait Backend: Send + Sync {
     fn bf16_is_fast(&self) -> bool;
 
     /// Whether the device supports this method for large f32 products.
-    fn has_f32_products(&self, method: F32Products) -> bool;
+    fn supports_f32_products(&self, method: F32Products) -> bool;
 
     /// Times a large product by each method that the device supports and returns the fastest method. A method other than FMA must
     /// take at least 10 % less time than FMA.

@@ -18,8 +18,9 @@ impl Device {
         Self(&CPU)
     }
 
-    /// Returns a device for tests. It computes in f32 on the CPU and moves each operand of a matrix product at random by up to half a unit
-    /// in the last place of bfloat16, to measure how far rounding moves a result. Seed and value determine the perturbation.
+    /// Returns a device for tests. It computes in f32 on the CPU and perturbs each element of the operands of matrix products at random,
+    /// by up to half a unit in the last place of bfloat16, to measure how far rounding moves a result. Seed and value determine the
+    /// perturbation.
     #[cfg(any(test, feature = "test-backends"))]
     pub fn perturbed_cpu(seed: u64) -> Self {
         Self(Box::leak(Box::new(crate::perturbed::Perturbed { seed })))
@@ -40,8 +41,8 @@ impl Device {
     }
 
     /// Whether the device supports this method for large f32 products.
-    pub fn has_f32_products(self, method: F32Products) -> bool {
-        self.0.has_f32_products(method)
+    pub fn supports_f32_products(self, method: F32Products) -> bool {
+        self.0.supports_f32_products(method)
     }
 
     /// Times a large f32 product by each method that the device supports and returns the fastest method. A method other than FMA must

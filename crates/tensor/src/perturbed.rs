@@ -1,5 +1,5 @@
-//! A backend for tests. It measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and moves
-//! each operand of a matrix product by up to half a unit in the last place of bfloat16.
+//! A backend for tests. It measures how sensitive a computation is to the rounding of operands: it computes in f32 on the CPU, and
+//! perturbs each element of the operands of matrix products by up to half a unit in the last place of bfloat16.
 //!
 //! The distance between its results and those without perturbation bounds the errors of bfloat16. This bound accounts for cancellation and
 //! does not depend on the bfloat16 kernels.
@@ -175,7 +175,7 @@ impl Backend for Perturbed {
 
     delegate! {
         fn bf16_is_fast(&self) -> bool;
-        fn has_f32_products(&self, method: F32Products) -> bool;
+        fn supports_f32_products(&self, method: F32Products) -> bool;
         fn fastest_f32_products(&self) -> F32Products;
         fn timestamp(&self) -> Timestamp;
         fn release_unused(&self);

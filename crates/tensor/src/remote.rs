@@ -143,8 +143,8 @@ impl Backend for Remote {
         CPU.bf16_is_fast()
     }
 
-    fn has_f32_products(&self, method: F32Products) -> bool {
-        CPU.has_f32_products(method)
+    fn supports_f32_products(&self, method: F32Products) -> bool {
+        CPU.supports_f32_products(method)
     }
 
     fn fastest_f32_products(&self) -> F32Products {

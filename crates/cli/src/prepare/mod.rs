@@ -18,7 +18,7 @@ use vlct_prepare::{self as prepare, Dataset, Plan, RawDataset};
 use crate::output::Failure;
 use crate::signals::Signals;
 use custom::CustomArgs;
-use writing::Writing;
+use writing::WriteArgs;
 
 /// Turn the raw downloads of a dataset, or a custom dataset, into the Arrow files that training reads
 ///
@@ -49,7 +49,7 @@ pub struct Prepare {
     pub rows_per_file: u64,
     /// Where and how the files are written.
     #[command(flatten)]
-    pub writing: Writing,
+    pub writing: WriteArgs,
     /// Options of custom datasets.
     #[command(flatten)]
     pub custom: CustomArgs,

@@ -7,7 +7,7 @@ use vlct_prepare::RawDataset;
 use vlct_prepare::vgqa::{self, Layout};
 
 use super::open_vocabulary;
-use super::writing::Writing;
+use super::writing::WriteArgs;
 use crate::output::Failure;
 use crate::signals::Signals;
 
@@ -32,7 +32,7 @@ pub struct WriteValidVgqa {
     pub labels: Option<PathBuf>,
     /// Where and how the file is written.
     #[command(flatten)]
-    pub writing: Writing,
+    pub writing: WriteArgs,
 }
 
 /// Writes the file and prints what was written.

@@ -16,7 +16,7 @@ use crate::signals::Signals;
 
 /// Where and how Arrow files are written.
 #[derive(Args)]
-pub struct Writing {
+pub struct WriteArgs {
     /// Directory for the Arrow files, which `vlct run` reads as data_root. It is created if it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -35,7 +35,7 @@ pub struct Writing {
     /// Replace existing files that were made from other inputs or with other options
     #[arg(long)]
     pub overwrite: bool,
-    /// Threads that read images; 0: one per core
+    /// Threads that read images; 0: one per available CPU
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4096))]
     pub threads: u16,
     /// Print the report as JSON
@@ -43,7 +43,7 @@ pub struct Writing {
     pub json: bool,
 }
 
-impl Writing {
+impl WriteArgs {
     /// Writes the files of a plan for the dataset `name`, and prints what was written.
     pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
         let options = self.options();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::normalize_word;
 use vlct_util::text::quoted;
 
-/// Minimum count of an answer in the vocabulary: the number of questions for which it is the majority answer.
+/// An answer is in the vocabulary if it is the majority answer of at least this many questions.
 pub const MIN_OCCURRENCES: usize = 9;
 
 /// Maximum number of ids of a vocabulary that is read from a file. VQA v2 has 3,129.

@@ -200,9 +200,9 @@ impl TableFile {
         at(&self.path)(source)
     }
 
-    /// Reserves space for a row of `bytes` bytes. Returns true, without reserving, if the caller must first write the buffered rows
-    /// and then call again.
-    pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
+    /// Counts a row of `bytes` bytes and returns true if it fits in the batch. If it does not fit, the caller must write the buffered
+    /// rows and call again.
+    pub fn try_add_row(&mut self, bytes: usize) -> Result<bool> {
         if bytes > MAX_ROW_BYTES {
             return Err(DataError::RowTooLarge {
                 path: self.path.clone(),
@@ -215,7 +215,7 @@ impl TableFile {
             self.pending_rows += 1;
             self.pending_bytes += bytes;
         }
-        Ok(is_full)
+        Ok(!is_full)
     }
 
     /// Positions of the written batches.

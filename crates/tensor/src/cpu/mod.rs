@@ -75,7 +75,7 @@ impl Backend for Cpu {
         engine().is_some()
     }
 
-    fn has_f32_products(&self, method: F32Products) -> bool {
+    fn supports_f32_products(&self, method: F32Products) -> bool {
         f32_products::is_available(method)
     }
 

@@ -181,7 +181,7 @@ fn detects_every_truncation() {
 }
 
 #[test]
-fn detects_every_changed_bit() {
+fn detects_a_changed_bit_in_each_byte() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);
     save_small(&path, 1);

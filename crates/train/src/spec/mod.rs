@@ -342,7 +342,7 @@ pub fn compute(config: &Config) -> ComputeSpec {
 fn f32_products(config: &Config) -> F32Products {
     F32Products::ALL
         .into_iter()
-        .find(|products| products.name() == config.f32_products && Device::default().has_f32_products(*products))
+        .find(|products| products.name() == config.f32_products && Device::default().supports_f32_products(*products))
         .unwrap_or_default()
 }
 

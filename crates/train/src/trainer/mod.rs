@@ -46,7 +46,7 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
     if spec::compute(&config).precision != Precision::F32 {
         return Ok(config);
     }
-    let has_bf16x3 = Device::default().has_f32_products(F32Products::Bf16x3);
+    let has_bf16x3 = Device::default().supports_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
             _ if config.test_only => Some(PathBuf::from(&config.load_path)),

@@ -11,7 +11,7 @@ use vlct_data::datasets::{Dataset, Split};
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
 use vlct_tasks::scoring::RecallEvaluator;
-use vlct_tasks::{Batch, Loader, Meters, Mode, NonFinite, Phase, Tally, Task};
+use vlct_tasks::{Batch, Loader, Mode, NonFinite, PendingMeasures, Phase, Tally, Task};
 use vlct_tensor::Tape;
 
 use super::evaluate;
@@ -219,7 +219,7 @@ impl<'a> Trainer<'a> {
             samples: 0,
             values: Vec::new(),
         };
-        let mut meters = Meters::default();
+        let mut meters = PendingMeasures::default();
         for _ in window.batches.clone() {
             if self.is_stopped() {
                 return Ok(None);
@@ -239,7 +239,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Runs the forward and backward pass of one micro-batch.
-    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut Meters) {
+    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut PendingMeasures) {
         let model = &self.weights.model;
         let tape = Tape::new(model.compute());
         let outcome = self.task.forward(model, &tape, batch);

@@ -49,7 +49,7 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
 fn recorded_models() -> Vec<(PathBuf, F32Products)> {
     let methods = F32Products::ALL
         .into_iter()
-        .filter(|method| Device::default().has_f32_products(*method));
+        .filter(|method| Device::default().supports_f32_products(*method));
     methods
         .flat_map(|method| {
             directories("model")

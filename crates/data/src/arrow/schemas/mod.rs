@@ -37,15 +37,15 @@ fn integers_column(name: &str) -> ColumnSpec {
     column(name, list(DataType::Int64), "list[int64]")
 }
 
-/// Reserves space for the next row, of about `$bytes` bytes. If the row would make the batch too large, first writes the
+/// Counts the next row, of about `$bytes` bytes, into the batch. If the row would make the batch too large, first writes the
 /// buffered rows of `$self`.
 macro_rules! make_room {
     ($self:ident, $bytes:expr) => {
         let bytes: usize = $bytes;
-        if $self.file.reserve(bytes)? {
+        if !$self.file.try_add_row(bytes)? {
             let columns = $self.take_columns();
             $self.file.write(columns)?;
-            $self.file.reserve(bytes)?;
+            $self.file.try_add_row(bytes)?;
         }
     };
 }

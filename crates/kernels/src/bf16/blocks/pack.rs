@@ -180,7 +180,7 @@ pub unsafe fn pack_weight_transposed<R>(w: *const f32, rows: usize, columns: usi
 }
 
 for_registers! {
-/// Packs the pairs of rows `pairs` of up to 32 × 32 values of a row-major weight `[k, n]` as a block of an rhs. Rows of the weight are
+/// Packs up to 32 × 32 values of a row-major weight `[k, n]` as a block of the rhs. Writes only the row pairs `pairs`. Rows of the weight are
 /// `stride` values apart.
 ///
 /// # Safety
