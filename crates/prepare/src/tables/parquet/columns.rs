@@ -30,8 +30,6 @@ struct Leaf {
     kind: Kind,
     /// The definition level of an existing value. A lower level means that the value is missing.
     max_definition: i16,
-    /// Whether definition levels are stored.
-    has_definition: bool,
     /// Whether repetition levels are stored.
     has_repetition: bool,
 }
@@ -165,7 +163,6 @@ impl Leaf {
             index,
             kind: kind_of(&column),
             max_definition: column.max_def_level(),
-            has_definition: column.max_def_level() > 0,
             has_repetition: column.max_rep_level() > 0,
         }
     }
@@ -323,7 +320,7 @@ fn read_leaf<T: DataType>(
     let (mut definition, mut repetition, mut values) = (Vec::new(), Vec::new(), Vec::new());
     let (read, _, levels) = reader.read_records(
         rows,
-        leaf.has_definition.then_some(&mut definition),
+        (leaf.max_definition > 0).then_some(&mut definition),
         leaf.has_repetition.then_some(&mut repetition),
         &mut values,
     )?;
