@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::run as vlct;
-use vlct_data::arrow::CaptionWriter;
+use vlct_data::arrow::{CaptionWriter, LabelKind, LabelRow, LabelWriter};
 use vlct_train::checkpoint::{self, TensorRef};
 
 fn golden(name: &str) -> PathBuf {
@@ -93,6 +93,59 @@ fn inspect_counts_and_checks_arrow_tables() {
     let (status, _, stderr) = vlct(&["inspect", path.to_str().unwrap()]);
     assert_eq!(status, 1);
     assert!(stderr.contains("vg.arrow") && stderr.lines().count() == 1, "{stderr}");
+}
+
+#[test]
+fn inspect_counts_labels_and_draws_rows_without_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let image =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/images/cmyk.jpg")).unwrap();
+    for (kind, line) in [
+        (LabelKind::Single, "label: 2 classes: cat 2, dog 1; rows without any: 1"),
+        (
+            LabelKind::Multiple,
+            "labels: 2 classes: cat 2, dog 2; rows without any: 1",
+        ),
+    ] {
+        let path = directory.path().join(format!("pets_{kind:?}.arrow"));
+        let mut writer = LabelWriter::create(&path, kind).unwrap();
+        let both: &[&str] = if kind == LabelKind::Single {
+            &["cat"]
+        } else {
+            &["cat", "dog"]
+        };
+        for (image, text, labels) in [
+            (Some(image.as_slice()), Some("a red cat"), Some(both)),
+            (None, Some("a dog"), Some(&["dog"])),
+            (Some(image.as_slice()), None, Some(&["cat"])),
+            (Some(image.as_slice()), None, None),
+        ] {
+            let labels: Option<Vec<String>> = labels.map(|labels| labels.iter().map(|l| l.to_string()).collect());
+            let row = LabelRow {
+                image,
+                text,
+                labels: labels.as_deref(),
+                image_id: None,
+                split: "train",
+            };
+            writer.push(row).unwrap();
+        }
+        writer.finish().unwrap();
+        let sheet = directory.path().join("sheet.png");
+        let (status, out, stderr) = vlct(&["inspect", path.to_str().unwrap(), "--sheet", sheet.to_str().unwrap()]);
+        assert_eq!(status, 0, "{stderr}");
+        for part in [
+            "4 rows",
+            "on average; rows without any: 1",
+            "text: 2 texts of 2 to 3 words, median 2; rows without any: 2",
+            line,
+            "split: train 4",
+            "sheet.png: 4 rows",
+        ] {
+            assert!(out.contains(part), "{part:?} is not in {out}");
+        }
+        assert!(vlct_image::decode(&std::fs::read(&sheet).unwrap()).is_ok());
+    }
 }
 
 #[test]

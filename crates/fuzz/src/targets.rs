@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vlct_data::answers::Vocabulary;
-use vlct_data::arrow::ArrowTable;
+use vlct_data::arrow::{ArrowTable, LabelKind, LabelRow, LabelWriter};
 use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::testing::read_values;
 use vlct_data::webdataset::TarTable;
@@ -89,7 +89,12 @@ fn read_arrow(file: &[u8], directory: &Path) {
         return;
     };
     read_values(&table, 1000);
-    for contents in [Contents::Captions, Contents::Questions, Contents::Pairs] {
+    for contents in [
+        Contents::Captions,
+        Contents::Questions,
+        Contents::Pairs,
+        Contents::Labels,
+    ] {
         read_items(contents, directory);
     }
 }
@@ -102,6 +107,7 @@ fn read_items(contents: Contents, directory: &Path) {
     for item in 0..dataset.len().min(1000) {
         let _ = dataset.example(item);
     }
+    let _ = dataset.label_names();
 }
 
 fn read_tar(file: &[u8], directory: &Path) {
@@ -201,10 +207,37 @@ fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<Vec<u8>>) {
     }
 }
 
+/// Returns an Arrow file with labels.
+fn labels_file(kind: LabelKind) -> Vec<u8> {
+    let labels = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let write = || -> vlct_data::Result<Vec<u8>> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("f_train.arrow");
+        let mut writer = LabelWriter::create(&path, kind)?;
+        for (image, text, labels) in [
+            (Some(&b"image"[..]), Some("a cat"), Some(labels(&["cat"]))),
+            (None, Some("a dog"), Some(labels(&["dog"]))),
+            (Some(&b"image"[..]), None, None),
+        ] {
+            writer.push(LabelRow {
+                image,
+                text,
+                labels: labels.as_deref(),
+                image_id: text,
+                split: "train",
+            })?;
+        }
+        writer.finish()?;
+        Ok(fs::read(&path).expect("the written file"))
+    };
+    write().expect("a file with labels")
+}
+
 /// Returns valid files of the formats that golden data lacks.
 fn extra_files(name: &str) -> Vec<Vec<u8>> {
     let one_file = |text: &str| vec![text.as_bytes().to_vec()];
     match name {
+        "arrow" => [LabelKind::Single, LabelKind::Multiple].map(labels_file).to_vec(),
         "jsonl" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"caption\": \"a cat\", \"split\": \"train\"}\n",
             "{\"image\": \"b.jpg\", \"captions\": [\"a dog\", \"\\u00e9t\\u00e9\"], \"id\": 7}\n",

@@ -27,7 +27,7 @@ impl Task for Vqa {
                     .map(|(_, id, score)| (*id as u32, *score as f32))
                     .collect(),
             ),
-            Answer::None | Answer::Truth(_) => Target::None,
+            Answer::None | Answer::Truth(_) | Answer::Labels(_) => Target::None,
         };
         Ok(Sample {
             item: cx.item(),

@@ -3,33 +3,23 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::Table;
 use vlct_image::sheet::{Cell, contact_sheet, thumbnail};
 use vlct_image::{decode, encode_png};
 use vlct_util::{IoError, at, atomic};
 
+use super::tables::label_kind;
 use crate::output::Failure;
 
 /// Number of cells side by side on the sheet.
 const CELLS_PER_LINE: u32 = 8;
 
-/// Returns the first image and the first text of a table row. If the image cannot be decoded, the text is the error.
+/// Returns the first image and the first text of a table row. With labels, these come before the text. If the image cannot be
+/// decoded, the text is the error.
 fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
     let (bytes, text) = match table {
-        Table::Arrow(table) => {
-            let image_column = ["image", "image_0"]
-                .into_iter()
-                .find(|column| table.has_typed_column(column));
-            let text_column = ["caption", "questions"]
-                .into_iter()
-                .find(|column| table.has_typed_column(column));
-            let texts = text_column
-                .map(|column| table.texts(row, column))
-                .transpose()?
-                .unwrap_or_default();
-            let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-            (image_column.map(|column| table.image(row, column)).transpose()?, text)
-        }
+        Table::Arrow(table) => arrow_cell(table, row)?,
         Table::Tar(table) => {
             let captions = table.captions(row)?;
             let text = captions.first().map(|caption| caption.to_string());
@@ -48,6 +38,29 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
         },
         None => Cell { image: None, text },
     })
+}
+
+/// Returns the first image and the text of a row of an Arrow file.
+fn arrow_cell(table: &ArrowTable, row: usize) -> Result<(Option<&[u8]>, String), Failure> {
+    if let Some(kind) = label_kind(table)? {
+        let (image, text) = table.image_and_text(row)?;
+        let labels = table.labels(row, kind)?.unwrap_or_default().join(", ");
+        let parts = [labels.as_str(), text.unwrap_or_default()];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        return Ok((image, parts.join(": ")));
+    }
+    let image_column = ["image", "image_0"]
+        .into_iter()
+        .find(|column| table.has_typed_column(column));
+    let text_column = ["caption", "questions"]
+        .into_iter()
+        .find(|column| table.has_typed_column(column));
+    let texts = text_column
+        .map(|column| table.texts(row, column))
+        .transpose()?
+        .unwrap_or_default();
+    let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
+    Ok((image_column.map(|column| table.image(row, column)).transpose()?, text))
 }
 
 /// Writes the PNG file `out` with `count` rows, sampled at equal intervals from all rows of `files`. If there are fewer rows, writes

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
-use vlct_data::arrow::ArrowTable;
-use vlct_data::datasets;
+use vlct_data::arrow::{ArrowTable, LabelKind};
+use vlct_data::datasets::{self, Contents, LabelNames};
 use vlct_data::webdataset::TarTable;
+use vlct_util::text::escape_control;
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, format_bytes, with_thousands_separators};
@@ -18,6 +19,9 @@ const TEXT_COLUMNS: [&str; 2] = ["caption", "questions"];
 
 /// Maximum number of splits that are listed.
 const MAX_SPLITS: usize = 16;
+
+/// Maximum number of labels that are listed.
+const MAX_LABELS: usize = 16;
 
 /// Histogram of the number of words in texts.
 #[derive(Default)]
@@ -68,6 +72,31 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         table.batches().len(),
         columns.join(", ")
     );
+    match label_kind(&table)? {
+        Some(kind) => describe_labels(&table, kind, &mut text)?,
+        None => describe_images_and_texts(&table, &columns, &mut text)?,
+    }
+    if table.rows() > 0 && table.has_typed_column("split") {
+        let mut splits: BTreeMap<String, u64> = BTreeMap::new();
+        for row in 0..table.rows() {
+            let split = table.string(row, "split")?.unwrap_or("none");
+            // A column with more than `MAX_SPLITS` values does not hold splits: the remaining rows are not counted.
+            if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
+                break;
+            }
+            *splits.entry(split.to_string()).or_default() += 1;
+        }
+        let listed = splits
+            .iter()
+            .map(|(split, rows)| format!("{split} {}", with_thousands_separators(*rows)));
+        let _ = writeln!(text, "  split: {}", listed.collect::<Vec<_>>().join(", "));
+    }
+    text.push_str("  intact: every row can be read\n");
+    Ok(text)
+}
+
+/// Adds the sizes of images and the numbers of words of a table in ViLT's layout.
+fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut String) -> Result<(), Failure> {
     for column in columns
         .iter()
         .filter(|c| IMAGE_COLUMNS.contains(c) && table.has_typed_column(c))
@@ -103,23 +132,55 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         }
         text.push('\n');
     }
-    if table.rows() > 0 && table.has_typed_column("split") {
-        let mut splits: BTreeMap<String, u64> = BTreeMap::new();
-        for row in 0..table.rows() {
-            let split = table.string(row, "split")?.unwrap_or("none");
-            // A column with more than `MAX_SPLITS` values does not hold splits: the remaining rows are not counted.
-            if !splits.contains_key(split) && splits.len() == MAX_SPLITS {
-                break;
-            }
-            *splits.entry(split.to_string()).or_default() += 1;
-        }
-        let listed = splits
-            .iter()
-            .map(|(split, rows)| format!("{split} {}", with_thousands_separators(*rows)));
-        let _ = writeln!(text, "  split: {}", listed.collect::<Vec<_>>().join(", "));
+    Ok(())
+}
+
+/// Returns the kind of labels of a table with labels; `None` for a table with other contents.
+pub fn label_kind(table: &ArrowTable) -> Result<Option<LabelKind>, Failure> {
+    match Contents::of_table(table) {
+        Ok(Contents::Labels) => Ok(table.label_kind()?),
+        _ => Ok(None),
     }
-    text.push_str("  intact: every row can be read\n");
-    Ok(text)
+}
+
+/// Adds the sizes of images, the numbers of words, and the labels of a table with labels.
+fn describe_labels(table: &ArrowTable, kind: LabelKind, text: &mut String) -> Result<(), Failure> {
+    let (mut images, mut bytes, mut texts, mut word_counts) = (0u64, 0u64, 0u64, WordCounts::default());
+    for row in 0..table.rows() {
+        let (image, row_text) = table.image_and_text(row)?;
+        images += u64::from(image.is_some());
+        bytes += image.map_or(0, |image| image.len() as u64);
+        texts += u64::from(row_text.is_some());
+        row_text.into_iter().for_each(|text| word_counts.add(text));
+    }
+    let without = |count: u64| match table.rows() as u64 - count {
+        0 => String::new(),
+        missing => format!("; rows without any: {}", with_thousands_separators(missing)),
+    };
+    let average = format_bytes(bytes / images.max(1));
+    let _ = writeln!(
+        text,
+        "  image: {} of images, {average} on average{}",
+        format_bytes(bytes),
+        without(images)
+    );
+    let _ = writeln!(text, "  text: {word_counts}{}", without(texts));
+
+    let labels = LabelNames::of_table(table)?;
+    let counted = labels.names.iter().zip(&labels.counts);
+    let mut listed: Vec<String> = counted
+        .take(MAX_LABELS)
+        .map(|(name, rows)| format!("{} {}", escape_control(name), with_thousands_separators(*rows)))
+        .collect();
+    if labels.names.len() > MAX_LABELS {
+        listed.push("…".into());
+    }
+    let _ = write!(text, "  {}: {} classes", kind.column(), labels.names.len());
+    if !listed.is_empty() {
+        let _ = write!(text, ": {}", listed.join(", "));
+    }
+    let _ = writeln!(text, "{}", without(table.rows() as u64 - labels.unlabelled));
+    Ok(())
 }
 
 /// Describes a WebDataset shard. Reads every sample.

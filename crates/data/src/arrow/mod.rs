@@ -2,7 +2,7 @@
 //!
 //! [`ArrowTable`] reads them in place: the file is mapped into memory and nothing is copied. [`CaptionWriter`], [`VgWriter`],
 //! [`VqaWriter`] and [`Nlvr2Writer`] write files with the columns, types and pandas metadata of the original writers, in batches of
-//! bounded size.
+//! bounded size. [`LabelWriter`] writes files with class labels, which the original does not have.
 //!
 //! Input is untrusted: a file may be truncated, have another format, or be malicious. `layout.rs` checks, when a file is opened, that
 //! every buffer lies inside the file; `table.rs` checks every offset when a value is read. No allocation is sized by an unchecked
@@ -14,7 +14,8 @@ mod table;
 mod write;
 
 pub use schemas::{
-    AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter, VqaKind, VqaRow, VqaWriter,
+    AnsweredQuestion, CaptionWriter, LabelKind, LabelRow, LabelWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter,
+    VqaKind, VqaRow, VqaWriter,
 };
 pub use table::{ArrowTable, ColumnType};
 pub use write::{BatchBlock, partial_path};

@@ -13,6 +13,12 @@ use vlct_util::MappedFile;
 pub enum ColumnType {
     /// The bytes of image files.
     Images,
+    /// The bytes of image files, or the type null: Arrow writes this type if all values are null.
+    OptionalImages,
+    /// A text in each row, or the type null.
+    OptionalText,
+    /// A list of texts in each row, or the type null.
+    OptionalTexts,
     /// A list of texts in each row.
     Texts,
     /// A list of 64-bit integers in each row.
@@ -37,6 +43,9 @@ impl ColumnType {
             |fits: &dyn Fn(&Kind) -> bool| is_list_of(kind, &|item| *item == Kind::Null || is_list_of(item, fits));
         match self {
             Self::Images => matches!(kind, Kind::Bytes { text: false, .. }),
+            Self::OptionalImages => *kind == Kind::Null || Self::Images.matches(kind),
+            Self::OptionalText => *kind == Kind::Null || is_text(kind),
+            Self::OptionalTexts => *kind == Kind::Null || Self::Texts.matches(kind),
             Self::Texts => is_list_of(kind, &is_text),
             Self::Integers => is_list_of(kind, &|item| *item == Kind::Int64),
             Self::TextLists => is_list_of_lists(&is_text),
@@ -49,8 +58,9 @@ impl ColumnType {
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Images => "images (binary)",
-            Self::Texts => "lists of text",
+            Self::Images | Self::OptionalImages => "images (binary)",
+            Self::OptionalText => "text",
+            Self::Texts | Self::OptionalTexts => "lists of text",
             Self::Integers => "lists of 64-bit integers",
             Self::TextLists => "lists of lists of text",
             Self::IntegerLists => "lists of lists of 64-bit integers",
@@ -58,6 +68,11 @@ impl fmt::Display for ColumnType {
         })
     }
 }
+
+/// Rows read between two releases of pages in [`ArrowTable::for_each_row`].
+const ROWS_PER_RELEASE: usize = 4096;
+/// Record batches read between two releases of pages in [`ArrowTable::for_each_row`].
+const BATCHES_PER_RELEASE: usize = 4;
 
 /// A memory-mapped Arrow IPC file. Its rows are numbered from 0 over all record batches.
 ///
@@ -165,6 +180,15 @@ impl ArrowTable {
         Ok(())
     }
 
+    /// Whether a value is null.
+    ///
+    /// # Errors
+    /// Returns [`DataError::NoRow`] or [`DataError::NoColumn`].
+    pub fn is_null(&self, row: usize, column: &str) -> Result<bool> {
+        let cell = self.find(row, column)?;
+        Ok(cell.column.kind == Kind::Null || cell.is_null(cell.array, cell.index))
+    }
+
     /// The bytes of an image file, or of another binary or text value.
     ///
     /// # Errors
@@ -265,6 +289,32 @@ impl ArrowTable {
     /// An error that names the file and the row.
     pub(crate) fn row_error(&self, row: usize, reason: &str) -> DataError {
         DataError::format(self.map.path(), format!("row {row}: {reason}"))
+    }
+
+    /// Calls `read` with every row, in order, and releases the pages of the file at intervals. `read` should read small values only.
+    ///
+    /// # Errors
+    /// Returns the first error of `read`.
+    pub(crate) fn for_each_row(&self, mut read: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let (mut row, mut unreleased_rows, mut unreleased_batches) = (0, 0, 0);
+        for rows in self.batches() {
+            for _ in 0..rows {
+                read(row)?;
+                row += 1;
+                unreleased_rows += 1;
+                if unreleased_rows == ROWS_PER_RELEASE {
+                    self.release_pages();
+                    (unreleased_rows, unreleased_batches) = (0, 0);
+                }
+            }
+            unreleased_batches += 1;
+            if unreleased_batches == BATCHES_PER_RELEASE {
+                self.release_pages();
+                (unreleased_rows, unreleased_batches) = (0, 0);
+            }
+        }
+        self.release_pages();
+        Ok(())
     }
 
     /// Removes the pages of the file from this process's resident memory; see [`MappedFile::release_pages`].

@@ -1,8 +1,9 @@
-//! The contents of datasets: captions, questions or pairs.
+//! The contents of datasets: captions, questions, pairs or labels.
 
 use std::fmt;
 
-use crate::arrow::ColumnType;
+use crate::arrow::{ArrowTable, ColumnType};
+use crate::{DataError, Result};
 
 /// The contents of the rows of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,20 +14,51 @@ pub enum Contents {
     Questions,
     /// A pair of images and sentences about it.
     Pairs,
+    /// An image, a text or both, with class labels.
+    Labels,
 }
 
 impl Contents {
-    /// Name of the column of texts. Each text is one item of the dataset.
+    /// Detects the contents of an Arrow file from its columns.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`] if the file has the columns of none of the contents, or contradictory columns of labels.
+    pub fn of_table(table: &ArrowTable) -> Result<Self> {
+        let has_column = |name: &str| table.columns().any(|column| column == name);
+        match (has_column("image_0"), has_column("questions"), has_column("caption")) {
+            (true, true, _) => Ok(Self::Pairs),
+            (false, true, _) => Ok(Self::Questions),
+            (_, false, true) => Ok(Self::Captions),
+            (_, false, false) if (has_column("image") || has_column("text")) && table.label_kind()?.is_some() => {
+                Ok(Self::Labels)
+            }
+            (_, false, false) => {
+                let columns: Vec<&str> = table.columns().collect();
+                let reason = "it has neither captions (columns image, caption) nor questions (image, questions) nor pairs \
+                              (image_0, image_1, questions, answers) nor labels (image, text, label or labels)";
+                Err(DataError::format(
+                    table.path(),
+                    format!("{reason}; its columns are {}", columns.join(", ")),
+                ))
+            }
+        }
+    }
+
+    /// Name of the column of texts. Each text is one item of the dataset; a row with labels is one item, with or without a text.
     pub(super) fn text_column(self) -> &'static str {
         match self {
             Self::Captions => "caption",
             Self::Questions | Self::Pairs => "questions",
+            Self::Labels => "text",
         }
     }
 
-    /// The columns that an Arrow file must have, with their types.
-    pub(super) fn columns(self) -> &'static [(&'static str, ColumnType)] {
-        match self {
+    /// Checks that an Arrow file has the columns of these contents, with the right types.
+    ///
+    /// # Errors
+    /// Returns [`DataError::NoColumn`] or [`DataError::Format`] if it does not.
+    pub(super) fn check_columns(self, table: &ArrowTable) -> Result<()> {
+        table.check_columns(match self {
             Self::Captions => &[("image", ColumnType::Images), ("caption", ColumnType::Texts)],
             Self::Questions => &[
                 ("image", ColumnType::Images),
@@ -42,7 +74,8 @@ impl Contents {
                 ("questions", ColumnType::Texts),
                 ("answers", ColumnType::Texts),
             ],
-        }
+            Self::Labels => return table.check_label_columns(),
+        })
     }
 }
 
@@ -52,6 +85,7 @@ impl fmt::Display for Contents {
             Self::Captions => "captions",
             Self::Questions => "questions",
             Self::Pairs => "pairs of images",
+            Self::Labels => "labels",
         })
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::Result;
 use crate::loader::Order;
 
-/// A sequence of items. An item is a row with one of its texts.
+/// A sequence of items. An item is a row with one of its texts, or a row with labels.
 pub trait Dataset: Send + Sync {
     /// Number of items.
     fn len(&self) -> usize;
@@ -43,6 +43,10 @@ pub trait Dataset: Send + Sync {
     /// are drawn from this range.
     fn peers(&self, item: usize) -> Range<usize>;
 
+    /// Returns the name of the item's file, without extension and without the name of the dataset before it: `dev` for `nlvr2_dev`,
+    /// `val_0` for `photos_val_0`. Empty for a tar and if there is no such item.
+    fn subset(&self, item: usize) -> &str;
+
     /// Returns the order of the items in an epoch of training.
     fn order(&self, seed: u64, epoch: u64) -> Order {
         Order::shuffled(seed, epoch, self.len())
@@ -58,9 +62,9 @@ pub trait Dataset: Send + Sync {
 /// One undecoded item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example<'a> {
-    /// The bytes of the image files: one image, or left and right of a pair.
+    /// The bytes of the image files: one image, or left and right of a pair. A row with labels may have no image.
     pub images: [Option<Cow<'a, [u8]>>; 2],
-    /// The caption, question or sentence.
+    /// The caption, question, sentence or other text. A row with labels may have no text.
     pub text: Option<Cow<'a, str>>,
     /// What a model must predict.
     pub answer: Answer,
@@ -69,11 +73,13 @@ pub struct Example<'a> {
 /// What a model must predict for an item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Answer {
-    /// Nothing: the dataset has no answers.
+    /// Nothing: the dataset has no answers, or a row of a test split has no labels.
     #[default]
     None,
     /// Whether the sentence is true of the pair of images.
     Truth(bool),
+    /// The names of the classes: one in a dataset with the column `label`, any number of different ones with the column `labels`.
+    Labels(Vec<String>),
     /// Answers to a question.
     Scored {
         /// Id of the question in the annotations.

@@ -22,7 +22,10 @@ impl Dataset for TableDataset {
 
     fn text(&self, item: usize) -> Result<Option<Cow<'_, str>>> {
         let location = self.locate(item)?;
-        Ok(Some(self.text_at(&location)?))
+        match self.contents() {
+            Contents::Labels => Ok(self.texts_at(&location)?.into_iter().next()),
+            Contents::Captions | Contents::Questions | Contents::Pairs => Ok(Some(self.text_at(&location)?)),
+        }
     }
 
     fn rows(&self) -> usize {
@@ -36,6 +39,10 @@ impl Dataset for TableDataset {
     fn peers(&self, item: usize) -> Range<usize> {
         let mut datasets = self.datasets().map(|(_, items)| items);
         datasets.find(|items| items.contains(&item)).unwrap_or_default()
+    }
+
+    fn subset(&self, item: usize) -> &str {
+        self.table_of_item(item).map_or("", |table| self.subset_of_table(table))
     }
 
     fn describe(&self, item: usize) -> String {
@@ -57,7 +64,8 @@ impl TableDataset {
     /// Returns the item at a location that [`Self::locate`] returned.
     ///
     /// # Errors
-    /// Returns an error if there is no such location, the row has no image, or its columns are damaged or have different lengths.
+    /// Returns an error if there is no such location, the row has no image (with labels: neither image nor text), or its columns are
+    /// damaged or have different lengths.
     pub fn example_at(&self, location: &Location) -> Result<Example<'_>> {
         let image = |column: &str| -> Result<_> { Ok(Some(Cow::Borrowed(self.image_in(location, column)?))) };
         match self.contents() {
@@ -81,6 +89,7 @@ impl TableDataset {
                     answer: Answer::Truth(truth),
                 })
             }
+            Contents::Labels => self.labelled(location),
         }
     }
 
@@ -98,7 +107,7 @@ impl TableDataset {
         self.image_in(
             location,
             match self.contents() {
-                Contents::Captions | Contents::Questions => "image",
+                Contents::Captions | Contents::Questions | Contents::Labels => "image",
                 Contents::Pairs => "image_0",
             },
         )
@@ -156,6 +165,24 @@ impl TableDataset {
         }
     }
 
+    /// Returns the row with labels at a location.
+    fn labelled(&self, location: &Location) -> Result<Example<'_>> {
+        let table = self.file(location)?.arrow()?;
+        let (image, text) = table.image_and_text(location.row)?;
+        let labels = match table.label_kind()? {
+            Some(kind) => table.labels(location.row, kind)?,
+            None => None,
+        };
+        self.count_bytes_read_at(location, image.map_or(0, <[u8]>::len) + READ_AROUND_BYTES);
+        Ok(Example {
+            images: [image.map(Cow::Borrowed), None],
+            text: text.map(Cow::Borrowed),
+            answer: labels.map_or(Answer::None, |labels| {
+                Answer::Labels(labels.into_iter().map(str::to_string).collect())
+            }),
+        })
+    }
+
     /// Returns the name of the image at a location: `image_id`, usually the name of the image file; for a pair, its `identifier`.
     ///
     /// # Errors
@@ -163,7 +190,7 @@ impl TableDataset {
     pub fn image_id_at(&self, location: &Location) -> Result<Option<String>> {
         let file = self.file(location)?;
         match self.contents() {
-            Contents::Captions => file.image_id(location.row),
+            Contents::Captions | Contents::Labels => file.image_id(location.row),
             Contents::Questions => Ok(file
                 .arrow()?
                 .integer(location.row, "image_id")?

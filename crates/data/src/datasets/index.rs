@@ -22,7 +22,8 @@ struct Entry {
     item: u32,
 }
 
-/// A table whose texts are numbered row by row. Of equal captions of a row, only the first has a number.
+/// A table whose items are numbered row by row. The items of a row are its texts; of equal captions of a row, only the first is an
+/// item. A row with labels is one item, with or without text.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
@@ -47,12 +48,12 @@ fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
 fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>> {
     match contents {
         Contents::Captions => distinct(texts),
-        Contents::Questions | Contents::Pairs => texts,
+        Contents::Questions | Contents::Pairs | Contents::Labels => texts,
     }
 }
 
 impl TableIndex {
-    /// Builds the index, which reads all texts once.
+    /// Builds the index, which reads all texts once, except in a table of labels.
     ///
     /// # Errors
     /// Returns [`DataError::Format`] if a text is damaged or there are more than 2³² rows or texts.
@@ -61,6 +62,16 @@ impl TableIndex {
             path: table.path().to_path_buf(),
             reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
+        if contents == Contents::Labels {
+            let items = table.rows();
+            u32::try_from(items).map_err(|_| too_many())?;
+            return Ok(Self {
+                table,
+                items,
+                contents,
+                entries: Vec::new(),
+            });
+        }
         let mut entries = Vec::new();
         let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
         for (row, starts_part) in table.part_starts().enumerate() {
@@ -93,13 +104,24 @@ impl TableIndex {
         })
     }
 
-    /// The texts of a row that are items.
+    /// The texts of a row that are items; with labels, the text of the row if it has one.
     pub fn texts(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
         Ok(items_among(self.table.texts(row, self.contents)?, self.contents))
     }
 
+    /// Returns the number of items of a row.
+    pub fn items_in(&self, row: usize) -> Result<usize> {
+        match self.contents {
+            Contents::Labels => Ok(1),
+            Contents::Captions | Contents::Questions | Contents::Pairs => Ok(self.texts(row)?.len()),
+        }
+    }
+
     /// Returns the row of an item, and its position among the texts of the row. `item` is less than [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
+        if self.contents == Contents::Labels {
+            return Ok((item, 0));
+        }
         let index = self
             .entries
             .partition_point(|e| e.item as usize <= item)
@@ -121,6 +143,9 @@ impl TableIndex {
 
     /// Returns the first item of a row.
     pub fn first_item(&self, row: usize) -> Result<usize> {
+        if self.contents == Contents::Labels {
+            return Ok(row);
+        }
         let index = self
             .entries
             .partition_point(|e| e.row as usize <= row)

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::contents::Contents;
 use super::files::{ShardPolicy, Split};
 use super::index::{READ_AROUND_BYTES, TableIndex};
+use super::published::Published;
 use super::registry;
 use super::table::Table as File;
 use crate::{DataError, Result};
@@ -48,7 +49,7 @@ struct Table {
     was_read: AtomicBool,
 }
 
-/// Several datasets with the same [`Contents`], as one sequence of items (row, text). Datasets are in the given order, files in reading
+/// Several datasets with the same [`Contents`], as one sequence of items (row, text; or row with labels). Datasets are in the given order, files in reading
 /// order, rows and texts in their order. Equal captions of a row are one item; equal questions or sentences are
 /// several items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
 ///
@@ -65,7 +66,8 @@ pub struct TableDataset {
 }
 
 impl TableDataset {
-    /// Opens a split of the datasets `names` in the directory `data_root`; every shard must exist. Reads all texts once.
+    /// Opens a split of the datasets `names` in the directory `data_root`; every shard must exist. Reads all texts once, except in
+    /// datasets of labels.
     ///
     /// # Errors
     /// Returns [`DataError::UnknownDataset`] for an unknown name, [`DataError::Invalid`] for an invalid name or a dataset with other
@@ -169,6 +171,12 @@ impl TableDataset {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
+    /// Returns the names of the datasets, for messages.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        names.join(", ")
+    }
+
     /// Returns the name, without extension, and the number of rows of each file, in reading order.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
@@ -179,14 +187,8 @@ impl TableDataset {
     /// # Errors
     /// Returns [`DataError::Invalid`] if there is no such item.
     pub fn locate(&self, index: usize) -> Result<Location> {
-        if index >= self.items {
-            return Err(DataError::Invalid(format!(
-                "there is no item {index}; there are {} items",
-                self.items
-            )));
-        }
-        // Of several tables that begin at the same item, only the last has items.
-        let table_index = self.tables.partition_point(|t| t.first_item <= index) - 1;
+        let no_item = || DataError::Invalid(format!("there is no item {index}; there are {} items", self.items));
+        let table_index = self.table_of_item(index).ok_or_else(no_item)?;
         let table = &self.tables[table_index];
         let (row, text) = table.index.find(index - table.first_item)?;
         self.count_bytes_read(table, READ_AROUND_BYTES);
@@ -196,6 +198,28 @@ impl TableDataset {
             row,
             text,
         })
+    }
+
+    /// Returns the index of the file of item `index`; `None` if there is no such item.
+    pub(super) fn table_of_item(&self, index: usize) -> Option<usize> {
+        // Of several tables that begin at the same item, only the last has items.
+        (index < self.items).then(|| self.tables.partition_point(|t| t.first_item <= index) - 1)
+    }
+
+    /// Returns the name of a file without extension and without the name of its dataset or preparation before it; empty for a tar.
+    pub(super) fn subset_of_table(&self, table: usize) -> &str {
+        let Some(table) = self.tables.get(table) else { return "" };
+        let File::Arrow(file) = &table.index.table else {
+            return "";
+        };
+        let dataset = self.parts[table.dataset].name.as_str();
+        let preparation = Published::find(dataset).map(|published| published.preparation);
+        let without = |prefix: &str| file.name().strip_prefix(prefix)?.strip_prefix('_');
+        match [Some(dataset), preparation].into_iter().flatten().find_map(without) {
+            Some(rest) => rest,
+            None if file.name() == dataset => "",
+            None => file.name(),
+        }
     }
 
     /// Returns the texts of a location's row that are items: all texts, but equal captions only once.
@@ -272,7 +296,7 @@ impl TableDataset {
         let location = self.locate_row(row)?;
         let table = self.table(&location)?;
         let first = table.first_item + table.index.first_item(location.row)?;
-        let count = table.index.texts(location.row)?.len();
+        let count = table.index.items_in(location.row)?;
         self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(first..first + count)
     }

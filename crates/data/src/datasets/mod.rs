@@ -1,4 +1,5 @@
-//! The named datasets: their files, and the items of these files. An item is a row with one of its texts.
+//! The named datasets: their files, and the items of these files. An item is a row with one of its texts,
+//! or a row with labels.
 //!
 //! `published.rs` lists the published datasets with their oddities (the validation split of COCO and Flickr30k is the
 //! Karpathy *test* split), `custom.rs` finds the files of custom datasets, and `registry.rs` maps the names of all datasets to files.
@@ -11,6 +12,7 @@ mod examples;
 mod files;
 mod index;
 mod items;
+mod label_names;
 mod name;
 mod published;
 mod registry;
@@ -22,6 +24,7 @@ pub use custom::{split_tars, tars};
 pub use dataset::{Answer, Dataset, Example};
 pub use files::{ShardPolicy, Split};
 pub use items::{Location, TableDataset};
+pub use label_names::LabelNames;
 pub use name::is_custom_name;
 pub use published::{DATASETS, Files, NAMES, Published, is_published_file};
 pub use registry::{contents, files};

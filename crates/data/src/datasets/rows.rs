@@ -46,6 +46,13 @@ impl Dataset for RowsOf {
         if item < self.len() { 0..self.len() } else { 0..0 }
     }
 
+    fn subset(&self, item: usize) -> &str {
+        match self.0.locate_row(item) {
+            Ok(location) => self.0.subset_of_table(location.table),
+            Err(_) => "",
+        }
+    }
+
     fn describe(&self, item: usize) -> String {
         match self.0.locate_row(item) {
             Ok(location) => self.0.row_name(&location),

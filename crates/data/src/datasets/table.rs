@@ -37,7 +37,7 @@ impl Table {
     pub fn open_with_contents(path: &Path, contents: Contents) -> Result<Self> {
         let table = Self::open(path)?;
         if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {
-            table.arrow()?.check_columns(contents.columns())?;
+            contents.check_columns(table.arrow()?)?;
         }
         Ok(table)
     }
@@ -50,22 +50,7 @@ impl Table {
         if is_tar(path) {
             return Ok(Contents::Captions);
         }
-        let table = ArrowTable::open(path)?;
-        let has_column = |name: &str| table.columns().any(|column| column == name);
-        match (has_column("image_0"), has_column("questions"), has_column("caption")) {
-            (true, true, _) => Ok(Contents::Pairs),
-            (false, true, _) => Ok(Contents::Questions),
-            (_, false, true) => Ok(Contents::Captions),
-            (_, false, false) => {
-                let columns: Vec<&str> = table.columns().collect();
-                let reason = "it has neither captions (columns image, caption) nor questions (image, questions) nor pairs \
-                              (image_0, image_1, questions, answers)";
-                Err(DataError::Format {
-                    path: path.to_path_buf(),
-                    reason: format!("{reason}; its columns are {}", columns.join(", ")),
-                })
-            }
-        }
+        Contents::of_table(&ArrowTable::open(path)?)
     }
 
     /// Path of the file.
@@ -111,12 +96,15 @@ impl Table {
         }
     }
 
-    /// Returns the captions, questions or sentences of a row, in order. A tar has only captions.
+    /// Returns the captions, questions or sentences of a row, in order; with labels, its text if it has one. A tar has only captions.
     ///
     /// # Errors
     /// Returns an error if there is no such row or a text is damaged.
     pub fn texts(&self, row: usize, contents: Contents) -> Result<Vec<Cow<'_, str>>> {
         match self {
+            Self::Arrow(table) if contents == Contents::Labels => {
+                Ok(table.optional_text(row)?.into_iter().map(Cow::Borrowed).collect())
+            }
             Self::Arrow(table) => {
                 let texts = table.texts(row, contents.text_column())?;
                 Ok(texts.into_iter().map(Cow::Borrowed).collect())

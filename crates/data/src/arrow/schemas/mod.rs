@@ -1,4 +1,4 @@
-//! The schemas of ViLT's files, with a writer for each.
+//! The schemas of ViLT's files and of files with class labels, with a writer for each.
 
 use std::sync::Arc;
 
@@ -102,11 +102,13 @@ impl<B: ArrayBuilder> TakeArray for B {}
 
 // These modules use the macros above.
 mod captions;
+mod labels;
 mod pairs;
 mod questions;
 mod regions;
 
 pub use captions::CaptionWriter;
+pub use labels::{LabelKind, LabelRow, LabelWriter};
 pub use pairs::{Nlvr2Row, Nlvr2Writer};
 pub use questions::{AnsweredQuestion, VqaKind, VqaRow, VqaWriter};
 pub use regions::{Region, VgWriter};

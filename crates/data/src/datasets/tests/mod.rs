@@ -1,4 +1,5 @@
 mod answered;
+mod labels;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
