@@ -108,6 +108,7 @@ fn read_items(contents: Contents, directory: &Path) {
         let _ = dataset.example(item);
     }
     let _ = dataset.label_names();
+    let _ = Vocabulary::from_dataset(&dataset);
 }
 
 fn read_tar(file: &[u8], directory: &Path) {

@@ -9,9 +9,6 @@ use crate::{DataError, Result};
 /// Names, without `.arrow`, of the prepared files whose questions have answers. Not all of them need to exist.
 const FILES: [&str; 4] = ["vqav2_train", "vqav2_trainable_val", "vqav2_val", "vqav2_rest_val"];
 
-/// Rows read between two calls of [`ArrowTable::release_pages`].
-const ROWS_PER_RELEASE: usize = 4096;
-
 impl Vocabulary {
     /// Reads the vocabulary of the `vqav2_*.arrow` files in `directory` from their columns `answers` and `answer_labels`, as the
     /// original's VQA data module does. An id that no question uses has no answer.
@@ -36,17 +33,17 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    fn read_table(&mut self, table: &ArrowTable) -> Result<()> {
-        for row in 0..table.rows() {
+    /// Adds the answers of all rows of a file.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`] if the file is damaged or its ids disagree with each other or with those that the vocabulary has.
+    pub(crate) fn read_table(&mut self, table: &ArrowTable) -> Result<()> {
+        table.for_each_row(|row| {
             let answers = table.text_lists(row, "answers")?;
             let labels = table.integer_lists(row, "answer_labels")?;
             self.read_row(&answers, &labels)
-                .map_err(|reason| table.row_error(row, &reason))?;
-            if row % ROWS_PER_RELEASE == ROWS_PER_RELEASE - 1 {
-                table.release_pages();
-            }
-        }
-        Ok(())
+                .map_err(|reason| table.row_error(row, &reason))
+        })
     }
 
     fn read_row(&mut self, answers: &[Vec<&str>], labels: &[Vec<i64>]) -> Result<(), String> {

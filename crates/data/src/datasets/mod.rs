@@ -18,6 +18,7 @@ mod published;
 mod registry;
 mod rows;
 mod table;
+mod vocabulary;
 
 pub use contents::Contents;
 pub use custom::{split_tars, tars};

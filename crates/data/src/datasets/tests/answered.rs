@@ -311,3 +311,79 @@ fn rejects_datasets_with_other_contents() {
     let error = TableDataset::open(Contents::Questions, root, &["vqa"], Split::Val).unwrap_err();
     assert!(error.to_string().contains("no column \"image\""), "{error}");
 }
+
+/// Writes a custom dataset of questions. Each row has one question with `answers`.
+fn write_answers(path: &Path, rows: &[&[(&str, i64)]]) {
+    let mut writer = VqaWriter::create(path, VqaKind::Answered).unwrap();
+    for (row, answers) in rows.iter().enumerate() {
+        let answers = answers.iter().map(|(answer, id)| (answer.to_string(), *id, 1.0));
+        let question = AnsweredQuestion {
+            question: "what?".into(),
+            question_id: row as i64,
+            answers: answers.collect(),
+        };
+        let row = VqaRow {
+            image: b"image",
+            questions: &[question],
+            image_id: row as i64,
+            split: "train",
+        };
+        writer.push(row).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn reads_the_vocabulary_of_any_dataset_of_questions() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write_answers(&root.join("ask_train_0.arrow"), &[&[("cat", 0), ("dog", 2)], &[]]);
+    write_answers(&root.join("ask_train_1.arrow"), &[&[("dog", 2)]]);
+    let vocabulary = |names: &[&str]| {
+        let dataset = TableDataset::open(Contents::Questions, root, names, Split::Train).unwrap();
+        Vocabulary::from_dataset(&dataset).map_err(|error| error.to_string())
+    };
+    let answers = vocabulary(&["ask"]).unwrap();
+    assert_eq!(
+        (answers.len(), answers.id("cat"), answers.answer(1)),
+        (3, Some(0), None)
+    );
+    assert_eq!(answers.answer(2), Some("dog"));
+
+    // Two datasets with different ids cannot be used together.
+    write_answers(&root.join("other_train.arrow"), &[&[("dog", 1)]]);
+    let error = vocabulary(&["ask", "other"]).unwrap_err();
+    assert!(
+        error.contains("other_train.arrow: row 0: answer \"dog\" has two ids, 2 and 1"),
+        "{error}"
+    );
+
+    let test = TableDataset::open(Contents::Questions, root, &["ask"], Split::Test).unwrap();
+    assert!(Vocabulary::from_dataset(&test).unwrap().is_empty());
+    Nlvr2Writer::create(root.join("two_train.arrow"))
+        .unwrap()
+        .finish()
+        .unwrap();
+    let pairs = TableDataset::open(Contents::Pairs, root, &["two"], Split::Train).unwrap();
+    let error = Vocabulary::from_dataset(&pairs).unwrap_err().to_string();
+    assert_eq!(error, "two has pairs of images, not questions with answers");
+    assert_eq!(
+        pairs.label_names().unwrap_err().to_string(),
+        "two has pairs of images, not labels"
+    );
+
+    for golden in vlct_golden::directories("prepare") {
+        let expected = golden.join("vqav2/expected");
+        let [train, val] = [Split::Train, Split::Val].map(|split| {
+            let dataset = TableDataset::open(Contents::Questions, &expected, &["vqa"], split).unwrap();
+            Vocabulary::from_dataset(&dataset).unwrap()
+        });
+        let all = Vocabulary::from_prepared(&expected).unwrap();
+        for vocabulary in [train, val] {
+            assert!(!vocabulary.is_empty());
+            for id in (0..vocabulary.len() as u32).filter(|id| vocabulary.answer(*id).is_some()) {
+                assert_eq!(vocabulary.answer(id), all.answer(id));
+            }
+        }
+    }
+}
