@@ -126,13 +126,13 @@ fn prepare_command(name: &str, data_root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vlct_data::datasets::{ShardPolicy, Split, files};
+    use vlct_data::datasets::{FileRules, Split, files};
 
     use super::*;
 
-    fn message(directory: &Path, name: &str, shards: ShardPolicy) -> String {
+    fn message(directory: &Path, name: &str, rules: &FileRules) -> String {
         with_hint(&TrainError::Data(
-            files(directory, name, Split::Train, shards).unwrap_err(),
+            files(directory, name, Split::Train, rules).unwrap_err(),
         ))
     }
 
@@ -140,21 +140,28 @@ mod tests {
     fn hint_for_missing_files_is_the_command_that_makes_them() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().display();
-        let unknown = message(directory.path(), "photos", ShardPolicy::All);
+        let unknown = message(directory.path(), "photos", &FileRules::default());
         let command = "vlct prepare jsonl --root IMAGES --annotations FILE.jsonl --name photos --out";
         assert!(unknown.ends_with(&format!("; make them: {command} {out}")), "{unknown}");
 
-        let missing = message(directory.path(), "sbu", ShardPolicy::All);
+        let missing = message(directory.path(), "sbu", &FileRules::default());
         let command = format!("or make them: vlct prepare sbu --root RAW --out {out}");
         assert!(
             missing.ends_with(&command) && !missing.contains("fewer_shards"),
             "{missing}"
         );
         std::fs::write(directory.path().join("sbu_0.arrow"), "").unwrap();
-        assert!(message(directory.path(), "sbu", ShardPolicy::All).contains("or fewer_shards=True"));
+        assert!(message(directory.path(), "sbu", &FileRules::default()).contains("or fewer_shards=True"));
         // A shard that is missing before an existing one is an error even with fewer_shards=True.
         std::fs::write(directory.path().join("sbu_2.arrow"), "").unwrap();
-        let gap = message(directory.path(), "sbu", ShardPolicy::AsFound);
+        let gap = message(
+            directory.path(),
+            "sbu",
+            &FileRules {
+                fewer_shards: true,
+                ..FileRules::default()
+            },
+        );
         assert!(gap.contains("sbu_1.arrow") && !gap.contains("fewer_shards"), "{gap}");
     }
 }

@@ -9,7 +9,7 @@ use support::{
 };
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
-use vlct_train::checkpoint;
+use vlct_model::checkpoint;
 
 /// Writes the rows of an Arrow file as a WebDataset shard with captions in JSON.
 fn write_tar(table: &Path, tar: &Path) {

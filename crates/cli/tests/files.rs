@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use support::run as vlct;
 use vlct_data::arrow::{CaptionWriter, LabelKind, LabelRow, LabelWriter};
-use vlct_train::checkpoint::{self, TensorRef};
+use vlct_model::checkpoint::{self, TensorRef};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -13,7 +13,7 @@ use support::{
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::random::{Purpose, stream};
-use vlct_train::checkpoint;
+use vlct_model::checkpoint;
 
 #[test]
 fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {

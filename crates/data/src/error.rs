@@ -116,7 +116,7 @@ pub struct MissingFile {
     pub dataset: String,
     /// The name of the file.
     pub file: String,
-    /// Whether the dataset may have fewer shards than published (`ShardPolicy::AsFound`). This file is needed in either case.
+    /// Whether the dataset may have fewer shards than published (`FileRules::fewer_shards`). This file is needed in either case.
     pub allows_fewer_shards: bool,
 }
 

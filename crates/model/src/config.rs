@@ -69,6 +69,12 @@ pub struct Heads {
     pub itm: bool,
     /// Number of answers of the head for visual question answering; `None` if there is no such head.
     pub vqa: Option<usize>,
+    /// Whether there is a head that classifies a statement about two images as false or true.
+    #[serde(default)]
+    pub nlvr2: bool,
+    /// Number of labels of the head for labels of image-text pairs; `None` if there is no such head.
+    #[serde(default)]
+    pub labels: Option<usize>,
     /// Whether there is a head that ranks captions for retrieval. It is initialised from the matching head, whose weights are then
     /// frozen.
     pub rank: bool,
@@ -133,9 +139,13 @@ impl VlcConfig {
             _ => {}
         }
         if let Some(answers) = self.heads.vqa {
-            list.add_linear("vqa_classifier.0", d, 2 * d);
-            list.add_norm("vqa_classifier.1", 2 * d);
-            list.add_linear("vqa_classifier.3", 2 * d, answers);
+            list.add_classifier("vqa_classifier", d, 2 * d, answers);
+        }
+        if self.heads.nlvr2 {
+            list.add_classifier("nlvr2_classifier", 2 * d, 2 * d, 2);
+        }
+        if let Some(labels) = self.heads.labels {
+            list.add_classifier("labels_classifier", d, 2 * d, labels);
         }
         if self.heads.rank {
             list.add_linear("rank_output", d, 1);
@@ -164,6 +174,12 @@ impl ParameterList {
     fn add_norm(&mut self, name: &str, width: usize) {
         self.add(&format!("{name}.weight"), &[width]);
         self.add(&format!("{name}.bias"), &[width]);
+    }
+
+    fn add_classifier(&mut self, name: &str, input: usize, hidden: usize, classes: usize) {
+        self.add_linear(&format!("{name}.0"), input, hidden);
+        self.add_norm(&format!("{name}.1"), hidden);
+        self.add_linear(&format!("{name}.3"), hidden, classes);
     }
 
     fn add_block(&mut self, name: &str, width: usize) {
@@ -226,6 +242,8 @@ mod tests {
             mlm: false,
             itm: true,
             vqa: Some(3129),
+            nlvr2: true,
+            labels: Some(7),
             rank: true,
         })
         .parameters();
@@ -234,7 +252,7 @@ mod tests {
             .position(|(n, ..)| n == "pooler.dense.bias")
             .expect("declared");
         let heads: Vec<Parameter> = all[pooler + 1..].iter().map(|(n, s, t)| (&n[..], &s[..], *t)).collect();
-        let want: [Parameter; 10] = [
+        let want: [Parameter; 22] = [
             ("itm_score.fc.weight", &[2, 768], false),
             ("itm_score.fc.bias", &[2], false),
             ("vqa_classifier.0.weight", &[1536, 768], true),
@@ -243,6 +261,18 @@ mod tests {
             ("vqa_classifier.1.bias", &[1536], true),
             ("vqa_classifier.3.weight", &[3129, 1536], true),
             ("vqa_classifier.3.bias", &[3129], true),
+            ("nlvr2_classifier.0.weight", &[1536, 1536], true),
+            ("nlvr2_classifier.0.bias", &[1536], true),
+            ("nlvr2_classifier.1.weight", &[1536], true),
+            ("nlvr2_classifier.1.bias", &[1536], true),
+            ("nlvr2_classifier.3.weight", &[2, 1536], true),
+            ("nlvr2_classifier.3.bias", &[2], true),
+            ("labels_classifier.0.weight", &[1536, 768], true),
+            ("labels_classifier.0.bias", &[1536], true),
+            ("labels_classifier.1.weight", &[1536], true),
+            ("labels_classifier.1.bias", &[1536], true),
+            ("labels_classifier.3.weight", &[7, 1536], true),
+            ("labels_classifier.3.bias", &[7], true),
             ("rank_output.weight", &[1, 768], true),
             ("rank_output.bias", &[1], true),
         ];

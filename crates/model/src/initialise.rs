@@ -27,8 +27,8 @@ pub fn initialise<R: Rng>(model: &mut Vlc, random: impl Fn(u64) -> R + Sync) {
 }
 
 fn draw_parameter(config: &VlcConfig, name: &str, shape: &[usize], random: &mut impl Rng, values: &mut [f32]) {
-    // `vqa_classifier.1` is a layer norm, too.
-    let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.starts_with("vqa_classifier.1.");
+    // `vqa_classifier.1`, `nlvr2_classifier.1` and `labels_classifier.1` are layer norms, too.
+    let is_norm = name.contains("norm") || name.contains("LayerNorm") || name.contains("_classifier.1.");
     let table = |width| sine_cosine(width, config.grid());
     match name {
         "transformer.pos_embed" => return values.copy_from_slice(&table(config.backbone.width)),
@@ -82,6 +82,8 @@ mod tests {
             itm: true,
             vqa: Some(300),
             rank: true,
+            nlvr2: true,
+            labels: Some(5),
         };
         let config = VlcConfig {
             image_size: 32,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use vlct_data::loader::{Pixels, Position};
 use vlct_model::{Inputs, Sequence};
+use vlct_tensor::{Device, Tensor};
 
 /// A tokenised text from `[CLS]` to `[SEP]`, without padding.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -141,6 +142,15 @@ impl Batch {
         sequence.text.map(|text| &self.texts[text as usize])
     }
 
+    /// Returns the class of each sample; `None` if a sample's target is not a class.
+    pub fn classes(&self) -> Option<Vec<u32>> {
+        let class = |target: &Target| match target {
+            Target::Class(class) => Some(*class),
+            Target::None | Target::Scores(_) => None,
+        };
+        self.targets.iter().map(class).collect()
+    }
+
     /// Returns the position from which a loader continues after this batch.
     pub fn next_position(&self) -> Position {
         Position {
@@ -150,9 +160,38 @@ impl Batch {
     }
 }
 
+/// Returns target scores `[samples, classes]`, 0 for classes that a target does not list; `None` if a sample's target does not have
+/// scores.
+///
+/// # Panics
+/// Panics if a class is not less than `classes`.
+pub(crate) fn target_scores(device: Device, targets: &[Target], classes: usize) -> Option<Tensor> {
+    let mut rows = vec![0f32; targets.len() * classes];
+    for (row, target) in rows.chunks_exact_mut(classes).zip(targets) {
+        let Target::Scores(scores) = target else { return None };
+        for (class, score) in scores {
+            row[*class as usize] = *score;
+        }
+    }
+    Some(device.tensor(targets.len(), classes, &rows))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_later_score_of_a_repeated_class_counts() {
+        let target = |scores: &[(u32, f32)]| Target::Scores(scores.to_vec());
+        let targets = [
+            target(&[(2, 0.3), (0, 1.0), (2, 0.9)]),
+            target(&[]),
+            target(&[(1, 0.6)]),
+        ];
+        let rows = target_scores(Device::default(), &targets, 3).unwrap();
+        assert_eq!(*rows.to_host(), [1.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]);
+        assert!(target_scores(Device::default(), &[target(&[]), Target::None], 3).is_none());
+    }
 
     fn sample(item: usize, groups: &[u8]) -> Sample {
         let sequence = |(i, group): (usize, &u8)| Sequence {

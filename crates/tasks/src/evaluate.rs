@@ -13,25 +13,26 @@ use crate::error::Result;
 use crate::inputs::InputSpec;
 use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
+use crate::rows::Rows;
 use crate::task::{Outcome, Task};
 
 /// Runs the task on every batch and calls `on_outcome` with the batch and its outcome. Stops early if `stop` is set.
 /// Returns whether all batches were evaluated.
 ///
 /// # Errors
-/// Returns an error that names file and row if an image cannot be read.
+/// Returns an error that names file and row if an image cannot be read, and errors of `on_outcome`.
 pub fn evaluate_batches(
     task: &dyn Task,
     model: &Vlc,
     mut batches: impl Iterator<Item = vlct_data::Result<Batch>>,
     stop: &AtomicBool,
-    on_outcome: &mut dyn FnMut(&Batch, &Outcome),
+    on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
 ) -> Result<bool> {
     while !stop.load(Ordering::Relaxed) {
         let Some(batch) = batches.next() else { return Ok(true) };
         let batch = batch?;
         let outcome = task.forward(model, &Tape::inference(model.compute()), &batch);
-        on_outcome(&batch, &outcome);
+        on_outcome(&batch, &outcome)?;
     }
     Ok(false)
 }
@@ -61,14 +62,20 @@ pub struct SplitEvaluator {
 }
 
 impl SplitEvaluator {
-    /// Returns the sums of all measures, or `None` if `stop` is set before the end. Calls `on_batch` with each batch.
+    /// Returns the sums of all measures and the results of the items, or `None` if `stop` is set before the end. Calls `on_batch` with
+    /// each batch.
     ///
     /// # Errors
     /// Returns the errors of [`Loader::new`] and [`evaluate_batches`].
-    pub fn tally(&self, model: &Vlc, stop: &AtomicBool, on_batch: &mut dyn FnMut(&Batch)) -> Result<Option<Tally>> {
-        let mut tally = Tally::default();
+    pub fn tally(
+        &self,
+        model: &Vlc,
+        stop: &AtomicBool,
+        on_batch: &mut dyn FnMut(&Batch),
+    ) -> Result<Option<(Tally, Rows)>> {
+        let (mut tally, mut rows) = (Tally::default(), Rows::new());
         if self.data.is_empty() {
-            return Ok(Some(tally));
+            return Ok(Some((tally, rows)));
         }
         let loader = Loader::new(
             Arc::clone(&self.task),
@@ -84,15 +91,17 @@ impl SplitEvaluator {
         };
         let complete = evaluate_batches(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
             outcome.measures.iter().for_each(|measure| tally.add_measure(measure));
+            self.task.record(&*self.data, batch, outcome, &mut rows)?;
             on_batch(batch);
+            Ok(())
         })?;
-        Ok(complete.then_some(tally))
+        Ok(complete.then_some((tally, rows)))
     }
 }
 
 impl Evaluator for SplitEvaluator {
     fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>> {
-        let tally = self.tally(model, stop, &mut |_| ())?;
-        Ok(tally.map(|tally| self.task.report(Phase::Val, &tally)))
+        let results = self.tally(model, stop, &mut |_| ())?;
+        Ok(results.map(|(tally, rows)| self.task.report(Phase::Val, &tally, &rows)))
     }
 }

@@ -5,18 +5,25 @@
 //!         (loader threads)                                       (model, tape)
 //! ```
 //!
-//! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`retrieval`]). A task turns items into sequences and targets, and the model's
+//! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`nlvr2`], [`retrieval`], [`labels`]). A task turns items into sequences and targets, and the model's
 //! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures and the
-//! evaluation of a split ([`evaluate`]). The crate uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
+//! evaluation of a split ([`evaluate`]). A [`Description`] makes a checkpoint usable without the configuration and data of its run. The crate
+//! uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
 
 pub mod batch;
+pub mod description;
 pub mod error;
 pub mod evaluate;
 mod inputs;
+pub mod labels;
 pub mod loader;
 pub mod metrics;
+pub mod nlvr2;
 pub mod pretrain;
+pub mod probabilities;
+mod ranking;
 pub mod retrieval;
+pub mod rows;
 mod sample;
 pub mod scoring;
 mod spec;
@@ -24,10 +31,12 @@ mod task;
 pub mod vqa;
 
 pub use batch::{Batch, Sample, Target, Text};
+pub use description::Description;
 pub use error::{Result, TaskError};
 pub use inputs::{InputSpec, Mode};
 pub use loader::{Loader, LoaderSpec};
-pub use metrics::{Measure, NonFinite, PendingMeasures, Phase, Ratio, Report, Tally};
+pub use metrics::{Measure, NonFinite, PendingMeasures, Phase, Ratio, Report, ReportFile, Tally};
+pub use rows::{Row, Rows, Subset};
 pub use sample::{SampleContext, SampleError};
 pub use spec::TaskSpec;
 pub use task::{Outcome, Task};

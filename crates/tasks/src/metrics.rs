@@ -155,8 +155,21 @@ pub fn short_name(key: &str) -> &str {
 pub struct Report {
     /// Names and values, in the order in which they are logged.
     pub values: Vec<(String, f64)>,
+    /// Names and values of parts of the metrics, such as those of single labels. They are logged, but not printed.
+    pub details: Vec<(String, f64)>,
     /// Terms of the sum that selects the best checkpoint, in the order of summation.
     pub selection: Vec<f64>,
+    /// Files to write after an evaluation of the test split.
+    pub files: Vec<ReportFile>,
+}
+
+/// A file with the results of an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportFile {
+    /// The beginning of the file's name.
+    pub stem: &'static str,
+    /// The content.
+    pub content: serde_json::Value,
 }
 
 impl Report {
@@ -168,6 +181,7 @@ impl Report {
         Self {
             values: keys.iter().filter_map(value).collect(),
             selection: selection.iter().filter_map(mean).collect(),
+            ..Self::default()
         }
     }
 
@@ -176,16 +190,18 @@ impl Report {
         self.selection.iter().fold(0.0, |sum, term| sum + term)
     }
 
-    /// Appends the values and selection terms of another report.
+    /// Appends the content of another report.
     pub fn extend(&mut self, other: Self) {
         self.values.extend(other.values);
+        self.details.extend(other.details);
         self.selection.extend(other.selection);
+        self.files.extend(other.files);
     }
 
     /// Returns all values, followed by the value that selects the best checkpoint.
-    pub fn into_values(self, phase: Phase) -> Vec<(String, f64)> {
+    pub fn values(&self, phase: Phase) -> Vec<(String, f64)> {
         let the_metric = (phase.metric_name("the_metric"), self.the_metric());
-        self.values.into_iter().chain([the_metric]).collect()
+        self.values.iter().cloned().chain([the_metric]).collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! Fine-tuning for retrieval: the model learns to rank an image's caption above captions drawn at random.
 
+use serde::{Deserialize, Serialize};
+
 use crate::batch::{Batch, Sample, Target, Text};
 use crate::metrics::{Phase, Report, Tally};
+use crate::rows::Rows;
 use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use vlct_data::datasets::Contents;
@@ -9,11 +12,18 @@ use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};
 use vlct_tensor::Tape;
 
+/// Settings of the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrievalSpec {
+    /// Number of false captions per image.
+    pub false_texts: usize,
+}
+
 /// The task of ranking the true caption of an image above false captions.
 #[derive(Clone, Copy, Debug)]
 pub struct Retrieval {
-    /// Number of false captions per image.
-    pub false_texts: usize,
+    /// The settings.
+    pub spec: RetrievalSpec,
 }
 
 impl Task for Retrieval {
@@ -25,15 +35,12 @@ impl Task for Retrieval {
         let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
         let mut texts = vec![Text::unmasked(cx.tokens())];
         let mut rng = cx.rng(Purpose::FalseText);
-        for _ in 0..self.false_texts {
+        for _ in 0..self.spec.false_texts {
             texts.push(Text::unmasked(cx.peer_tokens(&mut rng)?));
         }
         let sequence = |text| Sequence {
-            group: 0,
             text: Some(text),
-            image: Some(0),
-            token_type: 1,
-            mask: None,
+            ..Sequence::FIRST_PAIR
         };
         Ok(Sample {
             item: cx.item(),
@@ -49,7 +56,7 @@ impl Task for Retrieval {
     /// # Panics
     /// Panics if an image does not have `1 + false_texts` captions, or the model has neither a ranking nor a matching head.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
-        let captions = 1 + self.false_texts;
+        let captions = 1 + self.spec.false_texts;
         assert_eq!(
             batch.sequences.len(),
             batch.len() * captions,
@@ -63,7 +70,7 @@ impl Task for Retrieval {
         outcome
     }
 
-    fn report(&self, phase: Phase, tally: &Tally) -> Report {
+    fn report(&self, phase: Phase, tally: &Tally, _rows: &Rows) -> Report {
         Report::from_tally(phase, tally, &["irtr/irtr_loss"], &[])
     }
 }

@@ -129,6 +129,16 @@ impl SampleContext<'_> {
         &self.source.inputs.tokenizer
     }
 
+    /// Whether the item has an image `index`.
+    pub fn has_image(&self, index: usize) -> bool {
+        self.example.images.get(index).is_some_and(Option::is_some)
+    }
+
+    /// Returns an error about the item, which the loader returns. Its message names file and row.
+    pub fn fatal(&self, reason: &str) -> SampleError {
+        SampleError::Fatal(self.source.data.error(self.item, reason))
+    }
+
     /// Returns the target answer of the item.
     pub fn answer(&self) -> &Answer {
         &self.example.answer

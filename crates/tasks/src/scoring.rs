@@ -16,6 +16,7 @@ use crate::evaluate::{Evaluator, evaluate_batches};
 use crate::inputs::{InputSpec, Mode};
 use crate::loader::{Loader, LoaderSpec};
 use crate::metrics::{Phase, Report, Tally};
+use crate::rows::Rows;
 use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 
@@ -82,6 +83,7 @@ impl Recalls {
         Report {
             values: values.map(|(name, value)| (name.to_string(), value)).to_vec(),
             selection: vec![self.ir_r1 + self.tr_r1],
+            ..Report::default()
         }
     }
 }
@@ -163,7 +165,7 @@ impl Task for TextScoring {
         }
     }
 
-    fn report(&self, _phase: Phase, _tally: &Tally) -> Report {
+    fn report(&self, _phase: Phase, _tally: &Tally, _rows: &Rows) -> Report {
         Report::default()
     }
 }
@@ -216,6 +218,7 @@ impl RetrievalScorer {
             if let Some(logits) = &outcome.logits {
                 scores.extend_from_slice(&logits.tensor().to_host());
             }
+            Ok(())
         })?;
         Ok(complete.then_some(scores))
     }

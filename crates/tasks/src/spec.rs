@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vlct_data::DataError;
+use vlct_data::datasets::Contents;
 use vlct_model::VlcConfig;
 
+use crate::labels::{Labels, LabelsSpec};
+use crate::nlvr2::{Nlvr2, Nlvr2Spec};
 use crate::pretrain::{Pretrain, PretrainSpec};
+use crate::retrieval::{Retrieval, RetrievalSpec};
 use crate::task::Task;
-use crate::vqa::Vqa;
+use crate::vqa::{Vqa, VqaSpec};
 
 /// A task and its settings. The names of variants and fields are stored in checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,7 +21,13 @@ pub enum TaskSpec {
     /// Pre-training from captions.
     Pretrain(PretrainSpec),
     /// Visual question answering.
-    Vqa,
+    Vqa(VqaSpec),
+    /// Statements about pairs of images.
+    Nlvr2(Nlvr2Spec),
+    /// Ranking of captions for retrieval.
+    Retrieval(RetrievalSpec),
+    /// Labels of images with texts.
+    Labels(LabelsSpec),
 }
 
 impl TaskSpec {
@@ -28,7 +38,20 @@ impl TaskSpec {
     pub fn build(&self, model: &VlcConfig) -> Result<Arc<dyn Task>, DataError> {
         Ok(match self {
             Self::Pretrain(spec) => Arc::new(Pretrain::new(spec.clone(), model.patches())?),
-            Self::Vqa => Arc::new(Vqa),
+            Self::Vqa(spec) => Arc::new(Vqa::new(spec.clone(), None)),
+            Self::Nlvr2(spec) => Arc::new(Nlvr2 { spec: *spec }),
+            Self::Retrieval(spec) => Arc::new(Retrieval { spec: *spec }),
+            Self::Labels(spec) => Arc::new(Labels::new(spec.clone())),
         })
+    }
+
+    /// Returns the contents of the datasets of the task.
+    pub fn contents(&self) -> Contents {
+        match self {
+            Self::Pretrain(_) | Self::Retrieval(_) => Contents::Captions,
+            Self::Vqa(_) => Contents::Questions,
+            Self::Nlvr2(_) => Contents::Pairs,
+            Self::Labels(_) => Contents::Labels,
+        }
     }
 }

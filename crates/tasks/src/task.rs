@@ -2,8 +2,9 @@
 
 use crate::batch::{Batch, Sample};
 use crate::metrics::{Measure, Phase, Report, Tally};
+use crate::rows::Rows;
 use crate::sample::{SampleContext, SampleError};
-use vlct_data::datasets::Contents;
+use vlct_data::datasets::{Contents, Dataset};
 use vlct_model::Vlc;
 use vlct_tensor::{Tape, Tensor, Var};
 
@@ -22,8 +23,24 @@ pub trait Task: Send + Sync {
     /// Runs the model on a batch. The values of losses and measures stay on the device.
     fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome;
 
-    /// Returns the metrics of an epoch or a split, whose measures `tally` has summed.
-    fn report(&self, phase: Phase, tally: &Tally) -> Report;
+    /// Adds the results of the items of a batch to `rows`, for metrics and files that need more than sums. Only evaluation calls this
+    /// method.
+    ///
+    /// # Errors
+    /// Returns an error that names file and row if an item of `data` is damaged.
+    fn record(
+        &self,
+        _data: &dyn Dataset,
+        _batch: &Batch,
+        _outcome: &Outcome,
+        _rows: &mut Rows,
+    ) -> vlct_data::Result<()> {
+        Ok(())
+    }
+
+    /// Returns the metrics of an epoch or a split, whose measures `tally` has summed. `rows` has the results of single items, none in
+    /// training.
+    fn report(&self, phase: Phase, tally: &Tally, rows: &Rows) -> Report;
 }
 
 /// Result of [`Task::forward`].

@@ -1,17 +1,65 @@
 //! Visual question answering: a classifier over the answers that are frequent in the training data.
 
-use crate::batch::{Batch, Sample, Target, Text};
-use crate::metrics::{Phase, Report, Tally};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, Sample, Target, Text, target_scores};
+use crate::metrics::{Phase, Report, ReportFile, Tally};
+use crate::probabilities::top;
+use crate::rows::{Row, Rows};
 use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
-use vlct_data::datasets::{Answer, Contents};
+use vlct_data::answers::Annotations;
+use vlct_data::datasets::{Answer, Contents, Dataset};
 use vlct_data::random::Purpose;
 use vlct_model::{Sequence, Vlc};
-use vlct_tensor::{Device, Tape, Tensor};
+use vlct_tensor::Tape;
+
+/// The answer for ids without a name, as in the original.
+pub const UNKNOWN_ANSWER: &str = "unknown";
+
+/// Settings of the task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VqaSpec {
+    /// The text of each answer, by id; `None` for ids that no question has.
+    pub answers: Vec<Option<String>>,
+}
+
+impl VqaSpec {
+    /// Returns the text of an answer, `unknown` if it has none.
+    pub fn answer(&self, id: u32) -> &str {
+        let answer = self.answers.get(id as usize).and_then(Option::as_deref);
+        answer.unwrap_or(UNKNOWN_ANSWER)
+    }
+}
 
 /// The task of answering questions about images.
-#[derive(Clone, Copy, Debug)]
-pub struct Vqa;
+#[derive(Clone, Debug, Default)]
+pub struct Vqa {
+    spec: VqaSpec,
+    /// The annotators' answers, from which evaluation computes the official accuracy.
+    annotations: Option<Arc<Annotations>>,
+}
+
+impl Vqa {
+    /// Makes the task. With `annotations`, evaluation also reports the official accuracy.
+    pub fn new(spec: VqaSpec, annotations: Option<Arc<Annotations>>) -> Self {
+        Self { spec, annotations }
+    }
+
+    /// Returns the answers of an evaluation as the evaluation server takes them: a JSON array of objects with `question_id` and
+    /// `answer`, in the order of the dataset.
+    fn submission(&self, rows: &Rows) -> serde_json::Value {
+        let answers = rows.values().filter_map(|row| match row {
+            Row::Answer { question_id, answer } => {
+                Some(serde_json::json!({"question_id": question_id, "answer": self.spec.answer(*answer)}))
+            }
+            _ => None,
+        });
+        answers.collect()
+    }
+}
 
 impl Task for Vqa {
     fn contents(&self) -> Contents {
@@ -21,25 +69,19 @@ impl Task for Vqa {
     fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError> {
         let image = cx.image(0, &mut cx.rng(Purpose::Augmentation))?;
         let target = match cx.answer() {
-            Answer::Scored { answers, .. } => Target::Scores(
-                answers
-                    .iter()
-                    .map(|(_, id, score)| (*id as u32, *score as f32))
-                    .collect(),
-            ),
-            Answer::None | Answer::Truth(_) | Answer::Labels(_) => Target::None,
+            Answer::Question {
+                answers: Some(answers), ..
+            } => {
+                let scores = answers.iter().map(|(_, id, score)| (*id as u32, *score as f32));
+                Target::Scores(scores.collect())
+            }
+            _ => Target::None,
         };
         Ok(Sample {
             item: cx.item(),
             images: vec![image],
             texts: vec![Text::unmasked(cx.tokens())],
-            sequences: vec![Sequence {
-                group: 0,
-                text: Some(0),
-                image: Some(0),
-                token_type: 1,
-                mask: None,
-            }],
+            sequences: vec![Sequence::FIRST_PAIR],
             target,
         })
     }
@@ -66,21 +108,41 @@ impl Task for Vqa {
         outcome
     }
 
-    fn report(&self, phase: Phase, tally: &Tally) -> Report {
-        Report::from_tally(phase, tally, &["vqa/loss", "vqa/score"], &["vqa/score"])
-    }
-}
-
-/// Returns target scores `[samples, answers]`, 0 for answers that a target does not list; `None` if a sample has no target.
-fn target_scores(device: Device, targets: &[Target], answers: usize) -> Option<Tensor> {
-    let mut rows = vec![0f32; targets.len() * answers];
-    for (row, target) in rows.chunks_exact_mut(answers).zip(targets) {
-        let Target::Scores(scores) = target else { return None };
-        for (answer, score) in scores {
-            row[*answer as usize] = *score;
+    fn record(&self, data: &dyn Dataset, batch: &Batch, outcome: &Outcome, rows: &mut Rows) -> vlct_data::Result<()> {
+        let Some(logits) = &outcome.logits else { return Ok(()) };
+        let (columns, values) = (logits.columns(), logits.tensor().to_host());
+        for (item, logits) in batch.items.iter().zip(values.chunks_exact(columns)) {
+            let Answer::Question { question_id, .. } = data.example(*item)?.answer else {
+                continue;
+            };
+            let answer = top(logits, 1)[0] as u32;
+            rows.insert(*item, Row::Answer { question_id, answer });
         }
+        Ok(())
     }
-    Some(device.tensor(targets.len(), answers, &rows))
+
+    /// Reports loss and score. With annotations, also reports the official accuracy of the questions that have annotations. The report
+    /// of an evaluation has the submission file.
+    fn report(&self, phase: Phase, tally: &Tally, rows: &Rows) -> Report {
+        let mut report = Report::from_tally(phase, tally, &["vqa/score", "vqa/loss"], &["vqa/score"]);
+        if rows.is_empty() {
+            return report;
+        }
+        if let Some(annotations) = &self.annotations {
+            let answers = rows.values().filter_map(|row| match row {
+                Row::Answer { question_id, answer } => Some((*question_id, self.spec.answer(*answer))),
+                _ => None,
+            });
+            if let Some(accuracy) = annotations.accuracy(answers) {
+                report.values.push((phase.metric_name("vqa/accuracy_epoch"), accuracy));
+            }
+        }
+        report.files.push(ReportFile {
+            stem: "vqa_submit",
+            content: self.submission(rows),
+        });
+        report
+    }
 }
 
 #[cfg(test)]
@@ -88,15 +150,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_later_score_of_a_repeated_answer_counts() {
-        let target = |scores: &[(u32, f32)]| Target::Scores(scores.to_vec());
-        let targets = [
-            target(&[(2, 0.3), (0, 1.0), (2, 0.9)]),
-            target(&[]),
-            target(&[(1, 0.6)]),
-        ];
-        let rows = target_scores(Device::default(), &targets, 3).unwrap();
-        assert_eq!(*rows.to_host(), [1.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]);
-        assert!(target_scores(Device::default(), &[target(&[]), Target::None], 3).is_none());
+    fn a_submission_has_every_question_once_and_unknown_answers() {
+        let spec = VqaSpec {
+            answers: vec![Some("yes".into()), None],
+        };
+        let rows = Rows::from([
+            (
+                0,
+                Row::Answer {
+                    question_id: 7,
+                    answer: 0,
+                },
+            ),
+            (
+                1,
+                Row::Answer {
+                    question_id: 3,
+                    answer: 1,
+                },
+            ),
+            (
+                2,
+                Row::Answer {
+                    question_id: 9,
+                    answer: 5,
+                },
+            ),
+        ]);
+        let report = Vqa::new(spec, None).report(Phase::Val, &Tally::default(), &rows);
+        let want = serde_json::json!([
+            {"question_id": 7, "answer": "yes"},
+            {"question_id": 3, "answer": "unknown"},
+            {"question_id": 9, "answer": "unknown"},
+        ]);
+        assert_eq!((report.files[0].stem, &report.files[0].content), ("vqa_submit", &want));
+        assert!(report.values.is_empty());
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vlct_data::datasets::{Contents, ShardPolicy, Split, TableDataset};
+use vlct_data::datasets::{Split, TableDataset};
 use vlct_data::text::Tokenizer;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 
 use crate::error::{Result, TrainError};
-use crate::spec::{DataSpec, RunSpec};
+use crate::spec::RunSpec;
 
 /// Number of batches that the loader prepares ahead.
 const PREFETCH: usize = 4;
@@ -31,8 +31,8 @@ impl Data {
     pub fn open(spec: &RunSpec) -> Result<Self> {
         Ok(Self {
             inputs: inputs(spec)?,
-            train: open(&spec.data, Split::Train)?,
-            val: open(&spec.data, Split::Val)?,
+            train: open(spec, Split::Train)?,
+            val: open(spec, Split::Val)?,
         })
     }
 }
@@ -64,33 +64,29 @@ fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Opens the captions and images of a split.
+/// Opens a split of the run's datasets, whose rows must be of the kind that the task needs.
 ///
 /// # Errors
-/// Returns an error if `data.root` is empty, or if files are missing or do not contain captions.
-pub fn open(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
-    if data.root == Path::new("") {
-        return Err(TrainError::MissingDataRoot);
-    }
-    let shards = if data.fewer_shards {
-        ShardPolicy::AsFound
-    } else {
-        ShardPolicy::All
-    };
-    let dataset = TableDataset::open_with(Contents::Captions, &data.root, &data.datasets, split, shards)?;
-    Ok(Arc::new(dataset))
+/// Returns an error if `data.root` is empty, or if files are missing or have other contents.
+pub fn open(spec: &RunSpec, split: Split) -> Result<Arc<TableDataset>> {
+    open_datasets(spec, &spec.data.datasets, split)
 }
 
 /// Opens a split of the first dataset, for retrieval recalls.
 ///
 /// # Errors
 /// Returns the errors of [`open`].
-pub fn open_first(data: &DataSpec, split: Split) -> Result<Arc<TableDataset>> {
-    let first = DataSpec {
-        datasets: data.datasets[..1].to_vec(),
-        ..data.clone()
-    };
-    open(&first, split)
+pub fn open_first(spec: &RunSpec, split: Split) -> Result<Arc<TableDataset>> {
+    open_datasets(spec, &spec.data.datasets[..1], split)
+}
+
+fn open_datasets(spec: &RunSpec, names: &[String], split: Split) -> Result<Arc<TableDataset>> {
+    let data = &spec.data;
+    if data.root == Path::new("") {
+        return Err(TrainError::MissingDataRoot);
+    }
+    let dataset = TableDataset::open_with(spec.task.contents(), &data.root, names, split, &data.rules)?;
+    Ok(Arc::new(dataset))
 }
 
 /// Returns the settings of a run's loader.

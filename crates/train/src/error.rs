@@ -1,11 +1,12 @@
 //! Errors of a run.
 
-use crate::checkpoint::{self, CheckpointError};
 use crate::config::ConfigError;
 use crate::logs::LogError;
 use std::path::PathBuf;
 use vlct_data::DataError;
+use vlct_data::datasets::Split;
 use vlct_image::ImageError;
+use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_tasks::TaskError;
@@ -79,16 +80,77 @@ pub enum TrainError {
         /// Number of word embeddings of the model.
         vocab_size: usize,
     },
-    /// The configuration activates a task that this version does not train.
-    #[error("loss_names.{task}={value}: this version trains itm, mlm and mae, not {task}")]
-    UntrainedTask {
-        /// The entry of `loss_names`.
-        task: &'static str,
-        /// The value of the entry.
-        value: f64,
+    /// The configuration activates tasks that are not trained together.
+    #[error(
+        "loss_names activates {tasks}: a run trains either itm, mlm and mae, or one of vqa, nlvr2, irtr and labels; set the others \
+         to 0"
+    )]
+    SeveralTasks {
+        /// The active tasks, with commas.
+        tasks: String,
+    },
+    /// An answer's id is too large for the model.
+    #[error("answer {answer:?} has the id {id}, but vqav2_label_size={size}: set vqav2_label_size={}", id + 1)]
+    AnswerOutOfRange {
+        /// The answer.
+        answer: String,
+        /// Its id.
+        id: usize,
+        /// Number of answers of the model.
+        size: usize,
+    },
+    /// The training split has no answers.
+    #[error("the training split of datasets={datasets:?} has no answers, which training needs")]
+    NoAnswers {
+        /// The datasets as configured.
+        datasets: Vec<String>,
+    },
+    /// The answer texts are needed, but neither the weights nor the data have them.
+    #[error(
+        "the answers are unknown: {path} does not contain them, and data_root has no training questions ({source}); set \
+         vqa_answers to a file of answers, such as coco_vqa_label_info.pkl",
+        path = path.display()
+    )]
+    UnknownAnswers {
+        /// The weights.
+        path: PathBuf,
+        /// The error of reading the training questions.
+        source: Box<TrainError>,
+    },
+    /// The names of answers or labels differ between the weights and the data.
+    #[error("{path}: id {id} is {in_weights} in the weights and {in_data} in the data: use the data that the weights were trained on", path = path.display())]
+    OtherNames {
+        /// The weights.
+        path: PathBuf,
+        /// The first id whose names differ.
+        id: usize,
+        /// The name in the weights.
+        in_weights: String,
+        /// The name in the data.
+        in_data: String,
+    },
+    /// Rows of a split have no labels, which training and metrics need.
+    #[error("{rows} rows of the {split} split have no label: prepare them with labels, or leave them out")]
+    Unlabelled {
+        /// Number of rows.
+        rows: u64,
+        /// The split.
+        split: Split,
+    },
+    /// The data have a label that the model does not have.
+    #[error("label {label:?} of the {split} split is {missing}")]
+    UnknownLabel {
+        /// The label.
+        label: String,
+        /// The split.
+        split: Split,
+        /// A clause that says where the label is missing.
+        missing: &'static str,
     },
     /// No task is active.
-    #[error("no task is active: set loss_names.mlm=1 or loss_names.itm=1")]
+    #[error(
+        "no task is active: set loss_names.mlm=1 and loss_names.itm=1, or a fine-tuning task such as loss_names.vqa=1"
+    )]
     NoTask,
     /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]
@@ -97,7 +159,9 @@ pub enum TrainError {
         datasets: Vec<String>,
     },
     /// The datasets have no test split.
-    #[error("there is no test split of {}: use coco, f30k or gcc", datasets.join(", "))]
+    #[error(
+        "datasets={datasets:?} has no test split: use datasets with one, such as coco, f30k, vqa, nlvr2 or a custom dataset"
+    )]
     NoTestSplit {
         /// The datasets as configured.
         datasets: Vec<String>,
@@ -139,6 +203,12 @@ pub enum TrainError {
     NoCheckpoint {
         /// The value of `resume_from`.
         resume_from: String,
+    },
+    /// A directory has no weights to load.
+    #[error("load_path={path}: the directory has no checkpoint; give a run directory (…/version_0) or a weight file", path = path.display())]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
     },
     /// The resumed run had micro-batches of another size, and its position in the data is counted in micro-batches.
     #[error(

@@ -44,8 +44,13 @@ const NO_DECAY: [&str; 9] = [
 ];
 
 /// In pre-training, parameters whose name contains one of these strings belong to a task head. As in the original, the heads of
-/// pre-training are not in the list.
-const HEADS: [&str; 3] = ["vqa_classifier", "nlvr2_classifier", "snli_classifier"];
+/// pre-training are not in the list. The original has no head for labels.
+const HEADS: [&str; 4] = [
+    "vqa_classifier",
+    "nlvr2_classifier",
+    "snli_classifier",
+    "labels_classifier",
+];
 
 /// Returns the groups of a run. `depth` is the number of encoder blocks.
 pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: usize) -> Vec<ParameterGroup> {

@@ -1,13 +1,12 @@
 //! Training: configuration, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
 
 pub mod bench;
-pub mod checkpoint;
 pub mod config;
 pub mod data;
-pub mod description;
 pub mod error;
 pub mod groups;
 pub mod logs;
+mod names;
 pub mod plan;
 mod run;
 pub mod schedule;

@@ -9,14 +9,14 @@ use serde_json::Value;
 use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
 
-use crate::checkpoint;
 use crate::config::Config;
-use crate::description::Description;
 use crate::error::{Result, TrainError};
 use crate::logs::{Progress, RunLog};
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_model::checkpoint;
+use vlct_tasks::Description;
 
 /// Name of the file with the configuration.
 const CONFIG_FILE: &str = "config.toml";
@@ -176,6 +176,29 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
         .ok_or_else(|| TrainError::NoCheckpoint {
             resume_from: resume_from.into(),
         })
+}
+
+/// Returns the weight file of `load_path`: for a run directory its best checkpoint, or the last if there is no best one; for a directory
+/// with a checkpoint this checkpoint; else the path itself.
+pub(crate) fn find_weights(load_path: &Path) -> Result<PathBuf> {
+    if !load_path.is_dir() {
+        return Ok(load_path.to_path_buf());
+    }
+    let candidates = [
+        load_path.join(checkpoint::FILE_NAME),
+        checkpoint::best_path(load_path),
+        checkpoint::last_path(load_path),
+    ];
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| TrainError::NoWeights {
+        path: load_path.to_path_buf(),
+    })
+}
+
+/// Returns the name of the experiment to whose run a checkpoint or run directory belongs; `None` for other paths.
+pub(crate) fn experiment_of(load_path: &Path) -> Option<String> {
+    let path = std::path::absolute(find_weights(load_path).ok()?).ok()?;
+    Some(config_of(&path)?.exp_name)
 }
 
 /// Returns the run directory of a checkpoint, `<run>` of `<run>/last/checkpoint.safetensors`; `None` if `<run>` has no

@@ -8,9 +8,9 @@ use serde_json::Value;
 use vlct_data::loader::Position;
 use vlct_tasks::Tally;
 
-use crate::checkpoint::{Checkpoint, STEP_KEY};
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
+use vlct_model::checkpoint::{Checkpoint, STEP_KEY};
 
 /// The state of a run other than weights and moments.
 ///

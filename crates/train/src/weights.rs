@@ -11,10 +11,11 @@ use vlct_model::initialise::initialise;
 use vlct_tensor::Gradients;
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
 
-use crate::checkpoint::{self, Checkpoint, TensorRef};
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
+use crate::run;
 use crate::spec::{OptimizerSpec, RunSpec, WeightsSpec};
+use vlct_model::checkpoint::{self, Checkpoint, TensorRef};
 
 /// A model, its optimiser and its gradients.
 pub(crate) struct Weights {
@@ -153,11 +154,12 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
     Ok(())
 }
 
-/// Loads a weight file into a model. Returns a report of the tensors that match, as text.
+/// Loads a weight file, or the checkpoint of a run directory, into a model. Returns a report of the tensors that match, as text.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
+    let path = &run::find_weights(path)?;
     let state = files::read(path)?.state;
     let (state, report) = files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| {
         TrainError::WeightsMismatch {

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use vlct_model::checkpoint;
 use vlct_model::files;
-use vlct_train::checkpoint;
 use vlct_train::config::Config;
 use vlct_util::text::escape_control;
 use vlct_util::{IoError, at, open_file};

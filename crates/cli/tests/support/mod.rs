@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use vlct_model::checkpoint;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
-use vlct_train::checkpoint;
 
 /// Returns the command that starts the program, without arguments.
 pub fn vlct() -> Command {

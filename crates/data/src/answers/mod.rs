@@ -12,11 +12,13 @@
 //! assert_eq!(score(3), 0.9);
 //! ```
 
+mod annotations;
 mod file;
 mod normalise;
 mod prepared;
 mod vocabulary;
 
+pub use annotations::{Annotations, official_accuracy};
 pub use normalise::normalize_word;
 pub use vocabulary::{MAX_ANSWERS, MIN_OCCURRENCES, Vocabulary};
 

@@ -81,10 +81,10 @@ pub enum Answer {
     /// The names of the classes: one in a dataset with the column `label`, any number of different ones with the column `labels`.
     Labels(Vec<String>),
     /// Answers to a question.
-    Scored {
+    Question {
         /// Id of the question in the annotations.
         question_id: i64,
-        /// Answers: text, id in the answer vocabulary, score from 0 to 1. Empty in test splits.
-        answers: Vec<(String, i64, f64)>,
+        /// Answers: text, id in the answer vocabulary, score from 0 to 1. `None` in test splits. Empty if no answer is in the vocabulary.
+        answers: Option<Vec<(String, i64, f64)>>,
     },
 }

@@ -115,7 +115,10 @@ impl TableDataset {
 
     /// Returns the question at a location, with its answers.
     fn question(&self, location: &Location) -> Result<(String, Answer)> {
-        let questions = self.file(location)?.arrow()?.questions(location.row)?;
+        let table = self.file(location)?.arrow()?;
+        let questions = table.questions(location.row)?;
+        // Test splits have empty answer columns.
+        let is_answered = !table.text_lists(location.row, "answers")?.is_empty();
         self.count_bytes_read_at(location, READ_AROUND_BYTES);
         let count = questions.len();
         let question = questions.into_iter().nth(location.text).ok_or_else(|| {
@@ -130,9 +133,9 @@ impl TableDataset {
         match question.answers.iter().find(is_invalid) {
             None => Ok((
                 question.question,
-                Answer::Scored {
+                Answer::Question {
                     question_id: question.question_id,
-                    answers: question.answers,
+                    answers: is_answered.then_some(question.answers),
                 },
             )),
             Some((_, id, score)) => {

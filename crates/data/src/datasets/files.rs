@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::unfinished_files;
 use crate::{DataError, Result};
 
@@ -26,15 +28,33 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// Which numbered shards must exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ShardPolicy {
-    /// All shards must exist. Their number is read from the report of the preparation; without a report, it is the published number.
+/// Which files belong to a split of a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRules {
+    /// Whether a published dataset may have fewer numbered files than were published, because some images can no longer be downloaded.
+    /// Files before the last existing one must exist. If not, all numbered files must exist. Their number is read from the report of
+    /// the preparation; without a report, it is the published number.
+    pub fewer_shards: bool,
+    /// Whether validation is separate from training and test. If not, the splits are those of the original: COCO and Flickr30k are
+    /// validated on the Karpathy test split, and NLVR2 on both dev and test1.
+    pub honest_validation: bool,
+    /// Whether the training split of `vqa` includes the questions of Visual Genome, `vgqa_train`.
+    pub vgqa: bool,
+    /// The file of the test split of `vqa`: `vqav2_{name}`.
+    pub vqa_test: VqaTest,
+}
+
+/// The file of the test split of `vqa`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VqaTest {
+    /// All test questions.
     #[default]
-    All,
-    /// There may be fewer shards than published, because some images can no longer be downloaded. Shards before the last existing one
-    /// must exist.
-    AsFound,
+    Test,
+    /// The questions of test-dev.
+    TestDev,
+    /// The validation questions that are not used for training.
+    RestVal,
 }
 
 /// Rejects a dataset whose preparation is not finished, because its existing files could be mistaken for a complete dataset.

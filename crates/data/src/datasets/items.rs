@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::contents::Contents;
-use super::files::{ShardPolicy, Split};
+use super::files::{FileRules, Split};
 use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::published::Published;
 use super::registry;
@@ -78,10 +78,10 @@ impl TableDataset {
         names: &[impl AsRef<str>],
         split: Split,
     ) -> Result<Self> {
-        Self::open_with(contents, data_root, names, split, ShardPolicy::All)
+        Self::open_with(contents, data_root, names, split, &FileRules::default())
     }
 
-    /// Opens datasets like [`Self::open`]; `shards` determines which shards must exist.
+    /// Opens datasets like [`Self::open`]; `rules` determine the files.
     ///
     /// # Errors
     /// Returns the errors of [`Self::open`].
@@ -90,7 +90,7 @@ impl TableDataset {
         data_root: impl AsRef<Path>,
         names: &[impl AsRef<str>],
         split: Split,
-        shards: ShardPolicy,
+        rules: &FileRules,
     ) -> Result<Self> {
         for name in names {
             let found = registry::contents(data_root.as_ref(), name.as_ref())?;
@@ -101,7 +101,7 @@ impl TableDataset {
                 )));
             }
         }
-        let files = registry::files_of_all(data_root.as_ref(), names, split, shards)?;
+        let files = registry::files_of_all(data_root.as_ref(), names, split, rules)?;
         Self::of_files(contents, names, files)
     }
 

@@ -3,7 +3,7 @@
 //! [`DATASETS`] is the only list of these datasets; the registry, the configuration and a test of `docs/data.md` read it.
 
 use super::contents::Contents;
-use super::files::Split;
+use super::files::{FileRules, Split, VqaTest};
 
 /// The files of one split, as names without `.arrow`.
 #[derive(Debug)]
@@ -33,6 +33,19 @@ pub struct Published {
     pub val: Files,
     /// Files of the test split.
     pub test: Files,
+    /// Files of validation that is separate from training and test; `None` if the published validation is.
+    pub honest: Option<Honest>,
+}
+
+/// Files with which validation is separate from training and test.
+#[derive(Debug)]
+pub struct Honest {
+    /// Files of the training split.
+    pub train: Files,
+    /// Files of the validation split.
+    pub val: Files,
+    /// What differs, for the log.
+    pub difference: &'static str,
 }
 
 /// Returns a dataset of captions that has only a training split.
@@ -44,8 +57,16 @@ const fn train_only(name: &'static str, preparation: &'static str, train: Files)
         train,
         val: Files::None,
         test: Files::None,
+        honest: None,
     }
 }
+
+/// Name of the published dataset of questions.
+const VQA: &str = "vqa";
+/// Training files of [`VQA`] with the questions of Visual Genome.
+const VQA_TRAIN_WITH_VGQA: Files = Files::Named(&["vqav2_train", "vqav2_trainable_val", "vgqa_train"]);
+/// File of [`VQA`] with the questions of test-dev.
+const VQA_TEST_DEV: Files = Files::Named(&["vqav2_test-dev"]);
 
 /// All published datasets.
 pub const DATASETS: &[Published] = &[
@@ -56,6 +77,11 @@ pub const DATASETS: &[Published] = &[
         train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
         val: Files::Named(&["coco_caption_karpathy_test"]),
         test: Files::Named(&["coco_caption_karpathy_test"]),
+        honest: Some(Honest {
+            train: Files::Named(&["coco_caption_karpathy_train", "coco_caption_karpathy_restval"]),
+            val: Files::Named(&["coco_caption_karpathy_val"]),
+            difference: "coco is validated on the Karpathy test split",
+        }),
     },
     Published {
         name: "f30k",
@@ -64,6 +90,11 @@ pub const DATASETS: &[Published] = &[
         train: Files::Named(&["f30k_caption_karpathy_train", "f30k_caption_karpathy_val"]),
         val: Files::Named(&["f30k_caption_karpathy_test"]),
         test: Files::Named(&["f30k_caption_karpathy_test"]),
+        honest: Some(Honest {
+            train: Files::Named(&["f30k_caption_karpathy_train"]),
+            val: Files::Named(&["f30k_caption_karpathy_val"]),
+            difference: "f30k is validated on the Karpathy test split, and trained on its validation split too",
+        }),
     },
     train_only("vg", "vg", Files::Named(&["vg"])),
     Published {
@@ -73,15 +104,17 @@ pub const DATASETS: &[Published] = &[
         train: Files::Shards("conceptual_caption_train", 31),
         val: Files::Named(&["conceptual_caption_val_0"]),
         test: Files::Named(&["conceptual_caption_val_0"]),
+        honest: None,
     },
     train_only("sbu", "sbu", Files::Shards("sbu", 9)),
     Published {
-        name: "vqa",
+        name: VQA,
         preparation: "vqav2",
         contents: Contents::Questions,
         train: Files::Named(&["vqav2_train", "vqav2_trainable_val"]),
         val: Files::Named(&["vqav2_rest_val"]),
         test: Files::Named(&["vqav2_test"]),
+        honest: None,
     },
     Published {
         name: "nlvr2",
@@ -90,6 +123,11 @@ pub const DATASETS: &[Published] = &[
         train: Files::Named(&["nlvr2_train"]),
         val: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
         test: Files::Named(&["nlvr2_dev", "nlvr2_test1"]),
+        honest: Some(Honest {
+            train: Files::Named(&["nlvr2_train"]),
+            val: Files::Named(&["nlvr2_dev"]),
+            difference: "nlvr2 is validated on test1, whose accuracy selects the best checkpoint",
+        }),
     },
     train_only("pretrainVQA", "pretrain-vqa", Files::Shards("pretrain_vqa", 2)),
     train_only("pretrainOI", "pretrain-openimages", Files::Shards("openimages", 17)),
@@ -125,11 +163,19 @@ impl Published {
     }
 
     /// Returns the files of a split.
-    pub fn files(&self, split: Split) -> &Files {
-        match split {
-            Split::Train => &self.train,
-            Split::Val => &self.val,
-            Split::Test => &self.test,
+    pub fn files(&self, split: Split, rules: &FileRules) -> &Files {
+        match (&self.honest, split) {
+            (Some(honest), Split::Train) if rules.honest_validation => &honest.train,
+            (Some(honest), Split::Val) if rules.honest_validation => &honest.val,
+            (_, Split::Train) if self.name == VQA && rules.vgqa => &VQA_TRAIN_WITH_VGQA,
+            (_, Split::Test) if self.name == VQA => match rules.vqa_test {
+                VqaTest::Test => &self.test,
+                VqaTest::TestDev => &VQA_TEST_DEV,
+                VqaTest::RestVal => &self.val,
+            },
+            (_, Split::Train) => &self.train,
+            (_, Split::Val) => &self.val,
+            (_, Split::Test) => &self.test,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::custom;
-use super::files::{ShardPolicy, Split, reject_unfinished};
+use super::files::{FileRules, Split, reject_unfinished};
 use super::published::{Files, Published};
 use super::table::Table;
 use crate::error::MissingFile;
@@ -53,22 +53,23 @@ fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) ->
 /// # Errors
 /// Returns [`DataError::UnknownDataset`] for an unknown name, [`DataError::MissingFiles`] with all files that are missing in
 /// `data_root`, [`DataError::Unfinished`] if the preparation is not finished.
-pub fn files(data_root: &Path, name: &str, split: Split, shards: ShardPolicy) -> Result<Vec<PathBuf>> {
+pub fn files(data_root: &Path, name: &str, split: Split, rules: &FileRules) -> Result<Vec<PathBuf>> {
     let Some(dataset) = Published::find(name) else {
         return custom::files(data_root, name, split);
     };
     let path = |file: &str| data_root.join(format!("{file}.arrow"));
     let exists = |file: &str| path(file).exists();
     let shard = |prefix: &str, i: usize| format!("{prefix}_{i}");
-    let expected: Vec<String> = match dataset.files(split) {
+    let expected: Vec<String> = match dataset.files(split, rules) {
         Files::None => Vec::new(),
         Files::Named(names) => names.iter().map(|n| n.to_string()).collect(),
         Files::Shards(prefix, count) => {
-            // With `AsFound`, all shards up to the last existing one are expected, so gaps are reported as missing files.
+            // With `fewer_shards`, all shards up to the last existing one are expected, so gaps are reported as missing files.
             let last_existing = (0..*count).rev().find(|i| exists(&shard(prefix, *i)));
-            let count = match shards {
-                ShardPolicy::All => prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count),
-                ShardPolicy::AsFound => last_existing.map_or(1, |last| last + 1),
+            let count = if rules.fewer_shards {
+                last_existing.map_or(1, |last| last + 1)
+            } else {
+                prepared_shards(data_root, dataset.preparation, prefix).unwrap_or(*count)
             };
             (0..count).map(|i| shard(prefix, i)).collect()
         }
@@ -92,7 +93,7 @@ pub fn files(data_root: &Path, name: &str, split: Split, shards: ShardPolicy) ->
         .map(|file| MissingFile {
             dataset: name.to_string(),
             file: format!("{file}.arrow"),
-            allows_fewer_shards: shards == ShardPolicy::AsFound,
+            allows_fewer_shards: rules.fewer_shards,
         })
         .collect();
     if !missing.is_empty() {
@@ -109,14 +110,14 @@ pub(super) fn files_of_all(
     data_root: &Path,
     names: &[impl AsRef<str>],
     split: Split,
-    shards: ShardPolicy,
+    rules: &FileRules,
 ) -> Result<Vec<(usize, PathBuf)>> {
     if names.is_empty() {
         return Err(DataError::Invalid("no dataset is given; name at least one".into()));
     }
     let (mut found, mut all_missing) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
-        match files(data_root, name.as_ref(), split, shards) {
+        match files(data_root, name.as_ref(), split, rules) {
             Ok(files) => found.extend(files.into_iter().map(|file| (index, file))),
             Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
             Err(other) => return Err(other),

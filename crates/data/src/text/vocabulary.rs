@@ -56,6 +56,20 @@ impl Vocabulary {
         Self::parse(path, bytes)
     }
 
+    /// Makes a vocabulary of `tokens`, ordered by id. `source` is the file that contains them, for messages.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`] if a token contains a line break, or a special token is missing.
+    pub fn from_tokens(source: &Path, tokens: &[String]) -> Result<Self> {
+        if let Some(token) = tokens.iter().find(|token| token.contains(['\n', '\r'])) {
+            return Err(DataError::format(
+                source,
+                format!("token {token:?} contains a line break"),
+            ));
+        }
+        Self::parse(source, tokens.join("\n").into_bytes())
+    }
+
     /// Parses the content of a file; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let text = String::from_utf8(bytes).map_err(|error| {

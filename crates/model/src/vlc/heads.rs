@@ -2,13 +2,13 @@
 
 use super::blocks::{Linear, Norm, ParameterIds};
 use super::{Encoded, Vlc};
-use vlct_tensor::{ParameterId, Tape, Var};
+use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// ε of BERT's prediction head.
 const MLM_EPS: f32 = 1e-12;
 
-/// ε of the question-answering head's layer norm, PyTorch's default.
-const VQA_EPS: f32 = 1e-5;
+/// ε of the classifiers' layer norms, PyTorch's default.
+const CLASSIFIER_EPS: f32 = 1e-5;
 
 /// Parameters of the masked-language head. `decoder` is not tied to the word table.
 pub(super) struct Mlm {
@@ -29,20 +29,28 @@ impl Mlm {
     }
 }
 
-/// Parameters of the question-answering head.
-pub(super) struct Vqa {
+/// Parameters of a classifier with one hidden layer.
+pub(super) struct Classifier {
     hidden: Linear,
     norm: Norm,
-    answers: Linear,
+    classes: Linear,
 }
 
-impl Vqa {
-    pub fn new(ids: &ParameterIds) -> Self {
+impl Classifier {
+    /// Returns the classifier with the parameters `{name}.0` (hidden layer), `{name}.1` (norm) and `{name}.3` (classes).
+    pub fn new(ids: &ParameterIds, name: &str) -> Self {
         Self {
-            hidden: ids.linear("vqa_classifier.0"),
-            norm: ids.norm("vqa_classifier.1"),
-            answers: ids.linear("vqa_classifier.3"),
+            hidden: ids.linear(&format!("{name}.0")),
+            norm: ids.norm(&format!("{name}.1")),
+            classes: ids.linear(&format!("{name}.3")),
         }
+    }
+
+    /// Computes logits `[rows, classes]` of `x [rows, width]`.
+    fn forward(&self, tape: &Tape, parameters: &Parameters, x: &Var) -> Var {
+        let x = self.hidden.forward(tape, parameters, x, None);
+        let x = tape.gelu(&self.norm.forward(tape, parameters, &x, CLASSIFIER_EPS));
+        self.classes.forward(tape, parameters, &x, None)
     }
 }
 
@@ -88,10 +96,29 @@ impl Vlc {
     /// # Panics
     /// Panics if the model has no question-answering head.
     pub fn vqa_logits(&self, tape: &Tape, pooled: &Var) -> Var {
-        let (p, head) = (&self.parameters, expect(&self.vqa, "question-answering"));
-        let x = head.hidden.forward(tape, p, pooled, None);
-        let x = tape.gelu(&head.norm.forward(tape, p, &x, VQA_EPS));
-        head.answers.forward(tape, p, &x, None)
+        expect(&self.vqa, "question-answering").forward(tape, &self.parameters, pooled)
+    }
+
+    /// Computes logits of statements about pairs of images: `[pairs, 2]`. Class 1 means that the statement is true. `pooled` has the
+    /// sequences of the left images, then those of the right images, `[2·pairs, width]`.
+    ///
+    /// # Panics
+    /// Panics if the model has no head for pairs of images, or the number of sequences is odd.
+    pub fn nlvr2_logits(&self, tape: &Tape, pooled: &Var) -> Var {
+        let pairs = pooled.rows() / 2;
+        assert_eq!(pooled.rows(), 2 * pairs, "two sequences for each pair of images");
+        // Left and right of each pair become neighbours, and then one row.
+        let order: Vec<u32> = (0..pairs as u32).flat_map(|i| [i, i + pairs as u32]).collect();
+        let joined = tape.reshape(&tape.rows(pooled, order), pairs, 2 * pooled.columns());
+        expect(&self.nlvr2, "image-pair").forward(tape, &self.parameters, &joined)
+    }
+
+    /// Computes label logits of pooled sequences: `[sequences, labels]`.
+    ///
+    /// # Panics
+    /// Panics if the model has no label head.
+    pub fn labels_logits(&self, tape: &Tape, pooled: &Var) -> Var {
+        expect(&self.labels, "label").forward(tape, &self.parameters, pooled)
     }
 
     /// Computes ranking scores of pooled sequences: `[sequences, 1]`. Without a ranking head, the score is the matching logit of

@@ -34,7 +34,9 @@ pub struct Vlc {
     pooler: Linear,
     mlm: Option<heads::Mlm>,
     itm: Option<Linear>,
-    vqa: Option<heads::Vqa>,
+    vqa: Option<heads::Classifier>,
+    nlvr2: Option<heads::Classifier>,
+    labels: Option<heads::Classifier>,
     rank: Option<Linear>,
 }
 
@@ -88,7 +90,15 @@ impl Vlc {
             pooler: ids.linear("pooler.dense"),
             mlm: config.heads.mlm.then(|| heads::Mlm::new(&ids)),
             itm: config.heads.itm.then(|| ids.linear("itm_score.fc")),
-            vqa: config.heads.vqa.map(|_| heads::Vqa::new(&ids)),
+            vqa: config.heads.vqa.map(|_| heads::Classifier::new(&ids, "vqa_classifier")),
+            nlvr2: config
+                .heads
+                .nlvr2
+                .then(|| heads::Classifier::new(&ids, "nlvr2_classifier")),
+            labels: config
+                .heads
+                .labels
+                .map(|_| heads::Classifier::new(&ids, "labels_classifier")),
             rank: config.heads.rank.then(|| ids.linear("rank_output")),
             config,
             parameters,

@@ -333,24 +333,31 @@ fn loader_expects_as_many_shards_as_were_prepared() {
     assert!((2..9).contains(&count));
     write("sbu", &plan, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     use vlct_data::datasets::Dataset as _;
-    let open = |shards| {
+    let open = |rules: &vlct_data::datasets::FileRules| {
         vlct_data::datasets::TableDataset::open_with(
             vlct_data::datasets::Contents::Captions,
             directory.path(),
             &["sbu"],
             vlct_data::datasets::Split::Train,
-            shards,
+            rules,
         )
     };
-    let all = open(vlct_data::datasets::ShardPolicy::All).unwrap();
+    let all = open(&vlct_data::datasets::FileRules::default()).unwrap();
     assert_eq!(all.tables().count(), count);
 
     // Without the report, the published number of shards is expected.
     std::fs::remove_file(Report::path(directory.path(), "sbu")).unwrap();
-    let message = open(vlct_data::datasets::ShardPolicy::All).unwrap_err().to_string();
+    let message = open(&vlct_data::datasets::FileRules::default())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("sbu_8.arrow"), "{message}");
     assert_eq!(
-        open(vlct_data::datasets::ShardPolicy::AsFound).unwrap().rows(),
+        open(&vlct_data::datasets::FileRules {
+            fewer_shards: true,
+            ..Default::default()
+        })
+        .unwrap()
+        .rows(),
         all.rows()
     );
 }

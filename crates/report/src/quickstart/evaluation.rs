@@ -11,7 +11,7 @@ use vlct_tasks::scoring::{Recalls, RetrievalScorer};
 use vlct_tasks::{Batch, InputSpec, Ratio, Tally, TaskSpec};
 use vlct_train::data;
 use vlct_train::error::Result;
-use vlct_train::spec::{DataSpec, RunSpec};
+use vlct_train::spec::RunSpec;
 use vlct_train::trainer::evaluate::split_evaluator;
 
 /// Maximum number of images, and of captions, in the retrieval evaluation.
@@ -51,15 +51,15 @@ pub struct Evaluation {
 /// Returns an error if the dataset or the vocabulary cannot be read.
 pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
     let inputs = data::inputs(spec)?;
-    let held_out = data::open(&spec.data, Split::Test)?;
+    let held_out = data::open(spec, Split::Test)?;
     let no_stop = AtomicBool::new(false);
     let evaluate_split = |spec: &RunSpec, watch: &mut dyn FnMut(&Batch)| -> Result<Tally> {
-        let tally = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &no_stop, watch)?;
-        Ok(tally.unwrap_or_default())
+        let results = split_evaluator(spec, held_out.clone(), &inputs)?.tally(model, &no_stop, watch)?;
+        Ok(results.unwrap_or_default().0)
     };
 
     let masked = evaluate_split(spec, &mut |_| ())?;
-    let baseline = text_baseline(&spec.data, &inputs.tokenizer)?;
+    let baseline = text_baseline(spec, &inputs.tokenizer)?;
     let mut text_only = Ratio::default();
     let mut unmasked = spec.clone();
     if let TaskSpec::Pretrain(pretrain) = &mut unmasked.task {
@@ -113,11 +113,11 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
 }
 
 /// Fits the text-only baseline to all captions of the training split.
-fn text_baseline(spec: &DataSpec, tokenizer: &Tokenizer) -> Result<TextBaseline> {
+fn text_baseline(spec: &RunSpec, tokenizer: &Tokenizer) -> Result<TextBaseline> {
     let training = data::open(spec, Split::Train)?;
     let mut sequences = Vec::with_capacity(training.len());
     for index in 0..training.len() {
-        sequences.push(tokenizer.encode(&training.text(index)?.unwrap_or_default(), spec.max_text_len));
+        sequences.push(tokenizer.encode(&training.text(index)?.unwrap_or_default(), spec.data.max_text_len));
     }
     Ok(TextBaseline::fit(sequences.iter().map(Vec::as_slice)))
 }

@@ -7,11 +7,12 @@ use vlct_data::random::{Purpose, stream};
 use super::*;
 use crate::batch::Target;
 use crate::pretrain::{MATCHING, MODELLING, PretrainSpec};
-use crate::retrieval::Retrieval;
+use crate::retrieval::{Retrieval, RetrievalSpec};
 use crate::sample::EVALUATION_SEED_BIT;
 use crate::spec::TaskSpec;
+use crate::vqa::VqaSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
-use vlct_data::datasets::{Contents, RowsOf, ShardPolicy, Split, TableDataset};
+use vlct_data::datasets::{Contents, FileRules, RowsOf, Split, TableDataset};
 use vlct_data::text::{MaskingConfig, Tokenizer};
 use vlct_image::{RgbImage, TransformKind, decode, encode_png};
 use vlct_model::config::{Backbone, Heads, VlcConfig};
@@ -387,7 +388,9 @@ fn retrieval_evaluation_has_one_item_per_row() {
 fn retrieval_draws_false_captions_from_the_same_dataset() {
     let directory = write_datasets(5, &[]);
     let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
-    let task = Arc::new(Retrieval { false_texts: 3 });
+    let task = Arc::new(Retrieval {
+        spec: RetrievalSpec { false_texts: 3 },
+    });
     let tokenizer = Tokenizer::bert_base_uncased();
     let tokens = |item| tokenizer.encode(&data.text(item).unwrap().unwrap(), 12);
     for batch in loader(task, &data, spec(), Position::default()) {
@@ -423,7 +426,7 @@ fn targets_of_questions_are_the_scores_of_their_answers() {
     };
     writer.push(row).unwrap();
     writer.finish().unwrap();
-    let task = build_task(TaskSpec::Vqa);
+    let task = build_task(TaskSpec::Vqa(VqaSpec::default()));
     let data = TableDataset::open(task.contents(), directory.path(), &["ask"], Split::Train).unwrap();
     let batch = loader(task, &Arc::new(data), spec(), Position::default())
         .next()
@@ -441,8 +444,17 @@ fn golden_datasets_load() {
     for golden in vlct_golden::directories("prepare") {
         for (set, name) in [("coco", "coco"), ("gcc", "gcc"), ("vg", "vg")] {
             let root = golden.join(set).join("expected");
-            let data =
-                TableDataset::open_with(Contents::Captions, root, &[name], Split::Train, ShardPolicy::AsFound).unwrap();
+            let data = TableDataset::open_with(
+                Contents::Captions,
+                root,
+                &[name],
+                Split::Train,
+                &FileRules {
+                    fewer_shards: true,
+                    ..FileRules::default()
+                },
+            )
+            .unwrap();
             let data = Arc::new(data);
             let spec = LoaderSpec {
                 end_epoch: Some(1),

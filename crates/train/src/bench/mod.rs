@@ -13,6 +13,7 @@ use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::pretrain::PretrainSpec;
+use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Task, TaskSpec};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::profile::{self, Entry};
@@ -175,7 +176,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
             },
             mask_ratio: Some(MASK_RATIO),
         }),
-        Workload::Vqa | Workload::Infer => TaskSpec::Vqa,
+        Workload::Vqa | Workload::Infer => TaskSpec::Vqa(VqaSpec::default()),
     };
     let patches = model.config().patches();
     let task = spec
@@ -217,7 +218,7 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
         mlm: true,
         itm: true,
         vqa: answers,
-        rank: false,
+        ..Heads::default()
     };
     let mut model = Vlc::new(VlcConfig {
         image_size,

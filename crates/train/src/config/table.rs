@@ -124,6 +124,11 @@ table! {
         data_root: String = String::new(), Range::Any, "Directory of the Arrow files.";
         datasets: Vec<String> = strings(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones or custom ones. In data_root, a custom dataset NAME is the files NAME_train_0.arrow, … or a directory NAME of WebDataset tars.";
         fewer_shards: bool = false, Range::Any, "Accept published datasets such as gcc and sbu with fewer numbered files than published.";
+        honest_validation: bool = false, Range::Any, "Validate on data that is neither trained nor tested on: for coco and f30k the Karpathy validation split, for nlvr2 dev. If False, splits are those of the original, which selects checkpoints by test data.";
+        vgqa: bool = false, Range::Any, "Add Visual Genome's questions, vgqa_train.arrow, to the training split of vqa.";
+        vqa_test_split: String = "test".into(), Range::OneOf(&["test", "test-dev", "rest_val"]), "Questions of vqa that test_only=True answers: test, test-dev, or rest_val, the validation questions that are not trained on.";
+        vqa_annotations: String = String::new(), Range::Any, "Annotation file of VQA, such as v2_mscoco_val2014_annotations.json: evaluations of vqa report the official accuracy of the questions that it contains.";
+        vqa_answers: String = String::new(), Range::Any, "File with the answer of each id (coco_vqa_label_info.pkl, or JSON), for test_only=True with weights that do not contain the answers, if data_root has no training questions.";
         train_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
         val_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
         image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels.";
@@ -144,7 +149,7 @@ table! {
         decoder_depth: Option<usize> = None, between(1.0, 1024.0), "Number of blocks of the decoder; None means the backbone's.";
         decoder_heads: Option<usize> = None, between(1.0, 1024.0), "Number of attention heads of the decoder; None means the backbone's.";
         vocab_size: usize = 30522, between(104.0, 16777216.0), "Vocabulary size: rows of the word embedding and outputs of masked language modelling.";
-        vqav2_label_size: usize = 3129, between(1.0, 16777216.0), "Number of answers of visual question answering.";
+        vqav2_label_size: usize = 3129, between(1.0, 16777216.0), "Number of answers of visual question answering with the published dataset vqa; other datasets have as many as their training split.";
         drop_rate: f64 = 0.1, half_open(0.0, 1.0), "Dropout probability of the text embedding; the model has no other dropout.";
         num_heads: usize = 12, Range::Any, "No effect: vit or heads sets the number of heads.";
         num_layers: usize = 12, Range::Any, "No effect: vit or depth sets the depth.";
@@ -152,10 +157,10 @@ table! {
         max_image_len: i64 = -1, Range::Any, "No effect: all patches are used.";
     }
     "Weights" {
-        load_path: String = String::new(), Range::Any, "Checkpoint to start from or to evaluate.";
+        load_path: String = String::new(), Range::Any, "Weights to start from or to evaluate: a weight file, a checkpoint, or a run directory, which means its best checkpoint.";
         pretrain_path: String = String::new(), Range::Any, "MAE weights for the image backbone.";
         resume_from: Option<String> = None, Range::Any, "Run directory or checkpoint from which training continues, with optimiser state and position in the data.";
-        load_heads: bool = false, Range::Any, "Whether training loads the VQA, NLVR2 and retrieval heads of load_path; otherwise it initialises them.";
+        load_heads: bool = false, Range::Any, "Whether training loads the VQA, NLVR2, label and retrieval heads of load_path; otherwise it initialises them.";
     }
     "Optimisation" {
         batch_size: u64 = 4096, between(1.0, 1e9), "Samples per optimiser step, accumulated over micro-batches.";

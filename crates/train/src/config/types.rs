@@ -139,11 +139,13 @@ pub struct LossNames {
     pub irtr: f64,
     /// Switch of masked autoencoding, which is computed together with `mlm` if `use_mae` is set.
     pub mae: f64,
+    /// Switch of labels of images with texts.
+    pub labels: f64,
 }
 
 impl LossNames {
-    /// Returns names and switches, in the order of the published configuration.
-    pub fn entries(&self) -> [(&'static str, f64); 6] {
+    /// Returns names and switches: those of the published configuration in its order, then `labels`.
+    pub fn entries(&self) -> [(&'static str, f64); 7] {
         [
             ("itm", self.itm),
             ("mlm", self.mlm),
@@ -151,6 +153,7 @@ impl LossNames {
             ("nlvr2", self.nlvr2),
             ("irtr", self.irtr),
             ("mae", self.mae),
+            ("labels", self.labels),
         ]
     }
 
@@ -167,6 +170,7 @@ impl LossNames {
             "nlvr2" => &mut self.nlvr2,
             "irtr" => &mut self.irtr,
             "mae" => &mut self.mae,
+            "labels" => &mut self.labels,
             _ => return None,
         })
     }

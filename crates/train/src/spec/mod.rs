@@ -9,18 +9,24 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vlct_data::datasets::{FileRules, VqaTest};
 use vlct_data::text::MaskingConfig;
 use vlct_image::TransformKind;
 use vlct_model::VlcConfig;
 use vlct_model::config::Heads;
-use vlct_tasks::TaskSpec;
+use vlct_tasks::labels::LabelsSpec;
+use vlct_tasks::nlvr2::Nlvr2Spec;
 use vlct_tasks::pretrain::PretrainSpec;
+use vlct_tasks::retrieval::RetrievalSpec;
+use vlct_tasks::vqa::VqaSpec;
+use vlct_tasks::{Subset, TaskSpec};
 use vlct_tensor::optimizer::Rule;
 use vlct_tensor::{Compute, Device, F32Products, Precision};
 
 use crate::config::{Config, DecayPower};
 use crate::error::{Result, TrainError};
 use crate::plan::Length;
+use crate::run;
 
 pub use size::model_size;
 pub use validate::validate;
@@ -36,6 +42,8 @@ pub struct RunSpec {
     pub trial: Option<u64>,
     /// Directory of all runs of this experiment: `{log_dir}/{exp_name}_seed{seed}_from_{tag}`.
     pub experiment: PathBuf,
+    /// Short name of the weights `load_path`; see [`tag`].
+    pub tag: String,
     /// Threads and number formats.
     pub compute: ComputeSpec,
     /// Sizes of the model.
@@ -52,6 +60,8 @@ pub struct RunSpec {
     pub length: Length,
     /// Extent of validations.
     pub validation: ValidationSpec,
+    /// File with the answer of each id, for weights without answers.
+    pub answers: Option<PathBuf>,
     /// Optimiser steps between saves of the last checkpoint; 0 means only after validations.
     pub checkpoint_every: u64,
     /// Optimiser steps between log entries.
@@ -96,8 +106,8 @@ pub struct DataSpec {
     pub root: PathBuf,
     /// Names of the datasets, concatenated in this order.
     pub datasets: Vec<String>,
-    /// Whether a published dataset may have fewer numbered files than were published.
-    pub fewer_shards: bool,
+    /// Which files belong to a split.
+    pub rules: FileRules,
     /// `bert-base-uncased`, or the path of a vocabulary.
     pub tokenizer: String,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
@@ -146,7 +156,7 @@ pub enum GroupRule {
 }
 
 /// Extent of validations.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSpec {
     /// Maximum number of batches of a validation; 0 means all.
     pub batches: u64,
@@ -154,25 +164,27 @@ pub struct ValidationSpec {
     pub sanity_batches: u64,
     /// Whether each validation and test computes retrieval recalls.
     pub recalls: bool,
+    /// The annotators' answers of VQA, for the official accuracy.
+    pub annotations: Option<PathBuf>,
 }
 
 impl RunSpec {
     /// Resolves a configuration that [`validate`] has accepted.
     ///
     /// # Errors
-    /// Returns an error if no task is active, this version does not train an active task, a transform is unknown, or sizes
-    /// contradict each other.
+    /// Returns an error if no task is active, the active tasks cannot be trained together, a transform is unknown, or sizes contradict
+    /// each other.
     pub fn resolve(config: &Config) -> Result<Self> {
-        check_tasks(config)?;
         Ok(Self {
             seed: config.seed,
             test_only: config.test_only,
             trial: (config.fast_dev_run.0 > 0).then_some(config.fast_dev_run.0),
             experiment: experiment(config),
+            tag: tag(&config.load_path),
             compute: compute(config),
             model: model(config)?,
             weights: weights(config),
-            task: TaskSpec::Pretrain(pretrain(config)),
+            task: task(config)?,
             data: data(config)?,
             optimizer: optimizer(config),
             length: length(config),
@@ -180,7 +192,9 @@ impl RunSpec {
                 batches: config.limit_val_batches,
                 sanity_batches: config.sanity_steps,
                 recalls: config.get_recall_metric,
+                annotations: path(&config.vqa_annotations),
             },
+            answers: path(&config.vqa_answers),
             checkpoint_every: config.checkpoint_every,
             log_every: config.log_every,
             // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
@@ -200,24 +214,57 @@ fn model(config: &Config) -> Result<VlcConfig> {
         backbone: model_size(config)?,
         vocab_size: config.vocab_size,
         max_text_len: config.max_text_len,
-        token_types: 2,
+        // NLVR2 has a token type for each of its two images.
+        token_types: if switches.nlvr2 > 0.0 { 3 } else { 2 },
         drop_rate: config.drop_rate as f32,
         heads: Heads {
             mlm: switches.mlm > 0.0,
             itm: switches.itm > 0.0,
             vqa: (switches.vqa > 0.0).then_some(config.vqav2_label_size),
+            nlvr2: switches.nlvr2 > 0.0,
+            // The number of labels follows from the data.
+            labels: (switches.labels > 0.0).then_some(0),
             rank: switches.irtr > 0.0,
         },
     })
 }
 
+/// Returns the path in a key, `None` if the key is empty.
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
 fn weights(config: &Config) -> WeightsSpec {
-    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     WeightsSpec {
         pretrain_path: path(&config.pretrain_path),
         load_path: path(&config.load_path),
         skip_heads: !config.test_only && !config.load_heads,
         resume_from: config.resume_from.clone(),
+    }
+}
+
+/// Returns the task of the active switches. The names of answers and labels are empty until the data are read.
+fn task(config: &Config) -> Result<TaskSpec> {
+    let active: Vec<&'static str> = config.loss_names.active().collect();
+    let is_pretraining = |task: &&'static str| matches!(*task, "itm" | "mlm" | "mae");
+    match active.as_slice() {
+        [] => Err(TrainError::NoTask),
+        tasks if tasks.iter().all(|task| is_pretraining(task)) => Ok(TaskSpec::Pretrain(pretrain(config))),
+        ["vqa"] => Ok(TaskSpec::Vqa(VqaSpec::default())),
+        ["nlvr2"] => Ok(TaskSpec::Nlvr2(Nlvr2Spec {
+            selection: if config.honest_validation {
+                Subset::Dev
+            } else {
+                Subset::Test
+            },
+        })),
+        ["irtr"] => Ok(TaskSpec::Retrieval(RetrievalSpec {
+            false_texts: config.draw_false_text as usize,
+        })),
+        ["labels"] => Ok(TaskSpec::Labels(LabelsSpec::default())),
+        _ => Err(TrainError::SeveralTasks {
+            tasks: active.join(", "),
+        }),
     }
 }
 
@@ -242,7 +289,7 @@ fn data(config: &Config) -> Result<DataSpec> {
     Ok(DataSpec {
         root: PathBuf::from(&config.data_root),
         datasets: config.datasets.clone(),
-        fewer_shards: config.fewer_shards,
+        rules: file_rules(config),
         tokenizer: config.tokenizer.clone(),
         max_text_len: config.max_text_len,
         image_size: config.image_size,
@@ -250,6 +297,19 @@ fn data(config: &Config) -> Result<DataSpec> {
         val_transform: transform(&config.val_transform_keys)?,
         workers: config.num_workers.max(1),
     })
+}
+
+fn file_rules(config: &Config) -> FileRules {
+    FileRules {
+        fewer_shards: config.fewer_shards,
+        honest_validation: config.honest_validation,
+        vgqa: config.vgqa,
+        vqa_test: match config.vqa_test_split.as_str() {
+            "test-dev" => VqaTest::TestDev,
+            "rest_val" => VqaTest::RestVal,
+            _ => VqaTest::Test,
+        },
+    }
 }
 
 fn optimizer(config: &Config) -> OptimizerSpec {
@@ -354,30 +414,21 @@ fn update_rule(config: &Config) -> Rule {
     }
 }
 
-/// Returns an error for tasks that this version does not train.
-fn check_tasks(config: &Config) -> Result<()> {
-    let switches = &config.loss_names;
-    for (task, value) in [
-        ("vqa", switches.vqa),
-        ("nlvr2", switches.nlvr2),
-        ("irtr", switches.irtr),
-    ] {
-        if value >= 1.0 {
-            return Err(TrainError::UntrainedTask { task, value });
-        }
-    }
-    if switches.active().next().is_none() {
-        return Err(TrainError::NoTask);
-    }
-    Ok(())
-}
-
-/// Extensions of weight files. [`tag`] removes no other extensions, because the name of a directory may contain a dot.
+/// Extensions of weight files. [`file_tag`] removes no other extensions, because the name of a directory may contain a dot.
 const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetensors"];
 
-/// Returns the short name of the weight file `load_path`: the last component of the path without the extension of a weight file.
-/// An empty path gives an empty name. The name of the experiment directory contains this short name.
-pub fn tag(load_path: &str) -> &str {
+/// Returns the short name of the weights `load_path`, which is part of the names of experiment directories and submissions: the name of
+/// the experiment for a run directory or a checkpoint in it, else the last component of the path without the extension of a weight
+/// file. An empty path gives an empty name.
+pub fn tag(load_path: &str) -> String {
+    match run::experiment_of(Path::new(load_path)) {
+        Some(name) if !load_path.is_empty() => name,
+        _ => file_tag(load_path).to_owned(),
+    }
+}
+
+/// Returns the last component of a path without the extension of a weight file.
+fn file_tag(load_path: &str) -> &str {
     let name = Path::new(load_path)
         .file_name()
         .and_then(|n| n.to_str())
@@ -408,10 +459,7 @@ mod tests {
             let config = resolve(&[named_config.name, "data_root=/d", "load_path=/w/a.ckpt"])
                 .unwrap()
                 .config;
-            let Ok(spec) = RunSpec::resolve(&config) else {
-                assert!(named_config.name.starts_with("task_finetune"), "{}", named_config.name);
-                continue;
-            };
+            let spec = RunSpec::resolve(&config).unwrap();
             let text = serde_json::to_string(&spec).unwrap();
             assert_eq!(
                 serde_json::from_str::<RunSpec>(&text).unwrap(),
@@ -457,15 +505,32 @@ mod tests {
     }
 
     #[test]
-    fn rejects_tasks_that_are_not_trained() {
+    fn rejects_tasks_that_are_not_trained_together() {
         let error = |words: &[&str]| {
             RunSpec::resolve(&resolve(words).unwrap().config)
                 .unwrap_err()
                 .to_string()
         };
-        let vqa = error(&["task_finetune_vqa_mae_randaug"]);
-        assert!(vqa.contains("loss_names.vqa=1: this version trains"), "{vqa}");
+        let two = error(&["task_finetune_vqa_mae_randaug", "loss_names.mlm=1"]);
+        assert!(two.contains("mlm, vqa"), "{two}");
         assert!(error(&["loss_names={'itm': 0, 'mlm': 0}"]).contains("no task is active"));
+    }
+
+    #[test]
+    fn published_tasks_have_their_heads_and_token_types() {
+        let spec = |name: &str| RunSpec::resolve(&resolve(&[name, "data_root=/d"]).unwrap().config).unwrap();
+        let nlvr2 = spec("task_finetune_nlvr2_mae_randaug");
+        assert_eq!((nlvr2.model.token_types, nlvr2.model.heads.nlvr2), (3, true));
+        assert_eq!(
+            nlvr2.task,
+            TaskSpec::Nlvr2(Nlvr2Spec {
+                selection: Subset::Test
+            })
+        );
+        let retrieval = spec("task_finetune_irtr_coco_mae_randaug");
+        assert!(retrieval.model.heads.itm && retrieval.model.heads.rank);
+        assert_eq!(retrieval.task, TaskSpec::Retrieval(RetrievalSpec { false_texts: 15 }));
+        assert_eq!(spec("task_finetune_vqa_mae_randaug").model.heads.vqa, Some(3129));
     }
 
     #[test]
@@ -480,7 +545,7 @@ mod tests {
             ("weights.v2", "weights.v2"),
             ("/", ""),
         ] {
-            assert_eq!(tag(path), expected, "{path}");
+            assert_eq!(file_tag(path), expected, "{path}");
         }
     }
 }

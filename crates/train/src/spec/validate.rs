@@ -23,6 +23,7 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     check_data(config)?;
     let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
     check_schedule(config)?;
+    check_weights(config)?;
     Ok(warnings(config, grad_steps))
 }
 
@@ -177,6 +178,15 @@ fn check_recalls(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_weights(config: &Config) -> Result<(), ConfigError> {
+    match &config.resume_from {
+        Some(from) if config.test_only && config.load_path.is_empty() => contradiction(format!(
+            "test_only=True evaluates the weights of load_path, which is not set: use load_path={from} instead of resume_from"
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
     if matches!(config.decay_power, DecayPower::Polynomial(_)) && config.learning_rate <= config.end_lr {
         return contradiction(format!(
@@ -244,7 +254,7 @@ fn test_warnings(config: &Config) -> Vec<String> {
         warn("test_only=True without load_path evaluates randomly initialised weights".into());
     }
     if config.resume_from.is_some() {
-        warn("resume_from has no effect with test_only=True: use load_path".into());
+        warn("resume_from has no effect with test_only=True, which evaluates load_path".into());
     }
     if config.is_pretrain {
         warn(format!(
@@ -415,7 +425,10 @@ mod tests {
             (&["val_transform_keys=['mae','mae_test']"], "only the first"),
             (&["test_only=True"], "randomly initialised"),
             (&["test_only=True", "load_path=x.ckpt"], "masks 75 %"),
-            (&["test_only=True", "resume_from=x"], "resume_from has no effect"),
+            (
+                &["test_only=True", "load_path=a.ckpt", "resume_from=x"],
+                "resume_from has no effect",
+            ),
             (&["max_epoch=10"], "max_epoch=10 has no effect"),
             (&["max_steps=100"], "does not reach its peak"),
             (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),

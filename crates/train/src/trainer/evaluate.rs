@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use vlct_data::datasets::{Dataset, Split};
+use vlct_data::answers::Annotations;
+use vlct_data::datasets::{Answer, Dataset, Split};
 use vlct_model::Vlc;
 use vlct_tasks::evaluate::{Evaluator, SplitEvaluator};
 use vlct_tasks::scoring::RecallEvaluator;
-use vlct_tasks::{InputSpec, Mode, Phase, Report};
+use vlct_tasks::vqa::Vqa;
+use vlct_tasks::{InputSpec, Mode, Report, TaskSpec};
 
 use crate::data;
 use crate::error::Result;
@@ -16,10 +18,22 @@ use crate::spec::RunSpec;
 /// Makes the evaluator of the run's task on a split.
 ///
 /// # Errors
-/// Returns an error if a value of the task is out of range.
+/// Returns an error if a value of the task is out of range, or the annotations of VQA cannot be read or have none of the questions.
 pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<InputSpec>) -> Result<SplitEvaluator> {
+    let task = match (&spec.task, &spec.validation.annotations) {
+        (TaskSpec::Vqa(vqa), Some(path)) => {
+            let annotations = Annotations::open(path)?;
+            let question_id = |item| match split.example(item).ok()?.answer {
+                Answer::Question { question_id, .. } => Some(question_id),
+                _ => None,
+            };
+            annotations.check((0..split.len()).filter_map(question_id))?;
+            Arc::new(Vqa::new(vqa.clone(), Some(Arc::new(annotations))))
+        }
+        _ => spec.task.build(&spec.model)?,
+    };
     Ok(SplitEvaluator {
-        task: spec.task.build(&spec.model)?,
+        task,
         data: split,
         inputs: Arc::clone(inputs),
         loader: data::loader_spec(spec, Mode::Evaluate),
@@ -39,7 +53,7 @@ pub(super) fn recall_evaluator(
     if !spec.validation.recalls {
         return Ok(None);
     }
-    let dataset = data::open_first(&spec.data, split)?;
+    let dataset = data::open_first(spec, split)?;
     Ok(Some(RecallEvaluator::new(
         dataset,
         Arc::clone(inputs),
@@ -47,8 +61,8 @@ pub(super) fn recall_evaluator(
     )?))
 }
 
-/// Runs the evaluators. Returns the recalls, the metrics of the task and, last, the value that selects the best checkpoint. The names
-/// are those of the original. Returns `None` if `stop` is set before the end.
+/// Runs the evaluators. Returns the recalls and the metrics of the task, under the names of the original. Returns `None` if `stop` is set
+/// before the end.
 ///
 /// # Errors
 /// Returns an error that names file and row if an image cannot be read.
@@ -57,7 +71,7 @@ pub(super) fn evaluate(
     split: &SplitEvaluator,
     model: &Vlc,
     stop: &AtomicBool,
-) -> Result<Option<Vec<(String, f64)>>> {
+) -> Result<Option<Report>> {
     let recall = recall.map(|recall| recall as &dyn Evaluator);
     let mut report = Report::default();
     for evaluator in recall.into_iter().chain([split as &dyn Evaluator]) {
@@ -66,5 +80,5 @@ pub(super) fn evaluate(
             None => return Ok(None),
         }
     }
-    Ok(Some(report.into_values(Phase::Val)))
+    Ok(Some(report))
 }

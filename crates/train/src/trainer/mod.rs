@@ -1,22 +1,20 @@
 //! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
 pub mod evaluate;
+mod test;
 mod threads;
 mod training;
 
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::path::Path;
 
 use log::{info, warn};
-use vlct_data::datasets::{Dataset, Split};
+use vlct_data::datasets::Published;
 use vlct_tensor::{Device, F32Products, Precision};
 
 use crate::config::{AUTO, Config};
-use crate::data;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::run;
 use crate::spec::{self, RunSpec};
-use crate::weights;
 
 pub use crate::run::read_config;
 pub use threads::{Threads, use_threads};
@@ -32,11 +30,35 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
         warn!("{warning}");
     }
     use_threads(Threads::from_spec(&spec::compute(config)))?;
-    let spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
+    let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
+    log_splits(&spec);
+    spec.resolve_names()?;
     if spec.test_only {
-        evaluate_test_split(&spec, control)
+        test::run(&spec, control)
     } else {
         training::Trainer::new(spec, control)?.train()
+    }
+}
+
+/// Logs whether validation uses data that the original also trains or tests on.
+fn log_splits(spec: &RunSpec) {
+    if spec.test_only {
+        return;
+    }
+    let published = spec.data.datasets.iter().filter_map(|name| Published::find(name));
+    let honest: Vec<_> = published.filter_map(|dataset| dataset.honest.as_ref()).collect();
+    if honest.is_empty() {
+        return;
+    }
+    if spec.data.rules.honest_validation {
+        info!("validation is separate from training and test (honest_validation=True)");
+    } else {
+        for honest in honest {
+            info!(
+                "as published, {}; honest_validation=True separates validation from training and test",
+                honest.difference
+            );
+        }
     }
 }
 
@@ -49,7 +71,7 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
     let has_bf16x3 = Device::default().supports_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
-            _ if config.test_only => Some(PathBuf::from(&config.load_path)),
+            _ if config.test_only => run::find_weights(Path::new(&config.load_path)).ok(),
             Some(from) => Some(run::find_checkpoint(from)?),
             None => None,
         };
@@ -66,34 +88,4 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
         config.f32_products = F32Products::Fma.name().into();
     }
     Ok(config)
-}
-
-/// Evaluates the test split with the weights of `load_path` and `pretrain_path`.
-fn evaluate_test_split(spec: &RunSpec, control: &Control) -> Result<Finished> {
-    let inputs = data::inputs(spec)?;
-    let dataset = data::open(&spec.data, Split::Test)?;
-    if dataset.is_empty() {
-        return Err(TrainError::NoTestSplit {
-            datasets: spec.data.datasets.clone(),
-        });
-    }
-    let mut model = weights::fresh_model(spec);
-    weights::load_and_log(&mut model, &spec.weights)?;
-    info!(
-        "evaluating {} captions of {} images, {}",
-        dataset.len(),
-        dataset.rows(),
-        spec.compute.describe()
-    );
-    let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
-    let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
-    let values = evaluate::evaluate(recall.as_ref(), &split, &model, control.stop)?;
-    Ok(Finished {
-        run: None,
-        steps: 0,
-        interrupted: values.is_none() || control.stop.load(Ordering::Relaxed),
-        seconds: 0.0,
-        metrics: values.unwrap_or_default(),
-        best: None,
-    })
 }

@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use log::{info, warn};
 use vlct_data::datasets::{Dataset, Split};
+use vlct_tasks::description::WeightsKind;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
 use vlct_tasks::scoring::RecallEvaluator;
-use vlct_tasks::{Batch, Loader, Mode, NonFinite, PendingMeasures, Phase, Tally, Task};
+use vlct_tasks::{Batch, Description, Loader, Mode, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
 use vlct_tensor::Tape;
 
 use super::evaluate;
-use crate::checkpoint;
 use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
-use crate::description::Description;
 use crate::error::{Result, TrainError};
 use crate::logs::progress::{Progress, Update};
 use crate::plan::{Plan, Window};
@@ -27,6 +26,7 @@ use crate::schedule::LearningRate;
 use crate::spec::{self, RunSpec};
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_model::checkpoint;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ impl<'a> Trainer<'a> {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
             None => None,
         };
-        let description = Description::new(&spec, &data.inputs.tokenizer);
+        let description = Description::new(&spec.model, &spec.task, &data.inputs, WeightsKind::Raw);
         let (state, run) = initial_state(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
@@ -136,7 +136,7 @@ impl<'a> Trainer<'a> {
         if self.data.val.is_empty() {
             info!("there is no validation data: the run does not validate and saves no best checkpoint");
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
-            self.validation_metrics(None, self.spec.validation.sanity_batches)?;
+            self.validation_report(None, self.spec.validation.sanity_batches)?;
         }
         match self.train_windows() {
             Ok(()) => self.save_last()?,
@@ -158,13 +158,13 @@ impl<'a> Trainer<'a> {
         let full_plan = std::mem::replace(&mut self.plan, trial_plan);
         self.train_windows()?;
         self.plan = full_plan;
-        if let Some(values) = self.validation_metrics(None, trial_plan.batches_per_epoch)? {
+        if let Some(report) = self.validation_report(None, trial_plan.batches_per_epoch)? {
             let steps = self.state.global_step - first_step;
             let batches = (steps * trial_plan.grad_steps).min(trial_plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
                 "there is no validation data".into()
             } else {
-                format_metrics(&values)
+                format_metrics(&report.values(Phase::Val))
             };
             info!("trial run passed after {batches} batches: {values}");
         }
@@ -268,7 +268,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Evaluates the first `batches` batches of the validation split, all if 0. Returns `None` if the stop flag is set before the end.
-    fn validation_metrics(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Vec<(String, f64)>>> {
+    fn validation_report(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Report>> {
         let split = SplitEvaluator {
             limit: batches,
             ..self.validation.clone()
@@ -278,24 +278,23 @@ impl<'a> Trainer<'a> {
 
     /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run.
     fn validate_and_save(&mut self) -> Result<()> {
-        let Some(values) = self.validation_metrics(self.recall.as_ref(), self.spec.validation.batches)? else {
+        let Some(report) = self.validation_report(self.recall.as_ref(), self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
         // Training cannot reuse the buffers of evaluation, because they have other sizes.
         self.weights.model.compute().device.release_unused();
         self.state.validation_due = false;
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
+        let values = report.values(Phase::Val);
         if let Some(run) = &mut self.run {
-            run.log(step, epoch, &values)?;
+            run.log(step, epoch, &[&values[..], &report.details].concat())?;
         }
         info!("step {step}: {}", format_metrics(&values));
-        // The last value selects the best checkpoint.
-        let score = values
-            .last()
-            .map(|(_, value)| *value)
-            .filter(|value| !value.is_nan())
-            .unwrap_or(f64::NEG_INFINITY);
         self.last_validation = values;
+        let score = match report.the_metric() {
+            nan if nan.is_nan() => f64::NEG_INFINITY,
+            value => value,
+        };
         let is_best = self.state.best_metric.is_none_or(|best| score > best);
         if is_best {
             (self.state.best_metric, self.state.best_step) = (Some(score), Some(step));
@@ -320,7 +319,7 @@ impl<'a> Trainer<'a> {
     fn log_run_summary(&self) {
         let parameters = self.weights.model.parameters();
         info!(
-            "{} captions of {} images, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
+            "{} items in {} rows, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
             self.data.train.len(),
             self.data.train.rows(),
             parameters.trainable_values(),
@@ -352,7 +351,8 @@ impl<'a> Trainer<'a> {
 
     fn log_epoch(&mut self, epoch: u64) -> Result<()> {
         let sums = std::mem::take(&mut self.state.metrics);
-        let values = self.task.report(Phase::Train, &sums).into_values(Phase::Train);
+        let report = self.task.report(Phase::Train, &sums, &Rows::new());
+        let values = report.values(Phase::Train);
         match &mut self.run {
             Some(run) => run.log(self.state.global_step, epoch, &values),
             None => Ok(()),

@@ -4,7 +4,7 @@
 //! therefore measured for each loss and each gradient: the step is repeated in f32 while the operands of its products are perturbed at
 //! random by the size of bfloat16's rounding error ([`Device::perturbed_cpu`]). The changes of the loss or gradient give the bound.
 
-use super::{config, generated, load, pretrain, retrieval, vqa};
+use super::{config, generated, load, nlvr2, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
 use vlct_model::Vlc;
 use vlct_tasks::vqa::Vqa;
@@ -68,7 +68,19 @@ fn recorded_cases() -> Vec<Case> {
             batch,
         );
         let t = Tensors::open(directory.join("vqa_step.safetensors"));
-        add("answering", vqa::model(&directory, &t), Box::new(Vqa), vqa::batch(&t));
+        add(
+            "answering",
+            vqa::model(&directory, &t),
+            Box::new(Vqa::default()),
+            vqa::batch(&t),
+        );
+        let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
+        add(
+            "pairs",
+            nlvr2::model(&directory),
+            Box::new(nlvr2::TASK),
+            nlvr2::batch(&t),
+        );
         let t = Tensors::open(directory.join("irtr_step.safetensors"));
         let (batch, task) = retrieval::batch(&t);
         add("ranking", retrieval::model(&directory), Box::new(task), batch);
@@ -77,7 +89,7 @@ fn recorded_cases() -> Vec<Case> {
 }
 
 /// Returns a step of each task, with models and batches drawn from `seed`.
-fn generated_cases(seed: u64) -> [Case; 3] {
+fn generated_cases(seed: u64) -> [Case; 5] {
     let case = |task_name: &str, model, task, batch| Case {
         name: format!("model {seed}: {task_name}"),
         model,
@@ -92,9 +104,14 @@ fn generated_cases(seed: u64) -> [Case; 3] {
         batch,
     );
     let (model, batch) = generated::draw_answering(seed);
-    let answering = case("answering", model, Box::new(Vqa), batch);
+    let answering = case("answering", model, Box::new(Vqa::default()), batch);
     let (model, task, batch) = generated::draw_ranking(seed);
-    [pretraining, answering, case("ranking", model, Box::new(task), batch)]
+    let ranking = case("ranking", model, Box::new(task), batch);
+    let (model, batch) = generated::draw_pairs(seed);
+    let pairs = case("pairs", model, Box::new(nlvr2::TASK), batch);
+    let (model, task, batch) = generated::draw_labels(seed);
+    let labels = case("labels", model, Box::new(task), batch);
+    [pretraining, answering, ranking, pairs, labels]
 }
 
 /// Losses and gradients of a step by name.

@@ -1,14 +1,15 @@
 //! Models whose sizes differ from those of the recorded models, and batches for them. Sizes, weights and batches are drawn from a seed.
 
-use super::{pretrain, unmasked_sequence};
+use super::{nlvr2, pretrain, unmasked_sequence};
 use rand::{Rng, RngExt};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{PatchMask, Sequence, Vlc, VlcConfig};
+use vlct_tasks::labels::{Labels, LabelsSpec};
 use vlct_tasks::pretrain::{MATCHING, MODELLING};
-use vlct_tasks::retrieval::Retrieval;
+use vlct_tasks::retrieval::{Retrieval, RetrievalSpec};
 use vlct_tasks::{Batch, Sample, Target, Text};
 
 /// Draws one of `choices`.
@@ -17,7 +18,7 @@ fn choose<T: Copy>(choices: &[T], random: &mut impl Rng) -> T {
 }
 
 /// Draws the sizes of a model. Texts and images are small, so that a step takes milliseconds.
-fn draw_config(seed: u64, heads: Heads) -> VlcConfig {
+fn draw_config(seed: u64) -> VlcConfig {
     let random = &mut stream(seed, Purpose::Synthetic, 0, 0);
     let (width, encoder_heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4), (96, 6), (128, 2)], random);
     let (decoder_width, decoder_heads) = choose(&[(16, 2), (32, 2), (48, 4), (64, 8)], random);
@@ -37,14 +38,19 @@ fn draw_config(seed: u64, heads: Heads) -> VlcConfig {
         max_text_len: random.random_range(6..24),
         token_types: 2,
         drop_rate: 0.0,
-        heads,
+        heads: Heads::default(),
     }
 }
 
 /// Draws a model. The weights are those at the beginning of a training run plus noise with standard deviation 0, 0.01 or 0.05. Noise
 /// is added to every trainable parameter, including biases, norms, the class token and the mask token.
 fn draw_model(seed: u64, heads: Heads) -> Vlc {
-    let mut model = Vlc::new(draw_config(seed, heads));
+    draw_model_with(seed, |config| VlcConfig { heads, ..config })
+}
+
+/// Draws a model like [`draw_model`], with sizes that `change` has changed.
+fn draw_model_with(seed: u64, change: impl Fn(VlcConfig) -> VlcConfig) -> Vlc {
+    let mut model = Vlc::new(change(draw_config(seed)));
     initialise(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
     let deviation = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
     let initial: Vec<Vec<f32>> = model
@@ -150,11 +156,12 @@ pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     };
     let model = draw_model(seed, heads);
     let random = &mut stream(seed, Purpose::Synthetic, 3, 0);
+    let false_texts = random.random_range(1..=5);
     let task = Retrieval {
-        false_texts: random.random_range(1..=5),
+        spec: RetrievalSpec { false_texts },
     };
     let samples = random.random_range(1..=4);
-    let captions = 1 + task.false_texts;
+    let captions = 1 + false_texts;
     let sample = |i: usize| Sample {
         item: i,
         images: vec![draw_image(model.config(), random)],
@@ -166,4 +173,53 @@ pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     };
     let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
     (model, task, batch)
+}
+
+/// Draws a model and a batch for statements about pairs of images.
+pub(super) fn draw_pairs(seed: u64) -> (Vlc, Batch) {
+    let model = draw_model_with(seed, nlvr2::with_pairs);
+    let random = &mut stream(seed, Purpose::Synthetic, 4, 0);
+    let samples = random.random_range(2..=5);
+    let sample = |i: usize| {
+        let images = [draw_image(model.config(), random), draw_image(model.config(), random)];
+        nlvr2::sample(i, draw_text(model.config(), random), images, random.random_bool(0.5))
+    };
+    let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    (model, batch)
+}
+
+/// Draws a model, a task of labels and a batch. Some samples have no image, and some have only `[CLS]` and `[SEP]` as their text.
+pub(super) fn draw_labels(seed: u64) -> (Vlc, Labels, Batch) {
+    let random = &mut stream(seed, Purpose::Synthetic, 5, 0);
+    let (labels, several) = (random.random_range(2..20), random.random_bool(0.5));
+    let heads = Heads {
+        labels: Some(labels),
+        ..Heads::default()
+    };
+    let model = draw_model(seed, heads);
+    let samples = random.random_range(3..=6);
+    let sample = |i: usize| {
+        let images: Vec<Pixels> = (0..usize::from(i % 3 != 1))
+            .map(|_| draw_image(model.config(), random))
+            .collect();
+        let mut text = draw_text(model.config(), random);
+        text.truncate(if i % 3 == 2 { 2 } else { text.len() });
+        let mut label = || random.random_range(0..labels as u32);
+        Sample {
+            item: i,
+            sequences: vec![Sequence {
+                image: (!images.is_empty()).then_some(0),
+                ..unmasked_sequence(0)
+            }],
+            images,
+            texts: vec![Text::unmasked(text)],
+            target: match several {
+                true => Target::Scores(vec![(label(), 1.0), (label(), 1.0)]),
+                false => Target::Class(label()),
+            },
+        }
+    };
+    let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    let names = (0..labels).map(|i| i.to_string()).collect();
+    (model, Labels::new(LabelsSpec { names, several }), batch)
 }

@@ -2,6 +2,7 @@
 
 mod bf16;
 mod generated;
+mod nlvr2;
 mod pretrain;
 mod retrieval;
 mod scoring;

@@ -17,6 +17,8 @@ pub(super) const HEADS: Heads = Heads {
     mlm: true,
     itm: true,
     vqa: None,
+    nlvr2: false,
+    labels: None,
     rank: false,
 };
 

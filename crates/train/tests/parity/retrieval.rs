@@ -6,7 +6,7 @@ use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
 use vlct_model::Vlc;
 use vlct_model::config::Heads;
-use vlct_tasks::retrieval::Retrieval;
+use vlct_tasks::retrieval::{Retrieval, RetrievalSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::Tape;
 
@@ -31,7 +31,8 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     });
     let batch = Batch::collate(Position::default(), samples.collect());
     let false_texts = captions.len() - 1;
-    (batch, Retrieval { false_texts })
+    let spec = RetrievalSpec { false_texts };
+    (batch, Retrieval { spec })
 }
 
 /// Returns the recorded model.
@@ -53,7 +54,10 @@ fn one_ranking_step_equals_the_original() {
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, &batch);
         let scores = outcome.logits.as_ref().expect("scores");
-        assert_eq!((scores.rows(), scores.columns()), (batch.len(), 1 + task.false_texts));
+        assert_eq!(
+            (scores.rows(), scores.columns()),
+            (batch.len(), 1 + task.spec.false_texts)
+        );
         let loss = measure_value(&outcome, "irtr/irtr_loss");
         assert_close("irtr_loss", &[loss], &t.f32("irtr_loss"), 1e-5);
         assert_gradients(&model, tape, outcome.total(), &t);

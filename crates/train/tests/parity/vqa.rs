@@ -51,7 +51,7 @@ fn vqa_losses_and_gradients_match_the_original() {
         let (mut model, batch) = (model(&directory, &t), batch(&t));
         model.set_compute(f32_compute(method));
         let tape = Tape::new(model.compute());
-        let outcome = Vqa.forward(&model, &tape, &batch);
+        let outcome = Vqa::default().forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
         assert_close("vqa_logits", &logits, &t.f32("vqa_logits"), 2e-5);
         assert_close(

@@ -48,13 +48,13 @@ fn image_ids(dataset: &TableDataset) -> Vec<Option<String>> {
 fn question_at(dataset: &TableDataset, item: usize) -> AnsweredQuestion {
     let example = dataset.example(item).unwrap();
     assert!(example.images[0].as_ref().is_some_and(|image| !image.is_empty()));
-    let Answer::Scored { question_id, answers } = example.answer else {
+    let Answer::Question { question_id, answers } = example.answer else {
         panic!("{:?}", example.answer);
     };
     AnsweredQuestion {
         question: example.text.unwrap().into_owned(),
         question_id,
-        answers,
+        answers: answers.unwrap_or_default(),
     }
 }
 

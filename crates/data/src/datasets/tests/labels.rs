@@ -370,8 +370,11 @@ fn subsets_are_file_names_without_the_name_of_the_dataset() {
     }
     let directory = directory_of(&[("sbu_0", &[&["a"]]), ("conceptual_caption_train_0", &[&["a"]])]);
     let names = ["sbu", "gcc"];
-    let policy = ShardPolicy::AsFound;
-    let dataset = TableDataset::open_with(Contents::Captions, directory.path(), &names, Split::Train, policy).unwrap();
+    let rules = FileRules {
+        fewer_shards: true,
+        ..FileRules::default()
+    };
+    let dataset = TableDataset::open_with(Contents::Captions, directory.path(), &names, Split::Train, &rules).unwrap();
     assert_eq!(
         [dataset.subset(0), dataset.subset(1)],
         ["0", "conceptual_caption_train_0"]

@@ -100,8 +100,17 @@ fn every_split_reads_as_the_original_reads_it() {
             let recorded = &vlct_golden::json(root.join("reader.json"))[class];
             for split in [Split::Train, Split::Val, Split::Test] {
                 let what = format!("{name} {split}");
-                let dataset =
-                    TableDataset::open_with(Contents::Captions, &root, &[name], split, ShardPolicy::AsFound).unwrap();
+                let dataset = TableDataset::open_with(
+                    Contents::Captions,
+                    &root,
+                    &[name],
+                    split,
+                    &FileRules {
+                        fewer_shards: true,
+                        ..FileRules::default()
+                    },
+                )
+                .unwrap();
                 assert_as_recorded(&dataset, &recorded[split_name(split)], &what);
             }
         }
@@ -154,12 +163,24 @@ fn shards_are_concatenated_and_may_be_empty() {
             directory.join("gcc/expected"),
             &["gcc"],
             Split::Train,
-            ShardPolicy::AsFound,
+            &FileRules {
+                fewer_shards: true,
+                ..FileRules::default()
+            },
         )
         .unwrap();
         let root = directory.join("gcc/expected/shard_size_4");
-        let sharded =
-            TableDataset::open_with(Contents::Captions, &root, &["gcc"], Split::Train, ShardPolicy::AsFound).unwrap();
+        let sharded = TableDataset::open_with(
+            Contents::Captions,
+            &root,
+            &["gcc"],
+            Split::Train,
+            &FileRules {
+                fewer_shards: true,
+                ..FileRules::default()
+            },
+        )
+        .unwrap();
         assert!(sharded.tables().len() > 2);
         assert_eq!(sharded.tables().last().unwrap().1, 0, "the last shard is empty");
         assert_eq!(captions(&sharded), captions(&unsharded));
@@ -260,7 +281,10 @@ fn one_error_names_all_missing_files() {
         directory.path(),
         &["sbu"],
         Split::Train,
-        ShardPolicy::AsFound,
+        &FileRules {
+            fewer_shards: true,
+            ..FileRules::default()
+        },
     )
     .unwrap_err();
     assert!(

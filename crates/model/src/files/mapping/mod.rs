@@ -18,7 +18,12 @@ const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 /// A buffer with the values 0, 1, 2, …. Newer versions of Hugging Face transformers do not save it.
 const POSITION_IDS: &str = "text_embeddings.position_ids";
 /// Name prefixes of the heads of downstream tasks.
-const HEADS: [&str; 3] = ["vqa_classifier.", "nlvr2_classifier.", "rank_output."];
+const HEADS: [&str; 4] = [
+    "vqa_classifier.",
+    "nlvr2_classifier.",
+    "labels_classifier.",
+    "rank_output.",
+];
 /// The head of an image classifier. It is not loaded if the number of classes differs.
 const CLASSIFIER_HEAD: [&str; 2] = ["head.weight", "head.bias"];
 /// Pairs of a tensor of the retrieval head and its source: the tensor of the matching head whose row 1 ("match") it copies.
@@ -44,7 +49,7 @@ pub enum Scope {
 pub struct Options {
     /// The part of the model that is loaded.
     pub scope: Scope,
-    /// Whether to ignore the file's heads for VQA, NLVR2 and retrieval. The model then keeps its initial heads, except that the
+    /// Whether to ignore the file's heads for VQA, NLVR2, labels and retrieval. The model then keeps its initial heads, except that the
     /// retrieval head is made from the file's matching head.
     pub skip_heads: bool,
 }

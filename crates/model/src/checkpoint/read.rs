@@ -61,6 +61,26 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
+/// Reads the description of model, task and inputs from the header of the file at `path`, without verifying the checksum. Returns `None`
+/// if the file is not a checkpoint of format 2.
+///
+/// # Errors
+/// Returns [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped.
+pub fn read_description(path: &Path) -> Result<Option<Value>> {
+    let map = map_file(path)?;
+    Ok(parse(&map).ok().and_then(|header| header.description))
+}
+
+/// Reads the state of the run from the header of the file at `path`, without verifying the checksum. Returns `None` if the file is not a
+/// checkpoint.
+///
+/// # Errors
+/// Returns [`CheckpointError::Unreadable`] if the file is missing or cannot be mapped.
+pub fn read_state(path: &Path) -> Result<Option<Value>> {
+    let map = map_file(path)?;
+    Ok(parse(&map).ok().map(|header| header.state))
+}
+
 impl Checkpoint {
     /// Returns the state of the run.
     pub fn state(&self) -> &Value {
@@ -129,7 +149,8 @@ impl Checkpoint {
         Ok(chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)))
     }
 
-    pub(crate) fn mismatch(&self, reason: String) -> CheckpointError {
+    /// Returns an error about the content of this checkpoint.
+    pub fn mismatch(&self, reason: String) -> CheckpointError {
         CheckpointError::Mismatch {
             path: self.path.clone(),
             reason,

@@ -18,7 +18,7 @@ mod write;
 
 pub use error::{CheckpointError, Previous, Result};
 pub use format::{EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, STEP_KEY, best_path, last_path};
-pub use read::{Checkpoint, Summary, inspect, load};
+pub use read::{Checkpoint, Summary, inspect, load, read_description, read_state};
 pub use write::{TensorRef, save};
 
 #[cfg(test)]

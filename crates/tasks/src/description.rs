@@ -1,14 +1,18 @@
 //! The description of a model in its checkpoint: sizes, task and preparation of inputs. With the description, weights can be used
 //! without the configuration, the datasets and the vocabulary file of their run.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use vlct_data::text::Tokenizer;
+use vlct_data::DataError;
+use vlct_data::text::{Tokenizer, Vocabulary};
 use vlct_image::{MEAN, STD, TransformKind};
 use vlct_model::VlcConfig;
-use vlct_tasks::TaskSpec;
+use vlct_model::checkpoint::{Checkpoint, CheckpointError};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::spec::RunSpec;
+use crate::inputs::InputSpec;
+use crate::spec::TaskSpec;
 
 /// Model, task and inputs of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,21 +60,21 @@ pub enum WeightsKind {
 
 impl Description {
     /// Makes the description for the checkpoints of a run.
-    pub fn new(spec: &RunSpec, tokenizer: &Tokenizer) -> Self {
+    pub fn new(model: &VlcConfig, task: &TaskSpec, inputs: &InputSpec, weights: WeightsKind) -> Self {
         Self {
-            model: spec.model.clone(),
-            task: spec.task.clone(),
+            model: model.clone(),
+            task: task.clone(),
             inputs: InputDescription {
-                image_size: spec.data.image_size,
+                image_size: inputs.image_size,
                 mean: MEAN,
                 deviation: STD,
-                train_transform: spec.data.train_transform,
-                eval_transform: spec.data.val_transform,
-                vocabulary: tokenizer.vocabulary().iter().map(str::to_owned).collect(),
-                lower_case: tokenizer.lower_case(),
-                max_text_len: spec.data.max_text_len,
+                train_transform: inputs.train_transform,
+                eval_transform: inputs.eval_transform,
+                vocabulary: inputs.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
+                lower_case: inputs.tokenizer.lower_case(),
+                max_text_len: inputs.max_text_len,
             },
-            weights: WeightsKind::Raw,
+            weights,
         }
     }
 
@@ -89,26 +93,59 @@ impl Description {
     }
 }
 
+impl InputDescription {
+    /// Returns the settings for preparing images and texts. `source` is the checkpoint, for messages.
+    ///
+    /// # Errors
+    /// Returns an error if the vocabulary is invalid.
+    pub fn to_spec(&self, source: &Path) -> Result<InputSpec, DataError> {
+        let vocabulary = Vocabulary::from_tokens(source, &self.vocabulary)?;
+        Ok(InputSpec {
+            image_size: self.image_size,
+            train_transform: self.train_transform,
+            eval_transform: self.eval_transform,
+            tokenizer: Tokenizer::new(Arc::new(vocabulary), self.lower_case),
+            max_text_len: self.max_text_len,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint;
-    use crate::config::resolve;
+    use vlct_model::checkpoint;
+    use vlct_model::config::{Backbone, Heads};
 
     #[test]
     fn reads_the_description_of_a_saved_checkpoint() {
-        let spec = RunSpec::resolve(&resolve(&["quickstart", "data_root=/d"]).unwrap().config).unwrap();
-        let tokenizer = Tokenizer::bert_base_uncased();
-        let description = Description::new(&spec, &tokenizer);
+        let model = VlcConfig {
+            image_size: 384,
+            backbone: Backbone::from_name("mae_vit_base_patch16").unwrap(),
+            vocab_size: 30_522,
+            max_text_len: 40,
+            token_types: 2,
+            drop_rate: 0.1,
+            heads: Heads::default(),
+        };
+        let inputs = InputSpec {
+            image_size: 384,
+            train_transform: TransformKind::MaeRandaug,
+            eval_transform: TransformKind::MaeTest,
+            tokenizer: Tokenizer::bert_base_uncased(),
+            max_text_len: 40,
+        };
+        let answers = vec![Some("yes".into()), None];
+        let task = TaskSpec::Vqa(crate::vqa::VqaSpec { answers });
+        let description = Description::new(&model, &task, &inputs, WeightsKind::Raw);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("checkpoint.safetensors");
         let json = serde_json::to_value(&description).unwrap();
         checkpoint::save(&path, &[], &serde_json::Value::Null, &json).unwrap();
         let read = Description::read(&checkpoint::load(&path).unwrap()).unwrap();
         assert_eq!(read.as_ref(), Some(&description));
-        let inputs = read.unwrap().inputs;
-        assert_eq!((inputs.vocabulary.len(), inputs.lower_case), (30_522, true));
-        assert_eq!(inputs.vocabulary[101], "[CLS]");
+        let spec = read.unwrap().inputs.to_spec(&path).unwrap();
+        assert_eq!((spec.tokenizer.len(), spec.tokenizer.lower_case()), (30_522, true));
+        assert_eq!(spec.tokenizer.token(101), Some("[CLS]"));
         checkpoint::save(&path, &[], &serde_json::Value::Null, &"nothing".into()).unwrap();
         let error = Description::read(&checkpoint::load(&path).unwrap()).unwrap_err();
         assert!(error.to_string().contains("description is invalid"), "{error}");

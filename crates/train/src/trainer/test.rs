@@ -1,0 +1,122 @@
+//! Evaluation of the test split (`test_only=True`), with a record in a run directory and the submission file of VQA.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use log::{info, warn};
+use serde_json::{Map, Value};
+use vlct_data::datasets::{Contents, Dataset, Split};
+use vlct_model::checkpoint;
+use vlct_tasks::description::WeightsKind;
+use vlct_tasks::{Description, Phase, Report};
+use vlct_util::{at, atomic};
+
+use super::evaluate;
+use super::training::{Control, Finished};
+use crate::data;
+use crate::error::{Result, TrainError};
+use crate::logs::Progress;
+use crate::run::{self, RunDirectory};
+use crate::spec::RunSpec;
+use crate::weights;
+
+/// The directory of submission files in the working directory, as in the original.
+const SUBMISSIONS: &str = "result";
+
+/// Name of the file with all metrics in the run directory of a test.
+const METRICS_FILE: &str = "metrics.json";
+
+/// Evaluates the test split with the weights of `load_path` and `pretrain_path`. Writes the metrics to a new run directory, and the
+/// answers to the questions of VQA to `result/vqa_submit_{tag}.json`.
+pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
+    let inputs = data::inputs(spec)?;
+    let dataset = data::open(spec, Split::Test)?;
+    if dataset.is_empty() {
+        return Err(TrainError::NoTestSplit {
+            datasets: spec.data.datasets.clone(),
+        });
+    }
+    let mut model = weights::fresh_model(spec);
+    weights::load_and_log(&mut model, &spec.weights)?;
+    let unit = match dataset.contents() {
+        Contents::Captions => "captions of images:",
+        Contents::Questions => "questions about images:",
+        Contents::Pairs => "statements about pairs of images:",
+        Contents::Labels => "items:",
+    };
+    info!(
+        "evaluating {unit} {} in {} rows, {}",
+        dataset.len(),
+        dataset.rows(),
+        spec.compute.describe()
+    );
+    let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
+    let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
+    let report = evaluate::evaluate(recall.as_ref(), &split, &model, control.stop)?;
+    let mut finished = Finished {
+        run: None,
+        steps: step_of(&spec.weights.load_path)?,
+        interrupted: report.is_none() || control.stop.load(Ordering::Relaxed),
+        seconds: 0.0,
+        metrics: Vec::new(),
+        best: None,
+    };
+    if let Some(report) = report {
+        let description = Description::new(&spec.model, &spec.task, &inputs, WeightsKind::Raw);
+        let directory = control.run_directory.clone();
+        let mut run = RunDirectory::create(spec, directory, &description, Progress::quiet())?;
+        finished.metrics = report.values(Phase::Val);
+        record(&mut run, finished.steps, &report)?;
+        write_files(spec, run.path(), &report)?;
+        finished.run = Some(run.path().to_path_buf());
+    }
+    Ok(finished)
+}
+
+/// Returns the number of optimiser steps of the checkpoint `load_path`; 0 for other weights.
+fn step_of(load_path: &Option<PathBuf>) -> Result<u64> {
+    let Some(path) = load_path else { return Ok(0) };
+    let path = run::find_weights(path)?;
+    Ok(checkpoint::read_state(&path)?
+        .and_then(|state| state.get(checkpoint::STEP_KEY)?.as_u64())
+        .unwrap_or(0))
+}
+
+/// Writes all metrics to the logs and to `metrics.json`.
+fn record(run: &mut RunDirectory, step: u64, report: &Report) -> Result<()> {
+    let values: Vec<(String, f64)> = report
+        .values(Phase::Val)
+        .into_iter()
+        .chain(report.details.iter().cloned())
+        .collect();
+    run.log(step, 0, &values)?;
+    let metrics: Map<String, Value> = values.into_iter().map(|(name, value)| (name, value.into())).collect();
+    write_json(&run.path().join(METRICS_FILE), &Value::Object(metrics))
+}
+
+/// Writes the files of a report to the directory `result`, and a copy to the run directory.
+fn write_files(spec: &RunSpec, run: &Path, report: &Report) -> Result<()> {
+    for file in &report.files {
+        let name = format!("{}_{}.json", file.stem, spec.tag);
+        let directory = Path::new(SUBMISSIONS);
+        std::fs::create_dir_all(directory).map_err(at::<TrainError>(directory))?;
+        let path = directory.join(&name);
+        if path.exists() {
+            warn!("{} is replaced", path.display());
+        }
+        write_json(&path, &file.content)?;
+        write_json(&run.join(&name), &file.content)?;
+        info!("answers: {}", path.display());
+    }
+    Ok(())
+}
+
+/// Writes JSON with an indentation of 4 spaces, as the original does. The file appears when it is complete.
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    serde::Serialize::serialize(value, &mut serializer).map_err(TrainError::StateNotWritten)?;
+    text.push(b'\n');
+    atomic::write(path, |out| std::io::Write::write_all(out, &text)).map_err(at::<TrainError>(path))
+}

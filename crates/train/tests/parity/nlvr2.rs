@@ -1,0 +1,89 @@
+//! Compares a fine-tuning step on pairs of images with the values of the original.
+
+use super::{assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts};
+use std::path::Path;
+use vlct_data::loader::{Pixels, Position};
+use vlct_golden::{Tensors, assert_close};
+use vlct_model::config::Heads;
+use vlct_model::{Sequence, Vlc, VlcConfig};
+use vlct_tasks::nlvr2::{Nlvr2, Nlvr2Spec};
+use vlct_tasks::{Batch, Sample, Subset, Target, Task, Text};
+use vlct_tensor::Tape;
+
+/// The task; its setting does not affect the forward pass.
+pub(super) const TASK: Nlvr2 = Nlvr2 {
+    spec: Nlvr2Spec {
+        selection: Subset::Test,
+    },
+};
+
+/// Makes a sample of a statement, the values of its left and right image, and whether the statement is true.
+pub(super) fn sample(item: usize, text: Vec<u32>, images: [Pixels; 2], is_true: bool) -> Sample {
+    let sequence = |group: u8| Sequence {
+        group,
+        text: Some(0),
+        image: Some(group.into()),
+        token_type: 1 + u32::from(group),
+        mask: None,
+    };
+    Sample {
+        item,
+        images: images.into(),
+        texts: vec![Text::unmasked(text)],
+        sequences: vec![sequence(0), sequence(1)],
+        target: Target::Class(is_true.into()),
+    }
+}
+
+/// Returns the recorded batch, with dropout disabled.
+pub(super) fn batch(t: &Tensors) -> Batch {
+    let texts = texts(t, "text_ids", "text_masks");
+    let values = ["image_0", "image_1"].map(|name| t.f32(name));
+    let len = values[0].len() / texts.len();
+    let image = |values: &[f32], i: usize| Pixels::from(values[i * len..][..len].to_vec());
+    let samples = texts.into_iter().zip(t.i64("nlvr2_labels")).enumerate();
+    let samples = samples.map(|(i, (text, label))| {
+        let images = [image(&values[0], i), image(&values[1], i)];
+        sample(i, text, images, label == 1)
+    });
+    Batch::collate(Position::default(), samples.collect())
+}
+
+/// Returns the heads and token types of a model for pairs of images.
+pub(super) fn with_pairs(config: VlcConfig) -> VlcConfig {
+    let heads = Heads {
+        nlvr2: true,
+        ..Heads::default()
+    };
+    VlcConfig {
+        token_types: 3,
+        heads,
+        ..config
+    }
+}
+
+/// Returns the recorded model.
+pub(super) fn model(directory: &Path) -> Vlc {
+    let (config, _) = config(directory, Heads::default());
+    load(directory, "nlvr2.ckpt", with_pairs(config))
+}
+
+#[test]
+fn nlvr2_losses_and_gradients_match_the_original() {
+    for (directory, method) in recorded_models() {
+        let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
+        let (mut model, batch) = (model(&directory), batch(&t));
+        model.set_compute(f32_compute(method));
+        let tape = Tape::new(model.compute());
+        let outcome = TASK.forward(&model, &tape, &batch);
+        let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
+        assert_close("nlvr2_logits", &logits, &t.f32("nlvr2_logits"), 2e-5);
+        let loss = measure_value(&outcome, "nlvr2/loss");
+        assert_close("nlvr2_loss", &[loss], &t.f32("nlvr2_loss"), 1e-5);
+        let labels = t.i64("nlvr2_labels");
+        let hits = logits.chunks_exact(2).zip(&labels);
+        let hits = hits.filter(|(row, label)| i64::from(row[1] > row[0]) == **label);
+        assert_eq!(measure_value(&outcome, "nlvr2/accuracy"), hits.count() as f32);
+        assert_gradients(&model, tape, outcome.total(), &t);
+    }
+}
