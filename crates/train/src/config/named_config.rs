@@ -28,6 +28,7 @@ named_configs![
     "task_finetune_nlvr2_mae_randaug",
     "task_finetune_irtr_coco_mae_randaug",
     "task_finetune_irtr_f30k_mae_randaug",
+    "task_finetune_labels",
     "step25k",
     "step50k",
     "step100k",

@@ -130,7 +130,7 @@ fn check_datasets_fit_tasks(config: &Config) -> Result<(), ConfigError> {
             let has_captions = !DATASETS_WITHOUT_CAPTIONS.contains(&dataset.as_str());
             let has_samples = match task {
                 "vqa" | "nlvr2" => dataset == task,
-                "mlm" | "mae" => dataset != "nlvr2",
+                "labels" => false,
                 _ => has_captions,
             };
             if !has_samples {
@@ -238,12 +238,62 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
             ));
         }
     }
+    warnings.extend(data_warnings(config));
     warnings.extend(if config.test_only {
         test_warnings(config)
     } else {
         training_warnings(config)
     });
     warnings
+}
+
+/// Returns warnings about keys of datasets and answers that have no effect.
+fn data_warnings(config: &Config) -> Vec<String> {
+    let trains_vqa = config.loss_names.vqa >= 1.0;
+    let has_vqa = config.datasets.iter().any(|name| name == "vqa");
+    let has_honest_files = config
+        .datasets
+        .iter()
+        .filter_map(|name| datasets::Published::find(name))
+        .any(|dataset| dataset.honest.is_some());
+    let base = Config::default();
+    let cases = [
+        (
+            config.vgqa && !has_vqa,
+            "vgqa=True has no effect without the dataset vqa".to_string(),
+        ),
+        (
+            config.vqa_test_split != base.vqa_test_split && !(config.test_only && has_vqa),
+            format!(
+                "vqa_test_split={:?} has no effect without test_only=True and the dataset vqa",
+                config.vqa_test_split
+            ),
+        ),
+        (
+            !config.vqa_annotations.is_empty() && !trains_vqa,
+            "vqa_annotations has no effect without loss_names.vqa=1".to_string(),
+        ),
+        (
+            !config.vqa_answers.is_empty() && !(config.test_only && trains_vqa),
+            "vqa_answers has no effect without test_only=True and loss_names.vqa=1".to_string(),
+        ),
+        (
+            config.vqav2_label_size != base.vqav2_label_size && trains_vqa && !has_vqa,
+            format!(
+                "vqav2_label_size={} has no effect: the number of answers of custom datasets is that of their training split",
+                config.vqav2_label_size
+            ),
+        ),
+        (
+            config.honest_validation && !has_honest_files,
+            "honest_validation=True has no effect: no validation split of these datasets is also trained or tested on"
+                .to_string(),
+        ),
+    ];
+    cases
+        .into_iter()
+        .filter_map(|(applies, message)| applies.then_some(message))
+        .collect()
 }
 
 /// Returns warnings about an evaluation of the test split.
@@ -433,6 +483,25 @@ mod tests {
             (&["max_steps=100"], "does not reach its peak"),
             (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),
             (&["task_finetune_vqa_mae_randaug"], "lr_mult=10 has no effect"),
+            (&["vgqa=True"], "vgqa=True has no effect"),
+            (
+                &["vqa_test_split=test-dev"],
+                "vqa_test_split=\"test-dev\" has no effect",
+            ),
+            (&["vqa_annotations=a.json"], "vqa_annotations has no effect"),
+            (&["vqa_answers=a.pkl"], "vqa_answers has no effect"),
+            (
+                &[
+                    "task_finetune_vqa_mae_randaug",
+                    "datasets=['mine']",
+                    "vqav2_label_size=7",
+                ],
+                "that of their training split",
+            ),
+            (
+                &["datasets=['mine']", "honest_validation=True"],
+                "honest_validation=True has no effect",
+            ),
             (
                 &["task_finetune_irtr_coco_mae_randaug", "batch_size=64"],
                 "use the last",

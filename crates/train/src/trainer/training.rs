@@ -96,11 +96,12 @@ impl<'a> Trainer<'a> {
     pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
         let data = Data::open(&spec)?;
         let plan = plan(&spec, &data)?;
-        // The evaluator is made before training, so that an unsuitable dataset is an error now and not at the first validation.
+        // The evaluators are made before training, so that an unsuitable dataset is an error now and not at the first validation.
         let recall = match spec.trial {
             None => evaluate::recall_evaluator(&spec, Split::Val, &data.inputs)?,
             Some(_) => None,
         };
+        let validation = evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?;
         let mut weights = Weights::new(&spec)?;
         let resumed = match &spec.weights.resume_from {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
@@ -110,7 +111,7 @@ impl<'a> Trainer<'a> {
         let (state, run) = initial_state(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
-            validation: evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?,
+            validation,
             recall,
             spec,
             plan,

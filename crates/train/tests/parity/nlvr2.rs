@@ -41,10 +41,10 @@ pub(super) fn batch(t: &Tensors) -> Batch {
     let values = ["image_0", "image_1"].map(|name| t.f32(name));
     let len = values[0].len() / texts.len();
     let image = |values: &[f32], i: usize| Pixels::from(values[i * len..][..len].to_vec());
-    let samples = texts.into_iter().zip(t.i64("nlvr2_labels")).enumerate();
+    let samples = texts.into_iter().zip(t.f32("nlvr2_labels")).enumerate();
     let samples = samples.map(|(i, (text, label))| {
         let images = [image(&values[0], i), image(&values[1], i)];
-        sample(i, text, images, label == 1)
+        sample(i, text, images, label == 1.0)
     });
     Batch::collate(Position::default(), samples.collect())
 }
@@ -80,9 +80,9 @@ fn nlvr2_losses_and_gradients_match_the_original() {
         assert_close("nlvr2_logits", &logits, &t.f32("nlvr2_logits"), 2e-5);
         let loss = measure_value(&outcome, "nlvr2/loss");
         assert_close("nlvr2_loss", &[loss], &t.f32("nlvr2_loss"), 1e-5);
-        let labels = t.i64("nlvr2_labels");
+        let labels = t.f32("nlvr2_labels");
         let hits = logits.chunks_exact(2).zip(&labels);
-        let hits = hits.filter(|(row, label)| i64::from(row[1] > row[0]) == **label);
+        let hits = hits.filter(|(row, label)| f32::from(u8::from(row[1] > row[0])) == **label);
         assert_eq!(measure_value(&outcome, "nlvr2/accuracy"), hits.count() as f32);
         assert_gradients(&model, tape, outcome.total(), &t);
     }
