@@ -44,6 +44,7 @@ fn write_data(directory: &Path) {
         vqa_test: 5,
         nlvr2_train: 16,
         nlvr2_dev: 6,
+        labels_train: 0,
         class_train: 0,
         ..SyntheticConfig::default()
     };

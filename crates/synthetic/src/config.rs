@@ -52,6 +52,10 @@ pub struct SyntheticConfig {
     /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Each pair is also written to the balanced or the unbalanced file
     /// of its split, alternately.
     pub nlvr2_dev: usize,
+    /// Images in `shapes_train_0`, a dataset of labels: a text refers to objects by their colour, and the label is their shape.
+    pub labels_train: usize,
+    /// Images in each of `shapes_val_0` and `shapes_test_0`.
+    pub labels_test: usize,
     /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,
     /// Images in `classes/val/CLASS/`.
@@ -75,6 +79,8 @@ impl Default for SyntheticConfig {
             vqa_test: 200,
             nlvr2_train: 5_000,
             nlvr2_dev: 200,
+            labels_train: 5_000,
+            labels_test: 300,
             class_train: 3_600,
             class_val: 360,
         }
@@ -123,6 +129,8 @@ impl SyntheticConfig {
         let vqa = [("vqa_val", self.vqa_val, 2), ("vqa_test", self.vqa_test, 1)];
         check_dataset("vqa_train", self.vqa_train, &vqa)?;
         check_dataset("nlvr2_train", self.nlvr2_train, &[("nlvr2_dev", self.nlvr2_dev, 2)])?;
+        let labels = [("labels_test", self.labels_test, 1)];
+        check_dataset("labels_train", self.labels_train, &labels)?;
         check_dataset("class_train", self.class_train, &[("class_val", self.class_val, 1)])?;
         Ok(())
     }
@@ -139,6 +147,10 @@ impl SyntheticConfig {
         dataset_images(self.train, &[self.train, self.restval, self.val, self.test])
             + dataset_images(self.vqa_train, &[self.vqa_train, self.vqa_val, self.vqa_test])
             + 2 * dataset_images(self.nlvr2_train, &[self.nlvr2_train, self.nlvr2_dev, self.nlvr2_dev])
+            + dataset_images(
+                self.labels_train,
+                &[self.labels_train, self.labels_test, self.labels_test],
+            )
             + dataset_images(self.class_train, &[self.class_train, self.class_val])
     }
 }

@@ -12,6 +12,7 @@
 
 mod captions;
 mod config;
+mod labels;
 mod phrases;
 mod questions;
 mod render;
@@ -24,6 +25,7 @@ mod write;
 
 pub use captions::{CAPTIONS_PER_IMAGE, captions};
 pub use config::{ImageFormat, SyntheticConfig};
+pub use labels::labelled_scene;
 pub use questions::{QUESTIONS_PER_IMAGE, answers, questions};
 pub use render::render;
 pub use scene::{Background, BackgroundStyle, Kind, Object, Scene};

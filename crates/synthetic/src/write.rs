@@ -8,10 +8,16 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::statements::draw_partner;
-use super::{Scene, Shape, SyntheticConfig, answers, captions, class_of, questions, render, statements, vocabulary};
+use super::{
+    Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_scene, questions, render, statements,
+    vocabulary,
+};
 use crate::Result;
 use vlct_data::DataError;
-use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow, VqaWriter};
+use vlct_data::arrow::{
+    AnsweredQuestion, CaptionWriter, LabelKind, LabelRow, LabelWriter, Nlvr2Row, Nlvr2Writer, VqaKind, VqaRow,
+    VqaWriter,
+};
 use vlct_data::random::{Purpose, stream};
 use vlct_util::at;
 
@@ -31,6 +37,9 @@ enum SceneSet {
     Nlvr2Test1 = 10,
     ClassTrain = 11,
     ClassVal = 12,
+    LabelsTrain = 13,
+    LabelsVal = 14,
+    LabelsTest = 15,
 }
 
 /// Number of rows that are generated in parallel and held in memory at a time.
@@ -46,8 +55,8 @@ impl SceneSet {
 /// The file with the words of the generated texts.
 const VOCABULARY_FILE: &str = "vocab.txt";
 
-/// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa` and `nlvr2`, `vocab.txt`, `answers.txt`
-/// (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
+/// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa`, `nlvr2` and the custom dataset `shapes`,
+/// `vocab.txt`, `answers.txt` (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
 ///
 /// Calls `progress` with the number of images rendered so far and the total. The files do not depend on the number of threads.
 /// Returns the number of images rendered.
@@ -100,6 +109,11 @@ pub fn write(out: &Path, config: &SyntheticConfig, progress: &mut dyn FnMut(u64,
             config.nlvr2_dev,
             &["balanced", "unbalanced"],
         )?;
+    }
+    if config.labels_train > 0 {
+        writer.write_labels(SceneSet::LabelsTrain, "train", config.labels_train)?;
+        writer.write_labels(SceneSet::LabelsVal, "val", config.labels_test)?;
+        writer.write_labels(SceneSet::LabelsTest, "test", config.labels_test)?;
     }
     if config.class_train > 0 {
         writer.write_classes(SceneSet::ClassTrain, "train", config.class_train)?;
@@ -276,6 +290,27 @@ impl DatasetWriter<'_> {
         parts.into_iter().try_for_each(|part| part.finish().map(drop))
     }
 
+    /// Writes images with texts and labels.
+    fn write_labels(&mut self, set: SceneSet, split: &str, count: usize) -> Result<()> {
+        let config = self.config;
+        let path = self.out.join(format!("shapes_{split}_0.arrow"));
+        let mut writer = LabelWriter::create(path, LabelKind::Single)?;
+        let generate = |_, rng: &mut ChaCha8Rng| {
+            let (scene, text, label) = labelled_scene(rng);
+            Ok((render_and_encode(&scene, config)?, text, label))
+        };
+        self.write_rows(set, count, 1, generate, |i, (image, text, label)| {
+            writer.push(LabelRow {
+                image: Some(&image),
+                text: text.as_deref(),
+                labels: Some(&[label.word().to_string()]),
+                image_id: Some(&format!("{split}-{i}")),
+                split,
+            })
+        })?;
+        writer.finish().map(drop)
+    }
+
     /// Writes images of one shape each, in one directory per class.
     fn write_classes(&mut self, set: SceneSet, split: &str, count: usize) -> Result<()> {
         let config = self.config;
@@ -333,6 +368,8 @@ mod tests {
             vqa_test: 2,
             nlvr2_train: 3,
             nlvr2_dev: 3,
+            labels_train: 4,
+            labels_test: 2,
             class_train: 12,
             class_val: 4,
             ..SyntheticConfig::default()
@@ -393,6 +430,9 @@ mod tests {
             "nlvr2_train.arrow",
             "nlvr2_unbalanced_dev.arrow",
             "nlvr2_unbalanced_test1.arrow",
+            "shapes_test_0.arrow",
+            "shapes_train_0.arrow",
+            "shapes_val_0.arrow",
             "vocab.txt",
             "vqav2_rest_val.arrow",
             "vqav2_test-dev.arrow",
@@ -424,6 +464,7 @@ mod tests {
     fn written_files_have_the_configured_rows() {
         let directory = tempfile::tempdir().unwrap();
         let config = SyntheticConfig {
+            labels_train: 0,
             class_train: 0,
             ..small_config()
         };

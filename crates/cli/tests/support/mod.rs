@@ -67,6 +67,7 @@ pub fn write_synthetic(directory: &Path, train_images: usize) {
         test: 12,
         vqa_train: 0,
         nlvr2_train: 0,
+        labels_train: 0,
         class_train: 0,
         ..SyntheticConfig::default()
     };

@@ -56,6 +56,7 @@ fn synthetic_config(image_size: usize) -> SyntheticConfig {
         side,
         vqa_train: 0,
         nlvr2_train: 0,
+        labels_train: 0,
         class_train: 0,
         test: HELD_OUT,
         ..SyntheticConfig::default()
