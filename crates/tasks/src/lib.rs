@@ -28,6 +28,7 @@ mod sample;
 pub mod scoring;
 mod spec;
 mod task;
+pub mod text_baseline;
 pub mod vqa;
 
 pub use batch::{Batch, Sample, Target, Text};

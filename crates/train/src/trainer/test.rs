@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use log::{info, warn};
 use serde_json::{Map, Value};
-use vlct_data::datasets::{Contents, Dataset, Split};
+use vlct_data::datasets::{Contents, Dataset, Split, VqaTest};
 use vlct_model::checkpoint;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::{Description, Phase, Report};
@@ -94,10 +94,14 @@ fn record(run: &mut RunDirectory, step: u64, report: &Report) -> Result<()> {
     write_json(&run.path().join(METRICS_FILE), &Value::Object(metrics))
 }
 
-/// Writes the files of a report to the directory `result`, and a copy to the run directory.
+/// Writes the files of a report to the run directory. A submission to the evaluation server is also written to the directory `result`.
 fn write_files(spec: &RunSpec, run: &Path, report: &Report) -> Result<()> {
     for file in &report.files {
         let name = format!("{}_{}.json", file.stem, spec.tag);
+        write_json(&run.join(&name), &file.content)?;
+        if spec.data.rules.vqa_test == VqaTest::RestVal {
+            continue;
+        }
         let directory = Path::new(SUBMISSIONS);
         std::fs::create_dir_all(directory).map_err(at::<TrainError>(directory))?;
         let path = directory.join(&name);
@@ -105,7 +109,6 @@ fn write_files(spec: &RunSpec, run: &Path, report: &Report) -> Result<()> {
             warn!("{} is replaced", path.display());
         }
         write_json(&path, &file.content)?;
-        write_json(&run.join(&name), &file.content)?;
         info!("answers: {}", path.display());
     }
     Ok(())
