@@ -40,14 +40,28 @@ pub struct Metric {
     pub name: String,
     /// The measured value.
     pub value: f64,
-    /// How `value`, `chance` and `baseline` are printed.
+    /// How the values are printed.
     pub format: NumberFormat,
     /// Expected value of random guessing, if it is known.
     pub chance: Option<f64>,
     /// Value of a simple baseline method, if measured.
     pub baseline: Option<f64>,
+    /// Value of the same training without pre-trained weights, if measured.
+    pub from_scratch: Option<f64>,
     /// One sentence that explains the metric.
     pub explanation: String,
+}
+
+impl Metric {
+    /// Returns the names and values to compare the metric with.
+    pub fn comparisons(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("chance", self.chance),
+            ("baseline", self.baseline),
+            ("from scratch", self.from_scratch),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 /// How a value is printed.

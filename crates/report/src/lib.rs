@@ -62,11 +62,16 @@ impl ReportData {
     }
 
     /// Returns the values of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
-    /// "baseline"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}}`. A value that
+    /// "baseline", "from_scratch"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}}`. A value that
     /// is unknown or not finite is `null`.
     pub fn metrics(&self) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
-            let values = json!({"value": metric.value, "chance": metric.chance, "baseline": metric.baseline});
+            let values = json!({
+                "value": metric.value,
+                "chance": metric.chance,
+                "baseline": metric.baseline,
+                "from_scratch": metric.from_scratch,
+            });
             (metric.key.clone(), values)
         });
         let curves = self.charts.iter().flat_map(|chart| &chart.curves);

@@ -146,10 +146,9 @@ fn metrics_html(metrics: &[Metric]) -> String {
         if metric.format == NumberFormat::Percent {
             html.push_str(&bar_html(metric));
         }
-        let comparisons = [("chance", metric.chance), ("baseline", metric.baseline)];
-        let comparisons: Vec<String> = comparisons
-            .iter()
-            .filter_map(|(name, value)| Some(format!("{name}\u{a0}{}", format_value((*value)?))))
+        let comparisons: Vec<String> = metric
+            .comparisons()
+            .map(|(name, value)| format!("{name}\u{a0}{}", format_value(value)))
             .collect();
         if !comparisons.is_empty() {
             add!(html, "<p class=\"beside\">{}</p>", comparisons.join(" · "));
@@ -163,7 +162,7 @@ fn metrics_html(metrics: &[Metric]) -> String {
     }
 }
 
-/// Draws the value of a metric as a bar, with marks at chance and baseline. The bar is hidden from screen readers, since
+/// Draws the value of a metric as a bar, with marks at the values to compare with. The bar is hidden from screen readers, since
 /// the text beside it has the same values.
 fn bar_html(metric: &Metric) -> String {
     let position = |fraction: f64| {
@@ -181,7 +180,7 @@ fn bar_html(metric: &Metric) -> String {
         "<rect class=\"fill\" y=\"1.5\" width=\"{:.1}\" height=\"3\"/>",
         position(metric.value)
     );
-    for mark in [metric.chance, metric.baseline].into_iter().flatten() {
+    for (_, mark) in metric.comparisons() {
         add!(
             html,
             "<rect class=\"mark\" x=\"{:.1}\" width=\"0.8\" height=\"6\"/>",

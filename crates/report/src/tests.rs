@@ -83,6 +83,7 @@ fn full_report(edge: u32) -> ReportData {
         format: NumberFormat::Percent,
         chance,
         baseline,
+        from_scratch: (key == "mlm/val/accuracy").then_some(0.25),
         explanation: explanation.into(),
     };
     ReportData {
@@ -286,7 +287,7 @@ fn writes_page_and_metrics() {
     assert_eq!(json["format"], "vlct-report-1");
     assert_eq!(
         json["metrics"]["mlm/val/accuracy"],
-        json!({"value": 0.873, "chance": 0.028, "baseline": 0.412})
+        json!({"value": 0.873, "chance": 0.028, "baseline": 0.412, "from_scratch": 0.25})
     );
     assert_eq!(json["curves"]["matching"].as_array().unwrap().len(), 400);
     assert_eq!(json["timings"]["Training"], 541.0);

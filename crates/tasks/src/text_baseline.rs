@@ -137,7 +137,10 @@ fn score(task: &TaskSpec, predictions: &[(u32, Vec<(u32, f64)>)]) -> f64 {
     };
     let rows: Rows = predictions.iter().map(row).enumerate().collect();
     let report = Labels::new(spec.clone()).report(Phase::Val, &Tally::default(), &rows);
-    let macro_f1 = report.values.iter().find(|(name, _)| name == "labels/val/macro_f1_epoch");
+    let macro_f1 = report
+        .values
+        .iter()
+        .find(|(name, _)| name == "labels/val/macro_f1_epoch");
     macro_f1.map_or(f64::NAN, |(_, value)| *value)
 }
 

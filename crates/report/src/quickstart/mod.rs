@@ -1,8 +1,9 @@
-//! The quickstart: generates synthetic data, pre-trains on it, evaluates the model and writes a report.
+//! The quickstart: generates synthetic data, pre-trains on it, evaluates the model, fine-tunes it and writes a report.
 
 mod error;
 mod evaluation;
 mod examples;
+mod fine_tuning;
 mod report;
 
 use log::info;
@@ -42,8 +43,15 @@ pub struct QuickstartResult {
     pub metric_lines: Vec<String>,
 }
 
-/// Fraction of the total time for training; the rest is for data, evaluation and report.
-const TRAINING_SHARE: f64 = 0.8;
+/// Fraction of the total time for pre-training.
+const PRETRAINING_SHARE: f64 = 0.45;
+
+/// Fraction of the total time for each fine-tuning run, of which each task has two. The rest of the time is for data, evaluation and
+/// report.
+const FINE_TUNING_SHARE: f64 = 0.045;
+
+/// If the user gives `max_steps`, the steps of a fine-tuning run as a fraction of those of pre-training.
+const FINE_TUNING_STEPS: f64 = 0.25;
 
 /// Number of optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
@@ -54,16 +62,16 @@ fn synthetic_config(image_size: usize) -> SyntheticConfig {
     let side = (image_size * 9 / 8) as u32;
     SyntheticConfig {
         side,
-        vqa_train: 0,
-        nlvr2_train: 0,
-        labels_train: 0,
+        vqa_val: 2 * HELD_OUT,
+        nlvr2_dev: HELD_OUT,
+        labels_test: HELD_OUT,
         class_train: 0,
         test: HELD_OUT,
         ..SyntheticConfig::default()
     }
 }
 
-/// Number of held-out images.
+/// Number of held-out images of each task.
 const HELD_OUT: usize = 400;
 
 /// Runs the quickstart and returns the path of the report and the lines for the terminal.
@@ -80,7 +88,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let config = quickstart_config(&data, options)?;
     trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
 
-    info!("1/4  generating images with captions");
+    info!("1/5  generating images with captions, questions, statements and labels");
     let image_count = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;
     timings.push(("data".to_string(), start.elapsed().as_secs_f64()));
     info!(
@@ -92,15 +100,15 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     if stop.load(Ordering::Relaxed) {
         return Err(QuickstartError::Stopped);
     }
-    info!("2/4  pre-training: masked words, masked patches, image-text matching");
+    info!("2/5  pre-training: masked words, masked patches, image-text matching");
     let training = Instant::now();
-    let budget = options.minutes * 60.0 * TRAINING_SHARE;
-    let sets_max_steps = options.updates.iter().any(|u| u.trim_start().starts_with("max_steps"));
-    let config = if sets_max_steps {
-        config
-    } else {
-        plan_steps(config, budget, stop)?
+    let seconds = options.minutes * 60.0;
+    let fixed_steps = config.max_steps.filter(|_| sets_max_steps(&options.updates));
+    let length = match fixed_steps {
+        Some(steps) => RunLength::Steps(steps),
+        None => RunLength::Seconds(seconds * PRETRAINING_SHARE),
     };
+    let config = length.plan(config, 100, stop)?;
     let run_directory = fresh_directory(&options.out)?;
     let control = Control {
         stop,
@@ -113,7 +121,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     }
     timings.push(("pre-training".to_string(), training.elapsed().as_secs_f64()));
 
-    info!("3/4  evaluating on held-out images");
+    info!("3/5  evaluating on held-out images");
     let evaluating = Instant::now();
     let spec = RunSpec::resolve(&trainer::read_config(&run_directory)?)?;
     let mut model = weights::fresh_model(&spec);
@@ -127,11 +135,45 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
-    info!("4/4  writing the report");
+    info!("4/5  fine-tuning, from the pre-trained weights and from scratch");
+    let tuning = Instant::now();
+    let length = match fixed_steps {
+        Some(steps) => RunLength::Steps((steps as f64 * FINE_TUNING_STEPS) as u64),
+        None => RunLength::Seconds(seconds * FINE_TUNING_SHARE),
+    };
+    let mut fine_tuned = Vec::new();
+    for task in fine_tuning::TASKS {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let directory = with_suffix(&run_directory, task.name);
+        let control = Control {
+            stop,
+            progress: true,
+            run_directory: None,
+        };
+        match task.run(&config, &run_directory, directory, length, &control) {
+            Ok(result) => fine_tuned.push(result),
+            // What was reached is reported.
+            Err(QuickstartError::Stopped) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    timings.push(("fine-tuning".to_string(), tuning.elapsed().as_secs_f64()));
+
+    info!("5/5  writing the report");
     let writing = Instant::now();
     let examples = examples::make_examples(&model, &config, &results)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
-    let data = report::assemble(&config, &run_directory, &finished, results, examples, timings)?;
+    let data = report::assemble(
+        &config,
+        &run_directory,
+        &finished,
+        results,
+        examples,
+        &fine_tuned,
+        timings,
+    )?;
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
     Ok(QuickstartResult { report, metric_lines })
@@ -177,11 +219,51 @@ const FIXED_KEYS: [&str; 7] = [
 /// Maximum number of rows of the word embedding. The synthetic captions have fewer words.
 const SMALL_VOCABULARY: usize = 256;
 
-/// Sets `max_steps` so that training takes about `budget` seconds on this machine.
+/// Whether the user sets the number of optimiser steps.
+fn sets_max_steps(updates: &[String]) -> bool {
+    updates
+        .iter()
+        .any(|update| update.trim_start().starts_with("max_steps"))
+}
+
+/// The length of a run.
+#[derive(Clone, Copy, Debug)]
+enum RunLength {
+    /// Number of optimiser steps.
+    Steps(u64),
+    /// Approximate time in seconds.
+    Seconds(f64),
+}
+
+impl RunLength {
+    /// Returns the configuration with `max_steps` set, to at least `min_steps`.
+    ///
+    /// # Errors
+    /// Returns [`QuickstartError::Stopped`] if `stop` is set, and the errors of the timed runs.
+    fn plan(self, mut config: Config, min_steps: u64, stop: &AtomicBool) -> Result<Config> {
+        let steps = match self {
+            Self::Steps(steps) => steps,
+            Self::Seconds(seconds) => {
+                let per_step = seconds_per_step(&config, stop)?;
+                let steps = (seconds / per_step) as u64;
+                info!(
+                    "     one step takes about {:.0} ms on this machine: {} steps",
+                    per_step * 1e3,
+                    steps.max(min_steps)
+                );
+                steps
+            }
+        };
+        config.max_steps = Some(steps.max(min_steps));
+        Ok(config)
+    }
+}
+
+/// Measures the time of an optimiser step on this machine, in seconds.
 ///
 /// # Errors
 /// Returns [`QuickstartError::Stopped`] if `stop` is set, and the errors of the timed runs.
-fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Config> {
+fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<f64> {
     let seconds_for = |n: u64| -> Result<f64> {
         let mut config = config.clone();
         config.set("fast_dev_run", &Value::Int(n as i64))?;
@@ -200,14 +282,7 @@ fn plan_steps(mut config: Config, budget: f64, stop: &AtomicBool) -> Result<Conf
         return Err(QuickstartError::Stopped);
     }
     let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
-    let per_step = micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / VALIDATION_OVERHEAD;
-    let steps = ((budget / per_step) as u64).max(100);
-    info!(
-        "     one step takes about {:.0} ms on this machine: {steps} steps",
-        per_step * 1e3
-    );
-    config.max_steps = Some(steps);
-    Ok(config)
+    Ok(micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / VALIDATION_OVERHEAD)
 }
 
 /// Calls `action` without log messages.
@@ -221,6 +296,13 @@ fn without_messages<T>(action: impl FnOnce() -> T) -> T {
 
 /// Time per micro-batch of a timed run, which also validates, as a multiple of the time without validation.
 const VALIDATION_OVERHEAD: f64 = 1.35;
+
+/// Returns the path `{directory}-{suffix}`.
+fn with_suffix(directory: &Path, suffix: &str) -> PathBuf {
+    let mut path = directory.to_path_buf().into_os_string();
+    path.push(format!("-{suffix}"));
+    path.into()
+}
 
 /// Returns `out/run`, or `out/run-2`, … if earlier runs exist.
 fn fresh_directory(out: &Path) -> Result<PathBuf> {

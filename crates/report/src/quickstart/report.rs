@@ -2,6 +2,7 @@
 
 use super::evaluation::Evaluation;
 use super::examples::Examples;
+use super::fine_tuning::FineTuned;
 use crate::{Chart, Curve, Metric, NumberFormat, ReportData};
 use serde_json::Value;
 use std::path::Path;
@@ -21,6 +22,7 @@ pub fn assemble(
     finished: &Finished,
     e: Evaluation,
     examples: Examples,
+    fine_tuned: &[FineTuned],
     timings: Vec<(String, f64)>,
 ) -> Result<ReportData> {
     let records = records(run_directory)?;
@@ -35,7 +37,10 @@ pub fn assemble(
             config.batch_size,
             finished.seconds
         ),
-        metrics: metrics(&e, &records),
+        metrics: metrics(&e, &records)
+            .into_iter()
+            .chain(fine_tuned.iter().map(FineTuned::metric))
+            .collect(),
         baseline: format!(
             "Chance is the expected value of random guessing. The text-only baseline predicts a masked word from the words beside \
              it, without the image, by interpolated n-gram counts over all training captions. Like the model, it is evaluated at the \
@@ -66,6 +71,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             format: NumberFormat::Percent,
             chance,
             baseline,
+            from_scratch: None,
             explanation,
         };
     let candidates = e.captions.len();
@@ -138,6 +144,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             format: NumberFormat::Number,
             chance: Some(1.0),
             baseline: early_loss,
+            from_scratch: None,
             explanation:
                 "Mean squared error of the reconstructed patches of held-out images. Each patch is normalised to \
                  variance 1. Chance is predicting one colour for the whole patch; the baseline is the training loss at step 100."
@@ -206,12 +213,12 @@ pub fn metric_lines(data: &ReportData) -> Vec<String> {
                 NumberFormat::Percent => format!("{:.1} %", v * 100.0),
                 NumberFormat::Number => format!("{v:.3}"),
             };
-            let comparisons = [("chance", m.chance), ("baseline", m.baseline)]
-                .into_iter()
-                .filter_map(|(name, v)| Some(format!("{name} {}", format_value(v?))))
+            let comparisons = m
+                .comparisons()
+                .map(|(name, value)| format!("{name} {}", format_value(value)))
                 .collect::<Vec<_>>()
                 .join(", ");
-            format!("{:<38} {:>8}   ({comparisons})", m.name, format_value(m.value))
+            format!("{:<54} {:>8}   ({comparisons})", m.name, format_value(m.value))
         })
         .collect()
 }

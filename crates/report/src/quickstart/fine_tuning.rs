@@ -1,0 +1,233 @@
+//! Fine-tuning on the downstream tasks: from the pre-trained weights, and from scratch with equally many steps.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use log::info;
+use vlct_data::datasets::Split;
+use vlct_model::checkpoint::last_path;
+use vlct_tasks::text_baseline::{BaselineScores, baseline_scores};
+use vlct_train::config::{Config, LossNames};
+use vlct_train::spec::RunSpec;
+use vlct_train::trainer::{self, Control};
+use vlct_train::{TrainError, data};
+
+use super::RunLength;
+use super::error::{QuickstartError, Result};
+use crate::{Metric, NumberFormat};
+
+/// Number of false captions per image when fine-tuning for retrieval.
+const FALSE_CAPTIONS: u64 = 7;
+
+/// Images, and their first captions, among which retrieval is evaluated.
+pub(super) const CANDIDATES: u64 = 200;
+
+/// A downstream task.
+#[derive(Clone, Copy)]
+pub(super) struct Downstream {
+    /// The name in directories and keys of metrics.
+    pub name: &'static str,
+    /// The name on the page.
+    title: &'static str,
+    /// The dataset.
+    dataset: &'static str,
+    /// Name of the metric of the test.
+    metric: &'static str,
+    /// What the metric means.
+    explanation: &'static str,
+    /// Samples per optimiser step.
+    batch_size: u64,
+}
+
+/// All downstream tasks.
+pub(super) const TASKS: [Downstream; 4] = [
+    Downstream {
+        name: "vqa",
+        title: "Questions (VQA)",
+        dataset: "vqa",
+        metric: "vqa/val/score_epoch",
+        explanation: "Score of the answers to held-out questions. Chance is always giving the most frequent answer; the baseline answers from \
+                      the question alone.",
+        batch_size: 64,
+    },
+    Downstream {
+        name: "nlvr2",
+        title: "Statements about two images (NLVR2)",
+        dataset: "nlvr2",
+        metric: "nlvr2/test/accuracy_epoch",
+        explanation: "Accuracy of classifying held-out statements about two images as true or false. Chance is always giving the more \
+                      frequent class; the baseline classifies the statement alone.",
+        batch_size: 32,
+    },
+    Downstream {
+        name: "retrieval",
+        title: "Text-to-image retrieval after fine-tuning, recall at 1",
+        dataset: "coco",
+        metric: "recalls/ir_r1",
+        explanation: "How often the image of a caption ranks first among 200 held-out images, after fine-tuning for ranking.",
+        batch_size: 16,
+    },
+    Downstream {
+        name: "labels",
+        title: "Labels, macro F1",
+        dataset: "shapes",
+        metric: "labels/val/macro_f1_epoch",
+        explanation: "Macro F1 of the labels of held-out images with texts: the shape of the objects whose colour the text names. Chance is \
+                      always giving the most frequent label; the baseline classifies the text alone.",
+        batch_size: 64,
+    },
+];
+
+/// A fine-tuned run and its twin from scratch.
+pub(super) struct FineTuned {
+    /// The task.
+    pub task: Downstream,
+    /// Number of optimiser steps of each run.
+    pub steps: u64,
+    /// Directory of the run from the pre-trained weights.
+    pub run: PathBuf,
+    /// The value of the metric.
+    pub value: f64,
+    /// The value of the twin.
+    pub from_scratch: f64,
+    /// Baselines without the image; `None` for retrieval.
+    pub baselines: Option<BaselineScores>,
+}
+
+impl FineTuned {
+    /// Returns the metric for the page.
+    pub fn metric(&self) -> Metric {
+        let chance = self.baselines.map(|b| b.most_frequent);
+        Metric {
+            key: format!("fine_tuning/{}", self.task.name),
+            name: self.task.title.into(),
+            value: self.value,
+            format: NumberFormat::Percent,
+            chance: chance.or(Some(1.0 / CANDIDATES as f64)),
+            baseline: self.baselines.map(|b| b.text_only),
+            from_scratch: Some(self.from_scratch),
+            explanation: self.task.explanation.into(),
+        }
+    }
+}
+
+impl Downstream {
+    /// Returns the configuration of a run that starts from `load_path`; from scratch if it is empty. The sizes of the model are those of the
+    /// pre-training run with the configuration `pretrain`.
+    fn config(self, pretrain: &Config, load_path: &Path) -> Config {
+        let mut loss_names = LossNames::default();
+        match self.name {
+            "vqa" => loss_names.vqa = 1.0,
+            "nlvr2" => loss_names.nlvr2 = 1.0,
+            "labels" => loss_names.labels = 1.0,
+            // The ranking head is made from the matching head.
+            _ => (loss_names.itm, loss_names.irtr) = (0.5, 1.0),
+        }
+        // Crops could remove the objects that a question is about.
+        let transform = vec!["mae_test".to_string()];
+        Config {
+            exp_name: self.name.into(),
+            datasets: vec![self.dataset.into()],
+            loss_names,
+            use_mae: false,
+            is_pretrain: false,
+            train_transform_keys: transform.clone(),
+            val_transform_keys: transform,
+            draw_false_image: 0,
+            draw_false_text: if self.name == "retrieval" { FALSE_CAPTIONS } else { 0 },
+            vqav2_label_size: vlct_synthetic::answers().len(),
+            vqa_test_split: "rest_val".into(),
+            batch_size: self.batch_size,
+            per_gpu_batchsize: self.batch_size,
+            layer_decay: LAYER_DECAY,
+            // Validation is not needed: the last weights are tested.
+            limit_val_batches: 1,
+            sanity_steps: 0,
+            load_path: load_path.display().to_string(),
+            ..pretrain.clone()
+        }
+    }
+
+    /// Fine-tunes from the last checkpoint of the run `pretrained`, and from scratch, for `length` each, and tests both. The runs are in
+    /// `directory` and `{directory}-scratch`.
+    ///
+    /// # Errors
+    /// Returns [`QuickstartError::Stopped`] if `control.stop` is set, and the errors of the runs.
+    pub fn run(
+        self,
+        pretrain: &Config,
+        pretrained: &Path,
+        directory: PathBuf,
+        length: RunLength,
+        control: &Control,
+    ) -> Result<FineTuned> {
+        let from_pretrained = self.config(pretrain, &last_path(pretrained));
+        let from_pretrained = length.plan(from_pretrained, MIN_STEPS, control.stop)?;
+        let from_scratch = Config {
+            load_path: String::new(),
+            ..from_pretrained.clone()
+        };
+        let mut scratch_directory = directory.clone().into_os_string();
+        scratch_directory.push("-scratch");
+        info!(
+            "     {}: {} steps from the pre-trained weights",
+            self.title,
+            steps(&from_pretrained)
+        );
+        let value = self.train_and_test(&from_pretrained, &directory, control)?;
+        info!("     {}: {} steps from scratch", self.title, steps(&from_scratch));
+        let scratch_value = self.train_and_test(&from_scratch, Path::new(&scratch_directory), control)?;
+        Ok(FineTuned {
+            task: self,
+            steps: steps(&from_pretrained),
+            value,
+            from_scratch: scratch_value,
+            baselines: self.baselines(&from_pretrained)?,
+            run: directory,
+        })
+    }
+
+    /// Trains in `directory`, tests the last weights in `directory/test` and returns the value of the metric.
+    fn train_and_test(self, config: &Config, directory: &Path, control: &Control) -> Result<f64> {
+        let train = Control {
+            run_directory: Some(directory.to_path_buf()),
+            ..*control
+        };
+        if trainer::run(config, &train)?.interrupted {
+            return Err(QuickstartError::Stopped);
+        }
+        let config = Config {
+            test_only: true,
+            load_path: last_path(directory).display().to_string(),
+            get_recall_metric: self.name == "retrieval",
+            ..config.clone()
+        };
+        let test = Control {
+            run_directory: Some(directory.join("test")),
+            ..*control
+        };
+        let finished = trainer::run(&config, &test)?;
+        if control.stop.load(Ordering::Relaxed) {
+            return Err(QuickstartError::Stopped);
+        }
+        let value = finished.metrics.iter().find(|(name, _)| name == self.metric);
+        Ok(value.map_or(f64::NAN, |(_, value)| *value))
+    }
+
+    fn baselines(self, config: &Config) -> Result<Option<BaselineScores>> {
+        let mut spec = RunSpec::resolve(config)?;
+        spec.resolve_names()?;
+        let (train, held_out) = (data::open(&spec, Split::Train)?, data::open(&spec, Split::Test)?);
+        Ok(baseline_scores(&spec.task, &*train, &*held_out).map_err(TrainError::from)?)
+    }
+}
+
+fn steps(config: &Config) -> u64 {
+    config.max_steps.unwrap_or_default()
+}
+
+/// Minimum number of optimiser steps of a fine-tuning run.
+const MIN_STEPS: u64 = 20;
+
+/// Learning-rate factor from each layer to the layer below.
+const LAYER_DECAY: f64 = 0.8;
