@@ -82,11 +82,11 @@ impl TableDataset {
             }
             Contents::Pairs => {
                 let images = [image("image_0")?, image("image_1")?];
-                let (text, truth) = self.sentence(location)?;
+                let (text, answer) = self.sentence(location)?;
                 Ok(Example {
                     images,
                     text: Some(Cow::Borrowed(text)),
-                    answer: Answer::Truth(truth),
+                    answer,
                 })
             }
             Contents::Labels => self.labelled(location),
@@ -150,22 +150,27 @@ impl TableDataset {
     }
 
     /// Returns the sentence at a location, and whether it is true of the pair. As in the original, every answer except `True` is false.
-    fn sentence(&self, location: &Location) -> Result<(&str, bool)> {
+    /// A test split may have no answers.
+    fn sentence(&self, location: &Location) -> Result<(&str, Answer)> {
         let table = self.file(location)?.arrow()?;
         let sentences = table.texts(location.row, "questions")?;
         let answers = table.texts(location.row, "answers")?;
         self.count_bytes_read_at(location, READ_AROUND_BYTES);
-        if sentences.len() != answers.len() {
+        if !answers.is_empty() && sentences.len() != answers.len() {
             let reason = format!("{} sentences, but {} answers", sentences.len(), answers.len());
             return Err(self.row_error(location, &reason));
         }
-        match (sentences.get(location.text), answers.get(location.text)) {
-            (Some(text), Some(answer)) => Ok((text, *answer == "True")),
-            _ => Err(DataError::Invalid(format!(
+        let answer = match answers.get(location.text) {
+            Some(answer) => Answer::Truth(*answer == "True"),
+            None => Answer::None,
+        };
+        let text = sentences.get(location.text).ok_or_else(|| {
+            DataError::Invalid(format!(
                 "there is no sentence {} in row {}",
                 location.text, location.row
-            ))),
-        }
+            ))
+        })?;
+        Ok((text, answer))
     }
 
     /// Returns the row with labels at a location.

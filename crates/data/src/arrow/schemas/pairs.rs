@@ -84,6 +84,19 @@ impl Nlvr2Writer {
     /// # Errors
     /// Returns [`crate::DataError::RowTooLarge`] if the row has about 2 GiB or more, [`crate::DataError::Io`] if writing fails.
     pub fn push(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
+        self.push_with(row, row.sentences)
+    }
+
+    /// Adds a pair of images with its sentences, for a test split: the list of answers is empty.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::push`].
+    pub fn push_without_answers(&mut self, row: Nlvr2Row<'_>) -> Result<()> {
+        self.push_with(row, &[])
+    }
+
+    /// Adds a pair of images. Only `answered` sentences have answers.
+    fn push_with(&mut self, row: Nlvr2Row<'_>, answered: &[(String, bool)]) -> Result<()> {
         // The answer and offsets of a sentence take about 16 bytes.
         let sentence_bytes: usize = row.sentences.iter().map(|s| s.0.len() + 16).sum();
         make_room!(
@@ -94,7 +107,7 @@ impl Nlvr2Writer {
         self.image_1.append_value(row.image_1);
         self.questions.append_value(row.sentences.iter().map(|s| Some(&s.0)));
         let word = |truth: bool| if truth { "True" } else { "False" };
-        self.answers.append_value(row.sentences.iter().map(|s| Some(word(s.1))));
+        self.answers.append_value(answered.iter().map(|s| Some(word(s.1))));
         self.identifier.append_value(row.identifier);
         Ok(())
     }

@@ -285,6 +285,17 @@ fn rejects_datasets_with_other_contents() {
         );
     }
 
+    // A test split may have no answers.
+    let mut writer = Nlvr2Writer::create(root.join("two_test.arrow")).unwrap();
+    writer.push_without_answers(pair).unwrap();
+    writer.finish().unwrap();
+    let test = open(Contents::Pairs, root, &["two"], Split::Test);
+    assert_eq!(test.len(), 2);
+    for item in 0..2 {
+        let example = test.example(item).unwrap();
+        assert_eq!((example.text.as_deref(), example.answer), (Some("one"), Answer::None));
+    }
+
     for (contents, names, expected) in [
         (
             Contents::Questions,
