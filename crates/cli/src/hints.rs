@@ -77,7 +77,7 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
         PrepareError::MissingTable { extension, .. } => {
             return Some(format!("name the table with --annotations FILE.{extension}"));
         }
-        PrepareError::NoUsableRow { .. } => "paths are relative to --root",
+        PrepareError::NoUsableRow { missing: Some(_), .. } => "paths are relative to --root",
         PrepareError::UnknownRowSplit { .. } => "or give the file with --annotations SPLIT=FILE",
         PrepareError::MixedDirectories { .. } => "or give one of them as --root",
         PrepareError::UnexpectedAnnotations { .. } => "omit --annotations",

@@ -244,9 +244,21 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             "{\"image\": \"b.jpg\", \"captions\": [\"a dog\", \"\\u00e9t\\u00e9\"], \"id\": 7}\n",
             "\n",
             "{\"image_path\": \"c.jpg\", \"question\": \"what?\", \"answers\": [\"yes\", \"no\"]}\n",
-        )),
+        ))
+        .into_iter()
+        .chain(one_file(concat!(
+            "{\"image\": \"a.jpg\", \"text\": \"a cat\", \"labels\": [\"cat\", 2], \"split\": \"train\"}\n",
+            "{\"text\": \"a dog\", \"labels\": \"dog|cat\"}\n",
+        )))
+        .chain(one_file(
+            "{\"image_0\": \"a.jpg\", \"image_1\": \"b.jpg\", \"statement\": \"two cats\", \"truth\": true}\n",
+        ))
+        .collect(),
         "csv" => {
-            one_file("image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n")
+            let captions =
+                "image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n";
+            let labels = "image,text,labels\na.jpg,\"a cat\",cat|small\n,\"a dog\",\n";
+            [captions, labels].into_iter().flat_map(one_file).collect()
         }
         "tar" => vec![include_bytes!("../seeds/two_samples.tar").to_vec()],
         "parquet" => vec![include_bytes!("../seeds/captions.parquet").to_vec()],

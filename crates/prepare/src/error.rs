@@ -73,17 +73,24 @@ pub enum PrepareError {
         /// The name of the annotation file.
         annotations: String,
     },
-    /// No row of the tables has both an image that exists and a text.
+    /// No row of the tables has everything that it needs.
     #[error(
-        "{root}: there is nothing to write: no row has both a text and an image that exists{example}",
-        root = root.display(), example = missing.as_ref().map_or(String::new(), |path| format!("; for example, {path} does not exist"))
+        "{root}: there is nothing to write: no row has {needs}{example}",
+        root = root.display(), example = describe_unusable(missing.as_deref(), left_out.as_deref())
     )]
     NoUsableRow {
         /// The directory that the paths of images are relative to.
         root: PathBuf,
+        /// What a row needs.
+        needs: &'static str,
         /// The path of an image that does not exist, if there is one.
         missing: Option<String>,
+        /// The first remark about rows that are left out, if there is one.
+        left_out: Option<String>,
     },
+    /// A row of a table of labels has neither an image nor a text.
+    #[error("the row has neither an image nor a text")]
+    EmptyRow,
     /// The directory of a custom dataset has no data of the input format.
     #[error("{root}: there is nothing to write: it has no {what}", root = root.display())]
     NothingToWrite {
@@ -239,6 +246,14 @@ impl PrepareError {
             self,
             Self::Io(_) | Self::Data(DataError::Io(_)) | Self::DamagedTable { .. }
         )
+    }
+}
+
+fn describe_unusable(missing: Option<&str>, left_out: Option<&str>) -> String {
+    match (missing, left_out) {
+        (Some(path), _) => format!("; for example, {path} does not exist"),
+        (None, Some(remark)) => format!("; {remark}"),
+        (None, None) => String::new(),
     }
 }
 

@@ -28,7 +28,7 @@ pub use error::{PrepareError, Result};
 pub use image_processing::{Downscale, ImageProcessing};
 pub use plan::{Plan, PlannedFile, ROWS_PER_FILE, RowSource, RowText, Schema, TailSplit};
 pub use published::{Dataset, RawDataset, vgqa};
-pub use vlct_data::manifest::{Coverage, LeftOut, Report, WrittenFile};
+pub use vlct_data::manifest::{Coverage, LabelCounts, LeftOut, Report, WrittenFile};
 pub use write::{Outcome, Progress, WriteOptions, write};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::Result;
 use vlct_data::answers::Vocabulary;
-use vlct_data::arrow::{AnsweredQuestion, Region, VqaKind};
+use vlct_data::arrow::{AnsweredQuestion, LabelKind, Region, VqaKind};
 use vlct_data::manifest::Coverage;
 
 /// Default number of rows per numbered file, from the original.
@@ -23,6 +23,8 @@ pub enum Schema {
     Questions(VqaKind),
     /// Pairs of images with sentences.
     ImagePairs,
+    /// Images, texts or both, with class labels.
+    Labels(LabelKind),
 }
 
 /// The content of a row except its images: texts, ids and the name of the split.
@@ -57,9 +59,28 @@ pub enum RowText<'a> {
     ImagePair {
         /// The sentences, each with whether it is true.
         sentences: Cow<'a, [(String, bool)]>,
+        /// Whether it is known which sentences are true. If not, this is not written.
+        has_truths: bool,
         /// Name of the pair.
         identifier: &'a str,
     },
+    /// Class labels of an image, a text or both.
+    Labels {
+        /// The text, if there is one.
+        text: Option<&'a str>,
+        /// The labels; `None` in a test split without labels.
+        labels: Option<&'a [String]>,
+        /// Name of the image, if it has one.
+        image_id: Option<Cow<'a, str>>,
+        /// Name of the split.
+        split: &'a str,
+    },
+}
+
+/// Hashes whether there is a text, and the text.
+fn hash_optional_text(hash: &mut dyn Hasher, text: Option<&str>) {
+    hash.write_u8(text.is_some().into());
+    hash_text(hash, text.unwrap_or_default());
 }
 
 /// Hashes a text and its length, so that moving the boundary between two texts changes the hash.
@@ -111,13 +132,32 @@ impl RowText<'_> {
                 hash.write_i64(*image_id);
                 hash_text(hash, split);
             }
-            Self::ImagePair { sentences, identifier } => {
+            Self::ImagePair {
+                sentences,
+                has_truths,
+                identifier,
+            } => {
                 hash.write_usize(sentences.len());
                 for (sentence, truth) in sentences.iter() {
                     hash_text(hash, sentence);
-                    hash.write_u8(u8::from(*truth));
+                    // Pairs with truths are hashed as in the first release.
+                    hash.write_u8(if *has_truths { u8::from(*truth) } else { 2 });
                 }
                 hash_text(hash, identifier);
+            }
+            Self::Labels {
+                text,
+                labels,
+                image_id,
+                split,
+            } => {
+                hash_optional_text(hash, *text);
+                hash.write_u8(labels.is_some().into());
+                let labels = labels.unwrap_or_default();
+                hash.write_usize(labels.len());
+                labels.iter().for_each(|label| hash_text(hash, label));
+                hash_optional_text(hash, image_id.as_deref());
+                hash_text(hash, split);
             }
         }
     }
@@ -137,7 +177,7 @@ pub trait RowSource: Send + Sync {
     /// Returns an error if the annotation is wrong, which ends the preparation.
     fn text(&self, row: usize) -> Result<RowText<'_>>;
 
-    /// Returns the bytes of the one or two image files of a row.
+    /// Returns the bytes of the one or two image files of a row. A row with labels may have no image.
     ///
     /// # Errors
     /// Returns an error if an image cannot be read. The row is then left out, unless the error

@@ -22,7 +22,7 @@ pub struct CustomArgs {
     /// Column of the images: paths relative to --root; in Parquet, paths or the bytes of image files
     #[arg(long, value_name = "COLUMN")]
     pub image_column: Option<String>,
-    /// Column of the captions
+    /// Column of the captions, of the texts of rows with labels, or of the statements about pairs
     #[arg(long, value_name = "COLUMN")]
     pub text_column: Option<String>,
     /// Column of the questions
@@ -31,6 +31,15 @@ pub struct CustomArgs {
     /// Column of the answers
     #[arg(long, value_name = "COLUMN")]
     pub answer_column: Option<String>,
+    /// Column with one class label per row; of pairs, whether the statement is true
+    #[arg(long, value_name = "COLUMN", conflicts_with = "labels_column")]
+    pub label_column: Option<String>,
+    /// Column with any number of class labels per row: a list, or a text with | between labels
+    #[arg(long, value_name = "COLUMN")]
+    pub labels_column: Option<String>,
+    /// Do not read the columns label and labels: the texts are captions
+    #[arg(long, conflicts_with_all = ["label_column", "labels_column"])]
+    pub ignore_labels: bool,
     /// Column of the image names
     #[arg(long, value_name = "COLUMN")]
     pub id_column: Option<String>,
@@ -67,8 +76,11 @@ pub fn custom_dataset(args: &Prepare, format: InputFormat) -> Result<CustomDatas
             text: options.text_column.clone(),
             question: options.question_column.clone(),
             answer: options.answer_column.clone(),
+            label: options.label_column.clone(),
+            labels: options.labels_column.clone(),
             id: options.id_column.clone(),
             split: options.split_column.clone(),
+            ignore_labels: options.ignore_labels,
         },
         min_answers: options.min_answers.map_or(1, |count| count as usize),
         splits: args.splits.clone(),

@@ -74,7 +74,8 @@ Published datasets and what --root holds:
   pretrain-vg          vgqa_annt.json  images/
 
 Custom datasets, under --name NAME, and what --root holds:
-  jsonl csv tsv        images; the --annotations file has their paths, with captions or with questions and answers
+  jsonl csv tsv        images; the --annotations file has their paths, with captions or with questions and answers; or
+                       images, texts or both with class labels (label or labels); or pairs (image_0, image_1, statement, label)
   parquet              train*.parquet, …, with paths of images or the images themselves
   webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run also reads them directly)
   imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
@@ -85,7 +86,8 @@ Examples:
   vlct prepare coco --root downloads/coco --out arrow
   vlct prepare vqav2 --root downloads/vqa --out arrow --splits train,val
   vlct prepare gcc --root downloads/gcc --out arrow --max-side 512 --quality 90
-  vlct prepare csv --root photos --annotations photos.csv --text-column alt --name photos --out arrow";
+  vlct prepare csv --root photos --annotations photos.csv --text-column alt --name photos --out arrow
+  vlct prepare jsonl --root posters --annotations films.jsonl --labels-column genres --name films --out arrow";
 
 /// The argument DATASET.
 #[derive(Clone, Copy)]

@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Args;
-use log::info;
-use vlct_prepare::{self as prepare, Coverage, Downscale, ImageProcessing, Outcome, Plan, Report, WriteOptions};
+use log::{info, warn};
+use vlct_prepare::{
+    self as prepare, Coverage, Downscale, ImageProcessing, LabelCounts, Outcome, Plan, Report, WriteOptions,
+};
 use vlct_train::logs::Progress;
+use vlct_util::text::{escape_control, quoted};
 
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 use crate::signals::Signals;
@@ -115,6 +118,9 @@ impl WriteArgs {
     }
 
     fn print_report(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
+        for (part, names) in report.labels_without_training_rows() {
+            warn!("{}", describe_untrained(part, &names));
+        }
         if self.json {
             let text = serde_json::to_string(report)?;
             return print(&format!("{text}\n"));
@@ -137,6 +143,9 @@ impl WriteArgs {
         }
         for part in &report.coverage {
             let _ = writeln!(text, "{}", describe_coverage(part));
+        }
+        for counts in &report.labels {
+            let _ = writeln!(text, "{}", describe_labels(counts));
         }
         for remark in &report.remarks {
             let _ = writeln!(text, "{remark}");
@@ -163,6 +172,50 @@ impl WriteArgs {
             let _ = writeln!(text, "  … complete list in {}", path.display());
         }
     }
+}
+
+/// Maximum number of labels that are listed.
+const MAX_LABELS: usize = 16;
+
+/// Describes the labels of a split in one line.
+fn describe_labels(counts: &LabelCounts) -> String {
+    let classes = counts.rows.len();
+    let mut line = format!(
+        "{}: {classes} {}",
+        counts.part,
+        if classes == 1 { "class" } else { "classes" }
+    );
+    if counts.several {
+        line.push_str(", any number per row");
+    }
+    let listed = counts.rows.iter().take(MAX_LABELS);
+    let listed: Vec<String> = listed
+        .map(|(name, rows)| format!("{} {}", escape_control(name), with_thousands_separators(*rows)))
+        .collect();
+    if !listed.is_empty() {
+        let more = if classes > MAX_LABELS { ", …" } else { "" };
+        let _ = write!(line, ": {}{more}", listed.join(", "));
+    }
+    for (rows, what) in [
+        (counts.unlabelled, "label"),
+        (counts.without_image, "image"),
+        (counts.without_text, "text"),
+    ] {
+        if rows > 0 {
+            let _ = write!(line, "; rows without {what}: {}", with_thousands_separators(rows));
+        }
+    }
+    line
+}
+
+/// Describes the labels of a split that no training row has.
+fn describe_untrained(part: &str, names: &[&str]) -> String {
+    let listed: Vec<String> = names.iter().take(MAX_LABELS).map(|name| quoted(name)).collect();
+    let more = if names.len() > MAX_LABELS { ", …" } else { "" };
+    format!(
+        "{part} has labels that no training row has, so a model cannot learn them: {}{more}; add training rows, or remove these rows",
+        listed.join(", ")
+    )
 }
 
 /// Describes one part of a dataset in one line: how many images and annotations match.

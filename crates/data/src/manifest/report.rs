@@ -1,6 +1,6 @@
 //! The report of a preparation.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,23 @@ pub struct WrittenFile {
     pub fingerprint: String,
 }
 
+/// The class labels of a split, in the written files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelCounts {
+    /// The split.
+    pub part: String,
+    /// Whether a row may have any number of labels instead of exactly one.
+    pub several: bool,
+    /// Number of rows of each label.
+    pub rows: BTreeMap<String, u64>,
+    /// Number of rows whose labels are not known, in a test split.
+    pub unlabelled: u64,
+    /// Number of rows without image.
+    pub without_image: u64,
+    /// Number of rows without text.
+    pub without_text: u64,
+}
+
 /// The report of a preparation: `prepare_NAME.json` in the directory of the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -73,6 +90,9 @@ pub struct Report {
     /// Hash of the answer vocabulary, if the files have answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<String>,
+    /// The class labels of each split, if the files have labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<LabelCounts>,
 }
 
 impl Report {
@@ -109,11 +129,35 @@ impl Report {
         self.files.iter().filter(stays_in_report).collect()
     }
 
-    /// Adds what this report lacks from an earlier report: files, groups, rows left out, the vocabulary and remarks.
+    /// Returns the labels of each other split that no row of `train` has, if there are any. Without a split `train`, there are none.
+    pub fn labels_without_training_rows(&self) -> Vec<(&str, Vec<&str>)> {
+        let Some(train) = self.labels.iter().find(|counts| counts.part == "train") else {
+            return Vec::new();
+        };
+        let mut untrained = Vec::new();
+        for counts in &self.labels {
+            let names = counts.rows.keys().map(String::as_str);
+            let names: Vec<&str> = names.filter(|name| !train.rows.contains_key(*name)).collect();
+            if !names.is_empty() {
+                untrained.push((counts.part.as_str(), names));
+            }
+        }
+        untrained
+    }
+
+    /// Adds what this report lacks from an earlier report: files, groups, labels, rows left out, the vocabulary and remarks.
     pub fn merge(&mut self, earlier: Self) {
         let written: HashSet<String> = self.files.iter().map(|file| file.file.clone()).collect();
         let names = written.iter().filter_map(|file| file.strip_suffix(".arrow"));
         let others: Vec<WrittenFile> = earlier.other_files(names).into_iter().cloned().collect();
+        let has_other_file = |part: &str| {
+            let prefix = format!("{}_{part}", self.dataset);
+            others
+                .iter()
+                .any(|file| file.file.strip_suffix(".arrow").and_then(series) == Some(&prefix))
+        };
+        let kept = earlier.labels.into_iter();
+        self.labels.extend(kept.filter(|counts| has_other_file(&counts.part)));
         self.files.extend(others);
         let new_parts: HashSet<String> = self.coverage.iter().map(|part| part.part.clone()).collect();
         let kept = earlier

@@ -4,15 +4,23 @@
 
 mod dataset;
 mod imagefolder;
+mod images;
+mod labels;
+mod left_out;
+mod pairs;
 mod questions;
 mod row;
 mod tables;
+mod texts;
 mod webdataset;
 
 use crate::plan::Plan;
+use crate::tables::{TableContents, TableFormat};
 use crate::{PrepareError, Result};
 use dataset::SPLITS;
 pub use dataset::{AnnotationTable, CustomDataset, InputFormat};
+use tables::Tables;
+use vlct_data::arrow::LabelKind;
 
 impl CustomDataset {
     /// Reads the annotations and plans the files.
@@ -38,11 +46,40 @@ impl CustomDataset {
             });
         }
         match self.format {
-            InputFormat::Table(format) => tables::plan(self, format),
+            InputFormat::Table(format) => plan_tables(self, format),
             InputFormat::WebDataset => webdataset::plan(self),
             InputFormat::ImageFolder => imagefolder::plan(self),
         }
     }
+}
+
+/// Plans the files of a dataset whose rows are in tables.
+fn plan_tables(dataset: &CustomDataset, format: TableFormat) -> Result<Plan> {
+    let tables = Tables::open(dataset, format)?;
+    let (plan, needs) = match tables.contents {
+        TableContents::Texts => (texts::plan(&tables)?, "both a text and an image that exists"),
+        TableContents::Labels(kind) => {
+            let needs = match kind {
+                LabelKind::Single => "a label, and a text or an image that exists",
+                LabelKind::Multiple => "labels, and a text or an image that exists",
+            };
+            (labels::plan(&tables, kind)?, needs)
+        }
+        TableContents::Pairs => (
+            pairs::plan(&tables)?,
+            "two images that exist, a statement, and whether it is true",
+        ),
+    };
+    if plan.rows() == 0 {
+        let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
+        return Err(PrepareError::NoUsableRow {
+            root: dataset.root.clone(),
+            needs,
+            missing: missing.cloned(),
+            left_out: plan.remarks.into_iter().next(),
+        });
+    }
+    Ok(plan)
 }
 
 #[cfg(test)]

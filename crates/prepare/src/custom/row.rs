@@ -1,7 +1,8 @@
-//! The rows of custom tables.
+//! The rows of tables of captions or questions.
 
 use vlct_data::arrow::AnsweredQuestion;
 
+use super::images::ImageLocation;
 use crate::tables::Question;
 
 /// A row to be written.
@@ -23,12 +24,4 @@ impl Row {
     pub fn numeric_id(&self) -> Option<i64> {
         self.image_id.as_deref()?.parse().ok()
     }
-}
-
-/// The location of the bytes of an image.
-pub(super) enum ImageLocation {
-    /// The path of an image file, as in the table.
-    File(String),
-    /// Row `row` of table number `table`.
-    Embedded { table: usize, row: u64 },
 }

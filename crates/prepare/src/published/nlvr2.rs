@@ -167,6 +167,7 @@ impl RowSource for Rows {
         let pair = &self.pairs[row];
         Ok(RowText::ImagePair {
             sentences: Cow::from(&pair.sentences),
+            has_truths: true,
             identifier: &pair.identifier,
         })
     }

@@ -1,39 +1,75 @@
-//! Assignment of columns to roles, and conversion of the values of a row to a [`Record`].
+//! Assignment of columns to roles.
 
-use super::record::{ImageSource, Question, Record};
+use std::fmt;
+
+use vlct_data::arrow::LabelKind;
+
+/// Number of roles.
+pub(super) const ROLES: usize = 8;
 
 /// Roles of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The image.
+    /// The image; of a pair, the left one.
     Image,
-    /// A caption of the image, or a list of captions.
+    /// The right image of a pair.
+    SecondImage,
+    /// A caption of the image, or a list of captions; the text of a row with labels; the statement about a pair.
     Text,
     /// A question about the image.
     Question,
     /// The answer to the question, or a list of answers.
     Answer,
+    /// The label or the labels; whether the statement is true.
+    Label,
     /// Name of the image.
     Id,
     /// The split of the row.
     Split,
 }
 
+/// The contents of the rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableContents {
+    /// Images with captions or questions.
+    Texts,
+    /// Images, texts or both, with class labels.
+    Labels(LabelKind),
+    /// Pairs of images with statements.
+    Pairs,
+}
+
+impl fmt::Display for TableContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Texts => "captions or questions",
+            Self::Labels(LabelKind::Single) => "one label per row (label)",
+            Self::Labels(LabelKind::Multiple) => "several labels per row (labels)",
+            Self::Pairs => "pairs of images",
+        })
+    }
+}
+
 impl Role {
     /// All roles, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; ROLES] = [
         Self::Image,
+        Self::SecondImage,
         Self::Text,
         Self::Question,
         Self::Answer,
+        Self::Label,
         Self::Id,
         Self::Split,
     ];
 
-    /// Returns the usual names of columns with this role; case is ignored. The first name that a table has is used.
-    pub fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Image => &[
+    /// Returns the usual names of columns with this role; case is ignored. The first name that a table has is used. The list is empty if
+    /// tables with these contents have no such column.
+    pub fn names(self, contents: TableContents) -> &'static [&'static str] {
+        use TableContents::{Labels, Pairs, Texts};
+        match (self, contents) {
+            (Self::Image, Pairs) => &["image_0", "left_image"],
+            (Self::Image, Texts | Labels(_)) => &[
                 "image",
                 "image_path",
                 "filepath",
@@ -44,11 +80,20 @@ impl Role {
                 "jpg",
                 "bytes",
             ],
-            Self::Text => &["caption", "captions", "text", "sentence", "sentences"],
-            Self::Question => &["question"],
-            Self::Answer => &["answer", "answers"],
-            Self::Id => &["image_id", "id", "key"],
-            Self::Split => &["split"],
+            (Self::SecondImage, Pairs) => &["image_1", "right_image"],
+            (Self::Text, Texts | Labels(_)) => &["caption", "captions", "text", "sentence", "sentences"],
+            (Self::Text, Pairs) => &["statement", "sentence", "text", "caption"],
+            (Self::Question, Texts) => &["question"],
+            (Self::Answer, Texts) => &["answer", "answers"],
+            (Self::Label, Labels(kind)) => match kind {
+                LabelKind::Single => &["label"],
+                LabelKind::Multiple => &["labels"],
+            },
+            (Self::Label, Pairs) => &["truth", "label", "answer"],
+            (Self::Id, Texts | Labels(_)) => &["image_id", "id", "key"],
+            (Self::Id, Pairs) => &["identifier", "id", "key"],
+            (Self::Split, _) => &["split"],
+            (Self::SecondImage | Self::Question | Self::Answer | Self::Label, _) => &[],
         }
     }
 }
@@ -58,199 +103,212 @@ impl Role {
 pub struct ColumnNames {
     /// The image.
     pub image: Option<String>,
-    /// Captions.
+    /// Captions; texts of rows with labels; statements about pairs.
     pub text: Option<String>,
     /// Questions.
     pub question: Option<String>,
-    /// Answers.
+    /// Answers; whether statements about pairs are true.
     pub answer: Option<String>,
+    /// The one label of each row; whether statements about pairs are true.
+    pub label: Option<String>,
+    /// The labels of each row, any number.
+    pub labels: Option<String>,
     /// Names of the images.
     pub id: Option<String>,
     /// Splits.
     pub split: Option<String>,
+    /// Whether columns with the usual names of labels are ignored, so that the texts are captions.
+    pub ignore_labels: bool,
 }
 
 /// The position of the column of each role, in the order of [`Role::ALL`].
-pub(super) type Positions = [Option<usize>; 6];
-
-/// The values of a row, in the order of [`Role::ALL`].
-pub(super) type Cells = [Cell; 6];
-
-/// A value of a row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Cell {
-    /// A missing value.
-    #[default]
-    Null,
-    Text(String),
-    Texts(Vec<String>),
-    Number(i64),
-    Bytes(Vec<u8>),
-    /// An image as Hugging Face's datasets store it.
-    Image {
-        bytes: Option<Vec<u8>>,
-        path: Option<String>,
-    },
-    /// A value that no role can use, with a description of its type.
-    Other(&'static str),
-}
+pub(super) type Positions = [Option<usize>; ROLES];
 
 impl ColumnNames {
-    fn given_name(&self, role: Role) -> Option<&str> {
-        match role {
-            Role::Image => self.image.as_deref(),
-            Role::Text => self.text.as_deref(),
-            Role::Question => self.question.as_deref(),
-            Role::Answer => self.answer.as_deref(),
-            Role::Id => self.id.as_deref(),
-            Role::Split => self.split.as_deref(),
+    fn given_name(&self, role: Role, contents: TableContents) -> Option<&str> {
+        use TableContents::{Labels, Pairs, Texts};
+        match (role, contents) {
+            (Role::Image, Texts | Labels(_)) => self.image.as_deref(),
+            (Role::Text, _) => self.text.as_deref(),
+            (Role::Question, Texts) => self.question.as_deref(),
+            (Role::Answer, Texts) => self.answer.as_deref(),
+            (Role::Label, Labels(LabelKind::Single)) => self.label.as_deref(),
+            (Role::Label, Labels(LabelKind::Multiple)) => self.labels.as_deref(),
+            (Role::Label, Pairs) => self.label.as_deref().or(self.answer.as_deref()),
+            (Role::Id, _) => self.id.as_deref(),
+            (Role::Split, _) => self.split.as_deref(),
+            (Role::Image | Role::SecondImage | Role::Question | Role::Answer | Role::Label, _) => None,
         }
     }
 
-    /// Returns the position of each role's column in `names`, the columns of a table. The error names the missing column and the
-    /// existing columns.
-    pub(super) fn find<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Positions, String> {
-        let positions = self.positions(names.clone());
-        self.check(&positions, names)?;
-        Ok(positions)
-    }
-
     /// Returns the position of each role's column in `names`, which are the columns of a table or the keys of a JSON object.
-    pub(super) fn positions<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Positions {
-        Role::ALL.map(|role| match self.given_name(role) {
+    pub(super) fn positions<'a>(
+        &self,
+        contents: TableContents,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Positions {
+        Role::ALL.map(|role| match self.given_name(role, contents) {
             Some(given) => names.clone().position(|name| name == given),
             None => role
-                .names()
+                .names(contents)
                 .iter()
                 .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
         })
     }
 
-    /// Returns whether all necessary columns exist: a column of images, a column of captions or of questions, and every column whose
-    /// name is given. `existing` tells for each role whether its column exists.
-    pub(super) fn necessary_columns_exist(&self, existing: [bool; 6]) -> bool {
-        let [image, text, question, ..] = existing;
-        let has_given_columns = Role::ALL
-            .iter()
-            .zip(existing)
-            .all(|(role, exists)| exists || self.given_name(*role).is_none());
-        image && (text || question) && has_given_columns
+    /// Returns the contents of a table with the columns `names`.
+    ///
+    /// # Errors
+    /// Returns a message if a necessary column or another column with a given name is missing, or columns contradict each other.
+    pub(super) fn contents<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<TableContents, String> {
+        self.check_given([&self.label, &self.labels], names.clone())?;
+        self.check_given(self.given_except_labels(), names.clone())?;
+        let contents = self.detect(names.clone())?;
+        self.check_necessary(contents, names)?;
+        Ok(contents)
     }
 
-    /// Checks that all necessary columns exist. The error names the missing column and the existing columns.
-    pub(super) fn check<'a>(
+    /// Checks that a table with the columns `names` has the necessary columns of `contents`, except the column of labels.
+    ///
+    /// # Errors
+    /// Returns a message if a necessary column or another column with a given name is missing.
+    pub(super) fn check_without_labels<'a>(
         &self,
-        positions: &Positions,
+        contents: TableContents,
         names: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(), String> {
-        let quoted_names = || {
-            let quoted: Vec<String> = names.clone().map(|name| format!("{name:?}")).collect();
-            quoted.join(", ")
+        self.check_given(self.given_except_labels(), names.clone())?;
+        self.check_necessary(contents, names)
+    }
+
+    fn given_except_labels(&self) -> [&Option<String>; 6] {
+        [
+            &self.image,
+            &self.text,
+            &self.question,
+            &self.answer,
+            &self.id,
+            &self.split,
+        ]
+    }
+
+    fn check_given<'a, const N: usize>(
+        &self,
+        given: [&Option<String>; N],
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), String> {
+        let exists = |given: &&String| names.clone().any(|name| name == *given);
+        match given.into_iter().flatten().find(|given| !exists(given)) {
+            Some(missing) => Err(format!("there is no column {missing:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn detect<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<TableContents, String> {
+        use TableContents::{Labels, Pairs, Texts};
+        let has = |usual: &[&str]| {
+            names
+                .clone()
+                .any(|name| usual.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
         };
-        for (position, role) in positions.iter().zip(Role::ALL) {
-            if let (None, Some(given)) = (position, self.given_name(role)) {
-                return Err(format!(
-                    "there is no column {given:?}; the columns are {}",
-                    quoted_names()
-                ));
+        if self.question.is_some() {
+            return Ok(Texts);
+        }
+        if self.image.is_none() {
+            let (left, right) = (Role::Image.names(Pairs), Role::SecondImage.names(Pairs));
+            match (has(left), has(right)) {
+                (false, false) => {}
+                (true, true) => return Ok(Pairs),
+                _ if has(Role::Image.names(Texts)) => {}
+                // The missing image is reported as missing.
+                _ => return Ok(Pairs),
             }
         }
-        let [image, text, question, ..] = positions;
-        if image.is_none() {
-            let url_hint = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
-                ". URLs are not followed: download the images first, with img2dataset for example"
-            } else {
-                ""
-            };
-            return Err(format!(
-                "there is no column of images ({}); the columns are {}{url_hint}",
-                Role::Image.names().join(", "),
-                quoted_names()
-            ));
+        let has_kind = |kind| has(Role::Label.names(Labels(kind)));
+        match (&self.label, &self.labels) {
+            (Some(_), _) => return Ok(Labels(LabelKind::Single)),
+            (_, Some(_)) => return Ok(Labels(LabelKind::Multiple)),
+            _ if self.ignore_labels => return Ok(Texts),
+            _ if has(Role::Question.names(Texts)) && self.text.is_none() && !has(Role::Text.names(Texts)) => {
+                return Ok(Texts);
+            }
+            _ => {}
         }
-        if text.is_none() && question.is_none() {
-            return Err(format!(
-                "there is no column of captions ({}) or questions ({}); the columns are {}",
-                Role::Text.names().join(", "),
-                Role::Question.names().join(", "),
-                quoted_names()
-            ));
+        match (has_kind(LabelKind::Single), has_kind(LabelKind::Multiple)) {
+            (true, true) => Err("it has both columns label and labels; remove one of them".into()),
+            (true, false) => Ok(Labels(LabelKind::Single)),
+            (false, true) => Ok(Labels(LabelKind::Multiple)),
+            (false, false) => Ok(Texts),
         }
-        Ok(())
+    }
+
+    /// Checks that all necessary columns exist. The error names the missing column.
+    fn check_necessary<'a>(
+        &self,
+        contents: TableContents,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), String> {
+        let positions = self.positions(contents, names.clone());
+        let has = |role: Role| positions[role as usize].is_some();
+        let usual = |role: Role| role.names(contents).join(", ");
+        match contents {
+            TableContents::Texts if !has(Role::Image) => {
+                let url_hint = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+                    " (URLs are not followed: download the images first, with img2dataset for example)"
+                } else {
+                    ""
+                };
+                Err(format!(
+                    "there is no column of images ({}){url_hint}",
+                    usual(Role::Image)
+                ))
+            }
+            TableContents::Texts if !has(Role::Text) && !has(Role::Question) => Err(format!(
+                "there is no column of captions ({}) or questions ({})",
+                usual(Role::Text),
+                usual(Role::Question)
+            )),
+            TableContents::Labels(_) if !has(Role::Image) && !has(Role::Text) => Err(format!(
+                "there is no column of images ({}) or texts ({})",
+                usual(Role::Image),
+                usual(Role::Text)
+            )),
+            TableContents::Pairs if !has(Role::Image) || !has(Role::SecondImage) => {
+                let (side, role) = match has(Role::Image) {
+                    true => ("right", Role::SecondImage),
+                    false => ("left", Role::Image),
+                };
+                Err(format!(
+                    "there is no column of the {side} images of pairs ({})",
+                    usual(role)
+                ))
+            }
+            TableContents::Pairs if !has(Role::Text) => {
+                Err(format!("there is no column of statements ({})", usual(Role::Text)))
+            }
+            TableContents::Texts | TableContents::Labels(_) | TableContents::Pairs => Ok(()),
+        }
+    }
+
+    /// Whether `name` can be the name of a column that this assignment uses, or that an error mentions.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        use TableContents::{Labels, Pairs, Texts};
+        let kinds = [Labels(LabelKind::Single), Labels(LabelKind::Multiple), Pairs, Texts];
+        let given = self
+            .given_except_labels()
+            .into_iter()
+            .chain([&self.label, &self.labels]);
+        given.flatten().any(|given| given == name)
+            || name.eq_ignore_ascii_case("url")
+            || kinds.into_iter().any(|contents| {
+                let names = Role::ALL.into_iter().flat_map(|role| role.names(contents));
+                names.into_iter().any(|usual| name.eq_ignore_ascii_case(usual))
+            })
     }
 }
 
-/// Converts the values of a row to a record. `column_name` returns the name of a role's column, for errors.
-pub(super) fn to_record(cells: Cells, column_name: impl Fn(Role) -> String) -> Result<Record, String> {
-    let column_error = |role: Role, what: &str| format!("column {:?} {what}", column_name(role));
-    let type_error =
-        |role: Role, cell: &Cell, expected: &str| column_error(role, &format!("holds {}, not {expected}", cell.kind()));
-    let [image, text, question, answer, id, split] = cells;
-
-    let mut file_name = None;
-    let image = match image {
-        Cell::Bytes(bytes) => ImageSource::Bytes(bytes),
-        Cell::Image {
-            bytes: Some(bytes),
-            path,
-        } => {
-            file_name = path;
-            ImageSource::Bytes(bytes)
-        }
-        Cell::Image {
-            bytes: None,
-            path: Some(path),
-        } if !path.is_empty() => ImageSource::File(path),
-        Cell::Text(path) if path.contains("://") => {
-            let reason = format!("holds the URL {path:?}: download the images and give their paths");
-            return Err(column_error(Role::Image, &reason));
-        }
-        Cell::Text(path) if !path.is_empty() => ImageSource::File(path),
-        Cell::Null | Cell::Text(_) | Cell::Image { .. } => return Err(column_error(Role::Image, "is empty")),
-        other => return Err(type_error(Role::Image, &other, "the path of an image or its bytes")),
-    };
-    let texts = |role: Role, cell: Cell| -> Result<Vec<String>, String> {
-        let mut texts = match cell {
-            Cell::Null => Vec::new(),
-            Cell::Text(text) => vec![text],
-            Cell::Texts(texts) => texts,
-            Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| column_error(role, "is not UTF-8"))?],
-            other => return Err(type_error(role, &other, "text or a list of texts")),
-        };
-        texts.retain(|text| !text.trim().is_empty());
-        Ok(texts)
-    };
-    let single_text = |role: Role, cell: Cell| -> Result<Option<String>, String> {
-        match cell {
-            Cell::Number(number) => Ok(Some(number.to_string())),
-            Cell::Texts(_) => Err(type_error(role, &cell, "one text")),
-            other => Ok(texts(role, other)?.pop()),
-        }
-    };
-    let answers = match answer {
-        Cell::Number(number) => vec![number.to_string()],
-        other => texts(Role::Answer, other)?,
-    };
-    let question = single_text(Role::Question, question)?;
-    Ok(Record {
-        image,
-        captions: texts(Role::Text, text)?,
-        questions: Vec::from_iter(question.map(|text| Question { text, answers })),
-        image_id: single_text(Role::Id, id)?.or(file_name),
-        split: single_text(Role::Split, split)?,
-    })
-}
-
-impl Cell {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Text(_) => "text",
-            Self::Texts(_) => "a list of texts",
-            Self::Number(_) => "a number",
-            Self::Bytes(_) => "bytes",
-            Self::Image { .. } => "an image",
-            Self::Other(kind) => kind,
-        }
-    }
+/// Completes an error about missing columns with the existing columns.
+pub(super) fn with_columns(reason: &str, names: &[impl AsRef<str>]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{:?}", name.as_ref())).collect();
+    format!("{reason}; the columns are {}", quoted.join(", "))
 }

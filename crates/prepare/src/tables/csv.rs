@@ -11,38 +11,56 @@ use std::rc::Rc;
 
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
-use super::columns::{Cell, Cells, ColumnNames, Positions, Role, to_record};
+use super::cells::{Cell, Cells, to_record};
+use super::columns::{ColumnNames, Positions, Role, TableContents, with_columns};
 use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use vlct_util::open_file;
+
+type LimitedFile = LimitedReader<StrictQuotes<File>>;
+
+/// Returns the columns of a file, and its reader after the first line.
+fn open_reader(path: &Path, separator: u8) -> Result<(StringRecord, Reader<LimitedFile>, Allowance)> {
+    let (file, allowance) = LimitedReader::new(StrictQuotes::new(open_file(path)?, separator));
+    let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
+    allowance.set(MAX_ROW_BYTES);
+    let header = reader.headers().cloned().map_err(|error| csv_error(path, &error))?;
+    Ok((header, reader, allowance))
+}
+
+/// Calls `check` with the columns of a file.
+pub(super) fn check_columns<T>(path: &Path, separator: u8, check: impl Fn(&[&str]) -> Result<T, String>) -> Result<T> {
+    let (header, _, _) = open_reader(path, separator)?;
+    let names: Vec<&str> = header.iter().collect();
+    check(&names).map_err(|reason| {
+        let name = if separator == b',' { "CSV" } else { "TSV" };
+        let reason = with_columns(&reason, &names);
+        PrepareError::malformed(path, format!("{reason} ({name}: the first line names the columns)"))
+    })
+}
 
 /// The rows of a file whose first line names the columns. Values that hold separators, quotes or line breaks are quoted, and quotes
 /// in them are doubled.
 pub(super) struct Rows {
     path: PathBuf,
-    reader: Reader<LimitedReader<StrictQuotes<File>>>,
+    reader: Reader<LimitedFile>,
     allowance: Allowance,
     header: StringRecord,
+    contents: TableContents,
     positions: Positions,
     row: ByteRecord,
 }
 
 impl Rows {
-    pub fn open(path: &Path, separator: u8, columns: &ColumnNames) -> Result<Self> {
-        let (file, allowance) = LimitedReader::new(StrictQuotes::new(open_file(path)?, separator));
-        let mut reader = ReaderBuilder::new().delimiter(separator).from_reader(file);
-        allowance.set(MAX_ROW_BYTES);
-        let header = reader.headers().cloned().map_err(|error| csv_error(path, &error))?;
-        let positions = columns.find(header.iter()).map_err(|reason| {
-            let name = if separator == b',' { "CSV" } else { "TSV" };
-            PrepareError::malformed(path, format!("{reason} ({name}: the first line names the columns)"))
-        })?;
+    pub fn open(path: &Path, separator: u8, columns: &ColumnNames, contents: TableContents) -> Result<Self> {
+        let (header, reader, allowance) = open_reader(path, separator)?;
         Ok(Self {
             path: path.to_path_buf(),
+            positions: columns.positions(contents, header.iter()),
             reader,
             allowance,
             header,
-            positions,
+            contents,
             row: ByteRecord::new(),
         })
     }
@@ -62,7 +80,8 @@ impl Rows {
                 };
             }
         }
-        to_record(cells, name).map_err(|reason| PrepareError::malformed(&self.path, format!("line {line}, {reason}")))
+        to_record(self.contents, line, cells, name)
+            .map_err(|reason| PrepareError::malformed(&self.path, format!("line {line}, {reason}")))
     }
 }
 

@@ -7,7 +7,7 @@ use super::record::{ImageSource, Record};
 use crate::Result;
 
 /// Joins the rows that name the same image file in the same split: the first of these rows gets the captions and questions of all, in
-/// order. Rows that hold the bytes of their image are not joined.
+/// order. Rows that hold the bytes of their image, or have no image, are not joined.
 ///
 /// # Errors
 /// Returns the first error of `records`.
@@ -16,14 +16,13 @@ pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>
     let mut indices: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
     for record in records {
         let record = record?;
-        let ImageSource::File(path) = &record.image else {
+        let Some(ImageSource::File(path)) = &record.images[0] else {
             rows.push(record);
             continue;
         };
-        // `./a//b` and `a/b` are the same file.
-        let components = Path::new(path).components().filter(|part| *part != Component::CurDir);
-        let file = components.collect::<PathBuf>();
-        let index = *indices.entry((file, record.split.clone())).or_insert(rows.len());
+        let index = *indices
+            .entry((normal_path(path), record.split.clone()))
+            .or_insert(rows.len());
         match rows.get_mut(index) {
             Some(first) => {
                 first.captions.extend(record.captions);
@@ -34,4 +33,10 @@ pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>
         }
     }
     Ok(rows)
+}
+
+/// Returns the path without `.` and repeated separators: `./a//b` and `a/b` are the same file.
+pub(crate) fn normal_path(path: &str) -> PathBuf {
+    let components = Path::new(path).components();
+    components.filter(|part| *part != Component::CurDir).collect()
 }

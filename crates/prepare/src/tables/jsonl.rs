@@ -1,39 +1,74 @@
 //! JSONL: one JSON object per line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::columns::{Cell, Cells, ColumnNames, Role, to_record};
+use super::cells::{Cell, Cells, to_record};
+use super::columns::{ColumnNames, Role, TableContents, with_columns};
 use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use vlct_util::{at, open_file};
 
 /// The objects of a file. Blank lines are skipped.
 pub(super) struct Lines {
-    path: PathBuf,
-    reader: BufReader<File>,
+    reader: LineReader,
     columns: ColumnNames,
-    line: Vec<u8>,
-    line_number: u64,
-    /// For each role, whether any object has a key for it.
-    seen_roles: [bool; 6],
-    /// The error of the first object that lacks a necessary key. It is returned at the end of the file unless another object has the key.
-    missing_key: Option<PrepareError>,
+    contents: TableContents,
 }
 
-impl Lines {
-    pub fn open(path: &Path, columns: &ColumnNames) -> Result<Self> {
+/// The lines of a file that are not blank.
+struct LineReader {
+    path: PathBuf,
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    line_number: u64,
+}
+
+/// Calls `check` with the keys of all objects of a file: an object may lack keys that other objects have. Keys for which `is_used`
+/// returns false are left out.
+///
+/// # Errors
+/// Returns an error if a line is not a JSON object, and the error of `check`. There is no such error if the file has no object.
+pub(super) fn check_columns<T>(
+    path: &Path,
+    is_used: impl Fn(&str) -> bool,
+    check: impl Fn(&[&str]) -> Result<T, String>,
+) -> Result<Option<T>> {
+    let mut reader = LineReader::open(path)?;
+    let mut keys: BTreeSet<String> = BTreeSet::new();
+    let mut first: Option<(u64, Vec<String>)> = None;
+    while reader.advance()? {
+        let object: BTreeMap<String, IgnoredAny> = reader.parse()?;
+        first.get_or_insert_with(|| (reader.line_number, object.keys().cloned().collect()));
+        for key in object.into_keys() {
+            if !keys.contains(&key) && is_used(&key) {
+                keys.insert(key);
+            }
+        }
+    }
+    let Some((line, first_keys)) = first else {
+        return Ok(None);
+    };
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    check(&names).map(Some).map_err(|reason| {
+        let reason = with_columns(&reason, &first_keys);
+        PrepareError::malformed(path, format!("line {line}: {reason}"))
+    })
+}
+
+impl LineReader {
+    fn open(path: &Path) -> Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
             reader: BufReader::new(open_file(path)?),
-            columns: columns.clone(),
             line: Vec::new(),
             line_number: 0,
-            seen_roles: [false; 6],
-            missing_key: None,
         })
     }
 
@@ -47,7 +82,7 @@ impl Lines {
                 .read_until(b'\n', &mut self.line)
                 .map_err(at::<PrepareError>(&self.path))?;
             if read > MAX_ROW_BYTES {
-                return Err(self.error("is too long; a line is one object, of at most 16 MiB"));
+                return Err(self.error(" is too long; a line is one object, of at most 16 MiB"));
             }
             if self.line_number == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -58,26 +93,34 @@ impl Lines {
         }
     }
 
-    fn parse_record(&mut self) -> Result<Record> {
-        let object: Map<String, Value> = serde_json::from_slice(&self.line).map_err(|error| {
+    /// Parses the line as a JSON object.
+    fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        serde_json::from_slice(&self.line).map_err(|error| {
             let hint = match self.line.trim_ascii_start() {
                 [b'[', ..] => "; the file is a list: write each of its objects on a line, with jq -c '.[]' for example",
                 _ => "",
             };
-            self.error(&format!("is not a JSON object ({error}){hint}"))
-        })?;
-        let names = object.keys().map(String::as_str);
-        let positions = self.columns.positions(names.clone());
-        if let Err(reason) = self.columns.check(&positions, names) {
-            let error = self.error(&format!(": {reason}"));
-            if positions[Role::Image as usize].is_none() {
-                return Err(error);
-            }
-            self.missing_key.get_or_insert(error);
-        }
-        for (seen, position) in self.seen_roles.iter_mut().zip(positions) {
-            *seen |= position.is_some();
-        }
+            self.error(&format!(" is not a JSON object ({error}){hint}"))
+        })
+    }
+
+    fn error(&self, reason: &str) -> PrepareError {
+        PrepareError::malformed(&self.path, format!("line {}{reason}", self.line_number))
+    }
+}
+
+impl Lines {
+    pub fn open(path: &Path, columns: &ColumnNames, contents: TableContents) -> Result<Self> {
+        Ok(Self {
+            reader: LineReader::open(path)?,
+            columns: columns.clone(),
+            contents,
+        })
+    }
+
+    fn parse_record(&self) -> Result<Record> {
+        let object: Map<String, Value> = self.reader.parse()?;
+        let positions = self.columns.positions(self.contents, object.keys().map(String::as_str));
         let name = |role: Role| {
             let position = positions[role as usize];
             position
@@ -86,17 +129,13 @@ impl Lines {
                 .unwrap_or_default()
         };
         let mut cells = Cells::default();
-        for (cell, position) in cells.iter_mut().zip(positions) {
+        for ((cell, position), role) in cells.iter_mut().zip(positions).zip(Role::ALL) {
             if let Some(value) = position.and_then(|position| object.values().nth(position)) {
-                *cell = value_cell(value);
+                *cell = value_cell(role, value);
             }
         }
-        to_record(cells, name).map_err(|reason| self.error(&format!(", {reason}")))
-    }
-
-    fn error(&self, reason: &str) -> PrepareError {
-        let space = if reason.starts_with([',', ':']) { "" } else { " " };
-        PrepareError::malformed(&self.path, format!("line {}{space}{reason}", self.line_number))
+        to_record(self.contents, self.reader.line_number, cells, name)
+            .map_err(|reason| self.reader.error(&format!(", {reason}")))
     }
 }
 
@@ -104,18 +143,15 @@ impl Iterator for Lines {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.advance() {
+        match self.reader.advance() {
             Ok(true) => Some(self.parse_record()),
-            Ok(false) => {
-                let missing_key = self.missing_key.take()?;
-                (!self.columns.necessary_columns_exist(self.seen_roles)).then_some(Err(missing_key))
-            }
+            Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
     }
 }
 
-fn value_cell(value: &Value) -> Cell {
+fn value_cell(role: Role, value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
         Value::String(text) => Cell::Text(text.clone()),
@@ -123,10 +159,19 @@ fn value_cell(value: &Value) -> Cell {
             .as_i64()
             .map_or(Cell::Other("a number that is not an integer"), Cell::Number),
         Value::Array(items) => {
-            let texts: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_string)).collect();
+            let texts: Option<Vec<String>> = items.iter().map(|item| item_text(role, item)).collect();
             texts.map_or(Cell::Other("a list whose items are not texts"), Cell::Texts)
         }
-        Value::Bool(_) => Cell::Other("true or false"),
+        Value::Bool(truth) => Cell::Truth(*truth),
         Value::Object(_) => Cell::Other("an object"),
+    }
+}
+
+/// Returns the text of an item of a list. The items of lists of labels may also be integers.
+fn item_text(role: Role, item: &Value) -> Option<String> {
+    match item {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if role == Role::Label => Some(number.as_i64()?.to_string()),
+        _ => None,
     }
 }

@@ -17,6 +17,14 @@ pub enum TableFormat {
 }
 
 impl TableFormat {
+    /// Returns the name of a row in messages: its line, or its index in a Parquet file.
+    pub fn row_name(self, row: u64) -> String {
+        match self {
+            Self::Jsonl | Self::Csv | Self::Tsv => format!("line {row}"),
+            Self::Parquet => format!("row {row}"),
+        }
+    }
+
     /// Returns the extension of file names, without a dot.
     pub fn extension(self) -> &'static str {
         match self {
@@ -46,15 +54,20 @@ pub struct Question {
     pub answers: Vec<String>,
 }
 
-/// A row of a table: an image with captions or questions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// The source of the image.
-    pub image: ImageSource,
-    /// The captions that are not blank.
+    /// The first line of the row, counted from 1; in a Parquet file, the index of the row, counted from 0.
+    pub row: u64,
+    /// The source of the image, or of the left and the right image of a pair.
+    pub images: [Option<ImageSource>; 2],
+    /// The captions that are not blank; the text of a row with labels, or the statement about a pair, if it is not blank.
     pub captions: Vec<String>,
     /// The questions that are not blank.
     pub questions: Vec<Question>,
+    /// The labels, trimmed and without repetitions; for a pair, whether the statement is true, as in the table. `None` if the value is
+    /// missing, or if it is blank and there must be exactly one.
+    pub labels: Option<Vec<String>>,
     /// Name of the image.
     pub image_id: Option<String>,
     /// The split of the row, as in the table.

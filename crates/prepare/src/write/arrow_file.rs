@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::plan::{RowText, Schema};
 use crate::{PrepareError, Result};
-use vlct_data::arrow::{BatchBlock, CaptionWriter, Nlvr2Row, Nlvr2Writer, VgWriter, VqaRow, VqaWriter};
+use vlct_data::arrow::{
+    BatchBlock, CaptionWriter, LabelRow, LabelWriter, Nlvr2Row, Nlvr2Writer, VgWriter, VqaRow, VqaWriter,
+};
 
 /// Returns the path of the file `name` in the directory `out`.
 pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
@@ -18,6 +20,7 @@ pub enum ArrowFileWriter {
     Regions(VgWriter),
     Questions(VqaWriter),
     ImagePairs(Nlvr2Writer),
+    Labels(LabelWriter),
 }
 
 /// Calls the same method on the writer of any schema.
@@ -28,6 +31,7 @@ macro_rules! with_any_writer {
             ArrowFileWriter::Regions($writer) => $call,
             ArrowFileWriter::Questions($writer) => $call,
             ArrowFileWriter::ImagePairs($writer) => $call,
+            ArrowFileWriter::Labels($writer) => $call,
         }
     };
 }
@@ -43,6 +47,7 @@ impl ArrowFileWriter {
             Schema::Regions => Self::Regions(VgWriter::resume(path, blocks)?),
             Schema::Questions(kind) => Self::Questions(VqaWriter::resume(path, kind, blocks)?),
             Schema::ImagePairs => Self::ImagePairs(Nlvr2Writer::resume(path, blocks)?),
+            Schema::Labels(kind) => Self::Labels(LabelWriter::resume(path, kind, blocks)?),
         })
     }
 
@@ -78,13 +83,42 @@ impl ArrowFileWriter {
                 image_id: *image_id,
                 split,
             }),
-            (Self::ImagePairs(writer), RowText::ImagePair { sentences, identifier }, [image_0, image_1]) => writer
-                .push(Nlvr2Row {
+            (
+                Self::ImagePairs(writer),
+                RowText::ImagePair {
+                    sentences,
+                    has_truths,
+                    identifier,
+                },
+                [image_0, image_1],
+            ) => {
+                let row = Nlvr2Row {
                     image_0,
                     image_1,
                     sentences,
                     identifier,
-                }),
+                };
+                match has_truths {
+                    true => writer.push(row),
+                    false => writer.push_without_answers(row),
+                }
+            }
+            (
+                Self::Labels(writer),
+                RowText::Labels {
+                    text,
+                    labels,
+                    image_id,
+                    split,
+                },
+                [] | [_],
+            ) => writer.push(LabelRow {
+                image: images.first().map(Vec::as_slice),
+                text: *text,
+                labels: *labels,
+                image_id: image_id.as_deref(),
+                split,
+            }),
             _ => return Err(PrepareError::SchemaMismatch),
         };
         Ok(written?)

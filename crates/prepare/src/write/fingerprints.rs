@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::Result;
 use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
-use vlct_data::arrow::VqaKind;
+use vlct_data::arrow::{LabelKind, VqaKind};
 
 /// Version of the written files, which is part of every fingerprint. It must change if the same plan gives other files than before.
 const VERSION: &str = "2";
@@ -88,6 +88,8 @@ fn schema_text(schema: Schema) -> &'static str {
         Schema::Questions(VqaKind::Answered) => "Questions(Answered)",
         Schema::Questions(VqaKind::Test) => "Questions(Test)",
         Schema::ImagePairs => "Pairs",
+        Schema::Labels(LabelKind::Single) => "Labels(Single)",
+        Schema::Labels(LabelKind::Multiple) => "Labels(Multiple)",
     }
 }
 

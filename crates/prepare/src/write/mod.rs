@@ -3,6 +3,7 @@
 mod arrow_file;
 mod existing;
 mod fingerprints;
+mod label_counts;
 mod parallel;
 mod tail_split;
 
@@ -15,6 +16,7 @@ use crate::{PrepareError, Result};
 use arrow_file::{ArrowFileWriter, arrow_path};
 use existing::{check_vocabulary, reject_replacing, remove_stale};
 use fingerprints::{Fingerprints, vocabulary_fingerprint};
+use label_counts::label_counts;
 use parallel::{ByteSize, map_in_order};
 use vlct_data::DataError;
 use vlct_data::arrow::{ArrowTable, partial_path};
@@ -307,6 +309,7 @@ fn build_report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints
             .flat_map(|index| journal.state(index).left_out.clone())
             .collect(),
         vocabulary: vocabulary_fingerprint(plan),
+        labels: label_counts(plan, out)?,
     })
 }
 

@@ -1,3 +1,6 @@
+mod labels;
+mod pairs;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -6,9 +9,10 @@ use ::parquet::arrow::ArrowWriter;
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 
 use super::*;
-use crate::tables::TableFormat;
+use crate::tables::{ColumnNames, TableFormat};
 use crate::testing::options;
 use crate::{Outcome, Report, WriteOptions, write};
+use vlct_data::answers::Vocabulary;
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Contents, Dataset, Split, TableDataset, contents};
 use vlct_golden::write_tar;
@@ -146,6 +150,25 @@ fn tables_become_files_named_after_the_dataset() {
     overwrite(&dataset);
     assert_eq!(rows(out.path(), "dogs", Split::Train).len(), 3);
     assert_eq!(rows(out.path(), "dogs", Split::Val).len(), 1);
+}
+
+#[test]
+fn rows_without_image_are_left_out_and_counted() {
+    let lines = r#"{"image": "p/1.jpg", "caption": "one"}
+{"image": "", "caption": "two"}
+{"caption": "three"}
+"#;
+    let (raw, out) = (
+        directory_of(&[("p/1.jpg", "1"), ("train.jsonl", lines)]),
+        tempfile::tempdir().unwrap(),
+    );
+    let dataset = CustomDataset::new("cats", InputFormat::Table(TableFormat::Jsonl), raw.path());
+    let report = prepare(&dataset, out.path()).unwrap();
+    assert_eq!(rows(out.path(), "cats", Split::Train), [row("1", &["one"], "p/1.jpg")]);
+    assert_eq!(
+        report.remarks,
+        ["train: left out 2 rows without an image (train.jsonl, line 2; train.jsonl, line 3)"]
+    );
 }
 
 #[test]
@@ -344,6 +367,11 @@ fn answer_ids_come_from_the_training_split() {
     let test = open("test");
     assert_eq!(test.texts(0, "questions").unwrap(), ["why?"]);
     assert!(test.text_lists(0, "answers").unwrap().is_empty());
+
+    let train = TableDataset::open(Contents::Questions, out.path(), &["ask"], Split::Train).unwrap();
+    let vocabulary = Vocabulary::from_dataset(&train).unwrap();
+    let answers: Vec<Option<&str>> = (0..4).map(|id| vocabulary.answer(id)).collect();
+    assert_eq!(answers, [Some("2"), Some("home"), Some("cat"), None]);
 
     let rare = CustomDataset {
         min_answers: 2,

@@ -10,7 +10,8 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::RowGroupReader;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
-use crate::tables::columns::{Cell, Role};
+use crate::tables::cells::Cell;
+use crate::tables::columns::Role;
 
 /// The type of cell to which the values of a leaf are converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,7 @@ enum Kind {
     Bytes,
     Signed,
     Unsigned,
+    Truth,
     Unsupported,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Column {
     shape: Shape,
     /// Definition levels below this mean that the whole value is null: 1 if the column is optional, otherwise 0.
     min_definition: i16,
+    /// Whether the items of a list may be integers, which become texts.
+    has_number_items: bool,
 }
 
 impl Column {
@@ -81,7 +85,7 @@ impl Column {
             Shape::List(first)
         } else if is_list {
             Shape::Other(first, "a list whose items are not texts")
-        } else if role == Role::Image {
+        } else if matches!(role, Role::Image | Role::SecondImage) {
             match (part("bytes"), part("path")) {
                 (None, None) => Shape::Other(first, "a struct without bytes and path"),
                 (bytes, path) => Shape::Image { bytes, path },
@@ -92,6 +96,7 @@ impl Column {
         Some(Self {
             shape,
             min_definition: is_optional(root).into(),
+            has_number_items: role == Role::Label,
         })
     }
 
@@ -196,6 +201,7 @@ fn kind_of(column: &ColumnDescriptor) -> Kind {
                 Kind::Unsigned
             }
         }
+        (PhysicalType::BOOLEAN, ..) => Kind::Truth,
         _ => Kind::Unsupported,
     }
 }
@@ -231,7 +237,7 @@ impl ColumnDecoder {
         Ok(match (&self.column.shape, first, second) {
             (Shape::Image { .. }, bytes, path) => images(rows, min_definition, bytes, path),
             (Shape::Value(_), Some(leaf), _) => leaf.values(),
-            (Shape::List(_), Some(leaf), _) => leaf.lists(min_definition),
+            (Shape::List(_), Some(leaf), _) => leaf.lists(min_definition, self.column.has_number_items),
             (Shape::Other(_, what), Some(leaf), _) => leaf.others(min_definition, what),
             (_, None, _) => unreachable!("other shapes than images have a leaf"),
         })
@@ -282,7 +288,10 @@ impl LeafReader {
                 Kind::Unsigned => Cell::Other("a number of 2⁶³ or more"),
                 _ => UNSUPPORTED,
             }),
-            ColumnReader::BoolColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::BoolColumnReader(reader) => read_leaf(leaf, reader, rows, |value| match leaf.kind {
+                Kind::Truth => Cell::Truth(value),
+                _ => UNSUPPORTED,
+            }),
             ColumnReader::Int96ColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
             ColumnReader::FloatColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
             ColumnReader::DoubleColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
@@ -353,7 +362,7 @@ impl LeafRows {
     }
 
     /// Returns a list for each row. Items that are null are left out.
-    fn lists(self, min_definition: i16) -> Vec<Cell> {
+    fn lists(self, min_definition: i16, has_number_items: bool) -> Vec<Cell> {
         let mut lists: Vec<Cell> = Vec::new();
         let mut cells = self.cells.into_iter();
         for (definition, repetition) in self.levels {
@@ -370,6 +379,7 @@ impl LeafRows {
             let text = match cells.next() {
                 Some(Cell::Text(text)) => Some(text),
                 Some(Cell::Bytes(bytes)) => String::from_utf8(bytes).ok(),
+                Some(Cell::Number(number)) if has_number_items => Some(number.to_string()),
                 _ => None,
             };
             match (lists.last_mut(), text) {

@@ -17,7 +17,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::tables::columns::{Cell, Cells, ColumnNames, Role, to_record};
+use crate::tables::cells::{Cell, Cells, to_record};
+use crate::tables::columns::{ColumnNames, ROLES, Role, TableContents, with_columns};
 use crate::tables::record::{ImageSource, Record};
 use crate::{PrepareError, Result};
 use columns::{Column, ColumnDecoder};
@@ -35,8 +36,33 @@ pub(super) enum Projection {
     All,
     /// All columns that have a role, except the bytes of images.
     WithoutImages,
-    /// Only the column of images.
+    /// Only the columns of images.
     ImagesOnly,
+}
+
+/// The roles of images.
+const IMAGES: [Role; 2] = [Role::Image, Role::SecondImage];
+
+/// Opens the file and checks its metadata.
+fn open_reader(path: &Path) -> Result<SerializedFileReader<File>> {
+    let file = open_file(path)?;
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let reader = catch_panic(path, || SerializedFileReader::new(file))?;
+    check_metadata(path, reader.metadata(), length)?;
+    Ok(reader)
+}
+
+/// Calls `check` with the columns of a file.
+pub(super) fn check_columns<T>(path: &Path, check: impl Fn(&[&str]) -> Result<T, String>) -> Result<T> {
+    let reader = open_reader(path)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let names: Vec<&str> = schema
+        .root_schema()
+        .get_fields()
+        .iter()
+        .map(|field| field.name())
+        .collect();
+    check(&names).map_err(|reason| PrepareError::malformed(path, with_columns(&reason, &names)))
 }
 
 /// The rows of a file, decoded a few at a time. Columns without a role are not read.
@@ -44,11 +70,12 @@ pub(super) struct Rows {
     path: PathBuf,
     reader: SerializedFileReader<File>,
     /// The name of the column of each role.
-    names: [Option<String>; 6],
+    names: [Option<String>; ROLES],
     /// The column of each role, if it is read.
-    columns: [Option<Column>; 6],
-    /// Whether the file has bytes of images that are not read.
-    skips_bytes: bool,
+    columns: [Option<Column>; ROLES],
+    contents: TableContents,
+    /// For the columns [`IMAGES`], whether the file has bytes of images that are not read.
+    skips_bytes: [bool; 2],
     /// The row group that is being read.
     group: Option<Group>,
     /// Index of the next row group.
@@ -63,34 +90,41 @@ pub(super) struct Rows {
 
 /// The rows of a row group that are not returned yet.
 struct Group {
-    columns: [Option<ColumnDecoder>; 6],
+    columns: [Option<ColumnDecoder>; ROLES],
     /// Number of rows that are not decoded yet.
     undecoded_rows: usize,
     /// The cells of the rows that are decoded but not returned yet, by column.
-    decoded: [IntoIter<Cell>; 6],
+    decoded: [IntoIter<Cell>; ROLES],
     /// Number of rows that are decoded but not returned yet.
     decoded_rows: usize,
 }
 
 impl Rows {
     /// Opens the file at row `first`.
-    pub fn open(path: &Path, columns: &ColumnNames, projection: Projection, first: u64) -> Result<Self> {
-        let file = open_file(path)?;
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let reader = catch_panic(path, || SerializedFileReader::new(file))?;
-        check_metadata(path, reader.metadata(), length)?;
+    pub fn open(
+        path: &Path,
+        columns: &ColumnNames,
+        contents: TableContents,
+        projection: Projection,
+        first: u64,
+    ) -> Result<Self> {
+        let reader = open_reader(path)?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
-        let positions = columns.find(fields.iter().map(|field| field.name()));
-        let positions = positions.map_err(|reason| PrepareError::malformed(path, reason))?;
+        let positions = columns.positions(contents, fields.iter().map(|field| field.name()));
         let mut columns = Role::ALL.map(|role| Column::new(schema, positions[role as usize]?, role));
-        let image = &mut columns[Role::Image as usize];
-        let skips_bytes = projection == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
-        if skips_bytes {
-            *image = image.take().and_then(Column::without_bytes);
-        }
+        let skips_bytes = IMAGES.map(|role| {
+            let image = &mut columns[role as usize];
+            let skips = projection == Projection::WithoutImages && image.as_ref().is_some_and(Column::embeds_images);
+            if skips {
+                *image = image.take().and_then(Column::without_bytes);
+            }
+            skips
+        });
         if projection == Projection::ImagesOnly {
-            columns[Role::Text as usize..].fill(None);
+            for role in Role::ALL.into_iter().filter(|role| !IMAGES.contains(role)) {
+                columns[role as usize] = None;
+            }
         }
         let leaves: Vec<usize> = columns.iter().flatten().flat_map(Column::leaves).collect();
         check_pages(path, reader.metadata(), &leaves)?;
@@ -99,6 +133,7 @@ impl Rows {
             names: positions.map(|position| position.map(|position| fields[position].name().to_string())),
             reader,
             columns,
+            contents,
             skips_bytes,
             group: None,
             next_group: 0,
@@ -119,7 +154,7 @@ impl Rows {
                 continue;
             }
             let skip = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
-            let mut columns = [const { None }; 6];
+            let mut columns = [const { None }; ROLES];
             for (opened, column) in columns.iter_mut().zip(&self.columns) {
                 *opened = column.as_ref().map(|column| column.open(&*group)).transpose()?;
             }
@@ -145,12 +180,15 @@ impl Rows {
         };
         let mut cells = group.next()?;
         self.group = Some(group);
-        if self.skips_bytes {
-            let path = match std::mem::take(&mut cells[Role::Image as usize]) {
+        for (role, skips_bytes) in IMAGES.into_iter().zip(self.skips_bytes) {
+            if !skips_bytes {
+                continue;
+            }
+            let path = match std::mem::take(&mut cells[role as usize]) {
                 Cell::Image { path, .. } => path,
                 _ => None,
             };
-            cells[Role::Image as usize] = Cell::Image {
+            cells[role as usize] = Cell::Image {
                 bytes: Some(Vec::new()),
                 path,
             };
@@ -196,7 +234,7 @@ impl Iterator for Rows {
         let name = |role: Role| self.names[role as usize].clone().unwrap_or_default();
         let row = self.row - 1;
         Some(
-            to_record(cells, name)
+            to_record(self.contents, row, cells, name)
                 .map_err(|reason| PrepareError::malformed(&self.path, format!("row {row}, {reason}"))),
         )
     }
@@ -207,6 +245,7 @@ impl Iterator for Rows {
 pub struct EmbeddedImages {
     path: PathBuf,
     columns: ColumnNames,
+    contents: TableContents,
     state: Mutex<ReaderState>,
 }
 
@@ -217,28 +256,32 @@ struct ReaderState {
     /// Index of the next row of `rows`.
     next: u64,
     /// Images that were decoded before a requested image and not returned yet, by row.
-    waiting: HashMap<u64, Result<ImageSource>>,
+    waiting: HashMap<u64, Result<RowImages>>,
 }
+
+/// The sources of a row's image, or of the left and the right image of a pair.
+type RowImages = [Option<ImageSource>; 2];
 
 impl EmbeddedImages {
     /// Creates a reader. It opens the file when the first image is read.
-    pub fn new(path: &Path, columns: &ColumnNames) -> Self {
+    pub fn new(path: &Path, columns: &ColumnNames, contents: TableContents) -> Self {
         Self {
             path: path.to_path_buf(),
             columns: columns.clone(),
+            contents,
             state: Mutex::default(),
         }
     }
 
-    /// Returns the image of row `row`, counted from 0.
+    /// Returns the image, or the left and the right image, of row `row`, counted from 0; `None` if the row has no such image.
     ///
     /// # Errors
-    /// Returns an error if there is no such row, if it has no image, or if the file is damaged.
-    pub fn image(&self, row: u64) -> Result<ImageSource> {
+    /// Returns an error if there is no such row, or if the file is damaged.
+    pub fn images(&self, row: u64) -> Result<RowImages> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let ReaderState { rows, next, waiting } = &mut *state;
-        if let Some(image) = waiting.remove(&row) {
-            return image;
+        if let Some(images) = waiting.remove(&row) {
+            return images;
         }
         if waiting.len() > MAX_WAITING_IMAGES {
             waiting.clear();
@@ -247,7 +290,7 @@ impl EmbeddedImages {
         let rows = match rows {
             Some(rows) if is_ahead => rows,
             _ => {
-                let opened = Rows::open(&self.path, &self.columns, Projection::ImagesOnly, row)?;
+                let opened = Rows::open(&self.path, &self.columns, self.contents, Projection::ImagesOnly, row)?;
                 (*next, *waiting) = (row, HashMap::new());
                 rows.insert(opened)
             }
@@ -259,17 +302,17 @@ impl EmbeddedImages {
                     reason: format!("there is no row {row}; was the file changed?"),
                 })
             });
-            let image = record.map(|record| record.image);
+            let images = record.map(|record| record.images);
             *next += 1;
             if rows.is_damaged {
                 // The file is opened again for the next image.
                 *next = u64::MAX;
-                return image;
+                return images;
             }
             if *next > row {
-                return image;
+                return images;
             }
-            waiting.insert(*next - 1, image);
+            waiting.insert(*next - 1, images);
         }
     }
 }

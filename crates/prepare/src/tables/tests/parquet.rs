@@ -50,7 +50,7 @@ pub(super) fn hugging_face_columns() -> Vec<(&'static str, ArrayRef)> {
 fn reads_parquet_of_hugging_face() {
     let expected = [
         Record {
-            image: ImageSource::Bytes(b"1".to_vec()),
+            images: [Some(ImageSource::Bytes(b"1".to_vec())), None],
             image_id: Some("one.jpg".into()),
             ..caption_record("", &["a", "b"])
         },
@@ -59,7 +59,7 @@ fn reads_parquet_of_hugging_face() {
             ..caption_record("two.jpg", &[])
         },
         Record {
-            image: ImageSource::Bytes(b"3".to_vec()),
+            images: [Some(ImageSource::Bytes(b"3".to_vec())), None],
             ..caption_record("", &["c"])
         },
     ];
@@ -82,31 +82,37 @@ fn reads_parquet_of_hugging_face() {
 fn embedded_images_are_read_separately_from_records() {
     let bytes = parquet_file(hugging_face_columns(), Compression::SNAPPY);
     let table = file_with(&bytes);
-    let without_images: Vec<Record> = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default())
-        .unwrap()
-        .collect::<Result<_>>()
-        .unwrap();
-    let row = |id: Option<&str>, texts: &[&str]| Record {
-        image: ImageSource::Bytes(Vec::new()),
+    let without_images: Vec<Record> = read_without_images(
+        table.path(),
+        TableFormat::Parquet,
+        &ColumnNames::default(),
+        TableContents::Texts,
+    )
+    .unwrap()
+    .collect::<Result<_>>()
+    .unwrap();
+    let record = |row, id: Option<&str>, texts: &[&str]| Record {
+        row,
+        images: [Some(ImageSource::Bytes(Vec::new())), None],
         image_id: id.map(str::to_string),
         ..caption_record("", texts)
     };
     assert_eq!(
         without_images,
         [
-            row(Some("one.jpg"), &["a", "b"]),
-            row(Some("5"), &[]),
-            row(None, &["c"])
+            record(0, Some("one.jpg"), &["a", "b"]),
+            record(1, Some("5"), &[]),
+            record(2, None, &["c"])
         ]
     );
-    let images = EmbeddedImages::new(table.path(), &ColumnNames::default());
+    let images = EmbeddedImages::new(table.path(), &ColumnNames::default(), TableContents::Texts);
     let (first, third) = (ImageSource::Bytes(b"1".to_vec()), ImageSource::Bytes(b"3".to_vec()));
     for row in [0, 2, 1, 2, 0, 1, 0] {
         let expected = [first.clone(), ImageSource::File("two.jpg".into()), third.clone()][row as usize].clone();
-        assert_eq!(images.image(row).unwrap(), expected, "{row}");
+        assert_eq!(images.images(row).unwrap(), [Some(expected), None], "{row}");
     }
-    assert!(images.image(3).unwrap_err().to_string().contains("no row 3"));
-    assert_eq!(images.image(2).unwrap(), third);
+    assert!(images.images(3).unwrap_err().to_string().contains("no row 3"));
+    assert_eq!(images.images(2).unwrap(), [Some(third), None]);
 
     let many: Vec<Vec<u8>> = (0..1000u32).map(|i| i.to_le_bytes().to_vec()).collect();
     let bytes = parquet_file(
@@ -117,17 +123,23 @@ fn embedded_images_are_read_separately_from_records() {
         Compression::UNCOMPRESSED,
     );
     let table = file_with(&bytes);
-    let without_images = read_without_images(table.path(), TableFormat::Parquet, &ColumnNames::default()).unwrap();
+    let without_images = read_without_images(
+        table.path(),
+        TableFormat::Parquet,
+        &ColumnNames::default(),
+        TableContents::Texts,
+    )
+    .unwrap();
     assert!(
         without_images
-            .map(|record| record.unwrap())
-            .all(|record| record == row(None, &["a"]))
+            .zip(0..)
+            .all(|(read, row)| read.unwrap() == record(row, None, &["a"]))
     );
-    let images = EmbeddedImages::new(table.path(), &ColumnNames::default());
+    let images = EmbeddedImages::new(table.path(), &ColumnNames::default(), TableContents::Texts);
     for row in (0..1000).step_by(3).chain((0..1000).rev().step_by(7)) {
         assert_eq!(
-            images.image(row).unwrap(),
-            ImageSource::Bytes(many[row as usize].clone())
+            images.images(row).unwrap(),
+            [Some(ImageSource::Bytes(many[row as usize].clone())), None]
         );
     }
 }
@@ -147,7 +159,7 @@ fn reads_parquet_with_plain_columns() {
     );
     let read = read_bytes(TableFormat::Parquet, &bytes, &ColumnNames::default()).unwrap();
     let expected = Record {
-        image: ImageSource::Bytes(b"3".to_vec()),
+        images: [Some(ImageSource::Bytes(b"3".to_vec())), None],
         image_id: Some("m".into()),
         ..caption_record("", &["c"])
     };
@@ -163,10 +175,8 @@ fn reads_parquet_with_plain_columns() {
         ],
         Compression::UNCOMPRESSED,
     );
-    assert_eq!(
-        error_with(TableFormat::Parquet, &wrong, &ColumnNames::default()),
-        "row 2, column \"image\" is empty"
-    );
+    let read = read_bytes(TableFormat::Parquet, &wrong, &ColumnNames::default()).unwrap();
+    assert_eq!(read[2].images, [None, None], "a row may lack an image");
     let columns = ColumnNames {
         text: Some("alt".into()),
         ..ColumnNames::default()
@@ -194,9 +204,9 @@ fn a_damaged_page_of_images_ends_the_preparation() {
     // The first page begins after the magic bytes; this is inside its compressed values.
     bytes[40] ^= 1;
     let damaged = file_with(&bytes);
-    let images = EmbeddedImages::new(damaged.path(), &ColumnNames::default());
+    let images = EmbeddedImages::new(damaged.path(), &ColumnNames::default(), TableContents::Texts);
     for row in [0, 1] {
-        let error = images.image(row).unwrap_err();
+        let error = images.images(row).unwrap_err();
         assert!(
             error.ends_preparation() && error.to_string().contains("damaged"),
             "{error}"
@@ -244,21 +254,20 @@ fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// Returns the record of a row, or `None` if the row has no image.
-fn record_of((image, texts, id): &Row) -> Option<Record> {
-    let (bytes, path) = image.clone()?;
-    let (image, name) = match (bytes, path) {
-        (Some(bytes), path) => (ImageSource::Bytes(bytes), path),
-        (None, path) => (ImageSource::File(path.filter(|path| !path.is_empty())?), None),
+/// Returns the record of a row.
+fn record_of((row, (image, texts, id)): (u64, &Row)) -> Record {
+    let (image, name) = match image.clone().unwrap_or_default() {
+        (Some(bytes), path) => (Some(ImageSource::Bytes(bytes)), path),
+        (None, path) => (path.filter(|path| !path.is_empty()).map(ImageSource::File), None),
     };
     let texts = texts.iter().flatten().flatten().filter(|text| !text.trim().is_empty());
-    Some(Record {
-        image,
+    Record {
+        row,
+        images: [image, None],
         captions: texts.cloned().collect(),
-        questions: Vec::new(),
         image_id: id.map(|id| id.to_string()).or(name),
-        split: None,
-    })
+        ..Record::default()
+    }
 }
 
 proptest! {
@@ -280,17 +289,18 @@ proptest! {
             .set_write_batch_size(1)
             .build();
         let written = file_with(&file_of(&rows, properties));
-        let expected: Vec<Option<Record>> = rows.iter().map(record_of).collect();
-        let read = |projection: Projection, first: usize| -> Vec<Option<Record>> {
-            let rows = Rows::open(written.path(), &ColumnNames::default(), projection, first as u64).unwrap();
-            rows.map(Result::ok).take(100).collect()
+        let expected: Vec<Record> = (0..).zip(&rows).map(record_of).collect();
+        let read = |projection: Projection, first: usize| -> Vec<Record> {
+            let columns = ColumnNames::default();
+            let rows = Rows::open(written.path(), &columns, TableContents::Texts, projection, first as u64).unwrap();
+            rows.map(Result::unwrap).take(100).collect()
         };
         prop_assert_eq!(read(Projection::All, 0), &expected[..]);
         prop_assert_eq!(read(Projection::All, first), &expected[first.min(expected.len())..]);
-        let image = |record: &Option<Record>| record.as_ref().map(|record| record.image.clone());
+        let images = |record: &Record| record.images.clone();
         prop_assert_eq!(
-            read(Projection::ImagesOnly, first).iter().map(image).collect::<Vec<_>>(),
-            expected.iter().skip(first).map(image).collect::<Vec<_>>()
+            read(Projection::ImagesOnly, first).iter().map(images).collect::<Vec<_>>(),
+            expected.iter().skip(first).map(images).collect::<Vec<_>>()
         );
     }
 }
