@@ -144,8 +144,16 @@ fn create_files() -> tempfile::TempDir {
     }
     tar.finish().expect("a tar");
     fs::write(path_of("photos.csv"), csv).expect("a file");
+    // Tables of labels and of pairs.
+    let films = "image,text,labels\n0.png,one,crime|comedy\n,two,war\n1.png,,war\n";
+    for name in ["films.csv", "more_films.csv"] {
+        fs::write(path_of(name), films).expect("a file");
+    }
+    let pairs = "image_0,image_1,statement,truth\n0.png,1.png,one,true\n";
+    fs::write(path_of("pairs.csv"), pairs).expect("a file");
     for name in [
         "images",
+        "posters",
         "GCC/images_train",
         "SBU/images_train",
         "VG/images",
