@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BACKBONE_PREFIX, FileError, Header, Problem, StateDict, Style, WeightFile};
+use super::{BACKBONE_PREFIX, FileError, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, position_ids};
 
 /// The result of a conversion.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,18 @@ impl std::fmt::Display for ConvertReport {
     }
 }
 
+/// Adds the buffer of position ids, which `load_state_dict` of the original requires, to weights with a text embedding that lack it.
+fn with_position_ids(state: StateDict) -> StateDict {
+    let positions = state.get("text_embeddings.position_embeddings.weight");
+    match positions.and_then(|table| table.shape.first().copied()) {
+        Some(length) if !state.contains(POSITION_IDS) => {
+            let ids = (POSITION_IDS.to_owned(), position_ids(&[1, length]));
+            std::iter::once(ids).chain(state).collect()
+        }
+        _ => state,
+    }
+}
+
 /// Reads `input` and writes it as `output`, whose extension determines the format. With `style` the names are changed to VLC's
 /// (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`).
 ///
@@ -53,6 +65,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     } = super::read(input)?;
     let to = style.unwrap_or(from);
     let (state, left_out) = rename(state, from, to);
+    let state = with_position_ids(state);
     if state.is_empty() {
         return Err(FileError::new(input, Problem::NoBackbone));
     }
@@ -92,4 +105,93 @@ pub fn rename(state: StateDict, from: Style, to: Style) -> (StateDict, Vec<Strin
         _ => state,
     };
     (renamed, left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{self, TensorRef};
+    use crate::config::{Backbone, Heads};
+    use crate::{Vlc, VlcConfig};
+    use std::collections::BTreeMap;
+
+    /// Returns the model whose checkpoint is recorded in `directory`.
+    fn model(directory: &Path, token_types: usize, heads: Heads) -> Vlc {
+        let sizes = vlct_golden::json(directory.join("config.json"));
+        let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
+        Vlc::new(VlcConfig {
+            image_size: size("image_size"),
+            backbone: Backbone {
+                patch_size: size("patch"),
+                width: size("dim"),
+                depth: size("depth"),
+                heads: size("heads"),
+                decoder_width: size("decoder_dim"),
+                decoder_depth: size("decoder_depth"),
+                decoder_heads: size("decoder_heads"),
+            },
+            vocab_size: size("vocab_size"),
+            max_text_len: size("max_text_len"),
+            token_types,
+            drop_rate: 0.0,
+            heads,
+        })
+    }
+
+    /// Returns the shapes by name. PyTorch loads tensors by name, so their order does not matter.
+    fn shapes(state: &StateDict) -> BTreeMap<String, Vec<usize>> {
+        let shape = |name: &str| state.get(name).expect("listed").shape.clone();
+        state.names().map(|name| (name.to_owned(), shape(name))).collect()
+    }
+
+    #[test]
+    fn fine_tuned_checkpoints_convert_to_the_names_and_shapes_of_the_original() {
+        let none = Heads::default();
+        for directory in vlct_golden::directories("model") {
+            let answers = crate::files::read(&directory.join("vqa.ckpt")).unwrap().state;
+            let answers = answers.get("vqa_classifier.3.bias").unwrap().shape[0];
+            for (file, token_types, heads) in [
+                (
+                    "vqa.ckpt",
+                    2,
+                    Heads {
+                        vqa: Some(answers),
+                        ..none
+                    },
+                ),
+                ("nlvr2.ckpt", 3, Heads { nlvr2: true, ..none }),
+                (
+                    "irtr.ckpt",
+                    2,
+                    Heads {
+                        itm: true,
+                        rank: true,
+                        ..none
+                    },
+                ),
+            ] {
+                let model = model(&directory, token_types, heads);
+                let parameters = model.parameters();
+                let moment_names: Vec<String> = parameters
+                    .iter()
+                    .map(|(_, p)| format!("optimizer.exp_avg.{}", p.name))
+                    .collect();
+                let tensors = parameters.iter().zip(&moment_names).flat_map(|((id, p), moment)| {
+                    [&p.name, moment].map(|name| TensorRef {
+                        name,
+                        shape: &p.shape,
+                        data: parameters.tensor(id),
+                    })
+                });
+                let temporary = tempfile::tempdir().unwrap();
+                let [own, converted] = ["checkpoint.safetensors", "model.ckpt"].map(|name| temporary.path().join(name));
+                let null = serde_json::Value::Null;
+                checkpoint::save(&own, &tensors.collect::<Vec<_>>(), &null, &null).unwrap();
+                convert(&own, &converted, None).unwrap();
+                let [got, want] =
+                    [converted, directory.join(file)].map(|path| crate::files::read(&path).unwrap().state);
+                assert_eq!(shapes(&got), shapes(&want), "{file}");
+            }
+        }
+    }
 }

@@ -23,6 +23,16 @@ use vlct_util::{MappedFile, atomic};
 /// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.
 pub const BACKBONE_PREFIX: &str = "transformer.";
 
+/// A buffer of the text embedding with the values 0, 1, 2, …, shape `[1, max_text_len]`. Published checkpoints contain it; newer versions
+/// of Hugging Face transformers do not save it.
+pub(crate) const POSITION_IDS: &str = "text_embeddings.position_ids";
+
+/// Makes a tensor of the values 0, 1, 2, ….
+pub(crate) fn position_ids(shape: &[usize]) -> StoredTensor {
+    let count: usize = shape.iter().product();
+    StoredTensor::new(shape.to_vec(), TensorData::I64((0..count as i64).collect()))
+}
+
 /// The format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {

@@ -1,10 +1,7 @@
 //! Setting and copying the weights of a model by their published names.
 
 use super::Vlc;
-use crate::files::{StateDict, StateError, StoredTensor, TensorData};
-
-/// A buffer that published checkpoints contain in addition to the parameters.
-const POSITION_IDS: &str = "text_embeddings.position_ids";
+use crate::files::{POSITION_IDS, StateDict, StateError, StoredTensor, position_ids};
 
 impl Vlc {
     /// Returns names and shapes of all parameters, in the form that [`crate::files::adapt`] takes as target.
@@ -34,8 +31,7 @@ impl Vlc {
 
     /// Returns the buffer `position_ids`, then a copy of the weights with their published names, in the published order.
     pub fn state_dict(&self) -> StateDict {
-        let length = self.config().max_text_len;
-        let ids = StoredTensor::new(vec![1, length], TensorData::I64((0..length as i64).collect()));
+        let ids = position_ids(&[1, self.config().max_text_len]);
         let weights = self.parameters().iter().map(|(id, p)| {
             (
                 p.name.clone(),

@@ -9,14 +9,12 @@ mod fit;
 
 use indexmap::IndexMap;
 
-use super::state::{StateDict, StoredTensor, TensorData};
-use super::{BACKBONE_PREFIX, Dtype};
+use super::state::{StateDict, StoredTensor};
+use super::{BACKBONE_PREFIX, Dtype, POSITION_IDS, position_ids};
 use vlct_util::text::one_line;
 
 /// Prefixes that wrappers add to every name: data parallelism, `torch.compile`, Lightning modules.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
-/// A buffer with the values 0, 1, 2, …. Newer versions of Hugging Face transformers do not save it.
-const POSITION_IDS: &str = "text_embeddings.position_ids";
 /// Name prefixes of the heads of downstream tasks.
 const HEADS: [&str; 4] = [
     "vqa_classifier.",
@@ -288,12 +286,6 @@ impl Source {
             .map(|(name, _)| name)
             .collect()
     }
-}
-
-/// Makes a tensor of the values 0, 1, 2, ….
-fn position_ids(shape: &[usize]) -> StoredTensor {
-    let count: usize = shape.iter().product();
-    StoredTensor::new(shape.to_vec(), TensorData::I64((0..count as i64).collect()))
 }
 
 /// Makes the tensor `name` of the retrieval head from row 1 of a tensor of the matching head. Returns the tensor and the name of its

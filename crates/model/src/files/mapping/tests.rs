@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use super::super::{Style, convert, read};
 use super::*;
+use crate::files::TensorData;
 
 type Target = Vec<(String, Vec<usize>)>;
 
