@@ -347,6 +347,7 @@ fn optimizers(c: &mut Criterion) {
         learning_rate: 1e-4,
         weight_decay: 0.01,
         step: 100,
+        gradient_factor: 1.0,
     };
     let betas = Betas {
         beta1: 0.9,

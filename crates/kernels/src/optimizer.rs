@@ -1,6 +1,6 @@
 //! Updates of one parameter by AdamW, Adam and SGD, in a single pass over memory. The plain versions are
 //! [`reference::adamw`](crate::reference::adamw), [`reference::adam`](crate::reference::adam) and
-//! [`reference::sgd`](crate::reference::sgd).
+//! [`reference::sgd`](crate::reference::sgd). Also the norm of all gradients, by which they are clipped.
 
 use rayon::prelude::*;
 use vlct_simd::multiversion;
@@ -17,6 +17,8 @@ pub struct Update {
     pub weight_decay: f64,
     /// The number of updates of the parameter, this one included.
     pub step: u64,
+    /// Factor of the gradient: 1, or less if the gradient is clipped.
+    pub gradient_factor: f32,
 }
 
 /// The constants of Adam and AdamW.
@@ -40,7 +42,7 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, 
     let decay = (u.learning_rate * u.weight_decay) as f32;
     let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
-        adamw_block(p, g, m, v, beta1, beta2, step_size, b.epsilon, decay)
+        adamw_block(p, g, m, v, u.gradient_factor, beta1, beta2, step_size, b.epsilon, decay)
     });
 }
 
@@ -51,7 +53,19 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b
     let (step_size, v_factor) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
     let (beta1, beta2, decay) = (b.beta1 as f32, b.beta2 as f32, u.weight_decay as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
-        adam_block(p, g, m, v, beta1, beta2, step_size, v_factor, b.epsilon, decay)
+        adam_block(
+            p,
+            g,
+            m,
+            v,
+            u.gradient_factor,
+            beta1,
+            beta2,
+            step_size,
+            v_factor,
+            b.epsilon,
+            decay,
+        )
     });
 }
 
@@ -63,7 +77,15 @@ pub fn sgd(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32) {
     p.par_chunks_mut(BLOCK)
         .zip(g.par_chunks(BLOCK))
         .zip(m.par_chunks_mut(BLOCK))
-        .for_each(|((p, g), m)| sgd_block(p, g, m, rate, decay, momentum));
+        .for_each(|((p, g), m)| sgd_block(p, g, m, u.gradient_factor, rate, decay, momentum));
+}
+
+/// Returns the L2 norm of all values of all slices, summed in double precision. Each slice is summed in blocks of fixed size, and the
+/// sums of the blocks are added in order, so the result does not depend on the number of threads.
+pub fn l2_norm(slices: &[&[f32]]) -> f64 {
+    let blocks: Vec<&[f32]> = slices.iter().flat_map(|values| values.chunks(BLOCK)).collect();
+    let sums: Vec<f64> = blocks.into_par_iter().map(sum_of_squares).collect();
+    sums.iter().sum::<f64>().sqrt()
 }
 
 /// Returns `1 − β1ᵗ` and `1 − β2ᵗ`.
@@ -86,9 +108,38 @@ fn for_each_block(
 }
 
 multiversion! {
-fn adamw_block(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], beta1: f32, beta2: f32, step_size: f32, epsilon: f32, decay: f32) {
+/// Returns the sum of the squares, from eight interleaved partial sums, so that the order of additions does not depend on the CPU.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    let (blocks, rest) = values.as_chunks::<8>();
+    for block in blocks {
+        for i in 0..8 {
+            lanes[i] += f64::from(block[i]) * f64::from(block[i]);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(*value) * f64::from(*value);
+    }
+    lanes.iter().sum()
+}
+}
+
+multiversion! {
+fn adamw_block(
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    factor: f32,
+    beta1: f32,
+    beta2: f32,
+    step_size: f32,
+    epsilon: f32,
+    decay: f32,
+) {
     let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        let g = factor * g;
         *m = beta1 * *m + one_minus_beta1 * g;
         *v = beta2 * *v + one_minus_beta2 * (g * g);
         let updated = *p - step_size * (*m / (v.sqrt() + epsilon));
@@ -103,6 +154,7 @@ fn adam_block(
     g: &[f32],
     m: &mut [f32],
     v: &mut [f32],
+    factor: f32,
     beta1: f32,
     beta2: f32,
     step_size: f32,
@@ -112,7 +164,7 @@ fn adam_block(
 ) {
     let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        let g = g + decay * *p;
+        let g = factor * g + decay * *p;
         *m = beta1 * *m + one_minus_beta1 * g;
         *v = beta2 * *v + one_minus_beta2 * (g * g);
         *p -= step_size * (*m / (v.sqrt() * v_factor + epsilon));
@@ -121,9 +173,9 @@ fn adam_block(
 }
 
 multiversion! {
-fn sgd_block(p: &mut [f32], g: &[f32], m: &mut [f32], rate: f32, decay: f32, momentum: f32) {
+fn sgd_block(p: &mut [f32], g: &[f32], m: &mut [f32], factor: f32, rate: f32, decay: f32, momentum: f32) {
     for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-        *m = momentum * *m + (g + decay * *p);
+        *m = momentum * *m + (factor * g + decay * *p);
         *p -= rate * *m;
     }
 }
@@ -146,8 +198,10 @@ mod tests {
         }
     }
 
-    /// Compares three updates of 100 values with the reference. Returns the first value after each update.
+    /// Compares three updates of 100 values with the reference. The reference gets gradients that are already multiplied by `factor`.
+    /// Returns the first value after each update.
     fn compare(
+        factor: f32,
         mut update: impl FnMut(&mut [f32], &[f32], Update),
         mut reference: impl FnMut(&mut [f32], &[f32], i32),
     ) -> [f32; 3] {
@@ -161,9 +215,11 @@ mod tests {
                 learning_rate: RATE as f64,
                 weight_decay: DECAY as f64,
                 step: step.into(),
+                gradient_factor: factor,
             };
+            let scaled: Vec<f32> = g.iter().map(|g| factor * g).collect();
             update(&mut p, &g, u);
-            reference(&mut want, &g, step.into());
+            reference(&mut want, &scaled, step.into());
             for (got, want) in p.iter().zip(&want) {
                 assert!((got - want).abs() < 1e-6, "step {step}: {got} instead of {want}");
             }
@@ -175,6 +231,7 @@ mod tests {
     fn adamw_equals_the_reference_and_recorded_values() {
         let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
         let got = compare(
+            1.0,
             |p, g, u| adamw(p, g, &mut m, &mut v, u, betas()),
             |p, g, t| reference::adamw(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
         );
@@ -185,16 +242,49 @@ mod tests {
     }
 
     #[test]
-    fn adam_and_sgd_equal_the_reference() {
-        let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
-        compare(
-            |p, g, u| adam(p, g, &mut m, &mut v, u, betas()),
-            |p, g, t| reference::adam(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
-        );
-        let [mut m, mut want_m] = [[0f32; 100]; 2];
-        compare(
-            |p, g, u| sgd(p, g, &mut m, u, 0.9),
-            |p, g, t| reference::sgd(p, g, &mut want_m, RATE, 0.9, DECAY, t),
-        );
+    fn all_rules_equal_the_reference_with_scaled_gradients() {
+        for factor in [1.0, 0.25] {
+            let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+            compare(
+                factor,
+                |p, g, u| adamw(p, g, &mut m, &mut v, u, betas()),
+                |p, g, t| reference::adamw(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
+            );
+            let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+            compare(
+                factor,
+                |p, g, u| adam(p, g, &mut m, &mut v, u, betas()),
+                |p, g, t| reference::adam(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
+            );
+            let [mut m, mut want_m] = [[0f32; 100]; 2];
+            compare(
+                factor,
+                |p, g, u| sgd(p, g, &mut m, u, 0.9),
+                |p, g, t| reference::sgd(p, g, &mut want_m, RATE, 0.9, DECAY, t),
+            );
+        }
+    }
+
+    #[test]
+    fn norm_is_that_of_all_values_for_any_number_of_threads() {
+        assert_eq!(l2_norm(&[]), 0.0);
+        assert_eq!(l2_norm(&[&[3.0], &[], &[4.0]]), 5.0);
+        assert_eq!(l2_norm(&[&[1e30, 0.0]]), f64::from(1e30f32));
+        assert!(l2_norm(&[&[1.0, f32::NAN]]).is_nan());
+        let values: Vec<f32> = (0..2 * BLOCK + 13)
+            .map(|i| ((i * 7919) % 1013) as f32 / 31.0 - 16.0)
+            .collect();
+        let slices = [&values[..], &values[..77]];
+        let plain: f64 = slices
+            .iter()
+            .flat_map(|s| s.iter())
+            .map(|v| f64::from(*v) * f64::from(*v))
+            .sum();
+        let norms = [1, 2, 5].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| l2_norm(&slices))
+        });
+        assert!(norms.iter().all(|norm| *norm == norms[0]));
+        assert!((norms[0] - plain.sqrt()).abs() < 1e-9 * plain.sqrt());
     }
 }

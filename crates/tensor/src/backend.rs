@@ -108,6 +108,15 @@ pub(crate) struct ParameterUpdate<'a> {
     pub step: u64,
 }
 
+/// The norm of the gradients of a step, and the largest norm that the update may use. The norm stays on the device.
+#[derive(Clone)]
+pub struct Clip {
+    /// The L2 norm of all gradients, `[1, 1]`.
+    pub norm: Tensor,
+    /// If the norm is greater than this limit, the gradients are multiplied by their ratio.
+    pub limit: f32,
+}
+
 /// The computations of a device.
 ///
 /// Matrices are f32 in row-major order unless they are *operands*. An operand is an activation in the form in which matrix products
@@ -300,6 +309,10 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns `Σ factor · value` of scalars, as a `[1, 1]` matrix.
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
 
-    /// Updates parameters by one step of an optimiser.
-    fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]);
+    /// Returns the L2 norm of all values of the matrices, `[1, 1]`.
+    fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor;
+
+    /// Updates parameters by one step of an optimiser. With `clip`, the gradients are multiplied by `min(1, limit / (norm + 1e-6))` as they
+    /// are read.
+    fn update(&self, rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUpdate]);
 }

@@ -1,7 +1,7 @@
 //! Optimisers over all parameters of a model.
 
 use crate::backend::ParameterUpdate;
-pub use crate::backend::Rule;
+pub use crate::backend::{Clip, Rule};
 use crate::device::Device;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::profile::span;
@@ -75,7 +75,8 @@ impl Optimizer {
         self.steps.copy_from_slice(steps);
     }
 
-    /// Updates every trainable parameter that has a gradient.
+    /// Updates every trainable parameter that has a gradient. With `clip`, whose norm is that of the gradients
+    /// ([`Gradients::norm`]), gradients above the limit are scaled down to it.
     ///
     /// # Panics
     /// If another tensor, such as one of a tape, shares the memory of a weight.
@@ -83,6 +84,7 @@ impl Optimizer {
         &mut self,
         parameters: &mut Parameters,
         gradients: &Gradients,
+        clip: Option<&Clip>,
         hyperparameters: impl Fn(ParameterId) -> Hyperparameters,
     ) {
         let backend = self.device.backend();
@@ -114,6 +116,76 @@ impl Optimizer {
                 step: *step,
             });
         }
-        backend.update(self.rule, &mut updates);
+        backend.update(self.rule, clip, &mut updates);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes two parameters, of 3 and 40 values, and gradients.
+    fn parameters_and_gradients() -> (Parameters, Gradients) {
+        let shapes = [("a", vec![3]), ("b", vec![8, 5])];
+        let declared = shapes.map(|(name, shape)| (name.to_string(), shape, true));
+        let mut parameters = Parameters::new(declared, Device::cpu());
+        parameters.fill(|_, _, values| values.fill(1.0));
+        let mut gradients = Gradients::new(&parameters);
+        for (id, _) in parameters.iter() {
+            let value = |i: usize| (i * 7 % 11) as f32 - 5.0 + id.index() as f32;
+            gradients.accumulate(id, |out, _| {
+                let write = |values: &mut [f32]| values.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
+                Device::cpu().backend().overwrite(out, &mut { write });
+            });
+        }
+        (parameters, gradients)
+    }
+
+    /// The first step of gradient descent with learning rate 1 subtracts the clipped gradient, so its norm is the limit or less.
+    #[test]
+    fn clipping_scales_all_gradients_by_one_factor() {
+        let values_of = |parameters: &Parameters| -> Vec<f32> {
+            let tensors = parameters.iter().map(|(id, _)| parameters.tensor(id));
+            tensors.flat_map(|t| t.to_host().into_owned()).collect()
+        };
+        for (limit, is_clipped) in [(0.5, true), (1e4, false)] {
+            let (mut parameters, gradients) = parameters_and_gradients();
+            let unclipped: Vec<f32> = parameters
+                .iter()
+                .filter_map(|(id, _)| gradients.get(id))
+                .flat_map(|g| g.to_host().into_owned())
+                .collect();
+            let norm = unclipped.iter().map(|g| g * g).sum::<f32>().sqrt();
+            assert!((gradients.norm().item() - norm).abs() < 1e-5 * norm);
+            let clip = Clip {
+                norm: gradients.norm(),
+                limit,
+            };
+            let rates = |_| Hyperparameters {
+                learning_rate: 1.0,
+                weight_decay: 0.0,
+            };
+            Optimizer::new(Rule::Sgd, &parameters).step(&mut parameters, &gradients, Some(&clip), rates);
+            let factor = if is_clipped { limit / norm } else { 1.0 };
+            for (value, gradient) in values_of(&parameters).iter().zip(&unclipped) {
+                let expected = 1.0 - factor * gradient;
+                assert!(
+                    (value - expected).abs() < 1e-6 * (1.0 + gradient.abs()),
+                    "{value} instead of {expected}"
+                );
+            }
+            // A norm below the limit gives the bits of a step without clipping.
+            let (mut parameters_without_clip, gradients) = parameters_and_gradients();
+            Optimizer::new(Rule::Sgd, &parameters_without_clip).step(
+                &mut parameters_without_clip,
+                &gradients,
+                None,
+                rates,
+            );
+            assert_eq!(
+                values_of(&parameters) == values_of(&parameters_without_clip),
+                !is_clipped
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::backend::Beta;
 use crate::device::Device;
+use crate::profile::memory_bound_span;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -197,6 +198,15 @@ impl Gradients {
     /// The gradient of a parameter in its matrix form, if there is one.
     pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
         self.values[id.0].as_ref()
+    }
+
+    /// The L2 norm of all gradients together, as a `[1, 1]` matrix on the device; 0 if there are none.
+    pub fn norm(&self) -> Tensor {
+        let values: Vec<&Tensor> = self.values.iter().flatten().collect();
+        let backend = self.device.backend();
+        let bytes = values.iter().map(|values| values.bytes()).sum();
+        let _span = memory_bound_span(backend, "gradient norm", bytes);
+        backend.l2_norm(&values)
     }
 
     pub(crate) fn is_trainable(&self, id: ParameterId) -> bool {

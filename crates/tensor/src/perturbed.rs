@@ -5,7 +5,8 @@
 //! does not depend on the bfloat16 kernels.
 
 use crate::backend::{
-    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+    Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
+    Timestamp,
 };
 use crate::cpu::CPU;
 use crate::precision::{F32Products, Precision};
@@ -211,7 +212,8 @@ impl Backend for Perturbed {
         fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
         fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor;
         fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
-        fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]);
+        fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor;
+        fn update(&self, rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUpdate]);
     }
 }
 

@@ -5,7 +5,8 @@
 //! and that a step copies nothing to the host.
 
 use crate::backend::{
-    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+    Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
+    Timestamp,
 };
 use crate::cpu::CPU;
 use crate::device::Device;
@@ -401,8 +402,17 @@ impl Backend for Remote {
         self.wrap(self.counted_cpu().weighted_sum(&borrowed(&cpu_all(terms))))
     }
 
-    fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]) {
+    fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor {
+        let matrices: Vec<Tensor> = matrices.iter().map(|matrix| cpu(matrix)).collect();
+        self.wrap(self.counted_cpu().l2_norm(&matrices.iter().collect::<Vec<_>>()))
+    }
+
+    fn update(&self, rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUpdate]) {
         let backend = self.counted_cpu();
+        let clip = clip.map(|clip| Clip {
+            norm: cpu(&clip.norm),
+            limit: clip.limit,
+        });
         for u in updates {
             let gradient = cpu(u.gradient);
             let mut moments: Vec<Tensor> = u.moments.iter().map(|m| cpu(m)).collect();
@@ -414,7 +424,7 @@ impl Backend for Remote {
                     moments: moments.iter_mut().collect(),
                     ..*u
                 };
-                backend.update(rule, &mut [update]);
+                backend.update(rule, clip.as_ref(), &mut [update]);
             });
             for (m, moment) in u.moments.iter_mut().zip(moments) {
                 **m = self.wrap(moment);
@@ -544,7 +554,11 @@ mod tests {
                 tape.backward(&loss, 0.5, &mut gradients);
                 losses.push(loss);
             }
-            optimizer.step(&mut parameters, &gradients, |_| Hyperparameters {
+            let clip = Clip {
+                norm: gradients.norm(),
+                limit: 0.5,
+            };
+            optimizer.step(&mut parameters, &gradients, Some(&clip), |_| Hyperparameters {
                 learning_rate: 1e-2,
                 weight_decay: 0.1,
             });

@@ -103,7 +103,7 @@ enum Node {
 ///     losses.push(loss.tensor().item());
 ///     let mut gradients = Gradients::new(&parameters);
 ///     tape.backward(&loss, 1.0, &mut gradients);
-///     optimizer.step(&mut parameters, &gradients, |_| Hyperparameters { learning_rate: 0.1, weight_decay: 0.0 });
+///     optimizer.step(&mut parameters, &gradients, None, |_| Hyperparameters { learning_rate: 0.1, weight_decay: 0.0 });
 /// }
 /// assert!(losses[1] < losses[0]);
 /// ```

@@ -8,8 +8,8 @@ use vlct_data::random::{Purpose, stream};
 use vlct_model::Vlc;
 use vlct_model::files::{self, Options, Scope};
 use vlct_model::initialise::initialise;
-use vlct_tensor::Gradients;
-use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
+use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
+use vlct_tensor::{Gradients, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
@@ -26,6 +26,8 @@ pub(crate) struct Weights {
     hyperparameters: Vec<Hyperparameters>,
     /// Learning-rate factor of each parameter group, in the order of the groups.
     pub group_scales: Vec<f64>,
+    /// Largest L2 norm of all gradients together; `None` means no limit.
+    clip_norm: Option<f32>,
 }
 
 impl Weights {
@@ -44,21 +46,29 @@ impl Weights {
             gradients: Gradients::new(model.parameters()),
             hyperparameters,
             group_scales,
+            clip_norm: spec.optimizer.clip_norm.map(|limit| limit as f32),
             model,
         })
     }
 
-    /// Updates the parameters with learning rate `rate`, and clears the gradients.
-    pub fn update(&mut self, rate: f64) {
+    /// Updates the parameters with learning rate `rate`, and clears the gradients. If the run clips gradients, returns their norm before
+    /// clipping, which is still on the device.
+    pub fn update(&mut self, rate: f64) -> Option<Tensor> {
         let all = &self.hyperparameters;
-        self.optimizer.step(self.model.parameters_mut(), &self.gradients, |id| {
-            let hyperparameters = all[id.index()];
-            Hyperparameters {
-                learning_rate: rate * hyperparameters.learning_rate,
-                ..hyperparameters
-            }
+        let clip = self.clip_norm.map(|limit| Clip {
+            norm: self.gradients.norm(),
+            limit,
         });
+        self.optimizer
+            .step(self.model.parameters_mut(), &self.gradients, clip.as_ref(), |id| {
+                let hyperparameters = all[id.index()];
+                Hyperparameters {
+                    learning_rate: rate * hyperparameters.learning_rate,
+                    ..hyperparameters
+                }
+            });
         self.gradients.clear();
+        clip.map(|clip| clip.norm)
     }
 
     /// Writes weights, moments, `state` and `description` to the checkpoint file `path`.

@@ -12,7 +12,8 @@ mod rows;
 mod transport;
 
 use crate::backend::{
-    Backend, Beta, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport, Timestamp,
+    Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
+    Timestamp,
 };
 use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
@@ -298,8 +299,12 @@ impl Backend for Cpu {
         losses::weighted_sum(terms)
     }
 
-    fn update(&self, rule: Rule, updates: &mut [ParameterUpdate]) {
-        optimizer::update(rule, updates);
+    fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor {
+        optimizer::l2_norm(matrices)
+    }
+
+    fn update(&self, rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUpdate]) {
+        optimizer::update(rule, clip, updates);
     }
 }
 

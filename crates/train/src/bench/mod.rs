@@ -242,7 +242,7 @@ fn time_training_steps(mut model: Vlc, options: BenchOptions, task: &dyn Task, m
         let outcome = task.forward(&model, &tape, synthetic.batch_of_step(step, true));
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
-        optimizer.step(model.parameters_mut(), &gradients, |_| Hyperparameters {
+        optimizer.step(model.parameters_mut(), &gradients, None, |_| Hyperparameters {
             learning_rate: 1e-4,
             weight_decay: 0.01,
         });

@@ -173,6 +173,7 @@ table! {
         warmup_steps: Warmup = Warmup::Steps(2500), Range::FractionOrCount { least: 0 }, "Length of the warm-up: an int is a number of optimiser steps, a float a fraction of all steps.";
         max_steps: Option<u64> = Some(25000), between(1.0, 1e15), "Number of optimiser steps of the run; None trains for max_epoch epochs.";
         max_epoch: u64 = 100, between(1.0, 1e9), "Number of epochs of the run; used only if max_steps is None.";
+        clip_grad_norm: Option<f64> = None, at_least(0.0), "Largest L2 norm of all gradients of an optimiser step together; larger gradients are scaled down to it. None or 0 means no limit.";
         lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
         layer_decay: f64 = 0.5, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: true }, "Learning-rate factor from each layer to the layer below; used only without is_pretrain.";
     }

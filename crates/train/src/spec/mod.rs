@@ -137,6 +137,8 @@ pub struct OptimizerSpec {
     pub end_lr: f64,
     /// Learning-rate decay after the warm-up.
     pub decay: DecayPower,
+    /// Largest L2 norm of all gradients of a step together; `None` means no limit.
+    pub clip_norm: Option<f64>,
 }
 
 /// Grouping of parameters by their learning-rate factor.
@@ -329,6 +331,7 @@ fn optimizer(config: &Config) -> OptimizerSpec {
         learning_rate: config.learning_rate,
         end_lr: config.end_lr,
         decay: config.decay_power,
+        clip_norm: config.clip_grad_norm.filter(|limit| *limit > 0.0),
     }
 }
 

@@ -13,7 +13,7 @@ use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
 use vlct_tasks::scoring::RecallEvaluator;
 use vlct_tasks::{Batch, Description, Loader, Mode, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
-use vlct_tensor::Tape;
+use vlct_tensor::{Tape, Tensor};
 
 use super::evaluate;
 use crate::config::{AUTO, Config, KEYS};
@@ -190,11 +190,11 @@ impl<'a> Trainer<'a> {
             let Some(result) = self.accumulate(&window, &mut loader)? else {
                 return Ok(());
             };
-            self.weights.update(self.schedule().at(window.step));
+            let gradient_norm = self.weights.update(self.schedule().at(window.step));
             let validates = self.plan.validates(&window);
             self.state
                 .advance(&window, result.epoch_sums, result.replaced, validates);
-            self.log_step(window.epoch, &result.values)?;
+            self.log_step(window.epoch, &result.values, gradient_norm.as_ref())?;
             let total_wait = loader.wait_time();
             self.show_progress(&result.values, result.samples, total_wait - waited_before);
             waited_before = total_wait;
@@ -331,8 +331,8 @@ impl<'a> Trainer<'a> {
         );
     }
 
-    /// Logs the values of a step and the learning rate of each parameter group.
-    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)]) -> Result<()> {
+    /// Logs the values of a step, the norm of its gradients if they are clipped, and the learning rate of each parameter group.
+    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)], gradient_norm: Option<&Tensor>) -> Result<()> {
         let step = self.state.global_step;
         if !step.is_multiple_of(self.spec.log_every) {
             return Ok(());
@@ -346,7 +346,8 @@ impl<'a> Trainer<'a> {
         let values = values
             .iter()
             .map(|(key, value)| (Phase::Train.metric_name(key), *value));
-        let all: Vec<(String, f64)> = values.chain(rates).collect();
+        let norm = gradient_norm.map(|norm| ("grad_norm".to_owned(), f64::from(norm.item())));
+        let all: Vec<(String, f64)> = values.chain(norm).chain(rates).collect();
         run.log(step, epoch, &all)
     }
 

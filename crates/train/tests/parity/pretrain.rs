@@ -343,7 +343,7 @@ pub(super) fn run_ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Ve
         gradients.clear();
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
-        optimizer.step(model.parameters_mut(), &gradients, |id| {
+        optimizer.step(model.parameters_mut(), &gradients, None, |id| {
             let group = groups
                 .iter()
                 .find(|g| g.members.iter().any(|m| *m == parameters[id.index()].name));
