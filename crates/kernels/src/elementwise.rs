@@ -9,6 +9,12 @@ pub fn add(x: &[f32], y: &mut [f32]) {
     over_rows(y, 1, |first, y| add_scaled(&x[first..first + y.len()], 1.0, y));
 }
 
+/// Computes `y += rate · (x − y)`. If `x` and `y` are equal, `y` does not change.
+pub fn interpolate(x: &[f32], rate: f32, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    over_rows(y, 1, |first, y| interpolate_block(&x[first..first + y.len()], rate, y));
+}
+
 /// Sets every row of `out [T, D]` to `bias [D]`, plus the same row of `residual [T, D]` if a residual is given.
 pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
@@ -42,6 +48,14 @@ pub fn add_scaled(x: &[f32], factor: f32, y: &mut [f32]) {
 }
 
 multiversion! {
+fn interpolate_block(x: &[f32], rate: f32, y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += rate * (x - *y);
+    }
+}
+}
+
+multiversion! {
 fn add_bias(bias: &[f32], residual: &[f32], out: &mut [f32]) {
     let width = bias.len();
     for (out, residual) in out.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
@@ -61,6 +75,8 @@ mod tests {
         let mut y = vec![1.0, 2.0];
         add(&[3.0, 4.0], &mut y);
         assert_eq!(y, [4.0, 6.0]);
+        interpolate(&[8.0, 6.0], 0.25, &mut y);
+        assert_eq!(y, [5.0, 6.0]);
         let mut rows = vec![0f32; 4];
         bias_rows(&[1.0, 2.0], None, &mut rows);
         assert_eq!(rows, [1.0, 2.0, 1.0, 2.0]);

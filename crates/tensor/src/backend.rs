@@ -309,6 +309,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns `Σ factor · value` of scalars, as a `[1, 1]` matrix.
     fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
 
+    /// Computes `y += rate · (x − y)` for each pair of matrices `(y, x)` of the same shape.
+    fn interpolate(&self, pairs: &mut [(&mut Tensor, &Tensor)], rate: f32);
+
     /// Returns the L2 norm of all values of the matrices, `[1, 1]`.
     fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor;
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Tensor`] is a matrix on a [`Device`]. Operations are methods of [`Tape`], listed in [`ops`]. They take and return [`Var`]s.
 //! Differentiable operations push a backward closure onto the tape. [`Parameters`] holds the weights by name, [`Gradients`] their
-//! gradients, [`optimizer::Optimizer`] the moments.
+//! gradients, [`optimizer::Optimizer`] the moments, [`Averages`] moving averages of the weights.
 //!
 //! The trait `Backend` computes values; its functions take tensors. The module `cpu` implements the trait for the CPU, and is the only
 //! one that calls `vlct_kernels`. Other crates read values through [`Tensor::to_host`], which copies values that are not in host
@@ -10,6 +10,7 @@
 //!
 //! In shapes, `T` is the number of tokens (rows), `D` the width (columns), `H` the number of heads.
 
+mod averages;
 mod backend;
 mod cpu;
 mod device;
@@ -27,6 +28,7 @@ pub mod tensor;
 pub mod throughput;
 mod varlen;
 
+pub use averages::Averages;
 pub use device::{Device, OutOfMemory};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};

@@ -212,6 +212,7 @@ impl Backend for Perturbed {
         fn transport_gradient(&self, saved: &SavedTransport, pairs: &[Pair], d: f32, d_features: &mut Tensor, beta: Beta);
         fn transport_plan(&self, features: &Tensor, text: Range<usize>, image: Range<usize>, ipot: Ipot) -> Tensor;
         fn weighted_sum(&self, terms: &[(&Tensor, f32)]) -> Tensor;
+        fn interpolate(&self, pairs: &mut [(&mut Tensor, &Tensor)], rate: f32);
         fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor;
         fn update(&self, rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUpdate]);
     }

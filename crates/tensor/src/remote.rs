@@ -402,6 +402,13 @@ impl Backend for Remote {
         self.wrap(self.counted_cpu().weighted_sum(&borrowed(&cpu_all(terms))))
     }
 
+    fn interpolate(&self, pairs: &mut [(&mut Tensor, &Tensor)], rate: f32) {
+        let backend = self.counted_cpu();
+        for (y, x) in pairs {
+            self.change(y, |y| backend.interpolate(&mut [(y, &cpu(x))], rate));
+        }
+    }
+
     fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor {
         let matrices: Vec<Tensor> = matrices.iter().map(|matrix| cpu(matrix)).collect();
         self.wrap(self.counted_cpu().l2_norm(&matrices.iter().collect::<Vec<_>>()))
@@ -437,7 +444,7 @@ mod tests {
     use super::*;
     use crate::ops::{Affine, NONE, Pick, Table};
     use crate::optimizer::{Hyperparameters, Optimizer};
-    use crate::{Compute, Gradients, Parameters, Tape, Var};
+    use crate::{Averages, Compute, Gradients, Parameters, Tape, Var};
 
     /// Width of the test model.
     const WIDTH: usize = 8;
@@ -539,11 +546,12 @@ mod tests {
         ])
     }
 
-    /// Trains three steps of two micro-batches. Returns the loss of each micro-batch and the final weights. Calls `before_reading` before
+    /// Trains three steps of two micro-batches. Returns the loss of each micro-batch and the averages of the weights. Calls `before_reading` before
     /// losses and weights are copied to the host.
     fn train(compute: Compute, rule: Rule, mut before_reading: impl FnMut()) -> (Vec<f32>, Vec<Vec<f32>>) {
         let mut parameters = parameters(compute.device);
         let mut optimizer = Optimizer::new(rule, &parameters);
+        let mut averages = Averages::new(&parameters);
         let mut losses = Vec::new();
         for _ in 0..3 {
             let mut gradients = Gradients::new(&parameters);
@@ -562,8 +570,10 @@ mod tests {
                 learning_rate: 1e-2,
                 weight_decay: 0.1,
             });
+            averages.update(&parameters, 0.5);
             assert!(parameters.first_non_finite().is_none());
         }
+        averages.swap(&mut parameters);
         before_reading();
         let losses = losses.iter().map(|l| l.tensor().item()).collect();
         let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();

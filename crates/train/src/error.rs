@@ -195,6 +195,25 @@ pub enum TrainError {
     /// The state of the run cannot be written as JSON.
     #[error("the state of the run cannot be written: {0}")]
     StateNotWritten(serde_json::Error),
+    /// A checkpoint has averages instead of the weights that the optimiser updates, so it cannot be resumed.
+    #[error(
+        "{path}: the checkpoint has averaged weights (ema_evaluation=True), from which training cannot continue: resume from the last \
+         checkpoint, or start a new run with load_path",
+        path = path.display()
+    )]
+    AveragedWeights {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// A file has no averaged weights.
+    #[error(
+        "load_path={path}: the file has no averaged weights, which runs with ema_decay save; omit load_ema",
+        path = path.display()
+    )]
+    NoAverages {
+        /// The weight file.
+        path: PathBuf,
+    },
     /// There is no checkpoint to resume from.
     #[error(
         "resume_from={resume_from}: there is no checkpoint; give a run directory (…/version_0) or its last/{file}",

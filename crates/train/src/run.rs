@@ -17,6 +17,7 @@ use crate::state::RunState;
 use crate::weights::Weights;
 use vlct_model::checkpoint;
 use vlct_tasks::Description;
+use vlct_tasks::description::WeightsKind;
 
 /// Name of the file with the configuration.
 const CONFIG_FILE: &str = "config.toml";
@@ -25,8 +26,8 @@ const CONFIG_FILE: &str = "config.toml";
 pub(crate) struct RunDirectory {
     path: PathBuf,
     log: RunLog,
-    /// The description of the model, as JSON, for the checkpoints.
-    description: Value,
+    /// The description of the model for the checkpoints.
+    description: Description,
     /// The state in the last checkpoint that this process has written.
     saved: Option<RunState>,
     /// The open directory, which holds the lock.
@@ -69,7 +70,7 @@ impl RunDirectory {
         Ok(Self {
             path,
             log,
-            description: serde_json::to_value(description).map_err(TrainError::StateNotWritten)?,
+            description: description.clone(),
             saved: None,
             _lock: lock,
         })
@@ -108,17 +109,33 @@ impl RunDirectory {
         };
         if !self.saved.as_ref().is_some_and(is_same) {
             self.check_weights(weights, state.global_step)?;
-            weights.save(&checkpoint::last_path(&self.path), &state.to_json()?, &self.description)?;
+            let description = self.description(WeightsKind::Raw)?;
+            weights.save(&checkpoint::last_path(&self.path), &state.to_json()?, &description)?;
             self.saved = Some(state);
         }
         Ok(())
     }
 
-    /// Writes the best checkpoint.
-    pub fn save_best(&self, weights: &Weights, state: &RunState) -> Result<()> {
-        self.check_weights(weights, state.global_step)?;
+    /// Writes the best checkpoint. If validations use averages, it has only these, as the weights of the model.
+    pub fn save_best(&self, weights: &mut Weights, state: &RunState) -> Result<()> {
+        let path = checkpoint::best_path(&self.path);
         let state = self.state_to_save(weights, state);
-        weights.save(&checkpoint::best_path(&self.path), &state.to_json()?, &self.description)
+        weights.with_evaluated(|weights, kind| {
+            self.check_weights(weights, state.global_step)?;
+            match kind {
+                WeightsKind::Raw => weights.save(&path, &state.to_json()?, &self.description(kind)?),
+                WeightsKind::Ema => weights.save_model(&path, &state.to_json()?, &self.description(kind)?),
+            }
+        })
+    }
+
+    /// Returns the description of a checkpoint with weights of this kind, as JSON.
+    fn description(&self, weights: WeightsKind) -> Result<Value> {
+        let description = Description {
+            weights,
+            ..self.description.clone()
+        };
+        serde_json::to_value(description).map_err(TrainError::StateNotWritten)
     }
 
     /// Returns the state to save: `state` with the number of updates of each parameter and the seconds of training.

@@ -68,6 +68,13 @@ impl LearningRate {
     }
 }
 
+/// Returns the decay of the moving average of the weights in the update after `step` completed optimiser steps:
+/// `min(decay, (1 + step) / (10 + step))`, as in TensorFlow's `ExponentialMovingAverage`. The warm-up keeps the initial weights from
+/// dominating the average: without it, they would have the share `decay^steps`.
+pub fn ema_decay(decay: f64, step: u64) -> f64 {
+    decay.min((1.0 + step as f64) / (10.0 + step as f64))
+}
+
 /// The ImageNet schedule of MAE's fine-tuning script: a linear warm-up, then half a period of a cosine down to `min_lr`, as a
 /// function of the fractional epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +109,12 @@ mod tests {
     use crate::config::resolve;
     use crate::spec::RunSpec;
     use proptest::prelude::*;
+
+    #[test]
+    fn decay_of_the_average_grows_to_its_limit() {
+        assert_eq!([0, 8, 90].map(|step| ema_decay(0.9, step)), [0.1, 0.5, 0.9]);
+        assert_eq!(ema_decay(0.999, u64::MAX), 0.999);
+    }
 
     /// Panics if two learning rates differ by more than 1e-13 of the peak, a bound of the rounding errors of a cosine.
     fn assert_rate(label: &str, got: f64, want: f64, peak: f64) {

@@ -2,32 +2,41 @@
 
 use std::path::Path;
 
-use log::info;
+use log::{info, warn};
 use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::Vlc;
-use vlct_model::files::{self, Options, Scope};
+use vlct_model::files::{self, Options, Scope, StateDict, StoredTensor};
 use vlct_model::initialise::initialise;
+use vlct_tasks::description::WeightsKind;
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
-use vlct_tensor::{Gradients, Tensor};
+use vlct_tensor::{Averages, Gradients, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
 use crate::run;
-use crate::spec::{OptimizerSpec, RunSpec, WeightsSpec};
-use vlct_model::checkpoint::{self, Checkpoint, TensorRef};
+use crate::schedule::ema_decay;
+use crate::spec::{EmaSpec, OptimizerSpec, RunSpec, WeightsSpec};
+use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
 
-/// A model, its optimiser and its gradients.
+/// A model, its optimiser, its gradients and the average of its weights.
 pub(crate) struct Weights {
     pub model: Vlc,
     pub optimizer: Optimizer,
     pub gradients: Gradients,
+    ema: Option<Ema>,
     /// Hyperparameters of each parameter. The field `learning_rate` holds a factor of the run's learning rate.
     hyperparameters: Vec<Hyperparameters>,
     /// Learning-rate factor of each parameter group, in the order of the groups.
     pub group_scales: Vec<f64>,
     /// Largest L2 norm of all gradients together; `None` means no limit.
     clip_norm: Option<f32>,
+}
+
+/// The exponential moving average of the weights.
+struct Ema {
+    spec: EmaSpec,
+    averages: Averages,
 }
 
 impl Weights {
@@ -46,14 +55,18 @@ impl Weights {
             gradients: Gradients::new(model.parameters()),
             hyperparameters,
             group_scales,
+            ema: spec.ema.map(|spec| Ema {
+                spec,
+                averages: Averages::new(model.parameters()),
+            }),
             clip_norm: spec.optimizer.clip_norm.map(|limit| limit as f32),
             model,
         })
     }
 
-    /// Updates the parameters with learning rate `rate`, and clears the gradients. If the run clips gradients, returns their norm before
-    /// clipping, which is still on the device.
-    pub fn update(&mut self, rate: f64) -> Option<Tensor> {
+    /// Updates the parameters with learning rate `rate`, then the averages, and clears the gradients. `step` is the number of completed
+    /// optimiser steps. If the run clips gradients, returns their norm before clipping, which is still on the device.
+    pub fn update(&mut self, step: u64, rate: f64) -> Option<Tensor> {
         let all = &self.hyperparameters;
         let clip = self.clip_norm.map(|limit| Clip {
             norm: self.gradients.norm(),
@@ -67,40 +80,77 @@ impl Weights {
                     ..hyperparameters
                 }
             });
+        if let Some(Ema { spec, averages }) = &mut self.ema {
+            averages.update(self.model.parameters(), ema_decay(spec.decay, step));
+        }
         self.gradients.clear();
         clip.map(|clip| clip.norm)
     }
 
-    /// Writes weights, moments, `state` and `description` to the checkpoint file `path`.
-    pub fn save(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
-        let parameters = self.model.parameters();
-        let trainable = || parameters.iter().filter(|(_, p)| p.trainable);
-        let mut moments = Vec::new();
-        for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
-            moments.extend(
-                trainable().map(|(id, p)| (moment_name(moment, &p.name), &p.shape, self.optimizer.moment(m, id))),
-            );
+    /// Calls `evaluate` with the weights that validations use: with `ema_evaluation` the averages, else the weights. The second argument
+    /// is the kind of these weights.
+    pub fn with_evaluated<T>(&mut self, evaluate: impl FnOnce(&Self, WeightsKind) -> T) -> T {
+        if !self.ema.as_ref().is_some_and(|ema| ema.spec.evaluation) {
+            return evaluate(self, WeightsKind::Raw);
         }
-        let weights = parameters.iter().map(|(id, p)| TensorRef {
+        self.swap_averages();
+        let result = evaluate(self, WeightsKind::Ema);
+        self.swap_averages();
+        result
+    }
+
+    fn swap_averages(&mut self) {
+        if let Some(ema) = &mut self.ema {
+            ema.averages.swap(self.model.parameters_mut());
+        }
+    }
+
+    /// Writes only the weights of the model, `state` and `description` to the checkpoint file `path`.
+    pub fn save_model(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
+        let weights: Vec<TensorRef> = self.model_tensors().collect();
+        checkpoint::save(path, &weights, state, description)?;
+        Ok(())
+    }
+
+    fn model_tensors(&self) -> impl Iterator<Item = TensorRef<'_>> {
+        let parameters = self.model.parameters();
+        parameters.iter().map(|(id, p)| TensorRef {
             name: &p.name,
             shape: &p.shape,
             data: parameters.tensor(id),
-        });
-        let moments = moments.iter().map(|(name, shape, data)| TensorRef {
+        })
+    }
+
+    /// Writes weights, moments, averages, `state` and `description` to the checkpoint file `path`.
+    pub fn save(&self, path: &Path, state: &Value, description: &Value) -> Result<()> {
+        let parameters = self.model.parameters();
+        let trainable = || parameters.iter().filter(|(_, p)| p.trainable);
+        let mut others = Vec::new();
+        for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
+            others.extend(
+                trainable().map(|(id, p)| (moment_name(moment, &p.name), &p.shape, self.optimizer.moment(m, id))),
+            );
+        }
+        if let Some(ema) = &self.ema {
+            let averages = trainable().filter_map(|(id, p)| Some((p, ema.averages.get(id)?)));
+            others.extend(averages.map(|(p, average)| (average_name(&p.name), &p.shape, average)));
+        }
+        let others = others.iter().map(|(name, shape, data)| TensorRef {
             name,
             shape,
             data: (*data).clone(),
         });
-        let tensors: Vec<TensorRef> = weights.chain(moments).collect();
+        let tensors: Vec<TensorRef> = self.model_tensors().chain(others).collect();
         checkpoint::save(path, &tensors, state, description)?;
         Ok(())
     }
 
-    /// Restores weights and moments from a checkpoint. `parameter_steps` is the number of updates of each parameter.
+    /// Restores weights, moments and averages from a checkpoint. `parameter_steps` is the number of updates of each parameter. If the run
+    /// computes averages and the checkpoint has none, the averages begin with the weights of the checkpoint.
     ///
     /// # Errors
-    /// Returns an error if the checkpoint and the model differ in the number of parameters, or a tensor is missing or has another
-    /// shape.
+    /// Returns an error if the checkpoint and the model differ in the number of parameters, a tensor is missing or has another shape, or
+    /// the weights of the checkpoint are averages.
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
         let parameters: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
         if parameter_steps.len() != parameters.len() {
@@ -110,6 +160,14 @@ impl Weights {
                 expected: parameters.len(),
             });
         }
+        if kind_of(file.description()) == Some(WeightsKind::Ema) {
+            return Err(TrainError::AveragedWeights {
+                path: path.to_path_buf(),
+            });
+        }
+        if self.ema.is_some() && !file.names().any(|name| name.starts_with(AVERAGE_PREFIX)) {
+            warn!("the checkpoint has no averages, so the averages begin with its weights");
+        }
         let mut values = Vec::new();
         for (id, parameter) in parameters {
             values.resize(parameter.len(), 0.0);
@@ -117,6 +175,13 @@ impl Weights {
             self.model.parameters_mut().set(id, &values);
             if !parameter.trainable {
                 continue;
+            }
+            if let Some(ema) = &mut self.ema {
+                let average = average_name(&parameter.name);
+                if file.shape(&average).is_some() {
+                    file.copy_to(&average, &parameter.shape, &mut values)?;
+                }
+                ema.averages.set(id, &values);
             }
             for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
                 file.copy_to(&moment_name(moment, &parameter.name), &parameter.shape, &mut values)?;
@@ -130,7 +195,17 @@ impl Weights {
 
 /// Returns the name that a moment of a parameter has in checkpoints.
 fn moment_name(moment: &str, parameter: &str) -> String {
-    format!("optimizer.{moment}.{parameter}")
+    format!("{MOMENT_PREFIX}{moment}.{parameter}")
+}
+
+/// Returns the name that the average of a parameter has in checkpoints.
+fn average_name(parameter: &str) -> String {
+    format!("{AVERAGE_PREFIX}{parameter}")
+}
+
+/// Returns the kind of the weights of a checkpoint with this description.
+fn kind_of(description: Option<&Value>) -> Option<WeightsKind> {
+    serde_json::from_value(description?.get("weights")?.clone()).ok()
 }
 
 /// Makes a model with the sizes of a run and random initial weights.
@@ -151,17 +226,53 @@ fn zero_model(spec: &RunSpec) -> Vlc {
 
 /// Loads the weight files of a run and logs which tensors match.
 pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()> {
-    let files = [
-        (&weights.pretrain_path, Scope::Backbone),
-        (&weights.load_path, Scope::Model),
-    ];
-    for (path, scope) in files {
-        if let Some(path) = path {
-            let report = load_file(model, path, scope, weights.skip_heads)?;
-            info!("weights of {}: {report}", path.display());
-        }
+    let options = |scope| Options {
+        scope,
+        skip_heads: weights.skip_heads,
+    };
+    if let Some(path) = &weights.pretrain_path {
+        let report = load(model, path, options(Scope::Backbone), read_weights)?;
+        info!("weights of {}: {report}", path.display());
+    }
+    if let Some(path) = &weights.load_path {
+        let (kind, read): (_, fn(&Path) -> Result<StateDict>) = if weights.averages {
+            ("averaged weights", read_averages)
+        } else {
+            ("weights", read_weights)
+        };
+        let report = load(model, path, options(Scope::Model), read)?;
+        info!("{kind} of {}: {report}", path.display());
     }
     Ok(())
+}
+
+fn read_weights(path: &Path) -> Result<StateDict> {
+    Ok(files::read(path)?.state)
+}
+
+/// Reads the averages of the weights from a checkpoint, and the weights that have no average because they are frozen. The weights of a
+/// best checkpoint can be averages themselves.
+fn read_averages(path: &Path) -> Result<StateDict> {
+    let no_averages = || TrainError::NoAverages {
+        path: path.to_path_buf(),
+    };
+    checkpoint::read_state(path)?.ok_or_else(no_averages)?;
+    let file = checkpoint::load(path)?;
+    let has_averages = file.names().any(|name| name.starts_with(AVERAGE_PREFIX));
+    if !has_averages && kind_of(file.description()) != Some(WeightsKind::Ema) {
+        return Err(no_averages());
+    }
+    let names = file
+        .names()
+        .filter(|name| !name.starts_with(MOMENT_PREFIX) && !name.starts_with(AVERAGE_PREFIX));
+    names
+        .map(|name| {
+            let average = average_name(name);
+            let source = if file.shape(&average).is_some() { &average } else { name };
+            let shape = file.shape(source).unwrap_or_default();
+            Ok((name.to_owned(), StoredTensor::f32(shape, file.values(source)?)))
+        })
+        .collect()
 }
 
 /// Loads a weight file, or the checkpoint of a run directory, into a model. Returns a report of the tensors that match, as text.
@@ -169,14 +280,22 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
 /// # Errors
 /// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
+    load(model, path, Options { scope, skip_heads }, read_weights)
+}
+
+fn load(
+    model: &mut Vlc,
+    path: &Path,
+    options: Options,
+    read: impl FnOnce(&Path) -> Result<StateDict>,
+) -> Result<String> {
     let path = &run::find_weights(path)?;
-    let state = files::read(path)?.state;
-    let (state, report) = files::adapt(state, &model.shapes(), Options { scope, skip_heads }).map_err(|source| {
-        TrainError::WeightsMismatch {
+    let state = read(path)?;
+    let (state, report) =
+        files::adapt(state, &model.shapes(), options).map_err(|source| TrainError::WeightsMismatch {
             path: path.to_path_buf(),
             source,
-        }
-    })?;
+        })?;
     model.load(&state)?;
     Ok(report.to_string())
 }

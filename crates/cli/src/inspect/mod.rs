@@ -148,7 +148,7 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
     let mut text = format!("{}\n", summary.path.display());
     let _ = writeln!(
         text,
-        "  checkpoint of {} with {} tensors, {} values, {}",
+        "  checkpoint of {} with {} tensors, {} values, {}{}",
         format_bytes(summary.bytes),
         summary.tensors,
         with_thousands_separators(summary.parameters),
@@ -156,6 +156,11 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
             "and the optimiser's state"
         } else {
             "without the optimiser's state"
+        },
+        if summary.averages {
+            ", and averages of the weights"
+        } else {
+            ""
         }
     );
     let mut position = Vec::new();

@@ -12,6 +12,12 @@ pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
 /// Name of the checkpoint file in `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 
+/// Prefix of the names of the optimiser's moments, `optimizer.exp_avg.NAME`.
+pub const MOMENT_PREFIX: &str = "optimizer.";
+
+/// Prefix of the names of averaged weights, `ema.NAME`.
+pub const AVERAGE_PREFIX: &str = "ema.";
+
 /// Key in `state`. Its value is the number of optimiser steps, which [`inspect`](super::inspect) and error messages report.
 pub const STEP_KEY: &str = "global_step";
 

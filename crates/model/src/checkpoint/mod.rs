@@ -5,6 +5,7 @@
 //!
 //! - the model's tensors under their published names,
 //! - the optimiser's moments as `optimizer.exp_avg.<name>` and `optimizer.exp_avg_sq.<name>`,
+//! - exponential moving averages of the weights as `ema.<name>`, if the run computes them,
 //! - in `__metadata__`: `format` ([`FORMAT`]), `state` (JSON: the state of the run), `description` (JSON: model, task and inputs)
 //!   and `checksum` (128-bit XXH3 of all bytes of the file, with zeros in place of the checksum's 32 digits).
 //!
@@ -17,7 +18,9 @@ mod read;
 mod write;
 
 pub use error::{CheckpointError, Previous, Result};
-pub use format::{EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, STEP_KEY, best_path, last_path};
+pub use format::{
+    AVERAGE_PREFIX, EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, MOMENT_PREFIX, STEP_KEY, best_path, last_path,
+};
 pub use read::{Checkpoint, Summary, inspect, load, read_description, read_state};
 pub use write::{TensorRef, save};
 

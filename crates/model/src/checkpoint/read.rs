@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::error::{CheckpointError, Result};
 use super::format::{
-    CHECKSUM_DIGITS, CHECKSUM_OFFSET, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY, STEP_KEY,
-    checksum_digits,
+    AVERAGE_PREFIX, CHECKSUM_DIGITS, CHECKSUM_OFFSET, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY,
+    MOMENT_PREFIX, STEP_KEY, checksum_digits,
 };
 
 /// Advice at the end of every message about a damaged file.
@@ -97,7 +97,7 @@ impl Checkpoint {
         self.header.description.as_ref()
     }
 
-    /// Returns the names of all tensors, including the moments, in the order of saving.
+    /// Returns the names of all tensors, including moments and averages, in the order of saving.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.table.keys().map(String::as_str)
     }
@@ -177,6 +177,8 @@ pub struct Summary {
     pub parameters: u64,
     /// Whether the file contains the optimiser's moments.
     pub optimizer: bool,
+    /// Whether the file contains averages of the weights in addition to the weights.
+    pub averages: bool,
     /// A description of the damage; `None` if the file is intact.
     pub damage: Option<String>,
 }
@@ -193,7 +195,9 @@ pub fn inspect(path: &Path) -> Result<Summary> {
         Ok(header) => header,
         Err(reason) => return Err(damaged(path, damage.unwrap_or(reason))),
     };
-    let model_tensors = || table.iter().filter(|(name, _)| !name.starts_with("optimizer."));
+    let has = |prefix: &str| table.keys().any(|name| name.starts_with(prefix));
+    let is_weight = |name: &str| !name.starts_with(MOMENT_PREFIX) && !name.starts_with(AVERAGE_PREFIX);
+    let model_tensors = || table.iter().filter(|(name, _)| is_weight(name));
     Ok(Summary {
         path: path.to_path_buf(),
         bytes: map.len() as u64,
@@ -202,7 +206,8 @@ pub fn inspect(path: &Path) -> Result<Summary> {
         metric: state.get(METRIC_KEY).and_then(Value::as_f64),
         tensors: model_tensors().count(),
         parameters: model_tensors().map(|(_, entry)| entry.bytes.len() as u64 / 4).sum(),
-        optimizer: model_tensors().count() < table.len(),
+        optimizer: has(MOMENT_PREFIX),
+        averages: has(AVERAGE_PREFIX),
         damage,
     })
 }

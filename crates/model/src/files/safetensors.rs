@@ -12,14 +12,15 @@ use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 use super::error::{Problem, TensorProblem};
 use super::state::{Dtype, StateDict, StoredTensor, decode};
 use super::{Format, Header, Style, Summary, WeightFile};
+use crate::checkpoint::{AVERAGE_PREFIX, MOMENT_PREFIX};
 
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;
 /// Key of the metadata in the header; all other keys are names of tensors.
 const METADATA_KEY: &str = "__metadata__";
 
-/// Prefix that this program's training checkpoints give to the names of moments. Moments are not weights, so they are not read.
-const OPTIMIZER_PREFIX: &str = "optimizer.";
+/// Prefixes that this program's training checkpoints give to the names of moments and averages, which are not read.
+const PREFIXES_NOT_READ: [&str; 2] = [MOMENT_PREFIX, AVERAGE_PREFIX];
 /// Key of the metadata entry in which this program's training checkpoints hold epoch and step as JSON.
 const STATE_KEY: &str = "state";
 
@@ -36,7 +37,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
     let values = &bytes[LENGTH_SIZE + header_length..];
     let mut state = StateDict::new();
     for name in metadata.offset_keys() {
-        if name.starts_with(OPTIMIZER_PREFIX) {
+        if PREFIXES_NOT_READ.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         let Some(info) = metadata.info(&name) else { continue };

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::checkpoint;
 
 /// Returns the paths of all golden checkpoints.
 fn checkpoints() -> Vec<PathBuf> {
@@ -235,6 +236,42 @@ fn convert_changes_names_in_both_directions() {
         error.to_string().contains("no tensors of the image backbone"),
         "{error}"
     );
+}
+
+#[test]
+fn moments_and_averages_of_a_checkpoint_are_not_weights() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint.safetensors");
+    let (trained, frozen) = ("transformer.norm.bias", "transformer.pos_embed");
+    let [moment, average] = ["optimizer.exp_avg.", "ema."].map(|prefix| format!("{prefix}{trained}"));
+    let save = |names: &[(&str, f32)]| {
+        let tensors: Vec<_> = names
+            .iter()
+            .map(|(name, value)| checkpoint::TensorRef {
+                name,
+                shape: &[1],
+                data: vlct_tensor::Device::default().tensor(1, 1, &[*value]),
+            })
+            .collect();
+        checkpoint::save(&path, &tensors, &serde_json::Value::Null, &serde_json::Value::Null).unwrap();
+    };
+    let values = |state: &StateDict| -> Vec<(String, f32)> {
+        state
+            .iter()
+            .map(|(name, tensor)| (name.to_owned(), tensor.to_f32().unwrap()[0]))
+            .collect()
+    };
+    save(&[(trained, 1.0), (frozen, 2.0), (&moment, 3.0), (&average, 4.0)]);
+    let weights = [(trained.to_owned(), 1.0), (frozen.to_owned(), 2.0)];
+    assert_eq!(values(&read(&path).unwrap().state), weights);
+    let converted = directory.path().join("converted.safetensors");
+    assert_eq!(convert(&path, &converted, None).unwrap().tensors, 2);
+    assert_eq!(values(&read(&converted).unwrap().state), weights);
+    let summary = checkpoint::inspect(&path).unwrap();
+    assert_eq!((summary.tensors, summary.optimizer, summary.averages), (2, true, true));
+
+    save(&[(trained, 1.0), (&moment, 3.0)]);
+    assert!(!checkpoint::inspect(&path).unwrap().averages);
 }
 
 #[test]

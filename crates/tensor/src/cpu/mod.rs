@@ -299,6 +299,12 @@ impl Backend for Cpu {
         losses::weighted_sum(terms)
     }
 
+    fn interpolate(&self, pairs: &mut [(&mut Tensor, &Tensor)], rate: f32) {
+        for (y, x) in pairs {
+            elementwise::interpolate(x.data(), rate, y.data_mut());
+        }
+    }
+
     fn l2_norm(&self, matrices: &[&Tensor]) -> Tensor {
         optimizer::l2_norm(matrices)
     }

@@ -160,6 +160,7 @@ table! {
         load_path: String = String::new(), Range::Any, "Weights to start from or to evaluate: a weight file, a checkpoint, or a run directory, which means its best checkpoint.";
         pretrain_path: String = String::new(), Range::Any, "MAE weights for the image backbone.";
         resume_from: Option<String> = None, Range::Any, "Run directory or checkpoint from which training continues, with optimiser state and position in the data.";
+        load_ema: bool = false, Range::Any, "Whether to load the moving average of the weights from the checkpoint load_path instead of the weights.";
         load_heads: bool = false, Range::Any, "Whether training loads the VQA, NLVR2, label and retrieval heads of load_path; otherwise it initialises them.";
     }
     "Optimisation" {
@@ -174,6 +175,7 @@ table! {
         max_steps: Option<u64> = Some(25000), between(1.0, 1e15), "Number of optimiser steps of the run; None trains for max_epoch epochs.";
         max_epoch: u64 = 100, between(1.0, 1e9), "Number of epochs of the run; used only if max_steps is None.";
         clip_grad_norm: Option<f64> = None, at_least(0.0), "Largest L2 norm of all gradients of an optimiser step together; larger gradients are scaled down to it. None or 0 means no limit.";
+        ema_decay: Option<f64> = None, half_open(0.0, 1.0), "Decay of the exponential moving average of all trained weights, such as 0.999; the checkpoints contain the average. None or 0 computes no average.";
         lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
         layer_decay: f64 = 0.5, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: true }, "Learning-rate factor from each layer to the layer below; used only without is_pretrain.";
     }
@@ -181,6 +183,7 @@ table! {
         val_check_interval: ValCheckInterval = ValCheckInterval::Fraction(1.0), Range::FractionOrCount { least: 1 }, "Interval between validations: a float is a fraction of an epoch, an int a number of micro-batches.";
         sanity_steps: u64 = 2, at_least(0.0), "Number of validation batches evaluated before training, as a check.";
         limit_val_batches: u64 = 0, at_least(0.0), "Maximum number of batches of a validation; 0 means all.";
+        ema_evaluation: bool = false, Range::Any, "Validate with the moving average of the weights instead of the weights, and save it as the best checkpoint.";
         checkpoint_every: u64 = 0, at_least(0.0), "Optimiser steps between saves of the last checkpoint; 0 saves only after validations.";
     }
 }

@@ -56,6 +56,8 @@ pub struct RunSpec {
     pub data: DataSpec,
     /// Update rule, learning rates and weight decay.
     pub optimizer: OptimizerSpec,
+    /// The exponential moving average of the weights; `None` means that the run computes none.
+    pub ema: Option<EmaSpec>,
     /// Length of the run, and interval between validations.
     pub length: Length,
     /// Extent of validations.
@@ -92,6 +94,8 @@ pub struct WeightsSpec {
     pub pretrain_path: Option<PathBuf>,
     /// Weights of a whole model, loaded after `pretrain_path`.
     pub load_path: Option<PathBuf>,
+    /// Whether to load the averages of the checkpoint `load_path` instead of its weights.
+    pub averages: bool,
     /// Whether to ignore the VQA, NLVR2 and retrieval heads of `load_path`.
     pub skip_heads: bool,
     /// Run directory or checkpoint from which training continues. The weights of the checkpoint replace those of `pretrain_path` and
@@ -139,6 +143,15 @@ pub struct OptimizerSpec {
     pub decay: DecayPower,
     /// Largest L2 norm of all gradients of a step together; `None` means no limit.
     pub clip_norm: Option<f64>,
+}
+
+/// The exponential moving average of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmaSpec {
+    /// Decay after the warm-up; see [`ema_decay`](crate::schedule::ema_decay).
+    pub decay: f64,
+    /// Whether validations and the best checkpoint use the average instead of the weights.
+    pub evaluation: bool,
 }
 
 /// Grouping of parameters by their learning-rate factor.
@@ -189,6 +202,7 @@ impl RunSpec {
             task: task(config)?,
             data: data(config)?,
             optimizer: optimizer(config),
+            ema: ema(config),
             length: length(config),
             validation: ValidationSpec {
                 batches: config.limit_val_batches,
@@ -240,6 +254,7 @@ fn weights(config: &Config) -> WeightsSpec {
     WeightsSpec {
         pretrain_path: path(&config.pretrain_path),
         load_path: path(&config.load_path),
+        averages: config.load_ema,
         skip_heads: !config.test_only && !config.load_heads,
         resume_from: config.resume_from.clone(),
     }
@@ -333,6 +348,14 @@ fn optimizer(config: &Config) -> OptimizerSpec {
         decay: config.decay_power,
         clip_norm: config.clip_grad_norm.filter(|limit| *limit > 0.0),
     }
+}
+
+fn ema(config: &Config) -> Option<EmaSpec> {
+    let decay = config.ema_decay.filter(|decay| *decay > 0.0)?;
+    Some(EmaSpec {
+        decay,
+        evaluation: config.ema_evaluation,
+    })
 }
 
 fn length(config: &Config) -> Length {

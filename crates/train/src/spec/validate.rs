@@ -24,6 +24,7 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
     check_schedule(config)?;
     check_weights(config)?;
+    check_averages(config)?;
     Ok(warnings(config, grad_steps))
 }
 
@@ -185,6 +186,18 @@ fn check_weights(config: &Config) -> Result<(), ConfigError> {
         )),
         _ => Ok(()),
     }
+}
+
+fn check_averages(config: &Config) -> Result<(), ConfigError> {
+    if config.ema_evaluation && config.ema_decay.is_none_or(|decay| decay == 0.0) {
+        return contradiction(
+            "ema_evaluation=True needs a moving average of the weights: set ema_decay, such as ema_decay=0.999".into(),
+        );
+    }
+    if config.load_ema && config.load_path.is_empty() {
+        return contradiction("load_ema=True loads the averages of load_path, which is not set: set load_path".into());
+    }
+    Ok(())
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
@@ -444,6 +457,9 @@ mod tests {
             (&["end_lr=1e-4"], "must be greater than end_lr"),
             (&["image_size=100"], "image_size=100"),
             (&["hidden_size=512"], "contradicts vit"),
+            (&["ema_evaluation=True"], "set ema_decay"),
+            (&["ema_evaluation=True", "ema_decay=0"], "set ema_decay"),
+            (&["load_ema=True"], "set load_path"),
         ] {
             let message = validate(words).expect_err(&words.join(" "));
             assert!(

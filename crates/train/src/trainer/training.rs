@@ -137,7 +137,7 @@ impl<'a> Trainer<'a> {
         if self.data.val.is_empty() {
             info!("there is no validation data: the run does not validate and saves no best checkpoint");
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
-            self.validation_report(None, self.spec.validation.sanity_batches)?;
+            self.validation_report(false, self.spec.validation.sanity_batches)?;
         }
         match self.train_windows() {
             Ok(()) => self.save_last()?,
@@ -159,7 +159,7 @@ impl<'a> Trainer<'a> {
         let full_plan = std::mem::replace(&mut self.plan, trial_plan);
         self.train_windows()?;
         self.plan = full_plan;
-        if let Some(report) = self.validation_report(None, trial_plan.batches_per_epoch)? {
+        if let Some(report) = self.validation_report(false, trial_plan.batches_per_epoch)? {
             let steps = self.state.global_step - first_step;
             let batches = (steps * trial_plan.grad_steps).min(trial_plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
@@ -190,7 +190,7 @@ impl<'a> Trainer<'a> {
             let Some(result) = self.accumulate(&window, &mut loader)? else {
                 return Ok(());
             };
-            let gradient_norm = self.weights.update(self.schedule().at(window.step));
+            let gradient_norm = self.weights.update(window.step, self.schedule().at(window.step));
             let validates = self.plan.validates(&window);
             self.state
                 .advance(&window, result.epoch_sums, result.replaced, validates);
@@ -268,18 +268,21 @@ impl<'a> Trainer<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Evaluates the first `batches` batches of the validation split, all if 0. Returns `None` if the stop flag is set before the end.
-    fn validation_report(&self, recall: Option<&RecallEvaluator>, batches: u64) -> Result<Option<Report>> {
+    /// Evaluates the first `batches` batches of the validation split, all if 0, and recalls if `with_recalls` is set and the run has them.
+    /// Returns `None` if the stop flag is set before the end.
+    fn validation_report(&mut self, with_recalls: bool, batches: u64) -> Result<Option<Report>> {
+        let recall = self.recall.as_ref().filter(|_| with_recalls);
         let split = SplitEvaluator {
             limit: batches,
             ..self.validation.clone()
         };
-        evaluate::evaluate(recall, &split, &self.weights.model, self.stop)
+        self.weights
+            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, self.stop))
     }
 
     /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run.
     fn validate_and_save(&mut self) -> Result<()> {
-        let Some(report) = self.validation_report(self.recall.as_ref(), self.spec.validation.batches)? else {
+        let Some(report) = self.validation_report(true, self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
         // Training cannot reuse the buffers of evaluation, because they have other sizes.
@@ -302,7 +305,7 @@ impl<'a> Trainer<'a> {
         }
         if let Some(run) = &mut self.run {
             if is_best {
-                run.save_best(&self.weights, &self.state)?;
+                run.save_best(&mut self.weights, &self.state)?;
             }
             run.save_last(&self.weights, &self.state)?;
             run.progress().skip_pause();
@@ -463,7 +466,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
             now: now.per_gpu_batchsize,
         });
     }
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 10] = [
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 11] = [
         "resume_from",
         "threads",
         "pin_threads",
@@ -473,6 +476,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "log_every",
         "checkpoint_every",
         "load_path",
+        "load_ema",
         "pretrain_path",
     ];
     // A precision of `None` is compared as the format that it selects on this machine.
