@@ -27,10 +27,15 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Makes an optimiser whose moments are zero.
+    /// Makes an optimiser whose moments are zero. The moments of parameters that are not trainable are empty.
     pub fn new(rule: Rule, parameters: &Parameters) -> Self {
         let count = if rule == Rule::Sgd { 1 } else { 2 };
-        let (device, shapes) = (parameters.device(), parameters.shapes());
+        let device = parameters.device();
+        let shapes: Vec<[usize; 2]> = parameters
+            .iter()
+            .zip(parameters.shapes())
+            .map(|((_, p), shape)| if p.trainable { shape } else { [0, 0] })
+            .collect();
         let zeros = |_| device.backend().zeros_together(&shapes);
         Self {
             rule,

@@ -113,6 +113,14 @@ impl Parameters {
         self.list.iter().filter(|p| p.trainable).map(Parameter::len).sum()
     }
 
+    /// Freezes the parameters whose name `select` accepts: they are constants of a tape, and have no gradients, moments and averages.
+    /// Gradients, optimisers and averages must be made afterwards.
+    pub fn freeze(&mut self, select: impl Fn(&str) -> bool) {
+        for parameter in self.list.iter_mut().filter(|p| select(&p.name)) {
+            parameter.trainable = false;
+        }
+    }
+
     /// The matrix form of a parameter. It shares the parameter's memory and must be dropped before the parameter can change.
     pub fn tensor(&self, id: ParameterId) -> Tensor {
         self.values[id.0].clone()

@@ -149,9 +149,9 @@ impl Tape {
         self.compute.device.backend()
     }
 
-    /// Whether the tape records operations, so that a backward pass may follow.
-    pub(crate) fn is_recording(&self) -> bool {
-        self.recording
+    /// Whether the tape records operations with these inputs: a backward pass may follow, and at least one input is not constant.
+    pub(crate) fn records(&self, inputs: &[&Var]) -> bool {
+        self.recording && inputs.iter().any(|v| v.edge != Edge::Constant)
     }
 
     /// Reports memory-bound work; see [`profile::memory_bound_span`].
@@ -206,7 +206,7 @@ impl Tape {
     }
 
     fn push_node(&self, result: Tensor, inputs: &[&Var], node: impl FnOnce() -> Node) -> Var {
-        if !self.recording || inputs.iter().all(|v| v.edge == Edge::Constant) {
+        if !self.records(inputs) {
             return Var::constant(result);
         }
         let mut nodes = self.nodes.borrow_mut();
@@ -371,5 +371,37 @@ impl Backward<'_> {
                 self.pending[i] = Some(Pending::Matrix(gradient));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::{Optimizer, Rule};
+
+    #[test]
+    fn operations_on_frozen_parameters_are_not_recorded() {
+        let declared = ["first", "second"].map(|name| (name.to_string(), vec![4, 4], true));
+        let mut parameters = Parameters::new(declared, Device::cpu());
+        let [first, second] = [0, 1].map(ParameterId);
+        let recorded = |parameters: &Parameters| {
+            let tape = Tape::new(Compute::default());
+            let x = Var::constant(tape.device().tensor(1, 4, &[1.0, 2.0, 3.0, 4.0]));
+            let x = tape.gelu(&tape.linear(&x, &tape.parameter(parameters, first), None, None));
+            let y = tape.linear(&x, &tape.parameter(parameters, second), None, None);
+            let loss = tape.cross_entropy(&y, vec![0]);
+            let nodes = tape.nodes.borrow().len();
+            let mut gradients = Gradients::new(parameters);
+            tape.backward(&loss, 1.0, &mut gradients);
+            (nodes, [first, second].map(|id| gradients.get(id).is_some()))
+        };
+        assert_eq!(recorded(&parameters), (4, [true, true]));
+        parameters.freeze(|name| name == "first");
+        assert_eq!(recorded(&parameters), (2, [false, true]));
+        let optimizer = Optimizer::new(Rule::AdamW, &parameters);
+        let sizes = [first, second].map(|id| [0, 1].map(|moment| optimizer.moment(moment, id).to_host().len()));
+        assert_eq!(sizes, [[0, 0], [16, 16]]);
+        parameters.freeze(|_| true);
+        assert_eq!(recorded(&parameters), (0, [false, false]));
     }
 }

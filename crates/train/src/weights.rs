@@ -42,14 +42,16 @@ struct Ema {
 impl Weights {
     /// Makes the initial weights of a run. The weights of a resumed run are zero until [`Weights::restore`] replaces them.
     pub fn new(spec: &RunSpec) -> Result<Self> {
-        let model = if spec.weights.resume_from.is_some() {
+        let mut model = if spec.weights.resume_from.is_some() {
             zero_model(spec)
         } else {
             let mut model = fresh_model(spec);
             load_and_log(&mut model, &spec.weights)?;
             model
         };
+        // The groups, and their learning rates in the logs, are the same with frozen parts.
         let (hyperparameters, group_scales) = hyperparameters(&spec.optimizer, &model);
+        model.parameters_mut().freeze(|name| spec.freeze.contains(name));
         Ok(Self {
             optimizer: Optimizer::new(spec.optimizer.rule, model.parameters()),
             gradients: Gradients::new(model.parameters()),
@@ -146,7 +148,8 @@ impl Weights {
     }
 
     /// Restores weights, moments and averages from a checkpoint. `parameter_steps` is the number of updates of each parameter. If the run
-    /// computes averages and the checkpoint has none, the averages begin with the weights of the checkpoint.
+    /// computes averages and the checkpoint has none, the averages begin with the weights of the checkpoint. The moments of a parameter
+    /// that was frozen until now begin with 0.
     ///
     /// # Errors
     /// Returns an error if the checkpoint and the model differ in the number of parameters, a tensor is missing or has another shape, or
@@ -184,7 +187,11 @@ impl Weights {
                 ema.averages.set(id, &values);
             }
             for (m, moment) in self.optimizer.moment_names().iter().enumerate() {
-                file.copy_to(&moment_name(moment, &parameter.name), &parameter.shape, &mut values)?;
+                let name = moment_name(moment, &parameter.name);
+                if file.shape(&name).is_none() && parameter_steps[id.index()] == 0 {
+                    continue;
+                }
+                file.copy_to(&name, &parameter.shape, &mut values)?;
                 self.optimizer.set_moment(m, id, &values);
             }
         }

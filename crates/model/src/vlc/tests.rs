@@ -11,10 +11,14 @@ use vlct_golden::assert_close;
 use vlct_tensor::{Gradients, Tape, Var};
 
 fn small_model(heads: Heads) -> Vlc {
+    small_model_with_blocks(1, heads)
+}
+
+fn small_model_with_blocks(depth: usize, heads: Heads) -> Vlc {
     let backbone = Backbone {
         patch_size: 8,
         width: 16,
-        depth: 1,
+        depth,
         heads: 2,
         decoder_width: 8,
         decoder_depth: 1,
@@ -132,6 +136,68 @@ fn sequences_without_text_or_image_are_encoded_independently() {
             1e-6,
         );
         assert!(gradients.iter().all(|g| g.is_finite()));
+    }
+}
+
+#[test]
+fn frozen_parts_have_no_gradients_and_do_not_change_those_of_other_parts() {
+    let (images, texts) = ([image(1), image(2)], [vec![2, 7, 3], vec![5, 4]]);
+    let sequences: Vec<Sequence> = (0..2).map(|i| sequence(Some(i), Some(i), 1, None)).collect();
+    let inputs = inputs(&images, &texts, &sequences);
+    // Returns the names of traced values that are constant, and the gradient of each parameter.
+    let run = |is_frozen: &dyn Fn(&str) -> bool| {
+        let mut model = small_model_with_blocks(3, Heads::default());
+        model.parameters_mut().freeze(is_frozen);
+        let tape = Tape::new(model.compute());
+        let mut constants = Vec::new();
+        let encoded = model.encode_tracing(&tape, &inputs, None, &mut |name, value| {
+            if format!("{value:?}").contains("Constant") {
+                constants.push(name.to_owned());
+            }
+        });
+        let loss = tape.cross_entropy(&model.pool(&tape, &encoded, 0..2), vec![0, 1]);
+        let mut gradients = Gradients::new(model.parameters());
+        tape.backward(&loss, 1.0, &mut gradients);
+        let gradients = model.parameters().iter().map(|(id, p)| {
+            let gradient = gradients.get(id).map(|g| g.to_host().into_owned());
+            (p.name.clone(), gradient)
+        });
+        (constants, gradients.collect::<Vec<_>>())
+    };
+    let (constants, all) = run(&|_| false);
+    assert!(constants.is_empty());
+    let is_block = |name: &str| {
+        ["transformer.blocks.0.", "transformer.blocks.1."]
+            .iter()
+            .any(|b| name.starts_with(b))
+    };
+    let is_embedding = |name: &str| {
+        [
+            "text_embeddings.",
+            "token_type_embeddings.",
+            "transformer.patch_embed.",
+            "transformer.cls_token",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    };
+    let cases: [(&dyn Fn(&str) -> bool, &[&str]); 3] = [
+        (&is_block, &[]),
+        (&is_embedding, &["text_embeddings"]),
+        (
+            &|name| is_block(name) || is_embedding(name),
+            &["text_embeddings", "block0", "block1"],
+        ),
+    ];
+    for (is_frozen, want) in cases {
+        let (constants, gradients) = run(is_frozen);
+        assert_eq!(constants, want);
+        for ((name, gradient), (_, unfrozen)) in gradients.iter().zip(&all) {
+            match is_frozen(name) {
+                true => assert!(gradient.is_none(), "{name}"),
+                false => assert!(gradient == unfrozen, "{name}"),
+            }
+        }
     }
 }
 

@@ -159,7 +159,7 @@ impl Tape {
         let ((fc1, fc1_edges), (fc2, fc2_edges)) = (fc1.linear_layer(self), fc2.linear_layer(self));
         let (saved_norm, hidden, activation) = {
             let (saved_norm, y) = backend.norm(x.tensor(), &norm, precision);
-            let save_hidden = self.is_recording() && !self.compute().recompute;
+            let save_hidden = self.records(&inputs) && !self.compute().recompute;
             let (hidden, activation) = backend.linear_gelu(&y, &fc1, save_hidden);
             (saved_norm, hidden, activation)
         };

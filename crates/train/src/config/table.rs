@@ -176,6 +176,9 @@ table! {
         max_epoch: u64 = 100, between(1.0, 1e9), "Number of epochs of the run; used only if max_steps is None.";
         clip_grad_norm: Option<f64> = None, at_least(0.0), "Largest L2 norm of all gradients of an optimiser step together; larger gradients are scaled down to it. None or 0 means no limit.";
         ema_decay: Option<f64> = None, half_open(0.0, 1.0), "Decay of the exponential moving average of all trained weights, such as 0.999; the checkpoints contain the average. None or 0 computes no average.";
+        freeze_image_embedding: bool = false, Range::Any, "Do not train the projection of image patches and the class token.";
+        freeze_text_embedding: bool = false, Range::Any, "Do not train the embedding of texts. With both embeddings, the table of token types is frozen too.";
+        freeze_blocks: usize = 0, between(0.0, 1024.0), "Number of encoder blocks that are not trained, from the first. If both embeddings are frozen too, the backward pass ends above these blocks.";
         lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
         layer_decay: f64 = 0.5, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: true }, "Learning-rate factor from each layer to the layer below; used only without is_pretrain.";
     }

@@ -3,6 +3,7 @@
 //! [`validate`] checks whether the values of a [`Config`] agree. [`RunSpec::resolve`] then turns names into types, missing values
 //! into defaults and task switches into a task.
 
+mod optimisation;
 mod size;
 mod validate;
 
@@ -20,14 +21,14 @@ use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::retrieval::RetrievalSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Subset, TaskSpec};
-use vlct_tensor::optimizer::Rule;
 use vlct_tensor::{Compute, Device, F32Products, Precision};
 
-use crate::config::{Config, DecayPower};
+use crate::config::Config;
 use crate::error::{Result, TrainError};
 use crate::plan::Length;
 use crate::run;
 
+pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, OptimizerSpec};
 pub use size::model_size;
 pub use validate::validate;
 
@@ -58,6 +59,8 @@ pub struct RunSpec {
     pub optimizer: OptimizerSpec,
     /// The exponential moving average of the weights; `None` means that the run computes none.
     pub ema: Option<EmaSpec>,
+    /// The parts of the model that are not trained.
+    pub freeze: FreezeSpec,
     /// Length of the run, and interval between validations.
     pub length: Length,
     /// Extent of validations.
@@ -126,50 +129,6 @@ pub struct DataSpec {
     pub workers: usize,
 }
 
-/// Update rule, learning rates and weight decay.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OptimizerSpec {
-    /// Update rule.
-    pub rule: Rule,
-    /// Weight decay of all parameters except biases and layer norms.
-    pub weight_decay: f64,
-    /// Grouping of parameters, and the learning-rate factors of the groups.
-    pub groups: GroupRule,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Learning rate at the end of a polynomial decay.
-    pub end_lr: f64,
-    /// Learning-rate decay after the warm-up.
-    pub decay: DecayPower,
-    /// Largest L2 norm of all gradients of a step together; `None` means no limit.
-    pub clip_norm: Option<f64>,
-}
-
-/// The exponential moving average of the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EmaSpec {
-    /// Decay after the warm-up; see [`ema_decay`](crate::schedule::ema_decay).
-    pub decay: f64,
-    /// Whether validations and the best checkpoint use the average instead of the weights.
-    pub evaluation: bool,
-}
-
-/// Grouping of parameters by their learning-rate factor.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupRule {
-    /// Task heads have a factor; all other parameters have factor 1.
-    Heads {
-        /// Learning-rate factor of the task heads.
-        lr_mult: f64,
-    },
-    /// Each layer has its own factor.
-    Layers {
-        /// Ratio of a layer's learning rate to that of the layer above.
-        layer_decay: f64,
-    },
-}
-
 /// Extent of validations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSpec {
@@ -201,8 +160,9 @@ impl RunSpec {
             weights: weights(config),
             task: task(config)?,
             data: data(config)?,
-            optimizer: optimizer(config),
-            ema: ema(config),
+            optimizer: OptimizerSpec::resolve(config),
+            ema: EmaSpec::resolve(config),
+            freeze: FreezeSpec::resolve(config),
             length: length(config),
             validation: ValidationSpec {
                 batches: config.limit_val_batches,
@@ -329,35 +289,6 @@ fn file_rules(config: &Config) -> FileRules {
     }
 }
 
-fn optimizer(config: &Config) -> OptimizerSpec {
-    let groups = if config.is_pretrain {
-        GroupRule::Heads {
-            lr_mult: config.lr_mult,
-        }
-    } else {
-        GroupRule::Layers {
-            layer_decay: config.layer_decay,
-        }
-    };
-    OptimizerSpec {
-        rule: update_rule(config),
-        weight_decay: config.weight_decay,
-        groups,
-        learning_rate: config.learning_rate,
-        end_lr: config.end_lr,
-        decay: config.decay_power,
-        clip_norm: config.clip_grad_norm.filter(|limit| *limit > 0.0),
-    }
-}
-
-fn ema(config: &Config) -> Option<EmaSpec> {
-    let decay = config.ema_decay.filter(|decay| *decay > 0.0)?;
-    Some(EmaSpec {
-        decay,
-        evaluation: config.ema_evaluation,
-    })
-}
-
 fn length(config: &Config) -> Length {
     Length {
         batch_size: config.batch_size,
@@ -396,17 +327,6 @@ impl ComputeSpec {
     }
 }
 
-impl OptimizerSpec {
-    /// Returns the name of the update rule in the logs.
-    pub fn name(&self) -> &'static str {
-        match self.rule {
-            Rule::Sgd => "SGD",
-            Rule::Adam => "Adam",
-            Rule::AdamW => "AdamW",
-        }
-    }
-}
-
 /// Resolves threads and number formats for this machine. The format is bfloat16 only if bfloat16 is fast on this CPU, else f32.
 /// The method of f32 products is bf16x3 only if the CPU has AMX, else FMA.
 pub fn compute(config: &Config) -> ComputeSpec {
@@ -430,14 +350,6 @@ fn f32_products(config: &Config) -> F32Products {
         .into_iter()
         .find(|products| products.name() == config.f32_products && Device::default().supports_f32_products(*products))
         .unwrap_or_default()
-}
-
-fn update_rule(config: &Config) -> Rule {
-    match config.optim_type.as_str() {
-        "sgd" => Rule::Sgd,
-        "adam" => Rule::Adam,
-        _ => Rule::AdamW,
-    }
 }
 
 /// Extensions of weight files. [`file_tag`] removes no other extensions, because the name of a directory may contain a dot.

@@ -3,6 +3,7 @@
 use vlct_data::datasets;
 use vlct_tensor::{Device, Precision};
 
+use super::optimisation;
 use super::size::model_size;
 use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use crate::plan;
@@ -24,7 +25,7 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
     check_schedule(config)?;
     check_weights(config)?;
-    check_averages(config)?;
+    optimisation::check(config)?;
     Ok(warnings(config, grad_steps))
 }
 
@@ -186,18 +187,6 @@ fn check_weights(config: &Config) -> Result<(), ConfigError> {
         )),
         _ => Ok(()),
     }
-}
-
-fn check_averages(config: &Config) -> Result<(), ConfigError> {
-    if config.ema_evaluation && config.ema_decay.is_none_or(|decay| decay == 0.0) {
-        return contradiction(
-            "ema_evaluation=True needs a moving average of the weights: set ema_decay, such as ema_decay=0.999".into(),
-        );
-    }
-    if config.load_ema && config.load_path.is_empty() {
-        return contradiction("load_ema=True loads the averages of load_path, which is not set: set load_path".into());
-    }
-    Ok(())
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
@@ -366,6 +355,7 @@ fn training_warnings(config: &Config) -> Vec<String> {
                 .into(),
         );
     }
+    warnings.extend(optimisation::warnings(config));
     warnings
 }
 
@@ -460,6 +450,11 @@ mod tests {
             (&["ema_evaluation=True"], "set ema_decay"),
             (&["ema_evaluation=True", "ema_decay=0"], "set ema_decay"),
             (&["load_ema=True"], "set load_path"),
+            (&["freeze_blocks=13"], "the encoder has 12 blocks"),
+            (
+                &["freeze_blocks=3", "vit=mae_vit_base_patch16", "depth=2"],
+                "set at most 2",
+            ),
         ] {
             let message = validate(words).expect_err(&words.join(" "));
             assert!(
@@ -499,6 +494,12 @@ mod tests {
             (&["max_steps=100"], "does not reach its peak"),
             (&["decay_power=cosine", "end_lr=1e-6"], "end_lr=0.000001 has no effect"),
             (&["task_finetune_vqa_mae_randaug"], "lr_mult=10 has no effect"),
+            (&["freeze_blocks=2", "load_path=a.ckpt"], "saves no backward pass"),
+            (
+                &["freeze_text_embedding=True", "pretrain_path=a.pth"],
+                "freezes randomly initialised weights",
+            ),
+            (&["freeze_image_embedding=True"], "freezes randomly initialised weights"),
             (&["vgqa=True"], "vgqa=True has no effect"),
             (
                 &["vqa_test_split=test-dev"],

@@ -332,6 +332,9 @@ impl<'a> Trainer<'a> {
             self.plan.grad_steps,
             self.spec.compute.describe(),
         );
+        if let Some(parts) = self.spec.freeze.describe() {
+            info!("not trained: {parts}");
+        }
     }
 
     /// Logs the values of a step, the norm of its gradients if they are clipped, and the learning rate of each parameter group.
