@@ -5,9 +5,11 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use support::kills::KilledRun;
 use support::{assert_one_line_error, assert_success, run_with, stderr_of};
 use tempfile::TempDir;
 use vlct_data::arrow::{LabelKind, LabelRow, LabelWriter};
+use vlct_data::random::{Purpose, stream};
 use vlct_image::{RgbImage, encode_png};
 use vlct_model::checkpoint;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
@@ -102,6 +104,55 @@ fn metric(run: &Path, name: &str) -> f64 {
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).expect("JSON")
+}
+
+#[test]
+fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
+    let directory = TempDir::new().expect("a directory");
+    let directory = directory.path();
+    write_data(directory);
+    let random = &mut stream(11, Purpose::Synthetic, 0, 0);
+    for (named_config, exp_name, more) in [
+        ("task_finetune_vqa_mae_randaug", "vqa", &["val_check_interval=5"][..]),
+        ("task_finetune_nlvr2_mae_randaug", "nlvr2", &["val_check_interval=5"]),
+        (
+            "task_finetune_irtr_f30k_mae_randaug",
+            "irtr",
+            &["datasets=[\"coco\"]", "draw_false_text=2", "val_check_interval=11"],
+        ),
+        (
+            "task_finetune_labels",
+            "labels",
+            &["datasets=[\"colours\"]", "val_check_interval=3"],
+        ),
+    ] {
+        let exp_name_argument = format!("exp_name={exp_name}");
+        let arguments = |log_dir: &str| {
+            let log_dir = format!("log_dir={log_dir}");
+            let mut all = vec![
+                &log_dir[..],
+                &exp_name_argument,
+                "max_steps=60",
+                "checkpoint_every=3",
+                "limit_val_batches=1",
+                "clip_grad_norm=0.5",
+                "ema_decay=0.9",
+                "ema_evaluation=True",
+                "freeze_text_embedding=True",
+                "freeze_image_embedding=True",
+                "freeze_blocks=1",
+            ];
+            all.extend(more);
+            arguments(named_config, &all)
+        };
+        let killed_run = KilledRun {
+            directory,
+            arguments: &arguments,
+            run_directory: &|log_dir| directory.join(format!("{log_dir}/{exp_name}_seed0_from_/version_0")),
+            milliseconds: 50..450,
+        };
+        killed_run.assert_same_weights(exp_name, 20, random);
+    }
 }
 
 #[test]

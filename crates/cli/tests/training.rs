@@ -2,10 +2,10 @@
 
 mod support;
 
-use rand::RngExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use support::kills::KilledRun;
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
     tiny_model_arguments, vlct, write_synthetic,
@@ -25,10 +25,8 @@ fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
     }
 }
 
-/// Kills runs of this precision at random moments, `kills` times in all, and resumes each run until it ends. Panics unless every run
-/// ends with the weights of an uninterrupted run.
+/// Kills runs of this precision at random moments, `kills` times in all, and resumes them.
 fn kill_and_resume(directory: &Path, precision: &str, kills: u32) {
-    let uninterrupted = format!("uninterrupted{precision}");
     let precision_argument = format!("precision={precision}");
     // With these settings, validation starts within an accumulation window, epochs end with an incomplete window, and a checkpoint is
     // written every 5 steps.
@@ -46,62 +44,13 @@ fn kill_and_resume(directory: &Path, precision: &str, kills: u32) {
             ],
         )
     };
-    assert_success(&run_with(directory, &arguments(&uninterrupted)));
-
-    let random = &mut stream(7, Purpose::Synthetic, 0, 0);
-    let (mut killed, mut rounds) = (0, 0);
-    while killed < kills {
-        let log_dir = format!("killed{rounds}_{precision}");
-        let run = run_directory(directory, &log_dir);
-        loop {
-            let mut arguments = arguments(&log_dir);
-            if checkpoint::last_path(&run).is_file() {
-                arguments.push(format!("resume_from={}", run.display()));
-            } else {
-                // The run is new, or it was killed before its first checkpoint: start from the beginning.
-                let _ = std::fs::remove_dir_all(&run);
-            }
-            let mut child = vlct()
-                .current_dir(directory)
-                .args(["run", "with"])
-                .args(&arguments)
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the program starts");
-            // After the last kill, the run has time to end.
-            let timeout_ms = if killed < kills {
-                random.random_range(50..600)
-            } else {
-                600_000
-            };
-            let start = std::time::Instant::now();
-            let status = loop {
-                if let Some(status) = child.try_wait().expect("waiting") {
-                    break Some(status);
-                }
-                if start.elapsed() >= Duration::from_millis(timeout_ms) {
-                    break None;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            };
-            match status {
-                Some(status) => {
-                    assert!(status.success());
-                    break;
-                }
-                None => {
-                    child.kill().expect("SIGKILL");
-                    child.wait().expect("waiting");
-                    killed += 1;
-                }
-            }
-        }
-        assert_same_checkpoint(
-            &last_checkpoint(directory, &uninterrupted),
-            &last_checkpoint(directory, &log_dir),
-        );
-        rounds += 1;
-    }
+    let killed_run = KilledRun {
+        directory,
+        arguments: &arguments,
+        run_directory: &|log_dir| run_directory(directory, log_dir),
+        milliseconds: 50..600,
+    };
+    killed_run.assert_same_weights(precision, kills, &mut stream(7, Purpose::Synthetic, 0, 0));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of these functions")]
 
+pub mod kills;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use vlct_model::checkpoint;
