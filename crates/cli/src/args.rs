@@ -10,10 +10,10 @@ use crate::map_vg_mscoco::MapVgMscoco;
 use crate::prepare::Prepare;
 use crate::prepare::valid_vgqa::WriteValidVgqa;
 
-/// Vision-language pre-training from image-caption pairs alone.
+/// Vision-language training from image-caption pairs alone.
 ///
-/// Pre-trains and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
-/// PyTorch's files; needs neither Python nor a GPU. Fine-tuning is not supported yet.
+/// Pre-trains, fine-tunes and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
+/// PyTorch's files; needs neither Python nor a GPU.
 #[derive(Parser)]
 #[command(version = env!("VLCT_VERSION"), arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -29,6 +29,7 @@ Examples:
   vlct run help                                all configuration keys, with types, ranges and base values
   vlct run print_config with task_mlm_itm_mae  the resulting configuration
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
+  vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
   vlct check-images train2014                  list damaged image files
@@ -86,6 +87,8 @@ Examples:
   vlct run with data_root=arrow datasets='[\"coco\"]' loss_names.irtr=0.5 get_recall_metric=True \\
       test_only=True is_pretrain=False val_transform_keys='[\"mae_test\"]' per_gpu_batchsize=8 \\
       load_path=vlc_baseset.ckpt
+  vlct run with data_root=arrow task_finetune_nlvr2_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
+  vlct run with data_root=arrow task_finetune_nlvr2_mae_randaug per_gpu_batchsize=4 test_only=True load_path=RUN
   vlct run print_config with quickstart batch_size=32
   vlct run help learning_rate";
 
