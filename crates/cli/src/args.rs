@@ -25,6 +25,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   vlct quickstart                              try everything on synthetic images, in minutes
+  vlct report RUN                              a page about a run directory
   vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
   vlct run print_config with task_mlm_itm_mae  the resulting configuration
@@ -43,6 +44,7 @@ Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
 pub enum Command {
     Run(Run),
     Quickstart(Quickstart),
+    Report(Report),
     Prepare(Box<Prepare>),
     Convert(Convert),
     Inspect(Inspect),
@@ -109,6 +111,27 @@ pub struct Quickstart {
     /// Changes to the configuration, as in `vlct run`: KEY=VALUE. Keys of the data, such as data_root, cannot be set
     #[arg(value_name = "UPDATE")]
     pub updates: Vec<String>,
+}
+
+/// Write a page about a run: curves, held-out numbers, and examples with the model's predictions
+#[derive(Args)]
+#[command(after_help = "\
+The page is one file without scripts or external links, report.html; report.json has its values. Examples come from the
+validation split, with the best checkpoint of the run or, if there is none, the last; they need the data of the run.
+
+Examples:
+  vlct report result/finetune_vqa_randaug_seed0_from_vlc_baseset/version_0
+  vlct report result/mlm_itm_mae_seed0_from_/version_0 --out page --without-examples")]
+pub struct Report {
+    /// A run directory
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Directory for report.html and report.json [default: the run directory]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Leave out the examples, for which the model is run
+    #[arg(long)]
+    pub without_examples: bool,
 }
 
 fn parse_minutes(text: &str) -> Result<f64, String> {

@@ -11,6 +11,7 @@ mod map_vg_mscoco;
 mod output;
 mod prepare;
 mod quickstart;
+mod report;
 mod run;
 mod signals;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let result = catch_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Quickstart(args) => quickstart::run(args),
+        Command::Report(args) => report::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::CheckImages(args) => check_images::run(args),

@@ -23,6 +23,8 @@ pub struct ReportData {
     pub heat_maps: Vec<HeatMap>,
     /// Results of text-to-image retrieval.
     pub retrieval: Vec<Retrieval>,
+    /// Answers, truth values or labels that the model predicted.
+    pub answers: Vec<AnswerExample>,
     /// Facts about the data, as pairs of a name and a text.
     pub dataset: Vec<(String, String)>,
     /// Stages of the run, as pairs of a name and seconds.
@@ -131,6 +133,19 @@ pub enum Token {
         /// The model's predictions with their probabilities (0 to 1), most probable first.
         predictions: Vec<(String, f64)>,
     },
+}
+
+/// One or two images with a text, and the classes that the model predicted for them.
+#[derive(Debug, Clone)]
+pub struct AnswerExample {
+    /// The images; empty if the example has only a text.
+    pub images: Vec<RgbImage>,
+    /// The question, statement or text; empty if there is none.
+    pub text: String,
+    /// The model's predictions with their probabilities (0 to 1), most probable first.
+    pub predictions: Vec<(String, f64)>,
+    /// The correct classes; empty if they are unknown.
+    pub truth: Vec<String>,
 }
 
 /// How strongly the model aligns each patch of an image with one word of its caption.

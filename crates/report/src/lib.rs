@@ -2,14 +2,17 @@
 //!
 //! [`ReportData`] holds the results of a run. [`ReportData::write`] writes them as `report.html`, one file without scripts
 //! or external links that adapts to phones, dark mode and screen readers, and as `metrics.json`, the same values for
-//! programs. Equal data gives equal bytes. [`quickstart`] generates data, trains on it and reports the results.
+//! programs. Equal data gives equal bytes. [`quickstart`] generates data, trains on it and reports the results; [`run`] reports any run.
 
 mod chart;
 mod data;
+mod examples;
 mod html;
 mod images;
 mod page;
 pub mod quickstart;
+mod records;
+pub mod run;
 
 use std::{
     fs, io,
@@ -19,7 +22,8 @@ use std::{
 use serde_json::{Map, Value, json};
 
 pub use data::{
-    Chart, Curve, HeatMap, Hit, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, Retrieval, Token,
+    AnswerExample, Chart, Curve, HeatMap, Hit, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData,
+    Retrieval, Token,
 };
 
 /// File name of the page.
@@ -103,6 +107,11 @@ impl ReportData {
     /// # Errors
     /// Returns the errors of [`html`](Self::html) before anything is written, and [`ReportError::Io`] if a write fails.
     pub fn write(&self, directory: &Path) -> Result<PathBuf> {
+        self.write_as(directory, JSON_NAME)
+    }
+
+    /// Writes the page like [`write`](Self::write), and its values as `json_name`.
+    fn write_as(&self, directory: &Path, json_name: &str) -> Result<PathBuf> {
         let html = self.html()?;
         let io_error = |path: &Path, source| ReportError::Io {
             path: path.to_path_buf(),
@@ -110,7 +119,7 @@ impl ReportData {
         };
         fs::create_dir_all(directory).map_err(|source| io_error(directory, source))?;
         let json = format!("{:#}\n", self.metrics());
-        for (name, text) in [(JSON_NAME, &json), (HTML_NAME, &html)] {
+        for (name, text) in [(json_name, &json), (HTML_NAME, &html)] {
             let path = directory.join(name);
             fs::write(&path, text).map_err(|source| io_error(&path, source))?;
         }

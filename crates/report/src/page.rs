@@ -1,8 +1,8 @@
 //! The HTML page: its sections from top to bottom.
 
 use super::{
-    HeatMap, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result, Retrieval, Token,
-    chart,
+    AnswerExample, HeatMap, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result,
+    Retrieval, Token, chart,
     html::{add, duration, escape, join_tokens, number, percent},
     images,
 };
@@ -114,6 +114,12 @@ fn sections(data: &ReportData) -> Result<Vec<Section>> {
             "The model scores every held-out candidate image against a caption. The images with the highest scores are \
              shown, highest first; the caption's own image has a frame.",
             examples_html(&data.retrieval, "full", &mut budget, retrieval_html)?,
+        ),
+        section(
+            "answers",
+            "Predictions",
+            "Held-out examples with the model's predictions, the most probable first, and what is correct.",
+            examples_html(&data.answers, "wide", &mut budget, answer_html)?,
         ),
         section("run", "Data and run", "", data_and_run_html(data)),
     ];
@@ -237,6 +243,36 @@ fn examples_html<T>(
         ),
     }
     Ok(section)
+}
+
+fn answer_html(example: &AnswerExample) -> Result<String> {
+    let mut html = String::from("<article class=\"card split\"><div>");
+    for image in &example.images {
+        html.push_str(&images::img(image, "The image of the example")?);
+    }
+    add!(html, "</div><div><p class=\"caption\">{}</p><p>", escape(&example.text));
+    for (rank, (prediction, probability)) in example.predictions.iter().take(MAX_PREDICTIONS).enumerate() {
+        let class = if rank == 0 { "guess first" } else { "guess" };
+        let prediction = escape(prediction);
+        add!(
+            html,
+            "<span class=\"{class}\">{prediction} <small>{}</small></span> ",
+            percent(*probability)
+        );
+    }
+    html.push_str("</p>");
+    if !example.truth.is_empty() {
+        let first = example.predictions.first().map(|(prediction, _)| prediction);
+        let is_correct = first.is_some_and(|first| example.truth.contains(first));
+        let class = if is_correct { "yes" } else { "no" };
+        add!(
+            html,
+            "<p>Correct: <span class=\"{class}\">{}</span></p>",
+            escape(&example.truth.join(", "))
+        );
+    }
+    html.push_str("</div></article>");
+    Ok(html)
 }
 
 fn masked_caption_html(example: &MaskedCaption) -> Result<String> {

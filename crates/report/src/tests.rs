@@ -160,6 +160,12 @@ fn full_report(edge: u32) -> ReportData {
                 candidates: 500,
             })
             .collect(),
+        answers: vec![AnswerExample {
+            images: vec![RgbImage::from_pixel(8, 8, Rgb([10, 20, 30]))],
+            text: "what is <this>?".into(),
+            predictions: vec![("cat & dog".into(), 0.75), ("no".into(), 0.125)],
+            truth: vec!["yes".into()],
+        }],
         dataset: [("Images", "8,000 for training, 500 held out"), ("Captions", "2 per image, 9 words on average"), ("Words", "36 different ones")]
             .map(|(name, fact)| (name.into(), fact.into()))
             .into(),

@@ -7,6 +7,7 @@ pub mod error;
 pub mod groups;
 pub mod logs;
 mod names;
+mod paths;
 pub mod plan;
 mod run;
 pub mod schedule;

@@ -11,7 +11,7 @@ use vlct_tasks::{Description, TaskSpec};
 
 use crate::data;
 use crate::error::{Result, TrainError};
-use crate::run;
+use crate::paths;
 use crate::spec::RunSpec;
 
 impl RunSpec {
@@ -137,8 +137,8 @@ impl RunSpec {
     fn names_of_weights(&self) -> Result<Option<(PathBuf, TaskSpec)>> {
         let weights = &self.weights;
         let path = match (&weights.resume_from, &weights.load_path) {
-            (Some(from), _) if !self.test_only => run::find_checkpoint(from)?,
-            (_, Some(path)) if !weights.skip_heads => run::find_weights(path)?,
+            (Some(from), _) if !self.test_only => paths::find_checkpoint(from)?,
+            (_, Some(path)) if !weights.skip_heads => paths::find_weights(path)?,
             _ => return Ok(None),
         };
         let description = checkpoint::read_description(&path)?;

@@ -14,7 +14,7 @@ use vlct_tensor::{Averages, Gradients, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
-use crate::run;
+use crate::paths;
 use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec, WeightsSpec};
 use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
@@ -296,7 +296,7 @@ fn load(
     options: Options,
     read: impl FnOnce(&Path) -> Result<StateDict>,
 ) -> Result<String> {
-    let path = &run::find_weights(path)?;
+    let path = &paths::find_weights(path)?;
     let state = read(path)?;
     let (state, report) =
         files::adapt(state, &model.shapes(), options).map_err(|source| TrainError::WeightsMismatch {

@@ -1,5 +1,6 @@
 //! Evaluation on the held-out images, and the text-only baseline.
 
+use crate::examples::Candidates;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
@@ -19,8 +20,6 @@ const CANDIDATES: usize = 200;
 
 /// The metrics of the model, and the data for the examples of the report.
 pub struct Evaluation {
-    /// Tokenizer of the run.
-    pub tokenizer: Tokenizer,
     /// The dataset that was evaluated.
     pub held_out: Arc<TableDataset>,
     /// Matching accuracy with all patches visible.
@@ -35,14 +34,8 @@ pub struct Evaluation {
     pub mae: Ratio,
     /// Recalls of retrieval among the candidates.
     pub recalls: Recalls,
-    /// Normalised images of the candidates, each `[3, size, size]`.
-    pub images: Vec<Vec<f32>>,
-    /// The first caption of each candidate.
-    pub captions: Vec<String>,
-    /// The token ids of each caption.
-    pub texts: Vec<Vec<u32>>,
-    /// Matching scores `[candidates, candidates]`, one row per image and one column per caption.
-    pub scores: Vec<f32>,
+    /// The images and captions among which retrieval was evaluated.
+    pub candidates: Candidates,
 }
 
 /// Evaluates `model` on the held-out split.
@@ -103,12 +96,14 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
         mlm: ratio(&visible, "mlm/accuracy"),
         text_only,
         mae: ratio(&masked, "mae/loss"),
-        tokenizer: inputs.tokenizer.clone(),
+        candidates: Candidates {
+            tokenizer: inputs.tokenizer.clone(),
+            images,
+            captions,
+            texts,
+            scores,
+        },
         held_out,
-        images,
-        captions,
-        texts,
-        scores,
     })
 }
 

@@ -2,7 +2,6 @@
 
 mod error;
 mod evaluation;
-mod examples;
 mod fine_tuning;
 mod report;
 
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vlct_model::checkpoint::last_path;
 use vlct_model::files::Scope;
-use vlct_synthetic::{self as synthetic, SyntheticConfig};
+use vlct_synthetic::{self as synthetic, Shape, SyntheticConfig};
 use vlct_train::TrainError;
 use vlct_train::config::{Config, Value, resolve};
 use vlct_train::plan::grad_steps;
@@ -21,6 +20,7 @@ use vlct_train::trainer::{self, Control, Finished};
 use vlct_train::weights;
 use vlct_util::at;
 
+use crate::examples::make_examples;
 pub use error::{QuickstartError, Result};
 
 /// Options of the quickstart.
@@ -163,7 +163,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("5/5  writing the report");
     let writing = Instant::now();
-    let examples = examples::make_examples(&model, &config, &results)?;
+    let examples = make_examples(&model, &config, &results.candidates, &first_shape)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
     let data = report::assemble(
         &config,
@@ -177,6 +177,12 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
     Ok(QuickstartResult { report, metric_lines })
+}
+
+/// Returns the index of the first token that names a shape.
+fn first_shape(tokens: &[String]) -> Option<usize> {
+    let names_shape = |token: &String| Shape::ALL.iter().any(|s| s.word() == token || s.plural() == token);
+    tokens.iter().position(names_shape)
 }
 
 /// Returns the configuration of the recipe `quickstart` with the data directory and the user's updates.

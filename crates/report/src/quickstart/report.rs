@@ -1,16 +1,16 @@
 //! Assembles the report from the results.
 
 use super::evaluation::Evaluation;
-use super::examples::Examples;
 use super::fine_tuning::FineTuned;
+use crate::examples::Examples;
+use crate::records::{curve, records, thin};
 use crate::{Chart, Curve, Metric, NumberFormat, ReportData};
 use serde_json::Value;
 use std::path::Path;
 use vlct_data::datasets::Dataset;
 use vlct_train::config::Config;
-use vlct_train::error::{Result, TrainError};
+use vlct_train::error::Result;
 use vlct_train::trainer::Finished;
-use vlct_util::at;
 
 /// Assembles the report of a finished run.
 ///
@@ -52,10 +52,11 @@ pub fn assemble(
         masked_captions: examples.masked_captions,
         heat_maps: examples.heat_maps,
         retrieval: examples.retrieval,
+        answers: Vec::new(),
         dataset: vec![
             ("Held-out images".into(), e.held_out.rows().to_string()),
             ("Held-out captions".into(), captions.to_string()),
-            ("Vocabulary".into(), e.tokenizer.len().to_string()),
+            ("Vocabulary".into(), e.candidates.tokenizer.len().to_string()),
         ],
         timings,
         config: config.to_toml(),
@@ -74,7 +75,7 @@ fn metrics(e: &Evaluation, records: &[Value]) -> Vec<Metric> {
             from_scratch: None,
             explanation,
         };
-    let candidates = e.captions.len();
+    let candidates = e.candidates.captions.len();
     let chance = Some(1.0 / candidates as f64);
     let early_loss = curve(records, "mae/train/loss")
         .into_iter()
@@ -219,39 +220,6 @@ pub fn metric_lines(data: &ReportData) -> Vec<String> {
                 .collect::<Vec<_>>()
                 .join(", ");
             format!("{:<54} {:>8}   ({comparisons})", m.name, format_value(m.value))
-        })
-        .collect()
-}
-
-/// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped.
-fn records(run_directory: &Path) -> Result<Vec<Value>> {
-    let path = run_directory.join(vlct_train::logs::metrics::FILE_NAME);
-    let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
-}
-
-/// Returns `(step, value)` of the records that have the metric `key`.
-fn curve(records: &[Value], key: &str) -> Vec<(f64, f64)> {
-    records
-        .iter()
-        .filter_map(|r| Some((r["step"].as_f64()?, r.get(key)?.as_f64()?)))
-        .collect()
-}
-
-/// Reduces a curve to at most a hundred points by averaging groups of neighbouring points.
-fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let group = points.len().div_ceil(100).max(1);
-    points
-        .chunks(group)
-        .map(|c| {
-            let n = c.len() as f64;
-            (
-                c.iter().map(|p| p.0).sum::<f64>() / n,
-                c.iter().map(|p| p.1).sum::<f64>() / n,
-            )
         })
         .collect()
 }

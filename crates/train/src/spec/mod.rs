@@ -25,8 +25,8 @@ use vlct_tensor::{Compute, Device, F32Products, Precision};
 
 use crate::config::Config;
 use crate::error::{Result, TrainError};
+use crate::paths;
 use crate::plan::Length;
-use crate::run;
 
 pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, OptimizerSpec};
 pub use size::model_size;
@@ -359,7 +359,7 @@ const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetens
 /// the experiment for a run directory or a checkpoint in it, else the last component of the path without the extension of a weight
 /// file. An empty path gives an empty name.
 pub fn tag(load_path: &str) -> String {
-    match run::experiment_of(Path::new(load_path)) {
+    match paths::experiment_of(Path::new(load_path)) {
         Some(name) if !load_path.is_empty() => name,
         _ => file_tag(load_path).to_owned(),
     }

@@ -13,10 +13,10 @@ use vlct_tensor::{Device, F32Products, Precision};
 
 use crate::config::{AUTO, Config};
 use crate::error::Result;
-use crate::run;
+use crate::paths;
 use crate::spec::{self, RunSpec};
 
-pub use crate::run::read_config;
+pub use crate::paths::read_config;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
@@ -71,11 +71,11 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
     let has_bf16x3 = Device::default().supports_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
-            _ if config.test_only => run::find_weights(Path::new(&config.load_path)).ok(),
-            Some(from) => Some(run::find_checkpoint(from)?),
+            _ if config.test_only => paths::find_weights(Path::new(&config.load_path)).ok(),
+            Some(from) => Some(paths::find_checkpoint(from)?),
             None => None,
         };
-        config.f32_products = match checkpoint.and_then(|path| run::config_of(&path)) {
+        config.f32_products = match checkpoint.and_then(|path| paths::config_of(&path)) {
             // Before this key was added, the program used bf16x3 on CPUs with AMX.
             Some(saved) if saved.f32_products == AUTO && has_bf16x3 => F32Products::Bf16x3.name().into(),
             Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),

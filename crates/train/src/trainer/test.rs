@@ -16,7 +16,8 @@ use super::training::{Control, Finished};
 use crate::data;
 use crate::error::{Result, TrainError};
 use crate::logs::Progress;
-use crate::run::{self, RunDirectory};
+use crate::paths;
+use crate::run::RunDirectory;
 use crate::spec::RunSpec;
 use crate::weights;
 
@@ -76,7 +77,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
 /// Returns the number of optimiser steps of the checkpoint `load_path`; 0 for other weights.
 fn step_of(load_path: &Option<PathBuf>) -> Result<u64> {
     let Some(path) = load_path else { return Ok(0) };
-    let path = run::find_weights(path)?;
+    let path = paths::find_weights(path)?;
     Ok(checkpoint::read_state(&path)?
         .and_then(|state| state.get(checkpoint::STEP_KEY)?.as_u64())
         .unwrap_or(0))

@@ -20,6 +20,7 @@ use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::logs::progress::{Progress, Update};
+use crate::paths;
 use crate::plan::{Plan, Window};
 use crate::run::{self, RunDirectory};
 use crate::schedule::LearningRate;
@@ -411,8 +412,8 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
 /// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
 /// unless the run is a trial.
 fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
-    let path = run::find_checkpoint(from)?;
-    let directory = run::directory_of(&path);
+    let path = paths::find_checkpoint(from)?;
+    let directory = paths::directory_of(&path);
     let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
         Some(directory) => run::lock(directory)?,
         None => None,

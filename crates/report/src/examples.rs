@@ -1,6 +1,5 @@
 //! Examples for the report: reconstructions, predicted words, heat maps, retrieved images.
 
-use super::evaluation::Evaluation;
 use crate::{HeatMap, Hit, MaskedCaption, Reconstruction, Retrieval, Token};
 use image::RgbImage;
 use rand::RngExt;
@@ -8,7 +7,6 @@ use vlct_data::random::{Purpose, stream};
 use vlct_data::text::Tokenizer;
 use vlct_image::denormalise;
 use vlct_model::{Encoded, Inputs, PatchMask, Sequence, Vlc};
-use vlct_synthetic::Shape;
 use vlct_tensor::Tape;
 use vlct_tensor::ops::Ipot;
 use vlct_train::config::Config;
@@ -30,7 +28,22 @@ const HEAT_MAP_IPOT: Ipot = Ipot {
     iterations: 1000,
 };
 
+/// Images with captions that examples are made of.
+pub struct Candidates {
+    /// Tokenizer of the run.
+    pub tokenizer: Tokenizer,
+    /// Normalised images, each `[3, size, size]`.
+    pub images: Vec<Vec<f32>>,
+    /// A caption of each image.
+    pub captions: Vec<String>,
+    /// The token ids of each caption.
+    pub texts: Vec<Vec<u32>>,
+    /// Matching scores `[candidates, candidates]`, one row per image and one column per caption.
+    pub scores: Vec<f32>,
+}
+
 /// The examples of [`ReportData`](crate::ReportData).
+#[derive(Default)]
 pub struct Examples {
     /// Masked patches and their reconstruction.
     pub reconstructions: Vec<Reconstruction>,
@@ -42,31 +55,41 @@ pub struct Examples {
     pub retrieval: Vec<Retrieval>,
 }
 
-/// Makes all examples from the first held-out images.
+/// Makes the examples that the heads of the model allow, from the first candidates. `choose_word` chooses the word of a heat map among the
+/// tokens of a caption.
 ///
 /// # Errors
 /// Returns an error if an image does not have the size of the configuration.
-pub fn make_examples(model: &Vlc, config: &Config, e: &Evaluation) -> Result<Examples> {
+pub fn make_examples(
+    model: &Vlc,
+    config: &Config,
+    e: &Candidates,
+    choose_word: &dyn Fn(&[String]) -> Option<usize>,
+) -> Result<Examples> {
+    let heads = model.config().heads;
     let shown = EXAMPLES.min(e.images.len());
-    let heat_maps = (0..shown)
-        .filter_map(|i| heat_map(model, config, e, i).transpose())
-        .collect::<Result<_>>()?;
-    Ok(Examples {
-        reconstructions: (0..shown)
-            .map(|i| reconstruction(model, config, e, i))
-            .collect::<Result<_>>()?,
-        masked_captions: (0..shown)
-            .map(|i| masked_caption(model, config, e, i))
-            .collect::<Result<_>>()?,
-        heat_maps,
-        retrieval: (0..QUERIES.min(e.images.len()))
-            .map(|i| retrieval(config, e, i))
-            .collect::<Result<_>>()?,
-    })
+    let mut examples = Examples::default();
+    for i in 0..shown {
+        if config.use_mae {
+            examples.reconstructions.push(reconstruction(model, config, e, i)?);
+        }
+        if heads.mlm {
+            examples.masked_captions.push(masked_caption(model, config, e, i)?);
+        }
+        if heads.itm {
+            examples.heat_maps.extend(heat_map(model, config, e, i, choose_word)?);
+        }
+    }
+    if !e.scores.is_empty() {
+        for i in 0..QUERIES.min(e.images.len()) {
+            examples.retrieval.push(retrieval(config, e, i)?);
+        }
+    }
+    Ok(examples)
 }
 
 /// Turns normalised pixels `[3, size, size]` back into an image.
-fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
+pub(crate) fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
     Ok(denormalise(pixels, config.image_size)?)
 }
 
@@ -88,7 +111,7 @@ fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&
 ///
 /// The model predicts patches normalised to mean 0 and variance 1; for display, this normalisation is
 /// inverted with the mean and standard deviation of the original patch.
-fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Reconstruction> {
+fn reconstruction(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Result<Reconstruction> {
     let pixels = &e.images[i];
     let random = &mut stream(config.seed, Purpose::PatchMaskMlm, u64::MAX, i as u64);
     let noise: Vec<f32> = (0..model.config().patches()).map(|_| random.random()).collect();
@@ -127,7 +150,7 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Res
 }
 
 /// Masks the words at every third token position of a caption and predicts them from the image and the visible tokens.
-fn masked_caption(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<MaskedCaption> {
+fn masked_caption(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Result<MaskedCaption> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let masked_positions: Vec<usize> = (1..text.len() - 1)
         .filter(|p| p % 3 == 2 && is_word(t, text[*p]))
@@ -181,15 +204,20 @@ fn top_tokens(row: &[f32], n: usize, tokenizer: &Tokenizer) -> Vec<(String, f64)
         .collect()
 }
 
-/// Returns the row of the optimal transport plan for the first word that names a shape, or `None` if the caption names no shape.
-fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Option<HeatMap>> {
+/// Returns the row of the optimal transport plan for a word, or `None` if `choose_word` chooses none.
+fn heat_map(
+    model: &Vlc,
+    config: &Config,
+    e: &Candidates,
+    i: usize,
+    choose_word: &dyn Fn(&[String]) -> Option<usize>,
+) -> Result<Option<HeatMap>> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let tokens: Vec<String> = text[1..text.len() - 1]
         .iter()
         .map(|id| t.token(*id).unwrap_or("?").to_string())
         .collect();
-    let names_shape = |w: &String| Shape::ALL.iter().any(|s| s.word() == w || s.plural() == w);
-    let Some(word) = tokens.iter().position(names_shape) else {
+    let Some(word) = choose_word(&tokens) else {
         return Ok(None);
     };
     let tape = Tape::inference(model.compute());
@@ -210,7 +238,7 @@ fn heat_map(model: &Vlc, config: &Config, e: &Evaluation, i: usize) -> Result<Op
 }
 
 /// Ranks all candidate images for a caption and returns those with the highest scores.
-fn retrieval(config: &Config, e: &Evaluation, caption: usize) -> Result<Retrieval> {
+fn retrieval(config: &Config, e: &Candidates, caption: usize) -> Result<Retrieval> {
     let n = e.captions.len();
     let scores: Vec<f32> = (0..e.images.len()).map(|p| e.scores[p * n + caption]).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();

@@ -1,0 +1,397 @@
+//! The report of any run directory: curves, held-out numbers and examples of its validation split.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use log::info;
+use serde_json::Value;
+use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
+use vlct_data::loader::Position;
+use vlct_model::Vlc;
+use vlct_model::checkpoint::{best_path, last_path};
+use vlct_model::files::Scope;
+use vlct_tasks::evaluate::evaluate_batches;
+use vlct_tasks::labels::Labels;
+use vlct_tasks::probabilities::{sigmoid, softmax, top};
+use vlct_tasks::scoring::RetrievalScorer;
+use vlct_tasks::text_baseline::baseline_scores;
+use vlct_tasks::{InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
+use vlct_train::config::Config;
+use vlct_train::spec::{self, RunSpec};
+use vlct_train::trainer;
+use vlct_train::{TrainError, data, weights};
+
+use crate::examples::{Candidates, Examples, make_examples, rgb_image};
+use crate::quickstart::{QuickstartError, Result};
+use crate::records::{curve, records, thin};
+use crate::{AnswerExample, Chart, Curve, Metric, NumberFormat, ReportData};
+
+/// Name of the file with the values of the page.
+const JSON_NAME: &str = "report.json";
+/// Number of examples of predictions.
+const EXAMPLES: usize = 9;
+/// Number of images, and of captions, of the retrieval examples.
+const CANDIDATES: usize = 40;
+/// Number of predictions of an example.
+const PREDICTIONS: usize = 3;
+
+/// Options of a report.
+#[derive(Clone, Debug)]
+pub struct RunReportOptions {
+    /// The run directory.
+    pub run: PathBuf,
+    /// The directory to write `report.html` and `report.json` to; `None` means the run directory.
+    pub out: Option<PathBuf>,
+    /// Whether to leave out examples, which need the data and the weights of the run.
+    pub without_examples: bool,
+}
+
+/// Writes the report of a run. Returns the path of the page.
+///
+/// # Errors
+/// Returns an error if the directory is not a run directory, its metrics cannot be read, or the report cannot be written. If the data or
+/// the weights cannot be read, the page has no examples, and a message says so.
+pub fn report(options: &RunReportOptions) -> Result<PathBuf> {
+    let run = &options.run;
+    let config = trainer::read_config(run)?;
+    let records = records(run)?;
+    let mut page = ReportData {
+        title: format!("Run {}", config.exp_name),
+        summary: summary(&config, &records),
+        baseline:
+            "The numbers of the last validation. Recalls and accuracies are fractions; losses have no upper limit."
+                .into(),
+        charts: charts(&records),
+        config: config.to_toml(),
+        ..ReportData::default()
+    };
+    let mut metrics = metrics(&records);
+    if !options.without_examples {
+        trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
+        match add_examples(&mut page, &mut metrics, &config, run) {
+            Ok(()) => {}
+            Err(error) => info!("the page has no examples: {error}"),
+        }
+    }
+    page.metrics = metrics;
+    let out = options.out.as_deref().unwrap_or(run);
+    Ok(page.write_as(out, JSON_NAME).map_err(QuickstartError::from)?)
+}
+
+fn summary(config: &Config, records: &[Value]) -> String {
+    let tasks: Vec<&str> = config.loss_names.active().collect();
+    let last = |key: &str| records.iter().rev().find_map(|record| record[key].as_f64());
+    let steps = last("step").unwrap_or(0.0);
+    let seconds = last("time").unwrap_or(0.0);
+    format!(
+        "Trained for {} on {}: {steps:.0} optimiser steps of {} samples in {:.0} seconds.",
+        tasks.join(", "),
+        config.datasets.join(", "),
+        config.batch_size,
+        seconds
+    )
+}
+
+/// Whether the record name `name` is a number of a validation.
+fn is_held_out(name: &str) -> bool {
+    name.contains("/val/")
+        || name.starts_with("recalls")
+        || name.starts_with("nlvr2/dev/")
+        || name.starts_with("nlvr2/test/")
+}
+
+/// Whether larger values of the metric are better and its range is 0 to 1.
+fn is_fraction(name: &str) -> bool {
+    !name.contains("loss")
+}
+
+/// Returns the numbers of the last validation, without those of single labels.
+fn metrics(records: &[Value]) -> Vec<Metric> {
+    let has_held_out = |record: &&Value| {
+        record
+            .as_object()
+            .is_some_and(|values| values.keys().any(|name| is_held_out(name)))
+    };
+    let Some(last) = records.iter().rev().find(has_held_out).and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let is_detail =
+        |name: &str| name.starts_with("labels/val/auroc/") || name.starts_with("labels/val/average_precision/");
+    let shown = last.iter().filter(|(name, _)| is_held_out(name) && !is_detail(name));
+    shown
+        .filter_map(|(name, value)| {
+            Some(Metric {
+                key: name.clone(),
+                name: name.trim_end_matches("_epoch").replace("/val/", ": ").replace('_', " "),
+                value: value.as_f64()?,
+                format: if is_fraction(name) {
+                    NumberFormat::Percent
+                } else {
+                    NumberFormat::Number
+                },
+                chance: None,
+                baseline: None,
+                from_scratch: None,
+                explanation: format!("{name}, at step {}.", last["step"]),
+            })
+        })
+        .collect()
+}
+
+/// Returns a chart of each quantity of training with its held-out counterpart, and of the norm of the gradients.
+fn charts(records: &[Value]) -> Vec<Chart> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in records
+        .iter()
+        .filter_map(Value::as_object)
+        .flat_map(|record| record.keys())
+    {
+        let is_charted = (name.contains("/train/") && !name.ends_with("_epoch")) || name == "grad_norm";
+        if is_charted && !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let chart = |name: &&str| {
+        let mut curves = vec![Curve {
+            name: (*name).to_string(),
+            points: thin(curve(records, name)),
+        }];
+        let held_out = format!("{}_epoch", name.replace("/train/", "/val/"));
+        let points = curve(records, &held_out);
+        if points.len() > 1 {
+            curves.push(Curve { name: held_out, points });
+        }
+        Chart {
+            title: name.replace("/train/", ": ").replace('_', " "),
+            explanation: if is_fraction(name) && *name != "grad_norm" {
+                "Higher is better.".into()
+            } else {
+                "Lower is better.".into()
+            },
+            x_label: "step".into(),
+            curves,
+            reference: None,
+        }
+    };
+    names.iter().map(chart).collect()
+}
+
+/// Adds examples of the validation split, and baselines of the metrics.
+fn add_examples(page: &mut ReportData, metrics: &mut [Metric], config: &Config, run: &Path) -> Result<()> {
+    let mut spec = RunSpec::resolve(config)?;
+    spec.resolve_names()?;
+    let held_out = data::open(&spec, Split::Val)?;
+    if held_out.is_empty() {
+        return Ok(());
+    }
+    page.dataset = vec![
+        ("Held-out rows".into(), held_out.rows().to_string()),
+        ("Held-out items".into(), held_out.len().to_string()),
+    ];
+    let train = data::open(&spec, Split::Train)?;
+    let baselines = baseline_scores(&spec.task, &*train, &*held_out).map_err(TrainError::from)?;
+    let compared = [
+        "vqa/val/score_epoch",
+        "nlvr2/dev/accuracy_epoch",
+        "labels/val/macro_f1_epoch",
+    ];
+    for metric in metrics.iter_mut().filter(|metric| compared.contains(&&metric.key[..])) {
+        metric.chance = baselines.map(|b| b.most_frequent);
+        metric.baseline = baselines.map(|b| b.text_only);
+    }
+    if baselines.is_some() {
+        page.baseline += " Chance is always predicting the most frequent class of the training split; the baseline predicts from the text \
+                          alone.";
+    }
+    let weights_file = [best_path(run), last_path(run)].into_iter().find(|path| path.is_file());
+    let Some(weights_file) = weights_file else {
+        return Ok(());
+    };
+    let mut model = weights::fresh_model(&spec);
+    weights::load_file(&mut model, &weights_file, Scope::Model, false)?;
+    let inputs = data::inputs(&spec)?;
+    match &spec.task {
+        TaskSpec::Pretrain(_) | TaskSpec::Retrieval(_) => {
+            let candidates = candidates(&model, &spec, &inputs, &held_out)?;
+            let Examples {
+                reconstructions,
+                masked_captions,
+                heat_maps,
+                retrieval,
+            } = make_examples(&model, config, &candidates, &longest_word)?;
+            page.reconstructions = reconstructions;
+            page.masked_captions = masked_captions;
+            page.heat_maps = heat_maps;
+            page.retrieval = retrieval;
+        }
+        _ => page.answers = answers(&model, config, &spec, &inputs, &held_out)?,
+    }
+    Ok(())
+}
+
+/// Returns the index of the longest word of at least three letters.
+fn longest_word(tokens: &[String]) -> Option<usize> {
+    let words = (0..tokens.len()).filter(|i| tokens[*i].len() > 2 && tokens[*i].chars().all(char::is_alphabetic));
+    words.max_by_key(|i| (tokens[*i].len(), std::cmp::Reverse(*i)))
+}
+
+/// Returns the first images of the split with their first captions, scored against each other if the model can score.
+fn candidates(model: &Vlc, spec: &RunSpec, inputs: &Arc<InputSpec>, data: &Arc<TableDataset>) -> Result<Candidates> {
+    let mut captions = Vec::new();
+    let count = data.rows().min(CANDIDATES);
+    for row in 0..count {
+        let first = data.items_of(row).map_err(TrainError::from)?.start;
+        captions.push(
+            data.text(first)
+                .map_err(TrainError::from)?
+                .unwrap_or_default()
+                .into_owned(),
+        );
+    }
+    let encode = |caption: &String| inputs.tokenizer.encode(caption, inputs.max_text_len);
+    let texts: Vec<Vec<u32>> = captions.iter().map(encode).collect();
+    let mut images = Vec::new();
+    let scorer = RetrievalScorer::new(data.clone(), Arc::clone(inputs), texts.clone(), spec.data.workers);
+    let no_stop = AtomicBool::new(false);
+    let scores = scorer.scores(model, count, &no_stop, &mut |image| images.push(image.to_vec()));
+    Ok(Candidates {
+        tokenizer: inputs.tokenizer.clone(),
+        images,
+        captions,
+        texts,
+        scores: scores.map_err(TrainError::from)?.unwrap_or_default(),
+    })
+}
+
+/// Returns the predictions of the first items of the split.
+fn answers(
+    model: &Vlc,
+    config: &Config,
+    spec: &RunSpec,
+    inputs: &Arc<InputSpec>,
+    data: &Arc<TableDataset>,
+) -> Result<Vec<AnswerExample>> {
+    let task = spec.task.build(&spec.model).map_err(TrainError::from)?;
+    let loader_spec = LoaderSpec {
+        batch_size: EXAMPLES,
+        ..data::loader_spec(spec, Mode::Evaluate)
+    };
+    let loader = Loader::new(
+        task.clone(),
+        data.clone(),
+        Arc::clone(inputs),
+        loader_spec,
+        Position::default(),
+    );
+    let mut examples = Vec::new();
+    let mut failure = None;
+    let no_stop = AtomicBool::new(false);
+    let batches = loader.map_err(TrainError::from)?.take(1);
+    evaluate_batches(&*task, model, batches, &no_stop, &mut |batch, outcome| {
+        let Some(logits) = &outcome.logits else { return Ok(()) };
+        let (columns, values) = (logits.columns(), logits.tensor().to_host());
+        let images_of = |sample: usize| -> Vec<&[f32]> {
+            let own = batch
+                .sequences
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| i % batch.len() == sample);
+            own.filter_map(|(_, sequence)| batch.image_of(sequence)).collect()
+        };
+        for (sample, (item, logits)) in batch.items.iter().zip(values.chunks_exact(columns)).enumerate() {
+            let example = data.example(*item)?;
+            let images: vlct_train::Result<Vec<_>> = images_of(sample)
+                .iter()
+                .map(|pixels| rgb_image(config, pixels))
+                .collect();
+            match images {
+                Ok(images) => examples.push(AnswerExample {
+                    images,
+                    text: example.text.unwrap_or_default().into_owned(),
+                    predictions: predictions(&spec.task, logits),
+                    truth: truth(&example.answer),
+                }),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Ok(())
+    })
+    .map_err(TrainError::from)?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(examples),
+    }
+}
+
+/// Returns the most probable classes of a row of logits.
+fn predictions(task: &TaskSpec, logits: &[f32]) -> Vec<(String, f64)> {
+    let (probabilities, name): (Vec<f32>, Box<dyn Fn(usize) -> String>) = match task {
+        TaskSpec::Vqa(vqa) => (sigmoid(logits), Box::new(|id| vqa.answer(id as u32).to_owned())),
+        TaskSpec::Labels(labels) => {
+            let probabilities = Labels::new(labels.clone()).probabilities(logits);
+            (probabilities, Box::new(|id| labels.names[id].clone()))
+        }
+        _ => (
+            softmax(logits),
+            Box::new(|id| if id == 1 { "true".into() } else { "false".into() }),
+        ),
+    };
+    let best = top(&probabilities, PREDICTIONS);
+    best.into_iter()
+        .map(|id| (name(id), f64::from(probabilities[id])))
+        .collect()
+}
+
+/// Returns the correct classes of an item.
+fn truth(answer: &Answer) -> Vec<String> {
+    match answer {
+        Answer::None => Vec::new(),
+        Answer::Truth(is_true) => vec![is_true.to_string()],
+        Answer::Labels(labels) => labels.clone(),
+        Answer::Question { answers, .. } => {
+            let answers = answers.iter().flatten();
+            answers.map(|(answer, _, _)| answer.clone()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run_records() -> Vec<Value> {
+        vec![
+            json!({"step": 10, "epoch": 0, "time": 1.0, "vqa/train/loss": 4.0, "vqa/train/score": 0.1, "grad_norm": 2.0}),
+            json!({"step": 20, "epoch": 0, "time": 2.0, "vqa/train/loss": 3.0, "vqa/train/score": 0.2, "grad_norm": 1.0}),
+            json!({"step": 20, "epoch": 0, "time": 2.5, "vqa/val/loss_epoch": 3.5, "vqa/val/score_epoch": 0.25, "val/the_metric": 0.25}),
+            json!({"step": 30, "epoch": 0, "time": 3.5, "vqa/val/loss_epoch": 3.0, "vqa/val/score_epoch": 0.5, "val/the_metric": 0.5}),
+        ]
+    }
+
+    #[test]
+    fn metrics_are_those_of_the_last_validation() {
+        let metrics = metrics(&run_records());
+        let found: Vec<(&str, f64)> = metrics.iter().map(|m| (&m.key[..], m.value)).collect();
+        assert_eq!(found, [("vqa/val/loss_epoch", 3.0), ("vqa/val/score_epoch", 0.5)]);
+        assert_eq!(metrics[1].name, "vqa: score");
+        assert!(super::metrics(&[]).is_empty());
+    }
+
+    #[test]
+    fn charts_join_training_and_validation() {
+        let charts = charts(&run_records());
+        let titles: Vec<&str> = charts.iter().map(|chart| &chart.title[..]).collect();
+        assert_eq!(titles, ["vqa: loss", "vqa: score", "grad norm"]);
+        assert_eq!(charts[0].curves[1].points, [(20.0, 3.5), (30.0, 3.0)]);
+        assert_eq!(charts[2].curves.len(), 1);
+    }
+
+    #[test]
+    fn chooses_the_longest_word() {
+        let tokens = ["a", "striped", "##s", "square", "42424242"].map(str::to_owned);
+        assert_eq!(longest_word(&tokens), Some(1));
+        assert_eq!(longest_word(&[]), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Finds checkpoints, and the run directories to which they belong.
+
+use std::path::{Path, PathBuf};
+
+use vlct_model::checkpoint;
+use vlct_util::at;
+
+use crate::config::Config;
+use crate::error::{Result, TrainError};
+
+/// Name of the file with the configuration in a run directory.
+pub(crate) const CONFIG_FILE: &str = "config.toml";
+
+/// Finds the checkpoint file of `resume_from`, which is a file, a directory with a checkpoint, or a run directory.
+pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
+    // The path must be absolute, so that `directory_of` finds the parent directories.
+    let path = &std::path::absolute(resume_from).map_err(at::<TrainError>(resume_from))?;
+    let candidates = [
+        path.to_path_buf(),
+        path.join(checkpoint::FILE_NAME),
+        checkpoint::last_path(path),
+    ];
+    candidates
+        .into_iter()
+        .find(|p| p.is_file())
+        .ok_or_else(|| TrainError::NoCheckpoint {
+            resume_from: resume_from.into(),
+        })
+}
+
+/// Returns the weight file of `load_path`: for a run directory its best checkpoint, or the last if there is no best one; for a directory
+/// with a checkpoint this checkpoint; else the path itself.
+pub(crate) fn find_weights(load_path: &Path) -> Result<PathBuf> {
+    if !load_path.is_dir() {
+        return Ok(load_path.to_path_buf());
+    }
+    let candidates = [
+        load_path.join(checkpoint::FILE_NAME),
+        checkpoint::best_path(load_path),
+        checkpoint::last_path(load_path),
+    ];
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| TrainError::NoWeights {
+        path: load_path.to_path_buf(),
+    })
+}
+
+/// Returns the name of the experiment to whose run a checkpoint or run directory belongs; `None` for other paths.
+pub(crate) fn experiment_of(load_path: &Path) -> Option<String> {
+    let path = std::path::absolute(find_weights(load_path).ok()?).ok()?;
+    Some(config_of(&path)?.exp_name)
+}
+
+/// Returns the run directory of a checkpoint, `<run>` of `<run>/last/checkpoint.safetensors`; `None` if `<run>` has no
+/// `config.toml`.
+pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
+    let run = checkpoint.parent()?.parent()?;
+    run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
+}
+
+/// Returns the configuration of a checkpoint's run directory; `None` if the directory has no readable configuration.
+pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
+    read_config(&directory_of(checkpoint)?).ok()
+}
+
+/// Reads the configuration that a run wrote to its directory.
+///
+/// # Errors
+/// Returns an error if `config.toml` cannot be read or is not a configuration.
+pub fn read_config(run: &Path) -> Result<Config> {
+    let path = run.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
+    Ok(Config::from_toml(&text)?)
+}
