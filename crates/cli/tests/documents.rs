@@ -5,14 +5,12 @@
 
 #![cfg(unix)]
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::write_synthetic;
 use vlct_data::arrow::ArrowTable;
+use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Commands that are not run, each with the reason.
 const NOT_RUN: [(&str, &str); 4] = [
@@ -105,7 +103,32 @@ fn create_files() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let path_of = |name: &str| directory.path().join(name);
     let golden = root().join("tests/golden");
-    write_synthetic(&path_of("data"), 8);
+    let config = SyntheticConfig {
+        side: 32,
+        train: 8,
+        restval: 4,
+        val: 4,
+        test: 12,
+        vqa_train: 4,
+        vqa_val: 4,
+        vqa_test: 2,
+        nlvr2_train: 4,
+        nlvr2_dev: 2,
+        labels_train: 30,
+        labels_test: 4,
+        class_train: 0,
+        ..SyntheticConfig::default()
+    };
+    synthetic::write(&path_of("data"), &config, &mut |_, _| ()).expect("synthetic datasets");
+    for split in ["train", "val", "test"] {
+        let table = path_of(&format!("data/shapes_{split}_0.arrow"));
+        copy(&table, &path_of(&format!("data/tickets_{split}_0.arrow")));
+        let captions = path_of(&format!("data/coco_caption_karpathy_{split}.arrow"));
+        copy(
+            &captions,
+            &path_of(&format!("data/f30k_caption_karpathy_{split}.arrow")),
+        );
+    }
     copy(&path_of("data/vocab.txt"), &path_of("vocab.txt"));
     let train = path_of("data/coco_caption_karpathy_train.arrow");
     copy(&train, &path_of("data/my-cats_train_0.arrow"));

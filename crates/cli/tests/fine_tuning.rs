@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::kills::KilledRun;
-use support::{assert_one_line_error, assert_success, run_with, stderr_of};
+use support::{assert_one_line_error, assert_success, run_with, stderr_of, vlct};
 use tempfile::TempDir;
 use vlct_data::arrow::{LabelKind, LabelRow, LabelWriter};
 use vlct_data::random::{Purpose, stream};
@@ -209,6 +209,30 @@ fn every_task_trains_validates_and_is_tested() {
             assert!(printed.contains(name), "{printed}");
         }
         metric(&test_run, "val/the_metric");
+
+        let run = run.display().to_string();
+        let output = vlct()
+            .current_dir(directory)
+            .args(["report", &run])
+            .output()
+            .expect("the program starts");
+        assert_success(&output);
+        let page = std::fs::read_to_string(Path::new(&run).join("report.html")).expect("a page");
+        let section = if named_config.contains("irtr") {
+            "id=\"retrieval\""
+        } else {
+            "id=\"answers\""
+        };
+        assert!(
+            page.contains(section) && page.contains("id=\"curves\""),
+            "{}",
+            stderr_of(&output)
+        );
+        let values = json(&Path::new(&run).join("report.json"));
+        assert!(
+            values["metrics"].as_object().is_some_and(|metrics| !metrics.is_empty()),
+            "{values}"
+        );
     }
 }
 

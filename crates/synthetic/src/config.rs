@@ -52,7 +52,7 @@ pub struct SyntheticConfig {
     /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Each pair is also written to the balanced or the unbalanced file
     /// of its split, alternately.
     pub nlvr2_dev: usize,
-    /// Images in `shapes_train_0`, a dataset of labels: a text refers to objects by their colour, and the label is their shape.
+    /// Images in `shapes_train_0`, a dataset of labels: objects of one shape, with a text that does not name it.
     pub labels_train: usize,
     /// Images in each of `shapes_val_0` and `shapes_test_0`.
     pub labels_test: usize,

@@ -25,7 +25,7 @@ mod write;
 
 pub use captions::{CAPTIONS_PER_IMAGE, captions};
 pub use config::{ImageFormat, SyntheticConfig};
-pub use labels::labelled_scene;
+pub use labels::labelled_text;
 pub use questions::{QUESTIONS_PER_IMAGE, answers, questions};
 pub use render::render;
 pub use scene::{Background, BackgroundStyle, Kind, Object, Scene};

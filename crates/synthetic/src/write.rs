@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::statements::draw_partner;
 use super::{
-    Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_scene, questions, render, statements,
+    Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_text, questions, render, statements,
     vocabulary,
 };
 use crate::Result;
@@ -295,8 +295,9 @@ impl DatasetWriter<'_> {
         let config = self.config;
         let path = self.out.join(format!("shapes_{split}_0.arrow"));
         let mut writer = LabelWriter::create(path, LabelKind::Single)?;
-        let generate = |_, rng: &mut ChaCha8Rng| {
-            let (scene, text, label) = labelled_scene(rng);
+        let generate = |index, rng: &mut ChaCha8Rng| {
+            let scene = Scene::generate_single(config.seed, index);
+            let (text, label) = labelled_text(&scene, rng);
             Ok((render_and_encode(&scene, config)?, text, label))
         };
         self.write_rows(set, count, 1, generate, |i, (image, text, label)| {

@@ -72,7 +72,7 @@ pub(super) const TASKS: [Downstream; 4] = [
         title: "Labels, macro F1",
         dataset: "shapes",
         metric: "labels/val/macro_f1_epoch",
-        explanation: "Macro F1 of the labels of held-out images with texts: the shape of the objects whose colour the text names. Chance is \
+        explanation: "Macro F1 of the labels of held-out images with texts: the shape of the objects, which the text does not name. Chance is \
                       always giving the most frequent label; the baseline classifies the text alone.",
         batch_size: 64,
     },
