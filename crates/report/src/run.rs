@@ -76,7 +76,7 @@ pub fn report(options: &RunReportOptions) -> Result<PathBuf> {
     }
     page.metrics = metrics;
     let out = options.out.as_deref().unwrap_or(run);
-    Ok(page.write_as(out, JSON_NAME).map_err(QuickstartError::from)?)
+    page.write_as(out, JSON_NAME).map_err(QuickstartError::from)
 }
 
 fn summary(config: &Config, records: &[Value]) -> String {

@@ -89,16 +89,16 @@ pub fn baseline_scores(
     let Some(most_frequent) = baseline.most_frequent() else {
         return Ok(None);
     };
-    let mut results: [Vec<(u32, Vec<(u32, f64)>)>; 2] = Default::default();
+    let (mut constant, mut from_text) = (Vec::new(), Vec::new());
     for item in 0..held_out.len() {
         let (text, classes) = text_and_classes(task, held_out, item)?;
-        results[0].push((most_frequent, classes.clone()));
-        results[1].push((baseline.predict(&text).unwrap_or(most_frequent), classes));
+        let class = baseline.predict(&text).unwrap_or(most_frequent);
+        from_text.push((class, classes.clone()));
+        constant.push((most_frequent, classes));
     }
-    let [most_frequent, text_only] = results.map(|predictions| score(task, &predictions));
     Ok(Some(BaselineScores {
-        most_frequent,
-        text_only,
+        most_frequent: score(task, &constant),
+        text_only: score(task, &from_text),
     }))
 }
 

@@ -181,15 +181,13 @@ fn frozen_parts_have_no_gradients_and_do_not_change_those_of_other_parts() {
         .iter()
         .any(|prefix| name.starts_with(prefix))
     };
-    let cases: [(&dyn Fn(&str) -> bool, &[&str]); 3] = [
-        (&is_block, &[]),
+    let is_block_or_embedding = |name: &str| is_block(name) || is_embedding(name);
+    type IsFrozen<'a> = &'a dyn Fn(&str) -> bool;
+    for (is_frozen, want) in [
+        (&is_block as IsFrozen, &[][..]),
         (&is_embedding, &["text_embeddings"]),
-        (
-            &|name| is_block(name) || is_embedding(name),
-            &["text_embeddings", "block0", "block1"],
-        ),
-    ];
-    for (is_frozen, want) in cases {
+        (&is_block_or_embedding, &["text_embeddings", "block0", "block1"]),
+    ] {
         let (constants, gradients) = run(is_frozen);
         assert_eq!(constants, want);
         for ((name, gradient), (_, unfrozen)) in gradients.iter().zip(&all) {

@@ -59,7 +59,7 @@ pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], pl
     }
     plan.remarks.push(match vocabulary.len() {
         0 => "there are no answers, so these questions can be used for inference, but not for training".into(),
-        count => format!("answer vocabulary: {count} answers; train with vqav2_label_size={count}"),
+        count => format!("answer vocabulary: {count} answers"),
     });
     plan.vocabulary = Some(vocabulary);
     Ok(kinds)

@@ -106,7 +106,7 @@ impl FineTuned {
             chance: chance.or(Some(1.0 / CANDIDATES as f64)),
             baseline: self.baselines.map(|b| b.text_only),
             from_scratch: Some(self.from_scratch),
-            explanation: self.task.explanation.into(),
+            explanation: format!("{} {} optimiser steps each.", self.task.explanation, self.steps),
         }
     }
 }

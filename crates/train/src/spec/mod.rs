@@ -226,7 +226,7 @@ fn task(config: &Config) -> Result<TaskSpec> {
     let is_pretraining = |task: &&'static str| matches!(*task, "itm" | "mlm" | "mae");
     match active.as_slice() {
         [] => Err(TrainError::NoTask),
-        tasks if tasks.iter().all(|task| is_pretraining(task)) => Ok(TaskSpec::Pretrain(pretrain(config))),
+        tasks if tasks.iter().all(is_pretraining) => Ok(TaskSpec::Pretrain(pretrain(config))),
         ["vqa"] => Ok(TaskSpec::Vqa(VqaSpec::default())),
         ["nlvr2"] => Ok(TaskSpec::Nlvr2(Nlvr2Spec {
             selection: if config.honest_validation {

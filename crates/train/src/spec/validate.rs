@@ -276,7 +276,7 @@ fn data_warnings(config: &Config) -> Vec<String> {
             "vqa_annotations has no effect without loss_names.vqa=1".to_string(),
         ),
         (
-            !config.vqa_answers.is_empty() && !(config.test_only && trains_vqa),
+            !(config.vqa_answers.is_empty() || config.test_only && trains_vqa),
             "vqa_answers has no effect without test_only=True and loss_names.vqa=1".to_string(),
         ),
         (

@@ -71,7 +71,7 @@ fn recorded_cases() -> Vec<Case> {
         add(
             "answering",
             vqa::model(&directory, &t),
-            Box::new(Vqa::default()),
+            Box::<Vqa>::default(),
             vqa::batch(&t),
         );
         let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
@@ -104,7 +104,7 @@ fn generated_cases(seed: u64) -> [Case; 5] {
         batch,
     );
     let (model, batch) = generated::draw_answering(seed);
-    let answering = case("answering", model, Box::new(Vqa::default()), batch);
+    let answering = case("answering", model, Box::<Vqa>::default(), batch);
     let (model, task, batch) = generated::draw_ranking(seed);
     let ranking = case("ranking", model, Box::new(task), batch);
     let (model, batch) = generated::draw_pairs(seed);

@@ -347,7 +347,7 @@ fn answer_ids_come_from_the_training_split() {
         report.remarks,
         [
             "val: 1 questions have no answer of the vocabulary and were left out",
-            "answer vocabulary: 3 answers; train with vqav2_label_size=3"
+            "answer vocabulary: 3 answers"
         ]
     );
     assert_eq!(contents(out.path(), "ask").unwrap(), Contents::Questions);
