@@ -94,7 +94,7 @@ Examples:
   vlct run print_config with quickstart batch_size=32
   vlct run help learning_rate";
 
-/// Generate images, pre-train a small model on them, evaluate it and write a report
+/// Generate images, pre-train a small model on them, fine-tune it and write a report
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -106,7 +106,7 @@ pub struct Quickstart {
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     pub out: PathBuf,
     /// Approximate total time in minutes, most of it for training. Ignored if max_steps is given
-    #[arg(long, value_name = "N", value_parser = parse_minutes, default_value = "8")]
+    #[arg(long, value_name = "N", value_parser = parse_minutes, default_value = "12")]
     pub minutes: f64,
     /// Changes to the configuration, as in `vlct run`: KEY=VALUE. Keys of the data, such as data_root, cannot be set
     #[arg(value_name = "UPDATE")]
