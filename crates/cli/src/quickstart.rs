@@ -30,5 +30,9 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
         print(&format!("{line}\n"))?;
     }
     print(&format!("report: {}\n", result.report.display()))?;
+    print("Try the models on held-out images:\n")?;
+    for command in &result.commands {
+        print(&format!("  {command}\n"))?;
+    }
     signals.check()
 }

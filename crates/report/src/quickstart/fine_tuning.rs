@@ -86,6 +86,8 @@ pub(super) struct FineTuned {
     pub steps: u64,
     /// Directory of the run from the pre-trained weights.
     pub run: PathBuf,
+    /// Configuration of this run.
+    pub config: Config,
     /// The value of the metric.
     pub value: f64,
     /// The value of the twin.
@@ -183,6 +185,7 @@ impl Downstream {
             value,
             from_scratch: scratch_value,
             baselines: self.baselines(&from_pretrained)?,
+            config: from_pretrained,
             run: directory,
         })
     }

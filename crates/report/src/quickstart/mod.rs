@@ -3,6 +3,7 @@
 mod error;
 mod evaluation;
 mod fine_tuning;
+mod predictions;
 mod report;
 
 use log::info;
@@ -39,8 +40,10 @@ pub struct QuickstartOptions {
 pub struct QuickstartResult {
     /// Path of the report.
     pub report: PathBuf,
-    /// One line per metric: name, value, chance and baseline.
+    /// One line per metric: name, value, and values to compare with.
     pub metric_lines: Vec<String>,
+    /// Commands that predict from held-out images with the trained models.
+    pub commands: Vec<String>,
 }
 
 /// Fraction of the total time for pre-training.
@@ -176,7 +179,13 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     )?;
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
-    Ok(QuickstartResult { report, metric_lines })
+    let pretrained = (&config, run_directory.as_path());
+    let commands = predictions::commands(&options.out.join("examples"), pretrained, &fine_tuned)?;
+    Ok(QuickstartResult {
+        report,
+        metric_lines,
+        commands,
+    })
 }
 
 /// Returns the index of the first token that names a shape.
